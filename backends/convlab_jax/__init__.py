@@ -1,0 +1,37 @@
+"""convlab on JAX and Flax."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from convlab.contract import Adapter, is_instance
+
+if TYPE_CHECKING:
+    from convlab.lab import Backend
+
+    from .layers import Conv2D as _Conv2D
+
+    class _Lab(Backend):
+        Conv2D: type[_Conv2D]  # type: ignore[assignment]
+
+    lab: _Lab
+
+
+def is_native(x: object) -> bool:
+    """Whether x is a JAX array or tracer, or wraps one (`flax.nnx.Param`); imports nothing."""
+    return is_instance(x, "jax", "Array") or (
+        "jax" in sys.modules and hasattr(type(x), "__jax_array__")
+    )
+
+
+adapter = Adapter(
+    name="jax",
+    package="convlab_jax",
+    frameworks=("jax", "flax"),
+    is_native=is_native,
+    minimum="0.8",
+    dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    image_layout="NHWC",
+    extras=("nnx",),
+)

@@ -1,0 +1,82 @@
+"""convlab's layer as a `flax.linen.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convlab.corr import corr2d
+from convlab.geometry import DataFormat, Padding, PaddingMode, Pair
+from convlab.layers import LayerSpec
+
+
+class Conv2D(nn.Module):
+    """`corr2d` with parameters `weight` and `bias`; see `convlab.Conv2D` for the fields.
+
+    >>> layer = Conv2D((1, 2), seed=0)
+    >>> X = jnp.ones((6, 8))
+    >>> params = layer.init(jax.random.key(0), X)
+    >>> layer.apply(params, X).shape
+    (6, 7)
+    """
+
+    kernel_size: int | Pair
+    in_channels: int | None = None
+    out_channels: int | None = None
+    stride: int | Pair = 1
+    padding: Padding = 0
+    padding_mode: PaddingMode = "zeros"
+    dilation: int | Pair = 1
+    groups: int = 1
+    use_bias: bool = True
+    data_format: DataFormat = "NCHW"
+    dtype: Any = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.spec()
+        super().__post_init__()
+
+    def spec(self) -> LayerSpec:
+        """The layer's checked options."""
+        fields = {name: getattr(self, name) for name in LayerSpec(1).config()}
+        fields |= {name: _tuple(fields[name]) for name in ("kernel_size", "stride", "padding", "dilation")}
+        return LayerSpec(**fields)
+
+    @nn.compact
+    def __call__(self, X: Any) -> jax.Array:
+        """corr2d(X, weight, bias=bias) with the layer's geometry."""
+        spec = self.spec()
+        spec.infer(jnp.shape(X))
+        dtype = spec.dtype or "float32"
+        weight = self.param("weight", initial_weight(spec), dtype)
+        bias = self.param("bias", nn.initializers.zeros, spec.bias_shape, dtype) if spec.use_bias else None
+        return corr2d(X, weight, bias=bias, backend="jax", **spec.call)
+
+
+def initial_weight(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
+    """Flax's customary initial values (LeCun normal), or the seed's."""
+
+    def draw(key: Any, dtype: str) -> jax.Array:
+        from .ops import ops
+
+        with ops.scope(dtype):
+            if spec.seed is not None:
+                return jnp.asarray(spec.seeded(), dtype)
+            shape = spec.weight_shape()
+            oihw = len(shape) == 4 and spec.data_format == "NCHW"
+            init = nn.initializers.lecun_normal(
+                in_axis=1 if oihw else -2, out_axis=0 if oihw else -1, batch_axis=()
+            )
+            return jnp.reshape(init(key, shape if len(shape) == 4 else (*shape, 1, 1), dtype), shape)
+
+    return draw
+
+
+def _tuple(value: Any) -> Any:
+    """Flax keeps lists in fields as they are; geometry is hashable."""
+    return tuple(_tuple(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,85 @@
+"""JAX's side of the contract."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from convlab.contract import Operations
+from convlab.geometry import Geometry
+
+_WIDE = ("int64", "float64", "complex128")
+_LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
+
+
+class JaxOperations(Operations):
+    @property
+    def version(self) -> str:
+        return jax.__version__
+
+    def devices(self) -> list[str]:
+        return [str(device) for device in jax.devices()]
+
+    def device(self, x: Any) -> Hashable | None:
+        # JAX itself moves arrays that nobody has committed to a device.
+        if isinstance(x, jax.core.Tracer) or not getattr(x, "committed", False):
+            return None
+        return tuple(sorted(str(device) for device in x.devices()))
+
+    def is_concrete(self, x: Any) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
+    def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
+        if dtype in _WIDE and not jax.config.jax_enable_x64:
+            return jax.enable_x64(True)
+        return contextlib.nullcontext()
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        return x.shape  # type: ignore[no-any-return]
+
+    def dtype(self, x: Any) -> str:
+        return x.dtype.name  # type: ignore[no-any-return]
+
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Array:
+        return jnp.asarray(array, dtype)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x, dtype=np.float32 if x.dtype.name == "bfloat16" else None)
+
+    def cast(self, x: Any, dtype: str) -> Array:
+        return jnp.asarray(x, dtype)
+
+    def reshape(self, x: Any, shape: Sequence[int]) -> Array:
+        return jnp.reshape(x, shape)
+
+    def transpose(self, x: Any, axes: Sequence[int]) -> Array:
+        return jnp.transpose(x, axes)
+
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Array:
+        return jnp.pad(x, widths)
+
+    def take(self, x: Any, index: np.ndarray, axis: int) -> Array:
+        return jnp.take(x, index.astype(np.int32), axis=axis, mode="clip")
+
+    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=geometry.stride,
+            padding=geometry.padding,
+            rhs_dilation=geometry.dilation,
+            dimension_numbers=_LAYOUTS[geometry.data_format],
+            feature_group_count=geometry.groups,
+            # On a CPU all precisions are alike; elsewhere the default one is less than float32.
+            precision=lax.Precision.HIGHEST,
+        )
+
+
+ops = JaxOperations()

@@ -1,0 +1,66 @@
+"""convlab's layer as a gluon `HybridBlock`."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from convlab.corr import corr2d
+from convlab.geometry import Pair
+from convlab.layers import LayerOptions, LayerSpec
+
+from .ops import mx, ops
+
+
+class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
+    """`corr2d` with parameters `weight` and `bias`; see `convlab.Conv2D` for the arguments.
+
+    As every gluon block it must be initialised, and it can be hybridized.
+
+    >>> layer = Conv2D((1, 2), seed=0)
+    >>> layer.initialize()
+    >>> layer(mx.np.ones((6, 8))).shape
+    (6, 7)
+    """
+
+    def __init__(
+        self, kernel_size: int | Pair, *, prefix: Any = None, params: Any = None, **options: Unpack[LayerOptions]
+    ) -> None:
+        super().__init__(prefix=prefix, params=params)
+        self.spec = LayerSpec(kernel_size, **options)
+        dtype = self.spec.dtype or "float32"
+        with self.name_scope():
+            self.weight = self.params.get(
+                "weight",
+                shape=self.spec.weight_shape(),
+                dtype=dtype,
+                init=_Seeded(self.spec) if self.spec.seed is not None else None,
+                allow_deferred_init=True,
+            )
+            self.bias = (
+                self.params.get("bias", shape=self.spec.bias_shape, dtype=dtype, init="zeros")
+                if self.spec.use_bias
+                else None
+            )
+
+    def infer_shape(self, X: Any) -> None:
+        """Called by gluon before the first forward of a layer without `in_channels`."""
+        self.spec.infer(ops.shape(X) or ())
+        self.weight.shape = self.spec.weight_shape()
+
+    def hybrid_forward(self, F: Any, X: Any, weight: Any, bias: Any = None) -> Any:
+        """corr2d(X, weight, bias=bias) with the layer's geometry."""
+        return corr2d(X, weight, bias=bias, backend="mxnet", **self.spec.call)
+
+    def __repr__(self) -> str:
+        return f"Conv2D({self.spec})"
+
+
+class _Seeded(mx.init.Initializer):  # type: ignore[misc]
+    """The weight that the layer's seed stands for."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def _init_weight(self, name: str, data: Any) -> None:
+        data[:] = self.spec.seeded()

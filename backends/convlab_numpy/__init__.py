@@ -1,0 +1,32 @@
+"""convlab on NumPy: plain, readable, computed in float64. The oracle that the other backends are tested against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convlab.contract import Adapter
+
+if TYPE_CHECKING:
+    from convlab.lab import Backend
+
+    from .layers import Conv2D as _Conv2D
+
+    class _Lab(Backend):
+        Conv2D: type[_Conv2D]  # type: ignore[assignment]
+
+    lab: _Lab
+
+adapter = Adapter(
+    name="numpy",
+    package="convlab_numpy",
+    frameworks=("numpy",),
+    is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
+    minimum="1.23",
+    dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    integers=True,
+    autograd=False,
+    second_derivatives=False,
+    install=("numpy",),
+)

@@ -1,0 +1,137 @@
+"""NumPy's side of the contract.
+
+`conv` and `conv_vjp` follow the definition of cross-correlation, one kernel element at a time, in float64 (complex128
+for complex, int64 or Python objects exactly). They share no code with the algorithms of the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convlab.contract import Operations
+from convlab.geometry import Geometry
+
+
+class NumpyOperations(Operations):
+    @property
+    def version(self) -> str:
+        return np.__version__
+
+    def devices(self) -> list[str]:
+        return ["cpu"]
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        return np.shape(x)
+
+    def dtype(self, x: Any) -> str:
+        return str(x.dtype.name)
+
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> np.ndarray:
+        return array.astype(_dtype(dtype), copy=False)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x, dtype=np.float32 if x.dtype.name == "bfloat16" else None)
+
+    def cast(self, x: Any, dtype: str) -> np.ndarray:
+        return np.asarray(x).astype(_dtype(dtype), copy=False)
+
+    def reshape(self, x: Any, shape: Sequence[int]) -> np.ndarray:
+        return np.reshape(x, shape)
+
+    def transpose(self, x: Any, axes: Sequence[int]) -> np.ndarray:
+        return np.transpose(x, axes)
+
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> np.ndarray:
+        return np.pad(x, widths)
+
+    def take(self, x: Any, index: np.ndarray, axis: int) -> np.ndarray:
+        return np.take(x, index, axis)
+
+    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> np.ndarray:
+        if geometry.data_format == "NHWC":
+            y = self.conv(_first(x), kernel.transpose(3, 2, 0, 1), geometry._replace(data_format="NCHW"))
+            return np.moveaxis(y, 1, -1)
+        windows = _Windows(_wide(x), kernel.shape, geometry)
+        y = sum(k @ window for k, window in zip(windows.split_kernel(_wide(kernel)), windows, strict=True))
+        return windows.join(y).astype(x.dtype, copy=False)
+
+    def conv_vjp(
+        self, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray, geometry: Geometry
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The gradients of sum(dy * conv(x, kernel)) with respect to x, the kernel and a bias; NCHW, zero padding."""
+        windows = _Windows(_wide(x), kernel.shape, geometry)
+        seed = windows.split(_wide(dy))
+        dx = np.zeros_like(windows.padded)
+        dk = np.zeros_like(windows.split_kernel(_wide(kernel)))
+        slots = zip(windows.slots(), windows, windows.split_kernel(_wide(kernel)), strict=True)
+        for index, (slot, window, k) in enumerate(slots):
+            shape = dx[slot].shape
+            dx[slot] += (np.swapaxes(k, -1, -2) @ seed).reshape(shape)
+            dk[index] = (seed @ np.swapaxes(window, -1, -2)).sum(0)
+        (top, _), (left, _) = geometry.padding
+        height, width = x.shape[2:]
+        dk = np.moveaxis(dk.reshape(*geometry.kernel_size, *kernel.shape[:2]), (0, 1), (2, 3))
+        return dx[:, :, top : top + height, left : left + width], dk, _wide(dy).sum((0, 2, 3))
+
+
+class _Windows:
+    """For each kernel element, in order, the part of the padded image that it meets: (N, groups, C/groups, H' * W')."""
+
+    def __init__(self, x: np.ndarray, kernel_shape: Sequence[int], geometry: Geometry) -> None:
+        self.padded = np.pad(x, ((0, 0), (0, 0), *geometry.padding))
+        self.geometry = geometry
+        self.outputs = kernel_shape[0]
+        self.size = geometry.output_size((x.shape[2], x.shape[3]))
+
+    def slots(self) -> Iterator[tuple[slice, ...]]:
+        (sh, sw), (dh, dw) = self.geometry.stride, self.geometry.dilation
+        rows, columns = self.size
+        for p in range(self.geometry.kernel_size[0]):
+            for q in range(self.geometry.kernel_size[1]):
+                down = slice(p * dh, p * dh + (rows - 1) * sh + 1, sh)
+                right = slice(q * dw, q * dw + (columns - 1) * sw + 1, sw)
+                yield slice(None), slice(None), down, right
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for slot in self.slots():
+            yield self.split(self.padded[slot])
+
+    def split(self, x: np.ndarray) -> np.ndarray:
+        """(N, channels, H', W') as (N, groups, channels per group, H' * W')."""
+        n, channels, rows, columns = x.shape
+        groups = self.geometry.groups
+        return x.reshape(n, groups, channels // groups, rows * columns)
+
+    def split_kernel(self, kernel: np.ndarray) -> np.ndarray:
+        """OIHW as (h * w, groups, O/groups, C/groups)."""
+        outputs, per_group, h, w = kernel.shape
+        groups = self.geometry.groups
+        return np.moveaxis(kernel, (2, 3), (0, 1)).reshape(h * w, groups, outputs // groups, per_group)
+
+    def join(self, y: np.ndarray) -> np.ndarray:
+        return y.reshape(y.shape[0], self.outputs, *self.size)
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    """x in the dtype that sums are computed in."""
+    if x.dtype.kind in "Oiub":
+        return x
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64, copy=False)
+
+
+def _first(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, -1, 1)
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        from ml_dtypes import bfloat16  # only an array of that dtype brings one here
+
+        return np.dtype(bfloat16)
+    return np.dtype(name)
+
+
+ops = NumpyOperations()

@@ -1,0 +1,33 @@
+"""convlab on TensorFlow and Keras."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convlab.contract import Adapter, is_instance
+
+if TYPE_CHECKING:
+    from convlab.lab import Backend
+
+    from .layers import Conv2D as _Conv2D
+
+    class _Lab(Backend):
+        Conv2D: type[_Conv2D]  # type: ignore[assignment]
+
+    lab: _Lab
+
+
+def is_native(x: object) -> bool:
+    """Whether x is a TensorFlow tensor or variable, or a Keras variable; imports nothing."""
+    return is_instance(x, "tensorflow", "Tensor", "Variable") or is_instance(x, "keras", "Variable")
+
+
+adapter = Adapter(
+    name="tensorflow",
+    package="convlab_tensorflow",
+    frameworks=("tensorflow", "keras"),
+    is_native=is_native,
+    minimum="2.18",
+    dtypes=("float16", "bfloat16", "float32", "float64"),
+    image_layout="NHWC",
+)

@@ -1,0 +1,117 @@
+"""TensorFlow's side of the contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from convlab.contract import Operations
+from convlab.geometry import Geometry
+
+
+class TensorFlowOperations(Operations):
+    @property
+    def version(self) -> str:
+        return tf.__version__  # type: ignore[no-any-return]
+
+    def devices(self) -> list[str]:
+        return [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
+
+    def is_concrete(self, x: Any) -> bool:
+        return tf.executing_eagerly() and hasattr(x, "numpy")
+
+    def shape(self, x: Any) -> tuple[int | None, ...] | None:
+        return None if x.shape.rank is None else tuple(x.shape)
+
+    def dtype(self, x: Any) -> str:
+        return tf.as_dtype(x.dtype).name  # type: ignore[no-any-return]
+
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Any:
+        return tf.cast(tf.convert_to_tensor(array), dtype)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        x = tf.convert_to_tensor(x)
+        return (tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x).numpy()  # type: ignore[no-any-return]
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        return tf.cast(tf.convert_to_tensor(x), dtype)
+
+    def reshape(self, x: Any, shape: Sequence[int]) -> Any:
+        return tf.reshape(x, shape)
+
+    def transpose(self, x: Any, axes: Sequence[int]) -> Any:
+        return tf.transpose(x, axes)
+
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
+        return tf.pad(x, widths)
+
+    def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
+        return tf.gather(x, index, axis=axis)
+
+    def to_images(self, x: Any, data_format: str) -> Any:
+        *leading, height, width = _sizes(x)
+        n = math.prod(leading)
+        return tf.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
+
+    def from_images(self, y: Any, like: Any, data_format: str) -> Any:
+        size = _sizes(y)[2:] if data_format == "NCHW" else _sizes(y)[1:3]
+        return tf.reshape(y, (*_sizes(like)[:-2], *size))
+
+    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
+        if geometry.data_format == "NCHW":  # which TensorFlow has on GPUs only
+            y = self.conv(
+                tf.transpose(x, (0, 2, 3, 1)),
+                tf.transpose(kernel, (2, 3, 1, 0)),
+                geometry._replace(data_format="NHWC"),
+            )
+            return tf.transpose(y, (0, 3, 1, 2))
+        if any(map(any, geometry.padding)):
+            x = tf.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+        if geometry.groups == 1 and geometry.dilation == (1, 1):
+            return tf.nn.conv2d(x, kernel, geometry.stride, "VALID")
+        return _general(x, kernel, geometry)
+
+
+def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """Groups and dilation, for which TensorFlow's CPU has a forward kernel and, for most dtypes, no gradient."""
+
+    @tf.custom_gradient
+    def conv(x: Any, kernel: Any) -> Any:
+        y = tf.nn.conv2d(x, kernel, geometry.stride, "VALID", dilations=geometry.dilation)
+
+        def gradient(dy: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch((x, kernel))
+                plain = _ungrouped(x, kernel, geometry)
+            return tape.gradient(plain, (x, kernel), output_gradients=dy)
+
+        return y, gradient
+
+    return conv(x, kernel)
+
+
+def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """The same by plain convolutions: one for each group, with zeros between the kernel's elements."""
+    (dh, dw), (h, w) = geometry.dilation, geometry.extent
+    if geometry.dilation != (1, 1):
+        kh, kw, inputs, outputs = kernel.shape
+        spread = tf.pad(
+            tf.reshape(kernel, (kh, 1, kw, 1, inputs, outputs)),
+            ((0, 0), (0, dh - 1), (0, 0), (0, dw - 1), (0, 0), (0, 0)),
+        )
+        kernel = tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
+    pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
+    return tf.concat([tf.nn.conv2d(*pair, geometry.stride, "VALID") for pair in pairs], axis=3)
+
+
+def _sizes(x: Any) -> list[Any]:
+    """x's sizes: ints where they are known, else scalar tensors."""
+    dynamic = tf.shape(x)
+    return [dynamic[axis] if n is None else n for axis, n in enumerate(x.shape)]
+
+
+ops = TensorFlowOperations()

@@ -1,0 +1,66 @@
+"""convlab's layer as a `torch.nn.Module`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from convlab.corr import corr2d
+from convlab.geometry import Pair
+from convlab.layers import LayerOptions, LayerSpec
+
+
+class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
+    """`corr2d` with parameters `weight` and `bias`; see `convlab.Conv2D` for the arguments.
+
+    With `out_channels` and without `in_channels` it is lazy, as `torch.nn.LazyConv2d` is: run it once before giving
+    its parameters to an optimiser.
+
+    >>> layer = Conv2D(3, out_channels=8, padding="same", seed=0)
+    >>> layer(torch.ones(1, 3, 5, 5)).shape
+    torch.Size([1, 8, 5, 5])
+    """
+
+    cls_to_become = None  # once its shapes are known it stays a Conv2D
+
+    def __init__(self, kernel_size: int | Pair, *, device: Any = None, **options: Unpack[LayerOptions]) -> None:
+        super().__init__()
+        self.spec = LayerSpec(kernel_size, **options)
+        made: dict[str, Any] = {"device": device, "dtype": getattr(torch, self.spec.dtype or "float32")}
+        if self.spec.lazy:
+            self.weight: nn.Parameter = UninitializedParameter(**made)
+        else:
+            self.weight = nn.Parameter(torch.empty(self.spec.weight_shape(), **made))
+        self.bias = nn.Parameter(torch.empty(self.spec.bias_shape, **made)) if self.spec.use_bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values: `torch.nn.Conv2d`'s, or the seed's."""
+        if self.has_uninitialized_params():
+            return
+        bound = 1 / math.sqrt(self.spec.fan_in())
+        with torch.no_grad():
+            if self.spec.seed is not None:
+                self.weight.copy_(torch.from_numpy(self.spec.seeded()))
+            else:
+                self.weight.uniform_(-bound, bound)
+            if self.bias is not None:
+                self.bias.zero_() if self.spec.seed is not None else self.bias.uniform_(-bound, bound)
+
+    def initialize_parameters(self, X: Tensor) -> None:
+        """Called by torch before the first forward of a lazy layer."""
+        if self.has_uninitialized_params():
+            self.spec.infer(tuple(X.shape))
+            self.weight.materialize(self.spec.weight_shape())  # type: ignore[attr-defined]
+            self.reset_parameters()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """corr2d(X, weight, bias=bias) with the layer's geometry."""
+        return corr2d(X, self.weight, bias=self.bias, **self.spec.call)
+
+    def extra_repr(self) -> str:
+        return str(self.spec)

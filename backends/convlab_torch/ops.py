@@ -1,0 +1,79 @@
+"""PyTorch's side of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convlab.contract import Operations
+from convlab.geometry import NO_PADDING, Geometry
+
+
+class TorchOperations(Operations):
+    @property
+    def version(self) -> str:
+        return torch.__version__
+
+    def devices(self) -> list[str]:
+        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return ["cpu", *found, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+    def device(self, x: Tensor) -> Hashable:
+        return x.device
+
+    def is_concrete(self, x: Any) -> bool:
+        inside = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        return not inside and type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        return x.shape
+
+    def dtype(self, x: Tensor) -> str:
+        return str(x.dtype)[6:]
+
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Tensor:
+        device = None if like is None else like.device
+        if array.dtype.name == "bfloat16":
+            array = array.astype(np.float32)
+        # A copy: the tensor must not change when the caller's array does (and some strides torch can't view).
+        return torch.from_numpy(np.array(array, order="C")).to(device=device, dtype=getattr(torch, dtype))
+
+    def to_numpy(self, x: Tensor) -> np.ndarray:
+        x = x.detach().cpu().resolve_conj().resolve_neg()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+    def cast(self, x: Tensor, dtype: str) -> Tensor:
+        return x.to(getattr(torch, dtype))
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        return x.reshape(shape)
+
+    def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        return x.permute(*axes)
+
+    def pad(self, x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
+        return F.pad(x, [width for pair in reversed(widths) for width in pair])
+
+    def take(self, x: Tensor, index: np.ndarray, axis: int) -> Tensor:
+        return x.index_select(axis, torch.from_numpy(index).to(x.device))
+
+    def conv(self, x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
+        if geometry.data_format == "NHWC":
+            # permuted, an NHWC tensor is torch's channels_last: nothing is copied
+            y = self.conv(
+                x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), geometry._replace(data_format="NCHW")
+            )
+            return y.permute(0, 2, 3, 1)
+        (top, bottom), (left, right) = geometry.padding
+        if (top, left) != (bottom, right):
+            x = F.pad(x, [left, right, top, bottom])
+            (top, _), (left, _) = NO_PADDING
+        return F.conv2d(x, kernel, None, geometry.stride, (top, left), geometry.dilation, geometry.groups)
+
+
+ops = TorchOperations()

@@ -1,0 +1,168 @@
+"""What a backend is: the contract between convlab and an adapter package.
+
+An adapter is a package with
+
+- an `Adapter` in its framework-free `__init__.py`, named by an entry point of the group `convlab.backends`;
+- a module `ops` with an instance of `Operations`, also called `ops`;
+- a module `layers` with a native layer class `Conv2D`, built from a `convlab.layers.LayerSpec`;
+- a module `training` with a class `Descent` (see `convlab.learn`).
+
+Adapters import convlab and their framework, never one another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .geometry import Geometry
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter says about itself without importing its framework.
+
+    Attributes:
+        name: the backend's name, the same as its entry point's.
+        package: the adapter's import package.
+        frameworks: import names that must be there, the framework's own first.
+        is_native: whether an object is a tensor of this framework; must not import it.
+        minimum: the least version of the framework that works, as "major.minor".
+        dtypes: the floating and complex dtypes it computes in (integers are computed everywhere).
+        integers: whether its `conv` also computes int64, exactly; otherwise convlab adds up products itself.
+        autograd: whether results carry gradients.
+        second_derivatives: whether gradients can be differentiated again.
+        image_layout: the layout that its convolution likes best for single-channel images.
+        install: pip arguments that install it; by default the requirements of convlab's extra of that name.
+        extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
+    """
+
+    name: str
+    package: str
+    frameworks: tuple[str, ...]
+    is_native: Callable[[object], bool]
+    minimum: str
+    dtypes: tuple[str, ...]
+    integers: bool = False
+    autograd: bool = True
+    second_derivatives: bool = True
+    image_layout: str = "NCHW"
+    install: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
+def is_instance(x: object, module: str, *names: str) -> bool:
+    """Whether x is an instance of `module.name` for one of the dotted names, without importing anything.
+
+    >>> is_instance(np.zeros(3), "numpy", "ndarray"), is_instance(3, "a_module_not_imported", "T")
+    (True, False)
+    """
+    root = sys.modules.get(module)
+    for name in names:
+        kind: Any = root
+        for part in name.split("."):
+            kind = getattr(kind, part, None)
+        if isinstance(kind, type) and isinstance(x, kind):
+            return True
+    return False
+
+
+class Operations(ABC):
+    """The array operations that convlab's algorithms are written in.
+
+    Tensors also support `+`, `*` and basic slicing with steps. Every operation carries gradients and can be
+    traced by the framework's compilers. N, C, H, W are batch, channels, height and width; O is output
+    channels; a size that isn't known while tracing is None, and so is a whole shape or dtype.
+    """
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """The framework's version."""
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """The devices at hand, by the framework's names."""
+
+    @abstractmethod
+    def shape(self, x: Any) -> Shape | None:
+        """x's sizes."""
+
+    @abstractmethod
+    def dtype(self, x: Any) -> str | None:
+        """x's dtype by its NumPy name."""
+
+    @abstractmethod
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Any:
+        """A tensor with the array's values in `dtype`, on `like`'s device."""
+
+    @abstractmethod
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """x's values as a NumPy array without gradient; bfloat16 widened to float32, which is exact."""
+
+    @abstractmethod
+    def cast(self, x: Any, dtype: str) -> Any:
+        """x in another dtype."""
+
+    @abstractmethod
+    def reshape(self, x: Any, shape: Sequence[int]) -> Any:
+        """x with the same elements in another shape; one size may be -1."""
+
+    @abstractmethod
+    def transpose(self, x: Any, axes: Sequence[int]) -> Any:
+        """x with its axes in the given order."""
+
+    @abstractmethod
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
+        """x with zeros before and after each axis."""
+
+    @abstractmethod
+    def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
+        """x's elements at the indices (int64, rank 1, within bounds) along an axis."""
+
+    @abstractmethod
+    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
+        """The framework's own cross-correlation, without bias; padding is zeros, whatever `padding_mode`.
+
+        x and kernel have one and the same floating or complex dtype, which is also the result's.
+        NCHW: x (N, C, H, W), kernel (O, C/groups, h, w), result (N, O, H', W').
+        NHWC: x (N, H, W, C), kernel (h, w, C/groups, O), result (N, H', W', O).
+        """
+
+    def device(self, x: Any) -> Hashable | None:
+        """x's device; None where the framework moves tensors by itself, or while tracing."""
+        return None
+
+    def is_concrete(self, x: Any) -> bool:
+        """Whether x has values now, that is, isn't a tracer or a symbol."""
+        return True
+
+    def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
+        """A context in which tensors of `dtype` can be computed with."""
+        return contextlib.nullcontext()
+
+    def native(self, y: Any, like: Any) -> Any:
+        """y as the flavour of tensor that `like` is, where a framework has several."""
+        return y
+
+    def to_images(self, x: Any, data_format: str) -> Any:
+        """(..., H, W) as a batch of one-channel images."""
+        *leading, height, width = self.shape(x) or ()
+        n = math.prod(leading)
+        return self.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
+
+    def from_images(self, y: Any, like: Any, data_format: str) -> Any:
+        """A batch of one-channel images with the leading axes of `like`: `to_images` undone."""
+        shape = self.shape(y) or ()
+        size = shape[2:] if data_format == "NCHW" else shape[1:3]
+        return self.reshape(y, (*(self.shape(like) or ())[:-2], *size))

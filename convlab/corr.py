@@ -1,0 +1,253 @@
+"""`corr2d` and `conv2d`: check the arguments, pick the backend, compute on its tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+
+import numpy as np
+
+from .algorithms import extend, taps
+from .contract import Operations, Shape
+from .errors import IntegerOverflowError, ShapeError, UnsupportedError
+from .geometry import (
+    NO_PADDING,
+    DataFormat,
+    Geometry,
+    Padding,
+    PaddingMode,
+    Pair,
+    check_shapes,
+    choice,
+    kernel_size,
+    lower,
+    options,
+)
+from .operands import admit
+from .registry import backend as load_backend
+from .registry import resolve
+
+if TYPE_CHECKING:
+    from .lab import Backend
+
+Tensor = TypeVar("Tensor")
+Algorithm = Literal["auto", "native"]
+ALGORITHMS = ("auto", "native")
+
+
+def corr2d(
+    X: Tensor,
+    K: Any,
+    *,
+    bias: Any = None,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    data_format: DataFormat = "NCHW",
+    algorithm: Algorithm = "auto",
+    backend: str | None = None,
+) -> Tensor:
+    """Two-dimensional cross-correlation of an image X with a kernel K, on whatever tensors come in.
+
+    >>> corr2d([[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[0, 1], [2, 3]])
+    array([[19, 25],
+           [37, 43]])
+
+    Y[i, j] is the sum over p, q of X[i * stride + p * dilation, j * stride + q * dilation] * K[p, q], X padded
+    first; with channels, also over the input channels of the group.
+
+    Args:
+        X: (..., H, W) for a rank-2 kernel, which is applied to each image of the leading axes.
+            For a rank-4 kernel (N, C, H, W) or (C, H, W), or with `data_format="NHWC"` (N, H, W, C) or (H, W, C).
+        K: (h, w), or rank 4: OIHW (O, C/groups, h, w), or with "NHWC" HWIO (h, w, C/groups, O).
+            A NumPy array or a list is fine beside another framework's X.
+        bias: a number or shape (1,) for a rank-2 kernel, shape (O,) for rank 4; added to the result.
+        stride: steps of the window, an int or (rows, columns).
+        padding: elements around X: an int, (rows, columns), ((top, bottom), (left, right)), or
+            "valid" (none), "same" (output ceil(n / stride), the odd element at the end: TensorFlow's SAME),
+            "same_lower" (the odd one at the start: ONNX's SAME_LOWER), "full" (every overlap).
+        padding_mode: what they hold: "zeros", "reflect", "replicate" or "circular".
+        dilation: steps between the kernel's elements, an int or (rows, columns).
+        groups: groups of channels convolved apart from one another.
+        data_format: where the channels stand; it fixes the kernel's order too. Rank-2 kernels ignore it.
+        algorithm: "auto" or "native", which today are both the framework's own convolution.
+        backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said.
+
+    Returns:
+        A tensor of X's framework on X's device, with gradients. Its dtype follows `convlab.dtypes`: the widest
+        floating dtype among X, K and bias; int64, exact, if all are integers.
+
+    Raises:
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+        MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
+        IntegerOverflowError: an exact integer result that doesn't fit into int64.
+    """
+    return _correlate(
+        X,
+        K,
+        bias=bias,
+        stride=stride,
+        padding=padding,
+        padding_mode=padding_mode,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        algorithm=algorithm,
+        backend=backend,
+    )
+
+
+class Options(TypedDict, total=False):
+    """corr2d's keyword arguments, for type checkers."""
+
+    bias: Any
+    stride: int | Pair
+    padding: Padding
+    padding_mode: PaddingMode
+    dilation: int | Pair
+    groups: int
+    data_format: DataFormat
+    algorithm: Algorithm
+    backend: str | None
+
+
+def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
+    """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
+
+    >>> conv2d([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], [[1, 2], [3, 4]])
+    array([[1, 2, 0],
+           [3, 4, 0]])
+    """
+    return _correlate(X, K, flipped=True, **options)
+
+
+def _correlate(
+    X: Any,
+    K: Any,
+    *,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    padding_mode: Any = "zeros",
+    dilation: Any = 1,
+    groups: Any = 1,
+    data_format: Any = "NCHW",
+    algorithm: Any = "auto",
+    backend: str | None = None,
+    flipped: bool = False,
+) -> Any:
+    choice("algorithm", algorithm, ALGORITHMS)
+    lab = resolve(backend, X=X, K=K, bias=bias)
+    ops = lab.ops
+    (x, k, b), dtype = admit(lab, {"X": X, "K": K, "bias": bias})
+    kernel = _known_shape(ops, k)
+    geometry, named = options(
+        kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
+    )
+    shape = ops.shape(x) or (None,) * len(kernel)
+    geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
+    if b is not None:
+        _check_bias(ops.shape(b), kernel, geometry)
+    with ops.scope(dtype):
+        if flipped:
+            k = flip(ops, k, geometry)
+        if len(kernel) == 2:
+            y = _single(lab, x, k, b, geometry, dtype)
+        elif len(shape) == 3:
+            y = _batch(lab, x[None], k, b, geometry, dtype)[0]
+        else:
+            y = _batch(lab, x, k, b, geometry, dtype)
+        return ops.native(y, X)
+
+
+def _known_shape(ops: Operations, k: Any) -> tuple[int, ...]:
+    shape = ops.shape(k)
+    if shape is None or None in shape:
+        raise UnsupportedError(
+            "K: got a symbol of unknown shape, expected one whose shape is known while tracing.",
+            hint="declare the shape of the kernel's parameter.",
+        )
+    return shape  # type: ignore[return-value]
+
+
+def _check_bias(shape: Shape | None, kernel: tuple[int, ...], geometry: Geometry) -> None:
+    if len(kernel) == 2:
+        fits, expected = shape in ((), (1,), None), "a number or shape (1,) for a rank-2 kernel"
+    else:
+        outputs = kernel[0] if geometry.data_format == "NCHW" else kernel[3]
+        fits, expected = shape in ((outputs,), (None,), None), f"shape ({outputs},), one for each output channel"
+    if not fits:
+        raise ShapeError(f"bias: got shape {shape}, expected {expected}.", hint="the bias is added per channel.")
+
+
+def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
+    """A kernel with its rows and its columns in reverse order."""
+    first = 2 if geometry.data_format == "NCHW" and len(ops.shape(k) or ()) == 4 else 0
+    for axis, n in enumerate(geometry.kernel_size, start=first):
+        k = ops.take(k, np.arange(n)[::-1].copy(), axis)
+    return k
+
+
+def _single(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
+    """A rank-2 kernel: each image of the leading axes is a batch element with one channel."""
+    layout = lab.adapter.image_layout
+    h, w = geometry.kernel_size
+    images = lab.ops.to_images(x, layout)
+    kernel = lab.ops.reshape(k, (1, 1, h, w) if layout == "NCHW" else (h, w, 1, 1))
+    y = _batch(lab, images, kernel, b, geometry._replace(data_format=layout), dtype)
+    return lab.ops.from_images(y, x, layout)
+
+
+def _batch(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
+    ops = lab.ops
+    if dtype == "int64":
+        y = _exact(lab, x, k, b, geometry)
+    else:
+        if geometry.padding_mode != "zeros" and geometry.padding != NO_PADDING:
+            x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+        y = ops.conv(x, k, geometry)
+    if b is None:
+        return y
+    return y + ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
+
+
+def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    """int64 arithmetic, which is exact modulo 2**64, after a check that the true result fits."""
+    ops = lab.ops
+    if geometry.data_format == "NHWC":
+        y = _exact(
+            lab,
+            ops.transpose(x, (0, 3, 1, 2)),
+            ops.transpose(k, (3, 2, 0, 1)),
+            b,
+            geometry._replace(data_format="NCHW"),
+        )
+        return ops.transpose(y, (0, 2, 3, 1))
+    x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    if all(value is None or ops.is_concrete(value) for value in (x, k, b)):
+        check_overflow(*(None if value is None else ops.to_numpy(value) for value in (x, k, b)), geometry)
+    return ops.conv(x, k, geometry) if lab.adapter.integers else taps(ops, x, k, geometry)
+
+
+def check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
+    """Raise `IntegerOverflowError` if the exact result leaves int64.
+
+    A bound on the magnitudes settles the common case. Otherwise the result is computed in Python's own integers.
+    """
+    if not x.size:
+        return
+    largest = max(int(x.max()), -int(x.min()))
+    bias = 0 if b is None else int(np.abs(b.astype(object)).max())
+    if largest * float(np.abs(k.astype(float)).sum((1, 2, 3)).max()) + bias < 2.0**62:
+        return
+    ops = load_backend("numpy").ops
+    exact = taps(ops, x.astype(object), k.astype(object), geometry)
+    if b is not None:
+        exact = exact + b.astype(object).reshape(-1, 1, 1)
+    for worst in (exact.max(), exact.min()):
+        if not -(2**63) <= worst < 2**63:
+            raise IntegerOverflowError(
+                f"X, K: got a result of {worst}, expected one that fits into int64.",
+                hint="convert X to float64, or scale the kernel down.",
+            )

@@ -1,0 +1,169 @@
+"""Kernels worth keeping: edges, derivatives, blurs. Each is a NumPy float64 array of shape (h, w).
+
+Pass one to `corr2d` beside an image of any framework; it takes the image's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import GeometryError
+from .geometry import integer
+
+
+def derivative(order: int = 1, axis: int = 1) -> np.ndarray:
+    """The d-th derivative by finite differences, along axis 0 (down the rows) or 1 (along a row).
+
+    The kernel has order + 1 elements, the fewest that can do it: a kernel of n elements is a polynomial of
+    degree n - 1 in the shift, and it must vanish to order d where the shift is 1 to send polynomials of lower
+    degree to zero. Its elements are the binomial coefficients with alternating signs.
+
+    >>> derivative(1)
+    array([[-1.,  1.]])
+    >>> derivative(2)
+    array([[ 1., -2.,  1.]])
+    >>> derivative(2, axis=0).shape
+    (3, 1)
+    """
+    order = integer("order", order, 0)
+    row = np.array([[(-1.0) ** (order - i) * math.comb(order, i) for i in range(order + 1)]])
+    return row if _axis(axis) == 1 else row.T
+
+
+def edge(v: Sequence[float] | float, *, size: int = 3) -> np.ndarray:
+    """Detects edges orthogonal to a direction v: the derivative along v, smoothed across it.
+
+    v is a pair (down, right), in the order of the array's axes, or an angle in degrees, counter-clockwise from
+    "to the right" as one sees the picture. The response is positive where the image brightens along v; a ramp that
+    brightens by 1 per pixel along v gives 1, and an edge parallel to v gives 0.
+
+    >>> edge((0, 1))
+    array([[-0.125,  0.   ,  0.125],
+           [-0.25 ,  0.   ,  0.25 ],
+           [-0.125,  0.   ,  0.125]])
+    >>> bool(np.allclose(edge(90), edge((-1, 0))))
+    True
+
+    For size 3 it is Sobel's operator over 8, steered: a derivative along v is v[0] times the one down plus v[1]
+    times the one to the right (Freeman and Adelson, "The Design and Use of Steerable Filters", 1991).
+    """
+    down, right = _direction(v)
+    size = integer("size", size, 3)
+    if size % 2 == 0:
+        raise GeometryError(f"size: got {size}, expected an odd number.", hint="an even kernel has no centre.")
+    smooth = _binomial(size)
+    slope = np.convolve(_binomial(size - 2), [-0.5, 0.0, 0.5])
+    return down * np.outer(slope, smooth) + right * np.outer(smooth, slope)
+
+
+def box_blur(size: int = 3) -> np.ndarray:
+    """The mean of size x size pixels.
+
+    >>> box_blur(2)
+    array([[0.25, 0.25],
+           [0.25, 0.25]])
+    """
+    size = integer("size", size, 1)
+    return np.full((size, size), 1.0 / size**2)
+
+
+def gaussian_blur(sigma: float = 1.0, *, size: int | None = None) -> np.ndarray:
+    """A Gaussian of standard deviation `sigma` in pixels, normalised to sum 1; by default it reaches 4 sigma far.
+
+    >>> gaussian_blur(1.0).shape, float(gaussian_blur(1.0).sum().round(12))
+    ((9, 9), 1.0)
+    """
+    if not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+        raise GeometryError(f"sigma: got {sigma!r}, expected a positive number.", hint="sigma is in pixels.")
+    # As in scipy.ndimage.gaussian_filter, the reach is four sigma, rounded to the nearest pixel.
+    size = 2 * int(4 * sigma + 0.5) + 1 if size is None else integer("size", size, 1)
+    row = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / sigma) ** 2)
+    row /= row.sum()
+    return np.outer(row, row)
+
+
+def sharpen(amount: float = 1.0) -> np.ndarray:
+    """The image plus `amount` times what it differs from its neighbours' mean.
+
+    >>> sharpen(1.0)
+    array([[ 0.  , -0.25,  0.  ],
+           [-0.25,  2.  , -0.25],
+           [ 0.  , -0.25,  0.  ]])
+    """
+    if not (isinstance(amount, (int, float)) and math.isfinite(amount)):
+        raise GeometryError(f"amount: got {amount!r}, expected a finite number.", hint="amount=1 is usual.")
+    return np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]]) - amount / 4 * laplacian()
+
+
+def laplacian() -> np.ndarray:
+    """The second derivative down plus the second derivative to the right.
+
+    >>> laplacian()
+    array([[ 0.,  1.,  0.],
+           [ 1., -4.,  1.],
+           [ 0.,  1.,  0.]])
+    """
+    return np.array([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+# What `parse` understands: name -> (maker, the parameter's type, what it is).
+_SPECS: dict[str, tuple[Any, Any, str]] = {
+    "edge": (edge, float, "angle in degrees"),
+    "derivative": (derivative, int, "order"),
+    "box": (box_blur, int, "size in pixels"),
+    "gaussian": (gaussian_blur, float, "sigma in pixels"),
+    "sharpen": (sharpen, float, "amount"),
+    "laplacian": (laplacian, None, ""),
+}
+
+
+def parse(text: str) -> np.ndarray:
+    """A filter from its name and parameter, as on the command line.
+
+    >>> parse("derivative:2")
+    array([[ 1., -2.,  1.]])
+
+    Raises:
+        GeometryError: an unknown name, or a parameter that isn't a number; the hint lists what there is.
+    """
+    name, colon, parameter = text.partition(":")
+    known = ", ".join(name if not what else f"{name}:<{what}>" for name, (_, _, what) in _SPECS.items())
+    if name not in _SPECS:
+        raise GeometryError(f"filter: got {text!r}, expected one of {known}.", hint="edge:45 is an example.")
+    make, number, what = _SPECS[name]
+    if not colon and name != "edge":
+        return make()  # type: ignore[no-any-return]
+    try:
+        value = number(parameter)
+    except (TypeError, ValueError):
+        expected = f"{name}:<{what}>" if what else name
+        raise GeometryError(f"filter: got {text!r}, expected {expected}.", hint=f"there are {known}.") from None
+    return make(value)  # type: ignore[no-any-return]
+
+
+def _binomial(size: int) -> np.ndarray:
+    return np.array([math.comb(size - 1, i) for i in range(size)]) / 2.0 ** (size - 1)
+
+
+def _axis(axis: int) -> int:
+    if axis not in (0, 1, -1, -2):
+        raise GeometryError(f"axis: got {axis!r}, expected 0 (down) or 1 (to the right).", hint="axis=1 is usual.")
+    return axis % 2
+
+
+def _direction(v: Sequence[float] | float) -> tuple[float, float]:
+    try:
+        down, right = (-math.sin(math.radians(v)), math.cos(math.radians(v))) if np.isscalar(v) else map(float, v)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        down = right = math.nan
+    length = math.hypot(down, right)
+    if not 0 < length < math.inf:
+        raise GeometryError(
+            f"v: got {v!r}, expected a pair (down, right) of finite numbers, not both 0, or an angle in degrees.",
+            hint="edge((0, 1)) finds vertical edges.",
+        )
+    return down / length, right / length

@@ -1,0 +1,222 @@
+"""`Conv2D`: what is the same about the layer in every framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from .dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name
+from .errors import DTypeError, GeometryError, ShapeError
+from .geometry import DataFormat, Padding, PaddingMode, Pair, integer, options
+from .registry import backend as load_backend
+from .registry import default_backend
+
+
+class LayerOptions(TypedDict, total=False):
+    """The keyword arguments of `Conv2D` and their types."""
+
+    in_channels: int | None
+    out_channels: int | None
+    stride: int | Pair
+    padding: Padding
+    padding_mode: PaddingMode
+    dilation: int | Pair
+    groups: int
+    use_bias: bool
+    data_format: DataFormat
+    dtype: Any
+    seed: int | None
+
+
+def Conv2D(
+    kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]
+) -> Any:
+    """A convolutional layer of the chosen framework: `corr2d(X, weight, bias=bias)` with parameters.
+
+    It is a native object (`torch.nn.Module`, gluon `HybridBlock`, `flax.linen.Module`, `keras.layers.Layer`; for NumPy
+    a small class of its own) with parameters `weight` and `bias`, trained by that framework's own means.
+
+    Without `out_channels` it is the chapter's layer: a weight of shape `kernel_size` and a bias of shape (1,), applied
+    to each image of (..., H, W). With `out_channels` it is a full layer on (N, C, H, W), weight OIHW, or on
+    (N, H, W, C), weight HWIO, with data_format="NHWC"; the bias has shape (O,).
+
+    >>> layer = Conv2D((1, 2), seed=0, backend="numpy")
+    >>> layer(np.ones((6, 8), dtype="float32")).shape
+    (6, 7)
+
+    Args:
+        kernel_size: h and w, an int or a pair.
+        in_channels: inferred from the first input if not given (`flax.nnx` needs it).
+        out_channels: None for the chapter's layer.
+        stride, padding, padding_mode, dilation, groups, data_format: as in `corr2d`.
+        use_bias: whether there is a bias.
+        dtype: of weight and bias; float32 if not given (Keras: its policy's).
+        seed: the same initial weight on every backend (see `LayerSpec.seeded`) and a zero bias. Without it, the
+            framework's customary initial values.
+        backend: the framework; the default backend if not given.
+
+    Raises:
+        GeometryError, ShapeError, DTypeError: an option that makes no sense.
+    """
+    return load_backend(backend or default_backend()).Conv2D(kernel_size, **options)
+
+
+class LayerSpec:
+    """The checked options of a layer: adapters build their native layers from it.
+
+    >>> spec = LayerSpec(3, in_channels=4, out_channels=8, groups=2)
+    >>> spec.weight_shape(), spec.bias_shape, spec.fan_in()
+    ((8, 2, 3, 3), (8,), 18)
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        *,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        stride: int | Pair = 1,
+        padding: Padding = 0,
+        padding_mode: PaddingMode = "zeros",
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        data_format: DataFormat = "NCHW",
+        dtype: Any = None,
+        seed: int | None = None,
+    ) -> None:
+        geometry, _ = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
+        self.kernel_size, self.groups, self.data_format = geometry.kernel_size, geometry.groups, data_format
+        self.in_channels = None if in_channels is None else integer("in_channels", in_channels, 1)
+        self.out_channels = None if out_channels is None else integer("out_channels", out_channels, 1)
+        self.use_bias = bool(use_bias)
+        self.dtype = None if dtype is None else _floating(dtype)
+        self.seed = None if seed is None else integer("seed", seed, 0)
+        self.given = {
+            "stride": stride,
+            "padding": padding,
+            "padding_mode": padding_mode,
+            "dilation": dilation,
+            "groups": groups,
+            "data_format": data_format,
+        }
+        self._check_channels()
+
+    def _check_channels(self) -> None:
+        if self.out_channels is None and (self.in_channels is not None or self.groups != 1):
+            raise GeometryError(
+                f"out_channels: got None with in_channels={self.in_channels} and groups={self.groups}, expected a "
+                "number of output channels.",
+                hint="without out_channels the layer is the chapter's, which has no channels.",
+            )
+        for name in ("in_channels", "out_channels"):
+            channels = getattr(self, name)
+            if channels is not None and channels % self.groups:
+                raise GeometryError(
+                    f"groups: got {self.groups}, expected a divisor of {name}={channels}.",
+                    hint="each group has the same number of channels.",
+                )
+
+    @property
+    def chapter(self) -> bool:
+        """Whether this is the chapter's layer, without channels."""
+        return self.out_channels is None
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the number of input channels isn't known yet."""
+        return not self.chapter and self.in_channels is None
+
+    @property
+    def call(self) -> Mapping[str, Any]:
+        """The keyword arguments that the layer passes to `corr2d` beside its bias."""
+        return self.given
+
+    def infer(self, shape: tuple[int | None, ...]) -> None:
+        """Take the number of input channels from an input's shape, if it isn't known yet."""
+        if not self.lazy:
+            return
+        axis = -3 if self.data_format == "NCHW" else -1
+        if len(shape) not in (3, 4) or shape[axis] is None:
+            raise ShapeError(
+                f"X: got shape {tuple(shape)}, expected rank 4 in {self.data_format} order with a known number of "
+                "channels.",
+                hint="give in_channels, or leave out out_channels for images without channels.",
+            )
+        self.in_channels = integer("in_channels", shape[axis], 1)
+        self._check_channels()
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """(h, w), OIHW or HWIO; an input-channel count that isn't known yet is 0."""
+        if self.out_channels is None:
+            return self.kernel_size
+        per_group = (self.in_channels or 0) // self.groups
+        if self.data_format == "NCHW":
+            return (self.out_channels, per_group, *self.kernel_size)
+        return (*self.kernel_size, per_group, self.out_channels)
+
+    @property
+    def bias_shape(self) -> tuple[int]:
+        """One number per output channel."""
+        return (self.out_channels or 1,)
+
+    def fan_in(self) -> int:
+        """How many products are added up in one output element."""
+        h, w = self.kernel_size
+        return h * w * (1 if self.in_channels is None else self.in_channels // self.groups)
+
+    def seeded(self) -> np.ndarray:
+        """The initial weight for `seed`, float64: uniform on ±1/sqrt(fan_in), the same kernel in either layout.
+
+        The numbers come from `numpy.random.default_rng(seed)` in OIHW order (PyTorch's default initialisation,
+        LeCun-uniform with a gain of 1/sqrt(3)).
+        """
+        bound = 1 / math.sqrt(self.fan_in())
+        shape = self.weight_shape()
+        hwio = len(shape) == 4 and self.data_format == "NHWC"
+        drawn = (shape[3], shape[2], *shape[:2]) if hwio else shape
+        weight = np.random.default_rng(self.seed).uniform(-bound, bound, drawn)
+        return weight.transpose(2, 3, 1, 0) if hwio else weight
+
+    def config(self) -> dict[str, Any]:
+        """The keyword arguments that make the same layer again, in plain Python values."""
+        return {
+            "kernel_size": self.kernel_size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            **self.given,
+            "use_bias": self.use_bias,
+            "dtype": self.dtype,
+            "seed": self.seed,
+        }
+
+    def __str__(self) -> str:
+        defaults = LayerSpec(self.kernel_size, out_channels=1).config()
+        shown = {
+            name: value
+            for name, value in self.config().items()
+            if name not in ("kernel_size", "out_channels") and value != defaults[name]
+        }
+        if self.out_channels is not None:
+            shown = {"out_channels": self.out_channels, **shown}
+        return ", ".join([str(self.kernel_size), *(f"{name}={value!r}" for name, value in shown.items())])
+
+
+def seeded_kernel(seed: int, kernel_size: Pair) -> np.ndarray:
+    """The rank-2 kernel that `seed` stands for on every backend.
+
+    >>> seeded_kernel(0, (1, 2)).round(3)
+    array([[ 0.194, -0.326]])
+    """
+    return LayerSpec(kernel_size, seed=seed).seeded()
+
+
+def _floating(dtype: Any) -> str:
+    name = dtype_name(dtype)
+    check_numeric("dtype", name)
+    if name in INTEGERS or name in COMPLEX:
+        raise DTypeError(f"dtype: got {name}, expected a floating dtype.", hint="a layer learns by gradients.")
+    return name

@@ -1,0 +1,119 @@
+"""Cross-correlation as a matrix product: change the input (`im2col`) or the kernel (`corr2d_matrix`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .algorithms import extend
+from .errors import ShapeError
+from .geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair, lower, options
+from .operands import as_array
+from .registry import backend as load_backend
+from .registry import resolve
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+def im2col(
+    X: Any,
+    kernel_size: int | Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+    backend: str | None = None,
+) -> Any:
+    """The windows of X as columns: (..., H, W) gives (..., h * w, H' * W'), on X's framework, with gradients.
+
+    `K.reshape(1, -1) @ im2col(X, K.shape)` is `corr2d(X, K)`, flattened: the change of the *input*.
+
+    >>> import numpy as np
+    >>> im2col(np.arange(6).reshape(2, 3), (2, 2))
+    array([[0, 1],
+           [1, 2],
+           [3, 4],
+           [4, 5]])
+
+    For (N, C, H, W), reshaping the result to (N, C * h * w, -1) gives `torch.nn.Unfold`'s columns.
+
+    Raises:
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+    """
+    lab = resolve(backend, X=X)
+    ops = lab.ops
+    x = lab.asarray(X)
+    shape, dtype = ops.shape(x), ops.dtype(x)
+    if shape is None or len(shape) < 2 or None in shape:
+        raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
+    checked, named = options(kernel_size, stride, padding, padding_mode, dilation)
+    geometry = lower(checked, named, shape[-2:])
+    with ops.scope(dtype):
+        padded = extend(ops, ops.to_images(x, "NCHW"), geometry)
+        rows, columns = shape[-2] + sum(geometry.padding[0]), shape[-1] + sum(geometry.padding[1])  # type: ignore[operator]
+        index = windows(geometry._replace(padding=NO_PADDING), (rows, columns))
+        flat = ops.reshape(padded, (*shape[:-2], rows * columns))  # type: ignore[arg-type]
+        taken = ops.take(flat, index.ravel(), len(shape) - 2)
+        return ops.native(ops.reshape(taken, (*shape[:-2], *index.shape)), X)  # type: ignore[arg-type]
+
+
+def windows(geometry: Geometry, size: Pair) -> np.ndarray:
+    """For an unpadded image of `size`: the flat index of each window's elements, (h * w, H' * W')."""
+    starts, offsets = [], []
+    for out, kernel, stride, dilation in zip(
+        geometry.output_size(size), geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
+    ):
+        starts.append(np.arange(out) * stride)
+        offsets.append(np.arange(kernel) * dilation)
+    row = offsets[0][:, None, None, None] + starts[0][:, None]
+    column = offsets[1][:, None, None] + starts[1]
+    index: np.ndarray = row * size[1] + column
+    return index.reshape(len(offsets[0]) * len(offsets[1]), -1)
+
+
+def corr2d_matrix(
+    K: Any,
+    input_size: Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+) -> csr_array:
+    """The sparse matrix A with vec(Y) = A vec(X) for Y = corr2d(X, K): the change of the *kernel*.
+
+    A has H' * W' rows and H * W columns; vec reads an image row by row. Its transpose is the adjoint: A.T @ vec(dY)
+    is the gradient with respect to X.
+
+    >>> A = corr2d_matrix([[0, 1], [2, 3]], (3, 3))
+    >>> (A @ [0, 1, 2, 3, 4, 5, 6, 7, 8]).reshape(2, 2)
+    array([[19, 25],
+           [37, 43]])
+
+    Raises:
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+    """
+    from scipy.sparse import csr_array
+
+    kernel = as_array("K", K)
+    if kernel.ndim != 2:
+        raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
+    checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
+    geometry = lower(checked, named, input_size)
+    height, width = input_size
+    (top, bottom), (left, right) = geometry.padding
+    # Pixels are numbered from 1, so that 0 marks the zeros around the image.
+    numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
+    padded = extend(load_backend("numpy").ops, numbered, geometry)[0, 0]
+    index = padded.ravel()[windows(geometry._replace(padding=NO_PADDING), padded.shape)]
+    taps, outputs = index.shape
+    entry, row = np.broadcast_to(kernel.ravel()[:, None], index.shape), np.broadcast_to(np.arange(outputs), index.shape)
+    inside = index > 0
+    matrix = csr_array(
+        (entry[inside], (row[inside], index[inside] - 1)), shape=(outputs, height * width)
+    )
+    matrix.sum_duplicates()
+    return matrix

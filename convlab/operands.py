@@ -1,0 +1,106 @@
+"""Bringing a call's arrays to one backend, one device and one dtype, or saying why they can't be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .dtypes import INTEGERS, check_numeric, promote
+from .errors import DTypeError, IntegerOverflowError, MixedDevicesError, ShapeError
+from .registry import owner
+
+if TYPE_CHECKING:
+    from .lab import Backend
+
+
+def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
+    """The arguments as tensors of `lab` in their common dtype, and that dtype; None stays None.
+
+    The dtype is None while it isn't known (a symbol being traced); then native tensors stay as they are.
+    `floating` asks for a floating dtype: integers then become float32.
+
+    Raises:
+        DTypeError: no numbers, or a dtype the backend lacks.
+        ShapeError: a ragged list.
+        MixedDevicesError: tensors on two devices.
+    """
+    ops = lab.ops
+    native = {key for key, x in arguments.items() if owner(x) == lab.name}
+    given = {
+        key: x if key in native else as_array(key, x) for key, x in arguments.items() if x is not None
+    }
+    dtypes = {key: ops.dtype(x) if key in native else x.dtype.name for key, x in given.items()}
+    for key, dtype in dtypes.items():
+        if dtype is not None:
+            check_numeric(key, dtype)
+    strong = native or {key for key in given if isinstance(arguments[key], np.ndarray)}
+    dtype = None
+    if None not in dtypes.values():
+        weak = [name for key, name in dtypes.items() if key not in strong and name]
+        weak += ["float32"] * floating
+        dtype = promote([name for key, name in dtypes.items() if key in strong and name], weak)
+        check_supported(lab, dtype)
+    _check_devices({key: ops.device(given[key]) for key in native})
+    like = next((given[key] for key in arguments if key in native), None)
+    with ops.scope(dtype):
+        for key, x in given.items():
+            if dtypes[key] == "uint64":
+                _check_uint64(lab, key, x)
+            if key not in native:
+                given[key] = ops.asarray(x, dtype or "float32", like)
+            elif dtype is not None:
+                given[key] = ops.cast(x, dtype)
+    return [given.get(key) for key in arguments], dtype
+
+
+def as_array(name: str, x: Any) -> np.ndarray:
+    """A list, a number or another array-like as a NumPy array, or a typed error that names the argument.
+
+    >>> as_array("X", [[1, 2], [3]])
+    Traceback (most recent call last):
+    convlab.errors.ShapeError: X: got a ragged list, expected rows of one length. Hint: ...
+    """
+    if isinstance(x, np.ndarray):
+        return x
+    if not isinstance(x, (list, tuple, int, float, complex)) and not hasattr(x, "__array__"):
+        raise DTypeError(
+            f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
+            hint="convlab.backend(name).asarray makes a tensor of an array.",
+        )
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        if "inhomogeneous" in str(error):
+            raise ShapeError(
+                f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
+            ) from None
+        raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+
+
+def check_supported(lab: Backend, dtype: str) -> None:
+    """Raise `DTypeError` for a floating or complex dtype that the backend lacks."""
+    if dtype not in lab.adapter.dtypes and dtype not in INTEGERS:
+        raise DTypeError(
+            f"backend {lab.name!r}: got dtype {dtype}, expected one of {', '.join(lab.adapter.dtypes)}.",
+            hint="convert the arguments first, or use another backend.",
+        )
+
+
+def _check_devices(devices: dict[str, Any]) -> None:
+    known = {key: device for key, device in devices.items() if device is not None}
+    if len(set(known.values())) > 1:
+        got = ", ".join(f"{key} on {device}" for key, device in sorted(known.items()))
+        raise MixedDevicesError(
+            f"{max(known)}: got {got}, expected tensors on one device.", hint="move them to X's device."
+        )
+
+
+def _check_uint64(lab: Backend, name: str, x: Any) -> None:
+    if not isinstance(x, np.ndarray):
+        x = lab.ops.to_numpy(x) if lab.ops.is_concrete(x) else np.zeros(0, np.uint64)
+    if x.size and int(x.max()) >= 2**63:
+        raise IntegerOverflowError(
+            f"{name}: got {int(x.max())}, expected integers below 2**63: they are added up in int64.",
+            hint="convert it to float64.",
+        )

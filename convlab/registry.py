@@ -1,0 +1,196 @@
+"""Finding, loading and choosing backends: the three doors."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .contract import Adapter
+from .errors import (
+    BackendBroken,
+    BackendNotInstalled,
+    DuplicateBackendError,
+    MixedBackendsError,
+    UnknownBackendError,
+)
+
+if TYPE_CHECKING:
+    from .lab import Backend
+
+GROUP = "convlab.backends"
+VARIABLE = "CONVLAB_BACKEND"
+
+_chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
+_loaded: dict[str, Backend] = {}
+_owners: dict[type, str] = {}
+_lock = threading.RLock()
+
+
+@cache
+def adapters() -> dict[str, Adapter]:
+    """Every installed adapter by name, found by entry point; loads no framework."""
+    points: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=GROUP):
+        other = points.setdefault(point.name, point)
+        if other.value != point.value:
+            raise DuplicateBackendError(
+                f"backend {point.name!r}: got two adapters, {_provider(other)} and {_provider(point)}, "
+                "expected one.",
+                hint="uninstall one of them.",
+            )
+    return {name: point.load() for name, point in sorted(points.items())}
+
+
+def _provider(point: importlib.metadata.EntryPoint) -> str:
+    distribution = point.dist.name if point.dist else "an unknown distribution"
+    return f"{point.value} of {distribution}"
+
+
+def adapter(name: str) -> Adapter:
+    """The adapter of that name, or `UnknownBackendError`."""
+    try:
+        return adapters()[name]
+    except (KeyError, TypeError):
+        raise UnknownBackendError(
+            f"backend: got {name!r}, expected one of {', '.join(adapters())}.",
+            hint=f"another backend is found by its entry point in the group {GROUP!r}.",
+        ) from None
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name, its framework loaded; `from convlab import jax` gives the same object.
+
+    >>> backend("numpy").name
+    'numpy'
+
+    Raises:
+        UnknownBackendError: no adapter has that name.
+        BackendNotInstalled: its framework isn't installed; the hint is the command that installs it.
+        BackendBroken: its framework is installed and fails to import; `__cause__` says why.
+    """
+    loaded = _loaded.get(name)
+    if loaded is None:
+        with _lock:
+            loaded = _loaded.get(name) or _loaded.setdefault(name, _load(adapter(name)))
+    return loaded
+
+
+def _load(found: Adapter) -> Backend:
+    from .lab import Backend
+
+    for framework in found.frameworks:
+        if framework not in sys.modules and importlib.util.find_spec(framework) is None:
+            raise BackendNotInstalled(
+                f"backend {found.name!r}: {framework} isn't installed.", hint=install_command(found)
+            )
+    try:
+        loaded = Backend(found, importlib.import_module(f"{found.package}.ops").ops)
+    except Exception as error:
+        raise BackendBroken(
+            f"backend {found.name!r}: {found.frameworks[0]} is installed and fails to import "
+            f"({type(error).__name__}: {error}).",
+            hint=install_command(found),
+        ) from error
+    if _release(loaded.version) < _release(found.minimum):
+        raise BackendBroken(
+            f"backend {found.name!r}: got {found.frameworks[0]} {loaded.version}, expected at least "
+            f"{found.minimum}.",
+            hint=install_command(found),
+        )
+    return loaded
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def install_command(found: Adapter) -> str:
+    """The command that installs a backend's framework into this very environment.
+
+    >>> install_command(adapter("numpy"))
+    '... install ...numpy...'
+    """
+    arguments = found.install or _extra(found) or found.frameworks
+    if importlib.util.find_spec("pip"):
+        pip = [sys.executable, "-m", "pip", "install"]
+    else:
+        pip = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*pip, *arguments])
+
+
+def _extra(found: Adapter) -> tuple[str, ...]:
+    """The requirements behind the extra of the backend's name, in the distribution of its adapter."""
+    for point in importlib.metadata.entry_points(group=GROUP, name=found.name):
+        lines = (point.dist.requires if point.dist else None) or []
+        wanted = [line.split(";") for line in lines if f"extra == '{found.name}'" in line.replace('"', "'")]
+        return tuple(line[0].strip() for line in wanted)
+    return ()
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[Backend]:
+    """Within the block, arrays that belong to no framework go to this backend.
+
+    Safe across threads and async tasks: the choice is a context variable.
+
+    >>> with use_backend("numpy") as lab:
+    ...     lab.name
+    'numpy'
+    """
+    chosen = backend(name)
+    token = _chosen.set(name)
+    try:
+        yield chosen
+    finally:
+        _chosen.reset(token)
+
+
+def default_backend() -> str:
+    """The backend for arrays of no framework: `use_backend`, else CONVLAB_BACKEND, else NumPy."""
+    return _chosen.get() or os.environ.get(VARIABLE) or "numpy"
+
+
+def owner(x: object) -> str | None:
+    """The name of the backend whose tensor x is; "numpy" for NumPy arrays, None for what is no tensor."""
+    kind = type(x)
+    name = _owners.get(kind)
+    if name is None and kind not in (list, tuple, int, float, bool, type(None)):
+        name = next((each.name for each in adapters().values() if each.is_native(x)), None)
+        if name is not None:
+            _owners[kind] = name
+    return name
+
+
+def resolve(name: str | None, **arguments: Any) -> Backend:
+    """The backend of a call: the tensors' own, else the one that is named, else the default.
+
+    Raises:
+        MixedBackendsError: tensors of two frameworks, or of another one than the named.
+    """
+    found: str | None = None
+    for key, x in arguments.items():
+        mine = owner(x)
+        if mine is None or mine == "numpy" or mine == found:
+            continue
+        if found is not None or (name is not None and name != mine):
+            owners = {key: owner(x) for key, x in arguments.items() if owner(x)}
+            got = ", ".join(f"{key} of {name}" for key, name in owners.items())
+            wanted = f"backend {name!r}" if name is not None else "one framework"
+            raise MixedBackendsError(
+                f"{key}: got {got}, expected tensors of {wanted}.",
+                hint="convert with convlab.backend(name).asarray(...) and .to_numpy(...).",
+            )
+        found = mine
+    return backend(found or name or default_backend())
+
