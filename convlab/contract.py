@@ -139,6 +139,10 @@ class Operations(ABC):
         NHWC: x (N, H, W, C), kernel (h, w, C/groups, O), result (N, H', W', O).
         """
 
+    @abstractmethod
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        """The gradients of sum(dy * function(*inputs)) with respect to each input, by the framework's autograd."""
+
     def device(self, x: Any) -> Hashable | None:
         """x's device; None where the framework moves tensors by itself, or while tracing."""
         return None

@@ -83,7 +83,8 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
     if not isinstance(value, str) or value not in allowed:
-        hint = "names are in lower case." if str(value).lower() in allowed else ""
+        lower_case = str(value).lower() in allowed
+        hint = "names are in lower case." if lower_case else f"{name}={allowed[0]!r} is the plainest."
         raise GeometryError(f"{name}: got {value!r}, expected one of {', '.join(allowed)}.", hint=hint)
     return value
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
-    """The arguments as tensors of `lab` in their common dtype, and that dtype; None stays None.
+    """The arguments as tensors of `lab` in their common dtype, and that dtype; no bias stays None.
 
     The dtype is None while it isn't known (a symbol being traced); then native tensors stay as they are.
     `floating` asks for a floating dtype: integers then become float32.
@@ -28,7 +28,9 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
     ops = lab.ops
     native = {key for key, x in arguments.items() if owner(x) == lab.name}
     given = {
-        key: x if key in native else as_array(key, x) for key, x in arguments.items() if x is not None
+        key: x if key in native else as_array(key, x)
+        for key, x in arguments.items()
+        if x is not None or key != "bias"
     }
     dtypes = {key: ops.dtype(x) if key in native else x.dtype.name for key, x in given.items()}
     for key, dtype in dtypes.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -67,6 +67,10 @@ class JaxOperations(Operations):
 
     def take(self, x: Any, index: np.ndarray, axis: int) -> Array:
         return jnp.take(x, index.astype(np.int32), axis=axis, mode="clip")
+
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        with self.scope(self.dtype(dy)):
+            return jax.vjp(function, *inputs)[1](dy)
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
         return lax.conv_general_dilated(

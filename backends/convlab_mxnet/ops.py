@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -76,6 +76,16 @@ class MXNetOperations(Operations):
 
     def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
         return _np(x).take(x, mx.np.array(index, dtype="int64", ctx=x.ctx), axis=axis)
+
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        with mx.util.np_shape(True):
+            leaves = [x.copy() for x in inputs]
+            for leaf in leaves:
+                leaf.attach_grad()
+            with mx.autograd.record():
+                y = function(*leaves)
+            y.backward(dy)
+            return tuple(leaf.grad for leaf in leaves)
 
     def to_images(self, x: Any, data_format: str) -> Any:
         return _npx(x).reshape(x, (-1, 1, -2, -2), reverse=True)

@@ -6,12 +6,13 @@ for complex, int64 or Python objects exactly). They share no code with the algor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from convlab.contract import Operations
+from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry
 
 
@@ -49,6 +50,11 @@ class NumpyOperations(Operations):
 
     def take(self, x: Any, index: np.ndarray, axis: int) -> np.ndarray:
         return np.take(x, index, axis)
+
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        raise UnsupportedError(
+            "backend 'numpy': NumPy has no autograd.", hint="conv_vjp has the gradients of the convolution itself."
+        )
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> np.ndarray:
         if geometry.data_format == "NHWC":

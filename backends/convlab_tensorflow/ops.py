@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,13 @@ class TensorFlowOperations(Operations):
 
     def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
         return tf.gather(x, index, axis=axis)
+
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        inputs = [tf.convert_to_tensor(x) for x in inputs]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = function(*inputs)
+        return tuple(tape.gradient(y, inputs, output_gradients=dy))
 
     def to_images(self, x: Any, data_format: str) -> Any:
         *leading, height, width = _sizes(x)

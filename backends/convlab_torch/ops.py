@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class TorchOperations(Operations):
         return not inside and type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
-        return x.shape
+        return tuple(x.shape)
 
     def dtype(self, x: Tensor) -> str:
         return str(x.dtype)[6:]
@@ -62,11 +62,18 @@ class TorchOperations(Operations):
     def take(self, x: Tensor, index: np.ndarray, axis: int) -> Tensor:
         return x.index_select(axis, torch.from_numpy(index).to(x.device))
 
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(function(*leaves), leaves, dy)
+
     def conv(self, x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
         if geometry.data_format == "NHWC":
-            # permuted, an NHWC tensor is torch's channels_last: nothing is copied
+            # Permuted, an NHWC tensor is torch's channels_last and isn't copied. The small kernel is: torch's
+            # float64 gradient wants it contiguous.
             y = self.conv(
-                x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), geometry._replace(data_format="NCHW")
+                x.permute(0, 3, 1, 2),
+                kernel.permute(3, 2, 0, 1).contiguous(),
+                geometry._replace(data_format="NCHW"),
             )
             return y.permute(0, 2, 3, 1)
         (top, bottom), (left, right) = geometry.padding

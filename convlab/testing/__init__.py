@@ -1,0 +1,23 @@
+"""What the parity suite is made of: an oracle, rounding bounds computed from the data, and cases.
+
+>>> import numpy as np
+>>> X, K = np.ones((4, 4), "float32"), np.full((2, 2), 0.1, "float32")
+>>> float(error_bound(X, K)[0, 0]) < 2e-7
+True
+"""
+
+from .bounds import error_bound, gradient_bounds
+from .cases import Case, golden_cases, random_case
+from .oracle import Gradients, gradients, oracle, oracle_gradients
+
+__all__ = [
+    "Case",
+    "Gradients",
+    "error_bound",
+    "golden_cases",
+    "gradient_bounds",
+    "gradients",
+    "oracle",
+    "oracle_gradients",
+    "random_case",
+]

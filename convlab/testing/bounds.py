@@ -1,0 +1,84 @@
+"""How far a correct result may be from the true one: forward rounding bounds, computed from the data.
+
+A sum of n products in floating point, added up in any order and with or without fused multiply-add, satisfies
+
+    |fl(y) - y| <= gamma_n * sum |x_i| |k_i|,    gamma_n = n u / (1 - n u),
+
+u the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.
+(SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its own.
+To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
+subnormal numbers to zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import SIGNIFICAND, promote
+from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, selection, wide
+
+# The exponent of the smallest normal number.
+_SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
+
+
+def gamma(n: int, dtype: str) -> float:
+    """Higham's gamma_n = n u / (1 - n u); infinite where n u reaches 1.
+
+    >>> gamma(4, "float32") == 4 * 2**-24 / (1 - 4 * 2**-24)
+    True
+    """
+    nu = n * 2.0 ** -SIGNIFICAND[dtype]
+    return nu / (1 - nu) if nu < 1 else np.inf
+
+
+def error_bound(X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any) -> np.ndarray:
+    """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
+
+    Args:
+        X, K, bias: arrays with the values that the computation started from.
+        dtype: what it was computed in; by default what corr2d computes them in.
+        geometry: corr2d's stride, padding, … .
+
+    Returns:
+        float64 array of the result's shape. 0 where integers are computed exactly.
+    """
+    arrays = [np.asarray(a) for a in (X, K, bias) if a is not None]
+    dtype = dtype or promote([a.dtype.name for a in arrays])
+    magnitudes = [None if a is None else np.abs(wide(a)).astype(np.float64) for a in (X, K, bias)]
+    total = oracle(magnitudes[0], magnitudes[1], bias=magnitudes[2], **geometry)
+    if dtype == "int64":
+        return np.zeros_like(total)
+    kernel = np.shape(K)
+    outputs = 1 if len(kernel) == 2 else kernel[3] if geometry.get("data_format") == "NHWC" else kernel[0]
+    n = int(np.prod(kernel)) // outputs
+    # One more for the bias and one more for rounding a wider sum to dtype.
+    return _bound(total, n + 2, dtype, *magnitudes[:2])
+
+
+def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gradients:
+    """The same for the gradients of sum(dY * corr2d(X, K, bias=bias)) with respect to X, K and the bias."""
+    x, k, dy = (np.abs(wide(a)).astype(np.float64) for a in (X, K, dY))
+    totals = oracle_gradients(x, k, dy, **geometry)
+    lowered = lowered_geometry(x.shape, k.shape, **geometry)
+    outputs = 1 if k.ndim == 2 else k.shape[3] if lowered.data_format == "NHWC" else k.shape[0]
+    size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
+    # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
+    repeats = [
+        max(1, int(selection(n, pads, lowered.padding_mode).sum(0).max(initial=1)))
+        for n, pads in zip(size, lowered.padding, strict=True)
+    ]
+    h, w = lowered.kernel_size
+    into_x = h * w * (outputs // lowered.groups) * repeats[0] * repeats[1]
+    over_outputs = dy.size // outputs
+    return Gradients(
+        _bound(totals.X, into_x + 1, dtype, k, dy),
+        _bound(totals.K, over_outputs + 1, dtype, x, dy),
+        _bound(totals.bias, over_outputs + 1, dtype, dy, np.ones(1)),
+    )
+
+
+def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
+    largest = sum(float(np.max(factor, initial=0.0)) for factor in factors)
+    return gamma(n, dtype) * total + n * 2.0 ** _SMALLEST[dtype] * (1 + largest)

@@ -1,0 +1,98 @@
+"""Cases of the parity suite: golden ones from `golden.json`, and random ones by seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from ..corr import conv2d, corr2d
+from ..geometry import PADDING_MODES, PADDING_NAMES, output_shape
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: `function(X, K, bias=bias, **options)`, and Y where it is known independently of convlab."""
+
+    name: str
+    X: np.ndarray
+    K: np.ndarray
+    bias: np.ndarray | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    function: str = "corr2d"
+    Y: np.ndarray | None = None
+    source: str = ""
+
+    def run(self, lab: Any, dtype: str) -> Any:
+        """The result on a backend, with every array in `dtype`."""
+        arrays = [None if a is None else lab.asarray(a, dtype) for a in (self.X, self.K, self.bias)]
+        function = {"corr2d": corr2d, "conv2d": conv2d}[self.function]
+        return function(arrays[0], arrays[1], bias=arrays[2], backend=lab.name, **self.options)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def golden_cases() -> list[Case]:
+    """Small integer-valued cases worked out by hand, by SciPy or by ONNX's own test vectors; each names its source.
+
+    >>> golden_cases()[0].name
+    'chapter 3x3'
+    """
+    text = resources.files(__package__).joinpath("golden.json").read_text()
+    return [_case(entry) for entry in json.loads(text)["cases"]]
+
+
+def _case(entry: dict[str, Any]) -> Case:
+    arrays = {key: np.array(entry[key]) if key in entry else None for key in ("X", "K", "bias", "Y")}
+    return Case(
+        name=entry["name"],
+        options=entry.get("options", {}),
+        function=entry.get("function", "corr2d"),
+        source=entry["source"],
+        **arrays,  # type: ignore[arg-type]
+    )
+
+
+def random_case(seed: int, *, integers: bool = False) -> Case:
+    """A case with random geometry: any rank, layout, stride, padding, mode, dilation and groups.
+
+    Values are normal, or with `integers` whole numbers from -8 to 8, whose sums float32 and float64 hold exactly.
+    Sizes are small; an impossible geometry is never drawn.
+    """
+    rng = np.random.default_rng(seed)
+    draw = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731
+    channels, outputs = draw(1, 3), draw(1, 3)
+    groups = draw(1, 3) if rng.random() < 0.4 else 1
+    layout = str(rng.choice(["NCHW", "NHWC"]))
+    h, w, dilation = draw(1, 4), draw(1, 4), (draw(1, 2), draw(1, 2))
+    padding: Any = str(rng.choice(PADDING_NAMES))
+    if rng.random() < 0.6:
+        padding = ((draw(0, 3), draw(0, 3)), (draw(0, 3), draw(0, 3)))
+    options: dict[str, Any] = {
+        "stride": (draw(1, 3), draw(1, 3)),
+        "padding": padding,
+        "padding_mode": str(rng.choice(PADDING_MODES)),
+        "dilation": dilation,
+    }
+    size = ((h - 1) * dilation[0] + draw(1, 6), (w - 1) * dilation[1] + draw(1, 6))
+    leading = tuple(draw(1, 3) for _ in range(draw(0, 2)))
+    kernel: tuple[int, ...] = (h, w)
+    shape: tuple[int, ...] = (*leading, *size)
+    if rng.random() < 0.7:
+        options |= {"groups": groups, "data_format": layout}
+        nchw = layout == "NCHW"
+        kernel = (outputs * groups, channels, h, w) if nchw else (h, w, channels, outputs * groups)
+        image = (channels * groups, *size) if nchw else (*size, channels * groups)
+        shape = (draw(1, 3), *image) if rng.random() < 0.8 else image
+    bias_shape = (1,) if len(kernel) == 2 else (outputs * groups,)
+    output_shape(shape, kernel, **options)  # a geometry that convlab itself would refuse shows here
+
+    def values(shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(-8, 9, shape).astype(float) if integers else rng.standard_normal(shape)
+
+    bias = values(bias_shape) if rng.random() < 0.5 else None
+    return Case(f"random {seed}", values(shape), values(kernel), bias, options)

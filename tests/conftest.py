@@ -1,0 +1,57 @@
+"""Tests run once for each backend of the session: all that are installed, or those named by --backends.
+
+A backend that a session names and that doesn't load fails its tests; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# XLA compiles every new shape, so JAX's examples cost a hundred times as much as the others'.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+FRAMEWORKS = ("torch", "mxnet", "jax", "tensorflow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backends", help="comma-separated; default: numpy and every framework that is installed")
+
+
+def selected(config: pytest.Config) -> list[str]:
+    named = config.getoption("--backends")
+    if named:
+        return named.split(",")
+    return ["numpy", *(name for name in FRAMEWORKS if importlib.util.find_spec(name))]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A framework's own tests and its adapter's doctests belong to the sessions that select it."""
+    for name in FRAMEWORKS:
+        if name not in selected(config) and collection_path.name in (f"test_{name}.py", f"convlab_{name}"):
+            return True
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lab" in metafunc.fixturenames:
+        metafunc.parametrize("lab", selected(metafunc.config), indirect=True)
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest):
+    import convlab
+
+    return convlab.backend(request.param)
+
+
+@pytest.fixture
+def backends(request: pytest.FixtureRequest) -> list[str]:
+    return selected(request.config)

@@ -1,0 +1,159 @@
+"""Identical results: bit for bit on integer-valued data, within the rounding bound on any other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import convlab
+from convlab import chapter
+from convlab.testing import (
+    error_bound,
+    golden_cases,
+    gradient_bounds,
+    gradients,
+    oracle,
+    oracle_gradients,
+    random_case,
+)
+
+SEEDS = st.integers(0, 2**32 - 1)
+FLOATS = st.sampled_from(["float16", "bfloat16", "float32", "float64"])
+
+
+def examples(lab, count: int) -> settings:
+    """XLA compiles every new shape: JAX gets a quarter of the examples."""
+    return settings(max_examples=count // 4 if lab.name == "jax" else count)
+
+
+def rounded(lab, array, dtype):
+    """The array's tensor in `dtype`, and the float64 values that it really holds."""
+    if array is None:
+        return None, None
+    tensor = lab.asarray(array, dtype)
+    return tensor, lab.to_numpy(tensor).astype(np.float64)
+
+
+def drawable(lab, dtype: str) -> str:
+    return dtype if dtype in lab.adapter.dtypes and (dtype != "bfloat16" or lab.name != "numpy") else "float32"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+@pytest.mark.parametrize("case", golden_cases(), ids=str)
+def test_golden_cases_are_equal_bit_for_bit(lab, case, dtype) -> None:
+    if dtype == "uint8" and min(case.K.min(), case.X.min(), 0 if case.bias is None else case.bias.min()) < 0:
+        dtype = "int64"
+    y = lab.to_numpy(case.run(lab, dtype))
+    assert y.dtype == (dtype if dtype.startswith("float") else "int64")
+    np.testing.assert_array_equal(y, case.Y)
+
+
+def test_integer_valued_cases_are_equal_bit_for_bit(lab) -> None:
+    @examples(lab, 100)
+    @given(SEEDS, st.sampled_from(["float32", "float64", "int8", "int64"]))
+    def check(seed, dtype) -> None:
+        case = random_case(seed, integers=True)
+        expected = oracle(case.X, case.K, bias=case.bias, **case.options)
+        y = lab.to_numpy(case.run(lab, dtype))
+        assert y.dtype == (dtype if dtype.startswith("float") else "int64")
+        np.testing.assert_array_equal(y, expected)
+
+    check()
+
+
+def test_forward_is_within_the_rounding_bound(lab) -> None:
+    @examples(lab, 100)
+    @given(SEEDS, FLOATS)
+    def check(seed, dtype) -> None:
+        case, dtype = random_case(seed), drawable(lab, dtype)
+        (X, x), (K, k), (B, b) = (rounded(lab, array, dtype) for array in (case.X, case.K, case.bias))
+        y = lab.corr2d(X, K, bias=B, **case.options)
+        assert lab.ops.dtype(y) == dtype
+        expected = oracle(x, k, bias=b, **case.options)
+        assert lab.ops.shape(y) == expected.shape
+        error = np.abs(lab.to_numpy(y) - expected)
+        bound = error_bound(x, k, bias=b, dtype=dtype, **case.options)
+        assert (error <= bound).all(), (error / bound).max()
+
+    check()
+
+
+def test_gradients_are_within_the_rounding_bound(lab) -> None:
+    if not lab.adapter.autograd:
+        with pytest.raises(NotImplementedError):
+            lab.ops.vjp(lab.corr2d, (), None)
+        return
+
+    @examples(lab, 60)
+    @given(SEEDS, st.sampled_from(["float32", "float64", "float16"]))
+    def check(seed, dtype) -> None:
+        case = random_case(seed)
+        (_, x), (_, k) = (rounded(lab, array, dtype) for array in (case.X, case.K))
+        shape = oracle(x, k, **case.options).shape
+        rng = np.random.default_rng(seed)
+        _, dy = rounded(lab, rng.standard_normal(shape), dtype)
+        outputs = 1 if k.ndim == 2 else k.shape[3] if case.options["data_format"] == "NHWC" else k.shape[0]
+        arrays = (a.astype(dtype) for a in (x, k, np.zeros(outputs), dy))
+        found = gradients(lab, *arrays, **case.options)
+        expected = oracle_gradients(x, k, dy, **case.options)
+        bounds = gradient_bounds(x, k, dy, dtype, **case.options)
+        for name, got, want, bound in zip(found._fields, found, expected, bounds, strict=True):
+            assert got.dtype == dtype
+            assert (np.abs(got - want) <= bound).all(), f"d{name}"
+
+    check()
+
+
+def test_every_pair_of_backends_agrees_exactly_on_integers(backends) -> None:
+    for seed in range(5):
+        case = random_case(seed, integers=True)
+        results = {name: convlab.backend(name).to_numpy(case.run(convlab.backend(name), "float32")) for name in backends}
+        for name, y in results.items():
+            assert y.tobytes() == results[backends[0]].tobytes(), (name, backends[0], seed)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (2, 5, 7)])
+def test_learning_walks_the_same_path(lab, shape) -> None:
+    rng = np.random.default_rng(0)
+    X, truth, init = rng.standard_normal(shape), rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
+    X, Y = X.astype("float32"), oracle(X, truth).astype("float32")
+    rate = 1e-3
+    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (2, 3), init=init, lr=rate, num_steps=20)
+    # The same descent by the oracle in float64.
+    kernel, losses = init.astype("float32").astype(float), []
+    for _ in range(20):
+        error = oracle(X, kernel) - Y
+        losses.append((error**2).sum())
+        kernel = kernel - rate * oracle_gradients(X, kernel, 2 * error).K
+    # A step contracts, so an error made in one isn't magnified by the next: each adds at most its own rounding,
+    # which is a gamma of the number of terms times the size of what is added up.
+    terms = Y.size + truth.size + 4
+    unit = terms * 2.0**-24
+    size = rate * oracle_gradients(np.abs(X), np.abs(init), 2 * (oracle(np.abs(X), np.abs(init)) + np.abs(Y))).K
+    assert (np.abs(lab.to_numpy(found.kernel) - kernel) <= 20 * unit * (size + np.abs(init).max())).all()
+    scale = ((oracle(np.abs(X), np.abs(init)) + np.abs(Y)) ** 2).sum()
+    assert (np.abs(np.array(found.losses) - losses) <= 20 * unit * scale).all()
+
+
+def test_seeded_learning_starts_from_the_same_kernel(lab) -> None:
+    X = chapter.edge_image()
+    Y = oracle(X, chapter.EDGE_KERNEL).astype("float32")
+    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (1, 2), seed=3, num_steps=0)
+    expected = np.random.default_rng(3).uniform(-(0.5**0.5), 0.5**0.5, (1, 2)).astype("float32")
+    np.testing.assert_array_equal(lab.to_numpy(found.kernel), expected)
+    assert found.losses == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_go_where_ieee_puts_them(lab, value) -> None:
+    X = np.ones((5, 6), "float32")
+    X[2, 3] = value
+    K = np.array([[1.0, -2.0], [3.0, 4.0]], "float32")
+    y = lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K)))
+    expected = np.full((4, 5), 6.0)
+    for p in range(2):
+        for q in range(2):
+            expected[2 - p, 3 - q] = value * K[p, q]
+    np.testing.assert_array_equal(y, expected)
