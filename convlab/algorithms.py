@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .contract import Operations
 from .errors import UnsupportedError
 from .geometry import NO_PADDING, Geometry
-
-# numpy.pad's names: where the padding is larger than the image, its definition goes on.
-_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
 
 def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
     """x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
@@ -31,9 +25,18 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
                 f"padding_mode: got {geometry.padding_mode!r} on an image of unknown size, expected 'zeros'.",
                 hint="while tracing, give the image's height and width, or pad before.",
             )
-        index = np.pad(np.arange(n), pads, mode=_NUMPY_MODES[geometry.padding_mode])  # type: ignore[call-overload]
-        x = ops.take(x, index, axis)
+        x = ops.take(x, [_source(i, n, geometry.padding_mode) for i in range(-pads[0], n + pads[1])], axis)
     return x
+
+
+def _source(i: int, n: int, mode: str) -> int:
+    """Which of n pixels stands at position i; as in numpy.pad, the definition goes on beyond one image's width."""
+    if mode == "circular":
+        return i % n
+    if mode == "replicate" or n == 1:
+        return min(max(i, 0), n - 1)
+    period = 2 * (n - 1)
+    return min(i % period, -i % period)
 
 
 def taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:

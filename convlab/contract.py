@@ -111,8 +111,11 @@ class Operations(ABC):
         """x's values as a NumPy array without gradient; bfloat16 widened to float32, which is exact."""
 
     @abstractmethod
-    def cast(self, x: Any, dtype: str) -> Any:
-        """x in another dtype."""
+    def cast(self, x: Any, dtype: str | None) -> Any:
+        """x in another dtype, in the flavour of tensor that the other operations take; None keeps the dtype.
+
+        None is only given where `dtype(x)` was None.
+        """
 
     @abstractmethod
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
@@ -127,8 +130,8 @@ class Operations(ABC):
         """x with zeros before and after each axis."""
 
     @abstractmethod
-    def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
-        """x's elements at the indices (int64, rank 1, within bounds) along an axis."""
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
+        """x's elements at the indices (rank 1, from 0, within bounds) along an axis."""
 
     @abstractmethod
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -30,10 +31,21 @@ if TYPE_CHECKING:
     from .lab import Backend
 
 Tensor = TypeVar("Tensor")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Algorithm = Literal["auto", "native"]
 ALGORITHMS = ("auto", "native")
 
 
+def _untouched_by_autograph(function: Function) -> Function:
+    """Mark a function as TensorFlow's AutoGraph marks those it mustn't rewrite, without importing TensorFlow.
+
+    Rewritten, they would be slower to trace and their errors would lose their types.
+    """
+    function.autograph_info__ = {}  # type: ignore[attr-defined]
+    return function
+
+
+@_untouched_by_autograph
 def corr2d(
     X: Tensor,
     K: Any,
@@ -112,6 +124,7 @@ class Options(TypedDict, total=False):
     backend: str | None
 
 
+@_untouched_by_autograph
 def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
 
@@ -141,7 +154,7 @@ def _correlate(
     lab = resolve(backend, X=X, K=K, bias=bias)
     ops = lab.ops
     (x, k, b), dtype = admit(lab, {"X": X, "K": K, "bias": bias})
-    kernel = _known_shape(ops, k)
+    kernel = _kernel_shape(ops, k)
     geometry, named = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )
@@ -161,17 +174,17 @@ def _correlate(
         return ops.native(y, X)
 
 
-def _known_shape(ops: Operations, k: Any) -> tuple[int, ...]:
+def _kernel_shape(ops: Operations, k: Any) -> Shape:
     shape = ops.shape(k)
-    if shape is None or None in shape:
+    if shape is None:
         raise UnsupportedError(
             "K: got a symbol of unknown shape, expected one whose shape is known while tracing.",
             hint="declare the shape of the kernel's parameter.",
         )
-    return shape  # type: ignore[return-value]
+    return shape
 
 
-def _check_bias(shape: Shape | None, kernel: tuple[int, ...], geometry: Geometry) -> None:
+def _check_bias(shape: Shape | None, kernel: Shape, geometry: Geometry) -> None:
     if len(kernel) == 2:
         fits, expected = shape in ((), (1,), None), "a number or shape (1,) for a rank-2 kernel"
     else:
@@ -185,7 +198,7 @@ def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
     """A kernel with its rows and its columns in reverse order."""
     first = 2 if geometry.data_format == "NCHW" and len(ops.shape(k) or ()) == 4 else 0
     for axis, n in enumerate(geometry.kernel_size, start=first):
-        k = ops.take(k, np.arange(n)[::-1].copy(), axis)
+        k = ops.take(k, range(n - 1, -1, -1), axis)
     return k
 
 

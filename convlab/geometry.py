@@ -213,7 +213,7 @@ def output_shape(
     return (*shape[:-3], rows, columns, kernel[3])
 
 
-def kernel_size(kernel_shape: Sequence[int], data_format: Any = "NCHW") -> Pair:
+def kernel_size(kernel_shape: Sequence[int | None], data_format: Any = "NCHW") -> Pair:
     """Rows and columns of a kernel of rank 2, or of rank 4 in OIHW (NCHW) or HWIO (NHWC) order.
 
     >>> kernel_size((3, 5)), kernel_size((64, 3, 7, 5)), kernel_size((7, 5, 3, 64), "NHWC")
@@ -226,18 +226,18 @@ def kernel_size(kernel_shape: Sequence[int], data_format: Any = "NCHW") -> Pair:
             "(OIHW, or HWIO with data_format='NHWC').",
             hint="K[None, None] makes one output and one input channel of a rank-2 kernel.",
         )
-    if 0 in kernel_shape:
+    last = len(kernel_shape) == 2 or data_format == "NCHW"
+    h, w = kernel_shape[-2:] if last else kernel_shape[:2]
+    if 0 in kernel_shape or h is None or w is None:
         raise ShapeError(
             f"K: got shape {tuple(kernel_shape)}, expected no size of 0.",
             hint="a kernel has at least one row, one column and one channel.",
         )
-    last = len(kernel_shape) == 2 or data_format == "NCHW"
-    h, w = kernel_shape[-2:] if last else kernel_shape[:2]
     return h, w
 
 
 def check_shapes(
-    shape: Sequence[int | None], kernel: Sequence[int], geometry: Geometry
+    shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry
 ) -> tuple[int | None, int | None]:
     """Check X's shape and the channels against K's; returns the image's (height, width)."""
     if len(kernel) == 2:
@@ -265,16 +265,18 @@ def check_shapes(
     return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
 
 
-def _check_channels(channels: int | None, per_group: int, outputs: int, geometry: Geometry) -> None:
+def _check_channels(
+    channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry
+) -> None:
     groups = geometry.groups
-    if channels is not None and channels != per_group * groups:
+    if channels is not None and per_group is not None and channels != per_group * groups:
         order = "OIHW" if geometry.data_format == "NCHW" else "HWIO"
         raise ShapeError(
             f"X: got {channels} channels, expected {per_group * groups}: K ({order}) has {per_group} input "
             f"channels in each of {groups} group(s).",
             hint="check data_format and groups.",
         )
-    if outputs % groups:
+    if outputs is not None and outputs % groups:
         raise GeometryError(
             f"groups: got {groups}, expected a divisor of K's {outputs} output channels.",
             hint="each group makes the same number of output channels.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
     """The arguments as tensors of `lab` in their common dtype, and that dtype; no bias stays None.
 
-    The dtype is None while it isn't known (a symbol being traced); then native tensors stay as they are.
+    The dtype is None while it isn't known (a symbol being traced); then native tensors keep theirs.
     `floating` asks for a floating dtype: integers then become float32.
 
     Raises:
@@ -49,10 +49,7 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
         for key, x in given.items():
             if dtypes[key] == "uint64":
                 _check_uint64(lab, key, x)
-            if key not in native:
-                given[key] = ops.asarray(x, dtype or "float32", like)
-            elif dtype is not None:
-                given[key] = ops.cast(x, dtype)
+            given[key] = ops.cast(x, dtype) if key in native else ops.asarray(x, dtype or "float32", like)
     return [given.get(key) for key in arguments], dtype
 
 

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .contract import Adapter
@@ -32,14 +31,20 @@ GROUP = "convlab.backends"
 VARIABLE = "CONVLAB_BACKEND"
 
 _chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
+_adapters: dict[str, Adapter] = {}
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()
 
 
-@cache
 def adapters() -> dict[str, Adapter]:
     """Every installed adapter by name, found by entry point; loads no framework."""
+    if not _adapters:  # no functools.cache, which torch.compile warns about
+        _adapters.update(_discover())
+    return _adapters
+
+
+def _discover() -> dict[str, Adapter]:
     points: dict[str, importlib.metadata.EntryPoint] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         other = points.setdefault(point.name, point)

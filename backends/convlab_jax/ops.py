@@ -65,8 +65,8 @@ class JaxOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Array:
         return jnp.pad(x, widths)
 
-    def take(self, x: Any, index: np.ndarray, axis: int) -> Array:
-        return jnp.take(x, index.astype(np.int32), axis=axis, mode="clip")
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Array:
+        return jnp.take(x, np.asarray(index, np.int32), axis=axis, mode="clip")
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with self.scope(self.dtype(dy)):

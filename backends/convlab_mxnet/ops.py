@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlab.contract import Operations
+from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry
 
 from .facade import import_mxnet
@@ -42,27 +43,30 @@ class MXNetOperations(Operations):
                 return x.shape  # type: ignore[no-any-return]
         with mx.util.np_shape(True):
             shape = x.infer_shape_partial()[1][0]
-        return None if shape is None else tuple(None if n < 0 else n for n in shape)
+        # A parameter has no size of 0: that is how gluon writes an unknown one without NumPy's semantics.
+        return None if shape is None else tuple(None if n <= 0 else n for n in shape)
 
     def dtype(self, x: Any) -> str | None:
         return None if _symbolic(x) else np.dtype(x.dtype).name
 
     def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Any:
         if like is not None and _symbolic(like):
-            raise TypeError("a symbol's constants must be parameters")
+            raise UnsupportedError(
+                "K: got an array beside a symbol, expected a parameter: MXNet's graphs have no constants.",
+                hint="make it a gluon.Constant, or don't hybridize.",
+            )
         return mx.np.array(array.astype(dtype), dtype=dtype, ctx=None if like is None else like.ctx)
 
     def to_numpy(self, x: Any) -> np.ndarray:
         with mx.util.np_shape(True):
             return x.asnumpy()  # type: ignore[no-any-return]
 
-    def cast(self, x: Any, dtype: str) -> Any:
+    def cast(self, x: Any, dtype: str | None) -> Any:
         x = x.as_np_ndarray()
-        return x if self.dtype(x) == dtype else x.astype(dtype)
+        return x if dtype is None or self.dtype(x) == dtype else x.astype(dtype)
 
     def native(self, y: Any, like: Any) -> Any:
-        numpy_like = isinstance(like, (mx.np.ndarray, mx.sym.np._Symbol))
-        legacy = isinstance(like, (mx.nd.NDArray, mx.sym.Symbol)) and not numpy_like
+        legacy = type(like) in (mx.nd.NDArray, mx.sym.Symbol)
         return y.as_nd_ndarray() if legacy else y
 
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
@@ -74,8 +78,8 @@ class MXNetOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
         return _np(x).pad(x, tuple(widths))
 
-    def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
-        return _np(x).take(x, mx.np.array(index, dtype="int64", ctx=x.ctx), axis=axis)
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
+        return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=x.ctx), axis=axis)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with mx.util.np_shape(True):
@@ -110,12 +114,10 @@ class MXNetOperations(Operations):
         if (top, left) != (bottom, right):
             x = _np(x).pad(x, ((0, 0), (0, 0), *geometry.padding))
             top = left = 0
-        outputs = (self.shape(kernel) or (0,))[0]
-        spare = _spare_channels(outputs, geometry)
+        outputs, per_group = (self.shape(kernel) or ())[:2]
+        spare = _spare_channels(outputs, geometry) if per_group else 0
         if spare:
-            zeros = mx.np.zeros if not _symbolic(x) else mx.sym.np.zeros
-            shape = (spare, *(self.shape(kernel) or ())[1:])
-            kernel = _np(x).concatenate([kernel, zeros(shape, dtype="float32")], 0)
+            kernel = _np(x).pad(kernel, ((0, spare), (0, 0), (0, 0), (0, 0)))
         y = _npx(x).convolution(
             x,
             kernel,
@@ -127,13 +129,16 @@ class MXNetOperations(Operations):
             num_group=geometry.groups,
             no_bias=True,
         )
-        return y[:, :outputs] if spare else y
+        if spare:  # y[:, :outputs] would crash: basic slicing misreads oneDNN's blocked layout
+            flavour = mx.sym if _symbolic(y) else mx.nd
+            y = flavour.slice_axis(y.as_nd_ndarray(), axis=1, begin=0, end=outputs).as_np_ndarray()
+        return y
 
 
-def _spare_channels(outputs: int | None, geometry: Geometry) -> int:
+def _spare_channels(outputs: int, geometry: Geometry) -> int:
     """How many zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
     h, w = geometry.kernel_size
-    return 8 - outputs if outputs and outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
+    return 8 - outputs if outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
 
 
 def _symbolic(x: Any) -> bool:

@@ -48,7 +48,7 @@ class NumpyOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.pad(x, widths)
 
-    def take(self, x: Any, index: np.ndarray, axis: int) -> np.ndarray:
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> np.ndarray:
         return np.take(x, index, axis)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:

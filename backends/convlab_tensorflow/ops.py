@@ -49,8 +49,8 @@ class TensorFlowOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
         return tf.pad(x, widths)
 
-    def take(self, x: Any, index: np.ndarray, axis: int) -> Any:
-        return tf.gather(x, index, axis=axis)
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
+        return tf.gather(x, np.asarray(index), axis=axis)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         inputs = [tf.convert_to_tensor(x) for x in inputs]

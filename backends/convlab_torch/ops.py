@@ -59,8 +59,8 @@ class TorchOperations(Operations):
     def pad(self, x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
         return F.pad(x, [width for pair in reversed(widths) for width in pair])
 
-    def take(self, x: Tensor, index: np.ndarray, axis: int) -> Tensor:
-        return x.index_select(axis, torch.from_numpy(index).to(x.device))
+    def take(self, x: Tensor, index: Sequence[int] | np.ndarray, axis: int) -> Tensor:
+        return x.index_select(axis, torch.as_tensor(np.asarray(index), device=x.device))
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in inputs]
