@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from convlab_tensorflow import lab as tensorflow
     from convlab_torch import lab as torch
 
-    from . import chapter, filters
-    from .lab import Backend
+    from . import chapter, filters, testing
     from .corr import conv2d, corr2d
     from .geometry import output_shape
+    from .lab import Backend
     from .layers import Conv2D
     from .learn import LearnedKernel, learn_kernel
     from .matrix import corr2d_matrix, im2col
@@ -50,7 +50,26 @@ _HOMES = {
 }
 _MODULES = ("chapter", "filters", "testing")
 
-__all__ = ["adapters", "backend", "errors", "use_backend", *_HOMES, *_MODULES]  # noqa: PLE0604
+__all__ = [
+    "Backend",
+    "Conv2D",
+    "LearnedKernel",
+    "ReceptiveField",
+    "adapters",
+    "backend",
+    "chapter",
+    "conv2d",
+    "corr2d",
+    "corr2d_matrix",
+    "errors",
+    "filters",
+    "im2col",
+    "learn_kernel",
+    "output_shape",
+    "receptive_field",
+    "testing",
+    "use_backend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from .contract import Operations
 from .errors import UnsupportedError
 from .geometry import NO_PADDING, Geometry
 
+
 def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
     """x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
     first = 2 if geometry.data_format == "NCHW" else 1
@@ -45,8 +46,8 @@ def taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     x is (N, C, H, W), padded already, kernel (O, C/groups, h, w), result (N, O, H', W').
     It only adds and multiplies, so it is exact in any integer dtype that holds the result.
     """
-    n, channels, height, width = ops.shape(x) or ()
-    outputs, per_group, h, w = ops.shape(kernel) or ()
+    n, _, height, width = ops.sizes(x)
+    outputs, per_group, h, w = ops.sizes(kernel)
     groups, (sh, sw), (dh, dw) = geometry.groups, geometry.stride, geometry.dilation
     rows, columns = geometry._replace(padding=NO_PADDING).output_size((height, width))
     x = ops.reshape(x, (n, groups, per_group, height, width))

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import UnsupportedError
 from .geometry import Geometry
 
 Shape = tuple[int | None, ...]
@@ -98,6 +99,16 @@ class Operations(ABC):
     def shape(self, x: Any) -> Shape | None:
         """x's sizes."""
 
+    def sizes(self, x: Any) -> tuple[int, ...]:
+        """x's sizes, or `UnsupportedError` while one isn't known."""
+        shape = self.shape(x)
+        if shape is None or None in shape:
+            raise UnsupportedError(
+                f"X: got shape {shape} while tracing, expected known sizes for what isn't a plain convolution.",
+                hint="give the tensor's shape to the tracer.",
+            )
+        return shape  # type: ignore[return-value]
+
     @abstractmethod
     def dtype(self, x: Any) -> str | None:
         """x's dtype by its NumPy name."""
@@ -164,12 +175,12 @@ class Operations(ABC):
 
     def to_images(self, x: Any, data_format: str) -> Any:
         """(..., H, W) as a batch of one-channel images."""
-        *leading, height, width = self.shape(x) or ()
+        *leading, height, width = self.sizes(x)
         n = math.prod(leading)
         return self.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
 
     def from_images(self, y: Any, like: Any, data_format: str) -> Any:
         """A batch of one-channel images with the leading axes of `like`: `to_images` undone."""
-        shape = self.shape(y) or ()
+        shape = self.sizes(y)
         size = shape[2:] if data_format == "NCHW" else shape[1:3]
-        return self.reshape(y, (*(self.shape(like) or ())[:-2], *size))
+        return self.reshape(y, (*self.sizes(like)[:-2], *size))

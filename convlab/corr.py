@@ -95,7 +95,7 @@ def corr2d(
         MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
         IntegerOverflowError: an exact integer result that doesn't fit into int64.
     """
-    return _correlate(
+    return _correlate(  # type: ignore[no-any-return]
         X,
         K,
         bias=bias,
@@ -132,7 +132,7 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     array([[1, 2, 0],
            [3, 4, 0]])
     """
-    return _correlate(X, K, flipped=True, **options)
+    return _correlate(X, K, flipped=True, **options)  # type: ignore[no-any-return]
 
 
 def _correlate(
@@ -217,7 +217,8 @@ def _batch(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str 
     if dtype == "int64":
         y = _exact(lab, x, k, b, geometry)
     else:
-        if geometry.padding_mode != "zeros" and geometry.padding != NO_PADDING:
+        # Frameworks pad with zeros themselves, but not an image without pixels.
+        if geometry.padding != NO_PADDING and (geometry.padding_mode != "zeros" or 0 in (ops.shape(x) or ())):
             x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
         y = ops.conv(x, k, geometry)
     if b is None:
@@ -239,7 +240,8 @@ def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
         return ops.transpose(y, (0, 2, 3, 1))
     x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if all(value is None or ops.is_concrete(value) for value in (x, k, b)):
-        check_overflow(*(None if value is None else ops.to_numpy(value) for value in (x, k, b)), geometry)
+        bias = None if b is None else ops.to_numpy(b)
+        check_overflow(ops.to_numpy(x), ops.to_numpy(k), bias, geometry)
     return ops.conv(x, k, geometry) if lab.adapter.integers else taps(ops, x, k, geometry)
 
 

@@ -20,9 +20,7 @@ import numpy as np
 
 from .errors import DTypeError
 
-INTEGERS = frozenset(
-    ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-)
+INTEGERS = frozenset(["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 COMPLEX = ("complex64", "complex128")
 # Significand bits, the hidden one included: unit roundoff is 2**-bits.

@@ -41,9 +41,7 @@ class Geometry(NamedTuple):
         """Rows and columns of the result for an image of `size`."""
         rows, columns = (
             (n + lo + hi - extent) // stride + 1
-            for n, (lo, hi), extent, stride in zip(
-                size, self.padding, self.extent, self.stride, strict=True
-            )
+            for n, (lo, hi), extent, stride in zip(size, self.padding, self.extent, self.stride, strict=True)
         )
         return rows, columns
 
@@ -120,10 +118,7 @@ def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometr
     "same_lower" puts it at the start (ONNX's SAME_LOWER); "full" lets the kernel overhang by all but one.
     """
     if named:
-        rows, columns = (
-            _named_pads(named, *each)
-            for each in zip(size, geometry.extent, geometry.stride, strict=True)
-        )
+        rows, columns = (_named_pads(named, *each) for each in zip(size, geometry.extent, geometry.stride, strict=True))
         geometry = geometry._replace(padding=(rows, columns))
     _check_fit(geometry, size)
     return geometry
@@ -160,18 +155,16 @@ def _named_pads(named: str, n: int | None, extent: int, stride: int) -> Pair:
 
 
 def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
-    for axis, n, pads, extent in zip(
-        ("height", "width"), size, geometry.padding, geometry.extent, strict=True
-    ):
+    for axis, n, pads, extent in zip(("height", "width"), size, geometry.padding, geometry.extent, strict=True):
         if n is None:
             continue
-        if n + sum(pads) < extent:
+        if n + pads[0] + pads[1] < extent:
             raise ShapeError(
                 f"K: got a kernel of {axis} {extent} (dilation counted) on an image of {axis} {n} padded "
-                f"to {n + sum(pads)}, expected a kernel no larger than the padded image.",
+                f"to {n + pads[0] + pads[1]}, expected a kernel no larger than the padded image.",
                 hint="use a smaller kernel or dilation, or padding='same'.",
             )
-        if geometry.padding_mode != "zeros" and n == 0 and sum(pads):
+        if geometry.padding_mode != "zeros" and n == 0 and any(pads):
             raise ShapeError(
                 f"X: got {axis} 0 with padding_mode={geometry.padding_mode!r}, expected pixels to repeat.",
                 hint="padding_mode='zeros' works on an empty image.",
@@ -265,9 +258,7 @@ def check_shapes(
     return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
 
 
-def _check_channels(
-    channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry
-) -> None:
+def _check_channels(channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry) -> None:
     groups = geometry.groups
     if channels is not None and per_group is not None and channels != per_group * groups:
         order = "OIHW" if geometry.data_format == "NCHW" else "HWIO"

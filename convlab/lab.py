@@ -30,7 +30,7 @@ class _Bound(Generic[P, R]):
     def __get__(self, lab: Backend, kind: type[Backend] | None = None) -> Callable[P, R]:
         if lab is None:
             return self.function
-        return partial(self.function, backend=lab.name)  # type: ignore[call-arg]
+        return partial(self.function, backend=lab.name)  # type: ignore[arg-type]
 
 
 class Backend:

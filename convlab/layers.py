@@ -31,9 +31,7 @@ class LayerOptions(TypedDict, total=False):
     seed: int | None
 
 
-def Conv2D(
-    kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]
-) -> Any:
+def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]) -> Any:
     """A convolutional layer of the chosen framework: `corr2d(X, weight, bias=bias)` with parameters.
 
     It is a native object (`torch.nn.Module`, gluon `HybridBlock`, `flax.linen.Module`, `keras.layers.Layer`; for NumPy

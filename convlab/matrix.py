@@ -46,18 +46,19 @@ def im2col(
     lab = resolve(backend, X=X)
     ops = lab.ops
     x = lab.asarray(X)
-    shape, dtype = ops.shape(x), ops.dtype(x)
-    if shape is None or len(shape) < 2 or None in shape:
+    shape = ops.sizes(x)
+    if len(shape) < 2:
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
+    *leading, height, width = shape
     checked, named = options(kernel_size, stride, padding, padding_mode, dilation)
-    geometry = lower(checked, named, shape[-2:])
-    with ops.scope(dtype):
-        padded = extend(ops, ops.to_images(x, "NCHW"), geometry)
-        rows, columns = shape[-2] + sum(geometry.padding[0]), shape[-1] + sum(geometry.padding[1])  # type: ignore[operator]
-        index = windows(geometry._replace(padding=NO_PADDING), (rows, columns))
-        flat = ops.reshape(padded, (*shape[:-2], rows * columns))  # type: ignore[arg-type]
-        taken = ops.take(flat, index.ravel(), len(shape) - 2)
-        return ops.native(ops.reshape(taken, (*shape[:-2], *index.shape)), X)  # type: ignore[arg-type]
+    geometry = lower(checked, named, (height, width))
+    (top, bottom), (left, right) = geometry.padding
+    size = height + top + bottom, width + left + right
+    index = windows(geometry._replace(padding=NO_PADDING), size)
+    with ops.scope(ops.dtype(x)):
+        flat = ops.reshape(extend(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
+        columns = ops.reshape(ops.take(flat, index.ravel(), len(leading)), (*leading, *index.shape))
+        return ops.native(columns, X)
 
 
 def windows(geometry: Geometry, size: Pair) -> np.ndarray:
@@ -104,16 +105,14 @@ def corr2d_matrix(
     checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
     geometry = lower(checked, named, input_size)
     height, width = input_size
-    (top, bottom), (left, right) = geometry.padding
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
     padded = extend(load_backend("numpy").ops, numbered, geometry)[0, 0]
     index = padded.ravel()[windows(geometry._replace(padding=NO_PADDING), padded.shape)]
-    taps, outputs = index.shape
-    entry, row = np.broadcast_to(kernel.ravel()[:, None], index.shape), np.broadcast_to(np.arange(outputs), index.shape)
+    outputs = index.shape[1]
+    entry = np.broadcast_to(kernel.ravel()[:, None], index.shape)
+    row = np.broadcast_to(np.arange(outputs), index.shape)
     inside = index > 0
-    matrix = csr_array(
-        (entry[inside], (row[inside], index[inside] - 1)), shape=(outputs, height * width)
-    )
+    matrix = csr_array((entry[inside], (row[inside], index[inside] - 1)), shape=(outputs, height * width))
     matrix.sum_duplicates()
     return matrix

@@ -28,9 +28,7 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
     ops = lab.ops
     native = {key for key, x in arguments.items() if owner(x) == lab.name}
     given = {
-        key: x if key in native else as_array(key, x)
-        for key, x in arguments.items()
-        if x is not None or key != "bias"
+        key: x if key in native else as_array(key, x) for key, x in arguments.items() if x is not None or key != "bias"
     }
     dtypes = {key: ops.dtype(x) if key in native else x.dtype.name for key, x in given.items()}
     for key, dtype in dtypes.items():
@@ -61,7 +59,7 @@ def as_array(name: str, x: Any) -> np.ndarray:
     convlab.errors.ShapeError: X: got a ragged list, expected rows of one length. Hint: ...
     """
     if isinstance(x, np.ndarray):
-        return x
+        return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if not isinstance(x, (list, tuple, int, float, complex)) and not hasattr(x, "__array__"):
         raise DTypeError(
             f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .geometry import Geometry, Pair, options
 from .errors import GeometryError
+from .geometry import Geometry, Pair, options
 
 
 class ReceptiveField(NamedTuple):
@@ -74,8 +74,7 @@ def _geometry(layer: Any) -> Geometry:
     unknown = set(given) - {"kernel_size", "stride", "padding", "dilation"}
     if unknown or "kernel_size" not in given:
         raise GeometryError(
-            f"layers: got {layer!r}, expected a kernel size or a mapping with kernel_size, stride, padding, "
-            "dilation.",
+            f"layers: got {layer!r}, expected a kernel size or a mapping with kernel_size, stride, padding, dilation.",
             hint='{"kernel_size": 3, "stride": 2} is one layer.',
         )
     geometry, named = options(**given)

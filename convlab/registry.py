@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -50,8 +51,7 @@ def _discover() -> dict[str, Adapter]:
         other = points.setdefault(point.name, point)
         if other.value != point.value:
             raise DuplicateBackendError(
-                f"backend {point.name!r}: got two adapters, {_provider(other)} and {_provider(point)}, "
-                "expected one.",
+                f"backend {point.name!r}: got two adapters, {_provider(other)} and {_provider(point)}, expected one.",
                 hint="uninstall one of them.",
             )
     return {name: point.load() for name, point in sorted(points.items())}
@@ -105,13 +105,12 @@ def _load(found: Adapter) -> Backend:
         raise BackendBroken(
             f"backend {found.name!r}: {found.frameworks[0]} is installed and fails to import "
             f"({type(error).__name__}: {error}).",
-            hint=install_command(found),
+            hint=install_command(found, again=True),
         ) from error
     if _release(loaded.version) < _release(found.minimum):
         raise BackendBroken(
-            f"backend {found.name!r}: got {found.frameworks[0]} {loaded.version}, expected at least "
-            f"{found.minimum}.",
-            hint=install_command(found),
+            f"backend {found.name!r}: got {found.frameworks[0]} {loaded.version}, expected at least {found.minimum}.",
+            hint=install_command(found, again=True),
         )
     return loaded
 
@@ -120,18 +119,18 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def install_command(found: Adapter) -> str:
-    """The command that installs a backend's framework into this very environment.
+def install_command(found: Adapter, *, again: bool = False) -> str:
+    """The command that installs a backend's framework into this very environment, or installs it again.
 
     >>> install_command(adapter("numpy"))
     '... install ...numpy...'
     """
     arguments = found.install or _extra(found) or found.frameworks
-    if importlib.util.find_spec("pip"):
+    if importlib.machinery.PathFinder.find_spec("pip"):  # not importlib.util: setuptools hooks that one
         pip = [sys.executable, "-m", "pip", "install"]
     else:
         pip = ["uv", "pip", "install", "--python", sys.executable]
-    return shlex.join([*pip, *arguments])
+    return shlex.join([*pip, *(["--upgrade", "--force-reinstall"] if again else []), *arguments])
 
 
 def _extra(found: Adapter) -> tuple[str, ...]:
@@ -198,4 +197,3 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
             )
         found = mine
     return backend(found or name or default_backend())
-

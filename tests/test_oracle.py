@@ -11,7 +11,7 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlab.testing import Case, error_bound, gradient_bounds, golden_cases, oracle, oracle_gradients, random_case
+from convlab.testing import Case, error_bound, golden_cases, gradient_bounds, oracle, oracle_gradients, random_case
 from convlab.testing.bounds import gamma
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -47,7 +47,8 @@ def exact(case: Case) -> np.ndarray:
     for b, k, i, j in np.ndindex(*y.shape):
         first = k // (o // groups) * per_group
         y[b, k, i, j] = sum(
-            Fraction(float(case.X[b, first + c, i * sh + p * dh, j * sw + q * dw])) * Fraction(float(case.K[k, c, p, q]))
+            Fraction(float(case.X[b, first + c, i * sh + p * dh, j * sw + q * dw]))
+            * Fraction(float(case.K[k, c, p, q]))
             for c, p, q in np.ndindex(per_group, h, w)
         )
     return y

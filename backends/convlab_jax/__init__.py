@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def is_native(x: object) -> bool:
     """Whether x is a JAX array or tracer, or wraps one (`flax.nnx.Param`); imports nothing."""
-    return is_instance(x, "jax", "Array") or (
-        "jax" in sys.modules and hasattr(type(x), "__jax_array__")
-    )
+    return is_instance(x, "jax", "Array") or ("jax" in sys.modules and hasattr(type(x), "__jax_array__"))
 
 
 adapter = Adapter(

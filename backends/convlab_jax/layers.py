@@ -69,9 +69,7 @@ def initial_weight(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
                 return jnp.asarray(spec.seeded(), dtype)
             shape = spec.weight_shape()
             oihw = len(shape) == 4 and spec.data_format == "NCHW"
-            init = nn.initializers.lecun_normal(
-                in_axis=1 if oihw else -2, out_axis=0 if oihw else -1, batch_axis=()
-            )
+            init = nn.initializers.lecun_normal(in_axis=1 if oihw else -2, out_axis=0 if oihw else -1, batch_axis=())
             return jnp.reshape(init(key, shape if len(shape) == 4 else (*shape, 1, 1), dtype), shape)
 
     return draw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -92,7 +93,9 @@ class MXNetOperations(Operations):
             return tuple(leaf.grad for leaf in leaves)
 
     def to_images(self, x: Any, data_format: str) -> Any:
-        return _npx(x).reshape(x, (-1, 1, -2, -2), reverse=True)
+        # -2 copies a size, so that a symbol's needn't be known; -1 doesn't work for an image without pixels.
+        leading = -1 if _symbolic(x) else math.prod(x.shape[:-2])
+        return _npx(x).reshape(x, (leading, 1, -2, -2), reverse=True)
 
     def from_images(self, y: Any, like: Any, data_format: str) -> Any:
         like = _np(like).expand_dims(like, 0)  # so that there is a leading axis to take
@@ -136,7 +139,7 @@ class MXNetOperations(Operations):
 
 
 def _spare_channels(outputs: int, geometry: Geometry) -> int:
-    """How many zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
+    """Zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
     h, w = geometry.kernel_size
     return 8 - outputs if outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
 

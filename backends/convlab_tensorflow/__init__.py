@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from typing import TYPE_CHECKING
 
 from convlab.contract import Adapter, is_instance
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     lab: _Lab
 
 
+# Where PyPI has a build without the GPU's 400 MB; `tensorflow` itself serves as well.
+_CPU_BUILD = sys.platform == "linux" and platform.machine() == "x86_64"
+
+
 def is_native(x: object) -> bool:
     """Whether x is a TensorFlow tensor or variable, or a Keras variable; imports nothing."""
     return is_instance(x, "tensorflow", "Tensor", "Variable") or is_instance(x, "keras", "Variable")
@@ -30,4 +36,5 @@ adapter = Adapter(
     minimum="2.18",
     dtypes=("float16", "bfloat16", "float32", "float64"),
     image_layout="NHWC",
+    install=("tensorflow-cpu>=2.18",) if _CPU_BUILD else ("tensorflow>=2.18",),
 )

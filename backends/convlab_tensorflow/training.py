@@ -14,9 +14,7 @@ from convlab.geometry import Pair
 class Descent:
     def __init__(self, x: Any, y: Any, size: Pair, init: np.ndarray | None) -> None:
         self.x, self.y = x, y
-        self.layer = keras.layers.Conv2D(
-            1, size, use_bias=False, data_format="channels_last", dtype=x.dtype.name
-        )
+        self.layer = keras.layers.Conv2D(1, size, use_bias=False, data_format="channels_last", dtype=x.dtype.name)
         self.layer.build(x.shape)
         if init is not None:
             self.layer.set_weights([np.reshape(init, (*size, 1, 1))])

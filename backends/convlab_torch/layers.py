@@ -63,4 +63,5 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
         return corr2d(X, self.weight, bias=self.bias, **self.spec.call)
 
     def extra_repr(self) -> str:
+        """What `repr` shows between the parentheses."""
         return str(self.spec)

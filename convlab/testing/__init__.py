@@ -6,13 +6,14 @@
 True
 """
 
-from .bounds import error_bound, gradient_bounds
+from .bounds import descent, error_bound, gradient_bounds
 from .cases import Case, golden_cases, random_case
 from .oracle import Gradients, gradients, oracle, oracle_gradients
 
 __all__ = [
     "Case",
     "Gradients",
+    "descent",
     "error_bound",
     "golden_cases",
     "gradient_bounds",

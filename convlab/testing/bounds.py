@@ -4,19 +4,20 @@ A sum of n products in floating point, added up in any order and with or without
 
     |fl(y) - y| <= gamma_n * sum |x_i| |k_i|,    gamma_n = n u / (1 - n u),
 
-u the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.
-(SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its own.
-To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
+u being the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*,
+2nd ed. (SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its
+own. To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
 subnormal numbers to zero.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..dtypes import SIGNIFICAND, promote
+from ..matrix import im2col
 from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, selection, wide
 
 # The exponent of the smallest normal number.
@@ -77,6 +78,52 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
         _bound(totals.K, over_outputs + 1, dtype, x, dy),
         _bound(totals.bias, over_outputs + 1, dtype, dy, np.ones(1)),
     )
+
+
+class Descent(NamedTuple):
+    """Plain gradient descent in float64, and how far a descent in a narrower dtype may be from it.
+
+    Attributes:
+        kernel, losses: where it ends, and the loss before each step.
+        kernel_bound: on the 2-norm of the kernel's error, and so on each element's.
+        loss_bounds: one for each loss.
+    """
+
+    kernel: np.ndarray
+    losses: np.ndarray
+    kernel_bound: float
+    loss_bounds: np.ndarray
+
+
+def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> Descent:
+    """The path of `learn_kernel(X, Y, init.shape, init=init, lr=lr, num_steps=num_steps)`.
+
+    A step is the linear map K -> (I - 2 lr A) K + 2 lr b, A the Gram matrix of X's windows. An error made before it is
+    multiplied by at most the map's 2-norm; the step adds its own rounding, bounded as in `gradient_bounds`.
+    """
+    X, Y, kernel = wide(X).astype(np.float64), wide(Y).astype(np.float64), np.array(init, np.float64)
+    windows = np.moveaxis(np.asarray(im2col(X, kernel.shape, backend="numpy")), -2, 0).reshape(kernel.size, -1)
+    growth = float(np.abs(1 - 2 * lr * np.linalg.eigvalsh(windows @ windows.T)).max())
+    lengths = np.linalg.norm(windows, axis=0).reshape(Y.shape)
+    unit, error = 2.0 ** -SIGNIFICAND[dtype], 2.0 ** -SIGNIFICAND[dtype] * float(np.linalg.norm(kernel))
+    losses, loss_bounds = [], []
+    for _ in range(num_steps):
+        residual = oracle(X, kernel) - Y
+        # What rounding adds to the residual, and what an error of the kernel so far does.
+        added = error_bound(X, kernel, dtype=dtype) + 2 * unit * (np.abs(residual) + np.abs(Y))
+        off = added + error * lengths
+        terms = Y.size + 2
+        loss = float((residual**2).sum())
+        losses.append(loss)
+        loss_bounds.append(float((2 * np.abs(residual) * off + off**2).sum()) + gamma(terms, dtype) * 2 * loss)
+        gradient = oracle_gradients(X, kernel, 2 * residual).K
+        magnitude = np.abs(windows) @ np.abs(2 * residual).ravel()
+        own = gamma(terms, dtype) * magnitude + 2 * np.abs(windows) @ added.ravel()
+        stepped = kernel - lr * gradient
+        rounding = lr * own + 3 * unit * (np.abs(kernel) + lr * np.abs(gradient)).ravel()
+        error = growth * error * (1 + 4 * unit) + float(np.linalg.norm(rounding))
+        kernel = stepped
+    return Descent(kernel, np.array(losses), error, np.array(loss_bounds))
 
 
 def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:

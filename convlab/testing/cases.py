@@ -64,7 +64,10 @@ def random_case(seed: int, *, integers: bool = False) -> Case:
     Sizes are small; an impossible geometry is never drawn.
     """
     rng = np.random.default_rng(seed)
-    draw = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731
+
+    def draw(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
     channels, outputs = draw(1, 3), draw(1, 3)
     groups = draw(1, 3) if rng.random() < 0.4 else 1
     layout = str(rng.choice(["NCHW", "NHWC"]))

@@ -47,8 +47,7 @@ def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
         x4, dy4 = (np.moveaxis(a, -1, 1) if nhwc else a for a in (x4, dy4))
         k4 = k.transpose(3, 2, 0, 1) if nhwc else k
     down, right = (
-        selection(n, pads, lowered.padding_mode)
-        for n, pads in zip(x4.shape[2:], lowered.padding, strict=True)
+        selection(n, pads, lowered.padding_mode) for n, pads in zip(x4.shape[2:], lowered.padding, strict=True)
     )
     padded = np.einsum("in,bcnm,jm->bcij", down, x4, right)
     vjp = backend("numpy").ops.conv_vjp  # type: ignore[attr-defined]

@@ -148,8 +148,9 @@ def test_seeded_weights_serialisation_and_bad_fields() -> None:
 
 
 def test_matches_flaxs_own_layer() -> None:
-    theirs, ours = nn.Conv(4, (3, 3), strides=2, padding="SAME"), lab.Conv2D(
-        3, out_channels=4, stride=2, padding="same", data_format="NHWC"
+    theirs, ours = (
+        nn.Conv(4, (3, 3), strides=2, padding="SAME"),
+        lab.Conv2D(3, out_channels=4, stride=2, padding="same", data_format="NHWC"),
     )
     image = jnp.transpose(X, (0, 2, 3, 1))
     params = theirs.init(jax.random.key(0), image)["params"]

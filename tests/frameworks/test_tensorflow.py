@@ -67,10 +67,11 @@ def test_what_needs_the_size_says_so() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize(
-    "options", [{"groups": 3}, {"dilation": 2}, {"dilation": (1, 2), "groups": 3, "stride": 2, "padding": ((1, 0), (0, 2))}]
+    "options",
+    [{"groups": 3}, {"dilation": 2}, {"dilation": (1, 2), "groups": 3, "stride": 2, "padding": ((1, 0), (0, 2))}],
 )
 def test_second_derivatives(options, dtype) -> None:
-    """Also where TensorFlow's CPU kernels have no gradient. corr2d is linear in X, so d/dX of dK . v is corr2d's own."""
+    """Also where TensorFlow's CPU has no gradient. corr2d is linear in X and K: d/dX of dK . v is its own gradient."""
     x, k = tf.cast(X, dtype), tf.cast(K[:3, :1] if "groups" in options else K, dtype)
     v = tf.ones_like(k)
     with tf.GradientTape() as outer:
@@ -82,7 +83,9 @@ def test_second_derivatives(options, dtype) -> None:
     with tf.GradientTape() as direct:
         direct.watch(x)
         y = tf.reduce_sum(convlab.corr2d(x, v, **options))
-    np.testing.assert_allclose(outer.gradient(product, x), direct.gradient(y, x), rtol=1e-2 if dtype == "float16" else 1e-5)
+    np.testing.assert_allclose(
+        outer.gradient(product, x), direct.gradient(y, x), rtol=1e-2 if dtype == "float16" else 1e-5
+    )
 
 
 def test_variables_and_keras_variables() -> None:

@@ -208,5 +208,7 @@ def test_matches_torchs_own_layer() -> None:
     theirs = nn.Conv2d(3, 4, 3, stride=2, padding=1, padding_mode="reflect", groups=1)
     ours = lab.Conv2D(3, in_channels=3, out_channels=4, stride=2, padding=1, padding_mode="reflect")
     ours.load_state_dict(theirs.state_dict())
-    assert close(ours(X), X, theirs.weight, bias=theirs.bias.detach().numpy(), stride=2, padding=1, padding_mode="reflect")
+    assert close(
+        ours(X), X, theirs.weight, bias=theirs.bias.detach().numpy(), stride=2, padding=1, padding_mode="reflect"
+    )
     torch.testing.assert_close(ours(X), theirs(X))

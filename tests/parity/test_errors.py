@@ -130,7 +130,11 @@ def test_bad_learning(lab, arguments, error, part) -> None:
         (dict(kernel_size=0), errors.GeometryError, "kernel_size: got 0"),
         (dict(kernel_size=3, out_channels=0), errors.GeometryError, "out_channels: got 0"),
         (dict(kernel_size=3, in_channels=2), errors.GeometryError, "out_channels: got None with in_channels=2"),
-        (dict(kernel_size=3, in_channels=3, out_channels=2, groups=2), errors.GeometryError, "divisor of in_channels=3"),
+        (
+            dict(kernel_size=3, in_channels=3, out_channels=2, groups=2),
+            errors.GeometryError,
+            "divisor of in_channels=3",
+        ),
         (dict(kernel_size=3, out_channels=3, groups=2), errors.GeometryError, "divisor of out_channels=3"),
         (dict(kernel_size=3, padding="SAME"), errors.GeometryError, "padding: got 'SAME'"),
         (dict(kernel_size=3, seed=-1), errors.GeometryError, "seed: got -1"),

@@ -1,0 +1,161 @@
+"""The command line: `convlab backends`, `convlab demo`, `convlab filter`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import __version__
+from .errors import BackendBroken, BackendNotInstalled, ConvlabError
+from .quiet import quiet
+from .registry import adapter, adapters, backend, default_backend
+
+BAD_INPUT = 2
+DISAGREEMENT = 1
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="One convolution, four frameworks, identical results.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+def main() -> None:
+    """The entry point: convlab's errors become one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
+    try:
+        app()
+    except ConvlabError as error:
+        fail(str(error))
+        sys.exit(BAD_INPUT)
+
+
+def fail(message: str) -> None:
+    """Print one line to stderr."""
+    errors.print(f"convlab: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"convlab {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """One convolution, four frameworks, identical results."""
+
+
+@app.command()
+def backends() -> None:
+    """List the backends: version, devices, what each can do, and how to mend what is missing."""
+    table = Table("backend", "version", "devices", "dtypes", "gradients", title="backends", title_justify="left")
+    mend: list[tuple[str, str, str]] = []
+    with console.status("loading frameworks"):
+        for name, facts in adapters().items():
+            try:
+                with quiet():
+                    lab = backend(name)
+            except (BackendNotInstalled, BackendBroken) as error:
+                state = "not installed" if isinstance(error, BackendNotInstalled) else "broken"
+                table.add_row(name, f"[red]{state}[/]", "", "", "")
+                reason, _, command = str(error).partition(" Hint: ")
+                mend.append((name, reason, command))
+                continue
+            orders = "1st and 2nd" if facts.second_derivatives else "1st"
+            table.add_row(
+                f"[green]{name}[/]",
+                " ".join([lab.version, *_companions(facts.frameworks[1:])]),
+                ", ".join(lab.ops.devices()),
+                " ".join([*map(_short, facts.dtypes), "int"]),
+                orders if facts.autograd else "none",
+            )
+    console.print(table)
+    for name, reason, command in mend:
+        console.print(f"\n{name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(dtype: str) -> str:
+    """JAX's abbreviations: f32 for float32."""
+    return dtype.replace("bfloat", "bf").replace("float", "f").replace("complex", "c")
+
+
+def _companions(frameworks: tuple[str, ...]) -> list[str]:
+    return [f"({name} {importlib.metadata.version(name)})" for name in frameworks]
+
+
+@app.command()
+def demo(
+    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Draw image, kernel, feature map and losses to this file.")] = None,
+) -> None:
+    """Run the chapter on every backend side by side and compare the results."""
+    from .demo import run
+
+    names = [adapter(name).name for name in only.split(",")] if only else None
+    if not run(console, names, plot):
+        raise typer.Exit(DISAGREEMENT)
+
+
+@app.command(name="filter")
+def filter_(
+    images: Annotated[list[Path], typer.Argument(help="Photographs: PNG, JPEG, TIFF, …; 8 or 16 bits.")],
+    name: Annotated[
+        str,
+        typer.Option("--filter", "-f", help="edge:<degrees>, derivative:<order>, box:<size>, gaussian:<sigma>, …"),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file, or for several images a folder.")],
+    on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
+    signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
+) -> None:
+    """Filter photographs with an edge detector, a derivative, a blur or a sharpener."""
+    from .filters import parse
+
+    kernel = parse(name)
+    with quiet():
+        chosen = backend(on or default_backend()).name
+    into_folder = len(images) > 1 or output.is_dir()
+    if into_folder and not output.is_dir():
+        fail(f"{output}: no such folder, expected one for {len(images)} images. Hint: mkdir -p {output}")
+        raise typer.Exit(BAD_INPUT)
+    targets = [output / image.name if into_folder else output for image in images]
+    if len(set(targets)) < len(targets):
+        fail(f"{output}: two images would be written to one file. Hint: filter them into folders of their own.")
+        raise typer.Exit(BAD_INPUT)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    failed = 0
+    with Progress(*columns, console=errors, transient=True) as progress:
+        for image, target in progress.track(list(zip(images, targets, strict=True)), description=f"{name} on {chosen}"):
+            failed += not _filter_one(image, target, kernel, chosen, signed)
+    if failed:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _filter_one(image: Path, target: Path, kernel: object, chosen: str, signed: bool) -> bool:
+    try:
+        from .images import filter_image, read_image, write_image
+
+        write_image(target, filter_image(read_image(image), kernel, chosen, signed=signed))  # type: ignore[arg-type]
+    except ModuleNotFoundError as error:
+        if isinstance(error, ConvlabError):
+            raise
+        fail(f"photographs need Pillow. Hint: {sys.executable} -m pip install pillow opencv-python-headless")
+        raise typer.Exit(BAD_INPUT) from None
+    except ConvlabError as error:
+        fail(str(error))
+        return False
+    return True

@@ -1,0 +1,154 @@
+"""Photographs in and out of NumPy: grey and colour, 8 and 16 bits, upright, nothing written by halves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ConvlabError
+from .registry import backend
+
+
+class ImageError(ConvlabError, OSError):
+    """A file that can't be read or written as an image."""
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image as (H, W) or (H, W, C): uint8 or uint16 (float32 for a file of floats); RGB, or RGB with alpha.
+
+    The EXIF orientation is applied. Palettes, CMYK and the like become RGB.
+
+    Raises:
+        ImageError: no such file, not an image, a damaged one, or one of more than some 180 million pixels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise ImageError(f"{path}: {found}, expected an image.", hint="check the path.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error that follows it is kept
+            with Image.open(path) as image:
+                tile: Any = image.tile[0].args if image.tile else ""
+                raw = tile if isinstance(tile, str) else tile[0]
+                if image.mode in ("RGB", "RGBA") and "16" in raw:
+                    image.load()  # which tells a damaged file, before OpenCV reads all the bits
+                    return _read_deep_colour(path)
+                return _pixels(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: absurdly large ({error}).", hint="cut it into tiles first.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: damaged ({error}).", hint="open and save it with another program.") from error
+
+
+def _pixels(image: Any) -> np.ndarray:
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode not in ("L", "RGB", "RGBA", "F"):
+        transparent = "A" in image.mode or "transparency" in image.info
+        image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
+    return np.asarray(image)
+
+
+def _read_deep_colour(path: Path) -> np.ndarray:
+    """16-bit colour, of which Pillow keeps 8 bits."""
+    cv2 = _opencv(path)
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels is None:
+        raise ImageError(f"{path}: damaged.", hint="open and save it with another program.")
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def write_image(path: str | Path, pixels: np.ndarray) -> None:
+    """Write (H, W) or (H, W, C) of uint8 or uint16 in the format of the path's suffix.
+
+    The file appears whole or not at all. A format of 8 bits (JPEG) gets the upper 8 of 16; one without transparency
+    loses the alpha channel.
+
+    Raises:
+        ImageError: an unknown suffix, or a folder that can't be written to.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in Image.registered_extensions():
+        raise ImageError(f"{path}: unknown image format {suffix!r}.", hint=".png, .jpg and .tif work.")
+    if suffix not in (".png", ".tif", ".tiff"):
+        pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+        pixels = pixels[..., :3] if pixels.ndim == 3 and suffix not in (".webp",) else pixels
+    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".convlab-", dir=_folder(path))
+    os.close(handle)
+    try:
+        if pixels.dtype == np.uint16 and pixels.ndim == 3:
+            channels = [2, 1, 0, 3][: pixels.shape[2]]
+            written = _opencv(path).imwrite(name, np.ascontiguousarray(pixels[..., channels]))
+            if not written:
+                raise OSError("OpenCV didn't write it")
+        else:
+            Image.fromarray(pixels).save(name, format=Image.registered_extensions()[suffix])
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _folder(path: Path) -> Path:
+    if not path.parent.is_dir():
+        raise ImageError(f"{path}: there is no folder {path.parent}.", hint=f"mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ImageError(f"{path}: the folder {path.parent} can't be written to.", hint="choose another output.")
+    return path.parent
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _opencv(path: Path) -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImageError(
+            f"{path}: 16-bit colour needs OpenCV.", hint="python -m pip install opencv-python-headless"
+        ) from error
+    return cv2
+
+
+def filter_image(pixels: np.ndarray, kernel: np.ndarray, name: str, *, signed: bool = False) -> np.ndarray:
+    """Correlate each colour channel with a kernel on the backend of that name; size, dtype and alpha stay.
+
+    Pixels beyond the border are the image's reflection. The response of a kernel that sums to 0, an edge or a
+    derivative, is shown by its magnitude, or with `signed` around mid-grey; any other is clipped to the dtype's range.
+
+    >>> ramp = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (5, 1))
+    >>> filter_image(ramp, np.array([[-0.5, 0.0, 0.5]]), "numpy")[2, 1:-1].tolist() == [10] * 23
+    True
+    """
+    lab = backend(name)
+    colour = pixels[..., None] if pixels.ndim == 2 else pixels
+    colour, alpha = (colour[..., :3], colour[..., 3:]) if colour.shape[2] == 4 else (colour, None)
+    planes = lab.asarray(np.moveaxis(colour, -1, 0).astype(np.float32))
+    found = lab.to_numpy(lab.corr2d(planes, kernel, padding="same", padding_mode="reflect"))
+    top = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else None
+    if abs(kernel.sum()) <= 1e-9 * np.abs(kernel).sum():
+        found = found / 2 + (top or 0) / 2 if signed else np.abs(found)
+    if top is not None:
+        found = np.clip(np.rint(found), 0, top)
+    result = np.moveaxis(found, 0, -1).astype(pixels.dtype)
+    if alpha is not None:
+        result = np.concatenate([result, alpha], -1)
+    return result[..., 0] if pixels.ndim == 2 else result

@@ -1,0 +1,113 @@
+"""Test sessions: one for each framework in an environment of its own, and all four in one process.
+
+`nox` runs everything; `nox -s torch` one session; `nox -s parity -- -k golden` passes arguments on to pytest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"  # pip reads the constraints and local builds that uv doesn't see
+nox.options.error_on_missing_interpreters = True
+nox.options.stop_on_first_error = False
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = str(ROOT / "constraints.txt")
+TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
+PHOTOGRAPHS = ("image", "plot")
+
+
+def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
+    """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
+    out = Path(session.create_tmp())
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT), silent=True)
+    wheel = next(out.glob("*.whl"))
+    extra = f"[{','.join(extras)}]" if extras else ""
+    session.install("--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
+
+
+def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
+    """Run pytest under coverage; a backend that is named here and doesn't load fails."""
+    files = [*session.posargs] or paths
+    session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
+    session.run("coverage", "run", "-m", "pytest", "--quiet", "--backends", backends, *files)
+
+
+def framework(session: nox.Session, name: str) -> None:
+    """One framework beside NumPy, with its own tests and its adapter's doctests."""
+    paths = ("tests/parity", f"tests/frameworks/test_{name}.py", "tests/test_doors.py", f"backends/convlab_{name}")
+    run_tests(session, f"numpy,{name}", *paths)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, and mypy in strict mode on the core."""
+    session.install("--constraint", CONSTRAINTS, "ruff", "mypy", "numpy", "scipy", "typer")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The examples in the docstrings of the core, run with NumPy alone; the parity session runs those in docs/."""
+    install(session)
+    run_tests(session, "numpy", "convlab", "backends/convlab_numpy", "tests/test_oracle.py", "tests/test_filters.py")
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """PyTorch."""
+    install(session, "torch")
+    framework(session, "torch")
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    """JAX and Flax."""
+    install(session, "jax", also=("optax",))
+    framework(session, "jax")
+
+
+@nox.session
+def tensorflow(session: nox.Session) -> None:
+    """TensorFlow and Keras."""
+    install(session, "tensorflow")
+    framework(session, "tensorflow")
+
+
+@nox.session
+@nox.parametrize("numpy", ["1.23.5", "current"])
+def mxnet(session: nox.Session, numpy: str) -> None:
+    """MXNet on the last NumPy with all the names that it knows, and on today's."""
+    if numpy == "current":
+        install(session, also=("requests",))
+        install_mxnet_alone(session)
+    else:
+        install(session, "mxnet", also=(f"numpy=={numpy}",))
+    framework(session, "mxnet")
+
+
+def install_mxnet_alone(session: nox.Session) -> None:
+    """Without its dependencies: its metadata asks for a NumPy that the others can't use."""
+    session.install("--no-deps", "--constraint", CONSTRAINTS, "mxnet")
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """All four frameworks on current releases in one environment and one process, and the command line."""
+    install(session, "torch", "jax", "tensorflow", *PHOTOGRAPHS, also=("optax", "requests"))
+    install_mxnet_alone(session)
+    run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests", "docs", "README.md")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """What the sessions before it covered together."""
+    session.install("coverage[toml]>=7")
+    session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")
+    session.run("coverage", "combine")
+    session.run("coverage", "report", "--skip-covered", "--fail-under=90")

@@ -1,0 +1,255 @@
+"""The three doors to a backend, their errors, and what importing convlab costs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convlab
+from convlab import errors, registry
+
+FRAMEWORKS = ("torch", "mxnet", "jax", "flax", "tensorflow", "keras")
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_cheap_and_loads_no_framework() -> None:
+    code = """
+        import sys, time, numpy
+        start = time.perf_counter()
+        import convlab
+        spent = time.perf_counter() - start
+        convlab.adapters()
+        convlab.corr2d([[1.0]], [[1.0]])
+        print(spent, *sorted({name.partition(".")[0] for name in sys.modules}))
+    """
+    results = [run(code).split() for _ in range(3)]
+    assert min(float(spent) for spent, *_ in results) < 0.1
+    assert not set(FRAMEWORKS) & set(results[0])
+    assert "scipy" not in results[0]
+    assert "typer" not in results[0]
+
+
+def test_by_tensor(lab) -> None:
+    y = convlab.corr2d(lab.asarray(np.eye(3, dtype="float32")), [[1, -1]])
+    assert registry.owner(y) == lab.name
+    assert lab.to_numpy(y).tolist() == [[1, 0], [-1, 1], [0, -1]]
+
+
+def test_by_import(lab) -> None:
+    namespace: dict = {}
+    exec(f"from convlab import {lab.name} as lab", namespace)
+    assert namespace["lab"] is lab is convlab.backend(lab.name) is getattr(convlab, lab.name)
+    assert f"{lab.name!r}" in repr(lab)
+    assert lab.version
+    assert lab.ops.devices()
+    assert pickle.loads(pickle.dumps(lab)) is lab
+    assert "stride" in lab.corr2d.func.__doc__
+
+
+def test_by_default(lab, monkeypatch) -> None:
+    X, K = np.eye(3), [[1.0, -1.0]]
+    assert registry.owner(convlab.corr2d(X, K)) == "numpy"
+    assert registry.owner(convlab.corr2d(X, K, backend=lab.name)) == lab.name
+    with convlab.use_backend(lab.name) as same:
+        assert same is lab
+        assert registry.owner(convlab.corr2d(X, K)) == lab.name
+        with convlab.use_backend("numpy"):
+            assert registry.owner(convlab.corr2d(X, K)) == "numpy"
+    monkeypatch.setenv("CONVLAB_BACKEND", lab.name)
+    assert registry.owner(convlab.corr2d(X, K)) == lab.name
+    assert type(convlab.Conv2D(3)) is lab.Conv2D
+    with convlab.use_backend("numpy"):
+        assert registry.owner(convlab.corr2d(X, K)) == "numpy"
+
+
+def test_the_default_belongs_to_its_thread_and_task() -> None:
+    seen: list[str] = []
+
+    async def task() -> str:
+        return registry.default_backend()
+
+    async def main() -> str:
+        with convlab.use_backend("numpy"):
+            inside = asyncio.create_task(task())
+        return await inside
+
+    registry._chosen.set(None)
+    with convlab.use_backend("numpy"):
+        registry._chosen.set("marker")
+        thread = threading.Thread(target=lambda: seen.append(registry.default_backend()))
+        thread.start()
+        thread.join()
+        registry._chosen.set("numpy")
+    assert seen == ["numpy"]  # the new thread doesn't see "marker"
+    assert asyncio.run(main()) == "numpy"
+
+
+def test_dtypes_follow_one_table(lab) -> None:
+    ones, f16, f32, f64, u8 = np.ones((2, 2)), "float16", "float32", "float64", "uint8"
+    table = [
+        ((f16, f32), f32),
+        ((f32, f64), f64),
+        ((u8, f16), f16),
+        ((f64, u8), f64),
+        (("int8", "int64"), "int64"),
+        (("bool", u8), "int64"),
+    ]
+    for (x, k), expected in table:
+        y = convlab.corr2d(lab.asarray(ones, x), lab.asarray(ones, k))
+        assert lab.ops.dtype(y) == expected
+        assert lab.to_numpy(y).tolist() == [[4]]
+    if lab.name != "numpy" and "bfloat16" in lab.adapter.dtypes:
+        y = convlab.corr2d(lab.asarray(ones, f16), lab.asarray(ones, "bfloat16"))
+        assert lab.ops.dtype(y) == f32
+    # lists are weak; so are NumPy arrays beside another framework's tensor
+    assert lab.ops.dtype(convlab.corr2d(lab.asarray(ones, f16), [[0.5]])) == f16
+    assert lab.ops.dtype(convlab.corr2d(lab.asarray(ones, u8), [[0.5]])) == f32
+    assert lab.ops.dtype(convlab.corr2d(lab.asarray(ones, f32), [[1]], bias=0.5)) == f32
+    beside = convlab.corr2d(lab.asarray(ones, f32), np.ones((1, 1), f64))
+    assert lab.ops.dtype(beside) == (f64 if lab.name == "numpy" else f32)
+    assert lab.ops.dtype(lab.corr2d([[1, 2]], [[1, 1]])) == "int64"
+    assert lab.ops.dtype(lab.corr2d([[1.0, 2.0]], [[1, 1]])) == f32
+    assert lab.ops.dtype(lab.corr2d(np.ones((2, 2)), np.ones((1, 1)))) == f64
+
+
+def test_empty_batches(lab) -> None:
+    assert lab.ops.shape(lab.corr2d(np.ones((0, 5, 6)), np.ones((2, 2)))) == (0, 4, 5)
+    assert lab.ops.shape(lab.corr2d(np.ones((2, 0, 5, 6)), np.ones((2, 2)))) == (2, 0, 4, 5)
+    X, K = np.ones((0, 3, 5, 6), "float32"), np.ones((4, 3, 2, 2), "float32")
+    assert lab.ops.shape(lab.corr2d(X, K, padding="same", padding_mode="reflect", bias=np.ones(4))) == (0, 4, 5, 6)
+    assert lab.ops.shape(lab.corr2d(X.astype(int), K.astype(int))) == (0, 4, 4, 5)
+    # an image of no pixels, padded with zeros
+    assert lab.to_numpy(lab.corr2d(np.ones((2, 0, 3)), np.ones((2, 2)), padding=1, bias=7)).tolist() == [[[7] * 4]] * 2
+
+
+def test_big_endian_views_and_readonly_arrays(lab) -> None:
+    X = np.arange(24, dtype=">f4").reshape(4, 6)[::-1, ::2]
+    X.flags.writeable = False
+    y = lab.to_numpy(lab.corr2d(X, np.array([[1, 1]], ">i2")))
+    assert y.tolist() == (X[:, :-1] + X[:, 1:]).tolist()
+
+
+# Errors.
+
+
+def test_unknown_backends() -> None:
+    with pytest.raises(errors.UnknownBackendError, match="got 'theano', expected one of jax, mxnet"):
+        convlab.corr2d([[1]], [[1]], backend="theano")
+    with pytest.raises(ImportError, match="cannot import name 'theano'"):
+        exec("from convlab import theano")
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        convlab.nonsense  # noqa: B018
+
+
+def test_absent_and_broken_are_two_errors(tmp_path) -> None:
+    """A framework that is absent, one that fails to import, and one that lacks a module of its own."""
+    absent = """
+        import importlib.util, sys
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+        import convlab
+        try: from convlab import torch
+        except convlab.errors.BackendNotInstalled as error: print(isinstance(error, ModuleNotFoundError), error)
+    """
+    printed = run(absent)
+    assert printed.startswith("True backend 'torch': torch isn't installed. Hint: ")
+    assert "-m pip install 'torch>=" in printed
+    broken = tmp_path / "torch"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("import a_module_that_is_not_there")
+    printed = run(
+        """
+        import convlab
+        try: convlab.backend("torch")
+        except ModuleNotFoundError: raise
+        except convlab.errors.BackendBroken as error: print(type(error.__cause__).__name__, error)
+        """,
+        PYTHONPATH=str(tmp_path),
+    )
+    assert printed.startswith("ModuleNotFoundError backend 'torch': torch is installed and fails to import (")
+    assert "No module named 'a_module_that_is_not_there'" in printed
+
+
+def test_an_old_framework_is_refused(lab, monkeypatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setitem(registry._adapters, lab.name, replace(lab.adapter, minimum="99.0"))
+    with pytest.raises(errors.BackendBroken, match=r"expected at least 99\.0"):
+        convlab.backend(lab.name)
+
+
+def test_two_providers_of_one_name(tmp_path, monkeypatch) -> None:
+    for number in (1, 2):
+        info = tmp_path / f"third_party_{number}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third-party-{number}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[convlab.backends]\nfancy = package_{number}:adapter\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(errors.DuplicateBackendError) as caught:
+        registry._discover()
+    assert "package_1:adapter of third-party-1" in str(caught.value)
+    assert "package_2:adapter of third-party-2" in str(caught.value)
+
+
+# Packaging.
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_folders_wheel_packages_and_entry_points_are_the_same() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {path.name.removeprefix("convlab_") for path in (ROOT / "backends").glob("convlab_*")}
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {p.removeprefix("backends/convlab_") for p in packages} - {"convlab"} == folders
+    assert set(project["project"]["entry-points"][registry.GROUP]) == folders
+    assert {point.name for point in importlib.metadata.entry_points(group=registry.GROUP)} >= folders
+    assert importlib.metadata.version("convlab") == convlab.__version__
+
+
+def test_adapters_import_no_framework_and_not_each_other() -> None:
+    for path in (ROOT / "backends").rglob("*.py"):
+        own = path.parent.name
+        for line in path.read_text().splitlines():
+            if line.strip().startswith(("import ", "from ")):
+                words = line.replace(",", " ").split()
+                assert not [w for w in words if w.startswith("convlab_") and w != own], (path, line)
+    assert run("import sys, convlab; convlab.adapters(); print('torch' in sys.modules)") == "False"
+
+
+def test_adapters_say_what_they_can(lab) -> None:
+    """The capability flags are true: the dtypes compute, the gradients are there or refused."""
+    for dtype in lab.adapter.dtypes:
+        if dtype == "bfloat16" and lab.name == "numpy" and not importlib.util.find_spec("ml_dtypes"):
+            continue  # NumPy has no bfloat16 of its own: it comes in arrays of ml_dtypes, where that is installed
+        y = lab.corr2d(lab.asarray([[1, 2]], dtype), lab.asarray([[3, 4]], dtype))
+        assert lab.ops.dtype(y) == dtype
+        assert lab.to_numpy(y).tolist() == [[11]]
+    missing = {"bfloat16", "complex64"} - set(lab.adapter.dtypes)
+    for dtype in missing:
+        with pytest.raises(errors.DTypeError, match=f"got dtype {dtype}, expected one of"):
+            lab.asarray([[1]], dtype)
