@@ -33,12 +33,14 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     """Run pytest under coverage; a backend that is named here and doesn't load fails."""
     files = [*session.posargs] or paths
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
-    session.run("coverage", "run", "-m", "pytest", "--quiet", "--backends", backends, *files)
+    # Not `-m pytest`, which would put the source tree before the installed wheel. Packages are named by --pyargs.
+    pytest = str(Path(session.bin) / "pytest")
+    session.run("coverage", "run", pytest, "--quiet", "--backends", backends, "--pyargs", *files)
 
 
 def framework(session: nox.Session, name: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
-    paths = ("tests/parity", f"tests/frameworks/test_{name}.py", "tests/test_doors.py", f"backends/convlab_{name}")
+    paths = ("tests/parity", f"tests/frameworks/test_{name}.py", "tests/test_doors.py", f"convlab_{name}")
     run_tests(session, f"numpy,{name}", *paths)
 
 
@@ -55,7 +57,7 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The examples in the docstrings of the core, run with NumPy alone; the parity session runs those in docs/."""
     install(session)
-    run_tests(session, "numpy", "convlab", "backends/convlab_numpy", "tests/test_oracle.py", "tests/test_filters.py")
+    run_tests(session, "numpy", "convlab", "convlab_numpy", "tests/test_oracle.py", "tests/test_filters.py")
 
 
 @nox.session

@@ -2,8 +2,8 @@
 
     python benchmarks/native.py [--backends torch,jax] [--seconds 0.3]
 
-For each case, convlab and the framework's own convolution (and, on MXNet, the matrix form) take turns; the figure is the
-median of the turns' ratios, convlab / other, so that above 1 convlab is slower. "tiny" shows the cost of dispatch, also
+For each case, convlab and the framework's own convolution (and, on MXNet, the matrix form) take turns; the figure
+is the median of the ratios convlab / other, so that above 1 convlab is slower. "tiny" shows the cost of dispatch, also
 in microseconds.
 """
 
