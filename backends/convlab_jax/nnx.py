@@ -41,7 +41,7 @@ class Conv2D(nnx.Module):
             )
         dtype = spec.dtype or "float32"
         key = None if rngs is None or spec.seed is not None else rngs.params()
-        self.spec = nnx.static(spec) if hasattr(nnx, "static") else spec
+        self.spec = spec
         self.weight = nnx.Param(initial_weight(spec)(key, dtype))
         self.bias = nnx.Param(jnp.zeros(spec.bias_shape, dtype)) if spec.use_bias else None
 

@@ -290,6 +290,18 @@ def test_matches_gluons_own_layer() -> None:
         np.testing.assert_allclose(ours(X).asnumpy(), theirs(X).asnumpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.xfail(strict=True, raises=mx.MXNetError, reason="MXNet's convolution gradient isn't differentiable")
+def test_second_derivatives() -> None:
+    assert not lab.adapter.second_derivatives
+    k = K.copy()
+    k.attach_grad()
+    with autograd.record():
+        y = (convlab.corr2d(X, k) ** 2).sum()
+        gradient = autograd.grad(y, [k], create_graph=True, retain_graph=True)[0]
+        gradient.sum().backward()
+    k.grad.asnumpy()
+
+
 def test_a_symbol_without_a_shape_is_named() -> None:
     x, k = mx.sym.var("x").as_np_ndarray(), mx.sym.var("k").as_np_ndarray()
     with pytest.raises(errors.UnsupportedError, match="K: got a symbol of unknown shape"):
