@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from .registry import owner
 
 if TYPE_CHECKING:
     from .lab import Backend
+
+_RAGGED_IS_AN_ERROR = np.lib.NumpyVersion(np.__version__) >= "1.24.0"
 
 
 def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
@@ -66,13 +69,24 @@ def as_array(name: str, x: Any) -> np.ndarray:
             hint="convlab.backend(name).asarray makes a tensor of an array.",
         )
     try:
-        return np.asarray(x)
+        return _read(x)
     except ValueError as error:
         if "inhomogeneous" in str(error):
             raise ShapeError(
                 f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
             ) from None
         raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+
+
+def _read(x: Any) -> np.ndarray:
+    if _RAGGED_IS_AN_ERROR:
+        return np.asarray(x)
+    with warnings.catch_warnings():  # which told a ragged list by a warning
+        warnings.simplefilter("error")
+        try:
+            return np.asarray(x)
+        except Warning as warning:
+            raise ValueError("inhomogeneous shape") from warning
 
 
 def check_supported(lab: Backend, dtype: str) -> None:
