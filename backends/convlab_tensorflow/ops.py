@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from convlab.contract import Operations
-from convlab.geometry import Geometry
+from convlab.geometry import NO_PADDING, Geometry, Pair
 
 
 class TensorFlowOperations(Operations):
@@ -77,10 +77,25 @@ class TensorFlowOperations(Operations):
             )
             return tf.transpose(y, (0, 3, 1, 2))
         if any(map(any, geometry.padding)):
-            x = tf.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+            x, geometry = tf.pad(x, ((0, 0), *geometry.padding, (0, 0))), geometry._replace(padding=NO_PADDING)
         if geometry.groups == 1 and geometry.dilation == (1, 1):
-            return tf.nn.conv2d(x, kernel, geometry.stride, "VALID")
+            return _plain(x, kernel, geometry.stride)
         return _general(x, kernel, geometry)
+
+
+def _plain(x: Any, kernel: Any, stride: Pair) -> Any:
+    """TensorFlow's own convolution, NHWC, without padding, groups or dilation.
+
+    With one channel and a stride (1, s), its oneDNN kernel returns garbage if there is one output column, for which the
+    stride doesn't matter.
+    """
+    if x.shape[3] != 1 or stride[0] != 1 or stride[1] == 1:
+        return tf.nn.conv2d(x, kernel, stride, "VALID")
+    width, extent = x.shape[2], kernel.shape[1]
+    if width is not None and width - extent >= stride[1]:
+        return tf.nn.conv2d(x, kernel, stride, "VALID")
+    y = tf.nn.conv2d(x if width is None else x[:, :, :extent], kernel, (1, 1), "VALID")
+    return y[:, :, :: stride[1]]
 
 
 def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
@@ -112,7 +127,7 @@ def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
         )
         kernel = tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
     pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
-    return tf.concat([tf.nn.conv2d(*pair, geometry.stride, "VALID") for pair in pairs], axis=3)
+    return tf.concat([_plain(*pair, geometry.stride) for pair in pairs], axis=3)
 
 
 def _sizes(x: Any) -> list[Any]:

@@ -201,3 +201,18 @@ def test_keras_on_another_backend_is_named(monkeypatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(errors.BackendBroken, match=r"Keras runs on jax, .* Hint: set KERAS_BACKEND=tensorflow"):
         lab.Conv2D(3)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known size", "unknown size"])
+def test_one_output_column_of_a_strided_image(known) -> None:
+    """TensorFlow's own kernel returns what happens to be in memory here: one channel, stride (1, s), one column."""
+    function = lambda x, k: convlab.corr2d(x, k, stride=(1, 2))  # noqa: E731
+    if not known:
+        signature = [tf.TensorSpec((None, 1, None, None)), tf.TensorSpec((2, 1, 3, 2))]
+        function = tf.function(function, input_signature=signature)
+    k = rng.integers(-9, 10, (2, 1, 3, 2)).astype("float32")
+    for trial in range(20):
+        x = rng.integers(-9, 10, (1 + trial % 4, 1, 4 + trial // 4, 2 + trial % 5)).astype("float32")
+        garbage = tf.random.normal((100_000,)) * 1e30
+        del garbage  # its memory is what the result gets
+        np.testing.assert_array_equal(function(tf.constant(x), tf.constant(k)), oracle(x, k, stride=(1, 2)))
