@@ -13,7 +13,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import errors
+from . import chapter, errors, filters
+from .corr import conv2d, corr2d
+from .geometry import output_shape
+from .lab import Backend
+from .layers import Conv2D
+from .learn import LearnedKernel, learn_kernel
+from .matrix import corr2d_matrix, im2col
+from .receptive import ReceptiveField, receptive_field
 from .registry import adapters, backend, use_backend
 
 if TYPE_CHECKING:
@@ -23,32 +30,9 @@ if TYPE_CHECKING:
     from convlab_tensorflow import lab as tensorflow
     from convlab_torch import lab as torch
 
-    from . import chapter, filters, testing
-    from .corr import conv2d, corr2d
-    from .geometry import output_shape
-    from .lab import Backend
-    from .layers import Conv2D
-    from .learn import LearnedKernel, learn_kernel
-    from .matrix import corr2d_matrix, im2col
-    from .receptive import ReceptiveField, receptive_field
+    from . import testing
 
 __version__ = "0.1.0"
-
-# Public name -> the module that holds it; loaded on first use, so that `import convlab` costs next to nothing.
-_HOMES = {
-    "Backend": "lab",
-    "Conv2D": "layers",
-    "LearnedKernel": "learn",
-    "ReceptiveField": "receptive",
-    "conv2d": "corr",
-    "corr2d": "corr",
-    "corr2d_matrix": "matrix",
-    "im2col": "matrix",
-    "learn_kernel": "learn",
-    "output_shape": "geometry",
-    "receptive_field": "receptive",
-}
-_MODULES = ("chapter", "filters", "testing")
 
 __all__ = [
     "Backend",
@@ -71,19 +55,13 @@ __all__ = [
     "use_backend",
 ]
 
+adapters()  # now, because torch.compile can't look for entry points when it traces a program's first call
+
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    elif name in _MODULES:
-        value = import_module(f".{name}", __name__)
-    elif not name.startswith("_") and name in adapters():
-        value = backend(name)
-    else:
+    """Backends, loaded on first use: `from convlab import torch`."""
+    if name == "testing":
+        return import_module(".testing", __name__)
+    if name.startswith("_") or name not in adapters():
         raise AttributeError(f"module 'convlab' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return globals().setdefault(name, backend(name))

@@ -16,7 +16,7 @@ from rich.table import Table
 from . import __version__
 from .errors import BackendBroken, BackendNotInstalled, ConvlabError
 from .quiet import quiet
-from .registry import adapter, adapters, backend, default_backend
+from .registry import adapter, adapters, backend, default_backend, faults
 
 BAD_INPUT = 2
 DISAGREEMENT = 1
@@ -83,6 +83,10 @@ def backends() -> None:
                 " ".join([*map(_short, facts.dtypes), "int"]),
                 orders if facts.autograd else "none",
             )
+    for name, fault in faults().items():
+        table.add_row(name, "[red]broken[/]", "", "", "")
+        reason, _, command = str(fault).partition(" Hint: ")
+        mend.append((name, reason, command))
     console.print(table)
     for name, reason, command in mend:
         console.print(f"\n{name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)

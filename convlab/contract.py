@@ -40,7 +40,6 @@ class Adapter:
         is_native: whether an object is a tensor of this framework; must not import it.
         minimum: the least version of the framework that works, as "major.minor".
         dtypes: the floating and complex dtypes it computes in (integers are computed everywhere).
-        integers: whether its `conv` also computes int64, exactly; otherwise convlab adds up products itself.
         autograd: whether results carry gradients.
         second_derivatives: whether gradients can be differentiated again.
         image_layout: the layout that its convolution likes best for single-channel images.
@@ -54,7 +53,6 @@ class Adapter:
     is_native: Callable[[object], bool]
     minimum: str
     dtypes: tuple[str, ...]
-    integers: bool = False
     autograd: bool = True
     second_derivatives: bool = True
     image_layout: str = "NCHW"
@@ -100,14 +98,24 @@ class Operations(ABC):
         """x's sizes."""
 
     def sizes(self, x: Any) -> tuple[int, ...]:
-        """x's sizes, or `UnsupportedError` while one isn't known."""
-        shape = self.shape(x)
-        if shape is None or None in shape:
+        """x's sizes to compute with; for one that isn't known, a scalar tensor, or else `UnsupportedError`."""
+        shape = self.known_rank(x)
+        if None in shape:
             raise UnsupportedError(
                 f"X: got shape {shape} while tracing, expected known sizes for what isn't a plain convolution.",
                 hint="give the tensor's shape to the tracer.",
             )
         return shape  # type: ignore[return-value]
+
+    def known_rank(self, x: Any) -> Shape:
+        """x's shape, or `UnsupportedError` if not even its rank is known."""
+        shape = self.shape(x)
+        if shape is None:
+            raise UnsupportedError(
+                "X: got a tensor of unknown rank while tracing, expected a known one.",
+                hint="give the tensor's shape to the tracer.",
+            )
+        return shape
 
     @abstractmethod
     def dtype(self, x: Any) -> str | None:
@@ -116,6 +124,10 @@ class Operations(ABC):
     @abstractmethod
     def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Any:
         """A tensor with the array's values in `dtype`, on `like`'s device."""
+
+    def constant(self, array: Any) -> Any:
+        """A list or a NumPy array as a tensor while a tracer runs that can't look into NumPy arrays; else None."""
+        return None
 
     @abstractmethod
     def to_numpy(self, x: Any) -> np.ndarray:
@@ -139,6 +151,10 @@ class Operations(ABC):
     @abstractmethod
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
         """x with zeros before and after each axis."""
+
+    @abstractmethod
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        """x with its elements in reverse order along the axes."""
 
     @abstractmethod
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:

@@ -98,6 +98,7 @@ def corr2d(
     return _correlate(  # type: ignore[no-any-return]
         X,
         K,
+        False,
         bias=bias,
         stride=stride,
         padding=padding,
@@ -132,12 +133,14 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     array([[1, 2, 0],
            [3, 4, 0]])
     """
-    return _correlate(X, K, flipped=True, **options)  # type: ignore[no-any-return]
+    return _correlate(X, K, True, **options)  # type: ignore[no-any-return]
 
 
 def _correlate(
     X: Any,
     K: Any,
+    flipped: bool,
+    /,
     *,
     bias: Any = None,
     stride: Any = 1,
@@ -148,7 +151,6 @@ def _correlate(
     data_format: Any = "NCHW",
     algorithm: Any = "auto",
     backend: str | None = None,
-    flipped: bool = False,
 ) -> Any:
     choice("algorithm", algorithm, ALGORITHMS)
     lab = resolve(backend, X=X, K=K, bias=bias)
@@ -158,7 +160,9 @@ def _correlate(
     geometry, named = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )
-    shape = ops.shape(x) or (None,) * len(kernel)
+    shape = ops.shape(x)
+    if shape is None:
+        shape = (None,) * len(kernel)
     geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
@@ -196,10 +200,8 @@ def _check_bias(shape: Shape | None, kernel: Shape, geometry: Geometry) -> None:
 
 def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
     """A kernel with its rows and its columns in reverse order."""
-    first = 2 if geometry.data_format == "NCHW" and len(ops.shape(k) or ()) == 4 else 0
-    for axis, n in enumerate(geometry.kernel_size, start=first):
-        k = ops.take(k, range(n - 1, -1, -1), axis)
-    return k
+    first = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
+    return ops.flip(k, (first, first + 1))
 
 
 def _single(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
@@ -223,43 +225,52 @@ def _batch(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str 
         y = ops.conv(x, k, geometry)
     if b is None:
         return y
-    return y + ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
+    b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
+    return y + ops.cast(b, ops.dtype(y))  # which torch.autocast may have made narrower
 
 
 def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """int64 arithmetic, which is exact modulo 2**64, after a check that the true result fits."""
+    """Integers: by the framework's float64 convolution if no sum can reach 2**53, else in int64 with a check."""
     ops = lab.ops
+    concrete = all(value is None or ops.is_concrete(value) for value in (x, k, b))
+    if concrete and _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) < 2.0**53:
+        y = _batch(lab, ops.cast(x, "float64"), ops.cast(k, "float64"), None, geometry, "float64")
+        return ops.cast(y, "int64")
     if geometry.data_format == "NHWC":
-        y = _exact(
-            lab,
-            ops.transpose(x, (0, 3, 1, 2)),
-            ops.transpose(k, (3, 2, 0, 1)),
-            b,
-            geometry._replace(data_format="NCHW"),
-        )
+        x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
+        y = _exact(lab, x, k, b, geometry._replace(data_format="NCHW"))
         return ops.transpose(y, (0, 2, 3, 1))
     x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
-    if all(value is None or ops.is_concrete(value) for value in (x, k, b)):
-        bias = None if b is None else ops.to_numpy(b)
-        check_overflow(ops.to_numpy(x), ops.to_numpy(k), bias, geometry)
-    return ops.conv(x, k, geometry) if lab.adapter.integers else taps(ops, x, k, geometry)
+    if concrete:
+        _check_overflow(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry)
+    return taps(ops, x, k, geometry)
 
 
-def check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
+def _numpy(ops: Operations, x: Any) -> Any:
+    return None if x is None else ops.to_numpy(x)
+
+
+def _largest_sum(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> float:
+    """An upper bound on the magnitude of every partial sum (up to the rounding of this very number)."""
+    if not x.size:
+        return 0.0
+    axes = (1, 2, 3) if geometry.data_format == "NCHW" else (0, 1, 2)
+    largest = max(float(x.max()), -float(x.min()))
+    bias = 0.0 if b is None else float(np.abs(b.astype(float)).max())
+    return 1.001 * (largest * float(np.abs(k.astype(float)).sum(axes).max()) + bias)
+
+
+def _check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
     """Raise `IntegerOverflowError` if the exact result leaves int64.
 
-    A bound on the magnitudes settles the common case. Otherwise the result is computed in Python's own integers.
+    int64 arithmetic is exact modulo 2**64, so that sums may leave int64 on their way. Where a bound on the magnitudes
+    doesn't settle it, the result is computed in Python's own integers.
     """
-    if not x.size:
+    if _largest_sum(x, k, b, geometry) < 2.0**63:
         return
-    largest = max(int(x.max()), -int(x.min()))
-    bias = 0 if b is None else int(np.abs(b.astype(object)).max())
-    if largest * float(np.abs(k.astype(float)).sum((1, 2, 3)).max()) + bias < 2.0**62:
-        return
-    ops = load_backend("numpy").ops
-    exact = taps(ops, x.astype(object), k.astype(object), geometry)
+    exact = taps(load_backend("numpy").ops, x.astype(object), k.astype(object), geometry)
     if b is not None:
-        exact = exact + b.astype(object).reshape(-1, 1, 1)
+        exact = exact + np.reshape(b, (-1, 1, 1)).astype(object)
     for worst in (exact.max(), exact.min()):
         if not -(2**63) <= worst < 2**63:
             raise IntegerOverflowError(

@@ -59,7 +59,7 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
     Raises:
         GeometryError, ShapeError, DTypeError: an option that makes no sense.
     """
-    return load_backend(backend or default_backend()).Conv2D(kernel_size, **options)
+    return load_backend(default_backend() if backend is None else backend).Conv2D(kernel_size, **options)
 
 
 class LayerSpec:

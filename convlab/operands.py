@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,28 +31,45 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
     """
     ops = lab.ops
     native = {key for key, x in arguments.items() if owner(x) == lab.name}
-    given = {
-        key: x if key in native else as_array(key, x) for key, x in arguments.items() if x is not None or key != "bias"
-    }
-    dtypes = {key: ops.dtype(x) if key in native else x.dtype.name for key, x in given.items()}
-    for key, dtype in dtypes.items():
-        if dtype is not None:
-            check_numeric(key, dtype)
-    strong = native or {key for key in given if isinstance(arguments[key], np.ndarray)}
-    dtype = None
-    if None not in dtypes.values():
-        weak = [name for key, name in dtypes.items() if key not in strong and name]
-        weak += ["float32"] * floating
-        dtype = promote([name for key, name in dtypes.items() if key in strong and name], weak)
-        check_supported(lab, dtype)
-    _check_devices({key: ops.device(given[key]) for key in native})
-    like = next((given[key] for key in arguments if key in native), None)
+    tensors, arrays = {}, {}
+    for key, x in arguments.items():
+        if key in native:
+            tensors[key] = x
+        elif x is not None or key != "bias":
+            constant = ops.constant(x)
+            if constant is None:
+                arrays[key] = as_array(key, x)
+            else:
+                tensors[key] = constant
+    dtypes = {key: ops.dtype(x) for key, x in tensors.items()}
+    dtypes |= {key: array.dtype.name for key, array in arrays.items()}
+    dtype = _common_dtype(
+        lab, dtypes, native or {key for key, x in arguments.items() if isinstance(x, np.ndarray)}, floating
+    )
+    _check_devices({key: ops.device(arguments[key]) for key in native})
+    like = next((arguments[key] for key in arguments if key in native), None)
+    found: dict[str, Any] = {}
     with ops.scope(dtype):
-        for key, x in given.items():
-            if dtypes[key] == "uint64":
-                _check_uint64(lab, key, x)
-            given[key] = ops.cast(x, dtype) if key in native else ops.asarray(x, dtype or "float32", like)
-    return [given.get(key) for key in arguments], dtype
+        for key, name in dtypes.items():
+            if name == "uint64":
+                _check_uint64(lab, key, tensors.get(key, arrays.get(key)))
+        for key, x in tensors.items():
+            found[key] = ops.cast(x, dtype)
+        for key, array in arrays.items():
+            found[key] = ops.asarray(array, dtype or "float32", like)
+    return [found.get(key) for key in arguments], dtype
+
+
+def _common_dtype(lab: Backend, dtypes: dict[str, str | None], strong: set[str], floating: bool) -> str | None:
+    for key, name in dtypes.items():
+        if name is not None:
+            check_numeric(key, name)
+    if None in dtypes.values():
+        return None
+    weak = [name for key, name in dtypes.items() if key not in strong and name] + ["float32"] * floating
+    dtype = promote([name for key, name in dtypes.items() if key in strong and name], weak)
+    check_supported(lab, dtype)
+    return dtype
 
 
 def as_array(name: str, x: Any) -> np.ndarray:
@@ -68,6 +86,11 @@ def as_array(name: str, x: Any) -> np.ndarray:
             f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
             hint="convlab.backend(name).asarray makes a tensor of an array.",
         )
+    if isinstance(x, (list, tuple)) and any(owner(item) not in (None, "numpy") for item in _leaves(x)):
+        raise DTypeError(
+            f"{name}: got a list of tensors, expected a tensor, an array or a list of numbers.",
+            hint="stack them by the framework's own stack, which keeps their gradients.",
+        )
     try:
         return _read(x)
     except ValueError as error:
@@ -76,6 +99,14 @@ def as_array(name: str, x: Any) -> np.ndarray:
                 f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
             ) from None
         raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    for item in x:
+        if isinstance(item, (list, tuple)):
+            yield from _leaves(item)
+        else:
+            yield item
 
 
 def _read(x: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ from .contract import Adapter
 from .errors import (
     BackendBroken,
     BackendNotInstalled,
+    ConvlabError,
     DuplicateBackendError,
     MixedBackendsError,
     UnknownBackendError,
@@ -33,6 +34,7 @@ VARIABLE = "CONVLAB_BACKEND"
 
 _chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
 _adapters: dict[str, Adapter] = {}
+_faults: dict[str, ConvlabError] = {}
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()
@@ -41,20 +43,43 @@ _lock = threading.RLock()
 def adapters() -> dict[str, Adapter]:
     """Every installed adapter by name, found by entry point; loads no framework."""
     if not _adapters:  # no functools.cache, which torch.compile warns about
-        _adapters.update(_discover())
+        found, faults = discover()
+        _faults.update(faults)
+        _adapters.update(found)
     return _adapters
 
 
-def _discover() -> dict[str, Adapter]:
-    points: dict[str, importlib.metadata.EntryPoint] = {}
+def faults() -> dict[str, ConvlabError]:
+    """The names whose adapters can't be used, and why."""
+    adapters()
+    return _faults
+
+
+def discover() -> tuple[dict[str, Adapter], dict[str, ConvlabError]]:
+    """Look for adapters; one that fails to load, or two of one name, are faults that leave the others in place."""
+    points: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
-        other = points.setdefault(point.name, point)
-        if other.value != point.value:
-            raise DuplicateBackendError(
-                f"backend {point.name!r}: got two adapters, {_provider(other)} and {_provider(point)}, expected one.",
-                hint="uninstall one of them.",
+        same = points.setdefault(point.name, [])
+        if point.value not in [other.value for other in same]:
+            same.append(point)
+    found: dict[str, Adapter] = {}
+    faults: dict[str, ConvlabError] = {}
+    for name, same in sorted(points.items()):
+        providers = ", ".join(map(_provider, same))
+        if len(same) > 1:
+            faults[name] = DuplicateBackendError(
+                f"backend {name!r}: got several adapters, {providers}, expected one.", hint="uninstall the others."
             )
-    return {name: point.load() for name, point in sorted(points.items())}
+            continue
+        try:
+            found[name] = same[0].load()
+        except Exception as error:
+            faults[name] = BackendBroken(
+                f"backend {name!r}: its adapter {providers} fails to import ({type(error).__name__}: {error}).",
+                hint="install that distribution again, or uninstall it.",
+            )
+            faults[name].__cause__ = error
+    return found, faults
 
 
 def _provider(point: importlib.metadata.EntryPoint) -> str:
@@ -64,13 +89,15 @@ def _provider(point: importlib.metadata.EntryPoint) -> str:
 
 def adapter(name: str) -> Adapter:
     """The adapter of that name, or `UnknownBackendError`."""
-    try:
-        return adapters()[name]
-    except (KeyError, TypeError):
+    known, unusable = adapters(), faults()
+    if isinstance(name, str) and name in unusable:
+        raise unusable[name]
+    if not isinstance(name, str) or name not in known:
         raise UnknownBackendError(
-            f"backend: got {name!r}, expected one of {', '.join(adapters())}.",
+            f"backend: got {name!r}, expected one of {', '.join(known)}.",
             hint=f"another backend is found by its entry point in the group {GROUP!r}.",
-        ) from None
+        )
+    return known[name]
 
 
 def backend(name: str) -> Backend:
@@ -84,10 +111,11 @@ def backend(name: str) -> Backend:
         BackendNotInstalled: its framework isn't installed; the hint is the command that installs it.
         BackendBroken: its framework is installed and fails to import; `__cause__` says why.
     """
-    loaded = _loaded.get(name)
+    loaded = _loaded.get(name) if isinstance(name, str) else None
     if loaded is None:
         with _lock:
-            loaded = _loaded.get(name) or _loaded.setdefault(name, _load(adapter(name)))
+            found = adapter(name)
+            loaded = _loaded.get(name) or _loaded.setdefault(name, _load(found))
     return loaded
 
 
@@ -188,12 +216,12 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
         if mine is None or mine == "numpy" or mine == found:
             continue
         if found is not None or (name is not None and name != mine):
-            owners = {key: owner(x) for key, x in arguments.items() if owner(x)}
-            got = ", ".join(f"{key} of {name}" for key, name in owners.items())
+            owners = {key: owner(x) for key, x in arguments.items() if owner(x) not in (None, "numpy")}
+            got = ", ".join(f"{key} of {other}" for key, other in owners.items())
             wanted = f"backend {name!r}" if name is not None else "one framework"
             raise MixedBackendsError(
                 f"{key}: got {got}, expected tensors of {wanted}.",
                 hint="convert with convlab.backend(name).asarray(...) and .to_numpy(...).",
             )
         found = mine
-    return backend(found or name or default_backend())
+    return backend(found or (default_backend() if name is None else name))

@@ -84,26 +84,32 @@ def test_by_default(lab, monkeypatch) -> None:
         assert registry.owner(convlab.corr2d(X, K)) == "numpy"
 
 
-def test_the_default_belongs_to_its_thread_and_task() -> None:
-    seen: list[str] = []
+def test_the_default_belongs_to_its_thread_and_task(monkeypatch) -> None:
+    """A choice is seen by the tasks that are started within it, not by other tasks and threads."""
+    monkeypatch.setenv("CONVLAB_BACKEND", "elsewhere")
+    seen: dict[str, str] = {}
 
-    async def task() -> str:
-        return registry.default_backend()
+    def look(where: str) -> None:
+        seen[where] = registry.default_backend()
 
-    async def main() -> str:
+    async def task(where: str, started: asyncio.Event) -> None:
+        await started.wait()
+        look(where)
+
+    async def main() -> None:
+        event = asyncio.Event()
+        outside = asyncio.create_task(task("task outside", event))
         with convlab.use_backend("numpy"):
-            inside = asyncio.create_task(task())
-        return await inside
+            inside = asyncio.create_task(task("task inside", event))
+            event.set()
+            await asyncio.sleep(0)
+            thread = threading.Thread(target=look, args=("thread",))
+            thread.start()
+            thread.join()
+        await asyncio.gather(outside, inside)
 
-    registry._chosen.set(None)
-    with convlab.use_backend("numpy"):
-        registry._chosen.set("marker")
-        thread = threading.Thread(target=lambda: seen.append(registry.default_backend()))
-        thread.start()
-        thread.join()
-        registry._chosen.set("numpy")
-    assert seen == ["numpy"]  # the new thread doesn't see "marker"
-    assert asyncio.run(main()) == "numpy"
+    asyncio.run(main())
+    assert seen == {"task outside": "elsewhere", "task inside": "numpy", "thread": "elsewhere"}
 
 
 def test_dtypes_follow_one_table(lab) -> None:
@@ -201,17 +207,34 @@ def test_an_old_framework_is_refused(lab, monkeypatch) -> None:
         convlab.backend(lab.name)
 
 
-def test_two_providers_of_one_name(tmp_path, monkeypatch) -> None:
-    for number in (1, 2):
-        info = tmp_path / f"third_party_{number}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third-party-{number}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[convlab.backends]\nfancy = package_{number}:adapter\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(errors.DuplicateBackendError) as caught:
-        registry._discover()
-    assert "package_1:adapter of third-party-1" in str(caught.value)
-    assert "package_2:adapter of third-party-2" in str(caught.value)
+def third_party(folder: Path, number: int, name: str, value: str) -> None:
+    info = folder / f"third_party_{number}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third-party-{number}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[convlab.backends]\n{name} = {value}\n")
+
+
+def test_two_providers_of_one_name_and_a_broken_one(tmp_path) -> None:
+    """Faults of third-party adapters are told when they are asked for, and leave the others alone."""
+    third_party(tmp_path, 1, "fancy", "package_1:adapter")
+    third_party(tmp_path, 2, "fancy", "package_2:adapter")
+    third_party(tmp_path, 3, "missing", "package_3:adapter")
+    printed = run(
+        """
+        import convlab
+        print(convlab.corr2d([[1, 2]], [[1, 1]]))
+        for name in ("fancy", "missing"):
+            try: convlab.backend(name)
+            except convlab.errors.ConvlabError as error: print(type(error).__name__, error)
+        """,
+        PYTHONPATH=str(tmp_path),
+    )
+    computed, fancy, missing = printed.splitlines()
+    assert computed == "[[3]]"
+    assert fancy.startswith("DuplicateBackendError backend 'fancy': got several adapters, package_")
+    assert "package_1:adapter of third-party-1" in fancy
+    assert "package_2:adapter of third-party-2" in fancy
+    assert missing.startswith("BackendBroken backend 'missing': its adapter package_3:adapter of third-party-3 fails")
 
 
 # Packaging.

@@ -65,6 +65,9 @@ class JaxOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Array:
         return jnp.pad(x, widths)
 
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        return jnp.flip(x, axes)
+
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Array:
         return jnp.take(x, np.asarray(index, np.int32), axis=axis, mode="clip")
 

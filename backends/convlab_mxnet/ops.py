@@ -82,6 +82,9 @@ class MXNetOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
         return _np(x).pad(x, tuple(widths))
 
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        return _np(x).flip(x, tuple(axes))
+
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=x.ctx), axis=axis)
 

@@ -25,7 +25,6 @@ adapter = Adapter(
     is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
     minimum="1.23",
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
-    integers=True,
     autograd=False,
     second_derivatives=False,
     install=("numpy",),

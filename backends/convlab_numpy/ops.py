@@ -48,6 +48,9 @@ class NumpyOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.pad(x, widths)
 
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        return np.flip(x, axes)
+
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> np.ndarray:
         return np.take(x, index, axis)
 

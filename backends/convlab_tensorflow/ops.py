@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +26,10 @@ class TensorFlowOperations(Operations):
     def shape(self, x: Any) -> tuple[int | None, ...] | None:
         return None if x.shape.rank is None else tuple(x.shape)
 
+    def sizes(self, x: Any) -> tuple[Any, ...]:
+        self.known_rank(x)
+        return tuple(_sizes(x))
+
     def dtype(self, x: Any) -> str:
         return tf.as_dtype(x.dtype).name  # type: ignore[no-any-return]
 
@@ -49,6 +52,9 @@ class TensorFlowOperations(Operations):
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
         return tf.pad(x, widths)
 
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        return tf.reverse(x, axes)
+
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         return tf.gather(x, np.asarray(index), axis=axis)
 
@@ -58,15 +64,6 @@ class TensorFlowOperations(Operations):
             tape.watch(inputs)
             y = function(*inputs)
         return tuple(tape.gradient(y, inputs, output_gradients=dy))
-
-    def to_images(self, x: Any, data_format: str) -> Any:
-        *leading, height, width = _sizes(x)
-        n = math.prod(leading)
-        return tf.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
-
-    def from_images(self, y: Any, like: Any, data_format: str) -> Any:
-        size = _sizes(y)[2:] if data_format == "NCHW" else _sizes(y)[1:3]
-        return tf.reshape(y, (*_sizes(like)[:-2], *size))
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
         if geometry.data_format == "NCHW":  # which TensorFlow has on GPUs only
@@ -84,18 +81,19 @@ class TensorFlowOperations(Operations):
 
 
 def _plain(x: Any, kernel: Any, stride: Pair) -> Any:
-    """TensorFlow's own convolution, NHWC, without padding, groups or dilation.
+    """TensorFlow's own convolution, NHWC, no padding, groups or dilation, around two faults of its CPU kernels.
 
-    With one channel and a stride (1, s), its oneDNN kernel returns garbage if there is one output column, for which the
-    stride doesn't matter.
+    The kernel's gradient writes beyond its memory if the stride leaves rows or columns over: they are cut off before.
+    With one channel and a stride (1, s) the result of one column is garbage: there, the stride doesn't matter.
     """
-    if x.shape[3] != 1 or stride[0] != 1 or stride[1] == 1:
+    if stride == (1, 1):
         return tf.nn.conv2d(x, kernel, stride, "VALID")
-    width, extent = x.shape[2], kernel.shape[1]
-    if width is not None and width - extent >= stride[1]:
-        return tf.nn.conv2d(x, kernel, stride, "VALID")
-    y = tf.nn.conv2d(x if width is None else x[:, :, :extent], kernel, (1, 1), "VALID")
-    return y[:, :, :: stride[1]]
+    size, extent = _sizes(x)[1:3], kernel.shape[:2]
+    rows, columns = ((n - k) // s * s + k for n, k, s in zip(size, extent, stride, strict=True))
+    x = x[:, :rows, :columns]
+    if x.shape[3] == stride[0] == 1 and x.shape[2] in (None, extent[1]):
+        return tf.nn.conv2d(x, kernel, (1, 1), "VALID")[:, :, :: stride[1]]
+    return tf.nn.conv2d(x, kernel, stride, "VALID")
 
 
 def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:

@@ -43,6 +43,9 @@ class TorchOperations(Operations):
         # A copy: the tensor must not change when the caller's array does (and some strides torch can't view).
         return torch.from_numpy(np.array(array, order="C")).to(device=device, dtype=getattr(torch, dtype))
 
+    def constant(self, array: Any) -> Tensor | None:
+        return torch.as_tensor(array) if torch.compiler.is_compiling() else None
+
     def to_numpy(self, x: Tensor) -> np.ndarray:
         x = x.detach().cpu().resolve_conj().resolve_neg()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
@@ -58,6 +61,9 @@ class TorchOperations(Operations):
 
     def pad(self, x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
         return F.pad(x, [width for pair in reversed(widths) for width in pair])
+
+    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+        return x.flip(tuple(axes))
 
     def take(self, x: Tensor, index: Sequence[int] | np.ndarray, axis: int) -> Tensor:
         return x.index_select(axis, torch.as_tensor(np.asarray(index), device=x.device))
