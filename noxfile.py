@@ -82,9 +82,9 @@ def tensorflow(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("numpy", ["1.23.5", "current"])
+@nox.parametrize("numpy", ["1.23.5", "1.26.4", "current"])
 def mxnet(session: nox.Session, numpy: str) -> None:
-    """MXNet on the last NumPy with all the names that it knows, and on today's."""
+    """MXNet on the last NumPy with all the names that it knows, the last that its metadata accepts, and today's."""
     if numpy == "current":
         install(session, also=("requests",))
         install_mxnet_alone(session)

@@ -39,6 +39,9 @@ def main() -> None:
     except ConvlabError as error:
         fail(str(error))
         sys.exit(BAD_INPUT)
+    except MemoryError:
+        fail("not enough memory. Hint: use a smaller image or filter.")
+        sys.exit(BAD_INPUT)
 
 
 def fail(message: str) -> None:
@@ -110,9 +113,23 @@ def demo(
     """Run the chapter on every backend side by side and compare the results."""
     from .demo import run
 
-    names = [adapter(name).name for name in only.split(",")] if only else None
+    names = [adapter(name.strip()).name for name in only.split(",")] if only else None
+    if plot is not None:
+        _check_plot(plot)
     if not run(console, names, plot):
         raise typer.Exit(DISAGREEMENT)
+
+
+def _check_plot(plot: Path) -> None:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        fail(f"a picture needs matplotlib. Hint: {sys.executable} -m pip install matplotlib")
+        raise typer.Exit(BAD_INPUT) from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
+        fail(f"{plot}: can't be drawn there. Hint: an existing folder, and one of {', '.join(sorted(known))}.")
+        raise typer.Exit(BAD_INPUT)
 
 
 @app.command(name="filter")

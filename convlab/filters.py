@@ -6,6 +6,7 @@ Pass one to `corr2d` beside an image of any framework; it takes the image's dtyp
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def derivative(order: int = 1, axis: int = 1) -> np.ndarray:
     >>> derivative(2, axis=0).shape
     (3, 1)
     """
-    order = integer("order", order, 0)
+    order = _size("order", order, 0, 1000)
     row = np.array([[(-1.0) ** (order - i) * math.comb(order, i) for i in range(order + 1)]])
     return row if _axis(axis) == 1 else row.T
 
@@ -52,7 +53,7 @@ def edge(v: Sequence[float] | float, *, size: int = 3) -> np.ndarray:
     times the one to the right (Freeman and Adelson, "The Design and Use of Steerable Filters", 1991).
     """
     down, right = _direction(v)
-    size = integer("size", size, 3)
+    size = _size("size", size, 3)
     if size % 2 == 0:
         raise GeometryError(f"size: got {size}, expected an odd number.", hint="an even kernel has no centre.")
     smooth = _binomial(size)
@@ -67,7 +68,7 @@ def box_blur(size: int = 3) -> np.ndarray:
     array([[0.25, 0.25],
            [0.25, 0.25]])
     """
-    size = integer("size", size, 1)
+    size = _size("size", size, 1)
     return np.full((size, size), 1.0 / size**2)
 
 
@@ -77,11 +78,14 @@ def gaussian_blur(sigma: float = 1.0, *, size: int | None = None) -> np.ndarray:
     >>> gaussian_blur(1.0).shape, float(gaussian_blur(1.0).sum().round(12))
     ((9, 9), 1.0)
     """
-    if not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+    sigma = _finite("sigma", sigma)
+    if sigma <= 0:
         raise GeometryError(f"sigma: got {sigma!r}, expected a positive number.", hint="sigma is in pixels.")
     # As in scipy.ndimage.gaussian_filter, the reach is four sigma, rounded to the nearest pixel.
-    size = 2 * int(4 * sigma + 0.5) + 1 if size is None else integer("size", size, 1)
-    row = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / sigma) ** 2)
+    size = _size("size", 2 * int(4 * sigma + 0.5) + 1 if size is None else size, 1)
+    distance = np.abs(np.arange(size) - (size - 1) / 2)
+    with np.errstate(over="ignore"):  # a tiny sigma leaves the nearest pixels alone
+        row = np.exp(-0.5 * (distance**2 - distance.min() ** 2) / sigma / sigma)
     row /= row.sum()
     return np.outer(row, row)
 
@@ -94,8 +98,7 @@ def sharpen(amount: float = 1.0) -> np.ndarray:
            [-0.25,  2.  , -0.25],
            [ 0.  , -0.25,  0.  ]])
     """
-    if not (isinstance(amount, (int, float)) and math.isfinite(amount)):
-        raise GeometryError(f"amount: got {amount!r}, expected a finite number.", hint="amount=1 is usual.")
+    amount = _finite("amount", amount)
     return np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]]) - amount / 4 * laplacian()
 
 
@@ -143,6 +146,19 @@ def parse(text: str) -> np.ndarray:
         expected = f"{name}:<{what}>" if what else name
         raise GeometryError(f"filter: got {text!r}, expected {expected}.", hint=f"there are {known}.") from None
     return make(value)  # type: ignore[no-any-return]
+
+
+def _size(name: str, value: int, minimum: int, maximum: int = 4096) -> int:
+    size = integer(name, value, minimum)
+    if size > maximum:
+        raise GeometryError(f"{name}: got {size}, expected at most {maximum}.", hint="shrink the image instead.")
+    return size
+
+
+def _finite(name: str, value: float) -> float:
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise GeometryError(f"{name}: got {value!r}, expected a finite number.", hint=f"{name}=1 is usual.")
+    return float(value)
 
 
 def _binomial(size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+        found = "no such file" if not path.exists() else "a folder" if path.is_dir() else "not a file"
         raise ImageError(f"{path}: {found}, expected an image.", hint="check the path.")
     try:
         with warnings.catch_warnings():
@@ -38,9 +39,10 @@ def read_image(path: str | Path) -> np.ndarray:
             with Image.open(path) as image:
                 tile: Any = image.tile[0].args if image.tile else ""
                 raw = tile if isinstance(tile, str) else tile[0]
-                if image.mode in ("RGB", "RGBA") and "16" in raw:
+                if image.mode in ("RGB", "RGBA", "LA") and "16" in raw:
                     image.load()  # which tells a damaged file, before OpenCV reads all the bits
-                    return _read_deep_colour(path)
+                    turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), lambda stored: stored)
+                    return np.ascontiguousarray(turn(_read_deep_colour(path)))
                 return _pixels(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
@@ -52,7 +54,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def _pixels(image: Any) -> np.ndarray:
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        return np.asarray(image).astype(np.uint16)
+        values = np.asarray(image)
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**16:
+            raise ValueError("its integers need more than 16 bits")
+        return values.astype(np.uint16)
     if image.mode not in ("L", "RGB", "RGBA", "F"):
         transparent = "A" in image.mode or "transparency" in image.info
         image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
@@ -60,12 +65,24 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 def _read_deep_colour(path: Path) -> np.ndarray:
-    """16-bit colour, of which Pillow keeps 8 bits."""
+    """16-bit colour, of which Pillow keeps 8 bits; as it is stored, with alpha."""
     cv2 = _opencv(path)
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ImageError(f"{path}: damaged.", hint="open and save it with another program.")
-    return np.ascontiguousarray(pixels[..., ::-1])
+    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+
+
+# How to show stored pixels, by EXIF orientation.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
 
 
 def write_image(path: str | Path, pixels: np.ndarray) -> None:
@@ -86,8 +103,15 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
     if suffix not in (".png", ".tif", ".tiff"):
         pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
         pixels = pixels[..., :3] if pixels.ndim == 3 and suffix not in (".webp",) else pixels
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".convlab-", dir=_folder(path))
-    os.close(handle)
+    if pixels.dtype.kind == "f" and suffix not in (".tif", ".tiff"):
+        raise ImageError(f"{path}: {suffix} can't hold an image of floats.", hint="write a .tif.")
+    try:
+        handle, name = tempfile.mkstemp(suffix=suffix, prefix=".convlab-", dir=_folder(path))
+        os.close(handle)
+    except OSError as error:
+        if isinstance(error, ConvlabError):
+            raise
+        raise ImageError(f"{path}: can't be written ({error}).", hint="choose another output.") from error
     try:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
             channels = [2, 1, 0, 3][: pixels.shape[2]]

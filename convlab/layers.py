@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from .dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name
 from .errors import DTypeError, GeometryError, ShapeError
-from .geometry import DataFormat, Padding, PaddingMode, Pair, integer, options
+from .geometry import DataFormat, Padding, PaddingMode, Pair, integer, options, output_shape
 from .registry import backend as load_backend
 from .registry import default_backend
+
+GEOMETRY = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
 
 
 class LayerOptions(TypedDict, total=False):
@@ -62,6 +64,7 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
     return load_backend(default_backend() if backend is None else backend).Conv2D(kernel_size, **options)
 
 
+@dataclass(frozen=True)
 class LayerSpec:
     """The checked options of a layer: adapters build their native layers from it.
 
@@ -70,37 +73,36 @@ class LayerSpec:
     ((8, 2, 3, 3), (8,), 18)
     """
 
-    def __init__(
-        self,
-        kernel_size: int | Pair,
-        *,
-        in_channels: int | None = None,
-        out_channels: int | None = None,
-        stride: int | Pair = 1,
-        padding: Padding = 0,
-        padding_mode: PaddingMode = "zeros",
-        dilation: int | Pair = 1,
-        groups: int = 1,
-        use_bias: bool = True,
-        data_format: DataFormat = "NCHW",
-        dtype: Any = None,
-        seed: int | None = None,
-    ) -> None:
-        geometry, _ = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
-        self.kernel_size, self.groups, self.data_format = geometry.kernel_size, geometry.groups, data_format
-        self.in_channels = None if in_channels is None else integer("in_channels", in_channels, 1)
-        self.out_channels = None if out_channels is None else integer("out_channels", out_channels, 1)
-        self.use_bias = bool(use_bias)
-        self.dtype = None if dtype is None else _floating(dtype)
-        self.seed = None if seed is None else integer("seed", seed, 0)
-        self.given = {
-            "stride": stride,
-            "padding": padding,
-            "padding_mode": padding_mode,
-            "dilation": dilation,
-            "groups": groups,
-            "data_format": data_format,
+    kernel_size: Any
+    _: KW_ONLY
+    in_channels: int | None = None
+    out_channels: int | None = None
+    stride: Any = 1
+    padding: Any = 0
+    padding_mode: str = "zeros"
+    dilation: Any = 1
+    groups: int = 1
+    use_bias: bool = True
+    data_format: str = "NCHW"
+    dtype: Any = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY))
+        checked = {
+            "kernel_size": geometry.kernel_size,
+            "stride": geometry.stride,
+            "padding": named or geometry.padding,
+            "dilation": geometry.dilation,
+            "groups": geometry.groups,
+            "use_bias": bool(self.use_bias),
+            "dtype": None if self.dtype is None else _floating(self.dtype),
+            "in_channels": None if self.in_channels is None else integer("in_channels", self.in_channels, 1),
+            "out_channels": None if self.out_channels is None else integer("out_channels", self.out_channels, 1),
+            "seed": None if self.seed is None else integer("seed", self.seed, 0),
         }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         self._check_channels()
 
     def _check_channels(self) -> None:
@@ -119,24 +121,19 @@ class LayerSpec:
                 )
 
     @property
-    def chapter(self) -> bool:
-        """Whether this is the chapter's layer, without channels."""
-        return self.out_channels is None
-
-    @property
     def lazy(self) -> bool:
         """Whether the number of input channels isn't known yet."""
-        return not self.chapter and self.in_channels is None
+        return self.out_channels is not None and self.in_channels is None
 
     @property
-    def call(self) -> Mapping[str, Any]:
+    def call(self) -> dict[str, Any]:
         """The keyword arguments that the layer passes to `corr2d` beside its bias."""
-        return self.given
+        return {name: getattr(self, name) for name in GEOMETRY}
 
-    def infer(self, shape: tuple[int | None, ...]) -> None:
-        """Take the number of input channels from an input's shape, if it isn't known yet."""
+    def fit(self, shape: tuple[int | None, ...]) -> LayerSpec:
+        """This layer for inputs of a shape: with the number of input channels, if it wasn't known yet."""
         if not self.lazy:
-            return
+            return self
         axis = -3 if self.data_format == "NCHW" else -1
         if len(shape) not in (3, 4) or shape[axis] is None:
             raise ShapeError(
@@ -144,13 +141,26 @@ class LayerSpec:
                 "channels.",
                 hint="give in_channels, or leave out out_channels for images without channels.",
             )
-        self.in_channels = integer("in_channels", shape[axis], 1)
-        self._check_channels()
+        return replace(self, in_channels=shape[axis])
+
+    def output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The result's shape for inputs of a shape; an output size is None where its input size is."""
+        spec = self.fit(shape)
+        stand_in = 2**20  # for what isn't known; each output size depends on one input size alone
+        known = output_shape([stand_in if n is None else n for n in shape], spec.weight_shape(), **spec.call)
+        channel = (
+            None if self.out_channels is None else len(shape) - 3 if self.data_format == "NCHW" else len(shape) - 1
+        )
+        return tuple(
+            None if n is None and axis != channel else size
+            for axis, (n, size) in enumerate(zip(shape, known, strict=True))
+        )
 
     def weight_shape(self) -> tuple[int, ...]:
         """(h, w), OIHW or HWIO; an input-channel count that isn't known yet is 0."""
         if self.out_channels is None:
-            return self.kernel_size
+            h, w = self.kernel_size
+            return h, w
         per_group = (self.in_channels or 0) // self.groups
         if self.data_format == "NCHW":
             return (self.out_channels, per_group, *self.kernel_size)
@@ -164,7 +174,8 @@ class LayerSpec:
     def fan_in(self) -> int:
         """How many products are added up in one output element."""
         h, w = self.kernel_size
-        return h * w * (1 if self.in_channels is None else self.in_channels // self.groups)
+        per_group = 1 if self.in_channels is None else self.in_channels // self.groups
+        return int(h * w * per_group)
 
     def seeded(self) -> np.ndarray:
         """The initial weight for `seed`, float64: uniform on ±1/sqrt(fan_in), the same kernel in either layout.
@@ -181,26 +192,18 @@ class LayerSpec:
 
     def config(self) -> dict[str, Any]:
         """The keyword arguments that make the same layer again, in plain Python values."""
-        return {
-            "kernel_size": self.kernel_size,
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            **self.given,
-            "use_bias": self.use_bias,
-            "dtype": self.dtype,
-            "seed": self.seed,
-        }
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __str__(self) -> str:
-        defaults = LayerSpec(self.kernel_size, out_channels=1).config()
         shown = {
-            name: value
-            for name, value in self.config().items()
-            if name not in ("kernel_size", "out_channels") and value != defaults[name]
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name != "kernel_size" and getattr(self, each.name) != getattr(_PLAIN, each.name)
         }
-        if self.out_channels is not None:
-            shown = {"out_channels": self.out_channels, **shown}
         return ", ".join([str(self.kernel_size), *(f"{name}={value!r}" for name, value in shown.items())])
+
+
+_PLAIN = LayerSpec(1)
 
 
 def seeded_kernel(seed: int, kernel_size: Pair) -> np.ndarray:

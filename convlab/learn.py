@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from .dtypes import COMPLEX
+from .dtypes import COMPLEX, check_numeric
 from .errors import DTypeError, GeometryError, ShapeError
 from .geometry import Pair, choice, integer, options, output_shape
 from .layers import seeded_kernel
-from .operands import admit
-from .registry import resolve
+from .operands import admit, as_array
+from .registry import owner, resolve
 
 METHODS = ("autograd",)
 
@@ -96,7 +97,7 @@ def learn_kernel(
     """
     choice("method", method, METHODS)
     steps, every = integer("num_steps", num_steps, 0), integer("log_every", log_every, 0)
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not math.isfinite(lr):
+    if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not math.isfinite(lr):
         raise GeometryError(f"lr: got {lr!r}, expected a finite number.", hint="lr=3e-2 is the chapter's.")
     size = options(kernel_size)[0].kernel_size
     start = _start(init, seed, size)
@@ -104,7 +105,9 @@ def learn_kernel(
     (x, y), dtype = admit(lab, {"X": X, "Y": Y}, floating=True)
     if dtype in COMPLEX:
         raise DTypeError(f"X, Y: got dtype {dtype}, expected real images.", hint="learn from real parts.")
-    expected, given = output_shape(lab.ops.shape(x), size), lab.ops.shape(y)  # type: ignore[arg-type]
+    if 0 in lab.ops.known_rank(x):
+        raise ShapeError(f"X: got shape {lab.ops.shape(x)}, expected at least one image.", hint="give some pixels.")
+    expected, given = output_shape(lab.ops.shape(x), size), lab.ops.shape(y)
     if given != expected:
         raise ShapeError(
             f"Y: got shape {given}, expected {expected}: X and a kernel of {size[0]}x{size[1]}, no padding.",
@@ -114,7 +117,7 @@ def learn_kernel(
     losses: list[float] = []
     with lab.ops.scope(dtype):
         images = to_images(x, layout), to_images(y, layout)
-        kernel = None if start is None else lab.to_numpy(start)
+        kernel = None if start is None else _real("init", lab.to_numpy(start))
         descent: Descent = lab.training.Descent(*images, size, kernel)
         for step in range(steps):
             losses.append(float(descent.step(float(lr))))
@@ -130,10 +133,17 @@ def _start(init: Any, seed: int | None, size: Pair) -> Any:
         return None if seed is None else seeded_kernel(seed, size)
     if seed is not None:
         raise GeometryError("init, seed: got both, expected one of them.", hint="init says where to start already.")
-    start = np.asarray(init) if isinstance(init, (list, tuple)) else init
+    start = init if owner(init) else as_array("init", init)
     if tuple(start.shape) != size:
         raise ShapeError(
             f"init: got shape {tuple(start.shape)}, expected {size}, the kernel's size.",
             hint="init is the kernel to start from.",
         )
     return start
+
+
+def _real(name: str, array: np.ndarray) -> np.ndarray:
+    check_numeric(name, array.dtype.name)
+    if array.dtype.name in COMPLEX:
+        raise DTypeError(f"{name}: got dtype {array.dtype.name}, expected real numbers.", hint=f"give {name}.real.")
+    return array

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .algorithms import extend
+from .dtypes import check_numeric
 from .errors import ShapeError
-from .geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair, lower, options
+from .geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair, lower, options, pair
 from .operands import as_array
 from .registry import backend as load_backend
 from .registry import resolve
@@ -100,11 +101,12 @@ def corr2d_matrix(
     from scipy.sparse import csr_array
 
     kernel = as_array("K", K)
+    check_numeric("K", kernel.dtype.name)
     if kernel.ndim != 2:
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
     checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
-    geometry = lower(checked, named, input_size)
-    height, width = input_size
+    height, width = pair("input_size", input_size, 0)
+    geometry = lower(checked, named, (height, width))
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
     padded = extend(load_backend("numpy").ops, numbered, geometry)[0, 0]

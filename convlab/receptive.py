@@ -56,6 +56,8 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
         GeometryError: a layer without a kernel size, or one whose padding is a name.
     """
     size, stride, offset = (1, 1), (1, 1), (0, 0)
+    if not isinstance(layers, Iterable):
+        raise GeometryError(f"layers: got {layers!r}, expected a list of layers.", hint="[3] is one layer.")
     for layer in layers:
         each = _geometry(layer)
         size = _each(lambda n, s, e: n + (e - 1) * s, size, stride, each.extent)

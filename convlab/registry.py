@@ -111,12 +111,20 @@ def backend(name: str) -> Backend:
         BackendNotInstalled: its framework isn't installed; the hint is the command that installs it.
         BackendBroken: its framework is installed and fails to import; `__cause__` says why.
     """
-    loaded = _loaded.get(name) if isinstance(name, str) else None
-    if loaded is None:
+    _ensure(name)
+    return _loaded[name]
+
+
+def _ensure(name: str) -> None:
+    if not isinstance(name, str) or name not in _loaded:
         with _lock:
             found = adapter(name)
-            loaded = _loaded.get(name) or _loaded.setdefault(name, _load(found))
-    return loaded
+            if name not in _loaded:
+                _loaded[name] = _load(found)
+
+
+# torch.compile must call it and not look inside: this is what torch._dynamo.assume_constant_result sets.
+_ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _load(found: Adapter) -> Backend:

@@ -239,5 +239,5 @@ def test_numpy_layer() -> None:
     y = layer(X)
     assert layer.weight.shape == (4, 3, 3, 3)
     np.testing.assert_array_equal(y, convlab.corr2d(X, layer.weight, bias=np.zeros(4, "float32"), groups=2))
-    assert repr(layer) == "Conv2D((3, 3), out_channels=4, in_channels=6, groups=2, seed=0)"
+    assert repr(layer) == "Conv2D((3, 3), in_channels=6, out_channels=4, groups=2, seed=0)"
     assert convlab.Conv2D((1, 2), use_bias=False, backend="numpy").bias is None

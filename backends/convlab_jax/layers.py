@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from convlab.corr import corr2d
 from convlab.geometry import DataFormat, Padding, PaddingMode, Pair
 from convlab.layers import LayerSpec
+
+from .ops import ops
 
 
 class Conv2D(nn.Module):
@@ -38,43 +42,45 @@ class Conv2D(nn.Module):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        self.spec()
+        for name in ("kernel_size", "stride", "padding", "dilation"):
+            object.__setattr__(self, name, _tuple(getattr(self, name)))
+        _spec(self)  # checks the options
         super().__post_init__()
-
-    def spec(self) -> LayerSpec:
-        """The layer's checked options."""
-        fields = {name: getattr(self, name) for name in LayerSpec(1).config()}
-        fields |= {name: _tuple(fields[name]) for name in ("kernel_size", "stride", "padding", "dilation")}
-        return LayerSpec(**fields)
 
     @nn.compact
     def __call__(self, X: Any) -> jax.Array:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""
-        spec = self.spec()
-        spec.infer(jnp.shape(X))
+        spec = _spec(self).fit(jnp.shape(X))
         dtype = spec.dtype or "float32"
         weight = self.param("weight", initial_weight(spec), dtype)
-        bias = self.param("bias", nn.initializers.zeros, spec.bias_shape, dtype) if spec.use_bias else None
+        bias = self.param("bias", initial_bias(spec), dtype) if spec.use_bias else None
         return corr2d(X, weight, bias=bias, backend="jax", **spec.call)
 
 
+def _spec(layer: Conv2D) -> LayerSpec:
+    return LayerSpec(**{each.name: getattr(layer, each.name) for each in fields(LayerSpec)})
+
+
 def initial_weight(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
-    """Flax's customary initial values (LeCun normal), or the seed's."""
+    """Flax's customary initial values (LeCun normal, drawn in float32 at most), or the seed's."""
 
     def draw(key: Any, dtype: str) -> jax.Array:
-        from .ops import ops
-
-        with ops.scope(dtype):
-            if spec.seed is not None:
-                return jnp.asarray(spec.seeded(), dtype)
-            shape = spec.weight_shape()
-            oihw = len(shape) == 4 and spec.data_format == "NCHW"
-            init = nn.initializers.lecun_normal(in_axis=1 if oihw else -2, out_axis=0 if oihw else -1, batch_axis=())
-            return jnp.reshape(init(key, shape if len(shape) == 4 else (*shape, 1, 1), dtype), shape)
+        if spec.seed is not None:
+            return ops.asarray(spec.seeded(), dtype)
+        shape = spec.weight_shape()
+        oihw = len(shape) == 4 and spec.data_format == "NCHW"
+        init = nn.initializers.lecun_normal(in_axis=1 if oihw else -2, out_axis=0 if oihw else -1, batch_axis=())
+        drawn = init(key, shape if len(shape) == 4 else (*shape, 1, 1), "float32")
+        return ops.cast(jnp.reshape(drawn, shape), dtype)
 
     return draw
 
 
+def initial_bias(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
+    """Zeros."""
+    return lambda key, dtype: ops.asarray(np.zeros(spec.bias_shape), dtype)
+
+
 def _tuple(value: Any) -> Any:
-    """Flax keeps lists in fields as they are; geometry is hashable."""
+    """Lists as tuples, so that modules are hashable."""
     return tuple(_tuple(item) for item in value) if isinstance(value, (list, tuple)) else value

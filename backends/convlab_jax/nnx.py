@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from convlab.corr import corr2d
@@ -13,7 +12,7 @@ from convlab.errors import GeometryError
 from convlab.geometry import Pair
 from convlab.layers import LayerOptions, LayerSpec
 
-from .layers import initial_weight
+from .layers import initial_bias, initial_weight
 
 
 class Conv2D(nnx.Module):
@@ -21,6 +20,7 @@ class Conv2D(nnx.Module):
 
     nnx builds layers at once, so with `out_channels` it needs `in_channels`; without a seed it needs `rngs`.
 
+    >>> import jax.numpy as jnp
     >>> layer = Conv2D(3, in_channels=1, out_channels=4, rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((1, 1, 5, 5))).shape
     (1, 4, 3, 3)
@@ -43,7 +43,7 @@ class Conv2D(nnx.Module):
         key = None if rngs is None or spec.seed is not None else rngs.params()
         self.spec = spec
         self.weight = nnx.Param(initial_weight(spec)(key, dtype))
-        self.bias = nnx.Param(jnp.zeros(spec.bias_shape, dtype)) if spec.use_bias else None
+        self.bias = nnx.Param(initial_bias(spec)(None, dtype)) if spec.use_bias else None
 
     def __call__(self, X: Any) -> jax.Array:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""

@@ -30,5 +30,6 @@ adapter = Adapter(
     minimum="1.9",
     dtypes=("float16", "float32", "float64"),
     second_derivatives=False,  # its convolution's gradient has no gradient
-    install=("--no-deps", "mxnet==1.9.1", "requests"),  # its metadata asks for a NumPy that the others can't use
+    # Its metadata asks for a NumPy that the others can't use; Python 3.12 has no distutils.
+    install=("--no-deps", "mxnet==1.9.1", "requests", "setuptools"),
 )

@@ -7,6 +7,8 @@ from typing import Any, Unpack
 from convlab.corr import corr2d
 from convlab.geometry import Pair
 from convlab.layers import LayerOptions, LayerSpec
+from convlab.operands import check_supported
+from convlab.registry import backend
 
 from .ops import mx, ops
 
@@ -28,12 +30,13 @@ class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
         super().__init__(prefix=prefix, params=params)
         self.spec = LayerSpec(kernel_size, **options)
         dtype = self.spec.dtype or "float32"
+        check_supported(backend("mxnet"), dtype)
         with self.name_scope():
             self.weight = self.params.get(
                 "weight",
                 shape=self.spec.weight_shape(),
                 dtype=dtype,
-                init=_Seeded(self.spec) if self.spec.seed is not None else None,
+                init=_Initial(self),
                 allow_deferred_init=True,
             )
             self.bias = (
@@ -44,7 +47,7 @@ class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
 
     def infer_shape(self, X: Any) -> None:
         """Called by gluon before the first forward of a layer without `in_channels`."""
-        self.spec.infer(ops.shape(X) or ())
+        self.spec = self.spec.fit(ops.known_rank(X))
         self.weight.shape = self.spec.weight_shape()
 
     def hybrid_forward(self, F: Any, X: Any, weight: Any, bias: Any = None) -> Any:
@@ -55,12 +58,18 @@ class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
         return f"Conv2D({self.spec})"
 
 
-class _Seeded(mx.init.Initializer):  # type: ignore[misc]
-    """The weight that the layer's seed stands for."""
+class _Initial(mx.init.Initializer):  # type: ignore[misc]
+    """The weight that the layer's seed stands for, or what the initialiser given to `initialize` draws."""
 
-    def __init__(self, spec: LayerSpec) -> None:
+    def __init__(self, layer: Conv2D) -> None:
         super().__init__()
-        self.spec = spec
+        self.layer = layer
 
-    def _init_weight(self, name: str, data: Any) -> None:
-        data[:] = self.spec.seeded()
+    def _init_weight(self, name: Any, data: Any) -> None:
+        spec = self.layer.spec
+        if spec.seed is not None:
+            data[:] = spec.seeded()
+            return
+        drawn = data.astype("float32")  # the only dtype that MXNet's generators of NumPy arrays know
+        name.global_init._init_weight(name, drawn)
+        data[:] = drawn.astype(data.dtype)

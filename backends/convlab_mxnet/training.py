@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from convlab.errors import UnsupportedError
 from convlab.geometry import Pair
 
-from .ops import mx
+from .ops import mx, ops
 
 
 class Descent:
@@ -16,8 +17,12 @@ class Descent:
     def __init__(self, x: Any, y: Any, size: Pair, init: np.ndarray | None) -> None:
         self.x, self.y = x, y
         self.layer = mx.gluon.nn.Conv2D(1, size, use_bias=False, in_channels=1)
+        if ops.dtype(x) == "float16" and x.ctx.device_type == "cpu":
+            raise UnsupportedError(
+                "backend 'mxnet': its convolution layer has no float16 on a CPU.", hint="learn in float32."
+            )
+        self.layer.initialize(ctx=x.ctx)  # in float32, the only dtype that its generator draws
         self.layer.cast(x.dtype)
-        self.layer.initialize(ctx=x.ctx)
         if init is not None:
             self.layer.weight.set_data(mx.np.array(np.reshape(init, (1, 1, *size)), dtype=x.dtype))
 

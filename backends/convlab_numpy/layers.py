@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -30,7 +31,7 @@ class Conv2D:
     def _build(self) -> None:
         spec = self.spec
         if spec.seed is None:
-            spec = LayerSpec(**{**spec.config(), "seed": int(np.random.randint(2**31))})
+            spec = replace(spec, seed=int(np.random.randint(2**31)))
         dtype = self.spec.dtype or "float32"
         self.weight = spec.seeded().astype(dtype)
         self.bias = np.zeros(spec.bias_shape, dtype) if spec.use_bias else None
@@ -38,7 +39,7 @@ class Conv2D:
     def __call__(self, X: Any) -> np.ndarray:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""
         if self.weight is None:
-            self.spec.infer(np.shape(X))
+            self.spec = self.spec.fit(np.shape(X))
             self._build()
         return np.asarray(corr2d(X, self.weight, bias=self.bias, backend="numpy", **self.spec.call))
 

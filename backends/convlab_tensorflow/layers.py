@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, Unpack
 
 import keras
 
 from convlab.corr import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry import Pair, output_shape
+from convlab.geometry import Pair
 from convlab.layers import LayerOptions, LayerSpec
 
 
@@ -32,31 +34,16 @@ class Conv2D(keras.layers.Layer):
         dtype: Any = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if keras.backend.backend() != "tensorflow":
-            raise BackendBroken(
-                f"backend 'tensorflow': Keras runs on {keras.backend.backend()}, expected TensorFlow.",
-                hint="set KERAS_BACKEND=tensorflow before Keras is imported.",
-            )
+        check_keras()
         super().__init__(name=name, trainable=trainable, dtype=dtype)
-        options = {key: _tuple(value) for key, value in options.items()}  # type: ignore[assignment]
-        self.spec = LayerSpec(_tuple(kernel_size), **options)
+        # The weights' dtype is Keras's business, but not what it may be.
+        self.spec = replace(LayerSpec(kernel_size, dtype=self.variable_dtype, **options), dtype=None)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of this shape."""
-        spec = self.spec
-        spec.infer(tuple(input_shape))
-        self.weight = self.add_weight(shape=spec.weight_shape(), initializer=self._initial, name="weight")
+        spec = self.spec.fit(tuple(input_shape))
+        self.weight = self.add_weight(shape=spec.weight_shape(), initializer=partial(_initial, spec), name="weight")
         self.bias = self.add_weight(shape=spec.bias_shape, initializer="zeros", name="bias") if spec.use_bias else None
-
-    def _initial(self, shape: Any, dtype: Any = None) -> Any:
-        """Keras's customary initial values (Glorot uniform), or the seed's."""
-        spec = self.spec
-        if spec.seed is not None:
-            return keras.ops.convert_to_tensor(spec.seeded(), dtype)
-        oihw = len(shape) == 4 and spec.data_format == "NCHW"
-        hwio = (*shape[2:], shape[1], shape[0]) if oihw else (*spec.kernel_size, *(shape[2:] or (1, 1)))
-        drawn = keras.initializers.GlorotUniform()(hwio, dtype)
-        return keras.ops.transpose(drawn, (3, 2, 0, 1)) if oihw else keras.ops.reshape(drawn, shape)
 
     def call(self, X: Any) -> Any:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""
@@ -64,14 +51,7 @@ class Conv2D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The output's shape; sizes that aren't known stay None."""
-        spec = self.spec
-        spec.infer(tuple(input_shape))
-        # Two stand-ins for an unknown size: what depends on it differs between them.
-        shapes = [
-            output_shape([s if n is None else n for n in input_shape], spec.weight_shape(), **spec.call)
-            for s in (1001, 1002 + 1001)
-        ]
-        return tuple(a if a == b else None for a, b in zip(*shapes, strict=True))
+        return self.spec.output_shape(tuple(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make the same layer."""
@@ -80,6 +60,20 @@ class Conv2D(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def _tuple(value: Any) -> Any:
-    """Keras's files keep tuples as lists."""
-    return tuple(_tuple(item) for item in value) if isinstance(value, (list, tuple)) else value
+def _initial(spec: LayerSpec, shape: Any, dtype: Any = None) -> Any:
+    """Keras's customary initial values (Glorot uniform), or the seed's."""
+    if spec.seed is not None:
+        return keras.ops.convert_to_tensor(spec.seeded(), dtype)
+    oihw = len(shape) == 4 and spec.data_format == "NCHW"
+    hwio = (*shape[2:], shape[1], shape[0]) if oihw else (*spec.kernel_size, *(shape[2:] or (1, 1)))
+    drawn = keras.initializers.GlorotUniform()(hwio, dtype)
+    return keras.ops.transpose(drawn, (3, 2, 0, 1)) if oihw else keras.ops.reshape(drawn, shape)
+
+
+def check_keras() -> None:
+    """Raise `BackendBroken` if Keras runs on something other than TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise BackendBroken(
+            f"backend 'tensorflow': Keras runs on {keras.backend.backend()}, expected TensorFlow.",
+            hint="set KERAS_BACKEND=tensorflow before Keras is imported.",
+        )

@@ -10,9 +10,12 @@ import tensorflow as tf
 
 from convlab.geometry import Pair
 
+from .layers import check_keras
+
 
 class Descent:
     def __init__(self, x: Any, y: Any, size: Pair, init: np.ndarray | None) -> None:
+        check_keras()
         self.x, self.y = x, y
         self.layer = keras.layers.Conv2D(1, size, use_bias=False, data_format="channels_last", dtype=x.dtype.name)
         self.layer.build(x.shape)
@@ -23,7 +26,7 @@ class Descent:
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum((self.layer(self.x) - self.y) ** 2)
         weight = self.layer.trainable_weights[0]
-        weight.assign_sub(tf.cast(lr, loss.dtype) * tape.gradient(loss, weight.value))
+        weight.assign_sub(tf.constant(lr, loss.dtype) * tape.gradient(loss, weight.value))
         return loss
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -30,7 +31,8 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
     def __init__(self, kernel_size: int | Pair, *, device: Any = None, **options: Unpack[LayerOptions]) -> None:
         super().__init__()
         self.spec = LayerSpec(kernel_size, **options)
-        made: dict[str, Any] = {"device": device, "dtype": getattr(torch, self.spec.dtype or "float32")}
+        dtype = getattr(torch, self.spec.dtype) if self.spec.dtype else torch.get_default_dtype()
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         if self.spec.lazy:
             self.weight: nn.Parameter = UninitializedParameter(**made)
         else:
@@ -42,6 +44,9 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
         """Draw new initial values: `torch.nn.Conv2d`'s, or the seed's."""
         if self.has_uninitialized_params():
             return
+        if self.spec.lazy:  # its shapes came from a state dict
+            per_group = self.weight.shape[1 if self.spec.data_format == "NCHW" else 2]
+            self.spec = replace(self.spec, in_channels=per_group * self.spec.groups)
         bound = 1 / math.sqrt(self.spec.fan_in())
         with torch.no_grad():
             if self.spec.seed is not None:
@@ -54,7 +59,7 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
     def initialize_parameters(self, X: Tensor) -> None:
         """Called by torch before the first forward of a lazy layer."""
         if self.has_uninitialized_params():
-            self.spec.infer(tuple(X.shape))
+            self.spec = self.spec.fit(tuple(X.shape))
             self.weight.materialize(self.spec.weight_shape())  # type: ignore[attr-defined]
             self.reset_parameters()
 

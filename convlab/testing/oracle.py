@@ -87,4 +87,6 @@ def selection(n: int, pads: tuple[int, int], mode: str) -> np.ndarray:
 def wide(x: Any) -> np.ndarray:
     """Values as int64 (integers) or float64."""
     array = np.asarray(x)
-    return array.astype(np.int64 if array.dtype.kind in "iub" else np.float64)
+    return array.astype(
+        {"i": np.int64, "u": np.int64, "b": np.int64, "c": np.complex128}.get(array.dtype.kind, np.float64)
+    )

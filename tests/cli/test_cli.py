@@ -106,6 +106,32 @@ def _insert_exif_chunk(path: Path, exif: bytes) -> None:
     path.write_bytes(data[:end] + bytes(chunk) + data[end:])
 
 
+def test_sixteen_bits_with_alpha(tmp_path) -> None:
+    alpha = np.dstack([DEEP, GREY.astype("uint16") * 257])
+    write_image(tmp_path / "alpha.png", alpha)
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), alpha)
+    np.testing.assert_array_equal(
+        cv2.imread(str(tmp_path / "alpha.png"), cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]], alpha
+    )
+    invoke("filter", tmp_path / "alpha.png", "-f", "box:3", "-o", tmp_path / "out.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png")[..., 3], alpha[..., 3])
+
+
+def test_integers_of_more_than_sixteen_bits(tmp_path) -> None:
+    Image.fromarray(np.array([[0, 70000]], "int32")).save(tmp_path / "a.tif")
+    with pytest.raises(errors.ConvlabError, match="need more than 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_floats(tmp_path) -> None:
+    Image.fromarray(GREY.astype("float32") / 7).save(tmp_path / "a.tif")
+    invoke("filter", tmp_path / "a.tif", "-f", "box:3", "-o", tmp_path / "b.tif")
+    expected = scipy.ndimage.uniform_filter(GREY.astype(float) / 7, 3, mode="mirror")
+    np.testing.assert_allclose(read_image(tmp_path / "b.tif"), expected, rtol=1e-5)
+    done = run("filter", tmp_path / "a.tif", "-f", "box:3", "-o", tmp_path / "b.png")
+    assert (done.returncode, "can't hold an image of floats" in done.stderr) == (2, True)
+
+
 def test_alpha_palettes_and_bilevel(tmp_path) -> None:
     alpha = np.dstack([COLOUR, GREY])
     write_image(tmp_path / "alpha.png", alpha)
@@ -199,6 +225,10 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
     for options, part in (
         (("-f", "edgy:45", "-o", tmp_path / "b.png"), "filter: got 'edgy:45', expected one of edge:<angle"),
         (("-f", "edge:x", "-o", tmp_path / "b.png"), "filter: got 'edge:x'"),
+        (("-f", "box:100000", "-o", tmp_path / "b.png"), "size: got 100000, expected at most 4096"),
+        (("-f", "gaussian:1e9", "-o", tmp_path / "b.png"), "size: got 8000000001, expected at most 4096"),
+        (("-f", "derivative:2000", "-o", tmp_path / "b.png"), "order: got 2000, expected at most 1000"),
+        (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),
         (("-f", "edge:1", "-o", tmp_path / "b.xyz"), "unknown image format '.xyz'"),
         (("-f", "edge:1", "-o", tmp_path / "no" / "b.png"), "there is no folder"),
@@ -259,6 +289,10 @@ def test_demo(tmp_path, backends) -> None:
     assert all(name in done.stdout for name in backends)
     assert read_image(tmp_path / "demo.png").shape[1] > 600
     assert run("demo", "--backends", "theano").returncode == 2
+    for bad in (tmp_path / "no" / "demo.png", tmp_path / "demo.zzz"):
+        done = run("demo", "--plot", bad)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "can't be drawn there. Hint: an existing folder, and one of" in done.stderr
 
 
 def test_demo_tells_a_wrong_backend(monkeypatch) -> None:

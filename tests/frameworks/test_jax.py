@@ -15,7 +15,7 @@ from flax import nnx, serialization
 import convlab
 from convlab import errors
 from convlab import jax as lab
-from convlab.testing import error_bound, oracle
+from convlab.testing import error_bound, gradient_bounds, oracle, oracle_gradients
 
 rng = np.random.default_rng(0)
 X = jnp.asarray(rng.standard_normal((2, 3, 8, 9)), "float32")
@@ -66,6 +66,33 @@ def test_float64_without_the_x64_flag() -> None:
     assert close(y, x, k)
     assert not jax.config.jax_enable_x64
     assert lab.corr2d(X, k).dtype == "float32"  # beside a JAX array a NumPy array is weak
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_float64_gradients_without_the_x64_flag(mode) -> None:
+    x, k = lab.asarray(np.asarray(X[0, 0], "float64") / 3), lab.asarray(np.asarray(K[0, 0], "float64"))
+    dy = np.random.default_rng(1).standard_normal((8, 9))
+    options = {"padding": "same", "padding_mode": mode}
+    expected = oracle_gradients(np.asarray(x), np.asarray(k), dy, **options)
+    bounds = gradient_bounds(np.asarray(x), np.asarray(k), dy, "float64", **options)
+
+    def loss(x, k, weights):
+        with jax.enable_x64(True):  # of the test's own arithmetic
+            return (convlab.corr2d(x, k, **options) * weights).sum()
+
+    for transform in (lambda f: f, jax.jit):
+        found = transform(jax.grad(loss, (0, 1)))(x, k, lab.asarray(dy))
+        for got, want, bound in zip(found, expected[:2], bounds[:2], strict=True):
+            assert got.dtype == "float64"
+            assert (np.abs(np.asarray(got) - want) <= bound).all()
+
+
+def test_float64_layers_without_the_x64_flag() -> None:
+    layer = lab.Conv2D(3, out_channels=4, dtype="float64")
+    for init in (layer.init, jax.jit(layer.init)):
+        assert {str(p.dtype) for p in jax.tree.leaves(init(jax.random.key(0), X))} == {"float64"}
+    ours = lab.nnx.Conv2D(3, in_channels=3, out_channels=4, dtype="float64", rngs=nnx.Rngs(0))
+    assert {str(p.dtype) for p in jax.tree.leaves(nnx.state(ours))} == {"float64"}
 
 
 def test_float64_with_the_x64_flag() -> None:
@@ -225,6 +252,16 @@ def test_nnx_layer_trains_and_round_trips() -> None:
     assert losses[-1] < losses[0] / 4
     graph, state = nnx.split(model)
     np.testing.assert_array_equal(nnx.merge(graph, state)(images), model(images))
+
+
+def test_equal_layers_are_traced_once() -> None:
+    a, b = (lab.nnx.Conv2D(3, in_channels=3, out_channels=4, seed=1) for _ in range(2))
+    assert nnx.split(a)[0] == nnx.split(b)[0]
+    assert hash(lab.Conv2D([3, 3], padding=[[1, 0], [0, 1]])) == hash(lab.Conv2D((3, 3), padding=((1, 0), (0, 1))))
+
+
+def test_tabulate() -> None:
+    assert "Total Parameters: 112" in lab.Conv2D(3, out_channels=4).tabulate(jax.random.key(0), X)
 
 
 def test_nnx_layer_is_the_linen_layer() -> None:

@@ -251,6 +251,24 @@ def test_layers_infer_channels_save_and_load(tmp_path, options, arrays) -> None:
         assert (again(x).asnumpy() == y.asnumpy()).all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_layers_in_every_dtype(dtype) -> None:
+    with mx.util.np_shape(True), mx.util.np_array(True):
+        layer = lab.Conv2D(3, out_channels=4, dtype=dtype)
+        layer.initialize(mx.init.Uniform(0.5))
+        y = layer(X.astype(dtype))
+        weight = layer.weight.data()
+        assert y.dtype == weight.dtype == np.dtype(dtype)
+        assert 0.4 < float(mx.np.abs(weight.astype("float32")).max()) <= 0.5
+    with pytest.raises(errors.DTypeError, match="got dtype bfloat16, expected one of float16, float32, float64"):
+        lab.Conv2D(3, dtype="bfloat16")
+
+
+def test_learning_in_float16_says_why_not() -> None:
+    with pytest.raises(errors.UnsupportedError, match="no float16 on a CPU"):
+        lab.learn_kernel(X[0, 0].astype("float16"), X[0, 0, :, 1:].astype("float16"), (1, 2))
+
+
 def test_seeded_weights() -> None:
     layer = lab.Conv2D(3, in_channels=4, out_channels=6, groups=2, seed=7)
     layer.initialize(mx.init.Xavier())  # the seed wins

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +93,16 @@ def test_variables_and_keras_variables() -> None:
     assert close(convlab.corr2d(X, keras.Variable(K)), X, K)
 
 
+def test_integers_in_a_graph_of_unknown_sizes() -> None:
+    function = tf.function(
+        lambda x: convlab.corr2d(x, [[1, -1]], padding=1), input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)]
+    )
+    images = np.arange(12, dtype="uint8").reshape(2, 2, 3)
+    np.testing.assert_array_equal(function(images), oracle(images, [[1, -1]], padding=1))
+    with pytest.raises(Exception, match="UnsupportedError: X: got a tensor of unknown rank"):
+        tf.function(lambda x: convlab.corr2d(x, [[1, -1]]), input_signature=[tf.TensorSpec(None, tf.uint8)])(images)
+
+
 def test_integers_in_a_graph() -> None:
     images = tf.constant([[250, 3, 255]], tf.uint8)
     y = tf.function(lambda x: convlab.corr2d(x, [[1, -1]]))(images)
@@ -160,6 +173,51 @@ def test_output_shape_of_unknown_sizes() -> None:
     layer = lab.Conv2D(3, out_channels=4, padding="same", data_format="NHWC")
     assert layer.compute_output_shape((None, None, None, 3)) == (None, None, None, 4)
     assert lab.Conv2D((1, 2)).compute_output_shape((None, 6, 8)) == (None, 6, 7)
+
+
+def test_layers_keep_what_they_were_given() -> None:
+    """Neither asking for a shape nor being built changes a layer's configuration."""
+    layer = lab.Conv2D(3, out_channels=4, groups=2, data_format="NHWC", stride=np.int64(2))
+    assert layer.compute_output_shape((None, 5, None, 4)) == (None, 2, None, 4)
+    with pytest.raises(errors.GeometryError, match="divisor of in_channels=3"):
+        layer.build((1, 5, 5, 3))
+    layer.build((1, 5, 5, 6))
+    config = layer.get_config()
+    assert config["in_channels"] is None
+    assert type(config["stride"][0]) is int
+    assert lab.Conv2D.from_config(config)(tf.ones((1, 5, 5, 2))).shape == (1, 2, 2, 4)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "complex64"])
+def test_layers_are_floating(dtype) -> None:
+    with pytest.raises(errors.DTypeError, match=f"dtype: got {dtype}, expected a floating dtype"):
+        lab.Conv2D(3, dtype=dtype)
+
+
+def test_lists_of_tensors_are_refused() -> None:
+    """They would lose their gradients silently."""
+    w = tf.Variable(1.0)
+    with pytest.raises(errors.DTypeError, match="K: got a list of tensors"):
+        convlab.corr2d(X, [[w, -w]])
+
+
+def test_strided_gradients_stay_within_their_memory() -> None:
+    """TensorFlow's gradient kernel overruns its buffers where a stride leaves rows over; then processes crash."""
+    code = """
+import numpy as np, tensorflow as tf, convlab
+from convlab import tensorflow as lab
+from convlab.testing import gradients, oracle_gradients
+rng = np.random.default_rng(0)
+for trial in range(600):
+    (H, W), (h, w), stride = rng.integers(4, 13, 2), rng.integers(1, 4, 2), tuple(map(int, rng.integers(1, 4, 2)))
+    x, k = rng.integers(-4, 5, (2, 2, H, W)).astype("f4"), rng.integers(-4, 5, (3, 2, h, w)).astype("f4")
+    dy = rng.integers(-4, 5, convlab.output_shape(x.shape, k.shape, stride=stride)).astype("f4")
+    found = gradients(lab, x, k, np.zeros(3, "f4"), dy, stride=stride)
+    assert all(map(np.array_equal, found, oracle_gradients(x, k, dy, stride=stride)))
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_training_in_an_ordinary_model() -> None:

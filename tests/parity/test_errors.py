@@ -9,6 +9,7 @@ import pytest
 
 import convlab
 from convlab import errors
+from convlab.layers import LayerSpec
 
 X = np.ones((1, 4, 6, 7), "float32")
 K = np.ones((2, 4, 3, 3), "float32")
@@ -16,6 +17,8 @@ K = np.ones((2, 4, 3, 3), "float32")
 # name: (arguments, error, a part of the message)
 BAD_CALLS = {
     "X of rank 1": ((np.ones(4), np.ones((2, 2))), {}, errors.ShapeError, "X: got shape (4,), expected (..., H, W)"),
+    "X of rank 0": ((3.0, np.ones((1, 1))), {}, errors.ShapeError, "X: got shape (), expected (..., H, W)"),
+    "X of rank 0 for a layer": ((3.0, K), {}, errors.ShapeError, "X: got shape () of rank 0"),
     "K of rank 3": ((X, np.ones((3, 3, 3))), {}, errors.ShapeError, "K: got shape (3, 3, 3) of rank 3"),
     "K of rank 0": ((X, np.float32(1)), {}, errors.ShapeError, "K: got shape () of rank 0"),
     "X of rank 5": ((X[None], K), {}, errors.ShapeError, "X: got shape (1, 1, 4, 6, 7) of rank 5"),
@@ -65,6 +68,12 @@ BAD_CALLS = {
         errors.IntegerOverflowError,
         "X: got 9223372036854775808",
     ),
+    "integer overflow by a bias": (
+        ([[2**63 - 1]], [[1]]),
+        {"bias": 1},
+        errors.IntegerOverflowError,
+        "got a result of 9223372036854775808",
+    ),
     "integer overflow": (
         (np.full((1, 2), 2**62), np.ones((1, 2), int)),
         {},
@@ -97,6 +106,26 @@ def test_bad_calls_with_native_tensors(lab, name) -> None:
     assert str(caught.value) == str(oracle.value)
 
 
+def test_learning_from_nothing(lab) -> None:
+    with pytest.raises(errors.ShapeError, match="expected at least one image"):
+        lab.learn_kernel(np.ones((0, 6, 8)), np.ones((0, 6, 7)), (1, 2))
+
+
+def test_backend_names(lab) -> None:
+    for name in ("", "theano", 3, ["numpy"]):
+        with pytest.raises(errors.UnknownBackendError, match="expected one of"):
+            convlab.corr2d(X, K, backend=name)
+
+
+def test_a_failed_first_call_leaves_a_layer_as_it_was(lab) -> None:
+    layer = lab.Conv2D(3, out_channels=4, groups=2, data_format="NHWC", seed=0)
+    assert layer.spec.lazy if hasattr(layer, "spec") else layer.in_channels is None
+    spec = LayerSpec(3, out_channels=4, groups=2)
+    with pytest.raises(errors.GeometryError, match="divisor of in_channels=3"):
+        spec.fit((1, 3, 5, 5))
+    assert spec.fit((1, 4, 5, 5)).weight_shape() == (4, 2, 3, 3)
+
+
 def test_sums_that_only_pass_beyond_int64_are_exact(lab) -> None:
     X = np.array([[2**62, 2**62, -(2**62)]])
     y = lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(np.ones((1, 3), int))))
@@ -113,6 +142,10 @@ def test_sums_that_only_pass_beyond_int64_are_exact(lab) -> None:
         (dict(lr=float("nan")), errors.GeometryError, "lr: got nan"),
         (dict(lr="fast"), errors.GeometryError, "lr: got 'fast'"),
         (dict(method="newton"), errors.GeometryError, "method: got 'newton'"),
+        (dict(init=3), errors.ShapeError, "init: got shape (), expected (1, 2)"),
+        (dict(init="zeros"), errors.DTypeError, "init: got builtins.str"),
+        (dict(init=[[1.0], [1.0, 2.0]]), errors.ShapeError, "init: got a ragged list"),
+        (dict(init=[[1j, 2.0]]), errors.DTypeError, "init: got dtype complex128"),
         (dict(init=[[1.0]]), errors.ShapeError, "init: got shape (1, 1), expected (1, 2)"),
         (dict(init=[[1.0, 2.0]], seed=1), errors.GeometryError, "init, seed: got both"),
         (dict(log_every=-2), errors.GeometryError, "log_every: got -2"),

@@ -117,14 +117,15 @@ def test_every_pair_of_backends_agrees_exactly_on_integers(backends) -> None:
             assert y.tobytes() == results[backends[0]].tobytes(), (name, backends[0], seed)
 
 
-@pytest.mark.parametrize("shape", [(6, 8), (2, 5, 7)])
-def test_learning_walks_the_same_path(lab, shape) -> None:
+@pytest.mark.parametrize(("shape", "dtype"), [((6, 8), "float32"), ((2, 5, 7), "float32"), ((6, 8), "float64")])
+def test_learning_walks_the_same_path(lab, shape, dtype) -> None:
     rng = np.random.default_rng(0)
     X, truth, init = rng.standard_normal(shape), rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
-    X, Y = X.astype("float32"), oracle(X, truth).astype("float32")
+    X, Y, init = X.astype(dtype), oracle(X, truth).astype(dtype), init.astype(dtype)
     found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (2, 3), init=init, lr=1e-3, num_steps=20)
-    path = descent(X, Y, init, lr=1e-3, num_steps=20)
-    assert path.kernel_bound < 1e-4
+    path = descent(X, Y, init, lr=1e-3, num_steps=20, dtype=dtype)
+    assert path.kernel_bound < (1e-4 if dtype == "float32" else 1e-13)
+    assert lab.ops.dtype(found.kernel) == dtype
     assert (np.abs(lab.to_numpy(found.kernel) - path.kernel) <= path.kernel_bound).all()
     assert (np.abs(np.array(found.losses) - path.losses) <= path.loss_bounds).all()
 
@@ -136,6 +137,25 @@ def test_seeded_learning_starts_from_the_same_kernel(lab) -> None:
     expected = np.random.default_rng(3).uniform(-(0.5**0.5), 0.5**0.5, (1, 2)).astype("float32")
     np.testing.assert_array_equal(lab.to_numpy(found.kernel), expected)
     assert found.losses == []
+
+
+def test_integers_with_many_channels_and_beyond_float64(lab) -> None:
+    """Both ways of computing integers: by float64 where sums stay below 2**53, in int64 above."""
+    rng = np.random.default_rng(0)
+    X, K = rng.integers(-128, 128, (2, 16, 9, 9)), rng.integers(-128, 128, (8, 16, 3, 3))
+    for scale in (1, 2**20):
+        x, k, b = X * scale, K * scale, np.arange(8) * scale
+        y = lab.corr2d(lab.asarray(x), lab.asarray(k), bias=lab.asarray(b), padding=1)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+        expected = (windows[:, None].astype(object) * k[None, :, :, None, None].astype(object)).sum((2, 5, 6))
+        assert (lab.to_numpy(y).astype(object) == expected + b.reshape(-1, 1, 1)).all()
+
+
+@pytest.mark.parametrize("bias", [3, [3], True])
+def test_integers_with_a_plain_bias(lab, bias) -> None:
+    y = lab.corr2d(lab.asarray(np.array([[1, 2, 4]])), [[1, 1]], bias=bias)
+    assert lab.to_numpy(y).tolist() == [[6, 9]] if bias is not True else [[4, 7]]
+    assert lab.ops.dtype(y) == "int64"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
