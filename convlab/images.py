@@ -41,7 +41,7 @@ def read_image(path: str | Path) -> np.ndarray:
                 raw = tile if isinstance(tile, str) else tile[0]
                 if image.mode in ("RGB", "RGBA", "LA") and "16" in raw:
                     image.load()  # which tells a damaged file, before OpenCV reads all the bits
-                    turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), lambda stored: stored)
+                    turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), np.asarray)
                     return np.ascontiguousarray(turn(_read_deep_colour(path)))
                 return _pixels(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import convlab
 from convlab import chapter, errors, filters
-from convlab.testing import random_case
+from convlab.testing import oracle, random_case
 
 ramp_down, ramp_right = np.mgrid[0:9, 0:11].astype(float)
 
@@ -139,17 +139,16 @@ def test_diagonal_edges() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_both_matrix_forms_against_corr2d(seed) -> None:
     case = random_case(seed, integers=True)
-    if case.K.ndim != 2:
-        return
+    assume(case.K.ndim == 2)
     image = case.X.reshape(-1, *case.X.shape[-2:])[0]
-    y = convlab.corr2d(image, case.K, **case.options)
+    y = oracle(image, case.K, **case.options)
     A = convlab.corr2d_matrix(case.K, image.shape, **case.options)
     np.testing.assert_array_equal((A @ image.ravel()).reshape(y.shape), y)
     assert A.nnz <= case.K.size * y.size
     columns = convlab.im2col(case.X, case.K.shape, **case.options)
     products = case.K.ravel() @ columns
     np.testing.assert_array_equal(
-        products.reshape(*case.X.shape[:-2], *y.shape), convlab.corr2d(case.X, case.K, **case.options)
+        products.reshape(*case.X.shape[:-2], *y.shape), oracle(case.X, case.K, **case.options)
     )
 
 
@@ -197,8 +196,7 @@ def test_receptive_field_by_differentiation(layers) -> None:
 
     out = run(np.zeros((size, size))).shape[0] // 2
     rows, columns = field.inputs(out, out)
-    if rows.start < 0 or rows.stop > size:
-        return
+    assume(rows.start >= 0 and rows.stop <= size)
     for row, column, inside in (
         (rows.start, columns.start, True),
         (rows.stop - 1, columns.stop - 1, True),

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtypes import SIGNIFICAND, promote
 from ..matrix import im2col
-from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, selection, wide
+from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, repeats, wide
 
 # The exponent of the smallest normal number.
 _SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
@@ -66,12 +66,9 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
     outputs = 1 if k.ndim == 2 else k.shape[3] if lowered.data_format == "NHWC" else k.shape[0]
     size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
     # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
-    repeats = [
-        max(1, int(selection(n, pads, lowered.padding_mode).sum(0).max(initial=1)))
-        for n, pads in zip(size, lowered.padding, strict=True)
-    ]
+    down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
     h, w = lowered.kernel_size
-    into_x = h * w * (outputs // lowered.groups) * repeats[0] * repeats[1]
+    into_x = h * w * (outputs // lowered.groups) * down * right
     over_outputs = dy.size // outputs
     return Gradients(
         _bound(totals.X, into_x + 1, dtype, k, dy),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..corr import corr2d
 from ..geometry import NO_PADDING, Geometry, check_shapes, kernel_size, lower, options
 from ..lab import Backend
 from ..registry import backend
+
+_NUMPY_MODES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 class Gradients(NamedTuple):
@@ -21,13 +23,18 @@ class Gradients(NamedTuple):
 
 
 def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
-    """`corr2d(X, K)` of any arrays' values in float64; integers exactly.
+    """`corr2d(X, K)` of any arrays' values in float64; integers in int64.
+
+    It pads by numpy.pad and convolves by the definition, sharing no algorithm with `corr2d`.
 
     >>> oracle([[0.1, 0.2]], [[1, 1]])
     array([[0.3]])
     """
-    arrays = [None if x is None else wide(x) for x in (X, K, bias)]
-    return np.asarray(corr2d(*arrays[:2], bias=arrays[2], backend="numpy", **geometry))
+    call = _Canonical(wide(X), wide(K), geometry)
+    y = backend("numpy").ops.conv(call.padded(), call.k, call.geometry)
+    if bias is not None:
+        y = y + wide(bias).reshape(-1, 1, 1)
+    return call.like_x(y)
 
 
 def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
@@ -36,26 +43,54 @@ def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
     >>> oracle_gradients([[1, 2, 3]], [[10, 20]], [[1, 1]]).K
     array([[3., 5.]])
     """
-    x, k, dy = (wide(a).astype(np.float64) for a in (X, K, dY))
-    lowered = lowered_geometry(x.shape, k.shape, **geometry)
-    nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
-    if k.ndim == 2:
-        x4, k4 = x.reshape(-1, 1, *x.shape[-2:]), k[None, None]
-        dy4 = dy.reshape(-1, 1, *dy.shape[-2:])
-    else:
-        x4, dy4 = (a if a.ndim == 4 else a[None] for a in (x, dy))
-        x4, dy4 = (np.moveaxis(a, -1, 1) if nhwc else a for a in (x4, dy4))
-        k4 = k.transpose(3, 2, 0, 1) if nhwc else k
-    down, right = (
-        selection(n, pads, lowered.padding_mode) for n, pads in zip(x4.shape[2:], lowered.padding, strict=True)
-    )
-    padded = np.einsum("in,bcnm,jm->bcij", down, x4, right)
+    call = _Canonical(wide(X).astype(np.float64), wide(K).astype(np.float64), geometry)
+    dy = call.as_nchw(wide(dY).astype(np.float64))
     vjp = backend("numpy").ops.conv_vjp  # type: ignore[attr-defined]
-    inner, dk, db = vjp(padded, k4, dy4, lowered._replace(padding=NO_PADDING, data_format="NCHW"))
-    dx = np.einsum("in,bcij,jm->bcnm", down, inner, right)
-    dx = (np.moveaxis(dx, 1, -1) if nhwc else dx).reshape(x.shape)
-    dk = (dk.transpose(2, 3, 1, 0) if nhwc else dk).reshape(k.shape)
-    return Gradients(dx, dk, db)
+    inner, dk, db = vjp(call.padded(), call.k, dy, call.geometry)
+    return Gradients(call.like_x(call.unpadded(inner)), call.like_k(dk), db)
+
+
+class _Canonical:
+    """A call of corr2d as NCHW and OIHW, and the way back."""
+
+    def __init__(self, x: np.ndarray, k: np.ndarray, geometry: dict[str, Any]) -> None:
+        lowered = lowered_geometry(x.shape, k.shape, **geometry)
+        self.rank, self.leading = k.ndim, x.shape[:-2] if k.ndim == 2 else x.shape[:-3]
+        self.nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
+        self.x = self.as_nchw(x)
+        self.k = k.transpose(3, 2, 0, 1) if self.nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape)
+        self.padding, self.mode = lowered.padding, _NUMPY_MODES[lowered.padding_mode]
+        self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW")
+
+    def padded(self) -> np.ndarray:
+        """x with its border."""
+        return np.asarray(np.pad(self.x, ((0, 0), (0, 0), *self.padding), mode=self.mode))
+
+    def unpadded(self, dx: np.ndarray) -> np.ndarray:
+        """The gradient of x from the padded one's: a product with each side's 0/1 matrix, transposed."""
+        down, right = (
+            np.pad(np.eye(n), (pads, (0, 0)), mode=self.mode)
+            for n, pads in zip(self.x.shape[2:], self.padding, strict=True)
+        )
+        return np.asarray(down.T @ dx @ right)
+
+    def as_nchw(self, x: np.ndarray) -> np.ndarray:
+        """An array laid out as X or Y is."""
+        if self.rank == 2:
+            return x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])
+        x = x if x.ndim == 4 else x[None]
+        return np.moveaxis(x, -1, 1) if self.nhwc else x
+
+    def like_x(self, y: np.ndarray) -> np.ndarray:
+        """NCHW laid out as X or Y is."""
+        y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
+        return y.reshape(*self.leading, *y.shape[1:])
+
+    def like_k(self, k: np.ndarray) -> np.ndarray:
+        """OIHW laid out as K is."""
+        if self.rank == 2:
+            return np.asarray(k[0, 0])
+        return k.transpose(2, 3, 1, 0) if self.nhwc else k
 
 
 def gradients(lab: Backend, X: Any, K: Any, bias: Any, dY: Any, **geometry: Any) -> Gradients:
@@ -75,13 +110,10 @@ def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
     return lower(checked, named, check_shapes(shape, kernel, checked))
 
 
-def selection(n: int, pads: tuple[int, int], mode: str) -> np.ndarray:
-    """The 0/1 matrix, (padded size, n), that pads an axis."""
-    if mode == "zeros":
-        return np.pad(np.eye(n), (pads, (0, 0)))
-    index = np.pad(np.arange(n), pads, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])  # type: ignore[call-overload]
-    chosen: np.ndarray = np.eye(n)[index]
-    return chosen
+def repeats(n: int, pads: tuple[int, int], mode: str) -> int:
+    """How often padding an axis of n pixels uses the pixel that it uses most."""
+    used = np.bincount(np.pad(np.arange(n), pads, mode=_NUMPY_MODES[mode])) if mode != "zeros" and n else np.ones(1)
+    return int(used.max())
 
 
 def wide(x: Any) -> np.ndarray:
