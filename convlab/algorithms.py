@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .contract import Operations
-from .errors import UnsupportedError
 from .geometry import NO_PADDING, Geometry
 
 
@@ -20,13 +19,11 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
     for axis, pads in enumerate(geometry.padding, start=first):
         if not any(pads):
             continue
-        n = shape[axis]
+        n, mode = shape[axis], geometry.padding_mode
         if n is None:
-            raise UnsupportedError(
-                f"padding_mode: got {geometry.padding_mode!r} on an image of unknown size, expected 'zeros'.",
-                hint="while tracing, give the image's height and width, or pad before.",
-            )
-        x = ops.take(x, [_source(i, n, geometry.padding_mode) for i in range(-pads[0], n + pads[1])], axis)
+            x = ops.border(x, axis, pads, mode)
+        else:
+            x = ops.take(x, [_source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x
 
 

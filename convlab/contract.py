@@ -173,6 +173,13 @@ class Operations(ABC):
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         """The gradients of sum(dy * function(*inputs)) with respect to each input, by the framework's autograd."""
 
+    def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
+        """x with a border of the padding mode along an axis whose size isn't known while tracing."""
+        raise UnsupportedError(
+            f"padding_mode: got {mode!r} on an image of unknown size, expected 'zeros'.",
+            hint="while tracing, give the image's height and width, or pad before.",
+        )
+
     def device(self, x: Any) -> Hashable | None:
         """x's device; None where the framework moves tensors by itself, or while tracing."""
         return None

@@ -88,6 +88,22 @@ class MXNetOperations(Operations):
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=x.ctx), axis=axis)
 
+    def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
+        def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
+            sliced = mx.sym.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop)
+            return [(mx.sym.flip(sliced, axis=axis) if reverse else sliced).as_np_ndarray()]
+
+        before, after = pads
+        if mode == "replicate":
+            first, last = part(0, 1) * before, part(-1, None) * after
+        elif mode == "reflect":
+            first = part(1, before + 1, reverse=True) if before else []
+            last = part(-after - 1, -1, reverse=True) if after else []
+        else:
+            first = part(-before, None) if before else []
+            last = part(0, after) if after else []
+        return mx.sym.np.concatenate([*first, x, *last], axis)
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with mx.util.np_shape(True):
             leaves = [x.copy() for x in inputs]

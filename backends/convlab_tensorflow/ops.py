@@ -58,6 +58,18 @@ class TensorFlowOperations(Operations):
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         return tf.gather(x, np.asarray(index), axis=axis)
 
+    def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
+        n = tf.shape(x)[axis]
+        index = tf.range(-pads[0], n + pads[1])
+        if mode == "circular":
+            index = index % n
+        elif mode == "replicate":
+            index = tf.clip_by_value(index, 0, n - 1)
+        else:
+            period = tf.maximum(2 * (n - 1), 1)
+            index = tf.minimum(index % period, -index % period)
+        return tf.gather(x, index, axis=axis)
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         inputs = [tf.convert_to_tensor(x) for x in inputs]
         with tf.GradientTape() as tape:

@@ -19,7 +19,14 @@ from mxnet import autograd, gluon, npx  # isort: skip
 rng = np.random.default_rng(0)
 X = mx.np.array(rng.standard_normal((2, 3, 8, 9)), dtype="float32")
 K = mx.np.array(rng.standard_normal((4, 3, 3, 2)), dtype="float32")
-OPTIONS = [{}, {"padding": "same"}, {"padding": ((1, 0), (0, 2)), "stride": 2, "dilation": (2, 1)}]
+OPTIONS = [
+    {},
+    {"padding": "same"},
+    {"padding": ((1, 0), (0, 2)), "stride": 2, "dilation": (2, 1)},
+    {"padding": ((2, 1), (0, 2)), "padding_mode": "reflect"},
+    {"padding": 1, "padding_mode": "replicate", "stride": (1, 2)},
+    {"padding": "same", "padding_mode": "circular"},
+]
 
 
 def close(y, x, k, **options) -> bool:
@@ -184,7 +191,7 @@ class Block(gluon.HybridBlock):
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("kernel", [(4, 3, 3, 2), (3, 2), (7, 7)])
 def test_hybridized_corr2d(options, kernel, arrays) -> None:
-    if kernel == (7, 7) and "dilation" in options:
+    if kernel == (7, 7) and "stride" in options:
         options = {"stride": 2, "padding": 3}
     with mx.util.np_shape(arrays == "np"), mx.util.np_array(arrays == "np"):
         block = Block(kernel, **options)
@@ -227,7 +234,15 @@ def test_the_chapters_layer() -> None:
 
 
 @pytest.mark.parametrize("arrays", ["np", "nd"])
-@pytest.mark.parametrize("options", [{}, {"padding": "same", "data_format": "NHWC"}, {"groups": 3, "out_channels": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": "same", "data_format": "NHWC"},
+        {"padding": "same", "padding_mode": "reflect", "data_format": "NHWC"},
+        {"groups": 3, "out_channels": 3},
+    ],
+)
 def test_layers_infer_channels_save_and_load(tmp_path, options, arrays) -> None:
     options = {"out_channels": 4, **options}
     with mx.util.np_shape(arrays == "np"), mx.util.np_array(arrays == "np"):

@@ -60,9 +60,19 @@ def test_what_needs_the_size_says_so() -> None:
     options = {"padding": "same", "stride": 2}
     with pytest.raises(Exception, match="GeometryError: padding: got 'same' with stride 2 on an image of unknown size"):
         function(X[0, 0])
-    options = {"padding": "same", "padding_mode": "reflect"}
-    with pytest.raises(Exception, match="UnsupportedError: padding_mode: got 'reflect' on an image of unknown size"):
-        function(X[0, 0])
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes_of_unknown_sizes(mode) -> None:
+    options = {"padding": ((1, 2), (3, 0)), "padding_mode": mode}
+    function = tf.function(
+        lambda x, k: convlab.corr2d(x, k, **options),
+        input_signature=[tf.TensorSpec((None, None, None)), tf.TensorSpec((2, 3))],
+    )
+    kernel = K[0, 0, :2, :2].numpy().repeat(2, 1)[:, :3]
+    for size in ((1, 1), (2, 1), (3, 5)):  # also where the border is wider than the image
+        images = X[0, :, : size[0], : size[1]]
+        assert close(function(images, kernel), images, kernel, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
