@@ -216,17 +216,33 @@ def _single(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str
 
 def _batch(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
     ops = lab.ops
+    shape = ops.shape(x) or ()
+    # Frameworks pad with zeros themselves, but not an image without pixels.
+    if geometry.padding != NO_PADDING and (geometry.padding_mode != "zeros" or 0 in shape):
+        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    if shape[:1] == (0,):
+        return _nothing(ops, x, k, b, geometry)
     if dtype == "int64":
         y = _exact(lab, x, k, b, geometry)
     else:
-        # Frameworks pad with zeros themselves, but not an image without pixels.
-        if geometry.padding != NO_PADDING and (geometry.padding_mode != "zeros" or 0 in (ops.shape(x) or ())):
-            x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
         y = ops.conv(x, k, geometry)
     if b is None:
         return y
     b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
     return y + ops.cast(b, ops.dtype(y))  # which torch.autocast may have made narrower
+
+
+def _nothing(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    """The result for no images, which not every framework's convolution survives; all gradients are zero."""
+    nhwc = geometry.data_format == "NHWC"
+    height, width = ops.sizes(x)[1:3] if nhwc else ops.sizes(x)[2:]
+    rows, columns = geometry.output_size((height, width))
+    outputs = ops.sizes(k)[3 if nhwc else 0]
+    y = ops.reshape(x, (0, rows, columns, outputs) if nhwc else (0, outputs, rows, columns))
+    for value in (k, b):
+        if value is not None:  # no elements of it, so that nothing has to be summed up over nothing
+            y = y + ops.reshape(ops.reshape(value, (-1,))[:0], ops.sizes(y))
+    return y
 
 
 def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:

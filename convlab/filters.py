@@ -162,7 +162,7 @@ def _finite(name: str, value: float) -> float:
 
 
 def _binomial(size: int) -> np.ndarray:
-    return np.array([math.comb(size - 1, i) for i in range(size)]) / 2.0 ** (size - 1)
+    return np.array([math.comb(size - 1, i) / (1 << (size - 1)) for i in range(size)])
 
 
 def _axis(axis: int) -> int:

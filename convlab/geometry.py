@@ -171,6 +171,27 @@ def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
             )
 
 
+class IdleStrides(NamedTuple):
+    """See `idle_strides`."""
+
+    size: Pair
+    stride: Pair
+
+
+def idle_strides(geometry: Geometry, size: Pair) -> IdleStrides | None:
+    """Where an axis has a single output, its stride does nothing: the part of the padded image that is used, and the
+    strides with those set to 1. None if there is no such stride.
+
+    oneDNN, under PyTorch and TensorFlow, returns garbage for one channel, one output column and a stride (1, s).
+    """
+    outputs = geometry.output_size(size)
+    if not any(n == 1 and s > 1 for n, s in zip(outputs, geometry.stride, strict=True)):
+        return None
+    rows, columns = ((n - 1) * s + e for n, s, e in zip(outputs, geometry.stride, geometry.extent, strict=True))
+    down, right = (1 if n == 1 else s for n, s in zip(outputs, geometry.stride, strict=True))
+    return IdleStrides((rows, columns), (down, right))
+
+
 def output_shape(
     input_shape: Sequence[int],
     kernel_shape: Sequence[int],
@@ -193,7 +214,8 @@ def output_shape(
         ShapeError: ranks or sizes that don't fit together.
         GeometryError: an option that makes no sense.
     """
-    shape, kernel = tuple(input_shape), tuple(kernel_shape)
+    shape = tuple(integer("input_shape", n, 0) for n in input_shape)
+    kernel = tuple(integer("kernel_shape", n, 0) for n in kernel_shape)
     geometry, named = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -105,27 +105,21 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
         pixels = pixels[..., :3] if pixels.ndim == 3 and suffix not in (".webp",) else pixels
     if pixels.dtype.kind == "f" and suffix not in (".tif", ".tiff"):
         raise ImageError(f"{path}: {suffix} can't hold an image of floats.", hint="write a .tif.")
-    try:
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=".convlab-", dir=_folder(path))
-        os.close(handle)
-    except OSError as error:
-        if isinstance(error, ConvlabError):
-            raise
-        raise ImageError(f"{path}: can't be written ({error}).", hint="choose another output.") from error
+    part = _folder(path) / f".convlab-{uuid.uuid4().hex}{suffix}"
     try:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
             channels = [2, 1, 0, 3][: pixels.shape[2]]
-            written = _opencv(path).imwrite(name, np.ascontiguousarray(pixels[..., channels]))
-            if not written:
+            if not _opencv(path).imwrite(str(part), np.ascontiguousarray(pixels[..., channels])):
                 raise OSError("OpenCV didn't write it")
         else:
-            Image.fromarray(pixels).save(name, format=Image.registered_extensions()[suffix])
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+            Image.fromarray(pixels).save(part, format=Image.registered_extensions()[suffix])
+        os.replace(part, path)
+    except ConvlabError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _folder(path: Path) -> Path:
@@ -134,12 +128,6 @@ def _folder(path: Path) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise ImageError(f"{path}: the folder {path.parent} can't be written to.", hint="choose another output.")
     return path.parent
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _opencv(path: Path) -> Any:

@@ -102,6 +102,8 @@ def corr2d_matrix(
 
     kernel = as_array("K", K)
     check_numeric("K", kernel.dtype.name)
+    # The entries of one pixel are added up, and SciPy has no half precision.
+    kernel = kernel.astype(np.result_type(kernel.dtype, np.int64 if kernel.dtype.kind in "iub" else np.float32))
     if kernel.ndim != 2:
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
     checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)

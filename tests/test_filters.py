@@ -27,6 +27,12 @@ def test_edges_measure_the_slope_along_a_direction(degrees, size) -> None:
     np.testing.assert_allclose(convlab.corr2d(across, kernel), 0, atol=1e-10)
 
 
+def test_a_very_large_edge_filter() -> None:
+    kernel = filters.edge((0, 1), size=1201)
+    assert kernel.shape == (1201, 1201)
+    assert (kernel * (np.arange(1201) - 600)).sum() == pytest.approx(1)
+
+
 def test_edge_is_sobel() -> None:
     image = np.random.default_rng(0).standard_normal((8, 9))
     for axis, v in ((0, (1, 0)), (1, (0, 1))):
@@ -159,6 +165,17 @@ def test_corr2d_matrix_by_hand() -> None:
     assert wrapped.toarray().tolist() == [[1, 2], [2, 1]]
     with pytest.raises(errors.ShapeError, match=r"K: got shape \(2,\)"):
         convlab.corr2d_matrix([1, 2], (2, 3))
+    with pytest.raises(errors.GeometryError, match="input_size: got"):
+        convlab.corr2d_matrix([[1, 2]], (3,))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "float32"])
+def test_corr2d_matrix_computes_as_corr2d_does(dtype) -> None:
+    """Small integers don't wrap, and entries that meet in one pixel are added up."""
+    kernel, image = np.full((3, 3), 100).astype(dtype), np.ones((2, 2), "uint8")
+    A = convlab.corr2d_matrix(kernel, image.shape, padding=2, padding_mode="replicate")
+    assert (A @ image.ravel()).max() == 9 * float(kernel[0, 0])
+    assert A.dtype == ("int64" if dtype in ("uint8", "bool") else "float32")
 
 
 def test_im2col_on_every_backend(lab) -> None:
@@ -226,6 +243,12 @@ def test_output_shape(seed) -> None:
     case = random_case(seed)
     y = convlab.corr2d(case.X, case.K, **case.options)
     assert convlab.output_shape(case.X.shape, case.K.shape, **case.options) == y.shape
+
+
+@pytest.mark.parametrize("size", [4.5, "a", -3])
+def test_output_shape_of_no_shape(size) -> None:
+    with pytest.raises(errors.GeometryError, match="input_shape: got"):
+        convlab.output_shape((size, 4), (1, 1))
 
 
 # The NumPy layer, which no framework's tests cover.

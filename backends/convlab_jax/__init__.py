@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from convlab.contract import Adapter, is_instance
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def is_native(x: object) -> bool:
-    """Whether x is a JAX array or tracer, or wraps one (`flax.nnx.Param`); imports nothing."""
-    return is_instance(x, "jax", "Array") or ("jax" in sys.modules and hasattr(type(x), "__jax_array__"))
+    """Whether x is a JAX array or tracer, or a `flax.nnx.Variable` that holds one; imports nothing."""
+    return is_instance(x, "jax", "Array") or is_instance(x, "flax.nnx", "Variable")
 
 
 adapter = Adapter(

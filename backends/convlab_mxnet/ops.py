@@ -32,7 +32,7 @@ class MXNetOperations(Operations):
         return ["cpu(0)", *(f"gpu({i})" for i in range(mx.context.num_gpus()))]
 
     def device(self, x: Any) -> Hashable | None:
-        return None if _symbolic(x) else str(x.ctx)
+        return None if _symbolic(x) else str(_context(x))
 
     def is_concrete(self, x: Any) -> bool:
         return not _symbolic(x)
@@ -59,7 +59,7 @@ class MXNetOperations(Operations):
                 "K: got an array beside a symbol, expected a parameter: MXNet's graphs have no constants.",
                 hint="make it a gluon.Constant, or don't hybridize.",
             )
-        return mx.np.array(array.astype(dtype), dtype=dtype, ctx=None if like is None else like.ctx)
+        return mx.np.array(array.astype(dtype), dtype=dtype, ctx=None if like is None else _context(like))
 
     def to_numpy(self, x: Any) -> np.ndarray:
         with mx.util.np_shape(True):
@@ -86,7 +86,7 @@ class MXNetOperations(Operations):
         return _np(x).flip(x, tuple(axes))
 
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
-        return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=x.ctx), axis=axis)
+        return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=_context(x)), axis=axis)
 
     def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
         def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
@@ -132,7 +132,7 @@ class MXNetOperations(Operations):
                 geometry._replace(data_format="NCHW"),
             )
             return self.transpose(y, (0, 2, 3, 1))
-        if self.dtype(x) == "float16" and x.ctx.device_type == "cpu":  # MXNet has no such kernel
+        if self.dtype(x) == "float16" and x.ctx.device_type != "gpu":  # MXNet has no such kernel
             y = self.conv(x.astype("float32"), kernel.astype("float32"), geometry)
             return y.astype("float16")
         (top, bottom), (left, right) = geometry.padding
@@ -164,6 +164,11 @@ def _spare_channels(outputs: int, geometry: Geometry) -> int:
     """Zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
     h, w = geometry.kernel_size
     return 8 - outputs if outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
+
+
+def _context(x: Any) -> Any:
+    """x's context; the memory that data loaders share or pin is the CPU's."""
+    return x.ctx if x.ctx.device_type in ("cpu", "gpu") else mx.cpu()
 
 
 def _symbolic(x: Any) -> bool:

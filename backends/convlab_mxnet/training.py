@@ -17,7 +17,7 @@ class Descent:
     def __init__(self, x: Any, y: Any, size: Pair, init: np.ndarray | None) -> None:
         self.x, self.y = x, y
         self.layer = mx.gluon.nn.Conv2D(1, size, use_bias=False, in_channels=1)
-        if ops.dtype(x) == "float16" and x.ctx.device_type == "cpu":
+        if ops.dtype(x) == "float16" and x.ctx.device_type != "gpu":
             raise UnsupportedError(
                 "backend 'mxnet': its convolution layer has no float16 on a CPU.", hint="learn in float32."
             )

@@ -65,7 +65,8 @@ class NumpyOperations(Operations):
             return np.moveaxis(y, 1, -1)
         windows = _Windows(_wide(x), kernel.shape, geometry)
         y = sum(k @ window for k, window in zip(windows.split_kernel(_wide(kernel)), windows, strict=True))
-        return windows.join(y).astype(x.dtype, copy=False)
+        with np.errstate(over="ignore"):  # a sum too large for float16 is infinite
+            return windows.join(y).astype(x.dtype, copy=False)
 
     def conv_vjp(
         self, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray, geometry: Geometry

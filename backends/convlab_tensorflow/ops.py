@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from convlab.contract import Operations
-from convlab.geometry import NO_PADDING, Geometry, Pair
+from convlab.geometry import NO_PADDING, Geometry, idle_strides
 
 
 class TensorFlowOperations(Operations):
@@ -87,25 +87,29 @@ class TensorFlowOperations(Operations):
             return tf.transpose(y, (0, 3, 1, 2))
         if any(map(any, geometry.padding)):
             x, geometry = tf.pad(x, ((0, 0), *geometry.padding, (0, 0))), geometry._replace(padding=NO_PADDING)
-        if geometry.groups == 1 and geometry.dilation == (1, 1):
-            return _plain(x, kernel, geometry.stride)
-        return _general(x, kernel, geometry)
+        return _valid(x, kernel, geometry)
 
 
-def _plain(x: Any, kernel: Any, stride: Pair) -> Any:
-    """TensorFlow's own convolution, NHWC, no padding, groups or dilation, around two faults of its CPU kernels.
+def _valid(x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """NHWC without padding, around two faults of TensorFlow's CPU kernels.
 
-    The kernel's gradient writes beyond its memory if the stride leaves rows or columns over: they are cut off before.
-    With one channel and a stride (1, s) the result of one column is garbage: there, the stride doesn't matter.
+    The kernel's gradient writes beyond its memory if a stride leaves rows or columns over: they are cut off before. And
+    see `idle_strides`; while the width isn't known, the columns are computed with stride 1 and taken from the result.
     """
-    if stride == (1, 1):
-        return tf.nn.conv2d(x, kernel, stride, "VALID")
-    size, extent = _sizes(x)[1:3], kernel.shape[:2]
-    rows, columns = ((n - k) // s * s + k for n, k, s in zip(size, extent, stride, strict=True))
-    x = x[:, :rows, :columns]
-    if x.shape[3] == stride[0] == 1 and x.shape[2] in (None, extent[1]):
-        return tf.nn.conv2d(x, kernel, (1, 1), "VALID")[:, :, :: stride[1]]
-    return tf.nn.conv2d(x, kernel, stride, "VALID")
+    height, width = x.shape[1:3]
+    if width is None and kernel.shape[2] == geometry.stride[0] == 1 < geometry.stride[1]:
+        y = _valid(x, kernel, geometry._replace(stride=(1, 1)))
+        return y[:, :, :: geometry.stride[1]]
+    idle = None if None in (height, width) else idle_strides(geometry, (height, width))
+    if idle:
+        x, geometry = x[:, : idle.size[0], : idle.size[1]], geometry._replace(stride=idle.stride)
+    if geometry.stride != (1, 1):
+        used = zip(_sizes(x)[1:3], geometry.extent, geometry.stride, strict=True)
+        rows, columns = ((n - extent) // s * s + extent for n, extent, s in used)
+        x = x[:, :rows, :columns]
+    if geometry.groups == 1 and geometry.dilation == (1, 1):
+        return tf.nn.conv2d(x, kernel, geometry.stride, "VALID")
+    return _general(x, kernel, geometry)
 
 
 def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
@@ -136,8 +140,9 @@ def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
             ((0, 0), (0, dh - 1), (0, 0), (0, dw - 1), (0, 0), (0, 0)),
         )
         kernel = tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
+    plain = Geometry((h, w), geometry.stride)
     pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
-    return tf.concat([_plain(*pair, geometry.stride) for pair in pairs], axis=3)
+    return tf.concat([_valid(*pair, plain) for pair in pairs], axis=3)
 
 
 def _sizes(x: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convlab.contract import Operations
-from convlab.geometry import NO_PADDING, Geometry
+from convlab.geometry import Geometry, idle_strides
 
 
 class TorchOperations(Operations):
@@ -83,10 +83,14 @@ class TorchOperations(Operations):
             )
             return y.permute(0, 2, 3, 1)
         (top, bottom), (left, right) = geometry.padding
-        if (top, left) != (bottom, right):
+        stride = geometry.stride
+        idle = idle_strides(geometry, (x.shape[2], x.shape[3]))
+        if idle or (top, left) != (bottom, right):
             x = F.pad(x, [left, right, top, bottom])
-            (top, _), (left, _) = NO_PADDING
-        return F.conv2d(x, kernel, None, geometry.stride, (top, left), geometry.dilation, geometry.groups)
+            top = left = 0
+        if idle:
+            x, stride = x[:, :, : idle.size[0], : idle.size[1]].contiguous(), idle.stride
+        return F.conv2d(x, kernel, None, stride, (top, left), geometry.dilation, geometry.groups)
 
 
 ops = TorchOperations()

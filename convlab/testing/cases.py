@@ -76,7 +76,7 @@ def random_case(seed: int, *, integers: bool = False) -> Case:
     if rng.random() < 0.6:
         padding = ((draw(0, 3), draw(0, 3)), (draw(0, 3), draw(0, 3)))
     options: dict[str, Any] = {
-        "stride": (draw(1, 3), draw(1, 3)),
+        "stride": (draw(1, 5), draw(1, 5)),
         "padding": padding,
         "padding_mode": str(rng.choice(PADDING_MODES)),
         "dilation": dilation,

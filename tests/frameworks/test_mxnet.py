@@ -150,6 +150,19 @@ def test_mixed_devices() -> None:
     assert convlab.corr2d(X.as_in_ctx(mx.cpu(1)), other).ctx == mx.cpu(1)
 
 
+def test_batches_of_a_data_loader() -> None:
+    """Its workers leave them in shared memory, which is a context of its own."""
+    with mx.util.np_shape(True), mx.util.np_array(True):
+        images = gluon.data.ArrayDataset(X.asnumpy())
+        batch = next(iter(gluon.data.DataLoader(images, batch_size=2, num_workers=1, thread_pool=True)))
+        assert batch.ctx.device_type == "cpu_shared"
+        layer = lab.Conv2D(3, in_channels=3, out_channels=2)
+        layer.initialize()
+        expected = layer(X).asnumpy()
+        assert (layer(batch).asnumpy() == expected).all()
+        assert convlab.corr2d(batch.astype("float16"), np.ones((2, 2))).dtype == np.float16
+
+
 def test_few_output_channels_of_large_kernels() -> None:
     """Where zero channels are added to avoid MXNet's slow path: from 7x7 with fewer than four output channels."""
     for shape, kernel in (

@@ -204,6 +204,11 @@ def test_layers_are_floating(dtype) -> None:
         lab.Conv2D(3, dtype=dtype)
 
 
+def test_keras_tensors_are_refused() -> None:
+    with pytest.raises(errors.ConvlabError, match="X: "):
+        convlab.corr2d(keras.Input((6, 8)), [[1.0, -1.0]])
+
+
 def test_lists_of_tensors_are_refused() -> None:
     """They would lose their gradients silently."""
     w = tf.Variable(1.0)

@@ -107,6 +107,55 @@ def test_gradients_are_within_the_rounding_bound(lab) -> None:
     check()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dilation", [1, (2, 1)])
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_output_column_of_a_strided_image(lab, data_format, dilation, groups, dtype) -> None:
+    """Where oneDNN, under PyTorch and TensorFlow, returns whatever is in memory: so fill that with garbage first."""
+    dtype, rng = drawable(lab, dtype), np.random.default_rng(0)
+    options = {"stride": (1, 3), "dilation": dilation, "data_format": data_format, "groups": groups}
+    for width in (4, 5, 6) if lab.name != "jax" else (5,):
+        x, k = rng.integers(-4, 5, (2, groups, 9, width)), rng.integers(-4, 5, (groups, 1, 3, 4))
+        if data_format == "NHWC":
+            x, k = x.transpose(0, 2, 3, 1), k.transpose(2, 3, 1, 0)
+        for _ in range(5):
+            garbage = lab.asarray(rng.standard_normal(100_000) * 1e15, "float32")
+            garbage = garbage * garbage
+            del garbage
+            y = lab.corr2d(lab.asarray(x, dtype), lab.asarray(k, dtype), **options)
+            np.testing.assert_array_equal(lab.to_numpy(y), oracle(x, k, **options))
+            if not lab.adapter.autograd or dtype == "bfloat16":
+                continue
+            dy = rng.integers(-4, 5, y.shape)
+            arrays = (a.astype(dtype) for a in (x, k, np.zeros(groups), dy))
+            expected = oracle_gradients(x, k, dy, **options)
+            for got, want in zip(gradients(lab, *arrays, **options), expected, strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kernel", [(2, 2), (4, 3, 2, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_no_images_leave_no_trace(lab, kernel, dtype) -> None:
+    """An empty batch gives an empty result, zero gradients, and calls after it work."""
+    shape, bias = ((0, 3, 5, 6), (1,)) if len(kernel) == 2 else ((0, 3, 5, 6), (4,))
+    x, k, b = (lab.asarray(np.ones(s), dtype) for s in (shape, kernel, bias))
+    for options in ({}, {"padding": 1, "padding_mode": "reflect", "stride": 2}):
+        y = lab.corr2d(x, k, bias=b, **options)
+        expected = (0, 3, 4, 5) if len(kernel) == 2 else (0, 4, 4, 5)
+        assert tuple(lab.ops.shape(y)) == (expected if not options else (*expected[:2], 3, 4))
+        if dtype == "float32" and lab.adapter.autograd:
+            found = gradients(
+                lab, np.ones(shape, dtype), np.ones(kernel, dtype), np.ones(bias, dtype), lab.to_numpy(y), **options
+            )
+            assert found.X.shape == shape
+            assert found.K.shape == kernel
+            assert not found.K.any()
+            assert not found.bias.any()
+    one = lab.corr2d(lab.asarray(np.ones((2, 2)), dtype), [[1, 1]], bias=[1])
+    assert lab.to_numpy(one).tolist() == [[3], [3]]
+
+
 def test_every_pair_of_backends_agrees_exactly_on_integers(backends) -> None:
     for seed in range(5):
         case = random_case(seed, integers=True)
