@@ -48,6 +48,8 @@ class Geometry(NamedTuple):
 
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
+    if type(value) is int and value >= minimum:  # the common case, at a tenth of the cost
+        return value
     try:
         number = operator.index(value)
     except TypeError:
@@ -67,6 +69,8 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
     >>> pair("stride", 2, 1), pair("stride", (1, 3), 1)
     ((2, 2), (1, 3))
     """
+    if type(value) is int and value >= minimum:
+        return value, value
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise GeometryError(
@@ -125,6 +129,8 @@ def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometr
 
 
 def _explicit(padding: Any) -> Pads:
+    if type(padding) is int and padding == 0:
+        return NO_PADDING
     nested = (
         isinstance(padding, (tuple, list))
         and len(padding) == 2

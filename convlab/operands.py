@@ -46,7 +46,8 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
     dtype = _common_dtype(
         lab, dtypes, native or {key for key, x in arguments.items() if isinstance(x, np.ndarray)}, floating
     )
-    _check_devices({key: ops.device(arguments[key]) for key in native})
+    if len(native) > 1:
+        _check_devices({key: ops.device(arguments[key]) for key in native})
     like = next((arguments[key] for key in arguments if key in native), None)
     found: dict[str, Any] = {}
     with ops.scope(dtype):

@@ -27,6 +27,7 @@ class TorchOperations(Operations):
         return x.device
 
     def is_concrete(self, x: Any) -> bool:
+        # torch has no public name for what vmap and grad wrap
         inside = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         return not inside and type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
 

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..geometry import NO_PADDING, Geometry, check_shapes, kernel_size, lower, options
+from ..geometry import NO_PADDING, Geometry, Pair, check_shapes, kernel_size, lower, options
 from ..lab import Backend
 from ..registry import backend
-
-_NUMPY_MODES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 class Gradients(NamedTuple):
@@ -25,7 +23,7 @@ class Gradients(NamedTuple):
 def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
     """`corr2d(X, K)` of any arrays' values in float64; integers in int64.
 
-    It pads by numpy.pad and convolves by the definition, sharing no algorithm with `corr2d`.
+    It pads and convolves by the definition, sharing no algorithm with `corr2d`.
 
     >>> oracle([[0.1, 0.2]], [[1, 1]])
     array([[0.3]])
@@ -59,20 +57,27 @@ class _Canonical:
         self.nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
         self.x = self.as_nchw(x)
         self.k = k.transpose(3, 2, 0, 1) if self.nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape)
-        self.padding, self.mode = lowered.padding, _NUMPY_MODES[lowered.padding_mode]
+        self.padding, self.mode = lowered.padding, lowered.padding_mode
         self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW")
 
     def padded(self) -> np.ndarray:
         """x with its border."""
-        return np.asarray(np.pad(self.x, ((0, 0), (0, 0), *self.padding), mode=self.mode))
+        if self.mode == "zeros":
+            return np.pad(self.x, ((0, 0), (0, 0), *self.padding))
+        down, right = map(self._index, self.x.shape[2:], self.padding)
+        return self.x[:, :, down][:, :, :, right]
 
     def unpadded(self, dx: np.ndarray) -> np.ndarray:
-        """The gradient of x from the padded one's: a product with each side's 0/1 matrix, transposed."""
-        down, right = (
-            np.pad(np.eye(n), (pads, (0, 0)), mode=self.mode)
-            for n, pads in zip(self.x.shape[2:], self.padding, strict=True)
-        )
+        """The gradient of x from the padded one's: what comes from one pixel is added up."""
+        if self.mode == "zeros":
+            (top, _), (left, _) = self.padding
+            height, width = self.x.shape[2:]
+            return dx[:, :, top : top + height, left : left + width]
+        down, right = (np.eye(n)[self._index(n, pads)] for n, pads in zip(self.x.shape[2:], self.padding, strict=True))
         return np.asarray(down.T @ dx @ right)
+
+    def _index(self, n: int, pads: Pair) -> np.ndarray:
+        return border(n, pads, self.mode)
 
     def as_nchw(self, x: np.ndarray) -> np.ndarray:
         """An array laid out as X or Y is."""
@@ -110,10 +115,19 @@ def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
     return lower(checked, named, check_shapes(shape, kernel, checked))
 
 
-def repeats(n: int, pads: tuple[int, int], mode: str) -> int:
+def border(n: int, pads: Pair, mode: str) -> np.ndarray:
+    """Which of n pixels stands where on a padded axis (numpy.pad got this wrong for wide borders before 1.25)."""
+    position = np.arange(-pads[0], n + pads[1])
+    if mode == "circular":
+        return position % n
+    if mode == "replicate":
+        return np.clip(position, 0, n - 1)
+    return n - 1 - np.abs(n - 1 - position % max(2 * (n - 1), 1))
+
+
+def repeats(n: int, pads: Pair, mode: str) -> int:
     """How often padding an axis of n pixels uses the pixel that it uses most."""
-    used = np.bincount(np.pad(np.arange(n), pads, mode=_NUMPY_MODES[mode])) if mode != "zeros" and n else np.ones(1)
-    return int(used.max())
+    return int(np.bincount(border(n, pads, mode)).max()) if mode != "zeros" and n else 1
 
 
 def wide(x: Any) -> np.ndarray:
