@@ -190,6 +190,8 @@ def idle_strides(geometry: Geometry, size: Pair) -> IdleStrides | None:
 
     oneDNN, under PyTorch and TensorFlow, returns garbage for one channel, one output column and a stride (1, s).
     """
+    if geometry.stride == (1, 1):
+        return None
     outputs = geometry.output_size(size)
     if not any(n == 1 and s > 1 for n, s in zip(outputs, geometry.stride, strict=True)):
         return None

@@ -30,25 +30,26 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
         MixedDevicesError: tensors on two devices.
     """
     ops = lab.ops
-    native = {key for key, x in arguments.items() if owner(x) == lab.name}
+    given = {key: x for key, x in arguments.items() if x is not None or key != "bias"}
+    native = [key for key, x in given.items() if owner(x) == lab.name]
+    if len(native) > 1:
+        _check_devices({key: ops.device(given[key]) for key in native})
+    if len(native) == len(given):
+        (first, *others) = [ops.dtype(x) for x in given.values()]
+        if first in lab.adapter.dtypes and others.count(first) == len(others):  # the common case, at a low cost
+            return [None if x is None else ops.cast(x, first) for x in arguments.values()], first
     tensors, arrays = {}, {}
-    for key, x in arguments.items():
-        if key in native:
-            tensors[key] = x
-        elif x is not None or key != "bias":
-            constant = ops.constant(x)
-            if constant is None:
-                arrays[key] = as_array(key, x)
-            else:
-                tensors[key] = constant
+    for key, x in given.items():
+        constant = x if key in native else ops.constant(x)
+        if constant is None:
+            arrays[key] = as_array(key, x)
+        else:
+            tensors[key] = constant
     dtypes = {key: ops.dtype(x) for key, x in tensors.items()}
     dtypes |= {key: array.dtype.name for key, array in arrays.items()}
-    dtype = _common_dtype(
-        lab, dtypes, native or {key for key, x in arguments.items() if isinstance(x, np.ndarray)}, floating
-    )
-    if len(native) > 1:
-        _check_devices({key: ops.device(arguments[key]) for key in native})
-    like = next((arguments[key] for key in arguments if key in native), None)
+    strong = native or [key for key, x in given.items() if isinstance(x, np.ndarray)]
+    dtype = _common_dtype(lab, dtypes, strong, floating)
+    like = given[native[0]] if native else None
     found: dict[str, Any] = {}
     with ops.scope(dtype):
         for key, name in dtypes.items():
@@ -61,7 +62,7 @@ def admit(lab: Backend, arguments: dict[str, Any], floating: bool = False) -> tu
     return [found.get(key) for key in arguments], dtype
 
 
-def _common_dtype(lab: Backend, dtypes: dict[str, str | None], strong: set[str], floating: bool) -> str | None:
+def _common_dtype(lab: Backend, dtypes: dict[str, str | None], strong: list[str], floating: bool) -> str | None:
     for key, name in dtypes.items():
         if name is not None:
             check_numeric(key, name)

@@ -221,7 +221,7 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
     found: str | None = None
     for key, x in arguments.items():
         mine = owner(x)
-        if mine is None or mine == "numpy" or mine == found:
+        if mine == found or mine is None or mine == "numpy":
             continue
         if found is not None or (name is not None and name != mine):
             owners = {key: owner(x) for key, x in arguments.items() if owner(x) not in (None, "numpy")}
