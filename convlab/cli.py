@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import __version__
-from .errors import BackendBroken, BackendNotInstalled, ConvlabError
+from .errors import BackendNotInstalled, ConvlabError
 from .quiet import quiet
-from .registry import adapter, adapters, backend, default_backend, faults
+from .registry import adapter, adapters, backend, default_backend, faults, pip_command
 
 BAD_INPUT = 2
 DISAGREEMENT = 1
@@ -68,16 +68,17 @@ def backends() -> None:
     table = Table("backend", "version", "devices", "dtypes", "gradients", title="backends", title_justify="left")
     mend: list[tuple[str, str, str]] = []
     with console.status("loading frameworks"):
-        for name, facts in adapters().items():
+        for name in [*adapters(), *faults()]:
             try:
                 with quiet():
                     lab = backend(name)
-            except (BackendNotInstalled, BackendBroken) as error:
+            except ConvlabError as error:
                 state = "not installed" if isinstance(error, BackendNotInstalled) else "broken"
                 table.add_row(name, f"[red]{state}[/]", "", "", "")
                 reason, _, command = str(error).partition(" Hint: ")
                 mend.append((name, reason, command))
                 continue
+            facts = lab.adapter
             orders = "1st and 2nd" if facts.second_derivatives else "1st"
             table.add_row(
                 f"[green]{name}[/]",
@@ -86,10 +87,6 @@ def backends() -> None:
                 " ".join([*map(_short, facts.dtypes), "int"]),
                 orders if facts.autograd else "none",
             )
-    for name, fault in faults().items():
-        table.add_row(name, "[red]broken[/]", "", "", "")
-        reason, _, command = str(fault).partition(" Hint: ")
-        mend.append((name, reason, command))
     console.print(table)
     for name, reason, command in mend:
         console.print(f"\n{name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -124,7 +121,7 @@ def _check_plot(plot: Path) -> None:
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ModuleNotFoundError:
-        fail(f"a picture needs matplotlib. Hint: {sys.executable} -m pip install matplotlib")
+        fail(f"a picture needs matplotlib. Hint: {pip_command('matplotlib')}")
         raise typer.Exit(BAD_INPUT) from None
     known = FigureCanvasBase.get_supported_filetypes()
     if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
@@ -174,7 +171,7 @@ def _filter_one(image: Path, target: Path, kernel: object, chosen: str, signed: 
     except ModuleNotFoundError as error:
         if isinstance(error, ConvlabError):
             raise
-        fail(f"photographs need Pillow. Hint: {sys.executable} -m pip install pillow opencv-python-headless")
+        fail(f"photographs need Pillow. Hint: {pip_command('pillow', 'opencv-python-headless')}")
         raise typer.Exit(BAD_INPUT) from None
     except ConvlabError as error:
         fail(str(error))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvlabError
-from .registry import backend
+from .registry import backend, pip_command
 
 
 class ImageError(ConvlabError, OSError):
@@ -44,6 +44,8 @@ def read_image(path: str | Path) -> np.ndarray:
                     turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), np.asarray)
                     return np.ascontiguousarray(turn(_read_deep_colour(path)))
                 return _pixels(ImageOps.exif_transpose(image))
+    except ConvlabError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
     except Image.DecompressionBombError as error:
@@ -134,9 +136,7 @@ def _opencv(path: Path) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ImageError(
-            f"{path}: 16-bit colour needs OpenCV.", hint="python -m pip install opencv-python-headless"
-        ) from error
+        raise ImageError(f"{path}: 16-bit colour needs OpenCV.", hint=pip_command("opencv-python-headless")) from error
     return cv2
 
 

@@ -162,11 +162,16 @@ def install_command(found: Adapter, *, again: bool = False) -> str:
     '... install ...numpy...'
     """
     arguments = found.install or _extra(found) or found.frameworks
+    return pip_command(*(["--upgrade", "--force-reinstall"] if again else []), *arguments)
+
+
+def pip_command(*arguments: str) -> str:
+    """The command line of `pip install` with these arguments for this very environment."""
     if importlib.machinery.PathFinder.find_spec("pip"):  # not importlib.util: setuptools hooks that one
         pip = [sys.executable, "-m", "pip", "install"]
     else:
         pip = ["uv", "pip", "install", "--python", sys.executable]
-    return shlex.join([*pip, *(["--upgrade", "--force-reinstall"] if again else []), *arguments])
+    return shlex.join([*pip, *arguments])
 
 
 def _extra(found: Adapter) -> tuple[str, ...]:

@@ -117,6 +117,15 @@ def test_sixteen_bits_with_alpha(tmp_path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "out.png")[..., 3], alpha[..., 3])
 
 
+def test_sixteen_bit_colour_without_opencv_says_so(tmp_path, monkeypatch) -> None:
+    write_image(tmp_path / "a.png", DEEP)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(
+        errors.ConvlabError, match=r"16-bit colour needs OpenCV\. Hint: .* install opencv-python-headless$"
+    ):
+        read_image(tmp_path / "a.png")
+
+
 def test_integers_of_more_than_sixteen_bits(tmp_path) -> None:
     Image.fromarray(np.array([[0, 70000]], "int32")).save(tmp_path / "a.tif")
     with pytest.raises(errors.ConvlabError, match="need more than 16 bits"):
