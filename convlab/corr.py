@@ -249,17 +249,19 @@ def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
     """Integers: by the framework's float64 convolution if no sum can reach 2**53, else in int64 with a check."""
     ops = lab.ops
     concrete = all(value is None or ops.is_concrete(value) for value in (x, k, b))
-    if concrete and _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) < 2.0**53:
+    bound = _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) if concrete else 0.0
+    if concrete and bound < 2.0**53:
         y = _batch(lab, ops.cast(x, "float64"), ops.cast(k, "float64"), None, geometry, "float64")
         return ops.cast(y, "int64")
-    if geometry.data_format == "NHWC":
+    nhwc = geometry.data_format == "NHWC"
+    if nhwc:
         x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
-        y = _exact(lab, x, k, b, geometry._replace(data_format="NCHW"))
-        return ops.transpose(y, (0, 2, 3, 1))
+        geometry = geometry._replace(data_format="NCHW")
     x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
-    if concrete:
+    if bound >= 2.0**63:
         _check_overflow(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry)
-    return taps(ops, x, k, geometry)
+    y = taps(ops, x, k, geometry)
+    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
 
 
 def _numpy(ops: Operations, x: Any) -> Any:
@@ -277,13 +279,10 @@ def _largest_sum(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: G
 
 
 def _check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
-    """Raise `IntegerOverflowError` if the exact result leaves int64.
+    """Raise `IntegerOverflowError` if the exact result, computed in Python's own integers, leaves int64.
 
-    int64 arithmetic is exact modulo 2**64, so that sums may leave int64 on their way. Where a bound on the magnitudes
-    doesn't settle it, the result is computed in Python's own integers.
+    int64 arithmetic is exact modulo 2**64, so that sums may leave int64 on their way.
     """
-    if _largest_sum(x, k, b, geometry) < 2.0**63:
-        return
     exact = taps(load_backend("numpy").ops, x.astype(object), k.astype(object), geometry)
     if b is not None:
         exact = exact + np.reshape(b, (-1, 1, 1)).astype(object)

@@ -69,8 +69,6 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
     >>> pair("stride", 2, 1), pair("stride", (1, 3), 1)
     ((2, 2), (1, 3))
     """
-    if type(value) is int and value >= minimum:
-        return value, value
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise GeometryError(

@@ -42,10 +42,9 @@ class MXNetOperations(Operations):
         return mx.util.np_shape(True)  # type: ignore[no-any-return]
 
     def shape(self, x: Any) -> tuple[int | None, ...] | None:
-        if not _symbolic(x):
-            with mx.util.np_shape(True):
-                return x.shape  # type: ignore[no-any-return]
         with mx.util.np_shape(True):
+            if not _symbolic(x):
+                return x.shape  # type: ignore[no-any-return]
             shape = x.infer_shape_partial()[1][0]
         # A parameter has no size of 0: that is how gluon writes an unknown one without NumPy's semantics.
         return None if shape is None else tuple(None if n <= 0 else n for n in shape)
@@ -90,8 +89,8 @@ class MXNetOperations(Operations):
 
     def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
         def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
-            sliced = mx.sym.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop)
-            return [(mx.sym.flip(sliced, axis=axis) if reverse else sliced).as_np_ndarray()]
+            sliced = _slice(x, axis, start, stop)
+            return [self.flip(sliced, (axis,)) if reverse else sliced]
 
         before, after = pads
         if mode == "replicate":
@@ -154,16 +153,19 @@ class MXNetOperations(Operations):
             num_group=geometry.groups,
             no_bias=True,
         )
-        if spare:  # y[:, :outputs] would crash: basic slicing misreads oneDNN's blocked layout
-            flavour = mx.sym if _symbolic(y) else mx.nd
-            y = flavour.slice_axis(y.as_nd_ndarray(), axis=1, begin=0, end=outputs).as_np_ndarray()
-        return y
+        return _slice(y, 1, 0, outputs) if spare else y
 
 
 def _spare_channels(outputs: int, geometry: Geometry) -> int:
     """Zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
     h, w = geometry.kernel_size
     return 8 - outputs if outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
+
+
+def _slice(x: Any, axis: int, start: int, stop: int | None) -> Any:
+    """x[start:stop] along an axis; basic slicing would crash, since it misreads oneDNN's blocked layout."""
+    flavour = mx.sym if _symbolic(x) else mx.nd
+    return flavour.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
 
 
 def _context(x: Any) -> Any:

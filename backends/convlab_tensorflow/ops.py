@@ -27,8 +27,11 @@ class TensorFlowOperations(Operations):
         return None if x.shape.rank is None else tuple(x.shape)
 
     def sizes(self, x: Any) -> tuple[Any, ...]:
-        self.known_rank(x)
-        return tuple(_sizes(x))
+        known = self.known_rank(x)
+        if None not in known:
+            return known
+        dynamic = tf.shape(x)
+        return tuple(dynamic[axis] if n is None else n for axis, n in enumerate(known))
 
     def dtype(self, x: Any) -> str:
         return tf.as_dtype(x.dtype).name  # type: ignore[no-any-return]
@@ -104,7 +107,7 @@ def _valid(x: Any, kernel: Any, geometry: Geometry) -> Any:
     if idle:
         x, geometry = x[:, : idle.size[0], : idle.size[1]], geometry._replace(stride=idle.stride)
     if geometry.stride != (1, 1):
-        used = zip(_sizes(x)[1:3], geometry.extent, geometry.stride, strict=True)
+        used = zip(ops.sizes(x)[1:3], geometry.extent, geometry.stride, strict=True)
         rows, columns = ((n - extent) // s * s + extent for n, extent, s in used)
         x = x[:, :rows, :columns]
     if geometry.groups == 1 and geometry.dilation == (1, 1):
@@ -143,12 +146,6 @@ def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
     plain = Geometry((h, w), geometry.stride)
     pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
     return tf.concat([_valid(*pair, plain) for pair in pairs], axis=3)
-
-
-def _sizes(x: Any) -> list[Any]:
-    """x's sizes: ints where they are known, else scalar tensors."""
-    dynamic = tf.shape(x)
-    return [dynamic[axis] if n is None else n for axis, n in enumerate(x.shape)]
 
 
 ops = TensorFlowOperations()

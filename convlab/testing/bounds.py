@@ -51,9 +51,7 @@ def error_bound(X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, *
     total = oracle(magnitudes[0], magnitudes[1], bias=magnitudes[2], **geometry)
     if dtype == "int64":
         return np.zeros_like(total)
-    kernel = np.shape(K)
-    outputs = 1 if len(kernel) == 2 else kernel[3] if geometry.get("data_format") == "NHWC" else kernel[0]
-    n = int(np.prod(kernel)) // outputs
+    n = np.size(K) // _outputs(np.shape(K), geometry.get("data_format"))
     # One more for the bias and one more for rounding a wider sum to dtype.
     return _bound(total, n + 2, dtype, *magnitudes[:2])
 
@@ -63,7 +61,7 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
     x, k, dy = (np.abs(wide(a)).astype(np.float64) for a in (X, K, dY))
     totals = oracle_gradients(x, k, dy, **geometry)
     lowered = lowered_geometry(x.shape, k.shape, **geometry)
-    outputs = 1 if k.ndim == 2 else k.shape[3] if lowered.data_format == "NHWC" else k.shape[0]
+    outputs = _outputs(k.shape, lowered.data_format)
     size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
     # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
     down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
@@ -121,6 +119,10 @@ def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str 
         error = growth * error * (1 + 4 * unit) + float(np.linalg.norm(rounding))
         kernel = stepped
     return Descent(kernel, np.array(losses), error, np.array(loss_bounds))
+
+
+def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
+    return 1 if len(kernel) == 2 else kernel[3] if data_format == "NHWC" else kernel[0]
 
 
 def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:

@@ -64,7 +64,7 @@ class _Canonical:
         """x with its border."""
         if self.mode == "zeros":
             return np.pad(self.x, ((0, 0), (0, 0), *self.padding))
-        down, right = map(self._index, self.x.shape[2:], self.padding)
+        down, right = self._borders()
         return self.x[:, :, down][:, :, :, right]
 
     def unpadded(self, dx: np.ndarray) -> np.ndarray:
@@ -73,11 +73,11 @@ class _Canonical:
             (top, _), (left, _) = self.padding
             height, width = self.x.shape[2:]
             return dx[:, :, top : top + height, left : left + width]
-        down, right = (np.eye(n)[self._index(n, pads)] for n, pads in zip(self.x.shape[2:], self.padding, strict=True))
+        down, right = (np.eye(n)[index] for n, index in zip(self.x.shape[2:], self._borders(), strict=True))
         return np.asarray(down.T @ dx @ right)
 
-    def _index(self, n: int, pads: Pair) -> np.ndarray:
-        return border(n, pads, self.mode)
+    def _borders(self) -> list[np.ndarray]:
+        return [border(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
 
     def as_nchw(self, x: np.ndarray) -> np.ndarray:
         """An array laid out as X or Y is."""
