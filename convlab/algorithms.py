@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .contract import Operations
 from .geometry import NO_PADDING, Geometry
+
+# Up to so many products, a compiler fuses them into one loop; beyond, they would take it seconds.
+_UNROLLED = 64
 
 
 def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
     """x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
     first = 2 if geometry.data_format == "NCHW" else 1
     if geometry.padding_mode == "zeros":
+        if geometry.padding == NO_PADDING:
+            return x
         widths = [(0, 0)] * 4
         widths[first : first + 2] = geometry.padding
         return ops.pad(x, widths)
@@ -23,11 +29,11 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
         if n is None:
             x = ops.border(x, axis, pads, mode)
         else:
-            x = ops.take(x, [_source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
+            x = ops.take(x, [source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x
 
 
-def _source(i: int, n: int, mode: str) -> int:
+def source(i: int, n: int, mode: str) -> int:
     """Which of n pixels stands at position i; as in numpy.pad, the definition goes on beyond one image's width."""
     if mode == "circular":
         return i % n
@@ -37,24 +43,42 @@ def _source(i: int, n: int, mode: str) -> int:
     return min(i % period, -i % period)
 
 
-def taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """Cross-correlation by shifting, multiplying and adding: one product per kernel element, in order.
+def taps(
+    ops: Operations, x: Any, kernel: Any, geometry: Geometry, subtract: Callable[[Any, Any, Any], Any] | None = None
+) -> Any:
+    """Cross-correlation by shifting, multiplying and adding, in the order (channel, kernel row, kernel column).
 
     x is (N, C, H, W), padded already, kernel (O, C/groups, h, w), result (N, O, H', W').
-    It only adds and multiplies, so it is exact in any integer dtype that holds the result.
+    It only adds and multiplies, so it is exact in any integer dtype that holds the result. `subtract(total, a, b)` is
+    total - a * b, by default the adapter's.
     """
+    subtract = subtract or ops.subtract_product
     n, _, height, width = ops.sizes(x)
     outputs, per_group, h, w = ops.sizes(kernel)
     groups, (sh, sw), (dh, dw) = geometry.groups, geometry.stride, geometry.dilation
     rows, columns = geometry._replace(padding=NO_PADDING).output_size((height, width))
     x = ops.reshape(x, (n, groups, per_group, height, width))
-    kernel = ops.reshape(kernel, (groups, outputs // groups, per_group, h * w))
-    total = None
-    for c in range(per_group):
-        for tap in range(h * w):
-            top, left = tap // w * dh, tap % w * dw
-            bottom, right = top + (rows - 1) * sh + 1, left + (columns - 1) * sw + 1
-            window = ops.reshape(x[:, :, c, top:bottom:sh, left:right:sw], (n, groups, 1, rows, columns))
-            product = window * ops.reshape(kernel[:, :, c, tap], (1, groups, outputs // groups, 1, 1))
-            total = product if total is None else total + product
+    # TensorFlow regroups chains of additions, but not of subtractions.
+    weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
+
+    def row(total: Any, index: Any) -> Any:
+        channel, top = index // h, index % h * dh
+        image = ops.part(ops.part(x, channel, 1, 2), top, (rows - 1) * sh + 1, 3)
+        line = ops.part(weights, index, 1, 2)
+        for q in range(w):
+            window = image[:, :, :, ::sh, q * dw : q * dw + (columns - 1) * sw + 1 : sw]
+            total = subtract(total, window, ops.reshape(line[:, :, :, q], (1, groups, outputs // groups, 1, 1)))
+        return total
+
+    total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
+    total = loop(ops, row, total, per_group * h, unrolled=per_group * h * w <= _UNROLLED)
     return ops.reshape(total, (n, outputs, rows, columns))
+
+
+def loop(ops: Operations, body: Callable[[Any, Any], Any], total: Any, count: Any, *, unrolled: bool = False) -> Any:
+    """body(… body(body(total, 0), 1) …, count - 1); unless unrolled, one step to a compiler, not `count`."""
+    if not unrolled:
+        return ops.fold(body, total, count)
+    for index in range(count):
+        total = body(total, index)
+    return total

@@ -19,12 +19,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import UnsupportedError
 from .geometry import Geometry
+
+if TYPE_CHECKING:
+    from .reproducible import Rule
 
 Shape = tuple[int | None, ...]
 
@@ -79,9 +82,10 @@ def is_instance(x: object, module: str, *names: str) -> bool:
 class Operations(ABC):
     """The array operations that convlab's algorithms are written in.
 
-    Tensors also support `+`, `*` and basic slicing with steps. Every operation carries gradients and can be
-    traced by the framework's compilers. N, C, H, W are batch, channels, height and width; O is output
-    channels; a size that isn't known while tracing is None, and so is a whole shape or dtype.
+    Tensors also support `+`, `-`, `*`, unary minus, `abs`, `<`, `!=` and basic slicing with steps. Every operation
+    carries gradients and can be traced by the framework's compilers, except where it says otherwise. N, C, H, W are
+    batch, channels, height and width; O is output channels; a size that isn't known while tracing is None, and so is
+    a whole shape or dtype.
     """
 
     @property
@@ -159,6 +163,44 @@ class Operations(ABC):
     @abstractmethod
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         """x's elements at the indices (rank 1, from 0, within bounds) along an axis."""
+
+    @abstractmethod
+    def stack(self, tensors: Sequence[Any], axis: int) -> Any:
+        """Tensors of one shape and dtype, joined along a new axis."""
+
+    @abstractmethod
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        """x's elements where the condition holds, y's elsewhere; x and y broadcast, of one dtype."""
+
+    @abstractmethod
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        """Zeros of a shape, of `like`'s dtype and on its device."""
+
+    def number(self, value: float, like: Any) -> Any:
+        """A number to compute with beside `like`, exactly and in `like`'s dtype."""
+        return value
+
+    def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
+        """`size` elements of x along an axis, from `start`, which may be `fold`'s index."""
+        return x[(slice(None),) * axis + (slice(start, start + size),)]
+
+    def subtract_product(self, total: Any, a: Any, b: Any) -> Any:
+        """total - a * b elementwise, in total's shape; total's memory may be used again."""
+        return total - a * b
+
+    def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
+        """function(… function(function(total, 0), 1) …, count - 1); traced, it is a loop of the framework's."""
+        for index in range(count):
+            total = function(total, index)
+        return total
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of tensors (or tuples of them) compiled, where a loop over it is faster for it."""
+        return function
+
+    def apply(self, rule: Rule, *inputs: Any) -> Any:
+        """rule.compute(self, *inputs), with rule.gradients for its gradient: the custom-gradient hook."""
+        return rule.compute(self, *inputs)
 
     @abstractmethod
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:

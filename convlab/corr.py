@@ -9,7 +9,8 @@ import numpy as np
 
 from .algorithms import extend, taps
 from .contract import Operations, Shape
-from .errors import IntegerOverflowError, ShapeError, UnsupportedError
+from .dtypes import COMPLEX
+from .errors import GeometryError, IntegerOverflowError, ShapeError, UnsupportedError
 from .geometry import (
     NO_PADDING,
     DataFormat,
@@ -26,6 +27,7 @@ from .geometry import (
 from .operands import admit
 from .registry import backend as load_backend
 from .registry import resolve
+from .reproducible import correlate
 
 if TYPE_CHECKING:
     from .lab import Backend
@@ -58,6 +60,7 @@ def corr2d(
     groups: int = 1,
     data_format: DataFormat = "NCHW",
     algorithm: Algorithm = "auto",
+    reproducible: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Two-dimensional cross-correlation of an image X with a kernel K, on whatever tensors come in.
@@ -84,6 +87,8 @@ def corr2d(
         groups: groups of channels convolved apart from one another.
         data_format: where the channels stand; it fixes the kernel's order too. Rank-2 kernels ignore it.
         algorithm: "auto" or "native", which today are both the framework's own convolution.
+        reproducible: the same bits on every backend, eager or compiled, for the result and its gradients
+            (`convlab.reproducible` defines them); slower than the framework's own convolution for many channels.
         backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said.
 
     Returns:
@@ -107,6 +112,7 @@ def corr2d(
         groups=groups,
         data_format=data_format,
         algorithm=algorithm,
+        reproducible=reproducible,
         backend=backend,
     )
 
@@ -122,6 +128,7 @@ class Options(TypedDict, total=False):
     groups: int
     data_format: DataFormat
     algorithm: Algorithm
+    reproducible: bool
     backend: str | None
 
 
@@ -150,9 +157,18 @@ def _correlate(
     groups: Any = 1,
     data_format: Any = "NCHW",
     algorithm: Any = "auto",
+    reproducible: bool = False,
     backend: str | None = None,
 ) -> Any:
     choice("algorithm", algorithm, ALGORITHMS)
+    compute = _native
+    if reproducible:
+        if algorithm != "auto":
+            raise GeometryError(
+                f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",
+                hint="reproducible=True has an algorithm of its own, the same on every backend.",
+            )
+        compute = _reproducible
     lab = resolve(backend, X=X, K=K, bias=bias)
     ops = lab.ops
     (x, k, b), dtype = admit(lab, {"X": X, "K": K, "bias": bias})
@@ -170,11 +186,11 @@ def _correlate(
         if flipped:
             k = flip(ops, k, geometry)
         if len(kernel) == 2:
-            y = _single(lab, x, k, b, geometry, dtype)
+            y = _single(lab, x, k, b, geometry, dtype, compute)
         elif len(shape) == 3:
-            y = _batch(lab, x[None], k, b, geometry, dtype)[0]
+            y = _batch(lab, x[None], k, b, geometry, dtype, compute)[0]
         else:
-            y = _batch(lab, x, k, b, geometry, dtype)
+            y = _batch(lab, x, k, b, geometry, dtype, compute)
         return ops.native(y, X)
 
 
@@ -204,28 +220,54 @@ def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
     return ops.flip(k, (first, first + 1))
 
 
-def _single(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
+def _single(
+    lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None, compute: Callable[..., Any]
+) -> Any:
     """A rank-2 kernel: each image of the leading axes is a batch element with one channel."""
-    layout = lab.adapter.image_layout
+    layout = lab.adapter.image_layout if compute is _native else "NCHW"
     h, w = geometry.kernel_size
     images = lab.ops.to_images(x, layout)
     kernel = lab.ops.reshape(k, (1, 1, h, w) if layout == "NCHW" else (h, w, 1, 1))
-    y = _batch(lab, images, kernel, b, geometry._replace(data_format=layout), dtype)
+    y = _batch(lab, images, kernel, b, geometry._replace(data_format=layout), dtype, compute)
     return lab.ops.from_images(y, x, layout)
 
 
-def _batch(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None) -> Any:
+def _batch(
+    lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None, compute: Callable[..., Any]
+) -> Any:
+    """Images in rank 4; integers are exact, and so reproducible, in their own way."""
     ops = lab.ops
     shape = ops.shape(x) or ()
-    # Frameworks pad with zeros themselves, but not an image without pixels.
-    if geometry.padding != NO_PADDING and (geometry.padding_mode != "zeros" or 0 in shape):
+    if 0 in shape:  # frameworks know how to pad an image without pixels, but not their convolutions
         x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if shape[:1] == (0,):
         return _nothing(ops, x, k, b, geometry)
     if dtype == "int64":
-        y = _exact(lab, x, k, b, geometry)
-    else:
-        y = ops.conv(x, k, geometry)
+        return _add_bias(ops, _exact(lab, x, k, b, geometry), b, geometry)
+    return compute(ops, x, k, b, geometry)
+
+
+def _native(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
+        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    return _add_bias(ops, ops.conv(x, k, geometry), b, geometry)
+
+
+def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    dtype, size = ops.dtype(x), ops.known_rank(x)[2:] if geometry.data_format == "NCHW" else ops.known_rank(x)[1:3]
+    if dtype in COMPLEX:
+        raise UnsupportedError(
+            f"reproducible: got dtype {dtype}, expected a real one.", hint="correlate real and imaginary parts apart."
+        )
+    if None in size and dtype is not None:
+        raise UnsupportedError(
+            f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
+            hint="give the image's height and width to the tracer; the batch may stay unknown.",
+        )
+    return correlate(ops, x, k, b, geometry)
+
+
+def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
     if b is None:
         return y
     b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
@@ -251,7 +293,7 @@ def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
     concrete = all(value is None or ops.is_concrete(value) for value in (x, k, b))
     bound = _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) if concrete else 0.0
     if concrete and bound < 2.0**53:
-        y = _batch(lab, ops.cast(x, "float64"), ops.cast(k, "float64"), None, geometry, "float64")
+        y = _native(ops, ops.cast(x, "float64"), ops.cast(k, "float64"), None, geometry)
         return ops.cast(y, "int64")
     nhwc = geometry.data_format == "NHWC"
     if nhwc:

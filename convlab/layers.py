@@ -31,6 +31,7 @@ class LayerOptions(TypedDict, total=False):
     data_format: DataFormat
     dtype: Any
     seed: int | None
+    reproducible: bool
 
 
 def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]) -> Any:
@@ -56,6 +57,7 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
         dtype: of weight and bias; float32 if not given (Keras: its policy's).
         seed: the same initial weight on every backend (see `LayerSpec.seeded`) and a zero bias. Without it, the
             framework's customary initial values.
+        reproducible: as in `corr2d`; with a seed, training is the same everywhere if the rest of the model is.
         backend: the framework; the default backend if not given.
 
     Raises:
@@ -86,6 +88,7 @@ class LayerSpec:
     data_format: str = "NCHW"
     dtype: Any = None
     seed: int | None = None
+    reproducible: bool = False
 
     def __post_init__(self) -> None:
         geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY))
@@ -96,6 +99,7 @@ class LayerSpec:
             "dilation": geometry.dilation,
             "groups": geometry.groups,
             "use_bias": bool(self.use_bias),
+            "reproducible": bool(self.reproducible),
             "dtype": None if self.dtype is None else _floating(self.dtype),
             "in_channels": None if self.in_channels is None else integer("in_channels", self.in_channels, 1),
             "out_channels": None if self.out_channels is None else integer("out_channels", self.out_channels, 1),
@@ -126,9 +130,14 @@ class LayerSpec:
         return self.out_channels is not None and self.in_channels is None
 
     @property
+    def geometry(self) -> dict[str, Any]:
+        """The keyword arguments that say where the kernel meets the image."""
+        return {name: getattr(self, name) for name in GEOMETRY}
+
+    @property
     def call(self) -> dict[str, Any]:
         """The keyword arguments that the layer passes to `corr2d` beside its bias."""
-        return {name: getattr(self, name) for name in GEOMETRY}
+        return {**self.geometry, "reproducible": self.reproducible}
 
     def fit(self, shape: tuple[int | None, ...]) -> LayerSpec:
         """This layer for inputs of a shape: with the number of input channels, if it wasn't known yet."""
@@ -147,7 +156,7 @@ class LayerSpec:
         """The result's shape for inputs of a shape; an output size is None where its input size is."""
         spec = self.fit(shape)
         stand_in = 2**20  # for what isn't known; each output size depends on one input size alone
-        known = output_shape([stand_in if n is None else n for n in shape], spec.weight_shape(), **spec.call)
+        known = output_shape([stand_in if n is None else n for n in shape], spec.weight_shape(), **spec.geometry)
         channel = (
             None if self.out_channels is None else len(shape) - 3 if self.data_format == "NCHW" else len(shape) - 1
         )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from .contract import Operations
 from .dtypes import COMPLEX, check_numeric
 from .errors import DTypeError, GeometryError, ShapeError
 from .geometry import Pair, choice, integer, options, output_shape
 from .layers import seeded_kernel
 from .operands import admit, as_array
 from .registry import owner, resolve
+from .reproducible import descend
 
 METHODS = ("autograd",)
 
@@ -59,6 +63,7 @@ def learn_kernel(
     method: Literal["autograd"] = "autograd",
     init: Any = None,
     seed: int | None = None,
+    reproducible: bool = False,
     log_every: int = 0,
     callback: Callable[[int, float, Any], object] | None = None,
     backend: str | None = None,
@@ -87,6 +92,9 @@ def learn_kernel(
         init: the kernel to start from, shape (h, w).
         seed: start from the same random kernel on every backend. Without init and seed the framework's own
             initialiser draws it.
+        reproducible: the same bits on every backend for each loss and the kernel, by the sums that
+            `convlab.reproducible` defines; without init and seed, seed is 0. A loss and a kernel are rounded to the
+            images' dtype, the learning rate to float32 (for float64 images not).
         log_every: print a line `epoch 2, loss 16.481` every so many steps; 0 prints nothing.
         callback: called after each step with (step from 0, loss, kernel).
         backend: where to compute if X and Y belong to no framework.
@@ -100,7 +108,7 @@ def learn_kernel(
     if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not math.isfinite(lr):
         raise GeometryError(f"lr: got {lr!r}, expected a finite number.", hint="lr=3e-2 is the chapter's.")
     size = options(kernel_size)[0].kernel_size
-    start = _start(init, seed, size)
+    start = _start(init, 0 if reproducible and init is None and seed is None else seed, size)
     lab = resolve(backend, X=X, Y=Y, init=start)
     (x, y), dtype = admit(lab, {"X": X, "Y": Y}, floating=True)
     if dtype in COMPLEX:
@@ -113,12 +121,13 @@ def learn_kernel(
             f"Y: got shape {given}, expected {expected}: X and a kernel of {size[0]}x{size[1]}, no padding.",
             hint="convlab.corr2d(X, kernel) makes such a Y.",
         )
-    layout, to_images = lab.adapter.image_layout, lab.ops.to_images
+    layout, to_images = "NCHW" if reproducible else lab.adapter.image_layout, lab.ops.to_images
+    begin = partial(_ReproducibleDescent, lab.ops) if reproducible else lab.training.Descent
     losses: list[float] = []
     with lab.ops.scope(dtype):
         images = to_images(x, layout), to_images(y, layout)
         kernel = None if start is None else _real("init", lab.to_numpy(start))
-        descent: Descent = lab.training.Descent(*images, size, kernel)
+        descent: Descent = begin(*images, size, kernel)
         for step in range(steps):
             losses.append(float(descent.step(float(lr))))
             if every and (step + 1) % every == 0:
@@ -126,6 +135,29 @@ def learn_kernel(
             if callback is not None:
                 callback(step, losses[-1], lab.ops.native(descent.kernel, X))
         return LearnedKernel(lab.ops.native(descent.kernel, X), losses)
+
+
+class _ReproducibleDescent:
+    """`Descent` with the gradient written out, the same on every backend."""
+
+    def __init__(self, ops: Operations, x: Any, y: Any, size: Pair, init: np.ndarray) -> None:
+        self.ops, self.x, self.y = ops, x, y
+        self._kernel = ops.asarray(np.reshape(init, (1, 1, *size)), ops.dtype(x) or "", like=x)
+
+    def step(self, lr: float) -> Any:
+        with self.ops.scope("float64"):
+            rate = self.ops.asarray(np.array(lr), "float64", like=self.x)
+            loss, self._kernel = _compiled_step(self.ops)(self.x, self.y, self._kernel, rate)
+        return loss
+
+    @property
+    def kernel(self) -> Any:
+        return self._kernel[0, 0]
+
+
+@functools.cache
+def _compiled_step(ops: Operations) -> Callable[..., Any]:
+    return ops.compiled(partial(descend, ops))
 
 
 def _start(init: Any, seed: int | None, size: Pair) -> Any:

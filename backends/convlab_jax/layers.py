@@ -40,6 +40,7 @@ class Conv2D(nn.Module):
     data_format: DataFormat = "NCHW"
     dtype: Any = None
     seed: int | None = None
+    reproducible: bool = False
 
     def __post_init__(self) -> None:
         for name in ("kernel_size", "stride", "padding", "dilation"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,6 +15,7 @@ from jax import Array, lax
 
 from convlab.contract import Operations
 from convlab.geometry import Geometry
+from convlab.reproducible import Rule
 
 _WIDE = ("int64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
@@ -78,6 +80,29 @@ class JaxOperations(Operations):
         # A border's few pixels: slices are faster, and have a gradient in float64 without the x64 flag.
         return jnp.concatenate([lax.slice_in_dim(x, run[0], run[-1] + 1, axis=axis) for run in runs], axis)
 
+    def stack(self, tensors: Sequence[Any], axis: int) -> Array:
+        return jnp.stack(tensors, axis)
+
+    def where(self, condition: Any, x: Any, y: Any) -> Array:
+        return jnp.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Array:
+        return jnp.zeros(shape, like.dtype)
+
+    def part(self, x: Any, start: Any, size: int, axis: int) -> Array:
+        return lax.dynamic_slice_in_dim(x, start, size, axis)
+
+    def fold(self, function: Callable[[Any, Any], Any], total: Any, count: int) -> Any:
+        if self.is_concrete(total):  # then a loop would be compiled anew at every call
+            return super().fold(function, total, count)
+        return lax.fori_loop(0, count, lambda index, total: function(total, index), total)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(function)
+
+    def apply(self, rule: Rule, *inputs: Any) -> Array:
+        return _function(rule)(*inputs)  # type: ignore[no-any-return]
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with self.scope(self.dtype(dy)):
             return jax.vjp(function, *inputs)[1](dy)
@@ -94,6 +119,21 @@ class JaxOperations(Operations):
             # On a CPU all precisions are alike; elsewhere the default one is less than float32.
             precision=lax.Precision.HIGHEST,
         )
+
+
+@functools.cache
+def _function(rule: Rule) -> Callable[..., Array]:
+    """A rule as a JAX function, compiled once for each shape."""
+    function = jax.custom_vjp(functools.partial(rule.compute, ops))
+
+    def forward(*inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+        return function(*inputs), inputs
+
+    def backward(inputs: tuple[Any, ...], dy: Any) -> tuple[Any, ...]:
+        return tuple(rule.gradients(ops, inputs, dy, (True,) * len(inputs)))
+
+    function.defvjp(forward, backward)
+    return jax.jit(function)
 
 
 ops = JaxOperations()

@@ -12,6 +12,7 @@ import numpy as np
 from convlab.contract import Operations
 from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry
+from convlab.reproducible import Rule
 
 from .facade import import_mxnet
 
@@ -103,6 +104,30 @@ class MXNetOperations(Operations):
             last = part(0, after) if after else []
         return mx.sym.np.concatenate([*first, x, *last], axis)
 
+    def stack(self, tensors: Sequence[Any], axis: int) -> Any:
+        return mx.np.stack(tensors, axis)
+
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        return mx.np.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        return mx.np.zeros(tuple(shape), dtype=like.dtype, ctx=_context(like))
+
+    def number(self, value: float, like: Any) -> Any:
+        # MXNet writes Python's numbers out in decimal and reads them inexactly.
+        return mx.np.array(np.asarray(value, like.dtype), dtype=like.dtype, ctx=_context(like))
+
+    def subtract_product(self, total: Any, a: Any, b: Any) -> Any:
+        total -= a * b
+        return total
+
+    def apply(self, rule: Rule, *inputs: Any) -> Any:
+        code = ",".join(map(str, rule.encode()))
+        y = _nd(inputs[0]).Custom(
+            *(x.as_nd_ndarray() for x in inputs), op_type="convlab", code=code, inputs=len(inputs)
+        )
+        return y.as_np_ndarray()
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with mx.util.np_shape(True):
             leaves = [x.copy() for x in inputs]
@@ -183,6 +208,54 @@ def _np(x: Any) -> Any:
 
 def _npx(x: Any) -> Any:
     return mx.sym.npx if _symbolic(x) else mx.npx
+
+
+def _nd(x: Any) -> Any:
+    return mx.sym if _symbolic(x) else mx.nd
+
+
+@mx.util.use_np  # type: ignore[untyped-decorator]
+class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
+    """A rule as an operator; `autograd.Function` would drop gradients and can't be hybridized."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, is_train: bool, req: Any, in_data: Any, out_data: Any, aux: Any) -> None:
+        y = self.rule.compute(ops, *(x.as_np_ndarray() for x in in_data))
+        self.assign(out_data[0].as_np_ndarray(), req[0], y)
+
+    def backward(self, req: Any, out_grad: Any, in_data: Any, out_data: Any, in_grad: Any, aux: Any) -> None:
+        needed, dy = [each != "null" for each in req], out_grad[0].as_np_ndarray()
+        found = self.rule.gradients(_Inside(), [x.as_np_ndarray() for x in in_data], dy, needed)
+        for gradient, each, place in zip(found, req, in_grad, strict=True):
+            if gradient is not None:
+                self.assign(place.as_np_ndarray(), each, gradient)
+
+
+class _Inside(MXNetOperations):
+    """Within an operator, other rules are computed at once."""
+
+    def apply(self, rule: Rule, *inputs: Any) -> Any:
+        return rule.compute(self, *inputs)
+
+
+@mx.operator.register("convlab")  # type: ignore[untyped-decorator]
+class _Operator(mx.operator.CustomOpProp):  # type: ignore[misc]
+    def __init__(self, code: str, inputs: str) -> None:
+        super().__init__(need_top_grad=True)
+        self.rule = Rule.decode([int(number) for number in code.split(",")])
+        self.inputs = int(inputs)
+
+    def list_arguments(self) -> list[str]:
+        return [f"input{index}" for index in range(self.inputs)]
+
+    def infer_shape(self, in_shape: Any) -> Any:
+        return in_shape, [self.rule.output_shape(*in_shape)], []
+
+    def create_operator(self, ctx: Any, shapes: Any, dtypes: Any) -> _Apply:
+        return _Apply(self.rule)
 
 
 ops = MXNetOperations()

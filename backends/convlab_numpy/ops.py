@@ -54,6 +54,22 @@ class NumpyOperations(Operations):
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> np.ndarray:
         return np.take(x, index, axis)
 
+    def stack(self, tensors: Sequence[Any], axis: int) -> np.ndarray:
+        return np.stack(tensors, axis)
+
+    def where(self, condition: Any, x: Any, y: Any) -> np.ndarray:
+        return np.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> np.ndarray:
+        return np.zeros(shape, like.dtype)
+
+    def number(self, value: float, like: Any) -> Any:
+        return like.dtype.type(value)  # NumPy 1 would look at the value to find a dtype
+
+    def subtract_product(self, total: Any, a: Any, b: Any) -> np.ndarray:
+        total -= a * b
+        return total  # type: ignore[no-any-return]
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         raise UnsupportedError(
             "backend 'numpy': NumPy has no autograd.", hint="conv_vjp has the gradients of the convolution itself."

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from convlab.contract import Operations
 from convlab.geometry import NO_PADDING, Geometry, idle_strides
+from convlab.reproducible import Rule
 
 
 class TensorFlowOperations(Operations):
@@ -72,6 +73,36 @@ class TensorFlowOperations(Operations):
             period = tf.maximum(2 * (n - 1), 1)
             index = tf.minimum(index % period, -index % period)
         return tf.gather(x, index, axis=axis)
+
+    def stack(self, tensors: Sequence[Any], axis: int) -> Any:
+        return tf.stack(tensors, axis)
+
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        return tf.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[Any], like: Any) -> Any:
+        return tf.zeros(shape, like.dtype)
+
+    def number(self, value: float, like: Any) -> Any:
+        return tf.constant(value, like.dtype)
+
+    def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
+        if tf.executing_eagerly():
+            return super().fold(function, total, int(count))
+        _, total = tf.while_loop(
+            lambda index, total: index < count,
+            lambda index, total: (index + 1, tf.ensure_shape(function(total, index), total.shape)),
+            (tf.constant(0), total),
+        )
+        return total
+
+    def apply(self, rule: Rule, *inputs: Any) -> Any:
+        @tf.custom_gradient
+        def function(*inputs: Any) -> Any:
+            needed = (True,) * len(inputs)
+            return rule.compute(self, *inputs), lambda dy: rule.gradients(self, inputs, dy, needed)
+
+        return function(*inputs)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         inputs = [tf.convert_to_tensor(x) for x in inputs]

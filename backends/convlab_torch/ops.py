@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convlab.contract import Operations
 from convlab.geometry import Geometry, idle_strides
+from convlab.reproducible import Rule
 
 
 class TorchOperations(Operations):
@@ -70,6 +71,24 @@ class TorchOperations(Operations):
     def take(self, x: Tensor, index: Sequence[int] | np.ndarray, axis: int) -> Tensor:
         return x.index_select(axis, torch.as_tensor(np.asarray(index), device=x.device))
 
+    def stack(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
+        return torch.stack(list(tensors), axis)
+
+    def where(self, condition: Tensor, x: Any, y: Any) -> Tensor:
+        return torch.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_zeros(tuple(shape))
+
+    def part(self, x: Tensor, start: int, size: int, axis: int) -> Tensor:
+        return x.narrow(axis, start, size)
+
+    def subtract_product(self, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return total.addcmul_(a, b, value=-1)
+
+    def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
+        return _Apply.apply(tuple(rule.encode()), *inputs)  # type: ignore[no-any-return]
+
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in inputs]
         return torch.autograd.grad(function(*leaves), leaves, dy)
@@ -93,6 +112,46 @@ class TorchOperations(Operations):
         if idle:
             x, stride = x[:, :, : idle.size[0], : idle.size[1]].contiguous(), idle.stride
         return F.conv2d(x, kernel, None, stride, (top, left), geometry.dilation, geometry.groups)
+
+
+@torch.library.custom_op("convlab::compute", mutates_args=())
+def _compute(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
+    """A rule's result. To torch.compile it is one operator, into which it can't look, and so can't reorder."""
+    return Rule.decode(code).compute(ops, *inputs)  # type: ignore[no-any-return]
+
+
+@_compute.register_fake
+def _(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0].new_empty(Rule.decode(code).output_shape(*(x.shape for x in inputs)))
+
+
+@_compute.register_vmap
+def _(info: Any, batched: Any, code: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Tensor, int]:
+    each = (
+        [x if axis is None else x.select(axis, i) for x, axis in zip(inputs, batched[1], strict=True)]
+        for i in range(info.batch_size)
+    )
+    return torch.stack([_compute(code, one) for one in each]), 0
+
+
+class _Apply(torch.autograd.Function):
+    """`_compute` with the rule's gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(code: Sequence[int], *inputs: Tensor) -> Tensor:
+        return _compute(list(code), list(inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.code = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        rule = Rule.decode(ctx.code)
+        return None, *rule.gradients(ops, ctx.saved_tensors, dy, ctx.needs_input_grad[1:])
 
 
 ops = TorchOperations()

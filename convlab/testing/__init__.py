@@ -8,7 +8,7 @@ True
 
 from .bounds import descent, error_bound, gradient_bounds
 from .cases import Case, golden_cases, random_case
-from .oracle import Gradients, gradients, oracle, oracle_gradients
+from .oracle import Gradients, gradients, oracle, oracle_gradients, reproducible_gradients
 
 __all__ = [
     "Case",
@@ -21,4 +21,5 @@ __all__ = [
     "oracle",
     "oracle_gradients",
     "random_case",
+    "reproducible_gradients",
 ]

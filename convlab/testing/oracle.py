@@ -10,6 +10,7 @@ import numpy as np
 from ..geometry import NO_PADDING, Geometry, Pair, check_shapes, kernel_size, lower, options
 from ..lab import Backend
 from ..registry import backend
+from ..reproducible import Rule
 
 
 class Gradients(NamedTuple):
@@ -106,6 +107,18 @@ def gradients(lab: Backend, X: Any, K: Any, bias: Any, dY: Any, **geometry: Any)
 
     found = lab.ops.vjp(function, [lab.asarray(a) for a in (X, K, bias)], lab.asarray(dY))
     return Gradients(*(lab.to_numpy(a) for a in found))
+
+
+def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geometry: Any) -> Gradients:
+    """The gradients of `corr2d(X, K, reproducible=True)`, which every backend gives bit for bit, by NumPy alone.
+
+    X, K and dY are of one floating dtype, which is also the gradients'.
+    """
+    call, ops = _Canonical(X, K, geometry), backend("numpy").ops
+    whole = call.geometry._replace(padding=call.padding, padding_mode=call.mode)
+    inputs = call.x, call.k, np.zeros(call.k.shape[0], X.dtype)
+    dx, dk, db = Rule("y", whole).gradients(ops, inputs, call.as_nchw(dY), (True, True, True))
+    return Gradients(call.like_x(dx), call.like_k(dk), db)
 
 
 def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
