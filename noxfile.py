@@ -40,7 +40,8 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
 
 def framework(session: nox.Session, name: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
-    paths = ("tests/parity", f"tests/frameworks/test_{name}.py", "tests/test_doors.py", f"convlab_{name}")
+    own = (f"tests/frameworks/test_{name}.py", f"tests/frameworks/test_{name}_reproducible.py", f"convlab_{name}")
+    paths = ("tests/parity", "tests/test_doors.py", *own)
     run_tests(session, f"numpy,{name}", *paths)
 
 

@@ -254,12 +254,13 @@ def _native(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
 
 
 def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    dtype, size = ops.dtype(x), ops.known_rank(x)[2:] if geometry.data_format == "NCHW" else ops.known_rank(x)[1:3]
+    dtype, shape = ops.dtype(x), ops.shape(x)
     if dtype in COMPLEX:
         raise UnsupportedError(
             f"reproducible: got dtype {dtype}, expected a real one.", hint="correlate real and imaginary parts apart."
         )
-    if None in size and dtype is not None:
+    size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
+    if None in size and dtype is not None:  # MXNet's symbols, which have no dtype, are computed when they have values
         raise UnsupportedError(
             f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
             hint="give the image's height and width to the tracer; the batch may stay unknown.",

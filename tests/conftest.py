@@ -34,7 +34,8 @@ def selected(config: pytest.Config) -> list[str]:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A framework's own tests and its adapter's doctests belong to the sessions that select it."""
     for name in FRAMEWORKS:
-        if name not in selected(config) and collection_path.name in (f"test_{name}.py", f"convlab_{name}"):
+        mine = collection_path.name.startswith((f"test_{name}", f"convlab_{name}"))
+        if mine and name not in selected(config):
             return True
     return None
 

@@ -7,6 +7,7 @@ for complex, int64 or Python objects exactly). They share no code with the algor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ class NumpyOperations(Operations):
 
     def devices(self) -> list[str]:
         return ["cpu"]
+
+    def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
+        return np.errstate(over="ignore", invalid="ignore")  # infinities and NaN without a warning, as elsewhere
 
     def shape(self, x: Any) -> tuple[int, ...]:
         return np.shape(x)
@@ -81,7 +85,7 @@ class NumpyOperations(Operations):
             return np.moveaxis(y, 1, -1)
         windows = _Windows(_wide(x), kernel.shape, geometry)
         y = sum(k @ window for k, window in zip(windows.split_kernel(_wide(kernel)), windows, strict=True))
-        with np.errstate(over="ignore"):  # a sum too large for float16 is infinite
+        with self.scope(None):
             return windows.join(y).astype(x.dtype, copy=False)
 
     def conv_vjp(

@@ -86,6 +86,11 @@ class TensorFlowOperations(Operations):
     def number(self, value: float, like: Any) -> Any:
         return tf.constant(value, like.dtype)
 
+    def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
+        sizes = [size if each == axis else -1 if n is None else n for each, n in enumerate(x.shape)]
+        # Unlike a slice from start to start + size, its size is known to XLA.
+        return tf.slice(x, [start if each == axis else 0 for each in range(len(sizes))], sizes)
+
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
         if tf.executing_eagerly():
             return super().fold(function, total, int(count))

@@ -84,10 +84,15 @@ class TorchOperations(Operations):
         return x.narrow(axis, start, size)
 
     def subtract_product(self, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return total.addcmul_(a, b, value=-1)
+        # Integers come here under vmap too, which has no addcmul_.
+        return total.addcmul_(a, b, value=-1) if total.is_floating_point() else total - a * b
 
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
-        return _Apply.apply(tuple(rule.encode()), *inputs)  # type: ignore[no-any-return]
+        code = rule.encode()
+        graded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        if torch.compiler.is_compiling() and not graded:  # dynamo would call forward with a context it doesn't take
+            return _compute(code, list(inputs))  # type: ignore[no-any-return]
+        return _Apply.apply(tuple(code), *inputs)  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in inputs]

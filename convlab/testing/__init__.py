@@ -7,14 +7,16 @@ True
 """
 
 from .bounds import descent, error_bound, gradient_bounds
-from .cases import Case, golden_cases, random_case
+from .cases import KINDS, Case, fill, golden_cases, random_case
 from .oracle import Gradients, gradients, oracle, oracle_gradients, reproducible_gradients
 
 __all__ = [
+    "KINDS",
     "Case",
     "Gradients",
     "descent",
     "error_bound",
+    "fill",
     "golden_cases",
     "gradient_bounds",
     "gradients",

@@ -99,3 +99,35 @@ def random_case(seed: int, *, integers: bool = False) -> Case:
 
     bias = values(bias_shape) if rng.random() < 0.5 else None
     return Case(f"random {seed}", values(shape), values(kernel), bias, options)
+
+
+KINDS = ("normal", "wide", "cancelling", "subnormal", "special")
+
+
+def fill(kind: str, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """Random values that show how a sum was computed.
+
+    "normal"; "wide": of very different magnitudes; "cancelling": pairs of plus and minus one number, some of them
+    large, whose rounded sum shows its order; "subnormal": around the smallest normal number; "special": normal with
+    some infinities, NaNs and negative zeros.
+
+    >>> values = fill("cancelling", (4, 4), "float32", np.random.default_rng(0))
+    >>> float(np.abs(values).max()) > 1000
+    True
+    """
+    normal, limits = rng.standard_normal(shape), np.finfo(dtype)
+    if kind == "wide":
+        normal = normal * 2.0 ** rng.integers(limits.minexp // 3, limits.maxexp // 3, shape)
+    elif kind == "subnormal":
+        normal = normal * float(limits.tiny) * 2.0 ** rng.integers(-8, 3, shape)
+    elif kind == "cancelling":
+        flat = normal.ravel()
+        half = flat.size // 2
+        flat[half : 2 * half] = -rng.permutation(flat[:half])
+        large = {"float16": 10, "float32": 40, "float64": 60}[dtype]
+        normal = (flat * 2.0 ** rng.choice([0, large], flat.size)).reshape(shape)
+    elif kind == "special":
+        chosen = rng.random(shape) < 0.05
+        normal[chosen] = rng.choice([np.inf, -np.inf, np.nan, -0.0], int(chosen.sum()))
+    with np.errstate(over="ignore"):
+        return normal.astype(dtype)

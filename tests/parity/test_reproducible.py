@@ -15,29 +15,9 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab.errors import DTypeError, GeometryError, UnsupportedError
-from convlab.testing import gradients, oracle, random_case, reproducible_gradients
+from convlab.testing import KINDS, fill, gradients, oracle, random_case, reproducible_gradients
 
 SEEDS = st.integers(0, 2**32 - 1)
-KINDS = ("normal", "wide", "subnormal", "cancelling", "special")
-
-
-def fill(kind: str, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-    """Values whose rounded sums show the order, the width and the flushing of the computation."""
-    normal = rng.standard_normal(shape)
-    limits = np.finfo(dtype)
-    with np.errstate(all="ignore"):
-        if kind == "wide":
-            normal = normal * 2.0 ** rng.integers(limits.minexp // 3, limits.maxexp // 3, shape)
-        elif kind == "subnormal":
-            normal = normal * limits.tiny * 2.0 ** rng.integers(-8, 3, shape)
-        elif kind == "cancelling":
-            flat = normal.ravel()
-            half = flat.size // 2
-            flat[half : 2 * half] = -rng.permutation(flat[:half])
-            normal = (flat * 2.0 ** rng.choice([0, 60 if dtype == "float64" else 12], flat.size)).reshape(shape)
-        elif kind == "special":
-            normal[rng.random(shape) < 0.05] = rng.choice([np.inf, -np.inf, np.nan, -0.0])
-        return normal.astype(dtype)
 
 
 def bits(array: np.ndarray) -> tuple[tuple[int, ...], str, bytes]:
