@@ -1,4 +1,4 @@
-"""The command line: `convlab backends`, `convlab demo`, `convlab filter`."""
+"""The command line: `convlab backends`, `convlab demo`, `convlab parity`, `convlab filter`."""
 
 from __future__ import annotations
 
@@ -127,6 +127,29 @@ def _check_plot(plot: Path) -> None:
     if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
         fail(f"{plot}: can't be drawn there. Hint: an existing folder, and one of {', '.join(sorted(known))}.")
         raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def parity(
+    only_on: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that are installed.")] = "",
+    python: Annotated[
+        list[str] | None, typer.Option(metavar="BACKEND=PATH", help="Run a backend with another environment's Python.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Where the random cases begin.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="How long to go on with random cases.")] = 10.0,
+    case: Annotated[
+        Path | None, typer.Option(help="Your own case: an .npz with X, K, options, perhaps your Y.")
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="NAME", help="Only the trials whose name begins so.")] = "",
+    patience: Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer of a backend.")] = 120.0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
+) -> None:
+    """Compute the same cases on every backend, compare the results, and say whether they agree (exit code 1 if not)."""
+    from .parity.command import run
+
+    if not run(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
+        raise typer.Exit(DISAGREEMENT)
 
 
 @app.command(name="filter")

@@ -16,7 +16,7 @@ from .lab import Backend
 from .learn import LearnedKernel
 from .quiet import quiet
 from .registry import adapters, backend
-from .testing import descent, error_bound, gradient_bounds, gradients, oracle, oracle_gradients
+from .testing import descent, error_bound, gradient_bounds, gradients, oracle, oracle_gradients, worst_ratio
 
 LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 
@@ -122,13 +122,6 @@ def _show_verdict(
 
 def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray) -> dict[str, np.ndarray]:
     return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K))) for lab in labs}
-
-
-def worst_ratio(found: np.ndarray, true: np.ndarray, bound: Any) -> float:
-    """The largest error as a fraction of its bound; an error where the bound is 0 is infinitely large."""
-    error = np.abs(found.astype(np.float64) - true)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(error == 0, 0.0, error / bound).max(initial=0.0))
 
 
 def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:

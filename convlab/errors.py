@@ -42,6 +42,10 @@ class IntegerOverflowError(ConvlabError, OverflowError):
     """An exact integer result doesn't fit into int64."""
 
 
+class CaseFileError(ConvlabError, ValueError):
+    """A file with a case can't be read, or isn't what it says."""
+
+
 class UnsupportedError(ConvlabError, NotImplementedError):
     """The request makes sense, but this backend can't do it."""
 

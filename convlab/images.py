@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvlabError
+from .files import whole
 from .registry import backend, pip_command
 
 
@@ -107,29 +107,26 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
         pixels = pixels[..., :3] if pixels.ndim == 3 and suffix not in (".webp",) else pixels
     if pixels.dtype.kind == "f" and suffix not in (".tif", ".tiff"):
         raise ImageError(f"{path}: {suffix} can't hold an image of floats.", hint="write a .tif.")
-    part = _folder(path) / f".convlab-{uuid.uuid4().hex}{suffix}"
+    _check_folder(path)
     try:
-        if pixels.dtype == np.uint16 and pixels.ndim == 3:
-            channels = [2, 1, 0, 3][: pixels.shape[2]]
-            if not _opencv(path).imwrite(str(part), np.ascontiguousarray(pixels[..., channels])):
-                raise OSError("OpenCV didn't write it")
-        else:
-            Image.fromarray(pixels).save(part, format=Image.registered_extensions()[suffix])
-        os.replace(part, path)
+        with whole(path) as part:
+            if pixels.dtype == np.uint16 and pixels.ndim == 3:
+                channels = [2, 1, 0, 3][: pixels.shape[2]]
+                if not _opencv(path).imwrite(str(part), np.ascontiguousarray(pixels[..., channels])):
+                    raise OSError("OpenCV didn't write it")
+            else:
+                Image.fromarray(pixels).save(part, format=Image.registered_extensions()[suffix])
     except ConvlabError:
         raise
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _folder(path: Path) -> Path:
+def _check_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise ImageError(f"{path}: there is no folder {path.parent}.", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise ImageError(f"{path}: the folder {path.parent} can't be written to.", hint="choose another output.")
-    return path.parent
 
 
 def _opencv(path: Path) -> Any:

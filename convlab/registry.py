@@ -49,6 +49,18 @@ def adapters() -> dict[str, Adapter]:
     return _adapters
 
 
+def register(adapter: Adapter) -> None:
+    """Make an adapter known to this process without an entry point, for trying it out.
+
+    Raises:
+        DuplicateBackendError: another adapter has that name.
+    """
+    if adapters().setdefault(adapter.name, adapter) != adapter:
+        raise DuplicateBackendError(
+            f"backend {adapter.name!r}: got a second adapter of that name, expected one.", hint="choose another name."
+        )
+
+
 def faults() -> dict[str, ConvlabError]:
     """The names whose adapters can't be used, and why."""
     adapters()

@@ -40,6 +40,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The conformance classes of other backends belong to other sessions."""
+    others = {f"Test{name.title()}" for name in ("numpy", *FRAMEWORKS) if name not in selected(config)}
+    items[:] = [item for item in items if getattr(getattr(item, "cls", None), "__name__", "") not in others]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lab" in metafunc.fixturenames:
         metafunc.parametrize("lab", selected(metafunc.config), indirect=True)

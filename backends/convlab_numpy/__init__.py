@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
     lab: _Lab
 
+# Without ml_dtypes there are no arrays of bfloat16.
+_HALF = ("float16", "bfloat16") if importlib.util.find_spec("ml_dtypes") else ("float16",)
+
 adapter = Adapter(
     name="numpy",
     package="convlab_numpy",
     frameworks=("numpy",),
     is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
     minimum="1.23",
-    dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    dtypes=(*_HALF, "float32", "float64", "complex64", "complex128"),
     autograd=False,
     second_derivatives=False,
     install=("numpy",),

@@ -6,16 +6,22 @@
 True
 """
 
-from .bounds import descent, error_bound, gradient_bounds
+from .assertion import assert_parity
+from .bounds import descent, error_bound, error_ratios, gradient_bounds, worst_ratio
 from .cases import KINDS, Case, fill, golden_cases, random_case
+from .diagnosis import Diagnosis, diagnose
 from .oracle import Gradients, gradients, oracle, oracle_gradients, reproducible_gradients
 
 __all__ = [
     "KINDS",
     "Case",
+    "Diagnosis",
     "Gradients",
+    "assert_parity",
     "descent",
+    "diagnose",
     "error_bound",
+    "error_ratios",
     "fill",
     "golden_cases",
     "gradient_bounds",
@@ -24,4 +30,5 @@ __all__ = [
     "oracle_gradients",
     "random_case",
     "reproducible_gradients",
+    "worst_ratio",
 ]

@@ -8,6 +8,13 @@ u being the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy 
 2nd ed. (SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its
 own. To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
 subnormal numbers to zero.
+
+A sum computed in float64 and then rounded once to a narrower dtype, as `reproducible=True` does, satisfies
+
+    |fl(y) - y| <= u |y| + (1 + u) gamma_n(float64) * sum |x_i| |k_i|
+
+(the same lemma for the sum, and theorem 2.2 there for the rounding). All this holds while nothing overflows: where the
+sum of magnitudes could, the bound is infinite, and any result is right.
 """
 
 from __future__ import annotations
@@ -17,11 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dtypes import SIGNIFICAND, promote
+from ..geometry import choice
 from ..matrix import im2col
 from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, repeats, wide
 
 # The exponent of the smallest normal number.
 _SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
+_LARGEST = {"float16": 65504.0, "bfloat16": 2.0**127, "float32": 2.0**127, "float64": 2.0**1023}
 
 
 def gamma(n: int, dtype: str) -> float:
@@ -34,31 +43,66 @@ def gamma(n: int, dtype: str) -> float:
     return nu / (1 - nu) if nu < 1 else np.inf
 
 
-def error_bound(X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any) -> np.ndarray:
+ALGORITHMS = ("direct", "reproducible")
+
+
+def error_bound(
+    X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, algorithm: str = "direct", **geometry: Any
+) -> np.ndarray:
     """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
 
     Args:
         X, K, bias: arrays with the values that the computation started from.
         dtype: what it was computed in; by default what corr2d computes them in.
+        algorithm: "direct", sums of products in any order, or "reproducible", such sums in float64 and one rounding.
         geometry: corr2d's stride, padding, … .
 
     Returns:
         float64 array of the result's shape. 0 where integers are computed exactly.
     """
+    choice("algorithm", algorithm, ALGORITHMS)
     arrays = [np.asarray(a) for a in (X, K, bias) if a is not None]
     dtype = dtype or promote([a.dtype.name for a in arrays])
-    magnitudes = [None if a is None else np.abs(wide(a)).astype(np.float64) for a in (X, K, bias)]
+    magnitudes = [None if a is None else magnitude(a) for a in (X, K, bias)]
     total = oracle(magnitudes[0], magnitudes[1], bias=magnitudes[2], **geometry)
     if dtype == "int64":
         return np.zeros_like(total)
     n = np.size(K) // _outputs(np.shape(K), geometry.get("data_format"))
-    # One more for the bias and one more for rounding a wider sum to dtype.
-    return _bound(total, n + 2, dtype, *magnitudes[:2])
+    n += 2  # one for the bias, one for rounding a wider sum to dtype
+    factors = magnitudes[:2]
+    if algorithm == "direct":
+        return _bound(total, n, dtype, *factors)
+    if dtype == "float64":
+        return _bound(total, n, dtype, *factors) + _underflow(n, -960, *factors)
+    unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)  # half types through float32
+    truth = np.abs(oracle(X, K, bias=bias, **geometry))
+    # Only float32's subnormal numbers count as zero; float16's are rounded to.
+    underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
+    bound = unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow
+    return np.where(truth + bound < _LARGEST[dtype], bound, np.inf)
+
+
+def worst_ratio(found: np.ndarray, true: np.ndarray, bound: Any) -> float:
+    """The largest error as a fraction of its bound, 0 where there is none and infinite where an array isn't finite.
+
+    >>> worst_ratio(np.array([1.0, 2.5]), np.array([1.0, 2.0]), np.array([0.0, 2.0]))
+    0.25
+    """
+    return float(error_ratios(found, true, bound).max(initial=0.0))
+
+
+def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any) -> np.ndarray:
+    """Each error as a fraction of its bound; infinite where the bound is 0, or where one is NaN or infinite alone."""
+    found = np.asarray(found, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.abs(found - true)
+        right = (found == true) | (np.isnan(found) & np.isnan(true)) | np.isposinf(bound)
+        return np.nan_to_num(np.where(right, 0.0, error / bound), nan=np.inf, posinf=np.inf)
 
 
 def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gradients:
     """The same for the gradients of sum(dY * corr2d(X, K, bias=bias)) with respect to X, K and the bias."""
-    x, k, dy = (np.abs(wide(a)).astype(np.float64) for a in (X, K, dY))
+    x, k, dy = map(magnitude, (X, K, dY))
     totals = oracle_gradients(x, k, dy, **geometry)
     lowered = lowered_geometry(x.shape, k.shape, **geometry)
     outputs = _outputs(k.shape, lowered.data_format)
@@ -125,6 +169,18 @@ def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
     return 1 if len(kernel) == 2 else kernel[3] if data_format == "NHWC" else kernel[0]
 
 
+def magnitude(a: Any) -> np.ndarray:
+    """Absolute values in float64; 0 for what isn't finite, which has no rounding error."""
+    array = np.abs(wide(a)).astype(np.float64)
+    return np.where(np.isfinite(array), array, 0.0)
+
+
 def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
-    largest = sum(float(np.max(factor, initial=0.0)) for factor in factors)
-    return gamma(n, dtype) * total + n * 2.0 ** _SMALLEST[dtype] * (1 + largest)
+    grown = (1 + gamma(n, dtype)) * total
+    bound = gamma(n, dtype) * total + _underflow(n, _SMALLEST[dtype], *factors)
+    return np.where(grown < _LARGEST[dtype], bound, np.inf)
+
+
+def _underflow(n: int, exponent: int, *factors: Any) -> float:
+    """What is lost if numbers below 2**exponent count as zero: of n products, or of a factor of each."""
+    return float(n * 2.0**exponent * (1 + sum(float(np.max(factor, initial=0.0)) for factor in factors)))

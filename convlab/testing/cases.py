@@ -26,6 +26,11 @@ class Case:
     Y: np.ndarray | None = None
     source: str = ""
 
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """X, K and the bias, if there is one."""
+        return [array for array in (self.X, self.K, self.bias) if array is not None]
+
     def run(self, lab: Any, dtype: str) -> Any:
         """The result on a backend, with every array in `dtype`."""
         arrays = [None if a is None else lab.asarray(a, dtype) for a in (self.X, self.K, self.bias)]

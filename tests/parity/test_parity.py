@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import convlab
 from convlab import chapter
 from convlab.testing import (
     descent,
-    error_bound,
-    golden_cases,
-    gradient_bounds,
     gradients,
     oracle,
     oracle_gradients,
@@ -39,72 +36,6 @@ def rounded(lab, array, dtype):
 
 def drawable(lab, dtype: str) -> str:
     return dtype if dtype in lab.adapter.dtypes and (dtype != "bfloat16" or lab.name != "numpy") else "float32"
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
-@pytest.mark.parametrize("case", golden_cases(), ids=str)
-def test_golden_cases_are_equal_bit_for_bit(lab, case, dtype) -> None:
-    if dtype == "uint8" and min(case.K.min(), case.X.min(), 0 if case.bias is None else case.bias.min()) < 0:
-        dtype = "int64"
-    y = lab.to_numpy(case.run(lab, dtype))
-    assert y.dtype == (dtype if dtype.startswith("float") else "int64")
-    np.testing.assert_array_equal(y, case.Y)
-
-
-def test_integer_valued_cases_are_equal_bit_for_bit(lab) -> None:
-    @examples(lab, 100)
-    @given(SEEDS, st.sampled_from(["float32", "float64", "int8", "int64"]))
-    def check(seed, dtype) -> None:
-        case = random_case(seed, integers=True)
-        expected = oracle(case.X, case.K, bias=case.bias, **case.options)
-        y = lab.to_numpy(case.run(lab, dtype))
-        assert y.dtype == (dtype if dtype.startswith("float") else "int64")
-        np.testing.assert_array_equal(y, expected)
-
-    check()
-
-
-def test_forward_is_within_the_rounding_bound(lab) -> None:
-    @examples(lab, 100)
-    @given(SEEDS, FLOATS)
-    def check(seed, dtype) -> None:
-        case, dtype = random_case(seed), drawable(lab, dtype)
-        (X, x), (K, k), (B, b) = (rounded(lab, array, dtype) for array in (case.X, case.K, case.bias))
-        y = lab.corr2d(X, K, bias=B, **case.options)
-        assert lab.ops.dtype(y) == dtype
-        expected = oracle(x, k, bias=b, **case.options)
-        assert lab.ops.shape(y) == expected.shape
-        error = np.abs(lab.to_numpy(y) - expected)
-        bound = error_bound(x, k, bias=b, dtype=dtype, **case.options)
-        assert (error <= bound).all(), (error / bound).max()
-
-    check()
-
-
-def test_gradients_are_within_the_rounding_bound(lab) -> None:
-    if not lab.adapter.autograd:
-        with pytest.raises(NotImplementedError):
-            lab.ops.vjp(lab.corr2d, (), None)
-        return
-
-    @examples(lab, 60)
-    @given(SEEDS, st.sampled_from(["float32", "float64", "float16"]))
-    def check(seed, dtype) -> None:
-        case = random_case(seed)
-        (_, x), (_, k) = (rounded(lab, array, dtype) for array in (case.X, case.K))
-        shape = oracle(x, k, **case.options).shape
-        rng = np.random.default_rng(seed)
-        _, dy = rounded(lab, rng.standard_normal(shape), dtype)
-        outputs = 1 if k.ndim == 2 else k.shape[3] if case.options["data_format"] == "NHWC" else k.shape[0]
-        arrays = (a.astype(dtype) for a in (x, k, np.zeros(outputs), dy))
-        found = gradients(lab, *arrays, **case.options)
-        expected = oracle_gradients(x, k, dy, **case.options)
-        bounds = gradient_bounds(x, k, dy, dtype, **case.options)
-        for name, got, want, bound in zip(found._fields, found, expected, bounds, strict=True):
-            assert got.dtype == dtype
-            assert (np.abs(got - want) <= bound).all(), f"d{name}"
-
-    check()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,0 +1,144 @@
+"""Worker processes: started, asked, and buried, each failure with its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import ConvlabError
+from .wire import receive, send
+
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+class WorkerFailed(ConvlabError):
+    """A worker that can't go on; the message is the reason."""
+
+
+class Worker:
+    """One backend in a process of its own, in this environment or in that of another Python.
+
+    Attributes:
+        name: the backend's name.
+        facts: what it said about itself: "dtypes", "autograd", "versions".
+        failure: why it can't go on, if so.
+    """
+
+    def __init__(self, name: str, python: str | None = None, *, patience: float = 120.0) -> None:
+        self.name, self.python, self.patience = name, python, patience
+        self.facts: dict[str, Any] = {}
+        self.failure: str | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._answers: queue.Queue[Answer | Exception] = queue.Queue()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it has said what it is."""
+        # Not this process's warnings filters, which a test run sets; and no GPU memory taken all at once.
+        env = {**os.environ, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        command = [self.python or sys.executable, "-m", "convlab.parity.worker", self.name]
+        pipe = subprocess.PIPE
+        try:
+            # In a session of its own: it isn't its business when the user interrupts us.
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._said, env=env, start_new_session=True
+            )
+        except OSError as error:
+            self._fail(f"{command[0]} can't be run as a Python ({error.strerror}).")
+        threading.Thread(target=self._listen, daemon=True).start()
+        message, _ = self._next("while it was loading")
+        self.facts = message
+        if "error" in message or message.get("hello") != self.name:
+            self._fail(str(message.get("error", f"it answered for {message.get('hello')!r}.")))
+
+    def ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+        """The answer's arrays.
+
+        Raises:
+            WorkerFailed: it died, hung or spoke nonsense, and was buried; or it ran out of memory.
+            ConvlabError: it reported an error and goes on.
+        """
+        assert self._process is not None
+        assert self._process.stdin is not None
+        # In a thread, because a worker that hangs doesn't read either.
+        writer = threading.Thread(target=_send, args=(self._process.stdin, request, arrays), daemon=True)
+        writer.start()
+        message, results = self._next(f"in {what}")
+        if message.get("kind") == "MemoryError":
+            self._fail(f"it ran out of memory in {what}.")
+        if "error" in message:
+            raise ConvlabError(str(message["error"]))
+        return results
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):  # what was written last can't be delivered any more
+                    pipe.close()
+        self._said.close()
+
+    def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while True:
+            try:
+                self._answers.put(receive(self._process.stdout))
+            except Exception as error:
+                self._answers.put(error)
+                return
+
+    def _next(self, when: str) -> Answer:
+        try:
+            answer = self._answers.get(timeout=self.patience)
+        except queue.Empty:
+            self._fail(f"it gave no answer within {self.patience:g} s {when}.")
+        if isinstance(answer, tuple):
+            return answer
+        reason = f"it {self._end()} {when}." if isinstance(answer, EOFError) else str(answer)
+        return self._fail(reason + self._last_words())
+
+    def _end(self) -> str:
+        assert self._process is not None
+        try:
+            status = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe"
+        if status >= 0:
+            return f"ended with status {status}"
+        memory = " (out of memory?)" if -status == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-status).name}{memory}"
+
+    def _last_words(self) -> str:
+        """The last line of what it wrote to stderr."""
+        self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(self._said.tell() - 4096, 0))
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        said = f" It said: {lines[-1][:300]}" if lines else ""
+        if "ModuleNotFoundError" in said and self.python is not None:
+            said += f" Hint: that Python needs convlab and {self.name}: {self.python} -m pip install …"
+        return said
+
+    def _fail(self, reason: str) -> NoReturn:
+        self.failure = reason
+        if self._process is not None:
+            self._process.kill()
+        raise WorkerFailed(f"{self.name}: {reason}")
+
+
+def _send(stream: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it is gone; what it left says why
+        send(stream, request, arrays)

@@ -1,0 +1,156 @@
+"""The suite that every backend passes, yours too. Needs pytest and hypothesis; a test file is three lines:
+
+    from convlab.testing.conformance import Conformance
+
+    class TestMine(Conformance, backend="mine"):
+        pass
+
+What the adapter's flags rule out (`Adapter.dtypes`, `Adapter.autograd`) becomes a strict xfail with that reason, so
+that a flag which understates fails too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ..contract import Adapter, Operations
+from ..errors import DTypeError, UnsupportedError
+from ..geometry import Geometry
+from ..lab import Backend
+from ..parity.suite import Trial, fixed_trials, random_trials
+from ..parity.tasks import compute
+from ..registry import adapter, backend, owner, register
+from ..reproducible import Rule
+
+_X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+# Each operation on _X beside NumPy's way to say it.
+_OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
+    "reshape": (lambda ops, x: ops.reshape(x, (4, -1)), _X.reshape(4, 6)),
+    "transpose": (lambda ops, x: ops.transpose(x, (2, 0, 1)), _X.transpose(2, 0, 1)),
+    "pad": (lambda ops, x: ops.pad(x, ((0, 0), (1, 0), (2, 3))), np.pad(_X, ((0, 0), (1, 0), (2, 3)))),
+    "flip": (lambda ops, x: ops.flip(x, (0, 2)), _X[::-1, :, ::-1]),
+    "take": (lambda ops, x: ops.take(x, [3, 0, 0], 2), _X[:, :, [3, 0, 0]]),
+    "stack": (lambda ops, x: ops.stack([x, x * x], 1), np.stack([_X, _X * _X], 1)),
+    "where": (lambda ops, x: ops.where(x < ops.number(5.0, x), ops.number(0.0, x), x), np.where(_X < 5, 0, _X)),
+    "zeros": (lambda ops, x: ops.zeros((2, 1), x), np.zeros((2, 1), np.float32)),
+    "part": (lambda ops, x: ops.part(x, 1, 2, 1), _X[:, 1:3]),
+    "subtract_product": (lambda ops, x: ops.subtract_product(ops.zeros((2, 3, 4), x), x, x[:1]), -_X * _X[:1]),
+    "fold": (lambda ops, x: ops.fold(lambda total, i: total * 2 - i, x, 3), _X * 8 - 4),
+    "cast": (lambda ops, x: ops.cast(x, "int64"), _X.astype(np.int64)),
+    "slices": (lambda ops, x: abs(-x[1:, ::2, 1:4:2]), _X[1:, ::2, 1:4:2]),
+    "compare": (lambda ops, x: ops.where(x != x[:, :1], x + x, x), np.where(_X[:, :1] == _X, _X, _X + _X)),
+    "from_images": (lambda ops, x: ops.from_images(ops.to_images(x, "NHWC"), x, "NHWC"), _X),
+}
+
+
+class Conformance:
+    """A subclass with `backend=`, the name of an installed backend or an `Adapter`, is that backend's test suite.
+
+    Attributes:
+        adapter: what is tested.
+        examples: how many random cases; each is computed in some ten ways.
+    """
+
+    adapter: ClassVar[Adapter]
+    examples: ClassVar[int] = 20
+
+    def __init_subclass__(cls, backend: str | Adapter | Backend, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(backend, Adapter):
+            register(backend)
+        name = backend if isinstance(backend, str) else backend.name
+        cls.adapter = adapter(name)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Called by pytest: the trials, with what the flags rule out as strict xfails."""
+        if "trial" in metafunc.fixturenames:
+            trials = [pytest.param(each, id=each.name, marks=_marks(self.adapter, each)) for each in fixed_trials(None)]
+            metafunc.parametrize("trial", trials)
+        if "operation" in metafunc.fixturenames:
+            metafunc.parametrize("operation", _OPERATIONS)
+
+    @pytest.fixture
+    def lab(self) -> Backend:
+        """The backend; one whose framework doesn't load is an error."""
+        return backend(self.adapter.name)
+
+    def test_trial(self, lab: Backend, trial: Trial) -> None:
+        """Golden, adversarial and learning trials, in every dtype and tier."""
+        _check(lab, trial)
+
+    def test_random_cases(self, lab: Backend) -> None:
+        """Random geometry: integers exactly, other data within the bound, reproducible to the bit."""
+
+        @settings(max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.integers(0, 2**32 - 1))
+        def check(seed: int) -> None:
+            for trial in random_trials(seed):
+                if not trial.name.startswith(f"random {seed} "):
+                    return
+                if not _marks(lab.adapter, trial):
+                    _check(lab, trial)
+
+        check()
+
+    def test_operation(self, lab: Backend, operation: str) -> None:
+        """Each operation of the contract, on a small tensor."""
+        function, expected = _OPERATIONS[operation]
+        with lab.ops.scope("int64"):
+            found = function(lab.ops, lab.asarray(_X))
+            assert lab.ops.shape(found) == expected.shape
+            assert lab.ops.dtype(found) == expected.dtype.name
+            np.testing.assert_array_equal(lab.to_numpy(found), expected)
+
+    def test_tensors_are_found_by_type(self, lab: Backend) -> None:
+        """A tensor leads to its backend, goes in and comes out as that framework's own, on its device."""
+        x = lab.asarray([[1.0, 2.0, 4.0]], "float32")
+        assert owner(x) == lab.name
+        y = lab.corr2d(x, [[-1.0, 1.0]])
+        assert type(y) is type(x)
+        assert lab.ops.device(y) == lab.ops.device(x)
+        assert lab.ops.is_concrete(y)
+        assert lab.to_numpy(y).tolist() == [[1.0, 2.0]]
+
+    def test_rules_are_applied(self, lab: Backend) -> None:
+        """`apply` computes a rule; its gradients are among the trials."""
+        x, k = lab.asarray(np.ones((1, 1, 3, 3), np.float32)), lab.asarray(np.ones((1, 1, 2, 2), np.float32))
+        assert lab.to_numpy(lab.ops.apply(Rule("y", Geometry((2, 2))), x, k)).tolist() == [[[[4, 4], [4, 4]]]]
+
+    def test_every_method_has_the_contracts_signature(self, lab: Backend) -> None:
+        """The same parameters in the same order, by the same names, with the same defaults."""
+        for name, method in inspect.getmembers(Operations, inspect.isfunction):
+            expected, found = (inspect.signature(each).parameters for each in (method, getattr(type(lab.ops), name)))
+            assert list(found) == list(expected), name
+            for key, parameter in expected.items():
+                assert (found[key].kind, found[key].default) == (parameter.kind, parameter.default), (name, key)
+
+    def test_the_adapter_says_what_is_so(self, lab: Backend) -> None:
+        """Names, versions and devices; the native layer and the training loop are there."""
+        assert lab.ops.version.split(".")[0].isdigit()
+        assert lab.ops.devices()
+        assert isinstance(lab.ops, Operations)
+        assert tuple(map(int, self.adapter.minimum.split("."))) <= tuple(map(int, lab.ops.version.split(".")[:2]))
+        assert callable(lab.Conv2D(3, out_channels=2, in_channels=1, seed=0))
+        assert {"step", "kernel"} <= set(dir(lab.training.Descent))
+
+
+def _marks(adapter: Adapter, trial: Trial) -> list[pytest.MarkDecorator]:
+    reason = ""
+    if "int" not in trial.dtype and trial.dtype not in adapter.dtypes:
+        reason = f"the adapter {adapter.name!r} says that it has no {trial.dtype}"
+    elif trial.task == "gradients" and not adapter.autograd:
+        reason = f"the adapter {adapter.name!r} says that it has no autograd"
+    return [pytest.mark.xfail(reason=reason, raises=(DTypeError, UnsupportedError), strict=True)] if reason else []
+
+
+def _check(lab: Backend, trial: Trial) -> None:
+    results = compute(lab, trial.request, trial.arrays)
+    for name in trial.truth:
+        ratios = trial.ratios(name, results[name])
+        assert (ratios <= 1).all(), f"{trial.name}, {name}: {trial.explain(name, results[name], ratios)}"

@@ -1,0 +1,83 @@
+"""`assert_parity` and the bounds it rests on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import convlab
+from convlab.errors import GeometryError
+from convlab.testing import assert_parity, error_bound, oracle, worst_ratio
+
+rng = np.random.default_rng(0)
+X, K = rng.standard_normal((2, 3, 9, 8)).astype("float32"), rng.standard_normal((4, 3, 3, 2)).astype("float32")
+OPTIONS = {"stride": (2, 1), "padding": ((1, 0), (2, 1))}
+
+
+def test_anyones_right_result(lab) -> None:
+    x, k = lab.asarray(X), lab.asarray(K)
+    assert_parity(lab.corr2d(x, k, **OPTIONS), x, k, **OPTIONS)
+    assert_parity(lab.corr2d(x, k, reproducible=True, **OPTIONS), X, K, algorithm="reproducible", **OPTIONS)
+    assert_parity(oracle(X, K).tolist(), X, K)
+
+
+def test_it_says_where_by_how_much_and_what_it_looks_like() -> None:
+    y = oracle(X, K, **OPTIONS).astype("float32")
+    y[1, 2, 3, 4] += 1
+    with pytest.raises(AssertionError, match=r"y: 1 of 320 elements .* y\[1, 2, 3, 4\] = .* instead of .* bounds\."):
+        assert_parity(y, X, K, **OPTIONS)
+    with pytest.raises(AssertionError, match="padding reversed"):
+        assert_parity(oracle(X, K, stride=(2, 1), padding=((0, 1), (1, 2))), X, K, **OPTIONS)
+    with pytest.raises(AssertionError, match=r"got shape \(2, 4, 7, 7\), expected \(2, 4, 4, 10\)"):
+        assert_parity(oracle(X, K), X, K, **OPTIONS)
+
+
+def test_nan_infinity_and_overflow() -> None:
+    x = X.copy()
+    x[0, 0, 4, 4], x[1, 1, 2, 2] = np.inf, np.nan
+    with np.errstate(all="ignore"):
+        y = oracle(x, K)
+    assert_parity(y, x, K)
+    y[0, 0, 0, 0] += 1
+    with pytest.raises(AssertionError, match=r"y: 1 of .* y\[0, 0, 0, 0\]"):
+        assert_parity(y, x, K)
+    y = oracle(x, K)
+    y[1, 0, 1, 1] = 0
+    with pytest.raises(AssertionError, match=r"0\.0 instead of nan"):
+        assert_parity(y, x, K)
+    # where sums of magnitudes overflow, any result may come out
+    large = np.full((1, 3), 3e38, "float32")
+    assert_parity([[np.inf]], large, [[1, 1, -1]], dtype="float32")
+    with pytest.raises(AssertionError, match=r"inf instead of 3\.0000"):
+        assert_parity([[np.inf]], large[:, :1] * np.float32(0.5), [[2.0]], dtype="float64")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_reproducible_bound_holds_and_is_tight(dtype) -> None:
+    """It holds for what is computed, is far below a sum's, and is exceeded by an error of two units."""
+    x, k = X.astype(dtype), K.astype(dtype)
+    y, true = convlab.corr2d(x, k, reproducible=True), oracle(x, k)
+    bound = error_bound(x, k, algorithm="reproducible")
+    assert worst_ratio(y, true, bound) <= 1
+    if dtype != "float64":
+        assert (bound < error_bound(x, k) / 5).all()
+        large = np.abs(true) > 1
+        off = y + 2 * np.spacing(y)
+        assert (np.abs(off - true) > bound)[large].all()
+
+
+def test_an_exact_sum_against_the_bound() -> None:
+    """The float64 oracle's own error, measured in exact arithmetic, is within its bound."""
+    x, k = rng.standard_normal((5, 6)), rng.standard_normal((3, 3))
+    y, bound = oracle(x, k), error_bound(x, k)
+    for i, j in np.ndindex(y.shape):
+        window = x[i : i + 3, j : j + 3]
+        exact = sum(Fraction(a) * Fraction(b) for a, b in zip(window.flat, k.flat, strict=True))
+        assert abs(exact - Fraction(y[i, j])) <= Fraction(bound[i, j])
+
+
+def test_an_unknown_algorithm() -> None:
+    with pytest.raises(GeometryError, match="algorithm: got 'magic', expected one of direct, reproducible"):
+        error_bound(X, K, algorithm="magic")
