@@ -16,6 +16,7 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
+CORE = tuple(f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "diagnosis"))
 PHOTOGRAPHS = ("image", "plot")
 
 
@@ -48,7 +49,7 @@ def framework(session: nox.Session, name: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, and mypy in strict mode on the core."""
-    session.install("--constraint", CONSTRAINTS, "ruff", "mypy", "numpy", "scipy", "typer")
+    session.install("--constraint", CONSTRAINTS, "ruff", "mypy", "numpy", "scipy", "typer", "pytest", "hypothesis")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -58,7 +59,7 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The examples in the docstrings of the core, run with NumPy alone; the parity session runs those in docs/."""
     install(session)
-    run_tests(session, "numpy", "convlab", "convlab_numpy", "tests/test_oracle.py", "tests/test_filters.py")
+    run_tests(session, "numpy", "convlab", "convlab_numpy", *CORE)
 
 
 @nox.session
@@ -105,6 +106,22 @@ def parity(session: nox.Session) -> None:
     install(session, "torch", "jax", "tensorflow", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
     run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests", "docs", "README.md")
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """A backend from another distribution, found by its entry point and held to the suite that ours pass."""
+    install(session)
+    session.install(str(ROOT / "tests" / "toy"))
+    run_tests(session, "numpy", "tests/toy")
+    session.run("convlab", "parity", "--seconds", "1", silent=True)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The parity report in a real Chromium, which must be installed (Debian's `chromium`)."""
+    install(session)
+    run_tests(session, "numpy", "tests/browser")
 
 
 @nox.session

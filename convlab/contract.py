@@ -82,10 +82,10 @@ def is_instance(x: object, module: str, *names: str) -> bool:
 class Operations(ABC):
     """The array operations that convlab's algorithms are written in.
 
-    Tensors also support `+`, `-`, `*`, unary minus, `abs`, `<`, `!=` and basic slicing with steps. Every operation
-    carries gradients and can be traced by the framework's compilers, except where it says otherwise. N, C, H, W are
-    batch, channels, height and width; O is output channels; a size that isn't known while tracing is None, and so is
-    a whole shape or dtype.
+    Tensors also support `+`, `-`, `*`, unary minus, `abs`, `<`, `!=` and basic slicing with steps, every axis named or
+    an ellipsis in its place. Every operation carries gradients and can be traced by the framework's compilers, except
+    where it says otherwise. N, C, H, W are batch, channels, height and width; O is output channels; a size that isn't
+    known while tracing is None, and so is a whole shape or dtype.
     """
 
     @property

@@ -188,7 +188,7 @@ def _correlate(
         if len(kernel) == 2:
             y = _single(lab, x, k, b, geometry, dtype, compute)
         elif len(shape) == 3:
-            y = _batch(lab, x[None], k, b, geometry, dtype, compute)[0]
+            y = _batch(lab, x[None, ...], k, b, geometry, dtype, compute)[0, ...]
         else:
             y = _batch(lab, x, k, b, geometry, dtype, compute)
         return ops.native(y, X)

@@ -152,7 +152,7 @@ class _ReproducibleDescent:
 
     @property
     def kernel(self) -> Any:
-        return self._kernel[0, 0]
+        return self._kernel[0, 0, ...]
 
 
 @functools.cache

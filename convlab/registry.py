@@ -35,6 +35,7 @@ VARIABLE = "CONVLAB_BACKEND"
 _chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
 _adapters: dict[str, Adapter] = {}
 _faults: dict[str, ConvlabError] = {}
+_begun: set[str] = set()  # adapters whose own import led here: they will be found when it has ended
 _loaded: dict[str, Backend] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()
@@ -42,7 +43,8 @@ _lock = threading.RLock()
 
 def adapters() -> dict[str, Adapter]:
     """Every installed adapter by name, found by entry point; loads no framework."""
-    if not _adapters:  # no functools.cache, which torch.compile warns about
+    if not _adapters or _begun:  # no functools.cache, which torch.compile warns about
+        _begun.clear()
         found, faults = discover()
         _faults.update(faults)
         _adapters.update(found)
@@ -82,6 +84,9 @@ def discover() -> tuple[dict[str, Adapter], dict[str, ConvlabError]]:
             faults[name] = DuplicateBackendError(
                 f"backend {name!r}: got several adapters, {providers}, expected one.", hint="uninstall the others."
             )
+            continue
+        if getattr(getattr(sys.modules.get(same[0].module), "__spec__", None), "_initializing", False):
+            _begun.add(name)
             continue
         try:
             found[name] = same[0].load()

@@ -257,7 +257,7 @@ def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -
     def row(total: Any, index: Any) -> Any:
         image, top = index // rows, index % rows
         lines = ops.part(ops.part(x, image, 1, 0), top * sh, (h - 1) * dh + 1, 3)
-        lines = ops.reshape(lines[:, :, :, ::dh], (groups, per_group * h, width))
+        lines = ops.reshape(lines[:, :, :, ::dh, :], (groups, per_group * h, width))
         windows = ops.stack([lines[:, :, q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 2)
         seed = ops.part(ops.part(seeds, image, 1, 0), top, 1, 3)
         windows = ops.reshape(windows, (groups, 1, per_group * h, w, columns))

@@ -33,6 +33,9 @@ def selected(config: pytest.Config) -> list[str]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A framework's own tests and its adapter's doctests belong to the sessions that select it."""
+    # These two have sessions of their own, which name them.
+    if collection_path.name in ("toy", "browser"):
+        return not any(Path(each).absolute() == collection_path for each in config.args)
     for name in FRAMEWORKS:
         mine = collection_path.name.startswith((f"test_{name}", f"convlab_{name}"))
         if mine and name not in selected(config):
@@ -47,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "lab" in metafunc.fixturenames:
+    if "lab" in metafunc.fixturenames and not hasattr(metafunc.cls, "adapter"):  # which has one of its own
         metafunc.parametrize("lab", selected(metafunc.config), indirect=True)
 
 

@@ -276,3 +276,13 @@ def test_adapters_say_what_they_can(lab) -> None:
     for dtype in missing:
         with pytest.raises(errors.DTypeError, match=f"got dtype {dtype}, expected one of"):
             lab.asarray([[1]], dtype)
+
+
+def test_an_adapter_can_be_imported_first(backends) -> None:
+    """Its import leads to convlab, which looks for adapters before this one is there."""
+    for name in backends:
+        code = (
+            f"import convlab_{name}, convlab; print(sorted(convlab.registry.faults()), {name!r} in convlab.adapters())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["[]", "True"]

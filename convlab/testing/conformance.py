@@ -40,11 +40,11 @@ _OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
     "where": (lambda ops, x: ops.where(x < ops.number(5.0, x), ops.number(0.0, x), x), np.where(_X < 5, 0, _X)),
     "zeros": (lambda ops, x: ops.zeros((2, 1), x), np.zeros((2, 1), np.float32)),
     "part": (lambda ops, x: ops.part(x, 1, 2, 1), _X[:, 1:3]),
-    "subtract_product": (lambda ops, x: ops.subtract_product(ops.zeros((2, 3, 4), x), x, x[:1]), -_X * _X[:1]),
+    "subtract_product": (lambda ops, x: ops.subtract_product(ops.zeros((2, 3, 4), x), x, x[:1, ...]), -_X * _X[:1]),
     "fold": (lambda ops, x: ops.fold(lambda total, i: total * 2 - i, x, 3), _X * 8 - 4),
     "cast": (lambda ops, x: ops.cast(x, "int64"), _X.astype(np.int64)),
     "slices": (lambda ops, x: abs(-x[1:, ::2, 1:4:2]), _X[1:, ::2, 1:4:2]),
-    "compare": (lambda ops, x: ops.where(x != x[:, :1], x + x, x), np.where(_X[:, :1] == _X, _X, _X + _X)),
+    "compare": (lambda ops, x: ops.where(x != x[:, :1, :], x + x, x), np.where(_X[:, :1] == _X, _X, _X + _X)),
     "from_images": (lambda ops, x: ops.from_images(ops.to_images(x, "NHWC"), x, "NHWC"), _X),
 }
 

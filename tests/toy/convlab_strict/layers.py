@@ -1,0 +1,25 @@
+"""The layer: a framework's own kind of object; here, where there is none, a callable with a weight and a bias."""
+
+from typing import Any, Unpack
+
+import numpy as np
+
+from convlab.corr import corr2d
+from convlab.geometry import Pair
+from convlab.layers import LayerOptions, LayerSpec
+
+from .ops import ops
+
+
+class Conv2D:
+    """`corr2d` with a weight and a bias; with `out_channels` it needs `in_channels`."""
+
+    def __init__(self, kernel_size: int | Pair, **options: Unpack[LayerOptions]) -> None:
+        self.spec = LayerSpec(kernel_size, **options)
+        dtype = self.spec.dtype or "float32"
+        self.weight = ops.asarray(self.spec.seeded(), dtype)
+        self.bias = ops.asarray(np.zeros(self.spec.bias_shape), dtype) if self.spec.use_bias else None
+
+    def __call__(self, X: Any) -> Any:
+        """corr2d(X, weight, bias=bias) with the layer's geometry."""
+        return corr2d(X, self.weight, bias=self.bias, backend="strict", **self.spec.call)

@@ -1,0 +1,5 @@
+from convlab.testing.conformance import Conformance
+
+
+class TestStrict(Conformance, backend="strict"):
+    """All there is to write."""
