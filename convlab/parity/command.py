@@ -14,6 +14,7 @@ from ..errors import CaseFileError, GeometryError
 from ..files import whole
 from ..registry import adapter, adapters
 from .archive import read_case
+from .html import render
 from .run import Cell, Plan, Report
 from .run import run as run_plan
 from .suite import TIERS
@@ -70,8 +71,6 @@ def run(
     if json_file is not None:
         _write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
     if html_file is not None:
-        from .html import render
-
         _write(html_file, render(report))
     return report.agreed
 
