@@ -8,8 +8,8 @@ from typing import Any
 from .contract import Operations
 from .geometry import NO_PADDING, Geometry
 
-# Up to so many products, a compiler fuses them into one loop; beyond, they would take it seconds.
-_UNROLLED = 64
+# So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
+_FUSED = 64
 
 
 def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
@@ -61,24 +61,29 @@ def taps(
     # TensorFlow regroups chains of additions, but not of subtractions.
     weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
 
-    def row(total: Any, index: Any) -> Any:
-        channel, top = index // h, index % h * dh
-        image = ops.part(ops.part(x, channel, 1, 2), top, (rows - 1) * sh + 1, 3)
-        line = ops.part(weights, index, 1, 2)
+    def row(total: Any, channel: Any, p: Any) -> Any:
+        image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1, 3)
+        line = ops.part(weights, channel * h + p, 1, 2)
         for q in range(w):
             window = image[:, :, :, ::sh, q * dw : q * dw + (columns - 1) * sw + 1 : sw]
             total = subtract(total, window, ops.reshape(line[:, :, :, q], (1, groups, outputs // groups, 1, 1)))
         return total
 
+    def line(total: Any, index: Any) -> Any:
+        return row(total, index // h, index % h)
+
+    def channels(total: Any, index: Any) -> Any:
+        for each in range(at_once * h):
+            total = row(total, index * at_once + each // h, each % h)
+        return total
+
     total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
-    total = loop(ops, row, total, per_group * h, unrolled=per_group * h * w <= _UNROLLED)
+    at_once = _FUSED // (h * w)
+    if not at_once:
+        return ops.reshape(ops.fold(line, total, per_group * h), (n, outputs, rows, columns))
+    looped = per_group // at_once * at_once if per_group > at_once else 0
+    if looped:
+        total = ops.fold(channels, total, looped // at_once)
+    for index in range(looped * h, per_group * h):
+        total = line(total, index)
     return ops.reshape(total, (n, outputs, rows, columns))
-
-
-def loop(ops: Operations, body: Callable[[Any, Any], Any], total: Any, count: Any, *, unrolled: bool = False) -> Any:
-    """body(… body(body(total, 0), 1) …, count - 1); unless unrolled, one step to a compiler, not `count`."""
-    if not unrolled:
-        return ops.fold(body, total, count)
-    for index in range(count):
-        total = body(total, index)
-    return total

@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .algorithms import extend, loop, source, taps
+from .algorithms import extend, source, taps
 from .contract import Operations
 from .geometry import PADDING_MODES, Geometry, Pair
 
@@ -82,6 +82,14 @@ class Rule(NamedTuple):
         if self.part == "k":
             return (shapes[1][1], first[1] // geometry.groups, *geometry.kernel_size)
         return (first[1],)
+
+    def products(self, *shapes: Sequence[int]) -> int:
+        """How many products are added up, for inputs of these shapes."""
+        if self.part == "b":
+            return math.prod(shapes[0])
+        result = self.output_shape(*shapes)
+        outputs, kernel = {"y": (result, shapes[1]), "x": shapes, "k": (shapes[1], result)}[self.part][:2]
+        return math.prod(outputs) * math.prod(kernel[1:])
 
     def encode(self) -> list[int]:
         """The rule as integers, for frameworks whose operators take nothing else."""
@@ -264,7 +272,7 @@ def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -
         return subtract(total, windows, ops.reshape(seed, (groups, each, 1, 1, columns)))
 
     # Five axes, MXNet's limit.
-    total = loop(ops, row, ops.zeros((groups, each, per_group * h, w, columns), x), n * rows)
+    total = ops.fold(row, ops.zeros((groups, each, per_group * h, w, columns), x), n * rows)
     return ops.reshape(_halve(ops, total), (outputs, per_group, h, w))
 
 
@@ -300,7 +308,7 @@ def _sum(ops: Operations, x: Any) -> Any:
     def add(total: Any, index: Any) -> Any:
         return total - ops.part(sums, index, 1, 0)
 
-    return ops.reshape(loop(ops, add, ops.zeros((1, outputs), x), n), (outputs,))
+    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), x), n), (outputs,))
 
 
 def _halve(ops: Operations, x: Any) -> Any:
