@@ -195,7 +195,7 @@ class Operations(ABC):
         return total
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of tensors (or tuples of them) compiled, where a loop over it is faster for it."""
+        """A function of tensors, without gradients, compiled where calling it again and again is faster for it."""
         return function
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:

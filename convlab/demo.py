@@ -99,6 +99,12 @@ def _show_verdict(
             oracle(image, kernel),
             error_bound(image, kernel),
         ),
+        (
+            "the same, reproducible=True",
+            _all(labs, image, kernel, reproducible=True),
+            oracle(image, kernel),
+            error_bound(image, kernel, algorithm="reproducible"),
+        ),
     ]
     truth, bounds = oracle_gradients(image, kernel, dy), gradient_bounds(image, kernel, dy, "float32")
     for index, name in enumerate(("image", "kernel", "bias")):
@@ -120,8 +126,8 @@ def _show_verdict(
     return agreed
 
 
-def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray) -> dict[str, np.ndarray]:
-    return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K))) for lab in labs}
+def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
+    return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K), **options)) for lab in labs}
 
 
 def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:

@@ -87,6 +87,9 @@ class TorchOperations(Operations):
         # Integers come here under vmap too, which has no addcmul_.
         return total.addcmul_(a, b, value=-1) if total.is_floating_point() else total - a * b
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.no_grad()(function)  # type: ignore[no-any-return]
+
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
         code = rule.encode()
         graded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)

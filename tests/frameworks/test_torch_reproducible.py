@@ -113,3 +113,22 @@ def test_training_a_model() -> None:
             optimiser.step()
         found.append(torch.cat([p.detach().flatten() for p in layer.parameters()]))
     assert torch.equal(*found)
+
+
+def test_learning_from_images_with_gradients() -> None:
+    """They are data to it: no graph grows over the steps."""
+    x, k, *_ = arrays(kind="normal")
+    y = convlab.corr2d(x[0, 0], k[0, 0])
+    expected = convlab.learn_kernel(x[0, 0], y, (3, 2), lr=1e-3, reproducible=True)
+    images = torch.from_numpy(x[0, 0]).requires_grad_(), torch.from_numpy(y).requires_grad_()
+    found = convlab.learn_kernel(*images, (3, 2), lr=1e-3, reproducible=True)
+    assert same(found.kernel, expected.kernel)
+    assert not found.kernel.requires_grad
+    assert found.losses == expected.losses
+
+
+def test_export() -> None:
+    x, *_ = arrays()
+    layer = convlab.torch.Conv2D(3, in_channels=4, out_channels=2, seed=0, reproducible=True)
+    image = torch.from_numpy(x)
+    assert torch.equal(torch.export.export(layer, (image,)).module()(image), layer(image))
