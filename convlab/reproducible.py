@@ -12,8 +12,9 @@ operations takes part, so that no library chooses an order.
 | gradient of the bias, a loss | columns in a halving tree, rows in a halving tree, then image by image |
 
 A halving tree adds the second half of the numbers to the first until one is left. Subnormal numbers count as zero (some
-frameworks know no others), zeros are +0, NaN is NaN. float64 has no wider dtype: there each product is rounded, and one
-below 2^-960 counts as zero. float16 and bfloat16 are rounded through float32.
+frameworks know no others), zeros are +0, NaN is NaN. The zeros of a padding take part, and so do those that a stride
+puts between the pixels of dY. float64 has no wider dtype: there each product is rounded, and one below 2^-960 counts as
+zero. float16 and bfloat16 are rounded through float32.
 
 Result, gradient of X and gradient of K are the three derivatives of one trilinear form, so that each derivative of one
 of them is another: gradients are reproducible to any order that the framework gives.
@@ -167,68 +168,47 @@ def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = No
 
 
 def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
-    """Of a stride's rows, those of each remainder (or phase) meet a part of the kernel, flipped, with stride 1."""
+    """dY correlated with the kernel flipped; with a stride, each phase of the image with its part of the kernel."""
     geometry, (sh, sw) = rule.geometry, rule.geometry.stride
-    n, outputs, *_ = ops.sizes(dy)
+    n, outputs, rows, columns = ops.sizes(dy)
     _, per_group, h, w = ops.sizes(k)
-    groups = geometry.groups
+    groups, inputs = geometry.groups, geometry.groups * per_group
     k = ops.reshape(k, (groups, outputs // groups, per_group, h, w))
-    k = ops.flip(ops.reshape(ops.transpose(k, (0, 2, 1, 3, 4)), (groups * per_group, -1, h, w)), (2, 3))
+    k = ops.reshape(ops.transpose(k, (0, 2, 1, 3, 4)), (inputs, outputs // groups, h, w))
+    flat = Geometry((h, w), dilation=geometry.dilation, groups=groups)
+    if geometry.stride != (1, 1):
+        k = _phases(ops, k, geometry)
+        flat = Geometry(ops.sizes(k)[2:], groups=groups)  # type: ignore[arg-type]
     height, width = (size + sum(pads) for size, pads in zip(rule.size, geometry.padding, strict=True))
-    phases = []
-    for down in _phases(height, ops.sizes(dy)[2], h, sh, geometry.dilation[0]):
-        for right in _phases(width, ops.sizes(dy)[3], w, sw, geometry.dilation[1]):
-            if not (down.taps and right.taps):
-                phases.append(ops.zeros((n, groups * per_group, -(-height // sh), -(-width // sw)), dy))
-                continue
-            part = k[:, :, h - 1 - down.last :: down.step, w - 1 - right.last :: right.step]
-            part = part[:, :, : down.taps, : right.taps]
-            seen = ops.pad(dy, ((0, 0), (0, 0), down.pads, right.pads))[:, :, : down.length, : right.length]
-            flat = Geometry((down.taps, right.taps), dilation=(down.dilation, right.dilation), groups=groups)
-            found = taps(ops, seen, part, flat, _subtraction(ops, dtype))
-            spare = ((0, 0), (0, 0), (0, -(-height // sh) - down.rows), (0, -(-width // sw) - right.rows))
-            phases.append(ops.pad(found, spare) if any(map(any, spare)) else found)
-    dx = phases[0]
-    if len(phases) > 1:
-        _, _, rows, columns = ops.sizes(dx)
-        dx = ops.reshape(ops.stack(phases, 0), (sh, sw, n * groups * per_group, rows, columns))
-        dx = ops.reshape(ops.transpose(dx, (2, 3, 0, 4, 1)), (n, groups * per_group, rows * sh, columns * sw))
-        dx = dx[:, :, :height, :width]
+    down, right = -(-height // sh), -(-width // sw)
+    above, left = flat.extent[0] - 1, flat.extent[1] - 1
+    pads = (above, max(down - rows, 0)), (left, max(right - columns, 0))
+    seen = ops.pad(dy, ((0, 0), (0, 0), *pads))[:, :, : above + down, : left + right]
+    dx = taps(ops, seen, ops.flip(k, (2, 3)), flat, _subtraction(ops, dtype))
+    if geometry.stride != (1, 1):
+        dx = ops.transpose(ops.reshape(dx, (n * inputs, sh, sw, down, right)), (0, 3, 1, 4, 2))
+        dx = ops.reshape(dx, (n, inputs, down * sh, right * sw))[:, :, :height, :width]
     return _undo_border(ops, rule, dx)
 
 
-class _Phase(NamedTuple):
-    """Along one axis, what the rows i = phase (mod stride) of the padded image get their gradient from.
+def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
+    """(C, O, h, w) as (C * sh * sw, O, R, S): the kernel's part for each phase, the image's rows i = phase (mod sh).
 
-    The kernel's rows last, last - step, …, `taps` of them, each `dilation` rows of dY apart; dY with zeros around,
-    `pads`, cut to `length`; `rows` is how many such rows there are.
+    With the dilation's zeros written out, the kernel's row t belongs to phase t % sh and is row t // sh there.
     """
-
-    last: int
-    step: int
-    taps: int
-    dilation: int
-    pads: Pair
-    length: int
-    rows: int
-
-
-def _phases(size: int, outputs: int, extent: int, stride: int, dilation: int) -> list[_Phase]:
-    common = math.gcd(stride, dilation)
-    step, apart = stride // common, dilation // common
-    found = []
-    for phase in range(stride):
-        first = next((p for p in range(min(step, extent)) if p * dilation % stride == phase), None)
-        rows = max(-(-(size - phase) // stride), 0)
-        if first is None or not rows:
-            found.append(_Phase(0, step, 0, apart, (0, 0), 0, rows))
-            continue
-        count = (extent - 1 - first) // step + 1
-        before = (first * dilation - phase) // stride + (count - 1) * apart
-        length = rows + (count - 1) * apart
-        pads = (before, max(length - before - outputs, 0))
-        found.append(_Phase(first + (count - 1) * step, step, count, apart, pads, length, rows))
-    return found
+    channels, outputs, *_ = ops.sizes(k)
+    k = ops.pad(k, ((0, 0), (0, 0), (0, 1), (0, 1)))  # a zero to take where there is no element
+    length = []
+    for axis, (size, extent, stride, dilation) in enumerate(
+        zip(geometry.kernel_size, geometry.extent, geometry.stride, geometry.dilation, strict=True), start=2
+    ):
+        length.append(-(-extent // stride))
+        places = range(length[-1] * stride)
+        k = ops.take(k, [t // dilation if t % dilation == 0 and t < extent else size for t in places], axis)
+    (r, s), (sh, sw) = length, geometry.stride
+    k = ops.transpose(ops.reshape(k, (channels, outputs, r, sh, s * sw)), (0, 3, 1, 2, 4))
+    k = ops.transpose(ops.reshape(k, (channels * sh, outputs, r, s, sw)), (0, 4, 1, 2, 3))
+    return ops.reshape(k, (channels * sh * sw, outputs, r, s))
 
 
 def _undo_border(ops: Operations, rule: Rule, dx: Any) -> Any:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab.errors import DTypeError, GeometryError, UnsupportedError
-from convlab.testing import KINDS, fill, gradients, oracle, random_case, reproducible_gradients
+from convlab.testing import (
+    KINDS,
+    fill,
+    gradient_bounds,
+    gradients,
+    oracle,
+    oracle_gradients,
+    random_case,
+    reproducible_gradients,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -123,6 +132,20 @@ def test_bfloat16(lab) -> None:
     whole = oracle(x, k).astype(np.float32).view(np.uint32).astype(np.uint64)
     nearest = (whole + 0x7FFF + (whole >> 16 & 1)) >> 16 << 16
     assert bits(lab.to_numpy(y)) == bits(nearest.astype(np.uint32).view(np.float32))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.sampled_from(["float16", "float32", "float64"]))
+def test_gradients_are_the_true_ones(seed, dtype) -> None:
+    """NumPy's, which the others are held to, against the oracle; strides larger than the kernel, dilations and all."""
+    case, rng = random_case(seed), np.random.default_rng(seed)
+    X, K = case.X.astype(dtype), case.K.astype(dtype)
+    dY = rng.standard_normal(oracle(X, K, **case.options).shape).astype(dtype)
+    found = reproducible_gradients(X, K, dY, **case.options)
+    true, bounds = oracle_gradients(X, K, dY, **case.options), gradient_bounds(X, K, dY, dtype, **case.options)
+    for got, want, bound in zip(found, true, bounds, strict=True):
+        assert got.dtype == dtype
+        assert (np.abs(got - want) <= bound).all()
 
 
 def test_order_revealing_sums(lab) -> None:
