@@ -250,13 +250,13 @@ def _add(report: Report, failure: Failure) -> None:
 
 def _compare(report: Report, trial: Trial, answers: dict[str, dict[str, np.ndarray]]) -> None:
     for (a, first), (b, second) in itertools.combinations(sorted(answers.items()), 2):
-        for quantity, (value, bound) in trial.truth.items():
+        for quantity, (value, bound, overflow) in trial.truth.items():
             if (
                 quantity in first
                 and quantity in second
                 and first[quantity].shape == second[quantity].shape == value.shape
             ):
-                apart = float(error_ratios(first[quantity], second[quantity], bound).max(initial=0.0))
+                apart = float(error_ratios(first[quantity], second[quantity], bound, overflow).max(initial=0.0))
                 report.pairs[a, b] = max(report.pairs.get((a, b), 0.0), apart)
 
 

@@ -23,9 +23,11 @@ from ..testing import (
     gradient_bounds,
     oracle,
     oracle_gradients,
+    overflows,
     random_case,
     reproducible_gradients,
 )
+from ..testing.oracle import computed_in
 
 TIERS = ("exact", "bounded", "learned", "reproducible")
 _GRADIENTS = ("gradient of X", "gradient of K", "gradient of bias")
@@ -33,10 +35,14 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 class Truth(NamedTuple):
-    """What a result is held against: within `bound` of `value`, or with the very same bits if there is no bound."""
+    """What a result is held against: within `bound` of `value`, or with the very same bits if there is no bound.
+
+    Where `overflow` holds, infinities and NaN are right as well.
+    """
 
     value: np.ndarray
     bound: np.ndarray | None
+    overflow: np.ndarray | bool = False
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,16 @@ class Trial:
         value = oracle(x, k, bias=b, **self.geometry) if self.known is None else self.known
         dtype = "int64" if "int" in self.dtype else self.dtype
         exact = self.tier == "exact"
-        bound = np.zeros(np.shape(value)) if exact else error_bound(x, k, bias=b, dtype=dtype, **self.geometry)
-        return {"result": Truth(np.asarray(value), bound)}
+        if exact:
+            return {"result": Truth(np.asarray(value), np.zeros(np.shape(value)))}
+        bound = error_bound(x, k, bias=b, dtype=dtype, **self.geometry)
+        return {"result": Truth(value, bound, overflows(x, k, bias=b, dtype=dtype, **self.geometry))}
 
     def _slopes(self) -> dict[str, Truth]:
         x, k, dy = (self.arrays[name] for name in ("X", "K", "dY"))
         values = oracle_gradients(x, k, dy, **self.geometry)
         bounds = gradient_bounds(x, k, dy, self.dtype, **self.geometry)
-        return {name: Truth(*pair) for name, *pair in zip(_GRADIENTS, values, bounds, strict=True)}
+        return {name: Truth(value, bound) for name, value, bound in zip(_GRADIENTS, values, bounds, strict=True)}
 
     def _reproducible(self) -> dict[str, Truth]:
         half = self.dtype == "bfloat16"  # of which NumPy knows nothing: float32, and rounded once more
@@ -122,11 +130,11 @@ class Trial:
 
     def ratios(self, name: str, found: np.ndarray) -> np.ndarray:
         """Each element's error in bounds; without a bound, 0 where the bits are equal and infinity elsewhere."""
-        value, bound = self.truth[name]
+        value, bound, overflow = self.truth[name]
         if found.shape != value.shape:
             return np.full(value.shape or (1,), np.inf)
         if bound is not None:
-            return error_ratios(found, value, bound)
+            return error_ratios(found, value, bound, overflow)
         width = f"u{value.dtype.itemsize}"
         same = found.dtype == value.dtype
         differ = found.view(width) != value.view(width) if same else np.ones(value.shape, bool)
@@ -134,7 +142,7 @@ class Trial:
 
     def explain(self, name: str, found: np.ndarray, ratios: np.ndarray) -> str:
         """Where a result is wrong, and what it looks like."""
-        value, bound = self.truth[name]
+        value, bound, _ = self.truth[name]
         if found.shape != value.shape:
             return f"shape {found.shape} instead of {value.shape}"
         wrong, place = int((ratios > 1).sum()), np.unravel_index(int(ratios.argmax()), ratios.shape)
@@ -174,9 +182,9 @@ def random_trials(seed: int) -> Iterator[Trial]:
 
 
 def user_trials(case: Case) -> Iterator[Trial]:
-    """The user's file in every tier that its numbers allow."""
-    integers = case.X.dtype.kind in "biu" and case.K.dtype.kind in "biu"
-    dtype = "float64" if "float64" in (case.X.dtype, case.K.dtype) else "float32"
+    """The user's file in every tier that its numbers allow, in the dtype that corr2d computes them in."""
+    dtype = computed_in(None, *case.arrays)
+    integers, dtype = dtype == "int64", "float32" if dtype == "int64" else dtype
     yield _forward(f"{case.name} {dtype}", "bounded", dtype, case, case.options)
     if integers:
         yield _forward(f"{case.name} int64", "exact", "int64", case, case.options)

@@ -7,7 +7,7 @@ True
 """
 
 from .assertion import assert_parity
-from .bounds import descent, error_bound, error_ratios, gradient_bounds, worst_ratio
+from .bounds import descent, error_bound, error_ratios, gradient_bounds, overflows, worst_ratio
 from .cases import KINDS, Case, fill, golden_cases, random_case
 from .diagnosis import Diagnosis, diagnose
 from .oracle import Gradients, gradients, oracle, oracle_gradients, reproducible_gradients
@@ -28,6 +28,7 @@ __all__ = [
     "gradients",
     "oracle",
     "oracle_gradients",
+    "overflows",
     "random_case",
     "reproducible_gradients",
     "worst_ratio",

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import promote
-from ..registry import backend, owner
-from .bounds import error_bound, error_ratios
+from ..errors import DTypeError
+from .bounds import error_bound, error_ratios, overflows
 from .diagnosis import diagnose
-from .oracle import oracle
+from .oracle import as_numpy, computed_in, oracle
 
 
 def assert_parity(
-    y: Any, X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, algorithm: str = "direct", **geometry: Any
+    y: Any, X: Any, K: Any, *, bias: Any = None, dtype: Any = None, algorithm: str = "direct", **geometry: Any
 ) -> None:
     """Assert that y is `corr2d(X, K, bias=bias, **geometry)` within the rounding bound of float64's true result.
 
@@ -29,21 +28,25 @@ def assert_parity(
     Args:
         y: anyone's result: an array, a list or a tensor of any framework that convlab knows.
         X, K, bias: what it was computed from, with the values that the computation really started from.
-        dtype: what it was computed in; by default the narrowest of what y is in and what corr2d would compute in.
+        dtype: what it was computed in; by default what corr2d computes X, K and bias in.
         algorithm: as in `error_bound`.
         geometry: corr2d's stride, padding, padding_mode, dilation, groups, data_format.
 
     Raises:
+        DTypeError: complex numbers, or a dtype that is none.
         AssertionError: says where y is wrong, by how many bounds, and what it looks like (`diagnose`).
     """
-    found, x, k, b = (None if each is None else as_numpy(each) for each in (y, X, K, bias))
-    assert found is not None
-    dtype = dtype or promote([each.dtype.name for each in (x, k, b) if each is not None])
+    dtype = computed_in(dtype, X, K, bias)
+    found, x, k = as_numpy(y, "y"), as_numpy(X, "X"), as_numpy(K, "K")
+    b = None if bias is None else as_numpy(bias, "bias")
+    if found.dtype.kind == "c":
+        raise DTypeError("y: got complex numbers, expected real ones.", hint="look at their parts apart.")
     true = oracle(x, k, bias=b, **geometry)
     if found.shape != true.shape:
         problem = f"y: got shape {found.shape}, expected {true.shape}."
     else:
-        ratios = error_ratios(found, true, error_bound(x, k, bias=b, dtype=dtype, algorithm=algorithm, **geometry))
+        bound = error_bound(x, k, bias=b, dtype=dtype, algorithm=algorithm, **geometry)
+        ratios = error_ratios(found, true, bound, overflows(x, k, bias=b, dtype=dtype, **geometry))
         wrong = int((ratios > 1).sum())
         if not wrong:
             return
@@ -53,10 +56,5 @@ def assert_parity(
             f"y: {wrong} of {ratios.size} elements are off by more than their rounding bound; the worst, "
             f"y[{place}] = {found[worst]!s} instead of {true[worst]!s}, by {ratios[worst]:.4g} bounds."
         )
-    raise AssertionError(f"{problem}\n{diagnose(found, x, k, bias=b, dtype=dtype, **geometry)}")
-
-
-def as_numpy(x: Any) -> np.ndarray:
-    """An array, a list, or a tensor of any framework, as a NumPy array."""
-    name = owner(x)
-    return np.asarray(x) if name is None else backend(name).to_numpy(x)
+    why = diagnose(found, x, k, bias=b, dtype=dtype, **geometry)
+    raise AssertionError(problem if why is None else f"{problem}\n{why}")

@@ -14,7 +14,7 @@ A sum computed in float64 and then rounded once to a narrower dtype, as `reprodu
     |fl(y) - y| <= u |y| + (1 + u) gamma_n(float64) * sum |x_i| |k_i|
 
 (the same lemma for the sum, and theorem 2.2 there for the rounding). All this holds while nothing overflows: where the
-sum of magnitudes could, the bound is infinite, and any result is right.
+sum of magnitudes does (`overflows`), infinities and NaN are right as well.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dtypes import SIGNIFICAND, promote
+from ..dtypes import SIGNIFICAND
 from ..geometry import choice
 from ..matrix import im2col
-from .oracle import Gradients, lowered_geometry, oracle, oracle_gradients, repeats, wide
+from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
 
 # The exponent of the smallest normal number.
 _SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
-_LARGEST = {"float16": 65504.0, "bfloat16": 2.0**127, "float32": 2.0**127, "float64": 2.0**1023}
+LARGEST = {
+    "float16": 65504.0,
+    "bfloat16": 255 * 2.0**120,
+    "float32": float(np.finfo(np.float32).max),
+    "float64": float(np.finfo(np.float64).max),
+}
 
 
 def gamma(n: int, dtype: str) -> float:
@@ -47,7 +52,7 @@ ALGORITHMS = ("direct", "reproducible")
 
 
 def error_bound(
-    X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, algorithm: str = "direct", **geometry: Any
+    X: Any, K: Any, *, bias: Any = None, dtype: Any = None, algorithm: str = "direct", **geometry: Any
 ) -> np.ndarray:
     """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
 
@@ -61,15 +66,13 @@ def error_bound(
         float64 array of the result's shape. 0 where integers are computed exactly.
     """
     choice("algorithm", algorithm, ALGORITHMS)
-    arrays = [np.asarray(a) for a in (X, K, bias) if a is not None]
-    dtype = dtype or promote([a.dtype.name for a in arrays])
-    magnitudes = [None if a is None else magnitude(a) for a in (X, K, bias)]
-    total = oracle(magnitudes[0], magnitudes[1], bias=magnitudes[2], **geometry)
+    dtype = computed_in(dtype, X, K, bias)
+    factors = magnitude(X), magnitude(K)
+    total = oracle(*factors, bias=None if bias is None else magnitude(bias), **geometry)
     if dtype == "int64":
         return np.zeros_like(total)
-    n = np.size(K) // _outputs(np.shape(K), geometry.get("data_format"))
+    n = factors[1].size // _outputs(factors[1].shape, geometry.get("data_format"))
     n += 2  # one for the bias, one for rounding a wider sum to dtype
-    factors = magnitudes[:2]
     if algorithm == "direct":
         return _bound(total, n, dtype, *factors)
     if dtype == "float64":
@@ -78,8 +81,14 @@ def error_bound(
     truth = np.abs(oracle(X, K, bias=bias, **geometry))
     # Only float32's subnormal numbers count as zero; float16's are rounded to.
     underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
-    bound = unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow
-    return np.where(truth + bound < _LARGEST[dtype], bound, np.inf)
+    return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow)
+
+
+def overflows(X: Any, K: Any, *, bias: Any = None, dtype: Any = None, **geometry: Any) -> np.ndarray:
+    """Where the magnitudes that an element of `corr2d(X, K, bias=bias)` adds up leave the dtype it is computed in."""
+    dtype = computed_in(dtype, X, K, bias)
+    total = oracle(magnitude(X), magnitude(K), bias=None if bias is None else magnitude(bias), **geometry)
+    return np.asarray(total >= LARGEST.get(dtype, np.inf))
 
 
 def worst_ratio(found: np.ndarray, true: np.ndarray, bound: Any) -> float:
@@ -91,12 +100,15 @@ def worst_ratio(found: np.ndarray, true: np.ndarray, bound: Any) -> float:
     return float(error_ratios(found, true, bound).max(initial=0.0))
 
 
-def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any) -> np.ndarray:
-    """Each error as a fraction of its bound; infinite where the bound is 0, or where one is NaN or infinite alone."""
+def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any, overflow: Any = False) -> np.ndarray:
+    """Each error as a fraction of its bound; infinite where the bound is 0, or where one is NaN or infinite alone.
+
+    Where `overflow` holds, what isn't finite is right.
+    """
     found = np.asarray(found, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(found - true)
-        right = (found == true) | (np.isnan(found) & np.isnan(true)) | np.isposinf(bound)
+        right = (found == true) | (np.isnan(found) & np.isnan(true)) | (~np.isfinite(found) & overflow)
         return np.nan_to_num(np.where(right, 0.0, error / bound), nan=np.inf, posinf=np.inf)
 
 
@@ -176,9 +188,7 @@ def magnitude(a: Any) -> np.ndarray:
 
 
 def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
-    grown = (1 + gamma(n, dtype)) * total
-    bound = gamma(n, dtype) * total + _underflow(n, _SMALLEST[dtype], *factors)
-    return np.where(grown < _LARGEST[dtype], bound, np.inf)
+    return np.asarray(gamma(n, dtype) * total + _underflow(n, _SMALLEST[dtype], *factors))
 
 
 def _underflow(n: int, exponent: int, *factors: Any) -> float:

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dtypes import INTEGERS, dtype_name, promote
-from ..errors import UnsupportedError
 from ..geometry import Geometry, Pair
 from .bounds import error_bound, magnitude
-from .oracle import border, lowered_geometry, oracle, wide
+from .oracle import border, computed_in, lowered_geometry, oracle, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +42,7 @@ class Call:
     @classmethod
     def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> Call:
         """The call `corr2d(X, K, bias=bias, **geometry)`, its arguments checked as corr2d does."""
-        arrays = [np.asarray(a) for a in (X, K, bias) if a is not None]
-        dtype = dtype_name(dtype) if dtype is not None else promote([a.dtype.name for a in arrays])
-        if dtype.startswith("complex"):
-            raise UnsupportedError(
-                f"dtype: got {dtype}, expected real numbers.", hint="corr2d is linear: diagnose the parts one by one."
-            )
+        dtype = computed_in(dtype, X, K, bias)
         x, k = wide(X), wide(K)
         given = lowered_geometry(x.shape, k.shape, **geometry)
         nhwc, leading = k.ndim == 4 and given.data_format == "NHWC", x.shape[: -2 if k.ndim == 2 else -3]
@@ -58,7 +51,7 @@ class Call:
             x=x.reshape(math.prod(leading), *x.shape[-3:]),
             k=k.transpose(3, 2, 0, 1) if nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape),
             bias=None if bias is None else wide(bias).reshape(-1),
-            dtype="int64" if dtype in INTEGERS else dtype,
+            dtype=dtype,
             leading=leading,
             nhwc=nhwc,
             rank=k.ndim,

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConvlabError
+from ..errors import ConvlabError, DTypeError
 from . import precision, suspects  # noqa: F401 (importing them registers the suspects, in this order)
-from .bounds import error_ratios
+from .bounds import LARGEST, error_ratios
 from .call import LOSSES, SUSPECTS, Call, Fault
 from .oracle import wide
-
-_LARGEST = {"float16": 65504.0, "bfloat16": 255 * 2.0**120, "float32": float(np.finfo("float32").max)}
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,12 @@ def diagnose(
         geometry: corr2d's stride, padding, … .
 
     Raises:
-        ShapeError, GeometryError, UnsupportedError: arguments that corr2d refuses, or complex ones.
+        ShapeError, GeometryError, DTypeError: arguments that corr2d refuses, or complex ones.
     """
     with np.errstate(all="ignore"):
         call, y = Call.read(X, K, bias, dtype, geometry), wide(y_mine)
+        if y.dtype.kind == "c":
+            raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
         case = _Case(call, y)
         if y.shape == case.truth.shape and not case.wrong.any():
             return None
@@ -103,6 +103,8 @@ class _Case:
 
     def _left(self, fault: Fault) -> float:
         """The worst error under a fault, in bounds; infinite where the fault explains nothing."""
+        if not self.y.size:  # nothing to tell by
+            return np.inf
         try:
             if _view(fault, np.broadcast_to(0.0, fault.call.size)).shape != self.y.shape:
                 return np.inf
@@ -125,11 +127,8 @@ class _Case:
     def _errors(self, fault: Fault) -> np.ndarray:
         """y's distance from what a fault predicts, in bounds."""
         bound = _view(fault, fault.call.bound if fault.bound is None else fault.bound)
-        errors = error_ratios(self.y, _view(fault, fault.call.values), bound)
-        largest = _LARGEST.get(fault.call.dtype, np.inf)
-        if largest < np.inf and not np.isfinite(self.y).all():  # sums that overflow on the way
-            errors[~np.isfinite(self.y) & (_view(fault, fault.call.magnitude) + bound >= largest)] = 0
-        return errors
+        overflow = _view(fault, fault.call.magnitude) + bound >= LARGEST.get(fault.call.dtype, np.inf)
+        return error_ratios(self.y, _view(fault, fault.call.values), bound, overflow)
 
     def unexplained(self) -> Diagnosis:
         """What there is to say where no suspect explains the data."""

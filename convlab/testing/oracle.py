@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..dtypes import INTEGERS, SIGNIFICAND, dtype_name, promote
+from ..errors import DTypeError
 from ..geometry import NO_PADDING, Geometry, Pair, check_shapes, kernel_size, lower, options
 from ..lab import Backend
-from ..registry import backend
+from ..operands import as_array
+from ..registry import backend, owner
 from ..reproducible import Rule
 
 
@@ -123,6 +126,10 @@ def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geome
 
 def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
     """The geometry of a call in integers."""
+    names = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+    for name in geometry:
+        if name not in names:
+            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(names)}")
     data_format = geometry.get("data_format", "NCHW")
     checked, named = options(kernel_size(kernel, data_format), **geometry)
     return lower(checked, named, check_shapes(shape, kernel, checked))
@@ -143,9 +150,43 @@ def repeats(n: int, pads: Pair, mode: str) -> int:
     return int(np.bincount(border(n, pads, mode)).max()) if mode != "zeros" and n else 1
 
 
+def as_numpy(x: Any, name: str = "array") -> np.ndarray:
+    """An array, a list, or a tensor of any framework, as a NumPy array (bfloat16 as float32, which is exact)."""
+    framework = owner(x)
+    return as_array(name, x) if framework in (None, "numpy") else backend(str(framework)).to_numpy(x)
+
+
+def computed_in(dtype: Any, *tensors: Any) -> str:
+    """The real dtype, by name, that corr2d of these is computed in; by default, and if given, checked.
+
+    >>> computed_in(None, np.ones(2, "float16"), [1, 2]), computed_in(np.float32, [1.0]), computed_in("uint8", [1])
+    ('float16', 'float32', 'int64')
+    """
+    kinds = [_dtype(x) for x in tensors if x is not None]
+    name = promote(kinds) if dtype is None else dtype_name(dtype)
+    if name not in SIGNIFICAND and name not in INTEGERS:
+        try:
+            name = np.dtype(name).name
+        except TypeError:
+            name = str(dtype)
+    if name not in SIGNIFICAND and (name not in INTEGERS or promote(kinds) != "int64"):
+        raise DTypeError(
+            f"dtype: got {name} for {' and '.join(sorted(set(kinds)))}, expected one of {', '.join(SIGNIFICAND)}.",
+            hint="integers are for integers alone; corr2d is linear, so look at the parts of complex numbers apart.",
+        )
+    return "int64" if name in INTEGERS else name
+
+
+def _dtype(x: Any) -> str:
+    framework = owner(x)
+    if framework is None:
+        return as_numpy(x).dtype.name
+    return backend(framework).ops.dtype(x) or "float32"
+
+
 def wide(x: Any) -> np.ndarray:
     """Values as int64 (integers) or float64."""
-    array = np.asarray(x)
+    array = as_numpy(x)
     return array.astype(
         {"i": np.int64, "u": np.int64, "b": np.int64, "c": np.complex128}.get(array.dtype.kind, np.float64)
     )

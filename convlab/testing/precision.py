@@ -191,18 +191,28 @@ def _winograd(call: Call) -> Iterator[Fault]:
     for dtype in (d for d in ("float64", "float32", "float16") if d == call.dtype or _narrower(call, d)):
         for m in (2, 4, 6):
             terms = 2 * (3 + 1) + 4 * (m + 2) + call.k.shape[1] + 4
-            bound = call.bound + gamma(terms, dtype) * _winograd_sum(call, m) + terms * _LEAST[dtype]
+            total = _winograd_sum(call, m)
+            bound = call.bound + gamma(terms, dtype) * total + terms * _LEAST[dtype]
             what = f"the errors are those of Winograd's F({m}x{m}, 3x3) in {dtype}: beyond a sum's, within its own"
-            check = partial(_winograd_marks, call, m, dtype, bound)
+            check = partial(_winograd_marks, call, m, dtype, total)
             yield Fault(what, change, call.changed(dtype=dtype), bound=bound, check=check)
 
 
-def _winograd_marks(call: Call, m: int, dtype: str, bound: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> bool:
-    """Whether the errors are spread over each tile, are no multiples of the data's grid, and a float16 holds y."""
+def _winograd_marks(call: Call, m: int, dtype: str, total: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> bool:
+    """Whether the errors grow and shrink over the tiles as Winograd's do, more than with the windows' own magnitudes.
+
+    An output's error depends on its place in its tile and on all the tile's pixels, which other noise does not.
+    """
     error = np.abs(y - call.values)
-    tiles = _tiled(error / bound, m)[(_tiled(wrong.astype(float), m) == 1).any(-1)]
-    tiles = tiles[np.isfinite(tiles).sum(-1) >= 4]
-    spread = not tiles.size or (np.nanmedian(tiles, -1) >= 0.01 * np.nanmax(tiles, -1)).all()
-    step = _grid(call.x, call.k)
-    coarse = (error % step == 0) & (step >= 8 * 2.0 ** -SIGNIFICAND[dtype] * np.abs(y))
-    return bool(spread and not coarse[wrong].all() and (dtype != "float16" or _held(dtype, y)))
+    tiles = _tiled(wrong.astype(float), m)
+    touched = np.isfinite(tiles) & (tiles == 1).any(-1, keepdims=True)
+    seen = [_tiled(a, m)[touched] for a in (error, total, call.magnitude)]
+    told = np.all([np.isfinite(a) & (a > 0) for a in seen], 0)
+    if told.sum() < 32 or told.mean() < 0.5 or (dtype == "float16" and not _held(dtype, y)):
+        return False
+    errors, tilewise, own = (np.log(a[told]) for a in seen)
+    return _correlation(errors, tilewise) > max(0.35, _correlation(errors, own) + 0.05)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-6 and b.std() > 1e-6 else 0.0

@@ -1,12 +1,13 @@
 """What commonly goes wrong with a convolution. Each function here is one suspect.
 
 To add one, write a function of a `Call` that yields a `Fault` for each way it can show, and name it with `@suspect`.
-`diagnose` tries them in this order, the likely and simple ones first; those of the numbers themselves, such as a bias
-or a dtype, stand in `diagnosis`. A suspect needs no guard against shapes that can't be or data that it leaves alone.
+`diagnose` tries them one at a time in this order, the likely and simple ones first; those that lose precision stand in
+`precision`. A suspect needs no guard against shapes that can't be or data that it leaves alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -238,10 +239,22 @@ def _channel_groups(call: Call) -> Iterator[Fault]:
     for groups in (g, inputs):
         what = f"the input channels of the {g} groups are interleaved instead of one group after the other"
         yield Fault(what, change.format("input channels"), call.changed(x=_interleaved(call.x, groups, 1)))
-    for order in [list(range(g))[::-1], *(list(np.roll(range(g), n).tolist()) for n in range(1, g))]:
-        x = call.x.reshape(call.x.shape[0], g, inputs, *call.x.shape[2:])[:, order].reshape(call.x.shape)
-        what = f"the groups' inputs come in the order {order}"
-        yield Fault(what, "give the groups' inputs in the order of K's groups", call.changed(x=x))
+    # Beyond four groups, only the reverse and the rotations: the others are too many to try.
+    some = [tuple(range(g))[::-1], *(tuple(np.roll(range(g), n).tolist()) for n in range(1, g))]
+    for order in itertools.permutations(range(g)) if g <= 4 else some:
+        yield from _ordered(call, list(order))
+
+
+def _ordered(call: Call, order: list[int]) -> Iterator[Fault]:
+    def moved(a: np.ndarray, axis: int) -> np.ndarray:
+        blocks = np.split(a, call.groups, axis)
+        return np.concatenate([blocks[each] for each in order], axis)
+
+    change = "give the groups' {} in the order of the other two"
+    what = f"the groups' {{}} come in the order {order}"
+    yield Fault(what.format("inputs"), change.format("inputs"), call.changed(x=moved(call.x, 1)))
+    yield Fault(what.format("kernels"), change.format("kernels"), call.changed(k=moved(call.k, 0)))
+    yield Fault(what.format("outputs"), change.format("outputs"), call, view=partial(moved, axis=1))
 
 
 @suspect("input channels reversed")

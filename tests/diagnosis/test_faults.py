@@ -184,3 +184,17 @@ def test_bias(seed, layout) -> None:
     for wrong, name in ((y, "missing"), (y + 2 * b, "doubled"), (y - b, "negated"), (y + b[::-1], "reversed")):
         is_named(p.diagnose(wrong, p.bias), f"bias {name}")
     is_named(p.diagnose(y / 18 + b, p.bias), "averaged")
+
+
+@planted
+@several
+def test_groups_in_any_order(seed, layout) -> None:
+    p = Plant(seed, layout, x=(2, 6, 8, 9), k=(6, 2, 3, 2), groups=3)
+    order = [[1, 0, 2], [0, 2, 1], [1, 2, 0]][seed]
+    inputs, kernels = (
+        np.concatenate([np.split(a, 3, axis)[i] for i in order], axis) for a, axis in ((p.x, 1), (p.k, 0))
+    )
+    y = naive(p.x, p.k, groups=3)
+    outputs = np.concatenate([np.split(y, 3, 1)[i] for i in order], 1)
+    for wrong in (naive(inputs, p.k, groups=3), naive(p.x, kernels, groups=3), outputs):
+        assert p.diagnose(wrong).suspect == "channel groups"
