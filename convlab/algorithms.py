@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ def taps(
     # TensorFlow regroups chains of additions, but not of subtractions.
     weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
 
-    def row(total: Any, channel: Any, p: Any) -> Any:
+    def add_row(total: Any, channel: Any, p: Any) -> Any:
         image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1, 3)
         line = ops.part(weights, channel * h + p, 1, 2)
         for q in range(w):
@@ -69,21 +70,20 @@ def taps(
             total = subtract(total, window, ops.reshape(line[:, :, :, q], (1, groups, outputs // groups, 1, 1)))
         return total
 
-    def line(total: Any, index: Any) -> Any:
-        return row(total, index // h, index % h)
-
-    def channels(total: Any, index: Any) -> Any:
-        for each in range(at_once * h):
-            total = row(total, index * at_once + each // h, each % h)
+    def add_channels(total: Any, first: Any, count: int) -> Any:
+        for channel, p in itertools.product(range(count), range(h)):
+            total = add_row(total, first + channel, p)
         return total
 
     total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
-    at_once = _FUSED // (h * w)
-    if not at_once:
-        return ops.reshape(ops.fold(line, total, per_group * h), (n, outputs, rows, columns))
-    looped = per_group // at_once * at_once if per_group > at_once else 0
-    if looped:
-        total = ops.fold(channels, total, looped // at_once)
-    for index in range(looped * h, per_group * h):
-        total = line(total, index)
+    at_once = min(_FUSED // (h * w), per_group)
+    if not at_once:  # a large kernel: row by row
+        total = ops.fold(lambda total, index: add_row(total, index // h, index % h), total, per_group * h)
+    else:
+        steps, rest = divmod(per_group, at_once)
+        if steps > 1:
+            total = ops.fold(lambda total, index: add_channels(total, index * at_once, at_once), total, steps)
+        else:
+            total = add_channels(total, 0, at_once)
+        total = add_channels(total, per_group - rest, rest)
     return ops.reshape(total, (n, outputs, rows, columns))

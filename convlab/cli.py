@@ -136,12 +136,12 @@ def parity(
         list[str] | None, typer.Option(metavar="BACKEND=PATH", help="Run a backend with another environment's Python.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Where the random cases begin.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0, help="How long to go on with random cases.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0, max=1e6, help="How long to go on with random cases.")] = 10.0,
     case: Annotated[
         Path | None, typer.Option(help="Your own case: an .npz with X, K, options, perhaps your Y.")
     ] = None,
     only: Annotated[str, typer.Option(metavar="NAME", help="Only the trials whose name begins so.")] = "",
-    patience: Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer of a backend.")] = 120.0,
+    patience: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds to wait for an answer.")] = 120.0,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:

@@ -18,6 +18,7 @@ from .geometry import (
     Padding,
     PaddingMode,
     Pair,
+    boolean,
     check_shapes,
     choice,
     kernel_size,
@@ -162,7 +163,7 @@ def _correlate(
 ) -> Any:
     choice("algorithm", algorithm, ALGORITHMS)
     compute = _native
-    if reproducible:
+    if boolean("reproducible", reproducible):
         if algorithm != "auto":
             raise GeometryError(
                 f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",

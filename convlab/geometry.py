@@ -89,6 +89,13 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def boolean(name: str, value: Any) -> bool:
+    """`value` if it is True or False, or a `GeometryError` that names the argument."""
+    if value is not True and value is not False:
+        raise GeometryError(f"{name}: got {value!r}, expected True or False.", hint=f"{name}=True asks for it.")
+    return value
+
+
 def options(
     kernel_size: Any,
     stride: Any = 1,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name
 from .errors import DTypeError, GeometryError, ShapeError
-from .geometry import DataFormat, Padding, PaddingMode, Pair, integer, options, output_shape
+from .geometry import DataFormat, Padding, PaddingMode, Pair, boolean, integer, options, output_shape
 from .registry import backend as load_backend
 from .registry import default_backend
 
@@ -99,7 +99,7 @@ class LayerSpec:
             "dilation": geometry.dilation,
             "groups": geometry.groups,
             "use_bias": bool(self.use_bias),
-            "reproducible": bool(self.reproducible),
+            "reproducible": boolean("reproducible", self.reproducible),
             "dtype": None if self.dtype is None else _floating(self.dtype),
             "in_channels": None if self.in_channels is None else integer("in_channels", self.in_channels, 1),
             "out_channels": None if self.out_channels is None else integer("out_channels", self.out_channels, 1),

@@ -15,7 +15,7 @@ import numpy as np
 from .contract import Operations
 from .dtypes import COMPLEX, check_numeric
 from .errors import DTypeError, GeometryError, ShapeError
-from .geometry import Pair, choice, integer, options, output_shape
+from .geometry import Pair, boolean, choice, integer, options, output_shape
 from .layers import seeded_kernel
 from .operands import admit, as_array
 from .registry import owner, resolve
@@ -104,6 +104,7 @@ def learn_kernel(
         GeometryError, DTypeError, MixedBackendsError: an argument that makes no sense.
     """
     choice("method", method, METHODS)
+    boolean("reproducible", reproducible)
     steps, every = integer("num_steps", num_steps, 0), integer("log_every", log_every, 0)
     if isinstance(lr, bool) or not isinstance(lr, numbers.Real) or not math.isfinite(lr):
         raise GeometryError(f"lr: got {lr!r}, expected a finite number.", hint="lr=3e-2 is the chapter's.")

@@ -31,6 +31,7 @@ from .contract import Operations
 from .geometry import PADDING_MODES, Geometry, Pair
 
 _PARTS = ("y", "x", "k", "b")
+_HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
 _TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
 
 
@@ -138,6 +139,8 @@ def narrow(ops: Operations, y: Any, dtype: str) -> Any:
     y = _flush(ops, y, _TINY64 if dtype == "float64" else _TINY32)
     if dtype != "float64":
         y = ops.cast(y, "float32")
+    if dtype == "float16":  # what it rounds to zero, with either sign
+        y = _flush(ops, y, _HALF_OF_FLOAT16S_LEAST)
     y = ops.cast(y, dtype)
     return ops.where(bad, ops.number(math.nan, y), y)
 
@@ -150,7 +153,8 @@ def product(ops: Operations, a: Any, b: Any, dtype: str) -> Any:
     """a * b in float64: exact for factors that come from a narrower dtype.
 
     In float64 it is rounded; that products near the underflow count as zero also keeps compilers, XLA's above all, from
-    fusing the multiplication with the addition after it, which would round only once.
+    fusing the multiplication with the addition after it, which would round only once. The float64 cases of the tests
+    under each compiler, `tests/frameworks/test_*_reproducible.py`, guard it.
     """
     return _flush(ops, a * b, _CUT64) if dtype == "float64" else a * b
 

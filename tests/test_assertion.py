@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import convlab
-from convlab.errors import GeometryError
-from convlab.testing import assert_parity, error_bound, oracle, worst_ratio
+from convlab.errors import DTypeError, GeometryError, ShapeError
+from convlab.testing import assert_parity, diagnose, error_bound, oracle, worst_ratio
 
 rng = np.random.default_rng(0)
 X, K = rng.standard_normal((2, 3, 9, 8)).astype("float32"), rng.standard_normal((4, 3, 3, 2)).astype("float32")
@@ -76,6 +76,43 @@ def test_an_exact_sum_against_the_bound() -> None:
         window = x[i : i + 3, j : j + 3]
         exact = sum(Fraction(a) * Fraction(b) for a, b in zip(window.flat, k.flat, strict=True))
         assert abs(exact - Fraction(y[i, j])) <= Fraction(bound[i, j])
+
+
+def test_values_where_sums_may_overflow_are_still_held_to_the_bound() -> None:
+    x, k = (
+        (10 * rng.standard_normal((1, 64, 8, 8))).astype("f2"),
+        (20 * rng.standard_normal((2, 64, 3, 3))).astype("f2"),
+    )
+    assert_parity(convlab.corr2d(x, k), x, k)
+    with pytest.raises(AssertionError):
+        assert_parity(np.full((1, 2, 6, 6), 60000.0, "f2"), x, k)
+
+
+def test_typed_errors() -> None:
+    y = oracle(X, K)
+    for wrong in (y + 1j, [["a"]], [[1], [2, 3]]):
+        with pytest.raises((DTypeError, ShapeError)):
+            assert_parity(wrong, X, K)
+        with pytest.raises((DTypeError, ShapeError)):
+            diagnose(wrong, X, K)
+    for dtype in ("float8", "int32", complex, object()):
+        with pytest.raises(DTypeError, match="dtype: got"):
+            assert_parity(y, X, K, dtype=dtype)
+    for dtype in (np.float32, "f4", "float32", np.dtype("float32")):
+        assert_parity(y, X, K, dtype=dtype)
+    with pytest.raises(TypeError, match="unexpected argument 'pading', expected corr2d's stride"):
+        assert_parity(y, X, K, pading=1)
+
+
+def test_tensors_of_any_framework_and_bfloat16(lab) -> None:
+    for dtype in ("float32", "bfloat16"):
+        if dtype not in lab.adapter.dtypes:
+            continue
+        x, k = lab.asarray(X, dtype), lab.asarray(K, dtype)
+        y = lab.corr2d(x, k)
+        assert_parity(y, x, k)
+        assert diagnose(y, x, k) is None
+        assert error_bound(x, k).max() > (1e-2 if dtype == "bfloat16" else 1e-8)
 
 
 def test_an_unknown_algorithm() -> None:

@@ -121,7 +121,7 @@ class JaxOperations(Operations):
         )
 
 
-@functools.cache
+@functools.lru_cache(1024)  # each holds compiled programs
 def _function(rule: Rule) -> Callable[..., Array]:
     """A rule as a JAX function, compiled once for each shape."""
     function = jax.custom_vjp(functools.partial(rule.compute, ops))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -142,7 +142,7 @@ class TensorFlowOperations(Operations):
         return _valid(x, kernel, geometry)
 
 
-@cache
+@lru_cache(256)  # each holds a compiled program
 def _compiled(rule: Rule, dtype: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
     """A rule for tensors of one dtype and shape: one function for each, so that TensorFlow traces none again."""
     function = ops.compiled(partial(rule.compute, ops))

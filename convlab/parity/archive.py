@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import CaseFileError
 from ..geometry import output_shape
 from ..testing.cases import Case
+from ..testing.oracle import lowered_geometry
 
 LARGEST = 2**28  # bytes of all arrays together
 _HEADER = 10_000  # bytes of an array's header, NumPy's own limit
@@ -49,14 +50,23 @@ def read_case(path: Path) -> Case:
             raise CaseFileError(
                 f"{path}: {name} has dtype {array.dtype}, expected real numbers.", hint="convert it to float32."
             )
-    shape = output_shape(arrays["X"].shape, arrays["K"].shape, **options)
-    products = math.prod(shape) * arrays["K"].size
-    if products > _PRODUCTS:
+    _check_work(path, arrays["X"].shape, arrays["K"].shape, options)
+    return Case(path.name, arrays["X"], arrays["K"], arrays.get("bias"), options, Y=arrays.get("Y"), source=str(path))
+
+
+def _check_work(path: Path, x: tuple[int, ...], k: tuple[int, ...], options: dict[str, Any]) -> None:
+    """Raise `CaseFileError` if the image in float64, padded, or the result would take too much memory or time."""
+    shape = output_shape(x, k, **options)
+    pads = lowered_geometry(x, k, **options).padding
+    rows, columns = (-3, -2) if len(k) == 4 and options.get("data_format") == "NHWC" else (-2, -1)
+    grown = (x[rows] + sum(pads[0])) * (x[columns] + sum(pads[1])) * math.prod(x) // max(x[rows] * x[columns], 1)
+    size, products = 8 * (grown + math.prod(shape)), math.prod(shape) * math.prod(k)
+    if size > LARGEST or products > _PRODUCTS:
         raise CaseFileError(
-            f"{path}: a result of shape {shape} takes some {products:.0e} products, expected at most {_PRODUCTS:.0e}.",
+            f"{path}: X padded and a result of shape {shape} take {size} bytes in float64 and some {products:.0e} "
+            f"products, expected at most {LARGEST} and {_PRODUCTS:.0e}.",
             hint="cut a piece out of the image.",
         )
-    return Case(path.name, arrays["X"], arrays["K"], arrays.get("bias"), options, Y=arrays.get("Y"), source=str(path))
 
 
 def _option(array: np.ndarray) -> Any:
@@ -81,6 +91,8 @@ def read_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray]:
                 )
             left, arrays = LARGEST, {}
             for member in members:
+                if member.filename.removesuffix(".npy") in arrays:
+                    raise CaseFileError(f"{name}: got {member.filename} twice.", hint="write it with numpy.savez.")
                 with archive.open(member) as stream:
                     array = _read_array(stream, f"{name}: {member.filename}", left)
                 left -= array.nbytes
@@ -109,7 +121,9 @@ def _read_array(stream: Any, name: str, limit: int) -> np.ndarray:
     read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(header)
     if dtype.hasobject or dtype.names or dtype.kind not in "biufU":
-        raise CaseFileError(f"{name}: got dtype {dtype}, expected numbers.", hint="object arrays are pickles: refused.")
+        raise CaseFileError(
+            f"{name}: got dtype {dtype}, expected real numbers.", hint="object arrays are pickles: refused."
+        )
     size = math.prod(shape) * dtype.itemsize  # Python's integers don't overflow
     if size > limit or min(shape, default=0) < 0:
         raise CaseFileError(

@@ -41,10 +41,10 @@ def run(
     html_file: Path | None,
 ) -> bool:
     """Run the command; True if everything agreed."""
-    for path in (json_file, html_file):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise CaseFileError(f"{path}: no such folder to write to.", hint=f"mkdir -p {path.parent}")
+    _check_files(json_file, html_file)
     others = dict(_python(each) for each in pythons)
+    if len(others) < len(pythons):
+        raise GeometryError("--python: got a backend twice, expected one Python for each.", hint="leave one out.")
     names = [name.strip() for name in only_on.split(",")] if only_on else []
     for name in names:
         if name not in others:
@@ -73,6 +73,16 @@ def run(
     if html_file is not None:
         _write(html_file, render(report))
     return report.agreed
+
+
+def _check_files(*paths: Path | None) -> None:
+    """Before anything is computed."""
+    given = [path.absolute() for path in paths if path is not None]
+    for path in given:
+        if not path.parent.is_dir() or path.is_dir():
+            raise CaseFileError(f"{path}: can't be written there.", hint="give a file in a folder that exists.")
+    if len(set(given)) < len(given):
+        raise CaseFileError(f"{given[0]}: got one file for two reports, expected two.", hint="name another one.")
 
 
 def _python(option: str) -> tuple[str, str]:
@@ -115,8 +125,13 @@ def show(console: Console, report: Report) -> None:
     style, sentence = "bold green", "All agree"
     if not report.agreed:
         style, sentence = "bold red", "They don't all agree" if report.wrong else "Not all could be tested"
-    summary = f"{report.trials} trials on {len(report.versions)} backends, seed {report.seed}, {report.seconds:.0f} s"
+    trials, backends = _count(report.trials, "trial"), _count(len(report.versions), "backend")
+    summary = f"{trials} on {backends}, seed {report.seed}, {report.seconds:.0f} s"
     console.print(f"\n[{style}]{sentence}[/]: {summary}.", highlight=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _cell(tier: str, cell: Cell | None) -> str:

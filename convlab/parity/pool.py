@@ -60,6 +60,8 @@ class Worker:
         self.facts = message
         if "error" in message or message.get("hello") != self.name:
             self._fail(str(message.get("error", f"it answered for {message.get('hello')!r}.")))
+        if not _is_greeting(message):
+            self._fail("its greeting isn't what wire.py says.")
 
     def ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
         """The answer's arrays.
@@ -78,18 +80,26 @@ class Worker:
             self._fail(f"it ran out of memory in {what}.")
         if "error" in message:
             raise ConvlabError(str(message["error"]))
+        if any(array.dtype.kind not in "biuf" for array in results.values()):
+            self._fail(f"it answered with something else than numbers in {what}.")
         return results
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
         if self._process is not None:
-            self._process.kill()
+            self._kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
                 with contextlib.suppress(OSError):  # what was written last can't be delivered any more
                     pipe.close()
         self._said.close()
+
+    def _kill(self) -> None:
+        """The process and whatever it has started: a wrapper's child would hold the pipes open."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
         assert self._process is not None
@@ -134,9 +144,15 @@ class Worker:
 
     def _fail(self, reason: str) -> NoReturn:
         self.failure = reason
-        if self._process is not None:
-            self._process.kill()
+        self._kill()
         raise WorkerFailed(f"{self.name}: {reason}")
+
+
+def _is_greeting(message: dict[str, Any]) -> bool:
+    dtypes, versions = message.get("dtypes"), message.get("versions")
+    texts = isinstance(dtypes, list) and all(isinstance(each, str) for each in dtypes)
+    known = isinstance(versions, dict) and all(isinstance(each, str) for each in versions.values())
+    return texts and known and isinstance(message.get("autograd"), bool)
 
 
 def _send(stream: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

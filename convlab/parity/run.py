@@ -133,8 +133,8 @@ class Plan:
     only: str = ""
     patience: float = 120.0
 
-    def trials(self) -> Iterator[Trial | float]:
-        """The trials, and after each how much of the run is done, from 0 to 1."""
+    def trials(self) -> Iterator[tuple[Trial, float]]:
+        """The trials, each with how much of the run is done before it, from 0 to 1."""
         number = re.match(r"random (\d+)", self.only)
         fixed = [each for each in fixed_trials(self.case) if each.name.startswith(self.only)]
         if number:
@@ -143,15 +143,13 @@ class Plan:
             )
             fixed += [each for each in first if each.name.startswith(self.only)]
         share = 0.5 if self.seconds and not self.only else 1.0
-        for index, trial in enumerate(fixed, 1):
-            yield trial
-            yield share * index / len(fixed)
+        for index, trial in enumerate(fixed):
+            yield trial, share * index / len(fixed)
         start, end = time.monotonic(), time.monotonic() + (0 if self.only else self.seconds)
         for trial in random_trials(self.seed):
             if time.monotonic() >= end:
                 return
-            yield trial
-            yield min(share + (1 - share) * (time.monotonic() - start) / (end - start), 1.0)
+            yield trial, min(share + (1 - share) * (time.monotonic() - start) / (end - start), 1.0)
 
     def command(self, *backends: str, only: str = "") -> str:
         """The command line that does this, or a part of it, again."""
@@ -174,11 +172,7 @@ def run(plan: Plan, progress: Callable[[float, str], object] = lambda share, wha
         list(threads.map(lambda worker: _start(worker, plan, report), workers))
         if plan.case is not None and plan.case.Y is not None:
             _judge_file(plan, report, plan.case)
-        share = 0.0
-        for trial in plan.trials():
-            if isinstance(trial, float):
-                share = trial
-                continue
+        for trial, share in plan.trials():
             progress(share, trial.name)
             ready = [worker for worker in workers if _takes(worker, trial)]
             answers = dict(zip(ready, threads.map(lambda worker: _ask(worker, trial), ready), strict=True))  # noqa: B023
@@ -234,7 +228,8 @@ def _judge(plan: Plan, report: Report, trial: Trial, answers: dict[Worker, Any])
             if worst > 1:
                 cell.failed += 1
                 command = plan.command(worker.name, only=trial.name)
-                message = str(answer) if found is None else trial.explain(quantity, found, ratios)
+                message = str(answer) if isinstance(answer, ConvlabError) else "the answer lacks it"
+                message = message if found is None else trial.explain(quantity, found, ratios)
                 image = None if found is None else _picture(trial, ratios)
                 place = worker.name, trial.name, trial.tier, quantity
                 _add(report, Failure(*place, worst, message, command, image))
@@ -269,12 +264,9 @@ def _judge_file(plan: Plan, report: Report, case: Case) -> None:
     report.cells["bounded", "your Y", "result"] = Cell(1, int(worst > 1), worst)
     if worst > 1:
         message = trial.explain("result", case.Y, ratios)
-        failure = Failure("your Y", trial.name, "bounded", "result", worst, message, plan.command(only=trial.name))
-        _add(report, failure if case.Y.shape != ratios.shape else _with_image(failure, _picture(trial, ratios)))
-
-
-def _with_image(failure: Failure, image: np.ndarray) -> Failure:
-    return Failure(**{**vars(failure), "image": image})
+        image = _picture(trial, ratios) if ratios.shape == case.Y.shape else None
+        place = "your Y", trial.name, "bounded", "result"
+        _add(report, Failure(*place, worst, message, plan.command(only=trial.name), image))
 
 
 def _picture(trial: Trial, ratios: np.ndarray) -> np.ndarray:

@@ -4,9 +4,11 @@ A message is one line, then JSON, then an `.npz` (which may be empty):
 
     convlab-worker <version> <bytes of JSON> <bytes of npz>\\n
 
-The worker begins: {"hello": its backend, "dtypes": […], "autograd": bool, "versions": {…}}, or {"error": why not}.
-Each request {"task": "forward" | "gradients" | "learn", "dtype": …, "options": {…}} with its arrays gets one answer:
-{} with the results, or {"error": …}. End of input is the end of the worker.
+The worker begins: {"hello": its backend, "dtypes": […], "autograd": bool, "versions": {…}}, or {"error": why not,
+"kind": the error's class}. Each request {"task": "forward" | "gradients" | "learn", "dtype": …, "options": {…},
+"function": "corr2d" | "conv2d"} with its arrays (X, K, perhaps bias; dY; or X, Y, init) gets one answer: {} with the
+results (result; gradient of X, of K, of bias; or kernel, losses), or {"error": …, "kind": …}, "MemoryError" for want of
+memory. End of input is the end of the worker. Whatever changes in this is a new version; there is no talk between two.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         )
     if content + archive > 2 * LARGEST:
         raise WireError(f"worker: got a message of {content + archive} bytes, expected less.", hint="is it damaged?")
-    message = json.loads(_exactly(stream, content))
+    try:
+        message = json.loads(_exactly(stream, content))
+    except ValueError as error:
+        raise WireError(f"worker: got JSON that can't be read ({error}).", hint="is it convlab's worker?") from None
     if not isinstance(message, dict):
         raise WireError(f"worker: got {type(message).__name__}, expected an object.", hint="is it convlab's worker?")
     return message, read_arrays(io.BytesIO(_exactly(stream, archive)), "worker") if archive else {}

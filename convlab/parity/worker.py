@@ -36,10 +36,17 @@ def main(name: str) -> None:
             return
         try:
             result = compute(lab, request, arrays)
-        except (Exception, MemoryError) as error:
-            send(answers, {"error": f"{type(error).__name__}: {error}", "kind": type(error).__name__})
+        except Exception as error:
+            send(answers, {"error": f"{type(error).__name__}: {error}", "kind": _kind(error)})
         else:
             send(answers, {}, result)
+
+
+def _kind(error: Exception) -> str:
+    """The error's class; frameworks have names of their own for the want of memory."""
+    signs = ("out of memory", "can't allocate memory", "resource_exhausted", "resource exhausted", "bad_alloc", "oom")
+    text = f"{type(error).__name__} {error}".lower()
+    return "MemoryError" if any(sign in text for sign in signs) else type(error).__name__
 
 
 def _hello(lab: convlab.Backend) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dtypes import INTEGERS, SIGNIFICAND, dtype_name, promote
+from ..dtypes import INTEGERS, SIGNIFICAND, check_numeric, dtype_name, promote
 from ..errors import DTypeError
 from ..geometry import NO_PADDING, Geometry, Pair, check_shapes, kernel_size, lower, options
 from ..lab import Backend
@@ -153,7 +153,9 @@ def repeats(n: int, pads: Pair, mode: str) -> int:
 def as_numpy(x: Any, name: str = "array") -> np.ndarray:
     """An array, a list, or a tensor of any framework, as a NumPy array (bfloat16 as float32, which is exact)."""
     framework = owner(x)
-    return as_array(name, x) if framework in (None, "numpy") else backend(str(framework)).to_numpy(x)
+    array = as_array(name, x) if framework in (None, "numpy") else backend(str(framework)).to_numpy(x)
+    check_numeric(name, array.dtype.name)
+    return array
 
 
 def computed_in(dtype: Any, *tensors: Any) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convlab as library
+from convlab.parity.archive import read_case
 from convlab.parity.run import Plan, run
 from convlab.parity.suite import TIERS
 from convlab.testing import oracle
@@ -89,6 +91,11 @@ def test_a_wrong_backend_is_diagnosed(tmp_path) -> None:
 
 
 FAILURES = {
+    "wire.send(out, {'hello': 'torch', 'dtypes': [], 'autograd': True}); time.sleep(9)": "its greeting isn't what",
+    "wire.send(out, {'hello': 'torch', 'dtypes': [], 'autograd': 1, 'versions': 'x'}); time.sleep(9)": "its greeting",
+    "out.write(b'convlab-worker 1 5 0\\n{oops'); out.flush(); time.sleep(9)": "got JSON that can't be read",
+    "tasks.TASKS['forward'] = lambda *a: {'result': np.full((2, 2), 'a')}; worker.main('numpy')": "else than numbers",
+    "os.system('sleep 300')": "no answer within 2 s while it was loading",
     "worker._hello = hello; worker.main('numpy')": "it answered for 'numpy'",
     "sys.exit(3)": "it ended with status 3 while it was loading.",
     "print('hello')": "worker: got b'hello\\n', expected a message.",
@@ -148,6 +155,23 @@ def test_an_error_of_the_backend_is_a_wrong_result(tmp_path) -> None:
     assert report.wrong == 14
 
 
+def test_an_answer_that_lacks_something(tmp_path) -> None:
+    python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: {}\nworker.main('numpy')")
+    report = run(Plan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
+    assert [each.message for each in report.failures] == ["the answer lacks it"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_case_is_judged_in_its_own_dtype(tmp_path, dtype) -> None:
+    rng = np.random.default_rng(0)
+    X, K = rng.standard_normal((9, 8)).astype(dtype), rng.standard_normal((3, 3)).astype(dtype)
+    Y = library.corr2d(X, K)
+    np.savez(tmp_path / "case.npz", X=X, K=K, Y=Y)
+    report = run(Plan(("numpy",), case=read_case(tmp_path / "case.npz"), only="case.npz"))
+    assert report.agreed, report.failures
+    assert report.cells["bounded", "your Y", "result"].trials == 1
+
+
 def test_ones_own_case(tmp_path) -> None:
     rng = np.random.default_rng(0)
     X, K = rng.standard_normal((1, 2, 9, 8)).astype("float32"), rng.standard_normal((3, 2, 3, 3)).astype("float32")
@@ -163,7 +187,13 @@ def test_ones_own_case(tmp_path) -> None:
 
 def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
     arguments = ("--backends", "numpy", "--seconds", "60", "--json", "a.json", "--html", "a.html")
-    running = subprocess.Popen([*CONVLAB, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = subprocess.Popen(
+        [*CONVLAB, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+    )
     time.sleep(4)
     running.send_signal(signal.SIGINT)
     assert running.wait(20) != 0
@@ -178,7 +208,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
         (["--python", "torch"], "expected BACKEND=PATH"),
         (["--case", "absent.npz"], "can't be read"),
         (["--backends", "numpy", "--only", "nothing such"], "no trial's name begins with 'nothing such'"),
-        (["--json", "absent/a.json"], "no such folder"),
+        (["--json", "absent/a.json"], "can't be written there"),
+        (["--html", "."], "can't be written there"),
+        (["--html", "a", "--json", "a"], "one file for two reports"),
+        (["--python", "numpy=a", "--python", "numpy=b"], "got a backend twice"),
     ],
 )
 def test_bad_options_are_one_line(arguments, message, tmp_path) -> None:

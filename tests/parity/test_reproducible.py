@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -148,6 +149,15 @@ def test_gradients_are_the_true_ones(seed, dtype) -> None:
         assert (np.abs(got - want) <= bound).all()
 
 
+def test_zeros_are_positive(lab) -> None:
+    """Also where float16 rounds to zero, and where products cancel or underflow."""
+    for dtype, tiny in (("float16", 2.0**-20), ("float32", 2.0**-100), ("float64", 2.0**-900)):
+        x, k = np.array([[-tiny, 0.0, -1.0, 1.0]], dtype), np.array([[tiny, 0.0]], dtype)
+        y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), reproducible=True))
+        assert not y[0, :2].any()
+        assert not np.signbit(y[0, :2]).any()
+
+
 def test_order_revealing_sums(lab) -> None:
     """X constant, K shuffled pairs of plus and minus big numbers: any other order gives another result."""
     rng = np.random.default_rng(0)
@@ -212,6 +222,10 @@ def test_integers_empty_batches_and_images_without_pixels(lab) -> None:
 def test_what_it_refuses(lab) -> None:
     with pytest.raises(GeometryError, match="Hint: reproducible=True has an algorithm of its own"):
         lab.corr2d(lab.asarray([[1.0]]), [[1.0]], reproducible=True, algorithm="native")
+    one = [[1.0]]
+    for call in (partial(lab.corr2d, one, one), partial(lab.Conv2D, 3), partial(lab.learn_kernel, one, one, 1)):
+        with pytest.raises(GeometryError, match="reproducible: got 'no', expected True or False"):
+            call(reproducible="no")
     if "complex64" in lab.adapter.dtypes:
         with pytest.raises(UnsupportedError, match="got dtype complex64"):
             lab.corr2d(lab.asarray(np.ones((2, 2), "complex64")), [[1.0]], reproducible=True)
