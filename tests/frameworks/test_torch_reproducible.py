@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from revealing import OPTIONS, arrays
 
 import convlab
-from convlab.testing import fill, reproducible_gradients
-
-OPTIONS = {"padding": ((1, 2), (0, 1)), "padding_mode": "reflect", "stride": (2, 1), "groups": 2}
-
-
-def arrays(dtype: str = "float32", kind: str = "cancelling"):
-    rng = np.random.default_rng(0)
-    x, k, b = (fill(kind, shape, dtype, rng) for shape in ((2, 4, 8, 9), (6, 2, 3, 2), (6,)))
-    y = convlab.corr2d(x, k, bias=b, reproducible=True, **OPTIONS)
-    return x, k, b, y, fill(kind, y.shape, dtype, rng)
+from convlab.testing import reproducible_gradients
 
 
 def same(tensor: torch.Tensor, array: np.ndarray) -> bool:
