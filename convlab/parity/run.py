@@ -20,7 +20,8 @@ from .suite import Trial, fixed_trials, random_trials
 
 # A framework that isn't there is no failure, unless it was asked for by name.
 _ABSENT = "BackendNotInstalled"
-_SHOWN = 24
+# Wrong results to keep, in all and of one kind: the first say enough.
+_SHOWN, _ALIKE = 24, 3
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Report:
         absent: backends that aren't installed, with how to install them.
         cells: by (tier, backend, quantity).
         pairs: by (backend, backend): the worst difference of bounded results, in bounds.
-        failures: wrong results, at most so many are kept; `wrong` counts all.
+        failures: wrong results, the first of each kind; `wrong` counts all.
     """
 
     seed: int
@@ -239,7 +240,9 @@ def _judge(plan: Plan, report: Report, trial: Trial, answers: dict[Worker, Any])
 
 def _add(report: Report, failure: Failure) -> None:
     report.wrong += 1
-    if len(report.failures) < _SHOWN:
+    kind = failure.backend, failure.tier, failure.quantity
+    alike = sum((each.backend, each.tier, each.quantity) == kind for each in report.failures)
+    if alike < _ALIKE and len(report.failures) < _SHOWN:
         report.failures.append(failure)
 
 

@@ -153,6 +153,7 @@ def test_an_error_of_the_backend_is_a_wrong_result(tmp_path) -> None:
     report = run(Plan(("numpy",), pythons={"numpy": python}, only="chapter"))
     assert "ZeroDivisionError" in report.failures[0].message
     assert report.wrong == 14
+    assert len(report.failures) == 3  # of one kind
 
 
 def test_an_answer_that_lacks_something(tmp_path) -> None:
