@@ -27,6 +27,6 @@ adapter = Adapter(
     package="convlab_torch",
     frameworks=("torch",),
     is_native=is_native,
-    minimum="2.4",
+    minimum="2.5",
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
 )
