@@ -188,13 +188,10 @@ def test_ones_own_case(tmp_path) -> None:
 
 def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
     arguments = ("--backends", "numpy", "--seconds", "60", "--json", "a.json", "--html", "a.html")
-    running = subprocess.Popen(
-        [*CONVLAB, *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
-    )
+    # A shell's background jobs ignore SIGINT, and so would this one.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + CONVLAB[4]
+    command = [*CONVLAB[:4], code, "parity", *arguments]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(4)
     running.send_signal(signal.SIGINT)
     assert running.wait(20) != 0
