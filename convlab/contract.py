@@ -186,7 +186,8 @@ class Operations(ABC):
 
     def subtract_product(self, total: Any, a: Any, b: Any) -> Any:
         """total - a * b elementwise, in total's shape; total's memory may be used again."""
-        return total - a * b
+        total -= a * b  # in place, where tensors can be changed
+        return total
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
         """function(… function(function(total, 0), 1) …, count - 1); traced, it is a loop of the framework's."""

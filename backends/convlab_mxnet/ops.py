@@ -117,10 +117,6 @@ class MXNetOperations(Operations):
         # MXNet writes Python's numbers out in decimal and reads them inexactly.
         return mx.np.array(np.asarray(value, like.dtype), dtype=like.dtype, ctx=_context(like))
 
-    def subtract_product(self, total: Any, a: Any, b: Any) -> Any:
-        total -= a * b
-        return total
-
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         code = ",".join(map(str, rule.encode()))
         y = _nd(inputs[0]).Custom(
@@ -189,8 +185,7 @@ def _spare_channels(outputs: int, geometry: Geometry) -> int:
 
 def _slice(x: Any, axis: int, start: int, stop: int | None) -> Any:
     """x[start:stop] along an axis; basic slicing would crash, since it misreads oneDNN's blocked layout."""
-    flavour = mx.sym if _symbolic(x) else mx.nd
-    return flavour.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
+    return _nd(x).slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
 
 
 def _context(x: Any) -> Any:

@@ -70,10 +70,6 @@ class NumpyOperations(Operations):
     def number(self, value: float, like: Any) -> Any:
         return like.dtype.type(value)  # NumPy 1 would look at the value to find a dtype
 
-    def subtract_product(self, total: Any, a: Any, b: Any) -> np.ndarray:
-        total -= a * b
-        return total  # type: ignore[no-any-return]
-
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         raise UnsupportedError(
             "backend 'numpy': NumPy has no autograd.", hint="conv_vjp has the gradients of the convolution itself."

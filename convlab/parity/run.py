@@ -202,10 +202,7 @@ def _start(worker: Worker, plan: Plan, report: Report) -> None:
 
 def _takes(worker: Worker, trial: Trial) -> bool:
     facts = worker.facts
-    if worker.failure is not None:
-        return False
-    has_dtype = "int" in trial.dtype or trial.dtype in facts["dtypes"]
-    return has_dtype and (trial.task != "gradients" or facts["autograd"])
+    return worker.failure is None and not trial.ruled_out(facts["dtypes"], facts["autograd"])
 
 
 def _ask(worker: Worker, trial: Trial) -> dict[str, np.ndarray] | ConvlabError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from ..testing import (
     reproducible_gradients,
 )
 from ..testing.oracle import computed_in
+from ..testing.precision import rounded
 
 TIERS = ("exact", "bounded", "learned", "reproducible")
 _GRADIENTS = ("gradient of X", "gradient of K", "gradient of bias")
@@ -81,6 +82,12 @@ class Trial:
             if self.options.get("reproducible"):
                 return self._reproducible()
             return self._forward() if self.task == "forward" else self._slopes()
+
+    def ruled_out(self, dtypes: Sequence[str], autograd: bool) -> str:
+        """What a backend with these flags lacks for it, "" if nothing."""
+        if "int" not in self.dtype and self.dtype not in dtypes:
+            return f"no {self.dtype}"
+        return "no autograd" if self.task == "gradients" and not autograd else ""
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -239,6 +246,4 @@ def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def _to_bfloat16(array: np.ndarray) -> np.ndarray:
     """float32 rounded to the nearest bfloat16, ties to even, as float32."""
-    whole = array.view(np.uint32).astype(np.uint64)
-    nearest = ((whole + 0x7FFF + (whole >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
-    return np.where(np.isnan(array), array, nearest)
+    return rounded(array, 7).astype(np.float32)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from ..corr import conv2d, corr2d
 from ..geometry import PADDING_MODES, PADDING_NAMES, output_shape
 
 
@@ -31,12 +29,6 @@ class Case:
     def arrays(self) -> list[np.ndarray]:
         """X, K and the bias, if there is one."""
         return [array for array in (self.X, self.K, self.bias) if array is not None]
-
-    def run(self, lab: Any, dtype: str) -> Any:
-        """The result on a backend, with every array in `dtype`."""
-        arrays = [None if a is None else lab.asarray(a, dtype) for a in (self.X, self.K, self.bias)]
-        function: Callable[..., Any] = conv2d if self.function == "conv2d" else corr2d
-        return function(arrays[0], arrays[1], bias=arrays[2], backend=lab.name, **self.options)
 
     def __str__(self) -> str:
         return self.name

@@ -141,12 +141,9 @@ class Conformance:
 
 
 def _marks(adapter: Adapter, trial: Trial) -> list[pytest.MarkDecorator]:
-    reason = ""
-    if "int" not in trial.dtype and trial.dtype not in adapter.dtypes:
-        reason = f"the adapter {adapter.name!r} says that it has no {trial.dtype}"
-    elif trial.task == "gradients" and not adapter.autograd:
-        reason = f"the adapter {adapter.name!r} says that it has no autograd"
-    return [pytest.mark.xfail(reason=reason, raises=(DTypeError, UnsupportedError), strict=True)] if reason else []
+    lacking = trial.ruled_out(adapter.dtypes, adapter.autograd)
+    reason = f"the adapter {adapter.name!r} says that it has {lacking}"
+    return [pytest.mark.xfail(reason=reason, raises=(DTypeError, UnsupportedError), strict=True)] if lacking else []
 
 
 def _check(lab: Backend, trial: Trial) -> None:

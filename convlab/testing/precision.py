@@ -21,10 +21,10 @@ _LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "flo
 _EVEN, _AWAY, _CUT = "to the nearest, ties to even", "to the nearest, ties away from zero", "by truncation"
 
 
-def _rounded(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
+def rounded(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
     """float32 values kept to `bits` explicit bits of the mantissa.
 
-    >>> _rounded(np.array([1 + 3 * 2**-11]), 10), _rounded(np.array([1 + 3 * 2**-11]), 10, _CUT)
+    >>> rounded(np.array([1 + 3 * 2**-11]), 10), rounded(np.array([1 + 3 * 2**-11]), 10, _CUT)
     (array([1.00195312]), array([1.00097656]))
     """
     word = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.int64)
@@ -37,7 +37,7 @@ def _rounded(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
 
 def _as(dtype: str, x: np.ndarray, how: str = _EVEN) -> np.ndarray:
     """Values rounded to a dtype, as float64."""
-    return _rounded(x, 7, how) if dtype == "bfloat16" else x.astype(np.float32).astype(dtype).astype(np.float64)
+    return rounded(x, 7, how) if dtype == "bfloat16" else x.astype(np.float32).astype(dtype).astype(np.float64)
 
 
 def _inputs(call: Call, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> Call:
@@ -58,7 +58,7 @@ def _tf32(call: Call) -> Iterator[Fault]:
     )
     for how in (_EVEN, _AWAY, _CUT):
         if call.dtype == "float32" or _narrower(call, "float32"):
-            other = _inputs(call, partial(_rounded, bits=10, how=how), dtype="float32", slack=4)
+            other = _inputs(call, partial(rounded, bits=10, how=how), dtype="float32", slack=4)
             yield Fault(f"X and K are rounded to TF32, 10 bits of mantissa, {how}", change, other)
 
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab import chapter
+from convlab.parity.suite import random_trials
+from convlab.parity.tasks import compute
 from convlab.testing import (
     descent,
     gradients,
     oracle,
     oracle_gradients,
-    random_case,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -89,10 +90,9 @@ def test_no_images_leave_no_trace(lab, kernel, dtype) -> None:
 
 def test_every_pair_of_backends_agrees_exactly_on_integers(backends) -> None:
     for seed in range(5):
-        case = random_case(seed, integers=True)
-        results = {
-            name: convlab.backend(name).to_numpy(case.run(convlab.backend(name), "float32")) for name in backends
-        }
+        trial = next(random_trials(seed))
+        assert trial.name == f"random {seed} integers"
+        results = {name: compute(convlab.backend(name), trial.request, trial.arrays)["result"] for name in backends}
         for name, y in results.items():
             assert y.tobytes() == results[backends[0]].tobytes(), (name, backends[0], seed)
 
