@@ -65,21 +65,21 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """PyTorch."""
-    install(session, "torch")
+    install(session, "torch", "fast")
     framework(session, "torch")
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """JAX and Flax."""
-    install(session, "jax", also=("optax",))
+    install(session, "jax", "fast", also=("optax",))
     framework(session, "jax")
 
 
 @nox.session
 def tensorflow(session: nox.Session) -> None:
     """TensorFlow and Keras."""
-    install(session, "tensorflow")
+    install(session, "tensorflow", "fast")
     framework(session, "tensorflow")
 
 
@@ -88,7 +88,7 @@ def tensorflow(session: nox.Session) -> None:
 def mxnet(session: nox.Session, numpy: str) -> None:
     """MXNet on the last NumPy with all the names that it knows, the last that its metadata accepts, and today's."""
     if numpy == "current":
-        install(session, also=("requests",))
+        install(session, "fast", also=("requests",))
         install_mxnet_alone(session)
     else:
         install(session, "mxnet", also=(f"numpy=={numpy}",))
@@ -103,7 +103,7 @@ def install_mxnet_alone(session: nox.Session) -> None:
 @nox.session
 def parity(session: nox.Session) -> None:
     """All four frameworks on current releases in one environment and one process, and the command line."""
-    install(session, "torch", "jax", "tensorflow", *PHOTOGRAPHS, also=("optax", "requests"))
+    install(session, "torch", "jax", "tensorflow", "fast", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
     run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests", "docs", "README.md")
 

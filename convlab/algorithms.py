@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .contract import Operations
-from .geometry import NO_PADDING, Geometry
+from .geometry import NO_PADDING, Geometry, Pair
+
+# Neighbouring outputs that `phase` computes as channels: rows and columns.
+PHASES = (4, 4)
 
 # So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
@@ -87,3 +90,64 @@ def taps(
             total = add_channels(total, 0, at_once)
         total = add_channels(total, per_group - rest, rest)
     return ops.reshape(total, (n, outputs, rows, columns))
+
+
+def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """Cross-correlation as one product of matrices: the kernel's rows by the image's windows (im2col)."""
+    n, _, height, width = ops.sizes(x)
+    outputs, per_group, h, w = ops.sizes(kernel)
+    groups = geometry.groups
+    x, (rows, columns) = extend(ops, x, geometry), geometry.output_size((height, width))
+    patches = ops.stack([_window(x, geometry, p, q, (rows, columns)) for p in range(h) for q in range(w)], 2)
+    patches = ops.reshape(patches, (n, groups, per_group * h * w, rows * columns))
+    weights = ops.reshape(kernel, (1, groups, outputs // groups, per_group * h * w))
+    return ops.reshape(ops.matmul(weights, patches), (n, outputs, rows, columns))
+
+
+def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+    """The gradient of K: for each row of the kernel, dY times the windows that this row meets."""
+    n, outputs, rows, columns = ops.sizes(dy)
+    groups, (h, w) = geometry.groups, geometry.kernel_size
+    x = extend(ops, x, geometry)
+    per_group = ops.sizes(x)[1] // groups
+    seeds = ops.reshape(ops.transpose(dy, (1, 0, 2, 3)), (groups, outputs // groups, n * rows * columns))
+    found = []
+    for p in range(h):
+        patches = ops.stack([_window(x, geometry, p, q, (rows, columns)) for q in range(w)], 4)  # (N, C, H', W', w)
+        patches = ops.transpose(patches, (0, 2, 3, 1, 4))
+        patches = ops.transpose(ops.reshape(patches, (n * rows * columns, groups, per_group * w)), (1, 0, 2))
+        found.append(ops.reshape(ops.matmul(seeds, patches), (outputs, per_group, w)))
+    return ops.stack(found, 2)
+
+
+def _window(x: Any, geometry: Geometry, p: int, q: int, size: Pair) -> Any:
+    """The pixels that the kernel's element (p, q) meets."""
+    (rows, columns), (sh, sw), (dh, dw) = size, geometry.stride, geometry.dilation
+    top, left = p * dh, q * dw
+    return x[:, :, top : top + (rows - 1) * sh + 1 : sh, left : left + (columns - 1) * sw + 1 : sw]
+
+
+def phase(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """One-channel images: neighbouring outputs as channels of a native convolution with stride, which gives those
+    libraries that compute many channels at once something to do.
+
+    Output (i * 4 + a, j * 4 + b) is channel 4 a + b at (i, j); its kernel is K moved down by a and right by b, zeros
+    around it.
+    """
+    (down, right), (h, w) = PHASES, geometry.kernel_size
+    n, _, height, width = ops.sizes(x)
+    rows, columns = geometry.output_size((height, width))
+    blocks = -(-rows // down), -(-columns // right)
+    x = extend(ops, x, geometry)
+    lacking = [b * t - size for b, t, size in zip(blocks, PHASES, (rows, columns), strict=True)]
+    x = ops.pad(x, ((0, 0), (0, 0), (0, lacking[0]), (0, lacking[1])))
+    moved = [
+        ops.pad(kernel, ((0, 0), (0, 0), (a, down - 1 - a), (b, right - 1 - b)))[0, ...]
+        for a in range(down)
+        for b in range(right)
+    ]
+    size = h + down - 1, w + right - 1
+    y = ops.conv(x, ops.stack(moved, 0), Geometry(size, stride=PHASES))
+    y = ops.reshape(y, (n, down, right, *blocks))
+    y = ops.reshape(ops.transpose(y, (0, 3, 1, 4, 2)), (n, 1, blocks[0] * down, blocks[1] * right))
+    return y[:, :, :rows, :columns]

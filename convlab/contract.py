@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import UnsupportedError
-from .geometry import Geometry
+from .geometry import Geometry, Pair
 
 if TYPE_CHECKING:
-    from .reproducible import Rule
+    from .call import Call
+    from .rules import Rule
 
 Shape = tuple[int | None, ...]
 
@@ -45,6 +46,7 @@ class Adapter:
         dtypes: the floating and complex dtypes it computes in (integers are computed everywhere).
         autograd: whether results carry gradients.
         second_derivatives: whether gradients can be differentiated again.
+        algorithms: those of `convlab.planned.ALGORITHMS` for which it has the operations.
         image_layout: the layout that its convolution likes best for single-channel images.
         install: pip arguments that install it; by default the requirements of convlab's extra of that name.
         extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
@@ -58,6 +60,7 @@ class Adapter:
     dtypes: tuple[str, ...]
     autograd: bool = True
     second_derivatives: bool = True
+    algorithms: tuple[str, ...] = ("native", "taps")
     image_layout: str = "NCHW"
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
@@ -87,6 +90,9 @@ class Operations(ABC):
     where it says otherwise. N, C, H, W are batch, channels, height and width; O is output channels; a size that isn't
     known while tracing is None, and so is a whole shape or dtype.
     """
+
+    adapter: Adapter | None = None  # the backend's own; without it calls aren't planned, but always native
+    jitted = False  # whether it compiles even a single native operation before it runs
 
     @property
     @abstractmethod
@@ -199,9 +205,85 @@ class Operations(ABC):
         """A function of tensors, without gradients, compiled where calling it again and again is faster for it."""
         return function
 
+    def wait(self, y: Any) -> Any:
+        """y, once it has its values."""
+        return y
+
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         """rule.compute(self, *inputs), with rule.gradients for its gradient: the custom-gradient hook."""
         return rule.compute(self, *inputs)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """Products of matrices (..., I, J) and (..., J, K), whose leading axes broadcast."""
+        raise _lacking("matmul")
+
+    def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """The sums over some axes, which are left out."""
+        raise _lacking("fft")
+
+    def rfft2(self, x: Any, size: Pair) -> Any:
+        """The transform of a real x over its last two axes, zeros added up to `size`; see `numpy.fft.rfft2`."""
+        raise _lacking("fft")
+
+    def irfft2(self, spectrum: Any, size: Pair) -> Any:
+        """The real array of `size` whose transform `spectrum` is; see `numpy.fft.irfft2`."""
+        raise _lacking("fft")
+
+    def conj(self, x: Any) -> Any:
+        """The complex conjugate."""
+        raise _lacking("fft")
+
+    def tiles(self, x: Any, size: Pair, step: Pair) -> Any:
+        """(N, C, H, W) cut into overlapping tiles: (N, C, rows, columns, *size), a tile each `step`."""
+        *_, height, width = self.sizes(x)
+        down, right = ((n - t) // s + 1 for n, t, s in zip((height, width), size, step, strict=True))
+        rows = [self.part(x, i * step[0], size[0], 2) for i in range(down)]
+        lines = [self.stack([self.part(row, j * step[1], size[1], 3) for j in range(right)], 2) for row in rows]
+        return self.stack(lines, 2)
+
+    def floor(self, x: Any) -> Any:
+        """The greatest integers not above x, in x's dtype."""
+        raise _lacking("fft")
+
+    def every(self, condition: Any) -> Any:
+        """Whether all elements of a boolean tensor hold: a bool, or a scalar tensor while tracing."""
+        raise _lacking("fft")
+
+    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """yes() or no(), tensors of one shape and dtype, by what `every` gave."""
+        return yes() if condition else no()
+
+    def mode(self, *tensors: Any) -> str:
+        """What can be planned for tensors: "eager" if they have values, on a CPU; "traced" if `apply` is traced for a
+        CPU; "deferred" if, while tracing, `apply` becomes one operator that plans when it has values; "native" if only
+        the framework's own operators may be used; "other" on other processors."""
+        return "eager"
+
+    def as_host(self, x: Any) -> np.ndarray:
+        """A CPU tensor's own memory as a NumPy array, without its gradient, for reading; never asked for bfloat16."""
+        return self.to_numpy(x)
+
+    def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Memory that `from_host` needn't copy."""
+        return np.empty(shape, dtype)
+
+    def from_host(self, array: np.ndarray, like: Any) -> Any:
+        """A tensor in a NumPy array's memory, which nothing else will use, of `like`'s framework and device."""
+        return self.asarray(array, array.dtype.name, like)
+
+    def records(self, *tensors: Any) -> bool:
+        """Whether gradients may be asked for of what is computed from eager tensors now; None stands for no tensor."""
+        return False
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        """All about X, K and the bias (or None) that the way to compute with them depends on, `records` among it; None
+        if they aren't the framework's own eager tensors, or if anything traces or transforms. It is asked at every
+        call: it must take less than a microsecond."""
+        return None
+
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        """A faster equivalent of a call, for eager tensors of its shapes."""
+        return call
 
     @abstractmethod
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
@@ -211,6 +293,15 @@ class Operations(ABC):
         NCHW: x (N, C, H, W), kernel (O, C/groups, h, w), result (N, O, H', W').
         NHWC: x (N, H, W, C), kernel (h, w, C/groups, O), result (N, H', W', O).
         """
+
+    def conv_gradient(self, part: str, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
+        """The framework's own gradient of `conv` on NCHW: of X (`size`: its rows and columns) for part "x", from a = dY
+        and b = K; of K for part "k", from a = X and b = dY. Inside rules, where no gradients are recorded."""
+        if part == "x":
+            shape = (self.sizes(a)[0], self.sizes(b)[1] * geometry.groups, *size)
+            return self.vjp(lambda x: self.conv(x, b, geometry), (self.zeros(shape, a),), a)[0]
+        shape = (self.sizes(b)[1], self.sizes(a)[1] // geometry.groups, *geometry.kernel_size)
+        return self.vjp(lambda k: self.conv(a, k, geometry), (self.zeros(shape, a),), b)[0]
 
     @abstractmethod
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
@@ -250,3 +341,9 @@ class Operations(ABC):
         shape = self.sizes(y)
         size = shape[2:] if data_format == "NCHW" else shape[1:3]
         return self.reshape(y, (*self.sizes(like)[:-2], *size))
+
+
+def _lacking(algorithm: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"algorithm: this backend has no operations for {algorithm!r}.", hint="leave it 'auto', or use another backend."
+    )

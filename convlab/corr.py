@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
-import numpy as np
-
-from .algorithms import extend, taps
+from .call import planned, prepared
 from .contract import Operations, Shape
-from .dtypes import COMPLEX
-from .errors import GeometryError, IntegerOverflowError, ShapeError, UnsupportedError
+from .errors import GeometryError, ShapeError, UnsupportedError
 from .geometry import (
-    NO_PADDING,
     DataFormat,
     Geometry,
     Padding,
@@ -26,17 +22,21 @@ from .geometry import (
     options,
 )
 from .operands import admit
-from .registry import backend as load_backend
+from .planned import ALGORITHMS
 from .registry import resolve
-from .reproducible import correlate
 
 if TYPE_CHECKING:
-    from .lab import Backend
+    pass
 
 Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
-Algorithm = Literal["auto", "native"]
-ALGORITHMS = ("auto", "native")
+Algorithm = Literal["auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host"]
+
+# Calls that have been checked and planned, by all that they depended on: a call like one before goes straight there.
+_RUNS: dict[Hashable, Callable[[Any, Any, Any], Any]] = {}
+_MOST_RUNS = 4096
+# How to describe the tensors of a type: `Operations.signature` of their backend.
+_SIGNATURES: dict[type, Callable[[Any, Any, Any], Hashable]] = {}
 
 
 def _untouched_by_autograph(function: Function) -> Function:
@@ -87,7 +87,9 @@ def corr2d(
         dilation: steps between the kernel's elements, an int or (rows, columns).
         groups: groups of channels convolved apart from one another.
         data_format: where the channels stand; it fixes the kernel's order too. Rank-2 kernels ignore it.
-        algorithm: "auto" or "native", which today are both the framework's own convolution.
+        algorithm: how to compute it, which changes the rounding and never the meaning: "auto" is the fastest known
+            for these shapes on this machine (`convlab.plan` tells which), exact for integer-valued data; "direct" the
+            fastest that only adds and multiplies; the others are named in `convlab.planned`.
         reproducible: the same bits on every backend, eager or compiled, for the result and its gradients
             (`convlab.reproducible` defines them); slower than the framework's own convolution for many channels.
         backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said.
@@ -101,10 +103,33 @@ def corr2d(
         MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
         IntegerOverflowError: an exact integer result that doesn't fit into int64.
     """
+    key = None
+    signature = _SIGNATURES.get(type(X))
+    tensors = signature(X, K, bias) if signature is not None and reproducible is False else None
+    if tensors is not None:
+        # What isn't an int is written out: True equals 1, and a list can't be hashed.
+        steps = stride if type(stride) is int else repr(stride), dilation if type(dilation) is int else repr(dilation)
+        border = padding if type(padding) is int else repr(padding), padding_mode
+        try:
+            key = (
+                tensors,
+                steps,
+                border,
+                groups if type(groups) is int else repr(groups),
+                data_format,
+                algorithm,
+                backend,
+            )
+            run = _RUNS.get(key)
+        except TypeError:  # of what can't be hashed, and so is no option
+            run = key = None
+        if run is not None:
+            return run(X, K, bias)  # type: ignore[no-any-return]
     return _correlate(  # type: ignore[no-any-return]
         X,
         K,
         False,
+        key,
         bias=bias,
         stride=stride,
         padding=padding,
@@ -141,13 +166,14 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     array([[1, 2, 0],
            [3, 4, 0]])
     """
-    return _correlate(X, K, True, **options)  # type: ignore[no-any-return]
+    return _correlate(X, K, True, None, **options)  # type: ignore[no-any-return]
 
 
 def _correlate(
     X: Any,
     K: Any,
     flipped: bool,
+    key: Any,
     /,
     *,
     bias: Any = None,
@@ -162,14 +188,13 @@ def _correlate(
     backend: str | None = None,
 ) -> Any:
     choice("algorithm", algorithm, ALGORITHMS)
-    compute = _native
     if boolean("reproducible", reproducible):
         if algorithm != "auto":
             raise GeometryError(
                 f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",
                 hint="reproducible=True has an algorithm of its own, the same on every backend.",
             )
-        compute = _reproducible
+        algorithm = "reproducible"
     lab = resolve(backend, X=X, K=K, bias=bias)
     ops = lab.ops
     (x, k, b), dtype = admit(lab, {"X": X, "K": K, "bias": bias})
@@ -183,16 +208,19 @@ def _correlate(
     geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
-    with ops.scope(dtype):
-        if flipped:
-            k = flip(ops, k, geometry)
-        if len(kernel) == 2:
-            y = _single(lab, x, k, b, geometry, dtype, compute)
-        elif len(shape) == 3:
-            y = _batch(lab, x[None, ...], k, b, geometry, dtype, compute)[0, ...]
-        else:
-            y = _batch(lab, x, k, b, geometry, dtype, compute)
-        return ops.native(y, X)
+    call = planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k))
+    if x is X and k is K and b is bias and not flipped and ops.signature(x, k, b) is not None:
+        _SIGNATURES[type(X)] = ops.signature
+        if key is not None:
+            if len(_RUNS) >= _MOST_RUNS:
+                _RUNS.clear()
+            _RUNS[key] = prepared(call, x, k, b)
+    return ops.native(call(x, k, b), X)
+
+
+def forget_calls() -> None:
+    """Plan every call anew."""
+    _RUNS.clear()
 
 
 def _kernel_shape(ops: Operations, k: Any) -> Shape:
@@ -213,126 +241,3 @@ def _check_bias(shape: Shape | None, kernel: Shape, geometry: Geometry) -> None:
         fits, expected = shape in ((outputs,), (None,), None), f"shape ({outputs},), one for each output channel"
     if not fits:
         raise ShapeError(f"bias: got shape {shape}, expected {expected}.", hint="the bias is added per channel.")
-
-
-def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
-    """A kernel with its rows and its columns in reverse order."""
-    first = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
-    return ops.flip(k, (first, first + 1))
-
-
-def _single(
-    lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None, compute: Callable[..., Any]
-) -> Any:
-    """A rank-2 kernel: each image of the leading axes is a batch element with one channel."""
-    layout = lab.adapter.image_layout if compute is _native else "NCHW"
-    h, w = geometry.kernel_size
-    images = lab.ops.to_images(x, layout)
-    kernel = lab.ops.reshape(k, (1, 1, h, w) if layout == "NCHW" else (h, w, 1, 1))
-    y = _batch(lab, images, kernel, b, geometry._replace(data_format=layout), dtype, compute)
-    return lab.ops.from_images(y, x, layout)
-
-
-def _batch(
-    lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry, dtype: str | None, compute: Callable[..., Any]
-) -> Any:
-    """Images in rank 4; integers are exact, and so reproducible, in their own way."""
-    ops = lab.ops
-    shape = ops.shape(x) or ()
-    if 0 in shape:  # frameworks know how to pad an image without pixels, but not their convolutions
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
-    if shape[:1] == (0,):
-        return _nothing(ops, x, k, b, geometry)
-    if dtype == "int64":
-        return _add_bias(ops, _exact(lab, x, k, b, geometry), b, geometry)
-    return compute(ops, x, k, b, geometry)
-
-
-def _native(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
-    return _add_bias(ops, ops.conv(x, k, geometry), b, geometry)
-
-
-def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    dtype, shape = ops.dtype(x), ops.shape(x)
-    if dtype in COMPLEX:
-        raise UnsupportedError(
-            f"reproducible: got dtype {dtype}, expected a real one.", hint="correlate real and imaginary parts apart."
-        )
-    size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
-    if None in size and dtype is not None:  # MXNet's symbols, which have no dtype, are computed when they have values
-        raise UnsupportedError(
-            f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
-            hint="give the image's height and width to the tracer; the batch may stay unknown.",
-        )
-    return correlate(ops, x, k, b, geometry)
-
-
-def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
-    if b is None:
-        return y
-    b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
-    return y + ops.cast(b, ops.dtype(y))  # which torch.autocast may have made narrower
-
-
-def _nothing(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """The result for no images, which not every framework's convolution survives; all gradients are zero."""
-    nhwc = geometry.data_format == "NHWC"
-    height, width = ops.sizes(x)[1:3] if nhwc else ops.sizes(x)[2:]
-    rows, columns = geometry.output_size((height, width))
-    outputs = ops.sizes(k)[3 if nhwc else 0]
-    y = ops.reshape(x, (0, rows, columns, outputs) if nhwc else (0, outputs, rows, columns))
-    for value in (k, b):
-        if value is not None:  # no elements of it, so that nothing has to be summed up over nothing
-            y = y + ops.reshape(ops.reshape(value, (-1,))[:0], ops.sizes(y))
-    return y
-
-
-def _exact(lab: Backend, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """Integers: by the framework's float64 convolution if no sum can reach 2**53, else in int64 with a check."""
-    ops = lab.ops
-    concrete = all(value is None or ops.is_concrete(value) for value in (x, k, b))
-    bound = _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) if concrete else 0.0
-    if concrete and bound < 2.0**53:
-        y = _native(ops, ops.cast(x, "float64"), ops.cast(k, "float64"), None, geometry)
-        return ops.cast(y, "int64")
-    nhwc = geometry.data_format == "NHWC"
-    if nhwc:
-        x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
-        geometry = geometry._replace(data_format="NCHW")
-    x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
-    if bound >= 2.0**63:
-        _check_overflow(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry)
-    y = taps(ops, x, k, geometry)
-    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
-
-
-def _numpy(ops: Operations, x: Any) -> Any:
-    return None if x is None else ops.to_numpy(x)
-
-
-def _largest_sum(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> float:
-    """An upper bound on the magnitude of every partial sum (up to the rounding of this very number)."""
-    if not x.size:
-        return 0.0
-    axes = (1, 2, 3) if geometry.data_format == "NCHW" else (0, 1, 2)
-    largest = max(float(x.max()), -float(x.min()))
-    bias = 0.0 if b is None else float(np.abs(b.astype(float)).max())
-    return 1.001 * (largest * float(np.abs(k.astype(float)).sum(axes).max()) + bias)
-
-
-def _check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
-    """Raise `IntegerOverflowError` if the exact result, computed in Python's own integers, leaves int64.
-
-    int64 arithmetic is exact modulo 2**64, so that sums may leave int64 on their way.
-    """
-    exact = taps(load_backend("numpy").ops, x.astype(object), k.astype(object), geometry)
-    if b is not None:
-        exact = exact + np.reshape(b, (-1, 1, 1)).astype(object)
-    for worst in (exact.max(), exact.min()):
-        if not -(2**63) <= worst < 2**63:
-            raise IntegerOverflowError(
-                f"X, K: got a result of {worst}, expected one that fits into int64.",
-                hint="convert X to float64, or scale the kernel down.",
-            )

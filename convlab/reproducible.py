@@ -16,113 +16,33 @@ frameworks know no others), zeros are +0, NaN is NaN. The zeros of a padding tak
 puts between the pixels of dY. float64 has no wider dtype: there each product is rounded, and one below 2^-960 counts as
 zero. float16 and bfloat16 are rounded through float32.
 
-Result, gradient of X and gradient of K are the three derivatives of one trilinear form, so that each derivative of one
-of them is another: gradients are reproducible to any order that the framework gives.
+Gradients are reproducible to any order that the framework gives (`convlab.rules`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from .algorithms import extend, source, taps
+from .adjoint import image_gradient
+from .algorithms import extend, taps
 from .contract import Operations
-from .geometry import PADDING_MODES, Geometry, Pair
+from .geometry import Geometry
 
-_PARTS = ("y", "x", "k", "b")
+if TYPE_CHECKING:
+    from .rules import Rule
+
 _HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
 _TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
 
 
-class Rule(NamedTuple):
-    """A function of tensors with its gradient, for `Operations.apply`: the result or one of its gradients.
-
-    part "y": (X, K) or (X, K, bias) to the result Y; "x": (dY, K) to the gradient of X, "k": (X, dY) to that of K,
-    "b": dY to that of the bias. X is (N, C, H, W), K (O, C/groups, h, w), all of one floating dtype; `size` is X's
-    (H, W), which the parts "x" and "k" need.
-    """
-
-    part: str
-    geometry: Geometry
-    size: Pair = (0, 0)
-
-    def compute(self, ops: Operations, *inputs: Any) -> Any:
-        """The result for tensors with values, or while tracing; without gradient."""
-        dtype = ops.dtype(inputs[0]) or ""
-        with ops.scope("float64"):
-            wide = [widen(ops, x) for x in inputs]
-            return narrow(ops, _COMPUTE[self.part](ops, self, dtype, *wide), dtype)
-
-    def gradients(self, ops: Operations, inputs: Sequence[Any], dy: Any, needed: Sequence[bool]) -> list[Any]:
-        """The gradients of sum(dy * compute(*inputs)) with respect to the inputs; None where not needed."""
-        if self.part == "b":
-            return [ops.zeros(ops.sizes(inputs[0]), dy) + ops.reshape(dy, (1, -1, 1, 1))]
-        first, second = inputs[:2]
-        # Which gradients of the trilinear form these are, and of what.
-        parts = {
-            "y": (("x", dy, second), ("k", first, dy)),
-            "x": (("y", dy, second), ("k", dy, first)),
-            "k": (("x", second, dy), ("y", first, dy)),
-        }[self.part]
-        _, _, height, width = ops.sizes(dy if self.part == "x" else first)
-        found = [
-            ops.apply(Rule(part, self.geometry, (height, width)), a, b) if need else None
-            for (part, a, b), need in zip(parts, needed, strict=False)
-        ]
-        if len(inputs) == 3:
-            found.append(ops.apply(Rule("b", self.geometry), dy) if needed[2] else None)
-        return found
-
-    def output_shape(self, *shapes: Sequence[Any]) -> tuple[Any, ...]:
-        """The result's shape for inputs of these shapes."""
-        first, geometry = shapes[0], self.geometry
-        if self.part == "y":
-            return (first[0], shapes[1][0], *geometry.output_size((first[2], first[3])))
-        if self.part == "x":
-            return (first[0], shapes[1][1] * geometry.groups, *self.size)
-        if self.part == "k":
-            return (shapes[1][1], first[1] // geometry.groups, *geometry.kernel_size)
-        return (first[1],)
-
-    def products(self, *shapes: Sequence[int]) -> int:
-        """How many products are added up, for inputs of these shapes."""
-        if self.part == "b":
-            return math.prod(shapes[0])
-        result = self.output_shape(*shapes)
-        outputs, kernel = {"y": (result, shapes[1]), "x": shapes, "k": (shapes[1], result)}[self.part][:2]
-        return math.prod(outputs) * math.prod(kernel[1:])
-
-    def encode(self) -> list[int]:
-        """The rule as integers, for frameworks whose operators take nothing else."""
-        g = self.geometry
-        (top, bottom), (left, right) = g.padding
-        mode, pads = PADDING_MODES.index(g.padding_mode), (top, bottom, left, right)
-        part = _PARTS.index(self.part)
-        return [part, *self.size, *g.kernel_size, *g.stride, *pads, mode, *g.dilation, g.groups]
-
-    @classmethod
-    def decode(cls, code: Sequence[int]) -> Rule:
-        """`encode` undone.
-
-        >>> rule = Rule("x", Geometry((3, 5), stride=(2, 1), padding=((1, 2), (0, 3)), groups=2), (7, 8))
-        >>> Rule.decode(rule.encode()) == rule
-        True
-        """
-        part, height, width, h, w, sh, sw, top, bottom, left, right, mode, dh, dw, groups = code
-        pads = ((top, bottom), (left, right))
-        geometry = Geometry((h, w), (sh, sw), pads, PADDING_MODES[mode], (dh, dw), groups)
-        return cls(_PARTS[part], geometry, (height, width))
-
-
-def correlate(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """corr2d on NCHW or NHWC tensors of one floating dtype, reproducibly and with gradients."""
-    nhwc = geometry.data_format == "NHWC"
-    if nhwc:
-        x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
-    rule = Rule("y", geometry._replace(data_format="NCHW"))
-    y = ops.apply(rule, x, k) if b is None else ops.apply(rule, x, k, ops.reshape(b, (-1,)))
-    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
+def compute(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+    """A rule's result for tensors with values, or while tracing; without gradient."""
+    dtype = ops.dtype(inputs[0]) or ""
+    with ops.scope("float64"):
+        wide = [widen(ops, x) for x in inputs]
+        return narrow(ops, _COMPUTE[rule.part](ops, rule, dtype, *wide), dtype)
 
 
 def widen(ops: Operations, x: Any) -> Any:
@@ -172,68 +92,10 @@ def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = No
 
 
 def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
-    """dY correlated with the kernel flipped; with a stride, each phase of the image with its part of the kernel."""
-    geometry, (sh, sw) = rule.geometry, rule.geometry.stride
-    n, outputs, rows, columns = ops.sizes(dy)
-    _, per_group, h, w = ops.sizes(k)
-    groups, inputs = geometry.groups, geometry.groups * per_group
-    k = ops.reshape(k, (groups, outputs // groups, per_group, h, w))
-    k = ops.reshape(ops.transpose(k, (0, 2, 1, 3, 4)), (inputs, outputs // groups, h, w))
-    flat = Geometry((h, w), dilation=geometry.dilation, groups=groups)
-    if geometry.stride != (1, 1):
-        k = _phases(ops, k, geometry)
-        flat = Geometry(ops.sizes(k)[2:], groups=groups)  # type: ignore[arg-type]
-    height, width = (size + sum(pads) for size, pads in zip(rule.size, geometry.padding, strict=True))
-    down, right = -(-height // sh), -(-width // sw)
-    above, left = flat.extent[0] - 1, flat.extent[1] - 1
-    pads = (above, max(down - rows, 0)), (left, max(right - columns, 0))
-    seen = ops.pad(dy, ((0, 0), (0, 0), *pads))[:, :, : above + down, : left + right]
-    dx = taps(ops, seen, ops.flip(k, (2, 3)), flat, _subtraction(ops, dtype))
-    if geometry.stride != (1, 1):
-        dx = ops.transpose(ops.reshape(dx, (n * inputs, sh, sw, down, right)), (0, 3, 1, 4, 2))
-        dx = ops.reshape(dx, (n, inputs, down * sh, right * sw))[:, :, :height, :width]
-    return _undo_border(ops, rule, dx)
+    def correlate(dy: Any, k: Any, geometry: Geometry) -> Any:
+        return taps(ops, extend(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
 
-
-def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
-    """(C, O, h, w) as (C * sh * sw, O, R, S): the kernel's part for each phase, the image's rows i = phase (mod sh).
-
-    With the dilation's zeros written out, the kernel's row t belongs to phase t % sh and is row t // sh there.
-    """
-    channels, outputs, *_ = ops.sizes(k)
-    k = ops.pad(k, ((0, 0), (0, 0), (0, 1), (0, 1)))  # a zero to take where there is no element
-    length = []
-    for axis, (size, extent, stride, dilation) in enumerate(
-        zip(geometry.kernel_size, geometry.extent, geometry.stride, geometry.dilation, strict=True), start=2
-    ):
-        length.append(-(-extent // stride))
-        places = range(length[-1] * stride)
-        k = ops.take(k, [t // dilation if t % dilation == 0 and t < extent else size for t in places], axis)
-    (r, s), (sh, sw) = length, geometry.stride
-    k = ops.transpose(ops.reshape(k, (channels, outputs, r, sh, s * sw)), (0, 3, 1, 2, 4))
-    k = ops.transpose(ops.reshape(k, (channels * sh, outputs, r, s, sw)), (0, 4, 1, 2, 3))
-    return ops.reshape(k, (channels * sh * sw, outputs, r, s))
-
-
-def _undo_border(ops: Operations, rule: Rule, dx: Any) -> Any:
-    """The gradient of X from that of the padded X: what stands for one pixel is added up, in order of position."""
-    mode = rule.geometry.padding_mode
-    for axis, (n, (before, after)) in enumerate(zip(rule.size, rule.geometry.padding, strict=True), start=2):
-        if mode == "zeros":
-            dx = ops.part(dx, before, n, axis)
-        elif before or after:
-            places: list[list[int]] = [[] for _ in range(n)]
-            for position in range(n + before + after):
-                places[source(position - before, n, mode)].append(position)
-            nothing = n + before + after  # the index of a zero beyond the last position
-            widths = [(0, 0)] * 4
-            widths[axis] = (0, 1)
-            terms, dx = ops.pad(-dx, widths), None
-            for turn in range(max(map(len, places))):
-                index = [place[turn] if turn < len(place) else nothing for place in places]
-                term = ops.take(terms, index, axis)
-                dx = -term if dx is None else dx - term
-    return dx
+    return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
 
 
 def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -> Any:
@@ -269,6 +131,8 @@ def descend(ops: Operations, x: Any, y: Any, k: Any, lr: Any) -> tuple[Any, Any]
 
     x (N, 1, H, W), y (N, 1, H', W'), k (1, 1, h, w) of one dtype, lr a float64 scalar.
     """
+    from .rules import Rule  # which imports this module
+
     _, _, h, w = ops.sizes(k)
     geometry, dtype = Geometry((h, w)), ops.dtype(x) or ""
     found = Rule("y", geometry).compute(ops, x, k)

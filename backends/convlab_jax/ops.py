@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,16 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
+from convlab.call import Call
 from convlab.contract import Operations
-from convlab.geometry import Geometry
-from convlab.reproducible import Rule
+from convlab.geometry import Geometry, Pair
+from convlab.planned import planned
+from convlab.planner import ON_HOST
+from convlab.rules import Rule
+
+from . import adapter
 
 _WIDE = ("int64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
 
 
 class JaxOperations(Operations):
+    adapter = adapter
+    jitted = True
+
     @property
     def version(self) -> str:
         return jax.__version__
@@ -89,6 +100,66 @@ class JaxOperations(Operations):
     def zeros(self, shape: Sequence[int], like: Any) -> Array:
         return jnp.zeros(shape, like.dtype)
 
+    def matmul(self, a: Any, b: Any) -> Array:
+        return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+    def sum(self, x: Any, axes: tuple[int, ...]) -> Array:
+        return x.sum(axes)  # type: ignore[no-any-return]
+
+    def rfft2(self, x: Any, size: Pair) -> Array:
+        return jnp.fft.rfft2(x, size)
+
+    def irfft2(self, spectrum: Any, size: Pair) -> Array:
+        return jnp.fft.irfft2(spectrum, size)
+
+    def conj(self, x: Any) -> Array:
+        return jnp.conj(x)
+
+    def floor(self, x: Any) -> Array:
+        return jnp.floor(x)
+
+    def every(self, condition: Any) -> Array:
+        return condition.all()  # type: ignore[no-any-return]
+
+    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        return lax.cond(condition, yes, no)
+
+    def mode(self, *tensors: Any) -> str:
+        if not all(self.is_concrete(x) for x in tensors):
+            return "traced" if jax.default_backend() == "cpu" else "other"
+        devices = {device for x in tensors for device in x.devices()}
+        if any(device.platform != "cpu" for device in devices):
+            return "other"
+        return "eager" if len(devices) == 1 else "native"  # several: the partitioner knows how to share a convolution
+
+    def as_host(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        # JAX copies what doesn't start at a multiple of 64 bytes.
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = np.empty(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def from_host(self, array: np.ndarray, like: Any) -> Array:
+        with self.scope(array.dtype.name):
+            return jnp.from_dlpack(array)
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        if isinstance(x, jax.core.Tracer) or not isinstance(k, jax.Array) or isinstance(k, jax.core.Tracer):
+            return None
+        if b is None:
+            return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding
+        if not isinstance(b, jax.Array) or isinstance(b, jax.core.Tracer):
+            return None
+        return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
+
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        if call.way in ON_HOST or (call.dtype in _WIDE and not jax.config.jax_enable_x64):
+            return call
+        return jax.jit(lambda x, k, b: call(x, k, b))
+
     def part(self, x: Any, start: Any, size: int, axis: int) -> Array:
         return lax.dynamic_slice_in_dim(x, start, size, axis)
 
@@ -100,8 +171,15 @@ class JaxOperations(Operations):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
 
+    def wait(self, y: Any) -> Any:
+        return jax.block_until_ready(y)
+
     def apply(self, rule: Rule, *inputs: Any) -> Array:
-        return _function(rule)(*inputs)  # type: ignore[no-any-return]
+        if rule.algorithm == "reproducible":
+            return _function(rule)(*inputs)  # type: ignore[no-any-return]
+        if self.mode(*inputs) == "eager" and planned(self, rule, *inputs).way in ON_HOST:
+            return rule.compute(self, *inputs)  # type: ignore[no-any-return]
+        return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with self.scope(self.dtype(dy)):
@@ -135,5 +213,59 @@ def _function(rule: Rule) -> Callable[..., Array]:
     function.defvjp(forward, backward)
     return jax.jit(function)
 
+
+@functools.lru_cache(1024)
+def _compiled(rule: Rule) -> Callable[..., Array]:
+    return jax.jit(functools.partial(rule.compute, ops))
+
+
+def _lower(a: Any, b: Any, rule: Rule) -> Array:
+    return rule.compute(ops, a, b)  # type: ignore[no-any-return]
+
+
+def _shape(a: Any, b: Any, rule: Rule) -> Any:
+    return jax.core.ShapedArray(rule.output_shape(a.shape, b.shape), a.dtype)
+
+
+def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:
+    """The gradient of one input, which only has an `aval` here; it is another rule's result."""
+    shape = a.aval.shape if which == 0 else a.shape
+    derived, *sources = rule.derivatives(shape)[which]
+    return ops.apply(derived, *(dy if source is None else (a, b)[source] for source in sources))
+
+
+def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
+    """vmap: more images for one kernel, or more groups."""
+    (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not batching.not_mapped}
+    if axes[1] is batching.not_mapped and rule.part != "k":
+        a = jnp.moveaxis(inputs[0], axes[0], 0)
+        y = ops.apply(rule, a.reshape(-1, *a.shape[2:]), inputs[1])
+        return y.reshape(size, -1, *y.shape[1:]), 0
+    a, b = (
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is batching.not_mapped else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(inputs, axes, strict=True)
+    )
+    rule = rule._replace(geometry=rule.geometry._replace(groups=rule.geometry.groups * size))
+    a = _merge(a)
+    if rule.part == "k":
+        y = ops.apply(rule, a, _merge(b))
+        return y.reshape(size, -1, *y.shape[1:]), 0
+    y = ops.apply(rule, a, b.reshape(-1, *b.shape[2:]))
+    return y.reshape(y.shape[0], size, -1, *y.shape[2:]), 1
+
+
+def _merge(x: Any) -> Any:
+    """(B, N, C, H, W) as (N, B * C, H, W)."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+# A primitive of its own, bilinear, so that forward and reverse mode, to any order, and vmap come to rules again.
+correlate_p = Primitive("convlab")
+correlate_p.def_impl(lambda a, b, rule: _compiled(rule)(a, b))
+correlate_p.def_abstract_eval(_shape)
+mlir.register_lowering(correlate_p, mlir.lower_fun(_lower, multiple_results=False))
+ad.defbilinear(correlate_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+batching.primitive_batchers[correlate_p] = _batch
 
 ops = JaxOperations()

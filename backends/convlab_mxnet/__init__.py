@@ -29,6 +29,7 @@ adapter = Adapter(
     is_native=is_native,
     minimum="1.9",
     dtypes=("float16", "float32", "float64"),
+    algorithms=("native", "taps", "phase", "matmul", "separable"),
     second_derivatives=False,  # its convolution's gradient has no gradient
     # Its metadata asks for a NumPy that the others can't use; Python 3.12 has no distutils.
     install=("--no-deps", "mxnet==1.9.1", "requests", "setuptools"),

@@ -12,8 +12,9 @@ import numpy as np
 from convlab.contract import Operations
 from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry
-from convlab.reproducible import Rule
+from convlab.rules import Rule
 
+from . import adapter
 from .facade import import_mxnet
 
 mx = import_mxnet()
@@ -24,6 +25,8 @@ _DTYPES = {np.float16: "float16", np.float32: "float32", np.float64: "float64"} 
 
 class MXNetOperations(Operations):
     """Inside, everything is `mx.np`: `cast` and `native` go to and fro without copying."""
+
+    adapter = adapter
 
     @property
     def version(self) -> str:
@@ -117,10 +120,42 @@ class MXNetOperations(Operations):
         # MXNet writes Python's numbers out in decimal and reads them inexactly.
         return mx.np.array(np.asarray(value, like.dtype), dtype=like.dtype, ctx=_context(like))
 
+    def wait(self, y: Any) -> Any:
+        y.wait_to_read()
+        return y
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        return mx.np.matmul(a, b)
+
+    def mode(self, *tensors: Any) -> str:
+        if any(map(_symbolic, tensors)):  # graphs are saved, and must run where there is no convlab
+            return "native"
+        return "other" if any(x.ctx.device_type == "gpu" for x in tensors) else "eager"
+
+    def as_host(self, x: Any) -> np.ndarray:
+        return np.from_dlpack(_Capsule(mx.nd.to_dlpack_for_read(x)))
+
+    def from_host(self, array: np.ndarray, like: Any) -> Any:
+        if not array.size:
+            return mx.np.array(array, dtype=array.dtype)
+        return mx.nd.from_numpy(array, array_cls=mx.np.ndarray)
+
+    def records(self, *tensors: Any) -> bool:
+        return mx.autograd.is_recording()  # type: ignore[no-any-return]
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        if any(type(y) is not mx.np.ndarray for y in (x, k, b) if y is not None):
+            return None
+        return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
+
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        code = ",".join(map(str, rule.encode()))
+        if rule.algorithm != "reproducible" and not mx.autograd.is_recording():
+            return rule.compute(self, *inputs)
         y = _nd(inputs[0]).Custom(
-            *(x.as_nd_ndarray() for x in inputs), op_type="convlab", code=code, inputs=len(inputs)
+            *(x.as_nd_ndarray() for x in inputs),
+            op_type="convlab",
+            code=",".join(map(str, rule.encode())),
+            inputs=len(inputs),
         )
         return y.as_np_ndarray()
 
@@ -177,6 +212,19 @@ class MXNetOperations(Operations):
         return _slice(y, 1, 0, outputs) if spare else y
 
 
+class _Capsule:
+    """A DLPack capsule as NumPy takes it."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.capsule = capsule
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the CPU
+
+
 def _spare_channels(outputs: int, geometry: Geometry) -> int:
     """Zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
     h, w = geometry.kernel_size
@@ -231,6 +279,14 @@ class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
 
 class _Inside(MXNetOperations):
     """Within an operator, other rules are computed at once."""
+
+    def records(self, *tensors: Any) -> bool:
+        return mx.autograd.is_recording()  # type: ignore[no-any-return]
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        if any(type(y) is not mx.np.ndarray for y in (x, k, b) if y is not None):
+            return None
+        return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         return rule.compute(self, *inputs)

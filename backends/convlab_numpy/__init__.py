@@ -29,6 +29,7 @@ adapter = Adapter(
     is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
     minimum="1.23",
     dtypes=(*_HALF, "float32", "float64", "complex64", "complex128"),
+    algorithms=("native", "taps", "matmul", "fft", "separable"),
     autograd=False,
     second_derivatives=False,
     install=("numpy",),

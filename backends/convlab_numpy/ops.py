@@ -6,18 +6,24 @@ for complex, int64 or Python objects exactly). They share no code with the algor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from convlab.contract import Operations
 from convlab.errors import UnsupportedError
-from convlab.geometry import Geometry
+from convlab.geometry import Geometry, Pair
+from convlab.host import threads
+
+from . import adapter
 
 
 class NumpyOperations(Operations):
+    adapter = adapter
+
     @property
     def version(self) -> str:
         return np.__version__
@@ -66,6 +72,47 @@ class NumpyOperations(Operations):
 
     def zeros(self, shape: Sequence[int], like: Any) -> np.ndarray:
         return np.zeros(shape, like.dtype)
+
+    def matmul(self, a: Any, b: Any) -> np.ndarray:
+        return np.matmul(a, b)
+
+    def sum(self, x: Any, axes: tuple[int, ...]) -> np.ndarray:
+        return np.sum(x, axes)  # type: ignore[no-any-return]
+
+    def rfft2(self, x: Any, size: Pair) -> np.ndarray:
+        from scipy import fft  # which takes a while to import
+
+        return fft.rfft2(x, size, workers=threads.count())  # type: ignore[no-any-return]
+
+    def irfft2(self, spectrum: Any, size: Pair) -> np.ndarray:
+        from scipy import fft
+
+        return fft.irfft2(spectrum, size, workers=threads.count())  # type: ignore[no-any-return]
+
+    def conj(self, x: Any) -> np.ndarray:
+        return np.conj(x)
+
+    def tiles(self, x: Any, size: Pair, step: Pair) -> np.ndarray:
+        return sliding_window_view(x, size, (2, 3))[:, :, :: step[0], :: step[1]]
+
+    def floor(self, x: Any) -> np.ndarray:
+        return np.floor(x)
+
+    def every(self, condition: Any) -> bool:
+        return bool(condition.all())
+
+    def as_host(self, x: Any) -> np.ndarray:
+        return x  # type: ignore[no-any-return]
+
+    def from_host(self, array: np.ndarray, like: Any) -> np.ndarray:
+        return array
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        if type(k) is not np.ndarray or type(x) is not np.ndarray:
+            return None
+        if b is None:
+            return x.shape, x.dtype, k.shape, k.dtype
+        return (x.shape, x.dtype, k.shape, k.dtype, b.shape, b.dtype) if type(b) is np.ndarray else None
 
     def number(self, value: float, like: Any) -> Any:
         return like.dtype.type(value)  # NumPy 1 would look at the value to find a dtype

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record  # there is no public name for it
 
 from convlab.contract import Operations
-from convlab.geometry import NO_PADDING, Geometry, idle_strides
-from convlab.reproducible import Rule
+from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
+from convlab.planned import planned
+from convlab.planner import ON_HOST
+from convlab.rules import Rule
+
+from . import adapter
 
 # Eagerly, an operation on a small tensor takes 10 us, and compiling 0.2 s: from so many products on, XLA pays soon.
 _COMPILED_FROM = 2**20
 
 
 class TensorFlowOperations(Operations):
+    adapter = adapter
+
     @property
     def version(self) -> str:
         return tf.__version__  # type: ignore[no-any-return]
@@ -90,6 +97,50 @@ class TensorFlowOperations(Operations):
     def number(self, value: float, like: Any) -> Any:
         return tf.constant(value, like.dtype)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        return tf.matmul(a, b)
+
+    def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
+        return tf.reduce_sum(x, axes)
+
+    def rfft2(self, x: Any, size: Pair) -> Any:
+        return tf.signal.rfft2d(x, size)
+
+    def irfft2(self, spectrum: Any, size: Pair) -> Any:
+        return tf.signal.irfft2d(spectrum, size)
+
+    def conj(self, x: Any) -> Any:
+        return tf.math.conj(x)
+
+    def floor(self, x: Any) -> Any:
+        return tf.floor(x)
+
+    def every(self, condition: Any) -> Any:
+        return tf.reduce_all(condition)
+
+    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        return tf.cond(condition, yes, no)
+
+    def mode(self, *tensors: Any) -> str:
+        if not all(self.is_concrete(x) for x in tensors):
+            return "other" if tf.config.list_physical_devices("GPU") else "traced"
+        return "eager" if all("CPU" in x.device for x in tensors) else "other"
+
+    def as_host(self, x: Any) -> np.ndarray:
+        return np.asarray(memoryview(x))
+
+    def from_host(self, array: np.ndarray, like: Any) -> Any:
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+    def records(self, *tensors: Any) -> bool:
+        return record.could_possibly_record()  # type: ignore[no-any-return]
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        kinds = {type(x), type(k), type(x if b is None else b)}
+        if len(kinds) > 1 or not isinstance(x, tf.__internal__.EagerTensor) or not tf.executing_eagerly():
+            return None
+        return tuple((tuple(y.shape), y.dtype, y.device) for y in (x, k, b) if y is not None), self.records()
+
     def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
         sizes = [size if each == axis else -1 if n is None else n for each, n in enumerate(x.shape)]
         # Unlike a slice from start to start + size, its size is known to XLA.
@@ -107,10 +158,8 @@ class TensorFlowOperations(Operations):
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         compute = partial(rule.compute, self)
-        if tf.executing_eagerly():
-            shapes = tuple(tuple(x.shape) for x in inputs)
-            if rule.products(*shapes) >= _COMPILED_FROM:
-                compute = _compiled(rule, inputs[0].dtype.name, *shapes)
+        if tf.executing_eagerly() and self._compiles(rule, inputs):
+            compute = _compiled(rule, inputs[0].dtype.name, *(tuple(x.shape) for x in inputs))
 
         @tf.custom_gradient
         def function(*inputs: Any) -> Any:
@@ -119,8 +168,30 @@ class TensorFlowOperations(Operations):
 
         return function(*inputs)
 
+    def _compiles(self, rule: Rule, inputs: Sequence[Any]) -> bool:
+        if rule.algorithm != "reproducible":
+            return planned(self, rule, *inputs).way not in (*ON_HOST, "native")
+        return rule.products(*(tuple(x.shape) for x in inputs)) >= _COMPILED_FROM
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+
+    def conv_gradient(self, part: str, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
+        if (geometry.stride, geometry.dilation, geometry.groups) != ((1, 1), (1, 1), 1):
+            return super().conv_gradient(part, a, b, geometry, size)
+        options = {"strides": (1, 1, 1, 1), "padding": "VALID"}
+        rows, columns = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
+        (top, _), (left, _) = geometry.padding
+        if part == "x":
+            k, dy = tf.transpose(b, (2, 3, 1, 0)), tf.transpose(a, (0, 2, 3, 1))
+            shape = (a.shape[0], rows, columns, b.shape[1])
+            dx = tf.raw_ops.Conv2DBackpropInput(input_sizes=shape, filter=k, out_backprop=dy, **options)
+            return tf.transpose(dx, (0, 3, 1, 2))[:, :, top : top + size[0], left : left + size[1]]
+        x = tf.transpose(tf.pad(a, ((0, 0), (0, 0), *geometry.padding)), (0, 2, 3, 1))
+        shape = (*geometry.kernel_size, a.shape[1], b.shape[1])
+        dy = tf.transpose(b, (0, 2, 3, 1))
+        dk = tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=shape, out_backprop=dy, **options)
+        return tf.transpose(dk, (3, 2, 0, 1))
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         inputs = [tf.convert_to_tensor(x) for x in inputs]

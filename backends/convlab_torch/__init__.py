@@ -29,4 +29,5 @@ adapter = Adapter(
     is_native=is_native,
     minimum="2.5",
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    algorithms=("native", "taps", "phase", "matmul", "fft", "separable"),
 )

@@ -8,14 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch.compiler import is_compiling
 
+from convlab.call import Call, canonical
 from convlab.contract import Operations
-from convlab.geometry import Geometry, idle_strides
-from convlab.reproducible import Rule
+from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
+from convlab.rules import CODE, Rule
+
+from . import adapter
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class TorchOperations(Operations):
+    adapter = adapter
+
     @property
     def version(self) -> str:
         return torch.__version__
@@ -29,7 +39,7 @@ class TorchOperations(Operations):
 
     def is_concrete(self, x: Any) -> bool:
         # torch has no public name for what vmap and grad wrap
-        inside = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        inside = is_compiling() or is_functorch_wrapped_tensor(x)
         return not inside and type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
@@ -46,7 +56,7 @@ class TorchOperations(Operations):
         return torch.from_numpy(np.array(array, order="C")).to(device=device, dtype=getattr(torch, dtype))
 
     def constant(self, array: Any) -> Tensor | None:
-        return torch.as_tensor(array) if torch.compiler.is_compiling() else None
+        return torch.as_tensor(array) if is_compiling() else None
 
     def to_numpy(self, x: Tensor) -> np.ndarray:
         x = x.detach().cpu().resolve_conj().resolve_neg()
@@ -80,6 +90,74 @@ class TorchOperations(Operations):
     def zeros(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return like.new_zeros(tuple(shape))
 
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.matmul(a, b)
+
+    def sum(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        return x.sum(axes)
+
+    def rfft2(self, x: Tensor, size: Pair) -> Tensor:
+        return torch.fft.rfft2(x, size)
+
+    def irfft2(self, spectrum: Tensor, size: Pair) -> Tensor:
+        return torch.fft.irfft2(spectrum, size)
+
+    def conj(self, x: Tensor) -> Tensor:
+        return x.conj()
+
+    def tiles(self, x: Tensor, size: Pair, step: Pair) -> Tensor:
+        return x.unfold(2, size[0], step[0]).unfold(3, size[1], step[1])
+
+    def floor(self, x: Tensor) -> Tensor:
+        return x.floor()
+
+    def every(self, condition: Tensor) -> bool:
+        return bool(condition.all())
+
+    def mode(self, *tensors: Tensor) -> str:
+        if not all(x.device.type == "cpu" for x in tensors):
+            return "other"
+        if all(self.is_concrete(x) for x in tensors):
+            return "eager" if _untransformed() and all(x.layout == torch.strided for x in tensors) else "native"
+        # An exported program must run where there is no convlab.
+        return "native" if torch.compiler.is_exporting() or not _transforming() else "deferred"
+
+    def as_host(self, x: Tensor) -> np.ndarray:
+        return x.detach().numpy() if x.requires_grad else x.numpy()
+
+    def from_host(self, array: np.ndarray, like: Tensor) -> Tensor:
+        return torch.from_numpy(array)
+
+    def records(self, *tensors: Tensor | None) -> bool:
+        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+        if type(k) not in _PLAIN or type(x) not in _PLAIN or not _untransformed():
+            return None
+        devices = None if x.is_cpu and k.is_cpu else (x.device, k.device)
+        graded = (x.requires_grad or k.requires_grad) and torch.is_grad_enabled()
+        if b is None:
+            return x.shape, x.dtype, k.shape, k.dtype, devices, graded
+        graded = graded or (b.requires_grad and torch.is_grad_enabled())
+        found = x.shape, x.dtype, k.shape, k.dtype, devices, graded, b.shape, b.dtype, b.device
+        return found if type(b) in _PLAIN else None
+
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
+        (top, bottom), (left, right) = g.padding
+        plain = call.algorithm == "native" and g.data_format == "NCHW" and (top, left) == (bottom, right)
+        if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]) or call.dtype == "int64":
+            return call
+        options = g.stride, (top, left), g.dilation, g.groups
+        if len(call.kernel) == 4 and options == ((1, 1), (0, 0), (1, 1), 1):  # torch reads each option anew
+            return F.conv2d
+        if len(call.kernel) == 4:
+            return lambda x, k, b: F.conv2d(x, k, b, *options)
+        shape = (*call.image[:-2], *g.output_size(images[2:]))
+        return lambda x, k, b: F.conv2d(
+            x.reshape(images), k.reshape(weights), None if b is None else b.reshape(1), *options
+        ).reshape(shape)
+
     def part(self, x: Tensor, start: int, size: int, axis: int) -> Tensor:
         return x.narrow(axis, start, size)
 
@@ -91,11 +169,34 @@ class TorchOperations(Operations):
         return torch.no_grad()(function)  # type: ignore[no-any-return]
 
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
-        code = rule.encode()
         graded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        if torch.compiler.is_compiling() and not graded:  # dynamo would call forward with a context it doesn't take
-            return _compute(code, list(inputs))  # type: ignore[no-any-return]
-        return _Apply.apply(tuple(code), *inputs)  # type: ignore[no-any-return]
+        if not graded and not _transforming():
+            return rule.compute(self, *inputs)
+        if not is_compiling():
+            return _Dual.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return]
+        if not graded:  # dynamo would call forward with a context that it doesn't take
+            return _compute(rule.encode(), list(inputs))  # type: ignore[no-any-return]
+        return _Apply.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return]
+
+    def conv_gradient(self, part: str, a: Tensor, b: Tensor, geometry: Geometry, size: Pair) -> Tensor:
+        (top, bottom), (left, right) = geometry.padding
+        height, width = size if part == "x" else (a.shape[2], a.shape[3])
+        if (top, left) != (bottom, right):
+            inner, padded = geometry._replace(padding=NO_PADDING), (height + top + bottom, width + left + right)
+            if part == "k":
+                return self.conv_gradient("k", F.pad(a, [left, right, top, bottom]), b, inner, padded)
+            dx = self.conv_gradient("x", a, b, inner, padded)
+            return dx[:, :, top : top + height, left : left + width]
+        if part == "x":
+            dy, x, k = a, a.new_empty(1).expand(a.shape[0], b.shape[1] * geometry.groups, *size), b
+        else:
+            shape = b.shape[1], a.shape[1] // geometry.groups, *geometry.kernel_size
+            dy, x, k = b, a, a.new_empty(1).expand(shape)
+        found = torch.ops.aten.convolution_backward(
+            *(dy, x, k, None, geometry.stride, (top, left), geometry.dilation, False, (0, 0), geometry.groups),
+            (part == "x", part == "k", False),
+        )
+        return found[0 if part == "x" else 1]  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in inputs]
@@ -120,6 +221,21 @@ class TorchOperations(Operations):
         if idle:
             x, stride = x[:, :, : idle.size[0], : idle.size[1]].contiguous(), idle.stride
         return F.conv2d(x, kernel, None, stride, (top, left), geometry.dilation, geometry.groups)
+
+
+def _transforming() -> bool:
+    return is_compiling() or peek_interpreter_stack() is not None
+
+
+def _untransformed() -> bool:
+    """Whether operations are simply computed; torch has no public names for most of what it asks."""
+    return not (
+        is_compiling()
+        or peek_interpreter_stack() is not None
+        or _len_torch_dispatch_stack()
+        or _get_tracing_state()
+        or is_autocast_enabled("cpu")
+    )
 
 
 @torch.library.custom_op("convlab::compute", mutates_args=())
@@ -148,18 +264,33 @@ class _Apply(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(code: Sequence[int], *inputs: Tensor) -> Tensor:
-        return _compute(list(code), list(inputs))
+    def forward(*arguments: Any) -> Tensor:
+        code, inputs = arguments[:CODE], arguments[CODE:]
+        if _transforming():
+            return _compute(list(code), list(inputs))  # type: ignore[no-any-return]
+        return Rule.decode(code).compute(ops, *inputs)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.code = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
+        ctx.code = inputs[:CODE]
+        ctx.save_for_backward(*inputs[CODE:])
+        ctx.save_for_forward(*inputs[CODE:])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rule = Rule.decode(ctx.code)
-        return None, *rule.gradients(ops, ctx.saved_tensors, dy, ctx.needs_input_grad[1:])
+        return *(None,) * CODE, *rule.gradients(ops, ctx.saved_tensors, dy, ctx.needs_input_grad[CODE:])
+
+
+class _Dual(_Apply):
+    """With forward mode too, which torch.compile would refuse."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        rule, (a, b), (da, db) = Rule.decode(ctx.code), ctx.saved_tensors, tangents[CODE:]
+        pairs = [pair for pair in ((da, b), (a, db)) if None not in pair]
+        first, *others = [ops.apply(rule, *pair) for pair in pairs]
+        return first + others[0] if others else first
 
 
 ops = TorchOperations()

@@ -26,7 +26,7 @@ from ..lab import Backend
 from ..parity.suite import Trial, fixed_trials, random_trials
 from ..parity.tasks import compute
 from ..registry import adapter, backend, owner, register
-from ..reproducible import Rule
+from ..rules import Rule
 
 _X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 # Each operation on _X beside NumPy's way to say it.

@@ -13,7 +13,7 @@ from ..geometry import NO_PADDING, Geometry, Pair, check_shapes, kernel_size, lo
 from ..lab import Backend
 from ..operands import as_array
 from ..registry import backend, owner
-from ..reproducible import Rule
+from ..rules import Rule
 
 
 class Gradients(NamedTuple):

@@ -1,0 +1,66 @@
+"""Work split over threads, each of which runs kernels that don't hold the interpreter's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+def count() -> int:
+    """How many threads to use: the processors this process may run on, or CONVLAB_NUM_THREADS."""
+    named = os.environ.get("CONVLAB_NUM_THREADS")
+    if named:
+        return max(int(named), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(work: Callable[[int, int], object], items: int, chunk: int) -> None:
+    """Call work(start, stop) for the chunks of range(items), each in the next thread that is free.
+
+    The calling thread takes part, so that it never waits for a chunk that no one has begun: threads that are busy
+    elsewhere are not missed. An exception in any of them is raised here, once all have stopped.
+    """
+    helpers = min(count(), -(-items // chunk)) - 1
+    if helpers < 1:
+        work(0, items)
+        return
+    starts, lock = iter(range(0, items, chunk)), threading.Lock()
+
+    def drain() -> None:
+        while True:
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            work(start, min(start + chunk, items))
+
+    futures = _submit(drain, helpers)
+    try:
+        drain()
+    finally:
+        errors = [future.exception() for future in futures if not future.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _submit(drain: Callable[[], None], helpers: int) -> list[Future[None]]:
+    futures = []
+    with contextlib.suppress(RuntimeError):  # while the interpreter shuts down, the caller does it alone
+        for _ in range(helpers):
+            futures.append(_pool(helpers).submit(drain))
+    return futures
+
+
+@functools.cache
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(helpers, thread_name_prefix="convlab")
+
+
+# A forked child has its parent's pools, but none of their threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

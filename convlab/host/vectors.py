@@ -1,0 +1,212 @@
+"""Vectors of a full register for numba, which has none: a small emitter of LLVM's vector instructions.
+
+LLVM's own vectoriser finds neither the blocks of accumulators that keep all multipliers busy nor 512-bit registers on
+every processor that has them; written out, both are certain.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:  # numba is typed in parts, and in others in every version
+    numba: Any
+    cgutils: Any
+    ir: Any
+    get_host_cpu_features: Any
+else:
+    import numba
+    from llvmlite import ir
+    from llvmlite.binding import get_host_cpu_features
+    from numba.core import cgutils
+
+Array = np.ndarray
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Bytes of a vector: a register's with AVX-512, elsewhere two AVX registers or four of NEON.
+REGISTER = 64
+# Vectors side by side in a block of accumulators, four times as many in all: 32 registers hold 16 and their operands.
+ABREAST = 4 if get_host_cpu_features().get("avx512f") else 1
+
+_INT, _SHORT = ir.IntType(64), ir.IntType(32)
+# a * b + c may become one instruction; nothing is reordered.
+_FLAGS = ("contract",)
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function once per dtype, keep the code on disk if possible, and let other threads run beside it."""
+    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        compiled: Function = numba.njit(cache=True, **settings)(function)
+    except RuntimeError:  # nowhere to write to
+        compiled = numba.njit(**settings)(function)
+    return compiled
+
+
+def inlined(emit: Callable[..., None]) -> Any:
+    """Make a function that writes instructions, `emit(emitter, *arguments)`, a function that kernels call.
+
+    Its arguments there are arrays, which arrive as the pointers to their data, and integers.
+    """
+
+    def typed(context: Any, *kinds: Any) -> tuple[Any, Any]:
+        return numba.types.void(*(kind if _is_array(kind) else numba.types.int64 for kind in kinds)), generate
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        arguments = [
+            context.make_array(kind)(context, builder, value).data if _is_array(kind) else value
+            for kind, value in zip(signature.args, values, strict=True)
+        ]
+        emit(Emitter(builder, arguments[0].type.pointee), *arguments)
+        return context.get_dummy_value()
+
+    # numba looks at the number of parameters.
+    typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
+    return numba.extending.intrinsic(typed)
+
+
+def _is_array(kind: Any) -> bool:
+    return isinstance(kind, numba.types.Array)
+
+
+class Emitter:
+    """Writes instructions on vectors of `lanes` elements, at the place where an LLVM builder stands."""
+
+    def __init__(self, builder: Any, element: Any) -> None:
+        self.builder, self.element = builder, element
+        self.size = 8 if isinstance(element, ir.DoubleType) else 4
+        self.lanes = REGISTER // self.size
+        self.vector = ir.VectorType(element, self.lanes)
+        self.zero = ir.Constant(self.vector, None)
+
+    def index(self, *terms: Any) -> Any:
+        """The sum of integers, Python's or LLVM's."""
+        total = ir.Constant(_INT, sum(term for term in terms if isinstance(term, int)))
+        for term in terms:
+            total = total if isinstance(term, int) else self.builder.add(total, term)
+        return total
+
+    def times(self, a: Any, b: Any) -> Any:
+        """The product of two integers, Python's or LLVM's."""
+        return self.builder.mul(self.index(a), self.index(b))
+
+    def number(self, pointer: Any, index: Any) -> Any:
+        """The array's element, as it is."""
+        return self.builder.load(self.builder.gep(pointer, [index]))
+
+    def splat(self, scalar: Any) -> Any:
+        """A vector of one value, LLVM's or Python's, in all lanes."""
+        if isinstance(scalar, float):
+            return ir.Constant(self.vector, [float(scalar)] * self.lanes)
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(_SHORT, 0))
+        zeros = ir.Constant(ir.VectorType(_SHORT, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        """The named lanes of two vectors, b's numbered after a's."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_SHORT, self.lanes), list(lanes)))
+
+    def mask(self, count: Any) -> Any:
+        """Which lanes are among the first `count`."""
+        lanes = ir.Constant(ir.VectorType(_SHORT, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", lanes, self.splat(self.builder.trunc(count, _SHORT)))
+
+    def load(self, pointer: Any, index: Any, mask: Any = None) -> Any:
+        """The vector from an index on; with a mask only the lanes in it, zeros in the others."""
+        place = self._place(pointer, index)
+        if mask is None:
+            return self.builder.load(place, align=self.size)
+        return self._masked("load", self.vector, place, self._align(), mask, self.zero)
+
+    def store(self, value: Any, pointer: Any, index: Any, mask: Any = None) -> None:
+        """Store a vector from an index on; with a mask only the lanes in it."""
+        place = self._place(pointer, index)
+        if mask is None:
+            self.builder.store(value, place, align=self.size)
+        else:
+            self._masked("store", ir.VoidType(), value, place, self._align(), mask)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b."""
+        return self.builder.fadd(a, b, flags=_FLAGS)
+
+    def subtract(self, a: Any, b: Any) -> Any:
+        """a - b."""
+        return self.builder.fsub(a, b, flags=_FLAGS)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        """a * b, which an addition after it may take in."""
+        return self.builder.fmul(a, b, flags=_FLAGS)
+
+    def variable(self, value: Any) -> Any:
+        """A variable, which LLVM will keep in a register."""
+        return cgutils.alloca_once_value(self.builder, value)
+
+    def accumulate(self, variable: Any, a: Any, b: Any) -> None:
+        """variable += a * b."""
+        self.builder.store(self.add(self.builder.load(variable), self.multiply(a, b)), variable)
+
+    @contextmanager
+    def loop(self, count: Any, start: Any = 0, step: int = 1) -> Iterator[Any]:
+        """The block runs for start, start + step, ... below count."""
+        bounds = self.index(start), self.index(count), self.index(step)
+        with cgutils.for_range_slice(self.builder, *bounds, intp=_INT, inc=True) as (index, _):
+            yield index
+
+    def ranges(self, low: Any, high: Any, size: int, body: Callable[[range], None]) -> None:
+        """Run body(range(low, high + 1)), written out for each range within range(size)."""
+        after = self.builder.append_basic_block("after")
+        choice = self.builder.switch(self.index(self.times(low, size), high), after)
+        for first in range(size):
+            for last in range(first, size):
+                block = self.builder.append_basic_block("range")
+                choice.add_case(ir.Constant(_INT, first * size + last), block)
+                self.builder.position_at_end(block)
+                body(range(first, last + 1))
+                self.builder.branch(after)
+        self.builder.position_at_end(after)
+
+    def less(self, a: Any, b: Any) -> Any:
+        """a < b, of integers."""
+        return self.builder.icmp_signed("<", self.index(a), self.index(b))
+
+    def least(self, a: Any, b: Any) -> Any:
+        """The smaller integer."""
+        return self.builder.select(self.less(a, b), self.index(a), self.index(b))
+
+    def largest(self, a: Any, b: Any) -> Any:
+        """The larger integer."""
+        return self.builder.select(self.less(a, b), self.index(b), self.index(a))
+
+    def sum(self, vector: Any) -> Any:
+        """The lanes' sum in float64."""
+        wide = vector
+        if self.size == 4:
+            wide = self.builder.fpext(vector, ir.VectorType(ir.DoubleType(), self.lanes))
+        kind = ir.FunctionType(ir.DoubleType(), [ir.DoubleType(), wide.type])
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f64"
+        reduce = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        # Pairwise, instead of lane after lane.
+        return self.builder.call(reduce, [ir.Constant(ir.DoubleType(), -0.0), wide], fastmath=["reassoc"])
+
+    def _place(self, pointer: Any, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(pointer, [index]), self.vector.as_pointer())
+
+    def _align(self) -> Any:
+        return ir.Constant(_SHORT, self.size)
+
+    def _masked(self, name: str, result: Any, *arguments: Any) -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"llvm.masked.{name}.v{self.lanes}f{8 * self.size}.p0"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+
+
+@inlined
+def move(e: Emitter, source: Any, at: Any, target: Any, to: Any) -> None:
+    """Copy one vector."""
+    e.store(e.load(source, at), target, to)

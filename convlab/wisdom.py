@@ -1,0 +1,167 @@
+"""What each way to compute costs: convlab's own table, or this machine's, which `convlab tune` has measured.
+
+A table has, for each backend, entries `"<way> <part> <kind>": [fixed, per_pixel, per_work]` in microseconds and
+nanoseconds (see `convlab.planner`). convlab's own is `wisdom.json` beside this file; it was measured on two cores with
+AVX-512, and its ratios, which are all that matters, hold roughly elsewhere. The user's stands in the cache folder and
+belongs to one version of convlab, of each framework, and one processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import platform
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .files import whole
+from .host import threads
+
+FORMAT = 1
+Constants = tuple[float, float, float]
+Wisdom = dict[str, Constants]
+_UNITS = 1e6, 1e9, 1e9  # of the constants, in the file
+_SHIPPED = Path(__file__).with_name("wisdom.json")
+
+
+def wisdom(backend: str) -> Wisdom:
+    """The constants of a backend's ways, in seconds: this machine's, or else convlab's."""
+    return _measured(backend) or _shipped().get(backend, {})
+
+
+def user_file() -> Path:
+    """Where `convlab tune` writes."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("convlab", appauthor=False) / "wisdom.json"
+
+
+@functools.cache
+def processor() -> str:
+    """This machine's processor and the number of threads, as far as they make a table useless elsewhere."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {threads.count()} threads"
+
+
+def save(versions: dict[str, str], tables: dict[str, Wisdom], path: Path | None = None) -> Path:
+    """Write the tables of some backends, whose frameworks have these versions, beside those that are there already."""
+    path = path or user_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backends = {}
+    if path.exists():
+        with contextlib.suppress(ValueError):  # what nobody can read is replaced
+            backends = _read(path)["backends"]
+    for name, table in tables.items():
+        constants = {
+            key: [float(f"{unit * value:.3g}") for unit, value in zip(_UNITS, values, strict=True)]
+            for key, values in table.items()
+        }
+        backends[name] = {"version": versions[name], "constants": constants}
+    with whole(path) as part:
+        part.write_text(json.dumps({**_stamp(), "backends": backends}, indent=1))
+    forget()
+    return path
+
+
+def forget() -> None:
+    """Read the tables again when they are needed next."""
+    from .corr import forget_calls
+    from .planner import plan
+
+    forget_calls()
+    for function in (_user, _measured, _shipped, plan):
+        function.cache_clear()
+
+
+@functools.cache
+def _measured(backend: str) -> Wisdom:
+    entry = _user().get(backend)
+    if entry is None:
+        return {}
+    from .registry import backend as load
+
+    version = load(backend).version
+    if entry["version"] != version:
+        _warn(f"it was measured with {backend} {entry['version']}, and this is {version}")
+        return {}
+    return _table(entry["constants"])
+
+
+@functools.cache
+def _user() -> dict[str, Any]:
+    path = user_file()
+    if not path.exists():
+        return {}
+    try:
+        content = _read(path)
+    except (ValueError, OSError) as error:
+        _warn(str(error))
+        return {}
+    return dict(content["backends"])
+
+
+@functools.cache
+def _shipped() -> dict[str, Wisdom]:
+    content = json.loads(_SHIPPED.read_text())
+    return {name: _table(entry["constants"]) for name, entry in content["backends"].items()}
+
+
+def _read(path: Path) -> Any:
+    """The file's content, or a ValueError that says what is wrong with it."""
+    try:
+        content = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it isn't JSON ({error})") from None
+    for key, value in _stamp().items():
+        found = content.get(key) if isinstance(content, dict) else None
+        if found != value:
+            raise ValueError(f"its {key} is {found!r}, not {value!r}")
+    backends = content.get("backends")
+    if not isinstance(backends, dict) or not all(map(_is_entry, backends.values())):
+        raise ValueError("its tables are damaged")
+    return content
+
+
+def _stamp() -> dict[str, Any]:
+    """What a file must say that holds here."""
+    from . import __version__  # convlab has it once it is imported
+
+    return {"format": FORMAT, "convlab": __version__, "processor": processor()}
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("version"), str):
+        return False
+    constants = entry.get("constants")
+    return isinstance(constants, dict) and all(map(_are_constants, constants.values()))
+
+
+def _are_constants(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in values)
+    )
+
+
+def _table(constants: dict[str, list[float]]) -> Wisdom:
+    return {
+        key: tuple(value / unit for unit, value in zip(_UNITS, values, strict=True))  # type: ignore[misc]
+        for key, values in constants.items()
+    }
+
+
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"convlab ignores the table of this machine's speed, {user_file()}: {why}. Hint: run `convlab tune` again.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
