@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import chapter, errors, filters
 from .corr import conv2d, corr2d
+from .explain import plan
 from .geometry import output_shape
 from .lab import Backend
 from .layers import Conv2D
@@ -50,6 +51,7 @@ __all__ = [
     "im2col",
     "learn_kernel",
     "output_shape",
+    "plan",
     "receptive_field",
     "testing",
     "use_backend",

@@ -1,4 +1,4 @@
-"""The command line: `convlab backends`, `convlab demo`, `convlab parity`, `convlab filter`."""
+"""The command line: `convlab backends`, `demo`, `parity`, `tune` and `filter`."""
 
 from __future__ import annotations
 
@@ -150,6 +150,37 @@ def parity(
 
     if not run(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
         raise typer.Exit(DISAGREEMENT)
+
+
+@app.command()
+def tune(
+    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
+    show: Annotated[bool, typer.Option("--show", help="Measure nothing; print who wins where.")] = False,
+) -> None:
+    """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
+    from .tune import fit as fitted
+    from .tune import measure, tasks, winners
+    from .wisdom import save, user_file
+
+    names = [each.strip() for each in only.split(",")] if only else list(adapters())
+    labs = []
+    for name in names:
+        try:
+            with quiet():
+                labs.append(backend(name))
+        except ConvlabError:
+            if only:
+                raise
+    if not show:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=errors, transient=True) as progress:
+            for lab in labs:
+                each = progress.track(tasks(lab), description=lab.name)
+                table = {str(task): fitted(list(measure(lab, task))) for task in each}
+                save({lab.name: lab.version}, {lab.name: table})
+        console.print(f"wrote {user_file()}", markup=False, highlight=False, soft_wrap=True)
+    for lab in labs:
+        console.print(winners(lab))
 
 
 @app.command(name="filter")

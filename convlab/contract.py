@@ -283,7 +283,7 @@ class Operations(ABC):
 
     def prepare(self, call: Call) -> Callable[..., Any]:
         """A faster equivalent of a call, for eager tensors of its shapes."""
-        return call
+        return call.__call__
 
     @abstractmethod
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
-from .call import planned, prepared
+from .call import Call, planned, prepared
 from .contract import Operations, Shape
 from .errors import GeometryError, ShapeError, UnsupportedError
 from .geometry import (
@@ -169,12 +169,22 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     return _correlate(X, K, True, None, **options)  # type: ignore[no-any-return]
 
 
-def _correlate(
+def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> Any:
+    call, (x, k, b) = checked(X, K, flipped, **options)
+    ops = call.lab.ops
+    if x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
+        _SIGNATURES[type(X)] = ops.signature
+        if key is not None:
+            if len(_RUNS) >= _MOST_RUNS:
+                _RUNS.clear()
+            _RUNS[key] = prepared(call, x, k, b)
+    return ops.native(call(x, k, b), X)
+
+
+def checked(
     X: Any,
     K: Any,
-    flipped: bool,
-    key: Any,
-    /,
+    flipped: bool = False,
     *,
     bias: Any = None,
     stride: Any = 1,
@@ -186,7 +196,8 @@ def _correlate(
     algorithm: Any = "auto",
     reproducible: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> tuple[Call, list[Any]]:
+    """corr2d's arguments as a planned call and its tensors X, K and bias, or the error that corr2d raises."""
     choice("algorithm", algorithm, ALGORITHMS)
     if boolean("reproducible", reproducible):
         if algorithm != "auto":
@@ -208,14 +219,7 @@ def _correlate(
     geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
-    call = planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k))
-    if x is X and k is K and b is bias and not flipped and ops.signature(x, k, b) is not None:
-        _SIGNATURES[type(X)] = ops.signature
-        if key is not None:
-            if len(_RUNS) >= _MOST_RUNS:
-                _RUNS.clear()
-            _RUNS[key] = prepared(call, x, k, b)
-    return ops.native(call(x, k, b), X)
+    return planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k)), [x, k, b]
 
 
 def forget_calls() -> None:

@@ -127,13 +127,22 @@ def _integral(ops: Operations, x: Any) -> Any:
     return ops.every(~(ops.floor(x) != x))
 
 
-def _factors(ops: Operations, rule: Rule, k: Any) -> Any:
-    if rule.part == "k" or not ops.is_concrete(k):
+def factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
+    """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none."""
+    if not ops.is_concrete(k):
         return None
-    kernels = ops.to_numpy(k)
-    if kernels.shape[0] != 1:
+    kernel = ops.to_numpy(k)
+    return host.separate(kernel.reshape(kernel.shape[-2:]))
+
+
+def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
+    if rule.part == "k" or ops.sizes(k)[0] != 1:
         return None
-    return host.separate(kernels[0, 0] if rule.part == "y" else kernels[0, 0, ::-1, ::-1])
+    found = factors_of(ops, k)
+    if found is None or rule.part == "y":
+        return found
+    u, v = found
+    return u[::-1], v[::-1]  # of the flipped kernel
 
 
 def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:

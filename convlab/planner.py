@@ -41,7 +41,7 @@ ON_HOST = ("host", "fft@host", "separable@host")
 _MARGIN = {"single": 1.0, "many": 0.7}
 # Seconds that the host's kernels must save at a call, since loading them takes half a second once.
 _WORTH_LOADING = 30e-6
-_MOST_PATCHES = 2**27  # numbers that im2col may write
+_MOST_PATCHES, _MOST_WINDOWS = 2**27, 128  # numbers that im2col may write, and operations that it may take
 
 
 class Problem(NamedTuple):
@@ -110,13 +110,15 @@ class Plan(NamedTuple):
         way: the fastest way.
         costs: predicted seconds for each way that was considered.
         refused: why each other way wasn't.
-        factored: whether a kernel of rank 1 would be faster separated.
+        factored: the way that is faster for a kernel of rank 1, or "".
+        factored_cost: its predicted seconds.
     """
 
     way: str
     costs: dict[str, float]
     refused: dict[str, str]
     factored: str = ""
+    factored_cost: float = math.inf
 
 
 @functools.lru_cache(4096)
@@ -144,7 +146,8 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
         way = min(elsewhere, key=elsewhere.__getitem__)
     most = min(0.8 * costs[way], costs[way] - _WORTH_LOADING) if algorithm == "auto" else 0.0
     better = [each for each, seconds in factored.items() if seconds < most]
-    return Plan(way, costs, refused, min(better, key=factored.__getitem__, default=""))
+    best = min(better, key=factored.__getitem__, default="")
+    return Plan(way, costs, refused, best, factored.get(best, math.inf))
 
 
 def cost(known: Wisdom, way: str, problem: Problem) -> float:
@@ -194,8 +197,8 @@ def unfit(way: str, problem: Problem) -> str:
     if way.startswith("separable") and 1 in geometry.kernel_size:
         return "the kernel is a row or a column already"
     patches = problem.products // problem.outputs if problem.outputs else 0
-    if way == "matmul" and patches > _MOST_PATCHES:
-        return "im2col would take too much memory"
+    if way == "matmul" and (patches > _MOST_PATCHES or math.prod(geometry.kernel_size) > _MOST_WINDOWS):
+        return "im2col would take too much memory, or a program too long to compile"
     return ""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.table import Table
 
 from . import planned
 from .geometry import Geometry
@@ -24,6 +25,7 @@ from .wisdom import Constants
 _SIZES = ((12, 3), (64, 3), (256, 3), (256, 7), (512, 5), (256, 31), (512, 15), (1024, 3), (1024, 31))
 _SINGLE = [((1, 1, size, size), 1, k) for size, k in _SIZES]
 _MANY = [((1, 8, 16, 16), 8, 3), ((2, 16, 56, 56), 32, 3), ((4, 64, 28, 28), 64, 3), ((1, 8, 64, 64), 8, 13)]
+_SHOWN_IMAGES, _SHOWN_KERNELS = (64, 256, 1024, 4096), (3, 5, 7, 15, 31, 63)
 _LONGEST = 0.25  # seconds that one run may take
 
 
@@ -41,6 +43,9 @@ class Task(NamedTuple):
     way: str
     part: str
     kind: str
+
+    def __str__(self) -> str:
+        return " ".join(self)
 
 
 def tasks(lab: Backend) -> list[Task]:
@@ -128,3 +133,16 @@ def _seconds(run: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
             run(a, b)
         times.append((time.perf_counter() - start) / repeats)
     return statistics.median(times)
+
+
+def winners(lab: Backend) -> Table:
+    """Who wins where: the planned algorithm and its predicted milliseconds for square one-channel images."""
+    table = Table("image", *(f"{k}x{k}" for k in _SHOWN_KERNELS), title=lab.name, title_justify="left")
+    for n in _SHOWN_IMAGES:
+        cells = []
+        for k in _SHOWN_KERNELS:
+            problem, rule, first, second = _problem("y", (1, 1, n, n), 1, k)
+            made = planned.plan_for(lab.ops, rule, first, second, problem.dtype, "eager")
+            cells.append(f"{made.way} {1e3 * made.costs[made.way]:.2g}")
+        table.add_row(f"{n}x{n}", *cells)
+    return table
