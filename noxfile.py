@@ -41,8 +41,9 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
 
 def framework(session: nox.Session, name: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
-    own = (f"tests/frameworks/test_{name}.py", f"tests/frameworks/test_{name}_reproducible.py", f"convlab_{name}")
-    paths = ("tests/parity", "tests/test_doors.py", *own)
+    about = ("", "_reproducible", "_algorithms")
+    own = [f"tests/frameworks/test_{name}{suffix}.py" for suffix in about]
+    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}")
     run_tests(session, f"numpy,{name}", *paths)
 
 

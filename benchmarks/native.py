@@ -2,28 +2,18 @@
 
     python benchmarks/native.py [--backends torch,jax] [--seconds 0.3]
 
-For each case, convlab and the framework's own convolution (and, on MXNet, the matrix form) take turns; the figure
-is the median of the ratios convlab / other, so that above 1 convlab is slower. "tiny" shows the cost of dispatch, also
-in microseconds.
+For each case, convlab and the framework's own convolution (and, on MXNet, the matrix form) take turns; the figure is
+convlab's median time over the other's, so that above 1 convlab is slower. "tiny" shows the cost of dispatch, also in
+microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
-
-import convlab
+from timing import FRAMEWORKS, Run, coloured, console, image, interleaved, kernel, lab_of, names, ours, own
 
 # name, X, K, gradients too
 CASES = [
@@ -37,100 +27,49 @@ CASES = [
 ]
 
 
-def natives(name: str) -> dict[str, Callable[..., Any]]:
-    """The framework's own convolution of NCHW tensors, as its users write it."""
-    if name == "torch":
-        import torch
-
-        return {"own": torch.nn.functional.conv2d}
-    if name == "jax":
-        import jax
-
-        return {"own": jax.jit(lambda x, k: jax.lax.conv(x, k, (1, 1), "VALID"))}
-    if name == "tensorflow":
-        import tensorflow as tf
-
-        def own(x: Any, k: Any) -> Any:
-            x, k = tf.transpose(x, (0, 2, 3, 1)), tf.transpose(k, (2, 3, 1, 0))
-            return tf.transpose(tf.nn.conv2d(x, k, 1, "VALID"), (0, 3, 1, 2))
-
-        return {"own": own}
+def matrix(x: np.ndarray, k: np.ndarray, gradients: bool) -> Run:
+    """MXNet's convolution as a product of matrices, by hand."""
     from mxnet import np as mnp
-    from mxnet import npx
 
-    def convolution(x: Any, k: Any) -> Any:
-        return npx.convolution(x, k, kernel=k.shape[2:], num_filter=k.shape[0], no_bias=True)
+    lab = lab_of("mxnet")
+    images, weights = image(lab, x), kernel(lab, k)
+    (n, c, height, width), (o, _, h, w) = x.shape, k.shape
+    rows, columns = height - h + 1, width - w + 1
 
-    def matrix(x: Any, k: Any) -> Any:
-        (n, c, height, width), (o, _, h, w) = x.shape, k.shape
-        rows, columns = height - h + 1, width - w + 1
+    def product(x: mnp.ndarray, k: mnp.ndarray) -> mnp.ndarray:
         windows = mnp.stack([x[:, :, p : p + rows, q : q + columns] for p in range(h) for q in range(w)], 2)
         return mnp.matmul(k.reshape(o, -1), windows.reshape(n, c * h * w, -1)).reshape(n, o, rows, columns)
 
-    return {"own": convolution, "matrix": matrix}
-
-
-def wait(name: str, y: Any) -> None:
-    """Until the result is there."""
-    if name == "jax":
-        import jax
-
-        jax.block_until_ready(y)
-    elif name == "mxnet":
-        import mxnet
-
-        mxnet.npx.waitall()
-
-
-def timed(name: str, run: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        y = run()
-    wait(name, y)
-    return (time.perf_counter() - start) / repeats
-
-
-def compare(name: str, ours: Callable[[], Any], other: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """The median ratio and the median difference in seconds, over pairs of interleaved batches."""
-    for run in (ours, other):
-        timed(name, run, 2)
-    once = timed(name, ours, 1) + timed(name, other, 1)
-    repeats = max(1, int(seconds / 10 / once))
-    pairs = [(timed(name, ours, repeats), timed(name, other, repeats)) for _ in range(9 if once < seconds else 3)]
-    ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-    return ratio, statistics.median(mine - theirs for mine, theirs in pairs)
+    if not gradients:
+        return lambda: lab.ops.wait(product(images, weights))
+    dy = lab.asarray(np.ones((n, o, rows, columns), "float32"))
+    return lambda: [lab.ops.wait(each) for each in lab.ops.vjp(product, (images, weights), dy)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    installed = [name for name in ("torch", "jax", "tensorflow", "mxnet") if importlib.util.find_spec(name)]
-    parser.add_argument("--backends", default=",".join(installed))
-    parser.add_argument("--seconds", type=float, default=0.3, help="for each comparison")
+    parser.add_argument("--backends", type=names, default=[*FRAMEWORKS])
+    parser.add_argument("--seconds", type=float, default=0.3, help="for each figure")
     arguments = parser.parse_args()
-    table = Table("convlab / the framework's own", *arguments.backends.split(","))
+    rows = [row for name in arguments.backends for row in ([name, "jax.jit"] if name == "jax" else [name])]
+    table = Table("convlab / the framework's own", *rows)
     rng = np.random.default_rng(0)
-    for title, shape, kernel, with_gradients in CASES:
+    for title, *shapes, gradients in CASES:
+        x, k = (rng.standard_normal(shape).astype("float32") for shape in shapes)
         cells = []
-        for name in arguments.backends.split(","):
-            lab = convlab.backend(name)
-            x, k = (lab.asarray(rng.standard_normal(s).astype("float32")) for s in (shape, kernel))
-            ours = lab.corr2d
-            if name == "jax":
-                import jax
-
-                ours = jax.jit(convlab.corr2d)
+        for row in rows:
+            runs = {"convlab": ours(row, x, k, gradients), "": own(row, x, k, gradients)}
+            if row == "mxnet":
+                runs["matrix "] = matrix(x, k, gradients)
+            times = interleaved(runs, arguments.seconds)
+            mine = times.pop("convlab")
             figures = []
-            for label, other in natives(name).items():
-                runs = [lambda f=f: f(x, k) for f in (ours, other)]  # noqa: B023
-                if with_gradients:
-                    dy = lab.asarray(np.ones(convlab.output_shape(shape, kernel), "float32"))
-                    runs = [lambda f=f: lab.ops.vjp(f, (x, k), dy) for f in (ours, other)]  # noqa: B023
-                ratio, difference = compare(name, *runs, arguments.seconds)
-                extra = f" (+{difference * 1e6:.1f} us)" if title.startswith("tiny") else ""
-                figures.append(f"{'' if label == 'own' else label + ' '}{ratio:.2f}{extra}")
+            for other, seconds in times.items():
+                extra = f" ({1e6 * (mine - seconds):+.1f} us)" if title.startswith("tiny") else ""
+                figures.append(f"{other}{coloured(mine / seconds)}{extra}")
             cells.append(", ".join(figures))
         table.add_row(title, *cells)
-    Console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,19 @@
 """What `reproducible=True` costs beside the framework's own convolution: ratios from interleaved runs.
 
-    python benchmarks/reproducible.py [--backends torch,jax] [--seconds 0.5]
+    python benchmarks/reproducible.py [--backends torch,jax.jit] [--seconds 0.5]
 
-Above 1 the reproducible one is slower. JAX is compiled by `jax.jit` with gradients and all; "TensorFlow XLA" by
-`tf.function(jit_compile=True)`; the others are eager. The last column is how long the first call took, compilation
+Above 1 the reproducible one is slower. "jax.jit" is compiled with gradients and all, "tensorflow.xla" by
+`tf.function(jit_compile=True)`; the others are eager. The last row is how long the first call took, compilation
 included, in seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from native import compare, natives, wait
-from rich.console import Console
 from rich.table import Table
-
-import convlab
+from timing import FRAMEWORKS, coloured, console, interleaved, names, ours, own, timed
 
 # name, X, K
 CASES = [
@@ -29,60 +23,29 @@ CASES = [
     ("8x16x32x32, 32 of 3x3", (8, 16, 32, 32), (32, 16, 3, 3)),
     ("8x32x56x56, 64 of 3x3", (8, 32, 56, 56), (64, 32, 3, 3)),
 ]
-VARIANTS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "xla": "tensorflow", "mxnet": "mxnet"}
-
-
-def compiled(variant: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as users of this variant would run it."""
-    if variant == "jax":
-        import jax
-
-        return jax.jit(function)
-    if variant == "xla":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True, autograph=False)
-    return function
-
-
-def runs(variant: str, name: str, x: Any, k: Any, dy: Any) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """For forward and for the gradients: the reproducible computation, and the framework's own."""
-    lab = convlab.backend(name)
-    own = natives(name)["own"]
-    ours = lambda x, k: lab.corr2d(x, k, reproducible=True)  # noqa: E731
-    slope = lambda f: compiled(variant, lambda x, k, dy: lab.ops.vjp(f, (x, k), dy))  # noqa: E731
-    forward, native = compiled(variant, ours), compiled(variant, own)
-    backward, native_backward = slope(ours), slope(own)
-    return {
-        "result": (lambda: forward(x, k), lambda: native(x, k)),
-        "gradients": (lambda: backward(x, k, dy), lambda: native_backward(x, k, dy)),
-    }
+ROWS = {"jax": ("jax.jit",), "tensorflow": ("tensorflow", "tensorflow.xla")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--backends", default=",".join(VARIANTS))
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each comparison")
+    rows = [row for name in FRAMEWORKS for row in ROWS.get(name, (name,))]
+    parser.add_argument("--backends", type=names, default=rows)
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each figure")
     arguments = parser.parse_args()
-    console, rng = Console(), np.random.default_rng(0)
-    table = Table("reproducible / native", "of what", *arguments.backends.split(","))
-    first: dict[str, float] = {}
-    for title, shape, kernel in CASES:
-        rows: dict[str, list[str]] = {"result": [], "gradients": []}
-        for variant in arguments.backends.split(","):
-            lab = convlab.backend(VARIANTS[variant])
-            arrays = (
-                rng.standard_normal(s).astype("float32") for s in (shape, kernel, convlab.output_shape(shape, kernel))
-            )
-            for what, (ours, other) in runs(variant, lab.name, *map(lab.asarray, arrays)).items():
-                start = time.perf_counter()
-                y = ours()
-                wait(lab.name, y)
-                first[variant] = max(first.get(variant, 0.0), time.perf_counter() - start)
-                rows[what].append(f"{compare(lab.name, ours, other, arguments.seconds)[0]:.2f}")
-        for what, cells in rows.items():
+    rng = np.random.default_rng(0)
+    table = Table("reproducible / native", "of what", *arguments.backends)
+    first = dict.fromkeys(arguments.backends, 0.0)
+    for title, *shapes in CASES:
+        x, k = (rng.standard_normal(shape).astype("float32") for shape in shapes)
+        for what, gradients in (("result", False), ("gradients", True)):
+            cells = []
+            for row in arguments.backends:
+                runs = {"ours": ours(row, x, k, gradients, reproducible=True), "own": own(row, x, k, gradients)}
+                first[row] = max(first[row], timed(runs["ours"]))
+                times = interleaved(runs, arguments.seconds)
+                cells.append(coloured(times["ours"] / times["own"]))
             table.add_row(title, what, *cells)
-    table.add_row("longest first call, s", "", *(f"{first[variant]:.1f}" for variant in first))
+    table.add_row("longest first call, s", "", *(f"{seconds:.1f}" for seconds in first.values()))
     console.print(table)
 
 

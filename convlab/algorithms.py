@@ -98,7 +98,9 @@ def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     outputs, per_group, h, w = ops.sizes(kernel)
     groups = geometry.groups
     x, (rows, columns) = extend(ops, x, geometry), geometry.output_size((height, width))
-    patches = ops.stack([_window(x, geometry, p, q, (rows, columns)) for p in range(h) for q in range(w)], 2)
+    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+    x = ops.stack([x[:, :, p * dh : p * dh + (rows - 1) * sh + 1 : sh] for p in range(h)], 2)
+    patches = ops.stack([x[..., q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 3)
     patches = ops.reshape(patches, (n, groups, per_group * h * w, rows * columns))
     weights = ops.reshape(kernel, (1, groups, outputs // groups, per_group * h * w))
     return ops.reshape(ops.matmul(weights, patches), (n, outputs, rows, columns))

@@ -13,12 +13,14 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import algorithms, fourier, host
 from .adjoint import image_gradient
 from .contract import Operations
 from .errors import UnsupportedError
 from .geometry import NO_PADDING, Geometry
-from .planner import Plan, Problem, plan
+from .planner import ON_HOST, Plan, Problem, plan
 
 if TYPE_CHECKING:
     from .rules import Rule
@@ -70,18 +72,18 @@ def plan_for(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, m
 
 
 def _ways(ops: Operations, rule: Rule, a: Any, b: Any, made: Plan) -> Any:
-    if made.factored or rule.algorithm == "separable":
+    if made.factored or made.way.startswith("separable"):
         factors = _factors(ops, rule, b)
         if factors is not None:
             way = made.factored or made.way
             return _result(ops, rule, a, b, lambda x, k, g: _separable(ops, way, x, factors, g))
-        if rule.algorithm == "separable" and rule.part != "k":
+        if made.way.startswith("separable") and rule.part == "y":
             raise UnsupportedError(
                 "K: got a kernel of rank above 1 with algorithm='separable', expected an outer product.",
                 hint="algorithm='auto' separates a kernel whenever it can.",
             )
-    if made.way in ("fft", "fft@host"):
-        return _fft(ops, rule, a, b, made.way)
+    if made.way in ("fft", "fft@host", "phase"):
+        return _checked(ops, rule, a, b, made.way)
     return _direct(ops, rule, a, b, made.way)
 
 
@@ -100,30 +102,33 @@ def _result(ops: Operations, rule: Rule, a: Any, k: Any, correlate: Callable[[An
     return image_gradient(ops, a, k, rule.geometry, rule.size, correlate)
 
 
-def _fft(ops: Operations, rule: Rule, a: Any, b: Any, way: str) -> Any:
-    def other() -> Any:
-        exact = rule._replace(algorithm="direct")
-        return compute(ops, exact, a, b)
+def _checked(ops: Operations, rule: Rule, a: Any, b: Any, way: str) -> Any:
+    """A way that spreads what isn't finite over its neighbours, or isn't exact: there another one does it again."""
+
+    def again() -> Any:
+        return compute(ops, rule._replace(algorithm="direct"), a, b)
 
     integers: Any = False
-    if rule.algorithm == "auto":
-        integers = _integral(ops, b)
+    if rule.algorithm == "auto" and way != "phase":
+        integers = _integral(ops, b, way)
         if integers is not False:
-            integers = integers & _integral(ops, a)
+            integers = integers & _integral(ops, a, way)
         if integers is True:
-            return other()
-    if rule.part == "k":
-        y = _KERNEL_GRADIENTS[way](ops, a, b, rule.geometry)
-    else:
-        y = _result(ops, rule, a, b, functools.partial(_RESULTS[way], ops))
-    sound = ops.every(abs(y) < ops.number(math.inf, y)) if way == "fft" else True
-    if integers is not False:  # while tracing it is known only at run time
+            return again()
+    y = _direct(ops, rule, a, b, way)
+    if way == "fft@host" and integers is False:
+        return y  # it has looked itself
+    sound = ops.every(abs(y) < ops.number(math.inf, y))
+    if integers is not False:  # while tracing, which is known only at run time
         sound = sound & ops.every(ops.number(0.0, y) < ops.cast(~integers, ops.dtype(y)))
-    return y if sound is True else ops.choose(sound, lambda: y, other)
+    return ops.choose(sound, lambda: y, again)
 
 
-def _integral(ops: Operations, x: Any) -> Any:
+def _integral(ops: Operations, x: Any, way: str) -> Any:
     """Whether all of x's values are integers: a bool, or a tensor while tracing."""
+    if way in ON_HOST:
+        array = ops.as_host(x)
+        return bool((np.floor(array) == array).all())
     return ops.every(~(ops.floor(x) != x))
 
 
@@ -136,7 +141,7 @@ def factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
 
 
 def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
-    if rule.part == "k" or ops.sizes(k)[0] != 1:
+    if rule.part == "k" or ops.sizes(k)[0] != 1 or (rule.part == "x" and rule.geometry.stride != (1, 1)):
         return None
     found = factors_of(ops, k)
     if found is None or rule.part == "y":
@@ -169,7 +174,9 @@ def _taps(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
 def _separable(ops: Operations, way: str, x: Any, factors: Any, geometry: Geometry) -> Any:
     u, v = factors
     if way == "separable@host":
-        return ops.from_host(host.separable(ops.as_host(x), u, v, geometry), x)
+        image = ops.as_host(x)
+        y = ops.host_empty((*image.shape[:2], *geometry.output_size(image.shape[2:])), image.dtype)
+        return ops.from_host(host.separable(image, u, v, geometry, y), x)
     (h, w), (sh, sw), (dh, dw), (rows, columns) = (
         geometry.kernel_size,
         geometry.stride,
@@ -183,12 +190,21 @@ def _separable(ops: Operations, way: str, x: Any, factors: Any, geometry: Geomet
     return _taps(ops, x, ops.asarray(v.reshape(1, 1, 1, w), dtype, x), horizontal)
 
 
-def _on_host(function: str, algorithm: str) -> Callable[..., Any]:
-    def run(ops: Operations, a: Any, b: Any, geometry: Geometry) -> Any:
-        arrays = ops.as_host(a), ops.as_host(b)
-        return ops.from_host(getattr(host, function)(*arrays, geometry, algorithm), a)
+def _hosted(algorithm: str) -> Callable[..., Any]:
+    def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+        image, kernel = ops.as_host(x), ops.as_host(k)
+        shape = len(image), len(kernel), *geometry.output_size(image.shape[2:])
+        y = ops.host_empty(shape, image.dtype)
+        return ops.from_host(host.correlate(image, kernel, geometry, algorithm, y), x)
 
-    return run
+    return correlate
+
+
+def _hosted_gradient(algorithm: str) -> Callable[..., Any]:
+    def kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+        return ops.from_host(host.kernel_gradient(ops.as_host(x), ops.as_host(dy), geometry, algorithm), x)
+
+    return kernel_gradient
 
 
 _RESULTS: dict[str, Callable[..., Any]] = {
@@ -197,12 +213,12 @@ _RESULTS: dict[str, Callable[..., Any]] = {
     "phase": algorithms.phase,
     "matmul": algorithms.matmul,
     "fft": fourier.correlate,
-    "host": _on_host("correlate", "direct"),
-    "fft@host": _on_host("correlate", "fft"),
+    "host": _hosted("direct"),
+    "fft@host": _hosted("fft"),
 }
 _KERNEL_GRADIENTS: dict[str, Callable[..., Any]] = {
     "matmul": algorithms.matmul_kernel_gradient,
     "fft": fourier.kernel_gradient,
-    "host": _on_host("kernel_gradient", "direct"),
-    "fft@host": _on_host("kernel_gradient", "fft"),
+    "host": _hosted_gradient("direct"),
+    "fft@host": _hosted_gradient("fft"),
 }

@@ -41,7 +41,8 @@ ON_HOST = ("host", "fft@host", "separable@host")
 _MARGIN = {"single": 1.0, "many": 0.7}
 # Seconds that the host's kernels must save at a call, since loading them takes half a second once.
 _WORTH_LOADING = 30e-6
-_MOST_PATCHES, _MOST_WINDOWS = 2**27, 128  # numbers that im2col may write, and operations that it may take
+_MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
+_MOST_PAIRS = 64  # of channels whose spectra are multiplied one after another
 
 
 class Problem(NamedTuple):
@@ -164,7 +165,11 @@ def cost(known: Wisdom, way: str, problem: Problem) -> float:
 
 def work(way: str, problem: Problem) -> float:
     """What a way does most: products, or points times log2(points)."""
-    if way in ("fft", "fft@host"):
+    if way == "fft@host":
+        size = problem.geometry.output_size(problem.size)
+        one = host.tile(problem.batch, size, problem.geometry.kernel_size)[1]
+        return one * problem.inputs * problem.outputs  # it transforms anew for each pair of channels
+    if way == "fft":
         points = fourier.tiling(problem.padded, problem.geometry.kernel_size)[1]
         return points * problem.batch * (problem.outputs + problem.inputs * problem.geometry.groups) / 2
     if way == "phase":
@@ -194,6 +199,11 @@ def unfit(way: str, problem: Problem) -> str:
         return "only for stride 1, dilation 1 and one group"
     if way in ("fft", "fft@host") and not dense:
         return "only for stride 1 and dilation 1"
+    if way == "fft@host" and not host.fits_fft(geometry):
+        return "only for kernels that leave room in a tile of its cache"
+    pairs = problem.inputs * problem.outputs // geometry.groups if problem.part == "k" else problem.inputs
+    if way == "fft" and pairs > _MOST_PAIRS:
+        return "too many pairs of channels"
     if way.startswith("separable") and 1 in geometry.kernel_size:
         return "the kernel is a row or a column already"
     patches = problem.products // problem.outputs if problem.outputs else 0

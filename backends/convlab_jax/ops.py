@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,8 +15,10 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from convlab import host
 from convlab.call import Call
 from convlab.contract import Operations
+from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry, Pair
 from convlab.planned import planned
 from convlab.planner import ON_HOST
@@ -118,11 +119,12 @@ class JaxOperations(Operations):
     def floor(self, x: Any) -> Array:
         return jnp.floor(x)
 
-    def every(self, condition: Any) -> Array:
-        return condition.all()  # type: ignore[no-any-return]
+    def every(self, condition: Any) -> Any:
+        found = condition.all()
+        return bool(found) if self.is_concrete(found) else found
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        return lax.cond(condition, yes, no)
+        return super().choose(condition, yes, no) if isinstance(condition, bool) else lax.cond(condition, yes, no)
 
     def mode(self, *tensors: Any) -> str:
         if not all(self.is_concrete(x) for x in tensors):
@@ -136,11 +138,7 @@ class JaxOperations(Operations):
         return np.asarray(x)
 
     def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        # JAX copies what doesn't start at a multiple of 64 bytes.
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = np.empty(size + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        return memory[start : start + size].view(dtype).reshape(shape)
+        return host.aligned(shape, dtype)  # JAX would copy anything else
 
     def from_host(self, array: np.ndarray, like: Any) -> Array:
         with self.scope(array.dtype.name):
@@ -236,21 +234,24 @@ def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:
 
 def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
     """vmap: more images for one kernel, or more groups."""
-    (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not batching.not_mapped}
-    if axes[1] is batching.not_mapped and rule.part != "k":
+    (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not None}
+    if axes[1] is None and rule.part != "k":
         a = jnp.moveaxis(inputs[0], axes[0], 0)
         y = ops.apply(rule, a.reshape(-1, *a.shape[2:]), inputs[1])
         return y.reshape(size, -1, *y.shape[1:]), 0
     a, b = (
-        jnp.broadcast_to(x, (size, *x.shape)) if axis is batching.not_mapped else jnp.moveaxis(x, axis, 0)
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(inputs, axes, strict=True)
     )
+    a, b = _merge(a), _merge(b) if rule.part == "k" else b.reshape(-1, *b.shape[2:])
     rule = rule._replace(geometry=rule.geometry._replace(groups=rule.geometry.groups * size))
-    a = _merge(a)
+    try:
+        planned(ops, rule, a, b)
+    except UnsupportedError:  # the algorithm that was named doesn't know groups
+        rule = rule._replace(algorithm="auto")
+    y = ops.apply(rule, a, b)
     if rule.part == "k":
-        y = ops.apply(rule, a, _merge(b))
         return y.reshape(size, -1, *y.shape[1:]), 0
-    y = ops.apply(rule, a, b.reshape(-1, *b.shape[2:]))
     return y.reshape(y.shape[0], size, -1, *y.shape[2:]), 1
 
 

@@ -127,6 +127,12 @@ class MXNetOperations(Operations):
     def matmul(self, a: Any, b: Any) -> Any:
         return mx.np.matmul(a, b)
 
+    def floor(self, x: Any) -> Any:
+        return mx.np.floor(x)
+
+    def every(self, condition: Any) -> bool:
+        return bool(condition.asnumpy().all())
+
     def mode(self, *tensors: Any) -> str:
         if any(map(_symbolic, tensors)):  # graphs are saved, and must run where there is no convlab
             return "native"

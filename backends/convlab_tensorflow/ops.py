@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public name for it
 
+from convlab import host
 from convlab.contract import Operations
 from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planned import planned
@@ -116,10 +117,11 @@ class TensorFlowOperations(Operations):
         return tf.floor(x)
 
     def every(self, condition: Any) -> Any:
-        return tf.reduce_all(condition)
+        found = tf.reduce_all(condition)
+        return bool(found) if tf.executing_eagerly() else found
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        return tf.cond(condition, yes, no)
+        return super().choose(condition, yes, no) if isinstance(condition, bool) else tf.cond(condition, yes, no)
 
     def mode(self, *tensors: Any) -> str:
         if not all(self.is_concrete(x) for x in tensors):
@@ -129,7 +131,12 @@ class TensorFlowOperations(Operations):
     def as_host(self, x: Any) -> np.ndarray:
         return np.asarray(memoryview(x))
 
+    def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return host.aligned(shape, dtype)
+
     def from_host(self, array: np.ndarray, like: Any) -> Any:
+        if array.ctypes.data % 64 or not array.size:  # TensorFlow aborts the process when it computes with it
+            return tf.convert_to_tensor(array)
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def records(self, *tensors: Any) -> bool:

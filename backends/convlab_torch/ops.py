@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, is_autocast_enabled
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from convlab.call import Call, canonical
@@ -129,10 +130,11 @@ class TorchOperations(Operations):
         return torch.from_numpy(array)
 
     def records(self, *tensors: Tensor | None) -> bool:
-        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        graded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        return graded or forward_ad._current_level >= 0
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if type(k) not in _PLAIN or type(x) not in _PLAIN or not _untransformed():
+        if type(k) not in _PLAIN or type(x) not in _PLAIN or not _untransformed() or forward_ad._current_level >= 0:
             return None
         devices = None if x.is_cpu and k.is_cpu else (x.device, k.device)
         graded = (x.requires_grad or k.requires_grad) and torch.is_grad_enabled()
@@ -169,7 +171,7 @@ class TorchOperations(Operations):
         return torch.no_grad()(function)  # type: ignore[no-any-return]
 
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
-        graded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        graded = self.records(*inputs)
         if not graded and not _transforming():
             return rule.compute(self, *inputs)
         if not is_compiling():
@@ -268,7 +270,8 @@ class _Apply(torch.autograd.Function):
         code, inputs = arguments[:CODE], arguments[CODE:]
         if _transforming():
             return _compute(list(code), list(inputs))  # type: ignore[no-any-return]
-        return Rule.decode(code).compute(ops, *inputs)  # type: ignore[no-any-return]
+        y = Rule.decode(code).compute(ops, *inputs)
+        return y.clone() if y._is_view() else y  # forward mode takes no views
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib.util
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,12 +20,14 @@ from ..algorithms import source
 from ..geometry import NO_PADDING, Geometry, Pair
 from . import threads
 
-__all__ = ["available", "correlate", "fits_fft", "kernel_gradient", "separable", "separate"]
+__all__ = ["aligned", "available", "correlate", "fits_fft", "kernel_gradient", "separable", "separate", "tile"]
 
 # Multiplications that a thread does in a microsecond, about, in vectors of 64 bytes; and elements that it passes.
 _RATE, _PASSED = 3000, 20_000
 # In microseconds: from where on a second thread pays, and the least that is worth handing over.
 _PAYS, _CHUNK = 150, 20
+# Sizes, and what a point costs in one relative to the least.
+_SIZES = {32: 1.3, 64: 1.1, 128: 1.0, 256: 1.2, 512: 1.5}
 # Bytes of gathered rows that stay in a thread's cache.
 _SCRATCH = 2**18
 
@@ -102,22 +105,48 @@ def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: str = "direc
     return _narrowed(totals.sum(axis=0), x.dtype)
 
 
-def separable(x: Any, u: Any, v: Any, geometry: Geometry) -> np.ndarray:
+@functools.lru_cache(1024)
+def tile(images: int, result: Pair, kernel: Pair) -> tuple[int, float]:
+    """The rows (and columns) of the best tile for the FFT, and the work: points times log2(points) of all transforms.
+
+    `result` and `kernel` are rows and columns of one image's result and of the kernel.
+    """
+
+    def work(size: int) -> float:
+        step = size - max(kernel) + 1
+        pairs = -(-images * -(-result[0] // step) * -(-result[1] // step) // 2)
+        return (1 + 2 * pairs) * size**2 * math.log2(size) * _SIZES[size]
+
+    size = min((size for size in _SIZES if size >= 1.5 * max(kernel)), key=work)
+    return size, work(size)
+
+
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array that starts at a multiple of 64 bytes, as JAX and TensorFlow want the memory they share."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    found: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return found
+
+
+def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np.ndarray:
     """`correlate` of each image with the kernel outer(u, v): with its row v, then with its column u.
 
     Args:
         x: (N, C, H, W), float16, float32 or float64.
         u, v: (h,) and (w,), of x's dtype.
         geometry: NCHW, with padding in integers and a group for each channel.
+        out: where to put the result, C-contiguous and of x's dtype.
 
     Returns:
         (N, C, H', W') of x's dtype.
     """
     if x.dtype == np.float16:
-        return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry))
+        return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
     x, u, v = _ready(x), _ready(u), _ready(v)
     plan = _plan(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
-    y = np.empty(plan.shape, x.dtype)
+    y = np.empty(plan.shape, x.dtype) if out is None else out
     if y.size:
         work = _direct().separable
         threads.spread(lambda start, stop: work(x, u, v, y, *plan.maps, start, stop), plan.items, plan.chunk)

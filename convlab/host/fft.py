@@ -9,13 +9,12 @@ in which it is multiplied; the inverse ones decimate in time and restore the ord
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from ..geometry import Geometry
-from . import border, threads
+from . import border, threads, tile
 from .direct import padded_row
 from .transforms import flip, forward, inverse, lift, multiply, multiply_add, scatter
 from .vectors import REGISTER, Array, kernel
@@ -25,8 +24,6 @@ _Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 # What a plan holds: a tile's size; how far apart tiles are; how many there are in a row and in an image; where on the
 # padded axis the image's columns start and stop, and how far back in x they are; how much of a tile isn't zeros.
 SIZE, STEP, ACROSS, TILES, START, STOP, SHIFT, MOST = range(8)
-# Sizes, and what a point costs in one relative to the least.
-_SIZES = {32: 1.3, 64: 1.1, 128: 1.0, 256: 1.2, 512: 1.5}
 # So many pairs of tiles are added up before it goes on in float64.
 _RUN = 16
 
@@ -86,16 +83,9 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str
     (images, _, height, width), (h, w) = x, k[2:]
     rows, columns = geometry.output_size((height, width))
 
-    def tiles(size: int) -> tuple[int, int, int]:
-        step = size - max(h, w) + 1
-        return step, -(-rows // step), -(-columns // step)
-
-    def cost(size: int) -> float:
-        _, down, across = tiles(size)
-        return (1 + 2 * -(-images * down * across // 2)) * size**2 * math.log2(size) * _SIZES[size]
-
-    size = min((size for size in _SIZES if size >= 1.5 * max(h, w)), key=cost)
-    step, deep, across = tiles(size)
+    size, _ = tile(images, (rows, columns), (h, w))
+    step = size - max(h, w) + 1
+    deep, across = -(-rows // step), -(-columns // step)
     beyond = step * max(deep, across) + size
     (_, _), (left, _) = geometry.padding
 

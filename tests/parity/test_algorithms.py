@@ -1,0 +1,189 @@
+"""Every algorithm computes the same: exactly, within its bound, with inf and NaN in their places, gradients too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import convlab
+from convlab.errors import GeometryError, UnsupportedError
+from convlab.planned import ALGORITHMS
+from convlab.testing import error_bound, gradients, oracle, oracle_gradients, worst_ratio
+from convlab.testing.bounds import gradient_bounds
+
+# X, K, options: one channel, a batch of images, groups, depthwise; strides, dilation, paddings and their modes.
+PROBLEMS = {
+    "image": ((19, 23), (5, 4), {}),
+    "same": ((2, 19, 23), (5, 4), {"padding": "same"}),
+    "reflect": ((3, 17, 16), (3, 5), {"padding": ((3, 1), (0, 2)), "padding_mode": "reflect"}),
+    "row": ((9, 30), (1, 7), {"padding": "full"}),
+    "strided": ((20, 23), (4, 3), {"stride": (2, 3), "padding": 1}),
+    "dilated": ((20, 23), (3, 3), {"dilation": (2, 1), "padding": "same", "padding_mode": "circular"}),
+    "layer": ((2, 3, 11, 12), (4, 3, 3, 3), {"padding": 1}),
+    "grouped": ((2, 4, 11, 12), (6, 2, 3, 4), {"groups": 2, "stride": 2, "padding": (1, 0)}),
+    "depthwise": ((2, 4, 11, 12), (4, 1, 3, 5), {"groups": 4, "padding": "same", "padding_mode": "replicate"}),
+    "channels last": ((2, 11, 12, 3), (3, 3, 3, 4), {"data_format": "NHWC", "padding": 1}),
+    "one pixel": ((1, 1), (1, 1), {}),
+}
+DENSE = {"image", "same", "reflect", "row", "layer", "depthwise", "channels last", "one pixel"}
+SINGLE = {"image", "same", "reflect", "row", "strided", "dilated", "one pixel"}
+
+
+def fits(algorithm: str, problem: str) -> bool:
+    """What docs/speed.md says of each algorithm."""
+    if algorithm == "fft":
+        return problem in DENSE
+    if algorithm == "phase":
+        return problem in DENSE & SINGLE
+    if algorithm == "separable":
+        return problem in SINGLE - {"row", "one pixel"}
+    return True
+
+
+def offered(lab, algorithm: str) -> bool:
+    return algorithm in (*lab.adapter.algorithms, "auto", "direct", "host") or (
+        algorithm == "fft" and lab.name == "mxnet"
+    )
+
+
+def drawn(problem: str, algorithm: str, integers: bool):
+    shape, kernel, options = PROBLEMS[problem]
+    rng = np.random.default_rng(len(problem))
+    draw = (lambda size: rng.integers(-5, 6, size)) if integers else rng.standard_normal
+    x, k = draw(shape), draw(kernel)
+    if algorithm == "separable" and len(kernel) == 2:
+        k = np.outer(draw(kernel[0]), draw(kernel[1]))
+    return x.astype(np.float32), k.astype(np.float32), options
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_result_and_gradients(lab, algorithm, problem) -> None:
+    x, k, options = drawn(problem, algorithm, integers=False)
+    if not (fits(algorithm, problem) and offered(lab, algorithm)):
+        with pytest.raises(UnsupportedError, match="algorithm: got"):
+            lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm, **options)
+        return
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm, **options))
+    true = oracle(x, k, **options)
+    rounding = "fft" if algorithm == "fft" else "direct"
+    # A kernel of rank 1 is itself rounded to 2 ulp when it is taken apart, and added up in two steps.
+    slack = 3 if algorithm == "separable" else 1
+    assert worst_ratio(y, true, slack * error_bound(x, k, algorithm=rounding, **options)) <= 1
+    if not lab.adapter.autograd:
+        return
+    dy = np.random.default_rng(1).standard_normal(true.shape).astype(np.float32)
+    bias = np.zeros(() if k.ndim == 2 else y.shape[-3 if options.get("data_format") != "NHWC" else -1], np.float32)
+    found = gradients(lab, x, k, bias, dy, algorithm=algorithm, **options)
+    exact, bounds = oracle_gradients(x, k, dy, **options), gradient_bounds(x, k, dy, "float32", **options)
+    for name in ("X", "K", "bias"):
+        bound = slack * getattr(bounds, name)
+        if algorithm == "fft":  # norm-wise: dX and dK are correlations of dY with K and with X
+            other = k if name == "X" else x
+            bound = bound + 1e-4 * np.linalg.norm(dy) * np.linalg.norm(other)
+        assert worst_ratio(np.asarray(getattr(found, name)).reshape(bound.shape), getattr(exact, name), bound) <= 1, (
+            name
+        )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if each != "fft"])
+def test_integers_are_exact(lab, algorithm, problem) -> None:
+    x, k, options = drawn(problem, algorithm, integers=True)
+    if fits(algorithm, problem) and offered(lab, algorithm):
+        y = lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm, **options)
+        np.testing.assert_array_equal(lab.to_numpy(y), oracle(x, k, **options))
+
+
+@pytest.mark.parametrize("size", [31, 40])
+def test_integers_stay_exact_where_the_fft_is_faster(lab, size) -> None:
+    rng = np.random.default_rng(0)
+    x, k = (rng.integers(-9, 10, shape).astype(np.float32) for shape in ((200, 180), (size, size)))
+    tensors = lab.asarray(x), lab.asarray(k)
+    np.testing.assert_array_equal(lab.to_numpy(lab.corr2d(*tensors)), oracle(x, k))
+    if lab.adapter.autograd:
+        dy = rng.integers(-3, 4, oracle(x, k).shape).astype(np.float32)
+        found, true = gradients(lab, x, k, np.float32(0), dy), oracle_gradients(x, k, dy)
+        np.testing.assert_array_equal(found.X, true.X)
+        np.testing.assert_array_equal(found.K, true.K)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("algorithm", ["auto", "fft", "phase", "host", "matmul"])
+def test_infinities_and_nan_stay_in_their_places(lab, algorithm, value) -> None:
+    if not offered(lab, algorithm):
+        return
+    rng = np.random.default_rng(0)
+    x, k = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 50), (5, 5)))
+    x[20, 31] = value
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm))
+    touched = np.zeros(y.shape, bool)
+    touched[16:21, 27:32] = True
+    np.testing.assert_array_equal(np.isfinite(y), ~touched)
+    expected = oracle(x, k)
+    np.testing.assert_array_equal(y[touched], expected[touched].astype(np.float32))
+
+
+def test_large_numbers_do_not_overflow_in_the_fft(lab) -> None:
+    if not offered(lab, "fft"):
+        return
+    x, k = np.full((40, 50), 3e37, np.float32), np.full((9, 9), 1e-2, np.float32)
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm="fft"))
+    np.testing.assert_allclose(y, oracle(x, k), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("algorithm", ["host", "fft", "taps", "separable"])
+def test_other_dtypes(lab, algorithm, dtype) -> None:
+    if dtype not in lab.adapter.dtypes or (dtype == "bfloat16" and lab.name == "numpy") or not offered(lab, algorithm):
+        return
+    rng = np.random.default_rng(0)
+    x, k = rng.standard_normal((30, 33)), np.outer(rng.standard_normal(7), rng.standard_normal(5))
+    if algorithm == "separable":
+        k = np.outer([1, 2, 4, 8, 4, 2, 1], [1, -1, 2, 4, -2])
+    tensors = lab.asarray(x, dtype), lab.asarray(k, dtype)
+    held = [lab.to_numpy(each) for each in tensors]
+    y = lab.corr2d(*tensors, algorithm=algorithm)
+    with lab.ops.scope(dtype):
+        assert lab.ops.dtype(y) == dtype
+    bound = error_bound(*held, dtype=dtype, algorithm="fft" if algorithm == "fft" else "direct")
+    assert worst_ratio(lab.to_numpy(y), oracle(*held), 2 * bound) <= 1
+
+
+def test_a_kernel_of_rank_one_is_found(lab) -> None:
+    rng = np.random.default_rng(0)
+    x, k = lab.asarray(rng.standard_normal((1024, 1024)), "float32"), lab.asarray(np.ones((15, 15)), "float32")
+    assert convlab.plan(x, k).algorithm == "separable"
+    with pytest.raises(UnsupportedError, match="rank above 1"):
+        lab.corr2d(x, lab.asarray(np.eye(5), "float32"), algorithm="separable")
+
+
+def test_a_named_algorithm_and_reproducible_exclude_each_other(lab) -> None:
+    with pytest.raises(GeometryError, match="reproducible=True, expected 'auto'"):
+        lab.corr2d([[1.0]], [[1.0]], algorithm="fft", reproducible=True)
+
+
+def test_remembered_calls_are_still_checked(lab) -> None:
+    """A call like one before skips the checks: it mustn't be taken for one that only looks like it."""
+    x, k = lab.asarray(np.ones((4, 6)), "float32"), lab.asarray(np.ones((2, 2)), "float32")
+    for _ in range(3):
+        assert lab.to_numpy(lab.corr2d(x, k, stride=1, groups=1)).shape == (3, 5)
+    for options in (
+        {"stride": True},
+        {"groups": True},
+        {"padding": True},
+        {"stride": (1, True)},
+        {"algorithm": ["fft"]},
+    ):
+        with pytest.raises(GeometryError):
+            lab.corr2d(x, k, **options)
+    other = next(each for each in ("float64", "float16") if each in lab.adapter.dtypes)
+    for dtype in ("float32", other):
+        y = lab.corr2d(lab.asarray(np.ones((4, 6)), dtype), lab.asarray(np.ones((2, 2)), dtype))
+        with lab.ops.scope(dtype):
+            assert lab.ops.dtype(y) == dtype
+    with pytest.raises(convlab.errors.ShapeError):
+        lab.corr2d(x, lab.asarray(np.ones((5, 5)), "float32"))
+    for scale in (1.0, 3.0):  # by shapes, not by values
+        found = lab.corr2d(x, lab.asarray(np.full((2, 2), scale), "float32"), bias=lab.asarray([scale], "float32"))
+        np.testing.assert_array_equal(lab.to_numpy(found), np.full((3, 5), 5 * scale))
