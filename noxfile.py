@@ -118,6 +118,13 @@ def conformance(session: nox.Session) -> None:
     session.run("convlab", "parity", "--seconds", "1", silent=True)
 
 
+@nox.session
+def choices(session: nox.Session) -> None:
+    """The planner's choices beside the best that it could have made, timed on this machine."""
+    install(session, "torch", "fast")
+    session.run("python", str(ROOT / "benchmarks" / "choices.py"), "--backends", "numpy,torch", *session.posargs)
+
+
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """The parity report in a real Chromium, which must be installed (Debian's `chromium`)."""

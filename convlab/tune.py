@@ -58,7 +58,7 @@ def tasks(lab: Backend) -> list[Task]:
         for kind, problems in (("single", _SINGLE), ("many", _MANY)):
             if (way, kind) == ("matmul", "single"):  # a row times a matrix, which nothing is good at
                 continue
-            parts = "yxk" if way == "native" else "yk"
+            parts = "yk" if way != "native" else "yxk" if lab.adapter.autograd else "y"
             found += [Task(way, part, kind) for part in parts if not unfit(way, _problem(part, *problems[0])[0])]
     return found
 
@@ -140,7 +140,7 @@ def _seconds(run: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
 
 def winners(lab: Backend) -> Table:
     """Who wins where: the planned algorithm and its predicted milliseconds for square one-channel images."""
-    table = Table("image", *(f"{k}x{k}" for k in _SHOWN_KERNELS), title=lab.name, title_justify="left")
+    table = Table("image", *(f"{k}x{k}" for k in _SHOWN_KERNELS), title=f"{lab.name}: the fastest way, predicted ms", title_justify="left")
     for n in _SHOWN_IMAGES:
         cells = []
         for k in _SHOWN_KERNELS:

@@ -127,16 +127,13 @@ class MXNetOperations(Operations):
     def matmul(self, a: Any, b: Any) -> Any:
         return mx.np.matmul(a, b)
 
-    def floor(self, x: Any) -> Any:
-        return mx.np.floor(x)
-
     def every(self, condition: Any) -> bool:
         return bool(condition.asnumpy().all())
 
     def mode(self, *tensors: Any) -> str:
         if any(map(_symbolic, tensors)):  # graphs are saved, and must run where there is no convlab
             return "native"
-        return "other" if any(x.ctx.device_type == "gpu" for x in tensors) else "eager"
+        return "eager" if all(x.ctx == mx.cpu() for x in tensors) else "other"
 
     def as_host(self, x: Any) -> np.ndarray:
         return np.from_dlpack(_Capsule(mx.nd.to_dlpack_for_read(x)))

@@ -25,8 +25,20 @@ from ..geometry import Geometry
 from ..lab import Backend
 from ..parity.suite import Trial, fixed_trials, random_trials
 from ..parity.tasks import compute
+from ..planned import run
+from ..planner import Plan, Problem, unavailable, unfit
 from ..registry import adapter, backend, owner, register
 from ..rules import Rule
+from .bounds import error_bound, worst_ratio
+from .oracle import oracle
+
+
+def _shifted(ops: Operations, x: Any) -> Any:
+    """x, zeros added to (2, 4, 4), moved one row up and two columns left, by the shift's spectrum."""
+    shift = ops.asarray(np.eye(16, dtype=np.float32)[6].reshape(1, 4, 4), "float32", x)
+    product = ops.rfft2(x, (4, 4)) * ops.conj(ops.rfft2(shift, (4, 4)))
+    return ops.floor(ops.irfft2(product, (4, 4)) + ops.number(0.5, x))
+
 
 _X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 # Each operation on _X beside NumPy's way to say it.
@@ -45,7 +57,30 @@ _OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
     "cast": (lambda ops, x: ops.cast(x, "int64"), _X.astype(np.int64)),
     "slices": (lambda ops, x: abs(-x[1:, ::2, 1:4:2]), _X[1:, ::2, 1:4:2]),
     "compare": (lambda ops, x: ops.where(x != x[:, :1, :], x + x, x), np.where(_X[:, :1] == _X, _X, _X + _X)),
+    "tiles": (
+        lambda ops, x: ops.tiles(x[:, None, ...], (2, 2), (1, 2)),
+        np.stack([[[[a[i : i + 2, j : j + 2] for j in (0, 2)] for i in (0, 1)]] for a in _X]),
+    ),
+    "memory": (lambda ops, x: ops.wait(ops.from_host(np.array(ops.as_host(x)), x)), _X),
+    "choose": (lambda ops, x: ops.choose(True, lambda: x, lambda: -x), _X),
     "from_images": (lambda ops, x: ops.from_images(ops.to_images(x, "NHWC"), x, "NHWC"), _X),
+}
+# Those that only some algorithms need, beside these algorithms.
+_FURTHER: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
+    "matmul": (("matmul",), lambda ops, x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), _X @ _X.transpose(0, 2, 1)),
+    "floor": (("fft",), lambda ops, x: ops.floor(x - ops.number(0.5, x)), _X - 1),
+    "every": (
+        ("fft", "phase"),
+        lambda ops, x: ops.choose(ops.every(x < ops.number(24.0, x)), lambda: x, lambda: -x),
+        _X,
+    ),
+    "not every": (
+        ("fft", "phase"),
+        lambda ops, x: ops.choose(ops.every(x < ops.number(23.0, x)), lambda: x, lambda: -x),
+        -_X,
+    ),
+    "sum": (("fft",), lambda ops, x: ops.sum(x, (0, 2)), _X.sum((0, 2))),
+    "transforms": (("fft",), _shifted, np.roll(np.pad(_X, ((0, 0), (0, 1), (0, 0))), (-1, -2), (1, 2))),
 }
 
 
@@ -73,7 +108,13 @@ class Conformance:
             trials = [pytest.param(each, id=each.name, marks=_marks(self.adapter, each)) for each in fixed_trials(None)]
             metafunc.parametrize("trial", trials)
         if "operation" in metafunc.fixturenames:
-            metafunc.parametrize("operation", _OPERATIONS)
+            further = [pytest.param(name, marks=_lacking(self.adapter, *each[0])) for name, each in _FURTHER.items()]
+            metafunc.parametrize("operation", [*_OPERATIONS, *further])
+        if "algorithm" in metafunc.fixturenames:
+            every = ("native", "taps", "phase", "matmul", "fft", "separable")
+            metafunc.parametrize(
+                "algorithm", [pytest.param(name, marks=_lacking(self.adapter, name)) for name in every]
+            )
 
     @pytest.fixture
     def lab(self) -> Backend:
@@ -100,12 +141,24 @@ class Conformance:
 
     def test_operation(self, lab: Backend, operation: str) -> None:
         """Each operation of the contract, on a small tensor."""
-        function, expected = _OPERATIONS[operation]
+        function, expected = _OPERATIONS[operation] if operation in _OPERATIONS else _FURTHER[operation][1:]
         with lab.ops.scope("int64"):
             found = function(lab.ops, lab.asarray(_X))
             assert lab.ops.shape(found) == expected.shape
             assert lab.ops.dtype(found) == expected.dtype.name
             np.testing.assert_array_equal(lab.to_numpy(found), expected)
+
+    def test_algorithm(self, lab: Backend, algorithm: str) -> None:
+        """Each algorithm that the adapter names, on an image and a kernel of rank 1."""
+        rng = np.random.default_rng(0)
+        x, k = rng.standard_normal((2, 11, 13)), np.outer(rng.standard_normal(3), rng.standard_normal(4))
+        x, k = x.astype(np.float32), k.astype(np.float32)
+        problem = Problem("y", Geometry((3, 4)), 2, 1, 1, (11, 13), "float32")
+        rule, made = Rule("y", Geometry((3, 4)), algorithm=algorithm), Plan(algorithm, {}, {})
+        assert unavailable(algorithm, lab.adapter.algorithms, "eager") == unfit(algorithm, problem) == ""
+        y = lab.to_numpy(run(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), made))[:, 0]
+        bound = error_bound(x, k, algorithm="fft" if algorithm == "fft" else "direct")
+        assert worst_ratio(y, oracle(x, k), 3 * bound) <= 1
 
     def test_tensors_are_found_by_type(self, lab: Backend) -> None:
         """A tensor leads to its backend, goes in and comes out as that framework's own, on its device."""
@@ -138,6 +191,13 @@ class Conformance:
         assert tuple(map(int, self.adapter.minimum.split("."))) <= tuple(map(int, lab.ops.version.split(".")[:2]))
         assert callable(lab.Conv2D(3, out_channels=2, in_channels=1, seed=0))
         assert {"step", "kernel"} <= set(dir(lab.training.Descent))
+
+
+def _lacking(adapter: Adapter, *algorithms: str) -> list[pytest.MarkDecorator]:
+    if set(algorithms) & set(adapter.algorithms):
+        return []
+    reason = f"the adapter {adapter.name!r} doesn't name {' or '.join(algorithms)}"
+    return [pytest.mark.xfail(reason=reason, raises=(AssertionError, UnsupportedError), strict=True)]
 
 
 def _marks(adapter: Adapter, trial: Trial) -> list[pytest.MarkDecorator]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -318,3 +319,17 @@ def test_version_and_help() -> None:
     for command in ("backends", "demo", "filter"):
         assert command in invoke("--help")
         assert "Usage" in invoke(command, "--help")
+
+
+def test_tune_measures_this_machine_and_shows_who_wins(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = run("tune", "--backends", "numpy")
+    assert done.returncode == 0, done.stderr
+    written = json.loads(next(tmp_path.rglob("wisdom.json")).read_text())
+    constants = written["backends"]["numpy"]["constants"]
+    assert {"native y single", "host y single", "host k single", "fft@host y single"} <= set(constants)
+    assert "wrote" in done.stdout
+    shown = run("tune", "--show", "--backends", "numpy")
+    assert shown.stdout.splitlines()[1:] == done.stdout.splitlines()[2:]
+    assert "1024x1024" in shown.stdout
+    assert run("tune", "--backends", "nothing").returncode == 2
