@@ -111,7 +111,7 @@ def main() -> None:
         for _ in range(3):
             if verdict.passes(options):
                 break
-            verdict = min(verdict, judge(cell, 4 * options.seconds), key=lambda each: each.ratio)
+            verdict = min(verdict, judge(cell, 20 * options.seconds), key=lambda each: each.ratio)
         verdicts.append(verdict)
 
     offenders = sorted((each for each in verdicts if not each.passes(options)), key=lambda each: -each.ratio)

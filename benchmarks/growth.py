@@ -116,7 +116,7 @@ def main() -> None:
         return
 
     cases = [(size, 7) for size in options.sizes] + [(1024, kernel) for kernel in options.kernels]
-    tracked = track(cases, "points", console=timing.progress, transient=True)
+    tracked = track(dict.fromkeys(cases), "points", console=timing.progress, transient=True)
     points = {case: times(options.backend, *case, ALGORITHMS, *budget) for case in tracked}
     pixels = {size: points[size, 7] for size in options.sizes}
     taps = {kernel: points[1024, kernel] for kernel in options.kernels}

@@ -3,9 +3,9 @@
     python benchmarks/memory.py [--backends torch,jax] [--sizes 1024,2048]
 
 Each figure is from a process of its own, which computes first on a small image (with JAX on one as large), so that
-libraries, threads and compiled kernels are there, and then on the large one: the peak of its resident memory, less what it held before, less the
-result. A cell shows convlab's over the framework's, and both in images: how often X would fit into them. Less than a
-tenth of an image, or than a megabyte, counts as that much. Needs Linux or macOS.
+libraries, threads and compiled kernels are there, and then on the large one: the peak of its resident memory, less what
+it held before, less the result. A cell shows convlab's over the framework's, and both in images: how often X would fit
+into them. Less than a tenth of an image, or than a megabyte, counts as that much. Needs Linux or macOS.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def written(ratio: float, estimated: bool = False) -> str:
     """A ratio in two or three digits, with a "~" if it was estimated; a dash for NaN."""
     if math.isnan(ratio):
         return "–"
-    digits = 0 if ratio >= 10 else 2 if ratio >= 0.1 else 3
+    digits = 0 if ratio >= 10 else 2 if ratio > 0.095 else 3
     return "~" * estimated + f"{ratio:.{digits}f}"
 
 
