@@ -98,6 +98,9 @@ def planned(
         return call if single else call._replace(algorithm="native")
     if mode == "deferred":
         return call
+    _, weights = canonical(image, kernel, geometry)
+    if algorithm == "auto" and geometry.data_format == "NHWC" and len(kernel) == 4 and weights[:2] != (1, 1):
+        return call._replace(algorithm="native")  # the ways compute NCHW, and two copies would cost what they save
     plans = plan_parts(call, mode)
     if all(plan.way == "native" and not plan.factored for plan in plans.values()):
         return call._replace(algorithm="native")
@@ -147,6 +150,8 @@ def prepared(call: Call, x: Any, k: Any, b: Any) -> Callable[[Any, Any, Any], An
         nested = len(call.kernel) == 4 and call.geometry.data_format == "NHWC" and (images[1], weights[0]) != (1, 1)
         if not nested:
             return _Hosted(call, images, weights)
+    if call.way == "native" and not ops.records(x, k, b):  # only gradients are computed otherwise
+        call = call._replace(algorithm="native")
     return ops.prepare(call)
 
 

@@ -38,7 +38,9 @@ WAYS = {
 }
 ON_HOST = ("host", "fft@host", "separable@host")
 # Between many channels the model is coarse, and the frameworks are good: another way must promise to be much faster.
-_MARGIN = {"single": 1.0, "many": 0.7}
+_MARGIN = {"single": 1.0, "depthwise": 0.7, "dense": 0.7}
+_SMALL_KERNEL = 100  # elements up to which nothing beats the frameworks' own layers of many channels
+_VECTOR = 16  # pixels of a row that the host's kernels compute at once
 # Seconds that the host's kernels must save at a call, since loading them takes half a second once.
 _WORTH_LOADING = 30e-6
 _MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
@@ -84,8 +86,10 @@ class Problem(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """ "single" where each output channel sees one input channel and each is seen once, else "many"."""
-        return "single" if self.inputs == 1 and self.outputs == self.geometry.groups else "many"
+        """ "single" for one channel in and out, "depthwise" for as many groups as channels, else "dense"."""
+        if self.inputs > 1 or self.outputs > self.geometry.groups:
+            return "dense"
+        return "single" if self.geometry.groups == 1 else "depthwise"
 
     @property
     def pixels(self) -> int:
@@ -130,8 +134,8 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
     costs, refused = {}, {}
     for way in wanted:
         why = unavailable(way, algorithms, mode) or unfit(way, problem)
-        if not why and algorithm == "auto" and way != "native" and mode == "other":
-            why = "nothing has been measured on this processor"
+        if not why and algorithm == "auto" and way != "native":
+            why = _not_worth_a_look(problem, mode)
         if why:
             refused[way] = why
         else:
@@ -149,6 +153,15 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
     better = [each for each, seconds in factored.items() if seconds < most]
     best = min(better, key=factored.__getitem__, default="")
     return Plan(way, costs, refused, best, factored.get(best, math.inf))
+
+
+def _not_worth_a_look(problem: Problem, mode: str) -> str:
+    """Why nothing but the native convolution is considered, unless it is asked for."""
+    if mode == "other":
+        return "nothing has been measured on this processor"
+    if problem.kind == "dense" and math.prod(problem.geometry.kernel_size) <= _SMALL_KERNEL:
+        return "the framework's own is the best for many channels and a small kernel"
+    return ""
 
 
 def cost(known: Wisdom, way: str, problem: Problem) -> float:
@@ -177,6 +190,10 @@ def work(way: str, problem: Problem) -> float:
         return problem.pixels * (h + down - 1) * (w + right - 1)
     if way.startswith("separable"):
         return problem.pixels * sum(problem.geometry.kernel_size)
+    if way == "host":
+        columns = problem.geometry.output_size(problem.size)[1]
+        filled = -(-columns // _VECTOR) * _VECTOR / max(columns, 1)
+        return problem.products * filled * (1 if problem.geometry.stride == (1, 1) else 3)  # fewer rows at once
     return problem.products
 
 
@@ -187,7 +204,7 @@ def unfit(way: str, problem: Problem) -> str:
     if way == "native":
         return ""
     problem = problem.forward()
-    geometry, single = problem.geometry, problem.kind == "single"
+    geometry, single = problem.geometry, problem.kind != "dense"
     dense = geometry.stride == (1, 1) and geometry.dilation == (1, 1)
     if way in ("taps", "phase", "separable", "separable@host") and problem.part == "k":
         return "has no gradient of K of its own"

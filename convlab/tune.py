@@ -21,10 +21,14 @@ from .planner import ON_HOST, WAYS, Plan, Problem, unavailable, unfit, work
 from .rules import Rule
 from .wisdom import Constants
 
-# (N, C, H, W), output channels, kernel rows and columns; from small to large.
+# (N, C, H, W), output channels, groups, kernel rows and columns; from small to large.
 _SIZES = ((12, 3), (64, 3), (256, 7), (256, 31), (512, 15), (1024, 3), (1024, 31))
-_SINGLE = [((1, 1, size, size), 1, k) for size, k in _SIZES]
-_MANY = [((1, 8, 16, 16), 8, 3), ((2, 16, 56, 56), 32, 3), ((4, 64, 28, 28), 64, 3), ((1, 8, 64, 64), 8, 13)]
+_DEPTHWISE = ((64, 14, 3), (384, 14, 7), (96, 56, 3), (96, 56, 7), (32, 56, 31))
+_PROBLEMS = {
+    "single": [((1, 1, size, size), 1, 1, k) for size, k in _SIZES],
+    "depthwise": [((1, c, size, size), c, c, k) for c, size, k in _DEPTHWISE],
+    "dense": [((1, c, size, size), c, 1, k) for c, size, k in ((4, 32, 11), (8, 48, 13), (8, 64, 21))],
+}
 _SHOWN_IMAGES, _SHOWN_KERNELS = (64, 256, 1024, 4096), (3, 5, 7, 15, 31, 63)
 _LONGEST = 0.06  # seconds that one run may take
 
@@ -55,8 +59,8 @@ def tasks(lab: Backend) -> list[Task]:
     for way in ways:
         if unavailable(way, lab.adapter.algorithms, "eager"):
             continue
-        for kind, problems in (("single", _SINGLE), ("many", _MANY)):
-            if (way, kind) == ("matmul", "single"):  # a row times a matrix, which nothing is good at
+        for kind, problems in _PROBLEMS.items():
+            if way == "matmul" or (way, kind) == ("taps", "dense"):  # which never win; they can be asked for
                 continue
             parts = "yk" if way != "native" else "yxk" if lab.adapter.autograd else "y"
             found += [Task(way, part, kind) for part in parts if not unfit(way, _problem(part, *problems[0])[0])]
@@ -65,7 +69,7 @@ def tasks(lab: Backend) -> list[Task]:
 
 def measure(lab: Backend, task: Task) -> Iterator[Measurement]:
     """Time a task's problems, up to the first that takes too long."""
-    for each in _SINGLE if task.kind == "single" else _MANY:
+    for each in _PROBLEMS[task.kind]:
         problem, rule, first, second = _problem(task.part, *each)
         if unfit(task.way, problem):
             return
@@ -95,9 +99,9 @@ def fit(measurements: list[Measurement]) -> Constants:
     return float(fixed), float(pixel), float(each)
 
 
-def _problem(part: str, image: tuple[int, ...], outputs: int, k: int) -> tuple[Problem, Rule, Any, Any]:
-    kernel = outputs, image[1], k, k
-    rule = Rule("y", Geometry((k, k)), algorithm="auto")
+def _problem(part: str, image: tuple[int, ...], outputs: int, groups: int, k: int) -> tuple[Problem, Rule, Any, Any]:
+    kernel = outputs, image[1] // groups, k, k
+    rule = Rule("y", Geometry((k, k), groups=groups), algorithm="auto")
     shapes: tuple[Any, Any] = (image, kernel)
     if part != "y":
         derived, *sources = rule.derivatives(image)["xk".index(part)]
@@ -110,8 +114,9 @@ def _problem(part: str, image: tuple[int, ...], outputs: int, k: int) -> tuple[P
 def _runner(lab: Backend, way: str, rule: Rule, a: Any, b: Any) -> Callable[[Any, Any], Any]:
     """What computes a rule in one way, as a call of corr2d or of its gradient would."""
     ops = lab.ops
+    groups = rule.geometry.groups
     if rule.part == "y" and way in ("native", "host"):  # for tiny images the call itself counts
-        return lambda a, b: ops.wait(lab.corr2d(a, b, algorithm=way))  # type: ignore[arg-type]
+        return lambda a, b: ops.wait(lab.corr2d(a, b, groups=groups, algorithm=way))  # type: ignore[arg-type]
     made = Plan(way, {}, {}, way if way.startswith("separable") else "")
 
     def compute(a: Any, b: Any) -> Any:
@@ -140,11 +145,16 @@ def _seconds(run: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
 
 def winners(lab: Backend) -> Table:
     """Who wins where: the planned algorithm and its predicted milliseconds for square one-channel images."""
-    table = Table("image", *(f"{k}x{k}" for k in _SHOWN_KERNELS), title=f"{lab.name}: the fastest way, predicted ms", title_justify="left")
+    table = Table(
+        "image",
+        *(f"{k}x{k}" for k in _SHOWN_KERNELS),
+        title=f"{lab.name}: the fastest way, predicted ms",
+        title_justify="left",
+    )
     for n in _SHOWN_IMAGES:
         cells = []
         for k in _SHOWN_KERNELS:
-            problem, rule, first, second = _problem("y", (1, 1, n, n), 1, k)
+            problem, rule, first, second = _problem("y", (1, 1, n, n), 1, 1, k)
             made = planned.plan_for(lab.ops, rule, first, second, problem.dtype, "eager")
             cells.append(f"{made.way} {1e3 * made.costs[made.way]:.2g}")
         table.add_row(f"{n}x{n}", *cells)

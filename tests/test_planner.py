@@ -74,10 +74,11 @@ def test_kernels_of_the_host_must_be_worth_loading(table) -> None:
 
 
 def test_between_many_channels_another_way_must_promise_more(table) -> None:
-    table["a"] = {"native y many": (1.0, 0, 0), "fft y many": (0.8, 0, 0)}
-    assert plan("a", ALL, "traced", problem(inputs=4, outputs=4)).way == "native"
-    table["b"] = {"native y many": (1.0, 0, 0), "fft y many": (0.6, 0, 0)}
-    assert plan("b", ALL, "traced", problem(inputs=4, outputs=4)).way == "fft"
+    table["a"] = {"native y dense": (1.0, 0, 0), "fft y dense": (0.8, 0, 0)}
+    assert plan("a", ALL, "traced", problem(k=11, inputs=4, outputs=4)).way == "native"
+    table["b"] = {"native y dense": (1.0, 0, 0), "fft y dense": (0.6, 0, 0)}
+    assert plan("b", ALL, "traced", problem(k=11, inputs=4, outputs=4)).way == "fft"
+    assert plan("b", ALL, "traced", problem(k=9, inputs=4, outputs=4)).way == "native"
 
 
 @pytest.mark.parametrize(

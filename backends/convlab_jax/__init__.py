@@ -29,7 +29,7 @@ adapter = Adapter(
     is_native=is_native,
     minimum="0.8",
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
-    algorithms=("native", "taps", "phase", "matmul", "fft", "separable"),
+    algorithms=("native", "taps", "phase", "matmul", "fft"),
     image_layout="NHWC",
     extras=("nnx",),
 )

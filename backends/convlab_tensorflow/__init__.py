@@ -35,7 +35,7 @@ adapter = Adapter(
     is_native=is_native,
     minimum="2.18",
     dtypes=("float16", "bfloat16", "float32", "float64"),
-    algorithms=("native", "taps", "phase", "matmul", "fft", "separable"),
+    algorithms=("native", "taps", "phase", "matmul", "fft"),
     image_layout="NHWC",
     install=("tensorflow-cpu>=2.18",) if _CPU_BUILD else ("tensorflow>=2.18",),
 )
