@@ -14,6 +14,8 @@ PHASES = (4, 4)
 
 # So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
+# And of a large kernel about so many: with fewer, XLA's loops compute one number at a time.
+_FEWEST = 30
 
 
 def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
@@ -65,30 +67,41 @@ def taps(
     # TensorFlow regroups chains of additions, but not of subtractions.
     weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
 
-    def add_row(total: Any, channel: Any, p: Any) -> Any:
-        image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1, 3)
-        line = ops.part(weights, channel * h + p, 1, 2)
-        for q in range(w):
-            window = image[:, :, :, ::sh, q * dw : q * dw + (columns - 1) * sw + 1 : sw]
-            total = subtract(total, window, ops.reshape(line[:, :, :, q], (1, groups, outputs // groups, 1, 1)))
+    def add(total: Any, channel: Any, p: Any, count: int) -> Any:
+        """`count` rows of the kernel from row p on; one slice for all, which a compiler fuses with what follows."""
+        image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1 + (count - 1) * dh, 3)
+        lines = ops.part(weights, channel * h + p, count, 2)
+        for line, q in itertools.product(range(count), range(w)):
+            window = image[:, :, :, line * dh : line * dh + (rows - 1) * sh + 1 : sh, :]
+            window = window[:, :, :, :, q * dw : q * dw + (columns - 1) * sw + 1 : sw]
+            weight = ops.reshape(lines[:, :, line, q], (1, groups, outputs // groups, 1, 1))
+            total = subtract(total, window, weight)
         return total
 
     def add_channels(total: Any, first: Any, count: int) -> Any:
-        for channel, p in itertools.product(range(count), range(h)):
-            total = add_row(total, first + channel, p)
+        for channel in range(count):
+            total = add(total, first + channel, 0, h)
         return total
+
+    def add_channel(total: Any, channel: Any) -> Any:
+        lines = min(max(1, _FEWEST // w), h)
+        steps, rest = divmod(h, lines)
+        total = ops.fold(lambda total, index: add(total, channel, index * lines, lines), total, steps)
+        return add(total, channel, h - rest, rest) if rest else total
 
     total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
     at_once = min(_FUSED // (h * w), per_group)
-    if not at_once:  # a large kernel: row by row
-        total = ops.fold(lambda total, index: add_row(total, index // h, index % h), total, per_group * h)
+    if not at_once:  # a large kernel: some of its rows at a time
+        return ops.reshape(
+            ops.fold(add_channel, total, per_group) if per_group > 1 else add_channel(total, 0),
+            (n, outputs, rows, columns),
+        )
+    steps, rest = divmod(per_group, at_once)
+    if steps > 1:
+        total = ops.fold(lambda total, index: add_channels(total, index * at_once, at_once), total, steps)
     else:
-        steps, rest = divmod(per_group, at_once)
-        if steps > 1:
-            total = ops.fold(lambda total, index: add_channels(total, index * at_once, at_once), total, steps)
-        else:
-            total = add_channels(total, 0, at_once)
-        total = add_channels(total, per_group - rest, rest)
+        total = add_channels(total, 0, at_once)
+    total = add_channels(total, per_group - rest, rest)
     return ops.reshape(total, (n, outputs, rows, columns))
 
 

@@ -39,7 +39,7 @@ WAYS = {
 ON_HOST = ("host", "fft@host", "separable@host")
 # Between many channels the model is coarse, and the frameworks are good: another way must promise to be much faster.
 _MARGIN = {"single": 1.0, "depthwise": 0.7, "dense": 0.7}
-_SMALL_KERNEL = 100  # elements up to which nothing beats the frameworks' own layers of many channels
+_SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
 _VECTOR = 16  # pixels of a row that the host's kernels compute at once
 # Seconds that the host's kernels must save at a call, since loading them takes half a second once.
 _WORTH_LOADING = 30e-6
@@ -135,7 +135,7 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
     for way in wanted:
         why = unavailable(way, algorithms, mode) or unfit(way, problem)
         if not why and algorithm == "auto" and way != "native":
-            why = _not_worth_a_look(problem, mode)
+            why = _not_worth_a_look(way, problem, mode)
         if why:
             refused[way] = why
         else:
@@ -155,13 +155,14 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
     return Plan(way, costs, refused, best, factored.get(best, math.inf))
 
 
-def _not_worth_a_look(problem: Problem, mode: str) -> str:
-    """Why nothing but the native convolution is considered, unless it is asked for."""
+def _not_worth_a_look(way: str, problem: Problem, mode: str) -> str:
+    """Why a way other than the native one isn't considered, unless it is asked for."""
     if mode == "other":
         return "nothing has been measured on this processor"
-    if problem.kind == "dense" and math.prod(problem.geometry.kernel_size) <= _SMALL_KERNEL:
+    small = math.prod(problem.geometry.kernel_size) <= _SMALL_KERNEL
+    if problem.kind == "dense" and small:
         return "the framework's own is the best for many channels and a small kernel"
-    return ""
+    return "the kernel is small, and sums of products are more accurate" if way in ("fft", "fft@host") and small else ""
 
 
 def cost(known: Wisdom, way: str, problem: Problem) -> float:

@@ -73,6 +73,16 @@ def test_kernels_of_the_host_must_be_worth_loading(table) -> None:
     assert plan("a", ALL, "eager", problem(), "host").way == "host"
 
 
+def test_a_kernel_of_rank_one_may_be_separated(table) -> None:
+    table["a"] = {"native y single": (1.0, 0, 0), "separable y single": (0.5, 0, 0)}
+    made = plan("a", ALL, "eager", problem())
+    assert (made.way, made.factored, made.factored_cost) == ("native", "separable", 0.5)
+    assert plan("a", ALL, "traced", problem()).factored == ""  # whose kernel has no values yet
+    assert plan("a", ALL, "eager", problem(part="k")).factored == ""
+    table["b"] = {"native y single": (1.0, 0, 0), "separable y single": (0.9, 0, 0)}
+    assert plan("b", ALL, "eager", problem()).factored == ""
+
+
 def test_between_many_channels_another_way_must_promise_more(table) -> None:
     table["a"] = {"native y dense": (1.0, 0, 0), "fft y dense": (0.8, 0, 0)}
     assert plan("a", ALL, "traced", problem(k=11, inputs=4, outputs=4)).way == "native"
@@ -195,7 +205,7 @@ def test_plan_tells_why() -> None:
     assert (found.backend, found.algorithm, found.gradients) == ("numpy", "host", {})
     assert found.seconds["host"] < found.seconds["native"]
     assert "host on numpy: predicted to be the fastest" in str(found)
-    assert convlab.plan(x, np.ones((9, 9), np.float32)).algorithm == "separable"
+    assert convlab.plan(x, np.ones((13, 13), np.float32)).algorithm == "separable"
     assert convlab.plan(x, k, stride=2).refused["fft"] == "only for stride 1 and dilation 1"
     assert convlab.plan([[1, 2]], [[1]]).reason.startswith("integers are exact")
     assert convlab.plan(x, k, reproducible=True).algorithm == "reproducible"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from convlab.call import Call, canonical
 from convlab.contract import Operations
 from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry
@@ -151,6 +152,19 @@ class MXNetOperations(Operations):
             return None
         return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
 
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
+        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
+        if not plain or len(call.kernel) == 4 or 0 in call.image:
+            return call.__call__
+        shape = (*call.image[:-2], *g.output_size(images[2:]))
+
+        def run(x: Any, k: Any, b: Any) -> Any:
+            y = self.conv(x.reshape(images), k.reshape(weights), g).reshape(shape)
+            return y if b is None else y + b
+
+        return run
+
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         if rule.algorithm != "reproducible" and not mx.autograd.is_recording():
             return rule.compute(self, *inputs)
@@ -290,6 +304,19 @@ class _Inside(MXNetOperations):
         if any(type(y) is not mx.np.ndarray for y in (x, k, b) if y is not None):
             return None
         return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
+
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
+        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
+        if not plain or len(call.kernel) == 4 or 0 in call.image:
+            return call.__call__
+        shape = (*call.image[:-2], *g.output_size(images[2:]))
+
+        def run(x: Any, k: Any, b: Any) -> Any:
+            y = self.conv(x.reshape(images), k.reshape(weights), g).reshape(shape)
+            return y if b is None else y + b
+
+        return run
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         return rule.compute(self, *inputs)
