@@ -38,11 +38,11 @@ WAYS = {
 }
 ON_HOST = ("host", "fft@host", "separable@host")
 # Between many channels the model is coarse, and the frameworks are good: another way must promise to be much faster.
-_MARGIN = {"single": 1.0, "depthwise": 0.7, "dense": 0.7}
+_MARGIN = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
 _SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
 _VECTOR = 16  # pixels of a row that the host's kernels compute at once
-# Seconds that the host's kernels must save at a call, since loading them takes half a second once.
-_WORTH_LOADING = 30e-6
+# The host's kernels take half a second to load, once: they must save so many seconds a call, of so many numbers.
+_WORTH_LOADING, _FEW_PIXELS = 20e-6, 4096
 _MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
 _MOST_PAIRS = 64  # of channels whose spectra are multiplied one after another
 
@@ -147,10 +147,13 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
         return Plan("", costs, refused)
     way = min(costs, key=lambda way: costs[way] / (1.0 if way == "native" else _MARGIN[problem.kind]))
     elsewhere = {each: seconds for each, seconds in costs.items() if each not in ON_HOST}
-    if algorithm == "auto" and way in ON_HOST and min(elsewhere.values()) - costs[way] < _WORTH_LOADING:
-        way = min(elsewhere, key=elsewhere.__getitem__)
+    if algorithm == "auto" and way in ON_HOST:
+        other = min(elsewhere, key=elsewhere.__getitem__)
+        if problem.pixels < _FEW_PIXELS or elsewhere[other] - costs[way] < _WORTH_LOADING:
+            way = other
     most = min(0.8 * costs[way], costs[way] - _WORTH_LOADING) if algorithm == "auto" else 0.0
-    better = [each for each, seconds in factored.items() if seconds < most]
+    enough = problem.pixels >= _FEW_PIXELS
+    better = [each for each, seconds in factored.items() if seconds < most and (enough or each not in ON_HOST)]
     best = min(better, key=factored.__getitem__, default="")
     return Plan(way, costs, refused, best, factored.get(best, math.inf))
 

@@ -65,11 +65,12 @@ def test_what_is_not_known_is_left_to_the_framework(table) -> None:
 
 
 def test_kernels_of_the_host_must_be_worth_loading(table) -> None:
-    table["a"] = {"native y single": (50e-6, 0, 0), "host y single": (25e-6, 0, 0)}
+    table["a"] = {"native y single": (40e-6, 0, 0), "host y single": (25e-6, 0, 0)}
     assert plan("a", ALL, "eager", problem()).way == "native"
     table["b"] = {"native y single": (90e-6, 0, 0), "host y single": (25e-6, 0, 0)}
     assert plan("b", ALL, "eager", problem()).way == "host"
     assert plan("b", ALL, "traced", problem()).way == "native"
+    assert plan("b", ALL, "eager", problem(size=60)).way == "native"  # too small an image
     assert plan("a", ALL, "eager", problem(), "host").way == "host"
 
 

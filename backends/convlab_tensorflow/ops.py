@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public name for it
 
 from convlab import host
+from convlab.call import Call
 from convlab.contract import Operations
 from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planned import planned
@@ -148,6 +149,13 @@ class TensorFlowOperations(Operations):
             return None
         return tuple((tuple(y.shape), y.dtype, y.device) for y in (x, k, b) if y is not None), self.records()
 
+    def prepare(self, call: Call) -> Callable[..., Any]:
+        g = call.geometry
+        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
+        if not plain or len(call.image) != 4 or len(call.kernel) != 4 or 0 in call.image or g.data_format == "NCHW":
+            return call.__call__
+        return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
+
     def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
         sizes = [size if each == axis else -1 if n is None else n for each, n in enumerate(x.shape)]
         # Unlike a slice from start to start + size, its size is known to XLA.
@@ -215,6 +223,9 @@ class TensorFlowOperations(Operations):
                 geometry._replace(data_format="NHWC"),
             )
             return tf.transpose(y, (0, 3, 1, 2))
+        plain = geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
+        if plain and any(map(any, geometry.padding)):
+            return tf.nn.conv2d(x, kernel, 1, ((0, 0), *geometry.padding, (0, 0)))
         if any(map(any, geometry.padding)):
             x, geometry = tf.pad(x, ((0, 0), *geometry.padding, (0, 0))), geometry._replace(padding=NO_PADDING)
         return _valid(x, kernel, geometry)
