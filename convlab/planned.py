@@ -133,11 +133,19 @@ def _integral(ops: Operations, x: Any, way: str) -> Any:
 
 
 def factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
-    """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none."""
+    """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none.
+
+    The row is scaled by a power of 2, which is exact, so that what it makes of an image can't overflow.
+    """
     if not ops.is_concrete(k):
         return None
     kernel = ops.to_numpy(k)
-    return host.separate(kernel.reshape(kernel.shape[-2:]))
+    found = host.separate(kernel.reshape(kernel.shape[-2:]))
+    if found is None:
+        return None
+    u, v = found
+    scale = u.dtype.type(2.0 ** math.ceil(math.log2(float(np.abs(v.astype(np.float64)).sum()))))
+    return u * scale, v / scale
 
 
 def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:

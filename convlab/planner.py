@@ -136,6 +136,8 @@ def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem,
         why = unavailable(way, algorithms, mode) or unfit(way, problem)
         if not why and algorithm == "auto" and way != "native":
             why = _not_worth_a_look(way, problem, mode)
+        if way == "native" and algorithm == "direct" and mode == "other" and problem.part != "k":
+            why = "off the CPU it may take Winograd's algorithm or the FFT"
         if why:
             refused[way] = why
         else:

@@ -129,11 +129,12 @@ def test_infinities_and_nan_stay_in_their_places(lab, algorithm, value) -> None:
     np.testing.assert_array_equal(y[touched], expected[touched].astype(np.float32))
 
 
-def test_large_numbers_do_not_overflow_in_the_fft(lab) -> None:
-    if not offered(lab, "fft"):
+@pytest.mark.parametrize("algorithm", ["auto", "fft", "separable"])
+def test_large_numbers_do_not_overflow_on_the_way(lab, algorithm) -> None:
+    if not offered(lab, algorithm):
         return
-    x, k = np.full((40, 50), 3e37, np.float32), np.full((9, 9), 1e-2, np.float32)
-    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm="fft"))
+    x, k = np.full((40, 50), 3e37, np.float32), np.full((11, 13), 1e-2, np.float32)
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm))
     np.testing.assert_allclose(y, oracle(x, k), rtol=1e-5)
 
 
