@@ -50,7 +50,8 @@ def framework(session: nox.Session, name: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, and mypy in strict mode on the core."""
-    session.install("--constraint", CONSTRAINTS, "ruff", "mypy", "numpy", "scipy", "typer", "pytest", "hypothesis")
+    tools = ("ruff", "mypy", "pytest", "hypothesis")
+    session.install("--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -58,8 +59,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The examples in the docstrings of the core, run with NumPy alone; the parity session runs those in docs/."""
-    install(session)
+    """The examples in the docstrings of the core, run with NumPy and numba; the parity session runs those in docs/."""
+    install(session, "fast")
     run_tests(session, "numpy", "convlab", "convlab_numpy", *CORE)
 
 
@@ -122,6 +123,8 @@ def conformance(session: nox.Session) -> None:
 def choices(session: nox.Session) -> None:
     """The planner's choices beside the best that it could have made, timed on this machine."""
     install(session, "torch", "fast")
+    session.env["XDG_CACHE_HOME"] = session.create_tmp()
+    session.run("convlab", "tune", "--backends", "numpy,torch")
     session.run("python", str(ROOT / "benchmarks" / "choices.py"), "--backends", "numpy,torch", *session.posargs)
 
 
