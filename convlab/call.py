@@ -88,8 +88,12 @@ def planned(
     if algorithm in ("reproducible", "native"):
         return call
     ops = lab.ops
-    if None in image or None in kernel or dtype not in FLOATS or 0 in image or ops.adapter is None:
-        return call._replace(algorithm=_unplanned(algorithm, "its shapes or its dtype don't allow planning"))
+    if 0 in image:  # nothing to compute
+        return call._replace(algorithm="native")
+    if dtype not in FLOATS or ops.adapter is None:
+        return call._replace(algorithm=_unplanned(algorithm, f"{dtype or 'an unknown dtype'} isn't planned"))
+    if None in image or None in kernel:
+        return call._replace(algorithm=_unplanned(algorithm, f"X has shape {image} while tracing"))
     mode = ops.mode(*tensors)
     if mode == "native":
         return call._replace(algorithm=_unplanned(algorithm, "the framework only takes its own operators here"))
@@ -99,6 +103,8 @@ def planned(
         return call if single else call._replace(algorithm="native")
     if mode == "deferred":
         return call
+    if mode == "traced" and not all(isinstance(n, int) for n in (*image, *kernel)):  # symbols
+        return call._replace(algorithm=_unplanned(algorithm, f"X has shape {image} while tracing"))
     _, weights = canonical(image, kernel, geometry)
     if algorithm == "auto" and geometry.data_format == "NHWC" and len(kernel) == 4 and weights[:2] != (1, 1):
         return call._replace(algorithm="native")  # the ways compute NCHW, and two copies would cost what they save
@@ -124,7 +130,8 @@ def _unplanned(wanted: str, why: str) -> str:
     if wanted in ("auto", "direct"):
         return "native"
     raise UnsupportedError(
-        f"algorithm: got {wanted!r}, expected 'auto': {why}.", hint="leave the algorithm to convlab."
+        f"algorithm: got {wanted!r}, expected 'auto': {why}.",
+        hint="algorithm='auto' takes the framework's own convolution here.",
     )
 
 

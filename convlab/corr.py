@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from .call import Call, planned, prepared
 from .contract import Operations, Shape
@@ -24,9 +24,6 @@ from .geometry import (
 from .operands import admit
 from .planned import ALGORITHMS
 from .registry import resolve
-
-if TYPE_CHECKING:
-    pass
 
 Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 from .call import plan_parts
 from .corr import Options, checked
-from .planned import factors_of
+from .planned import factors_of, integral
 from .planner import Plan
 
 
@@ -71,6 +71,9 @@ def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
     made = plans["y"]
     if made.factored and factors_of(ops, k) is not None:
         return told("separable", f"K is an outer product: {1e3 * made.factored_cost:.3g} ms predicted", plans)
+    if made.way.startswith("fft") and mode == "eager" and integral(ops, k) and integral(ops, x):
+        made = plan_parts(call._replace(algorithm="direct"), mode)["y"]
+        return told(_named(made.way), "X and K hold integers, which the FFT wouldn't keep exact", plans)
     where = "; ".join(f"{part.upper()} by {_named(p.way)}" for part, p in plans.items() if part != "y")
     if made.way == "native" and call.algorithm != "native":
         return told("native", f"the fastest for the result, but gradients are planned: {where}", plans)

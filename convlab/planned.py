@@ -36,7 +36,7 @@ def compute(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
 def run(ops: Operations, rule: Rule, a: Any, b: Any, made: Plan) -> Any:
     """`compute` by a plan."""
     dtype = ops.dtype(a) or ""
-    narrow = dtype in ("float16", "bfloat16") and made.way != "native"
+    narrow = dtype in ("float16", "bfloat16") and (made.way != "native" or made.factored)
     if narrow:
         a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
     with ops.scope(dtype):
@@ -110,9 +110,9 @@ def _checked(ops: Operations, rule: Rule, a: Any, b: Any, way: str) -> Any:
 
     integers: Any = False
     if rule.algorithm == "auto" and way != "phase":
-        integers = _integral(ops, b, way)
+        integers = integral(ops, b, way)
         if integers is not False:
-            integers = integers & _integral(ops, a, way)
+            integers = integers & integral(ops, a, way)
         if integers is True:
             return again()
     y = _direct(ops, rule, a, b, way)
@@ -124,11 +124,12 @@ def _checked(ops: Operations, rule: Rule, a: Any, b: Any, way: str) -> Any:
     return ops.choose(sound, lambda: y, again)
 
 
-def _integral(ops: Operations, x: Any, way: str) -> Any:
+def integral(ops: Operations, x: Any, way: str = "fft@host") -> Any:
     """Whether all of x's values are integers: a bool, or a tensor while tracing."""
     if way in ON_HOST:
         array = ops.as_host(x)
-        return bool((np.floor(array) == array).all())
+        few = array[..., :1, :]  # enough to tell for most images, without a pass over all of it
+        return bool((np.floor(few) == few).all()) and bool((np.floor(array) == array).all())
     return ops.every(~(ops.floor(x) != x))
 
 
@@ -143,9 +144,11 @@ def factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
     found = host.separate(kernel.reshape(kernel.shape[-2:]))
     if found is None:
         return None
-    u, v = found
-    scale = u.dtype.type(2.0 ** math.ceil(math.log2(float(np.abs(v.astype(np.float64)).sum()))))
-    return u * scale, v / scale
+    u, v = (each.astype(np.float64) for each in found)
+    scale = 2.0 ** math.ceil(math.log2(float(np.abs(v).sum())))
+    if np.abs(u).max() * scale > np.finfo(kernel.dtype).max:
+        return None
+    return (u * scale).astype(kernel.dtype), (v / scale).astype(kernel.dtype)
 
 
 def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:

@@ -157,5 +157,5 @@ def winners(lab: Backend) -> Table:
             problem, rule, first, second = _problem("y", (1, 1, n, n), 1, 1, k)
             made = planned.plan_for(lab.ops, rule, first, second, problem.dtype, "eager")
             cells.append(f"{made.way} {1e3 * made.costs[made.way]:.2g}")
-        table.add_row(f"{n}x{n}", *cells)
+        table.add_row(f"{n}²", *cells)
     return table

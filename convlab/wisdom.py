@@ -1,9 +1,9 @@
 """What each way to compute costs: convlab's own table, or this machine's, which `convlab tune` has measured.
 
-A table has, for each backend, entries `"<way> <part> <kind>": [fixed, per_pixel, per_work]` in microseconds and
-nanoseconds (see `convlab.planner`). convlab's own is `wisdom.json` beside this file; it was measured on two cores with
-AVX-512, and its ratios, which are all that matters, hold roughly elsewhere. The user's stands in the cache folder and
-belongs to one version of convlab, of each framework, and one processor.
+A table has entries `"<way> <part> <kind>": [fixed, per_pixel, per_work]`, in microseconds and nanoseconds, for each
+backend and version of its framework (see `convlab.planner`). convlab's own is `wisdom.json` beside this file; it was
+measured on two cores with AVX-512, and its ratios, which are all that matters, hold roughly elsewhere. The user's
+stands in the cache folder and belongs to one version of convlab and one processor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import platform
 import warnings
 from pathlib import Path
@@ -23,6 +22,7 @@ from .host import threads
 FORMAT = 1
 Constants = tuple[float, float, float]
 Wisdom = dict[str, Constants]
+_MOST = 1e300  # which no NaN, and no int however long, is below by mistake
 _UNITS = 1e6, 1e9, 1e9  # of the constants, in the file
 _SHIPPED = Path(__file__).with_name("wisdom.json")
 
@@ -64,7 +64,7 @@ def save(versions: dict[str, str], tables: dict[str, Wisdom], path: Path | None 
             key: [float(f"{unit * value:.3g}") for unit, value in zip(_UNITS, values, strict=True)]
             for key, values in table.items()
         }
-        backends[name] = {"version": versions[name], "constants": constants}
+        backends[name] = {**backends.get(name, {}), versions[name]: constants}
     with whole(path) as part:
         part.write_text(json.dumps({**_stamp(), "backends": backends}, indent=1))
     forget()
@@ -83,16 +83,12 @@ def forget() -> None:
 
 @functools.cache
 def _measured(backend: str) -> Wisdom:
-    entry = _user().get(backend)
-    if entry is None:
+    tables = _user().get(backend)
+    if tables is None:
         return {}
     from .registry import backend as load
 
-    version = load(backend).version
-    if entry["version"] != version:
-        _warn(f"it was measured with {backend} {entry['version']}, and this is {version}")
-        return {}
-    return _table(entry["constants"])
+    return _table(tables.get(load(backend).version, {}))
 
 
 @functools.cache
@@ -111,7 +107,7 @@ def _user() -> dict[str, Any]:
 @functools.cache
 def _shipped() -> dict[str, Wisdom]:
     content = json.loads(_SHIPPED.read_text())
-    return {name: _table(entry["constants"]) for name, entry in content["backends"].items()}
+    return {name: _table(constants) for name, tables in content["backends"].items() for constants in tables.values()}
 
 
 def _read(path: Path) -> Any:
@@ -138,17 +134,16 @@ def _stamp() -> dict[str, Any]:
 
 
 def _is_entry(entry: Any) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("version"), str):
+    if not isinstance(entry, dict) or not all(isinstance(constants, dict) for constants in entry.values()):
         return False
-    constants = entry.get("constants")
-    return isinstance(constants, dict) and all(map(_are_constants, constants.values()))
+    return all(_are_constants(values) for constants in entry.values() for values in constants.values())
 
 
 def _are_constants(values: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) == 3
-        and all(type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in values)
+        and all(type(value) in (int, float) and 0 <= value < _MOST for value in values)
     )
 
 

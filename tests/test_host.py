@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convlab import host
+from convlab.errors import GeometryError
 from convlab.geometry import PADDING_MODES, Geometry
 from convlab.host import threads
 from convlab.testing.bounds import error_bound, gradient_bounds, worst_ratio
@@ -300,3 +301,10 @@ def test_empty_results_and_what_fits():
     assert not host.fits_fft(Geometry((3, 3), dilation=(1, 2)))
     assert not host.fits_fft(Geometry((300, 3)))
     assert host.fits_fft(Geometry((256, 3)))
+
+
+@pytest.mark.parametrize("named", ["abc", "1.5", "0", "-3"])
+def test_a_number_of_threads_that_makes_no_sense(monkeypatch, named):
+    monkeypatch.setenv("CONVLAB_NUM_THREADS", named)
+    with pytest.raises(GeometryError, match=f"CONVLAB_NUM_THREADS: got '{named}'"):
+        host.threads.count()

@@ -165,10 +165,10 @@ CHANGES = {
     "format": lambda content: content.update(format=99),
     "convlab": lambda content: content.update(convlab="0.0.0"),
     "processor": lambda content: content.update(processor="another"),
-    "damaged": lambda content: content["backends"]["numpy"]["constants"].update({"host y single": [1, -2, 3]}),
-    "damaged ": lambda content: content["backends"]["numpy"]["constants"].update({"host y single": [1, None, 3]}),
+    "damaged": lambda content: content["backends"]["numpy"].update({"1.0": {"host y single": [1, -2, 3]}}),
+    "damaged ": lambda content: content["backends"]["numpy"].update({"1.0": {"host y single": [1, None, 3]}}),
+    "damaged   ": lambda content: content["backends"]["numpy"].update({"1.0": {"host y single": [10**400, 1, 1]}}),
     "damaged  ": lambda content: content.update(backends=[1]),
-    "measured with numpy 1.0": lambda content: content["backends"]["numpy"].update(version="1.0"),
 }
 
 
@@ -181,6 +181,15 @@ def test_a_table_of_another_machine_or_version_is_ignored_with_a_warning(home, w
     with warnings.catch_warnings():  # it is said once
         warnings.simplefilter("error")
         assert wisdom.wisdom("numpy") == found
+
+
+def test_each_version_of_a_framework_has_a_table_of_its_own(home) -> None:
+    """Environments share the file: one that isn't measured yet computes by convlab's table, without a word."""
+    wisdom.save({"numpy": "1.0"}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
+    assert wisdom.wisdom("numpy")["host y single"][0] < 1e-3
+    wisdom.save({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (4.0, 5.0, 6.0)}})
+    assert wisdom.wisdom("numpy") == {"host y single": (4.0, 5.0, 6.0)}
+    assert set(json.loads(home.read_text())["backends"]["numpy"]) == {"1.0", convlab.backend("numpy").version}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"[" * 100_000, b'{"format": NaN}'])
@@ -208,6 +217,8 @@ def test_plan_tells_why() -> None:
     assert "host on numpy: predicted to be the fastest" in str(found)
     assert convlab.plan(x, np.ones((13, 13), np.float32)).algorithm == "separable"
     assert convlab.plan(x, k, stride=2).refused["fft"] == "only for stride 1 and dilation 1"
+    whole = convlab.plan(x, np.arange(961, dtype=np.float32).reshape(31, 31))
+    assert (whole.algorithm, "integers" in whole.reason) == ("host", True)
     assert convlab.plan([[1, 2]], [[1]]).reason.startswith("integers are exact")
     assert convlab.plan(x, k, reproducible=True).algorithm == "reproducible"
     with pytest.raises(convlab.errors.ShapeError):

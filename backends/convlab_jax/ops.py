@@ -135,7 +135,8 @@ class JaxOperations(Operations):
 
     def mode(self, *tensors: Any) -> str:
         if not all(self.is_concrete(x) for x in tensors):
-            return "traced" if jax.default_backend() == "cpu" else "other"
+            # Over several devices XLA's partitioner may have to share the work, which it can't do for all it computes.
+            return "traced" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "other"
         devices = {device for x in tensors for device in x.devices()}
         if any(device.platform != "cpu" for device in devices):
             return "other"
@@ -178,7 +179,11 @@ class JaxOperations(Operations):
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: int) -> Any:
         if self.is_concrete(total):  # then a loop would be compiled anew at every call
             return super().fold(function, total, count)
-        return lax.fori_loop(0, count, lambda index, total: function(total, index), total)
+        try:
+            return lax.fori_loop(0, count, lambda index, total: function(total, index), total)
+        except TypeError:  # inside shard_map the total begins the same on all devices, and doesn't stay so
+            total = function(total, jnp.int32(0))
+            return lax.fori_loop(1, count, lambda index, total: function(total, index), total)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)

@@ -297,27 +297,6 @@ class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
 class _Inside(MXNetOperations):
     """Within an operator, other rules are computed at once."""
 
-    def records(self, *tensors: Any) -> bool:
-        return mx.autograd.is_recording()  # type: ignore[no-any-return]
-
-    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if any(type(y) is not mx.np.ndarray for y in (x, k, b) if y is not None):
-            return None
-        return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
-
-    def prepare(self, call: Call) -> Callable[..., Any]:
-        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
-        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
-        if not plain or len(call.kernel) == 4 or 0 in call.image:
-            return call.__call__
-        shape = (*call.image[:-2], *g.output_size(images[2:]))
-
-        def run(x: Any, k: Any, b: Any) -> Any:
-            y = self.conv(x.reshape(images), k.reshape(weights), g).reshape(shape)
-            return y if b is None else y + b
-
-        return run
-
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         return rule.compute(self, *inputs)
 

@@ -17,6 +17,7 @@ from convlab.contract import Operations
 from convlab.errors import UnsupportedError
 from convlab.geometry import Geometry, Pair
 from convlab.host import threads
+from convlab.registry import default_backend
 
 from . import adapter
 
@@ -108,7 +109,7 @@ class NumpyOperations(Operations):
         return array
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if type(k) is not np.ndarray or type(x) is not np.ndarray:
+        if type(k) is not np.ndarray or type(x) is not np.ndarray or default_backend() != "numpy":
             return None
         if b is None:
             return x.shape, x.dtype, k.shape, k.dtype

@@ -124,6 +124,8 @@ class TorchOperations(Operations):
         return "native" if torch.compiler.is_exporting() or not _transforming() else "deferred"
 
     def as_host(self, x: Tensor) -> np.ndarray:
+        if x.is_neg():  # a view that says its numbers are to be negated
+            x = x.resolve_neg()
         return x.detach().numpy() if x.requires_grad else x.numpy()
 
     def from_host(self, array: np.ndarray, like: Tensor) -> Tensor:
@@ -139,10 +141,11 @@ class TorchOperations(Operations):
         devices = None if x.is_cpu and k.is_cpu else (x.device, k.device)
         graded = (x.requires_grad or k.requires_grad) and torch.is_grad_enabled()
         if b is None:
-            return x.shape, x.dtype, k.shape, k.dtype, devices, graded
+            return x.shape, x.dtype, x.layout, k.shape, k.dtype, devices, graded
+        if type(b) not in _PLAIN:
+            return None
         graded = graded or (b.requires_grad and torch.is_grad_enabled())
-        found = x.shape, x.dtype, k.shape, k.dtype, devices, graded, b.shape, b.dtype, b.device
-        return found if type(b) in _PLAIN else None
+        return x.shape, x.dtype, x.layout, k.shape, k.dtype, devices, graded, b.shape, b.dtype, b.device
 
     def prepare(self, call: Call) -> Callable[..., Any]:
         g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
@@ -291,7 +294,7 @@ class _Dual(_Apply):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         rule, (a, b), (da, db) = Rule.decode(ctx.code), ctx.saved_tensors, tangents[CODE:]
-        pairs = [pair for pair in ((da, b), (a, db)) if None not in pair]
+        pairs = [(u, v) for u, v in ((da, b), (a, db)) if u is not None and v is not None]
         first, *others = [ops.apply(rule, *pair) for pair in pairs]
         return first + others[0] if others else first
 

@@ -9,12 +9,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from ..errors import GeometryError
+
 
 def count() -> int:
     """How many threads to use: the processors this process may run on, or CONVLAB_NUM_THREADS."""
     named = os.environ.get("CONVLAB_NUM_THREADS")
     if named:
-        return max(int(named), 1)
+        if not named.isdecimal() or int(named) < 1:
+            raise GeometryError(
+                f"CONVLAB_NUM_THREADS: got {named!r}, expected a positive int.", hint="unset it to use all processors."
+            )
+        return int(named)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

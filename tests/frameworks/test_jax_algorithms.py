@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,6 +83,35 @@ def test_sharded_over_devices_of_one_host() -> None:
     for algorithm in ("auto", "taps", "fft"):
         y = jax.jit(lambda x, k, algorithm=algorithm: convlab.corr2d(x, k, algorithm=algorithm))(x, k)
         np.testing.assert_allclose(y, np.full((1, 1, 8 * len(devices) - 2, 7), 9.0), rtol=1e-6)
+
+
+def test_shard_map_and_symbolic_shapes() -> None:
+    mesh = Mesh(np.array(jax.devices()), ("i",))
+    x, k = (jnp.asarray(np.random.default_rng(0).standard_normal(s), jnp.float32) for s in ((4, 100, 100), (12, 12)))
+    spec = PartitionSpec("i")
+    for algorithm in ("auto", "taps"):
+        run = lambda x, k, algorithm=algorithm: convlab.corr2d(x, k, algorithm=algorithm)  # noqa: E731
+        y = jax.shard_map(run, mesh=mesh, in_specs=(spec, PartitionSpec()), out_specs=spec)(x, k)
+        np.testing.assert_allclose(y, native(x, k), atol=1e-3)
+    rows, columns = jax.export.symbolic_shape("a, b", constraints=["a >= 50", "b >= 50"])
+    shapes = jax.ShapeDtypeStruct((rows, columns), jnp.float32), jax.ShapeDtypeStruct((3, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x, k: convlab.corr2d(x, k)))(*shapes)
+    np.testing.assert_allclose(exported.call(x[0], k[:3, :3]), native(x[:1], k[:3, :3])[0], atol=1e-4)
+
+
+def test_several_devices_share_the_frameworks_own() -> None:
+    """XLA's partitioner fails on an FFT of a sharded image."""
+    code = """
+import jax, numpy as np, convlab
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+mesh = Mesh(np.array(jax.devices()), ("i",))
+x, k = np.random.default_rng(0).standard_normal((300, 300)), np.random.default_rng(1).standard_normal((40, 40))
+x, k = x.astype("float32"), k.astype("float32")
+y = jax.jit(convlab.corr2d)(jax.device_put(x, NamedSharding(mesh, P("i", None))), k)
+np.testing.assert_allclose(y, convlab.testing.oracle(x, k), atol=1e-2)
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
 
 
 def test_eager_results_are_ordinary_arrays() -> None:

@@ -117,3 +117,28 @@ def test_views(strided) -> None:
     for algorithm in ("host", "fft", "auto"):
         y = convlab.corr2d(x, k, algorithm=algorithm)
         np.testing.assert_allclose(y.numpy(), oracle(x.numpy(), k.numpy()), atol=1e-4)
+
+
+def test_views_that_negate_and_other_layouts() -> None:
+    """After a call like it has been remembered, too."""
+    x, k = torch.randn(300, 300), torch.randn(9, 9)
+    negated = torch.imag(torch.randn(300, 300, dtype=torch.complex64).conj())
+    convlab.corr2d(x, k)
+    np.testing.assert_allclose(
+        convlab.corr2d(negated, k).numpy(), oracle(negated.numpy(force=True), k.numpy()), atol=1e-3
+    )
+    with pytest.raises(RuntimeError, match=r"(?i)sparse"):  # torch's own refusal
+        convlab.corr2d(x.to_sparse(), k)
+    x.requires_grad_()
+    y = convlab.corr2d(x, k)
+    seed = torch.imag(torch.randn(y.shape, dtype=torch.complex64).conj())
+    expected = torch.autograd.grad(F.conv2d(x[None, None], k[None, None]), x, seed[None, None])
+    torch.testing.assert_close(torch.autograd.grad(y, x, seed), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_separated_in_float32(dtype) -> None:
+    x, k = torch.rand(92, 92).to(dtype), torch.ones(40, 40).to(dtype)
+    y = convlab.corr2d(x, k, stride=2).double().numpy()
+    true = oracle(x.double().numpy(), k.double().numpy(), stride=2)
+    assert np.abs(y - true).max() <= np.abs(true).max() * torch.finfo(dtype).eps

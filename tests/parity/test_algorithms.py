@@ -190,3 +190,40 @@ def test_remembered_calls_are_still_checked(lab) -> None:
     for scale in (1.0, 3.0):  # by shapes, not by values
         found = lab.corr2d(x, lab.asarray(np.full((2, 2), scale), "float32"), bias=lab.asarray([scale], "float32"))
         np.testing.assert_array_equal(lab.to_numpy(found), np.full((3, 5), 5 * scale))
+
+
+@pytest.mark.parametrize("size", [8, 120])
+def test_remembered_calls_depend_on_all_that_a_call_depends_on(lab, size) -> None:
+    """Each of these after the plainest call of the same shapes."""
+    x, k = (lab.asarray(np.ones(shape), "float32") for shape in ((size, size), (5, 5)))
+    plain = lab.to_numpy(lab.corr2d(x, k))
+    for _ in range(2):
+        lab.corr2d(x, k)
+        for bias in (2, 2.0, [2.0], np.float32(2), np.full(1, 2.0, np.float32), lab.asarray([2.0], "float32")):
+            np.testing.assert_array_equal(lab.to_numpy(lab.corr2d(x, k, bias=bias)), plain + 2)
+        np.testing.assert_array_equal(lab.to_numpy(lab.corr2d(x, np.ones((5, 5)))), plain)
+        np.testing.assert_array_equal(lab.to_numpy(lab.corr2d(x, k, dilation=(1, 1), groups=1)), plain)
+        assert lab.to_numpy(lab.corr2d(x, k, padding=1)).shape == (size - 2, size - 2)
+        assert lab.to_numpy(lab.corr2d(x, k, padding="same", padding_mode="reflect")).min() == 25
+
+
+def test_the_chosen_backend_counts_for_arrays_seen_before(lab) -> None:
+    x, k = np.ones((80, 80), np.float32), np.ones((3, 3), np.float32)
+    for _ in range(2):
+        assert type(convlab.corr2d(x, k)) is np.ndarray
+        with convlab.use_backend(lab.name):
+            assert type(convlab.corr2d(x, k)) is type(lab.asarray(x))
+        assert type(convlab.corr2d(x, k, backend=lab.name)) is type(lab.asarray(x))
+
+
+def test_a_huge_kernel_of_rank_one(lab) -> None:
+    x, k = np.full((300, 300), 1e-12, np.float32), np.full((21, 21), 1e38, np.float32)
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k)))
+    np.testing.assert_allclose(y, oracle(x, k), rtol=1e-4)
+
+
+def test_nothing_to_compute_whatever_the_algorithm(lab) -> None:
+    k = lab.asarray(np.ones((3, 3)), "float32")
+    for algorithm in ALGORITHMS:
+        empty = lab.corr2d(lab.asarray(np.zeros((0, 70, 70)), "float32"), k, algorithm=algorithm)
+        assert lab.to_numpy(empty).shape == (0, 68, 68)
