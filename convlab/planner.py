@@ -42,7 +42,7 @@ _MARGIN = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
 _SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
 _VECTOR = 16  # pixels of a row that the host's kernels compute at once
 # The host's kernels take half a second to load, once: they must save so many seconds a call, of so many numbers.
-_WORTH_LOADING, _FEW_PIXELS = 20e-6, 4096
+_WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
 _MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
 _MOST_PAIRS = 64  # of channels whose spectra are multiplied one after another
 

@@ -70,7 +70,7 @@ def test_kernels_of_the_host_must_be_worth_loading(table) -> None:
     table["b"] = {"native y single": (90e-6, 0, 0), "host y single": (25e-6, 0, 0)}
     assert plan("b", ALL, "eager", problem()).way == "host"
     assert plan("b", ALL, "traced", problem()).way == "native"
-    assert plan("b", ALL, "eager", problem(size=60)).way == "native"  # too small an image
+    assert plan("b", ALL, "eager", problem(size=20)).way == "native"  # too small an image
     assert plan("a", ALL, "eager", problem(), "host").way == "host"
 
 
