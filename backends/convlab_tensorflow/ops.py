@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public name for it
 
 from convlab import host
-from convlab.call import Call
+from convlab.call import Call, canonical
 from convlab.contract import Operations
 from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planned import planned
@@ -152,9 +152,23 @@ class TensorFlowOperations(Operations):
     def prepare(self, call: Call) -> Callable[..., Any]:
         g = call.geometry
         plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
+        if plain and len(call.kernel) == 2 and 0 not in call.image:
+            return self._prepared_image(call)
         if not plain or len(call.image) != 4 or len(call.kernel) != 4 or 0 in call.image or g.data_format == "NCHW":
             return call.__call__
         return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
+
+    def _prepared_image(self, call: Call) -> Callable[..., Any]:
+        (n, _, height, width), (h, w) = canonical(call.image, call.kernel, call.geometry)[0], call.kernel
+        geometry = call.geometry._replace(data_format="NHWC")
+        shape = (*call.image[:-2], *geometry.output_size((height, width)))
+
+        def run(x: Any, k: Any, b: Any) -> Any:
+            y = self.conv(tf.reshape(x, (n, height, width, 1)), tf.reshape(k, (h, w, 1, 1)), geometry)
+            y = tf.reshape(y, shape)
+            return y if b is None else y + b
+
+        return run
 
     def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
         sizes = [size if each == axis else -1 if n is None else n for each, n in enumerate(x.shape)]
@@ -175,6 +189,9 @@ class TensorFlowOperations(Operations):
         compute = partial(rule.compute, self)
         if tf.executing_eagerly() and self._compiles(rule, inputs):
             compute = _compiled(rule, inputs[0].dtype.name, *(tuple(x.shape) for x in inputs))
+
+        if tf.executing_eagerly() and not self.records():
+            return compute(*inputs)
 
         @tf.custom_gradient
         def function(*inputs: Any) -> Any:
