@@ -111,6 +111,8 @@ def planned(
     plans = plan_parts(call, mode)
     if all(plan.way == "native" and not plan.factored for plan in plans.values()):
         return call._replace(algorithm="native")
+    if algorithm == "auto" and geometry.data_format == "NHWC" and plans["y"].way not in ON_HOST and len(kernel) == 4:
+        return call._replace(algorithm="native")
     return call._replace(way=plans["y"].factored or plans["y"].way)
 
 

@@ -69,6 +69,8 @@ def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
         return told("native", "nothing else can be taken here: unknown sizes, or a program that must stand alone")
     plans = plan_parts(call._replace(algorithm=asked), mode)
     made = plans["y"]
+    if call.algorithm == "native" and made.way != "native":
+        return told("native", "another way would have to copy the image into another layout", plans)
     if made.factored and factors_of(ops, k) is not None:
         return told("separable", f"K is an outer product: {1e3 * made.factored_cost:.3g} ms predicted", plans)
     if made.way.startswith("fft") and mode == "eager" and integral(ops, k) and integral(ops, x):
