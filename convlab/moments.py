@@ -11,6 +11,11 @@ V (`Factor`), which don't square its condition number.
 
 `measure` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: A
 depends on the distance of two pixels of the window alone but for the image's border, and for that it is corrected.
+
+A backend whose images mustn't be read as a whole supplies, in its `training` module, a function `statistics(problem, x,
+y, weights, kind, name)`: the sum of `convlab.problem.statistics` over parts of its images in the user's layout, each
+with the pixels around it and so padded already (`problem.unpadded()`), y and weights cut alike. `learn_kernel` then
+needs no more of it: "gram" and "lstsq" go on from there, and their kernel is a NumPy array.
 """
 
 from __future__ import annotations
@@ -61,6 +66,16 @@ class Moments:
         return Moments(
             self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.pixels + other.pixels
         )
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """As named arrays."""
+        return {f"moments/{name}": np.array(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def unpack(cls, arrays: dict[str, np.ndarray]) -> Moments:
+        """`pack` undone."""
+        gram, cross, energy, pixels = (arrays[f"moments/{name}"] for name in cls.__dataclass_fields__)
+        return cls(gram, cross, float(energy), int(pixels))
 
     def loss(self, kernel: np.ndarray) -> float:
         """The squared error of a kernel, (blocks, n, outputs in a block)."""

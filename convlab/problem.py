@@ -203,7 +203,7 @@ def blocks(problem: Problem, kernel: np.ndarray, bias: np.ndarray | None, count:
     outputs = len(kernel)
     rows = kernel.reshape(outputs, -1).astype(np.float64)
     if problem.use_bias:
-        rows = np.concatenate([rows, np.reshape(bias, (outputs, 1))], 1)
+        rows = np.concatenate([rows, np.asarray(bias).reshape(outputs, 1)], 1)
     return rows.reshape(count, outputs // count, -1).transpose(0, 2, 1)
 
 
