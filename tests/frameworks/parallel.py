@@ -46,7 +46,10 @@ class Problem(NamedTuple):
 def problem(layer: str, kind: str) -> Problem:
     """For the "chapter"'s layer, which fast ways compute, or for one of channels in a layout; sizes are powers of 2."""
     rng = np.random.default_rng(0)
-    draw = (lambda *shape: rng.integers(-3, 4, shape)) if kind == "integers" else (lambda *shape: rng.normal(size=shape))
+
+    def draw(*shape: int) -> np.ndarray:
+        return (rng.integers(-3, 4, shape) if kind == "integers" else rng.normal(size=shape)).astype("float32")
+
     images, targets, weight, options = {
         "chapter": ((4, 64, 128), (4, 64, 128), (5, 5), {}),
         "NCHW": ((4, 2, 16, 32), (4, 4, 16, 32), (4, 2, 3, 3), {"in_channels": 2, "out_channels": 4}),
@@ -56,7 +59,7 @@ def problem(layer: str, kind: str) -> Problem:
         ),
     }[layer]
     bias = (options.get("out_channels", 1),)
-    return Problem(*(draw(*shape).astype("float32") for shape in (images, targets, weight, bias)), options)
+    return Problem(*(draw(*shape) for shape in (images, targets, weight, bias)), options)
 
 
 class Path64(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import parallel
 import pytest
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from parallel import LEARNING_RATE, STEPS, Problem, problem
 from revealing import OPTIONS, arrays
@@ -27,6 +27,13 @@ SPLITS = {
     ("NHWC", "batch"): P("devices"),
     ("NHWC", "rows"): P(None, "devices"),
 }
+GEOMETRIES = (
+    {"stride": 2},
+    {"padding": "same", "padding_mode": "reflect"},
+    {"padding": 2, "padding_mode": "circular"},
+    {"dilation": 2, "padding": "same"},
+    {"padding": "full", "stride": (3, 1)},
+)
 ALGORITHMS = ("auto", "direct", "native", "taps", "matmul", "reproducible")
 
 
@@ -48,16 +55,17 @@ def sharded_map(algorithm: str, x, k, dy):
     return jax.jit(jax.grad(mapped, (0, 1)))(x, k, dy)
 
 
-def integers(layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def integers(layer: str, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """X, K and a gradient with respect to the result."""
     rng = np.random.default_rng(0)
     x, k = {"images": ((4, 20, 24), (3, 3)), "channels": ((4, 2, 20, 24), (5, 2, 3, 3))}[layer]
-    shapes = x, k, convlab.output_shape(x, k)
+    shapes = x, k, convlab.output_shape(x, k, **options)
     return tuple(rng.integers(-3, 4, shape).astype("float32") for shape in shapes)
 
 
 def on_two_devices() -> None:
     """A process of its own, begun by `results`."""
+    import sharded
     from sharded import mesh, train
 
     found = {}
@@ -78,6 +86,12 @@ def on_two_devices() -> None:
         for algorithm in ALGORITHMS:
             dx, dk = sharded_map(algorithm, *integers(layer))
             found |= {f"{layer} {algorithm}: dx": dx, f"{layer} {algorithm}: dk": dk}
+    for i, options in enumerate(GEOMETRIES):
+        x, k, dy = integers("channels", **options)
+        x = jax.device_put(x, NamedSharding(mesh, P(None, None, "devices")))
+        loss = lambda x, k, dy: (convlab.corr2d(x, k, **options) * dy).sum()  # noqa: B023, E731
+        dx, dk = jax.jit(jax.grad(loss, (0, 1)))(x, k, dy)
+        found |= {f"geometry {i}: dx": dx, f"geometry {i}: dk": dk}
     x, k, b, _, dy = arrays()
     for axis, split in {"batch": P("devices"), "rows": P(None, None, "devices")}.items():
         y, vjp = jax.vjp(
@@ -85,6 +99,12 @@ def on_two_devices() -> None:
             *(jax.device_put(x, NamedSharding(mesh, split)), k, b),
         )
         found |= {f"reproducible {axis}: {i}": each for i, each in enumerate((y, *vjp(dy)))}
+    sharded.mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Explicit,))
+    for (name, axis), split in SPLITS.items():
+        given = problem(name, "integers")
+        params, gradients = train(*layer_of(given), given.images, given.targets, split, 1, LEARNING_RATE)
+        (w, b), dw_db = ([each["params"][n] for n in ("weight", "bias")] for each in (params, gradients))
+        found |= parallel.saved(f"{name} {axis} explicit", w, b, dw_db)
     np.savez("found.npz", **found)
 
 
@@ -106,6 +126,21 @@ def test_gradients_and_steps_are_one_devices(results, layer, axis) -> None:
             parallel.check(problem(layer, kind), steps, one, exact=kind == "integers")
             for name in one:
                 assert one[name].tobytes() == two[name].tobytes()
+
+
+@pytest.mark.parametrize(("layer", "axis"), SPLITS)
+def test_a_mesh_of_explicit_axes(results, layer, axis) -> None:
+    found = parallel.loaded(results / "found.npz", f"{layer} {axis} explicit")
+    parallel.check(problem(layer, "integers"), 1, found, exact=True)
+
+
+@pytest.mark.parametrize("i", range(len(GEOMETRIES)))
+def test_gradients_of_sharded_rows_in_any_geometry(results, i) -> None:
+    x, k, dy = integers("channels", **GEOMETRIES[i])
+    expected = oracle_gradients(x, k, dy, **GEOMETRIES[i])
+    found = parallel.loaded(results / "found.npz", f"geometry {i}")
+    np.testing.assert_array_equal(found["dx"], expected.X)
+    np.testing.assert_array_equal(found["dk"], expected.K)
 
 
 @pytest.mark.parametrize(("layer", "axis"), SPLITS)
