@@ -200,8 +200,8 @@ class JaxOperations(Operations):
         return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
-        *inputs, dy = _varying_alike((*inputs, dy))
         with self.scope(self.dtype(dy)):
+            *inputs, dy = _varying_alike((*inputs, dy))
             return jax.vjp(function, *inputs)[1](dy)
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
