@@ -49,7 +49,7 @@ def discard(session: nox.Session) -> None:
 
 def framework(session: nox.Session, name: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
-    about = ("", "_reproducible", "_algorithms", "_parallel")
+    about = ("", "_reproducible", "_algorithms", "_learning", "_parallel")
     own = [f"tests/frameworks/test_{name}{suffix}.py" for suffix in about]
     paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}")
     run_tests(session, f"numpy,{name}", *paths)
