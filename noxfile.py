@@ -18,7 +18,7 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
-CORE = tuple(f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "diagnosis"))
+CORE = tuple(f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "test_moments.py", "diagnosis"))
 PHOTOGRAPHS = ("image", "plot")
 
 
@@ -60,7 +60,7 @@ def framework(session: nox.Session, name: str) -> None:
 def lint(session: nox.Session) -> None:
     """Ruff, and mypy in strict mode on the core."""
     tools = ("ruff", "mypy", "pytest", "hypothesis")
-    session.install("--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs")
+    session.install("--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs", "safetensors")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

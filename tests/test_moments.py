@@ -1,0 +1,168 @@
+"""`convlab.moments` against sums over windows written out, and a killed run of `learn_kernel` against a whole one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convlab import errors
+from convlab.checkpoint import Checkpoint, digest
+from convlab.geometry import Geometry
+from convlab.moments import Tile, exact_product, measure
+from convlab.testing.bounds import gamma
+
+
+def by_hand(tile):
+    """For each output: the sums of w v v', w v y and w y y over windows v, one after another, and of magnitudes."""
+    x, y, weights, geometry, use_bias = tile
+    (sh, sw), (eh, ew), (dh, dw) = geometry.stride, geometry.extent, geometry.dilation
+    per_group, found = x.shape[1] // geometry.groups, []
+    for output in range(y.shape[1]):
+        first = output // (y.shape[1] // geometry.groups) * per_group
+        rows = []
+        for n, i, j in np.ndindex(len(y), *y.shape[2:]):
+            window = x[n, first : first + per_group, i * sh : i * sh + eh : dh, j * sw : j * sw + ew : dw].ravel()
+            weight = 1.0 if weights is None else weights[n, min(output, weights.shape[1] - 1), i, j]
+            rows.append((np.r_[window, 1.0] if use_bias else window, y[n, output, i, j], weight))
+        v, seen, weight = (np.array(each, float) for each in zip(*rows, strict=True))
+        found.append(((v.T * weight) @ v, (v.T * weight) @ seen, (weight * seen**2).sum()))
+    return found
+
+
+@st.composite
+def tiles(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    groups, per_group, each = (draw(st.integers(1, 2)) for _ in range(3))
+    kernel = draw(st.sampled_from([(1, 1), (2, 3), (3, 4), (1, 13), (13, 1), (4, 5)]))
+    steps = draw(st.sampled_from([((1, 1), (1, 1)), ((2, 1), (1, 1)), ((1, 2), (1, 2)), ((1, 1), (2, 1))]))
+    geometry = Geometry(kernel, steps[0], dilation=steps[1], groups=groups)
+    rows, columns = draw(st.integers(1, 17)), draw(st.integers(1, 29))
+    size = [(n - 1) * s + e for n, s, e in zip((rows, columns), geometry.stride, geometry.extent, strict=True)]
+    x = rng.standard_normal((2, groups * per_group, *size)).astype(draw(st.sampled_from(["float32", "float64"])))
+    y = rng.standard_normal((2, groups * each, rows, columns)).astype(x.dtype)
+    weights = draw(st.sampled_from([None, 1, groups * each]))
+    weights = None if weights is None else rng.random((2, weights, rows, columns))
+    return Tile(x, y, weights, geometry, draw(st.booleans()))
+
+
+@pytest.mark.parametrize("kind", ["moments", "reproducible", "factor"])
+@given(tile=tiles())
+def test_measured_as_by_hand(kind, tile) -> None:
+    """Within the rounding of so many terms, relative to the greatest sum of squares (which an FFT's error follows)."""
+    found, truth = measure(tile, kind), by_hand(tile)
+    per_block = tile.y.shape[1] // len(found.gram if kind != "factor" else found.triangle)
+    if kind == "factor":  # R'R is the Gram matrix of [V Y]
+        square = found.triangle.transpose(0, 2, 1) @ found.triangle
+        n = square.shape[2] - found.outputs
+        gram, cross = square[:, :n, :n], square[:, :n, n:]
+        energy = sum(np.trace(each[n:, n:]) for each in square)
+    else:
+        gram, cross, energy = found.gram, found.cross, found.energy
+    scale = max(max(np.abs(a).max(), np.abs(b).max(), c) for a, b, c in truth)
+    bound = gamma(tile.y.size + 60, "float64") * scale * 8
+    for output, (a, b, _) in enumerate(truth):
+        block, own = divmod(output, per_block)
+        assert np.abs(gram[block] - a).max() <= bound
+        assert np.abs(cross[block, :, own] - b).max() <= bound
+    assert abs(energy - sum(c for _, _, c in truth)) <= bound * len(truth)
+
+
+def test_images_of_many_strips() -> None:
+    """FFTs of several strips, and products of several blocks, add up to the sums of integers."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (1, 1, 300, 5000)).astype("float32")
+    for kernel in ((4, 4), (2, 2)):
+        geometry = Geometry(kernel)
+        y = rng.integers(-3, 4, (1, 1, *geometry.output_size((300, 5000)))).astype("float32")
+        found = measure(Tile(x, y, None, geometry))
+        v = np.lib.stride_tricks.sliding_window_view(x[0, 0], kernel).reshape(-1, kernel[0] * kernel[1]).astype(int)
+        np.testing.assert_allclose(found.gram[0], v.T @ v, atol=1e-6 if kernel == (4, 4) else 0)
+        np.testing.assert_allclose(found.cross[0, :, 0], v.T @ y.ravel().astype(int), atol=1e-6)
+
+
+def test_exact_products_do_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 1, 3, 9000)) * 10.0 ** rng.integers(-6, 7, (2, 1, 3, 9000))
+    found = exact_product(a, b)
+    order = np.concatenate([rng.permutation(8192), 8192 + rng.permutation(808)])  # within a block
+    assert exact_product(a[..., order], b[..., order]).tobytes() == found.tobytes()
+    assert (a[..., order] @ b[..., order].transpose(0, 2, 1)).tobytes() != (a @ b.transpose(0, 2, 1)).tobytes()
+    for i, j in np.ndindex(3, 3):
+        truth = sum(Fraction(u) * Fraction(v) for u, v in zip(a[0, i].tolist(), b[0, j].tolist(), strict=True))
+        left_out = 9000 * 2.0**-57 * np.abs(a).max() * np.abs(b).max()
+        rounded = 2.0**-50 * (np.abs(a[0, i]) @ np.abs(b[0, j]))
+        assert abs(float(Fraction(float(found[0, i, j])) - truth)) <= left_out + rounded
+
+
+PROGRAM = """
+import sys, time
+import numpy as np, convlab
+path, out, method, backend = sys.argv[1:]
+rng = np.random.default_rng(0)
+pairs = [(rng.standard_normal((64, 65)).astype("float32"), rng.standard_normal((60, 61)).astype("float32"))
+         for _ in range(20)]
+def stream():
+    for pair in pairs:
+        time.sleep(0.01)
+        yield pair
+found = convlab.learn_kernel(stream(), kernel_size=5, method=method, lr=1e-6, num_steps=400, seed=0, backend=backend,
+                             checkpoint=path or None, checkpoint_every=1,
+                             callback=lambda *_: time.sleep(0.001))
+np.savez(out, losses=found.losses, kernel=convlab.backend(backend).to_numpy(found.kernel))
+"""
+
+
+@pytest.mark.parametrize("method", ["gram", "autograd"])
+def test_killed_at_random_moments_and_resumed(method, tmp_path, backends) -> None:
+    """SIGKILL, not an exception: nothing can be tidied up."""
+    backend = backends[-1] if method == "autograd" else "numpy"
+    moments = random.Random(0)
+
+    def start(path, out):
+        environment = {**os.environ, "CONVLAB_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, path, out, method, backend], env=environment)
+
+    assert start("", str(tmp_path / "whole.npz")).wait(300) == 0
+    path = tmp_path / "run.safetensors"
+    for _ in range(4):
+        process = start(str(path), str(tmp_path / "resumed.npz"))
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    assert start(str(path), str(tmp_path / "resumed.npz")).wait(300) == 0
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
+        assert len(whole["losses"]) == 400
+        assert resumed["losses"].tobytes() == whole["losses"].tobytes()
+        assert resumed["kernel"].tobytes() == whole["kernel"].tobytes()
+
+
+def test_checkpoints_of_other_versions_are_refused(tmp_path) -> None:
+    path = tmp_path / "run"
+    Checkpoint(path, 1, {"lr": 1}).save({"kernel": np.zeros(2)}, [1.0])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'\\"version\\": 1', b'\\"version\\": 7'))
+    with pytest.raises(errors.CheckpointError, match="has version 7, expected 1"):
+        Checkpoint(path, 1, {"lr": 1})
+    path.write_bytes(data[:-4])
+    with pytest.raises(errors.CheckpointError, match="isn't a checkpoint"):
+        Checkpoint(path, 1, {"lr": 1})
+
+
+def test_a_digest_tells_images_apart() -> None:
+    one = np.arange(6.0)
+    seen = {digest("", one), digest("", one.reshape(2, 3)), digest("", one.astype("float32")), digest("x", one)}
+    assert len(seen) == 4
+    assert digest("", one.reshape(2, 3).T) == digest("", one.reshape(2, 3).T.copy())
