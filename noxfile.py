@@ -18,7 +18,9 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
-CORE = tuple(f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "test_moments.py", "diagnosis"))
+CORE = tuple(
+    f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "test_moments.py", "diagnosis")
+)
 PHOTOGRAPHS = ("image", "plot")
 
 

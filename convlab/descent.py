@@ -16,7 +16,7 @@ from .contract import Operations
 from .problem import Problem
 from .reproducible import descend
 
-_AT_ONCE = 100  # steps between two looks at the losses
+AT_ONCE = 100  # the most steps between two looks at the losses
 
 
 class Descent(Protocol):
@@ -31,7 +31,10 @@ class Descent(Protocol):
     """
 
     def run(self, steps: int, lr: float) -> Sequence[float]:
-        """Take so many steps; the loss before each. Without an optimiser each subtracts lr times the gradient."""
+        """Take so many steps, at most AT_ONCE; the loss before each.
+
+        Without an optimiser, each subtracts lr times the gradient.
+        """
 
     @property
     def found(self) -> tuple[Any, Any]:
@@ -146,7 +149,7 @@ class Walk:
     def _stride(self, done: int) -> int:
         if self.callback or self.tol is not None:
             return 1
-        stops = [self.log_every, self.checkpoint.every if self.checkpoint else 0, _AT_ONCE]
+        stops = [self.log_every, self.checkpoint.every if self.checkpoint else 0, AT_ONCE]
         return min(self.num_steps - done, *(each - done % each for each in stops if each))
 
     def _report(self, losses: list[float], first: int) -> None:

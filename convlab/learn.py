@@ -126,8 +126,8 @@ def learn_kernel(
     Warns:
         RankDeficientWarning: the images don't determine the kernel; "lstsq" then finds the one of least norm.
     """
-    given = locals()
-    settings = _settings(*(given[name] for name in Settings._fields))
+    on_the_way = log_every, callback, progress, checkpoint, checkpoint_every
+    settings = _checked_settings(Settings(num_steps, lr, method, optimizer, ridge, tol, *on_the_way))
     if kernel_size is None:
         raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
     geometry, named = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
@@ -160,20 +160,8 @@ def learn_kernel(
         return Training(lab, problem, settings, images, None if once else again, made.x).learn(start)
 
 
-def _settings(
-    num_steps: Any,
-    lr: Any,
-    method: Any,
-    optimizer: Any,
-    ridge: Any,
-    tol: Any,
-    log_every: Any,
-    callback: Any,
-    progress: Any,
-    checkpoint: Any,
-    checkpoint_every: Any,
-) -> Settings:
-    choice("method", method, METHODS)
+def _checked_settings(given: Settings) -> Settings:
+    lr, method, optimizer = given.lr, choice("method", given.method, METHODS), given.optimizer
     if lr != "auto":
         lr = _number("lr", lr, "lr=3e-2 is the chapter's; lr='auto' finds one.", positive=True)
     if optimizer is not None and (method != "autograd" or lr != LR):
@@ -181,21 +169,18 @@ def _settings(
             f"optimizer: got one with method={method!r} and lr={lr!r}, expected method='autograd' and no lr.",
             hint="the optimizer has a learning rate of its own.",
         )
-    ridge = _number("ridge", ridge, "ridge=0.0 is plain least squares.")
+    ridge = _number("ridge", given.ridge, "ridge=0.0 is plain least squares.")
     if ridge and method != "lstsq":
         raise GeometryError(f"ridge: got {ridge} with method={method!r}, expected 'lstsq'.", hint="method='lstsq'.")
-    return Settings(
-        integer("num_steps", num_steps, 0),
-        lr,
-        method,
-        optimizer,
-        ridge,
-        None if tol is None else _number("tol", tol, "tol=1e-6 stops when a step gains a millionth."),
-        integer("log_every", log_every, 0),
-        callback,
-        boolean("progress", progress),
-        checkpoint,
-        integer("checkpoint_every", checkpoint_every, 1),
+    tol = given.tol
+    return given._replace(
+        num_steps=integer("num_steps", given.num_steps, 0),
+        lr=lr,
+        ridge=ridge,
+        tol=None if tol is None else _number("tol", tol, "tol=1e-6 stops when a step gains a millionth."),
+        log_every=integer("log_every", given.log_every, 0),
+        progress=boolean("progress", given.progress),
+        checkpoint_every=integer("checkpoint_every", given.checkpoint_every, 1),
     )
 
 

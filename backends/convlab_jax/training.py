@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlab.descent import parameters_state
+from convlab.descent import AT_ONCE, parameters_state
 from convlab.problem import Problem
 
 from .ops import ops
-
-_AT_ONCE = 128  # steps of which a program returns the losses
 
 
 def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -49,14 +47,10 @@ class Descent:
         self.parameters = {name: jnp.asarray(each, self.problem.dtype) for name, each in arrays.items()}
 
     def run(self, steps: int, lr: float) -> list[float]:
-        losses: list[float] = []
-        while len(losses) < steps:
-            count = min(_AT_ONCE, steps - len(losses))
-            self.parameters, self.memory, found = _run(
-                self.problem, self.optimizer, self.pairs, self.parameters, self.memory, lr, count
-            )
-            losses += np.asarray(found[:count], np.float64).tolist()
-        return losses
+        self.parameters, self.memory, losses = _run(
+            self.problem, self.optimizer, self.pairs, self.parameters, self.memory, lr, steps
+        )
+        return ops.to_numpy(losses)[:steps].tolist()  # type: ignore[no-any-return]
 
     @property
     def found(self) -> tuple[Array, Array | None]:
@@ -91,5 +85,5 @@ def _run(
             moved = {name: (each + updates[name]).astype(each.dtype) for name, each in parameters.items()}
         return moved, memory, losses.at[i].set(loss)
 
-    losses = jnp.zeros(_AT_ONCE, parameters["kernel"].dtype)
+    losses = jnp.zeros(AT_ONCE, parameters["kernel"].dtype)
     return jax.lax.fori_loop(0, steps, step, (parameters, memory, losses))  # type: ignore[no-any-return]

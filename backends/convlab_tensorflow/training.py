@@ -10,13 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convlab.descent import parameters_state
+from convlab.descent import AT_ONCE, parameters_state
 from convlab.problem import Problem
 
 from .layers import check_keras
 from .ops import ops
-
-_AT_ONCE = 128  # steps of which a program returns the losses
 
 
 def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -58,12 +56,8 @@ class Descent:
         if self.optimizer is not None:
             return [float(self.step(self.pairs)) for _ in range(steps)]
         rate = tf.constant(lr, self.problem.dtype)
-        losses: list[float] = []
-        while len(losses) < steps:
-            count = min(_AT_ONCE, steps - len(losses))
-            self.parameters, found = _program(self.problem)(self.pairs, self.parameters, rate, tf.constant(count))
-            losses += ops.to_numpy(found[:count]).astype(float).tolist()
-        return losses
+        self.parameters, losses = _program(self.problem)(self.pairs, self.parameters, rate, tf.constant(steps))
+        return ops.to_numpy(losses)[:steps].tolist()  # type: ignore[no-any-return]
 
     def _step(self, pairs: Any) -> Any:
         loss, slopes = _slopes(self.problem, pairs, [tf.convert_to_tensor(each.value) for each in self.variables])
@@ -110,7 +104,7 @@ def _program(problem: Problem) -> Callable[..., Any]:
             moved = [each - lr * slope for each, slope in zip(parameters, slopes, strict=True)]
             return i + 1, moved, tf.tensor_scatter_nd_update(losses, [[i]], [loss])
 
-        losses = tf.zeros(_AT_ONCE, parameters[0].dtype)
+        losses = tf.zeros(AT_ONCE, parameters[0].dtype)
         _, parameters, losses = tf.while_loop(lambda i, *_: i < steps, step, [tf.constant(0), parameters, losses])
         return parameters, losses
 
