@@ -101,8 +101,23 @@ class Problem:
             raise ShapeError(
                 f"Y{name}: got shape {tuple(y)}, expected {expected}: X{name} of shape {tuple(x)}, a kernel of "
                 f"{h}x{w}{channels}.",
-                hint="convlab.corr2d(X, kernel, ...) makes such a Y; stride, padding, … are learn_kernel's arguments.",
+                hint=self._other_size(tuple(x), tuple(y))
+                or "convlab.corr2d(X, kernel, ...) makes such a Y; stride, padding, … are learn_kernel's arguments.",
             )
+
+    def _other_size(self, x: tuple[int, ...], y: tuple[int, ...]) -> str:
+        """The hint that names the kernel's size by which X and Y would fit, if there is one."""
+        if len(x) != len(y) or self.named not in ("", "valid") or min(len(x), len(y)) < 2:
+            return ""
+        g, where = self.geometry, slice(-3, -1) if self.last else slice(-2, None)
+        sizes = [
+            (n + sum(pads) - (out - 1) * stride - 1) // dilation + 1
+            for n, out, pads, stride, dilation in zip(x[where], y[where], g.padding, g.stride, g.dilation, strict=True)
+        ]
+        fitting = replace(self, geometry=g._replace(kernel_size=(sizes[0], sizes[1])))
+        if min(sizes) < 1 or output_shape(x, fitting.kernel_shape, **self.options) != y:
+            return ""
+        return f"kernel_size=({sizes[0]}, {sizes[1]}) would fit."
 
     def lowered(self, x: Sequence[int]) -> Geometry:
         """The geometry for images of a shape (N, C, H, W)."""
