@@ -25,6 +25,7 @@ from .receptive import ReceptiveField, receptive_field
 from .registry import adapters, backend, use_backend
 
 if TYPE_CHECKING:
+    from convlab_dask import lab as dask
     from convlab_jax import lab as jax
     from convlab_mxnet import lab as mxnet
     from convlab_numpy import lab as numpy
