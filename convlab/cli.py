@@ -163,6 +163,7 @@ def tune(
     from .wisdom import save, user_file
 
     names = [each.strip() for each in only.split(",")] if only else list(adapters())
+    names = [name for name in names if not adapter(name).wraps]  # which compute on the others
     labs = []
     for name in names:
         try:

@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
     def __call__(self, x: np.ndarray, k: np.ndarray, b: Any, padding: Any) -> np.ndarray:
         """corr2d on the inner backend, with NumPy arrays in and out; `padding` is of zeros."""
         geometry, reproducible = self.geometry, self.algorithm == "reproducible"
-        with _modest():
+        with modest():
             y = (conv2d if self.flipped else corr2d)(
                 x,
                 k,
@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
 
 
 @contextlib.contextmanager
-def _modest() -> Iterator[None]:
+def modest() -> Iterator[None]:
     """One thread for a task where the scheduler runs a task for each processor, which is anywhere but here."""
     here = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
     with contextlib.nullcontext() if here else threads.limited(1):
@@ -89,7 +89,9 @@ class Block:
             return pieces[0][0]
         first = pieces[0][0]
         shape, down = list(first.shape), first.ndim - 2 - self.trailing
-        shape[down : down + 2] = (sum(stop - start for _, start, stop in each.parts) for each in (self.rows, self.columns))
+        shape[down : down + 2] = (
+            sum(stop - start for _, start, stop in each.parts) for each in (self.rows, self.columns)
+        )
         x, top = np.empty(shape, first.dtype), 0
         for line in pieces:
             left, bottom = 0, top + line[0].shape[down]

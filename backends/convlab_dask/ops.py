@@ -54,7 +54,10 @@ class DaskOperations(Operations):
         return x.astype(dtype)
 
     def reshape(self, x: Any, shape: Sequence[int]) -> da.Array:
-        return x.reshape(tuple(shape))
+        try:
+            return x.reshape(tuple(shape))
+        except NotImplementedError:  # of axes that don't split or merge evenly
+            return x.reshape(-1).reshape(tuple(shape))
 
     def transpose(self, x: Any, axes: Sequence[int]) -> da.Array:
         return x.transpose(tuple(axes))

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import GeometryError
 
-
 _limit = threading.local()
 
 
@@ -32,12 +31,13 @@ def limited(number: int) -> Iterator[None]:
 
 
 def count() -> int:
-    """How many threads to use: the processors this process may run on, or CONVLAB_NUM_THREADS; see `limited`."""
+    """How many threads to use: those that are available, or within `limited` fewer."""
     limit = getattr(_limit, "number", None)
-    return _available() if limit is None else min(limit, _available())
+    return available() if limit is None else min(limit, available())
 
 
-def _available() -> int:
+def available() -> int:
+    """The processors this process may run on, or CONVLAB_NUM_THREADS."""
     named = os.environ.get("CONVLAB_NUM_THREADS")
     if named:
         if not named.isdecimal() or int(named) < 1:
