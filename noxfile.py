@@ -47,10 +47,10 @@ def discard(session: nox.Session) -> None:
         shutil.rmtree(session.virtualenv.location)
 
 
-def framework(session: nox.Session, name: str) -> None:
+def framework(session: nox.Session, name: str, *also: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}")
+    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
     run_tests(session, f"numpy,{name}", *paths)
     discard(session)
 
@@ -97,7 +97,7 @@ def tensorflow(session: nox.Session) -> None:
 def dask(session: nox.Session) -> None:
     """Dask, with NumPy computing its chunks."""
     install(session, "dask", "fast")
-    framework(session, "dask")
+    framework(session, "dask", "tests/cli/test_stores.py", "docs/scale.md")
 
 
 @nox.session
