@@ -19,10 +19,11 @@ from .explain import plan
 from .geometry import output_shape
 from .lab import Backend
 from .layers import Conv2D
-from .learn import LearnedKernel, learn_kernel
+from .learn import learn_kernel
 from .matrix import corr2d_matrix, im2col
 from .receptive import ReceptiveField, receptive_field
 from .registry import adapters, backend, use_backend
+from .training import LearnedKernel
 
 if TYPE_CHECKING:
     from convlab_dask import lab as dask

@@ -13,10 +13,10 @@ from rich.table import Table
 from . import chapter
 from .errors import BackendBroken, BackendNotInstalled
 from .lab import Backend
-from .learn import LearnedKernel
 from .quiet import quiet
 from .registry import adapters, backend
 from .testing import descent, error_bound, gradient_bounds, gradients, oracle, oracle_gradients, worst_ratio
+from .training import LearnedKernel
 
 LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 

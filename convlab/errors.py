@@ -64,3 +64,19 @@ class BackendNotInstalled(ConvlabError, ModuleNotFoundError):
 
 class BackendBroken(ConvlabError, ImportError):
     """The framework behind a backend is installed and doesn't import; the cause is kept."""
+
+
+class DataError(ConvlabError, ValueError):
+    """Pixels that nothing can be learned from: not finite, or too few."""
+
+
+class DivergedError(ConvlabError, ArithmeticError):
+    """Gradient descent ran away: the learning rate is too large."""
+
+
+class CheckpointError(ConvlabError, ValueError):
+    """A checkpoint can't be read, or belongs to another problem."""
+
+
+class RankDeficientWarning(UserWarning):
+    """The images don't determine the kernel: others fit them as well."""

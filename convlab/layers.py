@@ -215,13 +215,14 @@ class LayerSpec:
 _PLAIN = LayerSpec(1)
 
 
-def seeded_kernel(seed: int, kernel_size: Pair) -> np.ndarray:
-    """The rank-2 kernel that `seed` stands for on every backend.
+def seeded_kernel(seed: int, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The kernel (OIHW) that `seed` stands for on every backend.
 
-    >>> seeded_kernel(0, (1, 2)).round(3)
-    array([[ 0.194, -0.326]])
+    >>> seeded_kernel(0, (1, 1, 1, 2)).round(3)
+    array([[[[ 0.194, -0.326]]]])
     """
-    return LayerSpec(kernel_size, seed=seed).seeded()
+    outputs, per_group, *size = shape
+    return LayerSpec(tuple(size), in_channels=per_group, out_channels=outputs, seed=seed).seeded()
 
 
 def _floating(dtype: Any) -> str:

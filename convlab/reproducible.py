@@ -21,7 +21,9 @@ Gradients are reproducible to any order that the framework gives (`convlab.rules
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -126,25 +128,34 @@ def _bias_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any) -> Any:
     return _sum(ops, dy)
 
 
-def descend(ops: Operations, x: Any, y: Any, k: Any, lr: Any) -> tuple[Any, Any]:
-    """One step of gradient descent on the summed squared error of one-channel images: the loss and the next kernel.
+def descend(ops: Operations, geometries: Any, pairs: Any, parameters: Any, lr: Any) -> tuple[Any, list[Any]]:
+    """One step of gradient descent on the summed squared error: the loss and the next kernel and bias.
 
-    x (N, 1, H, W), y (N, 1, H', W'), k (1, 1, h, w) of one dtype, lr a float64 scalar.
+    geometries: one for each pair; pairs: (X, Y) or (X, Y, weights), each (N, C, H, W); parameters: the kernel (OIHW),
+    or kernel and bias (O,), all of one dtype; lr: a float64 scalar.
     """
     from .rules import Rule  # which imports this module
 
-    _, _, h, w = ops.sizes(k)
-    geometry, dtype = Geometry((h, w)), ops.dtype(x) or ""
-    found = Rule("y", geometry).compute(ops, x, k)
+    dtype = ops.dtype(parameters[0]) or ""
+    losses, slopes = [], []
     with ops.scope("float64"):
-        error = narrow(ops, widen(ops, found) - widen(ops, y), dtype)
-        wide = widen(ops, error)
-        loss = narrow(ops, _sum(ops, product(ops, wide, wide, dtype)), dtype)
-        slope = Rule("k", geometry).compute(ops, x, narrow(ops, wide + wide, dtype))
+        for geometry, (x, y, *weights) in zip(geometries, pairs, strict=True):
+            found = Rule("y", geometry).compute(ops, x, *parameters)
+            error = weighted = widen(ops, narrow(ops, widen(ops, found) - widen(ops, y), dtype))
+            for each in weights:
+                weighted = widen(ops, narrow(ops, product(ops, error, widen(ops, each), dtype), dtype))
+            losses.append(_halve(ops, ops.reshape(_sum(ops, product(ops, weighted, error, dtype)), (1, -1))))
+            seed = narrow(ops, weighted + weighted, dtype)
+            found = [Rule("k", geometry).compute(ops, x, seed), Rule("b", geometry).compute(ops, seed)]
+            slopes.append([widen(ops, each) for each in found[: len(parameters)]])
         if dtype != "float64":  # so that its product with the gradient is exact
             lr = ops.cast(ops.cast(lr, "float32"), "float64")
-        k = narrow(ops, widen(ops, k) - product(ops, widen(ops, slope), lr, dtype), dtype)
-        return ops.reshape(loss, ()), k
+        totals = [functools.reduce(operator.add, each) for each in zip(*slopes, strict=True)]
+        moved = [
+            narrow(ops, widen(ops, each) - product(ops, slope, lr, dtype), dtype)
+            for each, slope in zip(parameters, totals, strict=True)
+        ]
+        return ops.reshape(narrow(ops, functools.reduce(operator.add, losses), dtype), ()), moved
 
 
 def _sum(ops: Operations, x: Any) -> Any:

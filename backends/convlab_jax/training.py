@@ -1,7 +1,8 @@
-"""The chapter's training loop with `flax.linen.Conv`."""
+"""Learning with JAX's autograd and optax: all steps in one XLA program."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,32 +12,84 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlab.geometry import Pair
+from convlab.descent import parameters_state
+from convlab.problem import Problem
+
+from .ops import ops
+
+_AT_ONCE = 128  # steps of which a program returns the losses
+
+
+def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The numbers that `flax.linen.Conv` starts from."""
+    outputs, per_group, h, w = shape
+    layer = nn.Conv(outputs, (h, w), feature_group_count=groups, use_bias=use_bias, param_dtype=jnp.dtype(dtype))
+    # JAX has no global generator; the key is the one that its documentation uses throughout.
+    found = layer.init(jax.random.key(0), jnp.zeros((1, h, w, per_group * groups), dtype))["params"]
+    return ops.to_numpy(found["kernel"]).transpose(3, 2, 0, 1), ops.to_numpy(found["bias"]) if use_bias else None
 
 
 class Descent:
-    def __init__(self, x: Array, y: Array, size: Pair, init: np.ndarray | None) -> None:
-        self.x, self.y = x, y
-        self.layer = nn.Conv(1, size, padding="VALID", use_bias=False, param_dtype=x.dtype)
-        if init is None:
-            # JAX has no global generator; the key is the one that its documentation uses throughout.
-            self.params = self.layer.init(jax.random.key(0), x)
-        else:
-            self.params = {"params": {"kernel": jnp.asarray(init, x.dtype).reshape(*size, 1, 1)}}
+    """`optimizer` is one of optax's: `optax.adam(0.1)`."""
 
-    def step(self, lr: float) -> Array:
-        loss, self.params = _step(self.layer, self.params, self.x, self.y, lr)
-        return loss
+    def __init__(
+        self,
+        problem: Problem,
+        pairs: Sequence[Sequence[Array]],
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        optimizer: Any = None,
+    ) -> None:
+        self.problem, self.pairs, self.optimizer = problem, [tuple(pair) for pair in pairs], optimizer
+        self._set(kernel, bias)
+        self.memory = None if optimizer is None else optimizer.init(self.parameters)
+
+    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        arrays = parameters_state(kernel, bias)
+        self.parameters = {name: jnp.asarray(each, self.problem.dtype) for name, each in arrays.items()}
+
+    def run(self, steps: int, lr: float) -> list[float]:
+        losses: list[float] = []
+        while len(losses) < steps:
+            count = min(_AT_ONCE, steps - len(losses))
+            self.parameters, self.memory, found = _run(
+                self.problem, self.optimizer, self.pairs, self.parameters, self.memory, lr, count
+            )
+            losses += np.asarray(found[:count], np.float64).tolist()
+        return losses
 
     @property
-    def kernel(self) -> Array:
-        return self.params["params"]["kernel"][:, :, 0, 0]
+    def found(self) -> tuple[Array, Array | None]:
+        return self.parameters["kernel"], self.parameters.get("bias")
+
+    def state(self) -> dict[str, np.ndarray]:
+        found = {name: ops.to_numpy(each) for name, each in self.parameters.items()}
+        return found | {f"optimizer/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.memory))}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._set(state["kernel"], state.get("bias"))
+        leaves, structure = jax.tree.flatten(self.memory)
+        restored = [jnp.asarray(state[f"optimizer/{i}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+        self.memory = jax.tree.unflatten(structure, restored)
 
 
-@partial(jax.jit, static_argnums=0)
-def _step(layer: nn.Conv, params: Any, x: Array, y: Array, lr: float) -> tuple[Array, Any]:
-    def squared_error(params: Any) -> Array:
-        return ((layer.apply(params, x) - y) ** 2).sum()
+@partial(jax.jit, static_argnums=(0, 1))
+def _run(
+    problem: Problem, optimizer: Any, pairs: Any, parameters: dict[str, Array], memory: Any, lr: Any, steps: Any
+) -> tuple[dict[str, Array], Any, Array]:
+    def squared_error(parameters: dict[str, Array]) -> Array:
+        loss: Array = problem.loss(ops, pairs, parameters["kernel"], parameters.get("bias"))
+        return loss
 
-    loss, gradient = jax.value_and_grad(squared_error)(params)
-    return loss, jax.tree.map(lambda p, g: (p - lr * g).astype(p.dtype), params, gradient)
+    def step(i: Any, carried: Any) -> Any:
+        parameters, memory, losses = carried
+        loss, slopes = jax.value_and_grad(squared_error)(parameters)
+        if optimizer is None:
+            moved = {name: (each - lr * slopes[name]).astype(each.dtype) for name, each in parameters.items()}
+        else:
+            updates, memory = optimizer.update(slopes, memory, parameters)
+            moved = {name: (each + updates[name]).astype(each.dtype) for name, each in parameters.items()}
+        return moved, memory, losses.at[i].set(loss)
+
+    losses = jnp.zeros(_AT_ONCE, parameters["kernel"].dtype)
+    return jax.lax.fori_loop(0, steps, step, (parameters, memory, losses))  # type: ignore[no-any-return]

@@ -92,6 +92,9 @@ class MXNetOperations(Operations):
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
         return _np(x).take(x, mx.np.array(np.asarray(index), dtype="int64", ctx=_context(x)), axis=axis)
 
+    def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
+        return x.sum(axis=axes)
+
     def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
         def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
             sliced = _slice(x, axis, start, stop)

@@ -1,40 +1,107 @@
-"""The chapter's training loop with gluon's `nn.Conv2D`."""
+"""Learning with MXNet's autograd and gluon's Trainer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from convlab.errors import UnsupportedError
-from convlab.geometry import Pair
+from convlab.descent import parameters_state
+from convlab.problem import Problem
 
 from .ops import mx, ops
 
 
+@mx.util.use_np  # type: ignore[untyped-decorator]
+def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The numbers that gluon's `nn.Conv2D` starts from; its generator draws float32 only."""
+    outputs, per_group, *size = shape
+    layer = mx.gluon.nn.Conv2D(outputs, size, groups=groups, use_bias=use_bias, in_channels=per_group * groups)
+    layer.initialize()
+    return layer.weight.data().asnumpy(), layer.bias.data().asnumpy() if use_bias else None
+
+
 class Descent:
-    @mx.util.use_np  # type: ignore[untyped-decorator]
-    def __init__(self, x: Any, y: Any, size: Pair, init: np.ndarray | None) -> None:
-        self.x, self.y = x, y
-        self.layer = mx.gluon.nn.Conv2D(1, size, use_bias=False, in_channels=1)
-        if ops.dtype(x) == "float16" and x.ctx.device_type != "gpu":
-            raise UnsupportedError(
-                "backend 'mxnet': its convolution layer has no float16 on a CPU.", hint="learn in float32."
-            )
-        self.layer.initialize(ctx=x.ctx)  # in float32, the only dtype that its generator draws
-        self.layer.cast(x.dtype)
-        if init is not None:
-            self.layer.weight.set_data(mx.np.array(np.reshape(init, (1, 1, *size)), dtype=x.dtype))
+    """`optimizer` makes a Trainer of a list of parameters: `lambda p: mx.gluon.Trainer(p, "adam")`."""
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
-    def step(self, lr: float) -> Any:
+    def __init__(
+        self,
+        problem: Problem,
+        pairs: Sequence[Sequence[Any]],
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        optimizer: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self.problem, self.pairs = problem, pairs
+        arrays = parameters_state(kernel, bias)
+        self.parameters = [
+            mx.gluon.Parameter(name, shape=each.shape, dtype=problem.dtype) for name, each in arrays.items()
+        ]
+        for each in self.parameters:
+            each.initialize(mx.init.Zero(), ctx=pairs[0][0].ctx)
+        self._set(arrays)
+        self.trainer = optimizer and optimizer(self.parameters)
+
+    def _set(self, arrays: dict[str, np.ndarray]) -> None:
+        for each in self.parameters:
+            each.set_data(mx.np.array(arrays[each.name], dtype=self.problem.dtype))
+
+    @mx.util.use_np  # type: ignore[untyped-decorator]
+    def run(self, steps: int, lr: float) -> list[float]:
+        return [float(self._step(lr)) for _ in range(steps)]
+
+    def _step(self, lr: float) -> Any:
+        kernel, *bias = (each.data() for each in self.parameters)
         with mx.autograd.record():
-            loss = ((self.layer(self.x) - self.y) ** 2).sum()
+            loss = self.problem.loss(ops, self.pairs, kernel, bias[0] if bias else None)
         loss.backward()
-        self.layer.weight.data()[:] -= lr * self.layer.weight.grad()
+        if self.trainer is not None:
+            self.trainer.step(1)
+        else:
+            for each in self.parameters:
+                each.data()[:] -= lr * each.grad()
         return loss
 
     @property
     @mx.util.use_np  # type: ignore[untyped-decorator]
-    def kernel(self) -> Any:
-        return self.layer.weight.data()[0, 0].copy()
+    def found(self) -> tuple[Any, Any]:
+        kernel, *bias = (each.data().copy() for each in self.parameters)
+        return kernel, bias[0] if bias else None
+
+    def state(self) -> dict[str, np.ndarray]:
+        found = {each.name: each.data().asnumpy() for each in self.parameters}
+        for index, state in self._memory().items():
+            for i, each in enumerate(_flat(state)):
+                found[f"optimizer/{index}/{i}"] = each.asnumpy()
+        if self.trainer is not None:
+            counts = self.trainer.optimizer._index_update_count
+            found["updates"] = np.array([counts.get(i, 0) for i in range(len(self.parameters))])
+        return found
+
+    @mx.util.use_np  # type: ignore[untyped-decorator]
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._set(state)
+        if self.trainer is None:
+            return
+        if not self.trainer._kv_initialized:
+            self.trainer._init_kvstore()
+        updater, optimizer = self.trainer._updaters[0], self.trainer.optimizer
+        for index, each in enumerate(self.parameters):
+            optimizer._index_update_count[index] = int(state["updates"][index])
+            if index not in updater.states:
+                updater.states[index] = optimizer.create_state_multi_precision(index, each.data())
+                updater.states_synced[index] = True
+            for i, memory in enumerate(_flat(updater.states[index])):
+                memory[:] = mx.np.array(state[f"optimizer/{index}/{i}"], dtype=memory.dtype)
+        optimizer.num_update = int(state["updates"].max())
+
+    def _memory(self) -> dict[int, Any]:
+        return self.trainer._updaters[0].states if self.trainer is not None else {}
+
+
+def _flat(state: Any) -> list[Any]:
+    if state is None:
+        return []
+    return [leaf for each in state for leaf in _flat(each)] if isinstance(state, (tuple, list)) else [state]

@@ -132,6 +132,13 @@ class NumpyOperations(Operations):
         with self.scope(None):
             return windows.join(y).astype(x.dtype, copy=False)
 
+    def conv_gradient(self, part: str, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
+        if part == "x":
+            x = np.zeros((len(a), b.shape[1] * geometry.groups, *size), a.dtype)
+            return self.conv_vjp(x, b, a, geometry)[0].astype(a.dtype)
+        kernel = np.zeros((b.shape[1], a.shape[1] // geometry.groups, *geometry.kernel_size), a.dtype)
+        return self.conv_vjp(a, kernel, b, geometry)[1].astype(a.dtype)
+
     def conv_vjp(
         self, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray, geometry: Geometry
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

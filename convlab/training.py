@@ -1,0 +1,262 @@
+"""A run of `learn_kernel` whose arguments are checked: the images are read, the steps taken, the result made."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from .checkpoint import Checkpoint, digest
+from .descent import Descent, ReproducibleDescent, Walk
+from .errors import DivergedError
+from .moments import Kind, Moments
+from .problem import Problem, finite, statistics, unblocks
+from .quadratic import QuadraticDescent, largest_rate, solve
+
+if TYPE_CHECKING:
+    from .lab import Backend
+
+
+@dataclass(frozen=True)
+class LearnedKernel:
+    """What `learn_kernel` found.
+
+    Attributes:
+        kernel: the learned kernel, a tensor of X's framework: (h, w), OIHW, or with data_format="NHWC" HWIO.
+        losses: the loss before each step's update, one number a step; for "lstsq" the loss of the kernel.
+        bias: shape (1,) or (O,), with use_bias=True.
+        lr: the learning rate, the one that lr="auto" chose too.
+        converged: whether `tol` ended the run.
+        rank: for "lstsq", how many of the unknowns the images determine.
+        condition: for "lstsq", the condition number of the matrix of X's windows; inf if it lacks rank.
+    """
+
+    kernel: Any
+    losses: list[float]
+    bias: Any = None
+    lr: float | None = None
+    converged: bool = False
+    rank: int | None = None
+    condition: float | None = None
+
+
+class Images(NamedTuple):
+    """Images X and Y, and the weights of Y's pixels or None; `name` tells them from others in errors."""
+
+    name: str
+    x: Any
+    y: Any
+    weights: Any
+
+
+class Settings(NamedTuple):
+    """The arguments of `learn_kernel` that aren't about the kernel and the images, checked."""
+
+    num_steps: int
+    lr: float | Literal["auto"]
+    method: str
+    optimizer: Any
+    ridge: float
+    tol: float | None
+    log_every: int
+    callback: Callable[[int, float, Any], object] | None
+    progress: bool
+    checkpoint: Any
+    checkpoint_every: int
+
+
+class Training:
+    """One run: see `learn_kernel`.
+
+    Attributes:
+        images: to be read once.
+        again: reads them again; None if that can't be.
+        like: a tensor on whose device the kernel is to be.
+    """
+
+    def __init__(
+        self,
+        lab: Backend,
+        problem: Problem,
+        settings: Settings,
+        images: Iterator[Images],
+        again: Callable[[], Iterator[Images]] | None,
+        like: Any,
+    ) -> None:
+        self.lab, self.problem, self.settings, self.like = lab, problem, settings, like
+        self.images, self.again = images, again
+        self.constant = True  # whether each image is
+        self.advance: Callable[[int], object] = lambda steps: None
+
+    def learn(self, start: np.ndarray | None) -> LearnedKernel:
+        """The result, from a kernel to start from; None is the framework's own."""
+        settings, checkpoint = self.settings, self._checkpoint(start)
+        with self._bar():
+            if settings.method == "lstsq":
+                return self._solve(checkpoint)
+            moments = None
+            if settings.method == "gram":
+                moments = self._moments(checkpoint)
+                descent: Descent = QuadraticDescent(self.problem, moments, *self._first(start))
+            else:
+                descent = self._by_autograd(start, checkpoint)
+            lr = _half(largest_rate(moments or self._reread())) if settings.lr == "auto" else settings.lr
+            return self._walk(descent, lr, checkpoint, moments)
+
+    def _first(self, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """The kernel and the bias to start from, in the problem's dtype or a wider one."""
+        problem = self.problem
+        bias = np.zeros(problem.oihw[0]) if problem.use_bias else None
+        if start is None:
+            oihw, bias = self.lab.training.draw(problem.oihw, problem.geometry.groups, problem.use_bias, problem.dtype)
+            start = problem.from_oihw(oihw)
+        return start.astype(_wide(problem.dtype)), bias
+
+    def _by_autograd(self, start: np.ndarray | None, checkpoint: Checkpoint | None) -> Descent:
+        """It needs all images at every step, so that it keeps them."""
+        kept = [self._sound(each) for each in self.images]
+        self.again = lambda: iter(kept)
+        if checkpoint:
+            seen = ""
+            for each in kept:
+                seen = digest(seen, *self._arrays(each))
+            checkpoint.begin(len(kept), seen)
+        lab, problem = self.lab, self.problem
+        pairs = [[each for each in images[1:] if each is not None] for images in kept]
+        if problem.reproducible:
+            return ReproducibleDescent(lab.ops, problem, pairs, *self._first(start))
+        descent: Descent = lab.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
+        return descent
+
+    def _walk(self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Any) -> LearnedKernel:
+        settings = self.settings
+        losses = checkpoint.resume(descent, settings.num_steps) if checkpoint else []
+        self.advance(len(losses))
+
+        def callback(step: int, loss: float) -> None:
+            assert settings.callback is not None
+            settings.callback(step, loss, self._native(descent.found[0]))
+
+        told = callback if settings.callback else None
+        walk = Walk(settings.num_steps, lr, settings.tol, settings.log_every, told, checkpoint)
+        end = walk(descent, losses, self.advance)
+        grown = len(losses) > 1 and losses[-1] > losses[0] and settings.optimizer is None
+        if end == "diverged" or grown:
+            self._diverged(lr, losses, end == "diverged", moments)
+        kernel, bias = map(self._native, descent.found)
+        return LearnedKernel(kernel, losses, bias, None if settings.optimizer else lr, end == "converged")
+
+    def _diverged(self, lr: float, losses: list[float], surely: bool, moments: Moments | None) -> None:
+        grew = f"the loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps"
+        if self.settings.optimizer is not None:
+            raise DivergedError(f"optimizer: {grew}.", hint="give it a smaller learning rate.")
+        most = largest_rate(moments or self._reread())
+        if lr > most:
+            raise DivergedError(
+                f"lr: got {lr:.4g}, with which {grew}, expected at most {most:.4g}, the largest stable rate.",
+                hint=f"lr='auto' takes {_half(most):.4g}.",
+            )
+        if surely:
+            raise DivergedError(
+                f"X, Y: {grew}, although lr={lr:.4g} is stable: {self.problem.dtype} can't hold it.",
+                hint="learn in a wider dtype, or from smaller numbers.",
+            )
+
+    def _solve(self, checkpoint: Checkpoint | None) -> LearnedKernel:
+        moments = self._moments(checkpoint)
+        factor = functools.partial(self._reread, "factor") if self.again is not None else None
+        found = solve(self.problem, moments, self.settings.ridge, factor, self.constant)
+        oihw, bias = unblocks(self.problem, found.unknowns)
+        kernel = self._native(self.problem.from_oihw(oihw))
+        return LearnedKernel(kernel, [found.loss], self._native(bias), rank=found.rank, condition=found.condition)
+
+    def _native(self, found: Any) -> Any:
+        """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
+        if isinstance(found, np.ndarray) and not hasattr(self.lab.training, "statistics"):
+            found = self.lab.ops.asarray(found.astype(_wide(self.problem.dtype)), self.problem.dtype, like=self.like)
+        return found if found is None or isinstance(found, np.ndarray) else self.lab.ops.native(found, self.like)
+
+    def _arrays(self, images: Images) -> list[Any]:
+        return [None if each is None else self.lab.to_numpy(each) for each in images[1:]]
+
+    def _sound(self, images: Images) -> Images:
+        """The images with zeros for pixels that aren't finite and don't count."""
+        x, y, weights = self._arrays(images)
+        cleaned = finite(self.problem, x, y, weights, images.name)
+        if cleaned[0] is x and cleaned[1] is y:
+            return images
+        made = [self.lab.ops.asarray(each, self.problem.dtype, like=self.like) for each in cleaned[:2]]
+        return Images(images.name, made[0], made[1], images.weights)
+
+    def _statistics(self, images: Images, kind: Kind) -> Any:
+        own = getattr(self.lab.training, "statistics", None)
+        if own is not None:
+            self.constant = False  # not known
+            return own(self.problem, *images[1:], kind, images.name)
+        x, y, weights = self._arrays(images)
+        self.constant = self.constant and bool((x == x.flat[0]).all())
+        return statistics(self.problem, x, y, weights, kind, images.name)
+
+    def _moments(self, checkpoint: Checkpoint | None) -> Moments:
+        """Those of all images, read once; those that the checkpoint knows aren't measured again."""
+        kind: Kind = "reproducible" if self.problem.reproducible else "moments"
+        total = Moments.unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
+        seen, count = "", 0
+        for count, each in enumerate(self.images, 1):
+            if checkpoint:
+                lazy = hasattr(self.lab.training, "statistics")
+                seen = digest(seen, *([np.array(self.lab.ops.sizes(each.x))] if lazy else self._arrays(each)))
+                if checkpoint.known(count, seen):
+                    continue
+            found = self._statistics(each, kind)
+            total = found if total is None else total + found
+            if checkpoint:
+                checkpoint.read(count, seen, total.pack())
+        if checkpoint:
+            checkpoint.finish(count)
+        assert total is not None  # there is an image
+        return total
+
+    def _reread(self, kind: Kind = "moments") -> Any:
+        assert self.again is not None
+        return functools.reduce(lambda a, b: a + b, (self._statistics(each, kind) for each in self.again()))
+
+    def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
+        if self.settings.checkpoint is None:
+            return None
+        settings, optimizer = self.settings, self.settings.optimizer
+        about = asdict(self.problem) | {
+            "method": settings.method,
+            "lr": settings.lr,
+            "ridge": settings.ridge,
+            "init": None if start is None else digest("", start),
+            "optimizer": optimizer and type(optimizer).__qualname__,
+            "backend": self.lab.name if settings.method == "autograd" else None,
+        }
+        return Checkpoint(settings.checkpoint, settings.checkpoint_every, about)
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[None]:
+        if not self.settings.progress:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{self.settings.method} on {self.lab.name}", total=self.settings.num_steps)
+            self.advance = functools.partial(bar.advance, task)
+            yield
+
+
+def _half(largest: float) -> float:
+    """Half of the largest stable rate, to three digits; the same on machines whose eigenvalues differ in the last."""
+    return float(f"{largest / 2:.3g}") if np.isfinite(largest) else 1.0
+
+
+def _wide(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"  # float16 is rounded through it
