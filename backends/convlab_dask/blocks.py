@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .spans import Part, Span
 Window = tuple[Part, Part]
 
 
-class Recipe(NamedTuple):
+class Correlation(NamedTuple):
     """What all chunks of a result have in common. It names the backend that computes, so that tasks can travel."""
 
     inner: str
@@ -29,7 +29,7 @@ class Recipe(NamedTuple):
     algorithm: str
     flipped: bool
 
-    def __call__(self, x: np.ndarray, k: np.ndarray, b: Any, padding: Any) -> np.ndarray:
+    def __call__(self, x: np.ndarray, padding: Any, k: np.ndarray, b: Any = None) -> np.ndarray:
         """corr2d on the inner backend, with NumPy arrays in and out; `padding` is of zeros."""
         geometry, reproducible = self.geometry, self.algorithm == "reproducible"
         with modest():
@@ -62,22 +62,23 @@ class Block:
     """The task of one chunk of the result.
 
     Attributes:
-        rows, columns: what it is computed from.
+        work: what computes it from pixels, the zeros before and after their rows and columns, and the other arguments.
+        rows, columns: which pixels.
         trailing: how many axes X has after the columns.
     """
 
-    recipe: Recipe
+    work: Callable[..., Any]
     rows: Span
     columns: Span
     trailing: int
 
-    def __call__(self, grid: list[list[Any]], k: np.ndarray, b: Any = None) -> np.ndarray:
+    def __call__(self, grid: list[list[Any]], *others: Any) -> Any:
         """The chunk; for each part of the rows and each of the columns, `grid` holds X's chunk or its `Halo`'s."""
         x = self._gathered(grid)
         for span, axis in ((self.rows, -2), (self.columns, -1)):
             if span.index is not None:
                 x = x.take(span.index, axis - self.trailing)
-        return self.recipe(x, k, b, (self.rows.pads, self.columns.pads))
+        return self.work(x, (self.rows.pads, self.columns.pads), *others)
 
     def _gathered(self, grid: list[list[Any]]) -> np.ndarray:
         """The parts in one array; a single part isn't copied."""

@@ -17,7 +17,7 @@ from convlab.geometry import Geometry
 from convlab.operands import check_supported
 from convlab.registry import backend, inner_backend
 
-from .blocks import Recipe
+from .blocks import Correlation
 from .graph import correlate
 
 
@@ -96,12 +96,12 @@ class DaskOperations(Operations):
             check_reproducible(dtype)
         stand_in = inner.asarray(np.zeros(1, "float32"))  # a named algorithm that can't compute it is refused now
         planned(inner, call.geometry, call.image, call.kernel, dtype, call.flipped, call.algorithm, (stand_in,) * 2)
-        recipe = Recipe(call.inner, call.geometry, call.algorithm, call.flipped)
-        return correlate(recipe, x, k, b, dtype)
+        work = Correlation(call.inner, call.geometry, call.algorithm, call.flipped)
+        return correlate(work, x, k, b, dtype)
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> da.Array:
-        recipe = Recipe(inner_backend(None), geometry._replace(padding_mode="zeros"), "native", False)
-        return correlate(recipe, x, kernel, None, x.dtype.name)
+        work = Correlation(inner_backend(None), geometry._replace(padding_mode="zeros"), "native", False)
+        return correlate(work, x, kernel, None, x.dtype.name)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         raise UnsupportedError("backend 'dask': Dask has no autograd.", hint="convert to another backend's tensors.")

@@ -323,16 +323,3 @@ def test_a_worker_that_dies_costs_time_and_nothing_else(tmp_path) -> None:
 def _slowly(block: np.ndarray) -> np.ndarray:
     time.sleep(0.03)
     return block
-
-
-# Learning.
-
-
-def test_learning_reads_chunks() -> None:
-    image = convlab.chapter.edge_image()
-    edges = convlab.corr2d(image, convlab.chapter.EDGE_KERNEL)
-    x, y = da.from_array(image, chunks=(4, 3)), da.from_array(edges, chunks=(5, 2))
-    found = convlab.learn_kernel(x, y, (1, 2), init=[[0.0, 0.0]])
-    expected = convlab.learn_kernel(image, edges, (1, 2), init=[[0.0, 0.0]])
-    np.testing.assert_allclose(found.kernel.compute(), expected.kernel, rtol=1e-5)
-    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
