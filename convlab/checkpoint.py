@@ -32,7 +32,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Any, every: int, problem: dict[str, Any]) -> None:
-        self.path, self.every, self.problem = Path(path), every, problem
+        self.path, self.every, self.problem = Path(path), every, json.loads(json.dumps(problem))
         self.arrays: dict[str, np.ndarray] = {}
         self.losses: list[float] = []
         self.done, self.digest = 0, ""
@@ -126,7 +126,7 @@ class Checkpoint:
             "digest": self.digest,
             "steps": len(losses),
         }
-        tensors = {name: np.ascontiguousarray(each) for name, each in (self.arrays | arrays).items()}
+        tensors = {name: np.asarray(each, order="C") for name, each in (self.arrays | arrays).items()}
         tensors["losses"] = np.array(losses, np.float64)
         with whole(self.path) as part:
             save_file(tensors, part, {"convlab": json.dumps(about)})

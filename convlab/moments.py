@@ -63,9 +63,14 @@ class Moments:
     pixels: int
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.pixels + other.pixels
-        )
+        a, b = _alike(self, other)
+        return Moments(a.gram + b.gram, a.cross + b.cross, a.energy + b.energy, a.pixels + b.pixels)
+
+    def by_output(self) -> Moments:
+        """The same with a block for each output."""
+        n, outputs = self.cross.shape[1:]
+        cross = self.cross.transpose(0, 2, 1).reshape(-1, n, 1)
+        return Moments(np.repeat(self.gram, outputs, 0), cross, self.energy, self.pixels)
 
     def pack(self) -> dict[str, np.ndarray]:
         """As named arrays."""
@@ -91,8 +96,20 @@ class Factor:
     pixels: int
 
     def __add__(self, other: Factor) -> Factor:
-        both = np.concatenate([self.triangle, other.triangle], 1)
-        return Factor(_triangles(both), self.outputs, self.pixels + other.pixels)
+        a, b = _alike(self, other)
+        return Factor(_triangles(np.concatenate([a.triangle, b.triangle], 1)), a.outputs, a.pixels + b.pixels)
+
+    def by_output(self) -> Factor:
+        """The same with a block for each output."""
+        v, y = np.split(np.repeat(self.triangle, self.outputs, 0), [-self.outputs], 2)
+        own = np.arange(len(y)) % self.outputs
+        return Factor(np.concatenate([v, y[np.arange(len(y)), :, own][:, :, None]], 2), 1, self.pixels)
+
+
+def _alike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Statistics with the same blocks: some images' weights may differ by output, others' not."""
+    blocks = [len(each.gram if isinstance(each, Moments) else each.triangle) for each in (a, b)]
+    return a.by_output() if blocks[0] < blocks[1] else a, b.by_output() if blocks[1] < blocks[0] else b
 
 
 class Tile(NamedTuple):

@@ -238,13 +238,13 @@ class Training:
     def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
         if self.settings.checkpoint is None:
             return None
-        settings, optimizer = self.settings, self.settings.optimizer
+        settings = self.settings
         about = asdict(self.problem) | {
             "method": settings.method,
             "lr": settings.lr,
             "ridge": settings.ridge,
             "init": None if start is None else digest("", start),
-            "optimizer": optimizer and type(optimizer).__qualname__,
+            "optimizer": _name(settings.optimizer),
             "backend": self.lab.name if settings.method == "autograd" else None,
         }
         return Checkpoint(settings.checkpoint, settings.checkpoint_every, about)
@@ -261,6 +261,12 @@ class Training:
             task = bar.add_task(f"{self.settings.method} on {self.lab.name}", total=self.settings.num_steps)
             self.advance = functools.partial(bar.advance, task)
             yield
+
+
+def _name(optimizer: Any) -> str | None:
+    """What an optimiser, or what makes one, is called."""
+    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
+    return None if made is None else getattr(made, "__name__", type(made).__name__)
 
 
 def _half(largest: float) -> float:

@@ -192,6 +192,7 @@ class JaxOperations(Operations):
         return jax.block_until_ready(y)
 
     def apply(self, rule: Rule, *inputs: Any) -> Array:
+        inputs = _varying_alike(inputs)
         if rule.algorithm == "reproducible":
             return _function(rule)(*inputs)  # type: ignore[no-any-return]
         if self.mode(*inputs) == "eager" and planned(self, rule, *inputs).way in ON_HOST:
@@ -200,6 +201,7 @@ class JaxOperations(Operations):
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with self.scope(self.dtype(dy)):
+            *inputs, dy = _varying_alike((*inputs, dy))
             return jax.vjp(function, *inputs)[1](dy)
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
@@ -240,8 +242,23 @@ def _lower(a: Any, b: Any, rule: Rule) -> Array:
     return rule.compute(ops, a, b)  # type: ignore[no-any-return]
 
 
+def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
+    """Inside shard_map, where images differ between the devices and kernels don't: as if all did.
+
+    JAX's own operators see to that, here joining no numbers to each; then the gradient of a kernel is summed over the
+    devices, too.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return inputs
+    nothing = jnp.concatenate([x.ravel()[:0] for x in inputs])
+    return [jnp.concatenate([x.ravel(), nothing]).reshape(x.shape) for x in inputs]
+
+
 def _shape(a: Any, b: Any, rule: Rule) -> Any:
-    return jax.core.ShapedArray(rule.output_shape(a.shape, b.shape), a.dtype)
+    shape = rule.output_shape(a.shape, b.shape)
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        return a.update(shape=shape)  # it differs between the devices as the inputs do
+    return jax.core.ShapedArray(shape, a.dtype)
 
 
 def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:

@@ -94,7 +94,7 @@ class Descent:
                 updater.states[index] = optimizer.create_state_multi_precision(index, each.data())
                 updater.states_synced[index] = True
             for i, memory in enumerate(_flat(updater.states[index])):
-                memory[:] = mx.np.array(state[f"optimizer/{index}/{i}"], dtype=memory.dtype)
+                memory[:] = state[f"optimizer/{index}/{i}"]
         optimizer.num_update = int(state["updates"].max())
 
     def _memory(self) -> dict[int, Any]:

@@ -292,11 +292,6 @@ def test_layers_in_every_dtype(dtype) -> None:
         lab.Conv2D(3, dtype="bfloat16")
 
 
-def test_learning_in_float16_says_why_not() -> None:
-    with pytest.raises(errors.UnsupportedError, match="no float16 on a CPU"):
-        lab.learn_kernel(X[0, 0].astype("float16"), X[0, 0, :, 1:].astype("float16"), (1, 2))
-
-
 def test_seeded_weights() -> None:
     layer = lab.Conv2D(3, in_channels=4, out_channels=6, groups=2, seed=7)
     layer.initialize(mx.init.Xavier())  # the seed wins

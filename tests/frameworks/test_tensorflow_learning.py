@@ -1,0 +1,46 @@
+"""Keras' optimisers in `learn_kernel`, against loops written with Keras alone; one program for all steps."""
+
+from __future__ import annotations
+
+import keras
+import learning
+import numpy as np
+import pytest
+import tensorflow as tf
+from learning import OPTIONS, START, X, Y
+
+from convlab import tensorflow as lab
+from convlab.geometry import Geometry
+from convlab.problem import Problem
+from convlab_tensorflow.training import _program
+
+OPTIMISERS = [lambda: keras.optimizers.SGD(1e-4, momentum=0.9), lambda: keras.optimizers.Adam(0.03)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMISERS, ids=["sgd", "adam"])
+def test_walks_its_path(optimizer) -> None:
+    layer, own, losses = keras.layers.Conv2D(4, 3, padding="same"), optimizer(), []
+    x, y = X.transpose(0, 2, 3, 1), Y.transpose(0, 2, 3, 1)
+    layer.build(x.shape)
+    layer.set_weights([START.transpose(2, 3, 1, 0), np.zeros(4)])
+    for _ in range(12):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((layer(x) - y) ** 2)
+        own.apply(tape.gradient(loss, layer.trainable_weights), layer.trainable_weights)
+        losses.append(float(loss))
+    found = lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=optimizer(), **OPTIONS)
+    kernel, bias = layer.get_weights()
+    learning.check_alike(lab, found, losses, kernel.transpose(3, 2, 0, 1), bias)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMISERS, ids=["sgd", "adam"])
+def test_goes_on_with_its_memory(optimizer, tmp_path) -> None:
+    learning.check_resumed(lab, optimizer, tmp_path)
+
+
+def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
+    rng = np.random.default_rng(0)
+    x, y = tf.constant(rng.standard_normal((23, 17))), tf.constant(rng.standard_normal((21, 15)))
+    for steps, lr in ((1, 1e-5), (7, 1e-5), (300, 1e-6)):
+        lab.learn_kernel(x + 1, y, 3, num_steps=steps, lr=lr, seed=steps)
+    assert _program(Problem(Geometry((3, 3)), dtype="float64")).experimental_get_tracing_count() == 1
