@@ -176,9 +176,12 @@ class Training:
 
     def _native(self, found: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
-        if isinstance(found, np.ndarray) and not self._lazy:
-            found = self.lab.ops.asarray(found.astype(_wide(self.problem.dtype)), self.problem.dtype, like=self.like)
-        return found if found is None or isinstance(found, np.ndarray) else self.lab.ops.native(found, self.like)
+        if isinstance(found, np.ndarray):
+            found = found.astype(_wide(self.problem.dtype))
+            if self._lazy:
+                return found.astype(self.problem.dtype)
+            found = self.lab.ops.asarray(found, self.problem.dtype, like=self.like)
+        return None if found is None else self.lab.ops.native(found, self.like)
 
     def _arrays(self, images: Images) -> list[Any]:
         return [None if each is None else self.lab.to_numpy(each) for each in images[1:]]
@@ -190,7 +193,8 @@ class Training:
 
     def _seen(self, images: Images) -> list[Any]:
         """What a checkpoint knows images by."""
-        return [np.array(self.lab.ops.sizes(images.x))] if self._lazy else self._arrays(images)
+        found: list[Any] = self.lab.training.identity(images[1:]) if self._lazy else self._arrays(images)
+        return found
 
     def _sound(self, images: Images) -> Images:
         """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""

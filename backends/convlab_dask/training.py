@@ -38,6 +38,11 @@ def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | N
     return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
 
 
+def identity(images: Sequence[da.Array | None]) -> list[np.ndarray | None]:
+    """What a checkpoint knows images by: their names, by which Dask tells arrays of other contents apart."""
+    return [None if each is None else np.frombuffer(each.name.encode(), np.uint8) for each in images]
+
+
 def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
     """The sum of measure(problem, x, y, weights, name=name) over chunks, x padded already; computed now."""
     x, *others = images
@@ -88,13 +93,14 @@ def _slope(
     """The loss and its gradients, one number after another, in float64."""
     x, y, weights, geometry, _ = tile(problem, *finite(problem, *images, name))
     ops = backend("numpy").ops
-    error = Rule("y", geometry, algorithm="auto").compute(ops, x, kernel) - y
-    if bias is not None:
-        error += bias[:, None, None]
-    seed = error if weights is None else error * weights
-    slope = Rule("k", geometry, algorithm="auto").compute(ops, x, 2 * seed)
-    shift = [] if bias is None else 2 * seed.sum((0, 2, 3), dtype=np.float64)
-    return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
+    with ops.scope(None):  # a path that diverges
+        error = Rule("y", geometry, algorithm="auto").compute(ops, x, kernel) - y
+        if bias is not None:
+            error += bias[:, None, None]
+        seed = error if weights is None else error * weights
+        slope = Rule("k", geometry, algorithm="auto").compute(ops, x, 2 * seed)
+        shift = [] if bias is None else 2 * seed.sum((0, 2, 3), dtype=np.float64)
+        return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
 
 
 class Descent:
