@@ -1,4 +1,5 @@
-"""An image larger than a worker's memory, filtered from Zarr to Zarr by processes of which one is killed.
+"""An image larger than a worker's memory, filtered from Zarr to Zarr by processes of which one is killed; then the
+filter is learned from the two images.
 
     python benchmarks/cluster.py [--size 16384] [--workers 4] [--memory 400MB] [--sigma 3]
 
@@ -108,11 +109,16 @@ def main() -> None:
         killed = kill_one(client, y)
         filtered.result()
         done = time.perf_counter()
+        images = da.from_zarr(x), da.from_zarr(y)
+        found = convlab.learn_kernel(*images, kernel.shape, padding="same", padding_mode="reflect", method="lstsq")
+        learned = time.perf_counter()
         table = Table("worker", "peak memory", title=f"image: {x.nbytes / 1e6:.0f} MB; a worker: {options.memory}")
         for name, most in sorted(client.run(peak).items()):
             table.add_row(name, f"{most / 1e6:.0f} MB")
         console.print(table)
         console.print(f"written in {made - began:.1f} s, filtered in {done - made:.1f} s; {killed} was killed")
+        error = np.abs(found.kernel - kernel).max() / kernel.max()
+        console.print(f"the filter was learned in {learned - done:.1f} s, up to {error:.1e} of its largest number")
         worst = check(x, y, kernel)
         console.print(f"{WINDOWS} windows of the result: worst error {worst:.3f} of the bound")
         if worst > 1:
