@@ -10,12 +10,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ConvlabError, ShapeError
+from .host import threads
 from .images import check_folder, filter_image
 
 if TYPE_CHECKING:
@@ -163,10 +165,11 @@ def filter_store(
     if is_store(source):
         stored = _open_zarr(source)
         grid, version = stored.chunks, stored.metadata.zarr_format
-    with _whole_folder(target) as part, _told(source), _watched(watch):
+    # A pool of our own, which waits for its threads: after an error, Dask leaves them to write on.
+    with _whole_folder(target) as part, ThreadPoolExecutor(threads.available()) as pool, _told(source), _watched(watch):
         options: dict[str, Any] = {"dtype": result.dtype, "zarr_format": version}
         made = zarr.create_array(store=str(part), shape=result.shape, chunks=grid, **options)
-        da.store(result, made, lock=False, scheduler="threads")
+        da.store(result, made, lock=False, scheduler="threads", pool=pool)
 
 
 @contextlib.contextmanager
