@@ -1,4 +1,4 @@
-"""Test sessions: one for each framework in an environment of its own, and all four in one process.
+"""Test sessions: one for each framework in an environment of its own, and all in one process.
 
 `nox` runs everything; `nox -s torch` one session; `nox -s parity -- -k golden` passes arguments on to pytest.
 """
@@ -49,11 +49,10 @@ def discard(session: nox.Session) -> None:
         shutil.rmtree(session.virtualenv.location)
 
 
-def framework(session: nox.Session, name: str) -> None:
+def framework(session: nox.Session, name: str, *also: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
-    about = ("", "_reproducible", "_algorithms", "_learning", "_parallel")
-    own = [f"tests/frameworks/test_{name}{suffix}.py" for suffix in about]
-    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}")
+    own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
+    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
     run_tests(session, f"numpy,{name}", *paths)
     discard(session)
 
@@ -97,6 +96,13 @@ def tensorflow(session: nox.Session) -> None:
 
 
 @nox.session
+def dask(session: nox.Session) -> None:
+    """Dask, with NumPy computing its chunks."""
+    install(session, "dask", "fast")
+    framework(session, "dask", "tests/cli/test_stores.py", "docs/scale.md")
+
+
+@nox.session
 @nox.parametrize("numpy", ["1.23.5", "1.26.4", "current"])
 def mxnet(session: nox.Session, numpy: str) -> None:
     """MXNet on the last NumPy with all the names that it knows, the last that its metadata accepts, and today's."""
@@ -115,10 +121,10 @@ def install_mxnet_alone(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """All four frameworks on current releases in one environment and one process, and the command line."""
-    install(session, "torch", "jax", "tensorflow", "fast", *PHOTOGRAPHS, also=("optax", "requests"))
+    """All frameworks on current releases in one environment and one process, and the command line."""
+    install(session, "torch", "jax", "tensorflow", "dask", "fast", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
-    run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests", "docs", "README.md")
+    run_tests(session, "numpy,torch,mxnet,jax,tensorflow,dask", "tests", "docs", "README.md")
     discard(session)
 
 

@@ -26,6 +26,7 @@ from .registry import adapters, backend, use_backend
 from .training import LearnedKernel
 
 if TYPE_CHECKING:
+    from convlab_dask import lab as dask
     from convlab_jax import lab as jax
     from convlab_mxnet import lab as mxnet
     from convlab_numpy import lab as numpy

@@ -35,6 +35,7 @@ class Call(NamedTuple):
     flipped: bool
     algorithm: str  # of its rule; "native", for none
     way: str = "native"  # that the planner found for the result
+    inner: str = ""  # the backend that computes the pieces of a wrapping backend's result
 
     def __call__(self, x: Any, k: Any, b: Any) -> Any:
         """corr2d of tensors of one dtype."""
@@ -85,7 +86,7 @@ def planned(
 ) -> Call:
     """The call for two shapes; `algorithm` is what the user asked for."""
     call = Call(lab, geometry, image, kernel, dtype, flipped, algorithm)
-    if algorithm in ("reproducible", "native"):
+    if algorithm in ("reproducible", "native") or lab.adapter.wraps:  # whose pieces are planned
         return call
     ops = lab.ops
     if 0 in image:  # nothing to compute
@@ -198,12 +199,17 @@ def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
     return ops.flip(k, (first, first + 1))
 
 
-def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    dtype, shape = ops.dtype(x), ops.shape(x)
+def check_reproducible(dtype: str | None) -> None:
+    """Raise `UnsupportedError` for a complex dtype."""
     if dtype in COMPLEX:
         raise UnsupportedError(
             f"reproducible: got dtype {dtype}, expected a real one.", hint="correlate real and imaginary parts apart."
         )
+
+
+def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    dtype, shape = ops.dtype(x), ops.shape(x)
+    check_reproducible(dtype)
     size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
     if None in size and dtype is not None:  # MXNet's symbols, which have no dtype, are computed when they have values
         raise UnsupportedError(

@@ -163,6 +163,7 @@ def tune(
     from .wisdom import save, user_file
 
     names = [each.strip() for each in only.split(",")] if only else list(adapters())
+    names = [name for name in names if not adapter(name).wraps]  # which compute on the others
     labs = []
     for name in names:
         try:
@@ -172,8 +173,7 @@ def tune(
             if only:
                 raise
     if not show:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=errors, transient=True) as progress:
+        with _progress() as progress:
             for lab in labs:
                 each = progress.track(tasks(lab), description=lab.name)
                 table = {str(task): fitted(list(measure(lab, task))) for task in each}
@@ -183,23 +183,34 @@ def tune(
         console.print(winners(lab))
 
 
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=errors, transient=True)
+
+
 @app.command(name="filter")
 def filter_(
-    images: Annotated[list[Path], typer.Argument(help="Photographs: PNG, JPEG, TIFF, …; 8 or 16 bits.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Photographs: PNG, JPEG, TIFF, …; 8 or 16 bits. Or a Zarr array.")
+    ],
     name: Annotated[
         str,
         typer.Option("--filter", "-f", help="edge:<degrees>, derivative:<order>, box:<size>, gaussian:<sigma>, …"),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file, or for several images a folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file, a folder for several images, or a .zarr.")],
     on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
     signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
 ) -> None:
-    """Filter photographs with an edge detector, a derivative, a blur or a sharpener."""
+    """Filter photographs, or an image larger than memory: find edges, take derivatives, blur or sharpen."""
     from .filters import parse
+    from .stores import is_store
 
     kernel = parse(name)
     with quiet():
         chosen = backend(on or default_backend()).name
+    if is_store(output) or any(map(is_store, images)):
+        _filter_stores(images, output, kernel, name, chosen, signed)
+        return
     into_folder = len(images) > 1 or output.is_dir()
     if into_folder and not output.is_dir():
         fail(f"{output}: no such folder, expected one for {len(images)} images. Hint: mkdir -p {output}")
@@ -208,13 +219,37 @@ def filter_(
     if len(set(targets)) < len(targets):
         fail(f"{output}: two images would be written to one file. Hint: filter them into folders of their own.")
         raise typer.Exit(BAD_INPUT)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     failed = 0
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with _progress() as progress:
         for image, target in progress.track(list(zip(images, targets, strict=True)), description=f"{name} on {chosen}"):
             failed += not _filter_one(image, target, kernel, chosen, signed)
     if failed:
         raise typer.Exit(BAD_INPUT)
+
+
+def _filter_stores(images: list[Path], output: Path, kernel: object, name: str, chosen: str, signed: bool) -> None:
+    if len(images) > 1:
+        fail(f"{output}: got {len(images)} images, expected one for a store. Hint: filter them one by one.")
+        raise typer.Exit(BAD_INPUT)
+    try:
+        from .stores import filter_store
+
+        with _progress() as progress:
+            bar = progress.add_task(f"{name} on {chosen}", total=None)
+            filter_store(
+                images[0],
+                output,
+                kernel,  # type: ignore[arg-type]
+                chosen,
+                signed=signed,
+                watch=lambda done, tasks: progress.update(bar, completed=done, total=tasks),
+            )
+    except ModuleNotFoundError as error:
+        if isinstance(error, ConvlabError):
+            raise
+        wanted = pip_command("dask[array]", "zarr", "tifffile")
+        fail(f"images larger than memory need Dask, Zarr and tifffile. Hint: {wanted}")
+        raise typer.Exit(BAD_INPUT) from None
 
 
 def _filter_one(image: Path, target: Path, kernel: object, chosen: str, signed: bool) -> bool:

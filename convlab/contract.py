@@ -50,6 +50,8 @@ class Adapter:
         image_layout: the layout that its convolution likes best for single-channel images.
         install: pip arguments that install it; by default the requirements of convlab's extra of that name.
         extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
+        wraps: whether its arrays are made of pieces that another backend computes: the one that `backend=` names, else
+            the default one (`convlab.registry.inner_backend`).
     """
 
     name: str
@@ -64,6 +66,7 @@ class Adapter:
     image_layout: str = "NCHW"
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
+    wraps: bool = False
 
 
 def is_instance(x: object, module: str, *names: str) -> bool:
@@ -280,6 +283,11 @@ class Operations(ABC):
         if they aren't the framework's own eager tensors, or if anything traces or transforms. It is asked at every
         call: it must take less than a microsecond."""
         return None
+
+    def correlate(self, call: Call, x: Any, k: Any, b: Any) -> Any:
+        """A checked call of corr2d. A backend that wraps others makes it here as a whole, by `call.inner`; it then gets
+        a tensor of its own in the dtype that it came in, so that each piece is cast when it is computed."""
+        return call(x, k, b)
 
     def prepare(self, call: Call) -> Callable[..., Any]:
         """A faster equivalent of a call, for eager tensors of its shapes."""

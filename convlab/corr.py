@@ -23,7 +23,7 @@ from .geometry import (
 )
 from .operands import admit
 from .planned import ALGORITHMS
-from .registry import resolve
+from .registry import inner_backend, resolve
 
 Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -89,7 +89,8 @@ def corr2d(
             fastest that only adds and multiplies; the others are named in `convlab.planned`.
         reproducible: the same bits on every backend, eager or compiled, for the result and its gradients
             (`convlab.reproducible` defines them); slower than the framework's own convolution for many channels.
-        backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said.
+        backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said. For a Dask array,
+            the backend that computes its chunks.
 
     Returns:
         A tensor of X's framework on X's device, with gradients. Its dtype follows `convlab.dtypes`: the widest
@@ -175,7 +176,9 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> An
             if len(_RUNS) >= _MOST_RUNS:
                 _RUNS.clear()
             _RUNS[key] = prepared(call, x, k, b)
-    return ops.native(call(x, k, b), X)
+    if call.inner and call.lab.adapter.is_native(X):
+        x = X
+    return ops.native(ops.correlate(call, x, k, b), X)
 
 
 def checked(
@@ -216,7 +219,8 @@ def checked(
     geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
-    return planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k)), [x, k, b]
+    call = planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k))
+    return call._replace(inner=inner_backend(backend)) if lab.adapter.wraps else call, [x, k, b]
 
 
 def forget_calls() -> None:

@@ -59,6 +59,8 @@ def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
         known = {way: seconds for way, seconds in made.costs.items() if seconds < 1e5}
         return Explanation(call.lab.name, algorithm, reason, gradients, known, made.refused)
 
+    if call.inner:
+        return told(call.algorithm, f"each chunk as it is planned on {call.inner}")
     if call.algorithm == "reproducible" or asked not in ("auto", "direct"):
         return told(call.algorithm, "asked for")
     if call.dtype == "int64":

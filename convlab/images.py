@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .corr import corr2d
 from .errors import ConvlabError
 from .files import whole
 from .registry import backend, pip_command
@@ -107,7 +108,7 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
         pixels = pixels[..., :3] if pixels.ndim == 3 and suffix not in (".webp",) else pixels
     if pixels.dtype.kind == "f" and suffix not in (".tif", ".tiff"):
         raise ImageError(f"{path}: {suffix} can't hold an image of floats.", hint="write a .tif.")
-    _check_folder(path)
+    check_folder(path)
     try:
         with whole(path) as part:
             if pixels.dtype == np.uint16 and pixels.ndim == 3:
@@ -122,7 +123,8 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
         raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """Raise `ImageError` unless a file can be made at a path."""
     if not path.parent.is_dir():
         raise ImageError(f"{path}: there is no folder {path.parent}.", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -137,27 +139,37 @@ def _opencv(path: Path) -> Any:
     return cv2
 
 
-def filter_image(pixels: np.ndarray, kernel: np.ndarray, name: str, *, signed: bool = False) -> np.ndarray:
+def filter_image(pixels: Any, kernel: np.ndarray, name: str, *, signed: bool = False) -> Any:
     """Correlate each colour channel with a kernel on the backend of that name; size, dtype and alpha stay.
 
     Pixels beyond the border are the image's reflection. The response of a kernel that sums to 0, an edge or a
-    derivative, is shown by its magnitude, or with `signed` around mid-grey; any other is clipped to the dtype's range.
+    derivative, is shown by its magnitude, or with `signed` around mid-grey (signed integers and floats: around 0); any
+    other is clipped to the dtype's range. A Dask array gives a lazy one.
 
     >>> ramp = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (5, 1))
     >>> filter_image(ramp, np.array([[-0.5, 0.0, 0.5]]), "numpy")[2, 1:-1].tolist() == [10] * 23
     True
     """
-    lab = backend(name)
     colour = pixels[..., None] if pixels.ndim == 2 else pixels
     colour, alpha = (colour[..., :3], colour[..., 3:]) if colour.shape[2] == 4 else (colour, None)
-    planes = lab.asarray(np.moveaxis(colour, -1, 0).astype(np.float32))
-    found = lab.to_numpy(lab.corr2d(planes, kernel, padding="same", padding_mode="reflect"))
-    top = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else None
+    found = _responses(np.moveaxis(colour, -1, 0), kernel, name)
+    limits = np.iinfo(pixels.dtype) if pixels.dtype.kind in "ui" else None
     if abs(kernel.sum()) <= 1e-9 * np.abs(kernel).sum():
-        found = found / 2 + (top or 0) / 2 if signed else np.abs(found)
-    if top is not None:
-        found = np.clip(np.rint(found), 0, top)
+        grey = limits.max / 2 if limits and pixels.dtype.kind == "u" else 0.0
+        found = found / 2 + grey if signed else np.abs(found)
+    if limits:
+        found = np.clip(np.rint(found), limits.min, limits.max)
     result = np.moveaxis(found, 0, -1).astype(pixels.dtype)
     if alpha is not None:
         result = np.concatenate([result, alpha], -1)
     return result[..., 0] if pixels.ndim == 2 else result
+
+
+def _responses(planes: Any, kernel: np.ndarray, name: str) -> Any:
+    """corr2d of each plane, in float32, or in float64 where float32 doesn't hold the pixels."""
+    options: dict[str, Any] = {"padding": "same", "padding_mode": "reflect"}
+    dtype = np.result_type(planes.dtype, np.float32)
+    lab = backend(name)
+    if isinstance(planes, np.ndarray):
+        return lab.to_numpy(lab.corr2d(lab.asarray(planes.astype(dtype)), kernel, **options))
+    return corr2d(planes, backend("dask").asarray(kernel, dtype), backend=name, **options)

@@ -14,8 +14,9 @@ depends on the distance of two pixels of the window alone but for the image's bo
 
 A backend whose images mustn't be read as a whole supplies, in its `training` module, a function `statistics(problem, x,
 y, weights, kind, name)`: the sum of `convlab.problem.statistics` over parts of its images in the user's layout, each
-with the pixels around it and so padded already (`problem.unpadded()`), y and weights cut alike. `learn_kernel` then
-needs no more of it: "gram" and "lstsq" go on from there, and their kernel is a NumPy array.
+with the pixels around it and so padded already (`problem.unpadded()`), y and weights cut alike; and a function
+`identity(images)`, the arrays by which a checkpoint knows lazy images. `learn_kernel` then needs no more of it: "gram"
+and "lstsq" go on from there, and their kernel is a NumPy array.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
         mine = owner(x)
         if mine == found or mine is None or mine == "numpy":
             continue
-        if found is not None or (name is not None and name != mine):
+        if found is not None or (name is not None and name != mine and not adapter(mine).wraps):
             owners = {key: owner(x) for key, x in arguments.items() if owner(x) not in (None, "numpy")}
             got = ", ".join(f"{key} of {other}" for key, other in owners.items())
             wanted = f"backend {name!r}" if name is not None else "one framework"
@@ -255,3 +255,12 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
             )
         found = mine
     return backend(found or (default_backend() if name is None else name))
+
+
+def inner_backend(name: str | None) -> str:
+    """The backend that computes the pieces of a wrapping backend's arrays: the one that is named, else the default.
+
+    One that wraps others itself doesn't count; if nothing else is said, it is NumPy.
+    """
+    wanted = (name, _chosen.get(), os.environ.get(VARIABLE))
+    return next((each for each in wanted if each and not adapter(each).wraps), "numpy")

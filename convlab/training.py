@@ -123,7 +123,7 @@ class Training:
         if checkpoint:
             seen = ""
             for each in kept:
-                seen = digest(seen, *self._arrays(each))
+                seen = digest(seen, *self._seen(each))
             checkpoint.begin(len(kept), seen)
         lab, problem = self.lab, self.problem
         pairs = [[each for each in images[1:] if each is not None] for images in kept]
@@ -176,15 +176,30 @@ class Training:
 
     def _native(self, found: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
-        if isinstance(found, np.ndarray) and not hasattr(self.lab.training, "statistics"):
-            found = self.lab.ops.asarray(found.astype(_wide(self.problem.dtype)), self.problem.dtype, like=self.like)
-        return found if found is None or isinstance(found, np.ndarray) else self.lab.ops.native(found, self.like)
+        if isinstance(found, np.ndarray):
+            found = found.astype(_wide(self.problem.dtype))
+            if self._lazy:
+                return found.astype(self.problem.dtype)
+            found = self.lab.ops.asarray(found, self.problem.dtype, like=self.like)
+        return None if found is None else self.lab.ops.native(found, self.like)
 
     def _arrays(self, images: Images) -> list[Any]:
         return [None if each is None else self.lab.to_numpy(each) for each in images[1:]]
 
+    @property
+    def _lazy(self) -> bool:
+        """Whether images mustn't be read as a whole."""
+        return hasattr(self.lab.training, "statistics")
+
+    def _seen(self, images: Images) -> list[Any]:
+        """What a checkpoint knows images by."""
+        found: list[Any] = self.lab.training.identity(images[1:]) if self._lazy else self._arrays(images)
+        return found
+
     def _sound(self, images: Images) -> Images:
-        """The images with zeros for pixels that aren't finite and don't count."""
+        """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""
+        if self._lazy:
+            return images
         x, y, weights = self._arrays(images)
         cleaned = finite(self.problem, x, y, weights, images.name)
         if cleaned[0] is x and cleaned[1] is y:
@@ -208,8 +223,7 @@ class Training:
         seen, count = "", 0
         for count, each in enumerate(self.images, 1):
             if checkpoint:
-                lazy = hasattr(self.lab.training, "statistics")
-                seen = digest(seen, *([np.array(self.lab.ops.sizes(each.x))] if lazy else self._arrays(each)))
+                seen = digest(seen, *self._seen(each))
                 if checkpoint.known(count, seen):
                     continue
             found = self._statistics(each, kind)

@@ -48,7 +48,7 @@ def processor() -> str:
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {threads.count()} threads"
+    return f"{name}, {threads.available()} threads"
 
 
 def save(versions: dict[str, str], tables: dict[str, Wisdom], path: Path | None = None) -> Path:

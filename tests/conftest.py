@@ -19,7 +19,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # not the user's own table of
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
-FRAMEWORKS = ("torch", "mxnet", "jax", "tensorflow")
+FRAMEWORKS = ("torch", "mxnet", "jax", "tensorflow", "dask")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

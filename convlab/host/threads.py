@@ -6,14 +6,38 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import GeometryError
 
+_limit = threading.local()
+
+
+@contextlib.contextmanager
+def limited(number: int) -> Iterator[None]:
+    """Within the block, this thread shares its work with so many threads at most, itself among them.
+
+    >>> with limited(1):
+    ...     count()
+    1
+    """
+    before = getattr(_limit, "number", None)
+    _limit.number = number
+    try:
+        yield
+    finally:
+        _limit.number = before
+
 
 def count() -> int:
-    """How many threads to use: the processors this process may run on, or CONVLAB_NUM_THREADS."""
+    """How many threads to use: those that are available, or within `limited` fewer."""
+    limit = getattr(_limit, "number", None)
+    return available() if limit is None else min(limit, available())
+
+
+def available() -> int:
+    """The processors this process may run on, or CONVLAB_NUM_THREADS."""
     named = os.environ.get("CONVLAB_NUM_THREADS")
     if named:
         if not named.isdecimal() or int(named) < 1:

@@ -31,6 +31,16 @@ class TestTensorflow(Conformance, backend="tensorflow"):
     examples = 10
 
 
+class TestDask(Conformance, backend="dask"):
+    @pytest.fixture(autouse=True)
+    def small_chunks(self):
+        """Images of the suite are small: in chunks of a few pixels, most windows meet several."""
+        import dask
+
+        with dask.config.set({"array.chunk-size": "64B", "scheduler": "sync"}):
+            yield
+
+
 def test_an_adapter_or_a_backend_as_an_object() -> None:
     class TestObject(Conformance, backend=adapter("numpy")):
         pass

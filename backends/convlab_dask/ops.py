@@ -1,0 +1,119 @@
+"""Dask's side of the contract: lazy arrays; a whole call of corr2d becomes a graph of chunks (`graph.correlate`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from convlab.call import Call, check_reproducible, planned
+from convlab.contract import Operations
+from convlab.errors import IntegerOverflowError, ShapeError, UnsupportedError
+from convlab.geometry import Geometry
+from convlab.operands import check_supported
+from convlab.registry import backend, inner_backend
+
+from .blocks import Correlation
+from .graph import correlate
+
+
+class DaskOperations(Operations):
+    @property
+    def version(self) -> str:
+        return dask.__version__
+
+    def devices(self) -> list[str]:
+        return ["cpu"]
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        if any(math.isnan(n) for n in x.shape):
+            raise ShapeError(
+                f"dask: got an array of shape {x.shape}, expected known sizes.", hint="call its compute_chunk_sizes()."
+            )
+        return tuple(int(n) for n in x.shape)
+
+    def dtype(self, x: Any) -> str:
+        return str(x.dtype.name)
+
+    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> da.Array:
+        return da.from_array(np.array(array, dtype))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x.compute())
+
+    def is_concrete(self, x: Any) -> bool:
+        return False
+
+    def cast(self, x: Any, dtype: str) -> da.Array:
+        if x.dtype == np.uint64 and dtype == "int64":
+            return x.map_blocks(_signed, dtype=np.int64)
+        return x.astype(dtype)
+
+    def reshape(self, x: Any, shape: Sequence[int]) -> da.Array:
+        try:
+            return x.reshape(tuple(shape))
+        except NotImplementedError:  # of axes that don't split or merge evenly
+            return x.reshape(-1).reshape(tuple(shape))
+
+    def transpose(self, x: Any, axes: Sequence[int]) -> da.Array:
+        return x.transpose(tuple(axes))
+
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> da.Array:
+        return da.pad(x, [*widths])
+
+    def flip(self, x: Any, axes: Sequence[int]) -> da.Array:
+        return da.flip(x, tuple(axes))
+
+    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> da.Array:
+        return da.take(x, np.asarray(index), axis)
+
+    def stack(self, tensors: Sequence[Any], axis: int) -> da.Array:
+        return da.stack(tensors, axis)
+
+    def where(self, condition: Any, x: Any, y: Any) -> da.Array:
+        return da.where(condition, x, y)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> da.Array:
+        return da.zeros(tuple(shape), dtype=like.dtype)
+
+    def number(self, value: float, like: Any) -> Any:
+        return like.dtype.type(value)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *tensors: dask.persist(*function(*tensors))  # or a loop's graph would grow with every step
+
+    def wait(self, y: Any) -> da.Array:
+        return y.persist()
+
+    def correlate(self, call: Call, x: Any, k: Any, b: Any) -> da.Array:
+        inner, dtype = backend(call.inner), call.dtype or ""
+        check_supported(inner, dtype)
+        if call.algorithm == "reproducible":
+            check_reproducible(dtype)
+        stand_in = inner.asarray(np.zeros(1, "float32"))  # a named algorithm that can't compute it is refused now
+        planned(inner, call.geometry, call.image, call.kernel, dtype, call.flipped, call.algorithm, (stand_in,) * 2)
+        work = Correlation(call.inner, call.geometry, call.algorithm, call.flipped)
+        return correlate(work, x, k, b, dtype)
+
+    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> da.Array:
+        work = Correlation(inner_backend(None), geometry._replace(padding_mode="zeros"), "native", False)
+        return correlate(work, x, kernel, None, x.dtype.name)
+
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+        raise UnsupportedError("backend 'dask': Dask has no autograd.", hint="convert to another backend's tensors.")
+
+
+def _signed(chunk: np.ndarray) -> np.ndarray:
+    if chunk.size and int(chunk.max()) >= 2**63:
+        raise IntegerOverflowError(
+            f"dask: got {int(chunk.max())}, expected integers below 2**63: they are added up in int64.",
+            hint="convert it to float64.",
+        )
+    return chunk.astype(np.int64)
+
+
+ops = DaskOperations()

@@ -1,0 +1,146 @@
+"""Learning from chunks: what squared error needs to know, and gradient descent with the gradient written out.
+
+NumPy computes the chunks. `method="gram"` and "lstsq" read the images once, "autograd" reads them at each step.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from convlab import problem as problems
+from convlab.descent import parameters_state
+from convlab.errors import DataError, UnsupportedError
+from convlab.moments import Kind
+from convlab.problem import Problem, finite, tile
+from convlab.registry import backend
+from convlab.rules import Rule
+
+from .blocks import modest
+from .graph import total
+
+
+def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """`torch.nn.Conv2d`'s distribution, from NumPy's generator."""
+    bound = 1 / np.sqrt(np.prod(shape[1:]))
+    return np.random.uniform(-bound, bound, shape), np.random.uniform(-bound, bound, shape[:1]) if use_bias else None
+
+
+def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
+    """`convlab.problem.statistics`, chunk by chunk; the bits of kind "reproducible" depend on the chunks alone."""
+    measure = functools.partial(problems.statistics, kind=kind, workers=1)
+    return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
+
+
+def identity(images: Sequence[da.Array | None]) -> list[np.ndarray | None]:
+    """What a checkpoint knows images by: their names, by which Dask tells arrays of other contents apart."""
+    return [None if each is None else np.frombuffer(each.name.encode(), np.uint8) for each in images]
+
+
+def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
+    """The sum of measure(problem, x, y, weights, name=name) over chunks, x padded already; computed now."""
+    x, *others = images
+    if len(others) == 2:
+        others[1] = da.broadcast_to(others[1], _weights_shape(problem, *others))
+    height, width = x.shape[-3:-1] if problem.last else x.shape[-2:]
+    geometry = problem.lowered((1, 1, height, width))._replace(data_format=problem.geometry.data_format)
+    part = _Part(problem.unpadded(), measure, name)
+    found = total(part, _added, x, others, geometry, problem.out_channels)
+    if found is None:
+        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="turn the mask around?")
+    return found
+
+
+def _weights_shape(problem: Problem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
+    """Y's shape, but for one channel where all channels share their weights."""
+    shape, axis = [*y.shape], -1 if problem.last else -3
+    if problem.out_channels is not None and (weights.ndim < -axis or weights.shape[axis] == 1):
+        shape[axis] = 1
+    return tuple(shape)
+
+
+def _added(found: list[Any]) -> Any:
+    counted = [each for each in found if each is not None]
+    return functools.reduce(operator.add, counted) if counted else None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The task of one chunk of Y: what it adds to a sum; None if all its weights are 0."""
+
+    problem: Problem
+    measure: Callable[..., Any]
+    name: str
+
+    def __call__(self, x: np.ndarray, pads: Any, y: np.ndarray, weights: np.ndarray | None = None) -> Any:
+        if weights is not None and not weights.any():
+            return None
+        around = [*pads, *[(0, 0)] * self.problem.last]
+        with modest():
+            padded = np.pad(x, [*[(0, 0)] * (x.ndim - len(around)), *around])
+            return self.measure(self.problem, padded, y, weights, name=self.name)
+
+
+def _slope(
+    problem: Problem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
+) -> np.ndarray:
+    """The loss and its gradients, one number after another, in float64."""
+    x, y, weights, geometry, _ = tile(problem, *finite(problem, *images, name))
+    ops = backend("numpy").ops
+    with ops.scope(None):  # a path that diverges
+        error = Rule("y", geometry, algorithm="auto").compute(ops, x, kernel) - y
+        if bias is not None:
+            error += bias[:, None, None]
+        seed = error if weights is None else error * weights
+        slope = Rule("k", geometry, algorithm="auto").compute(ops, x, 2 * seed)
+        shift = [] if bias is None else 2 * seed.sum((0, 2, 3), dtype=np.float64)
+        return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
+
+
+class Descent:
+    def __init__(
+        self,
+        problem: Problem,
+        pairs: Sequence[Sequence[da.Array]],
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        optimizer: Any = None,
+    ) -> None:
+        if optimizer is not None:
+            raise UnsupportedError(
+                "optimizer: Dask has none, expected None.", hint="method='gram' takes plain steps, at no cost each."
+            )
+        self.problem, self.pairs = problem, pairs
+        self._set(kernel, bias)
+
+    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        dtype = self.problem.dtype
+        self.kernel = self.problem.to_oihw(kernel).astype(dtype)
+        self.bias = None if bias is None else bias.astype(dtype)
+
+    def run(self, steps: int, lr: float) -> list[float]:
+        losses = []
+        for _ in range(steps):
+            measure = functools.partial(_slope, kernel=self.kernel, bias=self.bias)
+            found = sum(_total(self.problem, measure, images, "") for images in self.pairs)
+            loss, slope, shift = np.split(found, [1, 1 + self.kernel.size])
+            self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
+            self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
+            losses.append(float(loss[0]))
+        return losses
+
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.problem.from_oihw(self.kernel), self.bias
+
+    def state(self) -> dict[str, np.ndarray]:
+        return parameters_state(*self.found)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._set(state["kernel"], state.get("bias"))
