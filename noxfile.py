@@ -121,10 +121,12 @@ def install_mxnet_alone(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """All frameworks on current releases in one environment and one process, and the command line."""
+    """All frameworks on current releases in one environment and one process; and Dask with each of them inside."""
     install(session, "torch", "jax", "tensorflow", "dask", "fast", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
-    run_tests(session, "numpy,torch,mxnet,jax,tensorflow,dask", "tests", "docs", "README.md")
+    together = "numpy,torch,mxnet,jax,tensorflow"
+    run_tests(session, together, "tests", "docs", "README.md", "--ignore-glob=*_parallel.py")
+    run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     discard(session)
 
 

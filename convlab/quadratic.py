@@ -87,9 +87,7 @@ class Solution(NamedTuple):
     condition: float
 
 
-def solve(
-    problem: Problem, moments: Moments, ridge: float, factor: Callable[[], Factor] | None, constant: bool
-) -> Solution:
+def solve(problem: Problem, moments: Moments, ridge: float, factor: Callable[[], Factor] | None) -> Solution:
     """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
 
     From A, or, if its condition number, the square of V's, would cost accuracy, from a triangular factor of V, for
@@ -114,7 +112,7 @@ def solve(
     else:
         found = _by_factor(factor(), penalty, moments.pixels)
     if found.rank < gram.shape[1]:
-        _warn(found.rank, moments, constant)
+        _warn(found.rank, moments, problem.use_bias)
     return found
 
 
@@ -135,9 +133,10 @@ def _by_factor(factor: Factor, penalty: np.ndarray, pixels: int) -> Solution:
     return Solution(unknowns, float((rest * rest).sum()), rank, condition)
 
 
-def _warn(rank: int, moments: Moments, constant: bool) -> None:
+def _warn(rank: int, moments: Moments, use_bias: bool) -> None:
     n = moments.gram.shape[1]
-    if constant:
+    pixels = moments.gram[:, : n - use_bias, : n - use_bias]
+    if np.ptp(pixels) <= 1e-12 * np.abs(pixels).max():
         why = "X is constant, so that every window holds the same pixels"
     elif moments.pixels < n:
         why = f"Y has only {moments.pixels} pixels that count"

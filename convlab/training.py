@@ -89,7 +89,6 @@ class Training:
     ) -> None:
         self.lab, self.problem, self.settings, self.like = lab, problem, settings, like
         self.images, self.again = images, again
-        self.constant = True  # whether each image is
         self.advance: Callable[[int], object] = lambda steps: None
 
     def learn(self, start: np.ndarray | None) -> LearnedKernel:
@@ -169,7 +168,7 @@ class Training:
     def _solve(self, checkpoint: Checkpoint | None) -> LearnedKernel:
         moments = self._moments(checkpoint)
         factor = functools.partial(self._reread, "factor") if self.again is not None else None
-        found = solve(self.problem, moments, self.settings.ridge, factor, self.constant)
+        found = solve(self.problem, moments, self.settings.ridge, factor)
         oihw, bias = unblocks(self.problem, found.unknowns)
         kernel = self._native(self.problem.from_oihw(oihw))
         return LearnedKernel(kernel, [found.loss], self._native(bias), rank=found.rank, condition=found.condition)
@@ -210,10 +209,8 @@ class Training:
     def _statistics(self, images: Images, kind: Kind) -> Any:
         own = getattr(self.lab.training, "statistics", None)
         if own is not None:
-            self.constant = False  # not known
             return own(self.problem, *images[1:], kind, images.name)
         x, y, weights = self._arrays(images)
-        self.constant = self.constant and bool((x == x.flat[0]).all())
         return statistics(self.problem, x, y, weights, kind, images.name)
 
     def _moments(self, checkpoint: Checkpoint | None) -> Moments:

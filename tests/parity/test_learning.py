@@ -143,8 +143,7 @@ def test_ridge_leaves_the_bias_alone(lab) -> None:
 
 def test_a_constant_image_gives_the_kernel_of_least_norm(lab) -> None:
     X, Y = lab.asarray(np.full((8, 9), 3.0, "float32")), lab.asarray(np.full((7, 8), 6.0, "float32"))
-    why = "some pixels" if lab.adapter.wraps else "X is constant"  # which isn't looked for in chunks
-    with pytest.warns(errors.RankDeficientWarning, match=f"rank 1 of 4: {why}"):
+    with pytest.warns(errors.RankDeficientWarning, match="rank 1 of 4: X is constant"):
         found = lab.learn_kernel(X, Y, 2, method="lstsq")
     np.testing.assert_allclose(lab.to_numpy(found.kernel), np.full((2, 2), 0.5), rtol=1e-6)
     assert (found.rank, found.condition) == (1, math.inf)
