@@ -137,3 +137,8 @@ def test_golden_cases_name_their_source() -> None:
     cases = golden_cases()
     assert len({case.name for case in cases}) == len(cases) >= 20
     assert all(case.source and case.Y is not None for case in cases)
+
+
+def test_integers_beside_fractions_are_not_rounded() -> None:
+    assert oracle(np.array([[1, 2, 4]], "uint8"), [[0.5, 0.25]]).tolist() == [[1.0, 2.0]]
+    assert oracle([[0.5, 0.25]], [[1, 2]]).tolist() == [[1.0]]

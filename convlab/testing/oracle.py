@@ -32,7 +32,9 @@ def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
     >>> oracle([[0.1, 0.2]], [[1, 1]])
     array([[0.3]])
     """
-    call = _Canonical(wide(X), wide(K), geometry)
+    x, k = wide(X), wide(K)
+    dtype = np.result_type(x, k)
+    call = _Canonical(x.astype(dtype), k.astype(dtype), geometry)
     y = backend("numpy").ops.conv(call.padded(), call.k, call.geometry)
     if bias is not None:
         y = y + wide(bias).reshape(-1, 1, 1)
