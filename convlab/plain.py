@@ -1,15 +1,22 @@
-"""A layer for backends that have no layers of their own: a callable with a weight and a bias."""
+"""The layer and the training loop of backends that have none of their own: NumPy arrays, gradients written out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from .corr import corr2d
+from .descent import parameters_state
+from .errors import UnsupportedError
 from .geometry import Pair
 from .layers import LayerOptions, LayerSpec
+from .moments import Tile
+from .problem import Problem
+from .registry import backend
+from .rules import Rule
 
 
 class PlainConv2D:
@@ -44,3 +51,77 @@ class PlainConv2D:
 
     def __repr__(self) -> str:
         return f"Conv2D({self.spec})"
+
+
+def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """`torch.nn.Conv2d`'s distribution, from NumPy's generator: see `convlab.descent.Descent`."""
+    bound = 1 / np.sqrt(np.prod(shape[1:]))
+    return np.random.uniform(-bound, bound, shape), np.random.uniform(-bound, bound, shape[:1]) if use_bias else None
+
+
+def slopes(tile: Tile, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """The squared error of a kernel (OIHW) and its gradients, one number after another, in float64."""
+    x, y, weights, geometry, _ = tile
+    ops = backend("numpy").ops
+    with ops.scope(None):  # a path that diverges
+        error = Rule("y", geometry, algorithm="auto").compute(ops, x, kernel) - y
+        if bias is not None:
+            error += bias[:, None, None]
+        seed = error if weights is None else error * weights
+        slope = Rule("k", geometry, algorithm="auto").compute(ops, x, 2 * seed)
+        shift = [] if bias is None else 2 * seed.sum((0, 2, 3), dtype=np.float64)
+        return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
+
+
+class PlainDescent:
+    """`convlab.descent.Descent` by `slopes`; a subclass adds up those of its images."""
+
+    backend: ClassVar[str]
+
+    def __init__(
+        self,
+        problem: Problem,
+        pairs: Sequence[Sequence[Any]],
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        optimizer: Any = None,
+    ) -> None:
+        if optimizer is not None:
+            raise UnsupportedError(
+                f"optimizer: the backend {self.backend!r} has none, expected None.",
+                hint="learn on a framework, whose optimisers work.",
+            )
+        self.problem, self.pairs = problem, pairs
+        self._set(kernel, bias)
+
+    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        dtype = self.problem.dtype
+        self.kernel = self.problem.to_oihw(kernel).astype(dtype)
+        self.bias = None if bias is None else bias.astype(dtype)
+
+    def slopes(self) -> np.ndarray:
+        """Those of all images."""
+        raise NotImplementedError
+
+    def run(self, steps: int, lr: float) -> list[float]:
+        """See `convlab.descent.Descent.run`."""
+        losses = []
+        for _ in range(steps):
+            loss, slope, shift = np.split(self.slopes(), [1, 1 + self.kernel.size])
+            self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
+            self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
+            losses.append(float(loss[0]))
+        return losses
+
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `convlab.descent.Descent.found`."""
+        return self.problem.from_oihw(self.kernel), self.bias
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `convlab.descent.Descent.state`."""
+        return parameters_state(*self.found)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """See `convlab.descent.Descent.restore`."""
+        self._set(state["kernel"], state.get("bias"))

@@ -16,6 +16,7 @@ from .errors import DivergedError
 from .moments import Kind, Moments
 from .problem import Problem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
+from .registry import backend
 
 if TYPE_CHECKING:
     from .lab import Backend
@@ -125,9 +126,11 @@ class Training:
                 seen = digest(seen, *self._seen(each))
             checkpoint.begin(len(kept), seen)
         lab, problem = self.lab, self.problem
-        pairs = [[each for each in images[1:] if each is not None] for images in kept]
+        in_order = problem.reproducible and self._lazy  # the order of its sums is that of the whole image
+        pairs = [[each for each in (self._arrays(i) if in_order else i[1:]) if each is not None] for i in kept]
         if problem.reproducible:
-            return ReproducibleDescent(lab.ops, problem, pairs, *self._first(start))
+            ops = backend("numpy").ops if in_order else lab.ops
+            return ReproducibleDescent(ops, problem, pairs, *self._first(start))
         descent: Descent = lab.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
         return descent
 

@@ -15,21 +15,15 @@ import dask.array as da
 import numpy as np
 
 from convlab import problem as problems
-from convlab.descent import parameters_state
-from convlab.errors import DataError, UnsupportedError
+from convlab.errors import DataError
 from convlab.moments import Kind
+from convlab.plain import PlainDescent, draw, slopes
 from convlab.problem import Problem, finite, tile
-from convlab.registry import backend
-from convlab.rules import Rule
 
 from .blocks import modest
 from .graph import total
 
-
-def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """`torch.nn.Conv2d`'s distribution, from NumPy's generator."""
-    bound = 1 / np.sqrt(np.prod(shape[1:]))
-    return np.random.uniform(-bound, bound, shape), np.random.uniform(-bound, bound, shape[:1]) if use_bias else None
+__all__ = ["Descent", "draw", "identity", "statistics"]
 
 
 def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
@@ -87,60 +81,15 @@ class _Part:
             return self.measure(self.problem, padded, y, weights, name=self.name)
 
 
-def _slope(
+def _slopes(
     problem: Problem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
 ) -> np.ndarray:
-    """The loss and its gradients, one number after another, in float64."""
-    x, y, weights, geometry, _ = tile(problem, *finite(problem, *images, name))
-    ops = backend("numpy").ops
-    with ops.scope(None):  # a path that diverges
-        error = Rule("y", geometry, algorithm="auto").compute(ops, x, kernel) - y
-        if bias is not None:
-            error += bias[:, None, None]
-        seed = error if weights is None else error * weights
-        slope = Rule("k", geometry, algorithm="auto").compute(ops, x, 2 * seed)
-        shift = [] if bias is None else 2 * seed.sum((0, 2, 3), dtype=np.float64)
-        return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
+    return slopes(tile(problem, *finite(problem, *images, name)), kernel, bias)
 
 
-class Descent:
-    def __init__(
-        self,
-        problem: Problem,
-        pairs: Sequence[Sequence[da.Array]],
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        optimizer: Any = None,
-    ) -> None:
-        if optimizer is not None:
-            raise UnsupportedError(
-                "optimizer: Dask has none, expected None.", hint="method='gram' takes plain steps, at no cost each."
-            )
-        self.problem, self.pairs = problem, pairs
-        self._set(kernel, bias)
+class Descent(PlainDescent):
+    backend = "dask"
 
-    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
-        dtype = self.problem.dtype
-        self.kernel = self.problem.to_oihw(kernel).astype(dtype)
-        self.bias = None if bias is None else bias.astype(dtype)
-
-    def run(self, steps: int, lr: float) -> list[float]:
-        losses = []
-        for _ in range(steps):
-            measure = functools.partial(_slope, kernel=self.kernel, bias=self.bias)
-            found = sum(_total(self.problem, measure, images, "") for images in self.pairs)
-            loss, slope, shift = np.split(found, [1, 1 + self.kernel.size])
-            self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
-            self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
-            losses.append(float(loss[0]))
-        return losses
-
-    @property
-    def found(self) -> tuple[np.ndarray, np.ndarray | None]:
-        return self.problem.from_oihw(self.kernel), self.bias
-
-    def state(self) -> dict[str, np.ndarray]:
-        return parameters_state(*self.found)
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._set(state["kernel"], state.get("bias"))
+    def slopes(self) -> np.ndarray:
+        measure = functools.partial(_slopes, kernel=self.kernel, bias=self.bias)
+        return sum(_total(self.problem, measure, images, "") for images in self.pairs)
