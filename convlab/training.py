@@ -126,11 +126,12 @@ class Training:
                 seen = digest(seen, *self._seen(each))
             checkpoint.begin(len(kept), seen)
         lab, problem = self.lab, self.problem
-        in_order = problem.reproducible and self._lazy  # the order of its sums is that of the whole image
-        pairs = [[each for each in (self._arrays(i) if in_order else i[1:]) if each is not None] for i in kept]
+        if problem.reproducible and self._lazy:  # the order of its sums is that of whole images
+            lab = backend("numpy")
+            kept = [Images(each.name, *finite(problem, *self._arrays(each), each.name)) for each in kept]
+        pairs = [[each for each in images[1:] if each is not None] for images in kept]
         if problem.reproducible:
-            ops = backend("numpy").ops if in_order else lab.ops
-            return ReproducibleDescent(ops, problem, pairs, *self._first(start))
+            return ReproducibleDescent(lab.ops, problem, pairs, *self._first(start))
         descent: Descent = lab.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
         return descent
 
@@ -185,8 +186,9 @@ class Training:
             found = self.lab.ops.asarray(found, self.problem.dtype, like=self.like)
         return None if found is None else self.lab.ops.native(found, self.like)
 
-    def _arrays(self, images: Images) -> list[Any]:
-        return [None if each is None else self.lab.to_numpy(each) for each in images[1:]]
+    def _arrays(self, images: Images) -> tuple[Any, Any, Any]:
+        read, weights = self.lab.to_numpy, images.weights
+        return read(images.x), read(images.y), None if weights is None else read(weights)
 
     @property
     def _lazy(self) -> bool:
@@ -195,8 +197,7 @@ class Training:
 
     def _seen(self, images: Images) -> list[Any]:
         """What a checkpoint knows images by."""
-        found: list[Any] = self.lab.training.identity(images[1:]) if self._lazy else self._arrays(images)
-        return found
+        return [*(self.lab.training.identity(images[1:]) if self._lazy else self._arrays(images))]
 
     def _sound(self, images: Images) -> Images:
         """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""
