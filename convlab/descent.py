@@ -144,7 +144,8 @@ class Walk:
         return "converged" if self._converged(losses) else ""
 
     def _converged(self, losses: list[float]) -> bool:
-        return self.tol is not None and len(losses) > 1 and losses[-2] - losses[-1] <= self.tol * losses[0]
+        """Whether the last step gained little; one that lost, as an optimiser's may, didn't end anything."""
+        return self.tol is not None and len(losses) > 1 and 0 <= losses[-2] - losses[-1] <= self.tol * losses[0]
 
     def _stride(self, done: int) -> int:
         if self.callback or self.tol is not None:

@@ -80,8 +80,8 @@ class Moments:
     @classmethod
     def unpack(cls, arrays: dict[str, np.ndarray]) -> Moments:
         """`pack` undone."""
-        gram, cross, energy, pixels = (arrays[f"moments/{name}"] for name in cls.__dataclass_fields__)
-        return cls(gram, cross, float(energy), int(pixels))
+        energy, pixels = float(arrays["moments/energy"]), int(arrays["moments/pixels"])
+        return cls(arrays["moments/gram"], arrays["moments/cross"], energy, pixels)
 
     def loss(self, kernel: np.ndarray) -> float:
         """The squared error of a kernel, (blocks, n, outputs in a block)."""
@@ -96,6 +96,21 @@ class Factor:
     outputs: int
     pixels: int
 
+    @property
+    def gram(self) -> np.ndarray:
+        """A: see `Moments`."""
+        v = self.triangle[:, :, : -self.outputs]
+        return product(v.transpose(0, 2, 1), v.transpose(0, 2, 1))
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """As named arrays."""
+        return {f"factor/{name}": np.array(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def unpack(cls, arrays: dict[str, np.ndarray]) -> Factor:
+        """`pack` undone."""
+        return cls(arrays["factor/triangle"], int(arrays["factor/outputs"]), int(arrays["factor/pixels"]))
+
     def __add__(self, other: Factor) -> Factor:
         a, b = _alike(self, other)
         return Factor(_triangles(np.concatenate([a.triangle, b.triangle], 1)), a.outputs, a.pixels + b.pixels)
@@ -109,7 +124,7 @@ class Factor:
 
 def _alike(a: Any, b: Any) -> tuple[Any, Any]:
     """Statistics with the same blocks: some images' weights may differ by output, others' not."""
-    blocks = [len(each.gram if isinstance(each, Moments) else each.triangle) for each in (a, b)]
+    blocks = [len(each.gram) for each in (a, b)]
     return a.by_output() if blocks[0] < blocks[1] else a, b.by_output() if blocks[1] < blocks[0] else b
 
 
@@ -220,7 +235,7 @@ def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b' for (blocks, n, pixels) and (blocks, m, pixels), the same bits whatever multiplies the matrices.
 
     The numbers are cut into slices of so few bits that sums of their products are exact in float64, in any order; what
-    is below 2^-60 of the greatest number is left out (Ozaki et al., "Error-free transformations of matrix
+    is below 2^-60 of a row's greatest number is left out (Ozaki et al., "Error-free transformations of matrix
     multiplication by using fast routines of matrix multiplication and its applications", 2012).
 
     >>> a = np.array([[[1e8, 1.0, -1e8]]])
@@ -233,20 +248,19 @@ def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         left, right = _slices(a[..., part]), _slices(b[..., part])
         for i, j in ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)):  # the small ones first
             if i < len(left) and j < len(right):
-                total += product(left[i][0], right[j][0]) * (left[i][1] * right[j][1])
+                total += product(left[i][0], right[j][0]) * product(left[i][1], right[j][1])
     return total
 
 
-def _slices(a: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """At most three arrays of integers up to 2^20 with the units that they count; together they are a."""
-    greatest = float(np.abs(a).max(initial=0.0))
-    unit = 2.0 ** (math.frexp(greatest)[1] - _SLICE)
-    found: list[tuple[np.ndarray, float]] = []
+def _slices(a: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """At most three arrays of integers up to 2^20 with the units that their rows count; together they are a."""
+    unit = np.ldexp(1.0, np.frexp(np.abs(a).max(2, keepdims=True))[1] - _SLICE)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
     while len(found) < 3 and a.any():
         count = np.rint(a / unit)
         found.append((count, unit))
         a = a - count * unit
-        unit /= 2.0**_SLICE
+        unit = unit / 2.0**_SLICE
     return found
 
 

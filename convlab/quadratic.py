@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class QuadraticDescent:
 
     def run(self, steps: int, lr: float) -> list[float]:
         """See `convlab.descent.Descent.run`."""
-        gram, cross, energy, _ = vars(self.moments).values()
+        gram, cross, energy = self.moments.gram, self.moments.cross, self.moments.energy
         unknowns, multiply, losses = self.unknowns, self.multiply, []
         add = _tree if self.problem.reproducible else np.sum
         with np.errstate(over="ignore", invalid="ignore"):
@@ -87,37 +88,35 @@ class Solution(NamedTuple):
     condition: float
 
 
-def solve(problem: Problem, moments: Moments, ridge: float, factor: Callable[[], Factor] | None) -> Solution:
+def solve(
+    problem: Problem, known: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
+) -> Solution:
     """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
 
     From A, or, if its condition number, the square of V's, would cost accuracy, from a triangular factor of V, for
-    which the images are read once more; `factor` is None if they can't be. Of several minimisers, that of least norm.
+    which the images are read once more. Of several minimisers, that of least norm.
     """
-    penalty = np.full(moments.gram.shape[1], ridge)
+    gram = known.gram
+    penalty = np.full(gram.shape[1], ridge)
     if problem.use_bias:
         penalty[-1] = 0
-    gram = moments.gram + np.diag(penalty)
-    values, vectors = np.linalg.eigh(gram)
-    condition = float((values[:, -1] / np.maximum(values[:, 0], 0)).max()) if (values[:, 0] > 0).all() else np.inf
-    needed = 1e4 if problem.dtype == "float64" else _WELL_CONDITIONED
-    if condition <= needed:
-        unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ moments.cross) / values[:, :, None])
-        return Solution(unknowns, max(moments.loss(unknowns), 0.0), gram.shape[1], condition**0.5)
-    if factor is None:
-        least = values[:, -1:] * (max(moments.pixels, gram.shape[1]) * 2.0**-52)
-        kept = values > np.maximum(least, 0)
-        inverse = np.where(kept, 1 / np.where(kept, values, 1), 0)
-        unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ moments.cross) * inverse[:, :, None])
-        found = Solution(unknowns, max(moments.loss(unknowns), 0.0), int(kept.sum(1).min()), condition**0.5)
-    else:
-        found = _by_factor(factor(), penalty, moments.pixels)
+    if isinstance(known, Moments):
+        values, vectors = np.linalg.eigh(gram + np.diag(penalty))
+        enough = 1e4 if problem.dtype == "float64" else _WELL_CONDITIONED
+        if (values[:, 0] * enough >= values[:, -1]).all() and (values[:, 0] > 0).all():
+            unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ known.cross) / values[:, :, None])
+            condition = float((values[:, -1] / values[:, 0]).max()) ** 0.5
+            return Solution(unknowns, max(known.loss(unknowns), 0.0), gram.shape[1], condition)
+        assert factor is not None  # from images that can't be read again it is known already
+        known = factor()
+    found = _by_factor(known, penalty)
     if found.rank < gram.shape[1]:
-        _warn(found.rank, moments, problem.use_bias)
+        _warn(found.rank, gram, known.pixels, problem.use_bias)
     return found
 
 
-def _by_factor(factor: Factor, penalty: np.ndarray, pixels: int) -> Solution:
-    n = len(penalty)
+def _by_factor(factor: Factor, penalty: np.ndarray) -> Solution:
+    n, pixels = len(penalty), factor.pixels
     rows = np.zeros((n, factor.triangle.shape[2]))
     rows[:, :n] = np.diag(np.sqrt(penalty))
     penalised = factor + Factor(np.broadcast_to(rows, (len(factor.triangle), *rows.shape)), factor.outputs, 0)
@@ -133,18 +132,26 @@ def _by_factor(factor: Factor, penalty: np.ndarray, pixels: int) -> Solution:
     return Solution(unknowns, float((rest * rest).sum()), rank, condition)
 
 
-def _warn(rank: int, moments: Moments, use_bias: bool) -> None:
-    n = moments.gram.shape[1]
-    pixels = moments.gram[:, : n - use_bias, : n - use_bias]
-    if np.ptp(pixels) <= 1e-12 * np.abs(pixels).max():
+def _warn(rank: int, gram: np.ndarray, pixels: int, use_bias: bool) -> None:
+    n = gram.shape[1]
+    inner = gram[:, : n - use_bias, : n - use_bias]
+    if np.ptp(inner) <= 1e-12 * np.abs(inner).max():
         why = "X is constant, so that every window holds the same pixels"
-    elif moments.pixels < n:
-        why = f"Y has only {moments.pixels} pixels that count"
+    elif pixels < n:
+        why = f"fewer pixels of Y count than there are unknowns, {pixels}"
     else:
         why = "some pixels of X's windows are combinations of others"
     warnings.warn(
         f"rank {rank} of {n}: {why}. Other kernels fit as well; this is the one of least norm. "
         "Hint: ridge= makes it unique, other images determine it.",
         RankDeficientWarning,
-        stacklevel=4,
+        stacklevel=_callers_level(),
     )
+
+
+def _callers_level() -> int:
+    """The stack level of whoever called convlab."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
+        frame, level = frame.f_back, level + 1
+    return level - 1

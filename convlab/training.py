@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,8 +13,8 @@ import numpy as np
 
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
-from .errors import DivergedError
-from .moments import Kind, Moments
+from .errors import DataError, DivergedError
+from .moments import Factor, Kind, Moments
 from .problem import Problem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 from .registry import backend
@@ -100,7 +101,7 @@ class Training:
                 return self._solve(checkpoint)
             moments = None
             if settings.method == "gram":
-                moments = self._moments(checkpoint)
+                moments = self._measured("reproducible" if self.problem.reproducible else "moments", checkpoint)
                 descent: Descent = QuadraticDescent(self.problem, moments, *self._first(start))
             else:
                 descent = self._by_autograd(start, checkpoint)
@@ -150,7 +151,7 @@ class Training:
         grown = len(losses) > 1 and losses[-1] > losses[0] and settings.optimizer is None
         if end == "diverged" or grown:
             self._diverged(lr, losses, end == "diverged", moments)
-        kernel, bias = map(self._native, descent.found)
+        kernel, bias = self._whole(*descent.found)
         return LearnedKernel(kernel, losses, bias, None if settings.optimizer else lr, end == "converged")
 
     def _diverged(self, lr: float, losses: list[float], surely: bool, moments: Moments | None) -> None:
@@ -166,16 +167,30 @@ class Training:
         if surely:
             raise DivergedError(
                 f"X, Y: {grew}, although lr={lr:.4g} is stable: {self.problem.dtype} can't hold it.",
-                hint="learn in a wider dtype, or from smaller numbers.",
+                hint="learn in a wider dtype, by method='gram', or from smaller numbers.",
             )
 
     def _solve(self, checkpoint: Checkpoint | None) -> LearnedKernel:
-        moments = self._moments(checkpoint)
-        factor = functools.partial(self._reread, "factor") if self.again is not None else None
-        found = solve(self.problem, moments, self.settings.ridge, factor)
+        once = self.again is None  # a factor is slower than moments, but what moments lose can't be read again
+        known = self._measured("factor" if once else "moments", checkpoint)
+        found = solve(self.problem, known, self.settings.ridge, functools.partial(self._reread, "factor"))
         oihw, bias = unblocks(self.problem, found.unknowns)
-        kernel = self._native(self.problem.from_oihw(oihw))
-        return LearnedKernel(kernel, [found.loss], self._native(bias), rank=found.rank, condition=found.condition)
+        kernel, bias = self._whole(self.problem.from_oihw(oihw), bias)
+        return LearnedKernel(kernel, [found.loss], bias, rank=found.rank, condition=found.condition)
+
+    def _whole(self, *found: Any) -> Iterator[Any]:
+        """The kernel and the bias for the user, both finite."""
+        made = [self._native(each) for each in found]
+        for each in made:
+            if each is not None and not np.isfinite(self._values(each)).all():
+                raise DivergedError(
+                    f"kernel: got numbers that {self.problem.dtype} can't hold.",
+                    hint="learn in a wider dtype, with a smaller learning rate, or from smaller numbers.",
+                )
+        return iter(made)
+
+    def _values(self, found: Any) -> np.ndarray:
+        return found if isinstance(found, np.ndarray) else self.lab.to_numpy(found)
 
     def _native(self, found: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
@@ -217,10 +232,10 @@ class Training:
         x, y, weights = self._arrays(images)
         return statistics(self.problem, x, y, weights, kind, images.name)
 
-    def _moments(self, checkpoint: Checkpoint | None) -> Moments:
-        """Those of all images, read once; those that the checkpoint knows aren't measured again."""
-        kind: Kind = "reproducible" if self.problem.reproducible else "moments"
-        total = Moments.unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
+    def _measured(self, kind: Kind, checkpoint: Checkpoint | None) -> Any:
+        """The statistics of all images, read once; those that the checkpoint knows aren't measured again."""
+        known = Factor if kind == "factor" else Moments
+        total: Any = known.unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
         seen, count = "", 0
         for count, each in enumerate(self.images, 1):
             if checkpoint:
@@ -233,12 +248,11 @@ class Training:
                 checkpoint.read(count, seen, total.pack())
         if checkpoint:
             checkpoint.finish(count)
-        assert total is not None  # there is an image
-        return total
+        return _bounded(total)
 
     def _reread(self, kind: Kind = "moments") -> Any:
         assert self.again is not None
-        return functools.reduce(lambda a, b: a + b, (self._statistics(each, kind) for each in self.again()))
+        return _bounded(functools.reduce(operator.add, (self._statistics(each, kind) for each in self.again())))
 
     def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
         if self.settings.checkpoint is None:
@@ -272,6 +286,14 @@ def _name(optimizer: Any) -> str | None:
     """What an optimiser, or what makes one, is called."""
     made = getattr(optimizer, "func", optimizer)  # of a functools.partial
     return None if made is None else getattr(made, "__name__", type(made).__name__)
+
+
+def _bounded(found: Any) -> Any:
+    if not np.isfinite(found.gram).all():
+        raise DataError(
+            "X, Y: got numbers whose squares float64 can't hold, expected smaller ones.", hint="scale them."
+        )
+    return found
 
 
 def _half(largest: float) -> float:
