@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,24 @@ class Checkpoint:
     """
 
     def __init__(self, path: Any, every: int, problem: dict[str, Any]) -> None:
-        self.path, self.every, self.problem = Path(path), every, json.loads(json.dumps(problem))
+        self.every, self.problem = every, json.loads(json.dumps(problem))
         self.arrays: dict[str, np.ndarray] = {}
         self.losses: list[float] = []
         self.done, self.digest = 0, ""
-        if not self.path.parent.is_dir():
+        try:
+            self.path = Path(path)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                there = self.path.exists()
+        except (OSError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint: got {str(self.path)!r}, expected a file in an existing folder.", hint="make the folder."
+                f"checkpoint: got {path!r}, expected a file in an existing folder that can be written to ({error}).",
+                hint="make the folder, or give another.",
+            ) from error
+        if self.path.is_dir():
+            raise CheckpointError(
+                f"checkpoint: got {str(path)!r}, a folder, expected a file.", hint="name a file in it."
             )
-        if self.path.exists():
+        if there:
             self._load()
 
     def _load(self) -> None:
@@ -50,7 +60,7 @@ class Checkpoint:
             with safe_open(self.path, "np") as file:
                 found = json.loads(file.metadata()["convlab"])
                 self.arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            version, problem = found["version"], found["problem"]
+            version, problem = found["version"], dict(found["problem"])
             self.done, self.digest, self.losses = found["done"], found["digest"], self.arrays.pop("losses").tolist()
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
@@ -127,6 +137,12 @@ class Checkpoint:
             "steps": len(losses),
         }
         tensors = {name: np.asarray(each, order="C") for name, each in (self.arrays | arrays).items()}
+        strange = [name for name, each in tensors.items() if each.dtype.kind not in "biuf"]
+        if strange:
+            raise CheckpointError(
+                f"checkpoint: the optimizer keeps what is no array of numbers ({', '.join(strange)}).",
+                hint="learn without a checkpoint, or with another optimizer.",
+            )
         tensors["losses"] = np.array(losses, np.float64)
         with whole(self.path) as part:
             save_file(tensors, part, {"convlab": json.dumps(about)})

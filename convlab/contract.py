@@ -221,7 +221,7 @@ class Operations(ABC):
         raise _lacking("matmul")
 
     def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
-        """The sums over some axes, which are left out."""
+        """The sums over some axes, which are left out; learning by autograd needs it, too."""
         raise _lacking("fft")
 
     def rfft2(self, x: Any, size: Pair) -> Any:

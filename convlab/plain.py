@@ -10,7 +10,6 @@ import numpy as np
 
 from .corr import corr2d
 from .descent import parameters_state
-from .errors import UnsupportedError
 from .geometry import Pair
 from .layers import LayerOptions, LayerSpec
 from .moments import Tile
@@ -76,21 +75,14 @@ def slopes(tile: Tile, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarra
 class PlainDescent:
     """`convlab.descent.Descent` by `slopes`; a subclass adds up those of its images."""
 
-    backend: ClassVar[str]
-
     def __init__(
         self,
         problem: Problem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,
-        optimizer: Any = None,
+        optimizer: None = None,
     ) -> None:
-        if optimizer is not None:
-            raise UnsupportedError(
-                f"optimizer: the backend {self.backend!r} has none, expected None.",
-                hint="learn on a framework, whose optimisers work.",
-            )
         self.problem, self.pairs = problem, pairs
         self._set(kernel, bias)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
-from .errors import DataError, DivergedError
+from .errors import DataError, DivergedError, GeometryError, UnsupportedError
 from .moments import Factor, Kind, Moments
 from .problem import Problem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
@@ -91,6 +91,7 @@ class Training:
     ) -> None:
         self.lab, self.problem, self.settings, self.like = lab, problem, settings, like
         self.images, self.again = images, again
+        self._optimizer = None if settings.optimizer is None else self._described(settings.optimizer)
         self.advance: Callable[[int], object] = lambda steps: None
 
     def learn(self, start: np.ndarray | None) -> LearnedKernel:
@@ -107,6 +108,21 @@ class Training:
                 descent = self._by_autograd(start, checkpoint)
             lr = _half(largest_rate(moments or self._reread())) if settings.lr == "auto" else settings.lr
             return self._walk(descent, lr, checkpoint, moments)
+
+    def _described(self, optimizer: Any) -> str:
+        training = self.lab.training
+        if not hasattr(training, "describe"):
+            raise UnsupportedError(
+                f"optimizer: the backend {self.lab.name!r} has none, expected None.",
+                hint="learn on a framework, whose optimisers work.",
+            )
+        try:
+            return str(training.describe(optimizer))
+        except Exception as error:
+            raise GeometryError(
+                f"optimizer: got {optimizer!r}, expected {training.OPTIMIZER} ({type(error).__name__}: {error}).",
+                hint="it takes steps by gradients alone, without the loss.",
+            ) from error
 
     def _first(self, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The kernel and the bias to start from, in the problem's dtype or a wider one."""
@@ -263,7 +279,7 @@ class Training:
             "lr": settings.lr,
             "ridge": settings.ridge,
             "init": None if start is None else digest("", start),
-            "optimizer": _name(settings.optimizer),
+            "optimizer": self._optimizer,
             "backend": self.lab.name if settings.method == "autograd" else None,
         }
         return Checkpoint(settings.checkpoint, settings.checkpoint_every, about)
@@ -280,12 +296,6 @@ class Training:
             task = bar.add_task(f"{self.settings.method} on {self.lab.name}", total=self.settings.num_steps)
             self.advance = functools.partial(bar.advance, task)
             yield
-
-
-def _name(optimizer: Any) -> str | None:
-    """What an optimiser, or what makes one, is called."""
-    made = getattr(optimizer, "func", optimizer)  # of a functools.partial
-    return None if made is None else getattr(made, "__name__", type(made).__name__)
 
 
 def _bounded(found: Any) -> Any:

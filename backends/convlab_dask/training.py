@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 
 from convlab import problem as problems
+from convlab.checkpoint import digest
 from convlab.errors import DataError
 from convlab.moments import Kind
 from convlab.plain import PlainDescent, draw, slopes
@@ -33,8 +35,14 @@ def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | N
 
 
 def identity(images: Sequence[da.Array | None]) -> list[np.ndarray | None]:
-    """What a checkpoint knows images by: their names, by which Dask tells arrays of other contents apart."""
-    return [None if each is None else np.frombuffer(each.name.encode(), np.uint8) for each in images]
+    """What a checkpoint knows images by: a hash of each chunk. (The name of an array that is read from a file stays the
+    same when the file changes.)"""
+    hashes = [[dask.delayed(_hash)(each) for each in x.to_delayed().ravel()] for x in images if x is not None]
+    return [np.frombuffer("".join(each).encode(), np.uint8) for each in dask.compute(*hashes)]
+
+
+def _hash(chunk: np.ndarray) -> str:
+    return digest("", np.asarray(chunk))
 
 
 def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
@@ -88,8 +96,6 @@ def _slopes(
 
 
 class Descent(PlainDescent):
-    backend = "dask"
-
     def slopes(self) -> np.ndarray:
         measure = functools.partial(_slopes, kernel=self.kernel, bias=self.bias)
         return sum(_total(self.problem, measure, images, "") for images in self.pairs)

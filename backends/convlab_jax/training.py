@@ -27,6 +27,16 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     return ops.to_numpy(found["kernel"]).transpose(3, 2, 0, 1), ops.to_numpy(found["bias"]) if use_bias else None
 
 
+OPTIMIZER = "one of optax's, such as optax.adam(0.1)"
+_alike: dict[str, Any] = {}
+
+
+def describe(optimizer: Any) -> str:
+    """See `convlab.descent.Descent`: what it computes, its numbers among it."""
+    one = jnp.zeros(1)
+    return str(jax.make_jaxpr(lambda g, m, p: optimizer.update(g, m, p))(one, optimizer.init(one), one))
+
+
 class Descent:
     """`optimizer` is one of optax's: `optax.adam(0.1)`."""
 
@@ -38,7 +48,10 @@ class Descent:
         bias: np.ndarray | None,
         optimizer: Any = None,
     ) -> None:
-        self.problem, self.pairs, self.optimizer = problem, [tuple(pair) for pair in pairs], optimizer
+        self.problem, self.pairs = problem, [tuple(pair) for pair in pairs]
+        if optimizer is not None:  # the first that computes the same, for which the program is compiled already
+            optimizer = _alike.setdefault(describe(optimizer), optimizer)
+        self.optimizer = optimizer
         self._set(kernel, bias)
         self.memory = None if optimizer is None else optimizer.init(self.parameters)
 

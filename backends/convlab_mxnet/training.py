@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,25 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     layer = mx.gluon.nn.Conv2D(outputs, size, groups=groups, use_bias=use_bias, in_channels=per_group * groups)
     layer.initialize()
     return layer.weight.data().asnumpy(), layer.bias.data().asnumpy() if use_bias else None
+
+
+OPTIMIZER = "what makes a Trainer of a list of parameters, such as lambda p: mx.gluon.Trainer(p, 'adam')"
+# MXNet's autograd crashes when two threads record at once.
+_one_at_a_time = threading.RLock()
+
+
+@mx.util.use_np  # type: ignore[untyped-decorator]
+def describe(optimizer: Callable[[list[Any]], Any]) -> str:
+    """See `convlab.descent.Descent`."""
+    parameter = mx.gluon.Parameter("kernel", shape=(1,))
+    parameter.initialize(mx.init.Zero())
+    made = optimizer([parameter]).optimizer
+    return f"{type(made).__name__} {_numbers(made)}"
+
+
+def _numbers(optimizer: Any) -> dict[str, float]:
+    """What an optimiser counts, beside the memory that it keeps for each parameter."""
+    return {name: value for name, value in vars(optimizer).items() if type(value) in (int, float)}
 
 
 class Descent:
@@ -50,7 +70,8 @@ class Descent:
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
     def run(self, steps: int, lr: float) -> list[float]:
-        return [float(self._step(lr)) for _ in range(steps)]
+        with _one_at_a_time:
+            return [float(self._step(lr)) for _ in range(steps)]
 
     def _step(self, lr: float) -> Any:
         kernel, *bias = (each.data() for each in self.parameters)
@@ -78,6 +99,7 @@ class Descent:
         if self.trainer is not None:
             counts = self.trainer.optimizer._index_update_count
             found["updates"] = np.array([counts.get(i, 0) for i in range(len(self.parameters))])
+            found |= {f"number/{name}": np.array(value) for name, value in _numbers(self.trainer.optimizer).items()}
         return found
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
@@ -95,7 +117,8 @@ class Descent:
                 updater.states_synced[index] = True
             for i, memory in enumerate(_flat(updater.states[index])):
                 memory[:] = state[f"optimizer/{index}/{i}"]
-        optimizer.num_update = int(state["updates"].max())
+        for name in _numbers(optimizer):
+            setattr(optimizer, name, state[f"number/{name}"].item())
 
     def _memory(self) -> dict[int, Any]:
         return self.trainer._updaters[0].states if self.trainer is not None else {}

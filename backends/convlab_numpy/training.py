@@ -13,8 +13,6 @@ __all__ = ["Descent", "draw"]
 
 
 class Descent(PlainDescent):
-    backend = "numpy"
-
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.tiles = [tile(self.problem, *pair, *[None] * (3 - len(pair))) for pair in self.pairs]

@@ -29,6 +29,14 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     return kernel.transpose(3, 2, 0, 1), bias[0] if bias else None
 
 
+OPTIMIZER = "one of Keras', such as keras.optimizers.Adam(0.1)"
+
+
+def describe(optimizer: keras.optimizers.Optimizer) -> str:
+    """See `convlab.descent.Descent`."""
+    return f"{type(optimizer).__name__} {optimizer.get_config()}"
+
+
 class Descent:
     """`optimizer` is one of Keras': `keras.optimizers.Adam(0.1)`."""
 
@@ -41,11 +49,13 @@ class Descent:
         optimizer: Any = None,
     ) -> None:
         check_keras()
-        self.problem, self.pairs, self.optimizer = problem, [tuple(pair) for pair in pairs], optimizer
+        self.problem, self.pairs = problem, [tuple(pair) for pair in pairs]
+        # One of this run's own: it remembers its variables.
+        self.optimizer = optimizer and type(optimizer).from_config(optimizer.get_config())
         self._set(kernel, bias)
         if optimizer is not None:
             self.variables = [keras.Variable(each, dtype=problem.dtype) for each in self.parameters]
-            optimizer.build(self.variables)
+            self.optimizer.build(self.variables)
             self.step = tf.function(self._step, jit_compile=True)
 
     def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:

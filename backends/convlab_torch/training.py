@@ -24,9 +24,20 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     return ops.to_numpy(layer.weight), None if layer.bias is None else ops.to_numpy(layer.bias)
 
 
+OPTIMIZER = "what makes an optimiser of a list of parameters, such as functools.partial(torch.optim.Adam, lr=0.1)"
+
+
+def describe(optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> str:
+    """See `convlab.descent.Descent`."""
+    made = optimizer([nn.Parameter(torch.zeros(1))])
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in made.param_groups]
+    return f"{type(made).__name__} {groups}"
+
+
 class Descent:
     """`optimizer` makes an optimiser of a list of parameters: `functools.partial(torch.optim.Adam, lr=0.1)`."""
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         problem: Problem,
@@ -35,12 +46,14 @@ class Descent:
         bias: np.ndarray | None,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
-        self.problem, self.pairs = problem, [[each.detach() for each in pair] for pair in pairs]
+        self.problem = problem
+        self.pairs = [[each.clone() if each.is_inference() else each.detach() for each in pair] for pair in pairs]
         like = self.pairs[0][0]
         arrays = [kernel] if bias is None else [kernel, bias]
         self.parameters = [nn.Parameter(ops.asarray(each, problem.dtype, like)) for each in arrays]
         self.optimizer = optimizer and optimizer(self.parameters)
 
+    @torch.inference_mode(False)
     def run(self, steps: int, lr: float) -> list[float]:
         return [self._step(lr).item() for _ in range(steps)]
 
@@ -73,7 +86,8 @@ class Descent:
         for index, state in states.items():
             for name, value in state.items():
                 if value is not None:
-                    found[f"optimizer/{index}/{name}"] = np.asarray(value)
+                    tensor = isinstance(value, Tensor)
+                    found[f"optimizer/{index}/{name}"] = ops.to_numpy(value) if tensor else np.asarray(value)
         return found
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

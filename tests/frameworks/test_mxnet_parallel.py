@@ -19,6 +19,7 @@ def contexts(tmp_path, monkeypatch):
     import contexts
 
     yield contexts
+    contexts.mx.npx.reset_np()
     del sys.modules["contexts"]
 
 
