@@ -27,8 +27,8 @@ class Descent(Protocol):
     framework's, or None for plain gradient descent.
 
     Beside it, `training.draw(shape, groups, use_bias, dtype)` draws the kernel (OIHW) and bias that the framework's
-    built-in convolution class starts from, as NumPy arrays. If the framework has optimisers, `describe(optimizer)` there
-    is a text that differs for those that step differently, and an error for anything else than `OPTIMIZER` says.
+    built-in convolution class starts from, as NumPy arrays. If the framework has optimisers, `describe(optimizer)` is a
+    text that differs for those that step differently, and an error for anything else than `OPTIMIZER` says.
     """
 
     def run(self, steps: int, lr: float) -> Sequence[float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .dtypes import COMPLEX, check_numeric
-from .errors import DataError, DTypeError, GeometryError, ShapeError
+from .errors import DataError, DTypeError, GeometryError, ShapeError, UnsupportedError
 from .geometry import DataFormat, Padding, PaddingMode, Pair, boolean, choice, integer, options
 from .layers import seeded_kernel
 from .operands import admit, as_array
@@ -173,6 +173,15 @@ def _checked_settings(given: Settings) -> Settings:
     if ridge and method != "lstsq":
         raise GeometryError(f"ridge: got {ridge} with method={method!r}, expected 'lstsq'.", hint="method='lstsq'.")
     tol = given.tol
+    if method == "lstsq" and (tol is not None or given.callback is not None or given.log_every):
+        raise GeometryError(
+            "tol, callback, log_every: got one of them with method='lstsq', which takes no steps.",
+            hint="method='gram' takes steps, at next to no cost.",
+        )
+    if given.callback is not None and not callable(given.callback):
+        raise DTypeError(
+            f"callback: got {given.callback!r}, expected a function of (step, loss, kernel).", hint="callback=print."
+        )
     return given._replace(
         num_steps=integer("num_steps", given.num_steps, 0),
         lr=lr,
@@ -219,6 +228,11 @@ def _admitted(lab: Backend, images: Images) -> tuple[Images, str]:
     (x, y), dtype = admit(lab, {f"X{name}": x, f"Y{name}": y}, floating=True)
     if dtype is None or dtype in COMPLEX:
         raise DTypeError(f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from real parts.")
+    if not lab.adapter.wraps and not (lab.ops.is_concrete(x) and lab.ops.is_concrete(y)):
+        raise UnsupportedError(
+            f"X{name}, Y{name}: got tensors that are being traced, expected some with values.",
+            hint="call learn_kernel outside of jit, grad, vmap or tf.function: it compiles by itself.",
+        )
     if weights is None:
         return Images(name, x, y, None), dtype
     with lab.ops.scope(dtype):
@@ -280,6 +294,8 @@ def _start(lab: Backend, init: Any, seed: int | None, problem: Problem) -> np.nd
     check_numeric("init", start.dtype.name)
     if start.dtype.name in COMPLEX:
         raise DTypeError(f"init: got dtype {start.dtype.name}, expected real numbers.", hint="give init.real.")
+    if not np.isfinite(start).all():
+        raise DataError("init: got numbers that are nan or inf, expected finite ones.", hint="zeros are a start.")
     if start.shape != shape:
         raise ShapeError(
             f"init: got shape {start.shape}, expected {shape}, the kernel's.", hint="init is the kernel to start from."

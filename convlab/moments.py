@@ -156,6 +156,11 @@ def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> A
     >>> found.gram.tolist(), found.cross.tolist(), found.energy
     ([[[9.0, 9.0], [9.0, 9.0]]], [[[18.0], [18.0]]], 36.0)
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # which shows in the sums
+        return _measured(tile, kind, workers)
+
+
+def _measured(tile: Tile, kind: Kind, workers: int | None) -> Any:
     if kind == "moments" and _suits_fft(tile):
         most = max(_STRIP // tile.y.shape[3], 4 * tile.geometry.kernel_size[0])
         return _total(_by_fft(strip, workers) for strip in _strips(tile, most))

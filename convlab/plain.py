@@ -100,8 +100,9 @@ class PlainDescent:
         losses = []
         for _ in range(steps):
             loss, slope, shift = np.split(self.slopes(), [1, 1 + self.kernel.size])
-            self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
-            self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
+            with np.errstate(over="ignore"):  # a path that diverges
+                self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
+                self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
             losses.append(float(loss[0]))
         return losses
 

@@ -149,15 +149,16 @@ def tile(problem: Problem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | N
     images = _channels_first(problem, x)
     geometry = problem.lowered(images.shape)
     padded = extend(backend("numpy").ops, images, geometry)
-    results = _channels_first(problem, y)
-    if weights is not None:
-        shared = weights.ndim < (1 if problem.last else 3) or weights.shape[-1 if problem.last else -3] == 1
-        if problem.out_channels is None:
-            weights = np.broadcast_to(weights, y.shape).reshape(results.shape)
-        else:
-            weights = _channels_first(problem, np.broadcast_to(weights, y.shape))
-            weights = weights[:, :1] if shared else weights
-    return Tile(padded, results, weights, geometry._replace(padding=NO_PADDING), problem.use_bias)
+    seen = None if weights is None else _weights(problem, weights, y.shape)
+    return Tile(padded, _channels_first(problem, y), seen, geometry._replace(padding=NO_PADDING), problem.use_bias)
+
+
+def _weights(problem: Problem, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights of results of a shape as (N, 1 or O, H', W')."""
+    every = _channels_first(problem, np.broadcast_to(weights, shape))
+    axis = -1 if problem.last else -3
+    shared = problem.out_channels is not None and (weights.ndim < -axis or weights.shape[axis] == 1)
+    return every[:, :1] if shared else every
 
 
 def _channels_first(problem: Problem, images: np.ndarray) -> np.ndarray:
@@ -187,8 +188,9 @@ def finite(
         y = np.where(bad, 0, y)
     lost = ~np.isfinite(x)
     if lost.any():
-        seen = _windows_with(problem, lost)
-        seen = seen if weights is None else seen & (tile(problem, lost * 0.0, y, weights).weights > 0)  # type: ignore
+        seen: Any = _windows_with(problem, lost)
+        if weights is not None:
+            seen = np.logical_and(seen, _weights(problem, weights, y.shape) > 0)
         _refuse(f"X{name}", lost, seen.sum())
         x = np.where(lost, 0, x)
     if weights is not None and not weights.any():
@@ -198,17 +200,17 @@ def finite(
 
 def _windows_with(problem: Problem, lost: np.ndarray) -> np.ndarray:
     """Where the kernel meets such a pixel, in any channel: (N, 1, H', W')."""
-    images = _channels_first(problem, lost.astype(np.int64)).sum(1, keepdims=True)
-    options = {**problem.options, "groups": 1, "data_format": "NCHW"}
-    found: np.ndarray = corr2d(images, np.ones((1, 1, *problem.geometry.kernel_size), np.int64), **options) > 0
-    return found
+    images = _channels_first(problem, lost).any(1, keepdims=True).astype(np.float32)
+    options = {**problem.options, "groups": 1, "data_format": "NCHW", "algorithm": "direct", "backend": "numpy"}
+    counts = corr2d(images, np.ones((1, 1, *problem.geometry.kernel_size), np.float32), **options)
+    return np.asarray(counts > 0.5)
 
 
 def _refuse(name: str, bad: np.ndarray, seen: int) -> None:
     if seen:
         raise DataError(
-            f"{name}: got {int(bad.sum())} pixels that are nan or inf, of which {seen} results depend, expected finite "
-            "ones.",
+            f"{name}: got {int(bad.sum())} pixels that are nan or inf, seen by {seen} results that count, expected "
+            "finite ones.",
             hint="weights=, of Y's shape, is 0 where a pixel is missing or a window sees one.",
         )
 

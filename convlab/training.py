@@ -7,6 +7,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,8 +120,9 @@ class Training:
         try:
             return str(training.describe(optimizer))
         except Exception as error:
+            given, why = shorten(repr(optimizer), 80), f"{type(error).__name__}: {error}"
             raise GeometryError(
-                f"optimizer: got {optimizer!r}, expected {training.OPTIMIZER} ({type(error).__name__}: {error}).",
+                f"optimizer: got {given}, expected {training.OPTIMIZER} ({why}).",
                 hint="it takes steps by gradients alone, without the loss.",
             ) from error
 
@@ -211,9 +213,10 @@ class Training:
     def _native(self, found: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
         if isinstance(found, np.ndarray):
-            found = found.astype(_wide(self.problem.dtype))
-            if self._lazy:
-                return found.astype(self.problem.dtype)
+            with np.errstate(over="ignore"):  # which is told by `_whole`
+                found = found.astype(_wide(self.problem.dtype))
+                if self._lazy:
+                    return found.astype(self.problem.dtype)
             found = self.lab.ops.asarray(found, self.problem.dtype, like=self.like)
         return None if found is None else self.lab.ops.native(found, self.like)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -34,11 +37,12 @@ OPTIMIZER = "one of Keras', such as keras.optimizers.Adam(0.1)"
 
 def describe(optimizer: keras.optimizers.Optimizer) -> str:
     """See `convlab.descent.Descent`."""
-    return f"{type(optimizer).__name__} {optimizer.get_config()}"
+    config = {name: value for name, value in optimizer.get_config().items() if name != "name"}
+    return f"{type(optimizer).__name__} {config}"
 
 
 class Descent:
-    """`optimizer` is one of Keras': `keras.optimizers.Adam(0.1)`."""
+    """`optimizer` is one of Keras': `keras.optimizers.Adam(0.1)`. Its variables aren't changed."""
 
     def __init__(
         self,
@@ -50,50 +54,63 @@ class Descent:
     ) -> None:
         check_keras()
         self.problem, self.pairs = problem, [tuple(pair) for pair in pairs]
-        # One of this run's own: it remembers its variables.
-        self.optimizer = optimizer and type(optimizer).from_config(optimizer.get_config())
         self._set(kernel, bias)
-        if optimizer is not None:
-            self.variables = [keras.Variable(each, dtype=problem.dtype) for each in self.parameters]
-            self.optimizer.build(self.variables)
-            self.step = tf.function(self._step, jit_compile=True)
+        self.bench = None if optimizer is None else _bench(problem, optimizer)
+        self.memory = [] if self.bench is None else self.bench.first
 
     def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         arrays = parameters_state(kernel, bias).values()
         self.parameters = [ops.asarray(each, self.problem.dtype) for each in arrays]
 
     def run(self, steps: int, lr: float) -> list[float]:
-        if self.optimizer is not None:
-            return [float(self.step(self.pairs)) for _ in range(steps)]
-        rate = tf.constant(lr, self.problem.dtype)
-        self.parameters, losses = _program(self.problem)(self.pairs, self.parameters, rate, tf.constant(steps))
+        rate, program = tf.constant(lr, self.problem.dtype), _program(self.problem, self.bench)
+        with contextlib.nullcontext() if self.bench is None else self.bench.lock:
+            self.parameters, self.memory, losses = program(
+                self.pairs, self.parameters, self.memory, rate, tf.constant(steps)
+            )
         return ops.to_numpy(losses)[:steps].tolist()  # type: ignore[no-any-return]
-
-    def _step(self, pairs: Any) -> Any:
-        loss, slopes = _slopes(self.problem, pairs, [tf.convert_to_tensor(each.value) for each in self.variables])
-        self.optimizer.apply(slopes, self.variables)
-        return loss
 
     @property
     def found(self) -> tuple[Any, Any]:
-        if self.optimizer is not None:
-            self.parameters = [tf.convert_to_tensor(each.value) for each in self.variables]
         kernel, *bias = self.parameters
         return kernel, bias[0] if bias else None
 
     def state(self) -> dict[str, np.ndarray]:
         kernel, bias = self.found
         found = parameters_state(ops.to_numpy(kernel), None if bias is None else ops.to_numpy(bias))
-        memory = self.optimizer.variables if self.optimizer is not None else []
-        return found | {f"optimizer/{i}": np.asarray(each) for i, each in enumerate(memory)}
+        return found | {f"optimizer/{i}": ops.to_numpy(each) for i, each in enumerate(self.memory)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self._set(state["kernel"], state.get("bias"))
-        if self.optimizer is not None:
-            for variable, each in zip(self.variables, self.parameters, strict=True):
-                variable.assign(each)
-            for i, variable in enumerate(self.optimizer.variables):
-                variable.assign(state[f"optimizer/{i}"])
+        arrays = [state[f"optimizer/{i}"] for i in range(len(self.memory))]
+        self.memory = [tf.constant(array, each.dtype) for array, each in zip(arrays, self.memory, strict=True)]
+
+
+@dataclass(eq=False)
+class Bench:
+    """An optimiser and its variables, into which a program puts a run's numbers and from which it takes them again:
+    Keras' optimisers on TensorFlow only know variables."""
+
+    optimizer: Any
+    variables: list[Any]
+    first: list[Any]  # what the optimiser's own variables hold before the first step
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_benches: dict[Hashable, Bench] = {}
+
+
+def _bench(problem: Problem, optimizer: Any) -> Bench:
+    """Always the same one for optimisers that compute the same, so that its program is compiled once."""
+    key = describe(optimizer), problem.kernel_shape, problem.use_bias, problem.dtype
+    if key not in _benches:
+        made = type(optimizer).from_config(optimizer.get_config())
+        shapes = [problem.kernel_shape, problem.oihw[:1]][: 1 + problem.use_bias]
+        variables = [keras.Variable(np.zeros(shape), dtype=problem.dtype) for shape in shapes]
+        made.build(variables)
+        first = [tf.identity(each.value) for each in made.variables]
+        _benches.setdefault(key, Bench(made, variables, first))
+    return _benches[key]
 
 
 def _slopes(problem: Problem, pairs: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:
@@ -105,17 +122,25 @@ def _slopes(problem: Problem, pairs: Any, parameters: list[Any]) -> tuple[Any, l
 
 
 @functools.lru_cache(maxsize=64)
-def _program(problem: Problem) -> Callable[..., Any]:
+def _program(problem: Problem, bench: Bench | None) -> Callable[..., Any]:
     """A function that takes steps; TensorFlow compiles it once for images of a shape."""
 
-    def run(pairs: Any, parameters: list[Any], lr: Any, steps: Any) -> tuple[list[Any], Any]:
+    def run(pairs: Any, parameters: list[Any], memory: list[Any], lr: Any, steps: Any) -> tuple[Any, Any, Any]:
+        kept = [] if bench is None else [*bench.variables, *bench.optimizer.variables]
+        for variable, value in zip(kept, [*parameters, *memory], strict=bench is not None):
+            variable.assign(value)
+
         def step(i: Any, parameters: list[Any], losses: Any) -> Any:
             loss, slopes = _slopes(problem, pairs, parameters)
-            moved = [each - lr * slope for each, slope in zip(parameters, slopes, strict=True)]
+            if bench is None:
+                moved = [each - lr * slope for each, slope in zip(parameters, slopes, strict=True)]
+            else:
+                bench.optimizer.apply(slopes, bench.variables)
+                moved = [tf.convert_to_tensor(each.value) for each in bench.variables]
             return i + 1, moved, tf.tensor_scatter_nd_update(losses, [[i]], [loss])
 
         losses = tf.zeros(AT_ONCE, parameters[0].dtype)
         _, parameters, losses = tf.while_loop(lambda i, *_: i < steps, step, [tf.constant(0), parameters, losses])
-        return parameters, losses
+        return parameters, [tf.convert_to_tensor(each.value) for each in kept[len(parameters) :]], losses
 
-    return tf.function(run, jit_compile=True)  # type: ignore[no-any-return]
+    return tf.function(run, jit_compile=True, autograph=False)  # type: ignore[no-any-return]

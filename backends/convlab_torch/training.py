@@ -27,10 +27,13 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
 OPTIMIZER = "what makes an optimiser of a list of parameters, such as functools.partial(torch.optim.Adam, lr=0.1)"
 
 
+@torch.inference_mode(False)
 def describe(optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> str:
     """See `convlab.descent.Descent`."""
-    made = optimizer([nn.Parameter(torch.zeros(1))])
+    parameter = nn.Parameter(torch.zeros(1))
+    made, parameter.grad = optimizer([parameter]), torch.zeros(1)
     groups = [{name: value for name, value in group.items() if name != "params"} for group in made.param_groups]
+    made.step(lambda: torch.zeros(()))  # type: ignore[arg-type]
     return f"{type(made).__name__} {groups}"
 
 

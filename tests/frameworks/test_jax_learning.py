@@ -11,6 +11,7 @@ import optax
 import pytest
 from learning import OPTIONS, START, X, Y
 
+from convlab import errors
 from convlab import jax as lab
 from convlab_jax.training import _run
 
@@ -45,3 +46,18 @@ def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
     for steps, lr in ((7, 1e-5), (300, 1e-6)):
         lab.learn_kernel(x + 1, y, 3, num_steps=steps, lr=lr, seed=steps)
     assert _run._cache_size() == before
+    for _ in range(2):
+        lab.learn_kernel(x, y, 3, optimizer=optax.adam(0.03), seed=0)
+    assert _run._cache_size() == before + 1
+
+
+def test_tracers_are_refused() -> None:
+    for transform in (jax.jit, jax.grad, lambda f: jax.vmap(f)):
+        with pytest.raises(errors.UnsupportedError, match="got tensors that are being traced"):
+            transform(lambda x: lab.learn_kernel(x, x[..., 1:], (1, 2)).losses[0])(jnp.ones((3, 4, 5)))
+
+
+def test_what_is_no_optimiser() -> None:
+    for wrong in ("adam", optax.adam, optax.lbfgs()):
+        with pytest.raises(errors.GeometryError, match=r"optimizer: got .*, expected one of optax's"):
+            lab.learn_kernel(jnp.asarray(X), jnp.asarray(Y), 3, optimizer=wrong, **OPTIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import learning
 import numpy as np
 import pytest
@@ -37,7 +39,9 @@ def test_walks_its_path(name, arguments) -> None:
     learning.check_alike(lab, found, *own_loop(name, arguments))
 
 
-@pytest.mark.parametrize(("name", "arguments"), OPTIMISERS, ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*OPTIMISERS, ("nadam", {"learning_rate": 0.03})], ids=["sgd", "adam", "nadam"]
+)
 def test_goes_on_with_its_memory(name, arguments, tmp_path) -> None:
     learning.check_resumed(lab, lambda: lambda p: mx.gluon.Trainer(p, name, arguments), tmp_path)
 
@@ -50,3 +54,11 @@ def test_float16() -> None:
     found = lab.learn_kernel(lab.asarray(x), y, (1, 2), init=[[0.0, 0.0]], lr=2.0**-8, num_steps=40)
     assert lab.ops.dtype(found.kernel) == "float16"
     np.testing.assert_allclose(lab.to_numpy(found.kernel), truth, atol=0.01)
+
+
+def test_several_threads() -> None:
+    """MXNet's own autograd crashes there."""
+    images = lab.asarray(X), lab.asarray(Y)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(lab.learn_kernel, *images, 3, **OPTIONS, lr=1e-4) for _ in range(8)]
+        assert len({tuple(each.result().losses) for each in found}) == 1

@@ -67,5 +67,35 @@ def test_another_optimisers_checkpoint(tmp_path) -> None:
     images = torch.from_numpy(X), torch.from_numpy(Y)
     path = tmp_path / "run"
     lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[0], checkpoint=path)
-    with pytest.raises(errors.CheckpointError, match="of another problem: got optimizer 'SGD', expected 'Adam'"):
+    with pytest.raises(errors.CheckpointError, match=r"of another problem: got optimizer .*SGD .*, expected .*Adam "):
         lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[1], checkpoint=path)
+    faster = partial(torch.optim.SGD, lr=2e-4, momentum=0.9, nesterov=True)
+    with pytest.raises(errors.CheckpointError, match=r"'lr': 0.0001.*'lr': 0.0002"):
+        lab.learn_kernel(*images, 3, **OPTIONS, optimizer=faster, checkpoint=path)
+
+
+def test_what_is_no_optimiser_or_cannot_be_kept(tmp_path) -> None:
+    images = torch.from_numpy(X), torch.from_numpy(Y)
+    for wrong in ("adam", torch.optim.SparseAdam, torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])):
+        with pytest.raises(
+            errors.GeometryError, match=r"optimizer: got .*, expected what makes an optimiser of a list"
+        ):
+            lab.learn_kernel(*images, 3, **OPTIONS, optimizer=wrong)
+    with pytest.raises(errors.CheckpointError, match="the optimizer keeps what is no array of numbers"):
+        lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[3], checkpoint=tmp_path / "run")
+
+
+def test_half_precision_is_kept_too(tmp_path) -> None:
+    images = torch.from_numpy(X).bfloat16(), torch.from_numpy(Y).bfloat16()
+    found = lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[1], checkpoint=tmp_path / "run")
+    assert found.losses[-1] < found.losses[0]
+
+
+def test_inference_mode() -> None:
+    with torch.inference_mode():
+        x, y = torch.from_numpy(X) + 0, torch.from_numpy(Y) + 0
+        inside = lab.learn_kernel(x, y, 3, **OPTIONS, lr=1e-4)
+    outside = lab.learn_kernel(x, y, 3, **OPTIONS, lr=1e-4)
+    expected = lab.learn_kernel(torch.from_numpy(X), torch.from_numpy(Y), 3, **OPTIONS, lr=1e-4)
+    assert inside.losses == outside.losses == expected.losses
+    assert not inside.kernel.requires_grad

@@ -200,7 +200,7 @@ def test_missing_pixels(lab, method) -> None:
     with pytest.raises(errors.DataError, match=r"Y: got 1 pixels that are nan or inf.*Hint: weights="):
         lab.learn_kernel(lab.asarray(X), lab.asarray(seen), **arguments)
     mask[3, 4] = True
-    with pytest.raises(errors.DataError, match="X: got 1 pixels that are nan or inf, of which 1 results depend"):
+    with pytest.raises(errors.DataError, match="X: got 1 pixels that are nan or inf, seen by 1 results that count"):
         lab.learn_kernel(lab.asarray(broken), lab.asarray(seen), weights=mask, **arguments)
 
 
@@ -308,6 +308,19 @@ ONE = np.ones((6, 8), "float32")
         (dict(weights=ONE), errors.ShapeError, "weights: got shape (6, 8), expected one that broadcasts to Y's (6, 7)"),
         (dict(weights=-ONE[:, 1:]), errors.DataError, "weights: got negative"),
         (dict(weights=0 * ONE[:, 1:]), errors.DataError, "weights: all are 0"),
+        (dict(callback=3), errors.DTypeError, "callback: got 3, expected a function"),
+        (dict(init=[[np.nan, 1.0]]), errors.DataError, "init: got numbers that are nan"),
+        (dict(method="lstsq", tol=0.1), errors.GeometryError, "got one of them with method='lstsq'"),
+        (dict(checkpoint=3), errors.CheckpointError, "checkpoint: got 3, expected a file"),
+        (dict(checkpoint="x" * 300), errors.CheckpointError, "expected a file in an existing folder"),
+        (dict(checkpoint="."), errors.CheckpointError, "a folder, expected a file"),
+        (dict(optimizer=3), (errors.GeometryError, errors.UnsupportedError), "optimizer: "),
+        (
+            dict(X=ONE.astype("float64") * 1e200, Y=ONE[:, 1:].astype("float64") * 1e200, lr="auto"),
+            errors.DataError,
+            "squares float64",
+        ),
+        (dict(lr=1e38, num_steps=1), errors.DivergedError, "kernel: got numbers that"),
         (dict(checkpoint_every=0), errors.GeometryError, "checkpoint_every: got 0"),
         (dict(checkpoint="no/such/folder/x"), errors.CheckpointError, "expected a file in an existing folder"),
         (dict(progress=1), errors.GeometryError, "progress: got 1"),
