@@ -104,6 +104,13 @@ def test_exact_products_do_not_depend_on_the_order() -> None:
         assert abs(float(Fraction(float(found[0, i, j])) - truth)) <= left_out + rounded
 
 
+def test_exact_products_of_rows_of_other_sizes() -> None:
+    """Each row has a unit of its own."""
+    rng = np.random.default_rng(1)
+    a = rng.standard_normal((1, 2, 50)) * np.array([1.0, 1e-30])[:, None]
+    np.testing.assert_allclose(exact_product(a, a), a @ a.transpose(0, 2, 1), rtol=1e-13)
+
+
 PROGRAM = """
 import sys, time
 import numpy as np, convlab

@@ -89,8 +89,7 @@ class Descent:
         for index, state in states.items():
             for name, value in state.items():
                 if value is not None:
-                    tensor = isinstance(value, Tensor)
-                    found[f"optimizer/{index}/{name}"] = ops.to_numpy(value) if tensor else np.asarray(value)
+                    found[f"optimizer/{index}/{name}"] = _array(value)
         return found
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -104,3 +103,10 @@ class Descent:
                     _, index, key = name.split("/", 2)
                     states.setdefault(int(index), {})[key] = torch.from_numpy(value.copy())
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+
+
+def _array(value: Any) -> np.ndarray:
+    """A part of an optimiser's memory; an array of objects, which a checkpoint refuses, if it isn't numbers."""
+    if isinstance(value, Tensor):
+        return ops.to_numpy(value)
+    return np.asarray(value, None if isinstance(value, (int, float)) else object)

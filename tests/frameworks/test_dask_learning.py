@@ -8,9 +8,10 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 
 import convlab
-from convlab.errors import DataError, DivergedError, UnsupportedError
+from convlab.errors import CheckpointError, DataError, DivergedError, UnsupportedError
 from convlab.testing import descent
 
 rng = np.random.default_rng(0)
@@ -160,3 +161,17 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path) -> None:
         again = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, method=method, checkpoint=path, **arguments)
         assert again.losses == whole.losses
         assert again.kernel.tobytes() == whole.kernel.tobytes()
+
+
+def test_a_file_that_has_changed_is_another_image(tmp_path) -> None:
+    """Dask's name of its array stays the same."""
+    rng = np.random.default_rng(0)
+    store = zarr.create_array(store=str(tmp_path / "x.zarr"), shape=(20, 20), chunks=(10, 10), dtype="float64")
+    store[:] = rng.standard_normal((20, 20))
+    y = da.from_array(rng.standard_normal((18, 18)), chunks=9)
+    arguments = {"kernel_size": 3, "method": "gram", "seed": 0, "lr": "auto", "checkpoint": tmp_path / "run"}
+    convlab.learn_kernel(da.from_zarr(str(tmp_path / "x.zarr")), y, **arguments)
+    convlab.learn_kernel(da.from_zarr(str(tmp_path / "x.zarr")), y, **arguments)
+    store[3, 4] = 0.0
+    with pytest.raises(CheckpointError, match="begun with other images"):
+        convlab.learn_kernel(da.from_zarr(str(tmp_path / "x.zarr")), y, **arguments)

@@ -186,6 +186,27 @@ def test_a_stream_is_read_once_and_gives_what_the_list_gives(lab) -> None:
         np.testing.assert_allclose(lab.to_numpy(found.kernel), expected[1], rtol=1e-11)
 
 
+def test_a_stream_of_bright_images_loses_nothing(lab) -> None:
+    """Their moments would: the condition number of X's windows is 4e4, and it isn't squared."""
+    rng = np.random.default_rng(9)
+    truth = rng.standard_normal((3, 3))
+    images = [30000 + 2 * rng.standard_normal((200, 200)) for _ in range(3)]
+    pairs = [(lab.asarray(x), lab.asarray(oracle(x, truth))) for x in images]
+    values = np.linalg.svd(windows(np.stack(images), (3, 3)), compute_uv=False)
+    assert values[0] / values[-1] > 1e4
+    for given in (pairs, iter(pairs)):
+        found = lab.learn_kernel(given, kernel_size=3, method="lstsq")
+        assert found.rank == 9
+        assert found.condition == pytest.approx(values[0] / values[-1], rel=1e-6)
+        assert np.abs(lab.to_numpy(found.kernel) - truth).max() <= 2.0**-53 * 3 * 198**2 * values[0] / values[-1]
+
+
+def test_a_loss_that_rises_is_no_convergence(lab) -> None:
+    X, Y = np.full((5, 5), 1.0), np.full((5, 5), 2.0)
+    with pytest.raises(errors.DivergedError, match="largest stable rate"):
+        lab.learn_kernel(lab.asarray(X), lab.asarray(Y), 1, lr=0.05, tol=1e-3, init=[[0.0]])
+
+
 @pytest.mark.parametrize("method", ["autograd", "gram", "lstsq"])
 def test_missing_pixels(lab, method) -> None:
     rng = np.random.default_rng(3)
