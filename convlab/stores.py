@@ -158,6 +158,8 @@ def filter_store(
         raise StoreError(f"{target}: a store is filtered into another, expected .zarr.", hint="-o filtered.zarr")
     if target.exists():
         raise StoreError(f"{target}: is there already, and stores aren't overwritten.", hint="choose another name.")
+    if source.resolve() in target.resolve().parents:
+        raise StoreError(f"{target}: lies inside {source}, expected a place of its own.", hint="choose another folder.")
     check_folder(target)
     image = open_image(source)
     result = filter_image(image, kernel, name, signed=signed).rechunk(image.chunks)  # so that no two write to one chunk

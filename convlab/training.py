@@ -93,7 +93,7 @@ class Training:
         self.lab, self.problem, self.settings, self.like = lab, problem, settings, like
         self.images, self.again = images, again
         self._optimizer = None if settings.optimizer is None else self._described(settings.optimizer)
-        self.advance: Callable[[int], object] = lambda steps: None
+        self.show: Callable[..., object] = lambda **shown: None  # on the progress bar
 
     def learn(self, start: np.ndarray | None) -> LearnedKernel:
         """The result, from a kernel to start from; None is the framework's own."""
@@ -157,7 +157,7 @@ class Training:
     def _walk(self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Any) -> LearnedKernel:
         settings = self.settings
         losses = checkpoint.resume(descent, settings.num_steps) if checkpoint else []
-        self.advance(len(losses))
+        self.show(total=settings.num_steps, completed=len(losses))
 
         def callback(step: int, loss: float) -> None:
             assert settings.callback is not None
@@ -165,7 +165,7 @@ class Training:
 
         told = callback if settings.callback else None
         walk = Walk(settings.num_steps, lr, settings.tol, settings.log_every, told, checkpoint)
-        end = walk(descent, losses, self.advance)
+        end = walk(descent, losses, lambda steps: self.show(advance=steps))
         grown = len(losses) > 1 and losses[-1] > losses[0] and settings.optimizer is None
         if end == "diverged" or grown:
             self._diverged(lr, losses, end == "diverged", moments)
@@ -257,6 +257,7 @@ class Training:
         total: Any = known.unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
         seen, count = "", 0
         for count, each in enumerate(self.images, 1):
+            self.show(description=f"{self.settings.method} on {self.lab.name}, images {count}")
             if checkpoint:
                 seen = digest(seen, *self._seen(each))
                 if checkpoint.known(count, seen):
@@ -296,8 +297,8 @@ class Training:
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{self.settings.method} on {self.lab.name}", total=self.settings.num_steps)
-            self.advance = functools.partial(bar.advance, task)
+            task = bar.add_task(f"{self.settings.method} on {self.lab.name}", total=None)
+            self.show = functools.partial(bar.update, task)
             yield
 
 

@@ -116,6 +116,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path) -> None:
         (good, tmp_path / "out.png", "expected .zarr"),
         (good, tmp_path / "holes.zarr", "is there already"),
         (good, tmp_path / "no" / "out.zarr", "there is no folder"),
+        (good, good / "out.zarr", "lies inside"),
     ):
         with pytest.raises(ConvlabError, match=part) as caught:
             filtered(source, "box:3", target)

@@ -194,8 +194,8 @@ def test_a_stream_of_bright_images_loses_nothing(lab) -> None:
     pairs = [(lab.asarray(x), lab.asarray(oracle(x, truth))) for x in images]
     values = np.linalg.svd(windows(np.stack(images), (3, 3)), compute_uv=False)
     assert values[0] / values[-1] > 1e4
-    for given in (pairs, iter(pairs)):
-        found = lab.learn_kernel(given, kernel_size=3, method="lstsq")
+    for either in (pairs, iter(pairs)):
+        found = lab.learn_kernel(either, kernel_size=3, method="lstsq")
         assert found.rank == 9
         assert found.condition == pytest.approx(values[0] / values[-1], rel=1e-6)
         assert np.abs(lab.to_numpy(found.kernel) - truth).max() <= 2.0**-53 * 3 * 198**2 * values[0] / values[-1]
