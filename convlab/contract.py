@@ -5,7 +5,8 @@ An adapter is a package with
 - an `Adapter` in its framework-free `__init__.py`, named by an entry point of the group `convlab.backends`;
 - a module `ops` with an instance of `Operations`, also called `ops`;
 - a module `layers` with a native layer class `Conv2D`, built from a `convlab.layers.LayerSpec`;
-- a module `training` with a class `Descent` (see `convlab.learn`).
+- a module `training` with a class `Descent` and a function `draw` (see `convlab.descent`); one whose images mustn't be
+  read as a whole has `statistics` and `identity`, too (see `convlab.moments`).
 
 Adapters import convlab and their framework, never one another.
 """

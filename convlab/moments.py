@@ -6,8 +6,8 @@ of ones, if there is a bias), and W the diagonal matrix of the weights, it is
     loss(K) = K' A K - 2 b' K + c,    A = V' W V,    b = V' W Y,    c = Y' W Y,
 
 so that its gradient, 2 (A K - b), costs what the kernel costs and not what the image costs. A, b and c (`Moments`) are
-sums over pixels: those of two tiles, images or machines are added by `+`. So are, in a way, the triangular factors of
-V (`Factor`), which don't square its condition number.
+sums over pixels: those of two tiles, images or machines are added by `+`. So are exact ones (`ExactMoments`), whatever
+the order, and in a way the triangular factors of V (`Factor`), which don't square its condition number.
 
 `measure` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: A
 depends on the distance of two pixels of the window alone but for the image's border, and for that it is corrected.
@@ -25,12 +25,13 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from .exact import ExactSum
 from .geometry import Geometry, Pair
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ Kind = Literal["moments", "factor", "reproducible"]
 
 _BLOCK = 1 << 19  # numbers of V that are made at a time: they stay in the cache
 _STRIP = 1 << 20  # pixels that are transformed at a time
-_EXACT = 1 << 13  # pixels whose products are added exactly: 2 * _SLICE + 13 = 53, float64's significand
-_SLICE = 20  # bits
 _FFT_FROM = 12  # elements of a kernel from which on an FFT is faster
 
 
@@ -86,6 +85,50 @@ class Moments:
     def loss(self, kernel: np.ndarray) -> float:
         """The squared error of a kernel, (blocks, n, outputs in a block)."""
         return float(self.energy + (kernel * (self.gram @ kernel - 2 * self.cross)).sum())
+
+
+@dataclass(frozen=True)
+class ExactMoments:
+    """Moments as exact sums."""
+
+    gram: ExactSum
+    cross: ExactSum
+    energy: ExactSum
+    pixels: int
+
+    def __add__(self, other: ExactMoments) -> ExactMoments:
+        a, b = _alike(self, other)
+        return ExactMoments(a.gram + b.gram, a.cross + b.cross, a.energy + b.energy, a.pixels + b.pixels)
+
+    def by_output(self) -> ExactMoments:
+        """See `Moments.by_output`."""
+        n, outputs = next(iter(self.cross.parts.values())).shape[1:]
+        cross = self.cross.map(lambda each: each.transpose(0, 2, 1).reshape(-1, n, 1))
+        gram = self.gram.map(lambda each: np.repeat(each, outputs, 0))
+        return ExactMoments(gram, cross, self.energy, self.pixels)
+
+    def rounded(self) -> Moments:
+        """The moments, each number rounded once."""
+        energy = float(self.energy.rounded()[0, 0, 0])
+        return Moments(self.gram.rounded(), self.cross.rounded(), energy, self.pixels)
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """As named arrays."""
+        sums = {"gram": self.gram, "cross": self.cross, "energy": self.energy}
+        found = {f"exact/{name}/{e}": each for name, total in sums.items() for e, each in total.parts.items()}
+        return found | {"exact/pixels": np.array(self.pixels)}
+
+    @classmethod
+    def unpack(cls, arrays: dict[str, np.ndarray]) -> ExactMoments:
+        """`pack` undone."""
+        parts: dict[str, dict[int, np.ndarray]] = {"gram": {}, "cross": {}, "energy": {}}
+        for key, each in arrays.items():
+            kind, _, place = key.partition("/")
+            name, _, e = place.partition("/")
+            if kind == "exact" and e:
+                parts[name][int(e)] = each
+        gram, cross, energy = (ExactSum(each) for each in parts.values())
+        return cls(gram, cross, energy, int(arrays["exact/pixels"]))
 
 
 @dataclass(frozen=True)
@@ -143,12 +186,11 @@ class Tile(NamedTuple):
 
 
 def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> Any:
-    """The `Moments` or the `Factor` of a tile, accumulated in float64.
+    """The `Moments`, `ExactMoments` or `Factor` of a tile, of float64 numbers.
 
     Args:
         tile: the images.
-        kind: "moments"; "factor"; "reproducible": moments, the same to the last bit on any machine and any number of
-            threads.
+        kind: "moments"; "factor"; "reproducible": `ExactMoments`.
         workers: threads for the transforms; None is all cores.
 
     >>> one = np.ones((1, 1, 3, 4))
@@ -167,8 +209,8 @@ def _measured(tile: Tile, kind: Kind, workers: int | None) -> Any:
     strips = _strips(tile, max(1, _BLOCK // (_columns(tile) * tile.y.shape[3])))
     if kind == "factor":
         return _total(map(_factor, strips))
-    multiply = exact_product if kind == "reproducible" else product
-    return _total(_by_products(strip, multiply) for strip in strips)
+    by_products = _exactly if kind == "reproducible" else _by_products
+    return _total(by_products(strip) for strip in strips)
 
 
 def _total(found: Iterable[Any]) -> Any:
@@ -224,49 +266,26 @@ def _weighted(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return v, y, weights
 
 
-def _by_products(tile: Tile, multiply: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Moments:
+def _by_products(tile: Tile) -> Moments:
+    v, y, scaled, seen = _factors(tile)
+    return Moments(product(scaled, v), product(scaled, y), float(np.vdot(seen, y)), _count(tile))
+
+
+def _exactly(tile: Tile) -> ExactMoments:
+    v, y, scaled, seen = _factors(tile)
+    energy = ExactSum.of_products(seen.reshape(1, 1, -1), y.reshape(1, 1, -1))
+    return ExactMoments(ExactSum.of_products(scaled, v), ExactSum.of_products(scaled, y), energy, _count(tile))
+
+
+def _factors(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """V', Y', and both with the weights."""
     v, y, weights = _weighted(tile)
-    scaled, seen = (v, y) if weights is None else (v * weights, y * weights)
-    energy = multiply(seen.reshape(1, 1, -1), y.reshape(1, 1, -1))
-    return Moments(multiply(scaled, v), multiply(scaled, y), float(energy[0, 0, 0]), _count(tile))
+    return (v, y, v, y) if weights is None else (v, y, v * weights, y * weights)
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b' for (blocks, n, pixels) and (blocks, m, pixels)."""
     return a @ b.transpose(0, 2, 1)  # type: ignore[no-any-return]
-
-
-def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a @ b' for (blocks, n, pixels) and (blocks, m, pixels), the same bits whatever multiplies the matrices.
-
-    The numbers are cut into slices of so few bits that sums of their products are exact in float64, in any order; what
-    is below 2^-60 of a row's greatest number is left out (Ozaki et al., "Error-free transformations of matrix
-    multiplication by using fast routines of matrix multiplication and its applications", 2012).
-
-    >>> a = np.array([[[1e8, 1.0, -1e8]]])
-    >>> exact_product(a, np.ones((1, 1, 3)))
-    array([[[1.]]])
-    """
-    total = np.zeros((len(a), a.shape[1], b.shape[1]))
-    for start in range(0, a.shape[2], _EXACT):
-        part = slice(start, start + _EXACT)
-        left, right = _slices(a[..., part]), _slices(b[..., part])
-        for i, j in ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)):  # the small ones first
-            if i < len(left) and j < len(right):
-                total += product(left[i][0], right[j][0]) * product(left[i][1], right[j][1])
-    return total
-
-
-def _slices(a: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """At most three arrays of integers up to 2^20 with the units that their rows count; together they are a."""
-    unit = np.ldexp(1.0, np.frexp(np.abs(a).max(2, keepdims=True))[1] - _SLICE)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    while len(found) < 3 and a.any():
-        count = np.rint(a / unit)
-        found.append((count, unit))
-        a = a - count * unit
-        unit = unit / 2.0**_SLICE
-    return found
 
 
 def _count(tile: Tile) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
 from .errors import DataError, DivergedError, GeometryError, UnsupportedError
-from .moments import Factor, Kind, Moments
+from .moments import ExactMoments, Factor, Kind, Moments
 from .problem import Problem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 from .registry import backend
@@ -70,6 +70,9 @@ class Settings(NamedTuple):
     progress: bool
     checkpoint: Any
     checkpoint_every: int
+
+
+_STATISTICS: dict[str, Any] = {"moments": Moments, "factor": Factor, "reproducible": ExactMoments}
 
 
 class Training:
@@ -253,8 +256,7 @@ class Training:
 
     def _measured(self, kind: Kind, checkpoint: Checkpoint | None) -> Any:
         """The statistics of all images, read once; those that the checkpoint knows aren't measured again."""
-        known = Factor if kind == "factor" else Moments
-        total: Any = known.unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
+        total: Any = _STATISTICS[kind].unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
         seen, count = "", 0
         for count, each in enumerate(self.images, 1):
             self.show(description=f"{self.settings.method} on {self.lab.name}, images {count}")
@@ -268,7 +270,7 @@ class Training:
                 checkpoint.read(count, seen, total.pack())
         if checkpoint:
             checkpoint.finish(count)
-        return _bounded(total)
+        return _bounded(total.rounded() if kind == "reproducible" else total)
 
     def _reread(self, kind: Kind = "moments") -> Any:
         assert self.again is not None

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from convlab import errors
 from convlab.checkpoint import Checkpoint, digest
+from convlab.exact import ExactSum
 from convlab.geometry import Geometry
-from convlab.moments import Tile, exact_product, measure
+from convlab.moments import ExactMoments, Tile, measure
 from convlab.testing.bounds import gamma
 
 
@@ -60,6 +61,8 @@ def tiles(draw):
 def test_measured_as_by_hand(kind, tile) -> None:
     """Within the rounding of so many terms, relative to the greatest sum of squares (which an FFT's error follows)."""
     found, truth = measure(tile, kind), by_hand(tile)
+    if kind == "reproducible":
+        found = ExactMoments.unpack(found.pack()).rounded()
     per_block = tile.y.shape[1] // len(found.gram if kind != "factor" else found.triangle)
     if kind == "factor":  # R'R is the Gram matrix of [V Y]
         square = found.triangle.transpose(0, 2, 1) @ found.triangle
@@ -90,25 +93,29 @@ def test_images_of_many_strips() -> None:
         np.testing.assert_allclose(found.cross[0, :, 0], v.T @ y.ravel().astype(int), atol=1e-6)
 
 
-def test_exact_products_do_not_depend_on_the_order() -> None:
+@pytest.mark.parametrize("decades", [0, 6, 150])
+def test_exact_sums_are_rounded_once(decades) -> None:
+    """Against rational arithmetic; in another order, and in parts."""
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 1, 3, 9000)) * 10.0 ** rng.integers(-6, 7, (2, 1, 3, 9000))
-    found = exact_product(a, b)
-    order = np.concatenate([rng.permutation(8192), 8192 + rng.permutation(808)])  # within a block
-    assert exact_product(a[..., order], b[..., order]).tobytes() == found.tobytes()
-    assert (a[..., order] @ b[..., order].transpose(0, 2, 1)).tobytes() != (a @ b.transpose(0, 2, 1)).tobytes()
+    a, b = rng.standard_normal((2, 1, 3, 9000)) * 10.0 ** rng.integers(-decades, decades + 1, (2, 1, 3, 9000))
+    found = ExactSum.of_products(a, b).rounded()
     for i, j in np.ndindex(3, 3):
         truth = sum(Fraction(u) * Fraction(v) for u, v in zip(a[0, i].tolist(), b[0, j].tolist(), strict=True))
-        left_out = 9000 * 2.0**-57 * np.abs(a).max() * np.abs(b).max()
-        rounded = 2.0**-50 * (np.abs(a[0, i]) @ np.abs(b[0, j]))
-        assert abs(float(Fraction(float(found[0, i, j])) - truth)) <= left_out + rounded
+        assert found[0, i, j] == float(truth)
+    order = rng.permutation(9000)
+    a, b = a[..., order], b[..., order]
+    parts = [ExactSum.of_products(a[..., part], b[..., part]) for part in (slice(0, 777), slice(777, 9000))]
+    assert (parts[0] + parts[1]).rounded().tobytes() == found.tobytes()
+    assert (a @ b.transpose(0, 2, 1)).tobytes() != found.tobytes()
 
 
-def test_exact_products_of_rows_of_other_sizes() -> None:
-    """Each row has a unit of its own."""
-    rng = np.random.default_rng(1)
-    a = rng.standard_normal((1, 2, 50)) * np.array([1.0, 1e-30])[:, None]
-    np.testing.assert_allclose(exact_product(a, a), a @ a.transpose(0, 2, 1), rtol=1e-13)
+@pytest.mark.parametrize("value", [5e-324, -1e-310, 1e308, -3.0, 0.0])
+def test_exact_sums_hold_every_number(value) -> None:
+    one = np.ones((1, 1, 1))
+    assert ExactSum.of_products(value * one, one).rounded().tolist() == [[[value]]]
+    assert np.isinf(ExactSum.of_products(1e300 * one, 1e300 * one).rounded()).all()
+    with pytest.raises(errors.DataError):
+        ExactSum.of_products(np.inf * one, one)
 
 
 PROGRAM = """

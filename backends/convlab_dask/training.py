@@ -29,7 +29,7 @@ __all__ = ["Descent", "draw", "identity", "statistics"]
 
 
 def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
-    """`convlab.problem.statistics`, chunk by chunk; the bits of kind "reproducible" depend on the chunks alone."""
+    """`convlab.problem.statistics`, chunk by chunk."""
     measure = functools.partial(problems.statistics, kind=kind, workers=1)
     return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
 
