@@ -83,9 +83,6 @@ class DaskOperations(Operations):
     def number(self, value: float, like: Any) -> Any:
         return like.dtype.type(value)
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *tensors: dask.persist(*function(*tensors))  # or a loop's graph would grow with every step
-
     def wait(self, y: Any) -> da.Array:
         return y.persist()
 
