@@ -7,6 +7,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,11 +151,11 @@ def learn_kernel(
     made, dtype = _admitted(lab, first)
     problem = _fitted(problem, dtype, lab.ops.sizes(made.x))
     start = _start(lab, init, 0 if reproducible and init is None and seed is None else seed, problem)
-    images = _checked(lab, problem, chain([first], source))
+    images = _checked(lab, problem, chain([(made, dtype)], map(partial(_admitted, lab), source)))
     once = Y is None and iter(X) is X
 
     def again() -> Iterator[Images]:
-        return _checked(lab, problem, _named(X, Y, weights))
+        return _checked(lab, problem, map(partial(_admitted, lab), _named(X, Y, weights)))
 
     with lab.ops.scope(dtype):
         return Training(lab, problem, settings, images, None if once else again, made.x).learn(start)
@@ -250,9 +251,8 @@ def _admitted(lab: Backend, images: Images) -> tuple[Images, str]:
     )
 
 
-def _checked(lab: Backend, problem: Problem, images: Iterable[Images]) -> Iterator[Images]:
-    for each in images:
-        made, dtype = _admitted(lab, each)
+def _checked(lab: Backend, problem: Problem, admitted: Iterable[tuple[Images, str]]) -> Iterator[Images]:
+    for made, dtype in admitted:
         if dtype != problem.dtype:
             raise DTypeError(
                 f"X{made.name}: got dtype {dtype}, expected {problem.dtype}, that of X[0].", hint="convert them before."

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from .algorithms import extend
 from .contract import Operations
 from .corr import corr2d
 from .errors import DataError, ShapeError
 from .geometry import NO_PADDING, Geometry, lower, output_shape
 from .moments import Kind, Tile, measure
+from .registry import backend
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class Problem:
             return ""
         return f"kernel_size=({sizes[0]}, {sizes[1]}) would fit."
 
+    def shares(self, weights: Any) -> bool:
+        """Whether weights that broadcast to Y are the same for all its channels."""
+        axis = -1 if self.last else -3
+        return self.out_channels is not None and (weights.ndim < -axis or weights.shape[axis] == 1)
+
     def lowered(self, x: Sequence[int]) -> Geometry:
         """The geometry for images of a shape (N, C, H, W)."""
         return lower(self.geometry._replace(data_format="NCHW"), self.named, (x[2], x[3]))
@@ -143,9 +150,6 @@ def statistics(
 
 def tile(problem: Problem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Tile:
     """The images as (N, C, H, W), padded."""
-    from .algorithms import extend
-    from .registry import backend
-
     images = _channels_first(problem, x)
     geometry = problem.lowered(images.shape)
     padded = extend(backend("numpy").ops, images, geometry)
@@ -156,9 +160,7 @@ def tile(problem: Problem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | N
 def _weights(problem: Problem, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Weights of results of a shape as (N, 1 or O, H', W')."""
     every = _channels_first(problem, np.broadcast_to(weights, shape))
-    axis = -1 if problem.last else -3
-    shared = problem.out_channels is not None and (weights.ndim < -axis or weights.shape[axis] == 1)
-    return every[:, :1] if shared else every
+    return every[:, :1] if problem.shares(weights) else every
 
 
 def _channels_first(problem: Problem, images: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ _WELL_CONDITIONED = 1e8
 class QuadraticDescent:
     """`convlab.descent.Descent` by moments: the same path as plain gradient descent on the images, in float64.
 
-    With `exact` sums of elementwise products in halving trees, the same on any machine.
+    A reproducible problem's products are elementwise, and added in halving trees: the same on any machine.
     """
 
     def __init__(self, problem: Problem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:

@@ -6,9 +6,6 @@ Needs the extra `convlab[dask]`.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ConvlabError, ShapeError
+from .files import whole
 from .host import threads
 from .images import check_folder, filter_image
 
@@ -168,21 +166,10 @@ def filter_store(
         stored = _open_zarr(source)
         grid, version = stored.chunks, stored.metadata.zarr_format
     # A pool of our own, which waits for its threads: after an error, Dask leaves them to write on.
-    with _whole_folder(target) as part, ThreadPoolExecutor(threads.available()) as pool, _told(source), _watched(watch):
+    with whole(target) as part, ThreadPoolExecutor(threads.available()) as pool, _told(source), _watched(watch):
         options: dict[str, Any] = {"dtype": result.dtype, "zarr_format": version}
         made = zarr.create_array(store=str(part), shape=result.shape, chunks=grid, **options)
         da.store(result, made, lock=False, scheduler="threads", pool=pool)
-
-
-@contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """A path beside `path` for a folder that gets its name if the block succeeds, or vanishes."""
-    part = path.absolute().parent / f".convlab-{uuid.uuid4().hex}.zarr"
-    try:
-        yield part
-        os.rename(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -199,19 +199,16 @@ class Training:
         kernel, bias = self._whole(self.problem.from_oihw(oihw), bias)
         return LearnedKernel(kernel, [found.loss], bias, rank=found.rank, condition=found.condition)
 
-    def _whole(self, *found: Any) -> Iterator[Any]:
+    def _whole(self, *found: Any) -> list[Any]:
         """The kernel and the bias for the user, both finite."""
         made = [self._native(each) for each in found]
         for each in made:
-            if each is not None and not np.isfinite(self._values(each)).all():
+            if each is not None and not np.isfinite(self.lab.to_numpy(each)).all():
                 raise DivergedError(
                     f"kernel: got numbers that {self.problem.dtype} can't hold.",
                     hint="learn in a wider dtype, with a smaller learning rate, or from smaller numbers.",
                 )
-        return iter(made)
-
-    def _values(self, found: Any) -> np.ndarray:
-        return found if isinstance(found, np.ndarray) else self.lab.to_numpy(found)
+        return made
 
     def _native(self, found: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
@@ -248,9 +245,8 @@ class Training:
         return Images(images.name, made[0], made[1], images.weights)
 
     def _statistics(self, images: Images, kind: Kind) -> Any:
-        own = getattr(self.lab.training, "statistics", None)
-        if own is not None:
-            return own(self.problem, *images[1:], kind, images.name)
+        if self._lazy:
+            return self.lab.training.statistics(self.problem, *images[1:], kind, images.name)
         x, y, weights = self._arrays(images)
         return statistics(self.problem, x, y, weights, kind, images.name)
 

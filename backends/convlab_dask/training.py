@@ -61,9 +61,9 @@ def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Ar
 
 def _weights_shape(problem: Problem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
     """Y's shape, but for one channel where all channels share their weights."""
-    shape, axis = [*y.shape], -1 if problem.last else -3
-    if problem.out_channels is not None and (weights.ndim < -axis or weights.shape[axis] == 1):
-        shape[axis] = 1
+    shape = [*y.shape]
+    if problem.shares(weights):
+        shape[-1 if problem.last else -3] = 1
     return tuple(shape)
 
 
