@@ -51,6 +51,8 @@ class Adapter:
         image_layout: the layout that its convolution likes best for single-channel images.
         install: pip arguments that install it; by default the requirements of convlab's extra of that name.
         extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
+        models: whether it has a module `models` (`convlab.models.adapters`).
+        is_model: whether an object is a layer or a model of this framework; must not import it.
         wraps: whether its arrays are made of pieces that another backend computes: the one that `backend=` names, else
             the default one (`convlab.registry.inner_backend`).
     """
@@ -67,6 +69,8 @@ class Adapter:
     image_layout: str = "NCHW"
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
+    models: bool = False
+    is_model: Callable[[object], bool] = lambda model: False
     wraps: bool = False
 
 

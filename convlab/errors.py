@@ -78,5 +78,17 @@ class CheckpointError(ConvlabError, ValueError):
     """A checkpoint can't be read, or belongs to another problem."""
 
 
+class ModelError(ConvlabError, ValueError):
+    """What was given is no model of a known framework, or a layer of it can't be read, ported or compared."""
+
+
+class PortError(ModelError):
+    """A ported model doesn't compute what the original does."""
+
+
+class ModelFileError(ConvlabError, ValueError):
+    """A file of a model can't be read, or isn't what it says."""
+
+
 class RankDeficientWarning(UserWarning):
     """The images don't determine the kernel: others fit them as well."""

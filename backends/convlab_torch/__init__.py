@@ -29,5 +29,7 @@ adapter = Adapter(
     is_native=is_native,
     minimum="2.5",
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    models=True,
+    is_model=lambda model: is_instance(model, "torch", "nn.Module"),
     algorithms=("native", "taps", "phase", "matmul", "fft", "separable"),
 )

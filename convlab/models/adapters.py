@@ -1,0 +1,105 @@
+"""What an adapter's module `models` must have, so that its framework's layers can be ported, compared and saved."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ModelError, UnsupportedError
+from ..registry import adapter, adapters, backend
+from .layers import Layer, Model
+
+STYLES = ("builtin", "convlab")
+ROLES = {"weight": "K", "kernel": "K"}  # what frameworks call a kernel, and what `gradients` does
+
+
+class Models(Protocol):
+    """The module. Arrays are NumPy's: images NCHW (or (N, C) once flattened), kernels OIHW, whatever the framework's
+    own layout; bfloat16 is held in float32.
+
+    Attributes:
+        SAME: whether the framework's convolution has "same" padding that depends on the image's size.
+        LAYOUT: the data_format of what `build` makes.
+        FILES: suffixes of the framework's own files of weights.
+    """
+
+    SAME: bool
+    LAYOUT: str
+    FILES: tuple[str, ...]
+
+    def read(self, model: Any, inputs: Any = None) -> Model:
+        """The model's layers, in order; each layer of its own, an activation inside a convolution, too.
+
+        `inputs` is an example in the framework's own tensors, for models that show their layers only when they run.
+        """
+
+    def build(self, layer: Layer, style: str) -> list[Any]:
+        """Native layers that compute a layer, one after another; `style` is one of STYLES.
+
+        Raises:
+            UnsupportedError: the framework has none that do.
+        """
+
+    def assemble(self, steps: Sequence[tuple[str, Any]]) -> Any:
+        """A native model of native layers, by their names, one after another."""
+
+    def run(self, natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
+        """The result of native layers one after another, in inference mode, for x in `dtype`."""
+
+    def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+        """The gradients of sum(dy * run(natives, x)) by the framework's autograd: "X", and "K" and "bias" of the
+        convolution among them, if there is one."""
+
+    def weights(self, model: Any) -> Any:
+        """The model's bare weights as the framework keeps them: a state dict, a tree, …."""
+
+    def with_weights(self, model: Any, weights: Any) -> Any:
+        """A copy of the model with other weights."""
+
+    def save(self, model: Any, path: Path) -> None:
+        """Write the model's weights to a file of the framework's own."""
+
+    def load(self, path: Path, model: Any) -> Any:
+        """The weights in such a file, by the framework's own loader; no code that the file brings is run."""
+
+
+def models_of(name: str) -> Models:
+    """A backend's module, its framework loaded.
+
+    Raises:
+        UnsupportedError: the backend has no layers of its own.
+    """
+    lab = backend(name)
+    if not lab.adapter.models:
+        able = ", ".join(each.name for each in adapters().values() if each.models)
+        raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
+    return importlib.import_module(f"{lab.adapter.package}.models")  # type: ignore[return-value]
+
+
+def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
+    """A model of any framework, read.
+
+    Raises:
+        ModelError: it is no model of a known framework.
+    """
+    owner = next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
+    if owner is None:
+        raise ModelError(
+            f"{name}: got {_kind(model)}, expected a layer or a model of {', '.join(_able())}.",
+            hint="a flax.linen module goes with its variables: module.bind(variables).",
+        )
+    adapter(owner)
+    return models_of(owner).read(model, inputs)
+
+
+def _able() -> list[str]:
+    return [each.name for each in adapters().values() if each.models]
+
+
+def _kind(model: Any) -> str:
+    kind = type(model)
+    return f"{kind.__module__}.{kind.__qualname__}"
