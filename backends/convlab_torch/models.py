@@ -32,6 +32,7 @@ from convlab.models.layers import (
     around,
     is_around,
     known,
+    unbuilt,
 )
 
 from .layers import Conv2D
@@ -51,7 +52,7 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         children = list(module.named_children())
         if isinstance(module, tuple(_READERS)) or not children:
             if not isinstance(module, nn.Identity):
-                yield Part(path, module, *_read(module))
+                yield Part(path, module, *_read(module, path))
             return
         whole = whole and isinstance(module, nn.Sequential)
         for name, child in children:
@@ -61,9 +62,9 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     return Model("torch", found, whole, model)
 
 
-def _read(module: nn.Module) -> tuple[Layer | None, str]:
+def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
     if any(is_lazy(each) or each.is_meta for each in [*module.parameters(), *module.buffers()]):
-        return None, f"{type(module).__name__}: its parameters have no values yet; run it once"
+        raise unbuilt(path, module, "run it once")
     return known(module, _READERS)
 
 
@@ -100,7 +101,7 @@ def _batch_norm(m: nn.BatchNorm2d) -> Layer:
     scale, shift = (ones, 0 * ones) if m.weight is None else (m.weight, m.bias)
     arrays = [ops.to_numpy(each) for each in (m.running_mean, m.running_var, scale, shift)]
     # None: the mean of all batches so far.
-    return BatchNorm(*arrays, m.eps, 1 - (0.1 if m.momentum is None else m.momentum), _dtype(m.running_mean))
+    return BatchNorm(*arrays, m.eps, round(1 - (0.1 if m.momentum is None else m.momentum), 12), _dtype(m.running_mean))
 
 
 def _max_pool(m: nn.MaxPool2d) -> Layer:
@@ -229,7 +230,7 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
 
 
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
-    momentum = 1 - layer.momentum
+    momentum = round(1 - layer.momentum, 12)
     norm = nn.BatchNorm2d(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
     arrays = {"running_mean": layer.mean, "running_var": layer.variance, "weight": layer.scale, "bias": layer.shift}
     return [_filled(norm, **arrays)]

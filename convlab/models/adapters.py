@@ -77,7 +77,7 @@ def models_of(name: str) -> Models:
     if not lab.adapter.models:
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{lab.adapter.package}.models")  # type: ignore[return-value]
+    return importlib.import_module(f"{lab.adapter.package}.models")
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..dtypes import SIGNIFICAND
-from ..errors import ConvlabError
+from ..errors import ModelError, UnsupportedError
 from ..geometry import NO_PADDING, Pads, Pair
 from ..layers import GEOMETRY, LayerSpec
 from ..testing.bounds import error_bound
@@ -40,6 +40,10 @@ class Layer:
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """How far from `reference(x)` the result in `dtype` may be, its input being off by up to `off`."""
         raise NotImplementedError
+
+    def output_size(self, size: Pair) -> Pair:
+        """The rows and columns of the result for an image of a size."""
+        return size
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,11 @@ class Convolution(Layer):
         """Whether each channel has kernels of its own."""
         return self.spec.groups == self.spec.in_channels and self.spec.groups > 1
 
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        shape = self.spec.output_shape((1, self.spec.in_channels, *size))
+        return shape[2], shape[3]  # type: ignore[return-value]
+
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         return oracle(x, self.kernel, bias=self.bias, **self.spec.geometry)
@@ -118,6 +127,11 @@ class Pad(Layer):
 
     pads: Pads
     mode: str = "zeros"
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        (top, bottom), (left, right) = self.pads
+        return size[0] + top + bottom, size[1] + left + right
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -217,6 +231,12 @@ class Pool(Layer):
     count_padding: bool = False
     ceil: bool = False
 
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        both = zip(size, *self.pads(size), self.size, self.stride, strict=True)
+        rows, columns = ((n + sum(pads) + sum(more) - k) // s + 1 for n, pads, more, k, s in both)
+        return rows, columns
+
     def pads(self, size: Pair) -> tuple[Pads, Pads]:
         """The border of an image of a size: what counts as padding, and what `ceil` adds."""
         spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
@@ -266,6 +286,10 @@ class GlobalPool(Layer):
 
     function: str
     keepdims: bool = True
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        return 1, 1
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -355,7 +379,7 @@ class Flatten(Layer):
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
-        return self.reference(off)
+        return np.asarray(self.reference(off))
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,6 +421,14 @@ def is_around(pads: Pads) -> bool:
     return all(before == after for before, after in pads)
 
 
+def unbuilt(path: str, native: Any, hint: str) -> ModelError:
+    """What to say of a layer whose parameters have no values yet."""
+    return ModelError(
+        f"{path or 'the layer'}: got a {type(native).__name__} whose parameters have no values yet, expected them.",
+        hint=f"{hint}.",
+    )
+
+
 def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Layer | None, str]:
     """What a framework's object computes, by the first reader of its type, and its class's name; None and why not."""
     name = type(native).__name__
@@ -405,7 +437,7 @@ def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Lay
         return None, name
     try:
         return reader(native), name
-    except ConvlabError as error:
+    except UnsupportedError as error:
         return None, f"{name}: {error}"
 
 

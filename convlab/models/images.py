@@ -1,0 +1,88 @@
+"""Random images that a model can be tried on: small, of odd and even sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ConvlabError, ModelError
+from ..geometry import Pair
+from .layers import BatchNorm, Convolution, Dense, GlobalPool, Layer, Pad, padding_in
+from .steps import Step
+
+SIZES = 4  # consecutive heights and widths: as many remainders as most strides have
+_LARGEST = 2048
+
+
+def grid(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random numbers within ±2 that every dtype has."""
+    return rng.integers(-64, 65, shape) / 32.0
+
+
+def random_images(steps: Sequence[Step], seed: int, size: Pair | None = None) -> list[np.ndarray]:
+    """Batches that go through all steps: of one size, or of the least sizes that do.
+
+    Raises:
+        ModelError: none does.
+    """
+    rng, layers = np.random.default_rng(seed), [layer for step in steps for layer in step.layers]
+    channels = _input_channels(layers)
+    if isinstance(layers[0], Dense):
+        return [grid(rng, (n, channels)) for n in (1, 4)]
+    if size is not None:
+        return [grid(rng, (1, channels, *size))]
+    least = next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
+    if least is None:
+        raise ModelError(
+            f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
+            hint="give inputs=, a batch of images that does.",
+        )
+    if not _fits(layers, (least + 1, least)):  # a dense layer wants this very size
+        return [grid(rng, (1, channels, least, least))]
+    return [grid(rng, (2, channels, least + i, least + (3 * i + 1) % SIZES)) for i in range(SIZES)]
+
+
+def _fits(layers: Sequence[Layer], size: Pair) -> bool:
+    """Whether images of a size go through, and the maps on their way have at least two rows and columns."""
+    channels, wanted = 0, None
+    try:
+        for layer in layers:
+            if isinstance(layer, GlobalPool):
+                return True
+            if isinstance(layer, Dense):
+                wanted = layer.kernel.shape[1]
+                break
+            if not _has_border(layer, size):
+                return False
+            size, channels = layer.output_size(size), _output_channels(layer, channels)
+            if min(size) < 2:
+                return False
+    except ConvlabError:
+        return False
+    return wanted is None or not channels or channels * size[0] * size[1] == wanted
+
+
+def _has_border(layer: Layer, size: Pair) -> bool:
+    """Whether the image is larger than a border that repeats it."""
+    if isinstance(layer, Pad):
+        return layer.mode == "zeros" or min(size) > max(map(max, layer.pads))
+    if not isinstance(layer, Convolution) or layer.spec.padding_mode == "zeros":
+        return True
+    return min(size) > max(map(max, padding_in(layer.spec, size)))
+
+
+def _output_channels(layer: Layer, channels: int) -> int:
+    return int(layer.spec.out_channels or 1) if isinstance(layer, Convolution) else channels
+
+
+def _input_channels(layers: Sequence[Layer]) -> int:
+    """How many channels the images have; 3 if any number will do."""
+    for layer in layers:
+        if isinstance(layer, Convolution):
+            return int(layer.spec.in_channels or 1)
+        if isinstance(layer, BatchNorm):
+            return len(layer.mean)
+        if isinstance(layer, Dense):
+            return int(layer.kernel.shape[1])
+    return 3

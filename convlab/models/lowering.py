@@ -1,0 +1,123 @@
+"""A model's layers as a target framework can take them: paddings in integers, pixels in its order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ConvlabError, ModelError, UnsupportedError
+from ..geometry import Pads, Pair
+from ..layers import LayerSpec
+from .adapters import Models
+from .layers import Activation, Convolution, Dense, Flatten, GlobalPool, Layer, Model, Pad, Part, Pool, padding_in
+
+Built = list[tuple[Part, list[Any]]]
+
+_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+
+
+class Lowering:
+    """One model on its way to a framework.
+
+    Attributes:
+        built: the native layers for each part.
+        untouched: paths of what has none, and why.
+        tied: whether the result holds for images of the given size alone.
+    """
+
+    def __init__(self, source: Model, target: Models, style: str, size: Pair | None) -> None:
+        self.target, self.style, self.whole = target, style, source.whole
+        self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
+        self.size = size if source.whole else None  # of the images that reach the next part, where that is known
+        self.pixels: Pair | None = None  # that were flattened in another order
+        self.before: Layer | None = None
+        self.built: Built = []
+        self.untouched: dict[str, str] = {}
+        self.tied = False
+        for part in source.parts:
+            self._add(part)
+
+    def _add(self, part: Part) -> None:
+        layer = part.layer
+        try:
+            if layer is None:
+                raise UnsupportedError(f"convlab doesn't know {part.note or type(part.native).__name__}")
+            layer = self._lowered(layer)
+            self.built.append((part, self._natives(layer)))
+        except UnsupportedError as error:
+            if isinstance(layer, Convolution):
+                raise UnsupportedError(f"{part.path or part.note}: {error}") from error
+            self.untouched[part.path] = str(error)
+        self.before = layer
+        self.size = self._next_size(layer)
+
+    def _lowered(self, layer: Layer) -> Layer:
+        if isinstance(layer, Convolution):
+            padding = self._padding(layer.spec, self.style == "convlab")
+            return replace(layer, spec=replace(layer.spec, padding=padding))
+        if isinstance(layer, Pool):
+            spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
+            return replace(layer, padding=self._padding(spec, False))
+        if isinstance(layer, Flatten) and layer.order != self.order:
+            if self.size is None:
+                raise UnsupportedError(
+                    f"it flattens pixels in the order {layer.order}, the target in the order {self.order}.",
+                    hint="give input_size=(rows, columns), and the next dense layer is reordered.",
+                )
+            self.pixels, self.tied = self.size, self.tied or self.size != (1, 1)
+            return Flatten(self.order)
+        if isinstance(layer, Dense) and self.pixels:
+            layer, self.pixels = self._reordered(layer, self.pixels), None
+        return layer
+
+    def _padding(self, spec: LayerSpec, by_convlab: bool) -> Pads | str:
+        """Integers for a name that doesn't depend on the image's size, or that the target doesn't know."""
+        padding: Pads | str = spec.padding
+        if not isinstance(padding, str):
+            return padding
+        fixed = spec.stride == (1, 1) or padding in ("valid", "full")
+        if not fixed and (by_convlab or (self.target.SAME and padding == "same")):
+            return padding
+        if not fixed and self.size is None:
+            raise UnsupportedError(
+                f"padding={padding!r} with stride={spec.stride} depends on the image's size, at which the target's "
+                "layers don't look.",
+                hint="give input_size=(rows, columns), or layers='convlab'.",
+            )
+        self.tied = self.tied or not fixed
+        return padding_in(spec, self.size or (2**20, 2**20))
+
+    def _reordered(self, layer: Dense, pixels: Pair) -> Dense:
+        """A dense layer for pixels that are now flattened in the target's order."""
+        (outputs, inputs), (h, w) = layer.kernel.shape, pixels
+        if inputs % (h * w):
+            raise ModelError(
+                f"input_size: {h}x{w} pixels reach a dense layer of {inputs} inputs, expected a divisor.",
+                hint="give the size of the images that the model was made for.",
+            )
+        c = inputs // (h * w)
+        shape, axes = (((c, h, w), (0, 2, 3, 1)), ((h, w, c), (0, 3, 1, 2)))[self.order == "CHW"]
+        return replace(layer, kernel=layer.kernel.reshape(outputs, *shape).transpose(axes).reshape(outputs, inputs))
+
+    def _natives(self, layer: Layer) -> list[Any]:
+        """What the target has for a layer; for pooling whose border it lacks, a border of zeros if that is the same."""
+        try:
+            return self.target.build(layer, self.style)
+        except UnsupportedError:
+            if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
+                raise
+            never_negative = isinstance(self.before, Activation) and self.before.function in _NEVER_NEGATIVE
+            if not (never_negative if layer.function == "max" else layer.count_padding):
+                raise
+            inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
+            return [*self.target.build(Pad(layer.padding), self.style), *self.target.build(inner, self.style)]
+
+    def _next_size(self, layer: Layer | None) -> Pair | None:
+        if not self.whole or layer is None:
+            return None
+        if isinstance(layer, GlobalPool):
+            return 1, 1
+        try:
+            return layer.output_size(self.size) if self.size else None
+        except ConvlabError as error:
+            raise ModelError(f"input_size: the image doesn't go through: {error}", hint="give a larger one.") from error

@@ -1,0 +1,154 @@
+"""`convlab.port`: a layer or a model in another framework, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import ModelError, PortError
+from ..geometry import Pair, choice, pair
+from .adapters import STYLES, Models, models_of, read
+from .compare import Comparison, compare_read, images_of
+from .layers import Model, Part
+from .lowering import Built, Lowering
+
+
+@dataclass(eq=False)
+class Ported:
+    """A model of another framework.
+
+    Attributes:
+        backend: whose it is.
+        layers: the new native layers, in order, by the path that each has in the original; several where one became
+            several, such as a border and a convolution.
+        untouched: what wasn't ported: paths, and why.
+        evidence: the comparison of both.
+    """
+
+    backend: str
+    layers: dict[str, list[Any]]
+    untouched: dict[str, str]
+    evidence: Comparison
+    _model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The new model: a layer, or layers one after another; `flax.linen`'s is bound to its variables.
+
+        Raises:
+            ModelError: something was left untouched, or the original is more than its layers one after another.
+        """
+        if self._model is not None:
+            return self._model
+        reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
+        raise ModelError(
+            f"model: the whole wasn't ported ({'; '.join(reasons) or 'its layers do more than follow one another'}).",
+            hint="take the layers by name from .layers, and put them together by hand.",
+        )
+
+    def __str__(self) -> str:
+        left = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
+        return f"{self.evidence}{left}"
+
+
+def port(
+    model: Any,
+    to: str,
+    *,
+    layers: str = "builtin",
+    input_size: int | Pair | None = None,
+    inputs: Any = None,
+    seed: int = 0,
+) -> Ported:
+    """A framework's layer or model as another framework's, proven to compute the same.
+
+    It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
+    `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
+    activations, pooling, borders, batch norm, dropout and dense layers (`torch.nn.Sequential`, `keras.Sequential`,
+    `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it ports the layers
+    that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
+
+    Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
+    rounding bounds, computed from the data, of what the original says it is.
+
+    >>> from convlab import numpy as lab
+    >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
+    >>> ported = port(layer, to="numpy")
+    >>> print(ported)
+    numpy  numpy  layer   result  gradients
+    -      -      conv2d  0...    0          same
+    They compute the same.
+
+    Args:
+        model: the layer or the model.
+        to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
+        layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
+        input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
+            convolution has no such padding, and for a dense layer on pixels in another order.
+        inputs: images to prove it with, (N, C, H, W), instead of random ones.
+        seed: of those.
+
+    Raises:
+        ModelError: what isn't a model, or can't be read: the message names the layer by its path.
+        UnsupportedError: the target can't express a convolution; the message says what.
+        PortError: the result doesn't compute the same; the message says why.
+    """
+    choice("layers", layers, STYLES)
+    images = None if inputs is None else images_of(inputs)
+    source = read(model, None if images is None else images[0])
+    target = models_of(to)
+    size = images[0].shape[2:] if images else None if input_size is None else pair("input_size", input_size, 1)
+    lowering = Lowering(source, target, layers, size)
+    built, untouched = lowering.built, lowering.untouched
+    if not built:
+        raise ModelError(
+            f"model: got {'; '.join(f'{path or type(model).__name__}: {why}' for path, why in untouched.items())}, "
+            "expected a 2-D convolution, or a model with one.",
+            hint="convlab.port's documentation lists what it takes.",
+        )
+    whole = source.whole and not untouched
+    new = _assembled(target, built) if whole else None
+    again = _read_again(to, target, new, built)
+    kept = [part for part in source.parts if part.path not in untouched]
+    original = replace(source, parts=kept, whole=whole)
+    evidence = compare_read(original, again, images, size if lowering.tied else None, seed=seed)
+    if not evidence.same:
+        raise PortError(
+            f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
+        )
+    by_path: dict[str, list[Any]] = {}
+    for part, natives in built:
+        by_path.setdefault(part.path, []).extend(natives)
+    return Ported(to, by_path, untouched, evidence, new)
+
+
+def _assembled(target: Models, built: Built) -> Any:
+    natives = [native for _, natives in built for native in natives]
+    if len(natives) == 1 and not built[0][0].path:
+        return natives[0]
+    return target.assemble([*zip(_names(built), natives, strict=True)])
+
+
+def _names(built: Built) -> list[str]:
+    """A name for each native layer, from the original's path, each once and without what names can't have."""
+    names: list[str] = []
+    for part, natives in built:
+        stem = "".join(c if c.isalnum() else "_" for c in part.path) or "layer"
+        for native in natives:
+            own = stem if native is natives[-1] else f"{stem}_before"
+            again = 1
+            while (name := own if again == 1 else f"{own}_{again}") in names:
+                again += 1
+            names.append(name)
+    return names
+
+
+def _read_again(to: str, target: Models, model: Any, built: Built) -> Model:
+    """The new layers as they are, not as they were meant."""
+    if model is not None:
+        return target.read(model)
+    parts: list[Part] = []
+    for part, natives in built:
+        for native in natives:
+            parts += [replace(each, path=part.path) for each in target.read(native).parts]
+    return Model(to.partition(".")[0], parts, False, None)

@@ -1,0 +1,164 @@
+"""Do two steps compute the same? Both are run on the same images, and held to the first one's reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import SIGNIFICAND
+from ..errors import ConvlabError
+from ..geometry import Pair
+from ..testing.bounds import gradient_bounds, worst_ratio
+from ..testing.diagnosis import Diagnosis, diagnose
+from ..testing.oracle import oracle_gradients
+from .adapters import Models
+from .images import grid
+from .layers import Convolution, Layer
+from .steps import Step
+
+Side = tuple[Models, Step]
+
+
+@dataclass(eq=False)
+class Row:
+    """Two steps beside each other.
+
+    Attributes:
+        a, b: their paths; "" for a lone layer.
+        kind: what they are, as in `convlab.models.layers`.
+        sizes: the images that both were run on.
+        own: a's worst errors by quantity ("result", "gradient of X", …), in rounding bounds of what a says it is.
+        errors: b's, in the same bounds: at most 1 where they compute the same.
+        diagnosis: why they part.
+        differences: what differs in what they say they are.
+    """
+
+    a: str
+    b: str
+    kind: str
+    sizes: list[Pair] = field(default_factory=list)
+    own: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    diagnosis: str = ""
+    differences: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether both compute what a says."""
+        return all(error <= 1 for error in [*self.own.values(), *self.errors.values()]) and not self.diagnosis
+
+    def worst(self, quantity: str) -> float:
+        """b's worst error among quantities whose names begin so; 0 if there is none."""
+        return max((each for name, each in self.errors.items() if name.startswith(quantity)), default=0.0)
+
+    def note(self, errors: dict[str, float], quantity: str, ratio: float) -> None:
+        """Count one measurement."""
+        errors[quantity] = max(errors.get(quantity, 0.0), ratio)
+
+
+def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tuple[Row, list[np.ndarray]]:
+    """Two steps on the same images (NCHW, float64), forward and gradients; and a's results."""
+    (models, step), (others, other) = a, b
+    dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
+    row = Row(step.path, other.path, step.main.kind, differences=tuple(differences(step, other)))
+    results = []
+    for number, x in enumerate(images):
+        x = rounded(x, dtype)
+        if x.ndim == 4:
+            row.sizes.append((x.shape[2], x.shape[3]))
+        true, bound = step.reference(x), step.error(x, np.zeros_like(x), dtype)
+        y = models.run(step.natives, x, step.dtype)
+        row.note(row.own, "result", _ratio(y, true, bound))
+        results.append(rounded(true, dtype))
+        try:
+            z = others.run(other.natives, x, other.dtype)
+        except Exception as error:  # whatever a framework raises for an image that it can't take
+            row.diagnosis = row.diagnosis or f"it fails where the other doesn't: {_first(error)}"
+            continue
+        row.note(row.errors, "result", _ratio(z, true, bound))
+        for each, found in (("the first model's layer", y), ("", z)):
+            if not row.diagnosis and _ratio(found, true, bound) > 1:
+                row.diagnosis = _why(found, true, step, x, dtype, each)
+        if step.convolution and y.shape == z.shape == true.shape:
+            _gradients(row, a, b, x, dtype, np.random.default_rng((seed, number)))
+    if not row.same and not row.diagnosis:
+        row.diagnosis = "the gradients differ: one of the layers is changed (a hook, a frozen or a custom gradient)"
+    return row, results
+
+
+def _gradients(row: Row, a: Side, b: Side, x: np.ndarray, dtype: str, rng: np.random.Generator) -> None:
+    convolution = a[1].convolution
+    assert convolution is not None
+    geometry = convolution.spec.geometry
+    dy = grid(rng, convolution.reference(x).shape)
+    true = oracle_gradients(x, convolution.kernel, dy, **geometry)._asdict()
+    bounds = gradient_bounds(x, convolution.kernel, dy, dtype, **geometry)._asdict()
+    for (models, step), errors in ((a, row.own), (b, row.errors)):
+        for name, found in models.gradients(step.natives, x, dy, step.dtype).items():
+            row.note(errors, f"gradient of {name}", _ratio(found, true[name], bounds[name]))
+
+
+def _ratio(found: np.ndarray, true: np.ndarray, bound: np.ndarray) -> float:
+    return worst_ratio(found, true, bound) if found.shape == true.shape else np.inf
+
+
+def _why(found: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, whose: str) -> str:
+    prefix = f"{whose} isn't what its attributes say (a hook, a subclass, a changed weight?): " if whose else ""
+    convolution = step.convolution
+    why: Diagnosis | None = None
+    if convolution:
+        with contextlib.suppress(ConvlabError):
+            geometry = convolution.spec.geometry
+            why = diagnose(found, x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
+    if why:
+        return f"{prefix}{why}"
+    if found.shape != true.shape:
+        return f"{prefix}the result has shape {found.shape} instead of {true.shape}"
+    return f"{prefix}the results differ by up to {np.abs(found - true).max():.3g}"
+
+
+def _first(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+
+
+def differences(step: Step, other: Step) -> Iterable[str]:
+    """What differs in what two steps say they are."""
+    a, b = step.convolution or step.main, other.convolution or other.main
+    if type(a) is not type(b):
+        yield f"{a.kind} / {b.kind}"
+        return
+    mine, theirs = dict(_facts(a)), dict(_facts(b))
+    for name, value in mine.items():
+        there = theirs[name]
+        if isinstance(value, np.ndarray) and isinstance(there, np.ndarray) and value.shape == there.shape:
+            if not np.array_equal(value, there):
+                yield f"{name}: differs by up to {np.abs(value - there).max():.3g}"
+        elif isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
+            shapes = [None if each is None else each.shape for each in (value, there)]
+            if shapes[0] != shapes[1]:
+                yield f"{name}: {shapes[0]} / {shapes[1]}"
+        elif value != there:
+            yield f"{name}: {value} / {there}"
+
+
+def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
+    if isinstance(layer, Convolution):
+        spec = layer.spec
+        for name in ("stride", "padding", "padding_mode", "dilation", "groups", "dtype"):
+            yield name, getattr(spec, name)
+    for each in fields(layer):  # type: ignore[arg-type]
+        # In training only; and what a pair's shapes make of a kernel that is flattened in another order.
+        if each.name not in ("spec", "momentum", "rate", "keepdims", "count_padding"):
+            yield each.name, getattr(layer, each.name)
+
+
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x in float64, with values that a dtype has."""
+    if dtype != "bfloat16":
+        return x.astype(dtype).astype(np.float64)
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)
