@@ -203,7 +203,8 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
 def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
     with ops.scope(dtype):
-        return ops.to_numpy(functions.forward(natives, ops.asarray(x, dtype), _call, _layout))
+        forward = jax.jit(lambda x: functions.forward(natives, x, _call, _layout))  # one compilation, not one a step
+        return ops.to_numpy(forward(ops.asarray(x, dtype)))
 
 
 def _call(native: Any, x: Array) -> Array:
@@ -242,8 +243,8 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return functions.forward(natives, x, call, _layout)
 
     with ops.scope(dtype):
-        _, pull = jax.vjp(called, variables, ops.asarray(x, dtype))
-        found, dx = pull(ops.asarray(dy, dtype))
+        pull = jax.jit(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        found, dx = pull(variables, ops.asarray(x, dtype), ops.asarray(dy, dtype))
         named = {name: ops.to_numpy(each) for name, each in found.get("params", {}).items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, named, dtype)
 
