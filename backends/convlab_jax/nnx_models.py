@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,12 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
 
 def build(layer: Layer, style: str) -> list[Any]:
     """See `convlab.models.adapters`."""
+    dtype = layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", None)
+    with ops.scope(dtype):
+        return _build(layer, style)
+
+
+def _build(layer: Layer, style: str) -> list[Any]:
     rngs = nnx.Rngs(0)
     if isinstance(layer, Convolution):
         return _build_convolution(layer, style)
@@ -181,6 +187,19 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         found, dx = pull(state, ops.asarray(x, dtype), ops.asarray(dy, dtype))
         named = {name: ops.to_numpy(each[...]) for name, each in found.items()} if owner is not None else {}
     return {"X": ops.to_numpy(dx)} | models.to_oihw(owner, named, dtype)
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
+    """See `convlab.models.adapters`."""
+    other = nnx.clone(model.native)
+    natives = {part.path: part.native for part in read(other).parts}
+    for path, layer in layers.items():
+        for name, array in models.arrays_of(natives[path], layer).items():
+            variable = getattr(natives[path], name, None)
+            if isinstance(variable, nnx.Variable):
+                value = variable[...]
+                _filled(natives[path], ops.dtype(value), **{name: array.reshape(value.shape)})
+    return other
 
 
 def weights(model: nnx.Module) -> Any:
