@@ -203,7 +203,7 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
 def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
     with ops.scope(dtype):
-        forward = jax.jit(lambda x: functions.forward(natives, x, _call, _layout))  # one compilation, not one a step
+        forward = functions.once(lambda x: functions.forward(natives, x, _call, _layout))
         return ops.to_numpy(forward(ops.asarray(x, dtype)))
 
 
@@ -243,7 +243,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return functions.forward(natives, x, call, _layout)
 
     with ops.scope(dtype):
-        pull = jax.jit(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        pull = functions.once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
         found, dx = pull(variables, ops.asarray(x, dtype), ops.asarray(dy, dtype))
         named = {name: ops.to_numpy(each) for name, each in found.get("params", {}).items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, named, dtype)
