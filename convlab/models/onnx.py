@@ -103,7 +103,7 @@ class _Graph:
         """The error that names a layer."""
         return ModelError(
             f"{self.name}: layer {number}, {self.layers[number].kind}: got {got}, expected {expected}.",
-            hint="save it as .safetensors, or port it to float32 first.",
+            hint="save it as .safetensors.",
         )
 
     def model(self) -> Any:
@@ -265,11 +265,10 @@ def _prove(runtime: Any, data: bytes, graph: _Graph) -> None:
                     hint="this is convlab's fault or onnxruntime's; nothing was written.",
                 )
     except (runtime.capi.onnxruntime_pybind11_state.NotImplemented, *_failures(runtime)) as error:
-        why = " ".join(str(error).split())
-        number = re.search(r"'(\d+)\.\w+'", why)
-        raise graph.refused(
-            int(number[1]) if number else 0, f"{graph.dtype} ({why})", "what onnxruntime runs"
-        ) from error
+        why = " ".join(str(error).split()).rpartition(" : ")[2]
+        node = re.search(r"name:? ?'\D*(\d+)\.", why, re.IGNORECASE)  # else it is called after the output
+        number = int(node[1]) if node else len(graph.layers) - 1
+        raise graph.refused(number, f"{graph.dtype} ({why})", "what onnxruntime runs") from error
 
 
 def _failures(runtime: Any) -> list[type[Exception]]:
