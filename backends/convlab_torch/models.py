@@ -183,7 +183,7 @@ def _filled(module: nn.Module, **arrays: np.ndarray | None) -> nn.Module:
     for name, array in arrays.items():
         if array is not None:
             target = getattr(module, name)
-            target.detach().copy_(torch.from_numpy(np.ascontiguousarray(array)))
+            target.detach().copy_(torch.from_numpy(np.array(array)))
     return module.eval()
 
 

@@ -68,16 +68,17 @@ class Models(Protocol):
 
 
 def models_of(name: str) -> Models:
-    """A backend's module, its framework loaded.
+    """A backend's module, its framework loaded; "jax.nnx" is that of one of its further layers (`Adapter.extras`).
 
     Raises:
         UnsupportedError: the backend has no layers of its own.
     """
-    lab = backend(name)
-    if not lab.adapter.models:
+    owner, _, extra = name.partition(".")
+    lab = backend(owner)
+    if not lab.adapter.models or (extra and extra not in lab.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{lab.adapter.package}.models")
+    return importlib.import_module(f"{lab.adapter.package}.{extra}{'_' * bool(extra)}models")
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
