@@ -11,12 +11,16 @@ from pathlib import Path
 
 from .errors import CaseFileError
 
+_DOUBLE = (".weights.h5",)  # Keras insists on both
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path`, of the same suffix, for a file or a folder; it replaces `path` if the block succeeds, or
     vanishes."""
-    part = path.absolute().parent / f".convlab-{uuid.uuid4().hex}{path.suffix.lower()}"
+    name = path.name.lower()
+    suffix = next((each for each in _DOUBLE if name.endswith(each)), path.suffix.lower())
+    part = path.absolute().parent / f".convlab-{uuid.uuid4().hex}{suffix}"
     try:
         yield part
         os.replace(part, path)

@@ -13,7 +13,7 @@ from .layers import Activation, Convolution, Dense, Flatten, GlobalPool, Layer, 
 
 Built = list[tuple[Part, list[Any]]]
 
-_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
 
 
 class Lowering:
@@ -100,7 +100,7 @@ class Lowering:
         except UnsupportedError:
             if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
                 raise
-            never_negative = isinstance(self.before, Activation) and self.before.function in _NEVER_NEGATIVE
+            never_negative = isinstance(self.before, Activation) and self.before.function in NEVER_NEGATIVE
             if not (never_negative if layer.function == "max" else layer.count_padding):
                 raise
             inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
