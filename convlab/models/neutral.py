@@ -76,11 +76,12 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Ten
         for name in layer.arrays:
             array = getattr(layer, name)
             if array is not None:
-                tensors[f"{path}.{name}"] = _tensor(array, _dtype(layer))
+                tensors[f"{path}.{name}"] = _tensor(array, dtype_of(layer))
     return records, tensors
 
 
-def _dtype(layer: Layer) -> str:
+def dtype_of(layer: Layer) -> str:
+    """What a layer's arrays are in."""
     return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
 
 
