@@ -11,7 +11,7 @@ from ..errors import ModelError, ModelFileError, UnsupportedError
 from ..files import whole
 from ..geometry import Pair, choice, pair
 from ..registry import adapters, default_backend
-from . import neutral
+from . import foreign, neutral
 from .adapters import STYLES, Models, models_of, read
 from .layers import Layer, Model, Part
 from .lowering import Lowering
@@ -149,12 +149,11 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
     if not path.exists():
         _refuse(path, "no file", "one", "is the path right?")
     models = _own(model, path, suffix)
-    if suffix == ".params":
-        from .params import check
-
-        check(path)
     try:
+        foreign.check(path, suffix)
         return models.with_weights(model, models.load(path, model))
+    except ModelFileError:
+        raise
     except Exception as error:  # whatever a framework's loader raises for what it can't take
         why = " ".join(str(error).split())
         raise ModelFileError(

@@ -21,7 +21,12 @@ from convlab.registry import adapters
 
 
 def targets(config: pytest.Config) -> list[str]:
-    """The session's backends that have models."""
+    """The session's frameworks that have models; NumPy has convolutions alone."""
+    return [name for name in convolving(config) if name != "numpy"]
+
+
+def convolving(config: pytest.Config) -> list[str]:
+    """The session's backends that have layers."""
     named = config.getoption("--backends")
     able = {name: each for name, each in adapters().items() if each.models}
     names = (
@@ -68,6 +73,7 @@ def classifier(dtype="float32") -> list[Layer]:
     ]
 
 
+CONVOLUTIONS = ("convolution", "uneven", "same")
 CHAINS: dict[str, list[Layer]] = {
     "classifier": classifier(),
     "convolution": [conv(4, 2)],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import chains
 import numpy as np
 import pytest
-from chains import CHAINS, classifier, conv, norm, targets
+from chains import CHAINS, CONVOLUTIONS, classifier, conv, norm, targets
 
 import convlab
 from convlab.errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
+from convlab.files import whole
 from convlab.models import neutral
 from convlab.models.adapters import models_of
 from convlab.models.canonical import canonical
@@ -21,6 +23,8 @@ from convlab.models.layers import Activation, Convolution, Flatten, GlobalPool, 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         metafunc.parametrize("target", targets(metafunc.config))
+    if "convolving" in metafunc.fixturenames:
+        metafunc.parametrize("convolving", chains.convolving(metafunc.config))
 
 
 def written(layers: list[Layer], path: Path) -> bytes:
@@ -33,6 +37,16 @@ def test_every_framework_saves_the_same_bytes(target, chain, tmp_path):
     there, here = tmp_path / "there.safetensors", tmp_path / "here.safetensors"
     expected = written(CHAINS[chain], there)
     save(load(there, backend=target), here)
+    assert here.read_bytes() == expected
+
+
+@pytest.mark.parametrize("chain", CONVOLUTIONS)
+def test_a_lone_convolution_comes_back_alone(convolving, chain, tmp_path):
+    there, here = tmp_path / "there.safetensors", tmp_path / "here.safetensors"
+    expected = written(CHAINS[chain], there)
+    layer = load(there, backend=convolving, layers="convlab")
+    assert type(layer).__name__ == "Conv2D"
+    save(layer, here)
     assert here.read_bytes() == expected
 
 
@@ -197,6 +211,13 @@ def test_a_failure_leaves_the_old_file(target, tmp_path, monkeypatch):
         save(model, path)
     assert path.read_bytes() == before
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_the_files_that_are_on_their_way_keep_both_suffixes(tmp_path):
+    with whole(tmp_path / "a.model.WEIGHTS.H5") as part:
+        assert part.name.endswith(".weights.h5")
+        part.touch()
+    assert (tmp_path / "a.model.WEIGHTS.H5").exists()
 
 
 def test_unknown_layers_are_named(tmp_path):
