@@ -13,7 +13,8 @@ from flax import nnx, serialization
 from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer, Model, Part, known, unbuilt
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.reading import Model, Part, known, unbuilt
 
 from . import functions
 from .layers import Conv2D

@@ -7,18 +7,10 @@ from dataclasses import replace
 
 from ..geometry import NO_PADDING, Pads, Pair
 from ..layers import LayerSpec
-from .layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Pad,
-    Pool,
-    padding_in,
-)
+from .activations import Activation
+from .layers import BatchNorm, Convolution, Flatten, Layer, Pad, padding_in
 from .lowering import NEVER_NEGATIVE
+from .pooling import GlobalPool, Pool
 
 
 def canonical(layers: Sequence[Layer]) -> list[Layer]:

@@ -12,8 +12,8 @@ from ..errors import ModelError
 from ..geometry import Pair
 from .adapters import Models, models_of, read
 from .images import random_images
-from .layers import Model
 from .proof import Row, prove, rounded
+from .reading import Model
 from .steps import Step, steps, weighted
 
 

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..dtypes import SIGNIFICAND
 from ..errors import ModelError, ModelFileError, UnsupportedError
 from ..files import whole
 from ..geometry import Pair, choice, pair
 from ..registry import adapters, default_backend
-from . import neutral
+from . import foreign, neutral
 from .adapters import STYLES, Models, models_of, read
-from .layers import Layer, Model, Part
+from .layers import Layer
 from .lowering import Lowering
+from .neutral import dtype_of
 from .port import assembled
+from .reading import Model, Part
 
 NEUTRAL, ONNX = ".safetensors", ".onnx"
 # Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.
@@ -119,7 +122,22 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
     if lowering.untouched:
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
-    return assembled(target, lowering.built)
+    model = assembled(target, lowering.built)
+    if not any(each.models and each.is_model(model) for each in adapters().values()):
+        model = target.assemble([("layer", model)])  # Flax's activations are functions
+    made = [part.layer for part in target.read(model).parts if part.layer is not None]
+    for (one, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(made), strict=True):
+        if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
+            hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
+            raise UnsupportedError(
+                f"{path}: layers[{one}]: got {wide}, of which the framework made {narrow}.", hint=hint
+            )
+    return model
+
+
+def _dtypes(layers: Sequence[Layer]) -> list[tuple[int, str]]:
+    """The layers with weights: their places, and in which dtype they are."""
+    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer.arrays]
 
 
 def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
@@ -132,12 +150,11 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
     if not path.exists():
         _refuse(path, "no file", "one", "is the path right?")
     models = _own(model, path, suffix)
-    if suffix == ".params":
-        from .params import check
-
-        check(path)
     try:
+        foreign.check(path, suffix)
         return models.with_weights(model, models.load(path, model))
+    except ModelFileError:
+        raise
     except Exception as error:  # whatever a framework's loader raises for what it can't take
         why = " ".join(str(error).split())
         raise ModelFileError(
@@ -150,9 +167,13 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
 def _own(model: Any, path: Path, suffix: str) -> Models:
     """The module of the framework that a model is of, if files of that suffix are its own."""
     owner = next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
-    if owner is None:
-        read(model)  # says why
-    models = models_of(owner or "")
+    try:
+        name = read(model).backend
+    except ModelError:
+        if owner is None:
+            raise
+        name = owner  # its layers show only when it runs; its weights are there
+    models = models_of(name)
     if suffix not in models.FILES:
         raise ModelFileError(
             f"{path}: got a model of {owner}, expected one of {_OWNERS.get(suffix, 'its framework')}.",

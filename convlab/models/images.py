@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
-from .layers import BatchNorm, Convolution, Dense, GlobalPool, Layer, Pad, padding_in
+from .layers import BatchNorm, Convolution, Dense, Layer, Pad, padding_in
+from .pooling import GlobalPool
 from .steps import Step
 
 SIZES = 4  # consecutive heights and widths: as many remainders as most strides have

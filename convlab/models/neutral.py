@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ..errors import ConvlabError, ModelFileError
+from .activations import Activation
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, shown
-from .layers import KINDS, BatchNorm, Convolution, Dense, Layer
+from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .pooling import GlobalPool, Pool
 
 FORMAT, VERSION = "convlab.model", 1
 MOST_LAYERS = 10_000
@@ -25,6 +27,8 @@ _LONGEST_PATH = 200
 # As safetensors calls them, widest first, which is the order of its own writer.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
+_CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+KINDS: dict[str, type[Layer]] = {each.kind: each for each in _CLASSES}
 
 
 class Tensor(NamedTuple):
@@ -76,11 +80,12 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Ten
         for name in layer.arrays:
             array = getattr(layer, name)
             if array is not None:
-                tensors[f"{path}.{name}"] = _tensor(array, _dtype(layer))
+                tensors[f"{path}.{name}"] = _tensor(array, dtype_of(layer))
     return records, tensors
 
 
-def _dtype(layer: Layer) -> str:
+def dtype_of(layer: Layer) -> str:
+    """What a layer's arrays are in."""
     return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
 
 

@@ -1,0 +1,327 @@
+"""Files that lie: a typed error or a right model, and nothing else, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chains import classifier, conv, dense, targets
+
+from convlab.errors import ModelFileError
+from convlab.models import foreign, neutral, params
+from convlab.models.adapters import models_of
+from convlab.models.files import load, save
+from convlab.models.layers import Layer
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" in metafunc.fixturenames:
+        metafunc.parametrize("target", targets(metafunc.config))
+
+
+@pytest.fixture
+def path(tmp_path):
+    found = tmp_path / "model.safetensors"
+    neutral.write(classifier(), found)
+    return found
+
+
+def attempt(path: Path, data: bytes) -> list[Layer] | None:
+    """What a file with these bytes gives; None if it is refused, and then it says so properly and stays."""
+    path.write_bytes(data)
+    try:
+        return neutral.read(path)
+    except ModelFileError as error:
+        message = str(error)
+        assert str(path) in message
+        assert "got" in message and "expected" in message and "Hint:" in message, message  # noqa: PT018
+        assert len(message) < 1500
+        assert path.read_bytes() == data
+        return None
+
+
+def test_cut_off_anywhere(path):
+    neutral.write([conv(2, 1, (1, 2)), dense(1, 2)], path)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        assert attempt(path, data[:length]) is None
+    assert attempt(path, data + b"\0") is None
+    assert attempt(path, data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bytes_flipped(path, seed):
+    data, rng = path.read_bytes(), np.random.default_rng(seed)
+    header = 8 + int.from_bytes(data[:8], "little")
+    for _ in range(500):
+        broken = bytearray(data)
+        for where in rng.integers(0, rng.choice([8, header, len(data)]), rng.integers(1, 4)):
+            broken[where] = rng.integers(0, 256)
+        attempt(path, bytes(broken))
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
+
+
+def _joined(header: Any, rest: bytes) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+def with_about(data: bytes, about: Any) -> bytes:
+    header, rest = _parts(data)
+    header["__metadata__"]["convlab"] = about if isinstance(about, str) else json.dumps(about)
+    return _joined(header, rest)
+
+
+NASTY: list[Any] = [
+    None, True, False, -1, 0, 2, 7, 2**16 + 1, 10**400, 0.5, -0.5, 1e308, float("nan"), float("inf"), "", "x", "same",
+    "full", "conv2d", "\ud800", "a" * 10_000, [], [1], [1, 1], [[0, 0], [0, 0]], [[1, 2], [3, -1]], [[1, 2], 3], {},
+    {"a": 1}, [None, None], [True, True], [1.0, 1.0], [2**63, 1],
+]  # fmt: skip
+
+
+def test_every_value_replaced(path):
+    data = path.read_bytes()
+    about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
+    places: list[tuple[Any, Any]] = [(about, key) for key in about]
+    places += [(about["layers"], number) for number in range(len(about["layers"]))]
+    places += [(record, key) for record in about["layers"] for key in record]
+    for holder, key in places:
+        old = holder[key]
+        for value in NASTY:
+            if type(value) is type(old) and value == old:
+                continue
+            holder[key] = value
+            found = attempt(path, with_about(data, about))
+            if found is not None:  # then it is what the file says
+                assert isinstance(key, str)
+                said = neutral.packed(found)[0][about["layers"].index(holder)]
+                assert key == "path" or said[key] == value
+        holder[key] = old
+    assert attempt(path, with_about(data, about))
+
+
+def test_keys_too_many_and_too_few(path):
+    data = path.read_bytes()
+    about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
+    for holder in (about, *about["layers"]):
+        holder["extra"] = 1
+        assert attempt(path, with_about(data, about)) is None
+        del holder["extra"]
+        for key in [*holder]:
+            old = holder.pop(key)
+            assert attempt(path, with_about(data, about)) is None
+            holder[key] = old
+    header, rest = _parts(data)
+    for name in [*header]:
+        other = {key: each for key, each in header.items() if key != name}
+        assert attempt(path, _joined(other, rest)) is None
+        assert attempt(path, _joined({**other, f"{name}2": header[name]}, rest)) is None
+
+
+def test_a_tensor_of_another_size_or_dtype(path):
+    header, rest = _parts(path.read_bytes())
+    for name in [*header]:
+        if name == "__metadata__":
+            continue
+        old = header[name]
+        sizes, (start, end) = old["shape"], old["data_offsets"]
+        for shape, dtype in (([*sizes, 1], "F32"), (sizes[::-1], "I32"), (sizes, "I32"), ([1, *sizes[:-1]], "F32")):
+            header[name] = {**old, "shape": shape, "dtype": dtype}
+            if header[name] != old:
+                assert attempt(path, _joined(header, rest)) is None
+        for offsets in ([start, end + 4], [start + 4, end], [0, 2**63], [end, start], [2**64, 2**64]):
+            header[name] = {**old, "data_offsets": offsets}
+            assert attempt(path, _joined(header, rest)) is None
+        header[name] = {**old, "shape": [2**40, 2**40]}
+        assert attempt(path, _joined(header, rest)) is None
+        header[name] = old
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[" * 100_000, '{"a":1,"a":2}', "NaN", "9" * 5000, "\0", "null", '"x"', "[]"]
+)
+def test_what_is_no_json(path, text):
+    data = path.read_bytes()
+    assert attempt(path, with_about(data, text)) is None
+    assert attempt(path, _joined(text.encode(), b"")) is None
+
+
+def test_a_newer_version_is_named(path):
+    data = path.read_bytes()
+    about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
+    path.write_bytes(with_about(data, {**about, "version": 2, "novel": True}))
+    with pytest.raises(ModelFileError, match=r"got version 2, expected 1\. Hint: a newer convlab"):
+        neutral.read(path)
+
+
+def test_too_many_layers(path):
+    data = path.read_bytes()
+    record = {"path": "0", "kind": "flatten", "order": "CHW"}
+    about = {"format": "convlab.model", "version": 1, "layers": [record] * 10_001}
+    assert attempt(path, with_about(data, about)) is None
+
+
+def test_no_file_at_all(path, tmp_path):
+    for other in (tmp_path / "none.safetensors", tmp_path / "folder.safetensors", tmp_path / "pipe.safetensors"):
+        if other.stem == "folder":
+            other.mkdir()
+        if other.stem == "pipe":
+            os.mkfifo(other)
+        with pytest.raises(ModelFileError, match="can't be read"):
+            neutral.read(other)
+
+
+class Trap:
+    """Pickled code that would leave a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_a_pickle_is_not_run(path, tmp_path, target):
+    model, trace = load(path, backend=target), tmp_path / "trace"
+    assert attempt(path, pickle.dumps(Trap(trace))) is None
+    for suffix in models_of(target).FILES:
+        own = tmp_path / f"model{suffix}"
+        own.write_bytes(pickle.dumps(Trap(trace)))
+        with pytest.raises(ModelFileError):
+            load(own, into=model)
+    assert not trace.exists()
+
+
+def test_a_pickle_among_torchs_weights_is_not_run(tmp_path):
+    torch = pytest.importorskip("torch")
+    model, trace = torch.nn.Conv2d(1, 1, 1), tmp_path / "trace"
+    torch.save({**model.state_dict(), "more": Trap(trace)}, tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="UnpicklingError"):
+        load(tmp_path / "model.pt", into=model)
+    assert not trace.exists()
+
+
+def test_lies_about_sizes_cost_no_memory(path):
+    lies = [
+        (2**62).to_bytes(8, "little") + b"{",
+        _joined({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}, b""),
+        struct.pack("<QQQ", 0x112, 0, 2**61),
+        struct.pack("<QQQIii4qiii", 0x112, 0, 1, 0xF993FAC9, 0, 4, *[2**15] * 4, 1, 0, 0),
+    ]
+    tracemalloc.start()
+    for lie in lies:
+        assert attempt(path, lie) is None
+        with pytest.raises(ModelFileError):
+            params.check(path)
+    with open(path, "wb") as file:  # 16 GiB of nothing
+        file.truncate(2**34)
+    with pytest.raises(ModelFileError):
+        neutral.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_own_files_cut_off(path, tmp_path, target):
+    model = load(path, backend=target)
+    for suffix in models_of(target).FILES:
+        own = tmp_path / f"model{suffix}"
+        save(model, own)
+        if own.is_dir():  # Orbax's: each of its files
+            continue
+        data = own.read_bytes()
+        for length in [0, 1, 7, 8, 30, *np.linspace(31, len(data) - 1, 12).astype(int)]:
+            own.write_bytes(data[:length])
+            with pytest.raises(ModelFileError, match="cut off"):
+                load(own, into=model)
+        own.write_bytes(data)
+        assert load(own, into=model) is not None
+        own.unlink()
+        with pytest.raises(ModelFileError, match="no file"):
+            load(own, into=model)
+        own.mkdir()
+        with pytest.raises(ModelFileError):
+            load(own, into=model)
+
+
+def test_a_zip_that_unpacks_to_more_than_it_is(tmp_path):
+    torch = pytest.importorskip("torch")
+    model, path = torch.nn.Conv2d(1, 1, 1), tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(2**20), "bias": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    with pytest.raises(ModelFileError, match="it claims"):
+        load(path, into=model)
+
+
+def test_hdf5_that_claims_more_than_it_is_or_leads_elsewhere(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("layers/conv")["0"] = np.zeros(100)
+    foreign.check(path, ".weights.h5")
+    with h5py.File(path, "a") as file:
+        file.create_dataset("layers/conv/1", (2**40,), "f4", chunks=True)
+    with pytest.raises(ValueError, match="it claims"):
+        foreign.check(path, ".weights.h5")
+    for link in (h5py.ExternalLink("/etc/hostname", "/"), h5py.SoftLink("/layers")):
+        with h5py.File(path, "w") as file:
+            file["layers"] = link
+        with pytest.raises(ValueError, match="elsewhere"):
+            foreign.check(path, ".weights.h5")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("0", (4,), "u1", external=[(tmp_path / "secret", 0, 4)])
+    with pytest.raises(ValueError, match="another file"):
+        foreign.check(path, ".weights.h5")
+    with h5py.File(path, "w") as file:
+        file["a/b/c"] = file["/"]
+    with pytest.raises(ValueError, match="without end"):
+        foreign.check(path, ".weights.h5")
+
+
+def _array(values: np.ndarray, magic: int) -> bytes:
+    head = struct.pack(f"<Iii{values.ndim}qiii", magic, 0, values.ndim, *values.shape, 1, 0, 0)
+    return head + values.astype("<f4").tobytes()
+
+
+def _params(magic: int) -> bytes:
+    arrays = [np.ones((2, 3)), np.ones(1)]
+    names = b"".join(len(name).to_bytes(8, "little") + name for name in (b"weight", b"bias"))
+    body = b"".join(_array(each, magic) for each in arrays)
+    return struct.pack("<QQQ", 0x112, 0, 2) + body + struct.pack("<Q", 2) + names
+
+
+@pytest.mark.parametrize("magic", [0xF993FAC9, 0xF993FACA])
+def test_mxnets_lengths(tmp_path, magic):
+    path = tmp_path / "model.params"
+    data = _params(magic)
+    path.write_bytes(data)
+    params.check(path)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelFileError):
+            params.check(path)
+    path.write_bytes(data + b"\0")
+    with pytest.raises(ModelFileError):
+        params.check(path)
+    for where in range(64):  # the first array's head, and all that comes before it
+        for value in (0x7F, 0x80, 0xFF):
+            path.write_bytes(data[:where] + bytes([value]) + data[where + 1 :])
+            if 56 <= where < 60:  # the device's number, which is no length
+                continue
+            with pytest.raises(ModelFileError):
+                params.check(path)

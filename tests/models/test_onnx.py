@@ -1,0 +1,138 @@
+"""ONNX files: what onnxruntime computes from them is what the layers say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chains import CHAINS, classifier, conv, dense, norm, targets
+
+from convlab.errors import ModelError, ModelFileError, PortError
+from convlab.models import neutral
+from convlab.models import onnx as ours
+from convlab.models.activations import FUNCTIONS, Activation
+from convlab.models.files import load, save
+from convlab.models.layers import Convolution, Dropout, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
+
+pytest.importorskip("onnx", reason="onnx isn't installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" in metafunc.fixturenames:
+        metafunc.parametrize("target", targets(metafunc.config))
+
+
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["Y"], {"X": x})[0]
+
+
+def reference(layers: list[Layer], x: np.ndarray) -> np.ndarray:
+    for layer in layers:
+        x = layer.reference(x)
+    return x
+
+
+PADDINGS = ["valid", "same", "same_lower", "full", 2, ((0, 1), (2, 0))]
+LAYERS: dict[str, list[Layer]] = {
+    **{f"padding {p} {s}": [conv(3, 2, (3, 2), padding=p, stride=s)] for p in PADDINGS for s in (1, (3, 2))},
+    **{f"dilation {p}": [conv(3, 2, (3, 2), padding=p, dilation=(2, 3))] for p in PADDINGS},
+    **{
+        f"mode {m}": [conv(3, 2, padding=((1, 2), (0, 1)), padding_mode=m)]
+        for m in ("reflect", "replicate", "circular")
+    },
+    **{
+        f"pad {m}": [Pad(((1, 2), (0, 1)), m), Activation("relu")]
+        for m in ("zeros", "reflect", "replicate", "circular")
+    },
+    **{f"function {f}": [conv(3, 2), Activation(f, 0.1 * (f in ("leaky_relu", "elu")))] for f in FUNCTIONS},
+    **{
+        f"pool {f} {p} {c} {size} {stride}": [Pool(f, size, stride, p, c and f == "average", c)]
+        for f in ("max", "average")
+        for p in (((0, 0), (0, 0)), ((1, 1), (1, 0)), "same", "same_lower")
+        for c in (False, True)
+        for size, stride in (((2, 2), (2, 2)), ((3, 2), (2, 1)))
+    },
+    **{f"global {f} {k}": [conv(3, 2), GlobalPool(f, k)] for f in ("max", "average") for k in (False, True)},
+    **{f"flatten {o}": [conv(3, 2), Dropout(0.5), Flatten(o), dense(4, 3 * 25)] for o in ("CHW", "HWC")},
+    "norm": [norm(3), conv(4, 3, groups=1), norm(4)],
+    "rows": [Activation("tanh"), dense(3, 4), Activation("softplus"), dense(2, 3)],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_onnxruntime_computes_what_the_layers_say(name, tmp_path):
+    layers, path = LAYERS[name], tmp_path / "model.onnx"
+    ours.export(layers, path)  # which holds it to the rounding bounds
+    first = layers[0]
+    channels = first.spec.in_channels if isinstance(first, Convolution) else 3
+    x = np.random.default_rng(3).integers(-8, 9, (3, channels, 7, 7)) / 4.0
+    if name == "rows":
+        x = x[:, 0, :4, 0]
+    found = run(path, x.astype(np.float32))
+    np.testing.assert_allclose(found, reference(layers, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_models_of_every_framework(target, chain, tmp_path):
+    neutral.write(CHAINS[chain], tmp_path / "model.safetensors")
+    model, path = load(tmp_path / "model.safetensors", backend=target), tmp_path / "model.onnx"
+    save(model, path)
+    ours.export(CHAINS[chain], tmp_path / "again.onnx")
+    assert path.read_bytes() == (tmp_path / "again.onnx").read_bytes()
+    with pytest.raises(ModelFileError, match="only writes them"):
+        load(path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_dtypes(dtype, tmp_path):
+    path = tmp_path / "model.onnx"
+    if dtype == "float64":
+        with pytest.raises(ModelError, match=r"layer 0, conv2d: got float64 .*Conv"):
+            ours.export(classifier(dtype), path)
+        assert not path.exists()
+        layers: list[Layer] = [dense(3, 4, dtype), norm(3, dtype), Activation("tanh")]
+    else:
+        layers = classifier(dtype)
+    ours.export(layers, path)
+    x = np.random.default_rng(0).integers(-8, 9, (2, 4) if dtype == "float64" else (2, 3, 8, 9)) / 4.0
+    found = run(path, x.astype(dtype))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, reference(layers, x), rtol=1e-2 if dtype == "float16" else 1e-12, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([conv(4, 2), conv(3, 4, dtype="bfloat16")], "layer 1, conv2d: got dtype bfloat16"),
+        ([conv(4, 2), Activation("relu"), conv(3, 4, dtype="float16")], "layer 2, conv2d: got dtype float16"),
+        ([conv(4, 2), dense(3, 4)], "layer 1, dense: got images"),
+        ([conv(4, 2, padding="same", stride=2, padding_mode="reflect")], "layer 0, conv2d: got padding 'same'"),
+        ([Activation("relu"), conv(4, 2, padding="same", stride=2, dilation=2)], "layer 1, conv2d: .*Dilation"),
+    ],
+)
+def test_what_it_cant_express_is_named(layers, message, tmp_path):
+    with pytest.raises(ModelError, match=message):
+        ours.export(layers, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_wrong_graph_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(ours, "_pads", lambda pads: [pads[0][1], pads[1][1], pads[0][0], pads[1][0]])  # swapped ends
+    with pytest.raises(PortError, match=r"off by .* what rounding allows"):
+        ours.export([conv(3, 2, padding=((0, 1), (2, 0)))], tmp_path / "model.onnx")
+    monkeypatch.setattr(ours, "_pads", lambda pads: [1, 1, 1, 1])
+    with pytest.raises(PortError, match="expected shape"):
+        ours.export([conv(3, 2)], tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelFileError, match=f"no package {package}.*install.* onnx onnxruntime"):
+        ours.export([conv(3, 2)], tmp_path / "model.onnx")
