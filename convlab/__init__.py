@@ -34,17 +34,24 @@ if TYPE_CHECKING:
     from convlab_torch import lab as torch
 
     from . import testing
+    from .models.compare import Comparison, compare
+    from .models.files import load, save
+    from .models.port import Ported, port
+    from .models.transfer import port_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Comparison",
     "Conv2D",
     "LearnedKernel",
+    "Ported",
     "ReceptiveField",
     "adapters",
     "backend",
     "chapter",
+    "compare",
     "conv2d",
     "corr2d",
     "corr2d_matrix",
@@ -52,9 +59,13 @@ __all__ = [
     "filters",
     "im2col",
     "learn_kernel",
+    "load",
     "output_shape",
     "plan",
+    "port",
+    "port_weights",
     "receptive_field",
+    "save",
     "testing",
     "use_backend",
 ]
@@ -62,10 +73,23 @@ __all__ = [
 adapters()  # now, because torch.compile can't look for entry points when it traces a program's first call
 
 
+_LATER = {
+    "testing": "testing",
+    "port": "models.port",
+    "Ported": "models.port",
+    "compare": "models.compare",
+    "Comparison": "models.compare",
+    "port_weights": "models.transfer",
+    "save": "models.files",
+    "load": "models.files",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Backends, loaded on first use: `from convlab import torch`."""
-    if name == "testing":
-        return import_module(".testing", __name__)
+    """Backends and all else that is loaded on first use: `from convlab import torch`."""
+    if name in _LATER:
+        module = import_module(f".{_LATER[name]}", __name__)
+        return module if name == _LATER[name] else globals().setdefault(name, getattr(module, name))
     if name.startswith("_") or name not in adapters():
         raise AttributeError(f"module 'convlab' has no attribute {name!r}")
     return globals().setdefault(name, backend(name))

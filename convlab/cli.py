@@ -1,4 +1,4 @@
-"""The command line: `convlab backends`, `demo`, `parity`, `tune` and `filter`."""
+"""The command line: `convlab backends`, `demo`, `parity`, `compare`, `tune` and `filter`."""
 
 from __future__ import annotations
 
@@ -149,6 +149,22 @@ def parity(
     from .parity.command import run
 
     if not run(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
+        raise typer.Exit(DISAGREEMENT)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model: file.py:name or package.module:name. The file is run.")],
+    b: Annotated[str, typer.Argument(help="Another one, of the same or of another framework.")],
+    inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random images.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
+) -> None:
+    """Do two models compute the same? Layer by layer; where they part and why (exit code 1 if they do)."""
+    from .models.command import run
+
+    if not run(console, a, b, inputs, seed, json, html):
         raise typer.Exit(DISAGREEMENT)
 
 

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import CaseFileError
+
 _DOUBLE = (".weights.h5",)  # Keras insists on both
 
 
@@ -27,3 +29,19 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, whole."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Before anything is computed: whether reports can be written to these places."""
+    given = [path.absolute() for path in paths if path is not None]
+    for path in given:
+        if not path.parent.is_dir() or path.is_dir():
+            raise CaseFileError(f"{path}: can't be written there.", hint="give a file in a folder that exists.")
+    if len(set(given)) < len(given):
+        raise CaseFileError(f"{given[0]}: got one file for two reports, expected two.", hint="name another one.")

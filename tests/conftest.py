@@ -51,7 +51,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if getattr(getattr(item, "cls", None), "__name__", "") not in others]
 
 
+def with_models(config: pytest.Config) -> list[str]:
+    """The session's backends that have layers and models of their own, Flax's two kinds apart."""
+    from convlab import adapters
+
+    names = [name for name in selected(config) if adapters()[name].models]
+    return [*names, *(["jax.nnx"] if "jax" in names else [])]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for each in ("source", "target"):  # backends with models, and every ordered pair of them
+        if each in metafunc.fixturenames:
+            metafunc.parametrize(each, with_models(metafunc.config))
     if "lab" in metafunc.fixturenames and not hasattr(metafunc.cls, "adapter"):  # which has one of its own
         metafunc.parametrize("lab", selected(metafunc.config), indirect=True)
 

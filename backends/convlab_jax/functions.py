@@ -218,6 +218,11 @@ def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[A
     return options, border
 
 
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function compiled for a single call: as a whole, and without trouble taken over its speed."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def forward(natives: Any, x: Array, call: Callable[[Any, Array], Array], layout: Callable[[Any], str]) -> Array:
     """x, NCHW, through native layers, each in its layout; the result is NCHW again."""
     for native in natives:

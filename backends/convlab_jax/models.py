@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
 def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
     with ops.scope(dtype):
-        forward = jax.jit(lambda x: functions.forward(natives, x, _call, _layout))  # one compilation, not one a step
+        forward = functions.once(lambda x: functions.forward(natives, x, _call, _layout))
         return ops.to_numpy(forward(ops.asarray(x, dtype)))
 
 
@@ -243,7 +243,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return functions.forward(natives, x, call, _layout)
 
     with ops.scope(dtype):
-        pull = jax.jit(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        pull = functions.once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
         found, dx = pull(variables, ops.asarray(x, dtype), ops.asarray(dy, dtype))
         named = {name: ops.to_numpy(each) for name, each in found.get("params", {}).items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, named, dtype)
@@ -257,6 +257,33 @@ def to_oihw(owner: Any, named: dict[str, np.ndarray], dtype: str) -> dict[str, n
     if "weight" in named:
         found["K"] = Convolution.ours(getattr(owner, "spec", owner), named["weight"], None, dtype).kernel
     return found
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
+    """See `convlab.models.adapters`."""
+    module, variables = model.native.unbind()
+    natives = {part.path: part.native for part in model.parts}
+    for path, layer in layers.items():
+        arrays = arrays_of(natives[path], layer)
+        for collection, tree in natives[path].unbind()[1].items():
+            new = {name: ops.asarray(arrays[name].reshape(each.shape), ops.dtype(each)) for name, each in tree.items()}
+            variables = _replaced(variables, [collection, *filter(None, path.split("/"))], new)
+    return module.bind(variables)
+
+
+def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that linen's and nnx's modules have."""
+    if isinstance(layer, BatchNorm):
+        return {"mean": layer.mean, "var": layer.variance, "scale": layer.scale, "bias": layer.shift}
+    arrays = {"kernel": layer.kernel.T if isinstance(layer, Dense) else layer.kernel.transpose(2, 3, 1, 0)}
+    data_format = getattr(native, "data_format", None) or getattr(getattr(native, "spec", None), "data_format", None)
+    if data_format:
+        arrays["weight"] = layer.ours_for(data_format)[1]
+    return arrays if layer.bias is None else arrays | {"bias": layer.bias}
+
+
+def _replaced(tree: Any, path: Sequence[str], new: dict[str, Array]) -> Any:
+    return {**tree, path[0]: _replaced(tree[path[0]], path[1:], new)} if path else new
 
 
 def weights(model: nn.Module) -> Any:

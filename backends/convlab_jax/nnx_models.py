@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,12 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
 
 def build(layer: Layer, style: str) -> list[Any]:
     """See `convlab.models.adapters`."""
+    dtype = layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", None)
+    with ops.scope(dtype):
+        return _build(layer, style)
+
+
+def _build(layer: Layer, style: str) -> list[Any]:
     rngs = nnx.Rngs(0)
     if isinstance(layer, Convolution):
         return _build_convolution(layer, style)
@@ -143,7 +149,7 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nnx.Module:
 def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
     with ops.scope(dtype):
-        forward = jax.jit(lambda x: functions.forward(natives, x, _call, _layout))  # one compilation, not one a step
+        forward = functions.once(lambda x: functions.forward(natives, x, _call, _layout))
         return ops.to_numpy(forward(ops.asarray(x, dtype)))
 
 
@@ -177,10 +183,23 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return functions.forward(natives, x, call, _layout)
 
     with ops.scope(dtype):
-        pull = jax.jit(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        pull = functions.once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
         found, dx = pull(state, ops.asarray(x, dtype), ops.asarray(dy, dtype))
         named = {name: ops.to_numpy(each[...]) for name, each in found.items()} if owner is not None else {}
     return {"X": ops.to_numpy(dx)} | models.to_oihw(owner, named, dtype)
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
+    """See `convlab.models.adapters`."""
+    other = nnx.clone(model.native)
+    natives = {part.path: part.native for part in read(other).parts}
+    for path, layer in layers.items():
+        for name, array in models.arrays_of(natives[path], layer).items():
+            variable = getattr(natives[path], name, None)
+            if isinstance(variable, nnx.Variable):
+                value = variable[...]
+                _filled(natives[path], ops.dtype(value), **{name: array.reshape(value.shape)})
+    return other
 
 
 def weights(model: nnx.Module) -> Any:

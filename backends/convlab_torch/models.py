@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from convlab.models.layers import (
     Part,
     Pool,
     around,
+    depends_on_size,
     is_around,
     known,
     unbuilt,
@@ -193,6 +194,8 @@ def _build_convolution(layer: Convolution, style: str) -> list[nn.Module]:
         options, weight = layer.ours_for("NCHW")
         return [_filled(Conv2D(**options), weight=weight, bias=layer.bias)]
     before: list[nn.Module] = []
+    if isinstance(spec.padding, str):
+        raise depends_on_size(spec.padding)
     if not is_around(spec.padding):  # which its convolution can't express
         before = _build_pad(Pad(spec.padding, spec.padding_mode), style)
     conv = nn.Conv2d(
@@ -216,7 +219,9 @@ def _build_pad(layer: Pad, style: str) -> list[nn.Module]:
 
 
 def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
-    if isinstance(layer.padding, str) or not is_around(layer.padding):
+    if isinstance(layer.padding, str):
+        raise depends_on_size(layer.padding)
+    if not is_around(layer.padding):
         raise UnsupportedError(f"torch's pooling has no padding {layer.padding}.", hint="pad before it.")
     padding = tuple(pads[0] for pads in layer.padding)
     if layer.function == "max":
@@ -232,8 +237,7 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
     momentum = round(1 - layer.momentum, 12)
     norm = nn.BatchNorm2d(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
-    arrays = {"running_mean": layer.mean, "running_var": layer.variance, "weight": layer.scale, "bias": layer.shift}
-    return [_filled(norm, **arrays)]
+    return [_filled(norm, **_arrays(norm, layer))]
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
@@ -332,6 +336,27 @@ def gradients(natives: Sequence[nn.Module], x: np.ndarray, dy: np.ndarray, dtype
     if isinstance(owner, Conv2D):
         found["weight"] = Convolution.ours(owner.spec, found["weight"], None, dtype).kernel
     return {ROLES.get(name, name): each for name, each in found.items()}
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
+    """See `convlab.models.adapters`."""
+    other = copy.deepcopy(model.native)
+    for part in read(other).parts:
+        if part.path in layers:
+            training = part.native.training
+            _filled(part.native, **_arrays(part.native, layers[part.path])).train(training)
+    return other
+
+
+def _arrays(module: nn.Module, layer: Any) -> dict[str, np.ndarray | None]:
+    """A layer's arrays by the names and in the layout that a module has them."""
+    if isinstance(layer, BatchNorm):
+        arrays = {"running_mean": layer.mean, "running_var": layer.variance}
+        return arrays | ({} if module.weight is None else {"weight": layer.scale, "bias": layer.shift})
+    if isinstance(module, Conv2D):
+        _, weight = layer.ours_for(module.spec.data_format)
+        return {"weight": weight.reshape(module.weight.shape), "bias": layer.bias}
+    return {"weight": layer.kernel, "bias": layer.bias}
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

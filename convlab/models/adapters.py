@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +59,10 @@ class Models(Protocol):
 
     def with_weights(self, model: Any, weights: Any) -> Any:
         """A copy of the model with other weights."""
+
+    def fill(self, model: Model, layers: Mapping[str, Layer]) -> Any:
+        """A copy of a model that has been read, whose layers at these paths have the arrays of these layers, in their
+        own dtypes. The layers are of the same kinds and shapes; both have a bias or neither has."""
 
     def save(self, model: Any, path: Path) -> None:
         """Write the model's weights to a file of the framework's own."""

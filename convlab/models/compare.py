@@ -101,7 +101,7 @@ def compare_read(
             f"{_path(a)}: got {_kinds(a)}, expected a layer that convlab knows, such as a 2-D convolution.",
             hint="convlab.port's documentation lists them.",
         )
-    pairs, structure = _paired(first, second, names)
+    pairs, structure = paired(first, second, names)
     found = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a))
     sides = models_of(a.backend), models_of(b.backend)
     if not whole:
@@ -119,7 +119,7 @@ def compare_read(
     return found
 
 
-def _paired(
+def paired(
     first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None
 ) -> tuple[list[tuple[Step, Step]], str]:
     """Which steps belong together, as far as they do, and why not further."""

@@ -16,7 +16,7 @@ from .adapters import STYLES, Models, models_of, read
 from .layers import Layer, Model, Part
 from .lowering import Lowering
 from .neutral import dtype_of
-from .port import _assembled
+from .port import assembled
 
 NEUTRAL, ONNX = ".safetensors", ".onnx"
 # Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.
@@ -121,7 +121,7 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
     if lowering.untouched:
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
-    model = _assembled(target, lowering.built)
+    model = assembled(target, lowering.built)
     if not any(each.models and each.is_model(model) for each in adapters().values()):
         model = target.assemble([("layer", model)])  # Flax's activations are functions
     made = [part.layer for part in target.read(model).parts if part.layer is not None]

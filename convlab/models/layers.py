@@ -54,6 +54,8 @@ class Convolution(Layer):
         spec: its options, with both numbers of channels and a dtype; its data_format is NCHW.
         kernel: OIHW; values of bfloat16 are held in float32, which is exact.
         bias: one number for each output channel, or None.
+
+    A padding's name stays only where it depends on the image's size.
     """
 
     kind = "conv2d"
@@ -62,6 +64,9 @@ class Convolution(Layer):
     spec: LayerSpec
     kernel: np.ndarray
     bias: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", replace(self.spec, padding=fixed_padding(self.spec)))
 
     @classmethod
     def of(
@@ -136,7 +141,7 @@ class Pad(Layer):
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-        return np.pad(x, ((0, 0), (0, 0), *self.pads), mode=names[self.mode])  # type: ignore[call-overload]
+        return np.asarray(np.pad(x, ((0, 0), (0, 0), *self.pads), mode=names[self.mode]))  # type: ignore[call-overload]
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
@@ -231,6 +236,10 @@ class Pool(Layer):
     count_padding: bool = False
     ceil: bool = False
 
+    def __post_init__(self) -> None:
+        spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
+        object.__setattr__(self, "padding", fixed_padding(spec))
+
     def output_size(self, size: Pair) -> Pair:
         """See `Layer.output_size`."""
         both = zip(size, *self.pads(size), self.size, self.stride, strict=True)
@@ -253,7 +262,7 @@ class Pool(Layer):
         size = x.shape[2], x.shape[3]
         pads, more = self.pads(size)
         if self.function == "max":
-            return self._windows(self._padded(self._padded(x, pads, -np.inf), more, -np.inf)).max((-2, -1))
+            return np.asarray(self._windows(self._padded(self._padded(x, pads, -np.inf), more, -np.inf)).max((-2, -1)))
         counted = self._padded(np.ones(x.shape[2:]), pads, float(self.count_padding))
         count = self._windows(self._padded(counted, more, 0)).sum((-2, -1))
         return np.asarray(self._windows(self._padded(self._padded(x, pads, 0), more, 0)).sum((-2, -1)) / count)
@@ -262,13 +271,13 @@ class Pool(Layer):
         return np.pad(x, ((0, 0),) * (x.ndim - 2) + pads, constant_values=value)
 
     def _windows(self, x: np.ndarray) -> np.ndarray:
-        windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=(-2, -1))  # type: ignore[call-overload]
+        windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=(-2, -1))
         return np.asarray(windows[..., :: self.stride[0], :: self.stride[1], :, :])
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
         if self.function == "max":
-            return self.reference(off)
+            return np.asarray(self.reference(off))
         terms = math.prod(self.size) + 1
         return self.reference(off) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
 
@@ -301,7 +310,7 @@ class GlobalPool(Layer):
         if self.function == "max":
             return self.reference(off)
         terms = x.shape[2] * x.shape[3] + 1
-        return self.reference(off) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
+        return np.asarray(self.reference(off)) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
 
 
 @dataclass(frozen=True, eq=False)
@@ -445,6 +454,20 @@ def around(padding: Pair) -> Pads:
     """(rows, columns) as ((top, bottom), (left, right))."""
     rows, columns = padding
     return (rows, rows), (columns, columns)
+
+
+def fixed_padding(spec: LayerSpec) -> Pads | str:
+    """A layer's padding in integers, unless it depends on the image's size."""
+    by_size = isinstance(spec.padding, str) and spec.padding.startswith("same") and spec.stride != (1, 1)
+    return spec.padding if by_size else padding_in(spec, (2**20, 2**20))
+
+
+def depends_on_size(padding: str) -> UnsupportedError:
+    """What a framework says to a padding that it doesn't have."""
+    return UnsupportedError(
+        f"padding={padding!r} with a stride depends on the image's size, at which the target's layers don't look.",
+        hint="give input_size=(rows, columns), or layers='convlab'.",
+    )
 
 
 def padding_in(spec: LayerSpec, size: Pair) -> Pads:

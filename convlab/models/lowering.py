@@ -13,7 +13,7 @@ from .layers import Activation, Convolution, Dense, Flatten, GlobalPool, Layer, 
 
 Built = list[tuple[Part, list[Any]]]
 
-_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
 
 
 class Lowering:
@@ -58,34 +58,28 @@ class Lowering:
         if isinstance(layer, Pool):
             spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
             return replace(layer, padding=self._padding(spec, False))
+        if isinstance(layer, Flatten):
+            self.tied = self.tied or self.size not in (None, (1, 1))
         if isinstance(layer, Flatten) and layer.order != self.order:
             if self.size is None:
                 raise UnsupportedError(
                     f"it flattens pixels in the order {layer.order}, the target in the order {self.order}.",
                     hint="give input_size=(rows, columns), and the next dense layer is reordered.",
                 )
-            self.pixels, self.tied = self.size, self.tied or self.size != (1, 1)
+            self.pixels = self.size
             return Flatten(self.order)
         if isinstance(layer, Dense) and self.pixels:
             layer, self.pixels = self._reordered(layer, self.pixels), None
         return layer
 
     def _padding(self, spec: LayerSpec, by_convlab: bool) -> Pads | str:
-        """Integers for a name that doesn't depend on the image's size, or that the target doesn't know."""
+        """Integers for a name that the target doesn't know, if the image's size is known."""
         padding: Pads | str = spec.padding
-        if not isinstance(padding, str):
+        known = by_convlab or (self.target.SAME and padding == "same")
+        if not isinstance(padding, str) or known or self.size is None:
             return padding
-        fixed = spec.stride == (1, 1) or padding in ("valid", "full")
-        if not fixed and (by_convlab or (self.target.SAME and padding == "same")):
-            return padding
-        if not fixed and self.size is None:
-            raise UnsupportedError(
-                f"padding={padding!r} with stride={spec.stride} depends on the image's size, at which the target's "
-                "layers don't look.",
-                hint="give input_size=(rows, columns), or layers='convlab'.",
-            )
-        self.tied = self.tied or not fixed
-        return padding_in(spec, self.size or (2**20, 2**20))
+        self.tied = True
+        return padding_in(spec, self.size)
 
     def _reordered(self, layer: Dense, pixels: Pair) -> Dense:
         """A dense layer for pixels that are now flattened in the target's order."""
@@ -106,7 +100,7 @@ class Lowering:
         except UnsupportedError:
             if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
                 raise
-            never_negative = isinstance(self.before, Activation) and self.before.function in _NEVER_NEGATIVE
+            never_negative = isinstance(self.before, Activation) and self.before.function in NEVER_NEGATIVE
             if not (never_negative if layer.function == "max" else layer.count_padding):
                 raise
             inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)

@@ -107,7 +107,7 @@ def port(
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
-    new = _assembled(target, built) if whole else None
+    new = assembled(target, built) if whole else None
     again = _read_again(to, target, new, built)
     kept = [part for part in source.parts if part.path not in untouched]
     original = replace(source, parts=kept, whole=whole)
@@ -122,7 +122,8 @@ def port(
     return Ported(to, by_path, untouched, evidence, new)
 
 
-def _assembled(target: Models, built: Built) -> Any:
+def assembled(target: Models, built: Built) -> Any:
+    """One model of native layers; a lone layer that stayed one is itself."""
     natives = [native for _, natives in built for native in natives]
     if len(natives) == 1 and not built[0][0].path:
         return natives[0]

@@ -12,7 +12,7 @@ import numpy as np
 from ..dtypes import SIGNIFICAND
 from ..errors import ConvlabError
 from ..geometry import Pair
-from ..testing.bounds import gradient_bounds, worst_ratio
+from ..testing.bounds import error_ratios, gradient_bounds, worst_ratio
 from ..testing.diagnosis import Diagnosis, diagnose
 from ..testing.oracle import oracle_gradients
 from .adapters import Models
@@ -21,6 +21,8 @@ from .layers import Convolution, Layer
 from .steps import Step
 
 Side = tuple[Models, Step]
+
+_WITH_GRADIENTS = 2  # images, one of odd and one of even height: compilers take their time for each size
 
 
 @dataclass(eq=False)
@@ -35,6 +37,7 @@ class Row:
         errors: b's, in the same bounds: at most 1 where they compute the same.
         diagnosis: why they part.
         differences: what differs in what they say they are.
+        image: where they part: the errors of one channel of one result, in bounds.
     """
 
     a: str
@@ -45,6 +48,7 @@ class Row:
     errors: dict[str, float] = field(default_factory=dict)
     diagnosis: str = ""
     differences: tuple[str, ...] = ()
+    image: np.ndarray | None = None
 
     @property
     def same(self) -> bool:
@@ -83,7 +87,8 @@ def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tupl
         for each, found in (("the first model's layer", y), ("", z)):
             if not row.diagnosis and _ratio(found, true, bound) > 1:
                 row.diagnosis = _why(found, true, step, x, dtype, each)
-        if step.convolution and y.shape == z.shape == true.shape:
+                row.image = _worst_plane(found, true, bound)
+        if step.convolution and number < _WITH_GRADIENTS and y.shape == z.shape == true.shape:
             _gradients(row, a, b, x, dtype, np.random.default_rng((seed, number)))
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers is changed (a hook, a frozen or a custom gradient)"
@@ -104,6 +109,14 @@ def _gradients(row: Row, a: Side, b: Side, x: np.ndarray, dtype: str, rng: np.ra
 
 def _ratio(found: np.ndarray, true: np.ndarray, bound: np.ndarray) -> float:
     return worst_ratio(found, true, bound) if found.shape == true.shape else np.inf
+
+
+def _worst_plane(found: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.ndarray | None:
+    if found.shape != true.shape or not found.size:
+        return None
+    ratios = np.atleast_2d(error_ratios(found, true, bound))
+    planes = ratios.reshape(-1, *ratios.shape[-2:])
+    return np.asarray(planes[np.argmax(planes.max((1, 2)))])
 
 
 def _why(found: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, whose: str) -> str:

@@ -1,43 +1,141 @@
-"""A comparison as text, a table or a page."""
+"""A comparison as text, as JSON and as a page."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from .. import page
 from .compare import Comparison
+from .proof import Row
+
+_LONE = "the layer"
 
 
 def text(found: Comparison) -> str:
     """A line for each pair of layers, and the verdict."""
-    rows = [
-        (
-            f"{row.a or '-'}",
-            f"{row.b or '-'}",
-            row.kind,
-            f"{row.worst('result'):.3g}",
-            f"{row.worst('gradient'):.3g}",
-            "same" if row.same else "PARTS",
-        )
-        for row in found.rows
-    ]
     head = (*found.backends, "layer", "result", "gradients", "")
+    words = {True: "same", False: "PARTS"}
+    rows = [(row.a or "-", row.b or "-", row.kind, *_errors(row), words[row.same]) for row in found.rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *rows)
-    ]
-    return "\n".join([*lines, verdict(found)])
+    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
+    return "\n".join([*lines, *verdict(found)])
 
 
-def verdict(found: Comparison) -> str:
-    """The sentence at the end."""
-    if found.first is not None:
-        row = found.first
-        a, b = (f"{path or 'the layer'} ({name})" for path, name in zip((row.a, row.b), found.backends, strict=True))
-        differences = (
-            f"\nWhat they say of themselves differs in {'; '.join(row.differences)}." if row.differences else ""
-        )
-        return f"They part at {a} and {b}: {row.diagnosis}{differences}"
+def _errors(row: Row) -> tuple[str, str]:
+    """b's worst errors in bounds: of results, and of gradients, where those were looked at."""
+    gradients = any(name.startswith("gradient") for name in row.errors)
+    return page.number(row.worst("result")), page.number(row.worst("gradient")) if gradients else ""
+
+
+def verdict(found: Comparison) -> list[str]:
+    """Whether they are the same; if not, where they part, why, and what differs in what they say of themselves."""
+    if (row := found.first) is not None:
+        a, b = (f"{path or _LONE} ({name})" for path, name in zip((row.a, row.b), found.backends, strict=True))
+        differences = [f"What they say of themselves differs in {'; '.join(row.differences)}."]
+        return [f"They part at {a} and {b}.", row.diagnosis, *(differences if row.differences else [])]
     if found.structure:
-        return f"They aren't made up alike: {found.structure}."
+        return [f"They aren't made up alike: {found.structure}."]
     if found.total is not None and found.total > 1:
-        return f"Layer by layer they compute the same, but as a whole the second is off by {found.total:.3g} bounds."
-    return "They compute the same."
+        return [f"Layer by layer they compute the same, but as a whole the second is off by {found.total:.3g} bounds."]
+    if found.whole:
+        return ["They compute the same."]
+    return ["Their layers with weights compute the same, each by itself."]
+
+
+def as_dict(found: Comparison) -> dict[str, Any]:
+    """What JSON can hold of a comparison; infinite errors are null."""
+    return {
+        "same": found.same,
+        "whole": found.whole,
+        "backends": list(found.backends),
+        "verdict": verdict(found),
+        "untold": found.untold,
+        "total": _finite(found.total),
+        "layers": [
+            {
+                "a": row.a,
+                "b": row.b,
+                "kind": row.kind,
+                "same": row.same,
+                "sizes": row.sizes,
+                "errors_of_a": {name: _finite(each) for name, each in row.own.items()},
+                "errors_of_b": {name: _finite(each) for name, each in row.errors.items()},
+                "diagnosis": row.diagnosis,
+                "differences": row.differences,
+            }
+            for row in found.rows
+        ],
+    }
+
+
+def _finite(error: float | None) -> float | None:
+    return None if error is None or error == float("inf") else error
+
+
+def render(found: Comparison, a: str, b: str, command: str) -> str:
+    """A page, as `convlab.page` makes them; a and b are what to call the models."""
+    kind, word = ("good", "Agreement") if found.same else ("bad", "Disagreement")
+    sentence, *more = verdict(found)
+    facts = {
+        "layers": f"{len(found.rows)}",
+        "part": f"{sum(not row.same for row in found.rows)}",
+        "images": f"{max((len(row.sizes) for row in found.rows), default=0)}",
+    }
+    again = f'<section id="again">\n<h2>Make this report again</h2>\n{page.code(command)}\n</section>'
+    sections = (_layers(found, a, b), _parted(found), _untold(found), again)
+    body = "\n".join(filter(None, sections))
+    return page.document("convlab compare", kind, word, sentence, " ".join(more[1:]), facts, body)
+
+
+def _layers(found: Comparison, a: str, b: str) -> str:
+    quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
+    rows = (
+        f'<tr><th scope="row">{page.text(row.a or _LONE)}</th><td>{page.text(row.b or _LONE)}</td><td>{row.kind}</td>'
+        + "".join(_cell(row.errors.get(name)) for name in quantities)
+        + "</tr>"
+        for row in found.rows
+    )
+    head = (*(f"{page.text(name)} ({each})" for name, each in zip((a, b), found.backends, strict=True)), "layer")
+    table = page.table("Errors layer by layer", (*head, *map(page.text, quantities)), rows)
+    return (
+        '<section id="layers">\n<h2>Layer by layer</h2>\n<p class="measure">The second model’s worst error against '
+        "what the first one’s layer says it computes, in rounding bounds: up to 1 is agreement.</p>\n"
+        f"{table}\n</section>"
+    )
+
+
+def _cell(error: float | None) -> str:
+    if error is None:
+        return '<td class="none">–</td>'
+    return f'<td class="s{page.step(error)}">{"✗ " if error > 1 else ""}{page.number(error)}</td>'
+
+
+def _parted(found: Comparison) -> str:
+    cards = "\n".join(_card(row) for row in found.rows if not row.same)
+    title = "<h2>Where they part</h2>"
+    return f'<section id="failures">\n{title}\n<div class="cards">\n{cards}\n</div>\n</section>' if cards else ""
+
+
+def _card(row: Row) -> str:
+    differences = "; ".join(row.differences)
+    lines = (
+        '<article class="card">',
+        f"<h3>{page.icon('bad')}<span>{page.text(row.a or _LONE)} · {page.text(row.b or _LONE)}</span></h3>",
+        f'<p class="place"><span>{row.kind}</span></p>',
+        f'<p class="message">{page.text(page.cut(row.diagnosis))}</p>',
+        f'<p class="message">They say of themselves: {page.text(page.cut(differences))}</p>' if differences else "",
+        page.figure(row.image) if row.image is not None else "",
+        "</article>",
+    )
+    return "\n".join(filter(None, lines))
+
+
+def _untold(found: Comparison) -> str:
+    if not found.untold:
+        return ""
+    rows = (
+        f'<tr><th scope="row">{page.text(path)}</th><td class="long">{page.text(note)}</td></tr>'
+        for path, note in found.untold.items()
+    )
+    table = page.table("Layers that weren't compared", ("layer", "what it is"), rows)
+    return f'<section id="untold">\n<h2>Not compared</h2>\n{table}\n</section>'

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ..errors import CaseFileError, GeometryError
-from ..files import whole
+from ..errors import GeometryError
+from ..files import check_writable, write
 from ..registry import adapter, adapters
 from .archive import read_case
 from .html import render
@@ -41,7 +41,7 @@ def run(
     html_file: Path | None,
 ) -> bool:
     """Run the command; True if everything agreed."""
-    _check_files(json_file, html_file)
+    check_writable(json_file, html_file)
     others = dict(_python(each) for each in pythons)
     if len(others) < len(pythons):
         raise GeometryError("--python: got a backend twice, expected one Python for each.", hint="leave one out.")
@@ -69,20 +69,10 @@ def run(
         raise GeometryError(f"--only: no trial's name begins with {only!r}.", hint="the report names them.")
     show(console, report)
     if json_file is not None:
-        _write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
+        write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
     if html_file is not None:
-        _write(html_file, render(report))
+        write(html_file, render(report))
     return report.agreed
-
-
-def _check_files(*paths: Path | None) -> None:
-    """Before anything is computed."""
-    given = [path.absolute() for path in paths if path is not None]
-    for path in given:
-        if not path.parent.is_dir() or path.is_dir():
-            raise CaseFileError(f"{path}: can't be written there.", hint="give a file in a folder that exists.")
-    if len(set(given)) < len(given):
-        raise CaseFileError(f"{given[0]}: got one file for two reports, expected two.", hint="name another one.")
 
 
 def _python(option: str) -> tuple[str, str]:
@@ -92,11 +82,6 @@ def _python(option: str) -> tuple[str, str]:
             f"--python: got {option!r}, expected BACKEND=PATH.", hint="--python mxnet=/envs/mxnet/bin/python"
         )
     return name, path
-
-
-def _write(path: Path, text: str) -> None:
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def show(console: Console, report: Report) -> None:

@@ -1,0 +1,95 @@
+"""`convlab compare`: models from Python files, a table, and files written at the end or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .. import page
+from ..errors import ModelError, ModelFileError
+from ..files import check_writable, write
+from ..quiet import quiet
+from ..registry import adapters
+from .compare import Comparison, compare
+from .report import as_dict, render, verdict
+
+
+def run(
+    console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
+) -> bool:
+    """Run the command; True if they are the same."""
+    check_writable(json_file, html_file)
+    images = None if inputs is None else _array(inputs)
+    with quiet():
+        one, two = model(a), model(b)
+        found = compare(one, two, images, seed=seed)
+    show(console, found, a, b)
+    if json_file is not None:
+        write(json_file, json.dumps(as_dict(found), indent=1) + "\n")
+    if html_file is not None:
+        options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
+        write(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
+    return found.same
+
+
+def model(place: str) -> Any:
+    """What "file.py:name" or "package.module:name" stands for: a model, or a function that returns one.
+
+    The file is run: give only those that you trust.
+    """
+    where, separator, name = place.rpartition(":")
+    if not (where and separator and name.isidentifier()):
+        raise ModelError(f"{place}: expected file.py:name or package.module:name.", hint="models.py:model")
+    if where.endswith(".py"):
+        if not Path(where).is_file():
+            raise ModelError(f"{place}: no such file.", hint="give the path of a Python file.")
+        sys.path.insert(0, str(Path(where).absolute().parent))  # as python does for a script
+        names = runpy.run_path(where)
+    else:
+        try:
+            names = vars(importlib.import_module(where))
+        except ModuleNotFoundError as error:
+            raise ModelError(f"{place}: {error}.", hint="a file's name ends in .py.") from error
+    if name not in names:
+        raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
+    found = names[name]
+    known = any(each.models and each.is_model(found) for each in adapters().values())
+    return found if known or not callable(found) else found()
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
+
+
+def show(console: Console, found: Comparison, a: str, b: str) -> None:
+    """A table of the layers, what wasn't compared, and the verdict."""
+    quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
+    models = (f"{name} ({each})" for name, each in zip((a, b), found.backends, strict=True))
+    table = Table(*models, "layer", *quantities)
+    for row in found.rows:
+        table.add_row(row.a or "-", row.b or "-", row.kind, *(_cell(row.errors.get(name)) for name in quantities))
+    console.print(table)
+    for path, note in found.untold.items():
+        console.print(f"not compared: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    style = "bold green" if found.same else "bold red"
+    for line in verdict(found):
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        style = ""
+
+
+def _cell(error: float | None) -> str:
+    if error is None:
+        return ""
+    return f"[{'red' if error > 1 else 'green'}]{page.number(error)}[/]"

@@ -1,0 +1,249 @@
+"""PyTorch's layers as users write them: read, ported, compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from convlab import compare, port, port_weights
+from convlab import torch as lab
+from convlab.errors import ModelError, PortError, UnsupportedError
+from convlab.models.adapters import models_of, read
+from convlab.testing import worst_ratio
+
+LAYERS = [
+    nn.MaxPool2d(3, 2, 1),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d((3, 2), (2, 1), (1, 0), ceil_mode=True),
+    nn.AvgPool2d(2),
+    nn.AvgPool2d(3, 2, 1),
+    nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+    nn.AvgPool2d((2, 3), (1, 2), (1, 1), ceil_mode=True, count_include_pad=False),
+    nn.AdaptiveAvgPool2d(1),
+    nn.AdaptiveMaxPool2d((1, 1)),
+    nn.ZeroPad2d((1, 2, 3, 0)),
+    nn.ReflectionPad2d((1, 2, 3, 0)),
+    nn.ReplicationPad2d(2),
+    nn.CircularPad2d((2, 0, 1, 1)),
+    nn.ReLU(),
+    nn.ReLU6(),
+    nn.LeakyReLU(0.3),
+    nn.ELU(0.5),
+    nn.Sigmoid(),
+    nn.Tanh(),
+    nn.Softplus(),
+    nn.SiLU(),
+    nn.GELU(),
+    nn.GELU("tanh"),
+    nn.Dropout(),
+    nn.Flatten(),
+]
+
+
+@pytest.mark.parametrize("size", [(6, 7), (7, 8), (9, 9)])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_a_layer_is_what_it_is_read_as(layer, size):
+    x = 3 * np.random.default_rng(0).normal(size=(2, 3, *size)).astype("float32").astype(float)
+    (part,) = read(layer).parts
+    with torch.no_grad():
+        y = layer.eval()(torch.from_numpy(x).float()).numpy()
+    assert worst_ratio(y, part.layer.reference(x), part.layer.error(x, 0 * x, "float32")) <= 1
+    again = read(port(nn.Sequential(layer), to="torch").model).parts[0].layer
+    assert np.array_equal(again.reference(x), part.layer.reference(x))
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, eps=0.1, affine=False), nn.BatchNorm2d(3, momentum=None)], ids=str
+)
+def test_batch_norm_in_inference(norm):
+    for _ in range(3):
+        norm(torch.randn(4, 3, 5, 5) * 2 + 1)
+    ported = port(norm, to="torch").model
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(ported(x), norm.eval()(x), atol=1e-6)
+    with pytest.raises(UnsupportedError, match="running statistics"):
+        raise_for(nn.BatchNorm2d(3, track_running_stats=False))
+
+
+def raise_for(layer):
+    untouched = port(nn.Sequential(nn.Conv2d(3, 3, 1), layer), to="torch").untouched
+    raise UnsupportedError("; ".join(untouched.values()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (nn.MaxPool2d(2, dilation=2), "dilation"),
+        (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
+        (nn.AdaptiveAvgPool2d(2), "output of 2"),
+        (nn.Flatten(2), "axes 2 to -1"),
+        (nn.PReLU(), "PReLU"),
+        (nn.ConvTranspose2d(3, 3, 2), "ConvTranspose2d"),
+    ],
+    ids=str,
+)
+def test_what_has_no_counterpart_is_named_and_left(layer, why):
+    with pytest.raises(UnsupportedError, match=why):
+        raise_for(layer)
+    with pytest.raises(ModelError, match=type(layer).__name__):
+        port(layer, to="torch")
+
+
+def test_a_lazy_layer_must_have_run():
+    layer = nn.LazyConv2d(4, 3)
+    with pytest.raises(ModelError, match=r"layer: got a LazyConv2d whose parameters have no values yet.*Hint: run it"):
+        port(layer, to="torch")
+    with pytest.raises(ModelError, match=r"^1: got a LazyConv2d"):
+        port(nn.Sequential(nn.Conv2d(1, 2, 3), layer), to="torch")
+    layer(torch.ones(1, 2, 5, 5))
+    assert port(layer, to="torch").evidence.same
+
+
+def test_a_model_of_ones_own_is_ported_by_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+            self.odd = nn.Hardtanh()
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.odd(x + self.block(x))
+
+    ported = port(Net(), to="torch")
+    assert list(ported.layers) == ["stem", "block.0", "block.1"]
+    assert "Hardtanh" in ported.untouched["odd"]
+    with pytest.raises(ModelError, match=r"odd: .*Hardtanh.*Hint: take the layers by name"):
+        _ = ported.model
+    assert not ported.evidence.whole
+
+
+def changed(change):
+    layer = nn.Conv2d(2, 3, 3)
+    change(layer)
+    return layer
+
+
+class Scaled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        changed(lambda layer: layer.register_forward_hook(lambda module, args, y: y + 1)),
+        changed(lambda layer: layer.register_forward_pre_hook(lambda module, args: (args[0].flip(2),))),
+        Scaled(2, 3, 3),
+    ],
+)
+def test_a_layer_that_isnt_what_it_says_is_an_error(layer):
+    with pytest.raises(PortError, match="the first model's layer isn't what its attributes say"):
+        port(layer, to="torch")
+
+
+def test_a_gradient_that_isnt_is_an_error():
+    layer = nn.Conv2d(2, 3, 3)
+    layer.register_full_backward_hook(lambda module, into, out: tuple(each * 2 for each in into))
+    with pytest.raises(PortError, match="the gradients differ"):
+        port(layer, to="torch")
+
+
+def test_parametrised_and_frozen_layers_are_what_they_compute():
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 3))
+    frozen = nn.Conv2d(2, 3, 3).requires_grad_(False)
+    for each in (layer, frozen):
+        ported = port(each, to="torch")
+        assert torch.allclose(ported.model(torch.ones(1, 2, 5, 5)), each(torch.ones(1, 2, 5, 5)), atol=1e-6)
+        assert {"gradient of X"} <= set(ported.evidence.rows[0].own)
+
+
+def test_nothing_of_the_original_changes():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout())
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    port(model, to="torch")
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    assert model.training
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_a_chapters_layer_is_a_convolution_of_one_channel():
+    layer = lab.Conv2D((1, 2), seed=0)
+    ported = port(layer, to="torch").model
+    x = torch.rand(6, 8)
+    assert torch.allclose(ported(x[None, None])[0, 0], layer(x), atol=1e-6)
+
+
+def test_compare_tells_where_two_models_part():
+    a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2, padding=1))
+    b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2))
+    b.load_state_dict(a.state_dict())
+    found = compare(a, b)
+    assert not found
+    assert [row.same for row in found.rows] == [True, True, False]
+    assert found.first.a == "2"
+    assert found.first.differences == ("padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))",)
+    assert "use padding=((1, 1), (1, 1))" in found.first.diagnosis
+    b[0].weight.data.mul_(1.5)
+    assert compare(a, b).first.a == "0"
+
+
+def test_compare_tells_where_models_are_made_up_differently():
+    a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2))
+    b.load_state_dict(a.state_dict())
+    found = compare(a, b)
+    assert found.first is None
+    assert not found.same
+    assert "the first model has '1', a activation, the second has '1', a pool" in found.structure
+    assert "goes on with '1'" in compare(a, a[:1]).structure
+    with pytest.raises(ModelError, match="names: got 'nope'"):
+        compare(a, b, names={"nope": "0"})
+    assert compare(a, b, names={"0": "0"}).same
+
+
+def test_compare_sees_what_a_whole_does_beside_its_layers():
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    found = compare(a, Twice(*a))
+    assert found.first is None
+    assert found.total > 1
+    assert "as a whole" in str(found)
+
+
+def test_inputs_of_ones_own():
+    a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    found = compare(a, a, torch.rand(2, 3, 9, 11))
+    assert found.rows[0].sizes == [(9, 11)]
+    assert compare(a, a, [np.ones((1, 3, 5, 5)), np.ones((3, 6, 6))]).rows[0].sizes == [(5, 5), (6, 6)]
+    with pytest.raises(ModelError, match=r"inputs: got shape \(3, 3\)"):
+        compare(a, a, np.ones((3, 3)))
+
+
+def test_weights_go_by_the_models():
+    a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    x = torch.rand(1, 3, 6, 6)
+    b.load_state_dict(port_weights(a.state_dict(), a, b))
+    assert torch.equal(a.eval()(x), b.eval()(x))
+    other = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    with pytest.raises(PortError, match=r"the weights fit.*padding"):
+        port_weights(None, a, other)
+    with pytest.raises(ModelError, match=r"3: got kernel of shape \(2, 4, 1, 1\) from 3, expected \(5, 4, 1, 1\)"):
+        port_weights(None, a, nn.Sequential(*a[:3], nn.Conv2d(4, 5, 1)))
+    with pytest.raises(ModelError, match="aren't made up alike"):
+        port_weights(None, a, a[:3])
+
+
+def test_a_copy_with_other_weights_leaves_the_model():
+    models = models_of("torch")
+    a, b = nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3)
+    assert torch.equal(models.with_weights(a, models.weights(b)).weight, b.weight)
+    assert not torch.equal(a.weight, b.weight)

@@ -1,0 +1,161 @@
+"""Every ordered pair of frameworks: what is ported computes what the definition says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from making import built, convolution, kernel, run
+
+from convlab import port
+from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
+from convlab.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GlobalPool, Pool
+from convlab.testing import error_bound, oracle, worst_ratio
+
+# (layer, image size): what frameworks disagree about.
+CONVOLUTIONS = {
+    "7x7, stride 2, padding 3": (convolution(8, 3, (7, 7), stride=2, padding=3), (16, 17)),
+    "same, stride 2": (convolution(4, 3, (3, 3), stride=2, padding="same"), (8, 9)),
+    "even kernel, same": (convolution(4, 3, (4, 2), padding="same"), (8, 9)),
+    "dilated, asymmetric": (convolution(4, 3, (3, 2), dilation=(2, 1), padding=((2, 1), (0, 3))), (9, 8)),
+    "depthwise, two each": (convolution(6, 1, (3, 3), groups=3, stride=2, padding=1), (9, 8)),
+    "groups, no bias, one row": (convolution(4, 2, (1, 5), groups=2, bias=False, padding=(0, 2)), (7, 6)),
+}
+MODES = {
+    "reflect": (convolution(4, 3, (3, 3), padding=1, padding_mode="reflect"), (8, 9)),
+    "replicate": (convolution(4, 3, (3, 3), padding=((2, 0), (1, 1)), padding_mode="replicate"), (8, 9)),
+    "circular": (convolution(4, 3, (3, 3), padding=1, padding_mode="circular"), (8, 9)),
+}
+
+
+def style(name):
+    return "convlab" if name == "numpy" else "builtin"
+
+
+def holds(target, model, layer, size, dtype="float32"):
+    x = np.random.default_rng(1).normal(size=(2, layer.spec.in_channels, *size)).astype("float32").astype(float)
+    options = {"bias": layer.bias, **layer.spec.geometry}
+    bound = error_bound(x, layer.kernel, dtype=dtype, **options)
+    return worst_ratio(run(target, model, x, dtype), oracle(x, layer.kernel, **options), bound) <= 1
+
+
+def needs_size(name):
+    """Whether its own convolution takes integers for padding only."""
+    return name in ("torch", "mxnet")
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolutions(source, target, case):
+    layer, size = CONVOLUTIONS[case]
+    named = isinstance(layer.spec.padding, str) and layer.spec.stride != (1, 1)
+    original = built(source, layer, style="convlab" if named and needs_size(source) else style(source))
+    ported = port(original, to=target, input_size=size)
+    assert ported.evidence.same
+    assert holds(target, ported.model, layer, size)
+
+
+@pytest.mark.parametrize("case", MODES)
+def test_padding_modes(source, target, case):
+    layer, size = MODES[case]
+    original = built(source, layer, style="convlab")
+    own = {"tensorflow": (), "mxnet": ("reflect", "replicate")}.get(target, tuple(MODES))
+    if case not in own:
+        with pytest.raises(UnsupportedError, match=case):
+            port(original, to=target)
+    ported = port(original, to=target, layers="builtin" if case in own else "convlab")
+    assert holds(target, ported.model, layer, size)
+
+
+def test_convlabs_layers_pad_by_the_image(source, target):
+    layer, size = CONVOLUTIONS["same, stride 2"]
+    original = built(source, layer, style="convlab")
+    if needs_size(target):
+        with pytest.raises(UnsupportedError, match=r"depends on the image's size.*Hint: give input_size="):
+            port(original, to=target)
+    ported = port(original, to=target, layers="convlab")
+    assert all(holds(target, ported.model, layer, each) for each in (size, (9, 8), (5, 12)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_dtypes(source, target, dtype):
+    layer = convolution(4, 2, (3, 3), padding=1, dtype=dtype)
+    lacking = {"mxnet": ("float16", "bfloat16"), "numpy": ("bfloat16",)}
+    if dtype in lacking.get(source, ()):
+        with pytest.raises(UnsupportedError, match=dtype):
+            built(source, layer, style=style(source))
+        return
+    original = built(source, layer, style=style(source))
+    if dtype in lacking.get(target, ()):
+        with pytest.raises(UnsupportedError, match=dtype):
+            port(original, to=target)
+        return
+    ported = port(original, to=target)
+    assert ported.evidence.same
+    assert holds(target, ported.model, layer, (6, 5), dtype)
+
+
+def stack():
+    rng = np.random.default_rng(2)
+    norm = [rng.normal(size=4).astype("float32"), rng.uniform(0.5, 2, 4).astype("float32")]
+    norm += [rng.normal(size=4).astype("float32"), rng.normal(size=4).astype("float32")]
+    return [
+        convolution(4, 3, (3, 3), stride=2, padding=1),
+        BatchNorm(*norm, epsilon=1e-3, momentum=0.9),
+        Activation("relu"),
+        Pool("max", (2, 2), (2, 2)),
+        convolution(6, 4, (3, 3), padding=1, bias=False),
+        Activation("leaky_relu", 0.2),
+        Pool("average", (2, 2), (1, 1)),
+        Dropout(0.5),
+        GlobalPool("average"),
+        Flatten("CHW"),
+        Dense(kernel((5, 6)), kernel((5, 1))[:, 0]),
+    ]
+
+
+def ordered(name, layers):
+    """With the framework's own order of pixels, which is all the same for one pixel."""
+    order = "CHW" if name in ("torch", "mxnet") else "HWC"
+    return [Flatten(order) if isinstance(each, Flatten) else each for each in layers]
+
+
+def test_stacks(source, target):
+    if "numpy" in (source, target):
+        with pytest.raises(UnsupportedError):
+            built("numpy", *stack(), style="convlab")
+        return
+    ported = port(built(source, *ordered(source, stack())), to=target)
+    assert ported.evidence.same
+    assert not ported.untouched
+    assert ported.evidence.total <= 1
+    x = np.random.default_rng(3).normal(size=(2, 3, 24, 21)).astype("float32").astype(float)
+    off, true = np.zeros_like(x), x
+    for layer in stack():
+        off, true = layer.error(true, off, "float32"), layer.reference(true)
+    assert worst_ratio(run(target, ported.model, x), true, off) <= 1
+
+
+def test_pixels_are_flattened_in_the_targets_order(source, target):
+    if "numpy" in (source, target):
+        return
+    channels, size = 4, (6, 5)
+    first, dense = convolution(channels, 3, (3, 3), padding=1), kernel((7, channels * 30))
+    images = (channels, *size)
+    order = ordered(source, [Flatten()])[0].order
+    mine = dense if order == "CHW" else dense.reshape(7, *images).transpose(0, 2, 3, 1).reshape(7, -1)
+    ported = port(built(source, first, Flatten(order), Dense(mine)), to=target, input_size=size)
+    x = np.random.default_rng(3).normal(size=(2, 3, *size)).astype("float32").astype(float)
+    maps = first.reference(x)
+    layer = Dense(dense)
+    bound = layer.error(maps.reshape(2, -1), first.error(x, 0 * x, "float32").reshape(2, -1), "float32")
+    assert worst_ratio(run(target, ported.model, x), layer.reference(maps.reshape(2, -1)), bound) <= 1
+
+
+def test_what_cant_be_ported_is_refused(source):
+    layer = built(source, convolution(4, 3, (3, 3)), style=style(source))
+    with pytest.raises(UnknownBackendError):
+        port(layer, to="caffe")
+    with pytest.raises(GeometryError, match="layers"):
+        port(layer, to="numpy", layers="mine")
+    for strange in (3, "model", np.ones(3), None, object()):
+        with pytest.raises(ModelError, match="expected a layer or a model"):
+            port(strange, to="numpy")
