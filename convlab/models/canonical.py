@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..geometry import NO_PADDING, Pads, Pair
-from ..layers import LayerSpec
+from ..geometry import NO_PADDING, Pair
 from .activations import Activation
-from .layers import BatchNorm, Convolution, Flatten, Layer, Pad, padding_in
+from .layers import BatchNorm, Convolution, Flatten, Layer, Pad
 from .lowering import NEVER_NEGATIVE
 from .pooling import GlobalPool, Pool
 
@@ -33,24 +32,15 @@ def canonical(layers: Sequence[Layer]) -> list[Layer]:
 def _plain(layer: Layer) -> Layer:
     """One layer, without what makes no difference."""
     if isinstance(layer, Convolution):
-        padding = _padding(layer.spec)
-        mode = "zeros" if padding == NO_PADDING else layer.spec.padding_mode
-        return replace(layer, spec=replace(layer.spec, padding=padding, padding_mode=mode))
+        mode = "zeros" if layer.spec.padding == NO_PADDING else layer.spec.padding_mode
+        return replace(layer, spec=replace(layer.spec, padding_mode=mode))
     if isinstance(layer, Pool):
-        padding = _padding(LayerSpec(layer.size, stride=layer.stride, padding=layer.padding))
-        counted = layer.count_padding and layer.function == "average" and padding != NO_PADDING
-        return replace(layer, padding=padding, count_padding=counted)
+        counted = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
+        return replace(layer, count_padding=counted)
     if isinstance(layer, BatchNorm):
         # PyTorch keeps 1 minus it, which rounds.
         return replace(layer, momentum=float(f"{layer.momentum:.12g}"))
     return layer
-
-
-def _padding(spec: LayerSpec) -> Pads | str:
-    """Integers, unless they depend on the image's size."""
-    padding: Pads | str = spec.padding
-    fixed = spec.stride == (1, 1) or padding in ("valid", "full")
-    return padding_in(spec, (2**20, 2**20)) if isinstance(padding, str) and fixed else padding
 
 
 def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:

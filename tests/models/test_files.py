@@ -23,8 +23,8 @@ from convlab.models.pooling import GlobalPool, Pool
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", targets(metafunc.config))
+    if "framework" in metafunc.fixturenames:
+        metafunc.parametrize("framework", targets(metafunc.config))
     if "convolving" in metafunc.fixturenames:
         metafunc.parametrize("convolving", chains.convolving(metafunc.config))
 
@@ -35,10 +35,10 @@ def written(layers: list[Layer], path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_every_framework_saves_the_same_bytes(target, chain, tmp_path):
+def test_every_framework_saves_the_same_bytes(framework, chain, tmp_path):
     there, here = tmp_path / "there.safetensors", tmp_path / "here.safetensors"
     expected = written(CHAINS[chain], there)
-    save(load(there, backend=target), here)
+    save(load(there, backend=framework), here)
     assert here.read_bytes() == expected
 
 
@@ -52,18 +52,18 @@ def test_a_lone_convolution_comes_back_alone(convolving, chain, tmp_path):
     assert here.read_bytes() == expected
 
 
-def test_convlabs_own_layers_save_the_same_bytes(target, tmp_path):
+def test_convlabs_own_layers_save_the_same_bytes(framework, tmp_path):
     there, here = tmp_path / "there.safetensors", tmp_path / "here.safetensors"
     layers = [conv(4, 2, (3, 2), padding="same_lower", stride=2), conv(4, 4, padding=2, padding_mode="reflect")]
     expected = written(layers, there)
-    save(load(there, backend=target, layers="convlab"), here)
+    save(load(there, backend=framework, layers="convlab"), here)
     assert here.read_bytes() == expected
 
 
 @pytest.fixture
-def wide(target):
+def wide(framework):
     """JAX makes float32 of float64 unless it is told otherwise."""
-    if not target.startswith("jax"):
+    if not framework.startswith("jax"):
         yield
         return
     import jax
@@ -74,16 +74,16 @@ def wide(target):
 
 @pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_weights_keep_their_bits(target, dtype, tmp_path):
+def test_weights_keep_their_bits(framework, dtype, tmp_path):
     path = tmp_path / "model.safetensors"
     layer = conv(2, 3, (2, 2), dtype=dtype)
     layer.kernel.flat[:5] = 0.0, -0.0, np.inf, -np.inf, 2.0**-14
     expected = written([layer], path)
-    if dtype not in convlab.backend(target.partition(".")[0]).adapter.dtypes:
+    if dtype not in convlab.backend(framework.partition(".")[0]).adapter.dtypes:
         with pytest.raises(ConvlabError):
-            load(path, backend=target)
+            load(path, backend=framework)
         return
-    save(load(path, backend=target), path)
+    save(load(path, backend=framework), path)
     assert path.read_bytes() == expected
     (again,) = neutral.read(path)
     assert again.spec.dtype == dtype
@@ -136,11 +136,11 @@ def test_what_the_file_says(tmp_path):
     }
 
 
-def test_a_loaded_model_computes_what_the_layers_say(target, tmp_path):
+def test_a_loaded_model_computes_what_the_layers_say(framework, tmp_path):
     path = tmp_path / "model.safetensors"
     neutral.write(classifier(), path)
     x = np.random.default_rng(0).integers(-8, 9, (2, 3, 9, 10)) / 4.0
-    found = models_of(target).run([load(path, backend=target)], x, "float32")
+    found = models_of(framework).run([load(path, backend=framework)], x, "float32")
     for layer in classifier():
         x = layer.reference(x)
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-4)
@@ -155,14 +155,14 @@ def test_a_framework_that_lacks_a_padding_says_what_helps(tmp_path):
     assert load(path, backend="torch", layers="convlab")
 
 
-def test_own_files_give_back_the_weights(target, tmp_path):
+def test_own_files_give_back_the_weights(framework, tmp_path):
     neutral.write(classifier(), tmp_path / "model.safetensors")
-    model = load(tmp_path / "model.safetensors", backend=target)
+    model = load(tmp_path / "model.safetensors", backend=framework)
     other = [conv(8, 3, padding=1, dtype="float32"), *classifier()[1:]]
     other[0].kernel[:] = 7.0
     neutral.write(other, tmp_path / "other.safetensors")
-    into = load(tmp_path / "other.safetensors", backend=target)
-    for suffix in models_of(target).FILES:
+    into = load(tmp_path / "other.safetensors", backend=framework)
+    for suffix in models_of(framework).FILES:
         own = tmp_path / f"model.v1{suffix}"
         save(model, own)
         save(load(own, into=into), tmp_path / "again.safetensors")
@@ -172,20 +172,20 @@ def test_own_files_give_back_the_weights(target, tmp_path):
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
 
 
-def test_own_files_of_another_model_are_refused(target, tmp_path):
+def test_own_files_of_another_model_are_refused(framework, tmp_path):
     neutral.write(classifier(), tmp_path / "model.safetensors")
     neutral.write([*classifier()[:-1], conv(5, 4, (1, 1))], tmp_path / "other.safetensors")
-    model, other = (load(tmp_path / f"{name}.safetensors", backend=target) for name in ("model", "other"))
-    for suffix in set(models_of(target).FILES) - {".orbax"}:  # which complains after it has failed, too
+    model, other = (load(tmp_path / f"{name}.safetensors", backend=framework) for name in ("model", "other"))
+    for suffix in set(models_of(framework).FILES) - {".orbax"}:  # which complains after it has failed, too
         save(model, tmp_path / f"model{suffix}")
         with pytest.raises(ModelFileError, match="this model's weights"):
             load(tmp_path / f"model{suffix}", into=other)
 
 
-def test_a_suffix_of_another_framework_is_refused(target, tmp_path):
+def test_a_suffix_of_another_framework_is_refused(framework, tmp_path):
     neutral.write([conv(4, 2)], tmp_path / "model.safetensors")
-    model = load(tmp_path / "model.safetensors", backend=target)
-    foreign = ".params" if target == "torch" else ".pt"
+    model = load(tmp_path / "model.safetensors", backend=framework)
+    foreign = ".params" if framework == "torch" else ".pt"
     with pytest.raises(ModelFileError, match=r"expected one of (mxnet|torch)\. Hint: .*\.safetensors.*port"):
         save(model, tmp_path / f"model{foreign}")
     with pytest.raises(ModelFileError, match=r"expected .*\.safetensors"):
@@ -199,10 +199,10 @@ def test_a_suffix_of_another_framework_is_refused(target, tmp_path):
         load(tmp_path / "model.safetensors", into=model)
 
 
-def test_a_failure_leaves_the_old_file(target, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_old_file(framework, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     before = written([conv(4, 2)], path)
-    model = load(path, backend=target)
+    model = load(path, backend=framework)
 
     def fail(layers, part, name):
         part.write_bytes(b"half")

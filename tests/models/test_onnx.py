@@ -22,8 +22,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime isn't insta
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", targets(metafunc.config))
+    if "framework" in metafunc.fixturenames:
+        metafunc.parametrize("framework", targets(metafunc.config))
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
@@ -78,9 +78,9 @@ def test_onnxruntime_computes_what_the_layers_say(name, tmp_path):
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_models_of_every_framework(target, chain, tmp_path):
+def test_models_of_every_framework(framework, chain, tmp_path):
     neutral.write(CHAINS[chain], tmp_path / "model.safetensors")
-    model, path = load(tmp_path / "model.safetensors", backend=target), tmp_path / "model.onnx"
+    model, path = load(tmp_path / "model.safetensors", backend=framework), tmp_path / "model.onnx"
     save(model, path)
     ours.export(CHAINS[chain], tmp_path / "again.onnx")
     assert path.read_bytes() == (tmp_path / "again.onnx").read_bytes()
