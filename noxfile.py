@@ -52,7 +52,8 @@ def discard(session: nox.Session) -> None:
 def framework(session: nox.Session, name: str, *also: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    paths = ("tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
+    models = () if name == "dask" else ("tests/models",)
+    paths = ("tests/parity", "tests/test_doors.py", *models, *own, f"convlab_{name}", *also)
     run_tests(session, f"numpy,{name}", *paths)
     discard(session)
 
@@ -77,21 +78,21 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """PyTorch."""
-    install(session, "torch", "fast")
+    install(session, "torch", "fast", "onnx")
     framework(session, "torch")
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """JAX and Flax."""
-    install(session, "jax", "fast", also=("optax",))
+    install(session, "jax", "fast", "onnx", also=("optax",))
     framework(session, "jax")
 
 
 @nox.session
 def tensorflow(session: nox.Session) -> None:
     """TensorFlow and Keras."""
-    install(session, "tensorflow", "fast")
+    install(session, "tensorflow", "fast", "onnx")
     framework(session, "tensorflow")
 
 
@@ -122,7 +123,7 @@ def install_mxnet_alone(session: nox.Session) -> None:
 @nox.session
 def parity(session: nox.Session) -> None:
     """All frameworks on current releases in one environment and one process; and Dask with each of them inside."""
-    install(session, "torch", "jax", "tensorflow", "dask", "fast", *PHOTOGRAPHS, also=("optax", "requests"))
+    install(session, "torch", "jax", "tensorflow", "dask", "fast", "onnx", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
     together = "numpy,torch,mxnet,jax,tensorflow"
     run_tests(session, together, "tests", "docs", "README.md", "--ignore-glob=*_parallel.py")
