@@ -13,17 +13,11 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers import (
-    Activation,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Pad,
-    Pool,
-    around,
-)
+from convlab.models.activations import Activation
+from convlab.models.layers import Convolution, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.proof import rounded
+from convlab.models.reading import around
 
 from .ops import ops
 

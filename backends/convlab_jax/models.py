@@ -13,7 +13,8 @@ from flax import nnx, serialization
 from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer, Model, Part, known, unbuilt
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.reading import Model, Part, known, unbuilt
 
 from . import functions
 from .layers import Conv2D
@@ -72,7 +73,7 @@ def _called(model: nn.Module, inputs: Any) -> list[Part]:
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         inner = context.module
-        if isinstance(inner, tuple(_READERS)) and inner.path not in found:
+        if inner.path not in found and context.method_name == "__call__":
             path = "/".join(inner.path)
             mine = {name: _under(tree, inner.path) for name, tree in variables.items()}
             alone = inner.clone(parent=None, name=None).bind({name: tree for name, tree in mine.items() if tree})
@@ -83,7 +84,8 @@ def _called(model: nn.Module, inputs: Any) -> list[Part]:
     with nn.intercept_methods(note):
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
         jax.eval_shape(lambda v, x: module.apply(v, x, mutable=True, rngs=keys), variables, x)
-    return list(found.values())
+    outer = {path[:length] for path in found for length in range(len(path))}
+    return [part for path, part in found.items() if path not in outer]
 
 
 def _under(tree: Any, path: tuple[str, ...]) -> Any:

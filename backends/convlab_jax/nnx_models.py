@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer, Model, Part, known
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.reading import Model, Part, known
 
 from . import functions, models
 from .nnx import Conv2D

@@ -16,23 +16,11 @@ from keras.src.models.functional import Functional  # there is no public name fo
 from convlab.errors import UnsupportedError
 from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
+from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Model,
-    Pad,
-    Part,
-    Pool,
-    known,
-    padding_in,
-)
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.reading import Model, Part, known
 
 from .layers import Conv2D
 

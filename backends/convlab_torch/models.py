@@ -15,26 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
+from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Model,
-    Pad,
-    Part,
-    Pool,
-    around,
-    depends_on_size,
-    is_around,
-    known,
-    unbuilt,
-)
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
+from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.reading import Model, Part, around, is_around, known, unbuilt
 
 from .layers import Conv2D
 from .ops import ops

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import ModelError, UnsupportedError
 from ..registry import adapter, adapters, backend
-from .layers import Layer, Model
+from .layers import Layer
+from .reading import Model
 
 STYLES = ("builtin", "convlab")
 ROLES = {"weight": "K", "kernel": "K"}  # what frameworks call a kernel, and what `gradients` does

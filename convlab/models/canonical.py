@@ -8,17 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..geometry import NO_PADDING, Pair
-from .layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Pad,
-    Pool,
-)
+from .activations import Activation
+from .layers import BatchNorm, Convolution, Flatten, Layer, Pad
 from .lowering import NEVER_NEGATIVE
+from .pooling import GlobalPool, Pool
 
 
 def canonical(layers: Sequence[Layer]) -> list[Layer]:

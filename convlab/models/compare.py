@@ -12,8 +12,8 @@ from ..errors import ModelError
 from ..geometry import Pair
 from .adapters import Models, models_of, read
 from .images import random_images
-from .layers import Model
 from .proof import Row, prove, rounded
+from .reading import Model
 from .steps import Step, steps, weighted
 
 
@@ -106,10 +106,10 @@ def compare_read(
     sides = models_of(a.backend), models_of(b.backend)
     if not whole:
         for one, two in pairs:
-            row, _ = prove((sides[0], one), (sides[1], two), random_images([one], seed), seed)
+            row, _ = prove((sides[0], one), (sides[1], two), random_images([one], seed, None, [two]), seed)
             found.rows.append(row)
         return found
-    images = random_images(first, seed, size) if images is None else images
+    images = random_images(first, seed, size, second) if images is None else images
     flowing = images
     for one, two in pairs:
         row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..geometry import PADDING_MODES
-from .layers import FUNCTIONS
+from .activations import FUNCTIONS
 
 LARGEST = 2**16  # of what counts pixels
 

@@ -14,9 +14,10 @@ from ..registry import adapters, default_backend
 from . import foreign, neutral
 from .adapters import STYLES, Models, models_of, read
 from .canonical import dtype_of
-from .layers import Layer, Model, Part
+from .layers import Layer
 from .lowering import Lowering
 from .port import assembled
+from .reading import Model, Part
 
 NEUTRAL, ONNX = ".safetensors", ".onnx"
 # Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.

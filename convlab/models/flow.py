@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .layers import BatchNorm, Convolution, Dense, Flatten, GlobalPool, Layer, Pad, Pool
+from .layers import BatchNorm, Convolution, Dense, Flatten, Layer, Pad
+from .pooling import GlobalPool, Pool
 
 
 class Flow:

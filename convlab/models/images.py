@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
-from .layers import BatchNorm, Convolution, Dense, GlobalPool, Layer, Pad, padding_in
+from .layers import BatchNorm, Convolution, Dense, Layer, Pad, padding_in
+from .pooling import GlobalPool
 from .steps import Step
 
 SIZES = 4  # consecutive heights and widths: as many remainders as most strides have
@@ -20,19 +21,23 @@ def grid(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.integers(-64, 65, shape) / 32.0
 
 
-def random_images(steps: Sequence[Step], seed: int, size: Pair | None = None) -> list[np.ndarray]:
-    """Batches that go through all steps: of one size, or of the least sizes that do.
+def random_images(
+    steps: Sequence[Step], seed: int, size: Pair | None = None, others: Sequence[Step] = ()
+) -> list[np.ndarray]:
+    """Batches that go through all steps, and through the others: of one size, or of the least sizes that do.
 
     Raises:
         ModelError: none does.
     """
-    rng, layers = np.random.default_rng(seed), [layer for step in steps for layer in step.layers]
+    rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
     channels = _input_channels(layers)
     if isinstance(layers[0], Dense):
         return [grid(rng, (n, channels)) for n in (1, 4)]
     if size is not None:
         return [grid(rng, (1, channels, *size))]
-    least = next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
+    begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
+    least = next((n for n in range(begin, _LARGEST) if _fits(layers, (n, n)) and _fits(also, (n, n))), None)
+    least = least or next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
     if least is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
@@ -41,6 +46,10 @@ def random_images(steps: Sequence[Step], seed: int, size: Pair | None = None) ->
     if not _fits(layers, (least + 1, least)):  # a dense layer wants this very size
         return [grid(rng, (1, channels, least, least))]
     return [grid(rng, (2, channels, least + i, least + (3 * i + 1) % SIZES)) for i in range(SIZES)]
+
+
+def _layers(steps: Sequence[Step]) -> list[Layer]:
+    return [layer for step in steps for layer in step.layers]
 
 
 def _fits(layers: Sequence[Layer], size: Pair) -> bool:

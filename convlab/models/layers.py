@@ -7,16 +7,14 @@ definition, and how far a framework that computes in a given dtype may be from i
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..dtypes import SIGNIFICAND
-from ..errors import ModelError, UnsupportedError
-from ..geometry import NO_PADDING, Pads, Pair
+from ..errors import UnsupportedError
+from ..geometry import Pads, Pair
 from ..layers import GEOMETRY, LayerSpec
 from ..testing.bounds import error_bound
 from ..testing.oracle import oracle
@@ -148,171 +146,6 @@ class Pad(Layer):
         return self.reference(off)
 
 
-class Function(NamedTuple):
-    """An activation: what it computes, its steepest slope, and whether it only passes numbers on or cuts them off."""
-
-    of: Callable[[np.ndarray, float], np.ndarray]
-    slope: float
-    exact: bool = False
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    from scipy.special import ndtr
-
-    return np.asarray(x * ndtr(x))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    return np.asarray(expit(x))
-
-
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-
-
-# The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289.
-FUNCTIONS = {
-    "relu": Function(lambda x, a: np.maximum(x, 0), 1, exact=True),
-    "relu6": Function(lambda x, a: np.clip(x, 0, 6), 1, exact=True),
-    "leaky_relu": Function(lambda x, a: np.where(x > 0, x, a * x), 1),
-    "elu": Function(lambda x, a: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))), 1),
-    "sigmoid": Function(lambda x, a: _sigmoid(x), 0.25),
-    "tanh": Function(lambda x, a: np.tanh(x), 1),
-    "softplus": Function(lambda x, a: np.logaddexp(0, x), 1),
-    "silu": Function(lambda x, a: x * _sigmoid(x), 1.1),
-    "gelu": Function(lambda x, a: _gelu(x), 1.13),
-    "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
-}
-_ROUNDINGS = 16  # of an exponential and the few operations round it
-
-
-@dataclass(frozen=True, eq=False)
-class Activation(Layer):
-    """A function of each element.
-
-    Attributes:
-        function: one of `FUNCTIONS`.
-        parameter: leaky_relu's slope below 0, elu's alpha; otherwise 0.
-    """
-
-    kind = "activation"
-
-    function: str
-    parameter: float = 0.0
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        return FUNCTIONS[self.function].of(x, self.parameter)
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        function = FUNCTIONS[self.function]
-        carried = max(function.slope, abs(self.parameter)) * off
-        if function.exact:
-            return carried
-        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off))
-
-
-@dataclass(frozen=True, eq=False)
-class Pool(Layer):
-    """The greatest element, or the mean, of each window.
-
-    Attributes:
-        function: "max" or "average".
-        size, stride: of the windows.
-        padding: as in corr2d, "same" or integers. What is padded doesn't count for a maximum.
-        count_padding: whether it does for a mean.
-        ceil: whether the last window may reach over the edge, beyond the padding.
-    """
-
-    kind = "pool"
-
-    function: str
-    size: Pair
-    stride: Pair
-    padding: Pads | str = NO_PADDING
-    count_padding: bool = False
-    ceil: bool = False
-
-    def __post_init__(self) -> None:
-        spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
-        object.__setattr__(self, "padding", fixed_padding(spec))
-
-    def output_size(self, size: Pair) -> Pair:
-        """See `Layer.output_size`."""
-        both = zip(size, *self.pads(size), self.size, self.stride, strict=True)
-        rows, columns = ((n + sum(pads) + sum(more) - k) // s + 1 for n, pads, more, k, s in both)
-        return rows, columns
-
-    def pads(self, size: Pair) -> tuple[Pads, Pads]:
-        """The border of an image of a size: what counts as padding, and what `ceil` adds."""
-        spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
-        pads, more = padding_in(spec, size), []
-        for n, k, s, (before, after) in zip(size, self.size, self.stride, pads, strict=True):
-            over = (n + before + after - k) % s
-            windows = (n + before + after - k) // s + 1
-            # The last window must begin in the image or in the padding before it, as in PyTorch.
-            more.append((0, s - over) if self.ceil and over and windows * s < n + before else (0, 0))
-        return pads, (more[0], more[1])
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        size = x.shape[2], x.shape[3]
-        pads, more = self.pads(size)
-        if self.function == "max":
-            return np.asarray(self._windows(self._padded(self._padded(x, pads, -np.inf), more, -np.inf)).max((-2, -1)))
-        counted = self._padded(np.ones(x.shape[2:]), pads, float(self.count_padding))
-        count = self._windows(self._padded(counted, more, 0)).sum((-2, -1))
-        return np.asarray(self._windows(self._padded(self._padded(x, pads, 0), more, 0)).sum((-2, -1)) / count)
-
-    def _padded(self, x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
-        return np.pad(x, ((0, 0),) * (x.ndim - 2) + pads, constant_values=value)
-
-    def _windows(self, x: np.ndarray) -> np.ndarray:
-        windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=(-2, -1))
-        return np.asarray(windows[..., :: self.stride[0], :: self.stride[1], :, :])
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        if self.function == "max":
-            return np.asarray(self.reference(off))
-        terms = math.prod(self.size) + 1
-        return self.reference(off) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
-
-
-@dataclass(frozen=True, eq=False)
-class GlobalPool(Layer):
-    """The greatest element, or the mean, of each channel.
-
-    Attributes:
-        function: "max" or "average".
-        keepdims: whether the result is (N, C, 1, 1) or (N, C).
-    """
-
-    kind = "global_pool"
-
-    function: str
-    keepdims: bool = True
-
-    def output_size(self, size: Pair) -> Pair:
-        """See `Layer.output_size`."""
-        return 1, 1
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        reduce = np.max if self.function == "max" else np.mean
-        return np.asarray(reduce(x, axis=(2, 3), keepdims=self.keepdims))
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        if self.function == "max":
-            return self.reference(off)
-        terms = x.shape[2] * x.shape[3] + 1
-        return np.asarray(self.reference(off)) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
-
-
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
     """Batch normalisation as it is in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
@@ -420,42 +253,6 @@ class Dense(Layer):
         return self._convolution().error(x[:, :, None, None], off[:, :, None, None], dtype)[:, :, 0, 0]
 
 
-KINDS: dict[str, type[Layer]] = {
-    kind.kind: kind for kind in (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
-}
-
-
-def is_around(pads: Pads) -> bool:
-    """Whether both ends of each axis are padded alike."""
-    return all(before == after for before, after in pads)
-
-
-def unbuilt(path: str, native: Any, hint: str) -> ModelError:
-    """What to say of a layer whose parameters have no values yet."""
-    return ModelError(
-        f"{path or 'the layer'}: got a {type(native).__name__} whose parameters have no values yet, expected them.",
-        hint=f"{hint}.",
-    )
-
-
-def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Layer | None, str]:
-    """What a framework's object computes, by the first reader of its type, and its class's name; None and why not."""
-    name = type(native).__name__
-    reader = next((reader for kind, reader in readers.items() if isinstance(native, kind)), None)
-    if reader is None:
-        return None, name
-    try:
-        return reader(native), name
-    except UnsupportedError as error:
-        return None, f"{name}: {error}"
-
-
-def around(padding: Pair) -> Pads:
-    """(rows, columns) as ((top, bottom), (left, right))."""
-    rows, columns = padding
-    return (rows, rows), (columns, columns)
-
-
 def fixed_padding(spec: LayerSpec) -> Pads | str:
     """A layer's padding in integers, unless it depends on the image's size."""
     by_size = isinstance(spec.padding, str) and spec.padding.startswith("same") and spec.stride != (1, 1)
@@ -476,37 +273,3 @@ def padding_in(spec: LayerSpec, size: Pair) -> Pads:
 
     geometry, named = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
     return lower(geometry, named, size).padding
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A layer as a model has it.
-
-    Attributes:
-        path: where it is in the model, as the framework writes it.
-        native: the framework's own object; called by its adapter's `run`.
-        layer: what it computes; None where convlab can't tell.
-        note: its class, as the framework writes it, and why convlab can't tell.
-    """
-
-    path: str
-    native: Any
-    layer: Layer | None
-    note: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A framework's model, read.
-
-    Attributes:
-        backend: whose it is.
-        parts: its layers, in the order of their paths or of their calls.
-        whole: whether the model is these layers one after another, and nothing else.
-        native: the model itself.
-    """
-
-    backend: str
-    parts: list[Part]
-    whole: bool
-    native: Any = field(repr=False)

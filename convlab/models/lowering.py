@@ -8,8 +8,11 @@ from typing import Any
 from ..errors import ConvlabError, ModelError, UnsupportedError
 from ..geometry import Pads, Pair
 from ..layers import LayerSpec
+from .activations import Activation
 from .adapters import Models
-from .layers import Activation, Convolution, Dense, Flatten, GlobalPool, Layer, Model, Pad, Part, Pool, padding_in
+from .layers import Convolution, Dense, Flatten, Layer, Pad, padding_in
+from .pooling import GlobalPool, Pool
+from .reading import Model, Part
 
 Built = list[tuple[Part, list[Any]]]
 

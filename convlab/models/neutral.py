@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ..errors import ConvlabError, ModelFileError
+from .activations import Activation
 from .canonical import canonical, dtype_of
 from .fields import ARRAYS, FIELDS, shown
 from .flow import Flow
-from .layers import KINDS, BatchNorm, Convolution, Dense, Layer
+from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .pooling import GlobalPool, Pool
 
 FORMAT, VERSION = "convlab.model", 1
 MOST_LAYERS = 10_000
@@ -26,6 +28,8 @@ _LONGEST_PATH = 200
 # As safetensors calls them, widest first, which is the order of its own writer.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
+_CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+KINDS: dict[str, type[Layer]] = {each.kind: each for each in _CLASSES}
 
 
 class Tensor(NamedTuple):

@@ -14,23 +14,13 @@ from ..errors import ModelError, ModelFileError, PortError
 from ..geometry import Pads
 from ..registry import pip_command
 from ..testing.bounds import worst_ratio
+from .activations import Activation
 from .canonical import canonical
 from .images import grid, random_images
-from .layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Model,
-    Pad,
-    Part,
-    Pool,
-)
+from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .pooling import GlobalPool, Pool
 from .proof import rounded
+from .reading import Model, Part
 from .steps import steps
 
 OPSET, IR_VERSION = 20, 9  # which onnxruntime has had since its version 1.17

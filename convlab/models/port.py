@@ -9,8 +9,8 @@ from ..errors import ModelError, PortError
 from ..geometry import Pair, choice, pair
 from .adapters import STYLES, Models, models_of, read
 from .compare import Comparison, compare_read, images_of
-from .layers import Model, Part
 from .lowering import Built, Lowering
+from .reading import Model, Part
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from ..testing.diagnosis import Diagnosis, diagnose
 from ..testing.oracle import oracle_gradients
 from .adapters import Models
 from .images import grid
-from .layers import Convolution, Layer
+from .layers import Convolution, Flatten, Layer
 from .steps import Step
 
 Side = tuple[Models, Step]
@@ -144,7 +144,7 @@ def differences(step: Step, other: Step) -> Iterable[str]:
     if type(a) is not type(b):
         yield f"{a.kind} / {b.kind}"
         return
-    mine, theirs = dict(_facts(a)), dict(_facts(b))
+    mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
     for name, value in mine.items():
         there = theirs[name]
         if isinstance(value, np.ndarray) and isinstance(there, np.ndarray) and value.shape == there.shape:
@@ -156,6 +156,12 @@ def differences(step: Step, other: Step) -> Iterable[str]:
                 yield f"{name}: {shapes[0]} / {shapes[1]}"
         elif value != there:
             yield f"{name}: {value} / {there}"
+
+
+def _orders(step: Step) -> dict[str, Any]:
+    """Of pixels that are flattened before it."""
+    found = [each.order for each in step.layers if isinstance(each, Flatten)]
+    return {"order": found[0] if found else ""}
 
 
 def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..geometry import NO_PADDING, Pair
-from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, GlobalPool, Layer, Model, Pad, Part
+from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .pooling import GlobalPool
+from .reading import Model, Part
 
 WEIGHTED = (Convolution, BatchNorm, Dense)
 

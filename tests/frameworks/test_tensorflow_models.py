@@ -11,17 +11,9 @@ from keras import layers as kl
 import convlab
 from convlab import errors
 from convlab.models import adapters
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Pad,
-    Pool,
-)
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.pooling import GlobalPool, Pool
 from convlab.testing.bounds import error_ratios, gradient_bounds
 from convlab.testing.oracle import oracle_gradients
 

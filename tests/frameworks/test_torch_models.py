@@ -38,7 +38,6 @@ LAYERS = [
     nn.SiLU(),
     nn.GELU(),
     nn.GELU("tanh"),
-    nn.Dropout(),
     nn.Flatten(),
 ]
 
@@ -46,7 +45,7 @@ LAYERS = [
 @pytest.mark.parametrize("size", [(6, 7), (7, 8), (9, 9)])
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_a_layer_is_what_it_is_read_as(layer, size):
-    x = 3 * np.random.default_rng(0).normal(size=(2, 3, *size)).astype("float32").astype(float)
+    x = np.random.default_rng(0).normal(scale=3, size=(2, 3, *size)).astype("float32").astype(float)
     (part,) = read(layer).parts
     with torch.no_grad():
         y = layer.eval()(torch.from_numpy(x).float()).numpy()
@@ -234,7 +233,7 @@ def test_weights_go_by_the_models():
     b.load_state_dict(port_weights(a.state_dict(), a, b))
     assert torch.equal(a.eval()(x), b.eval()(x))
     other = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(PortError, match=r"the weights fit.*padding"):
+    with pytest.raises(PortError, match=r"(?s)the weights fit.*padding"):
         port_weights(None, a, other)
     with pytest.raises(ModelError, match=r"3: got kernel of shape \(2, 4, 1, 1\) from 3, expected \(5, 4, 1, 1\)"):
         port_weights(None, a, nn.Sequential(*a[:3], nn.Conv2d(4, 5, 1)))

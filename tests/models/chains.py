@@ -7,16 +7,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    GlobalPool,
-    Layer,
-    Pool,
-)
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.pooling import GlobalPool, Pool
 from convlab.registry import adapters
 
 

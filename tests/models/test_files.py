@@ -14,10 +14,12 @@ import convlab
 from convlab.errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from convlab.files import whole
 from convlab.models import neutral
+from convlab.models.activations import Activation
 from convlab.models.adapters import models_of
 from convlab.models.canonical import canonical
 from convlab.models.files import load, save
-from convlab.models.layers import Activation, Convolution, Flatten, GlobalPool, Layer, Pad, Pool
+from convlab.models.layers import Convolution, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

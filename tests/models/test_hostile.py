@@ -17,9 +17,11 @@ from chains import classifier, conv, dense, norm, targets
 
 from convlab.errors import ModelFileError
 from convlab.models import foreign, neutral, params
+from convlab.models.activations import Activation
 from convlab.models.adapters import models_of
 from convlab.models.files import load, save
-from convlab.models.layers import Activation, Flatten, GlobalPool, Layer, Pool
+from convlab.models.layers import Flatten, Layer
+from convlab.models.pooling import GlobalPool, Pool
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,18 +12,10 @@ from chains import CHAINS, classifier, conv, dense, norm, targets
 from convlab.errors import ModelError, ModelFileError, PortError
 from convlab.models import neutral
 from convlab.models import onnx as ours
+from convlab.models.activations import FUNCTIONS, Activation
 from convlab.models.files import load, save
-from convlab.models.layers import (
-    FUNCTIONS,
-    Activation,
-    Convolution,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Pad,
-    Pool,
-)
+from convlab.models.layers import Convolution, Dropout, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
 
 pytest.importorskip("onnx", reason="onnx isn't installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")

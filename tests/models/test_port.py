@@ -8,7 +8,9 @@ from making import built, convolution, kernel, run
 
 from convlab import port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
-from convlab.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GlobalPool, Pool
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Dense, Dropout, Flatten
+from convlab.models.pooling import GlobalPool, Pool
 from convlab.testing import error_bound, oracle, worst_ratio
 
 # (layer, image size): what frameworks disagree about.

@@ -1,0 +1,76 @@
+"""What adapters give when they read a model, and what helps them to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ModelError, UnsupportedError
+from ..geometry import Pads, Pair
+from .layers import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A layer as a model has it.
+
+    Attributes:
+        path: where it is in the model, as the framework writes it.
+        native: the framework's own object; called by its adapter's `run`.
+        layer: what it computes; None where convlab can't tell.
+        note: its class, as the framework writes it, and why convlab can't tell.
+    """
+
+    path: str
+    native: Any
+    layer: Layer | None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A framework's model, read.
+
+    Attributes:
+        backend: whose it is.
+        parts: its layers, in the order of their paths or of their calls.
+        whole: whether the model is these layers one after another, and nothing else.
+        native: the model itself.
+    """
+
+    backend: str
+    parts: list[Part]
+    whole: bool
+    native: Any = field(repr=False)
+
+
+def is_around(pads: Pads) -> bool:
+    """Whether both ends of each axis are padded alike."""
+    return all(before == after for before, after in pads)
+
+
+def unbuilt(path: str, native: Any, hint: str) -> ModelError:
+    """What to say of a layer whose parameters have no values yet."""
+    return ModelError(
+        f"{path or 'the layer'}: got a {type(native).__name__} whose parameters have no values yet, expected them.",
+        hint=f"{hint}.",
+    )
+
+
+def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Layer | None, str]:
+    """What a framework's object computes, by the first reader of its type, and its class's name; None and why not."""
+    name = type(native).__name__
+    reader = next((reader for kind, reader in readers.items() if isinstance(native, kind)), None)
+    if reader is None:
+        return None, name
+    try:
+        return reader(native), name
+    except UnsupportedError as error:
+        return None, f"{name}: {error}"
+
+
+def around(padding: Pair) -> Pads:
+    """(rows, columns) as ((top, bottom), (left, right))."""
+    rows, columns = padding
+    return (rows, rows), (columns, columns)

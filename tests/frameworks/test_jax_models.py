@@ -1,0 +1,208 @@
+"""Flax's layers as users write them, linen and nnx: read, ported, compared."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlab import compare, port, port_weights
+from convlab import jax as lab
+from convlab.errors import ModelError
+from convlab.models.adapters import models_of, read
+from convlab.testing import oracle_gradients, worst_ratio
+from convlab.testing.bounds import gradient_bounds
+
+X = np.random.default_rng(0).normal(scale=2, size=(2, 4, 9, 8)).astype("float32").astype(float)
+FUNCTIONS = [
+    nn.relu,
+    jax.nn.relu6,
+    nn.leaky_relu,
+    partial(nn.leaky_relu, negative_slope=0.3),
+    nn.elu,
+    partial(nn.elu, alpha=0.5),
+    nn.sigmoid,
+    nn.tanh,
+    jnp.tanh,
+    nn.softplus,
+    nn.silu,
+    nn.swish,
+    nn.gelu,
+    partial(nn.gelu, approximate=False),
+    partial(nn.max_pool, window_shape=(2, 2)),
+    partial(nn.max_pool, window_shape=(3, 2), strides=(2, 2), padding="SAME"),
+    partial(partial(nn.max_pool, window_shape=(3, 3)), strides=(2, 1), padding=((1, 0), (0, 1))),
+    partial(nn.avg_pool, window_shape=(3, 3), strides=(2, 2), padding="SAME"),
+    partial(nn.avg_pool, window_shape=(3, 3), strides=(2, 2), padding="SAME", count_include_pad=False),
+    partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2), padding=((1, 1), (0, 1))),
+    partial(jnp.mean, axis=(1, 2)),
+    partial(jnp.max, axis=(-2, -3), keepdims=True),
+    partial(jnp.pad, pad_width=((0, 0), (1, 2), (0, 3), (0, 0)), mode="reflect"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FUNCTIONS)))
+def test_a_function_is_what_it_is_read_as(number):
+    function = FUNCTIONS[number]
+    (part,) = read(nn.Sequential([function]).bind({})).parts
+    y = np.asarray(function(jnp.asarray(X.transpose(0, 2, 3, 1), "float32")))
+    y = y.transpose(0, 3, 1, 2) if y.ndim == 4 else y
+    assert worst_ratio(y, part.layer.reference(X), part.layer.error(X, 0 * X, "float32")) <= 1
+    again = port(nn.Sequential([function]).bind({}), to="jax").model
+    assert np.array_equal(read(again).parts[0].layer.reference(X), part.layer.reference(X))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x, partial(jnp.add, 1.0), partial(jnp.mean, axis=1), partial(nn.avg_pool, window_shape=(2,))]
+)
+def test_what_has_no_counterpart_is_named_and_left(function):
+    ported = port(bound(nn.Sequential([nn.Conv(2, (1, 1)), function])), to="jax")
+    assert list(ported.untouched) == ["layers_1"]
+
+
+def bound(module, x=X):
+    images = jnp.asarray(x.transpose(0, 2, 3, 1), "float32")
+    return module.bind(module.init(jax.random.key(0), images))
+
+
+CONVS = [
+    {"features": 3, "kernel_size": (3, 3)},
+    {"features": 3, "kernel_size": (3, 2), "strides": 2},
+    {"features": 3, "kernel_size": (4, 3), "strides": (1, 2), "padding": "VALID"},
+    {"features": 3, "kernel_size": (3, 3), "padding": "CIRCULAR"},
+    {"features": 3, "kernel_size": (4, 3), "padding": "REFLECT", "kernel_dilation": (1, 2)},
+    {"features": 3, "kernel_size": (3, 3), "padding": 1, "kernel_dilation": 2},
+    {"features": 3, "kernel_size": (3, 3), "padding": (1, 2)},
+    {"features": 3, "kernel_size": (3, 3), "padding": ((0, 2), (1, 0)), "use_bias": False},
+    {"features": 4, "kernel_size": (3, 3), "feature_group_count": 2},
+]
+
+
+@pytest.mark.parametrize("number", range(len(CONVS)))
+def test_a_convolution_is_what_it_is_read_as(number):
+    options = CONVS[number]
+    linen = bound(nn.Conv(**options))
+    other = {name: each for name, each in options.items() if name != "features"}
+    modern = nnx.Conv(4, options["features"], **other, rngs=nnx.Rngs(0))
+    for module in (linen, modern):
+        (part,) = read(module).parts
+        y = np.asarray(module(jnp.asarray(X.transpose(0, 2, 3, 1), "float32"))).transpose(0, 3, 1, 2)
+        assert worst_ratio(y, part.layer.reference(X), part.layer.error(X, 0 * X, "float32")) <= 1
+        found = models_of(read(module).backend).gradients([part.native], X, y, "float32")
+        geometry = part.layer.spec.geometry
+        true = oracle_gradients(X, part.layer.kernel, y, **geometry)._asdict()
+        bounds = gradient_bounds(X, part.layer.kernel, y, "float32", **geometry)._asdict()
+        assert set(found) == {"X", "K", *(["bias"] if part.layer.bias is not None else [])}
+        assert all(worst_ratio(found[name], true[name], bounds[name]) <= 1 for name in found)
+    assert port(linen, to="jax.nnx").evidence.same
+    assert port(modern, to="jax").evidence.same
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv(3, (3, 3), input_dilation=2, padding=1),
+        nn.Conv(3, (3, 3), mask=jnp.ones((3, 3, 4, 3))),
+        nn.ConvTranspose(3, (3, 3)),
+        nn.ConvLocal(3, (3, 3)),
+    ],
+)
+def test_a_convolution_of_flaxs_alone_is_refused(conv):
+    with pytest.raises(ModelError, match=type(conv).__name__):
+        port(bound(conv), to="jax.nnx", inputs=X)
+
+
+def test_a_module_goes_with_its_variables():
+    with pytest.raises(ModelError, match=r"without its variables.*Hint: module\.bind"):
+        port(nn.Conv(3, (3, 3)), to="jax.nnx")
+    with pytest.raises(ModelError, match=r"^the layer: got a Conv whose parameters have no values yet"):
+        port(nn.Conv(3, (3, 3)).bind({}), to="jax.nnx")
+
+
+def test_a_module_that_computes_in_another_dtype_is_read_as_what_it_computes():
+    conv = bound(nn.Conv(3, (3, 3), dtype=jnp.bfloat16))
+    ported = port(conv, to="jax.nnx")
+    assert read(ported.model).parts[0].layer.spec.dtype == "bfloat16"
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return Block()(x) + x
+
+
+class Block(nn.Module):
+    def setup(self):
+        self.conv = nn.Conv(4, (1, 1))
+
+    def __call__(self, x):
+        return self.conv(nn.relu(self.conv(x)))
+
+
+def test_a_module_of_ones_own_shows_its_layers_when_it_runs():
+    model = bound(Net())
+    with pytest.raises(ModelError, match=r"only show when it runs.*Hint: give inputs="):
+        port(model, to="jax.nnx")
+    ported = port(model, to="jax.nnx", inputs=X)
+    assert list(ported.layers) == ["stem", "BatchNorm_0", "Dropout_0", "Block_0/conv"]
+    with pytest.raises(ModelError, match="do more than follow one another"):
+        _ = ported.model
+    assert compare(model, model, X).same
+
+
+class Modern(nnx.Module):
+    def __init__(self):
+        self.stem = nnx.Conv(4, 3, (3, 3), rngs=nnx.Rngs(0))
+        self.blocks = nnx.List([nnx.Linear(3, 2, rngs=nnx.Rngs(1))])
+
+
+def test_an_nnx_module_of_ones_own():
+    ported = port(Modern(), to="jax")
+    assert list(ported.layers) == ["blocks/0", "stem"] or list(ported.layers) == ["stem", "blocks/0"]
+
+
+def test_nested_sequences_keep_their_paths():
+    model = bound(nn.Sequential([nn.Conv(3, (3, 3)), nn.Sequential([nn.relu, nn.Conv(2, (1, 1))])]))
+    assert [part.path for part in read(model).parts] == ["layers_0", "layers_1/layers_0", "layers_1/layers_1"]
+    ported = port(model, to="jax.nnx").model
+    x = jnp.asarray(X.transpose(0, 2, 3, 1), "float32")
+    assert jnp.allclose(ported(x), model(x), atol=1e-5)
+    back = port(nnx.Sequential(ported.layers[0], nnx.Sequential(*ported.layers[1:])), to="jax").model
+    assert jnp.allclose(back(x), model(x), atol=1e-5)
+
+
+def test_convlabs_layers_in_either_layout():
+    for data_format in ("NCHW", "NHWC"):
+        layer = lab.Conv2D(3, out_channels=2, padding="same", data_format=data_format, seed=0)
+        x = X if data_format == "NCHW" else X.transpose(0, 2, 3, 1)
+        model = layer.bind(layer.init(jax.random.key(0), jnp.asarray(x, "float32")))
+        again = port(model, to="jax.nnx", layers="convlab")
+        assert again.evidence.same
+        assert compare(model, again.model).same
+
+
+@pytest.mark.parametrize("flavour", ["jax", "jax.nnx"])
+def test_weights_go_by_the_models(flavour):
+    def make(seed):
+        if flavour == "jax":
+            module = nn.Sequential([nn.Conv(3, (3, 3)), nn.BatchNorm(use_running_average=True), nn.relu])
+            return module.bind(module.init(jax.random.key(seed), jnp.ones((1, 9, 8, 4))))
+        rngs = nnx.Rngs(seed)
+        return nnx.Sequential(nnx.Conv(4, 3, (3, 3), rngs=rngs), nnx.BatchNorm(3, rngs=rngs), nnx.relu)
+
+    models = models_of(flavour)
+    a, b = make(0), make(1)
+    assert not compare(a, b)
+    assert compare(a, models.with_weights(b, port_weights(None, a, b))).same
+    assert compare(a, models.with_weights(b, port_weights(models.weights(a), b, b))).same
+    other = nn.Conv(3, (5, 5)).init(jax.random.key(0), jnp.ones((1, 9, 8, 4)))
+    with pytest.raises(ModelError, match="another model's"):
+        models.with_weights(a, other)
