@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ..geometry import NO_PADDING, Pair
 from .activations import Activation
 from .layers import BatchNorm, Convolution, Flatten, Layer, Pad
@@ -20,13 +22,26 @@ def canonical(layers: Sequence[Layer]) -> list[Layer]:
     [((0, 1), (0, 1))]
     """
     found: list[Layer] = []
-    for layer in map(_plain, layers):
+    wide = any(dtype_of(layer) == "float64" for layer in layers)
+    for layer in (_plain(each if wide else _narrow(each)) for each in layers):
         joined = _joined(found[-1], layer, found[-2] if len(found) > 1 else None) if found else None
         if joined is None:
             found.append(layer)
         else:
             found[-1] = _plain(joined)
     return found
+
+
+def dtype_of(layer: Layer) -> str:
+    """What a layer's arrays are in."""
+    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
+
+
+def _narrow(layer: Layer) -> Layer:
+    """With numbers of float32 in as few digits as tell them apart: TensorFlow keeps no more of a slope."""
+    if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:
+        return replace(layer, parameter=float(str(np.float32(layer.parameter))))
+    return layer
 
 
 def _plain(layer: Layer) -> Layer:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..dtypes import SIGNIFICAND
-from ..errors import ModelError, ModelFileError, UnsupportedError
+from ..errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ..files import whole
 from ..geometry import Pair, choice, pair
 from ..registry import adapters, default_backend
 from . import foreign, neutral
 from .adapters import STYLES, Models, models_of, read
+from .canonical import dtype_of
 from .layers import Layer
 from .lowering import Lowering
-from .neutral import dtype_of
 from .port import assembled
 from .reading import Model, Part
 
@@ -111,7 +111,16 @@ def load(
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    return _built(path, neutral.read(path), models_of(backend or default_backend()), layers, size)
+    found, target = neutral.read(path), models_of(backend or default_backend())
+    try:
+        return _built(path, found, target, layers, size)
+    except ConvlabError:
+        raise
+    except Exception as error:  # whatever a framework raises for layers that it can't put together
+        raise ModelFileError(
+            f"{path}: got layers that the framework doesn't put together ({_why(error)}), expected a model.",
+            hint="try another backend, or layers='convlab'.",
+        ) from error
 
 
 def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size: Pair | None) -> Any:
@@ -156,12 +165,15 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
     except ModelFileError:
         raise
     except Exception as error:  # whatever a framework's loader raises for what it can't take
-        why = " ".join(str(error).split())
         raise ModelFileError(
-            f"{path}: got a file that isn't one of this model's weights ({type(error).__name__}: {why[:300]}), "
+            f"{path}: got a file that isn't one of this model's weights ({_why(error)}), "
             f"expected what {_OWNERS.get(suffix, 'its framework')} saved of such a model.",
             hint="it may be another model's, or have been cut off; it is left as it is.",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _own(model: Any, path: Path, suffix: str) -> Models:

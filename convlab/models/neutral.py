@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import ConvlabError, ModelFileError
 from .activations import Activation
-from .canonical import canonical
+from .canonical import canonical, dtype_of
 from .fields import ARRAYS, FIELDS, shown
+from .flow import Flow
 from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from .pooling import GlobalPool, Pool
 
@@ -82,11 +83,6 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Ten
             if array is not None:
                 tensors[f"{path}.{name}"] = _tensor(array, dtype_of(layer))
     return records, tensors
-
-
-def dtype_of(layer: Layer) -> str:
-    """What a layer's arrays are in."""
-    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
 
 
 def _tensor(array: np.ndarray, dtype: str) -> Tensor:
@@ -199,7 +195,13 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
         checked.append((where, record, own))
     if left:
         _refuse(name, f"a tensor {shown(min(left))}", "none that is no layer's")
-    return [_layer(*each) for each in checked]
+    made = [_layer(*each) for each in checked]
+    flow = Flow()
+    for (where, _, _), layer in zip(checked, made, strict=True):
+        reason = flow.through(layer)
+        if reason:
+            _refuse(where, *reason)
+    return made
 
 
 def _check_record(where: str, record: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import chains
 import numpy as np
 import pytest
-from chains import CHAINS, CONVOLUTIONS, classifier, conv, norm, targets
+from chains import CHAINS, CONVOLUTIONS, classifier, conv, dense, norm, targets
 
 import convlab
 from convlab.errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
@@ -105,7 +105,7 @@ def test_the_bytes_are_those_of_safetensors_own_writer(tmp_path):
     from safetensors import safe_open
     from safetensors.numpy import save as by_safetensors
 
-    data = written([*classifier(), conv(2, 5, dtype="float16"), norm(2, "float64")], tmp_path / "model.safetensors")
+    data = written([conv(4, 3), norm(4, "float64"), conv(2, 4, dtype="float16")], tmp_path / "model.safetensors")
     with safe_open(tmp_path / "model.safetensors", "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         assert by_safetensors(tensors, file.metadata()) == data
@@ -174,7 +174,7 @@ def test_own_files_give_back_the_weights(framework, tmp_path):
 
 def test_own_files_of_another_model_are_refused(framework, tmp_path):
     neutral.write(classifier(), tmp_path / "model.safetensors")
-    neutral.write([*classifier()[:-1], conv(5, 4, (1, 1))], tmp_path / "other.safetensors")
+    neutral.write([*classifier()[:-1], dense(6, 4)], tmp_path / "other.safetensors")
     model, other = (load(tmp_path / f"{name}.safetensors", backend=framework) for name in ("model", "other"))
     for suffix in set(models_of(framework).FILES) - {".orbax"}:  # which complains after it has failed, too
         save(model, tmp_path / f"model{suffix}")

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chains import classifier, conv, dense, targets
+from chains import classifier, conv, dense, norm, targets
 
 from convlab.errors import ModelFileError
 from convlab.models import foreign, neutral, params
+from convlab.models.activations import Activation
 from convlab.models.adapters import models_of
 from convlab.models.files import load, save
-from convlab.models.layers import Layer
+from convlab.models.layers import Flatten, Layer
+from convlab.models.pooling import GlobalPool, Pool
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -49,7 +51,7 @@ def attempt(path: Path, data: bytes) -> list[Layer] | None:
 
 
 def test_cut_off_anywhere(path):
-    neutral.write([conv(2, 1, (1, 2)), dense(1, 2)], path)
+    neutral.write([conv(2, 1, (1, 2)), Flatten(), dense(1, 2)], path)
     data = path.read_bytes()
     for length in range(len(data)):
         assert attempt(path, data[:length]) is None
@@ -171,6 +173,22 @@ def test_too_many_layers(path):
     record = {"path": "0", "kind": "flatten", "order": "CHW"}
     about = {"format": "convlab.model", "version": 1, "layers": [record] * 10_001}
     assert attempt(path, with_about(data, about)) is None
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [conv(4, 2), conv(2, 3)],
+        [conv(4, 2), Activation("relu"), norm(3)],
+        [conv(4, 2), dense(2, 4)],
+        [conv(4, 2), GlobalPool("max", keepdims=False), Pool("max", (2, 2), (2, 2))],
+        [dense(3, 4), dense(2, 4)],
+        [Flatten(), conv(2, 1)],
+    ],
+)
+def test_layers_that_dont_follow_one_another(layers, tmp_path):
+    with pytest.raises(ModelFileError, match=r"layers\[\d\]: got .*(images|rows|channels)"):
+        neutral.write(layers, tmp_path / "model.safetensors")
 
 
 def test_no_file_at_all(path, tmp_path):
