@@ -52,7 +52,7 @@ def discard(session: nox.Session) -> None:
 def framework(session: nox.Session, name: str, *also: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    models = () if name == "dask" else ("tests/models",)
+    models = () if name == "dask" else ("tests/models",) if name == "mxnet" else ("tests/models", "tests/exporting")
     paths = ("tests/parity", "tests/test_doors.py", *models, *own, f"convlab_{name}", *also)
     run_tests(session, f"numpy,{name}", *paths)
     discard(session)

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
-import pytest
 
 from convlab.models.activations import Activation
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.registry import adapters
-
-
-def targets(config: pytest.Config) -> list[str]:
-    """The session's frameworks that have models; NumPy has convolutions alone."""
-    return [name for name in convolving(config) if name != "numpy"]
-
-
-def convolving(config: pytest.Config) -> list[str]:
-    """The session's backends that have layers."""
-    named = config.getoption("--backends")
-    able = {name: each for name, each in adapters().items() if each.models}
-    names = (
-        [each for each in named.split(",") if each in able]
-        if named
-        else [name for name, each in able.items() if importlib.util.find_spec(each.frameworks[0])]
-    )
-    return [*names, *(["jax.nnx"] if "jax" in names else [])]
 
 
 def numbers(shape: tuple[int, ...] | int, dtype: str = "float32", seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chains import classifier, conv, dense, norm, targets
+from chains import classifier, conv, dense, norm
 
 from convlab.errors import ModelFileError
 from convlab.models import foreign, neutral, params
@@ -22,11 +22,6 @@ from convlab.models.adapters import models_of
 from convlab.models.files import load, save
 from convlab.models.layers import Flatten, Layer
 from convlab.models.pooling import GlobalPool, Pool
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "framework" in metafunc.fixturenames:
-        metafunc.parametrize("framework", targets(metafunc.config))
 
 
 @pytest.fixture

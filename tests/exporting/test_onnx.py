@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-from chains import CHAINS, classifier, conv, dense, norm, targets
+from chains import CHAINS, classifier, conv, dense, norm
 
 from convlab.errors import ModelError, ModelFileError, PortError
 from convlab.models import neutral
@@ -16,14 +17,6 @@ from convlab.models.activations import FUNCTIONS, Activation
 from convlab.models.files import load, save
 from convlab.models.layers import Convolution, Dropout, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
-
-pytest.importorskip("onnx", reason="onnx isn't installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "framework" in metafunc.fixturenames:
-        metafunc.parametrize("framework", targets(metafunc.config))
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
