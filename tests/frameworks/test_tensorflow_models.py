@@ -32,7 +32,7 @@ SIZES = [(9, 8), (7, 11), (10, 10)]
 
 def images(size, channels=4, dtype="float32"):
     x = rng.standard_normal((2, channels, *size))
-    return models._array(tf.cast(x, dtype)).astype(np.float64)
+    return tf.cast(tf.cast(x, dtype), tf.float64).numpy()
 
 
 def right(natives, layer, x, dtype="float32") -> None:
@@ -118,7 +118,8 @@ def test_depthwise_convolutions(options) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2, "padding": "same"}, {"strides": 2}])
 def test_channels_first(options) -> None:
-    conv = randomly(kl.Conv2D(4, 3, data_format="channels_first", **options), (None, 4, None, None))
+    # Keras 3.15 adds the bias along the rows where they are as long as there are filters.
+    conv = randomly(kl.Conv2D(12, 3, data_format="channels_first", **options), (None, 4, None, None))
     part = only(conv)
     for size in SIZES:
         right([conv], part.layer, images(size))
