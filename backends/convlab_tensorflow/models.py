@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,221 +20,31 @@ from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, known
+from convlab.models.reading import Model
 
 from .layers import Conv2D
+from .reading import CONVOLUTIONS, FORMATS, array_of, children, gelu_tanh, layout, oihw, read
+
+__all__ = [
+    "FILES",
+    "LAYOUT",
+    "SAME",
+    "assemble",
+    "build",
+    "gradients",
+    "load",
+    "read",
+    "run",
+    "save",
+    "weights",
+    "with_weights",
+]
 
 SAME = True  # whether its convolution pads by the image's size
 LAYOUT = "NHWC"
 FILES = (".weights.h5",)
 
-_FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 _OURS = 'layers="convlab" has it.'
-
-
-def read(model: kl.Layer, inputs: Any = None) -> Model:
-    """See `convlab.models.adapters`."""
-    whole = True
-
-    def parts(layer: kl.Layer, path: str) -> Iterator[Part]:
-        nonlocal whole
-        children = [] if isinstance(layer, tuple(_READERS)) else _children(layer)
-        if not children:
-            yield from _parts(layer, path)
-            return
-        whole = whole and _is_chain(layer)
-        for child in children:
-            yield from parts(child, f"{path}/{child.name}" if path else child.name)
-
-    found = list(parts(model, ""))
-    layouts = {_layout(part.native) for part in found} - {None}
-    return Model("tensorflow", found, whole and len(layouts) <= 1, model)
-
-
-def _children(layer: kl.Layer) -> list[kl.Layer]:
-    found = layer._flatten_layers(include_self=False, recursive=False)
-    return [each for each in found if not isinstance(each, kl.InputLayer)]
-
-
-def _is_chain(layer: kl.Layer) -> bool:
-    """Whether a layer calls its children once each, one after another, and does nothing else."""
-    if isinstance(layer, keras.Sequential):
-        return type(layer).call is keras.Sequential.call
-    if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
-        return False
-    nodes = [node for level in layer._nodes_by_depth.values() for node in level if not node.is_input]
-    called = [node.operation for node in nodes if isinstance(node.operation, kl.Layer)]
-    return (
-        len(layer.inputs) == len(layer.outputs) == 1
-        and len(nodes) == len(called) == len(set(map(id, called)))
-        and all(len(node.input_tensors) == 1 for node in nodes)
-        and all(value is None for node in nodes for value in node.arguments.kwargs.values())
-    )
-
-
-def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
-    """A layer as one part, or, if there is an activation inside, two; what does nothing is none."""
-    activation = None if isinstance(layer, kl.Activation) else getattr(layer, "activation", None)
-    found, note = _read(layer)
-    if found is None or activation in _NOTHING:
-        if not _does_nothing(layer):
-            yield Part(path, layer, found, note)
-        return
-    yield Part(path, _without_activation(layer), found, note)
-    native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
-    yield Part(path, native, *_read(native))
-
-
-def _does_nothing(layer: kl.Layer) -> bool:
-    if isinstance(layer, kl.Activation):
-        return layer.activation in _NOTHING
-    return isinstance(layer, (kl.Identity, kl.InputLayer))
-
-
-def _without_activation(layer: kl.Layer) -> kl.Layer:
-    other = type(layer).from_config({**layer.get_config(), "activation": None})
-    other.build_from_config(layer.get_build_config())
-    other.set_weights(layer.get_weights())
-    return other
-
-
-def _read(layer: kl.Layer) -> tuple[Layer | None, str]:
-    name = type(layer).__name__
-    kind = next((kind for kind in _READERS if isinstance(layer, kind)), None)
-    if kind and type(layer).call is not kind.call:
-        return None, f"{name}: it is a {kind.__name__} with a call of its own"
-    if kind in _WEIGHTED and not layer.built:
-        return None, f"{name}: it isn't built; call it once"
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return None, f"{name}: its kernel isn't one array, but quantized or adapted (LoRA)"
-    return known(layer, _READERS)
-
-
-def _array(variable: Any) -> np.ndarray | None:
-    if variable is None:
-        return None
-    array = np.asarray(keras.ops.convert_to_numpy(variable))
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
-def _kernel(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
-    """The OIHW kernel of a layer's, or of its gradient."""
-    if isinstance(layer, Conv2D):
-        return Convolution.ours(layer.spec, array, None, "float32").kernel
-    if isinstance(layer, kl.DepthwiseConv2D):
-        h, w, channels, each = array.shape
-        return array.transpose(2, 3, 0, 1).reshape(channels * each, 1, h, w)
-    return array.transpose(3, 2, 0, 1)
-
-
-def _convolution(m: Any) -> Layer:
-    array = _array(m.kernel)
-    return Convolution.of(
-        _kernel(m, array),
-        _array(m.bias),
-        m.kernel.dtype,
-        array.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
-        stride=m.strides,
-        padding=m.padding,
-        dilation=m.dilation_rate,
-    )
-
-
-def _ours(m: Conv2D) -> Layer:
-    return Convolution.ours(m.spec, _array(m.weight), _array(m.bias), m.weight.dtype)
-
-
-def _dense(m: kl.Dense) -> Layer:
-    if m.built and len(m.get_build_config()["input_shape"]) != 2:
-        raise UnsupportedError("it is applied to each pixel")
-    return Dense(_array(m.kernel).T, _array(m.bias), m.kernel.dtype)
-
-
-def _batch_norm(m: kl.BatchNormalization) -> Layer:
-    if m.input_spec.ndim not in (2, 4) or m.axis % m.input_spec.ndim == 2:
-        raise UnsupportedError(f"axis {m.axis} isn't the channels'")
-    mean, variance = _array(m.moving_mean), _array(m.moving_variance)
-    scale = _array(m.gamma) if m.scale else np.ones_like(mean)
-    shift = _array(m.beta) if m.center else np.zeros_like(mean)
-    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype)
-
-
-def _pool(function: str) -> Callable[[Any], Layer]:
-    def read(m: Any) -> Layer:
-        padding = NO_PADDING if m.padding == "valid" else m.padding
-        return Pool(function, tuple(m.pool_size), tuple(m.strides), padding)
-
-    return read
-
-
-def _dropout(m: kl.Dropout) -> Layer:
-    if m.noise_shape is not None:
-        raise UnsupportedError("noise_shape is Keras's alone")
-    return Dropout(m.rate)
-
-
-def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("its threshold or max_value is Keras's alone")
-    if m.max_value is not None:
-        return Activation("relu6")
-    return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
-
-
-def _leaky(slope: float) -> Activation:
-    return Activation("leaky_relu", float(np.float32(slope)))  # which is how TensorFlow holds it, whatever the dtype
-
-
-@keras.saving.register_keras_serializable(package="convlab")
-def gelu_tanh(x: Any) -> Any:
-    """GELU with tanh in the place of the normal distribution."""
-    return keras.activations.gelu(x, approximate=True)
-
-
-def _functions() -> list[tuple[Any, Activation]]:
-    """What `activation=` may be, beside its name, and what it then is."""
-    found = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
-    found += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
-    layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
-    for layer in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        found += [(getattr(module, layer.function), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*found, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
-
-
-_FUNCTIONS = _functions()
-_NOTHING = (None, keras.activations.linear)
-
-
-def _activation(m: kl.Activation) -> Layer:
-    if isinstance(m.activation, kl.Layer):
-        layer, note = _read(m.activation)
-    else:
-        layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
-        note = getattr(m.activation, "__name__", str(m.activation))
-    if layer is None:
-        raise UnsupportedError(f"{note} is none of convlab's functions")
-    return layer
-
-
-_WEIGHTED = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D, kl.BatchNormalization, kl.Dense)
-_READERS: dict[type, Callable[[Any], Layer]] = {
-    Conv2D: _ours,
-    kl.Conv2D: _convolution,
-    kl.DepthwiseConv2D: _convolution,
-    kl.BatchNormalization: _batch_norm,
-    kl.MaxPooling2D: _pool("max"),
-    kl.AveragePooling2D: _pool("average"),
-    kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
-    kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
-    kl.ZeroPadding2D: lambda m: Pad(tuple(map(tuple, m.padding))),
-    kl.Flatten: lambda m: Flatten("HWC"),  # channels_first or not
-    kl.Dense: _dense,
-    kl.Dropout: _dropout,
-    kl.Activation: _activation,
-    kl.ReLU: _relu,
-    kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
-    kl.ELU: lambda m: Activation("elu", float(m.alpha)),
-}
 
 
 def build(layer: Layer, style: str) -> list[kl.Layer]:
@@ -261,7 +71,7 @@ def _build_convolution(layer: Convolution, style: str) -> list[kl.Layer]:
     options |= {"use_bias": spec.use_bias, "data_format": "channels_last", "dtype": spec.dtype}
     if layer.depthwise and spec.stride[0] == spec.stride[1]:
         each = spec.out_channels // spec.groups
-        kernel = layer.kernel.reshape(spec.groups, each, *spec.kernel_size).transpose(2, 3, 0, 1)
+        kernel = _by_channel(layer)
         conv = kl.DepthwiseConv2D(spec.kernel_size, depth_multiplier=each, **options)
     else:
         kernel = layer.kernel.transpose(2, 3, 1, 0)
@@ -393,21 +203,9 @@ def _input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
 _GLOBAL = (kl.GlobalMaxPooling2D, kl.GlobalAveragePooling2D)
 
 
-def _layout(native: kl.Layer) -> str | None:
-    """How a layer's images are laid out; None where it doesn't matter to it."""
-    if isinstance(native, Conv2D):
-        return str(native.spec.data_format)
-    if isinstance(native, kl.BatchNormalization):
-        spec = native.input_spec
-        return None if spec is None or spec.ndim != 4 else "NCHW" if native.axis % 4 == 1 else "NHWC"
-    if hasattr(native, "data_format"):
-        return _FORMATS[native.data_format]
-    return next(filter(None, map(_layout, _children(native))), None)
-
-
 def run(natives: Sequence[kl.Layer], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
-    return np.asarray(_array(_through(natives, _tensor(x, dtype))))
+    return np.asarray(array_of(_through(natives, _tensor(x, dtype))))
 
 
 def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
@@ -416,16 +214,16 @@ def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
 
 def _through(natives: Sequence[kl.Layer], x: tf.Tensor) -> tf.Tensor:
     for native in natives:
-        layout = _layout(native) or _FORMATS[keras.config.image_data_format()]
-        x = tf.transpose(x, (0, 2, 3, 1)) if layout == "NHWC" and x.shape.rank == 4 else x
+        found = layout(native) or FORMATS[keras.config.image_data_format()]
+        x = tf.transpose(x, (0, 2, 3, 1)) if found == "NHWC" and x.shape.rank == 4 else x
         x = native(x, training=False)
-        x = tf.transpose(x, (0, 3, 1, 2)) if layout == "NHWC" and x.shape.rank == 4 else x
+        x = tf.transpose(x, (0, 3, 1, 2)) if found == "NHWC" and x.shape.rank == 4 else x
     return x
 
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters`."""
-    owner = next((each for each in natives if isinstance(each, _WEIGHTED[:3])), None)
+    owner = next((each for each in natives if isinstance(each, CONVOLUTIONS)), None)
     named = {name: getattr(owner, name, None) for name in ("weight", "kernel", "bias")}
     leaves = {name: variable.value for name, variable in named.items() if variable is not None}
 
@@ -438,15 +236,54 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     if _needs_compiler(owner):
         slopes = tf.function(slopes, jit_compile=True, autograph=False)
     found = zip(("X", *leaves), slopes(_tensor(x, dtype), _tensor(dy, dtype)), strict=True)
-    arrays = {name: _array(each) for name, each in found}
+    arrays = {name: array_of(each) for name, each in found}
     return {
-        ROLES.get(name, name): _kernel(owner, each) if ROLES.get(name) == "K" else each for name, each in arrays.items()
+        ROLES.get(name, name): oihw(owner, each) if ROLES.get(name) == "K" else each for name, each in arrays.items()
     }
 
 
 def _needs_compiler(owner: Any) -> bool:
     """Whether TensorFlow's CPU kernels for the gradient are wrong: see `convlab_tensorflow.ops`."""
     return isinstance(owner, (kl.Conv2D, kl.DepthwiseConv2D)) and max(*owner.strides, *owner.dilation_rate) > 1
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
+    """See `convlab.models.adapters`."""
+    other = _copy(model.native)
+    other.set_weights(model.native.get_weights())
+    for path, layer in layers.items():
+        native = other
+        for name in filter(None, path.split("/")):
+            native = next(each for each in children(native) if each.name == name)
+        for name, array in _arrays(native, layer).items():
+            if (variable := getattr(native, name, None)) is not None:
+                variable.assign(array)
+    return other
+
+
+def _arrays(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a Keras layer has them."""
+    if isinstance(layer, BatchNorm):
+        return {
+            "gamma": layer.scale,
+            "beta": layer.shift,
+            "moving_mean": layer.mean,
+            "moving_variance": layer.variance,
+        }
+    arrays = {} if layer.bias is None else {"bias": layer.bias}
+    if isinstance(layer, Dense):
+        return arrays | {"kernel": layer.kernel.T}
+    if isinstance(native, Conv2D):
+        return arrays | {"weight": layer.ours_for(native.spec.data_format)[1].reshape(native.weight.shape)}
+    if isinstance(native, kl.DepthwiseConv2D):
+        return arrays | {"kernel": _by_channel(layer)}
+    return arrays | {"kernel": layer.kernel.transpose(2, 3, 1, 0)}
+
+
+def _by_channel(layer: Convolution) -> np.ndarray:
+    """A depthwise kernel as Keras has it, (h, w, channels, outputs of each)."""
+    spec = layer.spec
+    return layer.kernel.reshape(spec.groups, -1, *spec.kernel_size).transpose(2, 3, 0, 1)
 
 
 def weights(model: kl.Layer) -> dict[str, np.ndarray]:
@@ -483,7 +320,7 @@ def _copy(model: kl.Layer) -> kl.Layer:
 
 
 def _build_like(new: kl.Layer, old: kl.Layer) -> None:
-    for pair in zip(_children(new), _children(old), strict=True):
+    for pair in zip(children(new), children(old), strict=True):
         _build_like(*pair)
     if old.built and not new.built and old.get_build_config():
         new.build_from_config(old.get_build_config())

@@ -1,0 +1,251 @@
+"""Keras's layers, read: see `convlab.models`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as kl
+from keras.src.models.functional import Functional  # there is no public name for it
+
+from convlab.errors import UnsupportedError
+from convlab.geometry import NO_PADDING
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.proof import rounded
+from convlab.models.reading import Model, Part, known, unbuilt
+
+from .layers import Conv2D
+
+FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
+
+
+def read(model: kl.Layer, inputs: Any = None) -> Model:
+    """See `convlab.models.adapters`."""
+    whole = True
+
+    def parts(layer: kl.Layer, path: str) -> Iterator[Part]:
+        nonlocal whole
+        inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
+        if not inner:
+            yield from _parts(layer, path)
+            return
+        whole = whole and _is_chain(layer)
+        for child in inner:
+            yield from parts(child, f"{path}/{child.name}" if path else child.name)
+
+    found = list(parts(model, ""))
+    layouts = {layout(part.native) for part in found} - {None}
+    return Model("tensorflow", found, whole and len(layouts) <= 1, model)
+
+
+def children(layer: kl.Layer) -> list[kl.Layer]:
+    """The layers right inside a layer."""
+    found = layer._flatten_layers(include_self=False, recursive=False)
+    return [each for each in found if not isinstance(each, kl.InputLayer)]
+
+
+def _is_chain(layer: kl.Layer) -> bool:
+    """Whether a layer calls its children once each, one after another, and does nothing else."""
+    if isinstance(layer, keras.Sequential):
+        return type(layer).call is keras.Sequential.call
+    if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
+        return False
+    nodes = [node for level in layer._nodes_by_depth.values() for node in level if not node.is_input]
+    called = [node.operation for node in nodes if isinstance(node.operation, kl.Layer)]
+    return (
+        len(layer.inputs) == len(layer.outputs) == 1
+        and len(nodes) == len(called) == len(set(map(id, called)))
+        and all(len(node.input_tensors) == 1 for node in nodes)
+        and all(value is None for node in nodes for value in node.arguments.kwargs.values())
+    )
+
+
+def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
+    """A layer as one part, or, if there is an activation inside, two; what does nothing is none."""
+    activation = None if isinstance(layer, kl.Activation) else getattr(layer, "activation", None)
+    if isinstance(layer, _WEIGHTED) and not layer.built:
+        raise unbuilt(path, layer, "call it once")
+    found, note = _read(layer)
+    if found is None or activation in _NOTHING:
+        if not _does_nothing(layer):
+            yield Part(path, layer, found, note)
+        return
+    yield Part(path, _without_activation(layer), found, note)
+    native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
+    yield Part(path, native, *_read(native))
+
+
+def _does_nothing(layer: kl.Layer) -> bool:
+    if isinstance(layer, kl.Activation):
+        return layer.activation in _NOTHING
+    return isinstance(layer, (kl.Identity, kl.InputLayer))
+
+
+def _without_activation(layer: kl.Layer) -> kl.Layer:
+    other = type(layer).from_config({**layer.get_config(), "activation": None})
+    other.build_from_config(layer.get_build_config())
+    other.set_weights(layer.get_weights())
+    return other
+
+
+def _read(layer: kl.Layer) -> tuple[Layer | None, str]:
+    name = type(layer).__name__
+    kind = next((kind for kind in _READERS if isinstance(layer, kind)), None)
+    if kind and type(layer).call is not kind.call:
+        return None, f"{name}: it is a {kind.__name__} with a call of its own"
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        return None, f"{name}: its kernel isn't one array, but quantized or adapted (LoRA)"
+    return known(layer, _READERS)
+
+
+def array_of(variable: Any) -> np.ndarray | None:
+    """A variable's or a tensor's values; bfloat16 widened to float32."""
+    if variable is None:
+        return None
+    array = np.asarray(keras.ops.convert_to_numpy(variable))
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
+    """The OIHW kernel of a layer's, or of its gradient."""
+    if isinstance(layer, Conv2D):
+        return Convolution.ours(layer.spec, array, None, "float32").kernel
+    if isinstance(layer, kl.DepthwiseConv2D):
+        h, w, channels, each = array.shape
+        return array.transpose(2, 3, 0, 1).reshape(channels * each, 1, h, w)
+    return array.transpose(3, 2, 0, 1)
+
+
+def _convolution(m: Any) -> Layer:
+    kernel, bias = (computed(m, array_of(each)) for each in (m.kernel, m.bias))
+    return Convolution.of(
+        oihw(m, kernel),
+        bias,
+        m.compute_dtype,
+        m.kernel.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
+        stride=m.strides,
+        padding=m.padding,
+        dilation=m.dilation_rate,
+    )
+
+
+def computed(m: kl.Layer, array: np.ndarray | None) -> np.ndarray | None:
+    """A layer's weights as it computes with them, under a mixed policy narrower than it keeps them."""
+    if array is None or m.compute_dtype == m.variable_dtype:
+        return array
+    return rounded(array, m.compute_dtype).astype("float32" if m.compute_dtype == "bfloat16" else m.compute_dtype)
+
+
+def _ours(m: Conv2D) -> Layer:
+    return Convolution.ours(m.spec, array_of(m.weight), array_of(m.bias), m.weight.dtype)
+
+
+def _dense(m: kl.Dense) -> Layer:
+    if m.built and len(m.get_build_config()["input_shape"]) != 2:
+        raise UnsupportedError("it is applied to each pixel")
+    return Dense(array_of(m.kernel).T, array_of(m.bias), m.kernel.dtype)
+
+
+def _batch_norm(m: kl.BatchNormalization) -> Layer:
+    if m.input_spec.ndim not in (2, 4) or m.axis % m.input_spec.ndim == 2:
+        raise UnsupportedError(f"axis {m.axis} isn't the channels'")
+    mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
+    scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
+    shift = array_of(m.beta) if m.center else np.zeros_like(mean)
+    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype)
+
+
+def _pool(function: str) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        padding = NO_PADDING if m.padding == "valid" else m.padding
+        return Pool(function, tuple(m.pool_size), tuple(m.strides), padding)
+
+    return read
+
+
+def _dropout(m: kl.Dropout) -> Layer:
+    if m.noise_shape is not None:
+        raise UnsupportedError("noise_shape is Keras's alone")
+    return Dropout(m.rate)
+
+
+def _relu(m: kl.ReLU) -> Layer:
+    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
+        raise UnsupportedError("its threshold or max_value is Keras's alone")
+    if m.max_value is not None:
+        return Activation("relu6")
+    return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
+
+
+def _leaky(slope: float) -> Activation:
+    return Activation("leaky_relu", float(np.float32(slope)))  # which is how TensorFlow holds it, whatever the dtype
+
+
+@keras.saving.register_keras_serializable(package="convlab")
+def gelu_tanh(x: Any) -> Any:
+    """GELU with tanh in the place of the normal distribution."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def _functions() -> list[tuple[Any, Activation]]:
+    """What `activation=` may be, beside its name, and what it then is."""
+    found = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
+    found += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
+    layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
+    for layer in (*layers, _leaky(0.2), Activation("elu", 1.0)):
+        found += [(getattr(module, layer.function), layer) for module in (keras.activations, keras.ops, tf.nn)]
+    return [*found, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
+
+
+_FUNCTIONS = _functions()
+_NOTHING = (None, keras.activations.linear)
+
+
+def _activation(m: kl.Activation) -> Layer:
+    if isinstance(m.activation, kl.Layer):
+        layer, note = _read(m.activation)
+    else:
+        layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
+        note = getattr(m.activation, "__name__", str(m.activation))
+    if layer is None:
+        raise UnsupportedError(f"{note} is none of convlab's functions")
+    return layer
+
+
+CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
+_WEIGHTED = (*CONVOLUTIONS, kl.BatchNormalization, kl.Dense)
+_READERS: dict[type, Callable[[Any], Layer]] = {
+    Conv2D: _ours,
+    kl.Conv2D: _convolution,
+    kl.DepthwiseConv2D: _convolution,
+    kl.BatchNormalization: _batch_norm,
+    kl.MaxPooling2D: _pool("max"),
+    kl.AveragePooling2D: _pool("average"),
+    kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
+    kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
+    kl.ZeroPadding2D: lambda m: Pad(tuple(map(tuple, m.padding))),
+    kl.Flatten: lambda m: Flatten("HWC"),  # channels_first or not
+    kl.Dense: _dense,
+    kl.Dropout: _dropout,
+    kl.Activation: _activation,
+    kl.ReLU: _relu,
+    kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    kl.ELU: lambda m: Activation("elu", float(m.alpha)),
+}
+
+
+def layout(native: kl.Layer) -> str | None:
+    """How a layer's images are laid out; None where it doesn't matter to it."""
+    if isinstance(native, Conv2D):
+        return str(native.spec.data_format)
+    if isinstance(native, kl.BatchNormalization):
+        spec = native.input_spec
+        return None if spec is None or spec.ndim != 4 else "NCHW" if native.axis % 4 == 1 else "NHWC"
+    if hasattr(native, "data_format"):
+        return FORMATS[native.data_format]
+    return next(filter(None, map(layout, children(native))), None)
