@@ -1,0 +1,122 @@
+"""`convlab compare` as one uses it, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convlab import compare
+from convlab.models.report import as_dict, render
+
+A = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2, padding=1))
+def make(): return model
+number = 3
+"""
+B = """
+import flax.linen as nn
+from a import model as theirs
+def model(padding="SAME"):
+    def copied(conv):
+        return {"kernel": conv.weight.detach().numpy().transpose(2, 3, 1, 0), "bias": conv.bias.detach().numpy()}
+    layers = [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(2, (3, 3), strides=2, padding=padding)]
+    return nn.Sequential(layers).bind({"params": {"layers_0": copied(theirs[0]), "layers_2": copied(theirs[2])}})
+right = model(padding=1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "a.py").write_text(A)
+    (tmp_path / "b.py").write_text(B)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from convlab.cli import main; main()", "compare", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_models_that_are_the_same(folder):
+    done = run(folder, "a.py:make", "b.py:right", "--json", "found.json")
+    assert done.returncode == 0, done.stderr
+    assert "They compute the same." in done.stdout
+    found = json.loads((folder / "found.json").read_text())
+    assert found["same"]
+    assert [layer["kind"] for layer in found["layers"]] == ["conv2d", "activation", "conv2d"]
+    assert max(layer["errors_of_b"]["result"] for layer in found["layers"]) <= 1
+    assert 0 < found["total"] <= 1
+
+
+def test_models_that_part(folder):
+    done = run(folder, "a.py:model", "b.py:model", "--html", "report.html", "--seed", "3")
+    assert done.returncode == 1, done.stderr
+    assert "They part at 2 (torch) and layers_2 (jax)." in done.stdout
+    assert "use padding=((1, 1), (1, 1))" in done.stdout
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "They part at 2 (torch) and layers_2 (jax)." in page
+    assert "convlab compare a.py:model b.py:model --seed 3" in page
+    assert page.count("<img") == 1
+
+
+def test_inputs_of_ones_own(folder):
+    np.save(folder / "odd.npy", np.random.default_rng(0).normal(size=(1, 3, 7, 7)).astype("float32"))
+    assert run(folder, "a.py:model", "b.py:model", "--inputs", "odd.npy").returncode == 0  # odd sizes agree
+    np.save(folder / "even.npy", np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("float32"))
+    assert run(folder, "a.py:model", "b.py:model", "--inputs", "even.npy").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["a.py", "a.py:model"], "expected file.py:name"),
+        (["a.py:nope", "a.py:model"], "there is no 'nope' in it"),
+        (["gone.py:model", "a.py:model"], "no such file"),
+        (["nomodule:model", "a.py:model"], "No module named"),
+        (["a.py:number", "a.py:model"], "a: got builtins.int"),
+        (["a.py:model", "a.py:model", "--inputs", "a.py"], "isn't an array of numbers"),
+        (["a.py:model", "a.py:model", "--html", "no/report.html"], "can't be written there"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(folder, arguments, reason):
+    before = sorted(folder.iterdir())
+    done = run(folder, *arguments)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [each for each in sorted(folder.iterdir()) if each.name != "__pycache__"] == before
+
+
+def test_the_page_is_well_formed_and_tells_names_from_markup():
+    from convlab import numpy as lab
+
+    layers = [lab.Conv2D(3, out_channels=2, in_channels=1, padding=pads, seed=0) for pads in (0, 1)]
+    found = compare(*layers)
+    for row in found.rows:
+        row.a = "<script>alert(1)</script>"
+    open_tags: list[str] = []
+
+    class Checked(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            assert tag != "script"
+            if tag not in ("meta", "link", "img", "source", "br", "path"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in ("path",):
+                assert open_tags.pop() == tag
+
+    page = render(found, "<b>a", "b", "convlab compare a b")
+    Checked().feed(page)
+    assert not open_tags
+    assert "&lt;script&gt;" in page
+    assert json.loads(json.dumps(as_dict(found)))["same"] is False
