@@ -29,6 +29,8 @@ adapter = Adapter(
     is_native=is_native,
     minimum="1.9",
     dtypes=("float16", "float32", "float64"),
+    models=True,
+    is_model=lambda model: is_instance(model, "mxnet", "gluon.Block"),
     algorithms=("native", "taps", "phase", "matmul", "separable"),
     second_derivatives=False,  # its convolution's gradient has no gradient
     # Its metadata asks for a NumPy that the others can't use; Python 3.12 has no distutils.

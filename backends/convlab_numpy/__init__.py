@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convlab.contract import Adapter
+from convlab.contract import Adapter, is_instance
 
 if TYPE_CHECKING:
     from convlab.lab import Backend
@@ -30,6 +30,8 @@ adapter = Adapter(
     minimum="1.23",
     dtypes=(*_HALF, "float32", "float64", "complex64", "complex128"),
     algorithms=("native", "taps", "matmul", "fft", "separable"),
+    models=True,
+    is_model=lambda model: is_instance(model, "convlab_numpy.layers", "Conv2D"),
     autograd=False,
     second_derivatives=False,
     install=("numpy",),

@@ -112,7 +112,7 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
     if layer.ceil:
         raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
     spec = LayerSpec(layer.size, stride=layer.stride)
-    counted = layer.count_padding and layer.padding != NO_PADDING and layer.function == "average"
+    counted = layer.count_padding and layer.padding not in (NO_PADDING, "valid") and layer.function == "average"
     if isinstance(layer.padding, str):
         padding, before = layer.padding, []
         if counted or padding not in ("valid", "same"):
@@ -233,9 +233,11 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
             y = _through(natives, x)
         return tape.gradient(y, [x, *leaves.values()], output_gradients=dy)  # type: ignore[no-any-return]
 
+    given = _tensor(x, dtype), _tensor(dy, dtype)
     if _needs_compiler(owner):
-        slopes = tf.function(slopes, jit_compile=True, autograph=False)
-    found = zip(("X", *leaves), slopes(_tensor(x, dtype), _tensor(dy, dtype)), strict=True)
+        # Called by itself, the function would be warned about for being traced once for each of our calls.
+        slopes = tf.function(slopes, jit_compile=True, autograph=False).get_concrete_function(*given)
+    found = zip(("X", *leaves), slopes(*given), strict=True)
     arrays = {name: array_of(each) for name, each in found}
     return {
         ROLES.get(name, name): oihw(owner, each) if ROLES.get(name) == "K" else each for name, each in arrays.items()

@@ -497,6 +497,7 @@ def test_layers_that_keras_lacks(layer) -> None:
     [
         Pool("max", (3, 3), (1, 1), ((1, 1), (1, 1))),
         Pool("average", (3, 3), (2, 2), count_padding=True),
+        Pool("average", (3, 3), (2, 2), "valid", count_padding=True),
         Pool("average", (3, 3), (2, 2), ((1, 0), (1, 1)), count_padding=True),
         Pool("average", (3, 3), (1, 1), ((1, 1), (1, 1))),
         Dropout(0.5),

@@ -1,0 +1,452 @@
+"""Gluon's layers, read and built: each computes what its reading says, and so does what is built from that."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from convlab import errors
+from convlab import mxnet as lab
+from convlab.models import adapters
+from convlab.models.layers import (
+    Activation,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Pad,
+    Pool,
+)
+from convlab.testing.bounds import error_ratios, gradient_bounds
+from convlab.testing.oracle import oracle_gradients
+
+import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
+from mxnet.gluon import nn  # isort: skip
+
+models = adapters.models_of("mxnet")
+rng = np.random.default_rng(0)
+SIZES = [(9, 8), (7, 11), (10, 10)]
+
+
+@contextlib.contextmanager
+def semantics(numpy: bool):
+    """As `npx.set_np()`, for a while."""
+    if not numpy:
+        yield
+        return
+    with mx.util.np_shape(True), mx.util.np_array(True):
+        yield
+
+
+@pytest.fixture(params=["nd", "np"])
+def numpy(request):
+    """Whether NumPy's semantics hold."""
+    with semantics(request.param == "np"):
+        yield request.param == "np"
+
+
+def images(size, channels=4, dtype="float32"):
+    return rng.standard_normal((2, channels, *size)).astype(dtype).astype(np.float64)
+
+
+def right(natives, layer, x, dtype="float32") -> None:
+    y = models.run(natives, x, dtype)
+    true = layer.reference(x)
+    assert y.shape == true.shape
+    assert error_ratios(y, true, layer.error(x, 0 * x, dtype)).max(initial=0) <= 1
+
+
+def randomly(block, dtype="float32"):
+    """An initialised layer with random numbers in it."""
+    block.cast(dtype)
+    block.initialize(mx.init.Zero())
+    for parameter in block.collect_params().values():
+        array = rng.uniform(0.5, 1.5, parameter.shape)
+        parameter.set_data((mx.np if mx.util.is_np_array() else mx.nd).array(array, dtype=dtype))
+    return block
+
+
+def only(model):
+    (part,) = models.read(model).parts
+    assert part.layer is not None, part.note
+    return part
+
+
+def same(layer, other, x) -> None:
+    assert type(layer) is type(other)
+    true = other.reference(x)
+    np.testing.assert_allclose(layer.reference(x), true, rtol=0, atol=1e-12 * np.abs(true).max())
+
+
+CONVOLUTIONS = [
+    {"channels": 6, "kernel_size": 3},
+    {"channels": 6, "kernel_size": (3, 2), "strides": (1, 2), "padding": (1, 0), "use_bias": False},
+    {"channels": 6, "kernel_size": 3, "dilation": (2, 1), "padding": 2, "groups": 2},
+    {"channels": 8, "kernel_size": 3, "strides": 2, "groups": 4},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", CONVOLUTIONS)
+def test_convolutions(options, dtype, numpy) -> None:
+    conv = randomly(nn.Conv2D(in_channels=4, **options), dtype)
+    part = only(conv)
+    assert (part.path, part.note, part.native is conv, part.layer.spec.dtype) == ("", "Conv2D", True, dtype)
+    for size in SIZES:
+        right([conv], part.layer, images(size, dtype=dtype), dtype)
+    for style in adapters.STYLES:
+        natives = models.build(part.layer, style)
+        assert isinstance(natives[0].weight.data(), mx.np.ndarray) == numpy
+        right(natives, part.layer, images(SIZES[0], dtype=dtype), dtype)
+        same(only(natives[0]).layer, part.layer, images(SIZES[0]))
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("used", [False, True])
+def test_both_kinds_of_arrays_run_whatever_holds(built, used) -> None:
+    with semantics(built):
+        net = nn.HybridSequential()
+        net.add(randomly(nn.Conv2D(3, 3, in_channels=4, activation="relu")), randomly(nn.BatchNorm(in_channels=3)))
+        net.add(nn.MaxPool2D(), nn.Swish(), nn.GlobalAvgPool2D(), nn.Flatten())
+    with semantics(used):
+        natives = [part.native for part in models.read(net).parts]
+        x = images(SIZES[0])
+        np.testing.assert_array_equal(models.run(natives, x, "float32"), models.run([net], x, "float32"))
+        models.gradients(natives, x, np.ones((2, 3)), "float32")
+        assert mx.util.is_np_array() == used
+    assert not mx.util.is_np_array()
+    assert not mx.util.is_np_shape()
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(
+    "options", [{"padding_mode": "circular", "padding": 1}, {"padding": "same_lower", "stride": 2}]
+)
+def test_convlabs_own(options, data_format, numpy) -> None:
+    conv = lab.Conv2D(3, in_channels=4, out_channels=4, groups=2, data_format=data_format, seed=0, **options)
+    note = "Conv2D: its parameters have no values yet; initialise it and call it once"
+    assert models.read(conv).parts[0].note == note
+    conv.initialize()
+    layer = only(conv).layer
+    right([conv], layer, images((9, 8)))
+    (built,) = models.build(layer, "convlab")
+    right([built], layer, images((9, 8)))
+    with pytest.raises(errors.UnsupportedError):
+        models.build(layer, "builtin")
+
+
+def test_convlabs_own_in_half_precision() -> None:
+    layer = Convolution.of(images((3, 3), dtype="float16"), None, "float16")
+    right(models.build(layer, "convlab"), layer, images((9, 8), dtype="float16"), "float16")
+
+
+POOLS = [
+    {"pool_size": 2},
+    {"pool_size": (3, 2), "strides": (1, 2), "padding": (1, 0)},
+    {"pool_size": 3, "strides": 2, "padding": 1},
+    {"pool_size": 3, "strides": 2, "ceil_mode": True},
+    {"pool_size": 3, "strides": 2, "padding": 1, "ceil_mode": True},
+]
+
+
+@pytest.mark.parametrize("options", POOLS)
+@pytest.mark.parametrize("function", ["max", "average", "average without padding"])
+def test_pools(function, options, numpy) -> None:
+    if function == "max":
+        pool = nn.MaxPool2D(**options)
+    else:
+        pool = nn.AvgPool2D(**options, count_include_pad=function == "average")
+    layer = only(pool).layer
+    for size in SIZES:
+        right([pool], layer, images(size))
+        natives = models.build(layer, "builtin")
+        right(natives, layer, images(size, dtype="float64"), "float64")
+        same(only(natives[0]).layer, layer, images(size))
+
+
+OTHERS = [
+    nn.GlobalMaxPool2D,
+    nn.GlobalAvgPool2D,
+    nn.Flatten,
+    lambda: nn.Dropout(0.5),
+    lambda: nn.ReflectionPad2D(2),
+    lambda: models.Pad2D(((1, 0), (2, 3))),
+    lambda: models.Pad2D(((1, 0), (2, 3)), "edge"),
+    lambda: randomly(nn.BatchNorm(in_channels=4)),
+    lambda: randomly(nn.BatchNorm(in_channels=4, epsilon=0.1, scale=False, center=False)),
+    lambda: nn.Activation("relu"),
+    lambda: nn.Activation("sigmoid"),
+    lambda: nn.Activation("tanh"),
+    lambda: nn.Activation("softrelu"),
+    lambda: nn.LeakyReLU(0.1),
+    lambda: nn.ELU(0.5),
+    nn.GELU,
+    nn.Swish,
+    models.ReLU6,
+    mx.gluon.model_zoo.vision.mobilenet.RELU6,
+]
+
+
+@pytest.mark.parametrize("make", OTHERS)
+def test_other_layers(make, numpy) -> None:
+    native = make()
+    part = only(native)
+    for size in SIZES:
+        right([native], part.layer, 4 * images(size))
+    natives = models.build(part.layer, "builtin")
+    x = images(SIZES[1])
+    right(natives, part.layer, x)
+    # MXNet computes these two in float32, whatever it is given.
+    if not isinstance(part.layer, BatchNorm) and getattr(part.layer, "function", "") not in ("leaky_relu", "gelu"):
+        right(natives, part.layer, images(SIZES[1], dtype="float64"), "float64")
+    same(only(natives[0]).layer, part.layer, x)
+
+
+def test_batch_norm_in_double_precision(numpy) -> None:
+    part = only(randomly(nn.BatchNorm(in_channels=4), "float64"))
+    for natives in ([part.native], models.build(part.layer, "builtin")):
+        right(natives, part.layer, images(SIZES[0], dtype="float64"), "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_dense(dtype, use_bias, numpy) -> None:
+    dense = randomly(nn.Dense(3, use_bias=use_bias, in_units=7), dtype)
+    layer = only(dense).layer
+    x = rng.standard_normal((5, 7)).astype(dtype).astype(np.float64)
+    right([dense], layer, x, dtype)
+    natives = models.build(layer, "builtin")
+    right(natives, layer, x, dtype)
+    same(only(natives[0]).layer, layer, x)
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+def test_an_activation_inside_is_a_part(kind, hybridized, numpy) -> None:
+    layer = nn.Conv2D(4, 3, in_channels=4, activation="relu") if kind == "conv" else nn.Dense(3, "tanh", in_units=4)
+    randomly(layer)
+    x = images(SIZES[0]) if kind == "conv" else rng.standard_normal((2, 4))
+    if hybridized:
+        layer.hybridize()
+    whole = models.run([layer], x, "float32")
+    first, second = models.read(layer).parts
+    assert (first.path, second.path, isinstance(second.layer, Activation)) == ("", "", True)
+    right([first.native], first.layer, x)
+    np.testing.assert_array_equal(models.run([first.native, second.native], x, "float32"), whole)
+    np.testing.assert_array_equal(models.run([layer], x, "float32"), whole)
+    assert first.native.weight is layer.weight
+
+
+class OfItsOwn(nn.Conv2D):
+    def hybrid_forward(self, F, x, weight, bias=None):
+        return 2 * super().hybrid_forward(F, x, weight, bias)
+
+
+NOTES = [
+    (lambda: nn.Conv2D(4, 3), "Conv2D: its parameters have no values yet; initialise it and call it once"),
+    (lambda: randomly(nn.Conv2DTranspose(4, 3, in_channels=2)), "Conv2DTranspose"),
+    (lambda: randomly(OfItsOwn(4, 3, in_channels=2)), "OfItsOwn: it is a Conv2D with a hybrid_forward of its own"),
+    (lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)), "BatchNorm: axis 3 isn't the channels'"),
+    (lambda: nn.MaxPool2D(layout="NHWC"), "MaxPool2D: its layout is NHWC"),
+    (lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True), "MaxPool2D: its ceil_mode begins windows beyond the image"),
+    (lambda: nn.Activation("softsign"), "Activation: softsign is none of convlab's functions"),
+    (lambda: nn.Swish(2), "Swish: beta 2 is MXNet's alone"),
+    (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: axes are MXNet's alone"),
+    (nn.SELU, "SELU"),
+]
+
+
+@pytest.mark.parametrize(("make", "note"), NOTES)
+def test_notes(make, note) -> None:
+    (part,) = models.read(make()).parts
+    assert (part.layer, part.note) == (None, note)
+
+
+# Models.
+
+
+def chain():
+    inner = nn.HybridSequential()
+    inner.add(nn.Conv2D(3, 3, in_channels=2, activation="relu"), nn.BatchNorm(in_channels=3))
+    net = nn.HybridSequential()
+    net.register_child(inner)
+    net.add(mx.gluon.contrib.nn.Identity(), nn.GlobalAvgPool2D(), nn.Dense(4, in_units=3), nn.Dense(2, in_units=4))
+    return randomly(net)
+
+
+def test_a_chain() -> None:
+    net = chain()
+    found = models.read(net)
+    assert (found.backend, found.whole, found.native is net) == ("mxnet", True, True)
+    assert [part.path for part in found.parts] == ["0.0", "0.0", "0.1", "2", "3", "3", "4"]
+    assert [part.note for part in found.parts[4:]] == ["Dense: it flattens", "Dense", "Dense"]
+    x = images((8, 9), 2)
+    y = x
+    for part in found.parts:
+        right([part.native], part.layer, y)
+        y = models.run([part.native], y, "float32").astype(np.float64)
+    np.testing.assert_allclose(y, models.run([net], x, "float32"), rtol=1e-6)
+
+
+def test_a_dense_layer_without_flattening_after_images() -> None:
+    net = nn.HybridSequential()
+    net.add(nn.MaxPool2D(), randomly(nn.Dense(2, flatten=False, in_units=4)))
+    assert models.read(net).parts[1].note == "Dense: it is applied to each row of pixels"
+
+
+class Residual(nn.HybridSequential):
+    def hybrid_forward(self, F, x):
+        return x + super().hybrid_forward(F, x)
+
+
+class Other(mx.gluon.HybridBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = randomly(nn.Conv2D(2, 1, in_channels=2))
+        self.rest = nn.HybridSequential()
+        self.rest.add(nn.Activation("relu"))
+
+    def hybrid_forward(self, F, x):
+        return self.rest(self.first(x)) + 1
+
+
+def test_models_that_are_no_chains() -> None:
+    residual = Residual()
+    residual.add(nn.Activation("relu"))
+    assert not models.read(residual).whole
+    found = models.read(Other())
+    assert (found.whole, [part.path for part in found.parts]) == (False, ["first", "rest.0"])
+
+
+def test_assembled(numpy) -> None:
+    convolution = Convolution.of(images((3, 3), 2), np.ones(2), "float32", padding=((1, 0), (0, 1)))
+    dense = Dense(images((3, 24), 1)[0, 0], None)
+    neutral = [convolution, Activation("relu"), Pool("max", (2, 2), (2, 2)), Flatten("CHW"), dense]
+    natives = [native for layer in neutral for native in models.build(layer, "builtin")]
+    net = models.assemble([(f"steps.{n // 2}", native) for n, native in enumerate(natives)])
+    assert list(net._children) == ["steps.0", "steps.0_1", "steps.1", "steps.1_1", "steps.2", "steps.2_1"]
+    x = images((9, 8), 2)
+    y = models.run(natives, x, "float32")
+    np.testing.assert_array_equal(models.run([net], x, "float32"), y)
+    found = models.read(net)
+    assert found.whole
+    assert [type(part.layer) for part in found.parts] == [Pad, *map(type, neutral)]
+    net.hybridize()
+    np.testing.assert_allclose(models.run([net], x, "float32"), y, rtol=1e-5)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+@pytest.mark.parametrize("make", [chain, lambda: randomly(lab.Conv2D(3, in_channels=2, out_channels=4))])
+def test_weights_and_files(make, hybridized, numpy, tmp_path) -> None:
+    net, x = make(), images((6, 5), 2)
+    if hybridized and not isinstance(net, nn.HybridSequential):
+        net.hybridize()
+    y = models.run([net], x, "float32")
+    before = {name: each.asnumpy() for name, each in models.weights(net).items()}
+    changed = models.with_weights(net, {name: 0 * each for name, each in models.weights(net).items()})
+    assert not models.run([changed], x, "float32").any()
+    np.testing.assert_array_equal(models.run([net], x, "float32"), y)
+    models.save(net, tmp_path / "x.params")
+    loaded = models.load(tmp_path / "x.params", changed)
+    assert set(loaded) == set(before)
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array.asnumpy(), before[name])
+    np.testing.assert_array_equal(models.run([models.with_weights(changed, loaded)], x, "float32"), y)
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": "same"},
+        {"stride": (3, 2)},
+        {"dilation": 2, "padding": 1, "stride": 2},
+        {"groups": 2, "stride": 2},
+        {"groups": 4, "padding": ((1, 0), (0, 2))},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": ((0, 2), (1, 0)), "padding_mode": "replicate"},
+    ],
+)
+def test_gradients(options, dtype, numpy) -> None:
+    groups = options.get("groups", 1)
+    kernel = rng.standard_normal((8, 4 // groups, 3, 2)).astype(dtype).astype(np.float64)
+    layer = Convolution.of(kernel, np.ones(8), dtype, **options)
+    x = images((8, 9), dtype=dtype)
+    dy = rng.standard_normal(layer.reference(x).shape).astype(dtype).astype(np.float64)
+    true = oracle_gradients(x, kernel, dy, **layer.spec.geometry)
+    bounds = gradient_bounds(x, kernel, dy, dtype, **layer.spec.geometry)
+    for style in adapters.STYLES:
+        natives = models.build(layer, style)
+        right(natives, layer, x, dtype)
+        found = models.gradients(natives, x, dy, dtype)
+        assert set(found) == {"X", "K", "bias"}
+        for name, array in found.items():
+            assert error_ratios(array, getattr(true, name), getattr(bounds, name)).max() <= 1, (style, name)
+
+
+def test_gradients_leave_the_layers_own_alone() -> None:
+    conv = randomly(nn.Conv2D(4, 1, in_channels=4, use_bias=False))
+    conv.weight.grad()[:] = 7
+    x = images((4, 4))
+    assert set(models.gradients([conv, nn.Dropout(0.5)], x, np.ones_like(x), "float32")) == {"X", "K"}
+    assert (conv.weight.grad().asnumpy() == 7).all()
+    np.testing.assert_array_equal(models.gradients([nn.Activation("relu")], x, np.ones_like(x), "float32")["X"], x > 0)
+
+
+# What MXNet lacks.
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Convolution.of(np.ones((2, 2, 3, 3)), None, "float32", padding=1, padding_mode="circular"),
+        Convolution.of(np.ones((2, 2, 3, 3)), None, "float32", padding="same", stride=2),
+        Convolution.of(np.ones((2, 2, 3, 3)), None, "float16"),
+        Convolution.of(np.ones((2, 2, 3, 3)), None, "bfloat16"),
+        Dense(np.ones((2, 2)), None, "float16"),
+        Flatten("HWC"),
+        Pad(((1, 1), (1, 1)), "circular"),
+        Pool("max", (3, 3), (2, 2), "same"),
+        Pool("max", (3, 3), (2, 2), ((1, 0), (1, 1))),
+        Pool("max", (2, 2), (2, 2), ((1, 1), (1, 1)), ceil=True),
+        Activation("gelu_tanh"),
+        Activation("leaky_relu", -1.0),
+    ],
+)
+def test_layers_that_mxnet_lacks(layer) -> None:
+    with pytest.raises(errors.UnsupportedError, match="MXNet"):
+        models.build(layer, "builtin")
+
+
+def test_dtypes_that_mxnet_lacks() -> None:
+    with pytest.raises(errors.UnsupportedError, match="MXNet has no convolution in float16"):
+        models.run([randomly(nn.Conv2D(4, 3, in_channels=4), "float16")], images((5, 5)), "float16")
+    with pytest.raises(errors.UnsupportedError, match="MXNet has no layer in bfloat16"):
+        models.run([nn.Activation("relu")], images((5, 5)), "bfloat16")
+    with pytest.raises(errors.ConvlabError):
+        models.build(Convolution.of(np.ones((2, 2, 3, 3)), None, "bfloat16"), "convlab")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Pool("max", (3, 3), (1, 1), "same"),
+        Pool("average", (2, 2), (2, 2), "valid", count_padding=True),
+        GlobalPool("max", keepdims=False),
+        Dropout(0.0),
+    ],
+)
+def test_layers_that_mxnet_names_otherwise(layer) -> None:
+    for size in SIZES:
+        right(models.build(layer, "builtin"), layer, images(size))
