@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,21 +15,11 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
+from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Pad,
-    Pool,
-    is_around,
-    padding_in,
-)
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.reading import Model, is_around
 
 from .layers import Conv2D
 from .ops import mx, ops
@@ -41,6 +31,7 @@ __all__ = [
     "SAME",
     "assemble",
     "build",
+    "fill",
     "gradients",
     "load",
     "read",
@@ -251,6 +242,28 @@ def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: st
     if isinstance(owner, Conv2D):
         found["weight"] = Convolution.ours(owner.spec, found["weight"], None, dtype).kernel
     return {ROLES.get(name, name): each for name, each in found.items()}
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> Block:
+    """See `convlab.models.adapters`."""
+    other = _copy(model.native)
+    with _mode([model.native]) as (numpy, ctx):
+        for part in read(other).parts:
+            for name, array in _arrays(part.native, layers.get(part.path)).items():
+                parameter = part.native._reg_params[name]
+                parameter.set_data(_tensor(array.reshape(parameter.shape), np.dtype(parameter.dtype).name, numpy, ctx))
+    return other
+
+
+def _arrays(native: Any, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a block has them; none for another part of its path."""
+    if layer is None or not getattr(native, "_reg_params", None):
+        return {}
+    if isinstance(layer, BatchNorm):
+        return {"gamma": layer.scale, "beta": layer.shift, "running_mean": layer.mean, "running_var": layer.variance}
+    ours = isinstance(native, Conv2D)
+    arrays = {"weight": layer.ours_for(native.spec.data_format)[1] if ours else layer.kernel}
+    return arrays if layer.bias is None else arrays | {"bias": layer.bias}
 
 
 def weights(model: Block) -> dict[str, Any]:

@@ -11,22 +11,10 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry import NO_PADDING, Pads
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Layer,
-    Model,
-    Pad,
-    Part,
-    Pool,
-    around,
-    known,
-)
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.reading import Model, Part, around, known, unbuilt
 
 from .layers import Conv2D
 from .ops import mx, ops
@@ -91,6 +79,8 @@ def _parts(block: Block, path: str) -> Iterator[Part]:
     """A block as one part, or, if there is an activation inside, two; what does nothing is none."""
     if isinstance(block, (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential)):
         return
+    if isinstance(block, tuple(_READERS)) and any(each._data is None for each in block._reg_params.values()):
+        raise unbuilt(path, block, "initialise it and call it once")
     found, note = _read(block)
     activation = getattr(block, "act", None)
     if found is None or activation is None:
@@ -123,8 +113,6 @@ def _read(block: Block) -> tuple[Layer | None, str]:
     kind = next((kind for kind in _READERS if isinstance(block, kind)), None)
     if kind and type(block).hybrid_forward is not kind.hybrid_forward:
         return None, f"{name}: it is a {kind.__name__} with a hybrid_forward of its own"
-    if any(parameter._data is None for parameter in block._reg_params.values()):
-        return None, f"{name}: its parameters have no values yet; initialise it and call it once"
     layout = getattr(block, "_kwargs", {}).get("layout", "NCHW")
     if kind and layout != "NCHW":
         return None, f"{name}: its layout is {layout}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers import Convolution, Layer, Model, Part
+from convlab.models.layers import Convolution, Layer
+from convlab.models.reading import Model, Part, unbuilt
 
 from .layers import Conv2D
 from .ops import ops
@@ -28,7 +29,7 @@ def read(model: Conv2D, inputs: Any = None) -> Model:
 def _read(layer: Conv2D) -> tuple[Layer | None, str]:
     name = type(layer).__name__
     if layer.weight is None:
-        return None, f"{name}: its parameters have no values yet; call it once"
+        raise unbuilt("", layer, "call it once")
     weight, bias = layer.weight, layer.bias
     return Convolution.ours(layer.spec, _array(weight), None if bias is None else _array(bias), weight.dtype.name), name
 
@@ -69,6 +70,17 @@ def run(natives: Sequence[Conv2D], x: np.ndarray, dtype: str) -> np.ndarray:
 def gradients(natives: Sequence[Conv2D], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters`: none, for NumPy has no autograd."""
     return {}
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> Conv2D:
+    """See `convlab.models.adapters`."""
+    other = copy.copy(model.native)
+    for layer in layers.values():
+        assert isinstance(layer, Convolution)
+        weight = layer.ours_for(other.spec.data_format)[1].reshape(other.weight.shape)
+        other.weight = weight.astype(other.weight.dtype)
+        other.bias = None if layer.bias is None else layer.bias.astype(other.weight.dtype)
+    return other
 
 
 def weights(model: Conv2D) -> dict[str, np.ndarray]:

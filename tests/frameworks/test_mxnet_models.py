@@ -10,17 +10,9 @@ import pytest
 from convlab import errors
 from convlab import mxnet as lab
 from convlab.models import adapters
-from convlab.models.layers import (
-    Activation,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Pad,
-    Pool,
-)
+from convlab.models.activations import Activation
+from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.pooling import GlobalPool, Pool
 from convlab.testing.bounds import error_ratios, gradient_bounds
 from convlab.testing.oracle import oracle_gradients
 
@@ -128,8 +120,8 @@ def test_both_kinds_of_arrays_run_whatever_holds(built, used) -> None:
 )
 def test_convlabs_own(options, data_format, numpy) -> None:
     conv = lab.Conv2D(3, in_channels=4, out_channels=4, groups=2, data_format=data_format, seed=0, **options)
-    note = "Conv2D: its parameters have no values yet; initialise it and call it once"
-    assert models.read(conv).parts[0].note == note
+    with pytest.raises(errors.ModelError, match="whose parameters have no values yet"):
+        models.read(conv)
     conv.initialize()
     layer = only(conv).layer
     right([conv], layer, images((9, 8)))
@@ -247,7 +239,6 @@ class OfItsOwn(nn.Conv2D):
 
 
 NOTES = [
-    (lambda: nn.Conv2D(4, 3), "Conv2D: its parameters have no values yet; initialise it and call it once"),
     (lambda: randomly(nn.Conv2DTranspose(4, 3, in_channels=2)), "Conv2DTranspose"),
     (lambda: randomly(OfItsOwn(4, 3, in_channels=2)), "OfItsOwn: it is a Conv2D with a hybrid_forward of its own"),
     (lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)), "BatchNorm: axis 3 isn't the channels'"),
@@ -450,3 +441,20 @@ def test_dtypes_that_mxnet_lacks() -> None:
 def test_layers_that_mxnet_names_otherwise(layer) -> None:
     for size in SIZES:
         right(models.build(layer, "builtin"), layer, images(size))
+
+
+def test_a_layer_must_be_initialised() -> None:
+    net = chain()
+    net.add(nn.Conv2D(4, 3))
+    with pytest.raises(errors.ModelError, match=r"^4: got a Conv2D whose parameters have no values yet.*initialise it"):
+        convlab.port(net, to="mxnet")
+
+
+def test_weights_go_by_the_models() -> None:
+    a, b = chain(), randomly(chain())
+    b = models.with_weights(b, {name: 2 * each for name, each in models.weights(b).items()})
+    assert not convlab.compare(a, b)
+    filled = models.with_weights(b, convlab.port_weights(None, a, b))
+    assert convlab.compare(a, filled).same
+    again = models.with_weights(b, convlab.port_weights(models.weights(a), b, b))
+    assert convlab.compare(a, again).same

@@ -8,7 +8,8 @@ import pytest
 import convlab
 from convlab import errors
 from convlab.models import adapters
-from convlab.models.layers import Activation, Convolution
+from convlab.models.activations import Activation
+from convlab.models.layers import Convolution
 from convlab.testing.bounds import error_ratios
 
 models = adapters.models_of("numpy")
