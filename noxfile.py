@@ -19,7 +19,15 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
 CORE = tuple(
-    f"tests/{name}" for name in ("test_oracle.py", "test_filters.py", "test_archive.py", "test_moments.py", "diagnosis")
+    f"tests/{name}"
+    for name in (
+        "test_oracle.py",
+        "test_filters.py",
+        "test_archive.py",
+        "test_moments.py",
+        "diagnosis",
+        "frameworks/test_numpy_models.py",
+    )
 )
 PHOTOGRAPHS = ("image", "plot")
 

@@ -20,6 +20,7 @@ from . import functions
 from .layers import Conv2D
 from .ops import ops
 
+BUILTIN = True
 SAME = True
 LAYOUT = "NHWC"
 FILES = (".msgpack", ".orbax")

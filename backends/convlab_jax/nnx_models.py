@@ -19,7 +19,7 @@ from . import functions, models
 from .nnx import Conv2D
 from .ops import ops
 
-SAME, LAYOUT, FILES = models.SAME, models.LAYOUT, models.FILES
+BUILTIN, SAME, LAYOUT, FILES = models.BUILTIN, models.SAME, models.LAYOUT, models.FILES
 
 
 def read(model: nnx.Module, inputs: Any = None) -> Model:

@@ -17,7 +17,16 @@ from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers import (
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    depends_on_size,
+)
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.reading import Model, is_around
 
@@ -26,6 +35,7 @@ from .ops import mx, ops
 from .reading import ACTIVATIONS, MODES, Block, Pad2D, ReLU6, nn, read, rounds_alike, value_of
 
 __all__ = [
+    "BUILTIN",
     "FILES",
     "LAYOUT",
     "SAME",
@@ -41,6 +51,7 @@ __all__ = [
     "with_weights",
 ]
 
+BUILTIN = True
 SAME = False  # whether its convolution pads by the image's size
 LAYOUT = "NCHW"
 FILES = (".params",)
@@ -95,13 +106,9 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
 
 
 def _pads(spec: LayerSpec, what: str) -> Pads:
-    if spec.padding in ("same", "same_lower") and max(spec.stride) > 1:
-        raise UnsupportedError(
-            f"MXNet's {what} has no padding {spec.padding!r} with stride {spec.stride}, which depends on the image.",
-            hint="give the padding as integers.",
-        )
-    enough = 2 * max(spec.kernel_size) * max(spec.dilation)
-    return padding_in(spec, (enough, enough))
+    if isinstance(spec.padding, str):
+        raise depends_on_size(spec.padding)
+    return spec.padding
 
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:

@@ -16,6 +16,7 @@ from convlab.models.reading import Model, Part, unbuilt
 from .layers import Conv2D
 from .ops import ops
 
+BUILTIN = False
 SAME = True  # whether its convolution pads by the image's size
 LAYOUT = "NCHW"
 FILES = ()

@@ -26,6 +26,7 @@ from .layers import Conv2D
 from .reading import CONVOLUTIONS, FORMATS, array_of, children, gelu_tanh, layout, oihw, read
 
 __all__ = [
+    "BUILTIN",
     "FILES",
     "LAYOUT",
     "SAME",
@@ -40,6 +41,7 @@ __all__ = [
     "with_weights",
 ]
 
+BUILTIN = True
 SAME = True  # whether its convolution pads by the image's size
 LAYOUT = "NHWC"
 FILES = (".weights.h5",)

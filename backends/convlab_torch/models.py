@@ -24,6 +24,7 @@ from convlab.models.reading import Model, Part, around, is_around, known, unbuil
 from .layers import Conv2D
 from .ops import ops
 
+BUILTIN = True
 SAME = False  # whether its convolution pads by the image's size
 LAYOUT = "NCHW"
 FILES = (".pt", ".pth")
@@ -35,12 +36,12 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 
     def parts(module: nn.Module, path: str) -> Iterator[Part]:
         nonlocal whole
-        children = list(module.named_children())
+        children = [(name, child) for name, child in module._modules.items() if child is not None]
         if isinstance(module, tuple(_READERS)) or not children:
             if not isinstance(module, nn.Identity):
                 yield Part(path, module, *_read(module, path))
             return
-        whole = whole and isinstance(module, nn.Sequential)
+        whole = whole and getattr(type(module), "forward", None) is nn.Sequential.forward
         for name, child in children:
             yield from parts(child, f"{path}.{name}" if path else name)
 
@@ -118,6 +119,12 @@ def _flatten(m: nn.Flatten) -> Layer:
     return Flatten("CHW")
 
 
+def _softplus(m: nn.Softplus) -> Layer:
+    if m.beta != 1 or m.threshold < 20:
+        raise UnsupportedError(f"beta {m.beta} and threshold {m.threshold} are PyTorch's alone")
+    return Activation("softplus")
+
+
 def _pad(mode: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
         left, right, top, bottom = m.padding
@@ -153,7 +160,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.ELU: lambda m: Activation("elu", m.alpha),
     nn.Sigmoid: lambda m: Activation("sigmoid"),
     nn.Tanh: lambda m: Activation("tanh"),
-    nn.Softplus: lambda m: Activation("softplus"),
+    nn.Softplus: _softplus,
     nn.SiLU: lambda m: Activation("silu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
     **{kind: _pad(mode) for mode, kind in _PADS.items()},
@@ -286,7 +293,7 @@ def _through(natives: Sequence[nn.Module], x: Tensor, leaves: dict[str, Tensor] 
     """The natives one after another; the convolution among them with other parameters, if they are given."""
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
-        x = x.permute(0, 2, 3, 1) if nhwc else x
+        x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
         x = torch.func.functional_call(native, leaves, (x,)) if leaves and _convolves(native) else native(x)
         x = x.permute(0, 3, 1, 2) if nhwc else x
     return x

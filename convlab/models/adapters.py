@@ -23,23 +23,27 @@ class Models(Protocol):
     own layout; bfloat16 is held in float32.
 
     Attributes:
+        BUILTIN: whether the framework has convolution layers of its own.
         SAME: whether the framework's convolution has "same" padding that depends on the image's size.
         LAYOUT: the data_format of what `build` makes.
         FILES: suffixes of the framework's own files of weights.
     """
 
+    BUILTIN: bool
     SAME: bool
     LAYOUT: str
     FILES: tuple[str, ...]
 
     def read(self, model: Any, inputs: Any = None) -> Model:
-        """The model's layers, in order; each layer of its own, an activation inside a convolution, too.
+        """The model's layers, in order. A path may have several parts: an activation inside a convolution is one of its
+        own, and so is the flattening inside a dense layer.
 
         `inputs` is an example in the framework's own tensors, for models that show their layers only when they run.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
-        """Native layers that compute a layer, one after another; `style` is one of STYLES.
+        """Native layers that compute a layer, one after another; `style` is one of STYLES. A padding's name has stayed
+        only where it depends on the image's size.
 
         Raises:
             UnsupportedError: the framework has none that do.

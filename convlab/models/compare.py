@@ -64,10 +64,10 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     order in which the models have them, or as `names` says.
 
     >>> from convlab import numpy as lab
-    >>> a, b = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0), None
+    >>> a = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0)
     >>> b = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding="same", seed=0)
     >>> print(compare(a, b).first.diagnosis)
-    other padding: the padding is ((0, 1), (0, 1)) (SAME, as in TensorFlow) instead of ((1, 1), (1, 1)). ...
+    other padding: the padding is ((1, 1), (0, 1)) (SAME, as in TensorFlow) instead of ((1, 1), (1, 1)). ...
 
     Args:
         a, b: native layers or models, convlab's own among them; a `flax.linen` module bound to its variables.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,25 @@ from .adapters import Models
 from .layers import Convolution, Dense, Flatten, Layer, Pad, padding_in
 from .pooling import GlobalPool, Pool
 from .reading import Model, Part
+from .steps import Step
 
 Built = list[tuple[Part, list[Any]]]
 
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+
+
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """The parts, each border in the convolution that it is before."""
+    found: list[Part] = []
+    for part in parts:
+        before = found[-1].layer if found else None
+        if isinstance(before, Pad) and isinstance(part.layer, Convolution):
+            whole = Step(part.path, (before, part.layer), ()).convolution
+            if whole is not None:
+                found[-1] = replace(part, layer=whole)
+                continue
+        found.append(part)
+    return found
 
 
 class Lowering:
@@ -29,7 +45,8 @@ class Lowering:
     """
 
     def __init__(self, source: Model, target: Models, style: str, size: Pair | None) -> None:
-        self.target, self.style, self.whole = target, style, source.whole
+        self.target, self.whole = target, source.whole
+        self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
         self.size = size if source.whole else None  # of the images that reach the next part, where that is known
         self.pixels: Pair | None = None  # that were flattened in another order
@@ -37,7 +54,7 @@ class Lowering:
         self.built: Built = []
         self.untouched: dict[str, str] = {}
         self.tied = False
-        for part in source.parts:
+        for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
 
     def _add(self, part: Part) -> None:

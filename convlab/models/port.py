@@ -76,7 +76,7 @@ def port(
     >>> ported = port(layer, to="numpy")
     >>> print(ported)
     numpy  numpy  layer   result  gradients
-    -      -      conv2d  0...    0          same
+    -      -      conv2d  ...                same
     They compute the same.
 
     Args:

@@ -29,6 +29,7 @@ LAYERS = [
     nn.ReplicationPad2d(2),
     nn.CircularPad2d((2, 0, 1, 1)),
     nn.ReLU(),
+    nn.ReLU(inplace=True),
     nn.ReLU6(),
     nn.LeakyReLU(0.3),
     nn.ELU(0.5),
@@ -80,6 +81,7 @@ def raise_for(layer):
         (nn.AdaptiveAvgPool2d(2), "output of 2"),
         (nn.Flatten(2), "axes 2 to -1"),
         (nn.PReLU(), "PReLU"),
+        (nn.Softplus(beta=2), "beta 2"),
         (nn.ConvTranspose2d(3, 3, 2), "ConvTranspose2d"),
     ],
     ids=str,
@@ -206,12 +208,10 @@ def test_compare_tells_where_models_are_made_up_differently():
 
 
 def test_compare_sees_what_a_whole_does_beside_its_layers():
-    class Twice(nn.Sequential):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
     a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    found = compare(a, Twice(*a))
+    b = nn.Sequential(*a)
+    b.register_forward_hook(lambda module, args, y: 2 * y)
+    found = compare(a, b)
     assert found.first is None
     assert found.total > 1
     assert "as a whole" in str(found)
@@ -246,3 +246,21 @@ def test_a_copy_with_other_weights_leaves_the_model():
     a, b = nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3)
     assert torch.equal(models.with_weights(a, models.weights(b)).weight, b.weight)
     assert not torch.equal(a.weight, b.weight)
+
+
+def test_a_layer_used_twice_is_two_steps():
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    model = nn.Sequential(conv, nn.ReLU(inplace=True), conv)
+    ported = port(model, to="torch").model
+    x = torch.rand(1, 3, 5, 5)
+    assert torch.allclose(ported(x), model(x.clone()), atol=1e-6)
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_no_chain():
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    ported = port(nn.Sequential(nn.Conv2d(3, 3, 1), Residual(nn.Conv2d(3, 3, 1))), to="torch")
+    assert not ported.evidence.whole
+    assert list(ported.layers) == ["0", "1.0"]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from chains import CHAINS, CONVOLUTIONS, classifier, conv, dense, norm
 
-import convlab
 from convlab.errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from convlab.files import whole
 from convlab.models import neutral
@@ -71,7 +70,7 @@ def test_weights_keep_their_bits(framework, dtype, tmp_path):
     layer = conv(2, 3, (2, 2), dtype=dtype)
     layer.kernel.flat[:5] = 0.0, -0.0, np.inf, -np.inf, 2.0**-14
     expected = written([layer], path)
-    if dtype not in convlab.backend(framework.partition(".")[0]).adapter.dtypes:
+    if framework == "mxnet" and dtype in ("float16", "bfloat16"):
         with pytest.raises(ConvlabError):
             load(path, backend=framework)
         return

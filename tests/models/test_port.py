@@ -80,7 +80,7 @@ def test_convlabs_layers_pad_by_the_image(source, target):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_dtypes(source, target, dtype):
     layer = convolution(4, 2, (3, 3), padding=1, dtype=dtype)
-    lacking = {"mxnet": ("float16", "bfloat16"), "numpy": ("bfloat16",)}
+    lacking = {"mxnet": ("float16", "bfloat16")}
     if dtype in lacking.get(source, ()):
         with pytest.raises(UnsupportedError, match=dtype):
             built(source, layer, style=style(source))
