@@ -63,8 +63,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for each in ("convolving", "source", "target"):  # backends with layers, and every ordered pair of them
         if each in metafunc.fixturenames:
             metafunc.parametrize(each, with_models(metafunc.config))
-    if "framework" in metafunc.fixturenames:  # those with layers of all kinds
-        metafunc.parametrize("framework", [name for name in with_models(metafunc.config) if name != "numpy"])
+    for each in ("framework", "giver", "taker"):  # those with layers of all kinds, and every ordered pair of them
+        if each in metafunc.fixturenames:
+            metafunc.parametrize(each, [name for name in with_models(metafunc.config) if name != "numpy"])
     if "lab" in metafunc.fixturenames and not hasattr(metafunc.cls, "adapter"):  # which has one of its own
         metafunc.parametrize("lab", selected(metafunc.config), indirect=True)
 

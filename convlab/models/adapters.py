@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
-from ..registry import adapter, adapters, backend
+from ..registry import adapters, backend
 from .layers import Layer
 from .reading import Model
 
@@ -82,12 +82,17 @@ def models_of(name: str) -> Models:
     Raises:
         UnsupportedError: the backend has no layers of its own.
     """
-    owner, _, extra = name.partition(".")
-    lab = backend(owner)
+    base, _, extra = name.partition(".")
+    lab = backend(base)
     if not lab.adapter.models or (extra and extra not in lab.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
     return importlib.import_module(f"{lab.adapter.package}.{extra}{'_' * bool(extra)}models")
+
+
+def owner(model: Any) -> str | None:
+    """The backend whose layer or model an object is."""
+    return next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
@@ -96,14 +101,13 @@ def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
     Raises:
         ModelError: it is no model of a known framework.
     """
-    owner = next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
-    if owner is None:
+    whose = owner(model)
+    if whose is None:
         raise ModelError(
             f"{name}: got {_kind(model)}, expected a layer or a model of {', '.join(_able())}.",
             hint="a flax.linen module goes with its variables: module.bind(variables).",
         )
-    adapter(owner)
-    return models_of(owner).read(model, inputs)
+    return models_of(whose).read(model, inputs)
 
 
 def _able() -> list[str]:

@@ -18,7 +18,7 @@ from .. import page
 from ..errors import ModelError, ModelFileError
 from ..files import check_writable, write
 from ..quiet import quiet
-from ..registry import adapters
+from .adapters import owner
 from .compare import Comparison, compare
 from .report import as_dict, render, verdict
 
@@ -62,8 +62,7 @@ def model(place: str) -> Any:
     if name not in names:
         raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
     found = names[name]
-    known = any(each.models and each.is_model(found) for each in adapters().values())
-    return found if known or not callable(found) else found()
+    return found if owner(found) or not callable(found) else found()
 
 
 def _array(path: Path) -> np.ndarray:

@@ -10,9 +10,9 @@ from ..dtypes import SIGNIFICAND
 from ..errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ..files import whole
 from ..geometry import Pair, choice, pair
-from ..registry import adapters, default_backend
+from ..registry import default_backend
 from . import foreign, neutral
-from .adapters import STYLES, Models, models_of, read
+from .adapters import STYLES, Models, models_of, owner, read
 from .canonical import dtype_of
 from .layers import Layer
 from .lowering import Lowering
@@ -132,7 +132,7 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
     model = assembled(target, lowering.built)
-    if not any(each.models and each.is_model(model) for each in adapters().values()):
+    if owner(model) is None:
         model = target.assemble([("layer", model)])  # Flax's activations are functions
     made = [part.layer for part in target.read(model).parts if part.layer is not None]
     for (one, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(made), strict=True):
@@ -178,17 +178,17 @@ def _why(error: Exception) -> str:
 
 def _own(model: Any, path: Path, suffix: str) -> Models:
     """The module of the framework that a model is of, if files of that suffix are its own."""
-    owner = next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
+    whose = owner(model)
     try:
         name = read(model).backend
     except ModelError:
-        if owner is None:
+        if whose is None:
             raise
-        name = owner  # its layers show only when it runs; its weights are there
+        name = whose  # its layers show only when it runs; its weights are there
     models = models_of(name)
     if suffix not in models.FILES:
         raise ModelFileError(
-            f"{path}: got a model of {owner}, expected one of {_OWNERS.get(suffix, 'its framework')}.",
+            f"{path}: got a model of {whose}, expected one of {_OWNERS.get(suffix, 'its framework')}.",
             hint=f"{_or((*models.FILES, NEUTRAL, ONNX))} takes it, or convlab.port it first.",
         )
     return models

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..dtypes import SIGNIFICAND
 from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
 from .layers import BatchNorm, Convolution, Dense, Layer, Pad, padding_in
@@ -14,11 +15,18 @@ from .steps import Step
 
 SIZES = 4  # consecutive heights and widths: as many remainders as most strides have
 _LARGEST = 2048
+_PRODUCTS = 8  # in a sum in float16 or bfloat16
 
 
-def grid(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random numbers within ±2 that every dtype has."""
-    return rng.integers(-64, 65, shape) / 32.0
+def grid(rng: np.random.Generator, shape: tuple[int, ...], share: float = 1.0) -> np.ndarray:
+    """Random numbers within ±2 that every dtype has; all but a share of them 0."""
+    numbers = rng.integers(-64, 65, shape) / 32.0
+    return numbers if share >= 1 else np.where(rng.random(shape) < share, numbers, 0.0)
+
+
+def share(dtype: str, products: int) -> float:
+    """How many numbers shouldn't be 0, so that sums of so many products still have bounds that say something."""
+    return 1.0 if SIGNIFICAND[dtype] > 11 else min(1.0, _PRODUCTS / products)
 
 
 def random_images(
@@ -30,11 +38,13 @@ def random_images(
         ModelError: none does.
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
-    channels = _input_channels(layers)
+    channels, first = _input_channels(layers), steps[0].main
+    products = first.kernel[0].size if isinstance(first, (Convolution, Dense)) else 1
+    some = share(min(steps[0].dtype, *(each.dtype for each in others[:1]), key=SIGNIFICAND.__getitem__), products)
     if isinstance(layers[0], Dense):
-        return [grid(rng, (n, channels)) for n in (1, 4)]
+        return [grid(rng, (n, channels), some) for n in (1, 4)]
     if size is not None:
-        return [grid(rng, (1, channels, *size))]
+        return [grid(rng, (1, channels, *size), some)]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
     least = next((n for n in range(begin, _LARGEST) if _fits(layers, (n, n)) and _fits(also, (n, n))), None)
     least = least or next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
@@ -44,8 +54,8 @@ def random_images(
             hint="give inputs=, a batch of images that does.",
         )
     if not _fits(layers, (least + 1, least)):  # a dense layer wants this very size
-        return [grid(rng, (1, channels, least, least))]
-    return [grid(rng, (2, channels, least + i, least + (3 * i + 1) % SIZES)) for i in range(SIZES)]
+        return [grid(rng, (1, channels, least, least), some)]
+    return [grid(rng, (2, channels, least + i, least + (3 * i + 1) % SIZES), some) for i in range(SIZES)]
 
 
 def _layers(steps: Sequence[Step]) -> list[Layer]:

@@ -16,7 +16,7 @@ from ..testing.bounds import error_ratios, gradient_bounds, worst_ratio
 from ..testing.diagnosis import Diagnosis, diagnose
 from ..testing.oracle import oracle_gradients
 from .adapters import Models
-from .images import grid
+from .images import grid, share
 from .layers import Convolution, Flatten, Layer
 from .steps import Step
 
@@ -99,7 +99,9 @@ def _gradients(row: Row, a: Side, b: Side, x: np.ndarray, dtype: str, rng: np.ra
     convolution = a[1].convolution
     assert convolution is not None
     geometry = convolution.spec.geometry
-    dy = grid(rng, convolution.reference(x).shape)
+    outputs, spec = convolution.kernel.shape[0] // convolution.spec.groups, convolution.spec
+    some = share(dtype, outputs * spec.kernel_size[0] * spec.kernel_size[1])
+    dy = grid(rng, convolution.reference(x).shape, some)
     true = oracle_gradients(x, convolution.kernel, dy, **geometry)._asdict()
     bounds = gradient_bounds(x, convolution.kernel, dy, dtype, **geometry)._asdict()
     for (models, step), errors in ((a, row.own), (b, row.errors)):
@@ -127,6 +129,9 @@ def _why(found: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: 
         with contextlib.suppress(ConvlabError):
             geometry = convolution.spec.geometry
             why = diagnose(found, x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
+    if convolution and why and isinstance(convolution.spec.padding, str):
+        name, size = convolution.spec.padding, f"{x.shape[2]}x{x.shape[3]}"
+        return f"{prefix}{why}\nThat is padding={name!r} for images of {size}: with a stride it depends on their size."
     if why:
         return f"{prefix}{why}"
     if found.shape != true.shape:

@@ -6,7 +6,8 @@ A sum of n products in floating point, added up in any order and with or without
 
 u being the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*,
 2nd ed. (SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its
-own. To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
+own. Where the dtype is so narrow that n u counts, n is the number of products that aren't zero: adding zero rounds
+nothing. To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
 subnormal numbers to zero.
 
 A sum computed in float64 and then rounded once to a narrower dtype, as `reproducible=True` does, satisfies
@@ -36,6 +37,7 @@ from ..geometry import choice
 from ..matrix import im2col
 from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
 
+_NARROW = ("float16", "bfloat16")
 # The exponent of the smallest normal number.
 _SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 LARGEST = {
@@ -81,6 +83,8 @@ def error_bound(
     if dtype == "int64":
         return np.zeros_like(total)
     n = factors[1].size // _outputs(factors[1].shape, geometry.get("data_format"))
+    if dtype in _NARROW:
+        n = int(oracle(*(np.sign(each) for each in factors), **geometry).max(initial=0))
     n += 2  # one for the bias, one for rounding a wider sum to dtype
     if algorithm == "direct":
         return _bound(total, n, dtype, *factors)
@@ -144,12 +148,14 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
     # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
     down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
     h, w = lowered.kernel_size
-    into_x = h * w * (outputs // lowered.groups) * down * right
-    over_outputs = dy.size // outputs
+    terms = [h * w * (outputs // lowered.groups) * down * right, dy.size // outputs, dy.size // outputs]
+    if dtype in _NARROW:
+        products = oracle_gradients(*(np.sign(each) for each in (x, k, dy)), **geometry)
+        terms = [int(each.max(initial=0)) for each in products]
     return Gradients(
-        _bound(totals.X, into_x + 1, dtype, k, dy),
-        _bound(totals.K, over_outputs + 1, dtype, x, dy),
-        _bound(totals.bias, over_outputs + 1, dtype, dy, np.ones(1)),
+        _bound(totals.X, terms[0] + 1, dtype, k, dy),
+        _bound(totals.K, terms[1] + 1, dtype, x, dy),
+        _bound(totals.bias, terms[2] + 1, dtype, dy, np.ones(1)),
     )
 
 

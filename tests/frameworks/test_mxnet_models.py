@@ -417,7 +417,7 @@ def test_gradients_leave_the_layers_own_alone() -> None:
     ],
 )
 def test_layers_that_mxnet_lacks(layer) -> None:
-    with pytest.raises(errors.UnsupportedError, match="MXNet|depends on the image"):
+    with pytest.raises(errors.UnsupportedError, match=r"MXNet|depends on the image"):
         models.build(layer, "builtin")
 
 

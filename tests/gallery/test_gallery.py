@@ -99,6 +99,7 @@ def test_keras_22876_shifted_by_a_pixel_where_shapes_are_right():
     found = compare(layer, conv)
     assert found.first.errors["gradient of X"] > 1
     assert found.first.diagnosis.startswith("symmetric padding:")
+    assert "with a stride it depends on their size" in found.first.diagnosis
     ported = port(layer, to="torch", input_size=16).model
     assert [type(each).__name__ for each in ported] == ["ZeroPad2d", "Conv2d"]
     (pad, right) = read(ported).parts
