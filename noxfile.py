@@ -134,7 +134,8 @@ def parity(session: nox.Session) -> None:
     install(session, "torch", "jax", "tensorflow", "dask", "fast", "onnx", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
     together = "numpy,torch,mxnet,jax,tensorflow"
-    run_tests(session, together, "tests", "docs", "README.md", "--ignore-glob=*_parallel.py")
+    elsewhere = ("--ignore-glob=*_parallel.py", "--ignore-glob=*test_*_models.py")
+    run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     discard(session)
 

@@ -212,6 +212,9 @@ def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[A
     return options, border
 
 
+_AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # into the layout, from the other one
+
+
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function compiled for a single call: as a whole, and without trouble taken over its speed."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
@@ -219,8 +222,10 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def forward(natives: Any, x: Array, call: Callable[[Any, Array], Array], layout: Callable[[Any], str]) -> Array:
     """x, NCHW, through native layers, each in its layout; the result is NCHW again."""
+    found = "NCHW"
     for native in natives:
-        nhwc = x.ndim == 4 and layout(native) == "NHWC"
-        x = call(native, jnp.transpose(x, (0, 2, 3, 1)) if nhwc else x)
-        x = jnp.transpose(x, (0, 3, 1, 2)) if nhwc and x.ndim == 4 else x
-    return x
+        wanted = layout(native)
+        if x.ndim == 4 and wanted != found:
+            x, found = jnp.transpose(x, _AXES[wanted]), wanted
+        x = call(native, x)
+    return jnp.transpose(x, _AXES["NCHW"]) if x.ndim == 4 and found == "NHWC" else x

@@ -27,7 +27,8 @@ class Comparison:
         structure: what doesn't fit in how they are made up; "" if all does.
         whole: whether every layer was compared, one after another; else only those with weights, in their order.
         untold: layers that weren't compared, by path, with their classes.
-        total: the worst error of the whole second model, in bounds carried through all layers; None if not `whole`.
+        wholes: how far each model, called as a whole, is from its layers one after another: 0 for the same bits,
+            otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers parts.
     """
 
     backends: tuple[str, str]
@@ -35,12 +36,12 @@ class Comparison:
     structure: str = ""
     whole: bool = True
     untold: dict[str, str] = field(default_factory=dict)
-    total: float | None = None
+    wholes: tuple[float, ...] = ()
 
     @property
     def same(self) -> bool:
         """Whether they compute the same, as far as they were compared."""
-        return not self.structure and self.first is None and (self.total is None or self.total <= 1)
+        return not self.structure and self.first is None and max(self.wholes, default=0.0) <= 1
 
     @property
     def first(self) -> Row | None:
@@ -115,7 +116,7 @@ def compare_read(
         row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed)
         found.rows.append(row)
     if found.same and len(pairs) > 1:
-        found.total = _total(b, sides[1], first, images)
+        found.wholes = (_as_a_whole(a, sides[0], first, images), _as_a_whole(b, sides[1], second, images))
     return found
 
 
@@ -150,18 +151,24 @@ def _called(step: Step) -> str:
     return repr(step.path) if step.path else "the layer"
 
 
-def _total(b: Model, models: Models, first: Sequence[Step], images: Iterable[np.ndarray]) -> float:
-    """The second model, called as a whole, against the first's reference."""
+def _as_a_whole(model: Model, models: Models, steps: Sequence[Step], images: Iterable[np.ndarray]) -> float:
+    """How far a model, called as a whole, is from its layers one after another: 0 for the same bits.
+
+    Otherwise in bounds carried through all layers; infinite where these have grown beyond the result.
+    """
     from ..testing.bounds import worst_ratio
 
-    worst = 0.0
+    worst, dtype = 0.0, steps[0].dtype
+    natives = [part.native for part in model.parts]
     for x in images:
-        x, off = rounded(x, first[0].dtype), np.zeros_like(x)
-        y = models.run([b.native], x, first[0].dtype)
-        for step in first:
-            off = step.error(x, off, step.dtype)
-            x = step.reference(x)
-        worst = max(worst, worst_ratio(y, x, off) if y.shape == x.shape else np.inf)
+        x, off = rounded(x, dtype), np.zeros_like(x)
+        y = models.run([model.native], x, dtype)
+        if np.array_equal(y, models.run(natives, x, dtype), equal_nan=True):
+            continue
+        for step in steps:
+            off, x = step.error(x, off, step.dtype), step.reference(x)
+        says_something = y.shape == x.shape and off.max() < np.abs(x).max()
+        worst = max(worst, worst_ratio(y, x, off) if says_something else np.inf)
     return worst
 
 

@@ -35,8 +35,11 @@ def verdict(found: Comparison) -> list[str]:
         return [f"They part at {a} and {b}.", row.diagnosis, *(differences if row.differences else [])]
     if found.structure:
         return [f"They aren't made up alike: {found.structure}."]
-    if found.total is not None and found.total > 1:
-        return [f"Layer by layer they compute the same, but as a whole the second is off by {found.total:.3g} bounds."]
+    for error, which in zip(found.wholes, ("first", "second"), strict=False):
+        if error > 1:
+            return [
+                f"Their layers compute the same, but the {which} model as a whole isn't its layers one after another."
+            ]
     if found.whole:
         return ["They compute the same."]
     return ["Their layers with weights compute the same, each by itself."]
@@ -50,7 +53,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
         "backends": list(found.backends),
         "verdict": verdict(found),
         "untold": found.untold,
-        "total": _finite(found.total),
+        "wholes": [_finite(each) for each in found.wholes],
         "layers": [
             {
                 "a": row.a,
@@ -68,8 +71,8 @@ def as_dict(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _finite(error: float | None) -> float | None:
-    return None if error is None or error == float("inf") else error
+def _finite(error: float) -> float | None:
+    return None if error == float("inf") else error
 
 
 def render(found: Comparison, a: str, b: str, command: str) -> str:

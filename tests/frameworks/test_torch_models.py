@@ -213,8 +213,10 @@ def test_compare_sees_what_a_whole_does_beside_its_layers():
     b.register_forward_hook(lambda module, args, y: 2 * y)
     found = compare(a, b)
     assert found.first is None
-    assert found.total > 1
-    assert "as a whole" in str(found)
+    assert found.wholes[0] == 0
+    assert found.wholes[1] > 1
+    assert "the second model as a whole isn't its layers" in str(found)
+    assert "the first model as a whole" in str(compare(b, a))
 
 
 def test_inputs_of_ones_own():
