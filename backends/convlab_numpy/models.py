@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def build(layer: Layer, style: str) -> list[Conv2D]:
     """See `convlab.models.adapters`; `style` is "convlab" whatever is asked."""
     if not isinstance(layer, Convolution):
         raise UnsupportedError(f"NumPy has no layer {layer.kind!r}, only convlab's convolution.", hint="torch has.")
+    if layer.spec.dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
+        raise UnsupportedError("NumPy has no bfloat16.", hint="it has, where ml_dtypes is installed.")
     options, weight = layer.ours_for("NCHW")
     made = Conv2D(**{**options, "seed": 0, "dtype": None})  # which draws nothing from NumPy's global generator
     made.spec = layer.spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 from making import built, convolution, kernel, run
@@ -81,6 +83,8 @@ def test_convlabs_layers_pad_by_the_image(source, target):
 def test_dtypes(source, target, dtype):
     layer = convolution(4, 2, (3, 3), padding=1, dtype=dtype)
     lacking = {"mxnet": ("float16", "bfloat16")}
+    if importlib.util.find_spec("ml_dtypes") is None:  # which JAX and TensorFlow bring
+        lacking["numpy"] = ("bfloat16",)
     if dtype in lacking.get(source, ()):
         with pytest.raises(UnsupportedError, match=dtype):
             built(source, layer, style=style(source))
