@@ -40,7 +40,8 @@ def random_images(
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
     channels, first = _input_channels(layers), steps[0].main
     products = first.kernel[0].size if isinstance(first, (Convolution, Dense)) else 1
-    some = share(min(steps[0].dtype, *(each.dtype for each in others[:1]), key=SIGNIFICAND.__getitem__), products)
+    dtypes = [each[0].dtype for each in (steps, others) if each]
+    some = share(min(dtypes, key=SIGNIFICAND.__getitem__), products)
     if isinstance(layers[0], Dense):
         return [grid(rng, (n, channels), some) for n in (1, 4)]
     if size is not None:
