@@ -17,7 +17,7 @@ from convlab.models.activations import Activation
 from convlab.models.layers import Convolution, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.proof import rounded
-from convlab.models.reading import around
+from convlab.models.reading import Model, Part, around
 
 from .ops import ops
 
@@ -47,6 +47,11 @@ def read_function(function: Any) -> tuple[Layer | None, str]:
         return reader(**arguments), name
     except (TypeError, UnsupportedError) as error:
         return None, f"{name}: {error}"
+
+
+def read_alone(function: Any, backend: str) -> Model:
+    """A function as a model, as `build` may make it."""
+    return Model(backend, [Part("", function, *read_function(function))], True, function)
 
 
 def _pads(padding: Any, size: tuple[int, int]) -> Any:

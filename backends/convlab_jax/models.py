@@ -32,6 +32,8 @@ def read(model: Any, inputs: Any = None) -> Model:
         from . import nnx_models
 
         return nnx_models.read(model)
+    if not isinstance(model, nn.Module):
+        return functions.read_alone(model, "jax")
     if model.scope is None:
         raise ModelError(
             f"model: got a {type(model).__name__} without its variables, expected it bound to them.",

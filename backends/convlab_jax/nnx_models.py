@@ -24,6 +24,8 @@ BUILTIN, SAME, LAYOUT, FILES = models.BUILTIN, models.SAME, models.LAYOUT, model
 
 def read(model: nnx.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters`."""
+    if not isinstance(model, nnx.Module):
+        return functions.read_alone(model, "jax.nnx")
     if isinstance(model, nnx.Sequential):
         sequence = list(_sequence(model, ""))
         return Model("jax.nnx", [part for part, _ in sequence], all(whole for _, whole in sequence), model)

@@ -45,7 +45,8 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         for name, child in children:
             yield from parts(child, f"{path}.{name}" if path else name)
 
-    found = list(parts(model, ""))
+    with _inference([model]):  # in which a parametrisation doesn't change with each look
+        found = list(parts(model, ""))
     return Model("torch", found, whole, model)
 
 

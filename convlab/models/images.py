@@ -54,9 +54,9 @@ def random_images(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
             hint="give inputs=, a batch of images that does.",
         )
-    if not _fits(layers, (least + 1, least)):  # a dense layer wants this very size
-        return [grid(rng, (1, channels, least, least), some)]
-    return [grid(rng, (2, channels, least + i, least + (3 * i + 1) % SIZES), some) for i in range(SIZES)]
+    sizes = [(least + i, least + (3 * i + 1) % SIZES) for i in range(SIZES)]
+    sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]  # a dense layer may want this very size
+    return [grid(rng, (2, channels, *size), some) for size in sizes]
 
 
 def _layers(steps: Sequence[Step]) -> list[Layer]:

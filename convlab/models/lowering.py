@@ -134,4 +134,5 @@ class Lowering:
         try:
             return layer.output_size(self.size) if self.size else None
         except ConvlabError as error:
-            raise ModelError(f"input_size: the image doesn't go through: {error}", hint="give a larger one.") from error
+            why = str(error).partition(" Hint: ")[0]
+            raise ModelError(f"input_size: the image doesn't go through: {why}", hint="give a larger one.") from error

@@ -65,6 +65,11 @@ def test_what_has_no_counterpart_is_named_and_left(function):
     assert list(ported.untouched) == ["layers_1"]
 
 
+def test_a_function_is_ported_beside_one_that_isnt():
+    ported = port(bound(nn.Sequential([nn.Conv(2, (1, 1)), lambda x: x, nn.relu])), to="jax.nnx")
+    assert ported.layers["layers_2"] == [nn.relu]
+
+
 def bound(module, x=X):
     images = jnp.asarray(x.transpose(0, 2, 3, 1), "float32")
     return module.bind(module.init(jax.random.key(0), images))

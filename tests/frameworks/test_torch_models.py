@@ -163,6 +163,17 @@ def test_parametrised_and_frozen_layers_are_what_they_compute():
         assert {"gradient of X"} <= set(ported.evidence.rows[0].own)
 
 
+def test_a_spectral_norm_is_read_as_it_infers():
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
+    ported = port(layer, to="torch").model
+    assert torch.allclose(ported(torch.ones(1, 3, 5, 5)), layer.eval()(torch.ones(1, 3, 5, 5)), atol=1e-6)
+
+
+def test_images_are_those_that_a_dense_layer_takes():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    assert set(port(model, to="torch").evidence.rows[0].sizes) <= {(8, 8), (8, 9), (9, 8), (9, 9)}
+
+
 def test_nothing_of_the_original_changes():
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout())
     before = {name: each.clone() for name, each in model.state_dict().items()}
