@@ -296,10 +296,19 @@ def weights(model: kl.Layer) -> dict[str, np.ndarray]:
 
 
 def _paths(model: kl.Layer) -> list[str]:
-    found: list[str] = []
-    for path in (each.path for each in model.weights):
-        found.append(next(each for n in count() if (each := f"{path}_{n}" if n else path) not in found))
-    return found
+    """A name for each of a model's weights, the same in its copies: its layer's path and its own name."""
+    found: dict[int, str] = {}
+
+    def walk(layer: kl.Layer, prefix: str) -> None:
+        for child in children(layer):
+            walk(child, f"{prefix}{child.name}/")
+        for variable in layer.weights:
+            name = f"{prefix}{variable.name}"
+            again = (each for n in count() if (each := f"{name}_{n}" if n else name) not in found.values())
+            found.setdefault(id(variable), next(again))
+
+    walk(model, "")
+    return [found[id(variable)] for variable in model.weights]
 
 
 def with_weights(model: kl.Layer, weights: Any) -> kl.Layer:
