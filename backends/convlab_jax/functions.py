@@ -163,22 +163,20 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
     if len(size) != 2:
         raise UnsupportedError(f"a kernel of {len(size)} axes, expected 2")
-    for name, plain in (("input_dilation", (None, 1, (1, 1))), ("mask", (None,))):
-        value = getattr(layer, name)
-        if (tuple(value) if isinstance(value, list) else value) not in plain:
-            raise UnsupportedError(f"{name} is Flax's alone")
-    dtype = np.dtype(layer.dtype or kernel.dtype).name
-    values = [None if each is None else rounded(ops.to_numpy(each), dtype) for each in (kernel, bias)]
+    if _both(layer.input_dilation) != (1, 1):
+        raise UnsupportedError("input_dilation is Flax's alone")
+    if layer.mask is not None:
+        raise UnsupportedError("mask is Flax's alone")
+    dtype, (values, shift) = computed(layer, kernel, bias)
     dilation = _both(layer.kernel_dilation)
     padding = _pads(layer.padding, (size[0], size[1]))
     mode = "zeros"
     if isinstance(padding, str) and padding.upper() in _REPEATED:
         extents = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
         mode, padding = _REPEATED[padding.upper()], tuple(((e - 1) // 2, e // 2) for e in extents)
-    narrow = [None if each is None else each.astype(_held(dtype)) for each in values]
     return Convolution.of(
-        narrow[0].transpose(3, 2, 0, 1),  # type: ignore[union-attr]
-        narrow[1],
+        values.transpose(3, 2, 0, 1),
+        shift,
         dtype,
         stride=_both(layer.strides),
         padding=padding,
@@ -188,8 +186,17 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     )
 
 
-def _held(dtype: str) -> str:
-    return "float32" if dtype == "bfloat16" else dtype
+def computed(layer: Any, *arrays: Any) -> tuple[str, list[Any]]:
+    """What a layer computes in, and its arrays as it then casts them."""
+    dtype = np.dtype(layer.dtype or arrays[0].dtype).name
+    held = "float32" if dtype == "bfloat16" else dtype
+    return dtype, [None if each is None else rounded(ops.to_numpy(each), dtype).astype(held) for each in arrays]
+
+
+def check_dtype(norm: Any, statistics: Array) -> None:
+    """A batch norm that casts its result says so."""
+    if norm.dtype is not None and np.dtype(norm.dtype).name != statistics.dtype.name:
+        raise UnsupportedError(f"it keeps {statistics.dtype.name} and computes in {np.dtype(norm.dtype).name}")
 
 
 def _both(value: Any) -> tuple[int, int]:

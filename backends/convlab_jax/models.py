@@ -39,7 +39,7 @@ def read(model: Any, inputs: Any = None) -> Model:
             f"model: got a {type(model).__name__} without its variables, expected it bound to them.",
             hint="module.bind(variables)",
         )
-    if isinstance(model, nn.Sequential):
+    if isinstance(model, nn.Sequential) and type(model).__call__ is nn.Sequential.__call__:
         sequence = list(_sequence(model, ""))
         return Model("jax", [part for part, _ in sequence], all(whole for _, whole in sequence), model)
     if isinstance(model, tuple(_READERS)):
@@ -51,7 +51,7 @@ def _sequence(model: nn.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
     """A Sequential's parts, and whether each is one layer."""
     for index, layer in enumerate(model.layers):
         path = f"{prefix}{getattr(layer, 'name', None) or f'layers_{index}'}"
-        if isinstance(layer, nn.Sequential):
+        if type(layer) is nn.Sequential:
             yield from _sequence(layer, f"{path}/")
         elif isinstance(layer, nn.Module):
             yield Part(path, _alone(layer), *_read(layer, path)), isinstance(layer, tuple(_READERS))
@@ -86,7 +86,14 @@ def _called(model: nn.Module, inputs: Any) -> list[Part]:
     x = np.moveaxis(np.asarray(inputs, np.float32), 1, -1)
     with nn.intercept_methods(note):
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-        jax.eval_shape(lambda v, x: module.apply(v, x, mutable=True, rngs=keys), variables, x)
+        try:
+            jax.eval_shape(lambda v, x: module.apply(v, x, mutable=True, rngs=keys), variables, x)
+        except Exception as error:  # whatever the module's own code raises
+            why = (str(error).strip().splitlines() or [""])[0][:300]
+            raise ModelError(
+                f"model: it can't be run on inputs of shape {np.shape(inputs)} ({type(error).__name__}: {why}).",
+                hint="give what it takes; other arguments than the image need defaults.",
+            ) from error
     outer = {path[:length] for path in found for length in range(len(path))}
     return [part for path, part in found.items() if path not in outer]
 
@@ -128,6 +135,7 @@ def _batch_norm(layer: nn.BatchNorm) -> Layer:
     statistics, values = _values(layer, "batch_stats"), layer.variables.get("params", {})
     if layer.axis not in (-1, 3):
         raise UnsupportedError(f"over axis {layer.axis}")
+    functions.check_dtype(layer, statistics["mean"])
     mean, variance = (ops.to_numpy(statistics[name]) for name in ("mean", "var"))
     scale = ops.to_numpy(values["scale"]) if layer.use_scale else np.ones_like(mean)
     shift = ops.to_numpy(values["bias"]) if layer.use_bias else np.zeros_like(mean)
@@ -136,10 +144,8 @@ def _batch_norm(layer: nn.BatchNorm) -> Layer:
 
 def _dense(layer: nn.Dense) -> Layer:
     values = _values(layer)
-    bias = values.get("bias")
-    return Dense(
-        ops.to_numpy(values["kernel"]).T, None if bias is None else ops.to_numpy(bias), ops.dtype(values["kernel"])
-    )
+    dtype, (kernel, bias) = functions.computed(layer, values["kernel"], values.get("bias"))
+    return Dense(kernel.T, bias, dtype)
 
 
 _READERS: dict[type, Callable[[Any], Layer]] = {

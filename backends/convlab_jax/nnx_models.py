@@ -26,7 +26,7 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters`."""
     if not isinstance(model, nnx.Module):
         return functions.read_alone(model, "jax.nnx")
-    if isinstance(model, nnx.Sequential):
+    if type(model) is nnx.Sequential:
         sequence = list(_sequence(model, ""))
         return Model("jax.nnx", [part for part, _ in sequence], all(whole for _, whole in sequence), model)
     if isinstance(model, tuple(_READERS)):
@@ -42,7 +42,7 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
 def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
     for index, layer in enumerate(model.layers):
         path = f"{prefix}layers/{index}"
-        if isinstance(layer, nnx.Sequential):
+        if type(layer) is nnx.Sequential:
             yield from _sequence(layer, f"{path}/")
         elif isinstance(layer, nnx.Module):
             yield Part(path, layer, *known(layer, _READERS)), isinstance(layer, tuple(_READERS))
@@ -61,6 +61,7 @@ def _value(variable: Any) -> Array | None:
 def _batch_norm(layer: nnx.BatchNorm) -> Layer:
     if layer.axis not in (-1, 3):
         raise UnsupportedError(f"over axis {layer.axis}")
+    functions.check_dtype(layer, layer.mean[...])
     mean, variance = (ops.to_numpy(each[...]) for each in (layer.mean, layer.var))
     scale, shift = _array(layer.scale), _array(layer.bias)
     return BatchNorm(
@@ -75,8 +76,8 @@ def _batch_norm(layer: nnx.BatchNorm) -> Layer:
 
 
 def _dense(layer: nnx.Linear) -> Layer:
-    kernel = layer.kernel[...]
-    return Dense(ops.to_numpy(kernel).T, _array(layer.bias), ops.dtype(kernel))
+    dtype, (kernel, bias) = functions.computed(layer, layer.kernel[...], _value(layer.bias))
+    return Dense(kernel.T, bias, dtype)
 
 
 def _ours(layer: Conv2D) -> Layer:

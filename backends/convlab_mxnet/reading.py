@@ -77,7 +77,7 @@ def _is_chain(block: Block) -> bool:
 
 def _parts(block: Block, path: str) -> Iterator[Part]:
     """A block as one part, or, if there is an activation inside, two; what does nothing is none."""
-    if isinstance(block, (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential)):
+    if type(block) in (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential):
         return
     if isinstance(block, tuple(_READERS)) and any(each._data is None for each in block._reg_params.values()):
         raise unbuilt(path, block, "initialise it and call it once")
@@ -111,7 +111,7 @@ def _flattened(parts: Sequence[Part]) -> Iterator[Part]:
 def _read(block: Block) -> tuple[Layer | None, str]:
     name = type(block).__name__
     kind = next((kind for kind in _READERS if isinstance(block, kind)), None)
-    if kind and type(block).hybrid_forward is not kind.hybrid_forward:
+    if kind and any(getattr(type(block), each) is not getattr(kind, each) for each in ("hybrid_forward", "forward")):
         return None, f"{name}: it is a {kind.__name__} with a hybrid_forward of its own"
     layout = getattr(block, "_kwargs", {}).get("layout", "NCHW")
     if kind and layout != "NCHW":

@@ -38,10 +38,10 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         nonlocal whole
         children = [(name, child) for name, child in module._modules.items() if child is not None]
         if isinstance(module, tuple(_READERS)) or not children:
-            if not isinstance(module, nn.Identity):
+            if not isinstance(module, nn.Identity) or not _forwards_as(module, nn.Identity):
                 yield Part(path, module, *_read(module, path))
             return
-        whole = whole and getattr(type(module), "forward", None) is nn.Sequential.forward
+        whole = whole and _forwards_as(module, nn.Sequential)
         for name, child in children:
             yield from parts(child, f"{path}.{name}" if path else name)
 
@@ -53,7 +53,14 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
     if any(is_lazy(each) or each.is_meta for each in [*module.parameters(), *module.buffers()]):
         raise unbuilt(path, module, "run it once")
+    kind = next((kind for kind in _READERS if isinstance(module, kind)), None)
+    if kind and not _forwards_as(module, kind):
+        return None, f"{type(module).__name__}: it is a {kind.__name__} with a forward of its own"
     return known(module, _READERS)
+
+
+def _forwards_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    return getattr(type(module), "forward", None) is kind.forward and "forward" not in vars(module)
 
 
 def _array(x: Tensor | None) -> np.ndarray | None:

@@ -115,7 +115,7 @@ def compare_read(
     for one, two in pairs:
         row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed)
         found.rows.append(row)
-    if found.same and len(pairs) > 1:
+    if found.same and any(part.native is not each.native for each in (a, b) for part in each.parts):
         found.wholes = (_as_a_whole(a, sides[0], first, images), _as_a_whole(b, sides[1], second, images))
     return found
 

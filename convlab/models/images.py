@@ -18,10 +18,10 @@ _LARGEST = 2048
 _PRODUCTS = 8  # in a sum in float16 or bfloat16
 
 
-def grid(rng: np.random.Generator, shape: tuple[int, ...], share: float = 1.0) -> np.ndarray:
+def grid(rng: np.random.Generator, shape: tuple[int, ...], some: float = 1.0) -> np.ndarray:
     """Random numbers within ±2 that every dtype has; all but a share of them 0."""
     numbers = rng.integers(-64, 65, shape) / 32.0
-    return numbers if share >= 1 else np.where(rng.random(shape) < share, numbers, 0.0)
+    return numbers if some == 1 else np.where(rng.random(shape) < some, numbers, 0.0)
 
 
 def share(dtype: str, products: int) -> float:
@@ -38,14 +38,11 @@ def random_images(
         ModelError: none does.
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
-    channels, first = _input_channels(layers), steps[0].main
-    products = first.kernel[0].size if isinstance(first, (Convolution, Dense)) else 1
-    dtypes = [each[0].dtype for each in (steps, others) if each]
-    some = share(min(dtypes, key=SIGNIFICAND.__getitem__), products)
+    channels = _input_channels(layers)
     if isinstance(layers[0], Dense):
-        return [grid(rng, (n, channels), some) for n in (1, 4)]
+        return [grid(rng, (n, channels)) for n in (1, 4)]
     if size is not None:
-        return [grid(rng, (1, channels, *size), some)]
+        return [grid(rng, (1, channels, *size))]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
     least = next((n for n in range(begin, _LARGEST) if _fits(layers, (n, n)) and _fits(also, (n, n))), None)
     least = least or next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
@@ -56,7 +53,7 @@ def random_images(
         )
     sizes = [(least + i, least + (3 * i + 1) % SIZES) for i in range(SIZES)]
     sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]  # a dense layer may want this very size
-    return [grid(rng, (2, channels, *size), some) for size in sizes]
+    return [grid(rng, (2, channels, *size)) for size in sizes]
 
 
 def _layers(steps: Sequence[Step]) -> list[Layer]:

@@ -44,7 +44,9 @@ class Lowering:
         tied: whether the result holds for images of the given size alone.
     """
 
-    def __init__(self, source: Model, target: Models, style: str, size: Pair | None) -> None:
+    def __init__(self, source: Model, target: Models, style: str, size: Pair | None, reorder: bool = True) -> None:
+        self.reorder = reorder  # pixels that are flattened: only where all layers are ported
+        self.channels: int | None = None
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
@@ -69,6 +71,8 @@ class Lowering:
                 raise UnsupportedError(f"{part.path or part.note}: {error}") from error
             self.untouched[part.path] = str(error)
         self.before = layer
+        if isinstance(layer, Convolution):
+            self.channels = layer.spec.out_channels
         self.size = self._next_size(layer)
 
     def _lowered(self, layer: Layer) -> Layer:
@@ -81,7 +85,7 @@ class Lowering:
         if isinstance(layer, Flatten):
             self.tied = self.tied or self.size not in (None, (1, 1))
         if isinstance(layer, Flatten) and layer.order != self.order:
-            if self.size is None:
+            if self.size is None or not self.reorder:
                 raise UnsupportedError(
                     f"it flattens pixels in the order {layer.order}, the target in the order {self.order}.",
                     hint="give input_size=(rows, columns), and the next dense layer is reordered.",
@@ -104,9 +108,10 @@ class Lowering:
     def _reordered(self, layer: Dense, pixels: Pair) -> Dense:
         """A dense layer for pixels that are now flattened in the target's order."""
         (outputs, inputs), (h, w) = layer.kernel.shape, pixels
-        if inputs % (h * w):
+        if inputs % (h * w) or self.channels not in (None, inputs // (h * w)):
             raise ModelError(
-                f"input_size: {h}x{w} pixels reach a dense layer of {inputs} inputs, expected a divisor.",
+                f"input_size: {h}x{w} pixels of {self.channels or 'some'} channels reach a dense layer of {inputs} "
+                "inputs.",
                 hint="give the size of the images that the model was made for.",
             )
         c = inputs // (h * w)

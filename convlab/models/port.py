@@ -99,6 +99,8 @@ def port(
     target = models_of(to)
     size = images[0].shape[2:] if images else None if input_size is None else pair("input_size", input_size, 1)
     lowering = Lowering(source, target, layers, size)
+    if lowering.untouched:
+        lowering = Lowering(source, target, layers, size, reorder=False)
     built, untouched = lowering.built, lowering.untouched
     if not built:
         raise ModelError(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import SIGNIFICAND
-from ..errors import ConvlabError
+from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
 from ..testing.bounds import error_ratios, gradient_bounds, worst_ratio
 from ..testing.diagnosis import Diagnosis, diagnose
 from ..testing.oracle import oracle_gradients
+from .activations import Activation
 from .adapters import Models
 from .images import grid, share
-from .layers import Convolution, Flatten, Layer
+from .layers import Convolution, Dense, Flatten, Layer
 from .steps import Step
 
 Side = tuple[Models, Step]
@@ -69,15 +70,17 @@ def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tupl
     (models, step), (others, other) = a, b
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
     row = Row(step.path, other.path, step.main.kind, differences=tuple(differences(step, other)))
-    results = []
-    for number, x in enumerate(images):
-        x = rounded(x, dtype)
+    results, rng = [], np.random.default_rng(seed)
+    images = list(images)
+    for number, x in enumerate([*images, *_wide(step, images)]):
+        x = rounded(thinned(x, step, dtype, rng), dtype)
         if x.ndim == 4:
             row.sizes.append((x.shape[2], x.shape[3]))
         true, bound = step.reference(x), step.error(x, np.zeros_like(x), dtype)
-        y = models.run(step.natives, x, step.dtype)
+        y = _run(models, step, x)
         row.note(row.own, "result", _ratio(y, true, bound))
-        results.append(rounded(true, dtype))
+        if number < len(images):
+            results.append(rounded(true, dtype))
         try:
             z = others.run(other.natives, x, other.dtype)
         except Exception as error:  # whatever a framework raises for an image that it can't take
@@ -93,6 +96,31 @@ def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tupl
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers is changed (a hook, a frozen or a custom gradient)"
     return row, results
+
+
+def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For an activation, numbers so large that it saturates, too: ReLU and ReLU6 are the same up to 6."""
+    return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8] if isinstance(step.main, Activation) else []
+
+
+def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """x with so few numbers that aren't 0 that sums of half-precision products have bounds that say something."""
+    main = step.main
+    products = main.kernel[0].size if isinstance(main, (Convolution, Dense)) else 1
+    some = share(dtype, products)
+    return x if some == 1 else np.where(rng.random(x.shape) < some, x, 0.0)
+
+
+def _run(models: Models, step: Step, x: np.ndarray) -> np.ndarray:
+    try:
+        return models.run(step.natives, x, step.dtype)
+    except ConvlabError:
+        raise
+    except Exception as error:  # whatever a framework raises for a layer that doesn't fit its weights, or itself
+        raise ModelError(
+            f"{step.path or 'the layer'}: it can't be run on an image of shape {x.shape}: {_first(error)}",
+            hint="do its weights fit, and does it take one image, (N, C, H, W), and nothing else?",
+        ) from error
 
 
 def _gradients(row: Row, a: Side, b: Side, x: np.ndarray, dtype: str, rng: np.random.Generator) -> None:

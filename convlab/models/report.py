@@ -42,7 +42,7 @@ def verdict(found: Comparison) -> list[str]:
             ]
     if found.whole:
         return ["They compute the same."]
-    return ["Their layers with weights compute the same, each by itself."]
+    return ["Their layers with weights compute the same, each by itself; how they are put together wasn't compared."]
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:

@@ -211,3 +211,45 @@ def test_weights_go_by_the_models(flavour):
     other = nn.Conv(3, (5, 5)).init(jax.random.key(0), jnp.ones((1, 9, 8, 4)))
     with pytest.raises(ModelError, match="another model's"):
         models.with_weights(a, other)
+
+
+class Residual(nn.Sequential):
+    def __call__(self, x):
+        return x + super().__call__(x)
+
+
+class ModernResidual(nnx.Sequential):
+    def __call__(self, x):
+        return x + super().__call__(x)
+
+
+def test_a_sequence_with_a_call_of_its_own_is_no_chain():
+    for model in (bound(Residual([nn.Conv(4, (3, 3))])), ModernResidual(nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0)))):
+        ported = port(model, to="jax", inputs=X)
+        assert not ported.evidence.whole
+        assert len(ported.layers) == 1
+
+
+class Asking(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Conv(3, (3, 3))(x)
+
+
+def test_what_cant_be_run_is_said_so():
+    asking = Asking()
+    asking = asking.bind(asking.init(jax.random.key(0), jnp.ones((1, 9, 8, 4)), True))
+    with pytest.raises(ModelError, match=r"can't be run on inputs.*train.*Hint: give what it takes"):
+        port(asking, to="jax", inputs=X)
+    wrong = nn.Conv(3, (3, 3)).bind({"params": {"kernel": jnp.ones((3, 5, 4, 3)), "bias": jnp.ones(3)}})
+    with pytest.raises(ModelError, match="it can't be run on an image"):
+        port(wrong, to="jax")
+
+
+def test_dense_and_batch_norm_in_another_dtype():
+    dense = nn.Dense(3, dtype=jnp.bfloat16)
+    dense = dense.bind(dense.init(jax.random.key(0), jnp.ones((1, 5))))
+    assert read(port(dense, to="jax.nnx").model).parts[0].layer.dtype == "bfloat16"
+    norm = bound(nn.BatchNorm(use_running_average=True, dtype=jnp.bfloat16))
+    with pytest.raises(ModelError, match="keeps float32 and computes in bfloat16"):
+        port(norm, to="jax.nnx")

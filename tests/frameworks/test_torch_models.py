@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -139,7 +141,6 @@ class Scaled(nn.Conv2d):
     [
         changed(lambda layer: layer.register_forward_hook(lambda module, args, y: y + 1)),
         changed(lambda layer: layer.register_forward_pre_hook(lambda module, args: (args[0].flip(2),))),
-        Scaled(2, 3, 3),
     ],
 )
 def test_a_layer_that_isnt_what_it_says_is_an_error(layer):
@@ -277,3 +278,59 @@ def test_a_sequential_with_a_forward_of_its_own_is_no_chain():
     ported = port(nn.Sequential(nn.Conv2d(3, 3, 1), Residual(nn.Conv2d(3, 3, 1))), to="torch")
     assert not ported.evidence.whole
     assert list(ported.layers) == ["0", "1.0"]
+
+
+def test_a_forward_of_ones_own_isnt_guessed_at():
+    instance = nn.Conv2d(2, 3, 3)
+    instance.forward = lambda x: x
+    for layer in (Scaled(2, 3, 3), instance):
+        with pytest.raises(ModelError, match="a forward of its own"):
+            port(layer, to="torch")
+
+    class Plus(nn.Identity):
+        def forward(self, x):
+            return x + 1
+
+    assert "Plus" in port(nn.Sequential(nn.Conv2d(2, 3, 3), Plus()), to="torch").untouched["1"]
+
+
+def test_a_hook_on_a_container_of_one_layer_is_found():
+    conv = nn.Conv2d(2, 3, 3)
+    container = nn.Sequential(conv)
+    container.register_forward_hook(lambda module, args, y: y + 1)
+    assert not compare(conv, container).same
+    with pytest.raises(PortError, match="the first model as a whole"):
+        port(container, to="torch")
+
+
+def test_functions_that_differ_far_out_are_told_apart():
+    conv = nn.Conv2d(2, 3, 3)
+    for a, b in ((nn.ReLU(), nn.ReLU6()), (nn.ReLU6(), nn.ReLU()), (nn.ELU(), nn.ELU(0.999))):
+        assert compare(nn.Sequential(conv, a), nn.Sequential(conv, b)).first.a == "1"
+
+
+def test_half_precision_deep_in_a_model():
+    layers = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)
+    a = nn.Sequential(*layers).bfloat16()
+    b = copy.deepcopy(a)
+    b[2].bias.data += 5
+    assert compare(a, a).same
+    assert compare(a, b).first.a == "2"
+    assert not compare(nn.Linear(512, 10).bfloat16(), nn.Linear(512, 10).bfloat16()).same
+
+
+def test_a_layer_that_cant_run_is_named():
+    layer = nn.Conv2d(2, 3, 3)
+    layer.groups = 2
+    with pytest.raises(ModelError):
+        port(layer, to="torch")
+    broken = nn.Conv2d(2, 3, 3)
+    broken.register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(ModelError, match=r"the layer: it can't be run on an image.*ZeroDivisionError"):
+        port(broken, to="torch")
+
+
+def test_pixels_stay_as_they_are_where_something_is_left_out():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5), nn.Hardtanh())
+    ported = port(model, to="torch", input_size=8)
+    assert list(ported.untouched) == ["3"]

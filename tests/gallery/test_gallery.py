@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convlab import compare, port, port_weights
-from convlab.errors import PortError, UnsupportedError
+from convlab.errors import ModelError, PortError, UnsupportedError
 from convlab.models.adapters import models_of, read
 from convlab.testing import oracle_gradients
 
@@ -234,6 +234,10 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     ported = port(model, to="tensorflow", input_size=16).model
     with torch.no_grad():
         assert np.allclose(ported(NHWC), model(torch.from_numpy(X)).numpy(), atol=1e-5)
+    with pytest.raises(ModelError, match="channels reach a dense layer"):
+        port(model, to="tensorflow", input_size=(9, 30))  # as many pixels
+    left = port(nn.Sequential(*model, nn.Hardtanh()), to="tensorflow", input_size=16)
+    assert list(left.untouched) == ["2", "4"]  # without the last there is no whole, and so no order to change
 
 
 @pytest.mark.parametrize("wrong", ["not transposed", "flipped", "HWIO from IOHW"])
