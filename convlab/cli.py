@@ -46,7 +46,7 @@ def main() -> None:
 
 def fail(message: str) -> None:
     """Print one line to stderr."""
-    errors.print(f"convlab: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"convlab: {message}", style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:

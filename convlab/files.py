@@ -18,11 +18,14 @@ _DOUBLE = (".weights.h5",)  # Keras insists on both
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path`, of the same suffix, for a file or a folder; it replaces `path` if the block succeeds, or
     vanishes."""
+    path = Path(os.path.realpath(path))  # a link stays one
     name = path.name.lower()
     suffix = next((each for each in _DOUBLE if name.endswith(each)), path.suffix.lower())
     part = path.absolute().parent / f".convlab-{uuid.uuid4().hex}{suffix}"
     try:
         yield part
+        if path.is_file():
+            shutil.copymode(path, part)
         os.replace(part, path)
     finally:
         if part.is_dir():

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx, serialization
 from jax import Array
@@ -105,6 +106,9 @@ def _under(tree: Any, path: tuple[str, ...]) -> Any:
 
 
 def _read(layer: nn.Module, path: str) -> tuple[Layer | None, str]:
+    kind = next((kind for kind in _READERS if isinstance(layer, kind)), None)
+    if kind and type(layer).__call__ is not kind.__call__:
+        return None, f"{type(layer).__name__}: it is a {kind.__name__} with a __call__ of its own"
     try:
         return known(layer, _READERS)
     except KeyError as error:
@@ -231,7 +235,7 @@ def _inferring(module: nn.Module) -> Any:
         return module.clone(use_running_average=True)
     if isinstance(module, nn.Dropout):
         return module.clone(deterministic=True)
-    if isinstance(module, nn.Sequential):
+    if type(module) is nn.Sequential:
         return nn.Sequential([_inferring(each) if isinstance(each, nn.Module) else each for each in module.layers])
     return module
 
@@ -312,15 +316,20 @@ def with_weights(model: nn.Module, weights: Any) -> nn.Module:
 def check_alike(mine: Any, theirs: Any) -> None:
     """Flax takes weights of any shape; a `ModelError` for those that aren't the model's."""
     wanted, given = (
-        {jax.tree_util.keystr(path): np.shape(each) for path, each in jax.tree_util.tree_leaves_with_path(tree)}
+        {jax.tree_util.keystr(path): _kind(each) for path, each in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (mine, theirs)
     )
-    wrong = [
-        f"{name}: {given.get(name)}, expected {shape}" for name, shape in wanted.items() if given.get(name) != shape
-    ]
+    others = {name: kind for name, kind in wanted.items() if given.get(name) != kind}
+    wrong = [f"{name}: {given.get(name)}, expected {kind}" for name, kind in others.items()]
     wrong += [f"{name} isn't in the model" for name in given if name not in wanted]
     if wrong:
         raise ModelError(f"weights: got {'; '.join(wrong[:5])}.", hint="they are another model's.")
+
+
+def _kind(array: Any) -> tuple[tuple[int, ...], str]:
+    """Its shape, and which kind of numbers it holds."""
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return tuple(np.shape(array)), "floating" if floating else str(array.dtype)
 
 
 def save(model: nn.Module, path: Path) -> None:

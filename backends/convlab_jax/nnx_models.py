@@ -30,9 +30,9 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
         sequence = list(_sequence(model, ""))
         return Model("jax.nnx", [part for part, _ in sequence], all(whole for _, whole in sequence), model)
     if isinstance(model, tuple(_READERS)):
-        return Model("jax.nnx", [Part("", model, *known(model, _READERS))], True, model)
+        return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
     parts = [
-        Part("/".join(map(str, path)), module, *known(module, _READERS))
+        Part("/".join(map(str, path)), module, *_read(module))
         for path, module in nnx.iter_modules(model)
         if isinstance(module, tuple(_READERS))
     ]
@@ -45,9 +45,16 @@ def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]
         if type(layer) is nnx.Sequential:
             yield from _sequence(layer, f"{path}/")
         elif isinstance(layer, nnx.Module):
-            yield Part(path, layer, *known(layer, _READERS)), isinstance(layer, tuple(_READERS))
+            yield Part(path, layer, *_read(layer)), isinstance(layer, tuple(_READERS))
         else:
             yield Part(path, layer, *functions.read_function(layer)), True
+
+
+def _read(layer: nnx.Module) -> tuple[Layer | None, str]:
+    kind = next((kind for kind in _READERS if isinstance(layer, kind)), None)
+    if kind and type(layer).__call__ is not kind.__call__:
+        return None, f"{type(layer).__name__}: it is a {kind.__name__} with a __call__ of its own"
+    return known(layer, _READERS)
 
 
 def _array(variable: Any) -> np.ndarray | None:
@@ -162,7 +169,7 @@ def _call(native: Any, x: Array) -> Array:
         return native(x, use_running_average=True)
     if isinstance(native, nnx.Dropout):
         return native(x, deterministic=True)
-    if isinstance(native, nnx.Sequential):
+    if type(native) is nnx.Sequential:
         for layer in native.layers:
             x = _call(layer, x)
         return x

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convlab.errors import UnsupportedError
+from convlab.errors import ModelError, UnsupportedError
 from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
 from convlab.models.activations import Activation
@@ -281,6 +281,10 @@ def weights(model: Block) -> dict[str, Any]:
 def with_weights(model: Block, weights: Any) -> Block:
     """See `convlab.models.adapters`."""
     other = _copy(model)
+    if strange := set(weights) - set(other._collect_params_with_prefix()):
+        raise ModelError(
+            f"weights: {', '.join(sorted(strange))} aren't in the model.", hint="they are another model's."
+        )
     with _mode([model]) as (numpy, _):
         for name, parameter in other._collect_params_with_prefix().items():
             value = weights[name]

@@ -83,7 +83,7 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
 def _does_nothing(layer: kl.Layer) -> bool:
     if isinstance(layer, kl.Activation):
         return layer.activation in _NOTHING
-    return isinstance(layer, (kl.Identity, kl.InputLayer))
+    return type(layer) in (kl.Identity, kl.InputLayer)
 
 
 def _without_activation(layer: kl.Layer) -> kl.Layer:
@@ -148,11 +148,14 @@ def _ours(m: Conv2D) -> Layer:
 def _dense(m: kl.Dense) -> Layer:
     if m.built and len(m.get_build_config()["input_shape"]) != 2:
         raise UnsupportedError("it is applied to each pixel")
-    return Dense(array_of(m.kernel).T, array_of(m.bias), m.kernel.dtype)
+    kernel, bias = (computed(m, array_of(each)) for each in (m.kernel, m.bias))
+    return Dense(kernel.T, bias, m.compute_dtype)
 
 
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
-    if m.input_spec.ndim not in (2, 4) or m.axis % m.input_spec.ndim == 2:
+    if m.compute_dtype != m.variable_dtype:
+        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
+    if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
         raise UnsupportedError(f"axis {m.axis} isn't the channels'")
     mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
     scale = array_of(m.gamma) if m.scale else np.ones_like(mean)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from convlab.errors import UnsupportedError
+from convlab.errors import ModelError, UnsupportedError
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
@@ -327,13 +327,14 @@ def gradients(natives: Sequence[nn.Module], x: np.ndarray, dy: np.ndarray, dtype
     """See `convlab.models.adapters`."""
     owner = next((each for each in natives if _convolves(each)), None)
     named = dict(owner.named_parameters(recurse=False)) if owner else {}
-    leaves = {name: each.detach().clone().requires_grad_() for name, each in named.items()}
-    inputs = _tensor(x, natives, dtype).requires_grad_()
-    with torch.enable_grad(), _inference(natives):
+    named = {name: each for name, each in named.items() if name in ("weight", "bias")}
+    with torch.inference_mode(False), torch.enable_grad(), _inference(natives):
+        leaves = {name: each.detach().clone().requires_grad_() for name, each in named.items()}
+        inputs = _tensor(x, natives, dtype).requires_grad_()
         y = _through(natives, inputs, leaves)
         dx, *others = torch.autograd.grad(y, [inputs, *leaves.values()], _tensor(dy, natives, dtype))
     found = {"X": ops.to_numpy(dx)} | {name: ops.to_numpy(each) for name, each in zip(leaves, others, strict=True)}
-    if isinstance(owner, Conv2D):
+    if isinstance(owner, Conv2D) and "weight" in found:
         found["weight"] = Convolution.ours(owner.spec, found["weight"], None, dtype).kernel
     return {ROLES.get(name, name): each for name, each in found.items()}
 
@@ -378,4 +379,10 @@ def save(model: nn.Module, path: Path) -> None:
 
 def load(path: Path, model: nn.Module) -> Any:
     """See `convlab.models.adapters`; no pickled code is run."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    for name, each in model.state_dict().items():
+        if name in found and each.is_floating_point() != found[name].is_floating_point():
+            raise ModelError(
+                f"{name}: got {found[name].dtype}, expected {each.dtype}.", hint="they are another model's."
+            )
+    return found

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from .. import page
 from ..errors import ModelError, ModelFileError
@@ -52,17 +55,37 @@ def model(place: str) -> Any:
     if where.endswith(".py"):
         if not Path(where).is_file():
             raise ModelError(f"{place}: no such file.", hint="give the path of a Python file.")
-        sys.path.insert(0, str(Path(where).absolute().parent))  # as python does for a script
-        names = runpy.run_path(where)
+        names = _trusted(place, lambda: _run_file(where))
     else:
-        try:
-            names = vars(importlib.import_module(where))
-        except ModuleNotFoundError as error:
-            raise ModelError(f"{place}: {error}.", hint="a file's name ends in .py.") from error
+        names = _trusted(place, lambda: vars(importlib.import_module(where)))
     if name not in names:
         raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
     found = names[name]
-    return found if owner(found) or not callable(found) else found()
+    return found if owner(found) or not callable(found) else _trusted(place, found)
+
+
+def _trusted(place: str, function: Callable[[], Any]) -> Any:
+    """What a user's own code returns; whatever it raises is told in a line."""
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{place}: its own code fails ({type(error).__name__}: {error}).", hint="run it with python to see where."
+        ) from error
+
+
+def _run_file(path: str) -> dict[str, Any]:
+    """A script's names; the modules beside it are forgotten, for the other script may have some of the same names."""
+    folder = str(Path(path).absolute().parent)
+    before = set(sys.modules)
+    sys.path.insert(0, folder)  # as python does
+    try:
+        return runpy.run_path(path)
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder + os.sep):
+                del sys.modules[name]
 
 
 def _array(path: Path) -> np.ndarray:
@@ -75,10 +98,12 @@ def _array(path: Path) -> np.ndarray:
 def show(console: Console, found: Comparison, a: str, b: str) -> None:
     """A table of the layers, what wasn't compared, and the verdict."""
     quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
-    models = (f"{name} ({each})" for name, each in zip((a, b), found.backends, strict=True))
+    models = (Column(Text(f"{name} ({each})")) for name, each in zip((a, b), found.backends, strict=True))
     table = Table(*models, "layer", *quantities)
     for row in found.rows:
-        table.add_row(row.a or "-", row.b or "-", row.kind, *(_cell(row.errors.get(name)) for name in quantities))
+        table.add_row(
+            Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)
+        )
     console.print(table)
     for path, note in found.untold.items():
         console.print(f"not compared: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)

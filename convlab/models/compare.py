@@ -12,9 +12,12 @@ from ..errors import ModelError
 from ..geometry import Pair
 from .adapters import Models, models_of, read
 from .images import random_images
+from .layers import Dropout
 from .proof import Row, prove, rounded
 from .reading import Model
 from .steps import Step, steps, weighted
+
+_APART = 1e-3
 
 
 @dataclass(eq=False)
@@ -29,6 +32,8 @@ class Comparison:
         untold: layers that weren't compared, by path, with their classes.
         wholes: how far each model, called as a whole, is from its layers one after another: 0 for the same bits,
             otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers parts.
+        results: if not `whole`, how far apart the models' results for `inputs` are, as a share of the largest: no bound
+            is known for that, and beyond 0.001 they count as different.
     """
 
     backends: tuple[str, str]
@@ -37,11 +42,13 @@ class Comparison:
     whole: bool = True
     untold: dict[str, str] = field(default_factory=dict)
     wholes: tuple[float, ...] = ()
+    results: float | None = None
 
     @property
     def same(self) -> bool:
         """Whether they compute the same, as far as they were compared."""
-        return not self.structure and self.first is None and max(self.wholes, default=0.0) <= 1
+        apart = self.results is not None and not self.results <= _APART
+        return not self.structure and self.first is None and max(self.wholes, default=0.0) <= 1 and not apart
 
     @property
     def first(self) -> Row | None:
@@ -106,24 +113,48 @@ def compare_read(
     found = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a))
     sides = models_of(a.backend), models_of(b.backend)
     if not whole:
-        for one, two in pairs:
-            row, _ = prove((sides[0], one), (sides[1], two), random_images([one], seed, None, [two]), seed)
-            found.rows.append(row)
+        found.rows = alone(sides, pairs, seed)
+        found.results = None if images is None else _results(sides, (a, b), images)
         return found
+    every_size = images is None and size is None
     images = random_images(first, seed, size, second) if images is None else images
     flowing = images
     for one, two in pairs:
-        row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed)
+        row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed, every_size)
         found.rows.append(row)
     if found.same and any(part.native is not each.native for each in (a, b) for part in each.parts):
         found.wholes = (_as_a_whole(a, sides[0], first, images), _as_a_whole(b, sides[1], second, images))
     return found
 
 
+def alone(sides: tuple[Models, Models], pairs: Sequence[tuple[Step, Step]], seed: int) -> list[Row]:
+    """Each pair of steps on random images of its own."""
+    images = (random_images([one], seed, None, [two]) for one, two in pairs)
+    return [
+        prove((sides[0], one), (sides[1], two), each, seed)[0] for (one, two), each in zip(pairs, images, strict=True)
+    ]
+
+
+def _results(sides: tuple[Models, Models], models: tuple[Model, Model], images: Sequence[np.ndarray]) -> float | None:
+    """How far apart the results of two whole models are, as a share of the largest; None if they can't be called so."""
+    worst = 0.0
+    for x in images:
+        try:
+            y, z = (side.run([model.native], x, "float32") for side, model in zip(sides, models, strict=True))
+        except Exception:  # whatever a framework raises for a model that takes something else
+            return None
+        if y.shape != z.shape:
+            return float("inf")
+        worst = max(worst, float(np.abs(y - z).max(initial=0.0) / max(float(np.abs(y).max(initial=0.0)), 1e-30)))
+    return worst
+
+
 def paired(
     first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None
 ) -> tuple[list[tuple[Step, Step]], str]:
     """Which steps belong together, as far as they do, and why not further."""
+    if names is not None and not names:
+        raise ModelError("names: got no pair of layers, expected some.", hint="names={of_a: of_b}, or leave it out.")
     if names is not None:
         mine, theirs = ({step.path: step for step in each} for each in (first, second))
         for known, given in ((mine, names), (theirs, names.values())):
@@ -159,7 +190,7 @@ def _as_a_whole(model: Model, models: Models, steps: Sequence[Step], images: Ite
     from ..testing.bounds import worst_ratio
 
     worst, dtype = 0.0, steps[0].dtype
-    natives = [part.native for part in model.parts]
+    natives = [part.native for part in model.parts if not isinstance(part.layer, Dropout)]  # which does nothing
     for x in images:
         x, off = rounded(x, dtype), np.zeros_like(x)
         y = models.run([model.native], x, dtype)
@@ -177,6 +208,8 @@ def images_of(inputs: Any) -> list[np.ndarray]:
     from ..testing.oracle import as_numpy
 
     several = [as_numpy(each, "inputs") for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
+    if not several or not all(each.size for each in several):
+        raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")
     for each in several:
         if each.ndim not in (3, 4):
             raise ModelError(

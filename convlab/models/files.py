@@ -173,7 +173,7 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0][:300]}"
 
 
 def _own(model: Any, path: Path, suffix: str) -> Models:

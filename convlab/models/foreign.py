@@ -27,17 +27,19 @@ def check(path: Path, suffix: str) -> None:
             _fits(path, _claimed(file))
 
 
-def _claimed(group: Any, depth: int = 0) -> int:
-    """How many bytes the arrays of an HDF5 group have."""
-    if depth > 100:
-        raise ValueError("groups in groups without end")
+def _claimed(group: Any, seen: set[int] | None = None) -> int:
+    """How many bytes the arrays of an HDF5 group have; a group that is in two places is refused."""
+    seen = set() if seen is None else seen
+    if hash(group.id) in seen or len(seen) > 100_000:
+        raise ValueError("a group is in two places, or there are too many")
+    seen.add(hash(group.id))
     h5py, claimed = importlib.import_module("h5py"), 0
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name!r} is a link to elsewhere")
         found = group[name]
         if isinstance(found, h5py.Group):
-            claimed += _claimed(found, depth + 1)
+            claimed += _claimed(found, seen)
         elif found.external or found.is_virtual:
             raise ValueError(f"{name!r} is in another file")
         else:

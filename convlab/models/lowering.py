@@ -51,20 +51,23 @@ class Lowering:
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
         self.size = size if source.whole else None  # of the images that reach the next part, where that is known
-        self.pixels: Pair | None = None  # that were flattened in another order
+        self.pixels: Pair | None = None  # that were flattened in another order,
+        self.flattened = ""  # by the layer of this path
         self.before: Layer | None = None
         self.built: Built = []
         self.untouched: dict[str, str] = {}
         self.tied = False
         for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
+        if self.pixels not in (None, (1, 1)):  # whatever comes after them wants the source's order
+            self.untouched[self.flattened] = "it flattens pixels in another order than the target"
 
     def _add(self, part: Part) -> None:
         layer = part.layer
         try:
             if layer is None:
                 raise UnsupportedError(f"convlab doesn't know {part.note or type(part.native).__name__}")
-            layer = self._lowered(layer)
+            layer = self._lowered(layer, part.path)
             self.built.append((part, self._natives(layer)))
         except UnsupportedError as error:
             if isinstance(layer, Convolution):
@@ -75,7 +78,7 @@ class Lowering:
             self.channels = layer.spec.out_channels
         self.size = self._next_size(layer)
 
-    def _lowered(self, layer: Layer) -> Layer:
+    def _lowered(self, layer: Layer, path: str) -> Layer:
         if isinstance(layer, Convolution):
             padding = self._padding(layer.spec, self.style == "convlab")
             return replace(layer, spec=replace(layer.spec, padding=padding))
@@ -90,7 +93,7 @@ class Lowering:
                     f"it flattens pixels in the order {layer.order}, the target in the order {self.order}.",
                     hint="give input_size=(rows, columns), and the next dense layer is reordered.",
                 )
-            self.pixels = self.size
+            self.pixels, self.flattened = self.size, path
             return Flatten(self.order)
         if isinstance(layer, Dense) and self.pixels:
             layer, self.pixels = self._reordered(layer, self.pixels), None

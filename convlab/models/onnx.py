@@ -80,8 +80,8 @@ class _Graph:
     def _dtype(self) -> str:
         found = ""
         for number, layer in enumerate(self.layers):
-            if isinstance(layer, (Convolution, Dense)):
-                own = str(layer.spec.dtype if isinstance(layer, Convolution) else layer.dtype)
+            if layer.arrays:
+                own = str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", ""))
                 if own not in _DTYPES or own != (found or own):
                     raise self.refused(
                         number, f"dtype {own}", f"one of {', '.join(_DTYPES)} and the same for all layers"

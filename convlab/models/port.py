@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError, PortError
 from ..geometry import Pair, choice, pair
 from .adapters import STYLES, Models, models_of, read
-from .compare import Comparison, compare_read, images_of
+from .compare import Comparison, alone, compare_read, images_of
+from .layers import Dropout, Flatten
 from .lowering import Built, Lowering
-from .reading import Model, Part
+from .reading import Model
+from .steps import Step
 
 
 @dataclass(eq=False)
@@ -110,10 +112,10 @@ def port(
         )
     whole = source.whole and not untouched
     new = assembled(target, built) if whole else None
-    again = _read_again(to, target, new, built)
-    kept = [part for part in source.parts if part.path not in untouched]
-    original = replace(source, parts=kept, whole=whole)
-    evidence = compare_read(original, again, images, size if lowering.tied else None, seed=seed)
+    if whole:
+        evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
+    else:
+        evidence = _each_alone(source, to, target, built, seed)
     if not evidence.same:
         raise PortError(
             f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
@@ -146,12 +148,14 @@ def _names(built: Built) -> list[str]:
     return names
 
 
-def _read_again(to: str, target: Models, model: Any, built: Built) -> Model:
-    """The new layers as they are, not as they were meant."""
-    if model is not None:
-        return target.read(model)
-    parts: list[Part] = []
+def _each_alone(source: Model, to: str, target: Models, built: Built, seed: int) -> Comparison:
+    """Each layer of the source beside what it became, read again, as it is and not as it was meant."""
+    pairs: list[tuple[Step, Step]] = []
     for part, natives in built:
-        for native in natives:
-            parts += [replace(each, path=part.path) for each in target.read(native).parts]
-    return Model(to.partition(".")[0], parts, False, None)
+        parts = [each for native in natives for each in target.read(native).parts]
+        layers = tuple(each.layer for each in parts if each.layer is not None)
+        if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
+            other = Step(part.path, layers, tuple(each.native for each in parts))
+            pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
+    rows = alone((models_of(source.backend), target), pairs, seed)
+    return Comparison((source.backend, to), rows, whole=False)

@@ -19,10 +19,12 @@ from .activations import Activation
 from .adapters import Models
 from .images import grid, share
 from .layers import Convolution, Dense, Flatten, Layer
+from .pooling import Pool
 from .steps import Step
 
 Side = tuple[Models, Step]
 
+_MOST_REMAINDERS = 16
 _WITH_GRADIENTS = 2  # images, one of odd and one of even height: compilers take their time for each size
 
 
@@ -65,14 +67,20 @@ class Row:
         errors[quantity] = max(errors.get(quantity, 0.0), ratio)
 
 
-def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tuple[Row, list[np.ndarray]]:
-    """Two steps on the same images (NCHW, float64), forward and gradients; and a's results."""
+def prove(
+    a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0, every_size: bool = True
+) -> tuple[Row, list[np.ndarray]]:
+    """Two steps on the same images (NCHW, float64), forward and gradients; and a's results.
+
+    With `every_size` they are also run on others, so that all remainders of their sizes by a stride occur.
+    """
     (models, step), (others, other) = a, b
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
     row = Row(step.path, other.path, step.main.kind, differences=tuple(differences(step, other)))
     results, rng = [], np.random.default_rng(seed)
     images = list(images)
-    for number, x in enumerate([*images, *_wide(step, images)]):
+    more = [*_wide(step, images), *(_remainders((step, other), images, rng) if every_size else [])]
+    for number, x in enumerate([*images, *more]):
         x = rounded(thinned(x, step, dtype, rng), dtype)
         if x.ndim == 4:
             row.sizes.append((x.shape[2], x.shape[3]))
@@ -101,6 +109,26 @@ def prove(a: Side, b: Side, images: Iterable[np.ndarray], seed: int = 0) -> tupl
 def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For an activation, numbers so large that it saturates, too: ReLU and ReLU6 are the same up to 6."""
     return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8] if isinstance(step.main, Activation) else []
+
+
+def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Images of the sizes that are missing: deep in a model all may be odd."""
+    if images[0].ndim != 4:
+        return []
+    layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]
+    strides = [each.spec.stride if isinstance(each, Convolution) else each.stride for each in layers]
+    kernels = [each.spec.kernel_size if isinstance(each, Convolution) else each.size for each in layers]
+    extents = [each.spec.dilation if isinstance(each, Convolution) else (1, 1) for each in layers]
+    stride = min(max([1, *map(max, strides)]), _MOST_REMAINDERS)
+    if stride == 1:
+        return []
+    least = max(
+        k * d for kernel, dilation in zip(kernels, extents, strict=True) for k, d in zip(kernel, dilation, strict=True)
+    )
+    least = -(-(least + 1) // stride) * stride
+    seen = {(x.shape[2] % stride, x.shape[3] % stride) for x in images}
+    missing = [r for r in range(stride) if not {r} <= {a for a, _ in seen} & {b for _, b in seen}]
+    return [grid(rng, (1, images[0].shape[1], least + r, least + r)) for r in missing]
 
 
 def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> np.ndarray:
@@ -212,5 +240,7 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
     """x in float64, with values that a dtype has."""
     if dtype != "bfloat16":
         return x.astype(dtype).astype(np.float64)
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
-    return bits.view(np.float32).astype(np.float64)
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # ties to even
+    found = nearest.astype(np.uint32).view(np.float32).astype(np.float64)
+    return np.where(np.isnan(x), np.nan, found)

@@ -40,6 +40,8 @@ def verdict(found: Comparison) -> list[str]:
             return [
                 f"Their layers compute the same, but the {which} model as a whole isn't its layers one after another."
             ]
+    if found.results is not None and not found.same:
+        return [f"Their layers compute the same, but the models' results are {found.results:.2g} of the largest apart."]
     if found.whole:
         return ["They compute the same."]
     return ["Their layers with weights compute the same, each by itself; how they are put together wasn't compared."]

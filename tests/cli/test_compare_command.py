@@ -38,6 +38,8 @@ right = model(padding=1)
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "a.py").write_text(A)
     (tmp_path / "b.py").write_text(B)
+    (tmp_path / "exits.py").write_text("import sys; sys.exit(0)")
+    (tmp_path / "broken.py").write_text("model = (")
     return tmp_path
 
 
@@ -68,6 +70,17 @@ def test_models_that_part(folder):
     assert page.count("<img") == 1
 
 
+def test_each_model_has_the_modules_beside_it(folder):
+    for name, padding in (("theirs", 1), ("mine", 0)):
+        (folder / name).mkdir()
+        layer = f"nn.Conv2d(1, 1, 3, padding={padding})"
+        (folder / name / "blocks.py").write_text(f"from torch import nn\ndef make(): return {layer}\n")
+        (folder / name / "m.py").write_text("import torch, blocks\ntorch.manual_seed(0)\nmodel = blocks.make()\n")
+    done = run(folder, "theirs/m.py:model", "mine/m.py:model")
+    assert done.returncode == 1
+    assert "padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))" in done.stdout
+
+
 def test_inputs_of_ones_own(folder):
     np.save(folder / "odd.npy", np.random.default_rng(0).normal(size=(1, 3, 7, 7)).astype("float32"))
     assert run(folder, "a.py:model", "b.py:model", "--inputs", "odd.npy").returncode == 0  # odd sizes agree
@@ -82,6 +95,8 @@ def test_inputs_of_ones_own(folder):
         (["a.py:nope", "a.py:model"], "there is no 'nope' in it"),
         (["gone.py:model", "a.py:model"], "no such file"),
         (["nomodule:model", "a.py:model"], "No module named"),
+        (["exits.py:model", "a.py:model"], "its own code fails (SystemExit"),
+        (["broken.py:model", "a.py:model"], "its own code fails (SyntaxError"),
         (["a.py:number", "a.py:model"], "a: got builtins.int"),
         (["a.py:model", "a.py:model", "--inputs", "a.py"], "isn't an array of numbers"),
         (["a.py:model", "a.py:model", "--html", "no/report.html"], "can't be written there"),

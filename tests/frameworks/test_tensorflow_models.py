@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from keras import layers as kl
 
 import convlab
 from convlab import errors
-from convlab.models import adapters
+from convlab.models import adapters, foreign
 from convlab.models.activations import Activation
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
 from convlab.models.pooling import GlobalPool, Pool
@@ -543,3 +546,33 @@ def test_weights_go_by_the_models() -> None:
 def test_a_layer_must_be_built(layer) -> None:
     with pytest.raises(errors.ModelError, match="whose parameters have no values yet"):
         convlab.port(layer, to="tensorflow")
+
+
+def test_hdf5_that_claims_more_than_it_is_or_leads_elsewhere(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("layers/conv")["0"] = np.zeros(100)
+    foreign.check(path, ".weights.h5")
+    with h5py.File(path, "a") as file:
+        file.create_dataset("layers/conv/1", (2**40,), "f4", chunks=True)
+    with pytest.raises(ValueError, match="it claims"):
+        foreign.check(path, ".weights.h5")
+    for link in (h5py.ExternalLink("/etc/hostname", "/"), h5py.SoftLink("/layers")):
+        with h5py.File(path, "w") as file:
+            file["layers"] = link
+        with pytest.raises(ValueError, match="elsewhere"):
+            foreign.check(path, ".weights.h5")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("0", (4,), "u1", external=[(tmp_path / "secret", 0, 4)])
+    with pytest.raises(ValueError, match="another file"):
+        foreign.check(path, ".weights.h5")
+    with h5py.File(path, "w") as file:
+        file["a/b/c"] = file["/"]
+    with pytest.raises(ValueError, match="in two places"):
+        foreign.check(path, ".weights.h5")
+    with h5py.File(path, "w") as file:  # forty levels of two links each: 2 ** 40 ways down
+        groups = [file.create_group(f"g{i}") for i in range(40)]
+        for one, two in itertools.pairwise(groups):
+            one["a"] = one["b"] = two
+    with pytest.raises(ValueError, match="in two places"):
+        foreign.check(path, ".weights.h5")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pathlib
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from convlab import compare, port, port_weights
+from convlab import compare, load, port, port_weights, save
 from convlab import torch as lab
-from convlab.errors import ModelError, PortError, UnsupportedError
+from convlab.errors import ModelError, ModelFileError, PortError, UnsupportedError
 from convlab.models.adapters import models_of, read
 from convlab.testing import worst_ratio
 
@@ -320,10 +322,6 @@ def test_half_precision_deep_in_a_model():
 
 
 def test_a_layer_that_cant_run_is_named():
-    layer = nn.Conv2d(2, 3, 3)
-    layer.groups = 2
-    with pytest.raises(ModelError):
-        port(layer, to="torch")
     broken = nn.Conv2d(2, 3, 3)
     broken.register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(ModelError, match=r"the layer: it can't be run on an image.*ZeroDivisionError"):
@@ -334,3 +332,44 @@ def test_pixels_stay_as_they_are_where_something_is_left_out():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5), nn.Hardtanh())
     ported = port(model, to="torch", input_size=8)
     assert list(ported.untouched) == ["3"]
+
+
+class Trap:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, trace: pathlib.Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.trace,)
+
+
+def test_unknown_layers_are_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ModelError, match=r"1 \(LSTM\)"):
+        save(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LSTM(2, 3)), path)
+    with pytest.raises(ModelError, match="Sequential"):
+        save(nn.Sequential(), path)
+    with pytest.raises(ModelError, match=r"got builtins\.int"):
+        save(3, path)
+    assert not path.exists()
+
+
+def test_a_pickle_among_torchs_weights_is_not_run(tmp_path):
+    model, trace = torch.nn.Conv2d(1, 1, 1), tmp_path / "trace"
+    torch.save({**model.state_dict(), "more": Trap(trace)}, tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="UnpicklingError"):
+        load(tmp_path / "model.pt", into=model)
+    assert not trace.exists()
+
+
+def test_a_zip_that_unpacks_to_more_than_it_is(tmp_path):
+    model, path = torch.nn.Conv2d(1, 1, 1), tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(2**20), "bias": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    with pytest.raises(ModelFileError, match="it claims"):
+        load(path, into=model)

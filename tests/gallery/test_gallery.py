@@ -235,7 +235,7 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     with torch.no_grad():
         assert np.allclose(ported(NHWC), model(torch.from_numpy(X)).numpy(), atol=1e-5)
     with pytest.raises(ModelError, match="channels reach a dense layer"):
-        port(model, to="tensorflow", input_size=(9, 30))  # as many pixels
+        port(model, to="tensorflow", input_size=30)
     left = port(nn.Sequential(*model, nn.Hardtanh()), to="tensorflow", input_size=16)
     assert list(left.untouched) == ["2", "4"]  # without the last there is no whole, and so no order to change
 
