@@ -82,7 +82,7 @@ def models_of(name: str) -> Models:
     Raises:
         UnsupportedError: the backend has no layers of its own.
     """
-    base, _, extra = name.partition(".")
+    base, _, extra = str(name).partition(".")
     lab = backend(base)
     if not lab.adapter.models or (extra and extra not in lab.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
