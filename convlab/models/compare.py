@@ -113,7 +113,7 @@ def compare_read(
     found = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a))
     sides = models_of(a.backend), models_of(b.backend)
     if not whole:
-        found.rows = alone(sides, pairs, seed)
+        found.rows = alone(sides, pairs, seed, {})
         found.results = None if images is None else _results(sides, (a, b), images)
         return found
     every_size = images is None and size is None
@@ -127,12 +127,16 @@ def compare_read(
     return found
 
 
-def alone(sides: tuple[Models, Models], pairs: Sequence[tuple[Step, Step]], seed: int) -> list[Row]:
-    """Each pair of steps on random images of its own."""
-    images = (random_images([one], seed, None, [two]) for one, two in pairs)
-    return [
-        prove((sides[0], one), (sides[1], two), each, seed)[0] for (one, two), each in zip(pairs, images, strict=True)
-    ]
+def alone(
+    sides: tuple[Models, Models], pairs: Sequence[tuple[Step, Step]], seed: int, sizes: Mapping[str, Pair]
+) -> list[Row]:
+    """Each pair of steps on random images of its own; where `sizes` has the first one's path, of that size."""
+    rows = []
+    for one, two in pairs:
+        size = sizes.get(one.path)
+        images = random_images([one], seed, size, [two])
+        rows.append(prove((sides[0], one), (sides[1], two), images, seed, every_size=size is None)[0])
+    return rows
 
 
 def _results(sides: tuple[Models, Models], models: tuple[Model, Model], images: Sequence[np.ndarray]) -> float | None:

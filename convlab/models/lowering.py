@@ -42,6 +42,7 @@ class Lowering:
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
+        at: the sizes of the images that reach the layers whose padding was made for them, by path.
     """
 
     def __init__(self, source: Model, target: Models, style: str, size: Pair | None, reorder: bool = True) -> None:
@@ -57,6 +58,7 @@ class Lowering:
         self.built: Built = []
         self.untouched: dict[str, str] = {}
         self.tied = False
+        self.at: dict[str, Pair] = {}
         for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
         if self.pixels not in (None, (1, 1)):  # whatever comes after them wants the source's order
@@ -80,11 +82,11 @@ class Lowering:
 
     def _lowered(self, layer: Layer, path: str) -> Layer:
         if isinstance(layer, Convolution):
-            padding = self._padding(layer.spec, self.style == "convlab")
+            padding = self._padding(layer.spec, self.style == "convlab", path)
             return replace(layer, spec=replace(layer.spec, padding=padding))
         if isinstance(layer, Pool):
             spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
-            return replace(layer, padding=self._padding(spec, False))
+            return replace(layer, padding=self._padding(spec, False, path))
         if isinstance(layer, Flatten):
             self.tied = self.tied or self.size not in (None, (1, 1))
         if isinstance(layer, Flatten) and layer.order != self.order:
@@ -99,13 +101,13 @@ class Lowering:
             layer, self.pixels = self._reordered(layer, self.pixels), None
         return layer
 
-    def _padding(self, spec: LayerSpec, by_convlab: bool) -> Pads | str:
+    def _padding(self, spec: LayerSpec, by_convlab: bool, path: str) -> Pads | str:
         """Integers for a name that the target doesn't know, if the image's size is known."""
         padding: Pads | str = spec.padding
         known = by_convlab or (self.target.SAME and padding == "same")
         if not isinstance(padding, str) or known or self.size is None:
             return padding
-        self.tied = True
+        self.tied, self.at[path] = True, self.size
         return padding_in(spec, self.size)
 
     def _reordered(self, layer: Dense, pixels: Pair) -> Dense:

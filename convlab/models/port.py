@@ -115,7 +115,7 @@ def port(
     if whole:
         evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
     else:
-        evidence = _each_alone(source, to, target, built, seed)
+        evidence = _each_alone(source, to, target, lowering, seed)
     if not evidence.same:
         raise PortError(
             f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
@@ -148,14 +148,14 @@ def _names(built: Built) -> list[str]:
     return names
 
 
-def _each_alone(source: Model, to: str, target: Models, built: Built, seed: int) -> Comparison:
+def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
     """Each layer of the source beside what it became, read again, as it is and not as it was meant."""
     pairs: list[tuple[Step, Step]] = []
-    for part, natives in built:
+    for part, natives in lowering.built:
         parts = [each for native in natives for each in target.read(native).parts]
         layers = tuple(each.layer for each in parts if each.layer is not None)
         if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
-    rows = alone((models_of(source.backend), target), pairs, seed)
+    rows = alone((models_of(source.backend), target), pairs, seed, lowering.at)
     return Comparison((source.backend, to), rows, whole=False)

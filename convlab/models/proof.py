@@ -118,13 +118,11 @@ def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.ran
     layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]
     strides = [each.spec.stride if isinstance(each, Convolution) else each.stride for each in layers]
     kernels = [each.spec.kernel_size if isinstance(each, Convolution) else each.size for each in layers]
-    extents = [each.spec.dilation if isinstance(each, Convolution) else (1, 1) for each in layers]
+    dilations = [each.spec.dilation if isinstance(each, Convolution) else (1, 1) for each in layers]
     stride = min(max([1, *map(max, strides)]), _MOST_REMAINDERS)
     if stride == 1:
         return []
-    least = max(
-        k * d for kernel, dilation in zip(kernels, extents, strict=True) for k, d in zip(kernel, dilation, strict=True)
-    )
+    least = max(max(kernel) * max(dilation) for kernel, dilation in zip(kernels, dilations, strict=True))
     least = -(-(least + 1) // stride) * stride
     seen = {(x.shape[2] % stride, x.shape[3] % stride) for x in images}
     missing = [r for r in range(stride) if not {r} <= {a for a, _ in seen} & {b for _, b in seen}]
