@@ -6,6 +6,7 @@ A backend that a session names and that doesn't load fails its tests; nothing is
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # not the user's own table of
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
+NNX_WITH = {"jax", "torch"}
 FRAMEWORKS = ("torch", "mxnet", "jax", "tensorflow", "dask")
 
 
@@ -60,12 +62,17 @@ def with_models(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for each in ("convolving", "source", "target"):  # backends with layers, and every ordered pair of them
+    names = with_models(metafunc.config)
+    whole = [name for name in names if name != "numpy"]  # which has convolutions alone
+    for one, other, among in (("source", "target", names), ("giver", "taker", whole)):
+        if other in metafunc.fixturenames:  # every ordered pair; nnx, which shares linen's code, with two others
+            pairs = [pair for pair in itertools.product(among, among) if "jax.nnx" not in pair or set(pair) & NNX_WITH]
+            metafunc.parametrize((one, other), pairs)
+        elif one in metafunc.fixturenames:
+            metafunc.parametrize(one, among)
+    for each, among in (("convolving", names), ("framework", whole)):
         if each in metafunc.fixturenames:
-            metafunc.parametrize(each, with_models(metafunc.config))
-    for each in ("framework", "giver", "taker"):  # those with layers of all kinds, and every ordered pair of them
-        if each in metafunc.fixturenames:
-            metafunc.parametrize(each, [name for name in with_models(metafunc.config) if name != "numpy"])
+            metafunc.parametrize(each, among)
     if "lab" in metafunc.fixturenames and not hasattr(metafunc.cls, "adapter"):  # which has one of its own
         metafunc.parametrize("lab", selected(metafunc.config), indirect=True)
 
