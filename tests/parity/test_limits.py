@@ -134,7 +134,7 @@ def test_windows_that_nothing_holds(lab) -> None:
     """X padded is 2**32 numbers, which there may be memory for, and its windows are 2**62."""
     with pytest.raises(GeometryError, match=r"X, kernel_size: got what makes (columns|padded images) of "):
         lab.im2col(lab.asarray(X), (1, 2**31 - 1), padding=((0, 0), (2**30, 2**30 - 7)))
-    with pytest.raises(GeometryError, match="a matrix of 1 x 1 x 1000000 x 1000000 numbers, "):
+    with pytest.raises(GeometryError, match="1000000 x 1000000 numbers, "):
         convlab.corr2d_matrix([[1.0]], (10**6, 10**6))
     with pytest.raises(GeometryError, match="expected at most"):
         convlab.corr2d_matrix([[1.0]], (2**62, 2**62))
@@ -198,7 +198,7 @@ def test_filters_of_no_size(number) -> None:
         filters.gaussian_blur,
         lambda value: filters.gaussian_blur(1.0, size=value if value is not None else 0),
         lambda value: filters.edge(0, size=value),
-        lambda value: filters.derivative(1, axis=value),
+        lambda value: filters.derivative(1, axis=value if value != -1 else 2),
     ):
         with pytest.raises(GeometryError, match="got") as caught:
             make(value)
@@ -206,6 +206,6 @@ def test_filters_of_no_size(number) -> None:
     if value not in (2**62, -1):
         with pytest.raises(GeometryError):
             filters.sharpen(value)
-    if type(value) is not int or value > 2**63:
+    if type(value) is float or (type(value) is int and value > 2**63):
         with pytest.raises(ConvlabError):
             filters.edge((value, 1))
