@@ -14,7 +14,7 @@ from convlab.geometry import NO_PADDING, Pads
 from convlab.models.activations import Activation
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, known, unbuilt
+from convlab.models.reading import Model, Part, around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import mx, ops
@@ -64,7 +64,21 @@ def read(model: Block, inputs: Any = None) -> Model:
             yield from parts(child, f"{path}.{name}" if path else name)
 
     found = list(parts(model, ""))
-    return Model("mxnet", list(_flattened(found)) if whole and _is_chain(model) else found, whole, model)
+    loose = _loose(model, found, whole)
+    return Model("mxnet", list(_flattened(found)) if whole and _is_chain(model) else found, whole, model, loose=loose)
+
+
+def _loose(model: Block, parts: Sequence[Part], whole: bool) -> dict[str, str]:
+    """Parameters and operations that belong to no known layer."""
+    inside = [part.native.collect_params().values() for part in parts if part.layer is not None]
+    known_parameters = {id(parameter) for parameters in inside for parameter in parameters}
+    named = model._collect_params_with_prefix().items()
+    loose = {
+        name: loose_array("parameter", parameter.shape or ())
+        for name, parameter in named
+        if id(parameter) not in known_parameters
+    }
+    return loose if whole else {**loose, "hybrid_forward()": loose_code(model, "hybrid_forward")}
 
 
 def _is_chain(block: Block) -> bool:

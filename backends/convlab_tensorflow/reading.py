@@ -17,7 +17,7 @@ from convlab.models.activations import Activation
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.proof import rounded
-from convlab.models.reading import Model, Part, known, unbuilt
+from convlab.models.reading import Model, Part, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 
@@ -40,7 +40,41 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
 
     found = list(parts(model, ""))
     layouts = {layout(part.native) for part in found} - {None}
-    return Model("tensorflow", found, whole and len(layouts) <= 1, model)
+    whole = whole and len(layouts) <= 1
+    return Model("tensorflow", found, whole, model, _image(model), _loose(model, whole))
+
+
+def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
+    """The shape of the one image that a model says it takes, (C, H, W)."""
+    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if not inputs or len(inputs) != 1:
+        return None
+    shape = tuple(inputs[0].shape[1:])
+    nhwc = (layout(model) or FORMATS[keras.config.image_data_format()]) == "NHWC"
+    return (shape[2], shape[0], shape[1]) if len(shape) == 3 and nhwc else shape
+
+
+def _loose(model: kl.Layer, whole: bool) -> dict[str, str]:
+    """Weights and operations that belong to no known layer."""
+    loose: dict[str, str] = {}
+    operations: list[str] = []
+
+    def walk(layer: kl.Layer, path: str) -> None:
+        inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
+        if not inner and _read(layer)[0] is not None:
+            return
+        below = {id(variable) for child in inner for variable in child.weights}
+        for variable in layer.weights:
+            if id(variable) not in below:
+                loose[f"{path}/{variable.name}".lstrip("/")] = loose_array("weight", variable.shape)
+        for child in inner:
+            walk(child, f"{path}/{child.name}" if path else child.name)
+        if isinstance(layer, Functional):
+            nodes = [node for level in layer._nodes_by_depth.values() for node in level if not node.is_input]
+            operations.extend(node.operation.name for node in nodes if not isinstance(node.operation, kl.Layer))
+
+    walk(model, "")
+    return loose if whole else {**loose, "call()": loose_code(model, "call", operations)}
 
 
 def children(layer: kl.Layer) -> list[kl.Layer]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -19,7 +20,7 @@ from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, is_around, known, unbuilt
+from convlab.models.reading import Model, Part, around, is_around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import ops
@@ -47,7 +48,39 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 
     with _inference([model]):  # in which a parametrisation doesn't change with each look
         found = list(parts(model, ""))
-    return Model("torch", found, whole, model)
+        loose = _loose(model, found, whole)
+    return Model("torch", found, whole, model, loose=loose)
+
+
+def _loose(model: nn.Module, parts: Sequence[Part], whole: bool) -> dict[str, str]:
+    """Parameters, buffers and operations that belong to no known layer."""
+    inside = {id(module) for part in parts if part.layer is not None for module in part.native.modules()}
+    loose = {}
+    for path, module in model.named_modules():
+        if id(module) not in inside:
+            arrays = [("parameter", module.named_parameters), ("buffer", module.named_buffers)]
+            for kind, named in arrays:
+                for name, array in named(path, recurse=False):
+                    loose[name] = loose_array(kind, array.shape)
+    return loose if whole else {**loose, "forward()": loose_code(model, "forward", _operations(model))}
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(module, tuple(_READERS)) or not module._modules
+
+
+def _operations(model: nn.Module) -> list[str]:
+    """What a model calls beside its layers, as far as it can be traced."""
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except Exception:  # whatever the model's own code does with a proxy
+        return []
+    return [_name(node.target) for node in nodes if node.op in ("call_function", "call_method")]
+
+
+def _name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
