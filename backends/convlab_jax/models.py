@@ -259,18 +259,17 @@ def _call(native: Any, x: Array) -> Array:
     if not isinstance(native, nn.Module):
         return native(x)
     module, variables = native.unbind()
-    return _inferring(module).apply(variables, x)
+    with nn.intercept_methods(_infer):
+        return module.apply(variables, x)
 
 
-def _inferring(module: nn.Module) -> Any:
-    """The module in inference mode."""
-    if isinstance(module, nn.BatchNorm):
-        return module.clone(use_running_average=True)
-    if isinstance(module, nn.Dropout):
-        return module.clone(deterministic=True)
-    if type(module) is nn.Sequential:
-        return nn.Sequential([_inferring(each) if isinstance(each, nn.Module) else each for each in module.layers])
-    return module
+def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a module in inference mode, wherever it stands in a model and however it was made."""
+    for kind, switch in ((nn.BatchNorm, "use_running_average"), (nn.Dropout, "deterministic")):
+        if isinstance(context.module, kind) and context.method_name == "__call__":
+            object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
+            args, kwargs = args[:1], {**kwargs, switch: True}
+    return call(*args, **kwargs)
 
 
 def _layout(native: Any) -> str:

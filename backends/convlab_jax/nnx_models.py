@@ -185,6 +185,9 @@ def _call(native: Any, x: Array) -> Array:
         for layer in native.layers:
             x = _call(layer, x)
         return x
+    if isinstance(native, nnx.Module) and not isinstance(native, tuple(_READERS)):
+        native = nnx.clone(native)
+        native.eval()
     return native(x)
 
 

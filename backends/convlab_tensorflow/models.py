@@ -18,11 +18,11 @@ from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.reading import Model
 
-from .layers import Conv2D
+from .layers import Conv2D, LowestPadding2D
 from .reading import CONVOLUTIONS, FORMATS, array_of, children, gelu_tanh, layout, oihw, read
 
 __all__ = [
@@ -105,6 +105,8 @@ def _named(spec: LayerSpec, pads: Pads) -> tuple[str, list[kl.Layer]] | None:
 
 
 def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
+    if layer.mode == LOWEST:
+        return [LowestPadding2D(layer.pads, autocast=False)]
     if layer.mode != "zeros" and layer.pads != NO_PADDING:
         raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.mode}.")
     return [kl.ZeroPadding2D(layer.pads, data_format="channels_last", autocast=False)]

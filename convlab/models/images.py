@@ -12,7 +12,7 @@ from ..dtypes import SIGNIFICAND
 from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
 from .activations import Activation
-from .layers import BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from .layers import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
 from .pooling import GlobalPool
 from .steps import Step
 
@@ -108,7 +108,7 @@ def _fits(layers: Sequence[Layer], size: Pair) -> bool:
 def _has_border(layer: Layer, size: Pair) -> bool:
     """Whether the image is larger than a border that repeats it."""
     if isinstance(layer, Pad):
-        return layer.mode == "zeros" or min(size) > max(map(max, layer.pads))
+        return layer.mode in ("zeros", LOWEST) or min(size) > max(map(max, layer.pads))
     if not isinstance(layer, Convolution) or layer.spec.padding_mode == "zeros":
         return True
     return min(size) > max(map(max, padding_in(layer.spec, size)))

@@ -56,14 +56,14 @@ def port_weights(
     new = {second.path: _fitted(first, second) for first, second in pairs}
     filled = theirs.fill(two, new)
     found = compare_read(one, theirs.read(filled, example), images, None, names)
+    loose = "".join(f"\nnot carried: {path}: {note}" for path, note in one.loose.items())
     if found.same is False:
-        loose = "".join(f"\nnot carried: {path}: {note}" for path, note in one.loose.items())
         raise PortError(
             f"the weights fit, but the models don't compute the same.\n{found}{loose}", hint="mend the target."
         )
     if found.same is None and not found.partial:
         raise PortError(
-            f"the weights fit, but nothing tells whether the models compute the same.\n{found}",
+            f"the weights fit, but nothing tells whether the models compute the same.\n{found}{loose}",
             hint="give inputs= that both models take; names={source's: target's} compares single layers.",
         )
     return theirs.weights(filled)
@@ -81,7 +81,7 @@ def _fitted(first: Step, second: Step) -> Layer:
                 hint="names={source's: target's} says which layers belong together.",
             )
     orders = [next((each.order for each in step.layers if isinstance(each, Flatten)), None) for step in (first, second)]
-    if isinstance(a, Dense) and orders[0] != orders[1]:
+    if isinstance(a, Dense) and None not in orders and orders[0] != orders[1]:
         raise ModelError(
             f"{second.path}: its pixels are flattened in the order {orders[1]}, the source's in {orders[0]}.",
             hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
