@@ -51,6 +51,12 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     session.run("coverage", "run", pytest, "--quiet", "--backends", backends, "--pyargs", *files)
 
 
+def private_cache(session: nox.Session) -> None:
+    """From here on, convlab keeps what it measures in the session's own folder, not in the user's."""
+    # It must be absolute: what is relative doesn't count, and nox gives a relative one.
+    session.env["XDG_CACHE_HOME"] = str(Path(session.create_tmp()).absolute())
+
+
 def discard(session: nox.Session) -> None:
     """On a CI machine, remove the environment of a session that passed: together they fill 12 GB of disk."""
     if os.environ.get("CI"):
@@ -146,6 +152,7 @@ def conformance(session: nox.Session) -> None:
     """A backend from another distribution, found by its entry point and held to the suite that ours pass."""
     install(session)
     session.install(str(ROOT / "tests" / "toy"))
+    private_cache(session)
     run_tests(session, "numpy", "tests/toy")
     session.run("convlab", "parity", "--seconds", "1", silent=True)
 
@@ -154,7 +161,7 @@ def conformance(session: nox.Session) -> None:
 def choices(session: nox.Session) -> None:
     """The planner's choices beside the best that it could have made, timed on this machine."""
     install(session, "torch", "fast")
-    session.env["XDG_CACHE_HOME"] = session.create_tmp()
+    private_cache(session)
     session.run("convlab", "tune", "--backends", "numpy,torch")
     session.run("python", str(ROOT / "benchmarks" / "choices.py"), "--backends", "numpy,torch", *session.posargs)
     discard(session)

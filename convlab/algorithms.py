@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .contract import Operations
@@ -37,6 +37,22 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
         else:
             x = ops.take(x, [source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x
+
+
+def too_long(size: Sequence[int | None], geometry: Geometry) -> bool:
+    """Whether Eigen's convolution, which JAX and TensorFlow run on CPUs, may leave results of an image of this size
+    unwritten: it computes how many there are along an axis in float32, which is exact up to 2**24."""
+    return any(n is not None and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
+
+
+def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """The framework's convolution, with zeros around x, by `taps` in either layout."""
+    last = geometry.data_format == "NHWC"
+    if last:
+        x, kernel = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(kernel, (3, 2, 0, 1))
+    inner = geometry._replace(data_format="NCHW", padding_mode="zeros")
+    y = taps(ops, extend(ops, x, inner), kernel, inner)
+    return ops.transpose(y, (0, 2, 3, 1)) if last else y
 
 
 def source(i: int, n: int, mode: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from .call import Call, planned, prepared
 from .contract import Operations, Shape
+from .dtypes import itemsize
 from .errors import GeometryError, ShapeError, UnsupportedError
 from .geometry import (
     DataFormat,
@@ -18,9 +19,9 @@ from .geometry import (
     check_shapes,
     choice,
     kernel_size,
-    lower,
     options,
 )
+from .limits import MOST_BYTES, laid_out, memory, planes
 from .operands import admit
 from .planned import ALGORITHMS
 from .registry import inner_backend, resolve
@@ -105,10 +106,13 @@ def corr2d(
     signature = _SIGNATURES.get(type(X))
     tensors = signature(X, K, bias) if signature is not None and reproducible is False else None
     if tensors is not None:
-        # What isn't an int is written out: True equals 1, and a list can't be hashed.
-        steps = stride if type(stride) is int else repr(stride), dilation if type(dilation) is int else repr(dilation)
-        border = padding if type(padding) is int else repr(padding), padding_mode
         try:
+            # What isn't an int is written out: True equals 1, and a list can't be hashed.
+            steps = (
+                stride if type(stride) is int else repr(stride),
+                dilation if type(dilation) is int else repr(dilation),
+            )
+            border = padding if type(padding) is int else repr(padding), padding_mode
             key = (
                 tensors,
                 steps,
@@ -119,7 +123,7 @@ def corr2d(
                 backend,
             )
             run = _RUNS.get(key)
-        except TypeError:  # of what can't be hashed, and so is no option
+        except (TypeError, ValueError):  # of what can't be hashed or written out, and so is no option
             run = key = None
         if run is not None:
             return run(X, K, bias)  # type: ignore[no-any-return]
@@ -219,7 +223,9 @@ def checked(
     shape = ops.shape(x)
     if shape is None:
         shape = (None,) * len(kernel)
-    geometry = lower(geometry, named, check_shapes(shape, kernel, geometry))
+    size = check_shapes(shape, kernel, geometry)
+    most = 0 if lab.adapter.wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
+    geometry = laid_out(geometry, named, size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
     call = planned(lab, geometry, shape, kernel, dtype, flipped, algorithm, (x, k))

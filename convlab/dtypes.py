@@ -42,6 +42,16 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
+def itemsize(dtype: str | None) -> int:
+    """The bytes of a number; the least there are for a dtype that isn't known.
+
+    >>> itemsize("float32"), itemsize("complex128"), itemsize("bool")
+    (4, 16, 1)
+    """
+    digits = "".join(filter(str.isdigit, dtype or "float16"))
+    return int(digits) // 8 if digits else 1
+
+
 def promote(strong: Iterable[str], weak: Iterable[str] = ()) -> str:
     """The result's dtype for arguments of these dtypes (the table at the top of this module).
 

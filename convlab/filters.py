@@ -6,14 +6,13 @@ Pass one to `corr2d` beside an image of any framework; it takes the image's dtyp
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import GeometryError
-from .geometry import integer
+from .geometry import integer, real, shown
 
 
 def derivative(order: int = 1, axis: int = 1) -> np.ndarray:
@@ -82,7 +81,7 @@ def gaussian_blur(sigma: float = 1.0, *, size: int | None = None) -> np.ndarray:
     if sigma <= 0:
         raise GeometryError(f"sigma: got {sigma!r}, expected a positive number.", hint="sigma is in pixels.")
     # As in scipy.ndimage.gaussian_filter, the reach is four sigma, rounded to the nearest pixel.
-    size = _size("size", 2 * int(4 * sigma + 0.5) + 1 if size is None else size, 1)
+    size = _size("size", 2 * int(min(4 * sigma, 1e15) + 0.5) + 1 if size is None else size, 1)
     distance = np.abs(np.arange(size) - (size - 1) / 2)
     with np.errstate(over="ignore"):  # a tiny sigma leaves the nearest pixels alone
         row = np.exp(-0.5 * (distance**2 - distance.min() ** 2) / sigma / sigma)
@@ -136,7 +135,7 @@ def parse(text: str) -> np.ndarray:
     name, colon, parameter = text.partition(":")
     known = ", ".join(name if not what else f"{name}:<{what}>" for name, (_, _, what) in _SPECS.items())
     if name not in _SPECS:
-        raise GeometryError(f"filter: got {text!r}, expected one of {known}.", hint="edge:45 is an example.")
+        raise GeometryError(f"filter: got {shown(text)}, expected one of {known}.", hint="edge:45 is an example.")
     make, number, what = _SPECS[name]
     if not colon and name != "edge":
         return make()  # type: ignore[no-any-return]
@@ -144,21 +143,24 @@ def parse(text: str) -> np.ndarray:
         value = number(parameter)
     except (TypeError, ValueError):
         expected = f"{name}:<{what}>" if what else name
-        raise GeometryError(f"filter: got {text!r}, expected {expected}.", hint=f"there are {known}.") from None
+        raise GeometryError(f"filter: got {shown(text)}, expected {expected}.", hint=f"there are {known}.") from None
     return make(value)  # type: ignore[no-any-return]
 
 
 def _size(name: str, value: int, minimum: int, maximum: int = 4096) -> int:
     size = integer(name, value, minimum)
     if size > maximum:
-        raise GeometryError(f"{name}: got {size}, expected at most {maximum}.", hint="shrink the image instead.")
+        raise GeometryError(
+            f"{name}: got {size}, a kernel of that size, expected at most {maximum}.", hint="shrink the image instead."
+        )
     return size
 
 
 def _finite(name: str, value: float) -> float:
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise GeometryError(f"{name}: got {value!r}, expected a finite number.", hint=f"{name}=1 is usual.")
-    return float(value)
+    number = real(value)
+    if not math.isfinite(number):
+        raise GeometryError(f"{name}: got {shown(value)}, expected a finite number.", hint=f"{name}=1 is usual.")
+    return number
 
 
 def _binomial(size: int) -> np.ndarray:
@@ -166,20 +168,20 @@ def _binomial(size: int) -> np.ndarray:
 
 
 def _axis(axis: int) -> int:
-    if axis not in (0, 1, -1, -2):
-        raise GeometryError(f"axis: got {axis!r}, expected 0 (down) or 1 (to the right).", hint="axis=1 is usual.")
+    if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool) or axis not in (0, 1, -1, -2):
+        raise GeometryError(f"axis: got {shown(axis)}, expected 0 (down) or 1 (to the right).", hint="axis=1 is usual.")
     return axis % 2
 
 
 def _direction(v: Sequence[float] | float) -> tuple[float, float]:
     try:
         down, right = (-math.sin(math.radians(v)), math.cos(math.radians(v))) if np.isscalar(v) else map(float, v)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         down = right = math.nan
     length = math.hypot(down, right)
     if not 0 < length < math.inf:
         raise GeometryError(
-            f"v: got {v!r}, expected a pair (down, right) of finite numbers, not both 0, or an angle in degrees.",
+            f"v: got {shown(v)}, expected a pair (down, right) of finite numbers, not both 0, or an angle in degrees.",
             hint="edge((0, 1)) finds vertical edges.",
         )
     return down / length, right / length

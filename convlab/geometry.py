@@ -1,7 +1,12 @@
-"""Where a kernel meets an image: sizes, strides, paddings, dilations, and the checks on all of them."""
+"""Where a kernel meets an image: sizes, strides, paddings, dilations, and the checks on all of them.
+
+Arithmetic with sizes alone (`output_shape`, `receptive_field`) has no limits; what is computed has (`convlab.limits`).
+"""
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,6 +23,9 @@ PADDING_NAMES = ("valid", "same", "same_lower", "full")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 DATA_FORMATS = ("NCHW", "NHWC")
 NO_PADDING: Pads = ((0, 0), (0, 0))
+
+LONGEST = 2**31 - 1  # the longest axis of what is computed: MXNet's sizes and oneDNN's strides are int32
+MOST_BITS = 1023  # of any integer, which can so be printed and be made a float
 
 
 class Geometry(NamedTuple):
@@ -48,19 +56,49 @@ class Geometry(NamedTuple):
 
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
-    if type(value) is int and value >= minimum:  # the common case, at a tenth of the cost
+    if type(value) is int and LONGEST >= value >= minimum:  # the common case, at a tenth of the cost
         return value
     try:
         number = operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool) or number < minimum:
+    if number is None or isinstance(value, bool) or number < minimum or number.bit_length() > MOST_BITS:
         kind = "a positive int" if minimum else "an int of at least 0"
+        most = "" if number is None or number < minimum else f" of at most {MOST_BITS} bits"
         raise GeometryError(
-            f"{name}: got {value!r}, expected {kind}.",
+            f"{name}: got {shown(value)}, expected {kind}{most}.",
             hint=f"{name}={max(minimum, 0)} is the least that works.",
         )
     return number
+
+
+def real(value: Any) -> float:
+    """A real number as a float; nan for anything else, also for what is too large for one.
+
+    >>> real(3), real(10**400), real("3"), real(True)
+    (3.0, nan, nan, nan)
+    """
+    try:
+        return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, in at most some 200 characters.
+
+    >>> shown(2.5), shown(10**5000)
+    ('2.5', 'an integer of 16610 bits')
+    """
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (list, tuple)) and len(value) > 20:
+        return f"a {type(value).__name__} of {len(value)}"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"a {type(value).__name__} of long integers"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def pair(name: str, value: Any, minimum: int) -> Pair:
@@ -72,7 +110,7 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise GeometryError(
-                f"{name}: got {value!r}, expected an int or a pair of ints.",
+                f"{name}: got {shown(value)}, expected an int or a pair of ints.",
                 hint="give (rows, columns).",
             )
         return integer(name, value[0], minimum), integer(name, value[1], minimum)
@@ -83,16 +121,16 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
     if not isinstance(value, str) or value not in allowed:
-        lower_case = str(value).lower() in allowed
+        lower_case = isinstance(value, str) and value.lower() in allowed
         hint = "names are in lower case." if lower_case else f"{name}={allowed[0]!r} is the plainest."
-        raise GeometryError(f"{name}: got {value!r}, expected one of {', '.join(allowed)}.", hint=hint)
+        raise GeometryError(f"{name}: got {shown(value)}, expected one of {', '.join(allowed)}.", hint=hint)
     return value
 
 
 def boolean(name: str, value: Any) -> bool:
     """`value` if it is True or False, or a `GeometryError` that names the argument."""
     if value is not True and value is not False:
-        raise GeometryError(f"{name}: got {value!r}, expected True or False.", hint=f"{name}=True asks for it.")
+        raise GeometryError(f"{name}: got {shown(value)}, expected True or False.", hint=f"{name}=True asks for it.")
     return value
 
 
@@ -125,12 +163,24 @@ def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometr
     Named paddings become integers here, once for all backends:
     "same" pads to an output of `ceil(n / stride)`, the odd one at the end (TensorFlow's and XLA's SAME);
     "same_lower" puts it at the start (ONNX's SAME_LOWER); "full" lets the kernel overhang by all but one.
+    A stride beyond the last place is that to just beyond it, and the dilation of one row or column is 1: no framework
+    sees how large they were.
     """
     if named:
         rows, columns = (_named_pads(named, *each) for each in zip(size, geometry.extent, geometry.stride, strict=True))
         geometry = geometry._replace(padding=(rows, columns))
     _check_fit(geometry, size)
-    return geometry
+    return _plain(geometry, size)
+
+
+def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+    down, right = (
+        min(stride, LONGEST if type(n) is not int else n + pads[0] + pads[1] - extent + 1) if stride > 1 else 1
+        for n, pads, extent, stride in zip(size, geometry.padding, geometry.extent, geometry.stride, strict=True)
+    )
+    (h, w), (dh, dw) = geometry.kernel_size, geometry.dilation
+    plain = geometry._replace(stride=(down, right), dilation=(1 if h == 1 else dh, 1 if w == 1 else dw))
+    return geometry if plain == geometry else plain
 
 
 def _explicit(padding: Any) -> Pads:
@@ -217,6 +267,8 @@ def output_shape(
     data_format: DataFormat = "NCHW",
 ) -> tuple[int, ...]:
     """The shape of `corr2d(X, K, ...)` for X of `input_shape` and K of `kernel_shape`.
+
+    It is computed in Python's integers, of any size, whether or not there is a machine for such arrays.
 
     >>> output_shape((6, 8), (1, 2))
     (6, 7)

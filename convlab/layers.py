@@ -8,9 +8,10 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from .dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name
+from .dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
 from .errors import DTypeError, GeometryError, ShapeError
 from .geometry import DataFormat, Padding, PaddingMode, Pair, boolean, integer, options, output_shape
+from .limits import check_held
 from .registry import backend as load_backend
 from .registry import default_backend
 
@@ -108,6 +109,9 @@ class LayerSpec:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self._check_channels()
+        sizes = "kernel_size, out_channels" if self.out_channels else "kernel_size"
+        weight = [max(n, 1) for n in self.weight_shape()]  # 0: channels that aren't known yet
+        check_held(sizes, "a weight", weight, itemsize(self.dtype or "float32"))
 
     def _check_channels(self) -> None:
         if self.out_channels is None and (self.in_channels is not None or self.groups != 1):

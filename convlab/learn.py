@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,9 @@ import numpy as np
 
 from .dtypes import COMPLEX, check_numeric
 from .errors import DataError, DTypeError, GeometryError, ShapeError, UnsupportedError
-from .geometry import DataFormat, Padding, PaddingMode, Pair, boolean, choice, integer, options
+from .geometry import DataFormat, Padding, PaddingMode, Pair, boolean, choice, integer, options, real, shown
 from .layers import seeded_kernel
+from .limits import check_held, memory
 from .operands import admit, as_array
 from .problem import Problem
 from .registry import owner, resolve
@@ -150,6 +150,9 @@ def learn_kernel(
     lab = resolve(backend, **{f"X{first.name}": first.x, f"Y{first.name}": first.y}, init=init)
     made, dtype = _admitted(lab, first)
     problem = _fitted(problem, dtype, lab.ops.sizes(made.x))
+    if method != "autograd" or settings.lr == "auto":
+        unknowns = math.prod(problem.oihw[1:])
+        check_held("kernel_size", "sums over pairs of windows", (geometry.groups, unknowns, unknowns), 8)
     start = _start(lab, init, 0 if reproducible and init is None and seed is None else seed, problem)
     images = _checked(lab, problem, chain([(made, dtype)], map(partial(_admitted, lab), source)))
     once = Y is None and iter(X) is X
@@ -163,7 +166,7 @@ def learn_kernel(
 
 def _checked_settings(given: Settings) -> Settings:
     lr, method, optimizer = given.lr, choice("method", given.method, METHODS), given.optimizer
-    if lr != "auto":
+    if not (isinstance(lr, str) and lr == "auto"):
         lr = _number("lr", lr, "lr=3e-2 is the chapter's; lr='auto' finds one.", positive=True)
     if optimizer is not None and (method != "autograd" or lr != LR):
         raise GeometryError(
@@ -195,11 +198,11 @@ def _checked_settings(given: Settings) -> Settings:
 
 
 def _number(name: str, value: Any, hint: str, positive: bool = False) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < 0 or (positive and value == 0):
+    number = real(value)
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
         kind = "a positive finite number" if positive else "a finite number of at least 0"
-        raise GeometryError(f"{name}: got {value!r}, expected {kind}.", hint=hint)
-    return float(value)
+        raise GeometryError(f"{name}: got {shown(value)}, expected {kind}.", hint=hint)
+    return number
 
 
 def _named(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
@@ -257,7 +260,8 @@ def _checked(lab: Backend, problem: Problem, admitted: Iterable[tuple[Images, st
             raise DTypeError(
                 f"X{made.name}: got dtype {dtype}, expected {problem.dtype}, that of X[0].", hint="convert them before."
             )
-        problem.fits(made.name, lab.ops.sizes(made.x), lab.ops.sizes(made.y))
+        most = 0 if lab.adapter.wraps else memory()
+        problem.fits(made.name, lab.ops.sizes(made.x), lab.ops.sizes(made.y), most)
         yield made
 
 

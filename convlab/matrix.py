@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .algorithms import extend
-from .dtypes import check_numeric
+from .dtypes import check_numeric, itemsize
 from .errors import ShapeError
-from .geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair, lower, options, pair
+from .geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair, options, pair
+from .limits import check_held, laid_out
 from .operands import as_array
 from .registry import backend as load_backend
 from .registry import resolve
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+_ENTRY = 80  # bytes for each number that a sparse matrix holds, while it is made: places and values, and SciPy's copies
 
 
 def im2col(
@@ -42,7 +46,8 @@ def im2col(
     For (N, C, H, W), reshaping the result to (N, C * h * w, -1) gives `torch.nn.Unfold`'s columns.
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or columns that this machine has no
+            memory for (`convlab.limits`).
     """
     lab = resolve(backend, X=X)
     ops = lab.ops
@@ -52,7 +57,8 @@ def im2col(
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
     *leading, height, width = shape
     checked, named = options(kernel_size, stride, padding, padding_mode, dilation)
-    geometry = lower(checked, named, (height, width))
+    geometry = laid_out(checked, named, (height, width))
+    _check_windows("X, kernel_size", "columns", geometry, (height, width), leading, max(itemsize(ops.dtype(x)), 8))
     (top, bottom), (left, right) = geometry.padding
     size = height + top + bottom, width + left + right
     index = windows(geometry._replace(padding=NO_PADDING), size)
@@ -60,6 +66,13 @@ def im2col(
         flat = ops.reshape(extend(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
         columns = ops.reshape(ops.take(flat, index.ravel(), len(leading)), (*leading, *index.shape))
         return ops.native(columns, X)
+
+
+def _check_windows(name: str, what: str, geometry: Geometry, size: Pair, leading: Sequence[int], width: int) -> None:
+    """Whether there is memory for all windows of images of a size, and for the images with their borders."""
+    rows, columns = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
+    check_held(name, "padded images", (*leading, rows, columns), width)
+    check_held(name, what, (*leading, *geometry.kernel_size, *geometry.output_size(size)), width)
 
 
 def windows(geometry: Geometry, size: Pair) -> np.ndarray:
@@ -96,7 +109,8 @@ def corr2d_matrix(
            [37, 43]])
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or a matrix that this machine has no
+            memory for (`convlab.limits`).
     """
     from scipy.sparse import csr_array
 
@@ -108,7 +122,8 @@ def corr2d_matrix(
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
     checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
     height, width = pair("input_size", input_size, 0)
-    geometry = lower(checked, named, (height, width))
+    geometry = laid_out(checked, named, (height, width))
+    _check_windows("K, input_size", "a matrix", geometry, (height, width), (), _ENTRY)
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
     padded = extend(load_backend("numpy").ops, numbered, geometry)[0, 0]

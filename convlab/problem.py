@@ -11,8 +11,10 @@ import numpy as np
 from .algorithms import extend
 from .contract import Operations
 from .corr import corr2d
+from .dtypes import itemsize
 from .errors import DataError, ShapeError
-from .geometry import NO_PADDING, Geometry, lower, output_shape
+from .geometry import NO_PADDING, Geometry, check_shapes, lower, output_shape
+from .limits import laid_out, planes
 from .moments import Kind, Tile, measure
 from .registry import backend
 
@@ -92,10 +94,14 @@ class Problem:
             total = found if total is None else total + found
         return total
 
-    def fits(self, name: str, x: Sequence[int], y: Sequence[int]) -> None:
-        """Raise `ShapeError` unless a kernel of this size turns images of shape x into those of shape y."""
+    def fits(self, name: str, x: Sequence[int], y: Sequence[int], most: int) -> None:
+        """Raise `ShapeError` unless a kernel of this size turns images of shape x into those of shape y, and
+        `GeometryError` if an array takes more than `most` bytes on the way (0: in pieces, see `limits.laid_out`)."""
         if 0 in x or 0 in y:
             raise ShapeError(f"X{name}: got shape {tuple(x)}, expected at least one image.", hint="give some pixels.")
+        kernel, g = self.kernel_shape, self.geometry
+        size = check_shapes(x, kernel, g)
+        laid_out(g, self.named, size, planes(x, kernel, g), itemsize(self.dtype), most)
         expected = output_shape(x, self.kernel_shape, **self.options)
         if tuple(y) != expected:
             (h, w), out = self.geometry.kernel_size, self.out_channels

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import GeometryError
-from .geometry import Geometry, Pair, options
+from .geometry import Geometry, Pair, options, shown
 
 
 class ReceptiveField(NamedTuple):
@@ -52,12 +52,14 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     Formula: size grows by (extent - 1) * stride so far, stride multiplies, offset falls by padding * stride
     so far (Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019).
 
+    It is computed in Python's integers, of any size.
+
     Raises:
         GeometryError: a layer without a kernel size, or one whose padding is a name.
     """
     size, stride, offset = (1, 1), (1, 1), (0, 0)
     if not isinstance(layers, Iterable):
-        raise GeometryError(f"layers: got {layers!r}, expected a list of layers.", hint="[3] is one layer.")
+        raise GeometryError(f"layers: got {shown(layers)}, expected a list of layers.", hint="[3] is one layer.")
     for layer in layers:
         each = _geometry(layer)
         size = _each(lambda n, s, e: n + (e - 1) * s, size, stride, each.extent)
@@ -76,7 +78,8 @@ def _geometry(layer: Any) -> Geometry:
     unknown = set(given) - {"kernel_size", "stride", "padding", "dilation"}
     if unknown or "kernel_size" not in given:
         raise GeometryError(
-            f"layers: got {layer!r}, expected a kernel size or a mapping with kernel_size, stride, padding, dilation.",
+            f"layers: got {shown(layer)}, expected a kernel size, or a mapping with kernel_size, stride, padding and "
+            "dilation.",
             hint='{"kernel_size": 3, "stride": 2} is one layer.',
         )
     geometry, named = options(**given)

@@ -12,6 +12,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
+from convlab.errors import GeometryError
 from convlab.geometry import Geometry
 
 from .blocks import Block, Correlation, Halo, Window
@@ -19,6 +20,7 @@ from .spans import Span, output_chunks, spans
 
 Place = tuple[int, int]
 _TOGETHER = 8  # so many parts are added up in one task
+_MOST_CHUNKS = 2**20  # along an axis: the scheduler holds each of them
 
 
 class Axis(NamedTuple):
@@ -137,7 +139,14 @@ def total(
 
 def _axis(chunks: tuple[int, ...], geometry: Geometry, i: int) -> Axis:
     pads, extent, stride = geometry.padding[i], geometry.extent[i], geometry.stride[i]
-    outputs = output_chunks(chunks, (sum(chunks) + sum(pads) - extent) // stride + 1, stride)
+    count = (sum(chunks) + sum(pads) - extent) // stride + 1
+    if count // max(1, *(n // stride for n in chunks)) > _MOST_CHUNKS:
+        raise GeometryError(
+            f"padding: got {pads} around {sum(chunks)} pixels in chunks of at most {max(chunks)}, which makes a result "
+            f"of {count} in about as small chunks, expected at most {_MOST_CHUNKS} chunks.",
+            hint="use a smaller padding, or rechunk the image.",
+        )
+    outputs = output_chunks(chunks, count, stride)
     return Axis(chunks, outputs, tuple(spans(chunks, outputs, pads, extent, stride, geometry.padding_mode)))
 
 

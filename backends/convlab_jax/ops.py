@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from convlab import host
+from convlab.algorithms import by_taps, too_long
 from convlab.call import Call
 from convlab.contract import Operations
 from convlab.errors import UnsupportedError
@@ -211,6 +212,8 @@ class JaxOperations(Operations):
             return jax.vjp(function, *inputs)[1](dy)
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
+        if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
+            return by_taps(self, x, kernel, geometry)  # type: ignore[no-any-return]
         return lax.conv_general_dilated(
             x,
             kernel,

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public name for it
 
 from convlab import host
+from convlab.algorithms import by_taps, too_long
 from convlab.call import Call, canonical
 from convlab.contract import Operations
 from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
@@ -209,7 +210,8 @@ class TensorFlowOperations(Operations):
         return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
 
     def conv_gradient(self, part: str, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
-        if (geometry.stride, geometry.dilation, geometry.groups) != ((1, 1), (1, 1), 1):
+        plain = (geometry.stride, geometry.dilation, geometry.groups) == ((1, 1), (1, 1), 1)
+        if not plain or too_long(size, geometry):
             return super().conv_gradient(part, a, b, geometry, size)
         options = {"strides": (1, 1, 1, 1), "padding": "VALID"}
         rows, columns = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
@@ -233,6 +235,8 @@ class TensorFlowOperations(Operations):
         return tuple(tape.gradient(y, inputs, output_gradients=dy))
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
+        if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
+            return by_taps(self, x, kernel, geometry)
         if geometry.data_format == "NCHW":  # which TensorFlow has on GPUs only
             y = self.conv(
                 tf.transpose(x, (0, 2, 3, 1)),

@@ -322,10 +322,14 @@ def test_version_and_help() -> None:
 
 
 def test_tune_measures_this_machine_and_shows_who_wins(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     done = run("tune", "--backends", "numpy")
     assert done.returncode == 0, done.stderr
-    written = json.loads(next(tmp_path.rglob("wisdom.json")).read_text())
+    assert not [*home.rglob("*")]
+    written = json.loads(next(cache.rglob("wisdom.json")).read_text())
     constants = written["backends"]["numpy"][np.__version__]
     assert {"native y single", "host y single", "host k single", "fft@host y single"} <= set(constants)
     assert "wrote" in done.stdout
