@@ -164,7 +164,7 @@ def test_batches_of_a_data_loader() -> None:
 
 
 def test_kernels_that_the_engine_rearranges() -> None:
-    """After a convolution has read its kernel, oneDNN's layout of it takes the kernel's place in memory, at some time."""
+    """After a convolution has read its kernel, oneDNN's layout of it takes the kernel's place in memory."""
     kernel = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype("float32")
     y, k = mx.nd.ones((1, 64, 64, 64)), mx.nd.array(kernel)
     for weight in [*(mx.nd.array(kernel / 64) for _ in range(8)), k]:
