@@ -163,6 +163,27 @@ def test_batches_of_a_data_loader() -> None:
         assert convlab.corr2d(batch.astype("float16"), np.ones((2, 2))).dtype == np.float16
 
 
+def test_kernels_that_the_engine_rearranges() -> None:
+    """After a convolution has read its kernel, oneDNN's layout of it takes the kernel's place in memory."""
+    kernel = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype("float32")
+    y, k = mx.nd.ones((1, 64, 64, 64)), mx.nd.array(kernel)
+    for weight in [*(mx.nd.array(kernel / 64) for _ in range(8)), k]:
+        y = mx.nd.Convolution(y, weight, kernel=(3, 3), pad=(1, 1), num_filter=64, no_bias=True)
+    memory, copied = lab.ops.as_host(k), lab.to_numpy(k)  # while all that is still going on
+    mx.nd.waitall()
+    np.testing.assert_array_equal(memory, kernel)
+    np.testing.assert_array_equal(copied, kernel)
+
+
+@pytest.mark.parametrize("algorithm", ["host", "native"])
+def test_arrays_in_onednns_layout(algorithm) -> None:
+    x, k = (mx.np.array(rng.integers(-2, 3, shape), dtype="float32") for shape in ((1, 64, 9, 8), (64, 64, 3, 3)))
+    exact = oracle(x.asnumpy(), k.asnumpy())
+    y = mx.npx.convolution(x, k, kernel=(3, 3), num_filter=64, no_bias=True)  # rearranges k, and y is so
+    assert lab.corr2d(x, k, algorithm=algorithm).asnumpy().tolist() == exact.tolist()
+    assert lab.corr2d(y, k, algorithm=algorithm).asnumpy().tolist() == oracle(exact, k.asnumpy()).tolist()
+
+
 def test_few_output_channels_of_large_kernels() -> None:
     """Where zero channels are added to avoid MXNet's slow path: from 7x7 with fewer than four output channels."""
     for shape, kernel in (
