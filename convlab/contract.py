@@ -295,9 +295,11 @@ class Operations(ABC):
         return call(x, k, b)
 
     def prepare(self, call: Call) -> Callable[..., Any]:
-        """A faster equivalent of a call, for eager tensors of its shapes, which aren't empty, and of a floating or complex
-        dtype. It takes the call's place from the first time on, so that all times have the same bits."""
-        return call
+        """A faster equivalent of a call, for eager tensors of its shapes, which are not empty and not integers.
+
+        It takes the place of the call from the first time on, so that all times have the same bits.
+        """
+        return call.__call__
 
     @abstractmethod
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:

@@ -1,7 +1,7 @@
 """The same call gives the same bits: the first time and every time, in any thread, in any process.
 
-What is remembered of a call computes the same sums in the same order. The data are of very different magnitudes, so that
-another order, or a bias that is added elsewhere, has other bits. A call that is refused is refused each time.
+What is remembered of a call computes the same sums in the same order. The data are of very different magnitudes, so
+that another order, or a bias that is added elsewhere, has other bits. A call that is refused is refused each time.
 """
 
 from __future__ import annotations
