@@ -157,9 +157,10 @@ def _in_turn(
 ) -> None:
     """Compare chains: each pair of steps on what reaches it in the first model, then both models as wholes."""
     (models, a), (others, b) = sides
+    size = size or a.size or b.size
     every_size = images is None and size is None
     if images is None:
-        images = random_images(first, seed, size or a.size or b.size, second)
+        images = random_images(first, seed, size, second)
     else:
         for batch in images:
             run_whole(sides[0], rounded(batch, first[0].dtype), first[0].dtype)

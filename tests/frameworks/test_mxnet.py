@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -368,3 +370,21 @@ def test_a_symbol_without_a_shape_is_named() -> None:
     x, k = mx.sym.var("x").as_np_ndarray(), mx.sym.var("k").as_np_ndarray()
     with pytest.raises(errors.UnsupportedError, match="K: got a symbol of unknown shape"):
         convlab.corr2d(x, k)
+
+
+def test_importing_mxnet_leaves_openmp_as_many_threads() -> None:
+    """Which PyTorch shares: fewer would make it slower, and its sums other ones than in another thread."""
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        from convlab import mxnet as lab
+        import mxnet
+        lab.version
+        threads = mxnet.base._LIB.omp_get_max_threads
+        with ThreadPoolExecutor(1) as pool:
+            print(threads(), pool.submit(threads).result())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "3"}
+    )
+    assert done.stdout.split() == ["3", "3"]
