@@ -63,8 +63,8 @@ def test_comparing_models_of_fixed_sizes():
     assert compare(model, wide).same is False
     layers = [kl.Conv2D(4, 3, name="conv"), kl.GlobalAveragePooling2D()]
     small, large = (keras.Sequential([keras.Input((size, size, 3)), *layers]) for size in (12, 20))
-    found = compare(small, large)
-    assert found.same is False
+    found = compare(small, large)  # which Keras runs on images of 12x12 all the same
+    assert found.same is None
     assert "takes images of (12, 12) rows and columns, the second of (20, 20)" in str(found)
 
 
