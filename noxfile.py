@@ -49,7 +49,7 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     files = [*session.posargs] or paths
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
     # The sessions share what XLA has compiled for JAX: most of their time.
-    session.env["JAX_COMPILATION_CACHE_DIR"] = str(session.cache_dir / "jax")
+    session.env["JAX_COMPILATION_CACHE_DIR"] = str((session.cache_dir / "jax").absolute())
     session.env |= {
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
