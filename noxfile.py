@@ -18,7 +18,7 @@ nox.options.stop_on_first_error = False
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
-TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
+TESTS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "coverage[toml]>=7.10")
 CORE = tuple(
     f"tests/{name}"
     for name in (
@@ -56,7 +56,9 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     }
     # Not `-m pytest`, which would put the source tree before the installed wheel. Packages are named by --pyargs.
     pytest = str(Path(session.bin) / "pytest")
-    session.run("coverage", "run", pytest, "--quiet", "--backends", backends, "--pyargs", *files)
+    # Two processes, file by file: most tests keep one core busy, and each process takes gigabytes.
+    workers = ("--numprocesses", "2", "--dist", "loadfile")
+    session.run("coverage", "run", pytest, "--quiet", *workers, "--backends", backends, "--pyargs", *files)
 
 
 def private_cache(session: nox.Session) -> None:
@@ -234,7 +236,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """What the sessions before it covered together."""
-    session.install("coverage[toml]>=7")
+    session.install("coverage[toml]>=7.10")
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")
     session.run("coverage", "combine")
     session.run("coverage", "report", "--skip-covered", "--fail-under=90")
