@@ -49,11 +49,11 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     files = [*session.posargs] or paths
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
     # The sessions share what XLA has compiled for JAX: most of their time.
-    session.env["JAX_COMPILATION_CACHE_DIR"] = str((session.cache_dir / "jax").absolute())
-    session.env |= {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    session.env.update(
+        JAX_COMPILATION_CACHE_DIR=str((session.cache_dir / "jax").absolute()),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     # Not `-m pytest`, which would put the source tree before the installed wheel. Packages are named by --pyargs.
     pytest = str(Path(session.bin) / "pytest")
     # Two processes, file by file: most tests keep one core busy, and each process takes gigabytes.
@@ -193,12 +193,14 @@ def run_as_if_smaller(session: nox.Session) -> None:
     """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, and under load."""
     features = session.run("python", "-c", DISPATCHED, silent=True) or ""
     unset = {name: value for name, value in SMALLER.items() if name not in os.environ}
-    session.env |= unset | {"NPY_DISABLE_CPU_FEATURES": features.strip()}
+    session.env.update(unset, NPY_DISABLE_CPU_FEATURES=features.strip())
     python = str(Path(session.bin) / "python")
     load = [subprocess.Popen([python, "-c", BUSY]) for _ in range(2)]
     try:
         for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
-            session.env |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), threads)
+            session.env.update(
+                dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), threads)
+            )
             run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
     finally:
         for each in load:
