@@ -61,7 +61,7 @@ def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int
     by default this machine's memory."""
     most = memory() if most is None else most
     size = width * math.prod(shape)
-    if size > most or max(shape, default=0) > LONGEST:
+    if size > most or any(n > LONGEST for n in shape):
         taken = f"{size / 2**30:.4g} GiB" if size.bit_length() <= MOST_BITS else f"2**{size.bit_length()} bytes"
         raise GeometryError(
             f"{name}: got what makes {what} of {' x '.join(map(str, shape))} numbers, {taken}, expected at most "
