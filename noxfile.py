@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -17,7 +18,7 @@ nox.options.stop_on_first_error = False
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
-TESTS = ("pytest>=8", "hypothesis>=6", "coverage[toml]>=7")
+TESTS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "coverage[toml]>=7.10")
 CORE = tuple(
     f"tests/{name}"
     for name in (
@@ -30,6 +31,7 @@ CORE = tuple(
     )
 )
 PHOTOGRAPHS = ("image", "plot")
+PORTING = tuple(f"tests/frameworks/test_{name}_models.py" for name in ("torch", "mxnet", "jax", "tensorflow"))
 
 
 def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
@@ -46,9 +48,17 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     """Run pytest under coverage; a backend that is named here and doesn't load fails."""
     files = [*session.posargs] or paths
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
+    # The sessions share what XLA has compiled for JAX: most of their time.
+    session.env.update(
+        JAX_COMPILATION_CACHE_DIR=str((session.cache_dir / "jax").absolute()),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     # Not `-m pytest`, which would put the source tree before the installed wheel. Packages are named by --pyargs.
     pytest = str(Path(session.bin) / "pytest")
-    session.run("coverage", "run", pytest, "--quiet", "--backends", backends, "--pyargs", *files)
+    # Two processes, file by file: most tests keep one core busy, and each process takes gigabytes.
+    workers = ("--numprocesses", "2", "--dist", "loadfile")
+    session.run("coverage", "run", pytest, "--quiet", *workers, "--backends", backends, "--pyargs", *files)
 
 
 def private_cache(session: nox.Session) -> None:
@@ -135,16 +145,67 @@ def install_mxnet_alone(session: nox.Session) -> None:
     session.install("--no-deps", "--constraint", CONSTRAINTS, "mxnet")
 
 
-@nox.session
-def parity(session: nox.Session) -> None:
-    """All frameworks on current releases in one environment and one process; and Dask with each of them inside."""
+def install_all(session: nox.Session) -> None:
+    """All frameworks on current releases in one environment."""
     install(session, "torch", "jax", "tensorflow", "dask", "fast", "onnx", *PHOTOGRAPHS, also=("optax", "requests"))
     install_mxnet_alone(session)
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """All frameworks in one environment and one process; Dask with each of them inside; and a smaller processor."""
+    install_all(session)
     together = "numpy,torch,mxnet,jax,tensorflow"
     elsewhere = ("--ignore-glob=*_parallel.py", "--ignore-glob=*test_*_models.py")
     run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
+    run_as_if_smaller(session)
     discard(session)
+
+
+@nox.session(default=False)
+def processors(session: nox.Session) -> None:
+    """The end of `parity` alone: all frameworks as if on a smaller processor."""
+    install_all(session)
+    run_as_if_smaller(session)
+    discard(session)
+
+
+# What each library asks for the most that it may use. XLA has no float16 below AVX.
+SMALLER = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "DNNL_MAX_CPU_ISA": "SSE41",
+    "NUMBA_CPU_NAME": "nehalem",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX",
+}
+# NumPy warns about what it can't disable: what it wasn't built for, and what this processor hasn't got.
+DISPATCHED = (
+    "from numpy._core._multiarray_umath import __cpu_dispatch__ as names, __cpu_features__ as present;"
+    "print(*(name for name in names if present.get(name)))"
+)
+BUSY = "import itertools; all(map(int, itertools.repeat(1)))"
+
+
+def run_as_if_smaller(session: nox.Session) -> None:
+    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, and under load."""
+    features = session.run("python", "-c", DISPATCHED, silent=True) or ""
+    unset = {name: value for name, value in SMALLER.items() if name not in os.environ}
+    session.env.update(unset, NPY_DISABLE_CPU_FEATURES=features.strip())
+    python = str(Path(session.bin) / "python")
+    load = [subprocess.Popen([python, "-c", BUSY]) for _ in range(2)]
+    try:
+        for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
+            session.env.update(
+                dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), threads)
+            )
+            run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
+    finally:
+        for each in load:
+            each.kill()
+            each.wait()
 
 
 @nox.session
@@ -177,7 +238,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """What the sessions before it covered together."""
-    session.install("coverage[toml]>=7")
+    session.install("coverage[toml]>=7.10")
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")
     session.run("coverage", "combine")
     session.run("coverage", "report", "--skip-covered", "--fail-under=90")

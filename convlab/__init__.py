@@ -19,11 +19,9 @@ from .explain import plan
 from .geometry import output_shape
 from .lab import Backend
 from .layers import Conv2D
-from .learn import learn_kernel
 from .matrix import corr2d_matrix, im2col
 from .receptive import ReceptiveField, receptive_field
 from .registry import adapters, backend, use_backend
-from .training import LearnedKernel
 
 if TYPE_CHECKING:
     from convlab_dask import lab as dask
@@ -34,10 +32,12 @@ if TYPE_CHECKING:
     from convlab_torch import lab as torch
 
     from . import testing
+    from .learn import learn_kernel
     from .models.compare import Comparison, compare
     from .models.files import load, save
     from .models.port import Ported, port
     from .models.transfer import port_weights
+    from .training import LearnedKernel
 
 __version__ = "0.1.0"
 
@@ -70,11 +70,10 @@ __all__ = [
     "use_backend",
 ]
 
-adapters()  # now, because torch.compile can't look for entry points when it traces a program's first call
-
-
 _LATER = {
     "testing": "testing",
+    "learn_kernel": "learn",
+    "LearnedKernel": "training",
     "port": "models.port",
     "Ported": "models.port",
     "compare": "models.compare",

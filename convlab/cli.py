@@ -20,6 +20,7 @@ from .registry import adapter, adapters, backend, default_backend, faults, pip_c
 
 BAD_INPUT = 2
 DISAGREEMENT = 1
+PARTIAL = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,11 +162,15 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
-    """Do two models compute the same? Layer by layer; where they part and why (exit code 1 if they do)."""
+    """Do two models compute the same? Layer by layer; where they part and why (exit code 1 if they do).
+
+    Exit code 3 says that only parts could be compared, and no difference was found in them.
+    """
     from .models.command import run
 
-    if not run(console, a, b, inputs, seed, json, html):
-        raise typer.Exit(DISAGREEMENT)
+    same = run(console, a, b, inputs, seed, json, html)
+    if same is not True:
+        raise typer.Exit(DISAGREEMENT if same is False else PARTIAL)
 
 
 @app.command()

@@ -295,7 +295,10 @@ class Operations(ABC):
         return call(x, k, b)
 
     def prepare(self, call: Call) -> Callable[..., Any]:
-        """A faster equivalent of a call, for eager tensors of its shapes."""
+        """A faster equivalent of a call, for eager tensors of its shapes, which are not empty and not integers.
+
+        It takes the place of the call from the first time on, so that all times have the same bits.
+        """
         return call.__call__
 
     @abstractmethod

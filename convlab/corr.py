@@ -175,11 +175,14 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> An
     call, (x, k, b) = checked(X, K, flipped, **options)
     ops = call.lab.ops
     if x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
-        _SIGNATURES[type(X)] = ops.signature
-        if key is not None:
+        if type(X) not in _SIGNATURES:
+            _SIGNATURES[type(X)] = ops.signature
+            return corr2d(X, K, **options)
+        if key is not None:  # the first call goes the way of those after it, so that all have the same bits
             if len(_RUNS) >= _MOST_RUNS:
                 _RUNS.clear()
-            _RUNS[key] = prepared(call, x, k, b)
+            run = _RUNS[key] = prepared(call, x, k, b)
+            return run(x, k, b)
     if call.inner and call.lab.adapter.is_native(X):
         x = X
     return ops.native(ops.correlate(call, x, k, b), X)

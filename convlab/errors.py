@@ -92,3 +92,7 @@ class ModelFileError(ConvlabError, ValueError):
 
 class RankDeficientWarning(UserWarning):
     """The images don't determine the kernel: others fit them as well."""
+
+
+class PartialPortWarning(UserWarning):
+    """Something of a model was left out when it was ported: only parts of it are in the other framework."""

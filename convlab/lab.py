@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from .contract import Adapter, Operations
 from .corr import conv2d, corr2d
 from .dtypes import check_numeric, dtype_name
-from .learn import learn_kernel
 from .matrix import im2col
 from .operands import as_array, check_supported
+
+if TYPE_CHECKING:
+    from .learn import learn_kernel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,8 +55,15 @@ class Backend:
 
     corr2d = _Bound(corr2d)
     conv2d = _Bound(conv2d)
-    learn_kernel = _Bound(learn_kernel)
     im2col = _Bound(im2col)
+    if TYPE_CHECKING:
+        learn_kernel = _Bound(learn_kernel)
+    else:  # which takes a while to import
+
+        @property
+        def learn_kernel(self):
+            """`convlab.learn_kernel` on this backend."""
+            return partial(importlib.import_module(".learn", __package__).learn_kernel, backend=self.name)
 
     @property
     def version(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from .errors import GeometryError
 from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry, lower
@@ -62,7 +61,7 @@ def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int
     by default this machine's memory."""
     most = memory() if most is None else most
     size = width * math.prod(shape)
-    if size > most or max(shape, default=0) > LONGEST:
+    if size > most or any(n > LONGEST for n in shape):
         taken = f"{size / 2**30:.4g} GiB" if size.bit_length() <= MOST_BITS else f"2**{size.bit_length()} bytes"
         raise GeometryError(
             f"{name}: got what makes {what} of {' x '.join(map(str, shape))} numbers, {taken}, expected at most "
@@ -75,7 +74,8 @@ def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int
 def memory() -> int:
     """The bytes of this machine's memory, swap counted, where it says so, or else `MOST_BYTES`."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        with open("/proc/meminfo") as file:  # not by pathlib, whose import takes as long as half of convlab's
+            lines = dict(line.split(":") for line in file)
         return 1024 * sum(int(lines[name].split()[0]) for name in ("MemTotal", "SwapTotal"))
     except (OSError, ValueError, LookupError):
         return MOST_BYTES

@@ -20,10 +20,10 @@ from .adjoint import adjoint
 from .algorithms import PHASES
 from .dtypes import FLOATS
 from .geometry import Geometry, Pair
-from .wisdom import Wisdom, wisdom
 
 if TYPE_CHECKING:
     from .rules import Rule
+    from .wisdom import Wisdom
 
 # The ways that each of corr2d's algorithms stands for; "auto" stands for all.
 WAYS = {
@@ -129,6 +129,8 @@ class Plan(NamedTuple):
 @functools.lru_cache(4096)
 def plan(backend: str, algorithms: tuple[str, ...], mode: str, problem: Problem, algorithm: str = "auto") -> Plan:
     """The plan for a problem: `mode` is "eager" or "traced", or "other" for processors that nobody has measured."""
+    from .wisdom import wisdom  # which takes a while to import
+
     known = wisdom(backend)
     wanted = WAYS.get(algorithm) or tuple(dict.fromkeys(way for ways in WAYS.values() for way in ways))
     costs, refused = {}, {}

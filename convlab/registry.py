@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import os
 import re
-import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +25,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from .lab import Backend
 
 GROUP = "convlab.backends"
@@ -43,12 +43,16 @@ _lock = threading.RLock()
 
 def adapters() -> dict[str, Adapter]:
     """Every installed adapter by name, found by entry point; loads no framework."""
+    _find()
+    return _adapters
+
+
+def _find() -> None:
     if not _adapters or _begun:  # no functools.cache, which torch.compile warns about
         _begun.clear()
         found, faults = discover()
         _faults.update(faults)
         _adapters.update(found)
-    return _adapters
 
 
 def register(adapter: Adapter) -> None:
@@ -71,8 +75,10 @@ def faults() -> dict[str, ConvlabError]:
 
 def discover() -> tuple[dict[str, Adapter], dict[str, ConvlabError]]:
     """Look for adapters; one that fails to load, or two of one name, are faults that leave the others in place."""
-    points: dict[str, list[importlib.metadata.EntryPoint]] = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
+    from importlib.metadata import entry_points  # which takes a while to import
+
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
         same = points.setdefault(point.name, [])
         if point.value not in [other.value for other in same]:
             same.append(point)
@@ -99,7 +105,7 @@ def discover() -> tuple[dict[str, Adapter], dict[str, ConvlabError]]:
     return found, faults
 
 
-def _provider(point: importlib.metadata.EntryPoint) -> str:
+def _provider(point: EntryPoint) -> str:
     distribution = point.dist.name if point.dist else "an unknown distribution"
     return f"{point.value} of {distribution}"
 
@@ -140,8 +146,8 @@ def _ensure(name: str) -> None:
                 _loaded[name] = _load(found)
 
 
-# torch.compile must call it and not look inside: this is what torch._dynamo.assume_constant_result sets.
-_ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# torch.compile must call these and not look inside: this is what torch._dynamo.assume_constant_result sets.
+_find._dynamo_marked_constant = _ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _load(found: Adapter) -> Backend:
@@ -184,6 +190,8 @@ def install_command(found: Adapter, *, again: bool = False) -> str:
 
 def pip_command(*arguments: str) -> str:
     """The command line of `pip install` with these arguments for this very environment."""
+    import shlex
+
     if importlib.machinery.PathFinder.find_spec("pip"):  # not importlib.util: setuptools hooks that one
         pip = [sys.executable, "-m", "pip", "install"]
     else:
@@ -193,7 +201,9 @@ def pip_command(*arguments: str) -> str:
 
 def _extra(found: Adapter) -> tuple[str, ...]:
     """The requirements behind the extra of the backend's name, in the distribution of its adapter."""
-    for point in importlib.metadata.entry_points(group=GROUP, name=found.name):
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP, name=found.name):
         lines = (point.dist.requires if point.dist else None) or []
         wanted = [line.split(";") for line in lines if f"extra == '{found.name}'" in line.replace('"', "'")]
         return tuple(line[0].strip() for line in wanted)

@@ -55,11 +55,13 @@ def test_nox_gives_the_commands_that_write_a_table_a_folder_of_their_own(tmp_pat
     folders = []
 
     class Session:
-        env: dict = {}
-        posargs: tuple = ()
+        posargs = ()
         virtualenv = types.SimpleNamespace(location=str(tmp_path / "none"))
         install = staticmethod(lambda *_, **__: None)
         create_tmp = staticmethod(lambda: "tmp")
+
+        def __init__(self) -> None:
+            self.env: dict[str, str] = {}
 
         def run(self, command: str, *arguments: str, **_) -> None:
             if "tune" in arguments or "choices.py" in str(arguments):

@@ -233,12 +233,12 @@ assert (host.correlate(x, k, geometry) == 225).all()
 @pytest.mark.parametrize("code", [FORK, "import sys, convlab.host; assert 'numba' not in sys.modules"])
 def test_in_a_process_of_its_own(code, monkeypatch):
     monkeypatch.setenv("CONVLAB_NUM_THREADS", "2")
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 def test_an_exception_in_a_thread_reaches_the_caller(monkeypatch):
     monkeypatch.setenv("CONVLAB_NUM_THREADS", "3")
-    barrier = threading.Barrier(3, timeout=10)
+    barrier = threading.Barrier(3, timeout=300)
 
     def work(start: int, stop: int) -> None:
         barrier.wait()

@@ -155,7 +155,7 @@ def test_killed_at_random_moments_and_resumed(method, tmp_path, backends) -> Non
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        process.wait(300)
     assert start(str(path), str(tmp_path / "resumed.npz")).wait(300) == 0
     with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
         assert len(whole["losses"]) == 400

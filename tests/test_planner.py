@@ -23,7 +23,7 @@ ALL = ("native", "taps", "phase", "matmul", "fft", "separable")
 def table(monkeypatch):
     """Fill in a backend's constants, in seconds."""
     tables: dict[str, dict[str, tuple[float, float, float]]] = {}
-    monkeypatch.setattr(planner, "wisdom", lambda backend: tables[backend])
+    monkeypatch.setattr(wisdom, "wisdom", lambda backend: tables[backend])
     yield tables
     plan.cache_clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.activations import Activation
-from convlab.models.layers import Convolution, Flatten, Layer, Pad
+from convlab.models.layers import LOWEST, Convolution, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.proof import rounded
 from convlab.models.reading import Model, Part, around
@@ -82,10 +83,14 @@ def _mean(function: str) -> Callable[..., Layer]:
     return read
 
 
-def _pad(pad_width: Any, mode: str = "constant") -> Layer:
+def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Layer:
     widths = [tuple(each) for each in pad_width]
     if len(widths) != 4 or widths[0] != (0, 0) or widths[3] != (0, 0) or mode not in _MODES.values():
         raise UnsupportedError(f"widths {widths}, mode {mode!r}")
+    if constant_values not in (0, -math.inf):
+        raise UnsupportedError(f"a border of {constant_values}")
+    if constant_values:
+        return Pad((widths[1], widths[2]), LOWEST)
     return Pad((widths[1], widths[2]), next(ours for ours, theirs in _MODES.items() if theirs == mode))
 
 
@@ -118,6 +123,8 @@ def build_function(layer: Layer) -> Callable[[Array], Array] | None:
         return _build_activation(layer)
     if isinstance(layer, Pad):
         widths = ((0, 0), *layer.pads, (0, 0))
+        if layer.mode == LOWEST:
+            return functools.partial(jnp.pad, pad_width=widths, constant_values=-math.inf)
         return functools.partial(jnp.pad, pad_width=widths, mode=_MODES[layer.mode])
     if isinstance(layer, Pool):
         return _build_pool(layer)

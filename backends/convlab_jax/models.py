@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
-from convlab.models.reading import Model, Part, known, unbuilt
+from convlab.models.reading import Model, Part, known, loose_array, loose_code, unbuilt
 
 from . import functions
 from .layers import Conv2D
@@ -42,10 +44,24 @@ def read(model: Any, inputs: Any = None) -> Model:
         )
     if isinstance(model, nn.Sequential) and type(model).__call__ is nn.Sequential.__call__:
         sequence = list(_sequence(model, ""))
-        return Model("jax", [part for part, _ in sequence], all(whole for _, whole in sequence), model)
+        whole = all(whole for _, whole in sequence)
+        parts = [part for part, _ in sequence]
+        return Model("jax", parts, whole, model, loose={} if whole else _loose(model, parts, ()))
     if isinstance(model, tuple(_READERS)):
         return Model("jax", [Part("", model, *_read(model, ""))], True, model)
-    return Model("jax", _called(model, inputs), False, model)
+    parts, operations = _called(model, inputs)
+    return Model("jax", parts, False, model, loose=_loose(model, parts, operations))
+
+
+def _loose(model: nn.Module, parts: Sequence[Part], operations: Sequence[str]) -> dict[str, str]:
+    """Variables and operations that belong to no known layer."""
+    known_paths = [tuple(part.path.split("/")) for part in parts if part.layer is not None]
+    loose = {}
+    for collection, tree in model.unbind()[1].items():
+        for path, array in flax.traverse_util.flatten_dict(tree).items():
+            if not any(path[: len(inside)] == inside for inside in known_paths):
+                loose["/".join(path)] = loose_array(f"variable in {collection}", np.shape(array))
+    return {**loose, "__call__()": loose_code(model, "__call__", operations)}
 
 
 def _sequence(model: nn.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
@@ -65,8 +81,8 @@ def _alone(layer: nn.Module) -> nn.Module:
     return module.bind(variables)
 
 
-def _called(model: nn.Module, inputs: Any) -> list[Part]:
-    """The layers that a module calls, in order, each once."""
+def _called(model: nn.Module, inputs: Any) -> tuple[list[Part], list[str]]:
+    """The layers that a module calls, in order, each once; and the operations that it calls between them."""
     if inputs is None:
         raise ModelError(
             f"model: got a {type(model).__name__}, whose layers only show when it runs.",
@@ -82,13 +98,14 @@ def _called(model: nn.Module, inputs: Any) -> list[Part]:
             mine = {name: _under(tree, inner.path) for name, tree in variables.items()}
             alone = inner.clone(parent=None, name=None).bind({name: tree for name, tree in mine.items() if tree})
             found[inner.path] = Part(path, alone, *_read(alone, path))
-        return call(*args, **kwargs)
+        with jax.named_scope(_LEAF) if isinstance(inner, tuple(_READERS)) else contextlib.nullcontext():
+            return call(*args, **kwargs)
 
     x = np.moveaxis(np.asarray(inputs, np.float32), 1, -1)
     with nn.intercept_methods(note):
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
         try:
-            jax.eval_shape(lambda v, x: module.apply(v, x, mutable=True, rngs=keys), variables, x)
+            traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, mutable=True, rngs=keys))(variables, x)
         except Exception as error:  # whatever the module's own code raises
             why = (str(error).strip().splitlines() or [""])[0][:300]
             raise ModelError(
@@ -96,7 +113,23 @@ def _called(model: nn.Module, inputs: Any) -> list[Part]:
                 hint="give what it takes; other arguments than the image need defaults.",
             ) from error
     outer = {path[:length] for path in found for length in range(len(path))}
-    return [part for path, part in found.items() if path not in outer]
+    return [part for path, part in found.items() if path not in outer], [*_between(traced.jaxpr)]
+
+
+_LEAF = "convlab_known_layer"
+
+
+def _between(jaxpr: Any) -> Iterator[str]:
+    """The operations of a traced module outside of the layers that convlab knows."""
+    for equation in jaxpr.eqns:
+        if _LEAF in str(equation.source_info.name_stack):
+            continue
+        inner = equation.params.get("jaxpr")
+        name = str(equation.params.get("name", equation.primitive.name))
+        if inner is not None and name in ("pjit", "jit", "core_call", "__call__"):
+            yield from _between(getattr(inner, "jaxpr", inner))
+        else:
+            yield name
 
 
 def _under(tree: Any, path: tuple[str, ...]) -> Any:
@@ -226,18 +259,17 @@ def _call(native: Any, x: Array) -> Array:
     if not isinstance(native, nn.Module):
         return native(x)
     module, variables = native.unbind()
-    return _inferring(module).apply(variables, x)
+    with nn.intercept_methods(_infer):
+        return module.apply(variables, x)
 
 
-def _inferring(module: nn.Module) -> Any:
-    """The module in inference mode."""
-    if isinstance(module, nn.BatchNorm):
-        return module.clone(use_running_average=True)
-    if isinstance(module, nn.Dropout):
-        return module.clone(deterministic=True)
-    if type(module) is nn.Sequential:
-        return nn.Sequential([_inferring(each) if isinstance(each, nn.Module) else each for each in module.layers])
-    return module
+def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a module in inference mode, wherever it stands in a model and however it was made."""
+    for kind, switch in ((nn.BatchNorm, "use_running_average"), (nn.Dropout, "deterministic")):
+        if isinstance(context.module, kind) and context.method_name == "__call__":
+            object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
+            args, kwargs = args[:1], {**kwargs, switch: True}
+    return call(*args, **kwargs)
 
 
 def _layout(native: Any) -> str:

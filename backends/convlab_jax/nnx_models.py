@@ -13,7 +13,7 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
-from convlab.models.reading import Model, Part, known
+from convlab.models.reading import Model, Part, known, loose_array, loose_code
 
 from . import functions, models
 from .nnx import Conv2D
@@ -28,7 +28,8 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
         return functions.read_alone(model, "jax.nnx")
     if type(model) is nnx.Sequential:
         sequence = list(_sequence(model, ""))
-        return Model("jax.nnx", [part for part, _ in sequence], all(whole for _, whole in sequence), model)
+        parts, whole = [part for part, _ in sequence], all(whole for _, whole in sequence)
+        return Model("jax.nnx", parts, whole, model, loose={} if whole else _loose(model, parts))
     if isinstance(model, tuple(_READERS)):
         return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
     parts = [
@@ -36,7 +37,18 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
         for path, module in nnx.iter_modules(model)
         if isinstance(module, tuple(_READERS))
     ]
-    return Model("jax.nnx", parts, False, model)
+    return Model("jax.nnx", parts, False, model, loose=_loose(model, parts))
+
+
+def _loose(model: nnx.Module, parts: Sequence[Part]) -> dict[str, str]:
+    """Variables and operations that belong to no known layer."""
+    known_paths = [part.path for part in parts if part.layer is not None]
+    loose = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))):
+        name = "/".join(map(str, path))
+        if not any(name.startswith(f"{inside}/") for inside in known_paths):
+            loose[name] = loose_array(type(variable).__name__, np.shape(variable[...]))
+    return {**loose, "__call__()": loose_code(model, "__call__")}
 
 
 def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
@@ -173,6 +185,9 @@ def _call(native: Any, x: Array) -> Array:
         for layer in native.layers:
             x = _call(layer, x)
         return x
+    if isinstance(native, nnx.Module) and not isinstance(native, tuple(_READERS)):
+        native = nnx.clone(native)
+        native.eval()
     return native(x)
 
 

@@ -170,9 +170,15 @@ class JaxOperations(Operations):
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
     def prepare(self, call: Call) -> Callable[..., Any]:
-        if call.way in ON_HOST or (call.dtype in _WIDE and not jax.config.jax_enable_x64):
+        if call.way in ON_HOST:
             return call
-        return jax.jit(lambda x, k, b: call(x, k, b))
+        run = jax.jit(lambda x, k, b: call(x, k, b))
+
+        def wide(x: Any, k: Any, b: Any) -> Any:
+            with self.scope(call.dtype):
+                return run(x, k, b)
+
+        return wide if call.dtype in _WIDE else run
 
     def part(self, x: Any, start: Any, size: int, axis: int) -> Array:
         return lax.dynamic_slice_in_dim(x, start, size, axis)

@@ -9,12 +9,15 @@ whether an earlier plain import failed half-way.
 from __future__ import annotations
 
 import builtins
+import contextlib
+import ctypes
 import importlib
 import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy
@@ -126,4 +129,30 @@ def import_mxnet() -> types.ModuleType:
             del sys.modules[name]
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
+        with _openmp_kept():
+            return importlib.import_module("mxnet")
     return importlib.import_module("mxnet")
+
+
+@contextlib.contextmanager
+def _openmp_kept() -> Iterator[None]:
+    """Keep the number of OpenMP threads of the thread that imports MXNet, which MXNet sets to 1.
+
+    PyTorch shares it: its operations would be slower there, and its sums would have other bits than in other threads.
+    """
+    before = _openmp_threads(ctypes.CDLL(None))
+    yield
+    library = sys.modules["mxnet"].base._LIB
+    if before is None:
+        with ThreadPoolExecutor(1) as pool:  # a new thread has the number that the process started with
+            before = pool.submit(_openmp_threads, library).result()
+    if before is not None:
+        library.omp_set_num_threads(before)
+
+
+def _openmp_threads(library: Any) -> int | None:
+    """The number of OpenMP threads of the calling thread; None if the library has no OpenMP."""
+    try:
+        return int(library.omp_get_max_threads())
+    except AttributeError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -18,6 +19,7 @@ from convlab.layers import LayerSpec
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
 from convlab.models.layers import (
+    LOWEST,
     BatchNorm,
     Convolution,
     Dense,
@@ -112,6 +114,8 @@ def _pads(spec: LayerSpec, what: str) -> Pads:
 
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:
+    if layer.mode == LOWEST:
+        return [Pad2D(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
     return [Pad2D(layer.pads, MODES[layer.mode])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +21,7 @@ from . import adapter
 from .facade import import_mxnet
 
 mx = import_mxnet()
+_LIB, _check = mx.base._LIB, mx.base.check_call
 
 
 _DTYPES = {np.float16: "float16", np.float32: "float32", np.float64: "float64"}  # asking NumPy takes 6 us
@@ -67,7 +70,7 @@ class MXNetOperations(Operations):
 
     def to_numpy(self, x: Any) -> np.ndarray:
         with mx.util.np_shape(True):
-            return x.asnumpy()  # type: ignore[no-any-return]
+            return _settled(x).asnumpy()  # type: ignore[no-any-return]
 
     def cast(self, x: Any, dtype: str | None) -> Any:
         x = x.as_np_ndarray()
@@ -132,7 +135,7 @@ class MXNetOperations(Operations):
         return mx.np.matmul(a, b)
 
     def every(self, condition: Any) -> bool:
-        return bool(condition.asnumpy().all())
+        return bool(self.to_numpy(condition).all())
 
     def mode(self, *tensors: Any) -> str:
         if any(map(_symbolic, tensors)):  # graphs are saved, and must run where there is no convlab
@@ -140,6 +143,7 @@ class MXNetOperations(Operations):
         return "eager" if all(x.ctx == mx.cpu() for x in tensors) else "other"
 
     def as_host(self, x: Any) -> np.ndarray:
+        _check(_LIB.MXNDArrayGetData(_settled(x).handle, ctypes.byref(ctypes.c_void_p())))  # puts it in order in place
         return np.from_dlpack(_Capsule(mx.nd.to_dlpack_for_read(x)))
 
     def from_host(self, array: np.ndarray, like: Any) -> Any:
@@ -157,9 +161,8 @@ class MXNetOperations(Operations):
 
     def prepare(self, call: Call) -> Callable[..., Any]:
         g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
-        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
-        if not plain or len(call.kernel) == 4 or 0 in call.image:
-            return call.__call__
+        if call.algorithm != "native" or g.padding_mode != "zeros" or len(call.kernel) == 4:
+            return call
         shape = (*call.image[:-2], *g.output_size(images[2:]))
 
         def run(x: Any, k: Any, b: Any) -> Any:
@@ -230,6 +233,18 @@ class MXNetOperations(Operations):
             no_bias=True,
         )
         return _slice(y, 1, 0, outputs) if spare else y
+
+
+def _settled(x: Any) -> Any:
+    """x, once the engine has done all that it was asked for, so that its memory can be read.
+
+    `wait_to_read` isn't enough. While a convolution runs it queues that its kernel be rearranged in place (to oneDNN's
+    blocked layout), which waits for the engine's readers only; and DLPack rearranges in place what they may be reading.
+    The engine runs custom operators on threads of its own: those must not wait for it, and it keeps their arrays.
+    """
+    if not isinstance(threading.current_thread(), threading._DummyThread):
+        mx.nd.waitall()
+    return x
 
 
 class _Capsule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.geometry import NO_PADDING, Pads
 from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, known, unbuilt
+from convlab.models.reading import Model, Part, around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import mx, ops
@@ -28,17 +28,19 @@ class Pad2D(mx.gluon.HybridBlock):  # type: ignore[misc]
 
     Args:
         pads: ((top, bottom), (left, right)).
-        mode: "constant" (zeros), "reflect" or "edge".
+        mode: "constant", "reflect" or "edge".
+        value: of a constant border.
     """
 
-    def __init__(self, pads: Pads, mode: str = "constant", **names: Any) -> None:
+    def __init__(self, pads: Pads, mode: str = "constant", value: float = 0.0, **names: Any) -> None:
         super().__init__(**names)
-        self.pads, self.mode = pads, mode
+        self.pads, self.mode, self.value = pads, mode, value
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """x with its border."""
         widths = (0, 0, 0, 0, *self.pads[0], *self.pads[1])
-        y = F.Pad(x.as_nd_ndarray(), mode=self.mode, pad_width=widths, constant_value=0)  # np.pad has no such gradients
+        # np.pad has no such gradients.
+        y = F.Pad(x.as_nd_ndarray(), mode=self.mode, pad_width=widths, constant_value=self.value)
         return y.as_np_ndarray() if mx.util.is_np_array() else y
 
 
@@ -52,19 +54,37 @@ class ReLU6(mx.gluon.HybridBlock):  # type: ignore[misc]
 
 def read(model: Block, inputs: Any = None) -> Model:
     """See `convlab.models.adapters`."""
-    whole = True
+    with_code: dict[str, Block] = {}  # containers that do more than call their layers in turn
 
     def parts(block: Block, path: str) -> Iterator[Part]:
-        nonlocal whole
         if isinstance(block, tuple(_READERS)) or not block._children:
             yield from _parts(block, path)
             return
-        whole = whole and _is_chain(block)
+        if not _is_chain(block):
+            with_code[path] = block
         for name, child in block._children.items():
             yield from parts(child, f"{path}.{name}" if path else name)
 
     found = list(parts(model, ""))
-    return Model("mxnet", list(_flattened(found)) if whole and _is_chain(model) else found, whole, model)
+    loose = _loose(model, found, with_code)
+    in_turn = list(_flattened(found)) if not with_code and _is_chain(model) else found
+    return Model("mxnet", in_turn, not with_code, model, loose=loose)
+
+
+def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) -> dict[str, str]:
+    """Parameters and operations that belong to no known layer."""
+    inside = [part.native.collect_params().values() for part in parts if part.layer is not None]
+    known_parameters = {id(parameter) for parameters in inside for parameter in parameters}
+    named = model._collect_params_with_prefix().items()
+    loose = {
+        name: loose_array("parameter", parameter.shape or ())
+        for name, parameter in named
+        if id(parameter) not in known_parameters
+    }
+    for path, block in with_code.items():
+        method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method)
+    return loose
 
 
 def _is_chain(block: Block) -> bool:
@@ -217,7 +237,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Dense: lambda m: Dense(ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: _dropout,
     nn.ReflectionPad2D: _reflection,
-    Pad2D: lambda m: Pad(m.pads, next(mode for mode, name in MODES.items() if name == m.mode)),
+    Pad2D: lambda m: Pad(m.pads, LOWEST if m.value else next(mode for mode, name in MODES.items() if name == m.mode)),
     nn.Activation: _activation,
     ReLU6: lambda m: Activation("relu6"),
     mx.gluon.model_zoo.vision.mobilenet.RELU6: lambda m: Activation("relu6"),

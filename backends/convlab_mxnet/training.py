@@ -23,7 +23,7 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     outputs, per_group, *size = shape
     layer = mx.gluon.nn.Conv2D(outputs, size, groups=groups, use_bias=use_bias, in_channels=per_group * groups)
     layer.initialize()
-    return layer.weight.data().asnumpy(), layer.bias.data().asnumpy() if use_bias else None
+    return ops.to_numpy(layer.weight.data()), ops.to_numpy(layer.bias.data()) if use_bias else None
 
 
 OPTIMIZER = "what makes a Trainer of a list of parameters, such as lambda p: mx.gluon.Trainer(p, 'adam')"
@@ -95,10 +95,10 @@ class Descent:
         return kernel, bias[0] if bias else None
 
     def state(self) -> dict[str, np.ndarray]:
-        found = {each.name: each.data().asnumpy() for each in self.parameters}
+        found = {each.name: ops.to_numpy(each.data()) for each in self.parameters}
         for index, state in self._memory().items():
             for i, each in enumerate(_flat(state)):
-                found[f"optimizer/{index}/{i}"] = each.asnumpy()
+                found[f"optimizer/{index}/{i}"] = ops.to_numpy(each)
         if self.trainer is not None:
             counts = self.trainer.optimizer._index_update_count
             found["updates"] = np.array([counts.get(i, 0) for i in range(len(self.parameters))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
@@ -10,8 +11,32 @@ import keras
 
 from convlab.corr import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry import Pair
+from convlab.geometry import Pads, Pair
 from convlab.layers import LayerOptions, LayerSpec
+
+
+@keras.saving.register_keras_serializable(package="convlab")
+class LowestPadding2D(keras.layers.Layer):
+    """A border of -inf round images NHWC, which no maximum takes; Keras's `ZeroPadding2D` has zeros.
+
+    Args:
+        padding: ((top, bottom), (left, right)).
+    """
+
+    data_format = "channels_last"
+
+    def __init__(self, padding: Pads, **names: Any) -> None:
+        super().__init__(**names)
+        rows, columns = padding
+        self.padding = tuple(rows), tuple(columns)
+
+    def call(self, x: Any) -> Any:
+        """x with its border."""
+        return keras.ops.pad(x, ((0, 0), *self.padding, (0, 0)), constant_values=-math.inf)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        return {**super().get_config(), "padding": self.padding}
 
 
 @keras.saving.register_keras_serializable(package="convlab")

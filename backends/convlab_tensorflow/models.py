@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from convlab.geometry import NO_PADDING, Pads
 from convlab.layers import LayerSpec
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.reading import Model
 
-from .layers import Conv2D
+from .layers import Conv2D, LowestPadding2D
 from .reading import CONVOLUTIONS, FORMATS, array_of, children, gelu_tanh, layout, oihw, read
 
 __all__ = [
@@ -105,6 +106,8 @@ def _named(spec: LayerSpec, pads: Pads) -> tuple[str, list[kl.Layer]] | None:
 
 
 def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
+    if layer.mode == LOWEST:
+        return [LowestPadding2D(layer.pads, autocast=False)]
     if layer.mode != "zeros" and layer.pads != NO_PADDING:
         raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.mode}.")
     return [kl.ZeroPadding2D(layer.pads, data_format="channels_last", autocast=False)]
@@ -207,7 +210,30 @@ _GLOBAL = (kl.GlobalMaxPooling2D, kl.GlobalAveragePooling2D)
 
 def run(natives: Sequence[kl.Layer], x: np.ndarray, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters`."""
-    return np.asarray(array_of(_through(natives, _tensor(x, dtype))))
+    through, given = partial(_through, natives), _tensor(x, dtype)
+    return np.asarray(array_of(_compiled(through, given) if _lacks_kernels(natives) else through(given)))
+
+
+def _compiled(function: Callable[..., Any], *given: tf.Tensor) -> Any:
+    """What a function makes of tensors, by XLA; called itself, it would be warned about for being traced each time."""
+    return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(*given)(*given)
+
+
+def _lacks_kernels(natives: Sequence[kl.Layer]) -> bool:
+    """Whether there is a convolution inside that TensorFlow has for XLA only."""
+    convolutions = [each for native in natives for each in native._flatten_layers() if isinstance(each, kl.Conv2D)]
+    return any(layout(each) == "NCHW" and not _has_nchw(each.compute_dtype) for each in convolutions)
+
+
+@lru_cache
+def _has_nchw(dtype: str) -> bool:
+    """Whether TensorFlow has a convolution of NCHW here: on CPUs it depends on oneDNN, and so on the processor."""
+    one = tf.zeros((1, 1, 1, 1), dtype)
+    try:
+        tf.nn.conv2d(one, one, 1, "VALID", data_format="NCHW")
+    except tf.errors.UnimplementedError:
+        return False
+    return True
 
 
 def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
@@ -236,17 +262,15 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
         return tape.gradient(y, [x, *leaves.values()], output_gradients=dy)  # type: ignore[no-any-return]
 
     given = _tensor(x, dtype), _tensor(dy, dtype)
-    if _needs_compiler(owner):
-        # Called by itself, the function would be warned about for being traced once for each of our calls.
-        slopes = tf.function(slopes, jit_compile=True, autograph=False).get_concrete_function(*given)
-    found = zip(("X", *leaves), slopes(*given), strict=True)
+    compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
+    found = zip(("X", *leaves), _compiled(slopes, *given) if compiled else slopes(*given), strict=True)
     arrays = {name: array_of(each) for name, each in found}
     return {
         ROLES.get(name, name): oihw(owner, each) if ROLES.get(name) == "K" else each for name, each in arrays.items()
     }
 
 
-def _needs_compiler(owner: Any) -> bool:
+def _gradient_is_wrong(owner: Any) -> bool:
     """Whether TensorFlow's CPU kernels for the gradient are wrong: see `convlab_tensorflow.ops`."""
     return isinstance(owner, (kl.Conv2D, kl.DepthwiseConv2D)) and max(*owner.strides, *owner.dilation_rate) > 1
 

@@ -152,11 +152,11 @@ class TensorFlowOperations(Operations):
 
     def prepare(self, call: Call) -> Callable[..., Any]:
         g = call.geometry
-        plain = call.algorithm == "native" and call.dtype != "int64" and g.padding_mode == "zeros"
-        if plain and len(call.kernel) == 2 and 0 not in call.image:
+        plain = call.algorithm == "native" and g.padding_mode == "zeros"
+        if plain and len(call.kernel) == 2:
             return self._prepared_image(call)
-        if not plain or len(call.image) != 4 or len(call.kernel) != 4 or 0 in call.image or g.data_format == "NCHW":
-            return call.__call__
+        if not plain or len(call.image) != 4 or g.data_format == "NCHW":
+            return call
         return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
 
     def _prepared_image(self, call: Call) -> Callable[..., Any]:

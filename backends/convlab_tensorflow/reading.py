@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -14,33 +14,73 @@ from keras.src.models.functional import Functional  # there is no public name fo
 from convlab.errors import UnsupportedError
 from convlab.geometry import NO_PADDING
 from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.pooling import GlobalPool, Pool
 from convlab.models.proof import rounded
-from convlab.models.reading import Model, Part, known, unbuilt
+from convlab.models.reading import Model, Part, known, loose_array, loose_code, unbuilt
 
-from .layers import Conv2D
+from .layers import Conv2D, LowestPadding2D
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
     """See `convlab.models.adapters`."""
-    whole = True
+    with_code: dict[str, kl.Layer] = {}  # containers that do more than call their layers in turn
 
     def parts(layer: kl.Layer, path: str) -> Iterator[Part]:
-        nonlocal whole
         inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
         if not inner:
             yield from _parts(layer, path)
             return
-        whole = whole and _is_chain(layer)
+        if not _is_chain(layer):
+            with_code[path] = layer
         for child in inner:
             yield from parts(child, f"{path}/{child.name}" if path else child.name)
 
     found = list(parts(model, ""))
     layouts = {layout(part.native) for part in found} - {None}
-    return Model("tensorflow", found, whole and len(layouts) <= 1, model)
+    whole = not with_code and len(layouts) <= 1
+    loose = _loose(model, {} if whole else with_code or {"": model})
+    return Model("tensorflow", found, whole, model, _image(model), loose)
+
+
+def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
+    """The shape of the one image that a model says it takes, (C, H, W)."""
+    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if not inputs or len(inputs) != 1:
+        return None
+    shape = tuple(inputs[0].shape[1:])
+    nhwc = (layout(model) or FORMATS[keras.config.image_data_format()]) == "NHWC"
+    return (shape[2], shape[0], shape[1]) if len(shape) == 3 and nhwc else shape
+
+
+def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]:
+    """Weights and operations that belong to no known layer."""
+    loose: dict[str, str] = {}
+
+    def walk(layer: kl.Layer, path: str) -> None:
+        inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
+        if not inner and _read(layer)[0] is not None:
+            return
+        below = {id(variable) for child in inner for variable in child.weights}
+        for variable in layer.weights:
+            if id(variable) not in below:
+                loose[f"{path}/{variable.name}".lstrip("/")] = loose_array("weight", variable.shape)
+        for child in inner:
+            walk(child, f"{path}/{child.name}" if path else child.name)
+
+    walk(model, "")
+    for path, layer in with_code.items():
+        nodes = [node.operation for node in _nodes(layer)] if isinstance(layer, Functional) else []
+        operations = [node.name for node in nodes if not isinstance(node, kl.Layer)]
+        loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", operations)
+    return loose
+
+
+def _nodes(model: Functional) -> list[Any]:
+    """The calls that a functional model is made of, without its inputs."""
+    return [node for level in model._nodes_by_depth.values() for node in level if not node.is_input]
 
 
 def children(layer: kl.Layer) -> list[kl.Layer]:
@@ -55,7 +95,7 @@ def _is_chain(layer: kl.Layer) -> bool:
         return type(layer).call is keras.Sequential.call
     if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
         return False
-    nodes = [node for level in layer._nodes_by_depth.values() for node in level if not node.is_input]
+    nodes = _nodes(layer)
     called = [node.operation for node in nodes if isinstance(node.operation, kl.Layer)]
     return (
         len(layer.inputs) == len(layer.outputs) == 1
@@ -231,6 +271,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.AveragePooling2D: _pool("average"),
     kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
     kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
+    LowestPadding2D: lambda m: Pad(m.padding, LOWEST),
     kl.ZeroPadding2D: lambda m: Pad(tuple(map(tuple, m.padding))),
     kl.Flatten: lambda m: Flatten("HWC"),  # channels_first or not
     kl.Dense: _dense,

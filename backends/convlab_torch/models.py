@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
+from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
 from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, is_around, known, unbuilt
+from convlab.models.reading import Model, Part, around, is_around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import ops
@@ -32,22 +35,62 @@ FILES = (".pt", ".pth")
 
 def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters`."""
-    whole = True
+    with_code: dict[str, nn.Module] = {}  # containers that do more than call their layers in turn
 
     def parts(module: nn.Module, path: str) -> Iterator[Part]:
-        nonlocal whole
         children = [(name, child) for name, child in module._modules.items() if child is not None]
         if isinstance(module, tuple(_READERS)) or not children:
             if not isinstance(module, nn.Identity) or not _forwards_as(module, nn.Identity):
                 yield Part(path, module, *_read(module, path))
             return
-        whole = whole and _forwards_as(module, nn.Sequential)
+        if not _forwards_as(module, nn.Sequential):
+            with_code[path] = module
         for name, child in children:
             yield from parts(child, f"{path}.{name}" if path else name)
 
     with _inference([model]):  # in which a parametrisation doesn't change with each look
         found = list(parts(model, ""))
-    return Model("torch", found, whole, model)
+        loose = _loose(model, found, with_code)
+    return Model("torch", found, not with_code, model, loose=loose)
+
+
+def _loose(model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Parameters, buffers and operations that belong to no known layer."""
+    inside = {id(module) for part in parts if part.layer is not None for module in part.native.modules()}
+    loose = {}
+    for path, module in model.named_modules():
+        if id(module) not in inside:
+            arrays = [("parameter", module.named_parameters), ("buffer", module.named_buffers)]
+            for kind, named in arrays:
+                for name, array in named(path, recurse=False):
+                    loose[name] = loose_array(kind, array.shape)
+    operations = _operations(model) if with_code else {}
+    for path, module in with_code.items():
+        loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", operations.get(path, ()))
+    return loose
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(module, tuple(_READERS)) or not module._modules
+
+
+def _operations(model: nn.Module) -> dict[str, list[str]]:
+    """What the containers in a model call beside their layers, by their paths, as far as it can be traced."""
+    operations: dict[str, list[str]] = {}
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except Exception:  # whatever the model's own code does with a proxy
+        return operations
+    for node in nodes:
+        if node.op in ("call_function", "call_method"):
+            path = next(reversed(node.meta.get("nn_module_stack") or [""]))
+            operations.setdefault(path, []).append(_name(node.target))
+    return operations
+
+
+def _name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
@@ -141,6 +184,12 @@ def _pad(mode: str) -> Callable[[Any], Layer]:
     return read
 
 
+def _constant_pad(m: nn.ConstantPad2d) -> Layer:
+    if m.value not in (0, -math.inf):
+        raise UnsupportedError(f"a border of {m.value}")
+    return _pad("zeros" if m.value == 0 else LOWEST)(m)
+
+
 def _ours(m: Conv2D) -> Layer:
     return Convolution.ours(m.spec, ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight))
 
@@ -150,6 +199,7 @@ _PADS = {
     "reflect": nn.ReflectionPad2d,
     "replicate": nn.ReplicationPad2d,
     "circular": nn.CircularPad2d,
+    LOWEST: partial(nn.ConstantPad2d, value=-math.inf),
 }
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
@@ -171,7 +221,8 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Softplus: _softplus,
     nn.SiLU: lambda m: Activation("silu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
-    **{kind: _pad(mode) for mode, kind in _PADS.items()},
+    **{kind: _pad(mode) for mode, kind in _PADS.items() if isinstance(kind, type)},
+    nn.ConstantPad2d: _constant_pad,  # after ZeroPad2d, which is one
 }
 
 

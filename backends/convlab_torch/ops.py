@@ -151,7 +151,7 @@ class TorchOperations(Operations):
         g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
         (top, bottom), (left, right) = g.padding
         plain = call.algorithm == "native" and g.data_format == "NCHW" and (top, left) == (bottom, right)
-        if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]) or call.dtype == "int64":
+        if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]):
             return call
         options = g.stride, (top, left), g.dilation, g.groups
         if len(call.kernel) == 4 and options == ((1, 1), (0, 0), (1, 1), 1):  # torch reads each option anew

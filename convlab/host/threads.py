@@ -7,9 +7,12 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from ..errors import GeometryError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _limit = threading.local()
 
@@ -88,6 +91,8 @@ def _submit(drain: Callable[[], None], helpers: int) -> list[Future[None]]:
 
 @functools.cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # which takes a while to import
+
     return ThreadPoolExecutor(helpers, thread_name_prefix="convlab")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..geometry import NO_PADDING, Pair
 from .activations import Activation
-from .layers import BatchNorm, Convolution, Flatten, Layer, Pad
+from .layers import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad
 from .lowering import NEVER_NEGATIVE
 from .pooling import GlobalPool, Pool
 
@@ -73,7 +73,11 @@ def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
 
 def _bordered(pad: Pad, layer: Convolution) -> Convolution | None:
     spec = layer.spec
-    if isinstance(spec.padding, str) or (spec.padding != NO_PADDING and not pad.mode == spec.padding_mode == "zeros"):
+    if (
+        pad.mode == LOWEST
+        or isinstance(spec.padding, str)
+        or (spec.padding != NO_PADDING and not pad.mode == spec.padding_mode == "zeros")
+    ):
         return None
     rows, columns = (_sum(*each) for each in zip(pad.pads, spec.padding, strict=True))
     return replace(layer, spec=replace(spec, padding=(rows, columns), padding_mode=pad.mode))
@@ -85,9 +89,11 @@ def _sum(one: Pair, two: Pair) -> Pair:
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
     """Whether zeros before a pooling are the same as its own padding, which frameworks have up to half a window."""
-    if pad.mode != "zeros" or layer.padding != NO_PADDING or layer.ceil:
+    if pad.mode not in ("zeros", LOWEST) or layer.padding != NO_PADDING or layer.ceil:
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):
         return False
+    if pad.mode == LOWEST:
+        return layer.function == "max"
     never_negative = isinstance(before, Activation) and before.function in NEVER_NEGATIVE
     return layer.function == "average" or never_negative

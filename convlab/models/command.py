@@ -28,8 +28,8 @@ from .report import as_dict, render, verdict
 
 def run(
     console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
-) -> bool:
-    """Run the command; True if they are the same."""
+) -> bool | None:
+    """Run the command; True if they are the same, False if not, None if only parts were compared."""
     check_writable(json_file, html_file)
     images = None if inputs is None else _array(inputs)
     with quiet():
@@ -105,9 +105,11 @@ def show(console: Console, found: Comparison, a: str, b: str) -> None:
             Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)
         )
     console.print(table)
+    compared = found.results is not None and found.results.ratio is not None
+    label = "compared within the whole" if compared else "not compared"
     for path, note in found.untold.items():
-        console.print(f"not compared: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    style = "bold green" if found.same else "bold red"
+        console.print(f"{label}: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    style = {True: "bold green", False: "bold red", None: "bold yellow"}[found.same]
     for line in verdict(found):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
         style = ""

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import SIGNIFICAND
 from ..errors import ModelError
 from ..geometry import Pair
 from .adapters import Models, models_of, read
 from .images import random_images
-from .layers import Dropout
+from .layers import Dense, Dropout
+from .pairing import paired
 from .proof import Row, prove, rounded
 from .reading import Model
+from .results import Results, compare_results, run_whole
 from .steps import Step, steps, weighted
-
-_APART = 1e-3
 
 
 @dataclass(eq=False)
@@ -28,12 +29,13 @@ class Comparison:
         backends: whose they are.
         rows: the pairs of layers, in order.
         structure: what doesn't fit in how they are made up; "" if all does.
-        whole: whether every layer was compared, one after another; else only those with weights, in their order.
-        untold: layers that weren't compared, by path, with their classes.
+        whole: whether every layer was compared, one after another; else only those with weights, each by itself.
+        untold: what wasn't compared by itself: layers, parameters and operations, by path, with notes.
         wholes: how far each model, called as a whole, is from its layers one after another: 0 for the same bits,
             otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers parts.
-        results: if not `whole`, how far apart the models' results for `inputs` are, as a share of the largest: no bound
-            is known for that, and beyond 0.001 they count as different.
+        results: if not all layers could be paired one after another, how the models' results for whole images compare;
+            None if that wasn't tried.
+        partial: why only parts were asked for; "" for whole models.
     """
 
     backends: tuple[str, str]
@@ -42,21 +44,29 @@ class Comparison:
     whole: bool = True
     untold: dict[str, str] = field(default_factory=dict)
     wholes: tuple[float, ...] = ()
-    results: float | None = None
+    results: Results | None = None
+    partial: str = ""
 
     @property
-    def same(self) -> bool:
-        """Whether they compute the same, as far as they were compared."""
-        apart = self.results is not None and not self.results <= _APART
-        return not self.structure and self.first is None and max(self.wholes, default=0.0) <= 1 and not apart
+    def same(self) -> bool | None:
+        """Whether they compute the same: True only where whole models were compared, by all of their layers one after
+        another or by their results; None where only parts were, and no difference was found."""
+        ratio = self.results.ratio if self.results else None
+        if max(self.wholes, default=0.0) > 1 or (ratio is not None and ratio > 1):
+            return False
+        if ratio is None:
+            if self.first is not None or (self.structure and not self.results):
+                return False
+            return True if self.whole and not self.structure else None
+        return None if self.structure or self.first is not None else True
 
     @property
     def first(self) -> Row | None:
-        """The first pair of layers that part."""
-        return next((row for row in self.rows if not row.same), None)
+        """The first pair of layers that part, other than by what may stand elsewhere in the models."""
+        return next((row for row in self.rows if not row.same and not row.elsewhere), None)
 
     def __bool__(self) -> bool:
-        return self.same
+        return self.same is True
 
     def __str__(self) -> str:
         from .report import text
@@ -68,8 +78,9 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     """Compare two layers or two models of any two frameworks.
 
     Models that are one layer after another (`torch.nn.Sequential`, `keras.Sequential`, …) are compared layer by layer,
-    each pair on what reaches it in the first model, and then as a whole. Of others the layers with weights are, in the
-    order in which the models have them, or as `names` says.
+    each pair on what reaches it in the first model, and then as a whole. Of others the layers with weights are compared
+    each by itself, paired by their names, then by equal weights, then in order; and both models are run as a whole on
+    the same images, for what stands between their layers. Where they can't be, the verdict `same` is None.
 
     >>> from convlab import numpy as lab
     >>> a = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0)
@@ -81,11 +92,11 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
         a, b: native layers or models, convlab's own among them; a `flax.linen` module bound to its variables.
         inputs: an image or a batch, (N, C, H, W), or a list of them; by default random ones of odd and even sizes. A
             `flax.linen` module whose layers only show when it runs needs them.
-        names: which layer of b belongs to which of a, by path.
+        names: which layer of b belongs to which of a, by path; no others are compared, and `same` isn't True.
         seed: of the random images and gradients.
 
     Raises:
-        ModelError: what isn't a model, or a model of which no layer is known.
+        ModelError: what isn't a model; a model of which no layer is known; inputs that a model can't be run on.
     """
     images = None if inputs is None else images_of(inputs)
     example = None if images is None else images[0]
@@ -102,29 +113,89 @@ def compare_read(
     seed: int = 0,
 ) -> Comparison:
     """`compare` of what has been read; `size` is that of the random images, if no other will do."""
+    sides = (models_of(a.backend), a), (models_of(b.backend), b)
     whole = names is None and all(each.whole and None not in [p.layer for p in each.parts] for each in (a, b))
     first, second = ([*steps(each)] if whole else weighted(each) for each in (a, b))
-    if not first:
-        raise ModelError(
-            f"{_path(a)}: got {_kinds(a)}, expected a layer that convlab knows, such as a 2-D convolution.",
-            hint="convlab.port's documentation lists them.",
-        )
-    pairs, structure = paired(first, second, names)
-    found = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a))
-    sides = models_of(a.backend), models_of(b.backend)
-    if not whole:
-        found.rows = alone(sides, pairs, seed, {})
-        found.results = None if images is None else _results(sides, (a, b), images)
-        return found
+    if whole and not first and not second:  # nothing but what does nothing
+        whole = False
+    pairs, structure = paired(first, second, names, whole)
+    if a.size and b.size and a.size != b.size and not structure:
+        structure = f"the first model takes images of {a.size} rows and columns, the second of {b.size}"
+    comparison = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a, b))
+    if whole:
+        _in_turn(comparison, sides, pairs, first, second, images, size, seed)
+        if not structure or comparison.first is not None:
+            return comparison
+    else:
+        comparison.rows = alone((sides[0][0], sides[1][0]), pairs, seed, {})
+        _note_elsewhere(comparison.rows, pairs)
+    covers = names is None or (len(names) == len(first) == len(second) and not a.loose and not b.loose)
+    if not covers:
+        comparison.partial = "only the layers that were named were looked at"
+        return comparison
+    dtypes = [step.dtype for step in (*first, *second)] or ["float32"]
+    dtype = min(dtypes, key=lambda name: SIGNIFICAND[name])
+    try:
+        comparison.results = compare_results(*sides, dtype, images, seed)
+    except ModelError:
+        if comparison.same is not False:
+            raise
+    if not comparison.rows and comparison.results is not None and comparison.results.ratio is None:
+        raise ModelError(f"a, b: nothing of them can be compared: {comparison.results.reason}", hint="give inputs=.")
+    return comparison
+
+
+def _in_turn(
+    comparison: Comparison,
+    sides: tuple[tuple[Models, Model], tuple[Models, Model]],
+    pairs: Sequence[tuple[Step, Step]],
+    first: Sequence[Step],
+    second: Sequence[Step],
+    images: Sequence[np.ndarray] | None,
+    size: Pair | None,
+    seed: int,
+) -> None:
+    """Compare chains: each pair of steps on what reaches it in the first model, then both models as wholes."""
+    (models, a), (others, b) = sides
+    size = size or a.size or b.size
     every_size = images is None and size is None
-    images = random_images(first, seed, size, second) if images is None else images
+    if images is None:
+        images = random_images(first, seed, size, second)
+    else:
+        for batch in images:
+            run_whole(sides[0], rounded(batch, first[0].dtype), first[0].dtype)
     flowing = images
     for one, two in pairs:
-        row, flowing = prove((sides[0], one), (sides[1], two), flowing, seed, every_size)
-        found.rows.append(row)
-    if found.same and any(part.native is not each.native for each in (a, b) for part in each.parts):
-        found.wholes = (_as_a_whole(a, sides[0], first, images), _as_a_whole(b, sides[1], second, images))
-    return found
+        row, flowing = prove((models, one), (others, two), flowing, seed, every_size)
+        comparison.rows.append(row)
+    if comparison.structure or comparison.first is not None:
+        return
+    if any(part.native is not model.native for _, model in sides for part in model.parts):
+        comparison.wholes = (_as_a_whole(sides[0], first, images), _as_a_whole(sides[1], second, images))
+
+
+def _note_elsewhere(rows: Sequence[Row], pairs: Sequence[tuple[Step, Step]]) -> None:
+    """Mark the pairs of layers that differ only in what models may do outside of these layers: a border in front of a
+    convolution, and the order in which the inputs of a dense layer are flattened."""
+    for row, (one, two) in zip(rows, pairs, strict=True):
+        a, b = one.convolution or one.main, two.convolution or two.main
+        if isinstance(a, Dense) and isinstance(b, Dense):
+            row.elsewhere = _columns_permuted(a, b)
+        else:
+            names = {difference.partition(":")[0] for difference in row.differences}
+            row.elsewhere = bool(names) and names <= {"padding", "padding_mode"}
+        row.elsewhere = row.elsewhere and max(row.own.values(), default=0.0) <= 1
+
+
+def _columns_permuted(a: Dense, b: Dense) -> bool:
+    if a.kernel.shape != b.kernel.shape or not _equal(a.bias, b.bias) or np.array_equal(a.kernel, b.kernel):
+        return False
+    one, two = (kernel[:, np.lexsort(kernel)] for kernel in (a.kernel, b.kernel))
+    return np.array_equal(one, two)
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
 
 
 def alone(
@@ -139,71 +210,26 @@ def alone(
     return rows
 
 
-def _results(sides: tuple[Models, Models], models: tuple[Model, Model], images: Sequence[np.ndarray]) -> float | None:
-    """How far apart the results of two whole models are, as a share of the largest; None if they can't be called so."""
-    worst = 0.0
-    for x in images:
-        try:
-            y, z = (side.run([model.native], x, "float32") for side, model in zip(sides, models, strict=True))
-        except Exception:  # whatever a framework raises for a model that takes something else
-            return None
-        if y.shape != z.shape:  # in another layout, perhaps
-            return None if sorted(y.shape) == sorted(z.shape) else float("inf")
-        worst = max(worst, float(np.abs(y - z).max(initial=0.0) / max(float(np.abs(y).max(initial=0.0)), 1e-30)))
-    return worst
-
-
-def paired(
-    first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None
-) -> tuple[list[tuple[Step, Step]], str]:
-    """Which steps belong together, as far as they do, and why not further."""
-    if names is not None and not names:
-        raise ModelError("names: got no pair of layers, expected some.", hint="names={of_a: of_b}, or leave it out.")
-    if names is not None:
-        mine, theirs = ({step.path: step for step in each} for each in (first, second))
-        for known, given in ((mine, names), (theirs, names.values())):
-            for name in given:
-                if name not in known:
-                    raise ModelError(
-                        f"names: got {name!r}, expected one of {', '.join(known)}.", hint="names={of_a: of_b}"
-                    )
-        return [(mine[one], theirs[two]) for one, two in names.items()], ""
-    pairs: list[tuple[Step, Step]] = []
-    for one, two in zip(first, second, strict=False):
-        if one.main.kind != two.main.kind:
-            return pairs, (
-                f"where the first model has {_called(one)}, a {one.main.kind}, the second has {_called(two)}, "
-                f"a {two.main.kind}"
-            )
-        pairs.append((one, two))
-    if len(first) != len(second):
-        which, longer = ("first", first) if len(first) > len(second) else ("second", second)
-        return pairs, f"the {which} model goes on with {_called(longer[len(pairs)])}, a {longer[len(pairs)].main.kind}"
-    return pairs, ""
-
-
-def _called(step: Step) -> str:
-    return repr(step.path) if step.path else "the layer"
-
-
-def _as_a_whole(model: Model, models: Models, steps: Sequence[Step], images: Iterable[np.ndarray]) -> float:
+def _as_a_whole(side: tuple[Models, Model], steps: Sequence[Step], images: Iterable[np.ndarray]) -> float:
     """How far a model, called as a whole, is from its layers one after another: 0 for the same bits.
 
     Otherwise in bounds carried through all layers; infinite where these have grown beyond the result.
     """
     from ..testing.bounds import worst_ratio
 
+    models, model = side
     worst, dtype = 0.0, steps[0].dtype
     natives = [part.native for part in model.parts if not isinstance(part.layer, Dropout)]  # which does nothing
-    for x in images:
-        x, off = rounded(x, dtype), np.zeros_like(x)
-        y = models.run([model.native], x, dtype)
+    for image in images:
+        x = rounded(image, dtype)
+        error = np.zeros_like(x)
+        y = run_whole(side, x, dtype)
         if np.array_equal(y, models.run(natives, x, dtype), equal_nan=True):
             continue
         for step in steps:
-            off, x = step.error(x, off, step.dtype), step.reference(x)
-        says_something = y.shape == x.shape and off.max() < np.abs(x).max()
-        worst = max(worst, worst_ratio(y, x, off) if says_something else np.inf)
+            error, x = step.error(x, error, step.dtype), step.reference(x)
+        says_something = y.shape == x.shape and error.max() < np.abs(x).max()
+        worst = max(worst, worst_ratio(y, x, error) if says_something else np.inf)
     return worst
 
 
@@ -219,17 +245,18 @@ def images_of(inputs: Any) -> list[np.ndarray]:
             raise ModelError(
                 f"inputs: got shape {each.shape}, expected (N, C, H, W).", hint="x.transpose(0, 3, 1, 2) of NHWC."
             )
+        if not np.isfinite(each).all():
+            raise ModelError(
+                f"inputs: got {int((~np.isfinite(each)).sum())} values that are NaN or infinite, expected finite ones.",
+                hint="no comparison of them says anything.",
+            )
     return [np.asarray(each if each.ndim == 4 else each[None], np.float64) for each in several]
 
 
-def _untold(model: Model) -> dict[str, str]:
-    told = {step.path for step in weighted(model)}
-    return {part.path: part.note for part in model.parts if part.path not in told}
-
-
-def _path(model: Model) -> str:
-    return model.parts[0].path if len(model.parts) == 1 and model.parts[0].path else "the model"
-
-
-def _kinds(model: Model) -> str:
-    return ", ".join(dict.fromkeys(part.note for part in model.parts)) or "no layers"
+def _untold(a: Model, b: Model) -> dict[str, str]:
+    """What isn't compared by itself: of the first model, and what only the second one has."""
+    untold: dict[str, str] = {}
+    for model in (b, a):
+        told = {step.path for step in weighted(model)}
+        untold |= {part.path: part.note for part in model.parts if part.path not in told} | model.loose
+    return untold

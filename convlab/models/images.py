@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +11,8 @@ import numpy as np
 from ..dtypes import SIGNIFICAND
 from ..errors import ConvlabError, ModelError
 from ..geometry import Pair
-from .layers import BatchNorm, Convolution, Dense, Layer, Pad, padding_in
+from .activations import Activation
+from .layers import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
 from .pooling import GlobalPool
 from .steps import Step
 
@@ -39,8 +42,9 @@ def random_images(
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
     channels = _input_channels(layers)
-    if isinstance(layers[0], Dense):
-        return [grid(rng, (n, channels)) for n in (1, 4)]
+    if _takes_rows(layers):
+        image = _before_dense(layers, also, size)
+        return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
         return [grid(rng, (1, channels, *size))]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
@@ -54,6 +58,27 @@ def random_images(
     sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
     sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]  # a dense layer may want this very size
     return [grid(rng, (2, channels, *size)) for size in sizes]
+
+
+def _takes_rows(layers: Sequence[Layer]) -> bool:
+    """Whether a dense layer comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
+    first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation))), None)
+    return isinstance(first, Dense)
+
+
+def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
+    """The shape of what a dense layer takes: an image of a given size, or any where the order of its pixels matters,
+    otherwise a row of numbers."""
+    inputs = _input_channels(layers)
+    if size is not None and inputs % math.prod(size) == 0:
+        return inputs // math.prod(size), *size
+    orders = {layer.order for layer in (*layers, *others) if isinstance(layer, Flatten)}
+    if len(orders) > 1:
+        divisors = [n for n in range(2, inputs // 2 + 1) if inputs % n == 0]
+        for channels, rows in itertools.product(divisors, repeat=2):
+            if inputs % (channels * rows) == 0:
+                return channels, rows, inputs // (channels * rows)
+    return (inputs,)
 
 
 def _layers(steps: Sequence[Step]) -> list[Layer]:
@@ -83,7 +108,7 @@ def _fits(layers: Sequence[Layer], size: Pair) -> bool:
 def _has_border(layer: Layer, size: Pair) -> bool:
     """Whether the image is larger than a border that repeats it."""
     if isinstance(layer, Pad):
-        return layer.mode == "zeros" or min(size) > max(map(max, layer.pads))
+        return layer.mode in ("zeros", LOWEST) or min(size) > max(map(max, layer.pads))
     if not isinstance(layer, Convolution) or layer.spec.padding_mode == "zeros":
         return True
     return min(size) > max(map(max, padding_in(layer.spec, size)))

@@ -19,6 +19,8 @@ from ..layers import GEOMETRY, LayerSpec
 from ..testing.bounds import error_bound
 from ..testing.oracle import oracle
 
+LOWEST = "lowest"
+
 
 class Layer:
     """One step of a model. Subclasses are frozen dataclasses, whose fields are all that it depends on.
@@ -123,7 +125,7 @@ class Pad(Layer):
 
     Attributes:
         pads: ((top, bottom), (left, right)).
-        mode: corr2d's padding_mode.
+        mode: corr2d's padding_mode; or "lowest", a border of -inf, which no maximum takes.
     """
 
     kind = "pad"
@@ -138,12 +140,15 @@ class Pad(Layer):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
+        widths = ((0, 0), (0, 0), *self.pads)
+        if self.mode == LOWEST:
+            return np.pad(x, widths, constant_values=-np.inf)
         names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-        return np.asarray(np.pad(x, ((0, 0), (0, 0), *self.pads), mode=names[self.mode]))  # type: ignore[call-overload]
+        return np.asarray(np.pad(x, widths, mode=names[self.mode]))  # type: ignore[call-overload]
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
-        return self.reference(off)
+        return Pad(self.pads, "zeros" if self.mode == LOWEST else self.mode).reference(off)
 
 
 @dataclass(frozen=True, eq=False)

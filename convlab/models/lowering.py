@@ -11,7 +11,7 @@ from ..geometry import Pads, Pair
 from ..layers import LayerSpec
 from .activations import Activation
 from .adapters import Models
-from .layers import Convolution, Dense, Flatten, Layer, Pad, padding_in
+from .layers import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
 from .pooling import GlobalPool, Pool
 from .reading import Model, Part
 from .steps import Step
@@ -124,17 +124,19 @@ class Lowering:
         return replace(layer, kernel=layer.kernel.reshape(outputs, *shape).transpose(axes).reshape(outputs, inputs))
 
     def _natives(self, layer: Layer) -> list[Any]:
-        """What the target has for a layer; for pooling whose border it lacks, a border of zeros if that is the same."""
+        """What the target has for a layer; for pooling whose border it lacks, a border that gives the same."""
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:
             if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
                 raise
-            never_negative = isinstance(self.before, Activation) and self.before.function in NEVER_NEGATIVE
-            if not (never_negative if layer.function == "max" else layer.count_padding):
+            if layer.function == "average" and not layer.count_padding:
                 raise
+            before = self.before if self.whole else None
+            never_negative = isinstance(before, Activation) and before.function in NEVER_NEGATIVE
+            border = Pad(layer.padding, "zeros" if never_negative or layer.function == "average" else LOWEST)
             inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
-            return [*self.target.build(Pad(layer.padding), self.style), *self.target.build(inner, self.style)]
+            return [*self.target.build(border, self.style), *self.target.build(inner, self.style)]
 
     def _next_size(self, layer: Layer | None) -> Pair | None:
         if not self.whole or layer is None:

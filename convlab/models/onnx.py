@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError, ModelFileError, PortError
+from ..errors import ModelError, ModelFileError, PortError, UnsupportedError
 from ..geometry import Pads
 from ..registry import pip_command
 from ..testing.bounds import worst_ratio
@@ -160,6 +160,8 @@ def _convolution(graph: _Graph, layer: Convolution) -> None:
 
 
 def _pad(graph: _Graph, layer: Pad) -> None:
+    if layer.mode not in _PAD_MODES:
+        raise UnsupportedError(f"a border of mode {layer.mode!r} without pooling isn't exported.", hint="leave it out.")
     top, left, bottom, right = _pads(layer.pads)
     sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
     graph.node("Pad", sizes, mode=_PAD_MODES[layer.mode])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelError, PortError
+from ..errors import ModelError, PartialPortWarning, PortError
 from ..geometry import Pair, choice, pair
 from .adapters import STYLES, Models, models_of, read
 from .compare import Comparison, alone, compare_read, images_of
@@ -23,8 +24,8 @@ class Ported:
         backend: whose it is.
         layers: the new native layers, in order, by the path that each has in the original; several where one became
             several, such as a border and a convolution.
-        untouched: what wasn't ported: paths, and why.
-        evidence: the comparison of both.
+        untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
+        evidence: the comparison of both; its `same` is True for a whole model, None for parts.
     """
 
     backend: str
@@ -44,7 +45,7 @@ class Ported:
             return self._model
         reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
         raise ModelError(
-            f"model: the whole wasn't ported ({'; '.join(reasons) or 'its layers do more than follow one another'}).",
+            f"model: the whole wasn't ported ({'; '.join(reasons)}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
@@ -71,7 +72,8 @@ def port(
     that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
-    rounding bounds, computed from the data, of what the original says it is.
+    rounding bounds, computed from the data, of what the original says it is. If anything of the original is left out,
+    `port` warns (`convlab.errors.PartialPortWarning`) and `untouched` lists it.
 
     >>> from convlab import numpy as lab
     >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
@@ -99,11 +101,11 @@ def port(
     images = None if inputs is None else images_of(inputs)
     source = read(model, None if images is None else images[0])
     target = models_of(to)
-    size = images[0].shape[2:] if images else None if input_size is None else pair("input_size", input_size, 1)
+    size = _size(source, images, input_size)
     lowering = Lowering(source, target, layers, size)
     if lowering.untouched:
         lowering = Lowering(source, target, layers, size, reorder=False)
-    built, untouched = lowering.built, lowering.untouched
+    built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
         raise ModelError(
             f"model: got {'; '.join(f'{path or type(model).__name__}: {why}' for path, why in untouched.items())}, "
@@ -116,14 +118,31 @@ def port(
         evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
     else:
         evidence = _each_alone(source, to, target, lowering, seed)
-    if not evidence.same:
+    if evidence.same is False or (whole and not evidence.same):
         raise PortError(
             f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
         )
+    if not whole:
+        left = "; ".join(f"{path}: {why}" for path, why in untouched.items())
+        warnings.warn(f"only parts of the model were ported; left out: {left}.", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
     return Ported(to, by_path, untouched, evidence, new)
+
+
+def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:
+    """The rows and columns of the images that a model is for."""
+    given = None if input_size is None else pair("input_size", input_size, 1)
+    if images is not None:
+        given = images[0].shape[2:]
+    if given is not None and source.size is not None and tuple(given) != source.size:
+        raise ModelError(
+            f"{'input_size' if images is None else 'inputs'}: got {given[0]}x{given[1]} pixels, expected "
+            f"{source.size[0]}x{source.size[1]}, the only size that the model takes.",
+            hint="leave it out: the model says what it takes.",
+        )
+    return source.size if given is None else given
 
 
 def assembled(target: Models, built: Built) -> Any:
@@ -158,4 +177,4 @@ def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
     rows = alone((models_of(source.backend), target), pairs, seed, lowering.at)
-    return Comparison((source.backend, to), rows, whole=False)
+    return Comparison((source.backend, to), rows, whole=False, partial="the whole model wasn't ported")

@@ -41,6 +41,7 @@ class Row:
         diagnosis: why they part.
         differences: what differs in what they say they are.
         image: where they part: the errors of one channel of one result, in bounds.
+        elsewhere: whether they differ only in what their models may do outside of them (see `compare`).
     """
 
     a: str
@@ -52,6 +53,7 @@ class Row:
     diagnosis: str = ""
     differences: tuple[str, ...] = ()
     image: np.ndarray | None = None
+    elsewhere: bool = False
 
     @property
     def same(self) -> bool:
@@ -92,7 +94,7 @@ def prove(
         try:
             z = others.run(other.natives, x, other.dtype)
         except Exception as error:  # whatever a framework raises for an image that it can't take
-            row.diagnosis = row.diagnosis or f"it fails where the other doesn't: {_first(error)}"
+            row.diagnosis = row.diagnosis or f"it fails where the other doesn't: {first_line(error)}"
             continue
         row.note(row.errors, "result", _ratio(z, true, bound))
         for each, found in (("the first model's layer", y), ("", z)):
@@ -144,7 +146,7 @@ def _run(models: Models, step: Step, x: np.ndarray) -> np.ndarray:
         raise
     except Exception as error:  # whatever a framework raises for a layer that doesn't fit its weights, or itself
         raise ModelError(
-            f"{step.path or 'the layer'}: it can't be run on an image of shape {x.shape}: {_first(error)}",
+            f"{step.path or 'the layer'}: it can't be run on an image of shape {x.shape}: {first_line(error)}",
             hint="do its weights fit, and does it take one image, (N, C, H, W), and nothing else?",
         ) from error
 
@@ -159,8 +161,13 @@ def _gradients(row: Row, a: Side, b: Side, x: np.ndarray, dtype: str, rng: np.ra
     true = oracle_gradients(x, convolution.kernel, dy, **geometry)._asdict()
     bounds = gradient_bounds(x, convolution.kernel, dy, dtype, **geometry)._asdict()
     for (models, step), errors in ((a, row.own), (b, row.errors)):
-        for name, found in models.gradients(step.natives, x, dy, step.dtype).items():
-            row.note(errors, f"gradient of {name}", _ratio(found, true[name], bounds[name]))
+        try:
+            gradients = models.gradients(step.natives, x, dy, step.dtype)
+        except Exception as error:  # whatever a framework or a layer's own code raises
+            row.diagnosis = row.diagnosis or f"the gradients can't be computed: {first_line(error)}"
+            continue
+        for name, gradient in gradients.items():
+            row.note(errors, f"gradient of {name}", _ratio(gradient, true[name], bounds[name]))
 
 
 def _ratio(found: np.ndarray, true: np.ndarray, bound: np.ndarray) -> float:
@@ -193,7 +200,8 @@ def _why(found: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: 
     return f"{prefix}the results differ by up to {np.abs(found - true).max():.3g}"
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error's class and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,44 @@ class Model:
         parts: its layers, in the order of their paths or of their calls.
         whole: whether the model is these layers one after another, and nothing else.
         native: the model itself.
+        image: the only shape of an image that it takes, (C, H, W), with None for a size that may vary; None where the
+            framework doesn't tell.
+        loose: what belongs to no part: parameters and buffers by their path, operations by the path of the method that
+            calls them, each with a note.
     """
 
     backend: str
     parts: list[Part]
     whole: bool
     native: Any = field(repr=False)
+    image: tuple[int | None, ...] | None = None
+    loose: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> Pair | None:
+        """The only rows and columns of an image that it takes, where there are any."""
+        size = self.image[1:] if self.image else ()
+        return None if len(size) != 2 or None in size else (size[0], size[1])  # type: ignore[return-value]
+
+
+def loose_array(kind: str, shape: Sequence[int]) -> str:
+    """The note of a parameter or a buffer that belongs to no part.
+
+    >>> loose_array("parameter", (64, 1, 1))
+    'a parameter of shape (64, 1, 1) that belongs to no layer'
+    """
+    return f"a {kind} of shape {tuple(map(int, shape))} that belongs to no layer"
+
+
+def loose_code(native: Any, method: str, operations: Iterable[str] = ()) -> str:
+    """The note of a method that does more than call layers one after another, with the operations that are known.
+
+    >>> loose_code(3, "forward", ["relu", "flatten", "relu"])
+    'int has a forward of its own, whose operations between layers (relu, flatten) are not carried'
+    """
+    names = ", ".join(dict.fromkeys(operations))
+    known = f" ({names})" if names else ""
+    return f"{type(native).__name__} has a {method} of its own, whose operations between layers{known} are not carried"
 
 
 def is_around(pads: Pads) -> bool:

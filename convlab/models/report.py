@@ -7,15 +7,21 @@ from typing import Any
 from .. import page
 from .compare import Comparison
 from .proof import Row
+from .results import Results
 
 _LONE = "the layer"
+VERDICTS = {True: ("good", "Agreement"), False: ("bad", "Disagreement"), None: ("unsure", "Only parts compared")}
+_PARTS = {True: "differs alone", False: "PARTS"}
 
 
 def text(found: Comparison) -> str:
     """A line for each pair of layers, and the verdict."""
     head = (*found.backends, "layer", "result", "gradients", "")
-    words = {True: "same", False: "PARTS"}
-    rows = [(row.a or "-", row.b or "-", row.kind, *_errors(row), words[row.same]) for row in found.rows]
+    agrees = "same" if found.whole else "agrees"
+    rows = [
+        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _PARTS[row.elsewhere])
+        for row in found.rows
+    ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
     return "\n".join([*lines, *verdict(found)])
@@ -28,7 +34,12 @@ def _errors(row: Row) -> tuple[str, str]:
 
 
 def verdict(found: Comparison) -> list[str]:
-    """Whether they are the same; if not, where they part, why, and what differs in what they say of themselves."""
+    """Whether they compute the same; if not, where they part, why, and what differs in what they say of themselves."""
+    results = found.results
+    if found.same is True:
+        return ["They compute the same.", *_how(found)]
+    if found.same is None:
+        return [f"Only parts were compared, and no difference was found: {_why_partial(found)}.", *_alone(found)]
     if (row := found.first) is not None:
         a, b = (f"{path or _LONE} ({name})" for path, name in zip((row.a, row.b), found.backends, strict=True))
         differences = [f"What they say of themselves differs in {'; '.join(row.differences)}."]
@@ -40,11 +51,47 @@ def verdict(found: Comparison) -> list[str]:
             return [
                 f"Their layers compute the same, but the {which} model as a whole isn't its layers one after another."
             ]
-    if found.results is not None and not found.same:
-        return [f"Their layers compute the same, but the models' results are {found.results:.2g} of the largest apart."]
-    if found.whole:
-        return ["They compute the same."]
-    return ["Their layers with weights compute the same, each by itself; how they are put together wasn't compared."]
+    assert results is not None
+    apart = results.reason or f"the results are {page.number(results.ratio or 0.0)} tolerances apart"
+    first = "Each layer with weights agrees by itself, but the models as wholes don't give the same results."
+    return [first, f"On images of {_shapes(results)} {apart}.", *_alone(found)]
+
+
+def _how(found: Comparison) -> list[str]:
+    """How whole models were compared, if not layer by layer."""
+    if found.results is None:
+        return []
+    sentence = f"The results of the whole models agree on images of {_shapes(found.results)}"
+    return [f"{sentence}, within what rounding makes of them.", *_alone(found)]
+
+
+def _why_partial(found: Comparison) -> str:
+    if found.partial:
+        return found.partial
+    if found.results is None or found.results.ratio is None:
+        reason = found.results.reason if found.results else "some of the first model wasn't looked at"
+        return f"the models as wholes weren't, for {reason.partition(' Hint:')[0].rstrip('.')}"
+    if found.structure:
+        return f"the results agree on images of {_shapes(found.results)}, but {found.structure}"
+    row = found.first
+    assert row is not None
+    return (
+        f"the results agree on images of {_shapes(found.results)}, but {row.a or _LONE} and {row.b or _LONE} alone "
+        f"differ ({row.diagnosis})"
+    )
+
+
+def _alone(found: Comparison) -> list[str]:
+    """What layers by themselves do differently, which the models may make up for."""
+    return [
+        f"By themselves {row.a or _LONE} and {row.b or _LONE} differ in {'; '.join(row.differences)}."
+        for row in found.rows
+        if row.elsewhere and not row.same
+    ]
+
+
+def _shapes(results: Results) -> str:
+    return page.listed(dict.fromkeys("x".join(map(str, shape)) for shape in results.shapes))
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:
@@ -55,6 +102,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
         "backends": list(found.backends),
         "verdict": verdict(found),
         "untold": found.untold,
+        "results": None if found.results is None or found.results.ratio is None else _finite(found.results.ratio),
         "wholes": [_finite(each) for each in found.wholes],
         "layers": [
             {
@@ -79,11 +127,11 @@ def _finite(error: float) -> float | None:
 
 def render(found: Comparison, a: str, b: str, command: str) -> str:
     """A page, as `convlab.page` makes them; a and b are what to call the models."""
-    kind, word = ("good", "Agreement") if found.same else ("bad", "Disagreement")
+    kind, word = VERDICTS[found.same]
     sentence, *more = verdict(found)
     facts = {
         "layers": f"{len(found.rows)}",
-        "part": f"{sum(not row.same for row in found.rows)}",
+        "part": f"{sum(not row.same and not row.elsewhere for row in found.rows)}",
         "images": f"{max((len(row.sizes) for row in found.rows), default=0)}",
     }
     again = f'<section id="again">\n<h2>Make this report again</h2>\n{page.code(command)}\n</section>'
@@ -138,9 +186,11 @@ def _card(row: Row) -> str:
 def _untold(found: Comparison) -> str:
     if not found.untold:
         return ""
+    compared = found.results is not None and found.results.ratio is not None
+    title = "Compared within the whole" if compared else "Not compared"
     rows = (
         f'<tr><th scope="row">{page.text(path)}</th><td class="long">{page.text(note)}</td></tr>'
         for path, note in found.untold.items()
     )
-    table = page.table("Layers that weren't compared", ("layer", "what it is"), rows)
-    return f'<section id="untold">\n<h2>Not compared</h2>\n{table}\n</section>'
+    table = page.table(f"{title}, not by itself", ("layer", "what it is"), rows)
+    return f'<section id="untold">\n<h2>{title}</h2>\n{table}\n</section>'

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import NO_PADDING, Pair
-from .layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from .pooling import GlobalPool
 from .reading import Model, Part
 
@@ -50,7 +50,7 @@ class Step:
         if len(self.layers) == 1:
             return main
         pad, spec = self.layers[0], main.spec
-        if not isinstance(pad, Pad) or isinstance(spec.padding, str):
+        if not isinstance(pad, Pad) or pad.mode == LOWEST or isinstance(spec.padding, str):
             return None
         both_zeros = pad.mode == spec.padding_mode == "zeros"
         if spec.padding != NO_PADDING and not both_zeros:

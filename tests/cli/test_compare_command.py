@@ -70,6 +70,23 @@ def test_models_that_part(folder):
     assert page.count("<img") == 1
 
 
+def test_models_of_which_only_parts_can_be_compared(folder):
+    (folder / "two.py").write_text(
+        "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
+        "class Two(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 2, 3)\n"
+        "    def forward(self, x, y):\n        return self.conv(x) + self.conv(y)\n"
+        "model = Two()\n"
+    )
+    done = run(folder, "two.py:model", "two.py:model", "--json", "found.json", "--html", "report.html")
+    assert done.returncode == 3, done.stderr
+    assert "Only parts were compared, and no difference was found" in done.stdout
+    assert json.loads((folder / "found.json").read_text())["same"] is None
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (done.stdout, page):
+        assert "the same" not in text
+
+
 def test_each_model_has_the_modules_beside_it(folder):
     for name, padding in (("theirs", 1), ("mine", 0)):
         (folder / name).mkdir()

@@ -95,17 +95,17 @@ FAILURES = {
     "wire.send(out, {'hello': 'torch', 'dtypes': [], 'autograd': 1, 'versions': 'x'}); time.sleep(9)": "its greeting",
     "out.write(b'convlab-worker 1 5 0\\n{oops'); out.flush(); time.sleep(9)": "got JSON that can't be read",
     "tasks.TASKS['forward'] = lambda *a: {'result': np.full((2, 2), 'a')}; worker.main('numpy')": "else than numbers",
-    "os.system('sleep 300')": "no answer within 2 s while it was loading",
+    "os.system('sleep 300')": "no answer within 10 s while it was loading",
     "worker._hello = hello; worker.main('numpy')": "it answered for 'numpy'",
     "sys.exit(3)": "it ended with status 3 while it was loading.",
     "print('hello')": "worker: got b'hello\\n', expected a message.",
-    "time.sleep(100)": "it gave no answer within 2 s while it was loading.",
+    "time.sleep(100)": "it gave no answer within 10 s while it was loading.",
     "out.write(b'convlab-worker 7 2 0\\n{}'); out.flush(); time.sleep(9)": "it speaks version 7, expected 1.",
     "wire.send(out, {'error': 'broken'})": "broken",
     "out.write(b'convlab-worker 1 99999999999 0\\n'); out.flush(); time.sleep(9)": "got a message of 99999999999 bytes",
     "tasks.TASKS['forward'] = lambda *a: os.kill(os.getpid(), 9); worker.main('numpy')": "was killed by SIGKILL (out",
     "tasks.TASKS['forward'] = lambda *a: np.zeros(10**15); worker.main('numpy')": "it ran out of memory in",
-    "tasks.TASKS['forward'] = lambda *a: time.sleep(100); worker.main('numpy')": "no answer within 2 s in chapter",
+    "tasks.TASKS['forward'] = lambda *a: time.sleep(100); worker.main('numpy')": "no answer within 10 s in chapter",
     "tasks.TASKS['forward'] = lambda *a: os.abort(); worker.main('numpy')": "was killed by SIGABRT",
 }
 
@@ -113,7 +113,8 @@ FAILURES = {
 @pytest.mark.parametrize("code", FAILURES)
 def test_a_worker_that_misbehaves_is_one_row_and_the_others_go_on(tmp_path, code) -> None:
     python = fake(tmp_path, code)
-    plan = Plan(("numpy", "torch"), pythons={"torch": python}, only="chapter", patience=2)
+    patience = 10 if "no answer" in FAILURES[code] else 300  # which the other worker must have, too
+    plan = Plan(("numpy", "torch"), pythons={"torch": python}, only="chapter", patience=patience)
     report = run(plan)
     assert list(report.failed) == ["torch"]
     assert FAILURES[code] in report.failed["torch"]
@@ -194,7 +195,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(4)
     running.send_signal(signal.SIGINT)
-    assert running.wait(20) != 0
+    assert running.wait(300) != 0
     running.communicate()
     assert os.listdir(tmp_path) == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -161,6 +163,27 @@ def test_batches_of_a_data_loader() -> None:
         expected = layer(X).asnumpy()
         assert (layer(batch).asnumpy() == expected).all()
         assert convlab.corr2d(batch.astype("float16"), np.ones((2, 2))).dtype == np.float16
+
+
+def test_kernels_that_the_engine_rearranges() -> None:
+    """After a convolution has read its kernel, oneDNN's layout of it takes the kernel's place in memory."""
+    kernel = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype("float32")
+    y, k = mx.nd.ones((1, 64, 64, 64)), mx.nd.array(kernel)
+    for weight in [*(mx.nd.array(kernel / 64) for _ in range(8)), k]:
+        y = mx.nd.Convolution(y, weight, kernel=(3, 3), pad=(1, 1), num_filter=64, no_bias=True)
+    memory, copied = lab.ops.as_host(k), lab.to_numpy(k)  # while all that is still going on
+    mx.nd.waitall()
+    np.testing.assert_array_equal(memory, kernel)
+    np.testing.assert_array_equal(copied, kernel)
+
+
+@pytest.mark.parametrize("algorithm", ["host", "native"])
+def test_arrays_in_onednns_layout(algorithm) -> None:
+    x, k = (mx.np.array(rng.integers(-2, 3, shape), dtype="float32") for shape in ((1, 64, 9, 8), (64, 64, 3, 3)))
+    exact = oracle(x.asnumpy(), k.asnumpy())
+    y = mx.npx.convolution(x, k, kernel=(3, 3), num_filter=64, no_bias=True)  # rearranges k, and y is so
+    assert lab.corr2d(x, k, algorithm=algorithm).asnumpy().tolist() == exact.tolist()
+    assert lab.corr2d(y, k, algorithm=algorithm).asnumpy().tolist() == oracle(exact, k.asnumpy()).tolist()
 
 
 def test_few_output_channels_of_large_kernels() -> None:
@@ -347,3 +370,21 @@ def test_a_symbol_without_a_shape_is_named() -> None:
     x, k = mx.sym.var("x").as_np_ndarray(), mx.sym.var("k").as_np_ndarray()
     with pytest.raises(errors.UnsupportedError, match="K: got a symbol of unknown shape"):
         convlab.corr2d(x, k)
+
+
+def test_importing_mxnet_leaves_openmp_as_many_threads() -> None:
+    """Which PyTorch shares: fewer would make it slower, and its sums other ones than in another thread."""
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        from convlab import mxnet as lab
+        import mxnet
+        lab.version
+        threads = mxnet.base._LIB.omp_get_max_threads
+        with ThreadPoolExecutor(1) as pool:
+            print(threads(), pool.submit(threads).result())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "3"}
+    )
+    assert done.stdout.split() == ["3", "3"]

@@ -111,13 +111,36 @@ def test_depthwise_convolutions(options) -> None:
     same(only(built).layer, layer, images(SIZES[0]), "float32")
 
 
-@pytest.mark.parametrize("options", [{}, {"groups": 2, "padding": "same"}, {"strides": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"groups": 2, "padding": "same"}, {"strides": 2}, {"dilation_rate": 2, "dtype": "float64"}]
+)
 def test_channels_first(options) -> None:
     # Keras 3.15 adds the bias along the rows where they are as long as there are filters.
     conv = randomly(kl.Conv2D(12, 3, data_format="channels_first", **options), (None, 4, None, None))
-    part = only(conv)
+    part, dtype = only(conv), options.get("dtype", "float32")
     for size in SIZES:
-        right([conv], part.layer, images(size))
+        right([conv], part.layer, images(size, dtype=dtype), dtype)
+    row = convlab.port(conv, to="numpy").evidence.rows[0]
+    assert {"gradient of X", "gradient of K", "gradient of bias"} < set(row.own)
+    assert max(row.own.values()) <= 1
+
+
+def test_models_of_channels_first(tmp_path) -> None:
+    first = {"data_format": "channels_first"}
+    model = keras.Sequential(
+        [
+            keras.Input((3, 12, 12)),
+            kl.Conv2D(8, 3, activation="relu", **first),
+            kl.BatchNormalization(axis=1),
+            kl.MaxPooling2D(**first),
+            kl.Conv2D(4, 3, strides=2, use_bias=False, **first),
+        ]
+    )
+    ported = convlab.port(model, to="tensorflow").model
+    assert {each.data_format for each in ported.layers if hasattr(each, "data_format")} == {"channels_last"}
+    assert convlab.compare(ported, model).wholes == (0, 0)
+    convlab.save(model, tmp_path / "model.safetensors")
+    assert convlab.compare(model, convlab.load(tmp_path / "model.safetensors", backend="tensorflow"))
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from making import port_parts
 from torch import nn
 
 from convlab import compare, port, port_weights
@@ -126,7 +127,7 @@ def test_pytorch_67551_same_with_a_stride():
         assert fixed.evidence.rows[0].sizes == [(size, size)]
     assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # for every size
     inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Softmax()])
-    left = port(inside, to="torch", input_size=16)
+    left = port_parts(inside, "softmax", to="torch", input_size=16)
     assert list(left.untouched) == ["softmax"]
     assert left.evidence.rows[0].sizes == [(16, 16)]
 
@@ -157,7 +158,9 @@ def test_transformers_11883_not_everything_of_rank_4_is_a_kernel():
     guessed = {name: each.transpose(2, 3, 1, 0) if each.ndim == 4 else each for name, each in guessed.items()}
     assert guessed["position"].shape == (4, 6, 4, 1)  # and there it goes
     target = module.bind(module.init(jax.random.key(0), NHWC))
-    variables = port_weights(source.state_dict(), source, target, inputs=X)
+    with pytest.raises(PortError, match=r"(?s)not carried: position: a parameter of shape \(1, 4, 4, 6\)"):
+        port_weights(source.state_dict(), source, target, inputs=X)
+    variables = port_weights(source.state_dict(), source, target, inputs=X, names={"patch": "patch"})
     assert variables["params"]["position"].shape == (1, 4, 4, 6)
     kernel = source.patch.weight.detach().numpy().transpose(2, 3, 1, 0)
     assert np.array_equal(variables["params"]["patch"]["kernel"], kernel)
@@ -233,14 +236,15 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     found = compare(model, wrong, X)
     assert [row.same for row in found.rows] == [True, True, False]
     assert "order: CHW / HWC" in found.first.differences
-    with pytest.raises(Exception, match=r"flattens pixels in the order CHW.*input_size"):
-        _ = port(model, to="tensorflow").model
+    left = port_parts(model, "flattens pixels in the order CHW.*input_size", to="tensorflow")
+    with pytest.raises(ModelError, match="the whole wasn't ported"):
+        _ = left.model
     ported = port(model, to="tensorflow", input_size=16).model
     with torch.no_grad():
         assert np.allclose(ported(NHWC), model(torch.from_numpy(X)).numpy(), atol=1e-5)
     with pytest.raises(ModelError, match="channels reach a dense layer"):
         port(model, to="tensorflow", input_size=30)
-    left = port(nn.Sequential(*model, nn.Hardtanh()), to="tensorflow", input_size=16)
+    left = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
     assert list(left.untouched) == ["2", "4"]  # without the last there is no whole, and so no order to change
 
 

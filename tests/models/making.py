@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import numpy as np
 
+from convlab import Ported, port
+from convlab.errors import PartialPortWarning
 from convlab.models.adapters import models_of
 from convlab.models.layers import Convolution, Layer
 
@@ -37,6 +41,17 @@ def built(name: str, *layers: Layer, style: str = "builtin") -> Any:
     models = models_of(name)
     natives = [native for layer in layers for native in models.build(layer, style)]
     return natives[0] if len(natives) == 1 else models.assemble([(f"n{i}", each) for i, each in enumerate(natives)])
+
+
+def port_parts(model: Any, match: str, **options: Any) -> Ported:
+    """`port` of a model of which something is left out, which it must warn of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")  # a framework's own
+        warnings.simplefilter("always", PartialPortWarning)
+        ported = port(model, **options)
+    assert re.search(match, str(caught[-1].message))
+    assert ported.evidence.same is None
+    return ported
 
 
 def run(name: str, model: Any, x: np.ndarray, dtype: str = "float32") -> np.ndarray:

@@ -98,7 +98,7 @@ def test_what_is_no_size(lab, option, number) -> None:
 def test_more_than_a_machine_holds(lab) -> None:
     """The padded image has two axes of a legal length, and 2**58 numbers."""
     if lab.adapter.wraps:  # it has it in pieces; but so many would be the scheduler's
-        with pytest.raises(GeometryError, match="which makes a result of .* in about as small chunks"):
+        with pytest.raises(GeometryError, match=r"which makes a result of .* in about as small chunks"):
             lab.corr2d(lab.asarray(X), K, padding=2**28)
         return
     for call in calls(lab).values():
@@ -126,7 +126,7 @@ def test_kernels_that_nothing_learns(lab) -> None:
     for method in ("autograd", "gram", "lstsq"):
         with pytest.raises(GeometryError, match="expected at most"):
             lab.learn_kernel(x, x, 2**32, padding="same", method=method, num_steps=1)
-    with pytest.raises(GeometryError, match="sums over pairs of windows of 1 x 16777216 x 16777216 numbers, 2.097e"):
+    with pytest.raises(GeometryError, match=r"sums over pairs of windows of 1 x 16777216 x 16777216 numbers, 2\.097e"):
         lab.learn_kernel(x, x, 2**12, padding="same", method="gram", num_steps=1)
 
 
