@@ -25,6 +25,7 @@ CORE = tuple(
         "test_oracle.py",
         "test_filters.py",
         "test_archive.py",
+        "test_large_numbers.py",
         "test_moments.py",
         "diagnosis",
         "frameworks/test_numpy_models.py",

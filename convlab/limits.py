@@ -26,7 +26,8 @@ def laid_out(
 ) -> Geometry:
     """`lower` for what is to be computed.
 
-    planes: how many images of one channel X and the result are; `width`: bytes of a number; `most`: of an array.
+    planes: how many images of one channel X and the result are; `width`: bytes of a number; `most`: of an array, 0
+    where it is in pieces, of which each is looked at by itself.
 
     Raises:
         GeometryError: a padded image or a result that is longer than `LONGEST` or takes more bytes than `most`.
@@ -41,8 +42,9 @@ def laid_out(
             )
     geometry = lower(geometry, named, size)
     for axis, n, pads in zip(("height", "width"), size, geometry.padding, strict=True):
-        total = sum(pads) + (n if type(n) is int and most else 0)
-        if total > LONGEST:
+        border = sum(pads)
+        total = border + (n if type(n) is int else 0)
+        if (total if most else border) > LONGEST:
             raise GeometryError(
                 f"padding: got {pads} around an image of {axis} {n}, {total} in all, expected at most {LONGEST}.",
                 hint="use a smaller padding, or cut the image.",
