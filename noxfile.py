@@ -175,12 +175,15 @@ def processors(session: nox.Session) -> None:
 SMALLER = {
     "ATEN_CPU_CAPABILITY": "default",
     "DNNL_MAX_CPU_ISA": "SSE41",
+    "NUMBA_CPU_FEATURES": "",  # without it, numba keeps this processor's features under the other's name
     "NUMBA_CPU_NAME": "nehalem",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "OPENBLAS_CORETYPE": "Nehalem",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX",
 }
+# The last is XLA's.
+THREADS = ("CONVLAB_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
 # NumPy warns about what it can't disable: what it wasn't built for, and what this processor hasn't got.
 DISPATCHED = (
     "from numpy._core._multiarray_umath import __cpu_dispatch__ as names, __cpu_features__ as present;"
@@ -198,9 +201,7 @@ def run_as_if_smaller(session: nox.Session) -> None:
     load = [subprocess.Popen([python, "-c", BUSY]) for _ in range(2)]
     try:
         for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
-            session.env.update(
-                dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), threads)
-            )
+            session.env.update(dict.fromkeys(THREADS, threads))
             run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
     finally:
         for each in load:
