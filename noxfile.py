@@ -193,20 +193,19 @@ BUSY = "import itertools; all(map(int, itertools.repeat(1)))"
 
 
 def run_as_if_smaller(session: nox.Session) -> None:
-    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, and under load."""
+    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, beside a load."""
     features = session.run("python", "-c", DISPATCHED, silent=True) or ""
     unset = {name: value for name, value in SMALLER.items() if name not in os.environ}
     session.env.update(unset, NPY_DISABLE_CPU_FEATURES=features.strip())
     python = str(Path(session.bin) / "python")
-    load = [subprocess.Popen([python, "-c", BUSY]) for _ in range(2)]
+    load = subprocess.Popen([python, "-c", BUSY])
     try:
         for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
             session.env.update(dict.fromkeys(THREADS, threads))
             run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
     finally:
-        for each in load:
-            each.kill()
-            each.wait()
+        load.kill()
+        load.wait()
 
 
 @nox.session

@@ -89,7 +89,9 @@ def _prepare(folder: Path, name: str) -> dict[str, Command]:
     (folder / "out").mkdir()
     for each in ("a", "b"):
         Image.fromarray(rng.integers(0, 256, (700, 900, 3), np.uint8)).save(folder / f"{each}.png")
-    convlab.save(convlab.backend("numpy").Conv2D(3, out_channels=64, in_channels=64, seed=0), folder / "layer.safetensors")
+    convlab.save(
+        convlab.backend("numpy").Conv2D(3, out_channels=64, in_channels=64, seed=0), folder / "layer.safetensors"
+    )
     (folder / "models.py").write_text(_MODEL.format(folder=str(folder), name=name))
     x = rng.standard_normal((40, 40)).astype(np.float32)
     np.save(folder / "x.npy", x)
@@ -100,7 +102,9 @@ def _prepare(folder: Path, name: str) -> dict[str, Command]:
     box = ["-f", "box:5", "-b", name, "-o"]
     return {
         "filter": Command([*run, "filter", images[0], *box, str(folder / "one.png")], ["one.png"]),
-        "filter into a folder": Command([*run, "filter", *images, *box, str(folder / "out")], ["out/a.png", "out/b.png"]),
+        "filter into a folder": Command(
+            [*run, "filter", *images, *box, str(folder / "out")], ["out/a.png", "out/b.png"]
+        ),
         "demo": Command([*run, "demo", *on, "--plot", str(folder / "demo.png")], ["demo.png"]),
         "parity": Command([*run, "parity", *on, "--seconds", "1", *reports], ["report.json", "report.html"]),
         "compare": Command([*run, "compare", model, model, *reports], ["report.json", "report.html"]),
@@ -181,7 +185,9 @@ def _stop(folder: Path, command: Command, interrupt: bool, moment: float | None,
     running, start = _start(folder, command), time.monotonic()
     places = {(folder / each).parent for each in command.outputs}
     while running.poll() is None and time.monotonic() - start < (2 * longest if moment is None else moment):
-        if moment is None and any(each.name.startswith(".convlab-") for at in places if at.is_dir() for each in at.iterdir()):
+        if moment is None and any(
+            each.name.startswith(".convlab-") for at in places if at.is_dir() for each in at.iterdir()
+        ):
             break
         time.sleep(0.0002)
     if running.poll() is None:
@@ -254,7 +260,9 @@ def _checked(png: bytes) -> bytes:
     changed, at = bytearray(png), 8
     while at + 12 <= len(changed):
         end = at + 8 + int.from_bytes(changed[at : at + 4], "big")
-        changed[end : end + 4] = zlib.crc32(changed[at + 4 : end]).to_bytes(4, "big") if end + 4 <= len(changed) else b""
+        changed[end : end + 4] = (
+            zlib.crc32(changed[at + 4 : end]).to_bytes(4, "big") if end + 4 <= len(changed) else b""
+        )
         at = end + 4
     return bytes(changed)
 
@@ -272,7 +280,9 @@ def _originals(folder: Path, name: str) -> dict[str, Callable[[Path], Any]]:
             convlab.save(layer, folder / f"own{suffix}")
             readers[f"own{suffix}"] = lambda path: convlab.load(path, into=layer)
     x = rng.standard_normal((8, 9)).astype(np.float32)
-    (folder / "case.npz").write_bytes(write_arrays({"X": x, "K": x[:2, :2], "stride": np.array(2), "padding": np.array("same")}))
+    (folder / "case.npz").write_bytes(
+        write_arrays({"X": x, "K": x[:2, :2], "stride": np.array(2), "padding": np.array("same")})
+    )
     readers["case.npz"] = read_case
     pictures = {"grey.png": (12, 15), "colour.png": (12, 15, 3), "colour.tif": (12, 15, 3), "colour.jpg": (12, 15, 3)}
     for each, shape in pictures.items():
@@ -282,7 +292,9 @@ def _originals(folder: Path, name: str) -> dict[str, Callable[[Path], Any]]:
     readers["deep.png"] = read_image
 
     def learn(path: Path) -> Any:
-        return lab.learn_kernel(lab.asarray(x), lab.asarray(x[1:, 1:]), 2, seed=0, lr=1e-2, num_steps=6, checkpoint=path)
+        return lab.learn_kernel(
+            lab.asarray(x), lab.asarray(x[1:, 1:]), 2, seed=0, lr=1e-2, num_steps=6, checkpoint=path
+        )
 
     learn(folder / "run.safetensors")
     return readers | {"run.safetensors": learn}
