@@ -31,6 +31,7 @@ CORE = tuple(
     )
 )
 PHOTOGRAPHS = ("image", "plot")
+SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
 PORTING = tuple(f"tests/frameworks/test_{name}_models.py" for name in ("torch", "mxnet", "jax", "tensorflow"))
 
 
@@ -200,7 +201,7 @@ def run_as_if_smaller(session: nox.Session) -> None:
     python = str(Path(session.bin) / "python")
     load = subprocess.Popen([python, "-c", BUSY])
     try:
-        for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
+        for threads, paths in (("1", SUMMING), ("2", PORTING)):
             session.env.update(dict.fromkeys(THREADS, threads))
             run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
     finally:
@@ -218,9 +219,9 @@ def conformance(session: nox.Session) -> None:
     session.run("convlab", "parity", "--seconds", "1", silent=True)
 
 
-@nox.session
+@nox.session(default=False)
 def choices(session: nox.Session) -> None:
-    """The planner's choices beside the best that it could have made, timed on this machine."""
+    """The planner's choices beside the best that it could have made, timed on this machine, which must be quiet."""
     install(session, "torch", "fast")
     private_cache(session)
     session.run("convlab", "tune", "--backends", "numpy,torch")
