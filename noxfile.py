@@ -32,6 +32,7 @@ CORE = tuple(
     )
 )
 PHOTOGRAPHS = ("image", "plot")
+SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
 PORTING = tuple(f"tests/frameworks/test_{name}_models.py" for name in ("torch", "mxnet", "jax", "tensorflow"))
 
 
@@ -176,12 +177,15 @@ def processors(session: nox.Session) -> None:
 SMALLER = {
     "ATEN_CPU_CAPABILITY": "default",
     "DNNL_MAX_CPU_ISA": "SSE41",
+    "NUMBA_CPU_FEATURES": "",  # without it, numba keeps this processor's features under the other's name
     "NUMBA_CPU_NAME": "nehalem",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "OPENBLAS_CORETYPE": "Nehalem",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX",
 }
+# The last is XLA's.
+THREADS = ("CONVLAB_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
 # NumPy warns about what it can't disable: what it wasn't built for, and what this processor hasn't got.
 DISPATCHED = (
     "from numpy._core._multiarray_umath import __cpu_dispatch__ as names, __cpu_features__ as present;"
@@ -191,22 +195,19 @@ BUSY = "import itertools; all(map(int, itertools.repeat(1)))"
 
 
 def run_as_if_smaller(session: nox.Session) -> None:
-    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, and under load."""
+    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, beside a load."""
     features = session.run("python", "-c", DISPATCHED, silent=True) or ""
     unset = {name: value for name, value in SMALLER.items() if name not in os.environ}
     session.env.update(unset, NPY_DISABLE_CPU_FEATURES=features.strip())
     python = str(Path(session.bin) / "python")
-    load = [subprocess.Popen([python, "-c", BUSY]) for _ in range(2)]
+    load = subprocess.Popen([python, "-c", BUSY])
     try:
-        for threads, paths in (("1", ("tests/parity/test_parity.py", "tests/parity/test_learning.py")), ("2", PORTING)):
-            session.env.update(
-                dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), threads)
-            )
+        for threads, paths in (("1", SUMMING), ("2", PORTING)):
+            session.env.update(dict.fromkeys(THREADS, threads))
             run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
     finally:
-        for each in load:
-            each.kill()
-            each.wait()
+        load.kill()
+        load.wait()
 
 
 @nox.session
@@ -219,9 +220,9 @@ def conformance(session: nox.Session) -> None:
     session.run("convlab", "parity", "--seconds", "1", silent=True)
 
 
-@nox.session
+@nox.session(default=False)
 def choices(session: nox.Session) -> None:
-    """The planner's choices beside the best that it could have made, timed on this machine."""
+    """The planner's choices beside the best that it could have made, timed on this machine, which must be quiet."""
     install(session, "torch", "fast")
     private_cache(session)
     session.run("convlab", "tune", "--backends", "numpy,torch")

@@ -229,7 +229,7 @@ def test_receptive_field_by_differentiation(layers) -> None:
 def test_receptive_field_refuses() -> None:
     with pytest.raises(errors.GeometryError, match="depends on the image's size"):
         convlab.receptive_field([{"kernel_size": 3, "padding": "same"}])
-    with pytest.raises(errors.GeometryError, match="expected a kernel size or a mapping"):
+    with pytest.raises(errors.GeometryError, match="expected a kernel size, or a mapping"):
         convlab.receptive_field([{"kernel": 3}])
     with pytest.raises(errors.GeometryError, match="kernel_size: got 0"):
         convlab.receptive_field([0])
