@@ -6,7 +6,7 @@
 Each part runs in a process of its own for each backend, so that an aborted one is counted, too; `--cases` is for each
 backend, and `--minutes` the longest that one part may take. The reference is written out here: the taps of the kernel
 one after another, on a border that numpy.pad makes, in int64 or float64. Integer-valued data must be equal bit for bit,
-other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_files.py. Exits with 1 if
+other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_commands.py and soak_files.py. Exits with 1 if
 anything was lost.
 """
 
@@ -103,9 +103,7 @@ class Truth:
         border = {"mode": mode} if mode else {"constant_values": pixels.size}
         padded = np.pad(pixels, geometry.pads, **border)
         rows, columns = (padded.shape[0] - (h - 1) * dh - 1) // sh + 1, (padded.shape[1] - (w - 1) * dw - 1) // sw + 1
-        self.taps = [
-            (p, q, padded[p * dh :: sh, q * dw :: sw][:rows, :columns]) for p in range(h) for q in range(w)
-        ]
+        self.taps = [(p, q, padded[p * dh :: sh, q * dw :: sw][:rows, :columns]) for p in range(h) for q in range(w)]
         self.size, self.result = size, (rows, columns)
 
     def _split(self, x: np.ndarray) -> np.ndarray:
@@ -132,9 +130,7 @@ class Truth:
     def __call__(self, x: np.ndarray, k: np.ndarray) -> np.ndarray:
         """The result."""
         images, kernel = self._split(x), self._kernel(k)
-        y: Any = sum(
-            np.einsum("ngcij,goc->ngoij", images[..., index], kernel[..., p, q]) for p, q, index in self.taps
-        )
+        y: Any = sum(np.einsum("ngcij,goc->ngoij", images[..., index], kernel[..., p, q]) for p, q, index in self.taps)
         return self._like(y, x.shape)
 
     def gradients(self, x: np.ndarray, k: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,8 +185,14 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, whole:
 def _wrong_gradients(lab: Any, drawn: Geometry, truth: Truth, rng: np.random.Generator) -> list[str]:
     x, k = (_values(rng, shape, "float32", True) for shape in (drawn.image, drawn.kernel))
     dy = rng.integers(-3, 4, truth(x, k).shape).astype(np.float32)
-    found = gradients(lab, x, k, np.zeros(k.shape[-1 if not drawn.first else 0] if k.ndim == 4 else 1, np.float32), dy,
-                      **drawn.options)
+    found = gradients(
+        lab,
+        x,
+        k,
+        np.zeros(k.shape[-1 if not drawn.first else 0] if k.ndim == 4 else 1, np.float32),
+        dy,
+        **drawn.options,
+    )
     true = truth.gradients(*(each.astype(np.float64) for each in (x, k, dy)))
     same = all(np.array_equal(one, other) for one, other in zip(found, true, strict=False))
     return [] if same else [f"{lab.name} gradient {drawn}"]
@@ -263,12 +265,18 @@ def _late() -> bool:
 _UNTIL = time.monotonic() + float(os.environ.get(_SECONDS, 1e9))
 
 
-def parts() -> dict[str, Callable[[str, int, int], Result]]:
+def parts() -> dict[str, Callable[[str, int, int], tuple[int, list[str]]]]:
     """The parts by name."""
+    import soak_commands
     import soak_files
 
-    return {"geometry": geometry, "threads": threads, "forks": forks, "commands": soak_files.commands,
-            "files": soak_files.files}
+    return {
+        "geometry": geometry,
+        "threads": threads,
+        "forks": forks,
+        "commands": soak_commands.commands,
+        "files": soak_files.files,
+    }
 
 
 def plan(names: list[str], wanted: list[str]) -> Iterator[tuple[str, str]]:

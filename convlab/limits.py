@@ -42,10 +42,12 @@ def laid_out(
             )
     geometry = lower(geometry, named, size)
     for axis, n, pads in zip(("height", "width"), size, geometry.padding, strict=True):
-        total = sum(pads) + (n if type(n) is int and most else 0)
+        counted = type(n) is int and most > 0
+        total = sum(pads) + (n or 0 if counted else 0)
         if total > LONGEST:
+            around = f" around an image of {axis} {n}" if counted else ""
             raise GeometryError(
-                f"padding: got {pads} around an image of {axis} {n}, {total} in all, expected at most {LONGEST}.",
+                f"padding: got {pads}{around}, {total} in all, expected at most {LONGEST}.",
                 hint="use a smaller padding, or cut the image.",
             )
     height, width_ = size

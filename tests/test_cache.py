@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 
 from convlab import wisdom
@@ -55,7 +56,7 @@ def test_nox_gives_the_commands_that_write_a_table_a_folder_of_their_own(tmp_pat
     folders = []
 
     class Session:
-        env: dict = {}
+        env: typing.ClassVar[dict] = {}
         posargs: tuple = ()
         virtualenv = types.SimpleNamespace(location=str(tmp_path / "none"))
         install = staticmethod(lambda *_, **__: None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -54,9 +53,13 @@ def called(lab, layer, x):
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 def test_a_padding_that_nothing_holds(lab, value, mode) -> None:
     total = 5 + 2 * int(value)
-    expected = f"{total} in all, expected at most {LONGEST}" if value < 2**1000 else "expected an int of at least 0"
+    expected = rf", {total} in all, expected at most {LONGEST}"
+    if lab.adapter.wraps:  # whose images may be longer, so that the border alone is counted
+        expected = rf", ({total}|{total - 5}) in all, expected at most {LONGEST}"
+    if value >= 2**1000:
+        expected = "expected an int of at least 0"
     for call in calls(lab).values():
-        with pytest.raises(GeometryError, match=re.escape(expected)):
+        with pytest.raises(GeometryError, match=expected):
             call(padding=value, padding_mode=mode)
 
 
@@ -98,7 +101,7 @@ def test_what_is_no_size(lab, option, number) -> None:
 def test_more_than_a_machine_holds(lab) -> None:
     """The padded image has two axes of a legal length, and 2**58 numbers."""
     if lab.adapter.wraps:  # it has it in pieces; but so many would be the scheduler's
-        with pytest.raises(GeometryError, match="which makes a result of .* in about as small chunks"):
+        with pytest.raises(GeometryError, match=r"which makes a result of .* in about as small chunks"):
             lab.corr2d(lab.asarray(X), K, padding=2**28)
         return
     for call in calls(lab).values():
@@ -126,7 +129,7 @@ def test_kernels_that_nothing_learns(lab) -> None:
     for method in ("autograd", "gram", "lstsq"):
         with pytest.raises(GeometryError, match="expected at most"):
             lab.learn_kernel(x, x, 2**32, padding="same", method=method, num_steps=1)
-    with pytest.raises(GeometryError, match="sums over pairs of windows of 1 x 16777216 x 16777216 numbers, 2.097e"):
+    with pytest.raises(GeometryError, match=r"sums over pairs of windows of 1 x 16777216 x 16777216 numbers, 2\.097e"):
         lab.learn_kernel(x, x, 2**12, padding="same", method="gram", num_steps=1)
 
 
@@ -134,7 +137,7 @@ def test_windows_that_nothing_holds(lab) -> None:
     """X padded is 2**32 numbers, which there may be memory for, and its windows are 2**62."""
     with pytest.raises(GeometryError, match=r"X, kernel_size: got what makes (columns|padded images) of "):
         lab.im2col(lab.asarray(X), (1, 2**31 - 1), padding=((0, 0), (2**30, 2**30 - 7)))
-    with pytest.raises(GeometryError, match="a matrix of 1 x 1 x 1000000 x 1000000 numbers, "):
+    with pytest.raises(GeometryError, match=r"(a matrix of 1 x 1 x|padded images of) 1000000 x 1000000 numbers, "):
         convlab.corr2d_matrix([[1.0]], (10**6, 10**6))
     with pytest.raises(GeometryError, match="expected at most"):
         convlab.corr2d_matrix([[1.0]], (2**62, 2**62))
@@ -198,7 +201,7 @@ def test_filters_of_no_size(number) -> None:
         filters.gaussian_blur,
         lambda value: filters.gaussian_blur(1.0, size=value if value is not None else 0),
         lambda value: filters.edge(0, size=value),
-        lambda value: filters.derivative(1, axis=value),
+        *([lambda value: filters.derivative(1, axis=value)] if value != -1 else []),
     ):
         with pytest.raises(GeometryError, match="got") as caught:
             make(value)
