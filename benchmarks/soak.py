@@ -6,7 +6,7 @@
 Each part runs in a process of its own for each backend, so that an aborted one is counted, too; `--cases` is for each
 backend, and `--minutes` the longest that one part may take. The reference is written out here: the taps of the kernel
 one after another, on a border that numpy.pad makes, in int64 or float64. Integer-valued data must be equal bit for bit,
-other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_files.py. Exits with 1 if
+other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_commands.py and soak_files.py. Exits with 1 if
 anything was lost.
 """
 
@@ -265,15 +265,16 @@ def _late() -> bool:
 _UNTIL = time.monotonic() + float(os.environ.get(_SECONDS, 1e9))
 
 
-def parts() -> dict[str, Callable[[str, int, int], Result]]:
+def parts() -> dict[str, Callable[[str, int, int], tuple[int, list[str]]]]:
     """The parts by name."""
+    import soak_commands
     import soak_files
 
     return {
         "geometry": geometry,
         "threads": threads,
         "forks": forks,
-        "commands": soak_files.commands,
+        "commands": soak_commands.commands,
         "files": soak_files.files,
     }
 

@@ -1,13 +1,11 @@
-"""Two parts of soak.py: commands that are interrupted or killed, and files that were damaged on purpose.
+"""The part "files" of soak.py: files that were damaged on purpose.
 
-Mutations follow from a seed and a number alone, so that an attempt can be repeated. The second part's attempts are made
-in processes of their own, with an alarm and a limit on memory; one that ends a process is counted, and the next process
-goes on behind it.
+Mutations follow from a seed and a number alone, so that an attempt can be repeated. Attempts are made in processes of
+their own, with an alarm and a limit on memory; one that ends a process is counted, and the next goes on behind it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -19,17 +17,18 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import timing
 
 import convlab
 from convlab.errors import ConvlabError
-from convlab.images import read_image
+from convlab.images import read_image, write_image
 from convlab.models.adapters import models_of
+from convlab.models.command import _array
 from convlab.parity.archive import read_case, write_arrays
 
 _DEADLINE = time.monotonic() + float(os.environ.get("SOAK_SECONDS", 1e9))
@@ -37,174 +36,9 @@ _ALARM = 30  # seconds that one attempt may take
 _MEMORY = 2**31  # bytes that a process may take beyond what its framework has
 _BATCH = 500
 
-_MODEL = "import convlab\nlayer = lambda: convlab.load({folder!r} + '/layer.safetensors', backend={name!r})\n"
-_SAVE = _MODEL + "model = layer()\nfor _ in range(50): convlab.save(model, {folder!r} + '/saved.safetensors')"
-_LEARN = """
-import numpy as np, convlab
-lab = convlab.backend({name!r})
-x, y = (lab.asarray(np.load({folder!r} + each)) for each in ("/x.npy", "/y.npy"))
-found = lab.learn_kernel(x, y, 3, seed=0, lr=1e-2, num_steps=60, checkpoint={folder!r} + "/run.safetensors",
-                         checkpoint_every=2)
-np.save({folder!r} + "/kernel.npy", lab.to_numpy(found.kernel))
-"""
-
-
-class Command(NamedTuple):
-    """A command that writes: Python's arguments, its files, and those that are written in place by the script itself."""
-
-    arguments: list[str]
-    outputs: list[str]
-
-
-def _result(tried: int, lost: list[str]) -> Any:
-    from soak import Result
-
-    return Result(tried, lost)
-
-
-def _tensors(path: Path) -> Any:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def _page(path: Path) -> None:
-    if not path.read_text(encoding="utf-8").rstrip().endswith("</html>"):
-        raise ValueError("the page has no end")
-
-
-_PARSERS: dict[str, Callable[[Path], Any]] = {
-    ".png": read_image,
-    ".json": lambda path: json.loads(path.read_text()),
-    ".html": _page,
-    ".safetensors": _tensors,
-}
-
-
-def _prepare(folder: Path, name: str) -> dict[str, Command]:
-    """The commands, with a folder of what they read."""
-    rng = np.random.default_rng(0)
-    from PIL import Image
-
-    (folder / "out").mkdir()
-    for each in ("a", "b"):
-        Image.fromarray(rng.integers(0, 256, (700, 900, 3), np.uint8)).save(folder / f"{each}.png")
-    convlab.save(
-        convlab.backend("numpy").Conv2D(3, out_channels=64, in_channels=64, seed=0), folder / "layer.safetensors"
-    )
-    (folder / "models.py").write_text(_MODEL.format(folder=str(folder), name=name))
-    x = rng.standard_normal((40, 40)).astype(np.float32)
-    np.save(folder / "x.npy", x)
-    np.save(folder / "y.npy", x[1:-1, 1:-1] - x[:-2, 2:])
-    run, on = ["-m", "convlab"], ["--backends", name]
-    reports = ["--json", str(folder / "report.json"), "--html", str(folder / "report.html")]
-    images, model = [str(folder / f"{each}.png") for each in ("a", "b")], str(folder / "models.py") + ":layer"
-    box = ["-f", "box:5", "-b", name, "-o"]
-    return {
-        "filter": Command([*run, "filter", images[0], *box, str(folder / "one.png")], ["one.png"]),
-        "filter into a folder": Command(
-            [*run, "filter", *images, *box, str(folder / "out")], ["out/a.png", "out/b.png"]
-        ),
-        "demo": Command([*run, "demo", *on, "--plot", str(folder / "demo.png")], ["demo.png"]),
-        "parity": Command([*run, "parity", *on, "--seconds", "1", *reports], ["report.json", "report.html"]),
-        "compare": Command([*run, "compare", model, model, *reports], ["report.json", "report.html"]),
-        "tune": Command([*run, "tune", *on], ["cache/convlab/wisdom.json"]),
-        "save": Command(["-c", _SAVE.format(folder=str(folder), name=name)], ["saved.safetensors"]),
-        "learn": Command(["-c", _LEARN.format(folder=str(folder), name=name)], ["run.safetensors"]),
-    }
-
-
-def commands(name: str, cases: int, seed: int) -> Any:
-    """Commands stopped at random moments, or as soon as a file is begun; each is then run again to its end."""
-    rng, lost, tried = np.random.default_rng(seed), [], 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        known = _prepare(folder, name)
-        durations: dict[str, float] = {}
-        for label, command in known.items():
-            start = time.monotonic()
-            lost += _whole_run(folder, label, command)
-            durations[label] = time.monotonic() - start
-        kernel = (folder / "kernel.npy").read_bytes()
-        while tried < cases and time.monotonic() < _DEADLINE:
-            label = list(known)[tried % len(known)]
-            tried += 1
-            interrupt, at_file = (bool(rng.random() < 0.5) for _ in range(2))
-            if rng.random() < 0.7:
-                _remove(folder, known[label])
-            moment = float(rng.uniform(0, durations[label]))
-            _stop(folder, known[label], interrupt, None if at_file else moment, durations[label])
-            how = f"{'SIGINT' if interrupt else 'SIGKILL'} {'at a file' if at_file else f'after {moment:.3f} s'}"
-            lost += [f"{name} {label} {how}: {why}" for why in _damage(folder, known[label])]
-            parts = list(folder.rglob(".convlab-*"))
-            if interrupt and parts:
-                lost.append(f"{name} {label} {how}: left {parts[0].name}")
-            for part in parts:
-                part.unlink()
-            if label != "tune":
-                lost += _whole_run(folder, f"{label} after {how}", known[label])
-            if label == "learn" and (folder / "kernel.npy").read_bytes() != kernel:
-                lost.append(f"{name} learn {how}: went on to another kernel")
-    return _result(tried, lost)
-
-
-def _remove(folder: Path, command: Command) -> None:
-    for each in command.outputs:
-        (folder / each).unlink(missing_ok=True)
-
-
-def _damage(folder: Path, command: Command) -> Iterator[str]:
-    """What is wrong with the outputs that are there."""
-    for each in command.outputs:
-        path = folder / each
-        if path.exists():
-            try:
-                _PARSERS[path.suffix](path)
-            except Exception as error:  # whatever it is, the file isn't whole
-                yield f"{each} isn't whole: {error!r}"
-
-
-def _start(folder: Path, command: Command, errors: Any = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    return subprocess.Popen(
-        [sys.executable, *command.arguments], env=environment, stdout=subprocess.DEVNULL, stderr=errors, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def _whole_run(folder: Path, label: str, command: Command) -> list[str]:
-    running = _start(folder, command, subprocess.PIPE)
-    _, errors = running.communicate()
-    lost = [f"{label}: exit {running.returncode}: {errors[-300:]}"] if running.returncode else []
-    lost += [f"{label}: no {each}" for each in command.outputs if not (folder / each).exists()]
-    return lost + [f"{label}: {why}" for why in _damage(folder, command)]
-
-
-def _stop(folder: Path, command: Command, interrupt: bool, moment: float | None, longest: float) -> None:
-    """Start a command and stop it: after a time, or when the first file is begun."""
-    running, start = _start(folder, command), time.monotonic()
-    places = {(folder / each).parent for each in command.outputs}
-    while running.poll() is None and time.monotonic() - start < (2 * longest if moment is None else moment):
-        if moment is None and any(
-            each.name.startswith(".convlab-") for at in places if at.is_dir() for each in at.iterdir()
-        ):
-            break
-        time.sleep(0.0002)
-    if running.poll() is None:
-        if interrupt:
-            os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-        else:
-            running.kill()
-    try:
-        running.wait(60)
-    finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-
 
 def mutated(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes damaged in one to four places: flipped, cut out, repeated, spliced from another file, or a number changed."""
+    """Bytes damaged in one to four places: flipped, cut out, repeated, spliced, or a number changed."""
     changed = bytearray(data)
     for _ in range(int(rng.integers(1, 5))):
         if not changed:
@@ -284,11 +118,13 @@ def _originals(folder: Path, name: str) -> dict[str, Callable[[Path], Any]]:
         write_arrays({"X": x, "K": x[:2, :2], "stride": np.array(2), "padding": np.array("same")})
     )
     readers["case.npz"] = read_case
+    np.save(folder / "images.npy", x)
+    readers["images.npy"] = _array
     pictures = {"grey.png": (12, 15), "colour.png": (12, 15, 3), "colour.tif": (12, 15, 3), "colour.jpg": (12, 15, 3)}
     for each, shape in pictures.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / each)
         readers[each] = read_image
-    convlab.images.write_image(folder / "deep.png", rng.integers(0, 2**16, (12, 15, 3), np.uint16))
+    write_image(folder / "deep.png", rng.integers(0, 2**16, (12, 15, 3), np.uint16))
     readers["deep.png"] = read_image
 
     def learn(path: Path) -> Any:
@@ -300,7 +136,7 @@ def _originals(folder: Path, name: str) -> dict[str, Callable[[Path], Any]]:
     return readers | {"run.safetensors": learn}
 
 
-def files(name: str, cases: int, seed: int) -> Any:
+def files(name: str, cases: int, seed: int) -> tuple[int, list[str]]:
     """Damaged files: each loads or raises a ConvlabError, in bounded time and memory."""
     tried, lost = 0, []
     while tried < cases and time.monotonic() < _DEADLINE:
@@ -317,7 +153,7 @@ def files(name: str, cases: int, seed: int) -> Any:
             lost.append(f"{name} {begun[-1] if begun else 'start'}: exit {done.returncode}: {done.stderr[-300:]}")
             if not begun:
                 break
-    return _result(tried, lost)
+    return tried, lost
 
 
 def _batch(name: str, seed: int, first: int, last: int, folder: Path) -> None:

@@ -62,7 +62,9 @@ class Checkpoint:
                 self.arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             version, problem = found["version"], dict(found["problem"])
             self.done, self.digest, self.losses = found["done"], found["digest"], self.arrays.pop("losses").tolist()
-        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+            if (type(self.done), type(self.digest), type(self.losses)) != (int, str, list):
+                raise ValueError("what it says of itself is of another kind")
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} isn't a checkpoint of convlab's ({type(error).__name__}: {error}).",
                 hint="give another path; this file is left as it is.",

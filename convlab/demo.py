@@ -12,6 +12,7 @@ from rich.table import Table
 
 from . import chapter
 from .errors import BackendBroken, BackendNotInstalled
+from .files import whole
 from .lab import Backend
 from .quiet import quiet
 from .registry import adapters, backend
@@ -149,4 +150,5 @@ def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: 
         panels["D"].semilogy(range(1, STEPS + 1), losses, linewidth=width, label=lab.name)
     panels["D"].set(xlabel="step", ylabel="loss", title="learning the kernel by gradient descent")
     panels["D"].legend()
-    figure.savefig(path)
+    with whole(path) as part:
+        figure.savefig(part)

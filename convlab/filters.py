@@ -175,8 +175,9 @@ def _axis(axis: int) -> int:
 
 def _direction(v: Sequence[float] | float) -> tuple[float, float]:
     try:
-        down, right = (-math.sin(math.radians(v)), math.cos(math.radians(v))) if np.isscalar(v) else map(float, v)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        angle = math.radians(real(v)) if np.isscalar(v) else None
+        down, right = map(real, v) if angle is None else (-math.sin(angle), math.cos(angle))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
         down = right = math.nan
     length = math.hypot(down, right)
     if not 0 < length < math.inf:

@@ -49,9 +49,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: absurdly large ({error}).", hint="cut it into tiles first.") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, MemoryError) as error:
+        reason = str(error) or "more than memory holds"
+        raise ImageError(f"{path}: absurdly large ({reason}).", hint="cut it into tiles first.") from None
+    except Exception as error:  # Pillow raises all kinds on damaged files
         raise ImageError(f"{path}: damaged ({error}).", hint="open and save it with another program.") from error
 
 

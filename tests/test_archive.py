@@ -71,6 +71,8 @@ def test_objects_are_refused(tmp_path) -> None:
         (header("(2,)", dtype="|O"), "refused"),
         (header("nonsense"), "not a readable .npz"),
         (header("__import__('os').getcwd()"), "not a readable .npz"),
+        (header("(1,)", dtype="<U1") + b"\xff" * 4, "no Unicode characters"),
+        (header("(1,)", dtype=">U1") + b"\x00\x11\x00\x00", "no Unicode characters"),
         (b"hello", "not an array"),
         (b"", "not an array"),
         (b"\x93NUMPY\x09\x00\x10\x00" + b" " * 20, "not an array"),

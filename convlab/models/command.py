@@ -90,8 +90,11 @@ def _run_file(path: str) -> dict[str, Any]:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+            raise ValueError("it holds something else")
+        return array
+    except Exception as error:  # NumPy and zipfile raise all kinds on damaged files
         raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
 
 

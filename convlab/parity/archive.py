@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -133,6 +134,8 @@ def _read_array(stream: Any, name: str, limit: int) -> np.ndarray:
     content = stream.read(size)
     if len(content) != size:
         raise CaseFileError(f"{name}: got {len(content)} bytes of data, expected {size}.", hint="the file is cut off.")
+    if dtype.kind == "U" and (np.frombuffer(content, f"{dtype.byteorder}u4") > sys.maxunicode).any():
+        raise CaseFileError(f"{name}: got a string of no Unicode characters.", hint="the file is damaged.")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,8 @@ from typer.testing import CliRunner
 
 import convlab
 from convlab import cli, errors, filters
-from convlab.images import read_image, write_image
+from convlab.demo import draw
+from convlab.images import ImageError, read_image, write_image
 
 rng = np.random.default_rng(0)
 GREY = scipy.ndimage.gaussian_filter(rng.integers(0, 256, (40, 50)).astype(float), 2).astype("uint8")
@@ -202,7 +205,6 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "cutdeep.png").write_bytes((folder / "deep.png").read_bytes()[:-900])
     huge = bytearray((folder / "whole.png").read_bytes())
     huge[16:24] = (60000).to_bytes(4, "big") * 2  # the header promises 3.6 gigapixels
-    import zlib
 
     huge[29:33] = zlib.crc32(bytes(huge[12:29])).to_bytes(4, "big")
     (folder / "huge.png").write_bytes(huge)
@@ -215,6 +217,50 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut deep": (folder / "cutdeep.png", "damaged"),
         "huge": (folder / "huge.png", "absurdly large"),
     }
+
+
+def test_a_tiff_whose_offsets_are_fractions(tmp_path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(GREY).save(path)
+    data = path.read_bytes()
+    at = data.index((273).to_bytes(2, "little"))  # StripOffsets, whose type becomes RATIONAL
+    path.write_bytes(data[: at + 2] + (5).to_bytes(2, "little") + data[at + 4 :])
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(path)
+
+
+def test_an_image_that_memory_doesnt_hold(tmp_path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(GREY).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (13_000).to_bytes(4, "big") * 2  # the header promises 169 megapixels, which Pillow believes
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    path.write_bytes(data)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**26, limits[1]))
+    try:
+        with pytest.raises(ImageError, match="absurdly large"):
+            read_image(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_a_picture_that_cant_be_drawn_leaves_the_one_that_was_there(tmp_path, monkeypatch) -> None:
+    from matplotlib.figure import Figure
+
+    def half(figure: Figure, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "demo.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", half)
+    X, lab = np.eye(4, dtype=np.float32), convlab.backend("numpy")
+    learned = lab.learn_kernel(X, X[:, 1:], (1, 2), seed=0, lr=1e-3, num_steps=10)
+    with pytest.raises(KeyboardInterrupt):
+        draw(path, [lab], {"numpy": learned}, X)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("demo.png", b"old")]
 
 
 def test_bad_files_are_one_line_and_leave_nothing(tmp_path) -> None:
@@ -235,9 +281,18 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
     for options, part in (
         (("-f", "edgy:45", "-o", tmp_path / "b.png"), "filter: got 'edgy:45', expected one of edge:<angle"),
         (("-f", "edge:x", "-o", tmp_path / "b.png"), "filter: got 'edge:x'"),
-        (("-f", "box:100000", "-o", tmp_path / "b.png"), "size: got 100000, expected at most 4096"),
-        (("-f", "gaussian:1e9", "-o", tmp_path / "b.png"), "size: got 8000000001, expected at most 4096"),
-        (("-f", "derivative:2000", "-o", tmp_path / "b.png"), "order: got 2000, expected at most 1000"),
+        (
+            ("-f", "box:100000", "-o", tmp_path / "b.png"),
+            "size: got 100000, a kernel of that size, expected at most 4096",
+        ),
+        (
+            ("-f", "gaussian:1e9", "-o", tmp_path / "b.png"),
+            "size: got 8000000001, a kernel of that size, expected at most 4096",
+        ),
+        (
+            ("-f", "derivative:2000", "-o", tmp_path / "b.png"),
+            "order: got 2000, a kernel of that size, expected at most 1000",
+        ),
         (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),
         (("-f", "edge:1", "-o", tmp_path / "b.xyz"), "unknown image format '.xyz'"),

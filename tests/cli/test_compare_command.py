@@ -40,6 +40,10 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "b.py").write_text(B)
     (tmp_path / "exits.py").write_text("import sys; sys.exit(0)")
     (tmp_path / "broken.py").write_text("model = (")
+    (tmp_path / "junk.zip").write_bytes(b"PK\x03\x04 and no more")
+    np.save(tmp_path / "huge.npy", np.zeros(123456, "<f4"))
+    claimed = (tmp_path / "huge.npy").read_bytes()[:200].replace(b"(123456,), }    ", b"(999999999999,)}")
+    (tmp_path / "huge.npy").write_bytes(claimed)
     return tmp_path
 
 
@@ -116,6 +120,8 @@ def test_inputs_of_ones_own(folder):
         (["broken.py:model", "a.py:model"], "its own code fails (SyntaxError"),
         (["a.py:number", "a.py:model"], "a: got builtins.int"),
         (["a.py:model", "a.py:model", "--inputs", "a.py"], "isn't an array of numbers"),
+        (["a.py:model", "a.py:model", "--inputs", "junk.zip"], "isn't an array of numbers"),
+        (["a.py:model", "a.py:model", "--inputs", "huge.npy"], "isn't an array of numbers"),
         (["a.py:model", "a.py:model", "--html", "no/report.html"], "can't be written there"),
     ],
 )

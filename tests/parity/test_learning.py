@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import convlab
 from convlab import errors
@@ -435,6 +436,28 @@ def test_a_file_that_is_no_checkpoint_is_left_as_it_is(lab, content, tmp_path) -
         lab.learn_kernel(ONE, ONE[:, 1:], (1, 2), checkpoint=path)
     assert path.read_bytes() == content
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about, arrays: about.update(done="1"),
+        lambda about, arrays: about.update(digest=1),
+        lambda about, arrays: about.pop("problem"),
+        lambda about, arrays: about.update(problem=3),
+        lambda about, arrays: arrays.update(losses=np.array(1.0)),
+        lambda about, arrays: about.update(done="[" * 100_000),
+    ],
+)
+def test_a_checkpoint_that_says_something_else_of_itself(lab, change, tmp_path) -> None:
+    path = tmp_path / "file"
+    lab.learn_kernel(ONE, ONE[:, 1:], (1, 2), lr=1e-4, num_steps=2, checkpoint=path)
+    about, arrays = json.loads(_metadata(path)["convlab"]), load_file(path)
+    change(about, arrays)
+    text = json.dumps(about).replace('"' + "[" * 100_000 + '"', "[" * 100_000)
+    save_file(arrays, path, {"convlab": text})
+    with pytest.raises(errors.CheckpointError, match="isn't a checkpoint of convlab's"):
+        lab.learn_kernel(ONE, ONE[:, 1:], (1, 2), lr=1e-4, num_steps=2, checkpoint=path)
 
 
 def test_a_float16_loss_that_is_too_large_says_so(lab) -> None:
