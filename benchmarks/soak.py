@@ -6,8 +6,8 @@
 Each part runs in a process of its own for each backend, so that an aborted one is counted, too; `--cases` is for each
 backend, and `--minutes` the longest that one part may take. The reference is written out here: the taps of the kernel
 one after another, on a border that numpy.pad makes, in int64 or float64. Integer-valued data must be equal bit for bit,
-other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_commands.py and soak_files.py. Exits with 1 if
-anything was lost.
+other data within `convlab.testing.error_bound`. The parts "commands" and "files" are in soak_commands.py and
+soak_files.py. Exits with 1 if anything was lost.
 """
 
 from __future__ import annotations
