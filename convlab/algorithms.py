@@ -42,7 +42,7 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
 def too_long(size: Sequence[int | None], geometry: Geometry) -> bool:
     """Whether Eigen's convolution, which JAX and TensorFlow run on CPUs, may leave results of an image of this size
     unwritten: it computes how many there are along an axis in float32, which is exact up to 2**24."""
-    return any(n is not None and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
+    return any(type(n) is int and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
 
 
 def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:

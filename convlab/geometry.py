@@ -53,6 +53,11 @@ class Geometry(NamedTuple):
         )
         return rows, columns
 
+    def swapped(self) -> Geometry:
+        """That of the image and the kernel with rows and columns swapped."""
+        pairs = {name: getattr(self, name)[::-1] for name in ("kernel_size", "stride", "padding", "dilation")}
+        return self._replace(**pairs)
+
 
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""

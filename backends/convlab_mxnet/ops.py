@@ -213,6 +213,10 @@ class MXNetOperations(Operations):
         if self.dtype(x) == "float16" and x.ctx.device_type != "gpu":  # MXNet has no such kernel
             y = self.conv(x.astype("float32"), kernel.astype("float32"), geometry)
             return y.astype("float16")
+        height, width = (n or 0 for n in (self.shape(x) or (0,) * 4)[2:])
+        if width > max(height, _LONG_ROW):
+            y = self.conv(_columns_first(x), _columns_first(kernel), geometry.swapped())
+            return _columns_first(y)
         (top, bottom), (left, right) = geometry.padding
         if (top, left) != (bottom, right):
             x = _np(x).pad(x, ((0, 0), (0, 0), *geometry.padding))
@@ -233,6 +237,13 @@ class MXNetOperations(Operations):
             no_bias=True,
         )
         return _slice(y, 1, 0, outputs) if spare else y
+
+
+_LONG_ROW = 2**16  # oneDNN may take 2.6 kB of memory for each pixel of a row, however many rows there are
+
+
+def _columns_first(x: Any) -> Any:
+    return _np(x).swapaxes(x, 2, 3)
 
 
 def _settled(x: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..geometry import Geometry, Pair
+from ..geometry import Geometry, Pair, pair
 from .bounds import error_bound, magnitude
 from .oracle import border, computed_in, lowered_geometry, oracle, wide
 
@@ -56,7 +56,10 @@ class Call:
             nhwc=nhwc,
             rank=k.ndim,
             padding=geometry["padding"] if isinstance(geometry.get("padding"), str) else given.padding,
-            **{name: getattr(given, name) for name in ("stride", "padding_mode", "dilation", "groups")},
+            # Not `given`'s, which is cut to what this image needs: another padding may need all of it.
+            **{name: pair(name, geometry.get(name, 1), 1) for name in ("stride", "dilation")},
+            padding_mode=given.padding_mode,
+            groups=given.groups,
         )
 
     def changed(self, **changes: Any) -> Call:

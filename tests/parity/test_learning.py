@@ -342,7 +342,7 @@ ONE = np.ones((6, 8), "float32")
             errors.DataError,
             "squares float64",
         ),
-        (dict(lr=1e38, num_steps=1), errors.DivergedError, "kernel: got numbers that"),
+        (dict(lr=1e38, num_steps=1, seed=0), errors.DivergedError, "kernel: got numbers that"),
         (dict(checkpoint_every=0), errors.GeometryError, "checkpoint_every: got 0"),
         (dict(checkpoint="no/such/folder/x"), errors.CheckpointError, "expected a file in an existing folder"),
         (dict(progress=1), errors.GeometryError, "progress: got 1"),

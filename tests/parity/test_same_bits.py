@@ -82,8 +82,12 @@ def corr2d_of(lab: convlab.Backend, name: str, dtype: str, biased: bool) -> Call
 def gradients_of(lab: convlab.Backend, name: str) -> Call:
     x, k, options = arguments(lab, name, "float32", True)
     b = options.pop("bias")
-    dy = wide(lab.ops.shape(convlab.corr2d(x, k, **options)), 5)
-    return lambda: gradients(lab, *map(lab.to_numpy, (x, k, b)), dy, **options)
+
+    def call() -> Iterable[Any]:
+        dy = wide(lab.ops.shape(convlab.corr2d(x, k, **options)), 5)
+        return gradients(lab, *map(lab.to_numpy, (x, k, b)), dy, **options)
+
+    return call
 
 
 def layer_of(lab: convlab.Backend, **options: Any) -> Call:
