@@ -21,10 +21,10 @@ import timing
 from rich.progress import track
 from rich.table import Table
 
-from convlab import planned
-from convlab.geometry import Geometry
+from convlab.contract.rule import Rule
+from convlab.geometry.geometry import Geometry
 from convlab.lab import Backend
-from convlab.rules import Rule
+from convlab.planning import execute as planned
 
 SIZES, KERNELS = [64, 256, 512], [3, 7, 15, 31]
 _NEAR = 3.0  # ways that take more than so many times the fastest's first run aren't timed again

@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 import convlab
-from convlab.testing import error_bound, oracle, worst_ratio
+from convlab.testing import error_bound, worst_ratio
+from convlab.truth.oracle import oracle
 
 CHUNK, WINDOW, WINDOWS = 1024, 40, 20
 console = Console()

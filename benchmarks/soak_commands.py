@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import convlab
-from convlab.images import read_image
+from convlab.images.photographs import read_image
 
 _DEADLINE = time.monotonic() + float(os.environ.get("SOAK_SECONDS", 1e9))
 
@@ -73,7 +73,7 @@ def _prepare(folder: Path, name: str) -> dict[str, Command]:
     x = rng.standard_normal((40, 40)).astype(np.float32)
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", x[1:-1, 1:-1] - x[:-2, 2:])
-    run, on = ["-c", "from convlab.cli import main; main()"], ["--backends", name]
+    run, on = ["-c", "from convlab.cli.main import main; main()"], ["--backends", name]
     reports = ["--json", str(folder / "report.json"), "--html", str(folder / "report.html")]
     images, model = [str(folder / f"{each}.png") for each in ("a", "b")], str(folder / "models.py") + ":layer"
     box = ["-f", "box:5", "-b", name, "-o"]

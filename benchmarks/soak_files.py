@@ -25,10 +25,10 @@ import numpy as np
 import timing
 
 import convlab
+from convlab.cli.compare import _array
 from convlab.errors import ConvlabError
-from convlab.images import read_image, write_image
+from convlab.images.photographs import read_image, write_image
 from convlab.models.adapters import models_of
-from convlab.models.command import _array
 from convlab.parity.archive import read_case, write_arrays
 
 _DEADLINE = time.monotonic() + float(os.environ.get("SOAK_SECONDS", 1e9))

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 import convlab
-from convlab.quiet import quiet
+from convlab.cli.quiet import quiet
 
 FRAMEWORKS = tuple(name for name in ("torch", "jax", "tensorflow", "mxnet") if importlib.util.find_spec(name))
 Run = Callable[[], Any]

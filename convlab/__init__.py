@@ -14,14 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import chapter, errors, filters
-from .corr import conv2d, corr2d
-from .explain import plan
-from .geometry import output_shape
-from .lab import Backend
-from .layers import Conv2D
-from .matrix import corr2d_matrix, im2col
-from .receptive import ReceptiveField, receptive_field
-from .registry import adapters, backend, use_backend
+from .correlation.corr2d import conv2d, corr2d
+from .correlation.explain import plan
+from .correlation.matrix import corr2d_matrix, im2col
+from .geometry.lower import output_shape
+from .geometry.receptive import ReceptiveField, receptive_field
+from .lab import Backend, Conv2D, backend, use_backend
+from .registry import adapters
 
 if TYPE_CHECKING:
     from convlab_dask import lab as dask
@@ -32,12 +31,13 @@ if TYPE_CHECKING:
     from convlab_torch import lab as torch
 
     from . import testing
-    from .learn import learn_kernel
-    from .models.compare import Comparison, compare
-    from .models.files import load, save
-    from .models.port import Ported, port
-    from .models.transfer import port_weights
-    from .training import LearnedKernel
+    from .learning.learn_kernel import learn_kernel
+    from .learning.run import LearnedKernel
+    from .models.compare.compare import compare
+    from .models.compare.comparison import Comparison
+    from .models.files.save_load import load, save
+    from .models.port.port import Ported, port
+    from .models.port_weights import port_weights
 
 __version__ = "0.1.0"
 
@@ -72,15 +72,15 @@ __all__ = [
 
 _LATER = {
     "testing": "testing",
-    "learn_kernel": "learn",
-    "LearnedKernel": "training",
-    "port": "models.port",
-    "Ported": "models.port",
-    "compare": "models.compare",
-    "Comparison": "models.compare",
-    "port_weights": "models.transfer",
-    "save": "models.files",
-    "load": "models.files",
+    "learn_kernel": "learning.learn_kernel",
+    "LearnedKernel": "learning.run",
+    "port": "models.port.port",
+    "Ported": "models.port.port",
+    "compare": "models.compare.compare",
+    "Comparison": "models.compare.comparison",
+    "port_weights": "models.port_weights",
+    "save": "models.files.save_load",
+    "load": "models.files.save_load",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GeometryError
-from .geometry import integer, real, shown
+from .geometry.options import integer, real, shown
 
 
 def derivative(order: int = 1, axis: int = 1) -> np.ndarray:

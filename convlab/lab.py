@@ -1,25 +1,28 @@
-"""A loaded backend: the object behind `from convlab import torch as lab`."""
+"""The three doors: `from convlab import torch as lab`, `backend`, `use_backend`; and the layer `Conv2D`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
-import numpy as np
-
-from .contract import Adapter, Operations
-from .corr import conv2d, corr2d
-from .dtypes import check_numeric, dtype_name
-from .matrix import im2col
-from .operands import as_array, check_supported
+from .contract.framework import Framework
+from .contract.layer import LayerOptions
+from .correlation.arguments import asarray
+from .correlation.corr2d import conv2d, corr2d
+from .correlation.matrix import im2col
+from .geometry.geometry import Pair
+from .registry import chosen, default_backend, framework
 
 if TYPE_CHECKING:
-    from .learn import learn_kernel
+    from .learning.learn_kernel import learn_kernel
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_BACKENDS: dict[str, Backend] = {}
 
 
 class _Bound(Generic[P, R]):
@@ -35,7 +38,7 @@ class _Bound(Generic[P, R]):
         return partial(self.function, backend=lab.name)  # type: ignore[arg-type]
 
 
-class Backend:
+class Backend(Framework):
     """convlab on one framework: the same functions, bound to it.
 
     >>> from convlab import numpy as lab
@@ -48,11 +51,6 @@ class Backend:
         ops: the framework's array operations (`convlab.contract.Operations`).
     """
 
-    def __init__(self, adapter: Adapter, ops: Operations) -> None:
-        self.name = adapter.name
-        self.adapter = adapter
-        self.ops = ops
-
     corr2d = _Bound(corr2d)
     conv2d = _Bound(conv2d)
     im2col = _Bound(im2col)
@@ -63,22 +61,8 @@ class Backend:
         @property
         def learn_kernel(self):
             """`convlab.learn_kernel` on this backend."""
-            return partial(importlib.import_module(".learn", __package__).learn_kernel, backend=self.name)
-
-    @property
-    def version(self) -> str:
-        """The framework's version."""
-        return self.ops.version
-
-    @property
-    def Conv2D(self) -> Any:
-        """The native layer class; its arguments are those of `convlab.Conv2D`."""
-        return self._module("layers").Conv2D
-
-    @property
-    def training(self) -> Any:
-        """The adapter's module with its `Descent` (`convlab.learn`)."""
-        return self._module("training")
+            module = importlib.import_module(".learning.learn_kernel", __package__)
+            return partial(module.learn_kernel, backend=self.name)
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """A tensor of this framework from an array, a list, or a tensor of this framework.
@@ -87,33 +71,91 @@ class Backend:
         >>> lab.asarray([[1, 2]], dtype="float16")
         array([[1., 2.]], dtype=float16)
         """
-        native = self.adapter.is_native(array)
-        values = array if native else as_array("array", array)
-        if dtype is None:
-            dtype = self.ops.dtype(array) if native else values.dtype.name
-            dtype = "float32" if dtype == "float64" and isinstance(array, (list, tuple)) else dtype
-        name = dtype_name(dtype)
-        check_numeric("array", name)
-        check_supported(self, name)
-        with self.ops.scope(name):
-            return self.ops.cast(values, name) if native else self.ops.asarray(values, name)
-
-    def to_numpy(self, x: Any) -> np.ndarray:
-        """A tensor's values as a NumPy array (bfloat16 as float32, which is exact)."""
-        return self.ops.to_numpy(x) if self.adapter.is_native(x) else np.asarray(x)
-
-    def _module(self, name: str) -> Any:
-        return importlib.import_module(f"{self.adapter.package}.{name}")
+        return asarray(self, array, dtype)
 
     def __reduce__(self) -> Any:
-        from .registry import backend
-
         return backend, (self.name,)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.adapter.extras:
-            return self._module(name)
+            return self.module(name)
         raise AttributeError(f"backend {self.name!r} has no {name!r}")
 
     def __repr__(self) -> str:
         return f"<convlab backend {self.name!r} on {self.adapter.frameworks[0]} {self.version}>"
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name, its framework loaded; `from convlab import jax` gives the same object.
+
+    >>> backend("numpy").name
+    'numpy'
+
+    Raises:
+        UnknownBackendError: no adapter has that name.
+        BackendNotInstalled: its framework isn't installed; the hint is the command that installs it.
+        BackendBroken: its framework is installed and fails to import; `__cause__` says why.
+    """
+    _ensure(name)
+    return _BACKENDS[name]
+
+
+def _ensure(name: str) -> None:
+    if not isinstance(name, str) or name not in _BACKENDS:
+        loaded = framework(name)
+        _BACKENDS.setdefault(name, Backend(loaded.adapter, loaded.ops))
+
+
+# torch.compile must call it and not look inside: this is what torch._dynamo.assume_constant_result sets.
+_ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[Backend]:
+    """Within the block, arrays that belong to no framework go to this backend.
+
+    Safe across threads and async tasks: the choice is a context variable.
+
+    >>> with use_backend("numpy") as lab:
+    ...     lab.name
+    'numpy'
+    """
+    lab = backend(name)
+    token = chosen.set(name)
+    try:
+        yield lab
+    finally:
+        chosen.reset(token)
+
+
+def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]) -> Any:
+    """A convolutional layer of the chosen framework: `corr2d(X, weight, bias=bias)` with parameters.
+
+    It is a native object (`torch.nn.Module`, gluon `HybridBlock`, `flax.linen.Module`, `keras.layers.Layer`; for NumPy
+    a small class of its own) with parameters `weight` and `bias`, trained by that framework's own means.
+
+    Without `out_channels` it is the chapter's layer: a weight of shape `kernel_size` and a bias of shape (1,), applied
+    to each image of (..., H, W). With `out_channels` it is a full layer on (N, C, H, W), weight OIHW, or on
+    (N, H, W, C), weight HWIO, with data_format="NHWC"; the bias has shape (O,).
+
+    >>> import numpy as np
+    >>> layer = Conv2D((1, 2), seed=0, backend="numpy")
+    >>> layer(np.ones((6, 8), dtype="float32")).shape
+    (6, 7)
+
+    Args:
+        kernel_size: h and w, an int or a pair.
+        in_channels: inferred from the first input if not given (`flax.nnx` needs it).
+        out_channels: None for the chapter's layer.
+        stride, padding, padding_mode, dilation, groups, data_format: as in `corr2d`.
+        use_bias: whether there is a bias.
+        dtype: of weight and bias; float32 if not given (Keras: its policy's).
+        seed: the same initial weight on every backend (see `LayerSpec.seeded`) and a zero bias. Without it, the
+            framework's customary initial values.
+        reproducible: as in `corr2d`; with a seed, training is the same everywhere if the rest of the model is.
+        backend: the framework; the default backend if not given.
+
+    Raises:
+        GeometryError, ShapeError, DTypeError: an option that makes no sense.
+    """
+    return framework(default_backend() if backend is None else backend).Conv2D(kernel_size, **options)

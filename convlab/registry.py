@@ -1,8 +1,7 @@
-"""Finding, loading and choosing backends: the three doors."""
+"""Finding, loading and choosing backends."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -10,11 +9,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .contract import Adapter
+from .contract.adapter import Adapter
+from .contract.framework import Framework
 from .errors import (
     BackendBroken,
     BackendNotInstalled,
@@ -27,16 +26,15 @@ from .errors import (
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from .lab import Backend
 
 GROUP = "convlab.backends"
 VARIABLE = "CONVLAB_BACKEND"
 
-_chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
+chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
 _adapters: dict[str, Adapter] = {}
 _faults: dict[str, ConvlabError] = {}
 _begun: set[str] = set()  # adapters whose own import led here: they will be found when it has ended
-_loaded: dict[str, Backend] = {}
+_loaded: dict[str, Framework] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()
 
@@ -123,10 +121,10 @@ def adapter(name: str) -> Adapter:
     return known[name]
 
 
-def backend(name: str) -> Backend:
-    """The backend of that name, its framework loaded; `from convlab import jax` gives the same object.
+def framework(name: str) -> Framework:
+    """The backend of that name, its framework loaded.
 
-    >>> backend("numpy").name
+    >>> framework("numpy").name
     'numpy'
 
     Raises:
@@ -150,16 +148,14 @@ def _ensure(name: str) -> None:
 _find._dynamo_marked_constant = _ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _load(found: Adapter) -> Backend:
-    from .lab import Backend
-
-    for framework in found.frameworks:
-        if framework not in sys.modules and importlib.util.find_spec(framework) is None:
+def _load(found: Adapter) -> Framework:
+    for package in found.frameworks:
+        if package not in sys.modules and importlib.util.find_spec(package) is None:
             raise BackendNotInstalled(
-                f"backend {found.name!r}: {framework} isn't installed.", hint=install_command(found)
+                f"backend {found.name!r}: {package} isn't installed.", hint=install_command(found)
             )
     try:
-        loaded = Backend(found, importlib.import_module(f"{found.package}.ops").ops)
+        loaded = Framework(found, importlib.import_module(f"{found.package}.ops").ops)
     except Exception as error:
         raise BackendBroken(
             f"backend {found.name!r}: {found.frameworks[0]} is installed and fails to import "
@@ -210,27 +206,9 @@ def _extra(found: Adapter) -> tuple[str, ...]:
     return ()
 
 
-@contextlib.contextmanager
-def use_backend(name: str) -> Iterator[Backend]:
-    """Within the block, arrays that belong to no framework go to this backend.
-
-    Safe across threads and async tasks: the choice is a context variable.
-
-    >>> with use_backend("numpy") as lab:
-    ...     lab.name
-    'numpy'
-    """
-    chosen = backend(name)
-    token = _chosen.set(name)
-    try:
-        yield chosen
-    finally:
-        _chosen.reset(token)
-
-
 def default_backend() -> str:
     """The backend for arrays of no framework: `use_backend`, else CONVLAB_BACKEND, else NumPy."""
-    return _chosen.get() or os.environ.get(VARIABLE) or "numpy"
+    return chosen.get() or os.environ.get(VARIABLE) or "numpy"
 
 
 def owner(x: object) -> str | None:
@@ -244,7 +222,7 @@ def owner(x: object) -> str | None:
     return name
 
 
-def resolve(name: str | None, **arguments: Any) -> Backend:
+def resolve(name: str | None, **arguments: Any) -> Framework:
     """The backend of a call: the tensors' own, else the one that is named, else the default.
 
     Raises:
@@ -264,7 +242,7 @@ def resolve(name: str | None, **arguments: Any) -> Backend:
                 hint="convert with convlab.backend(name).asarray(...) and .to_numpy(...).",
             )
         found = mine
-    return backend(found or (default_backend() if name is None else name))
+    return framework(found or (default_backend() if name is None else name))
 
 
 def inner_backend(name: str | None) -> str:
@@ -272,5 +250,5 @@ def inner_backend(name: str | None) -> str:
 
     One that wraps others itself doesn't count; if nothing else is said, it is NumPy.
     """
-    wanted = (name, _chosen.get(), os.environ.get(VARIABLE))
+    wanted = (name, chosen.get(), os.environ.get(VARIABLE))
     return next((each for each in wanted if each and not adapter(each).wraps), "numpy")

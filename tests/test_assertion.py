@@ -9,7 +9,8 @@ import pytest
 
 import convlab
 from convlab.errors import DTypeError, GeometryError, ShapeError
-from convlab.testing import assert_parity, diagnose, error_bound, oracle, worst_ratio
+from convlab.testing import assert_parity, diagnose, error_bound, worst_ratio
+from convlab.truth.oracle import oracle
 
 rng = np.random.default_rng(0)
 X, K = rng.standard_normal((2, 3, 9, 8)).astype("float32"), rng.standard_normal((4, 3, 3, 2)).astype("float32")

@@ -8,7 +8,7 @@ import sys
 import types
 from pathlib import Path
 
-from convlab import wisdom
+from convlab.planning import costs
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_suite_has_a_cache_of_its_own() -> None:
     folder = Path(os.environ["XDG_CACHE_HOME"])
     assert folder.is_absolute()
-    assert wisdom.user_file() == folder / "convlab" / "wisdom.json"
+    assert costs.user_file() == folder / "convlab" / "wisdom.json"
     assert Path.home() not in folder.parents
 
 

@@ -18,13 +18,19 @@ import pytest
 
 import convlab
 from convlab import errors, registry
+from convlab import lab as lab_room
 
 FRAMEWORKS = ("torch", "mxnet", "jax", "flax", "tensorflow", "keras", "dask")
 # What `import convlab` may load of itself, and of the standard library if NumPy hasn't: nothing that reads files,
 # starts threads or learns, which would take several times as long.
 IMPORTED = """
-    adjoint algorithms call chapter contract corr dtypes errors explain filters fourier geometry host host.threads lab
-    layers limits matrix operands planned planner receptive registry reproducible rules
+    algorithms algorithms.adjoint algorithms.border algorithms.fourier algorithms.matmul algorithms.phase
+    algorithms.reproducible algorithms.taps chapter compiled compiled.kernels compiled.threads compiled.tiling contract
+    contract.adapter contract.call contract.framework contract.layer contract.operations contract.rule correlation
+    correlation.arguments correlation.call correlation.compute correlation.corr2d correlation.decide correlation.explain
+    correlation.integers correlation.matrix correlation.repeated dtypes errors filters geometry geometry.geometry
+    geometry.limits geometry.lower geometry.options geometry.receptive lab planning planning.caches planning.choose
+    planning.execute reference registry
 """
 STANDARD = """
     __future__ collections contextlib contextvars copy ctypes dataclasses functools importlib itertools math numbers os
@@ -213,6 +219,7 @@ def test_an_old_framework_is_refused(lab, monkeypatch) -> None:
     from dataclasses import replace
 
     monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(lab_room, "_BACKENDS", {})
     monkeypatch.setitem(registry._adapters, lab.name, replace(lab.adapter, minimum="9999.0"))
     with pytest.raises(errors.BackendBroken, match=r"expected at least 9999\.0"):
         convlab.backend(lab.name)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab import chapter, errors, filters
-from convlab.testing import oracle, random_case
+from convlab.testing import random_case
+from convlab.truth.oracle import oracle
 
 ramp_down, ramp_right = np.mgrid[0:9, 0:11].astype(float)
 

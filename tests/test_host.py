@@ -1,4 +1,4 @@
-"""The numba kernels of `convlab.host` against SciPy in float64, the oracle, and the definition by loops."""
+"""The numba kernels of `convlab.compiled` against SciPy in float64, the oracle, and the definition by loops."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlab import host
+from convlab.compiled import kernels, threads, tiling
 from convlab.errors import GeometryError
-from convlab.geometry import PADDING_MODES, Geometry
-from convlab.host import threads
-from convlab.testing.bounds import error_bound, gradient_bounds, worst_ratio
-from convlab.testing.oracle import oracle, oracle_gradients
+from convlab.geometry.geometry import PADDING_MODES, Geometry
+from convlab.truth.bounds import error_bound, gradient_bounds, worst_ratio
+from convlab.truth.oracle import oracle, oracle_gradients
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -67,7 +66,7 @@ def problems(draw: st.DrawFn, fft: bool = False) -> tuple[tuple[int, ...], tuple
 def test_direct_is_within_its_error_bound(problem, dtype):
     shape, kernel, geometry = problem
     x, k = normal(shape, dtype), normal(kernel, dtype, 1)
-    y = host.correlate(x, k, geometry)
+    y = kernels.correlate(x, k, geometry)
     assert y.dtype == dtype
     assert worst_ratio(y, oracle(x, k, **options(geometry)), error_bound(x, k, **options(geometry))) <= 1
 
@@ -77,7 +76,7 @@ def test_kernel_gradient_is_within_its_error_bound(problem, dtype):
     shape, kernel, geometry = problem
     x, k = normal(shape, dtype), normal(kernel, dtype, 1)
     dy = normal((shape[0], kernel[0], *geometry.output_size(shape[2:])), dtype, 2)
-    dk = host.kernel_gradient(x, dy, geometry)
+    dk = kernels.kernel_gradient(x, dy, geometry)
     assert dk.dtype == dtype
     true = oracle_gradients(x, k, dy, **options(geometry)).K
     bound = gradient_bounds(x, k, dy, "float64" if dtype == "float64" else "float32", **options(geometry)).K
@@ -90,10 +89,10 @@ def test_kernel_gradient_is_within_its_error_bound(problem, dtype):
 def test_integers_are_exact(problem, dtype):
     shape, kernel, geometry = problem
     x, k = integers(shape, dtype), integers(kernel, dtype, 1)
-    y = host.correlate(x, k, geometry)
+    y = kernels.correlate(x, k, geometry)
     np.testing.assert_array_equal(y, oracle(x, k, **options(geometry)))
     np.testing.assert_array_equal(
-        host.kernel_gradient(x, y, geometry), oracle_gradients(x, k, y, **options(geometry)).K
+        kernels.kernel_gradient(x, y, geometry), oracle_gradients(x, k, y, **options(geometry)).K
     )
 
 
@@ -103,7 +102,7 @@ def test_separable_is_two_passes(problem, dtype):
     geometry = geometry._replace(groups=2)
     x, u, v = integers((n, 2, height, width), dtype), integers((h,), dtype, 1), integers((w,), dtype, 2)
     k = np.broadcast_to(np.outer(u, v), (2, 1, h, w))
-    y = host.separable(x, u, v, geometry)
+    y = kernels.separable(x, u, v, geometry)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, oracle(x, k, **options(geometry)))
 
@@ -111,12 +110,12 @@ def test_separable_is_two_passes(problem, dtype):
 @given(problems(fft=True), st.sampled_from(DTYPES[1:]))
 def test_fft_is_within_its_tolerance(problem, dtype):
     shape, kernel, geometry = problem
-    assert host.fits_fft(geometry)
+    assert tiling.fits_fft(geometry)
     x, k = normal(shape, dtype), normal(kernel, dtype, 1)
-    y = host.correlate(x, k, geometry, "fft")
+    y = kernels.correlate(x, k, geometry, "fft")
     padded = np.pad(x, ((0, 0), (0, 0), *geometry.padding), "wrap")  # at least as large as any mode's
     assert np.abs(y - oracle(x, k, **options(geometry))).max() <= tolerance(padded, k, dtype=dtype)
-    dk = host.kernel_gradient(x, y, geometry, "fft")
+    dk = kernels.kernel_gradient(x, y, geometry, "fft")
     error = np.abs(dk - oracle_gradients(x, k, y, **options(geometry)).K).max()
     assert error <= tolerance(padded, y, dtype=dtype) * 4
 
@@ -131,16 +130,16 @@ def test_large_images_as_scipy(algorithm, size, h, w):
     def true(a: np.ndarray) -> np.ndarray:
         return scipy.signal.correlate(wide, a[0, 0].astype(np.float64), "valid", "fft")
 
-    y = host.correlate(x, k, geometry, algorithm)
+    y = kernels.correlate(x, k, geometry, algorithm)
     assert np.abs(y[0, 0] - true(k)).max() <= bound
-    dk = host.kernel_gradient(x, y, geometry, algorithm)
+    dk = kernels.kernel_gradient(x, y, geometry, algorithm)
     assert np.abs(dk[0, 0] - true(y)).max() <= tolerance(x, y, dtype="float32")
 
 
 def test_plain_correlation_as_scipy():
     x, k = integers((1, 1, 70, 90)), integers((1, 1, 15, 7))
     true = scipy.signal.correlate2d(x[0, 0].astype(np.float64), k[0, 0].astype(np.float64), "valid")
-    np.testing.assert_array_equal(host.correlate(x, k, Geometry((15, 7)))[0, 0], true)
+    np.testing.assert_array_equal(kernels.correlate(x, k, Geometry((15, 7)))[0, 0], true)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
@@ -156,14 +155,14 @@ def test_infinities_and_nan_are_where_the_definition_has_them(value, algorithm):
             window = x[:, :, p : p + 36, q : q + 75].astype(np.float64)
             true += window * k[0, 0, p, q]
             gradient[0, 0, p, q] = (window * dy).sum()
-    np.testing.assert_array_equal(host.correlate(x, k, geometry, algorithm), true)
-    np.testing.assert_array_equal(host.kernel_gradient(x, dy, geometry, algorithm), gradient)
+    np.testing.assert_array_equal(kernels.correlate(x, k, geometry, algorithm), true)
+    np.testing.assert_array_equal(kernels.kernel_gradient(x, dy, geometry, algorithm), gradient)
 
 
 def test_padding_multiplies_weights_by_zero():
     k = np.zeros((1, 1, 3, 3), np.float32)
     k[0, 0, 0, 0] = np.inf
-    y = host.correlate(np.ones((1, 1, 4, 4), np.float32), k, Geometry((3, 3), padding=((1, 1), (1, 1))))
+    y = kernels.correlate(np.ones((1, 1, 4, 4), np.float32), k, Geometry((3, 3), padding=((1, 1), (1, 1))))
     assert np.isnan(y[0, 0, 0]).all()
     assert np.isposinf(y[0, 0, 1:, 1:]).all()
 
@@ -171,14 +170,14 @@ def test_padding_multiplies_weights_by_zero():
 def test_an_overflow_in_the_transform_is_done_again():
     x, k = np.full((1, 1, 64, 64), 2e38, np.float32), np.zeros((1, 1, 3, 3), np.float32)
     k[0, 0, 1, 1] = 1
-    assert (host.correlate(x, k, Geometry((3, 3)), "fft") == np.float32(2e38)).all()
+    assert (kernels.correlate(x, k, Geometry((3, 3)), "fft") == np.float32(2e38)).all()
 
 
 def test_float16_is_rounded_once_and_overflows_quietly():
     x, k = np.full((1, 1, 9, 9), 2048, np.float16), np.ones((1, 1, 3, 3), np.float16)
-    assert (host.correlate(x, k, Geometry((3, 3))) == 18432).all()
+    assert (kernels.correlate(x, k, Geometry((3, 3))) == 18432).all()
     out = np.zeros((1, 1, 7, 7), np.float16)
-    assert host.correlate(x * 16, k, Geometry((3, 3)), out=out) is out
+    assert kernels.correlate(x * 16, k, Geometry((3, 3)), out=out) is out
     assert np.isinf(out).all()
 
 
@@ -190,8 +189,8 @@ def test_results_are_the_same_for_any_number_of_threads(algorithm, monkeypatch):
     found = []
     for count in ("1", "2", "5"):
         monkeypatch.setenv("CONVLAB_NUM_THREADS", count)
-        y = host.correlate(x, k, geometry, algorithm)
-        found.append((y, host.kernel_gradient(x, y, geometry, algorithm), host.separable(x, u, v, geometry)))
+        y = kernels.correlate(x, k, geometry, algorithm)
+        found.append((y, kernels.kernel_gradient(x, y, geometry, algorithm), kernels.separable(x, u, v, geometry)))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -200,13 +199,13 @@ def test_results_are_the_same_for_any_number_of_threads(algorithm, monkeypatch):
 def test_calls_from_many_threads(monkeypatch):
     monkeypatch.setenv("CONVLAB_NUM_THREADS", "2")
     x, k, geometry = normal((1, 1, 500, 500)), normal((1, 1, 11, 11)), Geometry((11, 11))
-    alone = [host.correlate(x, k, geometry, algorithm) for algorithm in ("direct", "fft")]
+    alone = [kernels.correlate(x, k, geometry, algorithm) for algorithm in ("direct", "fft")]
     wrong = []
 
     def check() -> None:
         for algorithm, y in zip(("direct", "fft"), alone, strict=True):
             for _ in range(5):
-                wrong.append((host.correlate(x, k, geometry, algorithm) != y).any())
+                wrong.append((kernels.correlate(x, k, geometry, algorithm) != y).any())
 
     callers = [threading.Thread(target=check) for _ in range(4)]
     for caller in callers:
@@ -221,16 +220,16 @@ import os, numpy as np
 from convlab import host
 from convlab.geometry import Geometry
 x, k, geometry = np.ones((1, 1, 500, 500), "f"), np.ones((1, 1, 15, 15), "f"), Geometry((15, 15))
-host.correlate(x, k, geometry)
+kernels.correlate(x, k, geometry)
 child = os.fork()
 if not child:
-    os._exit(int(not (host.correlate(x, k, geometry) == 225).all()))
+    os._exit(int(not (kernels.correlate(x, k, geometry) == 225).all()))
 assert os.waitpid(child, 0)[1] == 0
-assert (host.correlate(x, k, geometry) == 225).all()
+assert (kernels.correlate(x, k, geometry) == 225).all()
 """
 
 
-@pytest.mark.parametrize("code", [FORK, "import sys, convlab.host; assert 'numba' not in sys.modules"])
+@pytest.mark.parametrize("code", [FORK, "import sys, convlab.compiled; assert 'numba' not in sys.modules"])
 def test_in_a_process_of_its_own(code, monkeypatch):
     monkeypatch.setenv("CONVLAB_NUM_THREADS", "2")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
@@ -255,12 +254,12 @@ def test_separate_finds_factors(h, w, seed):
     u, v = integers((h,), seed=seed), integers((w,), seed=seed + 1)
     u[seed % h] = v[seed % w] = 2
     k = np.outer(u, v)
-    factors = host.separate(k)
+    factors = kernels.separate(k)
     assert factors is not None
     np.testing.assert_array_equal(np.outer(*factors), k)
     assert all((a == np.round(a)).all() for a in factors)
     k[0, 0] += 1
-    found = host.separate(k)
+    found = kernels.separate(k)
     assert found is None or (np.outer(*found) == k).all()
 
 
@@ -268,43 +267,43 @@ def test_separate_of_other_kernels():
     gaussian = np.exp(-(np.linspace(-2, 2, 9) ** 2))
     for dtype in DTYPES[1:]:
         k = np.outer(gaussian, gaussian).astype(dtype)
-        factors = host.separate(k)
+        factors = kernels.separate(k)
         assert factors is not None
         assert factors[0].dtype == dtype
         np.testing.assert_allclose(np.outer(*factors), k, rtol=3 * np.finfo(dtype).eps)
-    assert host.separate(normal((5, 5))) is None
-    assert host.separate(np.ones((1, 5))) is None
-    assert host.separate(np.zeros((3, 3))) is None
+    assert kernels.separate(normal((5, 5))) is None
+    assert kernels.separate(np.ones((1, 5))) is None
+    assert kernels.separate(np.zeros((3, 3))) is None
     for value in (np.nan, np.inf, -np.inf):
         k = np.ones((3, 3), np.float32)
         k[1, 2] = value
-        assert host.separate(k) is None
+        assert kernels.separate(k) is None
 
 
 def test_read_only_and_strided_arrays():
     x, k = integers((1, 1, 30, 40)), integers((1, 1, 4, 5))
-    true = host.correlate(x, k, Geometry((4, 5)))
+    true = kernels.correlate(x, k, Geometry((4, 5)))
     turned = np.ascontiguousarray(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
     for a in (x, k):
         a.setflags(write=False)
-    np.testing.assert_array_equal(host.correlate(x, k, Geometry((4, 5))), true)
-    np.testing.assert_array_equal(host.correlate(turned, k, Geometry((4, 5))), true)
+    np.testing.assert_array_equal(kernels.correlate(x, k, Geometry((4, 5))), true)
+    np.testing.assert_array_equal(kernels.correlate(turned, k, Geometry((4, 5))), true)
 
 
 def test_empty_results_and_what_fits():
-    assert host.available()
-    empty = host.correlate(np.ones((0, 1, 5, 5), "f"), np.ones((1, 1, 3, 3), "f"), Geometry((3, 3)))
+    assert tiling.available()
+    empty = kernels.correlate(np.ones((0, 1, 5, 5), "f"), np.ones((1, 1, 3, 3), "f"), Geometry((3, 3)))
     assert empty.shape == (0, 1, 3, 3)
-    zeros = host.kernel_gradient(np.ones((0, 1, 5, 5), "f"), empty, Geometry((3, 3)))
+    zeros = kernels.kernel_gradient(np.ones((0, 1, 5, 5), "f"), empty, Geometry((3, 3)))
     np.testing.assert_array_equal(zeros, np.zeros((1, 1, 3, 3)))
-    assert not host.fits_fft(Geometry((3, 3), stride=(2, 1)))
-    assert not host.fits_fft(Geometry((3, 3), dilation=(1, 2)))
-    assert not host.fits_fft(Geometry((300, 3)))
-    assert host.fits_fft(Geometry((256, 3)))
+    assert not tiling.fits_fft(Geometry((3, 3), stride=(2, 1)))
+    assert not tiling.fits_fft(Geometry((3, 3), dilation=(1, 2)))
+    assert not tiling.fits_fft(Geometry((300, 3)))
+    assert tiling.fits_fft(Geometry((256, 3)))
 
 
 @pytest.mark.parametrize("named", ["abc", "1.5", "0", "-3"])
 def test_a_number_of_threads_that_makes_no_sense(monkeypatch, named):
     monkeypatch.setenv("CONVLAB_NUM_THREADS", named)
     with pytest.raises(GeometryError, match=f"CONVLAB_NUM_THREADS: got '{named}'"):
-        host.threads.count()
+        threads.count()

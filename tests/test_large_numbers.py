@@ -23,7 +23,7 @@ CONV = {
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from convlab.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from convlab.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""`convlab.moments` against sums over windows written out, and a killed run of `learn_kernel` against a whole one."""
+"""The moments against sums over windows written out, and a killed run of `learn_kernel` against a whole one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convlab import errors
-from convlab.checkpoint import Checkpoint, digest
-from convlab.exact import ExactSum
-from convlab.geometry import Geometry
-from convlab.moments import ExactMoments, Tile, measure
-from convlab.testing.bounds import gamma
+from convlab.geometry.geometry import Geometry
+from convlab.learning.checkpoint import Checkpoint, digest
+from convlab.learning.exact_sums import ExactSum
+from convlab.learning.moments import ExactMoments, Tile, measure
+from convlab.truth.bounds import gamma
 
 
 def by_hand(tile):

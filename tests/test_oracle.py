@@ -11,8 +11,9 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlab.testing import Case, error_bound, golden_cases, gradient_bounds, oracle, oracle_gradients, random_case
-from convlab.testing.bounds import gamma
+from convlab.testing import Case, error_bound, golden_cases, gradient_bounds, oracle_gradients, random_case
+from convlab.truth.bounds import gamma
+from convlab.truth.oracle import oracle
 
 SEEDS = st.integers(0, 2**32 - 1)
 

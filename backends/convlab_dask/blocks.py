@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convlab.corr import conv2d, corr2d
-from convlab.geometry import Geometry
-from convlab.host import threads
-from convlab.registry import backend
+from convlab.compiled import threads
+from convlab.correlation.corr2d import conv2d, corr2d
+from convlab.geometry.geometry import Geometry
+from convlab.registry import framework
 
 from .spans import Part, Span
 
@@ -46,7 +46,7 @@ class Correlation(NamedTuple):
                 reproducible=reproducible,
                 backend=self.inner,
             )
-            return backend(self.inner).to_numpy(y)
+            return framework(self.inner).to_numpy(y)
 
 
 @contextlib.contextmanager

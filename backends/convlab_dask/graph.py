@@ -13,7 +13,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from convlab.errors import GeometryError
-from convlab.geometry import Geometry
+from convlab.geometry.geometry import Geometry
 
 from .blocks import Block, Correlation, Halo, Window
 from .spans import Span, output_chunks, spans

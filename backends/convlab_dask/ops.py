@@ -10,12 +10,14 @@ import dask
 import dask.array as da
 import numpy as np
 
-from convlab.call import Call, check_reproducible, planned
-from convlab.contract import Operations
+from convlab.contract.call import Call
+from convlab.contract.operations import Operations
+from convlab.correlation.arguments import check_supported
+from convlab.correlation.call import check_reproducible
+from convlab.correlation.decide import decide
 from convlab.errors import IntegerOverflowError, ShapeError, UnsupportedError
-from convlab.geometry import Geometry
-from convlab.operands import check_supported
-from convlab.registry import backend, inner_backend
+from convlab.geometry.geometry import Geometry
+from convlab.registry import framework, inner_backend
 
 from .blocks import Correlation
 from .graph import correlate
@@ -87,12 +89,13 @@ class DaskOperations(Operations):
         return y.persist()
 
     def correlate(self, call: Call, x: Any, k: Any, b: Any) -> da.Array:
-        inner, dtype = backend(call.inner), call.dtype or ""
+        inner, dtype = framework(call.inner), call.dtype or ""
         check_supported(inner, dtype)
         if call.algorithm == "reproducible":
             check_reproducible(dtype)
-        stand_in = inner.asarray(np.zeros(1, "float32"))  # a named algorithm that can't compute it is refused now
-        planned(inner, call.geometry, call.image, call.kernel, dtype, call.flipped, call.algorithm, (stand_in,) * 2)
+        stand_in = inner.ops.asarray(np.zeros(1, "float32"), "float32")
+        # An algorithm that can't compute the call is refused here, not in each chunk.
+        decide(inner.ops, call._replace(inner=""), stand_in, stand_in)
         work = Correlation(call.inner, call.geometry, call.algorithm, call.flipped)
         return correlate(work, x, k, b, dtype)
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convlab.algorithms import source
-from convlab.geometry import Pair
+from convlab.geometry.geometry import Pair, source
 
 Part = tuple[int, int, int]
 

@@ -15,12 +15,12 @@ import dask
 import dask.array as da
 import numpy as np
 
-from convlab import problem as problems
-from convlab.checkpoint import digest
 from convlab.errors import DataError
-from convlab.moments import Kind
-from convlab.plain import PlainDescent, draw, slopes
-from convlab.problem import Problem, finite, tile
+from convlab.learning import problem as problems
+from convlab.learning.checkpoint import digest
+from convlab.learning.moments import Kind
+from convlab.learning.problem import Problem, finite, tile
+from convlab.learning.without_autograd import PlainDescent, draw, slopes
 
 from .blocks import modest
 from .graph import total
@@ -29,7 +29,7 @@ __all__ = ["Descent", "draw", "identity", "statistics"]
 
 
 def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
-    """`convlab.problem.statistics`, chunk by chunk."""
+    """`convlab.learning.problem.statistics`, chunk by chunk."""
     measure = functools.partial(problems.statistics, kind=kind, workers=1)
     return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
 

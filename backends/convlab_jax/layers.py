@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.corr import corr2d
-from convlab.geometry import DataFormat, Padding, PaddingMode, Pair
-from convlab.layers import LayerSpec
+from convlab.contract.layer import LayerSpec
+from convlab.correlation.corr2d import corr2d
+from convlab.geometry.geometry import DataFormat, Padding, PaddingMode, Pair
 
 from .ops import ops
 

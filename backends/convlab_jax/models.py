@@ -16,8 +16,8 @@ from flax import nnx, serialization
 from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
-from convlab.models.reading import Model, Part, known, loose_array, loose_code, unbuilt
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, unbuilt
 
 from . import functions
 from .layers import Conv2D

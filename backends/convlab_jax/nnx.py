@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import jax
 from flax import nnx
 
-from convlab.corr import corr2d
+from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.correlation.corr2d import corr2d
 from convlab.errors import GeometryError
-from convlab.geometry import Pair
-from convlab.layers import LayerOptions, LayerSpec
+from convlab.geometry.geometry import Pair
 
 from .layers import initial_bias, initial_weight
 

@@ -12,8 +12,8 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
-from convlab.models.reading import Model, Part, known, loose_array, loose_code
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
 
 from . import functions, models
 from .nnx import Conv2D

@@ -15,15 +15,16 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from convlab import host
-from convlab.algorithms import by_taps, too_long
-from convlab.call import Call
-from convlab.contract import Operations
+from convlab.algorithms.taps import by_taps, too_long
+from convlab.compiled import kernels
+from convlab.contract.call import Call
+from convlab.contract.operations import Operations
+from convlab.contract.rule import Rule
+from convlab.correlation.call import execute
+from convlab.correlation.compute import compute, gradients
 from convlab.errors import UnsupportedError
-from convlab.geometry import Geometry, Pair
-from convlab.planned import planned
-from convlab.planner import ON_HOST
-from convlab.rules import Rule
+from convlab.geometry.geometry import Geometry, Pair
+from convlab.planning.execute import choose_for
 
 from . import adapter
 
@@ -147,7 +148,7 @@ class JaxOperations(Operations):
         return np.asarray(x)
 
     def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        return host.aligned(shape, dtype)  # JAX would copy anything else
+        return kernels.aligned(shape, dtype)  # JAX would copy anything else
 
     def from_host(self, array: np.ndarray, like: Any) -> Array:
         # What it makes is committed to its device, which makes no difference where there is only one.
@@ -170,9 +171,9 @@ class JaxOperations(Operations):
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
     def prepare(self, call: Call) -> Callable[..., Any]:
-        if call.way in ON_HOST:
-            return call
-        run = jax.jit(lambda x, k, b: call(x, k, b))
+        if call.variant.on_host:
+            return None
+        run = jax.jit(functools.partial(execute, self, call))
 
         def wide(x: Any, k: Any, b: Any) -> Any:
             with self.scope(call.dtype):
@@ -202,8 +203,8 @@ class JaxOperations(Operations):
         inputs = _varying_alike(inputs)
         if rule.algorithm == "reproducible":
             return _function(rule)(*inputs)  # type: ignore[no-any-return]
-        if self.mode(*inputs) == "eager" and planned(self, rule, *inputs).way in ON_HOST:
-            return rule.compute(self, *inputs)  # type: ignore[no-any-return]
+        if self.mode(*inputs) == "eager" and choose_for(self, rule, *inputs).variant.on_host:
+            return compute(self, rule, *inputs)  # type: ignore[no-any-return]
         return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
@@ -230,13 +231,13 @@ class JaxOperations(Operations):
 @functools.lru_cache(1024)  # each holds compiled programs
 def _function(rule: Rule) -> Callable[..., Array]:
     """A rule as a JAX function, compiled once for each shape."""
-    function = jax.custom_vjp(functools.partial(rule.compute, ops))
+    function = jax.custom_vjp(functools.partial(compute, ops, rule))
 
     def forward(*inputs: Any) -> tuple[Any, tuple[Any, ...]]:
         return function(*inputs), inputs
 
     def backward(inputs: tuple[Any, ...], dy: Any) -> tuple[Any, ...]:
-        return tuple(rule.gradients(ops, inputs, dy, (True,) * len(inputs)))
+        return tuple(gradients(ops, rule, inputs, dy, (True,) * len(inputs)))
 
     function.defvjp(forward, backward)
     return jax.jit(function)
@@ -244,11 +245,11 @@ def _function(rule: Rule) -> Callable[..., Array]:
 
 @functools.lru_cache(1024)
 def _compiled(rule: Rule) -> Callable[..., Array]:
-    return jax.jit(functools.partial(rule.compute, ops))
+    return jax.jit(functools.partial(compute, ops, rule))
 
 
 def _lower(a: Any, b: Any, rule: Rule) -> Array:
-    return rule.compute(ops, a, b)  # type: ignore[no-any-return]
+    return compute(ops, rule, a, b)  # type: ignore[no-any-return]
 
 
 def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
@@ -291,7 +292,7 @@ def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any,
     a, b = _merge(a), _merge(b) if rule.part == "k" else b.reshape(-1, *b.shape[2:])
     rule = rule._replace(geometry=rule.geometry._replace(groups=rule.geometry.groups * size))
     try:
-        planned(ops, rule, a, b)
+        choose_for(ops, rule, a, b)
     except UnsupportedError:  # the algorithm that was named doesn't know groups
         rule = rule._replace(algorithm="auto")
     y = ops.apply(rule, a, b)

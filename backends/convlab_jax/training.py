@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlab.descent import AT_ONCE, parameters_state
-from convlab.problem import Problem
+from convlab.learning.descent import AT_ONCE, parameters_state
+from convlab.learning.problem import Problem
 
 from .ops import ops
 
@@ -32,7 +32,7 @@ _alike: dict[str, Any] = {}
 
 
 def describe(optimizer: Any) -> str:
-    """See `convlab.descent.Descent`: what it computes, its numbers among it."""
+    """See `convlab.learning.descent.Descent`: what it computes, its numbers among it."""
     one = jnp.zeros(1)
     return str(jax.make_jaxpr(lambda g, m, p: optimizer.update(g, m, p))(one, optimizer.init(one), one))
 

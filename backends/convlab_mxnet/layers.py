@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from convlab.corr import corr2d
-from convlab.geometry import Pair
-from convlab.layers import LayerOptions, LayerSpec
-from convlab.operands import check_supported
-from convlab.registry import backend
+from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.correlation.arguments import check_supported
+from convlab.correlation.corr2d import corr2d
+from convlab.geometry.geometry import Pair
+from convlab.registry import framework
 
 from .ops import mx, ops
 
@@ -30,7 +30,7 @@ class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
         super().__init__(prefix=prefix, params=params)
         self.spec = LayerSpec(kernel_size, **options)
         dtype = self.spec.dtype or "float32"
-        check_supported(backend("mxnet"), dtype)
+        check_supported(framework("mxnet"), dtype)
         with self.name_scope():
             self.weight = self.params.get(
                 "weight",

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from convlab.contract.layer import LayerSpec
 from convlab.errors import ModelError, UnsupportedError
-from convlab.geometry import NO_PADDING, Pads
-from convlab.layers import LayerSpec
-from convlab.models.activations import Activation
+from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import ROLES
-from convlab.models.layers import (
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import (
     LOWEST,
     BatchNorm,
     Convolution,
@@ -29,8 +29,8 @@ from convlab.models.layers import (
     Pad,
     depends_on_size,
 )
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, is_around
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, is_around
 
 from .layers import Conv2D
 from .ops import mx, ops

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from convlab.call import Call, canonical
-from convlab.contract import Operations
+from convlab.contract.call import Call
+from convlab.contract.operations import Operations
+from convlab.contract.rule import Rule
+from convlab.correlation.call import canonical_shapes
+from convlab.correlation.compute import compute, gradients
 from convlab.errors import UnsupportedError
-from convlab.geometry import Geometry
-from convlab.rules import Rule
+from convlab.geometry.geometry import Geometry
 
 from . import adapter
 from .facade import import_mxnet
@@ -159,10 +161,10 @@ class MXNetOperations(Operations):
             return None
         return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
 
-    def prepare(self, call: Call) -> Callable[..., Any]:
-        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
+    def prepare(self, call: Call) -> Callable[..., Any] | None:
+        g, (images, weights) = call.geometry, canonical_shapes(call.image, call.kernel, call.geometry)
         if call.algorithm != "native" or g.padding_mode != "zeros" or len(call.kernel) == 4:
-            return call
+            return None
         shape = (*call.image[:-2], *g.output_size(images[2:]))
 
         def run(x: Any, k: Any, b: Any) -> Any:
@@ -173,7 +175,7 @@ class MXNetOperations(Operations):
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         if rule.algorithm != "reproducible" and not mx.autograd.is_recording():
-            return rule.compute(self, *inputs)
+            return compute(self, rule, *inputs)
         y = _nd(inputs[0]).Custom(
             *(x.as_nd_ndarray() for x in inputs),
             op_type="convlab",
@@ -312,12 +314,12 @@ class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
         self.rule = rule
 
     def forward(self, is_train: bool, req: Any, in_data: Any, out_data: Any, aux: Any) -> None:
-        y = self.rule.compute(ops, *(x.as_np_ndarray() for x in in_data))
+        y = compute(ops, self.rule, *(x.as_np_ndarray() for x in in_data))
         self.assign(out_data[0].as_np_ndarray(), req[0], y)
 
     def backward(self, req: Any, out_grad: Any, in_data: Any, out_data: Any, in_grad: Any, aux: Any) -> None:
         needed, dy = [each != "null" for each in req], out_grad[0].as_np_ndarray()
-        found = self.rule.gradients(_Inside(), [x.as_np_ndarray() for x in in_data], dy, needed)
+        found = gradients(_Inside(), self.rule, [x.as_np_ndarray() for x in in_data], dy, needed)
         for gradient, each, place in zip(found, req, in_grad, strict=True):
             if gradient is not None:
                 self.assign(place.as_np_ndarray(), each, gradient)
@@ -327,7 +329,7 @@ class _Inside(MXNetOperations):
     """Within an operator, other rules are computed at once."""
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        return rule.compute(self, *inputs)
+        return compute(self, rule, *inputs)
 
 
 @mx.operator.register("convlab")  # type: ignore[untyped-decorator]

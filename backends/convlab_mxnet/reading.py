@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.geometry import NO_PADDING, Pads
-from convlab.models.activations import Activation
-from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, known, loose_array, loose_code, unbuilt
+from convlab.geometry.geometry import NO_PADDING, Pads
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import mx, ops

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from convlab.descent import parameters_state
-from convlab.problem import Problem
+from convlab.learning.descent import parameters_state
+from convlab.learning.problem import Problem
 
 from .ops import mx, ops
 
@@ -33,7 +33,7 @@ _one_at_a_time = threading.RLock()
 
 @mx.util.use_np  # type: ignore[untyped-decorator]
 def describe(optimizer: Callable[[list[Any]], Any]) -> str:
-    """See `convlab.descent.Descent`."""
+    """See `convlab.learning.descent.Descent`."""
     parameter = mx.gluon.Parameter("kernel", shape=(1,))
     parameter.initialize(mx.init.Zero())
     made = optimizer([parameter]).optimizer

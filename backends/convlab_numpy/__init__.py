@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
-import numpy as np
+from convlab.reference import adapter
 
-from convlab.contract import Adapter, is_instance
+__all__ = ["adapter"]
 
 if TYPE_CHECKING:
     from convlab.lab import Backend
@@ -18,21 +17,3 @@ if TYPE_CHECKING:
         Conv2D: type[_Conv2D]  # type: ignore[assignment]
 
     lab: _Lab
-
-# Without ml_dtypes there are no arrays of bfloat16.
-_HALF = ("float16", "bfloat16") if importlib.util.find_spec("ml_dtypes") else ("float16",)
-
-adapter = Adapter(
-    name="numpy",
-    package="convlab_numpy",
-    frameworks=("numpy",),
-    is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
-    minimum="1.23",
-    dtypes=(*_HALF, "float32", "float64", "complex64", "complex128"),
-    algorithms=("native", "taps", "matmul", "fft", "separable"),
-    models=True,
-    is_model=lambda model: is_instance(model, "convlab_numpy.layers", "Conv2D"),
-    autograd=False,
-    second_derivatives=False,
-    install=("numpy",),
-)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convlab.plain import PlainConv2D
+from convlab.learning.without_autograd import PlainConv2D
 
 
 class Conv2D(PlainConv2D):

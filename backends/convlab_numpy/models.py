@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers import Convolution, Layer
-from convlab.models.reading import Model, Part, unbuilt
+from convlab.models.layers.layer import Convolution, Layer
+from convlab.models.layers.reading import Model, Part, unbuilt
 
 from .layers import Conv2D
 from .ops import ops

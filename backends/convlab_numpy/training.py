@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from convlab.plain import PlainDescent, draw, slopes
-from convlab.problem import tile
+from convlab.learning.problem import tile
+from convlab.learning.without_autograd import PlainDescent, draw, slopes
 
 __all__ = ["Descent", "draw"]
 

@@ -6,7 +6,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from convlab.contract import Adapter, is_instance
+from convlab.contract.adapter import Adapter, is_instance
 
 if TYPE_CHECKING:
     from convlab.lab import Backend

@@ -9,10 +9,10 @@ from typing import Any, Unpack
 
 import keras
 
-from convlab.corr import corr2d
+from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.correlation.corr2d import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry import Pads, Pair
-from convlab.layers import LayerOptions, LayerSpec
+from convlab.geometry.geometry import Pads, Pair
 
 
 @keras.saving.register_keras_serializable(package="convlab")

@@ -14,14 +14,14 @@ import tensorflow as tf
 from keras import layers as kl
 from keras.src.models.functional import Functional  # there is no public name for it
 
+from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
-from convlab.geometry import NO_PADDING, Pads
-from convlab.layers import LayerSpec
-from convlab.models.activations import Activation
+from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import ROLES
-from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model
 
 from .layers import Conv2D, LowestPadding2D
 from .reading import CONVOLUTIONS, FORMATS, array_of, children, gelu_tanh, layout, oihw, read

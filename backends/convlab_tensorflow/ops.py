@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public name for it
 
-from convlab import host
-from convlab.algorithms import by_taps, too_long
-from convlab.call import Call, canonical
-from convlab.contract import Operations
-from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
-from convlab.planned import planned
-from convlab.planner import ON_HOST
-from convlab.rules import Rule
+from convlab.algorithms.taps import by_taps, too_long
+from convlab.compiled import kernels
+from convlab.contract.call import Call, Variant
+from convlab.contract.operations import Operations
+from convlab.contract.rule import Rule
+from convlab.correlation.call import canonical_shapes
+from convlab.correlation.compute import compute, gradients
+from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
+from convlab.planning.execute import choose_for
 
 from . import adapter
 
@@ -134,7 +135,7 @@ class TensorFlowOperations(Operations):
         return np.asarray(memoryview(x))
 
     def host_empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        return host.aligned(shape, dtype)
+        return kernels.aligned(shape, dtype)
 
     def from_host(self, array: np.ndarray, like: Any) -> Any:
         if array.ctypes.data % 64 or not array.size:  # TensorFlow aborts the process when it computes with it
@@ -150,17 +151,17 @@ class TensorFlowOperations(Operations):
             return None
         return tuple((tuple(y.shape), y.dtype, y.device) for y in (x, k, b) if y is not None), self.records()
 
-    def prepare(self, call: Call) -> Callable[..., Any]:
+    def prepare(self, call: Call) -> Callable[..., Any] | None:
         g = call.geometry
         plain = call.algorithm == "native" and g.padding_mode == "zeros"
         if plain and len(call.kernel) == 2:
             return self._prepared_image(call)
         if not plain or len(call.image) != 4 or g.data_format == "NCHW":
-            return call
+            return None
         return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
 
     def _prepared_image(self, call: Call) -> Callable[..., Any]:
-        (n, _, height, width), (h, w) = canonical(call.image, call.kernel, call.geometry)[0], call.kernel
+        (n, _, height, width), (h, w) = canonical_shapes(call.image, call.kernel, call.geometry)[0], call.kernel
         geometry = call.geometry._replace(data_format="NHWC")
         shape = (*call.image[:-2], *geometry.output_size((height, width)))
 
@@ -187,23 +188,24 @@ class TensorFlowOperations(Operations):
         return total
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        compute = partial(rule.compute, self)
+        run = partial(compute, self, rule)
         if tf.executing_eagerly() and self._compiles(rule, inputs):
-            compute = _compiled(rule, inputs[0].dtype.name, *(tuple(x.shape) for x in inputs))
+            run = _compiled(rule, inputs[0].dtype.name, *(tuple(x.shape) for x in inputs))
 
         if tf.executing_eagerly() and not self.records():
-            return compute(*inputs)
+            return run(*inputs)
 
         @tf.custom_gradient
         def function(*inputs: Any) -> Any:
             needed = (True,) * len(inputs)
-            return compute(*inputs), lambda dy: rule.gradients(self, inputs, dy, needed)
+            return run(*inputs), lambda dy: gradients(self, rule, inputs, dy, needed)
 
         return function(*inputs)
 
     def _compiles(self, rule: Rule, inputs: Sequence[Any]) -> bool:
         if rule.algorithm != "reproducible":
-            return planned(self, rule, *inputs).way not in (*ON_HOST, "native")
+            variant = choose_for(self, rule, *inputs).variant
+            return variant is not Variant.NATIVE and not variant.on_host
         return rule.products(*(tuple(x.shape) for x in inputs)) >= _COMPILED_FROM
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,7 +257,7 @@ class TensorFlowOperations(Operations):
 @lru_cache(256)  # each holds a compiled program
 def _compiled(rule: Rule, dtype: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
     """A rule for tensors of one dtype and shape: one function for each, so that TensorFlow traces none again."""
-    function = ops.compiled(partial(rule.compute, ops))
+    function = ops.compiled(partial(compute, ops, rule))
     return lambda *inputs: function(*map(tf.stop_gradient, inputs))  # the rule has the gradient
 
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convlab.descent import AT_ONCE, parameters_state
-from convlab.problem import Problem
+from convlab.learning.descent import AT_ONCE, parameters_state
+from convlab.learning.problem import Problem
 
 from .layers import check_keras
 from .ops import ops
@@ -36,7 +36,7 @@ OPTIMIZER = "one of Keras', such as keras.optimizers.Adam(0.1)"
 
 
 def describe(optimizer: keras.optimizers.Optimizer) -> str:
-    """See `convlab.descent.Descent`."""
+    """See `convlab.learning.descent.Descent`."""
     config = {name: value for name, value in optimizer.get_config().items() if name != "name"}
     return f"{type(optimizer).__name__} {config}"
 

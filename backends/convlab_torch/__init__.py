@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convlab.contract import Adapter, is_instance
+from convlab.contract.adapter import Adapter, is_instance
 
 if TYPE_CHECKING:
     from convlab.lab import Backend

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from convlab.corr import corr2d
-from convlab.geometry import Pair
-from convlab.layers import LayerOptions, LayerSpec
+from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.correlation.corr2d import corr2d
+from convlab.geometry.geometry import Pair
 
 
 class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):

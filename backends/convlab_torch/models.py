@@ -18,11 +18,21 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import ModelError, UnsupportedError
-from convlab.models.activations import Activation
 from convlab.models.adapters import ROLES
-from convlab.models.layers import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, depends_on_size
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.models.reading import Model, Part, around, is_around, known, loose_array, loose_code, unbuilt
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import (
+    LOWEST,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    depends_on_size,
+)
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, Part, around, is_around, known, loose_array, loose_code, unbuilt
 
 from .layers import Conv2D
 from .ops import ops

@@ -14,10 +14,12 @@ from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_st
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from convlab.call import Call, canonical
-from convlab.contract import Operations
-from convlab.geometry import NO_PADDING, Geometry, Pair, idle_strides
-from convlab.rules import CODE, Rule
+from convlab.contract.call import Call
+from convlab.contract.operations import Operations
+from convlab.contract.rule import CODE, Rule
+from convlab.correlation.call import canonical_shapes
+from convlab.correlation.compute import compute, gradients
+from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 
 from . import adapter
 
@@ -147,12 +149,12 @@ class TorchOperations(Operations):
         graded = graded or (b.requires_grad and torch.is_grad_enabled())
         return x.shape, x.dtype, x.layout, k.shape, k.dtype, devices, graded, b.shape, b.dtype, b.device
 
-    def prepare(self, call: Call) -> Callable[..., Any]:
-        g, (images, weights) = call.geometry, canonical(call.image, call.kernel, call.geometry)
+    def prepare(self, call: Call) -> Callable[..., Any] | None:
+        g, (images, weights) = call.geometry, canonical_shapes(call.image, call.kernel, call.geometry)
         (top, bottom), (left, right) = g.padding
         plain = call.algorithm == "native" and g.data_format == "NCHW" and (top, left) == (bottom, right)
         if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]):
-            return call
+            return None
         options = g.stride, (top, left), g.dilation, g.groups
         if len(call.kernel) == 4 and options == ((1, 1), (0, 0), (1, 1), 1):  # torch reads each option anew
             return F.conv2d
@@ -176,7 +178,7 @@ class TorchOperations(Operations):
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
         graded = self.records(*inputs)
         if not graded and not _transforming():
-            return rule.compute(self, *inputs)
+            return compute(self, rule, *inputs)
         if not is_compiling():
             return _Dual.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return]
         if not graded:  # dynamo would call forward with a context that it doesn't take
@@ -246,7 +248,7 @@ def _untransformed() -> bool:
 @torch.library.custom_op("convlab::compute", mutates_args=())
 def _compute(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
     """A rule's result. To torch.compile it is one operator, into which it can't look, and so can't reorder."""
-    return Rule.decode(code).compute(ops, *inputs)  # type: ignore[no-any-return]
+    return compute(ops, Rule.decode(code), *inputs)  # type: ignore[no-any-return]
 
 
 @_compute.register_fake
@@ -273,7 +275,7 @@ class _Apply(torch.autograd.Function):
         code, inputs = arguments[:CODE], arguments[CODE:]
         if _transforming():
             return _compute(list(code), list(inputs))  # type: ignore[no-any-return]
-        y = Rule.decode(code).compute(ops, *inputs)
+        y = compute(ops, Rule.decode(code), *inputs)
         return y.clone() if y._is_view() else y  # forward mode takes no views
 
     @staticmethod
@@ -285,7 +287,7 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rule = Rule.decode(ctx.code)
-        return *(None,) * CODE, *rule.gradients(ops, ctx.saved_tensors, dy, ctx.needs_input_grad[CODE:])
+        return *(None,) * CODE, *gradients(ops, rule, ctx.saved_tensors, dy, ctx.needs_input_grad[CODE:])
 
 
 class _Dual(_Apply):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convlab.descent import parameters_state
-from convlab.problem import Problem
+from convlab.learning.descent import parameters_state
+from convlab.learning.problem import Problem
 
 from .ops import ops
 
@@ -29,7 +29,7 @@ OPTIMIZER = "what makes an optimiser of a list of parameters, such as functools.
 
 @torch.inference_mode(False)
 def describe(optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> str:
-    """See `convlab.descent.Descent`."""
+    """See `convlab.learning.descent.Descent`."""
     parameter = nn.Parameter(torch.zeros(1))
     made, parameter.grad = optimizer([parameter]), torch.zeros(1)
     groups = [{name: value for name, value in group.items() if name != "params"} for group in made.param_groups]

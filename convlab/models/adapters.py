@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
-from ..registry import adapters, backend
-from .layers import Layer
-from .reading import Model
+from ..registry import adapters, framework
+from .layers.layer import Layer
+from .layers.reading import Model
 
 STYLES = ("builtin", "convlab")
 ROLES = {"weight": "K", "kernel": "K"}  # what frameworks call a kernel, and what `gradients` does
@@ -83,11 +83,11 @@ def models_of(name: str) -> Models:
         UnsupportedError: the backend has no layers of its own.
     """
     base, _, extra = str(name).partition(".")
-    lab = backend(base)
-    if not lab.adapter.models or (extra and extra not in lab.adapter.extras):
+    loaded = framework(base)
+    if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{lab.adapter.package}.{extra}{'_' * bool(extra)}models")
+    return importlib.import_module(f"{loaded.adapter.package}.{extra}{'_' * bool(extra)}models")
 
 
 def owner(model: Any) -> str | None:

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import CaseFileError
-from ..geometry import output_shape
+from ..geometry.lower import output_shape
 from ..testing.cases import Case
-from ..testing.oracle import lowered_geometry
+from ..truth.oracle import lowered_geometry
 
 LARGEST = 2**28  # bytes of all arrays together
 _HEADER = 10_000  # bytes of an array's header, NumPy's own limit

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from .. import page
+from ..page import page
+from ..testing.trials import TIERS
 from .run import Cell, Failure, Report
-from .suite import TIERS
 
 _EXPLAINED = {
     "exact": "Integers, and sums that the dtype holds: every result is the very number.",

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import ConvlabError
 from ..testing import Case, error_ratios
+from ..testing.trials import Trial, fixed_trials, random_trials
 from .pool import Worker, WorkerFailed
-from .suite import Trial, fixed_trials, random_trials
 
 # A framework that isn't there is no failure, unless it was asked for by name.
 _ABSENT = "BackendNotInstalled"

@@ -14,7 +14,7 @@ import numpy as np
 
 import convlab
 
-from .tasks import compute
+from ..testing.tasks import compute
 from .wire import receive, send
 
 

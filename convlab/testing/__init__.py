@@ -6,11 +6,12 @@
 True
 """
 
+from ..truth.bounds import descent, error_bound, error_ratios, gradient_bounds, overflows, worst_ratio
+from ..truth.diagnosis import Diagnosis, diagnose
+from ..truth.oracle import Gradients, oracle, oracle_gradients, reproducible_gradients
 from .assertion import assert_parity
-from .bounds import descent, error_bound, error_ratios, gradient_bounds, overflows, worst_ratio
 from .cases import KINDS, Case, fill, golden_cases, random_case
-from .diagnosis import Diagnosis, diagnose
-from .oracle import Gradients, gradients, oracle, oracle_gradients, reproducible_gradients
+from .tasks import gradients
 
 __all__ = [
     "KINDS",

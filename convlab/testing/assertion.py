@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError
-from .bounds import error_bound, error_ratios, overflows
-from .diagnosis import diagnose
-from .oracle import as_numpy, computed_in, oracle
+from ..truth.bounds import error_bound, error_ratios, overflows
+from ..truth.diagnosis import diagnose
+from ..truth.oracle import as_numpy, computed_in, oracle
 
 
 def assert_parity(

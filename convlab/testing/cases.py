@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import PADDING_MODES, PADDING_NAMES, output_shape
+from ..geometry.geometry import PADDING_MODES, PADDING_NAMES
+from ..geometry.lower import output_shape
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ..contract import Adapter, Operations
+from ..contract.adapter import Adapter
+from ..contract.call import Variant
+from ..contract.operations import Operations
+from ..contract.rule import Rule
+from ..correlation.compute import apply
 from ..errors import DTypeError, UnsupportedError
-from ..geometry import Geometry
-from ..lab import Backend
-from ..parity.suite import Trial, fixed_trials, random_trials
-from ..parity.tasks import compute
-from ..planned import run
-from ..planner import Plan, Problem, unavailable, unfit
-from ..registry import adapter, backend, owner, register
-from ..rules import Rule
-from .bounds import error_bound, worst_ratio
-from .oracle import oracle
+from ..geometry.geometry import Geometry
+from ..lab import Backend, backend
+from ..planning.choose import Choice, Workload, unavailable, unfit
+from ..planning.execute import run
+from ..registry import adapter, owner, register
+from ..truth.bounds import error_bound, worst_ratio
+from ..truth.oracle import oracle
+from .tasks import compute
+from .trials import Trial, fixed_trials, random_trials
 
 
 def _shifted(ops: Operations, x: Any) -> Any:
@@ -153,10 +156,12 @@ class Conformance:
         rng = np.random.default_rng(0)
         x, k = rng.standard_normal((2, 11, 13)), np.outer(rng.standard_normal(3), rng.standard_normal(4))
         x, k = x.astype(np.float32), k.astype(np.float32)
-        problem = Problem("y", Geometry((3, 4)), 2, 1, 1, (11, 13), "float32")
-        rule, made = Rule("y", Geometry((3, 4)), algorithm=algorithm), Plan(algorithm, {}, {})
-        assert unavailable(algorithm, lab.adapter.algorithms, "eager") == unfit(algorithm, problem) == ""
-        y = lab.to_numpy(run(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), made))[:, 0]
+        workload = Workload("y", Geometry((3, 4)), 2, 1, 1, (11, 13), "float32")
+        variant, rule = Variant(algorithm), Rule("y", Geometry((3, 4)), algorithm=algorithm)
+        assert unavailable(variant, lab.adapter.algorithms, "eager") == unfit(variant, workload) == ""
+        y = lab.to_numpy(
+            run(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), Choice(variant, {}, {}))
+        )[:, 0]
         bound = error_bound(x, k, algorithm="fft" if algorithm == "fft" else "direct")
         assert worst_ratio(y, oracle(x, k), 3 * bound) <= 1
 
@@ -173,7 +178,7 @@ class Conformance:
     def test_rules_are_applied(self, lab: Backend) -> None:
         """`apply` computes a rule; its gradients are among the trials."""
         x, k = lab.asarray(np.ones((1, 1, 3, 3), np.float32)), lab.asarray(np.ones((1, 1, 2, 2), np.float32))
-        assert lab.to_numpy(lab.ops.apply(Rule("y", Geometry((2, 2))), x, k)).tolist() == [[[[4, 4], [4, 4]]]]
+        assert lab.to_numpy(apply(lab.ops, Rule("y", Geometry((2, 2))), x, k)).tolist() == [[[[4, 4], [4, 4]]]]
 
     def test_every_method_has_the_contracts_signature(self, lab: Backend) -> None:
         """The same parameters in the same order, by the same names, with the same defaults."""

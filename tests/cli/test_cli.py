@@ -18,9 +18,10 @@ from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 import convlab
-from convlab import cli, errors, filters
-from convlab.demo import draw
-from convlab.images import ImageError, read_image, write_image
+from convlab import errors, filters
+from convlab.cli import main as cli
+from convlab.cli.demo import draw
+from convlab.images.photographs import ImageError, read_image, write_image
 
 rng = np.random.default_rng(0)
 GREY = scipy.ndimage.gaussian_filter(rng.integers(0, 256, (40, 50)).astype(float), 2).astype("uint8")
@@ -30,7 +31,7 @@ DEEP = COLOUR.astype("uint16") * 257 + rng.integers(0, 257, COLOUR.shape).astype
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The installed command, in a process of its own."""
-    command = [sys.executable, "-c", "from convlab.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from convlab.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "160"})
 
 
@@ -239,7 +240,7 @@ def test_an_image_that_memory_doesnt_hold(tmp_path) -> None:
     # In a process of its own: in this one, the allocator may hold enough memory from other tests.
     code = f"""
         import resource
-        from convlab.images import ImageError, read_image
+        from convlab.images.photographs import ImageError, read_image
         read_image({str(tmp_path / "small.png")!r})
         taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + 2**26, -1))
@@ -337,7 +338,7 @@ def test_backends_command_mends_what_is_missing(tmp_path) -> None:
         "import importlib.util\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'jax' else find(name, *rest)\n"
-        "from convlab.cli import main; main()"
+        "from convlab.cli.main import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "backends"],

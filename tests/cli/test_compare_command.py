@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convlab import compare
-from convlab.models.report import as_dict, render
+from convlab.models.compare.report import as_dict, render
 
 A = """
 import torch
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from convlab.cli import main; main()", "compare", *arguments]
+    command = [sys.executable, "-c", "from convlab.cli.main import main; main()", "compare", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -17,10 +17,10 @@ import pytest
 import convlab as library
 from convlab.parity.archive import read_case
 from convlab.parity.run import Plan, run
-from convlab.parity.suite import TIERS
-from convlab.testing import oracle
+from convlab.testing.trials import TIERS
+from convlab.truth.oracle import oracle
 
-CONVLAB = (sys.executable, "-W", "ignore", "-c", "from convlab.cli import main; main()", "parity")
+CONVLAB = (sys.executable, "-W", "ignore", "-c", "from convlab.cli.main import main; main()", "parity")
 
 
 def convlab(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,8 @@ def fake(folder: Path, code: str) -> str:
     path = folder / "python"
     path.write_text(
         f"#!{sys.executable}\nimport os, sys, time, signal, numpy as np\n"
-        "from convlab.parity import tasks, wire, worker\nout, hello = sys.stdout.buffer, worker._hello\n"
+        "from convlab.parity import wire, worker\nfrom convlab.testing import tasks\n"
+        "out, hello = sys.stdout.buffer, worker._hello\n"
         "worker._hello = lambda lab: hello(lab) | {'hello': sys.argv[-1]}\n" + code
     )
     path.chmod(0o755)

@@ -12,9 +12,10 @@ import pytest
 import scipy.ndimage
 from typer.testing import CliRunner
 
-from convlab import cli, stores
+from convlab.cli import main as cli
 from convlab.errors import ConvlabError
 from convlab.filters import parse
+from convlab.images import stores
 
 rng = np.random.default_rng(0)
 GREY = scipy.ndimage.gaussian_filter(rng.integers(0, 256, (140, 150)).astype(float), 2).astype("uint8")
@@ -80,7 +81,7 @@ def test_tiff_files(tmp_path, lab, pixels, options) -> None:
 
 def test_the_same_pixels_as_a_photograph(tmp_path) -> None:
     """Alpha stays as it is, signed edges are around mid-grey, and the format and the chunks are the source's."""
-    from convlab.images import filter_image
+    from convlab.images.photographs import filter_image
 
     pixels = np.concatenate([COLOUR, GREY[..., None]], -1)
     source = write(tmp_path / "a.zarr", pixels, zarr_format=2)
@@ -127,7 +128,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path) -> None:
-    code = "import sys; sys.modules['zarr'] = None; from convlab.cli import main; main()"
+    code = "import sys; sys.modules['zarr'] = None; from convlab.cli.main import main; main()"
     command = [sys.executable, "-c", code, "filter", str(write(tmp_path / "a.zarr", GREY)), "-f", "box:3", "-o"]
     done = subprocess.run(
         [*command, str(tmp_path / "b.zarr")],

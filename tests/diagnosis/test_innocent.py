@@ -10,7 +10,8 @@ from planting import LAYOUTS, SEEDS, Plant, is_named, naive, serial
 
 import convlab
 from convlab.errors import ConvlabError
-from convlab.testing import diagnose, error_bound, oracle, random_case
+from convlab.testing import diagnose, error_bound, random_case
+from convlab.truth.oracle import oracle
 
 
 def float_case(seed, dtype):

@@ -11,12 +11,12 @@ import pytest
 from chains import CHAINS, classifier, conv, dense, norm
 
 from convlab.errors import ModelError, ModelFileError, PortError
-from convlab.models import neutral
-from convlab.models import onnx as ours
-from convlab.models.activations import FUNCTIONS, Activation
-from convlab.models.files import load, save
-from convlab.models.layers import Convolution, Dropout, Flatten, Layer, Pad
-from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.files import neutral
+from convlab.models.files import onnx as ours
+from convlab.models.files.save_load import load, save
+from convlab.models.layers.activations import FUNCTIONS, Activation
+from convlab.models.layers.layer import Convolution, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.testing import worst_ratio
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convlab.testing import oracle
+from convlab.truth.oracle import oracle
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 9, 10)).astype("float32")

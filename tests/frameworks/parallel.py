@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convlab.testing.bounds import gamma, worst_ratio
+from convlab.truth.bounds import gamma, worst_ratio
 
 DOC = Path(__file__).parents[2] / "docs" / "parallel.md"
 LEARNING_RATE = 0.125

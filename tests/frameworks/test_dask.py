@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab import errors, registry
-from convlab.testing import error_bound, oracle, random_case, worst_ratio
+from convlab.testing import error_bound, random_case, worst_ratio
+from convlab.truth.oracle import oracle
 
 SEEDS = st.integers(0, 2**32 - 1)
 rng = np.random.default_rng(0)
@@ -276,7 +277,7 @@ def test_schedulers(scheduler) -> None:
 
 
 def test_a_task_takes_one_thread_beside_others() -> None:
-    from convlab.host import threads
+    from convlab.compiled import threads
 
     found = da.zeros(2, chunks=1).map_blocks(_threads_within_a_call, dtype=int).compute(scheduler="threads")
     assert set(found) == {1}
@@ -284,7 +285,7 @@ def test_a_task_takes_one_thread_beside_others() -> None:
 
 
 def _threads_within_a_call(block: np.ndarray) -> np.ndarray:
-    from convlab.host import threads
+    from convlab.compiled import threads
     from convlab_dask.blocks import modest
 
     with modest():

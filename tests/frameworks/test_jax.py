@@ -15,7 +15,8 @@ from flax import nnx, serialization
 import convlab
 from convlab import errors
 from convlab import jax as lab
-from convlab.testing import error_bound, gradient_bounds, oracle, oracle_gradients
+from convlab.testing import error_bound, gradient_bounds, oracle_gradients
+from convlab.truth.oracle import oracle
 
 rng = np.random.default_rng(0)
 X = jnp.asarray(rng.standard_normal((2, 3, 8, 9)), "float32")

@@ -16,7 +16,7 @@ from convlab import jax as lab
 from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import models_of, read
 from convlab.testing import oracle_gradients, worst_ratio
-from convlab.testing.bounds import gradient_bounds
+from convlab.truth.bounds import gradient_bounds
 
 X = np.random.default_rng(0).normal(scale=2, size=(2, 4, 9, 8)).astype("float32").astype(float)
 FUNCTIONS = [

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import convlab
-from convlab import errors, host
+from convlab import errors
 from convlab import mxnet as lab
-from convlab.testing import error_bound, gradient_bounds, oracle, oracle_gradients
+from convlab.compiled import tiling
+from convlab.testing import error_bound, gradient_bounds, oracle_gradients
+from convlab.truth.oracle import oracle
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet import autograd, gluon, npx  # isort: skip
@@ -177,7 +179,7 @@ def test_kernels_that_the_engine_rearranges() -> None:
     np.testing.assert_array_equal(copied, kernel)
 
 
-@pytest.mark.parametrize("algorithm", ["native", *(["host"] if host.available() else [])])
+@pytest.mark.parametrize("algorithm", ["native", *(["host"] if tiling.available() else [])])
 def test_arrays_in_onednns_layout(algorithm) -> None:
     x, k = (mx.np.array(rng.integers(-2, 3, shape), dtype="float32") for shape in ((1, 64, 9, 8), (64, 64, 3, 3)))
     exact = oracle(x.asnumpy(), k.asnumpy())

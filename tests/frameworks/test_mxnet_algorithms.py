@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 import convlab
-from convlab import host
 from convlab import mxnet as lab
-from convlab.testing import oracle, oracle_gradients
+from convlab.compiled import tiling
+from convlab.testing import oracle_gradients
+from convlab.truth.oracle import oracle
 
 mx = __import__("convlab_mxnet.ops", fromlist=["mx"]).mx
 
 X = np.random.default_rng(0).standard_normal((2, 24, 26)).astype(np.float32)
 # The session on an old NumPy has no numba.
-HOSTED = ["host", "fft"] if host.available() else []
+HOSTED = ["host", "fft"] if tiling.available() else []
 K = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
 
 

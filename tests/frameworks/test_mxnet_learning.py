@@ -10,7 +10,7 @@ import pytest
 from learning import OPTIONS, START, X, Y
 
 from convlab import mxnet as lab
-from convlab.testing import oracle
+from convlab.truth.oracle import oracle
 from convlab_mxnet.ops import mx
 
 OPTIMISERS = [("sgd", {"learning_rate": 1e-4, "momentum": 0.9}), ("adam", {"learning_rate": 0.03})]

@@ -11,11 +11,11 @@ import convlab
 from convlab import errors
 from convlab import mxnet as lab
 from convlab.models import adapters
-from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.testing.bounds import error_ratios, gradient_bounds
-from convlab.testing.oracle import oracle_gradients
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.truth.bounds import error_ratios, gradient_bounds
+from convlab.truth.oracle import oracle_gradients
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet.gluon import nn  # isort: skip

@@ -8,9 +8,9 @@ import pytest
 import convlab
 from convlab import errors
 from convlab.models import adapters
-from convlab.models.activations import Activation
-from convlab.models.layers import Convolution
-from convlab.testing.bounds import error_ratios
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import Convolution
+from convlab.truth.bounds import error_ratios
 
 models = adapters.models_of("numpy")
 rng = np.random.default_rng(0)

@@ -13,7 +13,8 @@ import tensorflow as tf
 import convlab
 from convlab import errors
 from convlab import tensorflow as lab
-from convlab.testing import error_bound, oracle
+from convlab.testing import error_bound
+from convlab.truth.oracle import oracle
 
 rng = np.random.default_rng(0)
 X = tf.constant(rng.standard_normal((2, 3, 8, 9)), tf.float32)

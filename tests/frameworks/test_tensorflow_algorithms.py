@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 import convlab
-from convlab.testing import oracle, oracle_gradients
+from convlab.testing import oracle_gradients
+from convlab.truth.oracle import oracle
 
 X = np.random.default_rng(0).standard_normal((2, 24, 26)).astype(np.float32)
 K = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)

@@ -11,8 +11,8 @@ from learning import OPTIONS, START, X, Y
 
 from convlab import errors
 from convlab import tensorflow as lab
-from convlab.geometry import Geometry
-from convlab.problem import Problem
+from convlab.geometry.geometry import Geometry
+from convlab.learning.problem import Problem
 from convlab_tensorflow.training import _bench, _program
 
 OPTIMISERS = [lambda: keras.optimizers.SGD(1e-4, momentum=0.9), lambda: keras.optimizers.Adam(0.03)]

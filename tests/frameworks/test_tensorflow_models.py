@@ -13,12 +13,13 @@ from keras import layers as kl
 
 import convlab
 from convlab import errors
-from convlab.models import adapters, foreign
-from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.testing.bounds import error_ratios, gradient_bounds
-from convlab.testing.oracle import oracle_gradients
+from convlab.models import adapters
+from convlab.models.files import foreign
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.truth.bounds import error_ratios, gradient_bounds
+from convlab.truth.oracle import oracle_gradients
 
 models = adapters.models_of("tensorflow")
 rng = np.random.default_rng(0)

@@ -15,7 +15,8 @@ from torch import nn
 import convlab
 from convlab import errors
 from convlab import torch as lab
-from convlab.testing import error_bound, oracle
+from convlab.testing import error_bound
+from convlab.truth.oracle import oracle
 
 torch.manual_seed(0)
 X = torch.randn(2, 3, 8, 9)

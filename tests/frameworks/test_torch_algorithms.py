@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import convlab
-from convlab.testing import oracle
+from convlab.truth.oracle import oracle
 
 X = torch.tensor(np.random.default_rng(0).standard_normal((2, 24, 26)), dtype=torch.float64)
 K = torch.tensor(np.random.default_rng(1).standard_normal((5, 4)), dtype=torch.float64)

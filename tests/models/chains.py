@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Convolution, Dense, Dropout, Layer
-from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.pooling import GlobalPool, Pool
 
 
 def numbers(shape: tuple[int, ...] | int, dtype: str = "float32", seed: int = 0) -> np.ndarray:

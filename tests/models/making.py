@@ -11,7 +11,7 @@ import numpy as np
 from convlab import Ported, port
 from convlab.errors import PartialPortWarning
 from convlab.models.adapters import models_of
-from convlab.models.layers import Convolution, Layer
+from convlab.models.layers.layer import Convolution, Layer
 
 
 def kernel(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from chains import CHAINS, CONVOLUTIONS, classifier, conv, dense, norm
 
+from convlab.atomic import whole
 from convlab.errors import ConvlabError, ModelFileError, UnsupportedError
-from convlab.files import whole
-from convlab.models import neutral
-from convlab.models.activations import Activation
 from convlab.models.adapters import models_of
-from convlab.models.canonical import canonical
-from convlab.models.files import load, save
-from convlab.models.layers import Convolution, Flatten, Layer, Pad
-from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.files import neutral
+from convlab.models.files.canonical import canonical
+from convlab.models.files.save_load import load, save
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import Convolution, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.testing import worst_ratio
 
 

@@ -15,12 +15,13 @@ import pytest
 from chains import classifier, conv, dense, norm
 
 from convlab.errors import ModelFileError
-from convlab.models import neutral, params
-from convlab.models.activations import Activation
 from convlab.models.adapters import models_of
-from convlab.models.files import load, save
-from convlab.models.layers import Flatten, Layer
-from convlab.models.pooling import GlobalPool, Pool
+from convlab.models.files import mxnet_params as params
+from convlab.models.files import neutral
+from convlab.models.files.save_load import load, save
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import Flatten, Layer
+from convlab.models.layers.pooling import GlobalPool, Pool
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from making import built, convolution, kernel, run
 
 from convlab import compare, port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
-from convlab.models.activations import Activation
-from convlab.models.layers import BatchNorm, Dense, Dropout, Flatten
-from convlab.models.pooling import GlobalPool, Pool
-from convlab.testing import error_bound, oracle, worst_ratio
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import BatchNorm, Dense, Dropout, Flatten
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.testing import error_bound, worst_ratio
+from convlab.truth.oracle import oracle
 
 # (layer, image size): what frameworks disagree about.
 CONVOLUTIONS = {

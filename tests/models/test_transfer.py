@@ -9,8 +9,9 @@ from making import built, convolution, run
 from convlab import port_weights, save
 from convlab.errors import ModelError, PortError
 from convlab.models.adapters import models_of
-from convlab.models.layers import BatchNorm
-from convlab.testing import error_bound, oracle, worst_ratio
+from convlab.models.layers.layer import BatchNorm
+from convlab.testing import error_bound, worst_ratio
+from convlab.truth.oracle import oracle
 
 
 def layers(seed: int, padding=1):

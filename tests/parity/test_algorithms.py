@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import convlab
-from convlab import host
+from convlab.compiled import tiling
+from convlab.contract.rule import ALGORITHMS
 from convlab.errors import GeometryError, UnsupportedError
-from convlab.planned import ALGORITHMS
-from convlab.testing import error_bound, gradients, oracle, oracle_gradients, worst_ratio
-from convlab.testing.bounds import gradient_bounds
+from convlab.testing import error_bound, gradients, oracle_gradients, worst_ratio
+from convlab.truth.bounds import gradient_bounds
+from convlab.truth.oracle import oracle
 
 # X, K, options: one channel, a batch of images, groups, depthwise; strides, dilation, paddings and their modes.
 PROBLEMS = {
@@ -44,7 +45,7 @@ def fits(algorithm: str, problem: str) -> bool:
 def offered(lab, algorithm: str) -> bool:
     """What the adapter says of itself, and what numba adds to it; Dask's chunks are NumPy's here."""
     lab = convlab.backend("numpy") if lab.adapter.wraps else lab
-    hosted = ("host", "fft", "separable") if host.available() else ()
+    hosted = ("host", "fft", "separable") if tiling.available() else ()
     return algorithm in ("auto", "direct", *lab.adapter.algorithms, *hosted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import convlab
-from convlab.contract import Adapter
+from convlab.contract.adapter import Adapter
 from convlab.errors import DuplicateBackendError
 from convlab.registry import adapter, register
 from convlab.testing.conformance import Conformance

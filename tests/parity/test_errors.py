@@ -9,7 +9,7 @@ import pytest
 
 import convlab
 from convlab import errors
-from convlab.layers import LayerSpec
+from convlab.contract.layer import LayerSpec
 
 X = np.ones((1, 4, 6, 7), "float32")
 K = np.ones((2, 4, 3, 3), "float32")

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 import convlab
 from convlab import errors
-from convlab.testing import oracle, oracle_gradients
-from convlab.testing.bounds import descent
+from convlab.testing import oracle_gradients
+from convlab.truth.bounds import descent
+from convlab.truth.oracle import oracle
 
 
 def reference(pairs, kernel, bias, steps, lr, **options):

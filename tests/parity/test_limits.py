@@ -14,7 +14,7 @@ import pytest
 
 import convlab
 from convlab.errors import ConvlabError, GeometryError
-from convlab.geometry import LONGEST
+from convlab.geometry.geometry import LONGEST
 
 X = np.arange(30, dtype="float32").reshape(5, 6)
 K = np.array([[1, 2], [3, 4]], "float32")

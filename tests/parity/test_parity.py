@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 
 import convlab
 from convlab import chapter
-from convlab.parity.suite import random_trials
-from convlab.parity.tasks import compute
-from convlab.testing import (
-    descent,
-    gradients,
-    oracle,
-    oracle_gradients,
-)
+from convlab.testing import descent, gradients, oracle_gradients
+from convlab.testing.tasks import compute
+from convlab.testing.trials import random_trials
+from convlab.truth.oracle import oracle
 
 SEEDS = st.integers(0, 2**32 - 1)
 FLOATS = st.sampled_from(["float16", "bfloat16", "float32", "float64"])

@@ -21,11 +21,11 @@ from convlab.testing import (
     fill,
     gradient_bounds,
     gradients,
-    oracle,
     oracle_gradients,
     random_case,
     reproducible_gradients,
 )
+from convlab.truth.oracle import oracle
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import convlab
-from convlab.corr import forget_calls
-from convlab.planned import ALGORITHMS
+from convlab.contract.rule import ALGORITHMS
+from convlab.correlation.repeated import forget_calls
 from convlab.testing import gradients
 
 IMAGE, LAYER = ((41, 47), (5, 4)), ((2, 3, 13, 14), (4, 3, 3, 2))

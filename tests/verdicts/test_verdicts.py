@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convlab import compare, port_weights
 from convlab.errors import ModelError, PortError
-from convlab.models.report import as_dict, render
+from convlab.models.compare.report import as_dict, render
 
 SIZE = 16
 

@@ -1,6 +1,6 @@
 """convlab on array-api-strict, an array library that has nothing but the array API standard."""
 
-from convlab.contract import Adapter, is_instance
+from convlab.contract.adapter import Adapter, is_instance
 
 adapter = Adapter(
     name="strict",

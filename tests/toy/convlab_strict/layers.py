@@ -4,9 +4,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from convlab.corr import corr2d
-from convlab.geometry import Pair
-from convlab.layers import LayerOptions, LayerSpec
+from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.correlation.corr2d import corr2d
+from convlab.geometry.geometry import Pair
 
 from .ops import ops
 

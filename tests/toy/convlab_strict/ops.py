@@ -7,10 +7,11 @@ from typing import Any
 import array_api_strict as xp
 import numpy as np
 
-from convlab.algorithms import extend, taps
-from convlab.contract import Operations
+from convlab.algorithms.border import extend
+from convlab.algorithms.taps import taps
+from convlab.contract.operations import Operations
 from convlab.errors import UnsupportedError
-from convlab.geometry import Geometry
+from convlab.geometry.geometry import Geometry
 
 
 class StrictOperations(Operations):

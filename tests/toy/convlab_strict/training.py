@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from convlab.descent import ReproducibleDescent
+from convlab.learning.descent import ReproducibleDescent
 
 from .ops import ops
 

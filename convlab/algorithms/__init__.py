@@ -1,0 +1,1 @@
+"""Each way to correlate, written once over the operations of `convlab.contract`."""

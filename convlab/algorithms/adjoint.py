@@ -1,0 +1,110 @@
+"""The gradient of the image: another correlation, of dY with the kernel flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..contract.operations import Operations
+from ..geometry.geometry import Geometry, Pair, source
+
+
+def image_gradient(
+    ops: Operations, dy: Any, k: Any, geometry: Geometry, size: Pair, correlate: Callable[[Any, Any, Geometry], Any]
+) -> Any:
+    """The gradient of X (N, C, *size) from dY (N, O, H', W') and K (O, C/groups, h, w), however `correlate` correlates.
+
+    With a stride, each phase of the image has its own part of the kernel.
+    """
+    dx = correlate(dy, transposed(ops, k, geometry), adjoint(geometry, size))
+    (sh, sw), (n, channels, down, right) = geometry.stride, ops.sizes(dx)
+    if geometry.stride != (1, 1):
+        inputs = channels // (sh * sw)
+        dx = ops.transpose(ops.reshape(dx, (n * inputs, sh, sw, down, right)), (0, 3, 1, 4, 2))
+        height, width = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
+        dx = ops.reshape(dx, (n, inputs, down * sh, right * sw))[:, :, :height, :width]
+    return dx if _cropped(geometry) else _undo_border(ops, dx, geometry, size)
+
+
+def transposed(ops: Operations, k: Any, geometry: Geometry) -> Any:
+    """K as the kernel (C * phases, O/groups, …) that takes dY to the gradient of X."""
+    outputs, per_group, h, w = ops.sizes(k)
+    groups = geometry.groups
+    if groups == 1:
+        k = ops.transpose(k, (1, 0, 2, 3))
+    elif per_group > 1 or outputs > groups:
+        k = ops.reshape(k, (groups, outputs // groups, per_group, h, w))
+        k = ops.reshape(ops.transpose(k, (0, 2, 1, 3, 4)), (groups * per_group, outputs // groups, h, w))
+    if geometry.stride != (1, 1):
+        k = _phases(ops, k, geometry)
+    return ops.flip(k, (2, 3))
+
+
+def adjoint(geometry: Geometry, size: Pair) -> Geometry:
+    """The geometry of the correlation that takes dY to the gradient of X, of `size` rows and columns."""
+    strided = geometry.stride != (1, 1)
+    pads = []
+    for n, (before, after), outputs, extent, stride in zip(
+        size, geometry.padding, geometry.output_size(size), geometry.extent, geometry.stride, strict=True
+    ):
+        if _cropped(geometry):
+            pads.append((extent - 1 - before, n + before - outputs))
+        else:
+            pads.append((-(-extent // stride) - 1, -(-(n + before + after) // stride) - outputs))
+    (rows, columns), (down, right) = (
+        (-(-extent // stride) for extent, stride in zip(geometry.extent, geometry.stride, strict=True)),
+        pads,
+    )
+    return Geometry(
+        (rows, columns) if strided else geometry.kernel_size,
+        padding=(down, right),
+        dilation=(1, 1) if strided else geometry.dilation,
+        groups=geometry.groups,
+    )
+
+
+def _cropped(geometry: Geometry) -> bool:
+    """Whether the gradient of the padding needn't be computed at all."""
+    inside = all(max(pads) < extent for pads, extent in zip(geometry.padding, geometry.extent, strict=True))
+    return inside and geometry.padding_mode == "zeros" and geometry.stride == (1, 1)
+
+
+def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
+    """(C, O, h, w) as (C * sh * sw, O, R, S): the kernel's part for each phase, the image's rows i = phase (mod sh).
+
+    With the dilation's zeros written out, the kernel's row t belongs to phase t % sh and is row t // sh there.
+    """
+    channels, outputs, *_ = ops.sizes(k)
+    k = ops.pad(k, ((0, 0), (0, 0), (0, 1), (0, 1)))  # a zero to take where there is no element
+    length = []
+    for axis, (size, extent, stride, dilation) in enumerate(
+        zip(geometry.kernel_size, geometry.extent, geometry.stride, geometry.dilation, strict=True), start=2
+    ):
+        length.append(-(-extent // stride))
+        places = range(length[-1] * stride)
+        k = ops.take(k, [t // dilation if t % dilation == 0 and t < extent else size for t in places], axis)
+    (r, s), (sh, sw) = length, geometry.stride
+    k = ops.transpose(ops.reshape(k, (channels, outputs, r, sh, s * sw)), (0, 3, 1, 2, 4))
+    k = ops.transpose(ops.reshape(k, (channels * sh, outputs, r, s, sw)), (0, 4, 1, 2, 3))
+    return ops.reshape(k, (channels * sh * sw, outputs, r, s))
+
+
+def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> Any:
+    """The gradient of X from that of the padded X: what stands for one pixel is added up, in order of position."""
+    mode = geometry.padding_mode
+    for axis, (n, (before, after)) in enumerate(zip(size, geometry.padding, strict=True), start=2):
+        if mode == "zeros":
+            dx = ops.part(dx, before, n, axis)
+        elif before or after:
+            places: list[list[int]] = [[] for _ in range(n)]
+            for position in range(n + before + after):
+                places[source(position - before, n, mode)].append(position)
+            nothing = n + before + after  # the index of a zero beyond the last position
+            widths = [(0, 0)] * 4
+            widths[axis] = (0, 1)
+            terms, dx = ops.pad(-dx, widths), None
+            for turn in range(max(map(len, places))):
+                index = [place[turn] if turn < len(place) else nothing for place in places]
+                term = ops.take(terms, index, axis)
+                dx = -term if dx is None else dx - term
+    return dx

@@ -1,0 +1,46 @@
+"""Cross-correlation as a product of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contract.operations import Operations
+from ..geometry.geometry import Geometry, Pair
+from .border import extend
+
+
+def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """Cross-correlation as one product of matrices: the kernel's rows by the image's windows (im2col)."""
+    n, _, height, width = ops.sizes(x)
+    outputs, per_group, h, w = ops.sizes(kernel)
+    groups = geometry.groups
+    x, (rows, columns) = extend(ops, x, geometry), geometry.output_size((height, width))
+    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+    x = ops.stack([x[:, :, p * dh : p * dh + (rows - 1) * sh + 1 : sh] for p in range(h)], 2)
+    patches = ops.stack([x[..., q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 3)
+    patches = ops.reshape(patches, (n, groups, per_group * h * w, rows * columns))
+    weights = ops.reshape(kernel, (1, groups, outputs // groups, per_group * h * w))
+    return ops.reshape(ops.matmul(weights, patches), (n, outputs, rows, columns))
+
+
+def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+    """The gradient of K: for each row of the kernel, dY times the windows that this row meets."""
+    n, outputs, rows, columns = ops.sizes(dy)
+    groups, (h, w) = geometry.groups, geometry.kernel_size
+    x = extend(ops, x, geometry)
+    per_group = ops.sizes(x)[1] // groups
+    seeds = ops.reshape(ops.transpose(dy, (1, 0, 2, 3)), (groups, outputs // groups, n * rows * columns))
+    found = []
+    for p in range(h):
+        patches = ops.stack([_window(x, geometry, p, q, (rows, columns)) for q in range(w)], 4)  # (N, C, H', W', w)
+        patches = ops.transpose(patches, (0, 2, 3, 1, 4))
+        patches = ops.transpose(ops.reshape(patches, (n * rows * columns, groups, per_group * w)), (1, 0, 2))
+        found.append(ops.reshape(ops.matmul(seeds, patches), (outputs, per_group, w)))
+    return ops.stack(found, 2)
+
+
+def _window(x: Any, geometry: Geometry, p: int, q: int, size: Pair) -> Any:
+    """The pixels that the kernel's element (p, q) meets."""
+    (rows, columns), (sh, sw), (dh, dw) = size, geometry.stride, geometry.dilation
+    top, left = p * dh, q * dw
+    return x[:, :, top : top + (rows - 1) * sh + 1 : sh, left : left + (columns - 1) * sw + 1 : sw]

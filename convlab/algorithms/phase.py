@@ -1,0 +1,38 @@
+"""Cross-correlation with neighbouring outputs as channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contract.operations import Operations
+from ..geometry.geometry import Geometry
+from .border import extend
+
+# Neighbouring outputs that `phase` computes as channels: rows and columns.
+PHASES = (4, 4)
+
+
+def phase(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """One-channel images: neighbouring outputs as channels of a native convolution with stride, which gives those
+    libraries that compute many channels at once something to do.
+
+    Output (i * 4 + a, j * 4 + b) is channel 4 a + b at (i, j); its kernel is K moved down by a and right by b, zeros
+    around it.
+    """
+    (down, right), (h, w) = PHASES, geometry.kernel_size
+    n, _, height, width = ops.sizes(x)
+    rows, columns = geometry.output_size((height, width))
+    blocks = -(-rows // down), -(-columns // right)
+    x = extend(ops, x, geometry)
+    lacking = [b * t - size for b, t, size in zip(blocks, PHASES, (rows, columns), strict=True)]
+    x = ops.pad(x, ((0, 0), (0, 0), (0, lacking[0]), (0, lacking[1])))
+    moved = [
+        ops.pad(kernel, ((0, 0), (0, 0), (a, down - 1 - a), (b, right - 1 - b)))[0, ...]
+        for a in range(down)
+        for b in range(right)
+    ]
+    size = h + down - 1, w + right - 1
+    y = ops.conv(x, ops.stack(moved, 0), Geometry(size, stride=PHASES))
+    y = ops.reshape(y, (n, down, right, *blocks))
+    y = ops.reshape(ops.transpose(y, (0, 3, 1, 4, 2)), (n, 1, blocks[0] * down, blocks[1] * right))
+    return y[:, :, :rows, :columns]

@@ -1,0 +1,160 @@
+"""`reproducible=True`: the same bits on every backend, eager or compiled, on any number of threads.
+
+What is computed: the inputs are widened to float64, where a product of two narrower numbers is exact; the products are
+added one after another in a fixed order; the sum is rounded once to the inputs' dtype. Nothing but elementwise
+operations takes part, so that no library chooses an order.
+
+| | the order of the sum |
+|---|---|
+| result | input channel, kernel row, kernel column; then the bias |
+| gradient of X | output channel, kernel row and column backwards; then the pixels that a padding mode repeats |
+| gradient of K | in each column of the result image by image and row by row; then the columns in a halving tree |
+| gradient of the bias, a loss | columns in a halving tree, rows in a halving tree, then image by image |
+
+A halving tree adds the second half of the numbers to the first until one is left. Subnormal numbers count as zero (some
+frameworks know no others), zeros are +0, NaN is NaN. The zeros of a padding take part, and so do those that a stride
+puts between the pixels of dY. float64 has no wider dtype: there each product is rounded, and one below 2^-960 counts as
+zero. float16 and bfloat16 are rounded through float32.
+
+Gradients are reproducible to any order that the framework gives (`convlab.contract.rule`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..contract.operations import Operations
+from ..geometry.geometry import Geometry
+from .adjoint import image_gradient
+from .border import extend
+from .taps import taps
+
+if TYPE_CHECKING:
+    from ..contract.rule import Rule
+
+_HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
+_TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
+
+
+def reproduce(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+    """A rule's result for tensors with values, or while tracing; without gradient."""
+    dtype = ops.dtype(inputs[0]) or ""
+    with ops.scope("float64"):
+        wide = [widen(ops, x) for x in inputs]
+        return narrow(ops, _COMPUTE[rule.part](ops, rule, dtype, *wide), dtype)
+
+
+def widen(ops: Operations, x: Any) -> Any:
+    """x in float64, subnormal numbers as zero."""
+    dtype = ops.dtype(x)
+    if dtype in ("float16", "bfloat16"):
+        x = ops.cast(x, "float32")
+    return ops.cast(_flush(ops, x, _TINY64 if dtype == "float64" else _TINY32), "float64")
+
+
+def narrow(ops: Operations, y: Any, dtype: str) -> Any:
+    """A float64 tensor rounded to a dtype: subnormal numbers as zero, zeros as +0, every NaN the same."""
+    bad = y != y
+    y = _flush(ops, y, _TINY64 if dtype == "float64" else _TINY32)
+    if dtype != "float64":
+        y = ops.cast(y, "float32")
+    if dtype == "float16":  # what it rounds to zero, with either sign
+        y = _flush(ops, y, _HALF_OF_FLOAT16S_LEAST)
+    y = ops.cast(y, dtype)
+    return ops.where(bad, ops.number(math.nan, y), y)
+
+
+def _flush(ops: Operations, x: Any, limit: float) -> Any:
+    return ops.where(abs(x) < ops.number(limit, x), ops.number(0.0, x), x)
+
+
+def product(ops: Operations, a: Any, b: Any, dtype: str) -> Any:
+    """a * b in float64: exact for factors that come from a narrower dtype.
+
+    In float64 it is rounded; that products near the underflow count as zero also keeps compilers, XLA's above all, from
+    fusing the multiplication with the addition after it, which would round only once. The float64 cases of the tests
+    under each compiler, `tests/frameworks/test_*_reproducible.py`, guard it.
+    """
+    return _flush(ops, a * b, _CUT64) if dtype == "float64" else a * b
+
+
+def _subtraction(ops: Operations, dtype: str) -> Any:
+    if dtype != "float64":
+        return ops.subtract_product
+    return lambda total, a, b: total - product(ops, a, b, dtype)
+
+
+def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = None) -> Any:
+    padded = extend(ops, x, rule.geometry)
+    y = taps(ops, padded, k, rule.geometry, _subtraction(ops, dtype))
+    return y if b is None else y + ops.reshape(b, (1, -1, 1, 1))
+
+
+def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
+    def correlate(dy: Any, k: Any, geometry: Geometry) -> Any:
+        return taps(ops, extend(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
+
+    return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
+
+
+def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -> Any:
+    geometry, groups, subtract = rule.geometry, rule.geometry.groups, _subtraction(ops, dtype)
+    (h, w), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
+    x = extend(ops, x, geometry)
+    n, channels, height, width = ops.sizes(x)
+    _, outputs, rows, columns = ops.sizes(dy)
+    per_group, each = channels // groups, outputs // groups
+    x = ops.reshape(x, (n, groups, per_group, height, width))
+    seeds = -ops.reshape(dy, (n, groups, each, rows, columns))
+
+    def row(total: Any, index: Any) -> Any:
+        image, top = index // rows, index % rows
+        lines = ops.part(ops.part(x, image, 1, 0), top * sh, (h - 1) * dh + 1, 3)
+        lines = ops.reshape(lines[:, :, :, ::dh, :], (groups, per_group * h, width))
+        windows = ops.stack([lines[:, :, q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 2)
+        seed = ops.part(ops.part(seeds, image, 1, 0), top, 1, 3)
+        windows = ops.reshape(windows, (groups, 1, per_group * h, w, columns))
+        return subtract(total, windows, ops.reshape(seed, (groups, each, 1, 1, columns)))
+
+    # Five axes, MXNet's limit.
+    total = ops.fold(row, ops.zeros((groups, each, per_group * h, w, columns), x), n * rows)
+    return ops.reshape(halve(ops, total), (outputs, per_group, h, w))
+
+
+def _bias_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any) -> Any:
+    return channel_sums(ops, dy)
+
+
+def channel_sums(ops: Operations, x: Any) -> Any:
+    """(N, O, H, W) summed to (O,)."""
+    n, outputs, rows, _ = ops.sizes(x)
+    sums = ops.reshape(halve(ops, x), (n * outputs, rows))
+    sums = -ops.reshape(halve(ops, sums), (n, outputs))
+
+    def add(total: Any, index: Any) -> Any:
+        return total - ops.part(sums, index, 1, 0)
+
+    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), x), n), (outputs,))
+
+
+def halve(ops: Operations, x: Any) -> Any:
+    """The sums over the last axis, in a halving tree; the other axes flattened."""
+    length = ops.sizes(x)[-1]
+    x = ops.reshape(x, (-1, length))
+    while length > 1:
+        half = (length + 1) // 2
+        second = x[:, half:]
+        if length % 2:
+            second = ops.pad(second, ((0, 0), (0, 1)))
+        x, length = x[:, :half] + second, half
+    return x
+
+
+_COMPUTE: dict[str, Callable[..., Any]] = {
+    "y": _result,
+    "x": _image_gradient,
+    "k": _kernel_gradient,
+    "b": _bias_gradient,
+}

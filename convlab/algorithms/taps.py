@@ -1,0 +1,88 @@
+"""The algorithms that run on every backend, written once over the contract's operations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..contract.operations import Operations
+from ..geometry.geometry import NO_PADDING, Geometry
+from .border import extend
+
+# So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
+_FUSED = 64
+# And of a large kernel about so many: with fewer, XLA's loops compute one number at a time.
+_FEWEST = 30
+
+
+def too_long(size: Sequence[int | None], geometry: Geometry) -> bool:
+    """Whether Eigen's convolution, which JAX and TensorFlow run on CPUs, may leave results of an image of this size
+    unwritten: it computes how many there are along an axis in float32, which is exact up to 2**24."""
+    return any(type(n) is int and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
+
+
+def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+    """The framework's convolution, with zeros around x, by `taps` in either layout."""
+    last = geometry.data_format == "NHWC"
+    if last:
+        x, kernel = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(kernel, (3, 2, 0, 1))
+    inner = geometry._replace(data_format="NCHW", padding_mode="zeros")
+    y = taps(ops, extend(ops, x, inner), kernel, inner)
+    return ops.transpose(y, (0, 2, 3, 1)) if last else y
+
+
+def taps(
+    ops: Operations, x: Any, kernel: Any, geometry: Geometry, subtract: Callable[[Any, Any, Any], Any] | None = None
+) -> Any:
+    """Cross-correlation by shifting, multiplying and adding, in the order (channel, kernel row, kernel column).
+
+    x is (N, C, H, W), padded already, kernel (O, C/groups, h, w), result (N, O, H', W').
+    It only adds and multiplies, so it is exact in any integer dtype that holds the result. `subtract(total, a, b)` is
+    total - a * b, by default the adapter's.
+    """
+    subtract = subtract or ops.subtract_product
+    n, _, height, width = ops.sizes(x)
+    outputs, per_group, h, w = ops.sizes(kernel)
+    groups, (sh, sw), (dh, dw) = geometry.groups, geometry.stride, geometry.dilation
+    rows, columns = geometry._replace(padding=NO_PADDING).output_size((height, width))
+    x = ops.reshape(x, (n, groups, per_group, height, width))
+    # TensorFlow regroups chains of additions, but not of subtractions.
+    weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
+
+    def add(total: Any, channel: Any, p: Any, count: int) -> Any:
+        """`count` rows of the kernel from row p on; one slice for all, which a compiler fuses with what follows."""
+        image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1 + (count - 1) * dh, 3)
+        lines = ops.part(weights, channel * h + p, count, 2)
+        for line, q in itertools.product(range(count), range(w)):
+            window = image[:, :, :, line * dh : line * dh + (rows - 1) * sh + 1 : sh, :]
+            window = window[:, :, :, :, q * dw : q * dw + (columns - 1) * sw + 1 : sw]
+            weight = ops.reshape(lines[:, :, line, q], (1, groups, outputs // groups, 1, 1))
+            total = subtract(total, window, weight)
+        return total
+
+    def add_channels(total: Any, first: Any, count: int) -> Any:
+        for channel in range(count):
+            total = add(total, first + channel, 0, h)
+        return total
+
+    def add_channel(total: Any, channel: Any) -> Any:
+        lines = min(max(1, _FEWEST // w), h)
+        steps, rest = divmod(h, lines)
+        total = ops.fold(lambda total, index: add(total, channel, index * lines, lines), total, steps)
+        return add(total, channel, h - rest, rest) if rest else total
+
+    total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
+    at_once = min(_FUSED // (h * w), per_group)
+    if not at_once:  # a large kernel: some of its rows at a time
+        return ops.reshape(
+            ops.fold(add_channel, total, per_group) if per_group > 1 else add_channel(total, 0),
+            (n, outputs, rows, columns),
+        )
+    steps, rest = divmod(per_group, at_once)
+    if steps > 1:
+        total = ops.fold(lambda total, index: add_channels(total, index * at_once, at_once), total, steps)
+    else:
+        total = add_channels(total, 0, at_once)
+    total = add_channels(total, per_group - rest, rest)
+    return ops.reshape(total, (n, outputs, rows, columns))

@@ -1,0 +1,125 @@
+"""`convlab compare`: models from Python files, a table, and files written at the end or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from ..atomic import check_writable, write
+from ..errors import ModelError, ModelFileError
+from ..models.adapters import owner
+from ..models.compare.compare import compare
+from ..models.compare.comparison import Comparison, verdict
+from ..models.compare.report import as_dict, render
+from ..page import page
+from .quiet import quiet
+
+
+def run(
+    console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
+) -> bool | None:
+    """Run the command; True if they are the same, False if not, None if only parts were compared."""
+    check_writable(json_file, html_file)
+    images = None if inputs is None else _array(inputs)
+    with quiet():
+        one, two = model(a), model(b)
+        found = compare(one, two, images, seed=seed)
+    show(console, found, a, b)
+    if json_file is not None:
+        write(json_file, json.dumps(as_dict(found), indent=1) + "\n")
+    if html_file is not None:
+        options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
+        write(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
+    return found.same
+
+
+def model(place: str) -> Any:
+    """What "file.py:name" or "package.module:name" stands for: a model, or a function that returns one.
+
+    The file is run: give only those that you trust.
+    """
+    where, separator, name = place.rpartition(":")
+    if not (where and separator and name.isidentifier()):
+        raise ModelError(f"{place}: expected file.py:name or package.module:name.", hint="models.py:model")
+    if where.endswith(".py"):
+        if not Path(where).is_file():
+            raise ModelError(f"{place}: no such file.", hint="give the path of a Python file.")
+        names = _trusted(place, lambda: _run_file(where))
+    else:
+        names = _trusted(place, lambda: vars(importlib.import_module(where)))
+    if name not in names:
+        raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
+    found = names[name]
+    return found if owner(found) or not callable(found) else _trusted(place, found)
+
+
+def _trusted(place: str, function: Callable[[], Any]) -> Any:
+    """What a user's own code returns; whatever it raises is told in a line."""
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{place}: its own code fails ({type(error).__name__}: {error}).", hint="run it with python to see where."
+        ) from error
+
+
+def _run_file(path: str) -> dict[str, Any]:
+    """A script's names; the modules beside it are forgotten, for the other script may have some of the same names."""
+    folder = str(Path(path).absolute().parent)
+    before = set(sys.modules)
+    sys.path.insert(0, folder)  # as python does
+    try:
+        return runpy.run_path(path)
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder + os.sep):
+                del sys.modules[name]
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+            raise ValueError("it holds something else")
+        return array
+    except Exception as error:  # NumPy and zipfile raise all kinds on damaged files
+        raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
+
+
+def show(console: Console, found: Comparison, a: str, b: str) -> None:
+    """A table of the layers, what wasn't compared, and the verdict."""
+    quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
+    models = (Column(Text(f"{name} ({each})")) for name, each in zip((a, b), found.backends, strict=True))
+    table = Table(*models, "layer", *quantities)
+    for row in found.rows:
+        table.add_row(
+            Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)
+        )
+    console.print(table)
+    compared = found.results is not None and found.results.ratio is not None
+    label = "compared within the whole" if compared else "not compared"
+    for path, note in found.untold.items():
+        console.print(f"{label}: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    style = {True: "bold green", False: "bold red", None: "bold yellow"}[found.same]
+    for line in verdict(found):
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        style = ""
+
+
+def _cell(error: float | None) -> str:
+    if error is None:
+        return ""
+    return f"[{'red' if error > 1 else 'green'}]{page.number(error)}[/]"

@@ -1,0 +1,155 @@
+"""`convlab demo`: the chapter on every backend, side by side, ending in a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .. import chapter
+from ..atomic import whole
+from ..errors import BackendBroken, BackendNotInstalled
+from ..lab import Backend, backend
+from ..learning.run import LearnedKernel
+from ..registry import adapters
+from ..testing import descent, error_bound, gradient_bounds, gradients, oracle_gradients, worst_ratio
+from ..truth.oracle import oracle
+from .quiet import quiet
+
+LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
+
+
+def run(console: Console, names: list[str] | None, plot: Path | None) -> bool:
+    """Print the demo; True if every result agrees. With names, a backend that doesn't load is an error."""
+    labs = load(console, names)
+    X = chapter.edge_image()
+    Y = oracle(X, chapter.EDGE_KERNEL).astype(np.float32)
+    _show_chapter(console, labs, X)
+    learned = {
+        lab.name: lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (1, 2), init=INIT, lr=LR, num_steps=STEPS)
+        for lab in labs
+    }
+    _show_learning(console, labs, learned)
+    agreed = _show_verdict(console, labs, learned, X, Y)
+    if plot is not None:
+        draw(plot, labs, learned, X)
+        console.print(f"picture: {plot}", markup=False, highlight=False)
+    return agreed
+
+
+def load(console: Console, names: list[str] | None) -> list[Backend]:
+    """The named backends; without names all that load, and a line for each that doesn't."""
+    if names is not None:
+        with quiet():
+            return [backend(name) for name in names]
+    labs = []
+    for name in sorted(adapters(), key=lambda name: name != "numpy"):
+        try:
+            with console.status(f"loading {name}"), quiet():
+                labs.append(backend(name))
+        except (BackendNotInstalled, BackendBroken) as error:
+            console.print(f"left out: {error}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    return labs
+
+
+def _show_chapter(console: Console, labs: list[Backend], X: np.ndarray) -> None:
+    small, K = np.arange(9, dtype=np.float32).reshape(3, 3), np.arange(4, dtype=np.float32).reshape(2, 2)
+    rows: list[tuple[str, Callable[[Backend], Any]]] = [
+        ("corr2d of the 3x3 example", lambda lab: lab.corr2d(lab.asarray(small), lab.asarray(K))),
+        ("strict convolution of it", lambda lab: lab.conv2d(lab.asarray(small), lab.asarray(K))),
+        ("the edge image's first row", lambda lab: lab.corr2d(lab.asarray(X), chapter.EDGE_KERNEL)[0]),
+        ("the transposed image's", lambda lab: lab.corr2d(lab.asarray(X.T), chapter.EDGE_KERNEL)[0]),
+    ]
+    table = Table("the chapter", *(lab.name for lab in labs))
+    for name, compute in rows:
+        table.add_row(name, *(_numbers(lab.to_numpy(compute(lab))) for lab in labs))
+    console.print(table)
+
+
+def _numbers(array: np.ndarray) -> str:
+    return "\n".join(" ".join(f"{value:g}" for value in row) for row in np.atleast_2d(array))
+
+
+def _show_learning(console: Console, labs: list[Backend], learned: dict[str, LearnedKernel]) -> None:
+    table = Table("learning [1, -1]", *(lab.name for lab in labs))
+    for step in range(1, STEPS, 2):
+        table.add_row(f"epoch {step + 1}", *(f"loss {learned[lab.name].losses[step]:.3f}" for lab in labs))
+    kernels = (lab.to_numpy(learned[lab.name].kernel)[0] for lab in labs)
+    table.add_row("kernel", *(f"{left:.4f} {right:.4f}" for left, right in kernels))
+    console.print(table)
+
+
+def _show_verdict(
+    console: Console, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray, Y: np.ndarray
+) -> bool:
+    """A table: for each computation, whether the backends' bits are equal, and the worst error in bounds."""
+    rng = np.random.default_rng(0)
+    image, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 64), (5, 5)))
+    dy = rng.standard_normal((60, 60)).astype(np.float32)
+    differentiable = [lab for lab in labs if lab.adapter.autograd]
+    slopes = {lab.name: gradients(lab, image, kernel, np.zeros(1, np.float32), dy) for lab in differentiable}
+    path = descent(X, Y, INIT, lr=LR, num_steps=STEPS)
+    result = oracle(image, kernel)
+    rows: list[tuple[str, dict[str, np.ndarray], np.ndarray, Any]] = [
+        ("edges in the chapter's image", _all(labs, X, chapter.EDGE_KERNEL), oracle(X, chapter.EDGE_KERNEL), 0.0),
+        ("random 64x64 image, 5x5 kernel", _all(labs, image, kernel), result, error_bound(image, kernel)),
+    ]
+    truth, bounds = oracle_gradients(image, kernel, dy), gradient_bounds(image, kernel, dy, "float32")
+    for index, name in enumerate(("image", "kernel", "bias")):
+        found = {key: slope[index] for key, slope in slopes.items()}
+        rows.append((f"its gradient for the {name}", found, truth[index], bounds[index]))
+    same = _all(labs, image, kernel, reproducible=True)
+    tight = error_bound(image, kernel, algorithm="reproducible")
+    rows.append(("that image with reproducible=True", same, result, tight))
+    kernels = {lab.name: lab.to_numpy(learned[lab.name].kernel) for lab in labs}
+    rows.append((f"kernel learned in {STEPS} steps", kernels, path.kernel, path.kernel_bound))
+    table = Table("verdict", "bits", "worst error / bound", "")
+    agreed = True
+    for name, found, true, bound in rows:
+        if not found:
+            continue
+        worst = max(worst_ratio(value, true, bound) for value in found.values())
+        equal = len({value.tobytes() for value in found.values()}) == 1
+        agreed &= worst <= 1
+        verdict = "[green]agree[/]" if worst <= 1 else "[bold red]differ[/]"
+        table.add_row(name, "[green]identical[/]" if equal else "not all equal", f"{worst:.3f}", verdict)
+    console.print(table)
+    return agreed
+
+
+def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
+    return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K), **options)) for lab in labs}
+
+
+def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
+    """Image, kernel, feature map and the backends' loss curves in one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    panels = figure.subplot_mosaic("ABC;DDD", height_ratios=(1, 1.1))
+    edges = oracle(X, chapter.EDGE_KERNEL)
+    shown = (
+        ("A", "image", X, "gray"),
+        ("B", "kernel", chapter.EDGE_KERNEL, "coolwarm"),
+        ("C", "feature map", edges, "coolwarm"),
+    )
+    for key, title, array, colours in shown:
+        limit = np.abs(array).max()
+        panels[key].imshow(array, cmap=colours, vmin=0 if colours == "gray" else -limit, vmax=limit)
+        panels[key].set_title(title)
+        panels[key].set_xticks([])
+        panels[key].set_yticks([])
+    for (row, column), value in np.ndenumerate(chapter.EDGE_KERNEL):
+        panels["B"].text(column, row, f"{value:g}", color="white", size=16, ha="center", va="center")
+    for index, lab in enumerate(labs):
+        # The curves coincide, so each is thinner than the one below it.
+        losses, width = learned[lab.name].losses, 3.0 * (len(labs) - index)
+        panels["D"].semilogy(range(1, STEPS + 1), losses, linewidth=width, label=lab.name)
+    panels["D"].set(xlabel="step", ylabel="loss", title="learning the kernel by gradient descent")
+    panels["D"].legend()
+    with whole(path) as part:
+        figure.savefig(part)

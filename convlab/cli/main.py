@@ -1,0 +1,290 @@
+"""The command line: `convlab backends`, `demo`, `parity`, `compare`, `tune` and `filter`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .. import __version__
+from ..errors import BackendNotInstalled, ConvlabError
+from ..lab import backend
+from ..registry import adapter, adapters, default_backend, faults, pip_command
+from .quiet import quiet
+
+BAD_INPUT = 2
+DISAGREEMENT = 1
+PARTIAL = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="One convolution, four frameworks, identical results.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+def main() -> None:
+    """The entry point: convlab's errors become one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
+    try:
+        app()
+    except ConvlabError as error:
+        fail(str(error))
+        sys.exit(BAD_INPUT)
+    except MemoryError:
+        fail("not enough memory. Hint: use a smaller image or filter.")
+        sys.exit(BAD_INPUT)
+
+
+def fail(message: str) -> None:
+    """Print one line to stderr."""
+    errors.print(f"convlab: {message}", style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"convlab {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """One convolution, four frameworks, identical results."""
+
+
+@app.command()
+def backends() -> None:
+    """List the backends: version, devices, what each can do, and how to mend what is missing."""
+    table = Table("backend", "version", "devices", "dtypes", "gradients", title="backends", title_justify="left")
+    mend: list[tuple[str, str, str]] = []
+    with console.status("loading frameworks"):
+        for name in [*adapters(), *faults()]:
+            try:
+                with quiet():
+                    lab = backend(name)
+            except ConvlabError as error:
+                state = "not installed" if isinstance(error, BackendNotInstalled) else "broken"
+                table.add_row(name, f"[red]{state}[/]", "", "", "")
+                reason, _, command = str(error).partition(" Hint: ")
+                mend.append((name, reason, command))
+                continue
+            facts = lab.adapter
+            orders = "1st and 2nd" if facts.second_derivatives else "1st"
+            table.add_row(
+                f"[green]{name}[/]",
+                " ".join([lab.version, *_companions(facts.frameworks[1:])]),
+                ", ".join(lab.ops.devices()),
+                " ".join([*map(_short, facts.dtypes), "int"]),
+                orders if facts.autograd else "none",
+            )
+    console.print(table)
+    for name, reason, command in mend:
+        console.print(f"\n{name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(dtype: str) -> str:
+    """JAX's abbreviations: f32 for float32."""
+    return dtype.replace("bfloat", "bf").replace("float", "f").replace("complex", "c")
+
+
+def _companions(frameworks: tuple[str, ...]) -> list[str]:
+    return [f"({name} {importlib.metadata.version(name)})" for name in frameworks]
+
+
+@app.command()
+def demo(
+    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Draw image, kernel, feature map and losses to this file.")] = None,
+) -> None:
+    """Run the chapter on every backend side by side and compare the results."""
+    from .demo import run
+
+    names = [adapter(name.strip()).name for name in only.split(",")] if only else None
+    if plot is not None:
+        _check_plot(plot)
+    if not run(console, names, plot):
+        raise typer.Exit(DISAGREEMENT)
+
+
+def _check_plot(plot: Path) -> None:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        fail(f"a picture needs matplotlib. Hint: {pip_command('matplotlib')}")
+        raise typer.Exit(BAD_INPUT) from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
+        fail(f"{plot}: can't be drawn there. Hint: an existing folder, and one of {', '.join(sorted(known))}.")
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def parity(
+    only_on: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that are installed.")] = "",
+    python: Annotated[
+        list[str] | None, typer.Option(metavar="BACKEND=PATH", help="Run a backend with another environment's Python.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Where the random cases begin.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, max=1e6, help="How long to go on with random cases.")] = 10.0,
+    case: Annotated[
+        Path | None, typer.Option(help="Your own case: an .npz with X, K, options, perhaps your Y.")
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="NAME", help="Only the trials whose name begins so.")] = "",
+    patience: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds to wait for an answer.")] = 120.0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
+) -> None:
+    """Compute the same cases on every backend, compare the results, and say whether they agree (exit code 1 if not)."""
+    from .parity import run
+
+    if not run(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
+        raise typer.Exit(DISAGREEMENT)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model: file.py:name or package.module:name. The file is run.")],
+    b: Annotated[str, typer.Argument(help="Another one, of the same or of another framework.")],
+    inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random images.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
+) -> None:
+    """Do two models compute the same? Layer by layer; where they part and why (exit code 1 if they do).
+
+    Exit code 3 says that only parts could be compared, and no difference was found in them.
+    """
+    from .compare import run
+
+    same = run(console, a, b, inputs, seed, json, html)
+    if same is not True:
+        raise typer.Exit(DISAGREEMENT if same is False else PARTIAL)
+
+
+@app.command()
+def tune(
+    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
+    show: Annotated[bool, typer.Option("--show", help="Measure nothing; print who wins where.")] = False,
+) -> None:
+    """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
+    from ..planning.costs import save, user_file
+    from .tune import fit as fitted
+    from .tune import measure, tasks, winners
+
+    names = [each.strip() for each in only.split(",")] if only else list(adapters())
+    names = [name for name in names if not adapter(name).wraps]  # which compute on the others
+    labs = []
+    for name in names:
+        try:
+            with quiet():
+                labs.append(backend(name))
+        except ConvlabError:
+            if only:
+                raise
+    if not show:
+        with _progress() as progress:
+            for lab in labs:
+                each = progress.track(tasks(lab), description=lab.name)
+                table = {str(task): fitted(list(measure(lab, task))) for task in each}
+                save({lab.name: lab.version}, {lab.name: table})
+        console.print(f"wrote {user_file()}", markup=False, highlight=False, soft_wrap=True)
+    for lab in labs:
+        console.print(winners(lab))
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=errors, transient=True)
+
+
+@app.command(name="filter")
+def filter_(
+    images: Annotated[
+        list[Path], typer.Argument(help="Photographs: PNG, JPEG, TIFF, …; 8 or 16 bits. Or a Zarr array.")
+    ],
+    name: Annotated[
+        str,
+        typer.Option("--filter", "-f", help="edge:<degrees>, derivative:<order>, box:<size>, gaussian:<sigma>, …"),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file, a folder for several images, or a .zarr.")],
+    on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
+    signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
+) -> None:
+    """Filter photographs, or an image larger than memory: find edges, take derivatives, blur or sharpen."""
+    from ..filters import parse
+    from ..images.stores import is_store
+
+    kernel = parse(name)
+    with quiet():
+        chosen = backend(on or default_backend()).name
+    if is_store(output) or any(map(is_store, images)):
+        _filter_stores(images, output, kernel, name, chosen, signed)
+        return
+    into_folder = len(images) > 1 or output.is_dir()
+    if into_folder and not output.is_dir():
+        fail(f"{output}: no such folder, expected one for {len(images)} images. Hint: mkdir -p {output}")
+        raise typer.Exit(BAD_INPUT)
+    targets = [output / image.name if into_folder else output for image in images]
+    if len(set(targets)) < len(targets):
+        fail(f"{output}: two images would be written to one file. Hint: filter them into folders of their own.")
+        raise typer.Exit(BAD_INPUT)
+    failed = 0
+    with _progress() as progress:
+        for image, target in progress.track(list(zip(images, targets, strict=True)), description=f"{name} on {chosen}"):
+            failed += not _filter_one(image, target, kernel, chosen, signed)
+    if failed:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _filter_stores(images: list[Path], output: Path, kernel: object, name: str, chosen: str, signed: bool) -> None:
+    if len(images) > 1:
+        fail(f"{output}: got {len(images)} images, expected one for a store. Hint: filter them one by one.")
+        raise typer.Exit(BAD_INPUT)
+    try:
+        from ..images.stores import filter_store
+
+        with _progress() as progress:
+            bar = progress.add_task(f"{name} on {chosen}", total=None)
+            filter_store(
+                images[0],
+                output,
+                kernel,  # type: ignore[arg-type]
+                chosen,
+                signed=signed,
+                watch=lambda done, tasks: progress.update(bar, completed=done, total=tasks),
+            )
+    except ModuleNotFoundError as error:
+        if isinstance(error, ConvlabError):
+            raise
+        wanted = pip_command("dask[array]", "zarr", "tifffile")
+        fail(f"images larger than memory need Dask, Zarr and tifffile. Hint: {wanted}")
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def _filter_one(image: Path, target: Path, kernel: object, chosen: str, signed: bool) -> bool:
+    try:
+        from ..images.photographs import filter_image, read_image, write_image
+
+        write_image(target, filter_image(read_image(image), kernel, chosen, signed=signed))  # type: ignore[arg-type]
+    except ModuleNotFoundError as error:
+        if isinstance(error, ConvlabError):
+            raise
+        fail(f"photographs need Pillow. Hint: {pip_command('pillow', 'opencv-python-headless')}")
+        raise typer.Exit(BAD_INPUT) from None
+    except ConvlabError as error:
+        fail(str(error))
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""`convlab parity`: options, progress bar, tables, and files written at the end or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from ..atomic import check_writable, write
+from ..errors import GeometryError
+from ..parity.archive import read_case
+from ..parity.html import render
+from ..parity.run import Cell, Plan, Report
+from ..parity.run import run as run_plan
+from ..registry import adapter, adapters
+from ..testing.trials import TIERS
+
+_CLAIMS = {
+    "exact": "integer-valued data: equal bit for bit",
+    "bounded": "any data: within the rounding bound; how many, and the worst error in bounds",
+    "learned": "kernels learned by gradient descent, likewise",
+    "reproducible": "reproducible=True: equal bit for bit",
+}
+
+
+def run(
+    console: Console,
+    errors: Console,
+    only_on: str,
+    pythons: list[str],
+    seed: int,
+    seconds: float,
+    case: Path | None,
+    only: str,
+    patience: float,
+    json_file: Path | None,
+    html_file: Path | None,
+) -> bool:
+    """Run the command; True if everything agreed."""
+    check_writable(json_file, html_file)
+    others = dict(_python(each) for each in pythons)
+    if len(others) < len(pythons):
+        raise GeometryError("--python: got a backend twice, expected one Python for each.", hint="leave one out.")
+    names = [name.strip() for name in only_on.split(",")] if only_on else []
+    for name in names:
+        if name not in others:
+            adapter(name)  # an unknown one is an error with the names that there are
+    plan = Plan(
+        backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
+        named=frozenset([*names, *others]),
+        pythons=others,
+        seed=seed,
+        seconds=seconds,
+        case=None if case is None else read_case(case),
+        only=only,
+        patience=patience,
+    )
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        report = run_plan(
+            plan, lambda share, what: progress.update(task, completed=share, description=f"{what:<45.45}")
+        )
+    if only and not report.trials:
+        raise GeometryError(f"--only: no trial's name begins with {only!r}.", hint="the report names them.")
+    show(console, report)
+    if json_file is not None:
+        write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
+    if html_file is not None:
+        write(html_file, render(report))
+    return report.agreed
+
+
+def _python(option: str) -> tuple[str, str]:
+    name, separator, path = option.partition("=")
+    if not (name and separator and path):
+        raise GeometryError(
+            f"--python: got {option!r}, expected BACKEND=PATH.", hint="--python mxnet=/envs/mxnet/bin/python"
+        )
+    return name, path
+
+
+def show(console: Console, report: Report) -> None:
+    """A table for each tier, what went wrong, and the verdict."""
+    for tier in TIERS:
+        cells = {(backend, quantity): cell for (of, backend, quantity), cell in report.cells.items() if of == tier}
+        if not cells:
+            continue
+        quantities = list(dict.fromkeys(quantity for _, quantity in cells))
+        table = Table("backend", *(quantity.replace("gradient of ", "d") for quantity in quantities))
+        for name in dict.fromkeys(backend for backend, _ in cells):
+            row = (_cell(tier, cells.get((name, quantity))) for quantity in quantities)
+            table.add_row(name, *row)
+        console.print(f"\n[bold]{tier}[/]: {_CLAIMS[tier]}", highlight=False)
+        console.print(table)
+    for name, reason in report.absent.items():
+        console.print(f"left out: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for failure in report.failures:
+        where = f"{failure.backend}: {failure.trial}, {failure.quantity}: {failure.message}"
+        console.print(f"\n{where}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {failure.command}", markup=False, highlight=False, soft_wrap=True)
+    if report.wrong > len(report.failures):
+        console.print(f"\n… and {report.wrong - len(report.failures)} more.", style="red")
+    for name, reason in report.failed.items():
+        console.print(f"\n{name} can't be tested: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    style, sentence = "bold green", "All agree"
+    if not report.agreed:
+        style, sentence = "bold red", "They don't all agree" if report.wrong else "Not all could be tested"
+    trials, backends = _count(report.trials, "trial"), _count(len(report.versions), "backend")
+    summary = f"{trials} on {backends}, seed {report.seed}, {report.seconds:.0f} s"
+    console.print(f"\n[{style}]{sentence}[/]: {summary}.", highlight=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _cell(tier: str, cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.failed:
+        worst = "∞" if np.isinf(cell.worst) else f"{cell.worst:.3g}"
+        return f"[red]{cell.failed} of {cell.trials} wrong[/]" + (
+            f", worst {worst}" if tier in ("bounded", "learned") else ""
+        )
+    return f"[green]{cell.trials}[/]" + (f"  {cell.worst:.3f}" if tier in ("bounded", "learned") else " equal")

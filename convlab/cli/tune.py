@@ -1,0 +1,171 @@
+"""Measuring what each variant costs on this machine: `convlab tune`.
+
+A few workloads of each variant are timed, and the three constants of `convlab.planning.choose` are fitted to them:
+non-negative least squares of the relative errors.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from ..contract.call import Variant
+from ..contract.rule import Part, Rule
+from ..geometry.geometry import Geometry
+from ..lab import Backend
+from ..planning.choose import VARIANTS, Choice, Kind, Workload, unavailable, unfit, work
+from ..planning.costs import Constants
+from ..planning.execute import choose, run
+
+# (N, C, H, W), output channels, groups, kernel rows and columns; from small to large.
+_SIZES = ((12, 3), (64, 3), (256, 7), (256, 31), (512, 15), (1024, 3), (1024, 31))
+_DEPTHWISE = ((64, 14, 3), (384, 14, 7), (96, 56, 3), (96, 56, 7), (32, 56, 31))
+_WORKLOADS: dict[Kind, list[Any]] = {
+    "single": [((1, 1, size, size), 1, 1, k) for size, k in _SIZES],
+    "depthwise": [((1, c, size, size), c, c, k) for c, size, k in _DEPTHWISE],
+    "dense": [((1, c, size, size), c, 1, k) for c, size, k in ((4, 32, 11), (8, 48, 13), (8, 64, 21))],
+}
+_SHOWN_IMAGES, _SHOWN_KERNELS = (64, 256, 1024, 4096), (3, 5, 7, 15, 31, 63)
+_LONGEST = 0.06  # seconds that one run may take
+
+
+class Measurement(NamedTuple):
+    """One variant on one workload, and the seconds it took."""
+
+    variant: Variant
+    workload: Workload
+    seconds: float
+
+
+class Task(NamedTuple):
+    """All workloads of one variant, part and kind, to be timed one after another."""
+
+    variant: Variant
+    part: Part
+    kind: Kind
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+def tasks(lab: Backend) -> list[Task]:
+    """What there is to measure on a backend."""
+    wanted = dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants)
+    return [task for variant in wanted for task in _tasks_of(lab, variant)]
+
+
+def _tasks_of(lab: Backend, variant: Variant) -> Iterator[Task]:
+    if unavailable(variant, lab.adapter.algorithms, "eager"):
+        return
+    parts: list[Part] = ["y", "k"]
+    if variant is Variant.NATIVE:
+        parts = ["y", "x", "k"] if lab.adapter.autograd else ["y"]
+    for kind, workloads in _WORKLOADS.items():
+        # These never win; they can be asked for.
+        if variant is Variant.MATMUL or (variant is Variant.TAPS and kind == "dense"):
+            continue
+        yield from (
+            Task(variant, part, kind) for part in parts if not unfit(variant, _workload(part, *workloads[0])[0])
+        )
+
+
+def measure(lab: Backend, task: Task) -> Iterator[Measurement]:
+    """Time a task's workloads, up to the first that takes too long."""
+    for each in _WORKLOADS[task.kind]:
+        workload, rule, first, second = _workload(task.part, *each)
+        if unfit(task.variant, workload):
+            return
+        rng = np.random.default_rng(0)
+        arrays = [rng.standard_normal(shape).astype(np.float32) for shape in (first, second)]
+        if task.variant.algorithm == "separable":
+            arrays[1] = arrays[1][:, :, :, :1] * arrays[1][:, :, :1, :]
+        a, b = map(lab.asarray, arrays)
+        seconds = _seconds(_runner(lab, task.variant, rule, a, b), a, b)
+        yield Measurement(task.variant, workload, seconds)
+        if seconds > _LONGEST:
+            return
+
+
+def fit(measurements: list[Measurement]) -> Constants:
+    """The constants that predict measurements of one variant best."""
+    from scipy.optimize import nnls
+
+    rows = []
+    for variant, workload, seconds in measurements:
+        if variant is not Variant.NATIVE:
+            workload = workload.forward()
+        rows.append(np.array([1.0, workload.pixels, work(variant, workload)]) / seconds)
+    scale = np.max(np.abs(rows), axis=0)
+    solution, _ = nnls(np.array(rows) / scale, np.ones(len(rows)))
+    fixed, pixel, each = solution / scale
+    return float(fixed), float(pixel), float(each)
+
+
+def _workload(part: Part, image: tuple[int, ...], outputs: int, groups: int, k: int) -> tuple[Workload, Rule, Any, Any]:
+    kernel = outputs, image[1] // groups, k, k
+    rule = Rule("y", Geometry((k, k), groups=groups), algorithm="auto")
+    shapes: tuple[Any, Any] = (image, kernel)
+    if part != "y":
+        derived, *sources = rule.derivatives(image)["xk".index(part)]
+        result = rule.output_shape(*shapes)
+        shapes = tuple(result if source is None else shapes[source] for source in sources)  # type: ignore[assignment]
+        rule = derived
+    return Workload.of(rule, *shapes, "float32"), rule, *shapes
+
+
+def _runner(lab: Backend, variant: Variant, rule: Rule, a: Any, b: Any) -> Callable[[Any, Any], Any]:
+    """What computes a rule by one variant, as a call of corr2d or of its gradient would."""
+    ops = lab.ops
+    groups = rule.geometry.groups
+    if rule.part == "y" and variant in (Variant.NATIVE, Variant.HOST):  # for tiny images the call itself counts
+        if groups == ops.sizes(a)[1] == ops.sizes(b)[0] == 1:  # as an image, in any layout
+            x, k = (ops.reshape(each, ops.sizes(each)[2:]) for each in (a, b))
+            return lambda a, b: ops.wait(lab.corr2d(x, k, algorithm=variant.value))  # type: ignore[arg-type]
+        return lambda a, b: ops.wait(lab.corr2d(a, b, groups=groups, algorithm=variant.value))  # type: ignore[arg-type]
+    choice = Choice(variant, {}, {}, variant if variant.algorithm == "separable" else None)
+
+    def compute(a: Any, b: Any) -> Any:
+        return run(ops, rule, a, b, choice)
+
+    compiled = not variant.on_host and (ops.jitted or variant is not Variant.NATIVE)
+    function = ops.compiled(compute) if compiled else compute
+    return lambda a, b: ops.wait(function(a, b))
+
+
+def _seconds(compute: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
+    """The median time of one run."""
+    compute(a, b)
+    start = time.perf_counter()
+    compute(a, b)
+    once = time.perf_counter() - start
+    repeats = max(1, min(200, int(0.004 / once)))
+    times = []
+    for _ in range(2 if once > 0.03 else 5):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            compute(a, b)
+        times.append((time.perf_counter() - start) / repeats)
+    return statistics.median(times)
+
+
+def winners(lab: Backend) -> Table:
+    """Who wins where: the planned algorithm and its predicted milliseconds for square one-channel images."""
+    table = Table(
+        "image",
+        *(f"{k}x{k}" for k in _SHOWN_KERNELS),
+        title=f"{lab.name}: the fastest variant, predicted ms",
+        title_justify="left",
+    )
+    for n in _SHOWN_IMAGES:
+        cells = []
+        for k in _SHOWN_KERNELS:
+            workload, rule, first, second = _workload("y", (1, 1, n, n), 1, 1, k)
+            choice = choose(lab.ops, rule, first, second, workload.dtype, "eager")
+            cells.append(f"{choice.variant} {1e3 * choice.costs[choice.variant]:.2g}")
+        table.add_row(f"{n}²", *cells)
+    return table

@@ -1,0 +1,1 @@
+"""Kernels that numba compiles, on the memory of CPU tensors."""

@@ -1,0 +1,265 @@
+"""Correlation by overlap-save: Fourier transforms of small square tiles that stay in a thread's cache.
+
+Two real tiles make one complex tile, a + ib: its correlation with a real kernel is the two tiles' own, side by side.
+A transform works on a strip of the tile, as many columns as a vector has lanes, from top to bottom, and writes it
+transposed for the other axis. The forward transforms decimate in frequency and leave their result in scrambled order,
+in which it is multiplied; the inverse ones decimate in time and restore the order.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from ..geometry.geometry import Geometry
+from . import threads
+from .direct import padded_row
+from .tiling import border, tile
+from .transforms import flip, forward, inverse, lift, multiply, multiply_add, scatter
+from .vectors import REGISTER, Array, kernel
+
+_Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+# What a plan holds: a tile's size; how far apart tiles are; how many there are in a row and in an image; where on the
+# padded axis the image's columns start and stop, and how far back in x they are; how much of a tile isn't zeros.
+SIZE, STEP, ACROSS, TILES, START, STOP, SHIFT, MOST = range(8)
+# So many pairs of tiles are added up before it goes on in float64.
+_RUN = 16
+
+
+class _Plan(NamedTuple):
+    """How tiles cover the images of a shape."""
+
+    size: int
+    pairs: int
+    x: _Maps
+    k: _Maps
+    dy: _Maps
+    table: np.ndarray
+
+
+def correlate(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
+    """Put `host.correlate(x, k, geometry)` in y, all of one dtype and C-contiguous; False if y isn't finite then."""
+    plan = _plan(x.shape, k.shape, geometry, x.dtype.char)
+    kernels = k.shape[0] * k.shape[1]
+    spectra = np.empty((kernels, 2, plan.size**2), x.dtype)
+    lines = k.reshape(1, kernels, *k.shape[2:])
+    threads.spread(
+        lambda start, stop: kernel_spectra(lines, spectra, *plan.k, plan.table, start, stop), kernels, _chunk(plan, 1)
+    )
+    checks: list[float] = []
+    threads.spread(
+        lambda start, stop: checks.append(correlate_pairs(x, spectra, y, *plan.x, plan.table, start, stop)),
+        plan.pairs * geometry.groups,
+        _chunk(plan, kernels // geometry.groups),
+    )
+    return all(check == 0 for check in checks)
+
+
+def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
+    """`host.kernel_gradient(x, dy, geometry)` in float64, and whether all of it is finite."""
+    shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
+    plan = _plan(x.shape, shape, geometry, x.dtype.char)
+    kernels = shape[0] * shape[1]
+    parts = max(1, min(8 // kernels, plan.pairs // 3))
+    totals = np.zeros((parts, *shape))
+    threads.spread(
+        lambda start, stop: gradient_pairs(x, dy, totals, *plan.x, *plan.dy, plan.table, start, stop),
+        parts * kernels,
+        _chunk(plan, plan.pairs // parts),
+    )
+    total = totals.sum(axis=0)
+    return total, bool(np.isfinite(total).all())
+
+
+def _chunk(plan: _Plan, transforms: int) -> int:
+    """So many items of so many transforms are worth handing over to another thread."""
+    return -(-(2**15) // (plan.size**2 * max(transforms, 1)))
+
+
+@functools.lru_cache(256)
+def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Plan:
+    (images, _, height, width), (h, w) = x, k[2:]
+    rows, columns = geometry.output_size((height, width))
+
+    size, _ = tile(images, (rows, columns), (h, w))
+    step = size - max(h, w) + 1
+    deep, across = -(-rows // step), -(-columns // step)
+    beyond = step * max(deep, across) + size
+    (_, _), (left, _) = geometry.padding
+
+    def maps(down: np.ndarray, right: np.ndarray, *plan: int) -> _Maps:
+        down, right = (np.pad(a, (0, max(beyond - len(a), 0)), constant_values=-1) for a in (down, right))
+        return down, right, np.array([size, step, *plan], np.int64)
+
+    down, right = (
+        border(n, pads, geometry.padding_mode) for n, pads in zip((height, width), geometry.padding, strict=True)
+    )
+    return _Plan(
+        size,
+        -(-images * deep * across // 2),
+        maps(down, right, across, deep * across, left, left + width, -left, size),
+        maps(np.arange(h), np.arange(w), 1, 1, 0, w, 0, size),
+        maps(np.arange(rows), np.arange(columns), across, deep * across, 0, columns, 0, step),
+        _table(size, dtype),
+    )
+
+
+@functools.cache
+def _table(size: int, dtype: str) -> np.ndarray:
+    """For each stage of a transform, and each j below a quarter of its length n: w**j, w**2j and w**3j, w the nth root
+    of unity, real and imaginary parts side by side."""
+    stages, n = [np.zeros(0, complex)], size
+    while n > 8 or n == 4:
+        exponents = np.multiply.outer(np.arange(n // 4), (1, 2, 3))
+        stages.append(np.exp(-2j * np.pi * exponents / n).ravel())
+        n //= 4
+    return np.concatenate(stages).view(np.float64).astype(dtype)
+
+
+@kernel
+def _fill(tile: Array, x: Array, at: int, width: int, down: Array, i: int, right: Array, j: int, plan: Array) -> None:
+    """The tile at row i and column j of the padded image."""
+    size, most = plan[SIZE], plan[MOST]
+    pitch = size + REGISTER // x.itemsize
+    for r in range(size):
+        source, to, filled = down[i + r], r * pitch, 0
+        if r < most and source >= 0:
+            padded_row(x, at + source * width, right, j, most, plan[START], plan[STOP], plan[SHIFT], tile, to)
+            filled = most
+        for t in range(filled, size):
+            tile[to + t] = 0
+
+
+@kernel
+def _start(
+    x: Array, channel: int, pair: int, down: Array, right: Array, plan: Array, table: Array,
+    re: Array, im: Array, space: Array,
+) -> None:  # fmt: skip
+    """The first half of the transform of two tiles, down their columns and then transposed, in half of the space."""
+    images, channels, height, width = x.shape
+    size, flat = plan[SIZE], x.reshape(-1)
+    for part in range(2):
+        image, tile = (2 * pair + part) // plan[TILES], (2 * pair + part) % plan[TILES]
+        if image < images:
+            at = (image * channels + channel) * height * width
+            i, j = tile // plan[ACROSS] * plan[STEP], tile % plan[ACROSS] * plan[STEP]
+            _fill(space[2 + part], flat, at, width, down, i, right, j, plan)
+        else:
+            space[2 + part] = 0
+    for strip in range(size * size // len(re)):
+        lift(re, im, space[2], space[3], strip, size)
+        forward(re, im, size, table)
+        flip(re, im, space[0], space[1], strip, size)
+
+
+@kernel
+def _spectrum(
+    x: Array, channel: int, pair: int, down: Array, right: Array, plan: Array, table: Array,
+    re: Array, im: Array, space: Array, to_re: Array, to_im: Array,
+) -> None:  # fmt: skip
+    """The whole transform of two tiles, strip by strip."""
+    size, count = plan[SIZE], len(re)
+    _start(x, channel, pair, down, right, plan, table, re, im, space)
+    for strip in range(size * size // count):
+        lift(re, im, space[0], space[1], strip, size)
+        forward(re, im, size, table)
+        to_re[strip * count : (strip + 1) * count] = re
+        to_im[strip * count : (strip + 1) * count] = im
+
+
+@kernel
+def kernel_spectra(
+    k: Array, spectra: Array, down: Array, right: Array, plan: Array, table: Array, start: int, stop: int
+) -> None:
+    """Kernels start to stop of k (1, kernels, h, w), transformed and scaled, in spectra (kernels, 2, size * size)."""
+    size, lanes = plan[SIZE], REGISTER // k.itemsize
+    strips, space = np.empty((2, size * lanes), k.dtype), np.empty((4, size * (size + lanes)), k.dtype)
+    for item in range(start, stop):
+        re, im = spectra[item]
+        _spectrum(k, item, 0, down, right, plan, table, strips[0], strips[1], space, re, im)
+        for i in range(size * size):
+            re[i] /= size * size
+            im[i] /= size * size
+
+
+@kernel
+def correlate_pairs(
+    x: Array, spectra: Array, y: Array, down: Array, right: Array, plan: Array, table: Array, start: int, stop: int
+) -> float:
+    """Pairs of tiles start to stop of y; NaN unless they are finite."""
+    (images, channels, _, _), (_, outputs, rows, columns) = x.shape, y.shape
+    per_group, size, lanes = len(spectra) // outputs, plan[SIZE], REGISTER // x.itemsize
+    groups, share = channels // per_group, outputs * per_group // channels
+    strips, space = np.empty((2, size * lanes), x.dtype), np.empty((4, size * (size + lanes)), x.dtype)
+    (re, im), check, flat_y, step = strips, np.zeros(1), y.reshape(-1), plan[STEP]
+    for item in range(start, stop):
+        pair, group = item // groups, item % groups
+        for index in range(share * per_group):
+            o, c = group * share + index // per_group, index % per_group
+            other = spectra[o * per_group + c]
+            _start(x, group * per_group + c, pair, down, right, plan, table, re, im, space)
+            for strip in range(size // lanes):
+                lift(re, im, space[0], space[1], strip, size)
+                forward(re, im, size, table)
+                multiply(re, im, other[0], other[1], strip * size * lanes, size * lanes)
+                inverse(re, im, size, table)
+                flip(re, im, space[2], space[3], strip, size)
+            for strip in range(-(-step // lanes)):
+                lift(re, im, space[2], space[3], strip, size)
+                inverse(re, im, size, table)
+                for part in range(2):
+                    image, tile = (2 * pair + part) // plan[TILES], (2 * pair + part) % plan[TILES]
+                    i, j = tile // plan[ACROSS] * step, tile % plan[ACROSS] * step + strip * lanes
+                    many = min(step - strip * lanes, columns - j)
+                    if image < images and many > 0:
+                        at = ((image * outputs + o) * rows + i) * columns + j
+                        scatter(im if part else re, flat_y, at, columns, min(step, rows - i), many, c == 0, check)
+    return float(check[0])
+
+
+@kernel
+def _add_back(spectrum: Array, plan: Array, table: Array, re: Array, im: Array, space: Array, total: Array) -> None:
+    """Add the inverse transform's real part, as much of it as a kernel has elements, to a total (h, w)."""
+    (h, w), size, count = total.shape, plan[SIZE], len(re)
+    lanes = count // size
+    for strip in range(size // lanes):
+        re[:] = spectrum[0, strip * count : (strip + 1) * count]
+        im[:] = spectrum[1, strip * count : (strip + 1) * count]
+        inverse(re, im, size, table)
+        flip(re, im, space[2], space[3], strip, size)
+    for strip in range(-(-w // lanes)):
+        lift(re, im, space[2], space[3], strip, size)
+        inverse(re, im, size, table)
+        for p in range(h):
+            for q in range(strip * lanes, min(w, (strip + 1) * lanes)):
+                total[p, q] += np.float64(re[p * lanes + q - strip * lanes]) / (size * size)
+
+
+@kernel
+def gradient_pairs(
+    x: Array, dy: Array, totals: Array, down: Array, right: Array, plan: Array,
+    dy_down: Array, dy_right: Array, dy_plan: Array, table: Array, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Sums start to stop in totals (parts, O, C/groups, h, w): a part of all pairs of tiles, for one kernel."""
+    (images, channels, _, _), outputs = x.shape, dy.shape[1]
+    parts, _, per_group, _, _ = totals.shape
+    size, lanes, share = plan[SIZE], REGISTER // x.itemsize, outputs * per_group // channels
+    strips, space = np.empty((2, size * lanes), x.dtype), np.empty((4, size * (size + lanes)), x.dtype)
+    (re, im), count, pairs = strips, size * lanes, -(-images * plan[TILES] // 2)
+    first, spectrum = np.empty((2, size * size), x.dtype), np.zeros((2, size * size), x.dtype)
+    for item in range(start, stop):
+        part, o, c = item // (outputs * per_group), item // per_group % outputs, item % per_group
+        channel, last = o // share * per_group + c, (part + 1) * pairs // parts
+        for pair in range(part * pairs // parts, last):
+            _spectrum(x, channel, pair, down, right, plan, table, re, im, space, first[0], first[1])
+            _start(dy, o, pair, dy_down, dy_right, dy_plan, table, re, im, space)
+            for strip in range(size // lanes):
+                lift(re, im, space[0], space[1], strip, size)
+                forward(re, im, size, table)
+                multiply_add(re, im, first[0], first[1], spectrum[0], spectrum[1], strip * count, count)
+            if pair % _RUN == 0 or pair == last - 1:
+                _add_back(spectrum, plan, table, re, im, space, totals[part, o, c])
+                spectrum[:] = 0

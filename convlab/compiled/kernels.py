@@ -1,0 +1,228 @@
+"""Correlation of NumPy arrays at the processor's speed, by numba kernels (`convlab.compiled.tiling.available`).
+
+All arrays are NCHW and OIHW, float32 or float64; float16 is computed in float32 and rounded once. numba is imported,
+and kernels are compiled or fetched from its cache on disk, when they are first used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..geometry.geometry import NO_PADDING, Geometry
+from . import threads
+from .tiling import border
+
+# Multiplications that a thread does in a microsecond, about, in vectors of 64 bytes; and elements that it passes.
+_RATE, _PASSED = 3000, 20_000
+# In microseconds: from where on a second thread pays, and the least that is worth handing over.
+_PAYS, _CHUNK = 150, 20
+# Bytes of gathered rows that stay in a thread's cache.
+_SCRATCH = 2**18
+
+
+def correlate(x: Any, k: Any, geometry: Geometry, algorithm: str = "direct", out: Any = None) -> np.ndarray:
+    """Cross-correlation, y[n,o,i,j] = sum of padded x[n, c, i*sh + p*dh, j*sw + q*dw] * k[o,c,p,q] over c, p, q.
+
+    Args:
+        x: (N, C, H, W), float16, float32 or float64.
+        k: (O, C/groups, h, w), of x's dtype.
+        geometry: NCHW, with padding in integers.
+        algorithm: "direct", sums of products in the order (channel, kernel row, kernel column), or "fft", where
+            `fits_fft(geometry)`; where the latter yields anything but finite numbers, "direct" does it again.
+        out: where to put the result, C-contiguous and of x's dtype.
+
+    Returns:
+        (N, O, H', W') of x's dtype.
+    """
+    if x.dtype == np.float16:
+        return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
+    x, k = _ready(x), _ready(k)
+    plan = _plan(x.shape, k.shape, geometry, x.itemsize)
+    y = np.empty(plan.shape, x.dtype) if out is None else out
+    if not y.size:
+        return y
+    if algorithm == "fft" and _fft().correlate(x, k, y, geometry):
+        return y
+    work = _direct().correlate
+    if plan.chunk >= plan.items:
+        work(x, k, y, *plan.maps, 0, plan.items)
+    else:
+        threads.spread(lambda start, stop: work(x, k, y, *plan.maps, start, stop), plan.items, plan.chunk)
+    return y
+
+
+def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: str = "direct") -> np.ndarray:
+    """The gradient of sum(dy * correlate(x, k)) with respect to k.
+
+    Args:
+        x: (N, C, H, W), float16, float32 or float64.
+        dy: (N, O, H', W'), of x's dtype.
+        geometry: NCHW, with padding in integers.
+        algorithm: "direct" or, where `fits_fft(geometry)`, "fft"; both add up what bands of rows give in float64.
+
+    Returns:
+        (O, C/groups, h, w) of x's dtype.
+    """
+    if x.dtype == np.float16:
+        return _rounded(kernel_gradient(_wide(x), _wide(dy), geometry, algorithm))
+    x, dy = _ready(x), _ready(dy)
+    shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
+    if not dy.size:
+        return np.zeros(shape, x.dtype)
+    if algorithm == "fft":
+        total, finite = _fft().kernel_gradient(x, dy, geometry)
+        if finite:
+            return _narrowed(total, x.dtype)
+    plan = _plan(x.shape, shape, geometry, x.itemsize, "gradient")
+    work = _direct().kernel_gradient
+    totals = np.zeros((plan.parts, *shape))
+    items = plan.parts * x.shape[1]
+    chunk = items if plan.chunk >= plan.items else max(1, items // 32)
+    threads.spread(lambda start, stop: work(x, dy, totals, *plan.maps, start, stop), items, chunk)
+    return _narrowed(totals.sum(axis=0), x.dtype)
+
+
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array that starts at a multiple of 64 bytes, as JAX and TensorFlow want the memory they share."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    found: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return found
+
+
+def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np.ndarray:
+    """`correlate` of each image with the kernel outer(u, v): with its row v, then with its column u.
+
+    Args:
+        x: (N, C, H, W), float16, float32 or float64.
+        u, v: (h,) and (w,), of x's dtype.
+        geometry: NCHW, with padding in integers and a group for each channel.
+        out: where to put the result, C-contiguous and of x's dtype.
+
+    Returns:
+        (N, C, H', W') of x's dtype.
+    """
+    if x.dtype == np.float16:
+        return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
+    x, u, v = _ready(x), _ready(u), _ready(v)
+    plan = _plan(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
+    y = np.empty(plan.shape, x.dtype) if out is None else out
+    if y.size:
+        work = _direct().separable
+        threads.spread(lambda start, stop: work(x, u, v, y, *plan.maps, start, stop), plan.items, plan.chunk)
+    return y
+
+
+def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """u (h,) and v (w,) of k's dtype with outer(u, v) equal to k (h, w) but for two roundings, if there are such.
+
+    Of a kernel of integers they are integers, which keeps an exact correlation exact. None for one row or column.
+    """
+    if 1 in k.shape:
+        return None
+    flat = int(np.abs(k).argmax())
+    pivot = k.item(flat)
+    if not math.isfinite(pivot) or not pivot:  # NaN is the largest of all to argmax
+        return None
+    p, q = divmod(flat, k.shape[1])
+    column, row = k[:, q].astype(np.float64), k[p].astype(np.float64)
+    u, v = column, row / pivot
+    if all(map(float.is_integer, row.tolist())):
+        v = row / float(math.gcd(*map(int, row.tolist())))
+        u = column / v[q]
+    u, v = u.astype(k.dtype), v.astype(k.dtype)
+    error = np.abs(np.multiply.outer(u, v).astype(np.float64) - k)
+    return (u, v) if bool((error <= 2 * np.finfo(k.dtype).eps * np.abs(k)).all()) else None
+
+
+class _Plan(NamedTuple):
+    """How a kernel goes about inputs of some shapes: see `direct`'s constants for the last of the maps."""
+
+    shape: tuple[int, int, int, int]
+    maps: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    items: int
+    chunk: int
+    parts: int
+
+
+@functools.lru_cache(512)
+def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: str = "correlate") -> _Plan:
+    (images, channels, height, width), (outputs, per_group, h, w) = x, k
+    (stride, step), (dilation, spread) = geometry.stride, geometry.dilation
+    rows, columns = geometry.output_size((height, width))
+    if h == 1:  # then it makes no difference, and equal ones share the most
+        dilation = stride
+    gathered = geometry.padding != NO_PADDING or step > 1
+    down = border(height, geometry.padding[0], geometry.padding_mode)
+    right = border(width, geometry.padding[1], geometry.padding_mode)
+    phase = -(-len(right) // step)
+    # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there.
+    right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
+    taps = np.arange(w) * spread
+    left = geometry.padding[1][0]
+    copied = (left, left + width, -left) if step == 1 else (0, 0, 0)
+
+    lanes = 64 // itemsize
+    products = (h + w if task == "separable" else h * w) * per_group * outputs // geometry.groups
+    row_cost = products * -(-columns // lanes) / _RATE + columns * per_group / _PASSED
+    # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice.
+    least = 32 if task == "gradient" else max(8, geometry.extent[0] // 4)
+    band = max(least, int(_CHUNK / max(row_cost, 1e-9)))
+    if gathered or task == "separable":
+        band = min(band, max(least, _SCRATCH // (max(len(right), 1) * itemsize * stride)))
+    block = 4 * max(dilation // stride, 1)
+    band = min(-(-band // block) * block, max(rows, 1))
+    bands = images * -(-rows // band)
+    items = bands * geometry.groups
+    cost = row_cost * rows * images * geometry.groups
+    pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
+    plan = (stride, dilation, len(right) if gathered else 0, *copied, band)
+    maps = (taps % step * phase + taps // step, down, right, np.array(plan, np.int64))
+    parts = max(1, min(bands, -(-pieces // max(channels, 1))))
+    return _Plan((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
+
+
+def _ready(a: np.ndarray) -> np.ndarray:
+    """The array, C-contiguous and of a type that numba has compiled for: to numba, a read-only one has another."""
+    a = np.ascontiguousarray(a)
+    if a.flags.writeable or not a.size:
+        return a
+    memory: Any = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
+    memory.owner = a  # kept alive by what is made of it
+    return np.frombuffer(memory, a.dtype).reshape(a.shape)
+
+
+def _wide(a: Any) -> np.ndarray:
+    return np.asarray(a, np.float32)
+
+
+def _rounded(y: np.ndarray, out: Any = None) -> np.ndarray:
+    if out is None:
+        return _narrowed(y, np.dtype(np.float16))
+    with np.errstate(over="ignore"):
+        out[...] = y
+    return np.asarray(out)
+
+
+def _narrowed(y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return y.astype(dtype)
+
+
+@functools.cache
+def _direct() -> ModuleType:
+    return importlib.import_module(".direct", __package__)
+
+
+@functools.cache
+def _fft() -> ModuleType:
+    return importlib.import_module(".fft", __package__)

@@ -1,0 +1,49 @@
+"""How the compiled kernels cut an image, and where its border comes from; nothing here needs numba."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+
+import numpy as np
+
+from ..geometry.geometry import Geometry, Pair, source
+
+# Sizes, and what a point costs in one relative to the least.
+_SIZES = {32: 1.3, 64: 1.1, 128: 1.0, 256: 1.2, 512: 1.5}
+
+
+@functools.cache
+def available() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def fits_fft(geometry: Geometry) -> bool:
+    """Whether `algorithm="fft"` can do this: no strides, no dilation, and a kernel that fits its tiles."""
+    return geometry.stride == (1, 1) == geometry.dilation and max(geometry.kernel_size) <= 256
+
+
+@functools.lru_cache(1024)
+def tile(images: int, result: Pair, kernel: Pair) -> tuple[int, float]:
+    """The rows (and columns) of the best tile for the FFT, and the work: points times log2(points) of all transforms.
+
+    `result` and `kernel` are rows and columns of one image's result and of the kernel.
+    """
+
+    def work(size: int) -> float:
+        step = size - max(kernel) + 1
+        pairs = -(-images * -(-result[0] // step) * -(-result[1] // step) // 2)
+        return (1 + 2 * pairs) * size**2 * math.log2(size) * _SIZES[size]
+
+    size = min((size for size in _SIZES if size >= 1.5 * max(kernel)), key=work)
+    return size, work(size)
+
+
+def border(n: int, pads: Pair, mode: str) -> np.ndarray:
+    """Which of n pixels stands where on a padded axis, -1 for a zero."""
+    before, after = pads
+    if mode == "zeros":
+        return np.pad(np.arange(n), pads, constant_values=-1)
+    return np.array([source(i, n, mode) for i in range(-before, n + after)], np.int64)

@@ -1,0 +1,65 @@
+"""`Adapter`: what a backend says of itself before its framework is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter says about itself without importing its framework.
+
+    Attributes:
+        name: the backend's name, the same as its entry point's.
+        package: the adapter's import package.
+        frameworks: import names that must be there, the framework's own first.
+        is_native: whether an object is a tensor of this framework; must not import it.
+        minimum: the least version of the framework that works, as "major.minor".
+        dtypes: the floating and complex dtypes it computes in (integers are computed everywhere).
+        autograd: whether results carry gradients.
+        second_derivatives: whether gradients can be differentiated again.
+        algorithms: those of `convlab.contract.rule.ALGORITHMS` for which it has the operations.
+        image_layout: the layout that its convolution likes best for single-channel images.
+        install: pip arguments that install it; by default the requirements of convlab's extra of that name.
+        extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
+        models: whether it has a module `models` (`convlab.models.adapters`).
+        is_model: whether an object is a layer or a model of this framework; must not import it.
+        wraps: whether its arrays are made of pieces that another backend computes: the one that `backend=` names, else
+            the default one (`convlab.registry.inner_backend`).
+    """
+
+    name: str
+    package: str
+    frameworks: tuple[str, ...]
+    is_native: Callable[[object], bool]
+    minimum: str
+    dtypes: tuple[str, ...]
+    autograd: bool = True
+    second_derivatives: bool = True
+    algorithms: tuple[str, ...] = ("native", "taps")
+    image_layout: str = "NCHW"
+    install: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    models: bool = False
+    is_model: Callable[[object], bool] = lambda model: False
+    wraps: bool = False
+
+
+def is_instance(x: object, module: str, *names: str) -> bool:
+    """Whether x is an instance of `module.name` for one of the dotted names, without importing anything.
+
+    >>> import numpy as np
+    >>> is_instance(np.zeros(3), "numpy", "ndarray"), is_instance(3, "a_module_not_imported", "T")
+    (True, False)
+    """
+    root = sys.modules.get(module)
+    for name in names:
+        kind: Any = root
+        for part in name.split("."):
+            kind = getattr(kind, part, None)
+        if isinstance(kind, type) and isinstance(x, kind):
+            return True
+    return False

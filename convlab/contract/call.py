@@ -1,0 +1,61 @@
+"""`Call`: a checked call of `corr2d`, without its tensors; `Variant`: the ways to compute one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..geometry.geometry import Geometry
+
+Shape = tuple[int | None, ...]
+
+
+class Variant(StrEnum):
+    """An algorithm, or its compiled form on the memory of CPU tensors (`convlab.compiled`).
+
+    >>> Variant.FFT_ON_HOST.algorithm, Variant.FFT_ON_HOST.on_host
+    ('fft', True)
+    """
+
+    NATIVE = "native"
+    TAPS = "taps"
+    PHASE = "phase"
+    MATMUL = "matmul"
+    FFT = "fft"
+    FFT_ON_HOST = "fft@host"
+    SEPARABLE = "separable"
+    SEPARABLE_ON_HOST = "separable@host"
+    HOST = "host"
+
+    @property
+    def algorithm(self) -> str:
+        """What corr2d's `algorithm` calls it."""
+        return self.value.removesuffix("@host")
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is compiled and reads the tensors' own memory."""
+        return self.value.endswith("host")
+
+
+class Call(NamedTuple):
+    """Everything about a call of `corr2d` except its tensors. It serves any tensors of the same shapes and dtype.
+
+    Attributes:
+        geometry: stride, padding and so on, in integers.
+        image, kernel: the shapes of X and K.
+        dtype: the dtype of both, by its NumPy name; None while it isn't known.
+        flipped: whether K is flipped first, as in `conv2d`.
+        algorithm: the algorithm of the call's `Rule`; "native" for the framework's own convolution.
+        variant: the variant that the planner chose for the result (`convlab.planning.choose`).
+        inner: the backend that computes the chunks of a wrapping backend's result; "" for any other backend.
+    """
+
+    geometry: Geometry
+    image: Shape
+    kernel: Shape
+    dtype: str | None
+    flipped: bool
+    algorithm: str
+    variant: Variant = Variant.NATIVE
+    inner: str = ""

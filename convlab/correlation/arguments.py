@@ -1,0 +1,162 @@
+"""Bringing a call's arrays to one backend, one device and one dtype, or saying why they can't be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..contract.framework import Framework
+from ..dtypes import INTEGERS, check_numeric, dtype_name, promote
+from ..errors import DTypeError, IntegerOverflowError, MixedDevicesError, ShapeError
+from ..registry import owner
+
+_RAGGED_IS_AN_ERROR = np.lib.NumpyVersion(np.__version__) >= "1.24.0"
+
+
+def unify(framework: Framework, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
+    """The arguments as tensors of `framework` in their common dtype, and that dtype; no bias stays None.
+
+    The dtype is None while it isn't known (a symbol being traced); then native tensors keep theirs.
+    `floating` asks for a floating dtype: integers then become float32.
+
+    Raises:
+        DTypeError: no numbers, or a dtype the backend lacks.
+        ShapeError: a ragged list.
+        MixedDevicesError: tensors on two devices.
+    """
+    ops = framework.ops
+    given = {key: x for key, x in arguments.items() if x is not None or key != "bias"}
+    native = [key for key, x in given.items() if owner(x) == framework.name]
+    if len(native) > 1:
+        _check_devices({key: ops.device(given[key]) for key in native})
+    if len(native) == len(given):
+        (first, *others) = [ops.dtype(x) for x in given.values()]
+        if first in framework.adapter.dtypes and others.count(first) == len(others):  # the common case, at a low cost
+            return [None if x is None else ops.cast(x, first) for x in arguments.values()], first
+    tensors, arrays = {}, {}
+    for key, x in given.items():
+        constant = x if key in native else ops.constant(x)
+        if constant is None:
+            arrays[key] = as_array(key, x)
+        else:
+            tensors[key] = constant
+    dtypes = {key: ops.dtype(x) for key, x in tensors.items()}
+    dtypes |= {key: array.dtype.name for key, array in arrays.items()}
+    strong = native or [key for key, x in given.items() if isinstance(x, np.ndarray)]
+    dtype = _common_dtype(framework, dtypes, strong, floating)
+    like = given[native[0]] if native else None
+    found: dict[str, Any] = {}
+    with ops.scope(dtype):
+        for key, name in dtypes.items():
+            if name == "uint64":
+                _check_uint64(framework, key, tensors.get(key, arrays.get(key)))
+        for key, x in tensors.items():
+            found[key] = ops.cast(x, dtype)
+        for key, array in arrays.items():
+            found[key] = ops.asarray(array, dtype or "float32", like)
+    return [found.get(key) for key in arguments], dtype
+
+
+def _common_dtype(framework: Framework, dtypes: dict[str, str | None], strong: list[str], floating: bool) -> str | None:
+    for key, name in dtypes.items():
+        if name is not None:
+            check_numeric(key, name)
+    if None in dtypes.values():
+        return None
+    weak = [name for key, name in dtypes.items() if key not in strong and name] + ["float32"] * floating
+    dtype = promote([name for key, name in dtypes.items() if key in strong and name], weak)
+    check_supported(framework, dtype)
+    return dtype
+
+
+def asarray(framework: Framework, array: Any, dtype: Any = None) -> Any:
+    """A tensor of the framework from an array, a list, or a tensor of the framework; floats of lists are float32."""
+    native = framework.adapter.is_native(array)
+    values = array if native else as_array("array", array)
+    if dtype is None:
+        dtype = framework.ops.dtype(array) if native else values.dtype.name
+        dtype = "float32" if dtype == "float64" and isinstance(array, (list, tuple)) else dtype
+    name = dtype_name(dtype)
+    check_numeric("array", name)
+    check_supported(framework, name)
+    with framework.ops.scope(name):
+        return framework.ops.cast(values, name) if native else framework.ops.asarray(values, name)
+
+
+def as_array(name: str, x: Any) -> np.ndarray:
+    """A list, a number or another array-like as a NumPy array, or a typed error that names the argument.
+
+    >>> as_array("X", [[1, 2], [3]])
+    Traceback (most recent call last):
+    convlab.errors.ShapeError: X: got a ragged list, expected rows of one length. Hint: ...
+    """
+    if isinstance(x, np.ndarray):
+        return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+    if not isinstance(x, (list, tuple, int, float, complex)) and not hasattr(x, "__array__"):
+        raise DTypeError(
+            f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
+            hint="convlab.backend(name).asarray makes a tensor of an array.",
+        )
+    if isinstance(x, (list, tuple)) and any(owner(item) not in (None, "numpy") for item in _leaves(x)):
+        raise DTypeError(
+            f"{name}: got a list of tensors, expected a tensor, an array or a list of numbers.",
+            hint="stack them by the framework's own stack, which keeps their gradients.",
+        )
+    try:
+        return _read(x)
+    except ValueError as error:
+        if "inhomogeneous" in str(error):
+            raise ShapeError(
+                f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
+            ) from None
+        raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    for item in x:
+        if isinstance(item, (list, tuple)):
+            yield from _leaves(item)
+        else:
+            yield item
+
+
+def _read(x: Any) -> np.ndarray:
+    if _RAGGED_IS_AN_ERROR:
+        return np.asarray(x)
+    with warnings.catch_warnings():  # which told a ragged list by a warning
+        warnings.simplefilter("error")
+        try:
+            return np.asarray(x)
+        except Warning as warning:
+            raise ValueError("inhomogeneous shape") from warning
+
+
+def check_supported(framework: Framework, dtype: str) -> None:
+    """Raise `DTypeError` for a floating or complex dtype that the backend lacks."""
+    if dtype not in framework.adapter.dtypes and dtype not in INTEGERS:
+        raise DTypeError(
+            f"backend {framework.name!r}: got dtype {dtype}, expected one of {', '.join(framework.adapter.dtypes)}.",
+            hint="convert the arguments first, or use another backend.",
+        )
+
+
+def _check_devices(devices: dict[str, Any]) -> None:
+    known = {key: device for key, device in devices.items() if device is not None}
+    if len(set(known.values())) > 1:
+        got = ", ".join(f"{key} on {device}" for key, device in sorted(known.items()))
+        raise MixedDevicesError(
+            f"{max(known)}: got {got}, expected tensors on one device.", hint="move them to X's device."
+        )
+
+
+def _check_uint64(framework: Framework, name: str, x: Any) -> None:
+    if not isinstance(x, np.ndarray):
+        x = framework.ops.to_numpy(x) if framework.ops.is_concrete(x) else np.zeros(0, np.uint64)
+    if x.size and int(x.max()) >= 2**63:
+        raise IntegerOverflowError(
+            f"{name}: got {int(x.max())}, expected integers below 2**63: they are added up in int64.",
+            hint="convert it to float64.",
+        )

@@ -1,0 +1,109 @@
+"""Executing a `Call` on tensors, whatever they hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..algorithms.border import extend
+from ..contract.call import Call, Shape
+from ..contract.operations import Operations
+from ..dtypes import COMPLEX
+from ..errors import UnsupportedError
+from ..geometry.geometry import NO_PADDING, Geometry
+from ..planning.execute import native
+from .compute import correlate
+from .integers import exact
+
+
+def execute(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
+    """corr2d of tensors of one dtype."""
+    with ops.scope(call.dtype):
+        if call.flipped:
+            k = flip(ops, k, call.geometry)
+        if len(call.kernel) == 2:
+            return _single(ops, call, x, k, b)
+        if len(call.image) == 3:
+            return _batch(ops, call, x[None, ...], k, b, call.geometry)[0, ...]
+        return _batch(ops, call, x, k, b, call.geometry)
+
+
+def _single(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
+    """A rank-2 kernel: each image of the leading axes is a batch element with one channel."""
+    h, w = call.geometry.kernel_size
+    layout = ops.adapter.image_layout if ops.adapter is not None and call.algorithm == "native" else "NCHW"
+    kernel = ops.reshape(k, (1, 1, h, w) if layout == "NCHW" else (h, w, 1, 1))
+    y = _batch(ops, call, ops.to_images(x, layout), kernel, b, call.geometry._replace(data_format=layout))
+    return ops.from_images(y, x, layout)
+
+
+def _batch(ops: Operations, call: Call, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    """Images in rank 4; integers are exact, and so reproducible, in their own way."""
+    shape = ops.shape(x) or ()
+    if 0 in shape:  # frameworks know how to pad an image without pixels, but not their convolutions
+        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    if shape[:1] == (0,):
+        return _nothing(ops, x, k, b, geometry)
+    if call.dtype == "int64":
+        return _add_bias(ops, exact(ops, x, k, b, geometry), b, geometry)
+    if call.algorithm == "native":
+        return _add_bias(ops, native(ops, x, k, geometry), b, geometry)
+    if call.algorithm == "reproducible":
+        return _reproducible(ops, x, k, b, geometry)
+    return _add_bias(ops, correlate(ops, x, k, None, geometry, call.algorithm), b, geometry)
+
+
+def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[Any, Any]:
+    """The shapes of X and K as (N, C, H, W) and (O, C/groups, h, w)."""
+    if len(kernel) == 2:
+        return (math.prod(shape[:-2]), 1, *shape[-2:]), (1, 1, *kernel)  # type: ignore[arg-type]
+    images, weights = (1, *shape)[-4:], kernel
+    if geometry.data_format == "NHWC":
+        return tuple(images[i] for i in (0, 3, 1, 2)), tuple(weights[i] for i in (3, 2, 0, 1))
+    return images, weights
+
+
+def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
+    """A kernel with its rows and its columns in reverse order."""
+    first = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
+    return ops.flip(k, (first, first + 1))
+
+
+def check_reproducible(dtype: str | None) -> None:
+    """Raise `UnsupportedError` for a complex dtype."""
+    if dtype in COMPLEX:
+        raise UnsupportedError(
+            f"reproducible: got dtype {dtype}, expected a real one.", hint="correlate real and imaginary parts apart."
+        )
+
+
+def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    dtype, shape = ops.dtype(x), ops.shape(x)
+    check_reproducible(dtype)
+    size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
+    if None in size and dtype is not None:  # MXNet's symbols, which have no dtype, are computed when they have values
+        raise UnsupportedError(
+            f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
+            hint="give the image's height and width to the tracer; the batch may stay unknown.",
+        )
+    return correlate(ops, x, k, b, geometry, "reproducible")
+
+
+def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
+    if b is None:
+        return y
+    b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
+    return y + ops.cast(b, ops.dtype(y))  # which torch.autocast may have made narrower
+
+
+def _nothing(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    """The result for no images, which not every framework's convolution survives; all gradients are zero."""
+    nhwc = geometry.data_format == "NHWC"
+    height, width = ops.sizes(x)[1:3] if nhwc else ops.sizes(x)[2:]
+    rows, columns = geometry.output_size((height, width))
+    outputs = ops.sizes(k)[3 if nhwc else 0]
+    y = ops.reshape(x, (0, rows, columns, outputs) if nhwc else (0, outputs, rows, columns))
+    for value in (k, b):
+        if value is not None:  # no elements of it, so that nothing has to be summed up over nothing
+            y = y + ops.reshape(ops.reshape(value, (-1,))[:0], ops.sizes(y))
+    return y

@@ -1,0 +1,51 @@
+"""Computing a `Rule` and its gradients, on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..algorithms.reproducible import reproduce
+from ..contract.operations import Operations
+from ..contract.rule import Rule
+from ..geometry.geometry import Geometry
+from ..planning.execute import by_plan
+
+
+def compute(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+    """A rule's result for tensors with values, or while tracing; without gradient."""
+    return reproduce(ops, rule, *inputs) if rule.algorithm == "reproducible" else by_plan(ops, rule, *inputs)
+
+
+def apply(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+    """`compute` with the framework's gradients, where it has any."""
+    differentiable = ops.adapter is None or ops.adapter.autograd
+    return ops.apply(rule, *inputs) if differentiable else compute(ops, rule, *inputs)
+
+
+def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, needed: Sequence[bool]) -> list[Any]:
+    """The gradients of sum(dy * compute(ops, rule, *inputs)) with respect to the inputs; None where not needed."""
+    if rule.part == "b":
+        return [ops.zeros(ops.sizes(inputs[0]), dy) + ops.reshape(dy, (1, -1, 1, 1))]
+    slopes = [
+        apply(ops, derivative, *(dy if source is None else inputs[source] for source in sources)) if need else None
+        for (derivative, *sources), need in zip(rule.derivatives(ops.sizes(inputs[0])), needed, strict=False)
+    ]
+    if len(inputs) == 3:
+        slopes.append(apply(ops, rule._replace(part="b"), dy) if needed[2] else None)
+    return slopes
+
+
+def correlate(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: str) -> Any:
+    """corr2d on NCHW or NHWC tensors of one floating dtype by a rule, with gradients; a bias only reproducibly."""
+    nhwc = geometry.data_format == "NHWC"
+    if nhwc:
+        x, k = channels_first(ops, x, k)
+    rule = Rule("y", geometry._replace(data_format="NCHW"), algorithm=algorithm)
+    y = apply(ops, rule, x, k) if b is None else apply(ops, rule, x, k, ops.reshape(b, (-1,)))
+    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
+
+
+def channels_first(ops: Operations, x: Any, k: Any) -> tuple[Any, Any]:
+    """NHWC and HWIO as NCHW and OIHW."""
+    return ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))

@@ -1,0 +1,223 @@
+"""`corr2d` and `conv2d`: check the arguments, pick the backend, compute on its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+from ..contract.call import Call, Shape
+from ..contract.framework import Framework
+from ..contract.operations import Operations
+from ..contract.rule import ALGORITHMS
+from ..dtypes import itemsize
+from ..errors import GeometryError, ShapeError, UnsupportedError
+from ..geometry.geometry import DataFormat, Geometry, Padding, PaddingMode, Pair
+from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
+from ..geometry.options import boolean, check_shapes, choice, kernel_size, options
+from ..registry import inner_backend, resolve
+from .arguments import unify
+from .call import execute
+from .decide import Decision, decide
+from .repeated import RUNS, SIGNATURES, call_key, prepared, remember
+
+Tensor = TypeVar("Tensor")
+Function = TypeVar("Function", bound=Callable[..., Any])
+Algorithm = Literal["auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host"]
+
+
+def _untouched_by_autograph(function: Function) -> Function:
+    """Mark a function as TensorFlow's AutoGraph marks those it mustn't rewrite, without importing TensorFlow.
+
+    Rewritten, they would be slower to trace and their errors would lose their types.
+    """
+    function.autograph_info__ = {}  # type: ignore[attr-defined]
+    return function
+
+
+@_untouched_by_autograph
+def corr2d(
+    X: Tensor,
+    K: Any,
+    *,
+    bias: Any = None,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    data_format: DataFormat = "NCHW",
+    algorithm: Algorithm = "auto",
+    reproducible: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Two-dimensional cross-correlation of an image X with a kernel K, on whatever tensors come in.
+
+    >>> corr2d([[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[0, 1], [2, 3]])
+    array([[19, 25],
+           [37, 43]])
+
+    Y[i, j] is the sum over p, q of X[i * stride + p * dilation, j * stride + q * dilation] * K[p, q], X padded
+    first; with channels, also over the input channels of the group.
+
+    Args:
+        X: (..., H, W) for a rank-2 kernel, which is applied to each image of the leading axes.
+            For a rank-4 kernel (N, C, H, W) or (C, H, W), or with `data_format="NHWC"` (N, H, W, C) or (H, W, C).
+        K: (h, w), or rank 4: OIHW (O, C/groups, h, w), or with "NHWC" HWIO (h, w, C/groups, O).
+            A NumPy array or a list is fine beside another framework's X.
+        bias: a number or shape (1,) for a rank-2 kernel, shape (O,) for rank 4; added to the result.
+        stride: steps of the window, an int or (rows, columns).
+        padding: elements around X: an int, (rows, columns), ((top, bottom), (left, right)), or
+            "valid" (none), "same" (output ceil(n / stride), the odd element at the end: TensorFlow's SAME),
+            "same_lower" (the odd one at the start: ONNX's SAME_LOWER), "full" (every overlap).
+        padding_mode: what they hold: "zeros", "reflect", "replicate" or "circular".
+        dilation: steps between the kernel's elements, an int or (rows, columns).
+        groups: groups of channels convolved apart from one another.
+        data_format: where the channels stand; it fixes the kernel's order too. Rank-2 kernels ignore it.
+        algorithm: how to compute it, which changes the rounding and never the meaning: "auto" is the fastest known
+            for these shapes on this machine (`convlab.plan` tells which), exact for integer-valued data; "direct" the
+            fastest that only adds and multiplies; `convlab.planning.choose` names the others.
+        reproducible: the same bits on every backend, eager or compiled, for the result and its gradients
+            (`convlab.algorithms.reproducible` defines them). It is slower than the framework's own convolution of many
+            channels.
+        backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said. For a Dask array,
+            the backend that computes its chunks.
+
+    Returns:
+        A tensor of X's framework on X's device, with gradients. Its dtype follows `convlab.dtypes`: the widest
+        floating dtype among X, K and bias; int64, exact, if all are integers.
+
+    Raises:
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense.
+        MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
+        IntegerOverflowError: an exact integer result that doesn't fit into int64.
+    """
+    given = bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend
+    key = call_key(X, K, *given) if reproducible is False else None
+    run = None if key is None else RUNS.get(key)
+    if run is not None:
+        return run(X, K, bias)  # type: ignore[no-any-return]
+    return _correlate(  # type: ignore[no-any-return]
+        X,
+        K,
+        False,
+        key,
+        bias=bias,
+        stride=stride,
+        padding=padding,
+        padding_mode=padding_mode,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        algorithm=algorithm,
+        reproducible=reproducible,
+        backend=backend,
+    )
+
+
+class Options(TypedDict, total=False):
+    """corr2d's keyword arguments, for type checkers."""
+
+    bias: Any
+    stride: int | Pair
+    padding: Padding
+    padding_mode: PaddingMode
+    dilation: int | Pair
+    groups: int
+    data_format: DataFormat
+    algorithm: Algorithm
+    reproducible: bool
+    backend: str | None
+
+
+@_untouched_by_autograph
+def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
+    """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
+
+    >>> conv2d([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], [[1, 2], [3, 4]])
+    array([[1, 2, 0],
+           [3, 4, 0]])
+    """
+    return _correlate(X, K, True, None, **options)  # type: ignore[no-any-return]
+
+
+def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> Any:
+    framework, decision, (x, k, b) = checked(X, K, flipped, **options)
+    ops, call = framework.ops, decision.call
+    if call.inner:
+        return ops.native(ops.correlate(call, X if framework.adapter.is_native(X) else x, k, b), X)
+    if x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
+        if type(X) not in SIGNATURES:
+            SIGNATURES[type(X)] = ops.signature
+            return corr2d(X, K, **options)
+        if key is not None:  # the first call goes the way of those after it, so that all have the same bits
+            return remember(key, prepared(ops, call, x, k, b))(x, k, b)
+    return ops.native(execute(ops, call, x, k, b), X)
+
+
+def checked(
+    X: Any,
+    K: Any,
+    flipped: bool = False,
+    *,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    padding_mode: Any = "zeros",
+    dilation: Any = 1,
+    groups: Any = 1,
+    data_format: Any = "NCHW",
+    algorithm: Any = "auto",
+    reproducible: bool = False,
+    backend: str | None = None,
+) -> tuple[Framework, Decision, list[Any]]:
+    """The framework of a call of corr2d, the decision how to compute it, and its tensors X, K and bias.
+
+    Raises:
+        The errors of `corr2d`.
+    """
+    choice("algorithm", algorithm, ALGORITHMS)
+    if boolean("reproducible", reproducible):
+        if algorithm != "auto":
+            raise GeometryError(
+                f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",
+                hint="reproducible=True has an algorithm of its own, the same on every backend.",
+            )
+        algorithm = "reproducible"
+    framework = resolve(backend, X=X, K=K, bias=bias)
+    ops, wraps = framework.ops, framework.adapter.wraps
+    (x, k, b), dtype = unify(framework, {"X": X, "K": K, "bias": bias})
+    kernel = _kernel_shape(ops, k)
+    geometry, named = options(
+        kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
+    )
+    shape = ops.shape(x)
+    if shape is None:
+        shape = (None,) * len(kernel)
+    size = check_shapes(shape, kernel, geometry)
+    most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
+    geometry = laid_out(geometry, named, size, planes(shape, kernel, geometry), itemsize(dtype), most)
+    if b is not None:
+        _check_bias(ops.shape(b), kernel, geometry)
+    inner = inner_backend(backend) if wraps else ""
+    call = Call(geometry, shape, kernel, dtype, flipped, algorithm, inner=inner)
+    return framework, decide(ops, call, x, k), [x, k, b]
+
+
+def _kernel_shape(ops: Operations, k: Any) -> Shape:
+    shape = ops.shape(k)
+    if shape is None:
+        raise UnsupportedError(
+            "K: got a symbol of unknown shape, expected one whose shape is known while tracing.",
+            hint="declare the shape of the kernel's parameter.",
+        )
+    return shape
+
+
+def _check_bias(shape: Shape | None, kernel: Shape, geometry: Geometry) -> None:
+    if len(kernel) == 2:
+        fits, expected = shape in ((), (1,), None), "a number or shape (1,) for a rank-2 kernel"
+    else:
+        outputs = kernel[0] if geometry.data_format == "NCHW" else kernel[3]
+        fits, expected = shape in ((outputs,), (None,), None), f"shape ({outputs},), one for each output channel"
+    if not fits:
+        raise ShapeError(f"bias: got shape {shape}, expected {expected}.", hint="the bias is added per channel.")

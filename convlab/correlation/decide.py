@@ -1,0 +1,111 @@
+"""Deciding how a call of `corr2d` is computed, with the reason."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..contract.call import Call, Variant
+from ..contract.operations import Mode, Operations
+from ..contract.rule import Rule
+from ..dtypes import FLOATS
+from ..errors import UnsupportedError
+from ..planning.choose import Choice
+from ..planning.execute import choose
+from .call import canonical_shapes
+
+_LAYOUT = "another algorithm would have to copy the image into another layout"
+
+
+class Decision(NamedTuple):
+    """How a call is computed.
+
+    Attributes:
+        call: the call, with its algorithm and variant.
+        reason: why.
+        choices: what the planner chose for the parts "y" and, with autograd, "x" and "k"; empty if it wasn't asked.
+    """
+
+    call: Call
+    reason: str
+    choices: dict[str, Choice]
+
+
+def decide(ops: Operations, call: Call, x: Any, k: Any) -> Decision:
+    """The decision for a call whose algorithm is what the user asked for; it holds for all tensors like x and k.
+
+    Raises:
+        UnsupportedError: a named algorithm that can't compute this.
+    """
+    if call.inner:
+        return Decision(call, f"each chunk as it is planned on {call.inner}", {})
+    if call.algorithm in ("reproducible", "native"):
+        return Decision(call, "asked for", {})
+    if 0 in call.image:
+        return Decision(call._replace(algorithm="native"), "there is nothing to compute", {})
+    if call.dtype == "int64":
+        return _native(call, "integers are exact: in float64 if no sum can reach 2**53, else in int64")
+    if call.dtype not in FLOATS or ops.adapter is None:
+        return _native(call, f"{call.dtype or 'an unknown dtype'} isn't planned")
+    unknown = f"X has shape {call.image} while tracing"
+    if None in call.image or None in call.kernel:
+        return _native(call, unknown)
+    mode = ops.mode(x, k)
+    if mode == "native":
+        return _native(call, "the framework only takes its own operators here")
+    if mode == "deferred":
+        return _deferred(call)
+    if mode == "traced" and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
+        return _native(call, unknown)
+    return _planned(ops, call, mode)
+
+
+def _native(call: Call, why: str) -> Decision:
+    """The framework's own convolution, unless another algorithm was asked for by name."""
+    if call.algorithm in ("auto", "direct"):
+        return Decision(call._replace(algorithm="native"), why, {})
+    raise UnsupportedError(
+        f"algorithm: got {call.algorithm!r}, expected 'auto': {why}.",
+        hint="algorithm='auto' takes the framework's own convolution here.",
+    )
+
+
+def _deferred(call: Call) -> Decision:
+    """Shapes may be symbols, which can't be compared with numbers."""
+    _, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+    if call.algorithm == "auto" and not (weights[1] == 1 and weights[0] == call.geometry.groups):
+        call = call._replace(algorithm="native")
+    return Decision(call, "planned when there are values", {})
+
+
+def _planned(ops: Operations, call: Call, mode: Mode) -> Decision:
+    auto = call.algorithm == "auto"
+    channels_last = auto and call.geometry.data_format == "NHWC" and len(call.kernel) == 4
+    if channels_last and canonical_shapes(call.image, call.kernel, call.geometry)[1][:2] != (1, 1):
+        return _native(call, _LAYOUT)  # the algorithms compute NCHW, and two copies would cost what they save
+    choices = _choices(ops, call, mode)
+    choice = choices["y"]
+    if all(part.variant is Variant.NATIVE and not part.factored for part in choices.values()):
+        call = call._replace(algorithm="native")
+    elif channels_last and not choice.variant.on_host:
+        return Decision(call._replace(algorithm="native"), _LAYOUT, choices)
+    else:
+        call = call._replace(variant=choice.factored or choice.variant)
+    if not auto and call.algorithm not in ("direct", "native"):
+        return Decision(call, "asked for", choices)
+    if choice.variant is Variant.NATIVE and call.algorithm != "native" and not choice.factored:
+        slopes = "; ".join(
+            f"{name.upper()} by {part.variant.algorithm}" for name, part in choices.items() if name != "y"
+        )
+        return Decision(call, f"the fastest for the result, but gradients are planned: {slopes}", choices)
+    return Decision(call, "predicted to be the fastest" if len(choice.costs) > 1 else "nothing else can", choices)
+
+
+def _choices(ops: Operations, call: Call, mode: Mode) -> dict[str, Choice]:
+    """The planner's choices for the result and, where there is autograd, for both gradients."""
+    images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+    rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
+    choices = {"y": choose(ops, rule, images, weights, call.dtype or "", mode)}
+    for derivative, *sources in rule.derivatives(images) if ops.adapter is not None and ops.adapter.autograd else ():
+        a, b = (rule.output_shape(images, weights) if i is None else (images, weights)[i] for i in sources)
+        choices[derivative.part] = choose(ops, derivative, a, b, call.dtype or "", mode)
+    return choices

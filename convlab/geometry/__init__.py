@@ -1,0 +1,1 @@
+"""Where a kernel meets an image: sizes, strides, paddings, dilations."""

@@ -1,0 +1,87 @@
+"""`Geometry`: where a kernel meets an image.
+
+Arithmetic with sizes alone (`output_shape`, `receptive_field`) has no limits. What is computed has some
+(`convlab.geometry.limits`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+Padding = int | Pair | Pads | Literal["valid", "same", "same_lower", "full"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+DataFormat = Literal["NCHW", "NHWC"]
+
+PADDING_NAMES = ("valid", "same", "same_lower", "full")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+DATA_FORMATS = ("NCHW", "NHWC")
+NO_PADDING: Pads = ((0, 0), (0, 0))
+
+LONGEST = 2**31 - 1  # the longest axis of what is computed: MXNet's sizes and oneDNN's strides are int32
+MOST_BITS = 1023  # of any integer, which can so be printed and be made a float
+
+
+class Geometry(NamedTuple):
+    """A correlation's geometry, lowered to integers: all that an algorithm needs beside X and K."""
+
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: Pads = NO_PADDING
+    padding_mode: str = "zeros"
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    data_format: str = "NCHW"
+
+    @property
+    def extent(self) -> Pair:
+        """Rows and columns that the dilated kernel spans."""
+        (h, w), (dh, dw) = self.kernel_size, self.dilation
+        return (h - 1) * dh + 1, (w - 1) * dw + 1
+
+    def output_size(self, size: Pair) -> Pair:
+        """Rows and columns of the result for an image of `size`."""
+        rows, columns = (
+            (n + lo + hi - extent) // stride + 1
+            for n, (lo, hi), extent, stride in zip(size, self.padding, self.extent, self.stride, strict=True)
+        )
+        return rows, columns
+
+    def swapped(self) -> Geometry:
+        """That of the image and the kernel with rows and columns swapped."""
+        pairs = {name: getattr(self, name)[::-1] for name in ("kernel_size", "stride", "padding", "dilation")}
+        return self._replace(**pairs)
+
+
+class IdleStrides(NamedTuple):
+    """See `idle_strides`."""
+
+    size: Pair
+    stride: Pair
+
+
+def idle_strides(geometry: Geometry, size: Pair) -> IdleStrides | None:
+    """Where an axis has a single output, its stride does nothing: the part of the padded image that is used, and the
+    strides with those set to 1. None if there is no such stride.
+
+    oneDNN, under PyTorch and TensorFlow, returns garbage for one channel, one output column and a stride (1, s).
+    """
+    if geometry.stride == (1, 1):
+        return None
+    outputs = geometry.output_size(size)
+    if not any(n == 1 and s > 1 for n, s in zip(outputs, geometry.stride, strict=True)):
+        return None
+    rows, columns = ((n - 1) * s + e for n, s, e in zip(outputs, geometry.stride, geometry.extent, strict=True))
+    down, right = (1 if n == 1 else s for n, s in zip(outputs, geometry.stride, strict=True))
+    return IdleStrides((rows, columns), (down, right))
+
+
+def source(i: int, n: int, mode: str) -> int:
+    """Which of n pixels stands at position i; as in numpy.pad, the definition goes on beyond one image's width."""
+    if mode == "circular":
+        return i % n
+    if mode == "replicate" or n == 1:
+        return min(max(i, 0), n - 1)
+    period = 2 * (n - 1)
+    return min(i % period, -i % period)

@@ -1,0 +1,108 @@
+"""Options fitted to an image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import GeometryError, ShapeError
+from .geometry import LONGEST, DataFormat, Geometry, Padding, PaddingMode, Pair
+from .options import check_shapes, integer, kernel_size, options
+
+
+def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometry:
+    """Fit checked options to an image of `size` (None: not known while tracing).
+
+    Named paddings become integers here, once for all backends:
+    "same" pads to an output of `ceil(n / stride)`, the odd one at the end (TensorFlow's and XLA's SAME);
+    "same_lower" puts it at the start (ONNX's SAME_LOWER); "full" lets the kernel overhang by all but one.
+    A stride beyond the last place is that to just beyond it, and the dilation of one row or column is 1: no framework
+    sees how large they were.
+    """
+    if named:
+        rows, columns = (_named_pads(named, *each) for each in zip(size, geometry.extent, geometry.stride, strict=True))
+        geometry = geometry._replace(padding=(rows, columns))
+    _check_fit(geometry, size)
+    return _plain(geometry, size)
+
+
+def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+    down, right = (
+        min(stride, LONGEST if type(n) is not int else n + pads[0] + pads[1] - extent + 1) if stride > 1 else 1
+        for n, pads, extent, stride in zip(size, geometry.padding, geometry.extent, geometry.stride, strict=True)
+    )
+    (h, w), (dh, dw) = geometry.kernel_size, geometry.dilation
+    plain = geometry._replace(stride=(down, right), dilation=(1 if h == 1 else dh, 1 if w == 1 else dw))
+    return geometry if plain == geometry else plain
+
+
+def _named_pads(named: str, n: int | None, extent: int, stride: int) -> Pair:
+    if named == "valid":
+        return 0, 0
+    if named == "full":
+        return extent - 1, extent - 1
+    if stride == 1:
+        total = extent - 1
+    elif n is None:
+        raise GeometryError(
+            f"padding: got {named!r} with stride {stride} on an image of unknown size.",
+            hint="while tracing, give the image's height and width, or the padding as integers.",
+        )
+    else:
+        total = max((-(-n // stride) - 1) * stride + extent - n, 0)
+    small = total // 2
+    return (small, total - small) if named == "same" else (total - small, small)
+
+
+def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
+    for axis, n, pads, extent in zip(("height", "width"), size, geometry.padding, geometry.extent, strict=True):
+        if n is None:
+            continue
+        if n + pads[0] + pads[1] < extent:
+            raise ShapeError(
+                f"K: got a kernel of {axis} {extent} (dilation counted) on an image of {axis} {n} padded "
+                f"to {n + pads[0] + pads[1]}, expected a kernel no larger than the padded image.",
+                hint="use a smaller kernel or dilation, or padding='same'.",
+            )
+        if geometry.padding_mode != "zeros" and n == 0 and any(pads):
+            raise ShapeError(
+                f"X: got {axis} 0 with padding_mode={geometry.padding_mode!r}, expected pixels to repeat.",
+                hint="padding_mode='zeros' works on an empty image.",
+            )
+
+
+def output_shape(
+    input_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    *,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    data_format: DataFormat = "NCHW",
+) -> tuple[int, ...]:
+    """The shape of `corr2d(X, K, ...)` for X of `input_shape` and K of `kernel_shape`.
+
+    It is computed in Python's integers, of any size, whether or not there is a machine for such arrays.
+
+    >>> output_shape((6, 8), (1, 2))
+    (6, 7)
+    >>> output_shape((8, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
+    (8, 64, 112, 112)
+
+    Raises:
+        ShapeError: ranks or sizes that don't fit together.
+        GeometryError: an option that makes no sense.
+    """
+    shape = tuple(integer("input_shape", n, 0) for n in input_shape)
+    kernel = tuple(integer("kernel_shape", n, 0) for n in kernel_shape)
+    geometry, named = options(
+        kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
+    )
+    size = check_shapes(shape, kernel, geometry)
+    rows, columns = lower(geometry, named, size).output_size((size[0] or 0, size[1] or 0))
+    if len(kernel) == 2:
+        return (*shape[:-2], rows, columns)
+    if data_format == "NCHW":
+        return (*shape[:-3], kernel[0], rows, columns)
+    return (*shape[:-3], rows, columns, kernel[3])

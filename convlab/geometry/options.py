@@ -1,0 +1,197 @@
+"""Checks on each option of a correlation."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import GeometryError, ShapeError
+from .geometry import DATA_FORMATS, LONGEST, MOST_BITS, NO_PADDING, PADDING_MODES, PADDING_NAMES, Geometry, Pads, Pair
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
+    if type(value) is int and LONGEST >= value >= minimum:  # the common case, at a tenth of the cost
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum or number.bit_length() > MOST_BITS:
+        kind = "a positive int" if minimum else "an int of at least 0"
+        most = "" if number is None or number < minimum else f" of at most {MOST_BITS} bits"
+        raise GeometryError(
+            f"{name}: got {shown(value)}, expected {kind}{most}.",
+            hint=f"{name}={max(minimum, 0)} is the least that works.",
+        )
+    return number
+
+
+def real(value: Any) -> float:
+    """A real number as a float; nan for anything else, also for what is too large for one.
+
+    >>> real(3), real(10**400), real("3"), real(True)
+    (3.0, nan, nan, nan)
+    """
+    try:
+        return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, in at most some 200 characters.
+
+    >>> shown(2.5), shown(10**5000)
+    ('2.5', 'an integer of 16610 bits')
+    """
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (list, tuple)) and len(value) > 20:
+        return f"a {type(value).__name__} of {len(value)}"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"a {type(value).__name__} of long integers"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def pair(name: str, value: Any, minimum: int) -> Pair:
+    """An int, or a (rows, columns) pair of them, as a pair.
+
+    >>> pair("stride", 2, 1), pair("stride", (1, 3), 1)
+    ((2, 2), (1, 3))
+    """
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise GeometryError(
+                f"{name}: got {shown(value)}, expected an int or a pair of ints.",
+                hint="give (rows, columns).",
+            )
+        return integer(name, value[0], minimum), integer(name, value[1], minimum)
+    number = integer(name, value, minimum)
+    return number, number
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
+    if not isinstance(value, str) or value not in allowed:
+        lower_case = isinstance(value, str) and value.lower() in allowed
+        hint = "names are in lower case." if lower_case else f"{name}={allowed[0]!r} is the plainest."
+        raise GeometryError(f"{name}: got {shown(value)}, expected one of {', '.join(allowed)}.", hint=hint)
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`value` if it is True or False, or a `GeometryError` that names the argument."""
+    if value is not True and value is not False:
+        raise GeometryError(f"{name}: got {shown(value)}, expected True or False.", hint=f"{name}=True asks for it.")
+    return value
+
+
+def options(
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    padding_mode: Any = "zeros",
+    dilation: Any = 1,
+    groups: Any = 1,
+    data_format: Any = "NCHW",
+) -> tuple[Geometry, str]:
+    """Check everything that needs no image. The second value is the padding's name, "" for integers."""
+    named = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
+    geometry = Geometry(
+        pair("kernel_size", kernel_size, 1),
+        pair("stride", stride, 1),
+        NO_PADDING if named else _explicit(padding),
+        choice("padding_mode", padding_mode, PADDING_MODES),
+        pair("dilation", dilation, 1),
+        integer("groups", groups, 1),
+        choice("data_format", data_format, DATA_FORMATS),
+    )
+    return geometry, named
+
+
+def _explicit(padding: Any) -> Pads:
+    if type(padding) is int and padding == 0:
+        return NO_PADDING
+    nested = (
+        isinstance(padding, (tuple, list))
+        and len(padding) == 2
+        and any(isinstance(side, (tuple, list)) for side in padding)
+    )
+    if nested:
+        return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
+    rows, columns = pair("padding", padding, 0)
+    return (rows, rows), (columns, columns)
+
+
+def kernel_size(kernel_shape: Sequence[int | None], data_format: Any = "NCHW") -> Pair:
+    """Rows and columns of a kernel of rank 2, or of rank 4 in OIHW (NCHW) or HWIO (NHWC) order.
+
+    >>> kernel_size((3, 5)), kernel_size((64, 3, 7, 5)), kernel_size((7, 5, 3, 64), "NHWC")
+    ((3, 5), (7, 5), (7, 5))
+    """
+    choice("data_format", data_format, DATA_FORMATS)
+    if len(kernel_shape) not in (2, 4):
+        raise ShapeError(
+            f"K: got shape {tuple(kernel_shape)} of rank {len(kernel_shape)}, expected rank 2 (h, w) or rank 4 "
+            "(OIHW, or HWIO with data_format='NHWC').",
+            hint="K[None, None] makes one output and one input channel of a rank-2 kernel.",
+        )
+    last = len(kernel_shape) == 2 or data_format == "NCHW"
+    h, w = kernel_shape[-2:] if last else kernel_shape[:2]
+    if 0 in kernel_shape or h is None or w is None:
+        raise ShapeError(
+            f"K: got shape {tuple(kernel_shape)}, expected no size of 0.",
+            hint="a kernel has at least one row, one column and one channel.",
+        )
+    return h, w
+
+
+def check_shapes(
+    shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry
+) -> tuple[int | None, int | None]:
+    """Check X's shape and the channels against K's; returns the image's (height, width)."""
+    if len(kernel) == 2:
+        if len(shape) < 2:
+            raise ShapeError(
+                f"X: got shape {tuple(shape)}, expected (..., H, W) for a rank-2 kernel.",
+                hint="X[None] makes a one-row image of a vector.",
+            )
+        if geometry.groups != 1:
+            raise GeometryError(
+                f"groups: got {geometry.groups}, expected 1 for a rank-2 kernel.",
+                hint="give K as OIHW to convolve channels in groups.",
+            )
+        return shape[-2], shape[-1]
+    first = geometry.data_format == "NCHW"
+    if len(shape) not in (3, 4):
+        layout = "(C, H, W) or (N, C, H, W)" if first else "(H, W, C) or (N, H, W, C)"
+        raise ShapeError(
+            f"X: got shape {tuple(shape)} of rank {len(shape)}, expected {layout} for a rank-4 kernel.",
+            hint="a rank-2 kernel takes any leading axes.",
+        )
+    channels = shape[-3] if first else shape[-1]
+    per_group, outputs = (kernel[1], kernel[0]) if first else (kernel[2], kernel[3])
+    _check_channels(channels, per_group, outputs, geometry)
+    return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
+
+
+def _check_channels(channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry) -> None:
+    groups = geometry.groups
+    if channels is not None and per_group is not None and channels != per_group * groups:
+        order = "OIHW" if geometry.data_format == "NCHW" else "HWIO"
+        raise ShapeError(
+            f"X: got {channels} channels, expected {per_group * groups}: K ({order}) has {per_group} input "
+            f"channels in each of {groups} group(s).",
+            hint="check data_format and groups.",
+        )
+    if outputs is not None and outputs % groups:
+        raise GeometryError(
+            f"groups: got {groups}, expected a divisor of K's {outputs} output channels.",
+            hint="each group makes the same number of output channels.",
+        )

@@ -1,0 +1,310 @@
+"""`learn_kernel`: find a kernel, and perhaps a bias, from input and output images."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..contract.framework import Framework
+from ..contract.layer import seeded_kernel
+from ..correlation.arguments import as_array, unify
+from ..dtypes import COMPLEX, check_numeric
+from ..errors import DataError, DTypeError, GeometryError, ShapeError, UnsupportedError
+from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
+from ..geometry.limits import check_held, memory
+from ..geometry.options import boolean, choice, integer, options, real, shown
+from ..registry import owner, resolve
+from .problem import Problem
+from .run import Images, LearnedKernel, Settings, Training
+
+if TYPE_CHECKING:
+    pass
+
+METHODS = ("autograd", "gram", "lstsq")
+LR = 3e-2
+
+
+def learn_kernel(
+    X: Any,
+    Y: Any = None,
+    kernel_size: int | Pair | None = None,
+    *,
+    num_steps: int = 10,
+    lr: float | Literal["auto"] = LR,
+    method: Literal["autograd", "gram", "lstsq"] = "autograd",
+    optimizer: Any = None,
+    out_channels: int | None = None,
+    use_bias: bool = False,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "zeros",
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    data_format: DataFormat = "NCHW",
+    weights: Any = None,
+    ridge: float = 0.0,
+    tol: float | None = None,
+    init: Any = None,
+    seed: int | None = None,
+    reproducible: bool = False,
+    log_every: int = 0,
+    callback: Callable[[int, float, Any], object] | None = None,
+    progress: bool = False,
+    checkpoint: Any = None,
+    checkpoint_every: int = 100,
+    backend: str | None = None,
+) -> LearnedKernel:
+    """Learn the kernel that turns X into Y.
+
+    From some kernel on, each step adds up the squared error of `corr2d(X, kernel)` against Y and moves the kernel by
+    -lr times its gradient: the chapter's gradient descent.
+
+    >>> import numpy as np
+    >>> from convlab import chapter, corr2d
+    >>> X = chapter.edge_image()
+    >>> Y = corr2d(X, chapter.EDGE_KERNEL)
+    >>> found = learn_kernel(X, Y, (1, 2), init=[[0.0, 0.0]], log_every=5)
+    epoch 5, loss 0.338
+    epoch 10, loss 0.004
+    >>> found.kernel.round(2)
+    array([[ 0.99, -0.99]], dtype=float32)
+
+    `method="gram"` takes the same steps without looking at the images again, and "lstsq" none at all:
+
+    >>> learn_kernel(X, Y, (1, 2), init=[[0.0, 0.0]], num_steps=1000, lr="auto", method="gram").losses[-1] < 1e-9
+    True
+    >>> learn_kernel(X, Y, (1, 2), method="lstsq").kernel.round(6)
+    array([[ 1., -1.]], dtype=float32)
+
+    Args:
+        X: (..., H, W), one image or several; with `out_channels` (N, C, H, W) or (C, H, W), or with
+            `data_format="NHWC"` (N, H, W, C) or (H, W, C). Integers are taken as float32. Or, without Y, an iterable of
+            pairs (X, Y) or triples (X, Y, weights) of any sizes; "gram" and "lstsq" read it once and keep nothing,
+            "autograd" keeps it.
+        Y: what corr2d should make of X, of the shape that the geometry gives.
+        kernel_size: h and w, an int or a pair.
+        num_steps: how many steps to take; "lstsq" takes none.
+        lr: the learning rate; "auto" is half of the largest that is stable, computed from the images.
+        method: "autograd": the framework's own gradient, at every step, compiled where the framework compiles;
+            "gram": the same path, in float64, from sums over the images that are computed once
+            (`convlab.learning.moments`);
+            "lstsq": the kernel of least squared error.
+        optimizer: for "autograd", the framework's own instead of plain gradient descent, which then has the learning
+            rate: an optax optimiser, one of Keras', or what makes a `torch.optim` optimiser or a gluon Trainer of a
+            list of parameters: `functools.partial(torch.optim.Adam, lr=0.1)`.
+        out_channels: the kernel gets channels, X's and so many for Y; without it there are none.
+        use_bias: learn a bias too.
+        stride, padding, padding_mode, dilation, groups, data_format: as in `corr2d`.
+        weights: of Y's pixels in the squared error, broadcast to Y: 0 for a pixel that is missing, whose value then
+            doesn't matter.
+        ridge: for "lstsq", added to the squared error: ridge times the kernel's sum of squares.
+        tol: stop after a step that lowers the loss by no more than tol times the first loss.
+        init: the kernel to start from. The bias then starts from 0.
+        seed: start from the same random kernel on every backend. Without init and seed the framework's built-in
+            convolution layer draws it.
+        reproducible: the same bits on every backend for each loss and the kernel: "autograd" by the sums that
+            `convlab.algorithms.reproducible` defines, the learning rate rounded to float32 (for float64 images not),
+            "gram" by exact ones. Without init and seed, seed is 0.
+        log_every: print a line `epoch 2, loss 16.481` every so many steps; 0 prints nothing.
+        callback: called after each step with (step from 0, loss, kernel).
+        progress: show a bar on stderr.
+        checkpoint: a file (safetensors) that is written every `checkpoint_every` steps, and for an iterable after each
+            pair; if it is there already, the run goes on from it and ends with the bits of one that wasn't interrupted.
+        checkpoint_every: see there.
+        backend: where to compute if X and Y belong to no framework.
+
+    Raises:
+        ShapeError: Y's shape isn't the one that X and the geometry give, or there are no images.
+        DataError: pixels that count and aren't finite; no pixel counts.
+        DivergedError: the loss grew; it names the largest stable learning rate.
+        CheckpointError: a file that is none, or of another problem; it is left as it is.
+        GeometryError, DTypeError, MixedBackendsError: an argument that makes no sense.
+
+    Warns:
+        RankDeficientWarning: the images don't determine the kernel; "lstsq" then finds the one of least norm.
+    """
+    on_the_way = log_every, callback, progress, checkpoint, checkpoint_every
+    settings = _checked_settings(Settings(num_steps, lr, method, optimizer, ridge, tol, *on_the_way))
+    if kernel_size is None:
+        raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
+    geometry, named = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
+    out = None if out_channels is None else integer("out_channels", out_channels, 1)
+    problem = Problem(geometry, named, out, use_bias=boolean("use_bias", use_bias), reproducible=reproducible)
+    if boolean("reproducible", reproducible) and (method == "lstsq" or optimizer is not None):
+        raise GeometryError(
+            f"reproducible: got True with method={method!r} and optimizer={optimizer!r}, expected plain gradient "
+            "descent.",
+            hint="method='gram' or 'autograd' without an optimizer has the same bits everywhere.",
+        )
+    if init is not None and seed is not None:
+        raise GeometryError("init, seed: got both, expected one of them.", hint="init says where to start already.")
+    init = init if init is None or owner(init) else as_array("init", init)
+    source = _named(X, Y, weights)
+    first = next(source, None)
+    if first is None:
+        raise DataError("X: got an empty iterable, expected pairs (X, Y).", hint="is it used up already?")
+    framework = resolve(backend, **{f"X{first.name}": first.x, f"Y{first.name}": first.y}, init=init)
+    made, dtype = _admitted(framework, first)
+    problem = _fitted(problem, dtype, framework.ops.sizes(made.x))
+    if method != "autograd" or settings.lr == "auto":
+        unknowns = math.prod(problem.oihw[1:])
+        check_held("kernel_size", "sums over pairs of windows", (geometry.groups, unknowns, unknowns), 8)
+    start = _start(framework, init, 0 if reproducible and init is None and seed is None else seed, problem)
+    images = _checked(framework, problem, chain([(made, dtype)], map(partial(_admitted, framework), source)))
+    once = Y is None and iter(X) is X
+
+    def again() -> Iterator[Images]:
+        return _checked(framework, problem, map(partial(_admitted, framework), _named(X, Y, weights)))
+
+    with framework.ops.scope(dtype):
+        return Training(framework, problem, settings, images, None if once else again, made.x).learn(start)
+
+
+def _checked_settings(given: Settings) -> Settings:
+    lr, method, optimizer = given.lr, choice("method", given.method, METHODS), given.optimizer
+    if not (isinstance(lr, str) and lr == "auto"):
+        lr = _number("lr", lr, "lr=3e-2 is the chapter's; lr='auto' finds one.", positive=True)
+    if optimizer is not None and (method != "autograd" or lr != LR):
+        raise GeometryError(
+            f"optimizer: got one with method={method!r} and lr={lr!r}, expected method='autograd' and no lr.",
+            hint="the optimizer has a learning rate of its own.",
+        )
+    ridge = _number("ridge", given.ridge, "ridge=0.0 is plain least squares.")
+    if ridge and method != "lstsq":
+        raise GeometryError(f"ridge: got {ridge} with method={method!r}, expected 'lstsq'.", hint="method='lstsq'.")
+    tol = given.tol
+    if method == "lstsq" and (tol is not None or given.callback is not None or given.log_every):
+        raise GeometryError(
+            "tol, callback, log_every: got one of them with method='lstsq', which takes no steps.",
+            hint="method='gram' takes steps, at next to no cost.",
+        )
+    if given.callback is not None and not callable(given.callback):
+        raise DTypeError(
+            f"callback: got {given.callback!r}, expected a function of (step, loss, kernel).", hint="callback=print."
+        )
+    return given._replace(
+        num_steps=integer("num_steps", given.num_steps, 0),
+        lr=lr,
+        ridge=ridge,
+        tol=None if tol is None else _number("tol", tol, "tol=1e-6 stops when a step gains a millionth."),
+        log_every=integer("log_every", given.log_every, 0),
+        progress=boolean("progress", given.progress),
+        checkpoint_every=integer("checkpoint_every", given.checkpoint_every, 1),
+    )
+
+
+def _number(name: str, value: Any, hint: str, positive: bool = False) -> float:
+    number = real(value)
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        kind = "a positive finite number" if positive else "a finite number of at least 0"
+        raise GeometryError(f"{name}: got {shown(value)}, expected {kind}.", hint=hint)
+    return number
+
+
+def _named(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
+    """X and Y, or the pairs of an iterable X, each with its number."""
+    if Y is not None:
+        yield Images("", X, Y, weights)
+        return
+    if owner(X) or not isinstance(X, Iterable) or isinstance(X, (str, bytes, dict)):
+        raise ShapeError(
+            f"Y: got None beside X of type {type(X).__name__}, expected images, or an iterable X of pairs (X, Y).",
+            hint="learn_kernel(X, Y, kernel_size), or learn_kernel(pairs, kernel_size=kernel_size).",
+        )
+    if weights is not None:
+        raise ShapeError("weights: got some beside an iterable X, expected None.", hint="give triples (X, Y, weights).")
+    for index, each in enumerate(X):
+        if not isinstance(each, (tuple, list)) or len(each) not in (2, 3):
+            raise ShapeError(
+                f"X[{index}]: got {type(each).__name__}, expected a pair (X, Y) or a triple (X, Y, weights).",
+                hint="learn_kernel(zip(inputs, outputs), kernel_size=3) makes pairs.",
+            )
+        yield Images(f"[{index}]", each[0], each[1], each[2] if len(each) == 3 else None)
+
+
+def _admitted(framework: Framework, images: Images) -> tuple[Images, str]:
+    """Images as tensors of the backend, and their dtype."""
+    name, x, y, weights = images
+    (x, y), dtype = unify(framework, {f"X{name}": x, f"Y{name}": y}, floating=True)
+    if dtype is None or dtype in COMPLEX:
+        raise DTypeError(f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from real parts.")
+    if not framework.adapter.wraps and not (framework.ops.is_concrete(x) and framework.ops.is_concrete(y)):
+        raise UnsupportedError(
+            f"X{name}, Y{name}: got tensors that are being traced, expected some with values.",
+            hint="call learn_kernel outside of jit, grad, vmap or tf.function: it compiles by itself.",
+        )
+    if weights is None:
+        return Images(name, x, y, None), dtype
+    with framework.ops.scope(dtype):
+        if owner(weights) == framework.name and framework.name != "numpy":
+            weights = framework.ops.cast(weights, dtype)
+        else:
+            weights = framework.ops.asarray(as_array(f"weights{name}", weights), dtype, like=x)
+    found, expected = framework.ops.sizes(weights), framework.ops.sizes(y)
+    with contextlib.suppress(ValueError):
+        if np.broadcast_shapes(found, expected) == expected:
+            return Images(name, x, y, weights), dtype
+    raise ShapeError(
+        f"weights{name}: got shape {found}, expected one that broadcasts to Y{name}'s {expected}.",
+        hint="there is a weight for each pixel of Y, which is smaller than X if there is no padding.",
+    )
+
+
+def _checked(framework: Framework, problem: Problem, admitted: Iterable[tuple[Images, str]]) -> Iterator[Images]:
+    for made, dtype in admitted:
+        if dtype != problem.dtype:
+            raise DTypeError(
+                f"X{made.name}: got dtype {dtype}, expected {problem.dtype}, that of X[0].", hint="convert them before."
+            )
+        most = 0 if framework.adapter.wraps else memory()
+        problem.fits(made.name, framework.ops.sizes(made.x), framework.ops.sizes(made.y), most)
+        yield made
+
+
+def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
+    if problem.out_channels is None:
+        if problem.geometry.groups != 1:
+            raise GeometryError(
+                f"groups: got {problem.geometry.groups} without out_channels, expected 1.", hint="give out_channels."
+            )
+        return replace(problem, dtype=dtype)
+    if len(shape) not in (3, 4):
+        raise ShapeError(
+            f"X: got shape {shape} with out_channels={problem.out_channels}, expected (N, C, H, W) or (C, H, W).",
+            hint="X[None] makes one channel of an image.",
+        )
+    channels = shape[-1 if problem.last else -3]
+    for name, count in (("X's channels", channels), ("out_channels", problem.out_channels)):
+        if count % problem.geometry.groups or not count:
+            raise GeometryError(
+                f"groups: got {problem.geometry.groups}, expected a divisor of {name}, {count}.",
+                hint="each group has the same number of channels.",
+            )
+    return replace(problem, dtype=dtype, in_channels=channels)
+
+
+def _start(framework: Framework, init: Any, seed: int | None, problem: Problem) -> np.ndarray | None:
+    """The kernel to start from, in `problem.kernel_shape`; None if the framework draws it."""
+    shape = problem.kernel_shape
+    if init is None:
+        if seed is None:
+            return None
+        return problem.from_oihw(seeded_kernel(seed, problem.oihw))
+    start = framework.to_numpy(init)
+    check_numeric("init", start.dtype.name)
+    if start.dtype.name in COMPLEX:
+        raise DTypeError(f"init: got dtype {start.dtype.name}, expected real numbers.", hint="give init.real.")
+    if not np.isfinite(start).all():
+        raise DataError("init: got numbers that are nan or inf, expected finite ones.", hint="zeros are a start.")
+    if start.shape != shape:
+        raise ShapeError(
+            f"init: got shape {start.shape}, expected {shape}, the kernel's.", hint="init is the kernel to start from."
+        )
+    return start

@@ -1,0 +1,157 @@
+"""Learning from `Moments`: gradient descent that never sees the image again, and the minimiser itself."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import RankDeficientWarning
+from .moments import Factor, Moments
+from .problem import Problem, blocks, unblocks
+
+# A's condition number up to which the kernel is found from A: its error is that times 1e-16.
+_WELL_CONDITIONED = 1e8
+
+
+class QuadraticDescent:
+    """`convlab.learning.descent.Descent` by moments: the same path as plain gradient descent on the images, in float64.
+
+    A reproducible problem's products are elementwise, and added in halving trees: the same on any machine.
+    """
+
+    def __init__(self, problem: Problem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        self.problem, self.moments = problem, moments
+        self.unknowns = blocks(problem, problem.to_oihw(kernel), bias, len(moments.gram))
+        self.multiply = _in_trees if problem.reproducible else np.matmul
+
+    def run(self, steps: int, lr: float) -> list[float]:
+        """See `convlab.learning.descent.Descent.run`."""
+        gram, cross, energy = self.moments.gram, self.moments.cross, self.moments.energy
+        unknowns, multiply, losses = self.unknowns, self.multiply, []
+        add = _tree if self.problem.reproducible else np.sum
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(steps):
+                slope = multiply(gram, unknowns) - cross
+                losses.append(max(energy + float(add((unknowns * (slope - cross)).ravel())), 0.0))
+                unknowns = unknowns - slope * (2 * lr)
+        self.unknowns = unknowns
+        return losses
+
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `convlab.learning.descent.Descent.found`."""
+        kernel, bias = unblocks(self.problem, self.unknowns)
+        return self.problem.from_oihw(kernel), bias
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `convlab.learning.descent.Descent.state`."""
+        return {"unknowns": self.unknowns}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """See `convlab.learning.descent.Descent.restore`."""
+        self.unknowns = state["unknowns"]
+
+
+def _tree(x: np.ndarray) -> np.ndarray:
+    """The sums over the last axis: the second half is added to the first until one number is left."""
+    while x.shape[-1] > 1:
+        half = (x.shape[-1] + 1) // 2
+        first = x[..., :half].copy()
+        first[..., : x.shape[-1] - half] += x[..., half:]
+        x = first
+    return x[..., 0]
+
+
+def _in_trees(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _tree(a[:, :, None, :] * b.transpose(0, 2, 1)[:, None])
+
+
+def largest_rate(moments: Moments) -> float:
+    """The learning rate above which gradient descent diverges: 1 / A's largest eigenvalue (2 A is the Hessian)."""
+    import scipy.linalg
+
+    n = moments.gram.shape[1]
+    greatest = max(scipy.linalg.eigh(a, eigvals_only=True, subset_by_index=(n - 1, n - 1))[0] for a in moments.gram)
+    return 1 / greatest if greatest > 0 else np.inf
+
+
+class Solution(NamedTuple):
+    """A minimiser: (blocks, n, outputs in a block), its loss, and V's rank and condition number (the worst block's)."""
+
+    unknowns: np.ndarray
+    loss: float
+    rank: int
+    condition: float
+
+
+def solve(
+    problem: Problem, known: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
+) -> Solution:
+    """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
+
+    From A, or, if its condition number, the square of V's, would cost accuracy, from a triangular factor of V, for
+    which the images are read once more. Of several minimisers, that of least norm.
+    """
+    gram = known.gram
+    penalty = np.full(gram.shape[1], ridge)
+    if problem.use_bias:
+        penalty[-1] = 0
+    if isinstance(known, Moments):
+        values, vectors = np.linalg.eigh(gram + np.diag(penalty))
+        enough = 1e4 if problem.dtype == "float64" else _WELL_CONDITIONED
+        if (values[:, 0] * enough >= values[:, -1]).all() and (values[:, 0] > 0).all():
+            unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ known.cross) / values[:, :, None])
+            condition = float((values[:, -1] / values[:, 0]).max()) ** 0.5
+            return Solution(unknowns, max(known.loss(unknowns), 0.0), gram.shape[1], condition)
+        assert factor is not None  # from images that can't be read again it is known already
+        known = factor()
+    found = _by_factor(known, penalty)
+    if found.rank < gram.shape[1]:
+        _warn(found.rank, gram, known.pixels, problem.use_bias)
+    return found
+
+
+def _by_factor(factor: Factor, penalty: np.ndarray) -> Solution:
+    n, pixels = len(penalty), factor.pixels
+    rows = np.zeros((n, factor.triangle.shape[2]))
+    rows[:, :n] = np.diag(np.sqrt(penalty))
+    penalised = factor + Factor(np.broadcast_to(rows, (len(factor.triangle), *rows.shape)), factor.outputs, 0)
+    left, values, right = np.linalg.svd(penalised.triangle[:, :, :n], full_matrices=False)
+    kept = values > values[:, :1] * (max(pixels, n) * 2.0**-52)
+    inverse = np.where(kept, 1 / np.where(kept, values, 1), 0)
+    seen = left.transpose(0, 2, 1) @ penalised.triangle[:, :, n:]
+    unknowns = right.transpose(0, 2, 1) @ (seen * inverse[:, :, None])
+    rest = factor.triangle[:, :, :n] @ unknowns - factor.triangle[:, :, n:]
+    least = np.where(kept, values, np.inf).min(1)
+    rank = int(kept.sum(1).min())
+    condition = float((values[:, 0] / least).max()) if rank == n else np.inf
+    return Solution(unknowns, float((rest * rest).sum()), rank, condition)
+
+
+def _warn(rank: int, gram: np.ndarray, pixels: int, use_bias: bool) -> None:
+    n = gram.shape[1]
+    inner = gram[:, : n - use_bias, : n - use_bias]
+    if np.ptp(inner) <= 1e-12 * np.abs(inner).max():
+        why = "X is constant, so that every window holds the same pixels"
+    elif pixels < n:
+        why = f"fewer pixels of Y count than there are unknowns, {pixels}"
+    else:
+        why = "some pixels of X's windows are combinations of others"
+    warnings.warn(
+        f"rank {rank} of {n}: {why}. Other kernels fit as well; this is the one of least norm. "
+        "Hint: ridge= makes it unique, other images determine it.",
+        RankDeficientWarning,
+        stacklevel=_callers_level(),
+    )
+
+
+def _callers_level() -> int:
+    """The stack level of whoever called convlab."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
+        frame, level = frame.f_back, level + 1
+    return level - 1

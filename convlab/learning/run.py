@@ -1,0 +1,320 @@
+"""A run of `learn_kernel` whose arguments are checked: the images are read, the steps taken, the result made."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from ..contract.framework import Framework
+from ..errors import DataError, DivergedError, GeometryError, UnsupportedError
+from ..registry import framework as load_framework
+from .checkpoint import Checkpoint, digest
+from .descent import Descent, ReproducibleDescent, Walk
+from .moments import ExactMoments, Factor, Kind, Moments
+from .problem import Problem, finite, statistics, unblocks
+from .quadratic import QuadraticDescent, largest_rate, solve
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class LearnedKernel:
+    """What `learn_kernel` found.
+
+    Attributes:
+        kernel: the learned kernel, a tensor of X's framework: (h, w), OIHW, or with data_format="NHWC" HWIO.
+        losses: the loss before each step's update, one number a step; for "lstsq" the loss of the kernel.
+        bias: shape (1,) or (O,), with use_bias=True.
+        lr: the learning rate, the one that lr="auto" chose too.
+        converged: whether `tol` ended the run.
+        rank: for "lstsq", how many of the unknowns the images determine.
+        condition: for "lstsq", the condition number of the matrix of X's windows; inf if it lacks rank.
+    """
+
+    kernel: Any
+    losses: list[float]
+    bias: Any = None
+    lr: float | None = None
+    converged: bool = False
+    rank: int | None = None
+    condition: float | None = None
+
+
+class Images(NamedTuple):
+    """Images X and Y, and the weights of Y's pixels or None; `name` tells them from others in errors."""
+
+    name: str
+    x: Any
+    y: Any
+    weights: Any
+
+
+class Settings(NamedTuple):
+    """The arguments of `learn_kernel` that aren't about the kernel and the images, checked."""
+
+    num_steps: int
+    lr: float | Literal["auto"]
+    method: str
+    optimizer: Any
+    ridge: float
+    tol: float | None
+    log_every: int
+    callback: Callable[[int, float, Any], object] | None
+    progress: bool
+    checkpoint: Any
+    checkpoint_every: int
+
+
+_STATISTICS: dict[str, Any] = {"moments": Moments, "factor": Factor, "reproducible": ExactMoments}
+
+
+class Training:
+    """One run: see `learn_kernel`.
+
+    Attributes:
+        images: to be read once.
+        again: reads them again; None if that can't be.
+        like: a tensor on whose device the kernel is to be.
+    """
+
+    def __init__(
+        self,
+        framework: Framework,
+        problem: Problem,
+        settings: Settings,
+        images: Iterator[Images],
+        again: Callable[[], Iterator[Images]] | None,
+        like: Any,
+    ) -> None:
+        self.framework, self.problem, self.settings, self.like = framework, problem, settings, like
+        self.images, self.again = images, again
+        self._optimizer = None if settings.optimizer is None else self._described(settings.optimizer)
+        self.show: Callable[..., object] = lambda **shown: None  # on the progress bar
+
+    def learn(self, start: np.ndarray | None) -> LearnedKernel:
+        """The result, from a kernel to start from; None is the framework's own."""
+        settings, checkpoint = self.settings, self._checkpoint(start)
+        with self._bar():
+            if settings.method == "lstsq":
+                return self._solve(checkpoint)
+            moments = None
+            if settings.method == "gram":
+                moments = self._measured("reproducible" if self.problem.reproducible else "moments", checkpoint)
+                descent: Descent = QuadraticDescent(self.problem, moments, *self._first(start))
+            else:
+                descent = self._by_autograd(start, checkpoint)
+            lr = _half(largest_rate(moments or self._reread())) if settings.lr == "auto" else settings.lr
+            return self._walk(descent, lr, checkpoint, moments)
+
+    def _described(self, optimizer: Any) -> str:
+        training = self.framework.training
+        if not hasattr(training, "describe"):
+            raise UnsupportedError(
+                f"optimizer: the backend {self.framework.name!r} has none, expected None.",
+                hint="learn on a framework, whose optimisers work.",
+            )
+        try:
+            return str(training.describe(optimizer))
+        except Exception as error:
+            given, why = shorten(repr(optimizer), 80), f"{type(error).__name__}: {error}"
+            raise GeometryError(
+                f"optimizer: got {given}, expected {training.OPTIMIZER} ({why}).",
+                hint="it takes steps by gradients alone, without the loss.",
+            ) from error
+
+    def _first(self, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """The kernel and the bias to start from, in the problem's dtype or a wider one."""
+        problem = self.problem
+        bias = np.zeros(problem.oihw[0]) if problem.use_bias else None
+        if start is None:
+            oihw, bias = self.framework.training.draw(
+                problem.oihw, problem.geometry.groups, problem.use_bias, problem.dtype
+            )
+            start = problem.from_oihw(oihw)
+        return start.astype(_wide(problem.dtype)), bias
+
+    def _by_autograd(self, start: np.ndarray | None, checkpoint: Checkpoint | None) -> Descent:
+        """It needs all images at every step, so that it keeps them."""
+        kept = [self._sound(each) for each in self.images]
+        self.again = lambda: iter(kept)
+        if checkpoint:
+            seen = ""
+            for each in kept:
+                seen = digest(seen, *self._seen(each))
+            checkpoint.begin(len(kept), seen)
+        framework, problem = self.framework, self.problem
+        if problem.reproducible and self._lazy:  # the order of its sums is that of whole images
+            framework = load_framework("numpy")
+            kept = [Images(each.name, *finite(problem, *self._arrays(each), each.name)) for each in kept]
+        pairs = [[each for each in images[1:] if each is not None] for images in kept]
+        if problem.reproducible:
+            return ReproducibleDescent(framework.ops, problem, pairs, *self._first(start))
+        descent: Descent = framework.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
+        return descent
+
+    def _walk(self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Any) -> LearnedKernel:
+        settings = self.settings
+        losses = checkpoint.resume(descent, settings.num_steps) if checkpoint else []
+        self.show(total=settings.num_steps, completed=len(losses))
+
+        def callback(step: int, loss: float) -> None:
+            assert settings.callback is not None
+            settings.callback(step, loss, self._native(descent.found[0]))
+
+        told = callback if settings.callback else None
+        walk = Walk(settings.num_steps, lr, settings.tol, settings.log_every, told, checkpoint)
+        end = walk(descent, losses, lambda steps: self.show(advance=steps))
+        grown = len(losses) > 1 and losses[-1] > losses[0] and settings.optimizer is None
+        if end == "diverged" or grown:
+            self._diverged(lr, losses, end == "diverged", moments)
+        kernel, bias = self._whole(*descent.found)
+        return LearnedKernel(kernel, losses, bias, None if settings.optimizer else lr, end == "converged")
+
+    def _diverged(self, lr: float, losses: list[float], surely: bool, moments: Moments | None) -> None:
+        grew = f"the loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps"
+        if self.settings.optimizer is not None:
+            raise DivergedError(f"optimizer: {grew}.", hint="give it a smaller learning rate.")
+        most = largest_rate(moments or self._reread())
+        if lr > most:
+            raise DivergedError(
+                f"lr: got {lr:.4g}, with which {grew}, expected at most {most:.4g}, the largest stable rate.",
+                hint=f"lr='auto' takes {_half(most):.4g}.",
+            )
+        if surely:
+            raise DivergedError(
+                f"X, Y: {grew}, although lr={lr:.4g} is stable: {self.problem.dtype} can't hold it.",
+                hint="learn in a wider dtype, by method='gram', or from smaller numbers.",
+            )
+
+    def _solve(self, checkpoint: Checkpoint | None) -> LearnedKernel:
+        once = self.again is None  # a factor is slower than moments, but what moments lose can't be read again
+        known = self._measured("factor" if once else "moments", checkpoint)
+        found = solve(self.problem, known, self.settings.ridge, functools.partial(self._reread, "factor"))
+        oihw, bias = unblocks(self.problem, found.unknowns)
+        kernel, bias = self._whole(self.problem.from_oihw(oihw), bias)
+        return LearnedKernel(kernel, [found.loss], bias, rank=found.rank, condition=found.condition)
+
+    def _whole(self, *found: Any) -> list[Any]:
+        """The kernel and the bias for the user, both finite."""
+        made = [self._native(each) for each in found]
+        for each in made:
+            if each is not None and not np.isfinite(self.framework.to_numpy(each)).all():
+                raise DivergedError(
+                    f"kernel: got numbers that {self.problem.dtype} can't hold.",
+                    hint="learn in a wider dtype, with a smaller learning rate, or from smaller numbers.",
+                )
+        return made
+
+    def _native(self, found: Any) -> Any:
+        """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
+        if isinstance(found, np.ndarray):
+            with np.errstate(over="ignore"):  # which is told by `_whole`
+                found = found.astype(_wide(self.problem.dtype))
+                if self._lazy:
+                    return found.astype(self.problem.dtype)
+            found = self.framework.ops.asarray(found, self.problem.dtype, like=self.like)
+        return None if found is None else self.framework.ops.native(found, self.like)
+
+    def _arrays(self, images: Images) -> tuple[Any, Any, Any]:
+        read, weights = self.framework.to_numpy, images.weights
+        return read(images.x), read(images.y), None if weights is None else read(weights)
+
+    @property
+    def _lazy(self) -> bool:
+        """Whether images mustn't be read as a whole."""
+        return hasattr(self.framework.training, "statistics")
+
+    def _seen(self, images: Images) -> list[Any]:
+        """What a checkpoint knows images by."""
+        return [*(self.framework.training.identity(images[1:]) if self._lazy else self._arrays(images))]
+
+    def _sound(self, images: Images) -> Images:
+        """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""
+        if self._lazy:
+            return images
+        x, y, weights = self._arrays(images)
+        cleaned = finite(self.problem, x, y, weights, images.name)
+        if cleaned[0] is x and cleaned[1] is y:
+            return images
+        made = [self.framework.ops.asarray(each, self.problem.dtype, like=self.like) for each in cleaned[:2]]
+        return Images(images.name, made[0], made[1], images.weights)
+
+    def _statistics(self, images: Images, kind: Kind) -> Any:
+        if self._lazy:
+            return self.framework.training.statistics(self.problem, *images[1:], kind, images.name)
+        x, y, weights = self._arrays(images)
+        return statistics(self.problem, x, y, weights, kind, images.name)
+
+    def _measured(self, kind: Kind, checkpoint: Checkpoint | None) -> Any:
+        """The statistics of all images, read once; those that the checkpoint knows aren't measured again."""
+        total: Any = _STATISTICS[kind].unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
+        seen, count = "", 0
+        for count, each in enumerate(self.images, 1):
+            self.show(description=f"{self.settings.method} on {self.framework.name}, images {count}")
+            if checkpoint:
+                seen = digest(seen, *self._seen(each))
+                if checkpoint.known(count, seen):
+                    continue
+            found = self._statistics(each, kind)
+            total = found if total is None else total + found
+            if checkpoint:
+                checkpoint.read(count, seen, total.pack())
+        if checkpoint:
+            checkpoint.finish(count)
+        return _bounded(total.rounded() if kind == "reproducible" else total)
+
+    def _reread(self, kind: Kind = "moments") -> Any:
+        assert self.again is not None
+        return _bounded(functools.reduce(operator.add, (self._statistics(each, kind) for each in self.again())))
+
+    def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
+        if self.settings.checkpoint is None:
+            return None
+        settings = self.settings
+        about = asdict(self.problem) | {
+            "method": settings.method,
+            "lr": settings.lr,
+            "ridge": settings.ridge,
+            "init": None if start is None else digest("", start),
+            "optimizer": self._optimizer,
+            "backend": self.framework.name if settings.method == "autograd" else None,
+        }
+        return Checkpoint(settings.checkpoint, settings.checkpoint_every, about)
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[None]:
+        if not self.settings.progress:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{self.settings.method} on {self.framework.name}", total=None)
+            self.show = functools.partial(bar.update, task)
+            yield
+
+
+def _bounded(found: Any) -> Any:
+    if not np.isfinite(found.gram).all():
+        raise DataError(
+            "X, Y: got numbers whose squares float64 can't hold, expected smaller ones.", hint="scale them."
+        )
+    return found
+
+
+def _half(largest: float) -> float:
+    """Half of the largest stable rate, to three digits; the same on machines whose eigenvalues differ in the last."""
+    return float(f"{largest / 2:.3g}") if np.isfinite(largest) else 1.0
+
+
+def _wide(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"  # float16 is rounded through it

@@ -1,0 +1,114 @@
+"""Which layers of two models belong together."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+
+from ...errors import ModelError
+from ..layers.steps import Step
+
+Pairs = list[tuple[Step, Step]]
+
+
+def paired(
+    first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None, in_order: bool
+) -> tuple[Pairs, str]:
+    """Which steps belong together, as far as they do, and why not further.
+
+    Steps of models that call them `in_order` are paired in that order. Other models list their layers in an order of
+    their own: there equal names count first, then equal weights, and then the order among layers of a kind.
+    """
+    if names is not None:
+        return _named(first, second, names), ""
+    return _in_order(first, second) if in_order else _matched(first, second)
+
+
+def _named(first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str]) -> Pairs:
+    if not names:
+        raise ModelError("names: got no pair of layers, expected some.", hint="names={of_a: of_b}, or leave it out.")
+    mine, theirs = ({step.path: step for step in steps} for steps in (first, second))
+    for known, given in ((mine, names), (theirs, names.values())):
+        for name in given:
+            if name not in known:
+                raise ModelError(f"names: got {name!r}, expected one of {', '.join(known)}.", hint="names={of_a: of_b}")
+    return [(mine[one], theirs[two]) for one, two in names.items()]
+
+
+def _in_order(first: Sequence[Step], second: Sequence[Step]) -> tuple[Pairs, str]:
+    pairs: Pairs = []
+    for one, two in zip(first, second, strict=False):
+        if one.main.kind != two.main.kind:
+            return pairs, (
+                f"where the first model has {_called(one)}, a {one.main.kind}, the second has {_called(two)}, "
+                f"a {two.main.kind}"
+            )
+        pairs.append((one, two))
+    if len(first) != len(second):
+        which, longer = ("first", first) if len(first) > len(second) else ("second", second)
+        return pairs, f"the {which} model goes on with {_called(longer[len(pairs)])}, a {longer[len(pairs)].main.kind}"
+    return pairs, ""
+
+
+def _matched(first: Sequence[Step], second: Sequence[Step]) -> tuple[Pairs, str]:
+    partner: dict[int, Step] = {}
+    for key in (_by_name, _by_weights, _by_kind):
+        taken = set(map(id, partner.values()))
+        _match(
+            [step for step in first if id(step) not in partner],
+            [step for step in second if id(step) not in taken],
+            key,
+            partner,
+        )
+    pairs = [(step, partner[id(step)]) for step in first if id(step) in partner]
+    taken = set(map(id, partner.values()))
+    for which, steps, used in (("first", first, set(partner)), ("second", second, taken)):
+        for step in steps:
+            if id(step) not in used:
+                return pairs, f"nothing belongs to {_called(step)} of the {which} model, a {step.main.kind}"
+    return pairs, ""
+
+
+def _match(
+    first: Sequence[Step],
+    second: Sequence[Step],
+    key: Callable[[Sequence[Step]], list[Hashable]],
+    partner: dict[int, Step],
+) -> None:
+    """Pair the steps whose keys occur once on each side."""
+    mine, theirs = key(first), key(second)
+    counts = Counter(mine), Counter(theirs)
+    other = dict(zip(theirs, second, strict=True))
+    for name, step in zip(mine, first, strict=True):
+        if counts[0][name] == counts[1][name] == 1:
+            partner[id(step)] = other[name]
+
+
+def _by_name(steps: Sequence[Step]) -> list[Hashable]:
+    """The path without what frameworks write between its parts: "block.0.conv1", "block_0/conv1"."""
+    return [(step.main.kind, *re.findall(r"[a-z]+|[0-9]+", step.path.lower())) for step in steps]
+
+
+def _by_weights(steps: Sequence[Step]) -> list[Hashable]:
+    return [(step.main.kind, *(_bytes(getattr(step.main, name)) for name in step.main.arrays)) for step in steps]
+
+
+def _bytes(array: np.ndarray | None) -> Hashable:
+    return None if array is None else (array.shape, np.asarray(array, np.float64).tobytes())
+
+
+def _by_kind(steps: Sequence[Step]) -> list[Hashable]:
+    """The how manyth of its kind each step is."""
+    counts: Counter[str] = Counter()
+    keys: list[Hashable] = []
+    for step in steps:
+        keys.append((step.main.kind, counts[step.main.kind]))
+        counts[step.main.kind] += 1
+    return keys
+
+
+def _called(step: Step) -> str:
+    return repr(step.path) if step.path else "the layer"

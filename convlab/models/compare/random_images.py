@@ -1,0 +1,130 @@
+"""Random images that a model can be tried on: small, of odd and even sizes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...dtypes import SIGNIFICAND
+from ...errors import ConvlabError, ModelError
+from ...geometry.geometry import Pair
+from ..layers.activations import Activation
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from ..layers.pooling import GlobalPool
+from ..layers.steps import Step
+
+SIZES = 3  # consecutive heights and widths, odd and even; `proof` adds what a stride asks for
+_LARGEST = 2048
+_PRODUCTS = 8  # in a sum in float16 or bfloat16
+
+
+def grid(rng: np.random.Generator, shape: tuple[int, ...], some: float = 1.0) -> np.ndarray:
+    """Random numbers within ±2 that every dtype has; all but a share of them 0."""
+    numbers = rng.integers(-64, 65, shape) / 32.0
+    return numbers if some == 1 else np.where(rng.random(shape) < some, numbers, 0.0)
+
+
+def share(dtype: str, products: int) -> float:
+    """How many numbers shouldn't be 0, so that sums of so many products still have bounds that say something."""
+    return 1.0 if SIGNIFICAND[dtype] > 11 else min(1.0, _PRODUCTS / products)
+
+
+def random_images(
+    steps: Sequence[Step], seed: int, size: Pair | None = None, others: Sequence[Step] = ()
+) -> list[np.ndarray]:
+    """Batches that go through all steps, and through the others: of one size, or of the least sizes that do.
+
+    Raises:
+        ModelError: none does.
+    """
+    rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
+    channels = _input_channels(layers)
+    if _takes_rows(layers):
+        image = _before_dense(layers, also, size)
+        return [grid(rng, (n, *image)) for n in (1, 4)]
+    if size is not None:
+        return [grid(rng, (1, channels, *size))]
+    begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
+    least = next((n for n in range(begin, _LARGEST) if _fits(layers, (n, n)) and _fits(also, (n, n))), None)
+    least = least or next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
+    if least is None:
+        raise ModelError(
+            f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
+            hint="give inputs=, a batch of images that does.",
+        )
+    sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
+    sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]  # a dense layer may want this very size
+    return [grid(rng, (2, channels, *size)) for size in sizes]
+
+
+def _takes_rows(layers: Sequence[Layer]) -> bool:
+    """Whether a dense layer comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
+    first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation))), None)
+    return isinstance(first, Dense)
+
+
+def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
+    """The shape of what a dense layer takes: an image of a given size, or any where the order of its pixels matters,
+    otherwise a row of numbers."""
+    inputs = _input_channels(layers)
+    if size is not None and inputs % math.prod(size) == 0:
+        return inputs // math.prod(size), *size
+    orders = {layer.order for layer in (*layers, *others) if isinstance(layer, Flatten)}
+    if len(orders) > 1:
+        divisors = [n for n in range(2, inputs // 2 + 1) if inputs % n == 0]
+        for channels, rows in itertools.product(divisors, repeat=2):
+            if inputs % (channels * rows) == 0:
+                return channels, rows, inputs // (channels * rows)
+    return (inputs,)
+
+
+def _layers(steps: Sequence[Step]) -> list[Layer]:
+    return [layer for step in steps for layer in step.layers]
+
+
+def _fits(layers: Sequence[Layer], size: Pair) -> bool:
+    """Whether images of a size go through, and the maps on their way have at least two rows and columns."""
+    channels, wanted = 0, None
+    try:
+        for layer in layers:
+            if isinstance(layer, GlobalPool):
+                return True
+            if isinstance(layer, Dense):
+                wanted = layer.kernel.shape[1]
+                break
+            if not _has_border(layer, size):
+                return False
+            size, channels = layer.output_size(size), _output_channels(layer, channels)
+            if min(size) < 2:
+                return False
+    except ConvlabError:
+        return False
+    return wanted is None or not channels or channels * size[0] * size[1] == wanted
+
+
+def _has_border(layer: Layer, size: Pair) -> bool:
+    """Whether the image is larger than a border that repeats it."""
+    if isinstance(layer, Pad):
+        return layer.mode in ("zeros", LOWEST) or min(size) > max(map(max, layer.pads))
+    if not isinstance(layer, Convolution) or layer.spec.padding_mode == "zeros":
+        return True
+    return min(size) > max(map(max, padding_in(layer.spec, size)))
+
+
+def _output_channels(layer: Layer, channels: int) -> int:
+    return int(layer.spec.out_channels or 1) if isinstance(layer, Convolution) else channels
+
+
+def _input_channels(layers: Sequence[Layer]) -> int:
+    """How many channels the images have; 3 if any number will do."""
+    for layer in layers:
+        if isinstance(layer, Convolution):
+            return int(layer.spec.in_channels or 1)
+        if isinstance(layer, BatchNorm):
+            return len(layer.mean)
+        if isinstance(layer, Dense):
+            return int(layer.kernel.shape[1])
+    return 3

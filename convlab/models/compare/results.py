@@ -1,0 +1,208 @@
+"""Do two models, each called as a whole, give the same results for the same images?
+
+Nothing is known of what stands between the layers of such a model, so its rounding error can't be derived. It is
+measured instead: the first model is also run on images that differ from the given ones by a few roundings, and the
+results of the second model must be as near to those of the first as some multiple of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...dtypes import SIGNIFICAND
+from ...errors import ConvlabError, ModelError
+from ..adapters import Models
+from ..layers.layer import Convolution, Dense
+from ..layers.reading import Model
+from .proof import first_line, rounded
+from .random_images import grid
+
+Side = tuple[Models, Model]
+Shape = tuple[int, ...]
+
+# Large and small images show saturating functions (ReLU6) and epsilons; powers of two round nothing.
+_SCALES = (1.0, 2.0**6, 2.0**-6)
+_ROUNDINGS = 8  # by which the images are changed
+_CHANGES = 3
+_TOLERANCE = 16.0  # times the change of the first model's results
+_SIZES = (32, 28, 64, 224, 16, 8, 12, 24, 48, 56, 96, 112, 128, 160, 192, 256, 299, 384, 512)
+_FURTHER = ((1, 0), (3, 2))  # rows and columns more: every remainder by a stride of 2
+
+
+@dataclass(eq=False)
+class Results:
+    """How the results of two models for the same images compare.
+
+    Attributes:
+        shapes: of the images that both were run on, (C, H, W), or (C,) for rows of numbers.
+        ratio: the largest difference, in tolerances: at most 1 where the results agree; None if nothing was compared.
+        reason: why nothing was compared, or what else is wrong.
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    ratio: float | None = None
+    reason: str = ""
+
+
+def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] | None, seed: int) -> Results:
+    """Run both models on the given images, or on random ones that the first model takes.
+
+    Raises:
+        ModelError: given images that a model can't be run on; the message says which.
+    """
+    rng = np.random.default_rng(seed)
+    batches = images if images is not None else _random_batches(a, b, dtype, rng)
+    if not batches:
+        return Results(reason=_not_runnable(a, dtype, rng))
+    results, worst, informative = Results(), 0.0, False
+    for batch in batches:
+        x = _varied(batch, dtype, rng)
+        y, z = run_whole(a, x, dtype), None
+        try:
+            z = run_whole(b, x, dtype)
+        except ModelError as error:
+            if images is not None:
+                raise
+            results.ratio, results.reason = np.inf, f"the second model fails where the first doesn't: {error}"
+            return results
+        results.shapes.append(batch.shape[1:])
+        if y.shape != z.shape:
+            return _other_shape(results, y, z)
+        ratio, depends = _ratio(y, z, len(batch), dtype)
+        informative = informative or depends
+        worst = max(worst, ratio)
+    results.ratio = worst
+    if not informative and worst <= 1:
+        return Results(results.shapes, None, "the first model's results hardly depend on the images that were tried")
+    return results
+
+
+def run_whole(side: Side, x: np.ndarray, dtype: str) -> np.ndarray:
+    """A whole model's result for a batch, or for its images one by one if it takes no batch of this length.
+
+    Raises:
+        ModelError: it can't be run.
+    """
+    models, model = side
+    try:
+        try:
+            return models.run([model.native], x, dtype)
+        except ConvlabError:
+            raise
+        except Exception:  # perhaps a fixed length of the batch
+            if len(x) == 1:
+                raise
+            return np.concatenate([models.run([model.native], x[i : i + 1], dtype) for i in range(len(x))])
+    except Exception as error:  # whatever a framework or the model's own code raises
+        raise ModelError(
+            f"the {model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
+            hint="give inputs= that it takes, (N, C, H, W); other arguments than the image need defaults.",
+        ) from error
+
+
+def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
+    """Random images of the first shape that both models take, or else that the first one takes, and of near sizes."""
+    alone: Shape | None = None
+    for shape in _candidates(a[1], b[1]):
+        x = grid(rng, (1, *shape))
+        if not _runs(a, x, dtype):
+            continue
+        alone = alone or shape
+        if _runs(b, x, dtype):
+            break
+    else:
+        return [] if alone is None else [grid(rng, (2, *alone))]
+    shapes = [shape]
+    if len(shape) == 3 and _fixed(a[1]) is None and _fixed(b[1]) is None:
+        near = [(shape[0], shape[1] + down, shape[2] + right) for down, right in _FURTHER]
+        shapes += [each for each in near if _runs(a, grid(rng, (1, *each)), dtype)]
+    return [grid(rng, (2, *each)) for each in shapes]
+
+
+def _runs(side: Side, x: np.ndarray, dtype: str) -> bool:
+    try:
+        run_whole(side, x, dtype)
+    except ModelError:
+        return False
+    return True
+
+
+def _not_runnable(a: Side, dtype: str, rng: np.random.Generator) -> str:
+    """What the first model says to the likeliest image."""
+    shape = next(iter(_candidates(a[1], a[1])))
+    try:
+        run_whole(a, grid(rng, (1, *shape)), dtype)
+    except ModelError as error:
+        return str(error)
+    return "no random image was found that both models take"
+
+
+def _fixed(model: Model) -> Shape | None:
+    """The only rows and columns that a model takes."""
+    size = model.image[1:] if model.image else (None,)
+    return None if None in size else size  # type: ignore[return-value]
+
+
+def _candidates(a: Model, b: Model) -> Iterable[Shape]:
+    """Shapes that images may have, the likeliest first."""
+    for model in (a, b):
+        if model.image and None not in model.image:
+            yield model.image  # type: ignore[misc]
+            return
+    layers = [part.layer for model in (a, b) for part in model.parts]
+    convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
+    if not convolutions:
+        yield from dict.fromkeys((layer.kernel.shape[1],) for layer in layers if isinstance(layer, Dense))
+    stated = [model.image[0] for model in (a, b) if model.image and model.image[0]]
+    read = [int(layer.spec.in_channels or 1) for layer in convolutions]
+    for channels in dict.fromkeys([*stated] or [*read[:1], 3, 1, *read[1:4]]):
+        for n in _SIZES:
+            yield (channels, n, n)
+
+
+def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """The images at each scale; then all of these again, changed by a few roundings, `_CHANGES` times each pixel its
+    own way and once all pixels alike."""
+    small = _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype]
+    scaled = np.concatenate([scale * batch for scale in _SCALES])
+    changed = [scaled * (1 + small * rng.choice((-1.0, 1.0), scaled.shape)) for _ in range(_CHANGES)]
+    return rounded(np.concatenate([scaled, *changed, scaled * (1 + small)]), dtype)
+
+
+def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float, bool]:
+    """The largest difference between the results for `_varied` images, in tolerances; and whether the results of the
+    first model tell the images apart."""
+    parts = (_CHANGES + 2, len(_SCALES), count)
+    y, z = (np.asarray(each, np.float64).reshape(*parts, *each.shape[1:]) for each in (y, z))
+    worst, depends = 0.0, False
+    for scale in range(len(_SCALES)):
+        plain, changed = y[0, scale], y[1:, scale]
+        if not np.isfinite(y[:, scale]).all():
+            continue
+        tolerance = _tolerance(plain, changed, dtype)
+        with np.errstate(invalid="ignore"):  # of infinite results of the second model
+            ratios = np.abs(z[0, scale] - plain) / tolerance
+        worst = max(worst, float(np.where(np.isnan(ratios), np.inf, ratios).max(initial=0.0)))
+        depends = depends or bool((np.abs(plain - y[0, 0, 0]) > tolerance).any())
+    return worst, depends
+
+
+def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray:
+    """How far apart results (N, C, ...) may be. Channels differ in magnitude by any factor, so each has its own."""
+    inner = tuple(range(2, plain.ndim))
+    change = np.abs(changed - plain).max(axis=0).max(axis=inner, keepdims=True, initial=0.0)
+    magnitude = np.abs(plain).max(axis=(0, *inner), keepdims=True, initial=0.0)
+    relative = np.broadcast_to(change / np.where(magnitude > 0, magnitude, 1.0), change.shape)
+    usual = float(np.median(relative)) if relative.size else 0.0
+    rounding = 2.0 ** -SIGNIFICAND[dtype]
+    return np.asarray(_TOLERANCE * (change + (usual + rounding) * magnitude) + np.finfo(np.float32).tiny)
+
+
+def _other_shape(results: Results, y: np.ndarray, z: np.ndarray) -> Results:
+    shapes = f"the results have shapes {y.shape[1:]} and {z.shape[1:]}"
+    if sorted(y.shape) == sorted(z.shape):
+        return Results(results.shapes, None, f"{shapes}, perhaps with their axes in another order")
+    return Results(results.shapes, np.inf, shapes)

@@ -1,0 +1,115 @@
+"""What each kind of layer has in convlab's neutral file: keys, their types and ranges, and arrays."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...geometry.geometry import PADDING_MODES
+from ..layers.activations import FUNCTIONS
+
+LARGEST = 2**16  # of what counts pixels
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key's value must be.
+
+    Attributes:
+        expected: in words.
+        holds: whether a value of JSON is so.
+        plain: a layer's value in JSON.
+        value: back again.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+    plain: Callable[[Any], Any] = lambda value: value
+    value: Callable[[Any], Any] = lambda value: value
+
+
+def _counts(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= LARGEST
+
+
+def _two(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and len(value) == 2 and all(map(each, value))
+
+
+def _real(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**53)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    return (
+        [*map(_lists, value)] if isinstance(value, (tuple, list)) else value if isinstance(value, str) else int(value)
+    )
+
+
+def _named(*names: str) -> Rule:
+    return Rule(f"one of {', '.join(names)}", lambda value: type(value) is str and value in names)
+
+
+def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) -> Rule:
+    return Rule(expected, lambda value: _real(value) and holds(value), float, float)
+
+
+_COUNT = Rule(f"an integer from 1 to {LARGEST}", _counts(1), int)
+_PAIR = Rule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
+_PADS = Rule(f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples)
+_PADDING = Rule(
+    f"{_PADS.expected}, or 'same' or 'same_lower'",
+    lambda value: _PADS.holds(value) or (type(value) is str and value in ("same", "same_lower")),
+    _lists,
+    _tuples,
+)
+_BOOLEAN = Rule("true or false", lambda value: type(value) is bool, bool)
+_SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_KERNEL = "max", "average"
+
+# By kind, the keys beside "kind" and "path".
+FIELDS: dict[str, dict[str, Rule]] = {
+    "conv2d": {
+        "kernel_size": _PAIR,
+        "stride": _PAIR,
+        "padding": _PADDING,
+        "padding_mode": _named(*PADDING_MODES),
+        "dilation": _PAIR,
+        "groups": _COUNT,
+    },
+    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES)},
+    "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
+    "pool": {
+        "function": _named(*_KERNEL),
+        "size": _PAIR,
+        "stride": _PAIR,
+        "padding": _PADDING,
+        "count_padding": _BOOLEAN,
+        "ceil": _BOOLEAN,
+    },
+    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN},
+    "batch_norm": {"epsilon": _number("a number of at least 0", lambda value: value >= 0), "momentum": _SHARE},
+    "dropout": {"rate": _SHARE},
+    "flatten": {"order": _named("CHW", "HWC")},
+    "dense": {},
+}
+# By kind, the ranks of its arrays; a bias may be missing.
+ARRAYS: dict[str, dict[str, int]] = {
+    "conv2d": {"kernel": 4, "bias": 1},
+    "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
+    "dense": {"kernel": 2, "bias": 1},
+}
+
+
+def shown(value: Any) -> str:
+    """A value from a file in an error message: short, and nothing but ASCII."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    return ascii(short.repr(value))[1:-1] if not short.repr(value).isascii() else short.repr(value)

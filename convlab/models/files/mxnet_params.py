@@ -1,0 +1,89 @@
+"""MXNet's files of arrays, checked before MXNet sees them: its reader believes whatever lengths a file claims.
+
+A file is, little-endian: 0x112 and 0 (8 bytes each), the number of arrays (8), the arrays, the number of names (8), and
+each name's length (8) and bytes. An array is a magic number (4; one for arrays of classic shapes, one for NumPy's), its
+storage type (4; 0 is dense), its rank (4), its sizes (8 each), the kind and the number of its device (4 each), its
+dtype (4), and its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...errors import ModelFileError
+
+_LIST = 0x112
+_CLASSIC, _NUMPY = 0xF993FAC9, 0xF993FACA
+_WIDTHS = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1}  # float32, float64, float16, uint8, int32, int8, int64, bool
+_MOST_AXES = 32
+_DEVICES = (1, 2, 3, 5)  # CPU, GPU, pinned and shared memory
+
+
+def check(path: Path) -> None:
+    """Go through a file's lengths.
+
+    Raises:
+        ModelFileError: they don't add up to the file, or something in it isn't dense arrays and their names.
+    """
+    try:
+        with open(path, "rb") as file:
+            _Reader(file, path.stat().st_size).file()
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: got {error}, expected a file of arrays that MXNet saved.",
+            hint="it may be another kind of file, or have been cut off; it is left as it is.",
+        ) from error
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.stream, self.left = file, size
+
+    def take(self, form: str) -> tuple[Any, ...]:
+        """The next numbers."""
+        return struct.unpack(f"<{form}", self.bytes(struct.calcsize(f"<{form}")))
+
+    def bytes(self, count: int) -> bytes:
+        self.spend(count)
+        found = self.stream.read(count)
+        if len(found) < count:
+            raise ValueError("a file that became shorter")
+        return found
+
+    def spend(self, count: int) -> None:
+        if count > self.left:
+            raise ValueError(f"a length of {count} bytes where {self.left} are left")
+        self.left -= count
+
+    def file(self) -> None:
+        """The whole file."""
+        magic, reserved, arrays = self.take("QQQ")
+        if magic != _LIST or reserved:
+            raise ValueError("no list of arrays")
+        self.spend(0 if arrays <= self.left else arrays)  # each has more than a byte
+        for _ in range(arrays):
+            self.array()
+        (names,) = self.take("Q")
+        if names != arrays:
+            raise ValueError(f"{names} names for {arrays} arrays")
+        found = {self.bytes(*self.take("Q")).decode() for _ in range(names)}
+        if len(found) < names:
+            raise ValueError("a name twice")
+        if self.left:
+            raise ValueError(f"{self.left} bytes too many")
+
+    def array(self) -> None:
+        """One array; its numbers are passed over."""
+        magic, storage, rank = self.take("Iii")
+        if magic not in (_CLASSIC, _NUMPY) or storage != 0 or not (magic == _CLASSIC) <= rank <= _MOST_AXES:
+            raise ValueError("no dense array where one should be")
+        sizes = self.take(f"{rank}q")
+        device, number, dtype = self.take("iii")
+        if min(sizes, default=1) < (magic == _CLASSIC) or device not in _DEVICES or number < 0 or dtype not in _WIDTHS:
+            raise ValueError(f"an array of sizes {[*sizes]}, device {device} and dtype {dtype}")
+        count = math.prod(sizes) * _WIDTHS[dtype]
+        self.spend(count)
+        self.stream.seek(count, 1)

@@ -1,0 +1,270 @@
+"""convlab's neutral file of a model: safetensors, with JSON that says what the tensors are for. See docs/format.md.
+
+The same layers give the same bytes, whichever framework they came from. A file that is read is held against every rule
+before anything is made of it; whatever is wrong is a `ModelFileError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, cast
+
+import numpy as np
+
+from ...errors import ConvlabError, ModelFileError
+from ..layers.activations import Activation
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.pooling import GlobalPool, Pool
+from .canonical import canonical, dtype_of
+from .fields import ARRAYS, FIELDS, shown
+from .flow import Flow
+
+FORMAT, VERSION = "convlab.model", 1
+MOST_LAYERS = 10_000
+_LONGEST_HEADER = 2**23  # bytes; that many layers need less
+_LONGEST_PATH = 200
+# As safetensors calls them, widest first, which is the order of its own writer.
+DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_NAMES = {code: name for name, code in DTYPES.items()}
+_CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+KINDS: dict[str, type[Layer]] = {each.kind: each for each in _CLASSES}
+
+
+class Tensor(NamedTuple):
+    """An array as the file has it.
+
+    Attributes:
+        code: its dtype as safetensors calls it.
+        shape: its sizes.
+        data: its bytes, little-endian, rows first.
+    """
+
+    code: str
+    shape: tuple[int, ...]
+    data: Any
+
+
+def write(layers: Sequence[Layer], path: Path, name: str = "") -> None:
+    """Write layers, one after another, to a file; `name` is the path for error messages."""
+    records, tensors = packed(canonical(layers))
+    unpacked(records, tensors, name or str(path))  # what can't be read isn't written
+    widths = [*DTYPES.values()]
+    order = sorted(tensors, key=lambda each: (widths.index(tensors[each].code), each))
+    about = {"format": FORMAT, "version": VERSION, "layers": records}
+    header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
+    end = 0
+    for each in order:
+        code, shape, data = tensors[each]
+        header[each] = {"dtype": code, "shape": shape, "data_offsets": [end, end := end + len(data)]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.writelines(tensors[each].data for each in order)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Layers in JSON's terms, and their arrays by the names that the file gives them."""
+    records: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    for number, layer in enumerate(layers):
+        path = str(number) if len(layers) > 1 else "layer"
+        options = layer.spec if isinstance(layer, Convolution) else layer
+        fields = {name: rule.plain(getattr(options, name)) for name, rule in FIELDS[layer.kind].items()}
+        records.append({"path": path, "kind": layer.kind, **fields})
+        for name in layer.arrays:
+            array = getattr(layer, name)
+            if array is not None:
+                tensors[f"{path}.{name}"] = _tensor(array, dtype_of(layer))
+    return records, tensors
+
+
+def _tensor(array: np.ndarray, dtype: str) -> Tensor:
+    if dtype == "bfloat16":  # held in float32, of which it is the upper half
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32) >> np.uint32(16)
+        plain = bits.astype("<u2")
+    else:
+        plain = np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<"))
+    return Tensor(DTYPES[dtype], array.shape, plain.tobytes())
+
+
+def read(path: Path) -> list[Layer]:
+    """The layers in a file.
+
+    Raises:
+        ModelFileError: it can't be read, or isn't such a file.
+    """
+    import safetensors
+
+    name, deserialize = str(path), cast(Any, safetensors.deserialize)
+    try:
+        header, data = _bytes(path)
+        tensors = {key: Tensor(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)}
+        found = _parsed(header)
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{name}: got a file that can't be read ({type(error).__name__}: {shown(str(error))}), expected a "
+            "safetensors file written by convlab.",
+            hint="it may be another kind of file, or have been cut off; it is left as it is.",
+        ) from error
+    about = (found.get("__metadata__") or {}).get("convlab")
+    if about is None:
+        _refuse(name, "no metadata 'convlab'", "a model that convlab wrote", "weights alone don't say what they are of")
+    return unpacked(_records(name, about), tensors, name)
+
+
+def _bytes(path: Path) -> tuple[bytes, bytes]:
+    """The header's JSON and the whole file, if it is one that can be safetensors."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    with open(path, "rb") as file:
+        size = path.stat().st_size
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if len(start) < 9 or start[8:] != b"{" or length > min(size - 8, _LONGEST_HEADER):
+            raise ValueError("no header of safetensors")
+        data = start + file.read(size - 9)
+    return data[8 : 8 + length], data
+
+
+def _parsed(text: str | bytes) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is there twice")
+        return found
+
+    def no_number(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number of JSON")
+
+    return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+
+
+def _refuse(where: str, got: str, expected: str, hint: str = "see docs/format.md") -> NoReturn:
+    raise ModelFileError(f"{where}: got {got}, expected {expected}.", hint=f"{hint}; the file is left as it is.")
+
+
+def _records(name: str, text: str) -> Any:
+    try:
+        about = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        _refuse(f"{name}: metadata 'convlab'", f"no JSON ({shown(str(error))})", "a JSON object")
+    if type(about) is not dict or about.get("format") != FORMAT:
+        got = about.get("format") if type(about) is dict else about
+        _refuse(f"{name}: metadata 'convlab'", f"format {shown(got)}", repr(FORMAT), "it is another file of convlab's")
+    version = about.get("version")
+    if type(version) is not int or version != VERSION:
+        _refuse(name, f"version {shown(version)}", str(VERSION), "a newer convlab may read it")
+    _keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
+    return about["layers"]
+
+
+def _keys(where: str, found: Mapping[str, Any], expected: set[str]) -> None:
+    if set(found) != expected:
+        _refuse(where, f"the keys {shown(sorted(found))}", f"{', '.join(sorted(expected))}")
+
+
+def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Layer]:
+    """The layers that records and tensors describe; everything about them is checked.
+
+    Raises:
+        ModelFileError: something is wrong with them.
+    """
+    if type(records) is not list or not 1 <= len(records) <= MOST_LAYERS:
+        got = f"{len(records)} layers" if type(records) is list else shown(records)
+        _refuse(f"{name}: layers", got, f"a list of 1 to {MOST_LAYERS}")
+    checked: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = []
+    left = dict(tensors)
+    paths: set[str] = set()
+    for number, record in enumerate(records):
+        where = f"{name}: layers[{number}]"
+        _check_record(where, record)
+        path = record["path"]
+        if path in paths:
+            _refuse(f"{where}.path", f"{shown(path)} twice", "a path of its own for each layer")
+        paths.add(path)
+        names = {field: f"{path}.{field}" for field in ARRAYS.get(record["kind"], {})}
+        own = {field: left.pop(each) for field, each in names.items() if each in left}
+        _check_tensors(where, record, own)
+        checked.append((where, record, own))
+    if left:
+        _refuse(name, f"a tensor {shown(min(left))}", "none that is no layer's")
+    made = [_layer(*each) for each in checked]
+    flow = Flow()
+    for (where, _, _), layer in zip(checked, made, strict=True):
+        reason = flow.through(layer)
+        if reason:
+            _refuse(where, *reason)
+    return made
+
+
+def _check_record(where: str, record: Any) -> None:
+    if type(record) is not dict or type(record.get("kind")) is not str or record["kind"] not in FIELDS:
+        got = record.get("kind") if type(record) is dict else record
+        _refuse(f"{where}.kind", shown(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
+    rules = FIELDS[record["kind"]]
+    _keys(where, record, {"path", "kind", *rules})
+    path = record["path"]
+    if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH:
+        _refuse(f"{where}.path", shown(path), f"a string of 1 to {_LONGEST_PATH} characters")
+    for field, rule in rules.items():
+        if not rule.holds(record[field]):
+            _refuse(f"{where}.{field}", shown(record[field]), rule.expected)
+
+
+def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> None:
+    """Whether a layer's tensors are there and fit together."""
+    ranks = ARRAYS.get(record["kind"], {})
+    for field, rank in ranks.items():
+        if field not in own:
+            if field != "bias":
+                _refuse(where, f"no tensor '{shown(record['path'])[1:-1]}.{field}'", "one")
+            continue
+        code, shape, _ = own[field]
+        if code not in _NAMES or len(shape) != rank or not all(shape):
+            what = f"{rank} sizes of at least 1 and one of {', '.join(_NAMES)}"
+            _refuse(f"{where}: {field}", f"sizes {shown([*shape])} and {shown(code)}", what)
+    if not own:
+        return
+    (first, one), *others = own.items()
+    for field, each in others:
+        if (each.code, each.shape) != (one.code, one.shape[:1]):
+            what = f"{one.shape[0]} numbers of {one.code}, as its {first} has it"
+            _refuse(f"{where}: {field}", f"{each.shape[0]} of {each.code}", what)
+    if record["kind"] == "conv2d":
+        if list(one.shape[2:]) != record["kernel_size"]:
+            _refuse(
+                f"{where}: kernel", f"sizes {shown([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
+            )
+        if one.shape[0] % record["groups"]:
+            _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} output channels")
+
+
+def _layer(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> Layer:
+    kind = record["kind"]
+    fields = {name: rule.value(record[name]) for name, rule in FIELDS[kind].items()}
+    arrays = {name: _array(each) for name, each in own.items()}
+    dtype = next((_NAMES[each.code] for each in own.values()), "")
+    try:
+        if kind == Convolution.kind:
+            del fields["kernel_size"]
+            return Convolution.of(arrays["kernel"], arrays.get("bias"), dtype, **fields)
+        if kind in (BatchNorm.kind, Dense.kind):
+            fields["dtype"] = dtype
+        return KINDS[kind](**fields, **arrays)
+    except ConvlabError as error:
+        raise ModelFileError(f"{where}: {error}") from error
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    if tensor.code == "BF16":
+        bits = np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32).reshape(tensor.shape)
+    dtype = np.dtype(_NAMES[tensor.code])
+    return np.frombuffer(tensor.data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tensor.shape)

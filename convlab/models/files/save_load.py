@@ -1,0 +1,228 @@
+"""`convlab.save` and `convlab.load`: models in files, of convlab's own format and of the frameworks'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...atomic import whole
+from ...dtypes import SIGNIFICAND
+from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
+from ...geometry.geometry import Pair
+from ...geometry.options import choice, pair
+from ...registry import default_backend
+from ..adapters import STYLES, Models, models_of, owner, read
+from ..layers.layer import Layer
+from ..layers.reading import Model, Part
+from ..port.lowering import Lowering
+from ..port.port import assembled
+from . import foreign, neutral
+from .canonical import dtype_of
+
+NEUTRAL, ONNX = ".safetensors", ".onnx"
+# Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.
+_OWNERS = {
+    ".pt": "torch",
+    ".pth": "torch",
+    ".msgpack": "jax",
+    ".orbax": "jax",
+    ".weights.h5": "tensorflow",
+    ".params": "mxnet",
+}
+
+
+def save(model: Any, path: str | Path) -> None:
+    """Write a layer or a model to a file, in the format that its name ends with.
+
+    `.safetensors` is convlab's own: the layers and their weights, the same bytes whichever framework they are of;
+    `docs/format.md` describes it. `.onnx` is run by onnxruntime and compared before it is written. A framework's own
+    file (`.pt`, `.pth`, `.msgpack`, `.orbax`, `.weights.h5`, `.params`) holds the weights of a model of that framework.
+    The file appears whole or not at all.
+
+    >>> from convlab import numpy as lab
+    >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
+    >>> save(layer, "/no/such/folder/layer.safetensors")
+    Traceback (most recent call last):
+    convlab.errors.ModelFileError: /no/such/folder/layer.safetensors: got a folder that doesn't exist, ...
+
+    Raises:
+        ModelError: it is no model of a known framework, or for `.safetensors` and `.onnx` a layer of it isn't known.
+        ModelFileError: the name ends with nothing known, or the file can't be written.
+        PortError: onnxruntime computes something else.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    if not path.absolute().parent.is_dir():
+        raise ModelFileError(f"{path}: got a folder that doesn't exist, expected one.", hint="make it first.")
+    try:
+        with whole(path) as part:
+            if suffix == NEUTRAL:
+                neutral.write(_layers(read(model), path), part, str(path))
+            elif suffix == ONNX:
+                from .onnx import export
+
+                export(_layers(read(model), path), part, str(path))
+            else:
+                _own(model, path, suffix).save(model, part)
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: it can't be written ({type(error).__name__}: {error}).",
+            hint="is there room, and the right to write? A folder that is there already isn't replaced.",
+        ) from error
+
+
+def load(
+    path: str | Path,
+    *,
+    backend: str | None = None,
+    layers: str = "builtin",
+    input_size: int | Pair | None = None,
+    into: Any = None,
+) -> Any:
+    """Read a file that `save` wrote.
+
+    >>> load("no.safetensors")
+    Traceback (most recent call last):
+    convlab.errors.ModelFileError: no.safetensors: got a file that can't be read (FileNotFoundError: ...
+
+    Args:
+        path: a `.safetensors` file that convlab wrote, or with `into` a framework's own file of weights.
+        backend: whose model to make of a `.safetensors` file; the default backend if not given.
+        layers, input_size: as in `port`.
+        into: a model; what comes back is a copy of it with the file's weights.
+
+    Returns:
+        A native model, or the native layer if the file holds a single one.
+
+    Raises:
+        ModelFileError: it can't be read, isn't what its name says, or doesn't fit; the file is left as it is.
+        UnsupportedError: the backend can't express a layer.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    if suffix == ONNX:
+        _refuse(path, "an ONNX file", "one that convlab reads", f"convlab only writes them; {NEUTRAL} files come back.")
+    if into is not None:
+        return _filled(path, suffix, backend, into)
+    if suffix != NEUTRAL:
+        whose = _OWNERS.get(suffix, "a framework")
+        _refuse(
+            path, f"weights of {whose} and no layers", "layers, too", "give into=, a model that the weights are for."
+        )
+    choice("layers", layers, STYLES)
+    size = None if input_size is None else pair("input_size", input_size, 1)
+    found, target = neutral.read(path), models_of(backend or default_backend())
+    try:
+        return _built(path, found, target, layers, size)
+    except ConvlabError:
+        raise
+    except Exception as error:  # whatever a framework raises for layers that it can't put together
+        raise ModelFileError(
+            f"{path}: got layers that the framework doesn't put together ({_why(error)}), expected a model.",
+            hint="try another backend, or layers='convlab'.",
+        ) from error
+
+
+def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size: Pair | None) -> Any:
+    """A native model of layers from a file."""
+    names = map(str, range(len(layers))) if len(layers) > 1 else [""]
+    parts = [Part(name, None, layer, layer.kind) for name, layer in zip(names, layers, strict=True)]
+    lowering = Lowering(Model("", parts, True, None), target, style, size)
+    if lowering.untouched:
+        reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
+        raise UnsupportedError(f"{path}: {reasons}")
+    model = assembled(target, lowering.built)
+    if owner(model) is None:
+        model = target.assemble([("layer", model)])  # Flax's activations are functions
+    made = [part.layer for part in target.read(model).parts if part.layer is not None]
+    for (one, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(made), strict=True):
+        if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
+            hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
+            raise UnsupportedError(
+                f"{path}: layers[{one}]: got {wide}, of which the framework made {narrow}.", hint=hint
+            )
+    return model
+
+
+def _dtypes(layers: Sequence[Layer]) -> list[tuple[int, str]]:
+    """The layers with weights: their places, and in which dtype they are."""
+    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer.arrays]
+
+
+def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
+    """A copy of a model with the weights of its framework's own file."""
+    if suffix == NEUTRAL:
+        hint = "load it without into=, which makes the model, too."
+        _refuse(path, "into= with convlab's own file", "a framework's own file of weights", hint)
+    if backend is not None:
+        _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
+    if not path.exists():
+        _refuse(path, "no file", "one", "is the path right?")
+    models = _own(model, path, suffix)
+    try:
+        foreign.check(path, suffix)
+        return models.with_weights(model, models.load(path, model))
+    except ModelFileError:
+        raise
+    except Exception as error:  # whatever a framework's loader raises for what it can't take
+        raise ModelFileError(
+            f"{path}: got a file that isn't one of this model's weights ({_why(error)}), "
+            f"expected what {_OWNERS.get(suffix, 'its framework')} saved of such a model.",
+            hint="it may be another model's, or have been cut off; it is left as it is.",
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0][:300]}"
+
+
+def _own(model: Any, path: Path, suffix: str) -> Models:
+    """The module of the framework that a model is of, if files of that suffix are its own."""
+    whose = owner(model)
+    try:
+        name = read(model).backend
+    except ModelError:
+        if whose is None:
+            raise
+        name = whose  # its layers show only when it runs; its weights are there
+    models = models_of(name)
+    if suffix not in models.FILES:
+        raise ModelFileError(
+            f"{path}: got a model of {whose}, expected one of {_OWNERS.get(suffix, 'its framework')}.",
+            hint=f"{_or((*models.FILES, NEUTRAL, ONNX))} takes it, or convlab.port it first.",
+        )
+    return models
+
+
+def _suffix(path: Path) -> str:
+    """What the path ends with, of what is known."""
+    known = {NEUTRAL, ONNX, *_OWNERS}
+    ends = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
+    found = next((each for each in ends if each in known), "")
+    if not found:
+        _refuse(path, f"the suffix {path.suffix!r}", _or(sorted(known)), f"{NEUTRAL} is for every framework.")
+    return found
+
+
+def _layers(model: Model, path: Path) -> list[Layer]:
+    """A model's layers, if it is them one after another, and all are known."""
+    unknown = [f"{part.path or 'the layer'} ({part.note})" for part in model.parts if part.layer is None]
+    if unknown or not model.whole or not model.parts:
+        got = ", ".join(unknown) or (
+            "a model that is more than its layers one after another" if model.parts else "none"
+        )
+        raise ModelError(
+            f"{path}: got {got}, expected layers that convlab knows, one after another.",
+            hint="save the weights in its framework's own file, or the parts that are known by themselves.",
+        )
+    return [part.layer for part in model.parts if part.layer is not None]
+
+
+def _refuse(path: Path, got: str, expected: str, hint: str) -> NoReturn:
+    raise ModelFileError(f"{path}: got {got}, expected {expected}.", hint=hint)
+
+
+def _or(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -1,0 +1,1 @@
+"""Layers, independent of a framework."""

@@ -1,0 +1,83 @@
+"""Activations: functions of each element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ...dtypes import SIGNIFICAND
+from .layer import Layer
+
+
+class Function(NamedTuple):
+    """An activation: what it computes, its steepest slope, and whether it only passes numbers on or cuts them off."""
+
+    of: Callable[[np.ndarray, float], np.ndarray]
+    slope: float
+    exact: bool = False
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr
+
+    return np.asarray(x * ndtr(x))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+# The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289.
+FUNCTIONS = {
+    "relu": Function(lambda x, a: np.maximum(x, 0), 1, exact=True),
+    "relu6": Function(lambda x, a: np.clip(x, 0, 6), 1, exact=True),
+    "leaky_relu": Function(lambda x, a: np.where(x > 0, x, a * x), 1),
+    "elu": Function(lambda x, a: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))), 1),
+    "sigmoid": Function(lambda x, a: _sigmoid(x), 0.25),
+    "tanh": Function(lambda x, a: np.tanh(x), 1),
+    "softplus": Function(lambda x, a: np.logaddexp(0, x), 1),
+    "silu": Function(lambda x, a: x * _sigmoid(x), 1.1),
+    "gelu": Function(lambda x, a: _gelu(x), 1.13),
+    "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
+}
+_ROUNDINGS = 16  # of an exponential and the few operations round it
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Layer):
+    """A function of each element.
+
+    Attributes:
+        function: one of `FUNCTIONS`.
+        parameter: leaky_relu's slope below 0, elu's alpha; otherwise 0.
+    """
+
+    kind = "activation"
+
+    function: str
+    parameter: float = 0.0
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return FUNCTIONS[self.function].of(x, self.parameter)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        function = FUNCTIONS[self.function]
+        carried = max(function.slope, abs(self.parameter)) * off
+        if function.exact:
+            return carried
+        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off))
+
+
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")

@@ -1,0 +1,281 @@
+"""What a layer computes, in no framework's words.
+
+Arrays are NCHW and kernels OIHW, whatever the framework's layout. Each layer knows its `reference`, in float64 by the
+definition, and how far a framework that computes in a given dtype may be from it (`error`). Those of convolutions are
+`convlab.truth.bounds`; those of the others count their roundings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...contract.layer import GEOMETRY, LayerSpec
+from ...dtypes import SIGNIFICAND
+from ...errors import UnsupportedError
+from ...geometry.geometry import Pads, Pair
+from ...truth.bounds import error_bound
+from ...truth.oracle import oracle
+
+LOWEST = "lowest"
+
+
+class Layer:
+    """One step of a model. Subclasses are frozen dataclasses, whose fields are all that it depends on.
+
+    Attributes:
+        kind: its name in files and reports.
+        arrays: the fields that are arrays (or None), in the order that files have.
+    """
+
+    kind: ClassVar[str]
+    arrays: ClassVar[tuple[str, ...]] = ()
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """The result for x, in float64."""
+        raise NotImplementedError
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """How far from `reference(x)` the result in `dtype` may be, its input being off by up to `off`."""
+        raise NotImplementedError
+
+    def output_size(self, size: Pair) -> Pair:
+        """The rows and columns of the result for an image of a size."""
+        return size
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Layer):
+    """`corr2d` with a kernel and a bias.
+
+    Attributes:
+        spec: its options, with both numbers of channels and a dtype; its data_format is NCHW.
+        kernel: OIHW; values of bfloat16 are held in float32, which is exact.
+        bias: one number for each output channel, or None.
+
+    A padding's name stays only where it depends on the image's size.
+    """
+
+    kind = "conv2d"
+    arrays = ("kernel", "bias")
+
+    spec: LayerSpec
+    kernel: np.ndarray
+    bias: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", replace(self.spec, padding=fixed_padding(self.spec)))
+
+    @classmethod
+    def of(
+        cls, kernel: np.ndarray, bias: np.ndarray | None, dtype: str, groups: int = 1, **options: Any
+    ) -> Convolution:
+        """From an OIHW kernel and corr2d's options."""
+        outputs, per_group, *size = kernel.shape
+        spec = LayerSpec(
+            tuple(size),
+            in_channels=per_group * groups,
+            out_channels=outputs,
+            groups=groups,
+            use_bias=bias is not None,
+            dtype=dtype,
+            **options,
+        )
+        return cls(spec, kernel, bias)
+
+    @classmethod
+    def ours(cls, spec: LayerSpec, weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Convolution:
+        """What a `Conv2D` of convlab's computes; `ours_for` is the way back."""
+        hwio = weight.ndim == 4 and spec.data_format == "NHWC"
+        kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
+        options = {name: getattr(spec, name) for name in GEOMETRY if name != "data_format"}
+        return cls.of(kernel, bias, dtype, **options)
+
+    def ours_for(self, data_format: str) -> tuple[dict[str, Any], np.ndarray]:
+        """The arguments of a `Conv2D` of convlab's that computes this, and its weight."""
+        options = replace(self.spec, data_format=data_format).config()
+        return options, self.kernel.transpose(2, 3, 1, 0) if data_format == "NHWC" else self.kernel
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel has kernels of its own."""
+        return self.spec.groups == self.spec.in_channels and self.spec.groups > 1
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        shape = self.spec.output_shape((1, self.spec.in_channels, *size))
+        return shape[2], shape[3]  # type: ignore[return-value]
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return oracle(x, self.kernel, bias=self.bias, **self.spec.geometry)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: Higham's bound for sums of products of numbers as large as |x| + off."""
+        geometry = self.spec.geometry
+        rounding = error_bound(np.abs(x) + off, self.kernel, bias=self.bias, dtype=dtype, **geometry)
+        return rounding + (oracle(off, np.abs(self.kernel), **geometry) if off.any() else 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Layer):
+    """A border round the image.
+
+    Attributes:
+        pads: ((top, bottom), (left, right)).
+        mode: corr2d's padding_mode; or "lowest", a border of -inf, which no maximum takes.
+    """
+
+    kind = "pad"
+
+    pads: Pads
+    mode: str = "zeros"
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        (top, bottom), (left, right) = self.pads
+        return size[0] + top + bottom, size[1] + left + right
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        widths = ((0, 0), (0, 0), *self.pads)
+        if self.mode == LOWEST:
+            return np.pad(x, widths, constant_values=-np.inf)
+        names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+        return np.asarray(np.pad(x, widths, mode=names[self.mode]))  # type: ignore[call-overload]
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return Pad(self.pads, "zeros" if self.mode == LOWEST else self.mode).reference(off)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Layer):
+    """Batch normalisation as it is in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
+
+    Attributes:
+        mean, variance, scale, shift: one number for each channel.
+        epsilon: what is added to the variance.
+        momentum: of the running statistics, as the share of the old ones that is kept (PyTorch's is 1 minus it).
+        dtype: of the arrays.
+    """
+
+    kind = "batch_norm"
+    arrays = ("mean", "variance", "scale", "shift")
+
+    mean: np.ndarray
+    variance: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    epsilon: float
+    momentum: float
+    dtype: str = "float32"
+
+    def _columns(self, ndim: int) -> list[np.ndarray]:
+        arrays = (self.mean, self.variance, self.scale, self.shift)
+        return [np.asarray(each, np.float64).reshape(-1, *(1,) * (ndim - 2)) for each in arrays]
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        mean, variance, scale, shift = self._columns(x.ndim)
+        return np.asarray((x - mean) / np.sqrt(variance + self.epsilon) * scale + shift)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: at most eight roundings of what is added, in whatever order it is written."""
+        mean, variance, scale, shift = self._columns(x.ndim)
+        factor = np.abs(scale) / np.sqrt(variance + self.epsilon)
+        rounding = 8 * 2.0 ** -SIGNIFICAND[dtype] * (factor * (np.abs(x) + off + np.abs(mean)) + np.abs(shift))
+        return np.asarray(factor * off + rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class Dropout(Layer):
+    """Nothing in inference; in training a share `rate` of the elements becomes 0."""
+
+    kind = "dropout"
+
+    rate: float
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return x
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return off
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Layer):
+    """Each image as one row of numbers.
+
+    Attributes:
+        order: of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
+    """
+
+    kind = "flatten"
+
+    order: str = "CHW"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        x = np.moveaxis(x, 1, -1) if self.order == "HWC" else x
+        return x.reshape(len(x), -1)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return np.asarray(self.reference(off))
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Layer):
+    """x @ kernel.T + bias.
+
+    Attributes:
+        kernel: (outputs, inputs).
+        bias: (outputs,), or None.
+        dtype: of both.
+    """
+
+    kind = "dense"
+    arrays = ("kernel", "bias")
+
+    kernel: np.ndarray
+    bias: np.ndarray | None = None
+    dtype: str = "float32"
+
+    def _convolution(self) -> Convolution:
+        return Convolution.of(self.kernel[:, :, None, None], self.bias, self.dtype)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return self._convolution().reference(x[:, :, None, None])[:, :, 0, 0]
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: that of a convolution of one pixel."""
+        return self._convolution().error(x[:, :, None, None], off[:, :, None, None], dtype)[:, :, 0, 0]
+
+
+def fixed_padding(spec: LayerSpec) -> Pads | str:
+    """A layer's padding in integers, unless it depends on the image's size."""
+    by_size = isinstance(spec.padding, str) and spec.padding.startswith("same") and spec.stride != (1, 1)
+    return spec.padding if by_size else padding_in(spec, (2**20, 2**20))
+
+
+def depends_on_size(padding: str) -> UnsupportedError:
+    """What a framework says to a padding that it doesn't have."""
+    return UnsupportedError(
+        f"padding={padding!r} with a stride depends on the image's size, at which the target's layers don't look.",
+        hint="give input_size=(rows, columns), or layers='convlab'.",
+    )
+
+
+def padding_in(spec: LayerSpec, size: Pair) -> Pads:
+    """A layer's padding in integers, for an image of a size."""
+    from ...geometry.lower import lower
+    from ...geometry.options import options
+
+    geometry, named = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
+    return lower(geometry, named, size).padding

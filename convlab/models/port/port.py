@@ -1,0 +1,182 @@
+"""`convlab.port`: a layer or a model in another framework, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ModelError, PartialPortWarning, PortError
+from ...geometry.geometry import Pair
+from ...geometry.options import choice, pair
+from ..adapters import STYLES, Models, models_of, read
+from ..compare.compare import alone, compare_read, images_of
+from ..compare.comparison import Comparison
+from ..layers.layer import Dropout, Flatten
+from ..layers.reading import Model
+from ..layers.steps import Step
+from .lowering import Built, Lowering
+
+
+@dataclass(eq=False)
+class Ported:
+    """A model of another framework.
+
+    Attributes:
+        backend: whose it is.
+        layers: the new native layers, in order, by the path that each has in the original; several where one became
+            several, such as a border and a convolution.
+        untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
+        evidence: the comparison of both; its `same` is True for a whole model, None for parts.
+    """
+
+    backend: str
+    layers: dict[str, list[Any]]
+    untouched: dict[str, str]
+    evidence: Comparison
+    _model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The new model: a layer, or layers one after another; `flax.linen`'s is bound to its variables.
+
+        Raises:
+            ModelError: something was left untouched, or the original is more than its layers one after another.
+        """
+        if self._model is not None:
+            return self._model
+        reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
+        raise ModelError(
+            f"model: the whole wasn't ported ({'; '.join(reasons)}).",
+            hint="take the layers by name from .layers, and put them together by hand.",
+        )
+
+    def __str__(self) -> str:
+        left = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
+        return f"{self.evidence}{left}"
+
+
+def port(
+    model: Any,
+    to: str,
+    *,
+    layers: str = "builtin",
+    input_size: int | Pair | None = None,
+    inputs: Any = None,
+    seed: int = 0,
+) -> Ported:
+    """A framework's layer or model as another framework's, proven to compute the same.
+
+    It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
+    `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
+    activations, pooling, borders, batch norm, dropout and dense layers (`torch.nn.Sequential`, `keras.Sequential`,
+    `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it ports the layers
+    that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
+
+    Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
+    rounding bounds, computed from the data, of what the original says it is. If anything of the original is left out,
+    `port` warns (`convlab.errors.PartialPortWarning`) and `untouched` lists it.
+
+    >>> from convlab import numpy as lab
+    >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
+    >>> ported = port(layer, to="numpy")
+    >>> print(ported)
+    numpy  numpy  layer   result  gradients
+    -      -      conv2d  ...                same
+    They compute the same.
+
+    Args:
+        model: the layer or the model.
+        to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
+        layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
+        input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
+            convolution has no such padding, and for a dense layer on pixels in another order.
+        inputs: images to prove it with, (N, C, H, W), instead of random ones.
+        seed: of those.
+
+    Raises:
+        ModelError: what isn't a model, or can't be read: the message names the layer by its path.
+        UnsupportedError: the target can't express a convolution; the message says what.
+        PortError: the result doesn't compute the same; the message says why.
+    """
+    choice("layers", layers, STYLES)
+    images = None if inputs is None else images_of(inputs)
+    source = read(model, None if images is None else images[0])
+    target = models_of(to)
+    size = _size(source, images, input_size)
+    lowering = Lowering(source, target, layers, size)
+    if lowering.untouched:
+        lowering = Lowering(source, target, layers, size, reorder=False)
+    built, untouched = lowering.built, lowering.untouched | source.loose
+    if not built:
+        raise ModelError(
+            f"model: got {'; '.join(f'{path or type(model).__name__}: {why}' for path, why in untouched.items())}, "
+            "expected a 2-D convolution, or a model with one.",
+            hint="convlab.port's documentation lists what it takes.",
+        )
+    whole = source.whole and not untouched
+    new = assembled(target, built) if whole else None
+    if whole:
+        evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
+    else:
+        evidence = _each_alone(source, to, target, lowering, seed)
+    if evidence.same is False or (whole and not evidence.same):
+        raise PortError(
+            f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
+        )
+    if not whole:
+        left = "; ".join(f"{path}: {why}" for path, why in untouched.items())
+        warnings.warn(f"only parts of the model were ported; left out: {left}.", PartialPortWarning, stacklevel=2)
+    by_path: dict[str, list[Any]] = {}
+    for part, natives in built:
+        by_path.setdefault(part.path, []).extend(natives)
+    return Ported(to, by_path, untouched, evidence, new)
+
+
+def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:
+    """The rows and columns of the images that a model is for."""
+    given = None if input_size is None else pair("input_size", input_size, 1)
+    if images is not None:
+        given = images[0].shape[2:]
+    if given is not None and source.size is not None and tuple(given) != source.size:
+        raise ModelError(
+            f"{'input_size' if images is None else 'inputs'}: got {given[0]}x{given[1]} pixels, expected "
+            f"{source.size[0]}x{source.size[1]}, the only size that the model takes.",
+            hint="leave it out: the model says what it takes.",
+        )
+    return source.size if given is None else given
+
+
+def assembled(target: Models, built: Built) -> Any:
+    """One model of native layers; a lone layer that stayed one is itself."""
+    natives = [native for _, natives in built for native in natives]
+    if len(natives) == 1 and not built[0][0].path:
+        return natives[0]
+    return target.assemble([*zip(_names(built), natives, strict=True)])
+
+
+def _names(built: Built) -> list[str]:
+    """A name for each native layer, from the original's path, each once and without what names can't have."""
+    names: list[str] = []
+    for part, natives in built:
+        stem = "".join(c if c.isalnum() else "_" for c in part.path) or "layer"
+        for native in natives:
+            own = stem if native is natives[-1] else f"{stem}_before"
+            again = 1
+            while (name := own if again == 1 else f"{own}_{again}") in names:
+                again += 1
+            names.append(name)
+    return names
+
+
+def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
+    """Each layer of the source beside what it became, read again, as it is and not as it was meant."""
+    pairs: list[tuple[Step, Step]] = []
+    for part, natives in lowering.built:
+        parts = [each for native in natives for each in target.read(native).parts]
+        layers = tuple(each.layer for each in parts if each.layer is not None)
+        if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
+            other = Step(part.path, layers, tuple(each.native for each in parts))
+            pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
+    rows = alone((models_of(source.backend), target), pairs, seed, lowering.at)
+    return Comparison((source.backend, to), rows, whole=False, partial="the whole model wasn't ported")

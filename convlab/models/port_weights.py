@@ -1,0 +1,89 @@
+"""`convlab.port_weights`: bare weights of one model for another, by the models and never by the shapes of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelError, PortError
+from .adapters import models_of, read
+from .compare.compare import compare_read, images_of
+from .compare.pairing import paired
+from .files.save_load import load
+from .layers.layer import Dense, Flatten, Layer
+from .layers.steps import Step, weighted
+
+
+def port_weights(
+    weights: Any, source: Any, target: Any, *, inputs: Any = None, names: Mapping[str, str] | None = None
+) -> Any:
+    """Weights of `source` as weights of `target`, a model of any framework that is made up alike.
+
+    The models say which arrays belong to which layer and how each framework lays them out: nothing is guessed. Both,
+    with these weights, are then compared as wholes, so that a difference in what they compute is an error, too.
+
+    Args:
+        weights: of `source`, as its framework keeps them (a state dict, linen variables, …), or a path to a file of
+            that framework's own; None for those that it has.
+        source, target: models; `flax.linen`'s bound to variables of the right shapes.
+        inputs: as in `convlab.compare`.
+        names: which layer of target belongs to which of source, by path; by default `convlab.compare` tells. If they
+            leave out layers or parameters, only the named layers are compared.
+
+    Returns:
+        The weights as target's framework keeps them, for `target.load_state_dict`, `module.apply`, …. `target` itself
+        is left as it is.
+
+    Raises:
+        ModelError: layers that don't belong together; the message names them.
+        PortError: the weights fit, but the models don't compute the same, or nothing tells whether they do; the message
+            says why, and what mends it.
+    """
+    images = None if inputs is None else images_of(inputs)
+    example = None if images is None else images[0]
+    one, two = read(source, example, "source"), read(target, example, "target")
+    mine, theirs = models_of(one.backend), models_of(two.backend)
+    if isinstance(weights, (str, Path)):
+        one = mine.read(load(weights, into=source), example)
+    elif weights is not None:
+        one = mine.read(mine.with_weights(source, weights), example)
+    pairs, reason = paired(weighted(one), weighted(two), names, one.whole and two.whole)
+    if reason:
+        raise ModelError(f"source and target aren't made up alike: {reason}.", hint="names={source's: target's}")
+    new = {second.path: _fitted(first, second) for first, second in pairs}
+    filled = theirs.fill(two, new)
+    found = compare_read(one, theirs.read(filled, example), images, None, names)
+    loose = "".join(f"\nnot carried: {path}: {note}" for path, note in one.loose.items())
+    if found.same is False:
+        raise PortError(
+            f"the weights fit, but the models don't compute the same.\n{found}{loose}", hint="mend the target."
+        )
+    if found.same is None and not found.partial:
+        raise PortError(
+            f"the weights fit, but nothing tells whether the models compute the same.\n{found}{loose}",
+            hint="give inputs= that both models take; names={source's: target's} compares single layers.",
+        )
+    return theirs.weights(filled)
+
+
+def _fitted(first: Step, second: Step) -> Layer:
+    """The first step's layer, if its arrays are of the second's shapes."""
+    a, b = first.main, second.main
+    for name in a.arrays:
+        shapes = [None if (each := getattr(layer, name)) is None else np.shape(each) for layer in (a, b)]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"{second.path or 'the layer'}: got {name} of shape {shapes[0]} from {first.path or 'the layer'}, "
+                f"expected {shapes[1]} (kernels as OIHW).",
+                hint="names={source's: target's} says which layers belong together.",
+            )
+    orders = [next((each.order for each in step.layers if isinstance(each, Flatten)), None) for step in (first, second)]
+    if isinstance(a, Dense) and None not in orders and orders[0] != orders[1]:
+        raise ModelError(
+            f"{second.path}: its pixels are flattened in the order {orders[1]}, the source's in {orders[0]}.",
+            hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
+        )
+    return a

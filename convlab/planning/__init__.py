@@ -1,0 +1,1 @@
+"""Which algorithm computes a correlation fastest, and computing it."""

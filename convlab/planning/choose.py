@@ -1,0 +1,279 @@
+"""Which algorithm computes a correlation fastest here: a cost model with three constants for each variant.
+
+A variant (`convlab.contract.call.Variant`) is an algorithm or its compiled form. It takes
+
+    fixed + per_pixel * (numbers in the result) + per_work * work
+
+where work is the number of products, and for the FFT its points times log2(points). `convlab.planning.costs` has the
+constants. Nothing here looks at values, so that traced functions are planned like any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ..algorithms import fourier
+from ..algorithms.adjoint import adjoint
+from ..algorithms.phase import PHASES
+from ..compiled import tiling
+from ..contract.call import Variant
+from ..contract.operations import Mode
+from ..contract.rule import Part, Rule
+from ..dtypes import FLOATS
+from ..geometry.geometry import Geometry, Pair
+from .caches import cleared_with_costs
+
+if TYPE_CHECKING:
+    from .costs import Table
+
+Kind = Literal["single", "depthwise", "dense"]
+
+# The variants that each of corr2d's algorithms stands for; "auto" stands for all.
+VARIANTS = {
+    "native": (Variant.NATIVE,),
+    "taps": (Variant.TAPS,),
+    "phase": (Variant.PHASE,),
+    "matmul": (Variant.MATMUL,),
+    "fft": (Variant.FFT_ON_HOST, Variant.FFT),
+    "separable": (Variant.SEPARABLE_ON_HOST, Variant.SEPARABLE),
+    "host": (Variant.HOST,),
+    "direct": (Variant.HOST, Variant.TAPS, Variant.MATMUL, Variant.NATIVE),
+}
+_EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
+# Between many channels the model is coarse and the frameworks are good: another variant must promise much more.
+_MARGIN: dict[Kind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
+_SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
+_VECTOR = 16  # pixels of a row that the compiled kernels compute at once
+# Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
+# result has at least `_FEW_PIXELS` numbers.
+_WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
+_MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
+_MOST_PAIRS = 64  # of channels whose spectra are multiplied one after another
+
+
+class Workload(NamedTuple):
+    """A correlation, or one of its gradients, without its values: all that its cost depends on.
+
+    Attributes:
+        part: what is computed, as in `convlab.contract.rule.Rule`.
+        inputs: the input channels of each group.
+        size: the image's rows and columns.
+    """
+
+    part: Part
+    geometry: Geometry
+    batch: int
+    outputs: int
+    inputs: int
+    size: Pair
+    dtype: str
+
+    @classmethod
+    def of(cls, rule: Rule, first: Sequence[int], second: Sequence[int], dtype: str) -> Workload:
+        """A rule's workload for inputs of two shapes."""
+        geometry = rule.geometry
+        if rule.part == "y":
+            return cls("y", geometry, first[0], second[0], second[1], (first[2], first[3]), dtype)
+        if rule.part == "x":
+            return cls("x", geometry, first[0], second[0], second[1], rule.size, dtype)
+        return cls("k", geometry, first[0], second[1], first[1] // geometry.groups, (first[2], first[3]), dtype)
+
+    def forward(self) -> Workload:
+        """The correlation that the gradient of X is; any other workload as it is."""
+        if self.part != "x":
+            return self
+        geometry, groups = self.geometry, self.geometry.groups
+        rows, columns = geometry.output_size(self.size)
+        phases = math.prod(geometry.stride)
+        return Workload(
+            *("y", adjoint(geometry, self.size), self.batch, self.inputs * groups * phases, self.outputs // groups),
+            *((rows, columns), self.dtype),
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """ "single" for one channel in and out, "depthwise" for as many groups as channels, else "dense"."""
+        if self.inputs > 1 or self.outputs > self.geometry.groups:
+            return "dense"
+        return "single" if self.geometry.groups == 1 else "depthwise"
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in the correlation's result."""
+        return self.batch * self.outputs * math.prod(self.geometry.output_size(self.size))
+
+    @property
+    def products(self) -> int:
+        """Numbers multiplied."""
+        return self.pixels * self.inputs * math.prod(self.geometry.kernel_size)
+
+    @property
+    def padded(self) -> Pair:
+        """The image's rows and columns with its padding."""
+        rows, columns = (n + sum(pads) for n, pads in zip(self.size, self.geometry.padding, strict=True))
+        return rows, columns
+
+
+class Choice(NamedTuple):
+    """How a workload is computed.
+
+    Attributes:
+        variant: the fastest variant; None if there is none.
+        costs: predicted seconds of each variant that was considered.
+        refused: why each other variant wasn't.
+        factored: the variant that is faster for a kernel of rank 1, if there is one.
+        factored_cost: its predicted seconds.
+    """
+
+    variant: Variant
+    costs: dict[Variant, float]
+    refused: dict[Variant, str]
+    factored: Variant | None = None
+    factored_cost: float = math.inf
+
+
+@functools.lru_cache(4096)
+def cheapest(
+    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str = "auto"
+) -> Choice:
+    """The choice for a workload on a backend of these algorithms, of which `algorithm` is the wanted one."""
+    seconds, refused = _considered(backend, version, algorithms, mode, workload, algorithm)
+    factored = {variant: cost for variant, cost in seconds.items() if variant.algorithm == "separable"}
+    if algorithm != "separable":
+        seconds = {variant: cost for variant, cost in seconds.items() if variant not in factored}
+    if not seconds:
+        return Choice(None, seconds, refused)  # type: ignore[arg-type]
+    margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[workload.kind] for variant in seconds}
+    variant = min(seconds, key=lambda variant: seconds[variant] / margin[variant])
+    enough = workload.pixels >= _FEW_PIXELS
+    if algorithm == "auto" and variant.on_host:
+        elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
+        other = min(elsewhere, key=elsewhere.__getitem__)
+        if not enough or elsewhere[other] - seconds[variant] < _WORTH_LOADING:
+            variant = other
+    most = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
+    better = [each for each, cost in factored.items() if cost < most and (enough or not each.on_host)]
+    if not better:
+        return Choice(variant, seconds, refused)
+    best = min(better, key=factored.__getitem__)
+    return Choice(variant, seconds, refused, best, factored[best])
+
+
+def _considered(
+    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str
+) -> tuple[dict[Variant, float], dict[Variant, str]]:
+    """The predicted seconds of each variant that can be taken, and why each other can't."""
+    from .costs import table  # which takes a while to import
+
+    constants = table(backend, version)
+    seconds, refused = {}, {}
+    for variant in VARIANTS.get(algorithm, _EVERY):
+        why = unavailable(variant, algorithms, mode) or unfit(variant, workload)
+        if not why and variant is not Variant.NATIVE and algorithm == "auto":
+            why = _not_worth_a_look(variant, workload, mode)
+        if variant is Variant.NATIVE and algorithm == "direct" and mode == "other" and workload.part != "k":
+            why = "off the CPU it may take Winograd's algorithm or the FFT"
+        if why:
+            refused[variant] = why
+        else:
+            seconds[variant] = predicted(constants, variant, workload)
+    return seconds, refused
+
+
+def _not_worth_a_look(variant: Variant, workload: Workload, mode: Mode) -> str:
+    """Why a variant other than the native one isn't considered, unless it is asked for."""
+    if mode == "other":
+        return "nothing has been measured on this processor"
+    small = math.prod(workload.geometry.kernel_size) <= _SMALL_KERNEL
+    if workload.kind == "dense" and small:
+        return "the framework's own is the best for many channels and a small kernel"
+    return "the kernel is small, and sums of products are more accurate" if variant.algorithm == "fft" and small else ""
+
+
+def predicted(table: Table, variant: Variant, workload: Workload) -> float:
+    """Predicted seconds; infinite where nothing is known of it."""
+    if variant is not Variant.NATIVE:
+        workload = workload.forward()
+    constants = table.get(f"{variant} {workload.part} {workload.kind}")
+    if constants is None:
+        return math.inf if variant is not Variant.NATIVE else 1e6
+    fixed, per_pixel, per_work = constants
+    wide = 2.0 if workload.dtype == "float64" else 1.0
+    return fixed + wide * (per_pixel * workload.pixels + per_work * work(variant, workload))
+
+
+def work(variant: Variant, workload: Workload) -> float:
+    """What a variant does most: products, or points times log2(points)."""
+    if variant is Variant.FFT_ON_HOST:
+        size = workload.geometry.output_size(workload.size)
+        one = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
+        return one * workload.inputs * workload.outputs  # it transforms anew for each pair of channels
+    if variant is Variant.FFT:
+        points = fourier.tiling(workload.padded, workload.geometry.kernel_size)[1]
+        return points * workload.batch * (workload.outputs + workload.inputs * workload.geometry.groups) / 2
+    if variant is Variant.PHASE:
+        (h, w), (down, right) = workload.geometry.kernel_size, PHASES
+        return workload.pixels * (h + down - 1) * (w + right - 1)
+    if variant.algorithm == "separable":
+        return workload.pixels * sum(workload.geometry.kernel_size)
+    if variant is Variant.HOST:
+        columns = workload.geometry.output_size(workload.size)[1]
+        filled = -(-columns // _VECTOR) * _VECTOR / max(columns, 1)
+        return workload.products * filled * (1 if workload.geometry.stride == (1, 1) else 3)  # fewer rows at once
+    return workload.products
+
+
+def unfit(variant: Variant, workload: Workload) -> str:
+    """Why a variant can't compute a workload; "" if it can."""
+    if variant is Variant.NATIVE:
+        return ""
+    if workload.dtype not in FLOATS:
+        return f"not for {workload.dtype}"
+    workload = workload.forward()
+    geometry = workload.geometry
+    if variant.algorithm in ("taps", "phase", "separable") and workload.part == "k":
+        return "has no gradient of K of its own"
+    if variant.algorithm in ("phase", "separable") and workload.kind == "dense":
+        return "only for one input and one output channel in each group"
+    dense = geometry.stride == (1, 1) and geometry.dilation == (1, 1)
+    if variant is Variant.PHASE and (not dense or geometry.groups > 1):
+        return "only for stride 1, dilation 1 and one group"
+    if variant.algorithm == "separable":
+        return _unfit_separable(workload)
+    if variant.algorithm == "fft":
+        return _unfit_fft(variant, workload) if dense else "only for stride 1 and dilation 1"
+    patches = workload.products // workload.outputs if workload.outputs else 0
+    if variant is Variant.MATMUL and (patches > _MOST_PATCHES or math.prod(geometry.kernel_size) > _MOST_WINDOWS):
+        return "im2col would take too much memory, or a program too long to compile"
+    return ""
+
+
+def _unfit_separable(workload: Workload) -> str:
+    if workload.outputs > 1:
+        return "only for one kernel"
+    return "the kernel is a row or a column already" if 1 in workload.geometry.kernel_size else ""
+
+
+def _unfit_fft(variant: Variant, workload: Workload) -> str:
+    if variant.on_host:
+        return "" if tiling.fits_fft(workload.geometry) else "only for kernels that leave room in a tile of its cache"
+    groups = workload.geometry.groups if workload.part == "k" else 1
+    pairs = workload.inputs * (workload.outputs // groups if workload.part == "k" else 1)
+    return "too many pairs of channels" if pairs > _MOST_PAIRS else ""
+
+
+def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> str:
+    """Why a backend of these algorithms can't take a variant in a mode; "" if it can."""
+    if variant.on_host:
+        if mode != "eager":
+            return "only for eager tensors on a CPU"
+        return "" if tiling.available() else "numba isn't installed: pip install 'convlab[fast]'"
+    if variant is Variant.SEPARABLE and mode == "traced":
+        return "only for kernels with values"
+    return "" if variant in algorithms else "this backend has no operations for it"
+
+
+cleared_with_costs(cheapest.cache_clear)

@@ -1,0 +1,152 @@
+"""What each variant costs: convlab's own table, or this machine's, which `convlab tune` has measured.
+
+A table has entries `"<variant> <part> <kind>": [fixed, per_pixel, per_work]`, in microseconds and nanoseconds, for each
+backend and version of its framework (see `convlab.planning.choose`). convlab's own is `costs.json` beside this file. It
+was measured on two cores with AVX-512, and its ratios, which are all that matters, hold roughly elsewhere. The user's
+table is in the cache folder, and belongs to one version of convlab and one processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import platform
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..atomic import whole
+from ..compiled import threads
+from .caches import cleared_with_costs, forget_costs
+
+FORMAT = 1
+Constants = tuple[float, float, float]
+Table = dict[str, Constants]
+_MOST = 1e300  # which no NaN, and no int however long, is below by mistake
+_UNITS = 1e6, 1e9, 1e9  # of the constants, in the file
+_SHIPPED = Path(__file__).with_name("costs.json")
+
+
+def table(backend: str, version: str) -> Table:
+    """The constants of a backend's variants, in seconds: this machine's, or else convlab's."""
+    return _measured(backend, version) or _shipped().get(backend, {})
+
+
+def user_file() -> Path:
+    """Where `convlab tune` writes."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("convlab", appauthor=False) / "wisdom.json"
+
+
+@functools.cache
+def processor() -> str:
+    """This machine's processor and the number of threads, as far as they make a table useless elsewhere."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {threads.available()} threads"
+
+
+def save(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
+    """Write the tables of some backends, whose frameworks have these versions, beside those that are there already."""
+    path = path or user_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backends = {}
+    if path.exists():
+        with contextlib.suppress(ValueError):  # what nobody can read is replaced
+            backends = _read(path)["backends"]
+    for name, table in tables.items():
+        constants = {
+            key: [float(f"{unit * value:.3g}") for unit, value in zip(_UNITS, values, strict=True)]
+            for key, values in table.items()
+        }
+        backends[name] = {**backends.get(name, {}), versions[name]: constants}
+    with whole(path) as part:
+        part.write_text(json.dumps({**_stamp(), "backends": backends}, indent=1))
+    forget_costs()
+    return path
+
+
+@functools.cache
+def _measured(backend: str, version: str) -> Table:
+    return _table(_user().get(backend, {}).get(version, {}))
+
+
+@functools.cache
+def _user() -> dict[str, Any]:
+    path = user_file()
+    if not path.exists():
+        return {}
+    try:
+        content = _read(path)
+    except (ValueError, OSError) as error:
+        _warn(str(error))
+        return {}
+    return dict(content["backends"])
+
+
+@functools.cache
+def _shipped() -> dict[str, Table]:
+    content = json.loads(_SHIPPED.read_text())
+    return {name: _table(constants) for name, tables in content["backends"].items() for constants in tables.values()}
+
+
+def _read(path: Path) -> Any:
+    """The file's content, or a ValueError that says what is wrong with it."""
+    try:
+        content = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it isn't JSON ({error})") from None
+    for key, value in _stamp().items():
+        found = content.get(key) if isinstance(content, dict) else None
+        if found != value:
+            raise ValueError(f"its {key} is {found!r}, not {value!r}")
+    backends = content.get("backends")
+    if not isinstance(backends, dict) or not all(map(_is_entry, backends.values())):
+        raise ValueError("its tables are damaged")
+    return content
+
+
+def _stamp() -> dict[str, Any]:
+    """What a file must say that holds here."""
+    from .. import __version__  # convlab has it once it is imported
+
+    return {"format": FORMAT, "convlab": __version__, "processor": processor()}
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not all(isinstance(constants, dict) for constants in entry.values()):
+        return False
+    return all(_are_constants(values) for constants in entry.values() for values in constants.values())
+
+
+def _are_constants(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and 0 <= value < _MOST for value in values)
+    )
+
+
+def _table(constants: dict[str, list[float]]) -> Table:
+    return {
+        key: tuple(value / unit for unit, value in zip(_UNITS, values, strict=True))  # type: ignore[misc]
+        for key, values in constants.items()
+    }
+
+
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"convlab ignores the table of this machine's speed, {user_file()}: {why}. Hint: run `convlab tune` again.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+for _cache in (_user, _measured, _shipped):
+    cleared_with_costs(_cache.cache_clear)

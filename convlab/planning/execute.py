@@ -1,0 +1,264 @@
+"""Computing a `Rule` by the variant that the planner chose.
+
+`algorithm="auto"` promises what its fastest candidates do. All algorithms but the FFT add up the very products that
+corr2d is defined by, in some order: integer-valued data whose sums the dtype holds are exact, other data within the
+bound of such a sum. The FFT's error is bounded only beside the norm of X and K. So "auto" takes another algorithm where
+X and K hold integers, and a result of the FFT that isn't finite everywhere is computed again by another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..algorithms import fourier
+from ..algorithms.adjoint import image_gradient
+from ..algorithms.border import extend
+from ..algorithms.matmul import matmul, matmul_kernel_gradient
+from ..algorithms.phase import phase
+from ..algorithms.taps import taps
+from ..compiled import kernels
+from ..contract.call import Variant
+from ..contract.operations import Mode, Operations
+from ..contract.rule import Rule
+from ..errors import UnsupportedError
+from ..geometry.geometry import NO_PADDING, Geometry
+from .choose import Choice, Workload, cheapest
+
+
+def by_plan(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
+    """A rule's result by the variant that the planner chooses; without gradient.
+
+    Raises:
+        UnsupportedError: a named algorithm that can't compute it.
+    """
+    return run(ops, rule, a, b, choose_for(ops, rule, a, b))
+
+
+def choose_for(ops: Operations, rule: Rule, a: Any, b: Any) -> Choice:
+    """`choose` for tensors."""
+    return choose(ops, rule, ops.sizes(a), ops.sizes(b), ops.dtype(a) or "", ops.mode(a, b))
+
+
+def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mode: Mode) -> Choice:
+    """The planner's choice for a rule and inputs of two shapes.
+
+    Raises:
+        UnsupportedError: a named algorithm that can't compute it.
+    """
+    if ops.adapter is None:
+        return Choice(Variant.NATIVE, {}, {})
+    workload = Workload.of(rule, first, second, dtype)
+    arguments = ops.adapter.name, ops.version, ops.adapter.algorithms, mode, workload
+    choice = cheapest(*arguments, rule.algorithm)
+    if choice.variant is not None:
+        return choice
+    if rule.part != "y":  # a named algorithm needn't have a gradient of its own
+        return cheapest(*arguments, "auto")
+    why = "; ".join(dict.fromkeys(choice.refused.values()))
+    raise UnsupportedError(
+        f"algorithm: got {rule.algorithm!r}, which can't compute this: {why}.",
+        hint="algorithm='auto' finds the fastest that can.",
+    )
+
+
+def run(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
+    """A rule's result by a choice. Half precision is computed in float32 and rounded once, unless natively."""
+    dtype = ops.dtype(a) or ""
+    narrow = dtype in ("float16", "bfloat16") and bool(choice.variant is not Variant.NATIVE or choice.factored)
+    if narrow:
+        a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
+    with ops.scope(dtype):
+        y = _compute(ops, rule, a, b, settle(ops, rule, a, b, choice))
+    return ops.cast(y, dtype) if narrow else y
+
+
+class Settled(NamedTuple):
+    """What a choice becomes for the values of two tensors.
+
+    Attributes:
+        variant: what is computed.
+        factors: column and row of a separable kernel.
+        integral: whether both hold integers only, as far as it matters: a bool, or a tensor while tracing.
+        reason: why it isn't what the planner chose for the shapes; "" if it is.
+    """
+
+    variant: Variant
+    factors: tuple[Any, Any] | None = None
+    integral: Any = False
+    reason: str = ""
+
+
+def settle(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Settled:
+    """What a choice becomes for these values: separable kernels are separated, and integers kept exact."""
+    variant = choice.variant
+    if choice.factored or variant.algorithm == "separable":
+        factors = _factors(ops, rule, b)
+        if factors is not None:
+            reason = f"K is an outer product: {1e3 * choice.factored_cost:.3g} ms predicted" if choice.factored else ""
+            return Settled(choice.factored or variant, factors, reason=reason)
+        if variant.algorithm == "separable" and rule.part == "y":
+            raise UnsupportedError(
+                "K: got a kernel of rank above 1 with algorithm='separable', expected an outer product.",
+                hint="algorithm='auto' separates a kernel whenever it can.",
+            )
+    if variant.algorithm != "fft" or rule.algorithm != "auto":
+        return Settled(variant)
+    integers = integral(ops, b, variant)
+    if integers is not False:
+        integers = integers & integral(ops, a, variant)
+    if integers is True:
+        direct = choose_for(ops, rule._replace(algorithm="direct"), a, b).variant
+        return Settled(direct, reason="X and K hold integers, which the FFT wouldn't keep exact")
+    return Settled(variant, integral=integers)
+
+
+def _compute(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
+    if settled.factors is not None:
+        separable = functools.partial(_separable, ops, settled.variant, settled.factors)
+        return _result(ops, rule, a, b, lambda x, _, geometry: separable(x, geometry))
+    if settled.variant.algorithm in ("fft", "phase"):
+        return _checked(ops, rule, a, b, settled)
+    return _direct(ops, rule, a, b, settled.variant)
+
+
+def _direct(ops: Operations, rule: Rule, a: Any, b: Any, variant: Variant) -> Any:
+    if variant is Variant.NATIVE and rule.part != "y":
+        return _native_gradient(ops, rule, a, b)
+    if rule.part == "k":
+        return _KERNEL_GRADIENTS[variant](ops, a, b, rule.geometry)
+    return _result(ops, rule, a, b, functools.partial(_RESULTS[variant], ops))
+
+
+def _result(ops: Operations, rule: Rule, a: Any, k: Any, correlate: Callable[[Any, Any, Geometry], Any]) -> Any:
+    """Part "y" or "x", which is a correlation too."""
+    if rule.part == "y":
+        return correlate(a, k, rule.geometry)
+    return image_gradient(ops, a, k, rule.geometry, rule.size, correlate)
+
+
+def _checked(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
+    """Run the FFT or `phase`, which spread what isn't finite. If the result isn't finite, or the data turn out to be
+    integers while traced code runs, compute it again directly."""
+    y = _direct(ops, rule, a, b, settled.variant)
+    if settled.variant is Variant.FFT_ON_HOST and settled.integral is False:
+        return y  # the kernel has checked it
+    sound = ops.every(abs(y) < ops.number(math.inf, y))
+    if settled.integral is not False:  # while tracing, which is known only at run time
+        sound = sound & ops.every(ops.number(0.0, y) < ops.cast(~settled.integral, ops.dtype(y)))
+    return ops.choose(sound, lambda: y, lambda: by_plan(ops, rule._replace(algorithm="direct"), a, b))
+
+
+def integral(ops: Operations, x: Any, variant: Variant) -> Any:
+    """Whether all of x's values are integers: a bool, or a tensor while tracing."""
+    if variant.on_host:
+        array = ops.as_host(x)
+        few = array[..., :1, :]  # enough to tell for most images, without a pass over all of it
+        return bool((np.floor(few) == few).all()) and bool((np.floor(array) == array).all())
+    return ops.every(~(ops.floor(x) != x))
+
+
+def _factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
+    """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none.
+
+    The row is scaled by a power of 2, which is exact, so that what it makes of an image can't overflow.
+    """
+    if not ops.is_concrete(k):
+        return None
+    kernel = ops.to_numpy(k)
+    found = kernels.separate(kernel.reshape(kernel.shape[-2:]))
+    if found is None:
+        return None
+    u, v = (each.astype(np.float64) for each in found)
+    scale = 2.0 ** math.ceil(math.log2(float(np.abs(v).sum())))
+    if np.abs(u).max() * scale > np.finfo(kernel.dtype).max:
+        return None
+    return (u * scale).astype(kernel.dtype), (v / scale).astype(kernel.dtype)
+
+
+def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
+    if rule.part == "k" or math.prod(ops.sizes(k)[:-2]) != 1 or (rule.part == "x" and rule.geometry.stride != (1, 1)):
+        return None
+    factors = _factors_of(ops, k)
+    if factors is None or rule.part == "y":
+        return factors
+    u, v = factors
+    return u[::-1], v[::-1]  # of the flipped kernel
+
+
+def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
+    geometry = rule.geometry
+    if geometry.padding == NO_PADDING or geometry.padding_mode == "zeros":
+        return ops.conv_gradient(rule.part, a, b, geometry, rule.size)
+    inner = geometry._replace(padding=NO_PADDING)
+    if rule.part == "k":
+        return ops.conv_gradient("k", extend(ops, a, geometry), b, inner, rule.size)
+    return image_gradient(ops, a, b, geometry, rule.size, functools.partial(native, ops))
+
+
+def native(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+    """The framework's own convolution, with its gradients."""
+    if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
+        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    return ops.conv(x, k, geometry)
+
+
+def _taps(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+    return taps(ops, extend(ops, x, geometry), k, geometry)
+
+
+def _separable(ops: Operations, variant: Variant, factors: Any, x: Any, geometry: Geometry) -> Any:
+    u, v = factors
+    if variant.on_host:
+        image = ops.as_host(x)
+        y = ops.host_empty((*image.shape[:2], *geometry.output_size(image.shape[2:])), image.dtype)
+        return ops.from_host(kernels.separable(image, u, v, geometry, y), x)
+    (h, w), (sh, sw), (dh, dw), (rows, columns) = (
+        geometry.kernel_size,
+        geometry.stride,
+        geometry.dilation,
+        geometry.padding,
+    )
+    dtype = ops.dtype(x) or ""
+    vertical = geometry._replace(kernel_size=(h, 1), stride=(sh, 1), padding=(rows, (0, 0)), dilation=(dh, 1))
+    x = _taps(ops, x, ops.asarray(u.reshape(1, 1, h, 1), dtype, x), vertical)
+    horizontal = geometry._replace(kernel_size=(1, w), stride=(1, sw), padding=((0, 0), columns), dilation=(1, dw))
+    return _taps(ops, x, ops.asarray(v.reshape(1, 1, 1, w), dtype, x), horizontal)
+
+
+def _hosted(algorithm: str) -> Callable[..., Any]:
+    def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+        image, kernel = ops.as_host(x), ops.as_host(k)
+        shape = len(image), len(kernel), *geometry.output_size(image.shape[2:])
+        y = ops.host_empty(shape, image.dtype)
+        return ops.from_host(kernels.correlate(image, kernel, geometry, algorithm, y), x)
+
+    return correlate
+
+
+def _hosted_gradient(algorithm: str) -> Callable[..., Any]:
+    def kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+        return ops.from_host(kernels.kernel_gradient(ops.as_host(x), ops.as_host(dy), geometry, algorithm), x)
+
+    return kernel_gradient
+
+
+_RESULTS: dict[Variant, Callable[..., Any]] = {
+    Variant.NATIVE: native,
+    Variant.TAPS: _taps,
+    Variant.PHASE: phase,
+    Variant.MATMUL: matmul,
+    Variant.FFT: fourier.correlate,
+    Variant.HOST: _hosted("direct"),
+    Variant.FFT_ON_HOST: _hosted("fft"),
+}
+_KERNEL_GRADIENTS: dict[Variant, Callable[..., Any]] = {
+    Variant.MATMUL: matmul_kernel_gradient,
+    Variant.FFT: fourier.kernel_gradient,
+    Variant.HOST: _hosted_gradient("direct"),
+    Variant.FFT_ON_HOST: _hosted_gradient("fft"),
+}

@@ -1,0 +1,55 @@
+"""What a backend can be asked for: a task's arrays in, its results out, as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..lab import Backend
+from ..truth.oracle import Gradients
+
+Arrays = dict[str, np.ndarray]
+
+
+def compute(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+    """The results of a request ("task", "dtype", "options" and perhaps "function") on a backend."""
+    return TASKS[request["task"]](lab, request, arrays)
+
+
+def _forward(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+    x, k, b = (
+        None if name not in arrays else lab.asarray(arrays[name], request["dtype"]) for name in ("X", "K", "bias")
+    )
+    function = lab.conv2d if request.get("function") == "conv2d" else lab.corr2d
+    return {"result": lab.to_numpy(function(x, k, bias=b, **request["options"]))}
+
+
+def _gradients(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+    x, k, b, dy = (lab.asarray(arrays[name], request["dtype"]) for name in ("X", "K", "bias", "dY"))
+    found = gradients(lab, x, k, b, dy, **request["options"])
+    return {f"gradient of {name}": value for name, value in zip(found._fields, found, strict=True)}
+
+
+def _learn(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+    x, y, init = (lab.asarray(arrays[name], request["dtype"]) for name in ("X", "Y", "init"))
+    found = lab.learn_kernel(x, y, arrays["init"].shape, init=init, **request["options"])
+    return {"kernel": lab.to_numpy(found.kernel), "losses": np.array(found.losses)}
+
+
+TASKS: dict[str, Callable[[Backend, dict[str, Any], Arrays], Arrays]] = {
+    "forward": _forward,
+    "gradients": _gradients,
+    "learn": _learn,
+}
+
+
+def gradients(lab: Backend, X: Any, K: Any, bias: Any, dY: Any, **geometry: Any) -> Gradients:
+    """The gradients of a backend's `corr2d`, by its framework's autograd, as NumPy arrays."""
+
+    def function(x: Any, k: Any, b: Any) -> Any:
+        return lab.corr2d(x, k, bias=b, **geometry)
+
+    found = lab.ops.vjp(function, [lab.asarray(a) for a in (X, K, bias)], lab.asarray(dY))
+    return Gradients(*(lab.to_numpy(a) for a in found))

@@ -1,0 +1,224 @@
+"""How far a correct result may be from the true one: forward rounding bounds, computed from the data.
+
+A sum of n products in floating point, added up in any order and with or without fused multiply-add, satisfies
+
+    |fl(y) - y| <= gamma_n * sum |x_i| |k_i|,    gamma_n = n u / (1 - n u),
+
+u being the unit roundoff (2**-24 for float32). Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*,
+2nd ed. (SIAM 2002), §3.1, equations (3.3) to (3.5) and lemma 3.1. Each gradient is such a sum too, with an n of its
+own. Where the dtype is so narrow that n u counts, n is the number of products that aren't zero: adding zero rounds
+nothing. To it comes what underflow may take: the smallest normal number for each product, since some frameworks flush
+subnormal numbers to zero.
+
+A sum computed in float64 and then rounded once to a narrower dtype, as `reproducible=True` does, satisfies
+
+    |fl(y) - y| <= u |y| + (1 + u) gamma_n(float64) * sum |x_i| |k_i|
+
+(the same lemma for the sum, and theorem 2.2 there for the rounding).
+
+A correlation by the fast Fourier transform of n points has an error that is small beside the norms of X and K only:
+
+    ||fl(y) - y||_2 <= (3 log2(n) eta + 4 u) ||x||_2 ||k||_1,    eta = 8 u
+
+(theorem 24.2 there for each of three transforms, eta being what it has for radix 2 with twiddle factors correct to 2 u;
+the spectrum of k is nowhere above ||k||_1). All this holds while nothing overflows: where the
+sum of magnitudes does (`overflows`), infinities and NaN are right as well.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..correlation.matrix import im2col
+from ..dtypes import SIGNIFICAND
+from ..geometry.options import choice
+from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
+
+_NARROW = ("float16", "bfloat16")
+# The exponent of the smallest normal number.
+_SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
+LARGEST = {
+    "float16": 65504.0,
+    "bfloat16": 255 * 2.0**120,
+    "float32": float(np.finfo(np.float32).max),
+    "float64": float(np.finfo(np.float64).max),
+}
+
+
+def gamma(n: int, dtype: str) -> float:
+    """Higham's gamma_n = n u / (1 - n u); infinite where n u reaches 1.
+
+    >>> gamma(4, "float32") == 4 * 2**-24 / (1 - 4 * 2**-24)
+    True
+    """
+    nu = n * 2.0 ** -SIGNIFICAND[dtype]
+    return nu / (1 - nu) if nu < 1 else np.inf
+
+
+ALGORITHMS = ("direct", "reproducible", "fft")
+
+
+def error_bound(
+    X: Any, K: Any, *, bias: Any = None, dtype: Any = None, algorithm: str = "direct", **geometry: Any
+) -> np.ndarray:
+    """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
+
+    Args:
+        X, K, bias: arrays with the values that the computation started from.
+        dtype: what it was computed in; by default what corr2d computes them in.
+        algorithm: "direct", sums of products in any order; "reproducible", such sums in float64 and one rounding;
+            "fft", the fast Fourier transform.
+        geometry: corr2d's stride, padding, … .
+
+    Returns:
+        float64 array of the result's shape. 0 where integers are computed exactly.
+    """
+    choice("algorithm", algorithm, ALGORITHMS)
+    dtype = computed_in(dtype, X, K, bias)
+    factors = magnitude(X), magnitude(K)
+    total = oracle(*factors, bias=None if bias is None else magnitude(bias), **geometry)
+    if dtype == "int64":
+        return np.zeros_like(total)
+    n = factors[1].size // _outputs(factors[1].shape, geometry.get("data_format"))
+    if dtype in _NARROW:
+        n = int(oracle(*(np.sign(each) for each in factors), **geometry).max(initial=0))
+    n += 2  # one for the bias, one for rounding a wider sum to dtype
+    if algorithm == "direct":
+        return _bound(total, n, dtype, *factors)
+    if algorithm == "fft":
+        return _bound(total, 2, dtype, *factors) + _transformed(dtype, *factors, **geometry)
+    if dtype == "float64":
+        return _bound(total, n, dtype, *factors) + _underflow(n, -960, *factors)
+    unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)  # half types through float32
+    truth = np.abs(oracle(X, K, bias=bias, **geometry))
+    # Only float32's subnormal numbers count as zero; float16's are rounded to.
+    underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
+    return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow)
+
+
+def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Any) -> float:
+    lowered = lowered_geometry(x.shape, k.shape, **geometry)
+    size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
+    padded = [n + sum(pads) for n, pads in zip(size, lowered.padding, strict=True)]
+    repeated = [repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True)]
+    points = max(4 * padded[0] * padded[1], 2**18)  # a tile may be larger than the image
+    unit = 2.0 ** -SIGNIFICAND[max(dtype, "float32", key=lambda name: SIGNIFICAND[name])]  # half types in float32
+    norms = float(np.linalg.norm(x)) * math.sqrt(repeated[0] * repeated[1]) * float(np.abs(k).sum())
+    return (24 * math.log2(points) + 4) * unit * norms
+
+
+def overflows(X: Any, K: Any, *, bias: Any = None, dtype: Any = None, **geometry: Any) -> np.ndarray:
+    """Where the magnitudes that an element of `corr2d(X, K, bias=bias)` adds up leave the dtype it is computed in."""
+    dtype = computed_in(dtype, X, K, bias)
+    total = oracle(magnitude(X), magnitude(K), bias=None if bias is None else magnitude(bias), **geometry)
+    return np.asarray(total >= LARGEST.get(dtype, np.inf))
+
+
+def worst_ratio(found: np.ndarray, true: np.ndarray, bound: Any) -> float:
+    """The largest error as a fraction of its bound, 0 where there is none and infinite where an array isn't finite.
+
+    >>> worst_ratio(np.array([1.0, 2.5]), np.array([1.0, 2.0]), np.array([0.0, 2.0]))
+    0.25
+    """
+    return float(error_ratios(found, true, bound).max(initial=0.0))
+
+
+def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any, overflow: Any = False) -> np.ndarray:
+    """Each error as a fraction of its bound; infinite where the bound is 0, or where one is NaN or infinite alone.
+
+    Where `overflow` holds, what isn't finite is right.
+    """
+    found = np.asarray(found, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.abs(found - true)
+        right = (found == true) | (np.isnan(found) & np.isnan(true)) | (~np.isfinite(found) & overflow)
+        return np.nan_to_num(np.where(right, 0.0, error / bound), nan=np.inf, posinf=np.inf)
+
+
+def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gradients:
+    """The same for the gradients of sum(dY * corr2d(X, K, bias=bias)) with respect to X, K and the bias."""
+    x, k, dy = map(magnitude, (X, K, dY))
+    totals = oracle_gradients(x, k, dy, **geometry)
+    lowered = lowered_geometry(x.shape, k.shape, **geometry)
+    outputs = _outputs(k.shape, lowered.data_format)
+    size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
+    # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
+    down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
+    h, w = lowered.kernel_size
+    terms = [h * w * (outputs // lowered.groups) * down * right, dy.size // outputs, dy.size // outputs]
+    if dtype in _NARROW:
+        products = oracle_gradients(*(np.sign(each) for each in (x, k, dy)), **geometry)
+        terms = [int(each.max(initial=0)) for each in products]
+    return Gradients(
+        _bound(totals.X, terms[0] + 1, dtype, k, dy),
+        _bound(totals.K, terms[1] + 1, dtype, x, dy),
+        _bound(totals.bias, terms[2] + 1, dtype, dy, np.ones(1)),
+    )
+
+
+class Descent(NamedTuple):
+    """Plain gradient descent in float64, and how far a descent in a narrower dtype may be from it.
+
+    Attributes:
+        kernel, losses: where it ends, and the loss before each step.
+        kernel_bound: on the 2-norm of the kernel's error, and so on each element's.
+        loss_bounds: one for each loss.
+    """
+
+    kernel: np.ndarray
+    losses: np.ndarray
+    kernel_bound: float
+    loss_bounds: np.ndarray
+
+
+def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> Descent:
+    """The path of `learn_kernel(X, Y, init.shape, init=init, lr=lr, num_steps=num_steps)`.
+
+    A step is the linear map K -> (I - 2 lr A) K + 2 lr b, A the Gram matrix of X's windows. An error made before it is
+    multiplied by at most the map's 2-norm; the step adds its own rounding, bounded as in `gradient_bounds`.
+    """
+    X, Y, kernel = wide(X).astype(np.float64), wide(Y).astype(np.float64), np.array(init, np.float64)
+    windows = np.moveaxis(np.asarray(im2col(X, kernel.shape, backend="numpy")), -2, 0).reshape(kernel.size, -1)
+    growth = float(np.abs(1 - 2 * lr * np.linalg.eigvalsh(windows @ windows.T)).max())
+    lengths = np.linalg.norm(windows, axis=0).reshape(Y.shape)
+    unit, error = 2.0 ** -SIGNIFICAND[dtype], 2.0 ** -SIGNIFICAND[dtype] * float(np.linalg.norm(kernel))
+    losses, loss_bounds = [], []
+    for _ in range(num_steps):
+        residual = oracle(X, kernel) - Y
+        # What rounding adds to the residual, and what an error of the kernel so far does.
+        added = error_bound(X, kernel, dtype=dtype) + 2 * unit * (np.abs(residual) + np.abs(Y))
+        off = added + error * lengths
+        terms = Y.size + 2
+        loss = float((residual**2).sum())
+        losses.append(loss)
+        loss_bounds.append(float((2 * np.abs(residual) * off + off**2).sum()) + gamma(terms, dtype) * 2 * loss)
+        gradient = oracle_gradients(X, kernel, 2 * residual).K
+        magnitude = np.abs(windows) @ np.abs(2 * residual).ravel()
+        own = gamma(terms, dtype) * magnitude + 2 * np.abs(windows) @ added.ravel()
+        stepped = kernel - lr * gradient
+        rounding = lr * own + 3 * unit * (np.abs(kernel) + lr * np.abs(gradient)).ravel()
+        error = growth * error * (1 + 4 * unit) + float(np.linalg.norm(rounding))
+        kernel = stepped
+    return Descent(kernel, np.array(losses), error, np.array(loss_bounds))
+
+
+def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
+    return 1 if len(kernel) == 2 else kernel[3] if data_format == "NHWC" else kernel[0]
+
+
+def magnitude(a: Any) -> np.ndarray:
+    """Absolute values in float64; 0 for what isn't finite, which has no rounding error."""
+    array = np.abs(wide(a)).astype(np.float64)
+    return np.where(np.isfinite(array), array, 0.0)
+
+
+def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
+    return np.asarray(gamma(n, dtype) * total + _underflow(n, _SMALLEST[dtype], *factors))
+
+
+def _underflow(n: int, exponent: int, *factors: Any) -> float:
+    """What is lost if numbers below 2**exponent count as zero: of n products, or of a factor of each."""
+    return float(n * 2.0**exponent * (1 + sum(float(np.max(factor, initial=0.0)) for factor in factors)))

@@ -1,0 +1,181 @@
+"""Why a result is wrong: `diagnose` compares it with what each suspect of `suspects` would have computed."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConvlabError, DTypeError
+from . import precision, suspects  # noqa: F401 (importing them registers the suspects, in this order)
+from .bounds import LARGEST, error_ratios
+from .faults import LOSSES, SUSPECTS, Call, Fault
+from .oracle import wide
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a result is wrong.
+
+    Attributes:
+        suspect: a short stable name, or "unexplained".
+        explanation: what was found.
+        change: what mends it.
+        worst: the worst error that the explanation leaves, in rounding bounds: at most 1. Unexplained, the worst error.
+        also: the names of other suspects that explain the data as well.
+    """
+
+    suspect: str
+    explanation: str
+    change: str
+    worst: float
+    also: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        left = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
+        text = f"{self.suspect}: {self.explanation}. {left} {self.worst:.2g} rounding bounds."
+        text += f"\nTo mend it: {self.change}."
+        return text + (f"\nThese data don't tell it from: {', '.join(self.also)}." if self.also else "")
+
+
+def diagnose(
+    y_mine: Any, X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any
+) -> Diagnosis | None:
+    """Why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
+
+    A suspect is named if what it would have computed is `y_mine` within that computation's own rounding bound, and
+    differs from the truth by more than the bounds.
+
+    >>> from convlab.testing import oracle
+    >>> X, K = np.arange(12.0).reshape(3, 4), np.array([[1.0, 2.0]])
+    >>> print(diagnose(oracle(X, K[:, ::-1]), X, K))
+    kernel flipped: the kernel is flipped on both axes, as in a true convolution. That leaves an error of 0 ...
+    To mend it: flip the kernel back: K[..., ::-1, ::-1]; for a true convolution compare with conv2d (in SciPy, ...).
+    >>> diagnose(oracle(X, K), X, K) is None
+    True
+
+    Args:
+        y_mine: the result in question.
+        X, K, bias: the arrays that it was computed from, as for corr2d.
+        dtype: what it was computed in; by default what corr2d computes them in.
+        geometry: corr2d's stride, padding, … .
+
+    Raises:
+        ShapeError, GeometryError, DTypeError: arguments that corr2d refuses, or complex ones.
+    """
+    with np.errstate(all="ignore"):
+        call, y = Call.read(X, K, bias, dtype, geometry), wide(y_mine)
+        if y.dtype.kind == "c":
+            raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
+        case = _Case(call, y)
+        if y.shape == case.truth.shape and not case.wrong.any():
+            return None
+        found = case.explanations()
+        if not found:
+            return case.unexplained()
+        name, (fault, worst) = next(iter(found.items()))
+        return Diagnosis(name, fault.explanation, fault.change, worst, tuple(found)[1:])
+
+
+class _Case:
+    """A result beside the true one."""
+
+    def __init__(self, call: Call, y: np.ndarray) -> None:
+        self.call, self.y = call, y
+        self.truth, self.bound = call.laid_out(call.values), call.laid_out(call.bound)
+        self.comparable = y.shape == self.truth.shape
+        self.errors = self._errors(Fault("", "", call)) if self.comparable else np.full(1, np.inf)
+        self.wrong = self.errors > 1
+
+    def explanations(self) -> dict[str, tuple[Fault, float]]:
+        """Each suspect that explains the data, with how, and the error that is left."""
+        found: dict[str, tuple[Fault, float]] = {}
+        for kind in (SUSPECTS, LOSSES):
+            for name, faults in kind.items():
+                if found and kind is LOSSES:
+                    return found
+                with contextlib.suppress(ConvlabError, StopIteration):  # no such call, or no explanation
+                    left = ((fault, self._left(fault)) for fault in faults(self.call))
+                    found[name] = next(each for each in left if each[1] <= 1)
+        return found
+
+    def _left(self, fault: Fault) -> float:
+        """The worst error under a fault, in bounds; infinite where the fault explains nothing."""
+        if not self.y.size:  # nothing to tell by
+            return np.inf
+        try:
+            if _view(fault, np.broadcast_to(0.0, fault.call.size)).shape != self.y.shape:
+                return np.inf
+        except ConvlabError:  # no such call
+            return np.inf
+        worst = float(self._errors(fault).max(initial=0.0))
+        return worst if worst <= 1 and self._tells(fault) else np.inf
+
+    def _tells(self, fault: Fault) -> bool:
+        """Whether the fault's prediction differs from the truth, or its bound would refuse zeros."""
+        values = _view(fault, fault.call.values)
+        if fault.bound is not None and fault.check is not None:
+            marked = fault.check(self.call.as_nchw(self.y), self.call.as_nchw(self.wrong))
+            return marked and bool((np.abs(values) > _view(fault, fault.bound)).any())
+        if not self.comparable:
+            return True
+        apart = error_ratios(values, self.truth, _view(fault, fault.call.bound) + self.bound) > 1
+        return bool(apart[self.wrong].any())
+
+    def _errors(self, fault: Fault) -> np.ndarray:
+        """y's distance from what a fault predicts, in bounds."""
+        bound = _view(fault, fault.call.bound if fault.bound is None else fault.bound)
+        overflow = _view(fault, fault.call.magnitude) + bound >= LARGEST.get(fault.call.dtype, np.inf)
+        return error_ratios(self.y, _view(fault, fault.call.values), bound, overflow)
+
+    def unexplained(self) -> Diagnosis:
+        """What there is to say where no suspect explains the data."""
+        if not self.comparable:
+            what = f"the result has shape {self.y.shape} instead of {self.truth.shape}"
+            advice = "compare padding, stride, dilation and the order of the axes"
+            return Diagnosis("unexplained", what, advice, np.inf)
+        place, advice = self._place()
+        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(self.errors)), self.errors.shape))
+        what = f"{int(self.wrong.sum())} of {self.wrong.size} elements are wrong, {place}"
+        what += f"; the worst at {at}: {self.y[at]:.7g} instead of {self.truth[at]:.7g}"
+        return Diagnosis("unexplained", what, advice, float(self.errors.max()))
+
+    def _place(self) -> tuple[str, str]:
+        """Where the wrong elements are, and what that suggests."""
+        wrong = self.call.as_nchw(self.wrong)
+        if wrong.all():
+            return "everywhere", "compare X and K as the computation sees them; then one element by hand"
+        n, o, rows, columns = (np.flatnonzero(wrong.any(tuple({0, 1, 2, 3} - {axis}))) for axis in range(4))
+        where = [
+            _line("output channel", o, wrong.shape[1], "only {}"),
+            _line("image", n, wrong.shape[0], "only {}"),
+            _line("row", rows, wrong.shape[2], "all in {}"),
+            _line("column", columns, wrong.shape[3], "all in {}"),
+        ]
+        advice = "take the smallest image that shows it, and compare with stride 1 and with another library"
+        inner = wrong[:, :, 1:-1, 1:-1]
+        if wrong.mean() > 0.9:
+            where.append("nearly everywhere")
+        elif not inner.any() and inner.size:
+            where.append("only the border")
+            advice = "compare the padding and what it is filled with"
+        elif where[0]:
+            advice = "compare the kernel and the bias of these channels, and the groups"
+        elif inner.all() and inner.sum() == wrong.sum():
+            where.append("everywhere but the border")
+        return ", ".join(filter(None, where)) or "scattered", advice
+
+
+def _view(fault: Fault, y: np.ndarray) -> np.ndarray:
+    return fault.call.laid_out(y if fault.view is None else fault.view(y))
+
+
+def _line(name: str, found: np.ndarray, size: int, phrase: str) -> str:
+    """Which of an axis's lines they are, in words; "" if that says little."""
+    if len(found) == size or len(found) > 3:
+        return ""
+    known = {(0,): f"the first {name}", (size - 1,): f"the last {name}"} if name in ("row", "column") else {}
+    numbers = " and ".join(str(i) for i in found)
+    return phrase.format(known.get(tuple(found.tolist()), f"{name}{'s' * (len(found) > 1)} {numbers}"))

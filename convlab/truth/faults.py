@@ -1,0 +1,146 @@
+"""What a diagnosis is made of: a call of corr2d that can be changed, and the faults that suspects find in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..geometry.geometry import Geometry, Pair
+from ..geometry.options import pair
+from .bounds import error_bound, magnitude
+from .oracle import border, computed_in, lowered_geometry, oracle, wide
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of corr2d with X as NCHW and K as OIHW, and how its result is laid out.
+
+    Attributes:
+        padding: a name, or ((top, bottom), (left, right)).
+        leading, nhwc, rank: the caller's axes before an image, whether channels come last, the kernel's rank.
+        slack: how many times its rounding bound the result may be off.
+    """
+
+    x: np.ndarray
+    k: np.ndarray
+    bias: np.ndarray | None
+    dtype: str
+    stride: Pair
+    padding: Any
+    padding_mode: str
+    dilation: Pair
+    groups: int
+    leading: tuple[int, ...]
+    nhwc: bool
+    rank: int
+    slack: int = 1
+
+    @classmethod
+    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> Call:
+        """The call `corr2d(X, K, bias=bias, **geometry)`, its arguments checked as corr2d does."""
+        dtype = computed_in(dtype, X, K, bias)
+        x, k = wide(X), wide(K)
+        given = lowered_geometry(x.shape, k.shape, **geometry)
+        nhwc, leading = k.ndim == 4 and given.data_format == "NHWC", x.shape[: -2 if k.ndim == 2 else -3]
+        x = np.moveaxis(x, -1, -3) if nhwc else x if k.ndim == 4 else x[..., None, :, :]
+        return cls(
+            x=x.reshape(math.prod(leading), *x.shape[-3:]),
+            k=k.transpose(3, 2, 0, 1) if nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape),
+            bias=None if bias is None else wide(bias).reshape(-1),
+            dtype=dtype,
+            leading=leading,
+            nhwc=nhwc,
+            rank=k.ndim,
+            padding=geometry["padding"] if isinstance(geometry.get("padding"), str) else given.padding,
+            # Not `given`'s, which is cut to what this image needs: another padding may need all of it.
+            stride=pair("stride", geometry.get("stride", 1), 1),
+            dilation=pair("dilation", geometry.get("dilation", 1), 1),
+            padding_mode=given.padding_mode,
+            groups=given.groups,
+        )
+
+    def changed(self, **changes: Any) -> Call:
+        """The same call but for these attributes."""
+        return replace(self, **changes)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stride", "padding", "padding_mode", "dilation", "groups")}
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """In integers; a `ConvlabError` where the shapes allow none."""
+        return lowered_geometry(self.x.shape, self.k.shape, **self._options)
+
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """The result's shape as NCHW."""
+        return self.x.shape[0], self.k.shape[0], *self.geometry.output_size((self.x.shape[2], self.x.shape[3]))
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The true result, NCHW."""
+        return oracle(self.x, self.k, bias=self.bias, **self._options)
+
+    @cached_property
+    def bound(self) -> np.ndarray:
+        """How far rounding may take each element that is finite, NCHW."""
+        return self.slack * error_bound(self.x, self.k, bias=self.bias, dtype=self.dtype, **self._options)
+
+    def padded(self) -> np.ndarray:
+        """x with its border."""
+        if self.padding_mode == "zeros":
+            return np.pad(self.x, ((0, 0), (0, 0), *self.geometry.padding))
+        down, right = map(border, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
+        return self.x[:, :, down][:, :, :, right]
+
+    @cached_property
+    def magnitude(self) -> np.ndarray:
+        """The result of the finite absolute values: what no partial sum exceeds."""
+        x, k, b = (None if a is None else magnitude(a) for a in (self.x, self.k, self.bias))
+        return self.changed(x=x, k=k, bias=b).values
+
+    def laid_out(self, y: np.ndarray) -> np.ndarray:
+        """A result as NCHW in the caller's layout."""
+        y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
+        return y.reshape(*self.leading, *y.shape[1:])
+
+    def as_nchw(self, y: np.ndarray) -> np.ndarray:
+        """The way back, for an array of the result's shape."""
+        y = y[..., None, :, :] if self.rank == 2 else np.moveaxis(y, -1, -3) if self.nhwc else y
+        return y.reshape(self.size)
+
+
+class Fault(NamedTuple):
+    """One way in which a suspect shows.
+
+    Attributes:
+        explanation, change: as in `Diagnosis`.
+        call: what was computed instead.
+        view: what was then done to its result, and so to its bound, as NCHW.
+        bound: of a loss of precision: how far it takes the call's result, NCHW; otherwise the call's rounding bound.
+        check: of a loss of precision: whether y, with the mask of its wrong elements, NCHW, bears its other marks.
+    """
+
+    explanation: str
+    change: str
+    call: Call
+    view: Callable[[np.ndarray], np.ndarray] | None = None
+    bound: np.ndarray | None = None
+    check: Callable[[np.ndarray, np.ndarray], bool] | None = None
+
+
+Suspect = Callable[[Call], Iterator[Fault]]
+SUSPECTS: dict[str, Suspect] = {}
+# Those that only bound the result: they count where no suspect that predicts it explains the data, and the first alone.
+LOSSES: dict[str, Suspect] = {}
+
+
+def suspect(name: str, among: dict[str, Suspect] = SUSPECTS) -> Callable[[Suspect], Suspect]:
+    """Register a function of a `Call` as the suspect of that name."""
+    return lambda function: among.setdefault(name, function)

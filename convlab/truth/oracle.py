@@ -1,0 +1,190 @@
+"""The true result and the true gradients, in float64 by the definition (`convlab.reference`)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract.rule import Rule
+from ..correlation.arguments import as_array
+from ..correlation.compute import gradients
+from ..dtypes import INTEGERS, SIGNIFICAND, check_numeric, dtype_name, promote
+from ..errors import DTypeError
+from ..geometry.geometry import NO_PADDING, Geometry, Pair
+from ..geometry.lower import lower
+from ..geometry.options import check_shapes, kernel_size, options
+from ..reference import ops as reference
+from ..registry import framework as load_framework
+from ..registry import owner
+
+
+class Gradients(NamedTuple):
+    """Gradients of sum(dY * corr2d(X, K, bias=bias)) with respect to X, K and the bias."""
+
+    X: np.ndarray
+    K: np.ndarray
+    bias: np.ndarray
+
+
+def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
+    """`corr2d(X, K)` of any arrays' values in float64; integers in int64.
+
+    It pads and convolves by the definition, sharing no algorithm with `corr2d`.
+
+    >>> oracle([[0.1, 0.2]], [[1, 1]])
+    array([[0.3]])
+    """
+    x, k = wide(X), wide(K)
+    dtype = np.result_type(x, k)
+    call = _Canonical(x.astype(dtype), k.astype(dtype), geometry)
+    y = reference.conv(call.padded(), call.k, call.geometry)
+    if bias is not None:
+        y = y + wide(bias).reshape(-1, 1, 1)
+    return call.like_x(y)
+
+
+def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
+    """The gradients of `oracle`, written out for the definition and checked against exact arithmetic.
+
+    >>> oracle_gradients([[1, 2, 3]], [[10, 20]], [[1, 1]]).K
+    array([[3., 5.]])
+    """
+    call = _Canonical(wide(X).astype(np.float64), wide(K).astype(np.float64), geometry)
+    dy = call.as_nchw(wide(dY).astype(np.float64))
+    vjp = reference.conv_vjp
+    inner, dk, db = vjp(call.padded(), call.k, dy, call.geometry)
+    return Gradients(call.like_x(call.unpadded(inner)), call.like_k(dk), db)
+
+
+class _Canonical:
+    """A call of corr2d as NCHW and OIHW, and the way back."""
+
+    def __init__(self, x: np.ndarray, k: np.ndarray, geometry: dict[str, Any]) -> None:
+        lowered = lowered_geometry(x.shape, k.shape, **geometry)
+        self.rank, self.leading = k.ndim, x.shape[:-2] if k.ndim == 2 else x.shape[:-3]
+        self.nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
+        self.x = self.as_nchw(x)
+        self.k = k.transpose(3, 2, 0, 1) if self.nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape)
+        self.padding, self.mode = lowered.padding, lowered.padding_mode
+        self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW")
+
+    def padded(self) -> np.ndarray:
+        """x with its border."""
+        if self.mode == "zeros":
+            return np.pad(self.x, ((0, 0), (0, 0), *self.padding))
+        down, right = self._borders()
+        return self.x[:, :, down][:, :, :, right]
+
+    def unpadded(self, dx: np.ndarray) -> np.ndarray:
+        """The gradient of x from the padded one's: what comes from one pixel is added up."""
+        if self.mode == "zeros":
+            (top, _), (left, _) = self.padding
+            height, width = self.x.shape[2:]
+            return dx[:, :, top : top + height, left : left + width]
+        down, right = (np.eye(n)[index] for n, index in zip(self.x.shape[2:], self._borders(), strict=True))
+        return np.asarray(down.T @ dx @ right)
+
+    def _borders(self) -> list[np.ndarray]:
+        return [border(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
+
+    def as_nchw(self, x: np.ndarray) -> np.ndarray:
+        """An array laid out as X or Y is."""
+        if self.rank == 2:
+            return x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])
+        x = x if x.ndim == 4 else x[None]
+        return np.moveaxis(x, -1, 1) if self.nhwc else x
+
+    def like_x(self, y: np.ndarray) -> np.ndarray:
+        """NCHW laid out as X or Y is."""
+        y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
+        return y.reshape(*self.leading, *y.shape[1:])
+
+    def like_k(self, k: np.ndarray) -> np.ndarray:
+        """OIHW laid out as K is."""
+        if self.rank == 2:
+            return np.asarray(k[0, 0])
+        return k.transpose(2, 3, 1, 0) if self.nhwc else k
+
+
+def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geometry: Any) -> Gradients:
+    """The gradients of `corr2d(X, K, reproducible=True)`, which every backend gives bit for bit, by NumPy alone.
+
+    X, K and dY are of one floating dtype, which is also the gradients'.
+    """
+    call, ops = _Canonical(X, K, geometry), reference
+    whole = call.geometry._replace(padding=call.padding, padding_mode=call.mode)
+    inputs = call.x, call.k, np.zeros(call.k.shape[0], X.dtype)
+    dx, dk, db = gradients(ops, Rule("y", whole), inputs, call.as_nchw(dY), (True, True, True))
+    return Gradients(call.like_x(dx), call.like_k(dk), db)
+
+
+def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
+    """The geometry of a call in integers."""
+    names = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+    for name in geometry:
+        if name not in names:
+            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(names)}")
+    data_format = geometry.get("data_format", "NCHW")
+    checked, named = options(kernel_size(kernel, data_format), **geometry)
+    return lower(checked, named, check_shapes(shape, kernel, checked))
+
+
+def border(n: int, pads: Pair, mode: str) -> np.ndarray:
+    """Which of n pixels stands where on a padded axis (numpy.pad got this wrong for wide borders before 1.25)."""
+    position = np.arange(-pads[0], n + pads[1])
+    if mode == "circular":
+        return position % n
+    if mode == "replicate":
+        return np.clip(position, 0, n - 1)
+    return n - 1 - np.abs(n - 1 - position % max(2 * (n - 1), 1))
+
+
+def repeats(n: int, pads: Pair, mode: str) -> int:
+    """How often padding an axis of n pixels uses the pixel that it uses most."""
+    return int(np.bincount(border(n, pads, mode)).max()) if mode != "zeros" and n else 1
+
+
+def as_numpy(x: Any, name: str = "array") -> np.ndarray:
+    """An array, a list, or a tensor of any framework, as a NumPy array (bfloat16 as float32, which is exact)."""
+    framework = owner(x)
+    array = as_array(name, x) if framework in (None, "numpy") else load_framework(str(framework)).to_numpy(x)
+    check_numeric(name, array.dtype.name)
+    return array
+
+
+def computed_in(dtype: Any, *tensors: Any) -> str:
+    """The real dtype, by name, that corr2d of these is computed in; by default, and if given, checked.
+
+    >>> computed_in(None, np.ones(2, "float16"), [1, 2]), computed_in(np.float32, [1.0]), computed_in("uint8", [1])
+    ('float16', 'float32', 'int64')
+    """
+    kinds = [_dtype(x) for x in tensors if x is not None]
+    name = promote(kinds) if dtype is None else dtype_name(dtype)
+    if name not in SIGNIFICAND and name not in INTEGERS:
+        try:
+            name = np.dtype(name).name
+        except TypeError:
+            name = str(dtype)
+    if name not in SIGNIFICAND and (name not in INTEGERS or promote(kinds) != "int64"):
+        raise DTypeError(
+            f"dtype: got {name} for {' and '.join(sorted(set(kinds)))}, expected one of {', '.join(SIGNIFICAND)}.",
+            hint="integers are for integers alone; corr2d is linear, so look at the parts of complex numbers apart.",
+        )
+    return "int64" if name in INTEGERS else name
+
+
+def _dtype(x: Any) -> str:
+    framework = owner(x)
+    if framework is None:
+        return as_numpy(x).dtype.name
+    return load_framework(framework).ops.dtype(x) or "float32"
+
+
+def wide(x: Any) -> np.ndarray:
+    """Values as int64 (integers) or float64."""
+    array = as_numpy(x)
+    return array.astype(
+        {"i": np.int64, "u": np.int64, "b": np.int64, "c": np.complex128}.get(array.dtype.kind, np.float64)
+    )
