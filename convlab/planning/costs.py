@@ -114,9 +114,7 @@ def _read(path: Path) -> Any:
 
 def _stamp() -> dict[str, Any]:
     """What a file must say that holds here."""
-    from .. import __version__  # convlab has it once it is imported
-
-    return {"format": FORMAT, "convlab": __version__, "processor": processor()}
+    return {"format": FORMAT, "convlab": metadata.version("convlab"), "processor": processor()}
 
 
 def _is_entry(entry: Any) -> bool:

@@ -11,23 +11,11 @@ import numpy as np
 
 from ..correlation.corr2d import conv2d, corr2d
 from ..learning.learn_kernel import learn_kernel
-from ..truth.oracle import computed_in, oracle
+from ..truth.bounds import descent, error_bound, error_ratios, gradient_bounds, overflows
+from ..truth.diagnosis import diagnose
+from ..truth.oracle import computed_in, oracle, oracle_gradients, reproducible_gradients
 from ..truth.precision import rounded
-from . import (
-    KINDS,
-    Case,
-    descent,
-    diagnose,
-    error_bound,
-    error_ratios,
-    fill,
-    golden_cases,
-    gradient_bounds,
-    oracle_gradients,
-    overflows,
-    random_case,
-    reproducible_gradients,
-)
+from .cases import KINDS, Case, fill, golden_cases, random_case
 
 TIERS = ("exact", "bounded", "learned", "reproducible")
 _GRADIENTS = ("gradient of X", "gradient of K", "gradient of bias")
