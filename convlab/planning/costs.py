@@ -13,6 +13,7 @@ import functools
 import json
 import platform
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
