@@ -1,3 +1,7 @@
+#!/usr/bin/env -S python -m nox -f
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
 """Test sessions: one for each framework in an environment of its own, and all in one process.
 
 `nox` runs everything; `nox -s torch` one session; `nox -s parity -- -k golden` passes arguments on to pytest.
@@ -12,13 +16,16 @@ from pathlib import Path
 
 import nox
 
+nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"  # pip reads the constraints and local builds that uv doesn't see
 nox.options.error_on_missing_interpreters = True
 nox.options.stop_on_first_error = False
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
-TESTS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "coverage[toml]>=7.10")
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+TESTS = nox.project.dependency_groups(PROJECT, "test")
+LINTERS = nox.project.dependency_groups(PROJECT, "lint")
 CORE = tuple(
     f"tests/{name}"
     for name in (
@@ -27,7 +34,10 @@ CORE = tuple(
         "test_archive.py",
         "test_large_numbers.py",
         "test_moments.py",
+        "test_doors.py",
+        "test_host.py",
         "diagnosis",
+        "parity",
         "frameworks/test_numpy_models.py",
     )
 )
@@ -78,21 +88,23 @@ def discard(session: nox.Session) -> None:
 def framework(session: nox.Session, name: str, *also: str) -> None:
     """One framework beside NumPy, with its own tests and its adapter's doctests."""
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    models = () if name == "dask" else ("tests/models/test_files.py", "tests/models/test_hostile.py")
-    models += () if name in ("dask", "mxnet") else ("tests/exporting",)  # pairs of frameworks belong to `parity`
-    paths = ("tests/parity", "tests/test_doors.py", *models, *own, f"convlab_{name}", *also)
-    run_tests(session, f"numpy,{name}", *paths)
+    run_tests(session, name, "tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
+    if name != "dask":  # which has no models; pairs of frameworks belong to `parity`
+        exporting = () if name == "mxnet" else ("tests/exporting",)
+        run_tests(session, f"numpy,{name}", "tests/models/test_files.py", "tests/models/test_hostile.py", *exporting)
     discard(session)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff, and mypy in strict mode on the core."""
-    tools = ("ruff", "mypy", "pytest", "hypothesis")
-    session.install("--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs", "safetensors")
+    """Ruff; mypy in strict mode on the core; import-linter; and whether the picture of the floors is that of the code."""
+    core = (*PROJECT["project"]["dependencies"], "hypothesis", "pytest")
+    session.install("--constraint", CONSTRAINTS, *LINTERS, *core)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("lint-imports", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"})
+    session.run("python", "docs/floors.py", "--check")
 
 
 @nox.session
@@ -158,7 +170,7 @@ def parity(session: nox.Session) -> None:
     """All frameworks in one environment and one process; Dask with each of them inside; and a smaller processor."""
     install_all(session)
     together = "numpy,torch,mxnet,jax,tensorflow"
-    elsewhere = ("--ignore-glob=*_parallel.py", "--ignore-glob=*test_*_models.py")
+    elsewhere = ("--ignore=tests/frameworks", "--ignore=tests/test_host.py")  # each framework's session has its own
     run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     run_as_if_smaller(session)
@@ -240,7 +252,11 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """What the sessions before it covered together."""
-    session.install("coverage[toml]>=7.10")
+    session.install(*(requirement for requirement in TESTS if requirement.startswith("coverage")))
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")
     session.run("coverage", "combine")
     session.run("coverage", "report", "--skip-covered", "--fail-under=90")
+
+
+if __name__ == "__main__":
+    nox.main()

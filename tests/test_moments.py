@@ -139,7 +139,7 @@ np.savez(out, losses=found.losses, kernel=convlab.backend(backend).to_numpy(foun
 @pytest.mark.parametrize("method", ["gram", "autograd"])
 def test_killed_at_random_moments_and_resumed(method, tmp_path, backends) -> None:
     """SIGKILL, not an exception: nothing can be tidied up."""
-    backend = backends[-1] if method == "autograd" else "numpy"
+    backend = backends[:2][-1] if method == "autograd" else "numpy"  # one framework: each start imports it anew
     moments = random.Random(0)
 
     def start(path, out):
@@ -148,7 +148,7 @@ def test_killed_at_random_moments_and_resumed(method, tmp_path, backends) -> Non
 
     assert start("", str(tmp_path / "whole.npz")).wait(300) == 0
     path = tmp_path / "run.safetensors"
-    for _ in range(4):
+    for _ in range(3):
         process = start(str(path), str(tmp_path / "resumed.npz"))
         before = path.stat().st_mtime_ns if path.exists() else 0
         while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
