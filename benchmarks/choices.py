@@ -24,10 +24,10 @@ from rich.table import Table
 from convlab.contract.rule import Rule
 from convlab.geometry.geometry import Geometry
 from convlab.lab import Backend
-from convlab.planning import execute as planned
+from convlab.planning.execute import choose_for, run
 
 SIZES, KERNELS = [64, 256, 512], [3, 7, 15, 31]
-_NEAR = 3.0  # ways that take more than so many times the fastest's first run aren't timed again
+_NEAR = 3.0  # variants that take more than so many times the fastest's first run aren't timed again
 
 
 class Cell(NamedTuple):
@@ -72,25 +72,28 @@ def cells(lab: Backend, sizes: list[int], kernels: list[int]) -> Iterator[Cell]:
 
 
 def judge(cell: Cell, seconds: float) -> Verdict:
-    """Time each way that is possible in turns."""
+    """Time each variant that is possible in turns."""
     lab, rng = timing.lab_of(cell.backend), np.random.default_rng(0)
     ops = lab.ops
     a, b = (lab.asarray(rng.standard_normal(shape).astype("float32")) for shape in (cell.first, cell.second))
-    made = planned.planned(ops, cell.rule, a, b)
-    plans = {way: made._replace(way=way, factored="") for way in made.costs}
+    choice = choose_for(ops, cell.rule, a, b)
     runs = {
-        way: functools.partial(lambda plan: ops.wait(planned.run(ops, cell.rule, a, b, plan)), plan)
-        for way, plan in plans.items()
+        variant: functools.partial(
+            lambda variant: ops.wait(run(ops, cell.rule, a, b, choice._replace(variant=variant, factored=None))),
+            variant,
+        )
+        for variant in choice.costs
     }
     once = {}
-    for way, run in runs.items():
-        run()  # compiles
-        once[way] = min(timing.timed(run), timing.timed(run))
+    for variant, compute in runs.items():
+        compute()  # compiles
+        once[variant] = min(timing.timed(compute), timing.timed(compute))
     limit = _NEAR * min(once.values())
-    near = {way: run for way, run in runs.items() if once[way] <= limit or way == made.way}
+    near = {variant: runs[variant] for variant in runs if once[variant] <= limit or variant is choice.variant}
     times = timing.interleaved(near, seconds, min)  # the least disturbed
     best = min(times, key=times.__getitem__)
-    return Verdict(cell, made.way, best, times[made.way] / times[best], times[made.way] - times[best])
+    chosen = choice.variant
+    return Verdict(cell, chosen, best, times[chosen] / times[best], times[chosen] - times[best])
 
 
 def main() -> None:
