@@ -77,12 +77,10 @@ def judge(cell: Cell, seconds: float) -> Verdict:
     ops = lab.ops
     a, b = (lab.asarray(rng.standard_normal(shape).astype("float32")) for shape in (cell.first, cell.second))
     choice = choose_for(ops, cell.rule, a, b)
+    alone = {variant: choice._replace(variant=variant, factored=None) for variant in choice.costs}
     runs = {
-        variant: functools.partial(
-            lambda variant: ops.wait(run(ops, cell.rule, a, b, choice._replace(variant=variant, factored=None))),
-            variant,
-        )
-        for variant in choice.costs
+        variant: functools.partial(lambda plan: ops.wait(run(ops, cell.rule, a, b, plan)), plan)
+        for variant, plan in alone.items()
     }
     once = {}
     for variant, compute in runs.items():
