@@ -1,0 +1,30 @@
+"""`Autograd`: what a backend with gradients has."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rule import Rule
+from .arrays import Arrays, T, lacking
+
+
+class Autograd(Arrays[T]):
+    """Custom gradients, and gradients of functions."""
+
+    def apply(self, rule: Rule, *inputs: T) -> T:
+        """The custom-gradient hook: `compute(self, rule, *inputs)`, whose gradients are `gradients(self, rule, …)`.
+
+        Both are in `convlab.correlation.compute`. Only backends with autograd have it.
+        """
+        raise lacking(rule.algorithm)
+
+    @abstractmethod
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[T], dy: T) -> tuple[T, ...]:
+        """The gradients of sum(dy * function(*inputs)) with respect to each input, by the framework's autograd."""
+
+    def records(self, *tensors: T | None) -> bool:
+        """Whether gradients may be asked for of what is computed from eager tensors now; None stands for no tensor."""
+        return False

@@ -1,0 +1,53 @@
+"""`Tracing`: what a backend with a compiler, symbols or tracers has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    pass
+from .arrays import Arrays, T
+
+Mode = Literal["eager", "traced", "deferred", "native", "other"]
+
+
+class Tracing(Arrays[T]):
+    """Tensors without values, loops and branches of the framework's own, and what can be planned for them."""
+
+    def is_concrete(self, x: T) -> bool:
+        """Whether x has values now, that is, isn't a tracer or a symbol."""
+        return True
+
+    def mode(self, *tensors: T | None) -> Mode:
+        """What can be planned for tensors.
+
+        - "eager": they have values, on a CPU.
+        - "traced": `apply` is traced, for a CPU.
+        - "deferred": while tracing, `apply` becomes one operator, which plans when it has values.
+        - "native": only the framework's own operators may be used.
+        - "other": they are on another processor.
+        """
+        return "eager"
+
+    def constant(self, array: T) -> Any:
+        """A list or a NumPy array as a tensor while a tracer runs that can't look into NumPy arrays; else None."""
+        return None
+
+    def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
+        """function(… function(function(total, 0), 1) …, count - 1); traced, it is a loop of the framework's."""
+        for index in range(count):
+            total = function(total, index)
+        return total
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of tensors, without gradients, compiled where calling it again and again is faster for it."""
+        return function
+
+    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """yes() or no(), tensors of one shape and dtype, by what `every` gave."""
+        return yes() if condition else no()
+
+    def wait(self, y: T) -> T:
+        """y, once it has its values."""
+        return y

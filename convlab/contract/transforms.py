@@ -1,0 +1,35 @@
+"""`Transforms`: what the algorithm "fft" needs of a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..geometry.geometry import Pair
+
+if TYPE_CHECKING:
+    pass
+from .arrays import Arrays, T, lacking
+
+
+class Transforms(Arrays[T]):
+    """Fourier transforms, and tiles of images."""
+
+    def rfft2(self, x: T, size: Pair) -> T:
+        """The transform of a real x over its last two axes, zeros added up to `size`; see `numpy.fft.rfft2`."""
+        raise lacking("fft")
+
+    def irfft2(self, spectrum: T, size: Pair) -> T:
+        """The real array of `size` whose transform `spectrum` is; see `numpy.fft.irfft2`."""
+        raise lacking("fft")
+
+    def conj(self, x: T) -> T:
+        """The complex conjugate."""
+        raise lacking("fft")
+
+    def tiles(self, x: T, size: Pair, step: Pair) -> T:
+        """(N, C, H, W) cut into overlapping tiles: (N, C, rows, columns, *size), a tile each `step`."""
+        *_, height, width = self.sizes(x)
+        down, right = ((n - t) // s + 1 for n, t, s in zip((height, width), size, step, strict=True))
+        rows = [self.part(x, i * step[0], size[0], 2) for i in range(down)]
+        lines = [self.stack([self.part(row, j * step[1], size[1], 3) for j in range(right)], 2) for row in rows]
+        return self.stack(lines, 2)
