@@ -26,7 +26,8 @@ FRAMEWORKS = ("torch", "mxnet", "jax", "flax", "tensorflow", "keras", "dask")
 IMPORTED = """
     algorithms algorithms.adjoint algorithms.border algorithms.fourier algorithms.matmul algorithms.phase
     algorithms.reproducible algorithms.taps chapter compiled compiled.kernels compiled.threads compiled.tiling contract
-    contract.adapter contract.call contract.framework contract.layer contract.operations contract.rule correlation
+    contract.adapter contract.arrays contract.autograd contract.call contract.framework contract.layer contract.memory
+    contract.operations contract.rule contract.tracing contract.transforms correlation
     correlation.arguments correlation.call correlation.compute correlation.corr2d correlation.decide correlation.explain
     correlation.integers correlation.matrix correlation.repeated dtypes errors filters geometry geometry.geometry
     geometry.limits geometry.lower geometry.options geometry.receptive lab planning planning.caches planning.choose
