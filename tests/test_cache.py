@@ -44,6 +44,7 @@ def test_nox_gives_the_commands_that_write_a_table_a_folder_of_their_own(tmp_pat
     namespace: dict = {"__file__": str(ROOT / "noxfile.py"), "__name__": "noxfile"}
     stand_in = types.ModuleType("nox")
     stand_in.options, stand_in.Session = types.SimpleNamespace(), object
+    stand_in.project = types.SimpleNamespace(load_toml=lambda _: {}, dependency_groups=lambda *_: ())
     stand_in.session = lambda function=None, **_: function or (lambda function: function)
     stand_in.parametrize = lambda *_: lambda function: function
     monkeypatch.setitem(sys.modules, "nox", stand_in)

@@ -19,8 +19,8 @@ def compute(ops: Operations, rule: Rule, *inputs: Any) -> Any:
 
 def apply(ops: Operations, rule: Rule, *inputs: Any) -> Any:
     """`compute` with the framework's gradients, where it has any."""
-    differentiable = ops.adapter is None or ops.adapter.autograd
-    return ops.apply(rule, *inputs) if differentiable else compute(ops, rule, *inputs)
+    has_gradients = type(ops).apply is not Operations.apply
+    return ops.apply(rule, *inputs) if has_gradients else compute(ops, rule, *inputs)
 
 
 def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, needed: Sequence[bool]) -> list[Any]:

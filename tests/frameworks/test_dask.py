@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from unittest import mock
 
 import dask
 import dask.array as da
@@ -305,6 +306,7 @@ def test_a_worker_that_dies_costs_time_and_nothing_else(tmp_path) -> None:
     shape, k = (1200, 1100), np.outer([1, 2, 4, 2, 1], [1, -2, 4, -2, 1]).astype("float32")
     image = rng.integers(-9, 10, shape).astype("float32")
     with (
+        mock.patch.dict(os.environ),  # in which distributed leaves OMP_NUM_THREADS=1
         dask.config.set({"distributed.scheduler.allowed-failures": 10}),
         LocalCluster(
             n_workers=2, threads_per_worker=1, memory_limit="500MB", dashboard_address=None, local_directory=tmp_path

@@ -126,7 +126,7 @@ def test_pytorch_67551_same_with_a_stride():
         assert fixed.evidence.same
         assert fixed.evidence.rows[0].sizes == [(size, size)]
     assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # for every size
-    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Softmax()])
+    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Softmax(name="softmax")])
     left = port_parts(inside, "softmax", to="torch", input_size=16)
     assert list(left.untouched) == ["softmax"]
     assert left.evidence.rows[0].sizes == [(16, 16)]
