@@ -34,7 +34,7 @@ def whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """A text file, whole."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")

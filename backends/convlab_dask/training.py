@@ -18,8 +18,8 @@ import numpy as np
 from convlab.errors import DataError
 from convlab.learning import problem as problems
 from convlab.learning.checkpoint import digest
-from convlab.learning.moments import Kind
-from convlab.learning.problem import Problem, finite, tile
+from convlab.learning.moments import StatisticsKind
+from convlab.learning.problem import LearningProblem, finite, prepared_images
 from convlab.learning.without_autograd import PlainDescent, draw, slopes
 
 from .blocks import modest
@@ -28,7 +28,9 @@ from .graph import total
 __all__ = ["Descent", "draw", "identity", "statistics"]
 
 
-def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
+def statistics(
+    problem: LearningProblem, x: da.Array, y: da.Array, weights: da.Array | None, kind: StatisticsKind, name: str
+) -> Any:
     """`convlab.learning.problem.statistics`, chunk by chunk."""
     measure = functools.partial(problems.statistics, kind=kind, workers=1)
     return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
@@ -45,7 +47,7 @@ def _hash(chunk: np.ndarray) -> str:
     return digest("", np.asarray(chunk))
 
 
-def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
+def _total(problem: LearningProblem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
     """The sum of measure(problem, x, y, weights, name=name) over chunks, x padded already; computed now."""
     x, *others = images
     if len(others) == 2:
@@ -59,7 +61,7 @@ def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Ar
     return found
 
 
-def _weights_shape(problem: Problem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
+def _weights_shape(problem: LearningProblem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
     """Y's shape, but for one channel where all channels share their weights."""
     shape = [*y.shape]
     if problem.shares(weights):
@@ -76,7 +78,7 @@ def _added(found: list[Any]) -> Any:
 class _Part:
     """The task of one chunk of Y: what it adds to a sum; None if all its weights are 0."""
 
-    problem: Problem
+    problem: LearningProblem
     measure: Callable[..., Any]
     name: str
 
@@ -90,9 +92,9 @@ class _Part:
 
 
 def _slopes(
-    problem: Problem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
+    problem: LearningProblem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
 ) -> np.ndarray:
-    return slopes(tile(problem, *finite(problem, *images, name)), kernel, bias)
+    return slopes(prepared_images(problem, *finite(problem, *images, name)), kernel, bias)
 
 
 class Descent(PlainDescent):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..contract.operations import Operations
-from ..geometry.geometry import Geometry, Pair, source
+from ..geometry.geometry import Geometry, Pair, border_index
 
 
 def image_gradient(
@@ -98,7 +98,7 @@ def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> An
         elif before or after:
             places: list[list[int]] = [[] for _ in range(n)]
             for position in range(n + before + after):
-                places[source(position - before, n, mode)].append(position)
+                places[border_index(position - before, n, mode)].append(position)
             nothing = n + before + after  # the index of a zero beyond the last position
             widths = [(0, 0)] * 4
             widths[axis] = (0, 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract.operations import Operations
-from ..geometry.geometry import NO_PADDING, Geometry, source
+from ..geometry.geometry import NO_PADDING, Geometry, border_index
 
 
-def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
+def with_border(ops: Operations, x: Any, geometry: Geometry) -> Any:
     """x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
     first = 2 if geometry.data_format == "NCHW" else 1
     if geometry.padding_mode == "zeros":
@@ -25,5 +25,5 @@ def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
         if n is None:
             x = ops.border(x, axis, pads, mode)
         else:
-            x = ops.take(x, [source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
+            x = ops.take(x, [border_index(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x

@@ -14,13 +14,13 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry, Pair
-from .border import extend
+from .border import with_border
 
 _TILES = (64, 128, 256, 512)
 
 
 @functools.lru_cache(1024)
-def tiling(size: Pair, kernel_size: Pair) -> tuple[Pair, float]:
+def fft_tiling(size: Pair, kernel_size: Pair) -> tuple[Pair, float]:
     """The tile's rows and columns for a padded image, and the work: points times log2(points), over all tiles."""
     whole = _good(size[0]), _good(size[1])
     found = []
@@ -47,13 +47,13 @@ def _good(n: int) -> int:
         n += 1
 
 
-def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+def fft_correlation(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
     """corr2d of NCHW with OIHW, stride and dilation 1."""
-    x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     n, _, height, width = ops.sizes(x)
     outputs, _, h, w = ops.sizes(k)
     groups, (rows, columns) = geometry.groups, (height - h + 1, width - w + 1)
-    tile, _ = tiling((height, width), (h, w))
+    tile, _ = fft_tiling((height, width), (h, w))
     step = tile[0] - h + 1, tile[1] - w + 1
     count = -(-rows // step[0]), -(-columns // step[1])
     tiles = _cut(ops, x, tile, step, count)
@@ -65,13 +65,13 @@ def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
     return y[:, :, :rows, :columns]
 
 
-def kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+def fft_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
     """The gradient of K: the correlation of X with dY, summed over the tiles before the one inverse transform."""
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     _, channels, height, width = ops.sizes(x)
     _, outputs, rows, columns = ops.sizes(dy)
     (h, w), groups = geometry.kernel_size, geometry.groups
-    tile, _ = tiling((height, width), (h, w))
+    tile, _ = fft_tiling((height, width), (h, w))
     step = tile[0] - h + 1, tile[1] - w + 1
     count = -(-rows // step[0]), -(-columns // step[1])
     seen = ops.rfft2(_cut(ops, x, tile, step, count), tile)

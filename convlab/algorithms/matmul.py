@@ -6,7 +6,7 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry, Pair
-from .border import extend
+from .border import with_border
 
 
 def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
@@ -14,7 +14,7 @@ def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     n, _, height, width = ops.sizes(x)
     outputs, per_group, h, w = ops.sizes(kernel)
     groups = geometry.groups
-    x, (rows, columns) = extend(ops, x, geometry), geometry.output_size((height, width))
+    x, (rows, columns) = with_border(ops, x, geometry), geometry.output_size((height, width))
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     x = ops.stack([x[:, :, p * dh : p * dh + (rows - 1) * sh + 1 : sh] for p in range(h)], 2)
     patches = ops.stack([x[..., q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 3)
@@ -27,7 +27,7 @@ def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry)
     """The gradient of K: for each row of the kernel, dY times the windows that this row meets."""
     n, outputs, rows, columns = ops.sizes(dy)
     groups, (h, w) = geometry.groups, geometry.kernel_size
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     per_group = ops.sizes(x)[1] // groups
     seeds = ops.reshape(ops.transpose(dy, (1, 0, 2, 3)), (groups, outputs // groups, n * rows * columns))
     found = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
-from .border import extend
+from .border import with_border
 
 # Neighbouring outputs that `phase` computes as channels: rows and columns.
 PHASES = (4, 4)
@@ -23,7 +23,7 @@ def phase(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     n, _, height, width = ops.sizes(x)
     rows, columns = geometry.output_size((height, width))
     blocks = -(-rows // down), -(-columns // right)
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     lacking = [b * t - size for b, t, size in zip(blocks, PHASES, (rows, columns), strict=True)]
     x = ops.pad(x, ((0, 0), (0, 0), (0, lacking[0]), (0, lacking[1])))
     moved = [

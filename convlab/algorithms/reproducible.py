@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
 from .adjoint import image_gradient
-from .border import extend
+from .border import with_border
 from .taps import taps
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ def _subtraction(ops: Operations, dtype: str) -> Any:
 
 
 def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = None) -> Any:
-    padded = extend(ops, x, rule.geometry)
+    padded = with_border(ops, x, rule.geometry)
     y = taps(ops, padded, k, rule.geometry, _subtraction(ops, dtype))
     return y if b is None else y + ops.reshape(b, (1, -1, 1, 1))
 
 
 def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
     def correlate(dy: Any, k: Any, geometry: Geometry) -> Any:
-        return taps(ops, extend(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
+        return taps(ops, with_border(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
 
     return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
 
@@ -102,7 +102,7 @@ def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) ->
 def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -> Any:
     geometry, groups, subtract = rule.geometry, rule.geometry.groups, _subtraction(ops, dtype)
     (h, w), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     n, channels, height, width = ops.sizes(x)
     _, outputs, rows, columns = ops.sizes(dy)
     per_group, each = channels // groups, outputs // groups

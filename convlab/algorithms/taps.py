@@ -8,7 +8,7 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry
-from .border import extend
+from .border import with_border
 
 # So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
@@ -28,7 +28,7 @@ def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     if last:
         x, kernel = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(kernel, (3, 2, 0, 1))
     inner = geometry._replace(data_format="NCHW", padding_mode="zeros")
-    y = taps(ops, extend(ops, x, inner), kernel, inner)
+    y = taps(ops, with_border(ops, x, inner), kernel, inner)
     return ops.transpose(y, (0, 2, 3, 1)) if last else y
 
 

@@ -158,7 +158,7 @@ def _correlate_band(
 
 
 @kernel
-def correlate(
+def correlate_bands(
     x: Array, k: Array, y: Array, offsets: Array, down: Array, right: Array, plan: Array, start: int, stop: int
 ) -> None:
     """Bands start to stop of y (N, O, H', W'); a band is some rows of all the output channels of a group."""
@@ -234,7 +234,7 @@ def _gradient_band(
 
 
 @kernel
-def kernel_gradient(
+def gradient_bands(
     x: Array, dy: Array, totals: Array, offsets: Array, down: Array, right: Array, plan: Array, start: int, stop: int
 ) -> None:
     """Sums start to stop in totals (parts, O, C/groups, h, w) of float64: a part of all bands, for one channel of x."""
@@ -266,7 +266,7 @@ def kernel_gradient(
 
 
 @kernel
-def separable(
+def separable_bands(
     x: Array,
     u: Array,
     v: Array,

@@ -16,8 +16,8 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import threads
 from .direct import padded_row
-from .tiling import border, tile
-from .transforms import flip, forward, inverse, lift, multiply, multiply_add, scatter
+from .tiling import border_indices, tile
+from .transforms import forward, inverse, multiply, multiply_add, read_strip, scatter, write_transposed
 from .vectors import REGISTER, Array, kernel
 
 _Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -29,7 +29,7 @@ SIZE, STEP, ACROSS, TILES, START, STOP, SHIFT, MOST = range(8)
 _RUN = 16
 
 
-class _Plan(NamedTuple):
+class _Layout(NamedTuple):
     """How tiles cover the images of a shape."""
 
     size: int
@@ -40,9 +40,9 @@ class _Plan(NamedTuple):
     table: np.ndarray
 
 
-def correlate(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
+def correlate_tiles(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
     """Put `host.correlate(x, k, geometry)` in y, all of one dtype and C-contiguous; False if y isn't finite then."""
-    plan = _plan(x.shape, k.shape, geometry, x.dtype.char)
+    plan = _layout(x.shape, k.shape, geometry, x.dtype.char)
     kernels = k.shape[0] * k.shape[1]
     spectra = np.empty((kernels, 2, plan.size**2), x.dtype)
     lines = k.reshape(1, kernels, *k.shape[2:])
@@ -58,10 +58,10 @@ def correlate(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -
     return all(check == 0 for check in checks)
 
 
-def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
+def gradient_of_tiles(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
     """`host.kernel_gradient(x, dy, geometry)` in float64, and whether all of it is finite."""
     shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
-    plan = _plan(x.shape, shape, geometry, x.dtype.char)
+    plan = _layout(x.shape, shape, geometry, x.dtype.char)
     kernels = shape[0] * shape[1]
     parts = max(1, min(8 // kernels, plan.pairs // 3))
     totals = np.zeros((parts, *shape))
@@ -74,13 +74,13 @@ def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[
     return total, bool(np.isfinite(total).all())
 
 
-def _chunk(plan: _Plan, transforms: int) -> int:
+def _chunk(plan: _Layout, transforms: int) -> int:
     """So many items of so many transforms are worth handing over to another thread."""
     return -(-(2**15) // (plan.size**2 * max(transforms, 1)))
 
 
 @functools.lru_cache(256)
-def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Plan:
+def _layout(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Layout:
     (images, _, height, width), (h, w) = x, k[2:]
     rows, columns = geometry.output_size((height, width))
 
@@ -95,9 +95,10 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str
         return down, right, np.array([size, step, *plan], np.int64)
 
     down, right = (
-        border(n, pads, geometry.padding_mode) for n, pads in zip((height, width), geometry.padding, strict=True)
+        border_indices(n, pads, geometry.padding_mode)
+        for n, pads in zip((height, width), geometry.padding, strict=True)
     )
-    return _Plan(
+    return _Layout(
         size,
         -(-images * deep * across // 2),
         maps(down, right, across, deep * across, left, left + width, -left, size),
@@ -150,9 +151,9 @@ def _start(
         else:
             space[2 + part] = 0
     for strip in range(size * size // len(re)):
-        lift(re, im, space[2], space[3], strip, size)
+        read_strip(re, im, space[2], space[3], strip, size)
         forward(re, im, size, table)
-        flip(re, im, space[0], space[1], strip, size)
+        write_transposed(re, im, space[0], space[1], strip, size)
 
 
 @kernel
@@ -164,7 +165,7 @@ def _spectrum(
     size, count = plan[SIZE], len(re)
     _start(x, channel, pair, down, right, plan, table, re, im, space)
     for strip in range(size * size // count):
-        lift(re, im, space[0], space[1], strip, size)
+        read_strip(re, im, space[0], space[1], strip, size)
         forward(re, im, size, table)
         to_re[strip * count : (strip + 1) * count] = re
         to_im[strip * count : (strip + 1) * count] = im
@@ -202,13 +203,13 @@ def correlate_pairs(
             other = spectra[o * per_group + c]
             _start(x, group * per_group + c, pair, down, right, plan, table, re, im, space)
             for strip in range(size // lanes):
-                lift(re, im, space[0], space[1], strip, size)
+                read_strip(re, im, space[0], space[1], strip, size)
                 forward(re, im, size, table)
                 multiply(re, im, other[0], other[1], strip * size * lanes, size * lanes)
                 inverse(re, im, size, table)
-                flip(re, im, space[2], space[3], strip, size)
+                write_transposed(re, im, space[2], space[3], strip, size)
             for strip in range(-(-step // lanes)):
-                lift(re, im, space[2], space[3], strip, size)
+                read_strip(re, im, space[2], space[3], strip, size)
                 inverse(re, im, size, table)
                 for part in range(2):
                     image, tile = (2 * pair + part) // plan[TILES], (2 * pair + part) % plan[TILES]
@@ -229,9 +230,9 @@ def _add_back(spectrum: Array, plan: Array, table: Array, re: Array, im: Array, 
         re[:] = spectrum[0, strip * count : (strip + 1) * count]
         im[:] = spectrum[1, strip * count : (strip + 1) * count]
         inverse(re, im, size, table)
-        flip(re, im, space[2], space[3], strip, size)
+        write_transposed(re, im, space[2], space[3], strip, size)
     for strip in range(-(-w // lanes)):
-        lift(re, im, space[2], space[3], strip, size)
+        read_strip(re, im, space[2], space[3], strip, size)
         inverse(re, im, size, table)
         for p in range(h):
             for q in range(strip * lanes, min(w, (strip + 1) * lanes)):
@@ -257,7 +258,7 @@ def gradient_pairs(
             _spectrum(x, channel, pair, down, right, plan, table, re, im, space, first[0], first[1])
             _start(dy, o, pair, dy_down, dy_right, dy_plan, table, re, im, space)
             for strip in range(size // lanes):
-                lift(re, im, space[0], space[1], strip, size)
+                read_strip(re, im, space[0], space[1], strip, size)
                 forward(re, im, size, table)
                 multiply_add(re, im, first[0], first[1], spectrum[0], spectrum[1], strip * count, count)
             if pair % _RUN == 0 or pair == last - 1:

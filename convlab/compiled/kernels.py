@@ -1,4 +1,4 @@
-"""Correlation of NumPy arrays at the processor's speed, by numba kernels (`convlab.compiled.tiling.available`).
+"""Correlation of NumPy arrays at the processor's speed, by numba kernels (`convlab.compiled.tiling.numba_installed`).
 
 All arrays are NCHW and OIHW, float32 or float64; float16 is computed in float32 and rounded once. numba is imported,
 and kernels are compiled or fetched from its cache on disk, when they are first used.
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
-from .tiling import border
+from .tiling import border_indices
 
 # Multiplications that a thread does in a microsecond, about, in vectors of 64 bytes; and elements that it passes.
 _RATE, _PASSED = 3000, 20_000
@@ -45,13 +45,13 @@ def correlate(x: Any, k: Any, geometry: Geometry, algorithm: str = "direct", out
     if x.dtype == np.float16:
         return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
     x, k = _ready(x), _ready(k)
-    plan = _plan(x.shape, k.shape, geometry, x.itemsize)
+    plan = _layout(x.shape, k.shape, geometry, x.itemsize)
     y = np.empty(plan.shape, x.dtype) if out is None else out
     if not y.size:
         return y
-    if algorithm == "fft" and _fft().correlate(x, k, y, geometry):
+    if algorithm == "fft" and _fft().correlate_tiles(x, k, y, geometry):
         return y
-    work = _direct().correlate
+    work = _direct().correlate_bands
     if plan.chunk >= plan.items:
         work(x, k, y, *plan.maps, 0, plan.items)
     else:
@@ -78,11 +78,11 @@ def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: str = "direc
     if not dy.size:
         return np.zeros(shape, x.dtype)
     if algorithm == "fft":
-        total, finite = _fft().kernel_gradient(x, dy, geometry)
+        total, finite = _fft().gradient_of_tiles(x, dy, geometry)
         if finite:
             return _narrowed(total, x.dtype)
-    plan = _plan(x.shape, shape, geometry, x.itemsize, "gradient")
-    work = _direct().kernel_gradient
+    plan = _layout(x.shape, shape, geometry, x.itemsize, "gradient")
+    work = _direct().gradient_bands
     totals = np.zeros((plan.parts, *shape))
     items = plan.parts * x.shape[1]
     chunk = items if plan.chunk >= plan.items else max(1, items // 32)
@@ -114,10 +114,10 @@ def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np
     if x.dtype == np.float16:
         return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
     x, u, v = _ready(x), _ready(u), _ready(v)
-    plan = _plan(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
+    plan = _layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
     y = np.empty(plan.shape, x.dtype) if out is None else out
     if y.size:
-        work = _direct().separable
+        work = _direct().separable_bands
         threads.spread(lambda start, stop: work(x, u, v, y, *plan.maps, start, stop), plan.items, plan.chunk)
     return y
 
@@ -144,7 +144,7 @@ def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (u, v) if bool((error <= 2 * np.finfo(k.dtype).eps * np.abs(k)).all()) else None
 
 
-class _Plan(NamedTuple):
+class _Layout(NamedTuple):
     """How a kernel goes about inputs of some shapes: see `direct`'s constants for the last of the maps."""
 
     shape: tuple[int, int, int, int]
@@ -155,15 +155,17 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: str = "correlate") -> _Plan:
+def _layout(
+    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: str = "correlate"
+) -> _Layout:
     (images, channels, height, width), (outputs, per_group, h, w) = x, k
     (stride, step), (dilation, spread) = geometry.stride, geometry.dilation
     rows, columns = geometry.output_size((height, width))
     if h == 1:  # then it makes no difference, and equal ones share the most
         dilation = stride
     gathered = geometry.padding != NO_PADDING or step > 1
-    down = border(height, geometry.padding[0], geometry.padding_mode)
-    right = border(width, geometry.padding[1], geometry.padding_mode)
+    down = border_indices(height, geometry.padding[0], geometry.padding_mode)
+    right = border_indices(width, geometry.padding[1], geometry.padding_mode)
     phase = -(-len(right) // step)
     # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there.
     right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
@@ -188,7 +190,7 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: 
     plan = (stride, dilation, len(right) if gathered else 0, *copied, band)
     maps = (taps % step * phase + taps // step, down, right, np.array(plan, np.int64))
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
-    return _Plan((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
+    return _Layout((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
 
 
 def _ready(a: np.ndarray) -> np.ndarray:

@@ -198,7 +198,7 @@ def inverse(re: Array, im: Array, size: int, table: Array) -> None:
 
 
 @kernel
-def flip(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int) -> None:
+def write_transposed(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int) -> None:
     """Write a strip, transposed, to the rows of a whole tile."""
     lanes = REGISTER // re.itemsize
     pitch = size + lanes
@@ -209,7 +209,7 @@ def flip(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int
 
 
 @kernel
-def lift(re: Array, im: Array, from_re: Array, from_im: Array, strip: int, size: int) -> None:
+def read_strip(re: Array, im: Array, from_re: Array, from_im: Array, strip: int, size: int) -> None:
     """Read a strip of a whole tile."""
     lanes = REGISTER // re.itemsize
     for r in range(size):

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import Any, cast
 
 import numpy as np
 
 from ..dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
 from ..errors import DTypeError, GeometryError, ShapeError
-from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
 from ..geometry.limits import check_held
 from ..geometry.lower import output_shape
-from ..geometry.options import boolean, integer, options
-
-GEOMETRY = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, boolean, integer, options
 
 
-class LayerOptions(TypedDict, total=False):
+class LayerOptions(GeometryOptions, total=False):
     """The keyword arguments of `Conv2D` and their types."""
 
     in_channels: int | None
     out_channels: int | None
-    stride: int | Pair
-    padding: Padding
-    padding_mode: PaddingMode
-    dilation: int | Pair
-    groups: int
     use_bias: bool
-    data_format: DataFormat
     dtype: Any
     seed: int | None
     reproducible: bool
@@ -60,7 +51,7 @@ class LayerSpec:
     reproducible: bool = False
 
     def __post_init__(self) -> None:
-        geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY))
+        geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY_OPTIONS))
         checked = {
             "kernel_size": geometry.kernel_size,
             "stride": geometry.stride,
@@ -102,9 +93,9 @@ class LayerSpec:
         return self.out_channels is not None and self.in_channels is None
 
     @property
-    def geometry(self) -> dict[str, Any]:
+    def geometry(self) -> GeometryOptions:
         """The keyword arguments that say where the kernel meets the image."""
-        return {name: getattr(self, name) for name in GEOMETRY}
+        return cast(GeometryOptions, {name: getattr(self, name) for name in GEOMETRY_OPTIONS})
 
     @property
     def call(self) -> dict[str, Any]:

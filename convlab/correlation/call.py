@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..contract.call import Call, Shape
 from ..contract.operations import Operations
 from ..dtypes import COMPLEX
 from ..errors import UnsupportedError
 from ..geometry.geometry import NO_PADDING, Geometry
 from ..planning.execute import native
-from .compute import correlate
+from .compute import correlate_by_rule
 from .integers import exact
 
 
@@ -41,7 +41,7 @@ def _batch(ops: Operations, call: Call, x: Any, k: Any, b: Any, geometry: Geomet
     """Images in rank 4; integers are exact, and so reproducible, in their own way."""
     shape = ops.shape(x) or ()
     if 0 in shape:  # frameworks know how to pad an image without pixels, but not their convolutions
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+        x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if shape[:1] == (0,):
         return _nothing(ops, x, k, b, geometry)
     if call.dtype == "int64":
@@ -50,7 +50,7 @@ def _batch(ops: Operations, call: Call, x: Any, k: Any, b: Any, geometry: Geomet
         return _add_bias(ops, native(ops, x, k, geometry), b, geometry)
     if call.algorithm == "reproducible":
         return _reproducible(ops, x, k, b, geometry)
-    return _add_bias(ops, correlate(ops, x, k, None, geometry, call.algorithm), b, geometry)
+    return _add_bias(ops, correlate_by_rule(ops, x, k, None, geometry, call.algorithm), b, geometry)
 
 
 def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[Any, Any]:
@@ -86,7 +86,7 @@ def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -
             f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
             hint="give the image's height and width to the tracer; the batch may stay unknown.",
         )
-    return correlate(ops, x, k, b, geometry, "reproducible")
+    return correlate_by_rule(ops, x, k, b, geometry, "reproducible")
 
 
 def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:

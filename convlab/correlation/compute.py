@@ -36,7 +36,7 @@ def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, neede
     return slopes
 
 
-def correlate(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: str) -> Any:
+def correlate_by_rule(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: str) -> Any:
     """corr2d on NCHW or NHWC tensors of one floating dtype by a rule, with gradients; a bias only reproducibly."""
     nhwc = geometry.data_format == "NHWC"
     if nhwc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 from ..contract.call import Call, Shape
 from ..contract.framework import Framework
@@ -13,7 +13,7 @@ from ..dtypes import itemsize
 from ..errors import GeometryError, ShapeError, UnsupportedError
 from ..geometry.geometry import DataFormat, Geometry, Padding, PaddingMode, Pair
 from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
-from ..geometry.options import boolean, check_shapes, choice, kernel_size, options
+from ..geometry.options import GeometryOptions, boolean, check_shapes, choice, kernel_size, options
 from ..registry import inner_backend, resolve
 from .arguments import unify
 from .call import execute
@@ -114,23 +114,17 @@ def corr2d(
     )
 
 
-class Options(TypedDict, total=False):
-    """corr2d's keyword arguments, for type checkers."""
+class CorrelationOptions(GeometryOptions, total=False):
+    """The keyword arguments of `corr2d` and their types."""
 
     bias: Any
-    stride: int | Pair
-    padding: Padding
-    padding_mode: PaddingMode
-    dilation: int | Pair
-    groups: int
-    data_format: DataFormat
     algorithm: Algorithm
     reproducible: bool
     backend: str | None
 
 
 @_untouched_by_autograph
-def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
+def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
     """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
 
     >>> conv2d([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], [[1, 2], [3, 4]])

@@ -8,7 +8,7 @@ from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..planning.execute import settle
 from .call import canonical_shapes
-from .corr2d import Options, checked
+from .corr2d import CorrelationOptions, checked
 from .decide import Decision
 
 
@@ -40,7 +40,7 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
+def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     """How `corr2d(X, K, **options)` would be computed, and why; nothing is computed.
 
     >>> print(plan([[1.0, 2.0, 3.0]], [[1.0, -1.0]], algorithm="native"))

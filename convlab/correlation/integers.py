@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..algorithms.taps import taps
 from ..contract.operations import Operations
 from ..errors import IntegerOverflowError
@@ -26,7 +26,7 @@ def exact(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
     if nhwc:
         x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
         geometry = geometry._replace(data_format="NCHW")
-    x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if bound >= 2.0**63:
         _check_overflow(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry)
     y = taps(ops, x, k, geometry)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..dtypes import check_numeric, itemsize
 from ..errors import ShapeError
 from ..geometry.geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair
@@ -63,7 +63,7 @@ def im2col(
     size = height + top + bottom, width + left + right
     index = windows(geometry._replace(padding=NO_PADDING), size)
     with ops.scope(ops.dtype(x)):
-        flat = ops.reshape(extend(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
+        flat = ops.reshape(with_border(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
         columns = ops.reshape(ops.take(flat, index.ravel(), len(leading)), (*leading, *index.shape))
         return ops.native(columns, X)
 
@@ -126,7 +126,7 @@ def corr2d_matrix(
     _check_windows("K, input_size", "a matrix", geometry, (height, width), (), _ENTRY)
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
-    padded = extend(reference, numbered, geometry)[0, 0]
+    padded = with_border(reference, numbered, geometry)[0, 0]
     index = padded.ravel()[windows(geometry._replace(padding=NO_PADDING), padded.shape)]
     outputs = index.shape[1]
     entry = np.broadcast_to(kernel.ravel()[:, None], index.shape)

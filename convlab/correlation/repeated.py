@@ -12,7 +12,7 @@ from ..contract.call import Call, Variant
 from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..planning.caches import cleared_with_costs
-from ..planning.execute import choose, run
+from ..planning.execute import choose, compute_chosen
 from ..reference import ops as reference
 from .call import canonical_shapes, execute
 
@@ -114,7 +114,7 @@ class _OnHost:
         if self.summed:
             y = kernels.correlate(image, kernel, self.rule.geometry, "direct", ops.host_empty(self.result, image.dtype))
         else:
-            y = run(self.memory, self.rule, image, kernel, self.choice)
+            y = compute_chosen(self.memory, self.rule, image, kernel, self.choice)
         if b is not None:
             with self.memory.scope(None):
                 y += ops.as_host(b).reshape(-1, 1, 1)

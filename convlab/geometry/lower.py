@@ -12,20 +12,22 @@ from .options import check_shapes, integer, kernel_size, options
 def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometry:
     """Fit checked options to an image of `size` (None: not known while tracing).
 
-    Named paddings become integers here, once for all backends:
-    "same" pads to an output of `ceil(n / stride)`, the odd one at the end (TensorFlow's and XLA's SAME);
-    "same_lower" puts it at the start (ONNX's SAME_LOWER); "full" lets the kernel overhang by all but one.
-    A stride beyond the last place is that to just beyond it, and the dilation of one row or column is 1: no framework
-    sees how large they were.
+    Named paddings become integers here, once for all backends: "same" pads to an output of `ceil(n / stride)`, the odd
+    pixel at the end (TensorFlow's and XLA's SAME); "same_lower" puts the odd pixel at the start (ONNX's SAME_LOWER);
+    "full" lets the kernel overhang by all but one of its rows and columns.
+
+    A stride that leaves the image at its first step is cut to the least that does so, and the dilation of a single row
+    or column is set to 1, so that no framework sees how large they were.
     """
     if named:
-        rows, columns = (_named_pads(named, *each) for each in zip(size, geometry.extent, geometry.stride, strict=True))
+        rows, columns = (_named_pads(named, *axis) for axis in zip(size, geometry.extent, geometry.stride, strict=True))
         geometry = geometry._replace(padding=(rows, columns))
     _check_fit(geometry, size)
-    return _plain(geometry, size)
+    return _without_excess(geometry, size)
 
 
-def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+def _without_excess(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+    """The geometry with strides and dilations no larger than they need to be."""
     down, right = (
         min(stride, LONGEST if type(n) is not int else n + pads[0] + pads[1] - extent + 1) if stride > 1 else 1
         for n, pads, extent, stride in zip(size, geometry.padding, geometry.extent, geometry.stride, strict=True)
@@ -36,6 +38,7 @@ def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
 
 
 def _named_pads(named: str, n: int | None, extent: int, stride: int) -> Pair:
+    """The pixels before and after an axis of n pixels that a padding's name stands for."""
     if named == "valid":
         return 0, 0
     if named == "full":
@@ -54,6 +57,7 @@ def _named_pads(named: str, n: int | None, extent: int, stride: int) -> Pair:
 
 
 def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
+    """Raise `ShapeError` unless the kernel fits into the padded image."""
     for axis, n, pads, extent in zip(("height", "width"), size, geometry.padding, geometry.extent, strict=True):
         if n is None:
             continue

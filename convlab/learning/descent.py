@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 
 from .checkpoint import Checkpoint
-from .problem import Problem
+from .problem import LearningProblem
 
 AT_ONCE = 100  # the most steps between two looks at the losses
 
@@ -33,9 +33,9 @@ AT_ONCE = 100  # the most steps between two looks at the losses
 class Descent(Protocol):
     """One run of gradient descent on the squared error, in an adapter's `training` module.
 
-    Made from a `Problem`, the images (a list of (X, Y) or (X, Y, weights), tensors of the framework), the kernel and
-    the bias (or None) to start from (NumPy arrays; the kernel in `problem.kernel_shape`), and an optimiser of the
-    framework's, or None for plain gradient descent.
+    It is made from a `LearningProblem`, the images (a list of (X, Y) or (X, Y, weights), tensors of the framework), the
+    kernel and the bias (or None) to start from (NumPy arrays; the kernel in `problem.kernel_shape`), and an optimiser
+    of the framework's, or None for plain gradient descent.
 
     Beside it, `training.draw(shape, groups, use_bias, dtype)` draws the kernel (OIHW) and bias that the framework's
     built-in convolution class starts from, as NumPy arrays. If the framework has optimisers, `describe(optimizer)` is a
@@ -68,7 +68,7 @@ class ReproducibleDescent:
     def __init__(
         self,
         ops: Operations,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,

@@ -21,7 +21,7 @@ from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
 from ..geometry.limits import check_held, memory
 from ..geometry.options import boolean, choice, integer, options, real, shown
 from ..registry import owner, resolve
-from .problem import Problem
+from .problem import LearningProblem
 from .run import Images, LearnedKernel, Settings, Training
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def learn_kernel(
         raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
     geometry, named = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
     out = None if out_channels is None else integer("out_channels", out_channels, 1)
-    problem = Problem(geometry, named, out, use_bias=boolean("use_bias", use_bias), reproducible=reproducible)
+    problem = LearningProblem(geometry, named, out, use_bias=boolean("use_bias", use_bias), reproducible=reproducible)
     if boolean("reproducible", reproducible) and (method == "lstsq" or optimizer is not None):
         raise GeometryError(
             f"reproducible: got True with method={method!r} and optimizer={optimizer!r}, expected plain gradient "
@@ -257,7 +257,9 @@ def _admitted(framework: Framework, images: Images) -> tuple[Images, str]:
     )
 
 
-def _checked(framework: Framework, problem: Problem, admitted: Iterable[tuple[Images, str]]) -> Iterator[Images]:
+def _checked(
+    framework: Framework, problem: LearningProblem, admitted: Iterable[tuple[Images, str]]
+) -> Iterator[Images]:
     for made, dtype in admitted:
         if dtype != problem.dtype:
             raise DTypeError(
@@ -268,7 +270,7 @@ def _checked(framework: Framework, problem: Problem, admitted: Iterable[tuple[Im
         yield made
 
 
-def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
+def _fitted(problem: LearningProblem, dtype: str, shape: tuple[int, ...]) -> LearningProblem:
     if problem.out_channels is None:
         if problem.geometry.groups != 1:
             raise GeometryError(
@@ -290,7 +292,7 @@ def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
     return replace(problem, dtype=dtype, in_channels=channels)
 
 
-def _start(framework: Framework, init: Any, seed: int | None, problem: Problem) -> np.ndarray | None:
+def _start(framework: Framework, init: Any, seed: int | None, problem: LearningProblem) -> np.ndarray | None:
     """The kernel to start from, in `problem.kernel_shape`; None if the framework draws it."""
     shape = problem.kernel_shape
     if init is None:

@@ -9,7 +9,7 @@ so that its gradient, 2 (A K - b), costs what the kernel costs and not what the 
 sums over pixels: those of two tiles, images or machines are added by `+`. So are exact ones (`ExactMoments`), whatever
 the order, and in a way the triangular factors of V (`Factor`), which don't square its condition number.
 
-`measure` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: A
+`window_sums` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: A
 depends on the distance of two pixels of the window alone but for the image's border, and for that it is corrected.
 
 A lazy backend (Dask) supplies two functions in its `training` module. `statistics(problem, x, y, weights, kind, name)`
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 else:
     sliding_window_view = np.lib.stride_tricks.sliding_window_view
 
-Kind = Literal["moments", "factor", "reproducible"]
+StatisticsKind = Literal["moments", "factor", "reproducible"]
 
 _BLOCK = 1 << 19  # numbers of V that are made at a time: they stay in the cache
 _STRIP = 1 << 20  # pixels that are transformed at a time
@@ -143,7 +143,7 @@ class Factor:
     def gram(self) -> np.ndarray:
         """A: see `Moments`."""
         v = self.triangle[:, :, : -self.outputs]
-        return product(v.transpose(0, 2, 1), v.transpose(0, 2, 1))
+        return times_transposed(v.transpose(0, 2, 1), v.transpose(0, 2, 1))
 
     def pack(self) -> dict[str, np.ndarray]:
         """As named arrays."""
@@ -171,7 +171,7 @@ def _alike(a: Any, b: Any) -> tuple[Any, Any]:
     return a.by_output() if blocks[0] < blocks[1] else a, b.by_output() if blocks[1] < blocks[0] else b
 
 
-class Tile(NamedTuple):
+class PreparedImages(NamedTuple):
     """Images to learn from.
 
     x is (N, C, H, W), padded already, y (N, O, H', W'), weights (N, 1 or O, H', W') or None: real NumPy arrays.
@@ -185,7 +185,7 @@ class Tile(NamedTuple):
     use_bias: bool = False
 
 
-def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> Any:
+def window_sums(tile: PreparedImages, kind: StatisticsKind = "moments", workers: int | None = None) -> Any:
     """The `Moments`, `ExactMoments` or `Factor` of a tile, of float64 numbers.
 
     Args:
@@ -194,7 +194,7 @@ def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> A
         workers: threads for the transforms; None is all cores.
 
     >>> one = np.ones((1, 1, 3, 4))
-    >>> found = measure(Tile(one, one[:, :, :, 1:] * 2, None, Geometry((1, 2))))
+    >>> found = window_sums(PreparedImages(one, one[:, :, :, 1:] * 2, None, Geometry((1, 2))))
     >>> found.gram.tolist(), found.cross.tolist(), found.energy
     ([[[9.0, 9.0], [9.0, 9.0]]], [[[18.0], [18.0]]], 36.0)
     """
@@ -202,7 +202,7 @@ def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> A
         return _measured(tile, kind, workers)
 
 
-def _measured(tile: Tile, kind: Kind, workers: int | None) -> Any:
+def _measured(tile: PreparedImages, kind: StatisticsKind, workers: int | None) -> Any:
     if kind == "moments" and _suits_fft(tile):
         most = max(_STRIP // tile.y.shape[3], 4 * tile.geometry.kernel_size[0])
         return _total(_by_fft(strip, workers) for strip in _strips(tile, most))
@@ -217,7 +217,7 @@ def _total(found: Iterable[Any]) -> Any:
     return functools.reduce(operator.add, found)
 
 
-def _strips(tile: Tile, most: int) -> Iterator[Tile]:
+def _strips(tile: PreparedImages, most: int) -> Iterator[PreparedImages]:
     """Cut into parts of at most so many rows of one image."""
     (sh, _), (extent, _), height = tile.geometry.stride, tile.geometry.extent, tile.y.shape[2]
     count = -(-height // most)
@@ -230,18 +230,18 @@ def _strips(tile: Tile, most: int) -> Iterator[Tile]:
         )
 
 
-def _columns(tile: Tile) -> int:
+def _columns(tile: PreparedImages) -> int:
     """How wide V is, times the blocks."""
     blocks = 1 if tile.weights is None else tile.weights.shape[1]
     return max(blocks, tile.geometry.groups) * _unknowns(tile)
 
 
-def _unknowns(tile: Tile) -> int:
+def _unknowns(tile: PreparedImages) -> int:
     per_group: int = tile.x.shape[1] // tile.geometry.groups
     return per_group * math.prod(tile.geometry.kernel_size) + tile.use_bias
 
 
-def _transposed(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+def _transposed(tile: PreparedImages) -> tuple[np.ndarray, np.ndarray]:
     """V' (groups, n, pixels) and Y' (groups, outputs in a group, pixels) in float64, for one image."""
     (sh, sw), (dh, dw), groups = tile.geometry.stride, tile.geometry.dilation, tile.geometry.groups
     views = sliding_window_view(tile.x[0], tile.geometry.extent, (1, 2))[:, ::sh, ::sw, ::dh, ::dw]
@@ -255,7 +255,7 @@ def _transposed(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
     return v, tile.y.reshape(groups, -1, pixels).astype(np.float64)
 
 
-def _weighted(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _weighted(tile: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """V', Y' and the weights (blocks, 1, pixels); a block for each output if the outputs' weights differ."""
     v, y = _transposed(tile)
     if tile.weights is None:
@@ -266,35 +266,35 @@ def _weighted(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return v, y, weights
 
 
-def _by_products(tile: Tile) -> Moments:
+def _by_products(tile: PreparedImages) -> Moments:
     v, y, scaled, seen = _factors(tile)
-    return Moments(product(scaled, v), product(scaled, y), float(np.vdot(seen, y)), _count(tile))
+    return Moments(times_transposed(scaled, v), times_transposed(scaled, y), float(np.vdot(seen, y)), _count(tile))
 
 
-def _exactly(tile: Tile) -> ExactMoments:
+def _exactly(tile: PreparedImages) -> ExactMoments:
     v, y, scaled, seen = _factors(tile)
     energy = ExactSum.of_products(seen.reshape(1, 1, -1), y.reshape(1, 1, -1))
     return ExactMoments(ExactSum.of_products(scaled, v), ExactSum.of_products(scaled, y), energy, _count(tile))
 
 
-def _factors(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _factors(tile: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """V', Y', and both with the weights."""
     v, y, weights = _weighted(tile)
     return (v, y, v, y) if weights is None else (v, y, v * weights, y * weights)
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def times_transposed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b' for (blocks, n, pixels) and (blocks, m, pixels)."""
     return a @ b.transpose(0, 2, 1)  # type: ignore[no-any-return]
 
 
-def _count(tile: Tile) -> int:
+def _count(tile: PreparedImages) -> int:
     if tile.weights is None:
         return tile.y.size
     return int(np.count_nonzero(np.broadcast_to(tile.weights, tile.y.shape)))
 
 
-def _factor(tile: Tile) -> Factor:
+def _factor(tile: PreparedImages) -> Factor:
     v, y, weights = _weighted(tile)
     rows = np.concatenate([v, y], 1).transpose(0, 2, 1)
     if weights is not None:
@@ -306,21 +306,21 @@ def _triangles(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr(rows, "r"))
 
 
-def _suits_fft(tile: Tile) -> bool:
+def _suits_fft(tile: PreparedImages) -> bool:
     (h, w), g = tile.geometry.kernel_size, tile.geometry
     large = tile.y.shape[2] >= h and tile.y.shape[3] >= 2 * w
     one = tile.x.shape[1] == g.groups and g.stride == (1, 1) == g.dilation
     return one and tile.weights is None and large and h * w >= _FFT_FROM
 
 
-def _by_fft(tile: Tile, workers: int | None) -> Moments:
+def _by_fft(tile: PreparedImages, workers: int | None) -> Moments:
     x, y = tile.x[0].astype(np.float64), tile.y[0].astype(np.float64)
     h, w = tile.geometry.kernel_size
     y = y.reshape(len(x), -1, *y.shape[1:])
     found = [_one_channel(image, seen, (h, w), workers or -1) for image, seen in zip(x, y, strict=True)]
     gram, cross = (np.stack(each) for each in zip(*found, strict=True))
     if tile.use_bias:
-        sums = _window_sums(tile)
+        sums = _pixel_sums(tile)
         totals = y.sum((2, 3))[:, None]
         gram = np.pad(gram, ((0, 0), (0, 1), (0, 1)))
         gram[:, -1, :-1] = gram[:, :-1, -1] = sums
@@ -329,7 +329,7 @@ def _by_fft(tile: Tile, workers: int | None) -> Moments:
     return Moments(gram, cross, float(np.vdot(y, y)), y.size)
 
 
-def _window_sums(tile: Tile) -> np.ndarray:
+def _pixel_sums(tile: PreparedImages) -> np.ndarray:
     """The sum of each element's pixels over all windows, (groups, h * w), for one channel in each group."""
     (h, w), (rows, columns) = tile.geometry.kernel_size, tile.y.shape[2:]
     x = tile.x[0].astype(np.float64)

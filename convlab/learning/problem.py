@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..contract.operations import Operations
 from ..correlation.corr2d import corr2d
 from ..dtypes import itemsize
@@ -18,11 +18,11 @@ from ..geometry.limits import laid_out, planes
 from ..geometry.lower import lower, output_shape
 from ..geometry.options import check_shapes
 from ..reference import ops as reference
-from .moments import Kind, Tile, measure
+from .moments import PreparedImages, StatisticsKind, window_sums
 
 
 @dataclass(frozen=True)
-class Problem:
+class LearningProblem:
     """A kernel to learn, without the images.
 
     Attributes:
@@ -138,40 +138,44 @@ class Problem:
         """The geometry for images of a shape (N, C, H, W)."""
         return lower(self.geometry._replace(data_format="NCHW"), self.named, (x[2], x[3]))
 
-    def unpadded(self) -> Problem:
+    def unpadded(self) -> LearningProblem:
         """The same problem for images that are padded already."""
         return replace(self, geometry=self.geometry._replace(padding=NO_PADDING), named="")
 
 
 def statistics(
-    problem: Problem,
+    problem: LearningProblem,
     x: np.ndarray,
     y: np.ndarray,
     weights: np.ndarray | None,
-    kind: Kind = "moments",
+    kind: StatisticsKind = "moments",
     name: str = "",
     workers: int | None = None,
 ) -> Any:
-    """`convlab.learning.moments.measure` of NumPy images in the user's layout; `name` says which in an error."""
-    return measure(tile(problem, *finite(problem, x, y, weights, name)), kind, workers)
+    """`convlab.learning.moments.window_sums` of NumPy images in the user's layout; `name` says which in an error."""
+    return window_sums(prepared_images(problem, *finite(problem, x, y, weights, name)), kind, workers)
 
 
-def tile(problem: Problem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Tile:
+def prepared_images(
+    problem: LearningProblem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None
+) -> PreparedImages:
     """The images as (N, C, H, W), padded."""
     images = _channels_first(problem, x)
     geometry = problem.lowered(images.shape)
-    padded = extend(reference, images, geometry)
+    padded = with_border(reference, images, geometry)
     seen = None if weights is None else _weights(problem, weights, y.shape)
-    return Tile(padded, _channels_first(problem, y), seen, geometry._replace(padding=NO_PADDING), problem.use_bias)
+    return PreparedImages(
+        padded, _channels_first(problem, y), seen, geometry._replace(padding=NO_PADDING), problem.use_bias
+    )
 
 
-def _weights(problem: Problem, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _weights(problem: LearningProblem, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Weights of results of a shape as (N, 1 or O, H', W')."""
     every = _channels_first(problem, np.broadcast_to(weights, shape))
     return every[:, :1] if problem.shares(weights) else every
 
 
-def _channels_first(problem: Problem, images: np.ndarray) -> np.ndarray:
+def _channels_first(problem: LearningProblem, images: np.ndarray) -> np.ndarray:
     if problem.out_channels is None:
         return images.reshape(-1, 1, *images.shape[-2:])
     images = images if images.ndim == 4 else images[None]
@@ -179,7 +183,7 @@ def _channels_first(problem: Problem, images: np.ndarray) -> np.ndarray:
 
 
 def finite(
-    problem: Problem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, name: str = ""
+    problem: LearningProblem, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, name: str = ""
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The images with zeros for pixels that aren't finite and have no weight.
 
@@ -208,7 +212,7 @@ def finite(
     return x, y, weights
 
 
-def _windows_with(problem: Problem, lost: np.ndarray) -> np.ndarray:
+def _windows_with(problem: LearningProblem, lost: np.ndarray) -> np.ndarray:
     """Where the kernel meets such a pixel, in any channel: (N, 1, H', W')."""
     images = _channels_first(problem, lost).any(1, keepdims=True).astype(np.float32)
     options = {**problem.options, "groups": 1, "data_format": "NCHW", "algorithm": "direct", "backend": "numpy"}
@@ -225,7 +229,7 @@ def _refuse(name: str, bad: np.ndarray, seen: int) -> None:
         )
 
 
-def blocks(problem: Problem, kernel: np.ndarray, bias: np.ndarray | None, count: int) -> np.ndarray:
+def blocks(problem: LearningProblem, kernel: np.ndarray, bias: np.ndarray | None, count: int) -> np.ndarray:
     """A kernel (OIHW) and a bias as `Moments` counts them: (blocks, n, outputs in a block), in float64."""
     outputs = len(kernel)
     rows = kernel.reshape(outputs, -1).astype(np.float64)
@@ -234,7 +238,7 @@ def blocks(problem: Problem, kernel: np.ndarray, bias: np.ndarray | None, count:
     return rows.reshape(count, outputs // count, -1).transpose(0, 2, 1)
 
 
-def unblocks(problem: Problem, found: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def unblocks(problem: LearningProblem, found: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """`blocks` undone."""
     rows = found.transpose(0, 2, 1).reshape(-1, found.shape[1])
     if not problem.use_bias:

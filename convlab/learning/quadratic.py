@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import RankDeficientWarning
 from .moments import Factor, Moments
-from .problem import Problem, blocks, unblocks
+from .problem import LearningProblem, blocks, unblocks
 
 # A's condition number up to which the kernel is found from A: its error is that times 1e-16.
 _WELL_CONDITIONED = 1e8
@@ -23,7 +23,7 @@ class QuadraticDescent:
     A reproducible problem's products are elementwise, and added in halving trees: the same on any machine.
     """
 
-    def __init__(self, problem: Problem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    def __init__(self, problem: LearningProblem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         self.problem, self.moments = problem, moments
         self.unknowns = blocks(problem, problem.to_oihw(kernel), bias, len(moments.gram))
         self.multiply = _in_trees if problem.reproducible else np.matmul
@@ -89,7 +89,7 @@ class Solution(NamedTuple):
 
 
 def solve(
-    problem: Problem, known: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
+    problem: LearningProblem, known: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
 ) -> Solution:
     """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
 

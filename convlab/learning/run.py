@@ -17,8 +17,8 @@ from ..errors import DataError, DivergedError, GeometryError, UnsupportedError
 from ..registry import framework as load_framework
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
-from .moments import ExactMoments, Factor, Kind, Moments
-from .problem import Problem, finite, statistics, unblocks
+from .moments import ExactMoments, Factor, Moments, StatisticsKind
+from .problem import LearningProblem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Training:
     def __init__(
         self,
         framework: Framework,
-        problem: Problem,
+        problem: LearningProblem,
         settings: Settings,
         images: Iterator[Images],
         again: Callable[[], Iterator[Images]] | None,
@@ -247,13 +247,13 @@ class Training:
         made = [self.framework.ops.asarray(each, self.problem.dtype, like=self.like) for each in cleaned[:2]]
         return Images(images.name, made[0], made[1], images.weights)
 
-    def _statistics(self, images: Images, kind: Kind) -> Any:
+    def _statistics(self, images: Images, kind: StatisticsKind) -> Any:
         if self._lazy:
             return self.framework.training.statistics(self.problem, *images[1:], kind, images.name)
         x, y, weights = self._arrays(images)
         return statistics(self.problem, x, y, weights, kind, images.name)
 
-    def _measured(self, kind: Kind, checkpoint: Checkpoint | None) -> Any:
+    def _measured(self, kind: StatisticsKind, checkpoint: Checkpoint | None) -> Any:
         """The statistics of all images, read once; those that the checkpoint knows aren't measured again."""
         total: Any = _STATISTICS[kind].unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
         seen, count = "", 0
@@ -271,7 +271,7 @@ class Training:
             checkpoint.finish(count)
         return _bounded(total.rounded() if kind == "reproducible" else total)
 
-    def _reread(self, kind: Kind = "moments") -> Any:
+    def _reread(self, kind: StatisticsKind = "moments") -> Any:
         assert self.again is not None
         return _bounded(functools.reduce(operator.add, (self._statistics(each, kind) for each in self.again())))
 

@@ -15,8 +15,8 @@ from ..correlation.corr2d import corr2d
 from ..geometry.geometry import Pair
 from ..reference import ops
 from .descent import parameters_state
-from .moments import Tile
-from .problem import Problem
+from .moments import PreparedImages
+from .problem import LearningProblem
 
 
 class PlainConv2D:
@@ -59,7 +59,7 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     return np.random.uniform(-bound, bound, shape), np.random.uniform(-bound, bound, shape[:1]) if use_bias else None
 
 
-def slopes(tile: Tile, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def slopes(tile: PreparedImages, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """The squared error of a kernel (OIHW) and its gradients, one number after another, in float64."""
     x, y, weights, geometry, _ = tile
     with ops.scope(None):  # a path that diverges
@@ -77,7 +77,7 @@ class PlainDescent:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,

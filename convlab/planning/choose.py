@@ -29,7 +29,7 @@ from .caches import cleared_with_costs
 if TYPE_CHECKING:
     from .costs import Table
 
-Kind = Literal["single", "depthwise", "dense"]
+ChannelKind = Literal["single", "depthwise", "dense"]
 
 # The variants that each of corr2d's algorithms stands for; "auto" stands for all.
 VARIANTS = {
@@ -44,7 +44,7 @@ VARIANTS = {
 }
 _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
 # Between many channels the model is coarse and the frameworks are good: another variant must promise much more.
-_MARGIN: dict[Kind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
+_MARGIN: dict[ChannelKind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
 _SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
 _VECTOR = 16  # pixels of a row that the compiled kernels compute at once
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
@@ -94,7 +94,7 @@ class Workload(NamedTuple):
         )
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ChannelKind:
         """ "single" for one channel in and out, "depthwise" for as many groups as channels, else "dense"."""
         if self.inputs > 1 or self.outputs > self.geometry.groups:
             return "dense"
@@ -212,7 +212,7 @@ def work(variant: Variant, workload: Workload) -> float:
         one = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
         return one * workload.inputs * workload.outputs  # it transforms anew for each pair of channels
     if variant is Variant.FFT:
-        points = fourier.tiling(workload.padded, workload.geometry.kernel_size)[1]
+        points = fourier.fft_tiling(workload.padded, workload.geometry.kernel_size)[1]
         return points * workload.batch * (workload.outputs + workload.inputs * workload.geometry.groups) / 2
     if variant is Variant.PHASE:
         (h, w), (down, right) = workload.geometry.kernel_size, PHASES
@@ -270,7 +270,7 @@ def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> st
     if variant.on_host:
         if mode != "eager":
             return "only for eager tensors on a CPU"
-        return "" if tiling.available() else "numba isn't installed: pip install 'convlab[fast]'"
+        return "" if tiling.numba_installed() else "numba isn't installed: pip install 'convlab[fast]'"
     if variant is Variant.SEPARABLE and mode == "traced":
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"

@@ -53,7 +53,7 @@ def processor() -> str:
     return f"{name}, {threads.available()} threads"
 
 
-def save(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
+def save_costs(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
     """Write the tables of some backends, whose frameworks have these versions, beside those that are there already."""
     path = path or user_file()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..algorithms import fourier
 from ..algorithms.adjoint import image_gradient
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..algorithms.matmul import matmul, matmul_kernel_gradient
 from ..algorithms.phase import phase
 from ..algorithms.taps import taps
@@ -36,7 +36,7 @@ def by_plan(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
     Raises:
         UnsupportedError: a named algorithm that can't compute it.
     """
-    return run(ops, rule, a, b, choose_for(ops, rule, a, b))
+    return compute_chosen(ops, rule, a, b, choose_for(ops, rule, a, b))
 
 
 def choose_for(ops: Operations, rule: Rule, a: Any, b: Any) -> Choice:
@@ -66,7 +66,7 @@ def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mod
     )
 
 
-def run(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
+def compute_chosen(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
     """A rule's result by a choice. Half precision is computed in float32 and rounded once, unless natively."""
     dtype = ops.dtype(a) or ""
     narrow = dtype in ("float16", "bfloat16") and bool(choice.variant is not Variant.NATIVE or choice.factored)
@@ -196,19 +196,19 @@ def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
         return ops.conv_gradient(rule.part, a, b, geometry, rule.size)
     inner = geometry._replace(padding=NO_PADDING)
     if rule.part == "k":
-        return ops.conv_gradient("k", extend(ops, a, geometry), b, inner, rule.size)
+        return ops.conv_gradient("k", with_border(ops, a, geometry), b, inner, rule.size)
     return image_gradient(ops, a, b, geometry, rule.size, functools.partial(native, ops))
 
 
 def native(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
     """The framework's own convolution, with its gradients."""
     if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+        x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     return ops.conv(x, k, geometry)
 
 
 def _taps(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
-    return taps(ops, extend(ops, x, geometry), k, geometry)
+    return taps(ops, with_border(ops, x, geometry), k, geometry)
 
 
 def _separable(ops: Operations, variant: Variant, factors: Any, x: Any, geometry: Geometry) -> Any:
@@ -252,13 +252,13 @@ _RESULTS: dict[Variant, Callable[..., Any]] = {
     Variant.TAPS: _taps,
     Variant.PHASE: phase,
     Variant.MATMUL: matmul,
-    Variant.FFT: fourier.correlate,
+    Variant.FFT: fourier.fft_correlation,
     Variant.HOST: _hosted("direct"),
     Variant.FFT_ON_HOST: _hosted("fft"),
 }
 _KERNEL_GRADIENTS: dict[Variant, Callable[..., Any]] = {
     Variant.MATMUL: matmul_kernel_gradient,
-    Variant.FFT: fourier.kernel_gradient,
+    Variant.FFT: fourier.fft_kernel_gradient,
     Variant.HOST: _hosted_gradient("direct"),
     Variant.FFT_ON_HOST: _hosted_gradient("fft"),
 }

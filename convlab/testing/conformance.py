@@ -28,7 +28,7 @@ from ..errors import DTypeError, UnsupportedError
 from ..geometry.geometry import Geometry
 from ..lab import Backend, backend
 from ..planning.choose import Choice, Workload, unavailable, unfit
-from ..planning.execute import run
+from ..planning.execute import compute_chosen
 from ..registry import adapter, owner, register
 from ..truth.bounds import error_bound, worst_ratio
 from ..truth.oracle import oracle
@@ -160,7 +160,7 @@ class Conformance:
         variant, rule = Variant(algorithm), Rule("y", Geometry((3, 4)), algorithm=algorithm)
         assert unavailable(variant, lab.adapter.algorithms, "eager") == unfit(variant, workload) == ""
         y = lab.to_numpy(
-            run(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), Choice(variant, {}, {}))
+            compute_chosen(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), Choice(variant, {}, {}))
         )[:, 0]
         bound = error_bound(x, k, algorithm="fft" if algorithm == "fft" else "direct")
         assert worst_ratio(y, oracle(x, k), 3 * bound) <= 1
