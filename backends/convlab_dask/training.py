@@ -52,7 +52,7 @@ def _total(problem: LearningProblem, measure: Callable[..., Any], images: Sequen
     x, *others = images
     if len(others) == 2:
         others[1] = da.broadcast_to(others[1], _weights_shape(problem, *others))
-    height, width = x.shape[-3:-1] if problem.last else x.shape[-2:]
+    height, width = x.shape[-3:-1] if problem.channels_last else x.shape[-2:]
     geometry = problem.lowered((1, 1, height, width))._replace(data_format=problem.geometry.data_format)
     part = _Part(problem.unpadded(), measure, name)
     found = total(part, _added, x, others, geometry, problem.out_channels)
@@ -65,7 +65,7 @@ def _weights_shape(problem: LearningProblem, y: da.Array, weights: da.Array) -> 
     """Y's shape, but for one channel where all channels share their weights."""
     shape = [*y.shape]
     if problem.shares(weights):
-        shape[-1 if problem.last else -3] = 1
+        shape[-1 if problem.channels_last else -3] = 1
     return tuple(shape)
 
 
@@ -85,7 +85,7 @@ class _Part:
     def __call__(self, x: np.ndarray, pads: Any, y: np.ndarray, weights: np.ndarray | None = None) -> Any:
         if weights is not None and not weights.any():
             return None
-        around = [*pads, *[(0, 0)] * self.problem.last]
+        around = [*pads, *[(0, 0)] * self.problem.channels_last]
         with modest():
             padded = np.pad(x, [*[(0, 0)] * (x.ndim - len(around)), *around])
             return self.measure(self.problem, padded, y, weights, name=self.name)

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from .moments import ExactMoments, Factor, Moments, StatisticsKind
 from .problem import LearningProblem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 
-if TYPE_CHECKING:
-    pass
+Method = Literal["autograd", "gram", "lstsq"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,12 @@ class Settings(NamedTuple):
 
     num_steps: int
     lr: float | Literal["auto"]
-    method: str
+    method: Method
     optimizer: Any
     ridge: float
     tol: float | None
+    init: Any
+    seed: int | None
     log_every: int
     callback: Callable[[int, float, Any], object] | None
     progress: bool
