@@ -10,7 +10,7 @@ from .border import with_border
 
 
 def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """Cross-correlation as one product of matrices: the kernel's rows by the image's windows (im2col)."""
+    """Cross-correlation as one product of matrices: the kernel's rows times the image's windows (im2col)."""
     n, _, height, width = ops.sizes(x)
     outputs, per_group, h, w = ops.sizes(kernel)
     groups = geometry.groups
@@ -30,13 +30,13 @@ def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry)
     x = with_border(ops, x, geometry)
     per_group = ops.sizes(x)[1] // groups
     seeds = ops.reshape(ops.transpose(dy, (1, 0, 2, 3)), (groups, outputs // groups, n * rows * columns))
-    found = []
+    kernel_rows = []
     for p in range(h):
         patches = ops.stack([_window(x, geometry, p, q, (rows, columns)) for q in range(w)], 4)  # (N, C, H', W', w)
         patches = ops.transpose(patches, (0, 2, 3, 1, 4))
         patches = ops.transpose(ops.reshape(patches, (n * rows * columns, groups, per_group * w)), (1, 0, 2))
-        found.append(ops.reshape(ops.matmul(seeds, patches), (outputs, per_group, w)))
-    return ops.stack(found, 2)
+        kernel_rows.append(ops.reshape(ops.matmul(seeds, patches), (outputs, per_group, w)))
+    return ops.stack(kernel_rows, 2)
 
 
 def _window(x: Any, geometry: Geometry, p: int, q: int, size: Pair) -> Any:

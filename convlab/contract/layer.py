@@ -51,11 +51,11 @@ class LayerSpec:
     reproducible: bool = False
 
     def __post_init__(self) -> None:
-        geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY_OPTIONS))
+        geometry, padding_name = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY_OPTIONS))
         checked = {
             "kernel_size": geometry.kernel_size,
             "stride": geometry.stride,
-            "padding": named or geometry.padding,
+            "padding": padding_name or geometry.padding,
             "dilation": geometry.dilation,
             "groups": geometry.groups,
             "use_bias": bool(self.use_bias),

@@ -181,7 +181,7 @@ def checked(
     ops, wraps = framework.ops, framework.adapter.wraps
     (x, k, b), dtype = unify(framework, {"X": X, "K": K, "bias": bias})
     kernel = _kernel_shape(ops, k)
-    geometry, named = options(
+    geometry, padding_name = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )
     shape = ops.shape(x)
@@ -189,7 +189,7 @@ def checked(
         shape = (None,) * len(kernel)
     size = check_shapes(shape, kernel, geometry)
     most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
-    geometry = laid_out(geometry, named, size, planes(shape, kernel, geometry), itemsize(dtype), most)
+    geometry = laid_out(geometry, padding_name, size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
     inner = inner_backend(backend) if wraps else ""

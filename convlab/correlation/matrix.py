@@ -56,8 +56,8 @@ def im2col(
     if len(shape) < 2:
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
     *leading, height, width = shape
-    checked, named = options(kernel_size, stride, padding, padding_mode, dilation)
-    geometry = laid_out(checked, named, (height, width))
+    checked, padding_name = options(kernel_size, stride, padding, padding_mode, dilation)
+    geometry = laid_out(checked, padding_name, (height, width))
     _check_windows("X, kernel_size", "columns", geometry, (height, width), leading, max(itemsize(ops.dtype(x)), 8))
     (top, bottom), (left, right) = geometry.padding
     size = height + top + bottom, width + left + right
@@ -120,9 +120,9 @@ def corr2d_matrix(
     kernel = kernel.astype(np.result_type(kernel.dtype, np.int64 if kernel.dtype.kind in "iub" else np.float32))
     if kernel.ndim != 2:
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
-    checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
+    checked, padding_name = options(kernel.shape, stride, padding, padding_mode, dilation)
     height, width = pair("input_size", input_size, 0)
-    geometry = laid_out(checked, named, (height, width))
+    geometry = laid_out(checked, padding_name, (height, width))
     _check_windows("K, input_size", "a matrix", geometry, (height, width), (), _ENTRY)
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)

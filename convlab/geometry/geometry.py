@@ -10,11 +10,12 @@ from typing import Literal, NamedTuple
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
-Padding = int | Pair | Pads | Literal["valid", "same", "same_lower", "full"]
+PaddingName = Literal["valid", "same", "same_lower", "full"]
+Padding = int | Pair | Pads | PaddingName
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 DataFormat = Literal["NCHW", "NHWC"]
 
-PADDING_NAMES = ("valid", "same", "same_lower", "full")
+PADDING_NAMES: tuple[PaddingName, ...] = ("valid", "same", "same_lower", "full")
 PADDING_MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
 DATA_FORMATS: tuple[DataFormat, ...] = ("NCHW", "NHWC")
 NO_PADDING: Pads = ((0, 0), (0, 0))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from ..errors import GeometryError
-from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry
+from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry, PaddingName
 from .lower import lower
 
 # All the memory that an x86-64 processor can address with four levels of page tables: 64 TiB.
@@ -20,7 +21,7 @@ MOST_BYTES = 2**46
 
 def laid_out(
     geometry: Geometry,
-    named: str,
+    padding_name: PaddingName | Literal[""],
     size: Sequence[int | None],
     planes: tuple[int, int] = (1, 1),
     width: int = 2,
@@ -30,7 +31,7 @@ def laid_out(
 
     Args:
         geometry: the checked options.
-        named: the padding's name, "" for integers.
+        padding_name: the padding's name, "" for integers.
         size: the image's rows and columns; None for one that isn't known while tracing.
         planes: how many images of one channel X and the result are.
         width: the bytes of a number.
@@ -47,7 +48,7 @@ def laid_out(
                 f"{axis}, expected at most {LONGEST}.",
                 hint="use a smaller dilation.",
             )
-    geometry = lower(geometry, named, size)
+    geometry = lower(geometry, padding_name, size)
     for axis, n, pads in zip(("height", "width"), size, geometry.padding, strict=True):
         border = sum(pads)
         total = border + (n if type(n) is int else 0)

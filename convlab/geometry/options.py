@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from ..errors import GeometryError, ShapeError
 from .geometry import (
@@ -20,6 +20,7 @@ from .geometry import (
     Geometry,
     Padding,
     PaddingMode,
+    PaddingName,
     Pads,
     Pair,
 )
@@ -131,19 +132,19 @@ def options(
     dilation: Any = 1,
     groups: Any = 1,
     data_format: Any = "NCHW",
-) -> tuple[Geometry, str]:
+) -> tuple[Geometry, PaddingName | Literal[""]]:
     """The checked options, as far as no image is needed for the check, and the padding's name, "" for integers."""
-    named = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
+    padding_name = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
     geometry = Geometry(
         pair("kernel_size", kernel_size, 1),
         pair("stride", stride, 1),
-        NO_PADDING if named else _explicit(padding),
+        NO_PADDING if padding_name else _explicit(padding),
         choice("padding_mode", padding_mode, PADDING_MODES),
         pair("dilation", dilation, 1),
         integer("groups", groups, 1),
         choice("data_format", data_format, DATA_FORMATS),
     )
-    return geometry, named
+    return geometry, padding_name
 
 
 def _explicit(padding: Any) -> Pads:

@@ -85,10 +85,10 @@ def _geometry(layer: Any) -> Geometry:
             "dilation.",
             hint='{"kernel_size": 3, "stride": 2} is one layer.',
         )
-    geometry, named = options(**given)
-    if named not in ("", "valid"):
+    geometry, padding_name = options(**given)
+    if padding_name not in ("", "valid"):
         raise GeometryError(
-            f"padding: got {named!r}, expected integers: {named!r} depends on the image's size.",
+            f"padding: got {padding_name!r}, expected integers: {padding_name!r} depends on the image's size.",
             hint="convlab.output_shape helps to find them.",
         )
     return geometry

@@ -150,11 +150,11 @@ def learn_kernel(
     )
     if kernel_size is None:
         raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
-    geometry, named = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
+    geometry, padding_name = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
     outputs = None if out_channels is None else integer("out_channels", out_channels, 1)
     problem = LearningProblem(
         geometry,
-        named,
+        padding_name,
         outputs,
         use_bias=boolean("use_bias", use_bias),
         reproducible=boolean("reproducible", reproducible),

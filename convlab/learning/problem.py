@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..contract.operations import Operations
 from ..correlation.corr2d import corr2d
 from ..dtypes import itemsize
 from ..errors import DataError, ShapeError
-from ..geometry.geometry import NO_PADDING, Geometry, Padding
+from ..geometry.geometry import NO_PADDING, Geometry, PaddingName
 from ..geometry.limits import laid_out, planes
 from ..geometry.lower import lower, output_shape
 from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, check_shapes
@@ -36,7 +36,7 @@ class LearningProblem:
     """
 
     geometry: Geometry
-    named: str = ""
+    named: PaddingName | Literal[""] = ""
     out_channels: int | None = None
     in_channels: int = 1
     use_bias: bool = False
@@ -46,9 +46,8 @@ class LearningProblem:
     @property
     def options(self) -> GeometryOptions:
         """The keyword arguments of `corr2d` that say where the kernel meets the image."""
-        padding = cast(Padding, self.named or self.geometry.padding)
-        lowered = {name: getattr(self.geometry, name) for name in GEOMETRY_OPTIONS if name != "padding"}
-        return cast(GeometryOptions, {**lowered, "padding": padding})
+        checked = {name: getattr(self.geometry, name) for name in GEOMETRY_OPTIONS}
+        return cast(GeometryOptions, {**checked, "padding": self.named or self.geometry.padding})
 
     @property
     def oihw(self) -> tuple[int, int, int, int]:
