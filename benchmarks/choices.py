@@ -79,7 +79,7 @@ def judge(cell: Cell, seconds: float) -> Verdict:
     made = planned.planned(ops, cell.rule, a, b)
     plans = {way: made._replace(way=way, factored="") for way in made.costs}
     runs = {
-        way: functools.partial(lambda plan: ops.wait(planned.run(ops, cell.rule, a, b, plan)), plan)
+        way: functools.partial(lambda plan: ops.wait(planned.compute_chosen(ops, cell.rule, a, b, plan)), plan)
         for way, plan in plans.items()
     }
     once = {}

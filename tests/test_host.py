@@ -217,8 +217,8 @@ def test_calls_from_many_threads(monkeypatch):
 
 FORK = """
 import os, numpy as np
-from convlab import host
-from convlab.geometry import Geometry
+from convlab.compiled import kernels
+from convlab.geometry.geometry import Geometry
 x, k, geometry = np.ones((1, 1, 500, 500), "f"), np.ones((1, 1, 15, 15), "f"), Geometry((15, 15))
 kernels.correlate(x, k, geometry)
 child = os.fork()
