@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..geometry.geometry import DataFormat
+from .rule import Algorithm
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Adapter:
     dtypes: tuple[str, ...]
     autograd: bool = True
     second_derivatives: bool = True
-    algorithms: tuple[str, ...] = ("native", "taps")
+    algorithms: tuple[Algorithm, ...] = ("native", "taps")
     image_layout: DataFormat = "NCHW"
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..geometry.geometry import Geometry, Pair
+from ..geometry.geometry import DataFormat, Geometry, PaddingMode, Pair
 from .adapter import Adapter
 from .call import Shape
 
 if TYPE_CHECKING:
     from .call import Call
-    from .rule import Rule
+    from .rule import Part, Rule
 
 
 Mode = Literal["eager", "traced", "deferred", "native", "other"]
@@ -33,8 +33,10 @@ class Operations(ABC):
     known while tracing is None, and so is a whole shape or dtype.
     """
 
-    adapter: Adapter | None = None  # the backend's own; without it calls aren't planned, but always native
-    jitted = False  # whether it compiles even a single native operation before it runs
+    # The backend's adapter. Without one, calls aren't planned: they are always native.
+    adapter: Adapter | None = None
+    # Whether the framework compiles even a single native operation before it runs.
+    jitted = False
 
     @property
     @abstractmethod
@@ -47,20 +49,20 @@ class Operations(ABC):
 
     @abstractmethod
     def shape(self, x: Any) -> Shape | None:
-        """x's sizes."""
+        """The sizes of x."""
 
     def sizes(self, x: Any) -> tuple[int, ...]:
-        """x's sizes to compute with; for one that isn't known, a scalar tensor, or else `UnsupportedError`."""
+        """The sizes of x to compute with: a scalar tensor for one that isn't known, or else `UnsupportedError`."""
         shape = self.known_rank(x)
         if None in shape:
             raise UnsupportedError(
-                f"X: got shape {shape} while tracing, expected known sizes for what isn't a plain convolution.",
+                f"X: got shape {shape} while tracing, expected known sizes for anything but a plain convolution.",
                 hint="give the tensor's shape to the tracer.",
             )
         return shape  # type: ignore[return-value]
 
     def known_rank(self, x: Any) -> Shape:
-        """x's shape, or `UnsupportedError` if not even its rank is known."""
+        """The shape of x, or `UnsupportedError` if not even its rank is known."""
         shape = self.shape(x)
         if shape is None:
             raise UnsupportedError(
@@ -71,7 +73,7 @@ class Operations(ABC):
 
     @abstractmethod
     def dtype(self, x: Any) -> str | None:
-        """x's dtype by its NumPy name."""
+        """The dtype of x by its NumPy name."""
 
     @abstractmethod
     def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Any:
@@ -83,34 +85,34 @@ class Operations(ABC):
 
     @abstractmethod
     def to_numpy(self, x: Any) -> np.ndarray:
-        """x's values as a NumPy array without gradient; bfloat16 widened to float32, which is exact."""
+        """The values of x as a NumPy array without gradient; bfloat16 widened to float32, which is exact."""
 
     @abstractmethod
     def cast(self, x: Any, dtype: str | None) -> Any:
-        """x in another dtype, in the flavour of tensor that the other operations take; None keeps the dtype.
+        """The tensor x in another dtype, as a tensor that the other operations take; None keeps the dtype.
 
         None is only given where `dtype(x)` was None.
         """
 
     @abstractmethod
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
-        """x with the same elements in another shape; one size may be -1."""
+        """The elements of x in another shape; one size may be -1."""
 
     @abstractmethod
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:
-        """x with its axes in the given order."""
+        """The tensor x with its axes in the given order."""
 
     @abstractmethod
     def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
-        """x with zeros before and after each axis."""
+        """The tensor x with zeros before and after each axis."""
 
     @abstractmethod
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
-        """x with its elements in reverse order along the axes."""
+        """The tensor x with its elements in reverse order along the axes."""
 
     @abstractmethod
     def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Any:
-        """x's elements at the indices (rank 1, from 0, within bounds) along an axis."""
+        """The elements of x at the indices (rank 1, from 0, within bounds) along an axis."""
 
     @abstractmethod
     def stack(self, tensors: Sequence[Any], axis: int) -> Any:
@@ -118,7 +120,7 @@ class Operations(ABC):
 
     @abstractmethod
     def where(self, condition: Any, x: Any, y: Any) -> Any:
-        """x's elements where the condition holds, y's elsewhere; x and y broadcast, of one dtype."""
+        """The elements of x where the condition holds, of y elsewhere; x and y broadcast, of one dtype."""
 
     @abstractmethod
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
@@ -133,12 +135,12 @@ class Operations(ABC):
         return x[(slice(None),) * axis + (slice(start, start + size),)]
 
     def subtract_product(self, total: Any, a: Any, b: Any) -> Any:
-        """total - a * b elementwise, in total's shape; total's memory may be used again."""
-        total -= a * b  # in place, where tensors can be changed
+        """The elementwise total - a * b, in total's shape; total's memory may be used again."""
+        total -= a * b
         return total
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
-        """function(… function(function(total, 0), 1) …, count - 1); traced, it is a loop of the framework's."""
+        """The value function(… function(function(total, 0), 1) …, count - 1); traced, a loop of the framework's."""
         for index in range(count):
             total = function(total, index)
         return total
@@ -148,7 +150,7 @@ class Operations(ABC):
         return function
 
     def wait(self, y: Any) -> Any:
-        """y, once it has its values."""
+        """The tensor y, once it has its values."""
         return y
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
@@ -195,7 +197,7 @@ class Operations(ABC):
         raise _lacking("fft")
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        """yes() or no(), tensors of one shape and dtype, by what `every` gave."""
+        """The result of yes() or of no(), tensors of one shape and dtype, by a condition that `every` returned."""
         return yes() if condition else no()
 
     def mode(self, *tensors: Any) -> Mode:
@@ -226,9 +228,11 @@ class Operations(ABC):
         return False
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        """All about X, K and the bias (or None) that the way to compute with them depends on, `records` among it; None
-        if they aren't the framework's own eager tensors, or if anything traces or transforms. It is asked at every
-        call: it must take less than a microsecond."""
+        """Everything about X, K and the bias (or None) on which the way to compute depends, as a hashable value.
+
+        The result of `records` is part of it. None if they aren't the framework's own eager tensors, or if anything
+        traces or transforms. It is asked at every call: it must take less than a microsecond.
+        """
         return None
 
     def correlate(self, call: Call, x: Any, k: Any, b: Any) -> Any:
@@ -256,9 +260,12 @@ class Operations(ABC):
         NHWC: x (N, H, W, C), kernel (h, w, C/groups, O), result (N, H', W', O).
         """
 
-    def conv_gradient(self, part: str, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
-        """The framework's own gradient of `conv` on NCHW: of X (`size`: its rows and columns) for part "x", from a = dY
-        and b = K; of K for part "k", from a = X and b = dY. Inside rules, where no gradients are recorded."""
+    def conv_gradient(self, part: Part, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
+        """The framework's own gradient of `conv` on NCHW, without gradients of its own.
+
+        For part "x" it is the gradient of X, of `size` rows and columns, from a = dY and b = K; for part "k" that of K,
+        from a = X and b = dY.
+        """
         if part == "x":
             shape = (self.sizes(a)[0], self.sizes(b)[1] * geometry.groups, *size)
             return self.vjp(lambda x: self.conv(x, b, geometry), (self.zeros(shape, a),), a)[0]
@@ -269,15 +276,15 @@ class Operations(ABC):
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         """The gradients of sum(dy * function(*inputs)) with respect to each input, by the framework's autograd."""
 
-    def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
-        """x with a border of the padding mode along an axis whose size isn't known while tracing."""
+    def border(self, x: Any, axis: int, pads: Pair, mode: PaddingMode) -> Any:
+        """The tensor x with a border along an axis whose size isn't known while tracing."""
         raise UnsupportedError(
             f"padding_mode: got {mode!r} on an image of unknown size, expected 'zeros'.",
             hint="while tracing, give the image's height and width, or pad before.",
         )
 
     def device(self, x: Any) -> Hashable | None:
-        """x's device; None where the framework moves tensors by itself, or while tracing."""
+        """The device of x; None where the framework moves tensors by itself, or while tracing."""
         return None
 
     def is_concrete(self, x: Any) -> bool:
@@ -289,17 +296,17 @@ class Operations(ABC):
         return contextlib.nullcontext()
 
     def native(self, y: Any, like: Any) -> Any:
-        """y as the flavour of tensor that `like` is, where a framework has several."""
+        """The tensor y as the kind of tensor that `like` is, where a framework has several."""
         return y
 
-    def to_images(self, x: Any, data_format: str) -> Any:
+    def to_images(self, x: Any, data_format: DataFormat) -> Any:
         """(..., H, W) as a batch of one-channel images."""
         *leading, height, width = self.sizes(x)
         n = math.prod(leading)
         return self.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
 
-    def from_images(self, y: Any, like: Any, data_format: str) -> Any:
-        """A batch of one-channel images with the leading axes of `like`: `to_images` undone."""
+    def from_images(self, y: Any, like: Any, data_format: DataFormat) -> Any:
+        """A batch of one-channel images with the leading axes of `like`: the inverse of `to_images`."""
         shape = self.sizes(y)
         size = shape[2:] if data_format == "NCHW" else shape[1:3]
         return self.reshape(y, (*self.sizes(like)[:-2], *size))
@@ -307,5 +314,6 @@ class Operations(ABC):
 
 def _lacking(algorithm: str) -> UnsupportedError:
     return UnsupportedError(
-        f"algorithm: this backend has no operations for {algorithm!r}.", hint="leave it 'auto', or use another backend."
+        f"algorithm: this backend has no operations for {algorithm!r}.",
+        hint="algorithm='auto' or another backend works.",
     )

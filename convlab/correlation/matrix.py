@@ -20,7 +20,8 @@ from .arguments import as_array, asarray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_ENTRY = 80  # bytes for each number that a sparse matrix holds, while it is made: places and values, and SciPy's copies
+# The bytes for each number of a sparse matrix while it is built: places and values, and SciPy's copies of them.
+_ENTRY = 80
 
 
 def im2col(
@@ -47,8 +48,8 @@ def im2col(
     For (N, C, H, W), reshaping the result to (N, C * h * w, -1) gives `torch.nn.Unfold`'s columns.
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or columns that this machine has no
-            memory for (`convlab.geometry.limits`).
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or columns that don't fit into this
+            machine's memory (`convlab.geometry.limits`).
     """
     framework = resolve(backend, X=X)
     ops, x = framework.ops, asarray(framework, X)
@@ -69,14 +70,14 @@ def im2col(
 
 
 def _check_windows(name: str, what: str, geometry: Geometry, size: Pair, leading: Sequence[int], width: int) -> None:
-    """Whether there is memory for all windows of images of a size, and for the images with their borders."""
+    """Raise `GeometryError` unless there is memory for all windows of images of a size and for the padded images."""
     rows, columns = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
     check_held(name, "padded images", (*leading, rows, columns), width)
     check_held(name, what, (*leading, *geometry.kernel_size, *geometry.output_size(size)), width)
 
 
 def windows(geometry: Geometry, size: Pair) -> np.ndarray:
-    """For an unpadded image of `size`: the flat index of each window's elements, (h * w, H' * W')."""
+    """The flat index of each window's elements in an unpadded image of a size: (h * w, H' * W')."""
     starts, offsets = [], []
     for out, kernel, stride, dilation in zip(
         geometry.output_size(size), geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
@@ -109,8 +110,8 @@ def corr2d_matrix(
            [37, 43]])
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or a matrix that this machine has no
-            memory for (`convlab.geometry.limits`).
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or a matrix that doesn't fit into this
+            machine's memory (`convlab.geometry.limits`).
     """
     from scipy.sparse import csr_array
 

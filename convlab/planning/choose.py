@@ -21,7 +21,7 @@ from ..algorithms.phase import PHASES
 from ..compiled import tiling
 from ..contract.call import Variant
 from ..contract.operations import Mode
-from ..contract.rule import Part, Rule
+from ..contract.rule import Part, Rule, RuleAlgorithm
 from ..dtypes import FLOATS
 from ..geometry.geometry import Geometry, Pair
 from .caches import cleared_with_costs
@@ -150,7 +150,12 @@ class Choice(NamedTuple):
 
 @functools.lru_cache(4096)
 def cheapest(
-    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str = "auto"
+    backend: str,
+    version: str,
+    algorithms: tuple[str, ...],
+    mode: Mode,
+    workload: Workload,
+    algorithm: RuleAlgorithm = "auto",
 ) -> Choice:
     """The choice for a workload on a backend that has these algorithms; `algorithm` is what the user asked for."""
     seconds, refused = _considered(backend, version, algorithms, mode, workload, algorithm)
@@ -176,7 +181,7 @@ def cheapest(
 
 
 def _considered(
-    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str
+    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: RuleAlgorithm
 ) -> tuple[dict[Variant, float], dict[Variant, str]]:
     """The predicted seconds of each variant that can be taken, and why each other can't."""
     from .costs import table  # deferred: importing it takes a while

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ..contract.adapter import Adapter
 from ..contract.call import Variant
 from ..contract.operations import Operations
-from ..contract.rule import Rule
+from ..contract.rule import Algorithm, Rule
 from ..correlation.compute import apply
 from ..errors import DTypeError, UnsupportedError
 from ..geometry.geometry import Geometry
@@ -151,7 +151,7 @@ class Conformance:
             assert lab.ops.dtype(found) == expected.dtype.name
             np.testing.assert_array_equal(lab.to_numpy(found), expected)
 
-    def test_algorithm(self, lab: Backend, algorithm: str) -> None:
+    def test_algorithm(self, lab: Backend, algorithm: Algorithm) -> None:
         """Each algorithm that the adapter names, on an image and a kernel of rank 1."""
         rng = np.random.default_rng(0)
         x, k = rng.standard_normal((2, 11, 13)), np.outer(rng.standard_normal(3), rng.standard_normal(4))

@@ -224,7 +224,8 @@ def test_missing_pixels(lab, method) -> None:
     with pytest.raises(errors.DataError, match=r"Y: got 1 pixels that are nan or inf.*Hint: weights="):
         lab.learn_kernel(lab.asarray(X), lab.asarray(seen), **arguments)
     mask[3, 4] = True
-    with pytest.raises(errors.DataError, match="X: got 1 pixels that are nan or inf, on which 1 results that count depend"):
+    message = "X: got 1 pixels that are nan or inf, on which 1 results that count depend"
+    with pytest.raises(errors.DataError, match=message):
         lab.learn_kernel(lab.asarray(broken), lab.asarray(seen), weights=mask, **arguments)
 
 
