@@ -97,7 +97,7 @@ def framework(session: nox.Session, name: str, *also: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff; mypy in strict mode on the core; import-linter; and whether the picture of the floors is that of the code."""
+    """Ruff; mypy in strict mode on the core; import-linter; and whether the floors are drawn as they are."""
     core = (*PROJECT["project"]["dependencies"], "hypothesis", "pytest")
     session.install("--constraint", CONSTRAINTS, *LINTERS, *core)
     session.run("ruff", "check", ".")

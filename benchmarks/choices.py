@@ -24,7 +24,7 @@ from rich.table import Table
 from convlab.contract.rule import Rule
 from convlab.geometry.geometry import Geometry
 from convlab.lab import Backend
-from convlab.planning.execute import choose_for, run
+from convlab.planning.execute import choose_for, compute_chosen
 
 SIZES, KERNELS = [64, 256, 512], [3, 7, 15, 31]
 _NEAR = 3.0  # variants that take more than so many times the fastest's first run aren't timed again
@@ -79,7 +79,7 @@ def judge(cell: Cell, seconds: float) -> Verdict:
     choice = choose_for(ops, cell.rule, a, b)
     alone = {variant: choice._replace(variant=variant, factored=None) for variant in choice.costs}
     runs = {
-        variant: functools.partial(lambda plan: ops.wait(run(ops, cell.rule, a, b, plan)), plan)
+        variant: functools.partial(lambda plan: ops.wait(compute_chosen(ops, cell.rule, a, b, plan)), plan)
         for variant, plan in alone.items()
     }
     once = {}

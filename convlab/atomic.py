@@ -17,7 +17,8 @@ _DOUBLE = (".weights.h5",)  # Keras insists on both
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path`, of the same suffix, for a file or a folder; it replaces `path` if the block succeeds, or
-    vanishes."""
+    vanishes.
+    """
     path = Path(os.path.realpath(path))  # a link stays one
     name = path.name.lower()
     suffix = next((each for each in _DOUBLE if name.endswith(each)), path.suffix.lower())
@@ -34,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """A text file, whole."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")

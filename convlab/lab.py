@@ -14,7 +14,7 @@ from .correlation.arguments import asarray
 from .correlation.corr2d import conv2d, corr2d
 from .correlation.matrix import im2col
 from .geometry.geometry import Pair
-from .registry import chosen, default_backend, framework
+from .registry import chosen, constant_for_dynamo, default_backend, framework
 
 if TYPE_CHECKING:
     from .learning.learn_kernel import learn_kernel
@@ -32,10 +32,10 @@ class _Bound(Generic[P, R]):
         self.function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, lab: Backend, kind: type[Backend] | None = None) -> Callable[P, R]:
-        if lab is None:
+    def __get__(self, instance: Backend | None, owner: type[Backend] | None = None) -> Callable[P, R]:
+        if instance is None:
             return self.function
-        return partial(self.function, backend=lab.name)  # type: ignore[arg-type]
+        return partial(self.function, backend=instance.name)  # type: ignore[arg-type]
 
 
 class Backend(Framework):
@@ -56,8 +56,8 @@ class Backend(Framework):
     im2col = _Bound(im2col)
     if TYPE_CHECKING:
         learn_kernel = _Bound(learn_kernel)
-    else:  # which takes a while to import
-
+    else:
+        # Deferred until it is used: importing it takes a while.
         @property
         def learn_kernel(self):
             """`convlab.learn_kernel` on this backend."""
@@ -100,14 +100,12 @@ def backend(name: str) -> Backend:
     return _BACKENDS[name]
 
 
+@constant_for_dynamo
 def _ensure(name: str) -> None:
+    """Put a backend in `_BACKENDS` unless it is there already."""
     if not isinstance(name, str) or name not in _BACKENDS:
         loaded = framework(name)
         _BACKENDS.setdefault(name, Backend(loaded.adapter, loaded.ops))
-
-
-# torch.compile must call it and not look inside: this is what torch._dynamo.assume_constant_result sets.
-_ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -120,10 +118,10 @@ def use_backend(name: str) -> Iterator[Backend]:
     ...     lab.name
     'numpy'
     """
-    lab = backend(name)
+    used = backend(name)
     token = chosen.set(name)
     try:
-        yield lab
+        yield used
     finally:
         chosen.reset(token)
 

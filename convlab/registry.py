@@ -6,11 +6,11 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
-import re
 import sys
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .contract.adapter import Adapter
 from .contract.framework import Framework
@@ -26,6 +26,9 @@ from .errors import (
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from packaging.requirements import Requirement
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 GROUP = "convlab.backends"
 VARIABLE = "CONVLAB_BACKEND"
@@ -33,10 +36,19 @@ VARIABLE = "CONVLAB_BACKEND"
 chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
 _adapters: dict[str, Adapter] = {}
 _faults: dict[str, ConvlabError] = {}
-_begun: set[str] = set()  # adapters whose own import led here: they will be found when it has ended
+_importing: set[str] = set()  # adapters whose own import led here: they will be found when it has ended
 _loaded: dict[str, Framework] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()
+
+
+def constant_for_dynamo(function: Function) -> Function:
+    """Mark a function as one that torch.compile calls and doesn't look into.
+
+    It sets what `torch._dynamo.assume_constant_result` sets, without importing PyTorch.
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def adapters() -> dict[str, Adapter]:
@@ -45,12 +57,14 @@ def adapters() -> dict[str, Adapter]:
     return _adapters
 
 
+@constant_for_dynamo
 def _find() -> None:
-    if not _adapters or _begun:  # no functools.cache, which torch.compile warns about
-        _begun.clear()
-        found, faults = discover()
-        _faults.update(faults)
-        _adapters.update(found)
+    """Fill `_adapters` and `_faults`. It isn't a functools.cache, about which torch.compile warns."""
+    if not _adapters or _importing:
+        _importing.clear()
+        usable, unusable = discover()
+        _adapters.update(usable)
+        _faults.update(unusable)
 
 
 def register(adapter: Adapter) -> None:
@@ -72,38 +86,42 @@ def faults() -> dict[str, ConvlabError]:
 
 
 def discover() -> tuple[dict[str, Adapter], dict[str, ConvlabError]]:
-    """Look for adapters; one that fails to load, or two of one name, are faults that leave the others in place."""
-    from importlib.metadata import entry_points  # which takes a while to import
+    """The installed adapters that can be used, and why the others can't.
+
+    An adapter that fails to load, or two of one name, are faults that leave the others in place.
+    """
+    from importlib.metadata import entry_points  # deferred: importing it takes a while
 
     points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         same = points.setdefault(point.name, [])
         if point.value not in [other.value for other in same]:
             same.append(point)
-    found: dict[str, Adapter] = {}
-    faults: dict[str, ConvlabError] = {}
+    usable: dict[str, Adapter] = {}
+    unusable: dict[str, ConvlabError] = {}
     for name, same in sorted(points.items()):
         providers = ", ".join(map(_provider, same))
         if len(same) > 1:
-            faults[name] = DuplicateBackendError(
+            unusable[name] = DuplicateBackendError(
                 f"backend {name!r}: got several adapters, {providers}, expected one.", hint="uninstall the others."
             )
             continue
         if getattr(getattr(sys.modules.get(same[0].module), "__spec__", None), "_initializing", False):
-            _begun.add(name)
+            _importing.add(name)
             continue
         try:
-            found[name] = same[0].load()
+            usable[name] = same[0].load()
         except Exception as error:
-            faults[name] = BackendBroken(
+            unusable[name] = BackendBroken(
                 f"backend {name!r}: its adapter {providers} fails to import ({type(error).__name__}: {error}).",
                 hint="install that distribution again, or uninstall it.",
             )
-            faults[name].__cause__ = error
-    return found, faults
+            unusable[name].__cause__ = error
+    return usable, unusable
 
 
 def _provider(point: EntryPoint) -> str:
+    """What an error says about an entry point: its value and its distribution."""
     distribution = point.dist.name if point.dist else "an unknown distribution"
     return f"{point.value} of {distribution}"
 
@@ -136,51 +154,57 @@ def framework(name: str) -> Framework:
     return _loaded[name]
 
 
+@constant_for_dynamo
 def _ensure(name: str) -> None:
+    """Load a backend's framework unless it is loaded already."""
     if not isinstance(name, str) or name not in _loaded:
         with _lock:
-            found = adapter(name)
+            wanted = adapter(name)
             if name not in _loaded:
-                _loaded[name] = _load(found)
+                _loaded[name] = _load(wanted)
 
 
-# torch.compile must call these and not look inside: this is what torch._dynamo.assume_constant_result sets.
-_find._dynamo_marked_constant = _ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _load(found: Adapter) -> Framework:
-    for package in found.frameworks:
+def _load(wanted: Adapter) -> Framework:
+    """The backend of an adapter, or an error that says why its framework can't be used."""
+    for package in wanted.frameworks:
         if package not in sys.modules and importlib.util.find_spec(package) is None:
             raise BackendNotInstalled(
-                f"backend {found.name!r}: {package} isn't installed.", hint=install_command(found)
+                f"backend {wanted.name!r}: {package} isn't installed.", hint=install_command(wanted)
             )
     try:
-        loaded = Framework(found, importlib.import_module(f"{found.package}.ops").ops)
+        loaded = Framework(wanted, importlib.import_module(f"{wanted.package}.ops").ops)
     except Exception as error:
         raise BackendBroken(
-            f"backend {found.name!r}: {found.frameworks[0]} is installed and fails to import "
+            f"backend {wanted.name!r}: {wanted.frameworks[0]} is installed and fails to import "
             f"({type(error).__name__}: {error}).",
-            hint=install_command(found, again=True),
+            hint=install_command(wanted, again=True),
         ) from error
-    if _release(loaded.version) < _release(found.minimum):
+    if _release(loaded.version) < _release(wanted.minimum):
         raise BackendBroken(
-            f"backend {found.name!r}: got {found.frameworks[0]} {loaded.version}, expected at least {found.minimum}.",
-            hint=install_command(found, again=True),
+            f"backend {wanted.name!r}: got {wanted.frameworks[0]} {loaded.version}, "
+            f"expected at least {wanted.minimum}.",
+            hint=install_command(wanted, again=True),
         )
     return loaded
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    """Major and minor of a version, whether or not it is a final one; nothing, the least, of what is no version."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version).release[:2]
+    except InvalidVersion:
+        return ()
 
 
-def install_command(found: Adapter, *, again: bool = False) -> str:
+def install_command(wanted: Adapter, *, again: bool = False) -> str:
     """The command that installs a backend's framework into this very environment, or installs it again.
 
     >>> install_command(adapter("numpy"))
     '... install ...numpy...'
     """
-    arguments = found.install or _extra(found) or found.frameworks
+    arguments = wanted.install or _extra(wanted) or wanted.frameworks
     return pip_command(*(["--upgrade", "--force-reinstall"] if again else []), *arguments)
 
 
@@ -188,22 +212,36 @@ def pip_command(*arguments: str) -> str:
     """The command line of `pip install` with these arguments for this very environment."""
     import shlex
 
-    if importlib.machinery.PathFinder.find_spec("pip"):  # not importlib.util: setuptools hooks that one
+    # Not by importlib.util.find_spec, which setuptools hooks.
+    if importlib.machinery.PathFinder.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "install"]
     else:
         pip = ["uv", "pip", "install", "--python", sys.executable]
     return shlex.join([*pip, *arguments])
 
 
-def _extra(found: Adapter) -> tuple[str, ...]:
-    """The requirements behind the extra of the backend's name, in the distribution of its adapter."""
+def _extra(wanted: Adapter) -> tuple[str, ...]:
+    """The requirements behind the extra of the backend's name, in the distribution of its adapter, that hold here."""
     from importlib.metadata import entry_points
 
-    for point in entry_points(group=GROUP, name=found.name):
+    from packaging.requirements import Requirement
+
+    for point in entry_points(group=GROUP, name=wanted.name):
         lines = (point.dist.requires if point.dist else None) or []
-        wanted = [line.split(";") for line in lines if f"extra == '{found.name}'" in line.replace('"', "'")]
-        return tuple(line[0].strip() for line in wanted)
+        return tuple(_without_marker(line) for line in map(Requirement, lines) if _is_of_extra(line, wanted.name))
     return ()
+
+
+def _is_of_extra(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement holds in this environment with an extra and not without it."""
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _without_marker(requirement: Requirement) -> str:
+    """A requirement as pip's argument."""
+    requirement.marker = None
+    return str(requirement)
 
 
 def default_backend() -> str:
@@ -212,28 +250,28 @@ def default_backend() -> str:
 
 
 def owner(x: object) -> str | None:
-    """The name of the backend whose tensor x is; "numpy" for NumPy arrays, None for what is no tensor."""
+    """The name of the backend whose tensor x is: "numpy" for a NumPy array, None for anything that isn't a tensor."""
     kind = type(x)
     name = _owners.get(kind)
     if name is None and kind not in (list, tuple, int, float, bool, type(None)):
-        name = next((each.name for each in adapters().values() if each.is_native(x)), None)
+        name = next((known.name for known in adapters().values() if known.is_native(x)), None)
         if name is not None:
             _owners[kind] = name
     return name
 
 
 def resolve(name: str | None, **arguments: Any) -> Framework:
-    """The backend of a call: the tensors' own, else the one that is named, else the default.
+    """The framework of a call: that of its tensors, else the one that is named, else the default.
 
     Raises:
-        MixedBackendsError: tensors of two frameworks, or of another one than the named.
+        MixedBackendsError: tensors of two frameworks, or of another framework than the one that is named.
     """
-    found: str | None = None
+    common: str | None = None
     for key, x in arguments.items():
-        mine = owner(x)
-        if mine == found or mine is None or mine == "numpy":
+        own = owner(x)
+        if own == common or own is None or own == "numpy":
             continue
-        if found is not None or (name is not None and name != mine and not adapter(mine).wraps):
+        if common is not None or (name is not None and name != own and not adapter(own).wraps):
             owners = {key: owner(x) for key, x in arguments.items() if owner(x) not in (None, "numpy")}
             got = ", ".join(f"{key} of {other}" for key, other in owners.items())
             wanted = f"backend {name!r}" if name is not None else "one framework"
@@ -241,14 +279,14 @@ def resolve(name: str | None, **arguments: Any) -> Framework:
                 f"{key}: got {got}, expected tensors of {wanted}.",
                 hint="convert with convlab.backend(name).asarray(...) and .to_numpy(...).",
             )
-        found = mine
-    return framework(found or (default_backend() if name is None else name))
+        common = own
+    return framework(common or (default_backend() if name is None else name))
 
 
 def inner_backend(name: str | None) -> str:
     """The backend that computes the pieces of a wrapping backend's arrays: the one that is named, else the default.
 
-    One that wraps others itself doesn't count; if nothing else is said, it is NumPy.
+    A backend that wraps others itself doesn't count; if no other is named, it is NumPy.
     """
     wanted = (name, chosen.get(), os.environ.get(VARIABLE))
     return next((each for each in wanted if each and not adapter(each).wraps), "numpy")

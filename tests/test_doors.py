@@ -226,10 +226,11 @@ def test_an_old_framework_is_refused(lab, monkeypatch) -> None:
         convlab.backend(lab.name)
 
 
-def third_party(folder: Path, number: int, name: str, value: str) -> None:
+def third_party(folder: Path, number: int, name: str, value: str, *requirements: str) -> None:
     info = folder / f"third_party_{number}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third-party-{number}\nVersion: 1.0\n")
+    lines = "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third-party-{number}\nVersion: 1.0\n{lines}")
     (info / "entry_points.txt").write_text(f"[convlab.backends]\n{name} = {value}\n")
 
 
@@ -254,6 +255,30 @@ def test_two_providers_of_one_name_and_a_broken_one(tmp_path) -> None:
     assert "package_1:adapter of third-party-1" in fancy
     assert "package_2:adapter of third-party-2" in fancy
     assert missing.startswith("BackendBroken backend 'missing': its adapter package_3:adapter of third-party-3 fails")
+
+
+def test_the_hint_installs_the_requirements_that_hold_here(tmp_path) -> None:
+    requirements = (
+        "always>=1",
+        'fancy[fast]<3,>=2; extra == "fancy"',
+        "elsewhere; python_version < '3' and extra == 'fancy'",
+        "another; extra == 'other'",
+    )
+    third_party(tmp_path, 4, "fancy", "package_4:adapter", *requirements)
+    (tmp_path / "package_4.py").write_text(
+        "from convlab.contract import Adapter\n"
+        "adapter = Adapter('fancy', 'package_4', ('an_absent_framework',), lambda x: False, '1.0', ('float32',))\n"
+    )
+    printed = run(
+        """
+        import convlab
+        try: convlab.backend("fancy")
+        except convlab.errors.BackendNotInstalled as error: print(error)
+        """,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert printed.startswith("backend 'fancy': an_absent_framework isn't installed. Hint: ")
+    assert printed.endswith("install 'fancy[fast]<3,>=2'")
 
 
 # Packaging.

@@ -19,7 +19,7 @@ from convlab import errors
 from convlab.geometry.geometry import Geometry
 from convlab.learning.checkpoint import Checkpoint, digest
 from convlab.learning.exact_sums import ExactSum
-from convlab.learning.moments import ExactMoments, Tile, measure
+from convlab.learning.moments import ExactMoments, PreparedImages, window_sums
 from convlab.truth.bounds import gamma
 
 
@@ -53,14 +53,14 @@ def tiles(draw):
     y = rng.standard_normal((2, groups * each, rows, columns)).astype(x.dtype)
     weights = draw(st.sampled_from([None, 1, groups * each]))
     weights = None if weights is None else rng.random((2, weights, rows, columns))
-    return Tile(x, y, weights, geometry, draw(st.booleans()))
+    return PreparedImages(x, y, weights, geometry, draw(st.booleans()))
 
 
 @pytest.mark.parametrize("kind", ["moments", "reproducible", "factor"])
 @given(tile=tiles())
 def test_measured_as_by_hand(kind, tile) -> None:
     """Within the rounding of so many terms, relative to the greatest sum of squares (which an FFT's error follows)."""
-    found, truth = measure(tile, kind), by_hand(tile)
+    found, truth = window_sums(tile, kind), by_hand(tile)
     if kind == "reproducible":
         found = ExactMoments.unpack(found.pack()).rounded()
     per_block = tile.y.shape[1] // len(found.gram if kind != "factor" else found.triangle)
@@ -87,7 +87,7 @@ def test_images_of_many_strips() -> None:
     for kernel in ((4, 4), (2, 2)):
         geometry = Geometry(kernel)
         y = rng.integers(-3, 4, (1, 1, *geometry.output_size((300, 5000)))).astype("float32")
-        found = measure(Tile(x, y, None, geometry))
+        found = window_sums(PreparedImages(x, y, None, geometry))
         v = np.lib.stride_tricks.sliding_window_view(x[0, 0], kernel).reshape(-1, kernel[0] * kernel[1]).astype(int)
         np.testing.assert_allclose(found.gram[0], v.T @ v, atol=1e-6 if kernel == (4, 4) else 0)
         np.testing.assert_allclose(found.cross[0, :, 0], v.T @ y.ravel().astype(int), atol=1e-6)

@@ -149,16 +149,16 @@ def test_constants_are_fitted(table) -> None:
 
 def test_this_machines_table_is_written_and_read(home) -> None:
     version = convlab.backend("numpy").version
-    written = costs.save({"numpy": version}, {"numpy": {"host y single": (1e-6, 2e-9, 3e-12)}})
+    written = costs.save_costs({"numpy": version}, {"numpy": {"host y single": (1e-6, 2e-9, 3e-12)}})
     assert written == home
     assert costs.table("numpy", VERSION)["host y single"] == pytest.approx((1e-6, 2e-9, 3e-12))
-    costs.save({"other": "1"}, {"other": {}})
+    costs.save_costs({"other": "1"}, {"other": {}})
     assert costs.table("numpy", VERSION)["host y single"] == pytest.approx((1e-6, 2e-9, 3e-12))
     assert [path.name for path in home.parent.iterdir()] == ["costs.json"]
 
 
 def rewritten(home, change) -> None:
-    costs.save({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
+    costs.save_costs({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
     content = json.loads(home.read_text())
     change(content)
     home.write_text(json.dumps(content))
@@ -189,9 +189,9 @@ def test_a_table_of_another_machine_or_version_is_ignored_with_a_warning(home, w
 
 def test_each_version_of_a_framework_has_a_table_of_its_own(home) -> None:
     """Environments share the file: one that isn't measured yet computes by convlab's table, without a word."""
-    costs.save({"numpy": "1.0"}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
+    costs.save_costs({"numpy": "1.0"}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
     assert costs.table("numpy", VERSION)["host y single"][0] < 1e-3
-    costs.save({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (4.0, 5.0, 6.0)}})
+    costs.save_costs({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (4.0, 5.0, 6.0)}})
     assert costs.table("numpy", VERSION) == {"host y single": (4.0, 5.0, 6.0)}
     assert set(json.loads(home.read_text())["backends"]["numpy"]) == {"1.0", convlab.backend("numpy").version}
 
@@ -203,7 +203,7 @@ def test_what_is_no_table_at_all(home, content) -> None:
     with pytest.warns(RuntimeWarning, match="convlab ignores the table"):
         assert costs.table("numpy", VERSION)
     assert home.read_bytes() == content
-    costs.save({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
+    costs.save_costs({"numpy": convlab.backend("numpy").version}, {"numpy": {"host y single": (1.0, 2.0, 3.0)}})
     assert costs.table("numpy", VERSION) == {"host y single": (1.0, 2.0, 3.0)}
 
 

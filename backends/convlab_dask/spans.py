@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convlab.geometry.geometry import Pair, source
+from convlab.geometry.geometry import Pair, border_index
 
 Part = tuple[int, int, int]
 
@@ -75,7 +75,7 @@ def _span(ends: np.ndarray, start: int, stop: int, mode: str) -> Span:
         inside = np.arange(min(max(start, 0), n), min(max(stop, 0), n))
         after = stop - start - before - len(inside)
     else:
-        inside = np.array([source(i, n, mode) if i < 0 or i >= n else i for i in range(start, stop)])
+        inside = np.array([border_index(i, n, mode) if i < 0 or i >= n else i for i in range(start, stop)])
     if not len(inside):  # nothing but zeros, but of how many images must still be known
         return Span(((0, 0, 0),), None, (before, after))
     owners = np.searchsorted(ends, inside, side="right")

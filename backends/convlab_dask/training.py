@@ -18,8 +18,8 @@ import numpy as np
 from convlab.errors import DataError
 from convlab.learning import problem as problems
 from convlab.learning.checkpoint import digest
-from convlab.learning.moments import Kind
-from convlab.learning.problem import Problem, finite, tile
+from convlab.learning.moments import StatisticsKind
+from convlab.learning.problem import LearningProblem, finite, prepared_images
 from convlab.learning.without_autograd import PlainDescent, draw, slopes
 
 from .blocks import modest
@@ -28,7 +28,9 @@ from .graph import total
 __all__ = ["Descent", "draw", "identity", "statistics"]
 
 
-def statistics(problem: Problem, x: da.Array, y: da.Array, weights: da.Array | None, kind: Kind, name: str) -> Any:
+def statistics(
+    problem: LearningProblem, x: da.Array, y: da.Array, weights: da.Array | None, kind: StatisticsKind, name: str
+) -> Any:
     """`convlab.learning.problem.statistics`, chunk by chunk."""
     measure = functools.partial(problems.statistics, kind=kind, workers=1)
     return _total(problem, measure, [x, y, *([] if weights is None else [weights])], name)
@@ -45,12 +47,12 @@ def _hash(chunk: np.ndarray) -> str:
     return digest("", np.asarray(chunk))
 
 
-def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
+def _total(problem: LearningProblem, measure: Callable[..., Any], images: Sequence[da.Array], name: str) -> Any:
     """The sum of measure(problem, x, y, weights, name=name) over chunks, x padded already; computed now."""
     x, *others = images
     if len(others) == 2:
         others[1] = da.broadcast_to(others[1], _weights_shape(problem, *others))
-    height, width = x.shape[-3:-1] if problem.last else x.shape[-2:]
+    height, width = x.shape[-3:-1] if problem.channels_last else x.shape[-2:]
     geometry = problem.lowered((1, 1, height, width))._replace(data_format=problem.geometry.data_format)
     part = _Part(problem.unpadded(), measure, name)
     found = total(part, _added, x, others, geometry, problem.out_channels)
@@ -59,11 +61,11 @@ def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Ar
     return found
 
 
-def _weights_shape(problem: Problem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
+def _weights_shape(problem: LearningProblem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
     """Y's shape, but for one channel where all channels share their weights."""
     shape = [*y.shape]
     if problem.shares(weights):
-        shape[-1 if problem.last else -3] = 1
+        shape[-1 if problem.channels_last else -3] = 1
     return tuple(shape)
 
 
@@ -76,23 +78,23 @@ def _added(found: list[Any]) -> Any:
 class _Part:
     """The task of one chunk of Y: what it adds to a sum; None if all its weights are 0."""
 
-    problem: Problem
+    problem: LearningProblem
     measure: Callable[..., Any]
     name: str
 
     def __call__(self, x: np.ndarray, pads: Any, y: np.ndarray, weights: np.ndarray | None = None) -> Any:
         if weights is not None and not weights.any():
             return None
-        around = [*pads, *[(0, 0)] * self.problem.last]
+        around = [*pads, *[(0, 0)] * self.problem.channels_last]
         with modest():
             padded = np.pad(x, [*[(0, 0)] * (x.ndim - len(around)), *around])
             return self.measure(self.problem, padded, y, weights, name=self.name)
 
 
 def _slopes(
-    problem: Problem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
+    problem: LearningProblem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
 ) -> np.ndarray:
-    return slopes(tile(problem, *finite(problem, *images, name)), kernel, bias)
+    return slopes(prepared_images(problem, *finite(problem, *images, name)), kernel, bias)
 
 
 class Descent(PlainDescent):

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from convlab.learning.descent import AT_ONCE, parameters_state
-from convlab.learning.problem import Problem
+from convlab.learning.problem import LearningProblem
 
 from .ops import ops
 
@@ -42,7 +42,7 @@ class Descent:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Array]],
         kernel: np.ndarray,
         bias: np.ndarray | None,
@@ -82,7 +82,7 @@ class Descent:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _run(
-    problem: Problem, optimizer: Any, pairs: Any, parameters: dict[str, Array], memory: Any, lr: Any, steps: Any
+    problem: LearningProblem, optimizer: Any, pairs: Any, parameters: dict[str, Array], memory: Any, lr: Any, steps: Any
 ) -> tuple[dict[str, Array], Any, Array]:
     def squared_error(parameters: dict[str, Array]) -> Array:
         loss: Array = problem.loss(ops, pairs, parameters["kernel"], parameters.get("bias"))

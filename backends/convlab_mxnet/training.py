@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convlab.learning.descent import parameters_state
-from convlab.learning.problem import Problem
+from convlab.learning.problem import LearningProblem
 
 from .ops import mx, ops
 
@@ -51,7 +51,7 @@ class Descent:
     @mx.util.use_np  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,

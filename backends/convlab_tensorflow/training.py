@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from convlab.learning.descent import AT_ONCE, parameters_state
-from convlab.learning.problem import Problem
+from convlab.learning.problem import LearningProblem
 
 from .layers import check_keras
 from .ops import ops
@@ -46,7 +46,7 @@ class Descent:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,
@@ -100,7 +100,7 @@ class Bench:
 _benches: dict[Hashable, Bench] = {}
 
 
-def _bench(problem: Problem, optimizer: Any) -> Bench:
+def _bench(problem: LearningProblem, optimizer: Any) -> Bench:
     """Always the same one for optimisers that compute the same, so that its program is compiled once."""
     key = describe(optimizer), problem.kernel_shape, problem.use_bias, problem.dtype
     if key not in _benches:
@@ -113,7 +113,7 @@ def _bench(problem: Problem, optimizer: Any) -> Bench:
     return _benches[key]
 
 
-def _slopes(problem: Problem, pairs: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:
+def _slopes(problem: LearningProblem, pairs: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:
     with tf.GradientTape() as tape:
         tape.watch(parameters)
         kernel, *bias = parameters
@@ -122,7 +122,7 @@ def _slopes(problem: Problem, pairs: Any, parameters: list[Any]) -> tuple[Any, l
 
 
 @functools.lru_cache(maxsize=64)
-def _program(problem: Problem, bench: Bench | None) -> Callable[..., Any]:
+def _program(problem: LearningProblem, bench: Bench | None) -> Callable[..., Any]:
     """A function that takes steps; TensorFlow compiles it once for images of a shape."""
 
     def run(pairs: Any, parameters: list[Any], memory: list[Any], lr: Any, steps: Any) -> tuple[Any, Any, Any]:

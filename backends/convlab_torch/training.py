@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convlab.learning.descent import parameters_state
-from convlab.learning.problem import Problem
+from convlab.learning.problem import LearningProblem
 
 from .ops import ops
 
@@ -43,7 +43,7 @@ class Descent:
     @torch.inference_mode(False)
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Tensor]],
         kernel: np.ndarray,
         bias: np.ndarray | None,

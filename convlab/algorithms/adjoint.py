@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..contract.operations import Operations
-from ..geometry.geometry import Geometry, Pair, source
+from ..geometry.geometry import Geometry, Pair, border_index
 
 
 def image_gradient(
     ops: Operations, dy: Any, k: Any, geometry: Geometry, size: Pair, correlate: Callable[[Any, Any, Geometry], Any]
 ) -> Any:
-    """The gradient of X (N, C, *size) from dY (N, O, H', W') and K (O, C/groups, h, w), however `correlate` correlates.
+    """The gradient of X (N, C, *size) from dY (N, O, H', W') and K (O, C/groups, h, w), computed by `correlate`.
 
     With a stride, each phase of the image has its own part of the kernel.
     """
@@ -51,13 +51,10 @@ def adjoint(geometry: Geometry, size: Pair) -> Geometry:
             pads.append((extent - 1 - before, n + before - outputs))
         else:
             pads.append((-(-extent // stride) - 1, -(-(n + before + after) // stride) - outputs))
-    (rows, columns), (down, right) = (
-        (-(-extent // stride) for extent, stride in zip(geometry.extent, geometry.stride, strict=True)),
-        pads,
-    )
+    rows, columns = (-(-extent // stride) for extent, stride in zip(geometry.extent, geometry.stride, strict=True))
     return Geometry(
         (rows, columns) if strided else geometry.kernel_size,
-        padding=(down, right),
+        padding=(pads[0], pads[1]),
         dilation=(1, 1) if strided else geometry.dilation,
         groups=geometry.groups,
     )
@@ -75,7 +72,8 @@ def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
     With the dilation's zeros written out, the kernel's row t belongs to phase t % sh and is row t // sh there.
     """
     channels, outputs, *_ = ops.sizes(k)
-    k = ops.pad(k, ((0, 0), (0, 0), (0, 1), (0, 1)))  # a zero to take where there is no element
+    # The last row and the last column are zeros to take where the kernel has no element.
+    k = ops.pad(k, ((0, 0), (0, 0), (0, 1), (0, 1)))
     length = []
     for axis, (size, extent, stride, dilation) in enumerate(
         zip(geometry.kernel_size, geometry.extent, geometry.stride, geometry.dilation, strict=True), start=2
@@ -90,7 +88,7 @@ def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
 
 
 def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> Any:
-    """The gradient of X from that of the padded X: what stands for one pixel is added up, in order of position."""
+    """The gradient of X from that of the padded X: positions that hold one pixel are added up in their order."""
     mode = geometry.padding_mode
     for axis, (n, (before, after)) in enumerate(zip(size, geometry.padding, strict=True), start=2):
         if mode == "zeros":
@@ -98,13 +96,13 @@ def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> An
         elif before or after:
             places: list[list[int]] = [[] for _ in range(n)]
             for position in range(n + before + after):
-                places[source(position - before, n, mode)].append(position)
-            nothing = n + before + after  # the index of a zero beyond the last position
+                places[border_index(position - before, n, mode)].append(position)
+            zero = n + before + after  # the index of a zero beyond the last position
             widths = [(0, 0)] * 4
             widths[axis] = (0, 1)
             terms, dx = ops.pad(-dx, widths), None
             for turn in range(max(map(len, places))):
-                index = [place[turn] if turn < len(place) else nothing for place in places]
+                index = [place[turn] if turn < len(place) else zero for place in places]
                 term = ops.take(terms, index, axis)
                 dx = -term if dx is None else dx - term
     return dx

@@ -1,29 +1,29 @@
-"""An image with its border."""
+"""The border that a padding puts around an image, in any padding mode."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..contract.operations import Operations
-from ..geometry.geometry import NO_PADDING, Geometry, source
+from ..geometry.geometry import NO_PADDING, Geometry, border_index
 
 
-def extend(ops: Operations, x: Any, geometry: Geometry) -> Any:
-    """x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
-    first = 2 if geometry.data_format == "NCHW" else 1
+def with_border(ops: Operations, x: Any, geometry: Geometry) -> Any:
+    """The image x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
+    rows_axis = 2 if geometry.data_format == "NCHW" else 1
     if geometry.padding_mode == "zeros":
         if geometry.padding == NO_PADDING:
             return x
         widths = [(0, 0)] * 4
-        widths[first : first + 2] = geometry.padding
+        widths[rows_axis : rows_axis + 2] = geometry.padding
         return ops.pad(x, widths)
     shape = ops.shape(x) or (None,) * 4
-    for axis, pads in enumerate(geometry.padding, start=first):
+    for axis, pads in enumerate(geometry.padding, start=rows_axis):
         if not any(pads):
             continue
         n, mode = shape[axis], geometry.padding_mode
         if n is None:
             x = ops.border(x, axis, pads, mode)
         else:
-            x = ops.take(x, [source(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
+            x = ops.take(x, [border_index(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x

@@ -6,24 +6,23 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
-from .border import extend
+from .border import with_border
 
-# Neighbouring outputs that `phase` computes as channels: rows and columns.
+# The rows and columns of neighbouring outputs that `phase` computes as channels.
 PHASES = (4, 4)
 
 
 def phase(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """One-channel images: neighbouring outputs as channels of a native convolution with stride, which gives those
-    libraries that compute many channels at once something to do.
+    """The cross-correlation of one-channel images, with neighbouring outputs as channels of a native convolution.
 
-    Output (i * 4 + a, j * 4 + b) is channel 4 a + b at (i, j); its kernel is K moved down by a and right by b, zeros
-    around it.
+    It is for libraries that compute many channels at once. The convolution has a stride: output (i * 4 + a, j * 4 + b)
+    is channel 4 a + b at (i, j), and its kernel is K moved down by a and right by b, with zeros around it.
     """
     (down, right), (h, w) = PHASES, geometry.kernel_size
     n, _, height, width = ops.sizes(x)
     rows, columns = geometry.output_size((height, width))
     blocks = -(-rows // down), -(-columns // right)
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     lacking = [b * t - size for b, t, size in zip(blocks, PHASES, (rows, columns), strict=True)]
     x = ops.pad(x, ((0, 0), (0, 0), (0, lacking[0]), (0, lacking[1])))
     moved = [

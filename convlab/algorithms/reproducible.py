@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
 from .adjoint import image_gradient
-from .border import extend
+from .border import with_border
 from .taps import taps
 
 if TYPE_CHECKING:
-    from ..contract.rule import Rule
+    from ..contract.rule import Part, Rule
 
 _HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
 _TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
@@ -47,7 +47,7 @@ def reproduce(ops: Operations, rule: Rule, *inputs: Any) -> Any:
 
 
 def widen(ops: Operations, x: Any) -> Any:
-    """x in float64, subnormal numbers as zero."""
+    """The tensor x in float64, subnormal numbers as zero."""
     dtype = ops.dtype(x)
     if dtype in ("float16", "bfloat16"):
         x = ops.cast(x, "float32")
@@ -56,14 +56,15 @@ def widen(ops: Operations, x: Any) -> Any:
 
 def narrow(ops: Operations, y: Any, dtype: str) -> Any:
     """A float64 tensor rounded to a dtype: subnormal numbers as zero, zeros as +0, every NaN the same."""
-    bad = y != y
+    is_nan = y != y
     y = _flush(ops, y, _TINY64 if dtype == "float64" else _TINY32)
     if dtype != "float64":
         y = ops.cast(y, "float32")
-    if dtype == "float16":  # what it rounds to zero, with either sign
+    if dtype == "float16":
+        # Numbers that float16 rounds to zero, of either sign, become +0.
         y = _flush(ops, y, _HALF_OF_FLOAT16S_LEAST)
     y = ops.cast(y, dtype)
-    return ops.where(bad, ops.number(math.nan, y), y)
+    return ops.where(is_nan, ops.number(math.nan, y), y)
 
 
 def _flush(ops: Operations, x: Any, limit: float) -> Any:
@@ -71,30 +72,31 @@ def _flush(ops: Operations, x: Any, limit: float) -> Any:
 
 
 def product(ops: Operations, a: Any, b: Any, dtype: str) -> Any:
-    """a * b in float64: exact for factors that come from a narrower dtype.
+    """The product of a and b in float64: exact for factors that come from a narrower dtype.
 
-    In float64 it is rounded; that products near the underflow count as zero also keeps compilers, XLA's above all, from
-    fusing the multiplication with the addition after it, which would round only once. The float64 cases of the tests
-    under each compiler, `tests/frameworks/test_*_reproducible.py`, guard it.
+    The product of two float64 numbers is rounded. Products near the underflow count as zero; this also keeps compilers,
+    above all XLA, from fusing the multiplication with the addition after it, which would round only once. The float64
+    cases of `tests/frameworks/test_*_reproducible.py` guard it under each compiler.
     """
     return _flush(ops, a * b, _CUT64) if dtype == "float64" else a * b
 
 
-def _subtraction(ops: Operations, dtype: str) -> Any:
+def _subtraction(ops: Operations, dtype: str) -> Callable[[Any, Any, Any], Any]:
+    """The function of (total, a, b) that computes total - a * b for inputs that come from a dtype."""
     if dtype != "float64":
         return ops.subtract_product
     return lambda total, a, b: total - product(ops, a, b, dtype)
 
 
 def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = None) -> Any:
-    padded = extend(ops, x, rule.geometry)
+    padded = with_border(ops, x, rule.geometry)
     y = taps(ops, padded, k, rule.geometry, _subtraction(ops, dtype))
     return y if b is None else y + ops.reshape(b, (1, -1, 1, 1))
 
 
 def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
     def correlate(dy: Any, k: Any, geometry: Geometry) -> Any:
-        return taps(ops, extend(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
+        return taps(ops, with_border(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
 
     return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
 
@@ -102,24 +104,24 @@ def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) ->
 def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -> Any:
     geometry, groups, subtract = rule.geometry, rule.geometry.groups, _subtraction(ops, dtype)
     (h, w), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
-    x = extend(ops, x, geometry)
+    x = with_border(ops, x, geometry)
     n, channels, height, width = ops.sizes(x)
     _, outputs, rows, columns = ops.sizes(dy)
-    per_group, each = channels // groups, outputs // groups
+    per_group, share = channels // groups, outputs // groups
     x = ops.reshape(x, (n, groups, per_group, height, width))
-    seeds = -ops.reshape(dy, (n, groups, each, rows, columns))
+    seeds = -ops.reshape(dy, (n, groups, share, rows, columns))
 
-    def row(total: Any, index: Any) -> Any:
+    def add_row(total: Any, index: Any) -> Any:
         image, top = index // rows, index % rows
         lines = ops.part(ops.part(x, image, 1, 0), top * sh, (h - 1) * dh + 1, 3)
         lines = ops.reshape(lines[:, :, :, ::dh, :], (groups, per_group * h, width))
         windows = ops.stack([lines[:, :, q * dw : q * dw + (columns - 1) * sw + 1 : sw] for q in range(w)], 2)
         seed = ops.part(ops.part(seeds, image, 1, 0), top, 1, 3)
         windows = ops.reshape(windows, (groups, 1, per_group * h, w, columns))
-        return subtract(total, windows, ops.reshape(seed, (groups, each, 1, 1, columns)))
+        return subtract(total, windows, ops.reshape(seed, (groups, share, 1, 1, columns)))
 
-    # Five axes, MXNet's limit.
-    total = ops.fold(row, ops.zeros((groups, each, per_group * h, w, columns), x), n * rows)
+    # The total has five axes, which is MXNet's limit.
+    total = ops.fold(add_row, ops.zeros((groups, share, per_group * h, w, columns), x), n * rows)
     return ops.reshape(halve(ops, total), (outputs, per_group, h, w))
 
 
@@ -128,7 +130,7 @@ def _bias_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any) -> Any:
 
 
 def channel_sums(ops: Operations, x: Any) -> Any:
-    """(N, O, H, W) summed to (O,)."""
+    """The sums of x (N, O, H, W) over all axes but the second: (O,)."""
     n, outputs, rows, _ = ops.sizes(x)
     sums = ops.reshape(halve(ops, x), (n * outputs, rows))
     sums = -ops.reshape(halve(ops, sums), (n, outputs))
@@ -140,7 +142,7 @@ def channel_sums(ops: Operations, x: Any) -> Any:
 
 
 def halve(ops: Operations, x: Any) -> Any:
-    """The sums over the last axis, in a halving tree; the other axes flattened."""
+    """The sums over the last axis, in a halving tree, with the other axes flattened: (…, 1)."""
     length = ops.sizes(x)[-1]
     x = ops.reshape(x, (-1, length))
     while length > 1:
@@ -152,7 +154,7 @@ def halve(ops: Operations, x: Any) -> Any:
     return x
 
 
-_COMPUTE: dict[str, Callable[..., Any]] = {
+_COMPUTE: dict[Part, Callable[..., Any]] = {
     "y": _result,
     "x": _image_gradient,
     "k": _kernel_gradient,

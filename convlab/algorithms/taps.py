@@ -1,4 +1,4 @@
-"""The algorithms that run on every backend, written once over the contract's operations."""
+"""Cross-correlation by shifting, multiplying and adding, which runs on every backend."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from typing import Any
 
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry
-from .border import extend
+from .border import with_border
 
-# So many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
+# How many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
-# And of a large kernel about so many: with fewer, XLA's loops compute one number at a time.
+# About how many products of a large kernel it gets at once: with fewer, XLA's loops compute one number at a time.
 _FEWEST = 30
 
 
 def too_long(size: Sequence[int | None], geometry: Geometry) -> bool:
-    """Whether Eigen's convolution, which JAX and TensorFlow run on CPUs, may leave results of an image of this size
-    unwritten: it computes how many there are along an axis in float32, which is exact up to 2**24."""
+    """Whether Eigen's convolution may leave results of an image of this size unwritten.
+
+    JAX and TensorFlow run it on CPUs. It computes the number of results along an axis in float32, which is exact up to
+    2**24.
+    """
     return any(type(n) is int and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
 
 
 def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """The framework's convolution, with zeros around x, by `taps` in either layout."""
-    last = geometry.data_format == "NHWC"
-    if last:
+    """What `Operations.conv` computes, by `taps`: a correlation in either layout, with zeros around x."""
+    channels_last = geometry.data_format == "NHWC"
+    if channels_last:
         x, kernel = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(kernel, (3, 2, 0, 1))
     inner = geometry._replace(data_format="NCHW", padding_mode="zeros")
-    y = taps(ops, extend(ops, x, inner), kernel, inner)
-    return ops.transpose(y, (0, 2, 3, 1)) if last else y
+    y = taps(ops, with_border(ops, x, inner), kernel, inner)
+    return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
 def taps(
@@ -37,9 +40,17 @@ def taps(
 ) -> Any:
     """Cross-correlation by shifting, multiplying and adding, in the order (channel, kernel row, kernel column).
 
-    x is (N, C, H, W), padded already, kernel (O, C/groups, h, w), result (N, O, H', W').
-    It only adds and multiplies, so it is exact in any integer dtype that holds the result. `subtract(total, a, b)` is
-    total - a * b, by default the adapter's.
+    It only adds and multiplies, so that it is exact in any integer dtype that holds the result.
+
+    Args:
+        ops: the backend's operations.
+        x: (N, C, H, W), padded already.
+        kernel: (O, C/groups, h, w).
+        geometry: NCHW; its padding is ignored.
+        subtract: computes total - a * b from (total, a, b); by default the backend's own.
+
+    Returns:
+        (N, O, H', W').
     """
     subtract = subtract or ops.subtract_product
     n, _, height, width = ops.sizes(x)
@@ -51,7 +62,7 @@ def taps(
     weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
 
     def add(total: Any, channel: Any, p: Any, count: int) -> Any:
-        """`count` rows of the kernel from row p on; one slice for all, which a compiler fuses with what follows."""
+        """Add `count` rows of the kernel from row p on; they share one slice, which a compiler fuses."""
         image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1 + (count - 1) * dh, 3)
         lines = ops.part(weights, channel * h + p, count, 2)
         for line, q in itertools.product(range(count), range(w)):
@@ -74,11 +85,10 @@ def taps(
 
     total = ops.zeros((n, groups, outputs // groups, rows, columns), x)
     at_once = min(_FUSED // (h * w), per_group)
-    if not at_once:  # a large kernel: some of its rows at a time
-        return ops.reshape(
-            ops.fold(add_channel, total, per_group) if per_group > 1 else add_channel(total, 0),
-            (n, outputs, rows, columns),
-        )
+    if not at_once:
+        # The kernel is large: only some of its rows are computed at a time.
+        total = ops.fold(add_channel, total, per_group) if per_group > 1 else add_channel(total, 0)
+        return ops.reshape(total, (n, outputs, rows, columns))
     steps, rest = divmod(per_group, at_once)
     if steps > 1:
         total = ops.fold(lambda total, index: add_channels(total, index * at_once, at_once), total, steps)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..atomic import check_writable, write
+from ..atomic import check_writable, write_text
 from ..errors import ModelError, ModelFileError
 from ..models.adapters import owner
 from ..models.compare.compare import compare
@@ -38,10 +38,10 @@ def run(
         found = compare(one, two, images, seed=seed)
     show(console, found, a, b)
     if json_file is not None:
-        write(json_file, json.dumps(as_dict(found), indent=1) + "\n")
+        write_text(json_file, json.dumps(as_dict(found), indent=1) + "\n")
     if html_file is not None:
         options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
-        write(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
+        write_text(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
     return found.same
 
 

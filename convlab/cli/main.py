@@ -180,7 +180,7 @@ def tune(
     show: Annotated[bool, typer.Option("--show", help="Measure nothing; print who wins where.")] = False,
 ) -> None:
     """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
-    from ..planning.costs import save, user_file
+    from ..planning.costs import save_costs, user_file
     from .tune import fit as fitted
     from .tune import measure, tasks, winners
 
@@ -199,7 +199,7 @@ def tune(
             for lab in labs:
                 each = progress.track(tasks(lab), description=lab.name)
                 table = {str(task): fitted(list(measure(lab, task))) for task in each}
-                save({lab.name: lab.version}, {lab.name: table})
+                save_costs({lab.name: lab.version}, {lab.name: table})
         console.print(f"wrote {user_file()}", markup=False, highlight=False, soft_wrap=True)
     for lab in labs:
         console.print(winners(lab))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ..atomic import check_writable, write
+from ..atomic import check_writable, write_text
 from ..errors import GeometryError
 from ..parity.archive import read_case
 from ..parity.html import render
@@ -69,9 +69,9 @@ def run(
         raise GeometryError(f"--only: no trial's name begins with {only!r}.", hint="the report names them.")
     show(console, report)
     if json_file is not None:
-        write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
+        write_text(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
     if html_file is not None:
-        write(html_file, render(report))
+        write_text(html_file, render(report))
     return report.agreed
 
 

@@ -18,14 +18,14 @@ from ..contract.call import Variant
 from ..contract.rule import Part, Rule
 from ..geometry.geometry import Geometry
 from ..lab import Backend
-from ..planning.choose import VARIANTS, Choice, Kind, Workload, unavailable, unfit, work
+from ..planning.choose import VARIANTS, ChannelKind, Choice, Workload, unavailable, unfit, work
 from ..planning.costs import Constants
-from ..planning.execute import choose, run
+from ..planning.execute import choose, compute_chosen
 
 # (N, C, H, W), output channels, groups, kernel rows and columns; from small to large.
 _SIZES = ((12, 3), (64, 3), (256, 7), (256, 31), (512, 15), (1024, 3), (1024, 31))
 _DEPTHWISE = ((64, 14, 3), (384, 14, 7), (96, 56, 3), (96, 56, 7), (32, 56, 31))
-_WORKLOADS: dict[Kind, list[Any]] = {
+_WORKLOADS: dict[ChannelKind, list[Any]] = {
     "single": [((1, 1, size, size), 1, 1, k) for size, k in _SIZES],
     "depthwise": [((1, c, size, size), c, c, k) for c, size, k in _DEPTHWISE],
     "dense": [((1, c, size, size), c, 1, k) for c, size, k in ((4, 32, 11), (8, 48, 13), (8, 64, 21))],
@@ -47,7 +47,7 @@ class Task(NamedTuple):
 
     variant: Variant
     part: Part
-    kind: Kind
+    kind: ChannelKind
 
     def __str__(self) -> str:
         return " ".join(self)
@@ -130,7 +130,7 @@ def _runner(lab: Backend, variant: Variant, rule: Rule, a: Any, b: Any) -> Calla
     choice = Choice(variant, {}, {}, variant if variant.algorithm == "separable" else None)
 
     def compute(a: Any, b: Any) -> Any:
-        return run(ops, rule, a, b, choice)
+        return compute_chosen(ops, rule, a, b, choice)
 
     compiled = not variant.on_host and (ops.jitted or variant is not Variant.NATIVE)
     function = ops.compiled(compute) if compiled else compute

@@ -15,14 +15,14 @@ import numpy as np
 
 from .vectors import ABREAST, REGISTER, Array, Emitter, inlined, kernel, move
 
-# What a plan holds: the rows' stride and dilation; the length of a gathered row, 0 if x is read in place; where in it
-# plain copies start and stop, and how far back in x they are; the rows of a band.
+# The numbers of a layout: the rows' stride and dilation; the length of a gathered row, 0 if x is read in place; where
+# in that row plain copies start and stop, and how far back in x they are; the rows of a band.
 STRIDE, DILATION, PITCH, START, STOP, SHIFT, BAND = range(7)
 _ROWS = 4
 
 
 def _tile(abreast: int, masked: bool) -> Any:
-    """The numba function that computes up to 4 rows of y by so many vectors, or in them the first `columns`."""
+    """The numba function that computes up to 4 rows of y by `abreast` vectors, or if masked their first `columns`."""
 
     def emit(
         e: Emitter, x: Any, at_x: Any, step_x: Any, k: Any, at_k: Any, offsets: Any, y: Any, at_y: Any, step_y: Any,
@@ -52,7 +52,7 @@ def _tile(abreast: int, masked: bool) -> Any:
                         for total, pixel in zip(sums[r], pixels, strict=True):
                             e.accumulate(total, weight, pixel)
 
-            # Row m of x is row m - r of k for row r of y.
+            # For row r of y, row m of x meets row m - r of k.
             e.ranges(e.largest(0, e.index(m, 1, e.times(-1, h))), e.least(m, e.index(rows, -1)), _ROWS, add_row)
         each_row(lambda total, at, mask: e.store(e.builder.load(total), y, at, mask))
 
@@ -80,7 +80,7 @@ def _products(across: int) -> Any:
                         for q, pixel in enumerate(pixels):
                             e.accumulate(sums[p][q], factor, pixel)
 
-            # Row m of x is row m - p of dy for row p of k.
+            # For row p of k, row m of x meets row m - p of dy.
             e.ranges(e.largest(0, e.index(m, 1, e.times(-1, rows))), e.least(m, e.index(taps, -1)), _ROWS, add_row)
         for p in range(_ROWS):
             with e.builder.if_then(e.less(p, taps)):
@@ -99,7 +99,7 @@ _products_1, _products_2, _products_3, _products_4 = map(_products, (1, 2, 3, 4)
 def padded_row(
     x: Array, at: int, right: Array, first: int, count: int, start: int, stop: int, shift: int, out: Array, to: int
 ) -> None:
-    """Positions first to first + count of a padded row of x, which from start to stop are x itself, shifted."""
+    """Write positions first to first + count of a padded row of x; from start to stop they are x itself, shifted."""
     lanes = REGISTER // x.itemsize
     start, last = max(start, first), first + count
     stop = max(min(stop, last), start)
@@ -117,17 +117,17 @@ def padded_row(
 
 @kernel
 def gather(
-    x: Array, at: int, width: int, down: Array, right: Array, first: int, rows: int, plan: Array, out: Array
+    x: Array, at: int, width: int, down: Array, right: Array, first: int, rows: int, layout: Array, out: Array
 ) -> None:
-    """Rows of the padded image, from the first on, with their columns in the order that the plan wants them."""
-    pitch = plan[PITCH]
+    """Write rows of the padded image, from the first on, with their columns in the layout's order."""
+    pitch = layout[PITCH]
     for r in range(rows):
         source, to = down[first + r], r * pitch
         if source < 0:
             for t in range(pitch):
                 out[to + t] = 0
         else:
-            padded_row(x, at + source * width, right, 0, pitch, plan[START], plan[STOP], plan[SHIFT], out, to)
+            padded_row(x, at + source * width, right, 0, pitch, layout[START], layout[STOP], layout[SHIFT], out, to)
 
 
 @kernel
@@ -135,7 +135,7 @@ def _correlate_band(
     x: Array, at_x: int, pitch: int, k: Array, at_k: int, h: int, w: int, offsets: Array,
     y: Array, at_y: int, rows: int, columns: int, stride: int, dilation: int, first: bool,
 ) -> None:  # fmt: skip
-    """Rows of y from the rows of x at `at_x`, added to y unless they are the first."""
+    """Compute rows of y from the rows of x at `at_x`; they are added to y unless they are the first."""
     lanes = REGISTER // x.itemsize
     # Rows of y that lie this far apart read the same rows of x.
     shared = dilation % stride == 0
@@ -158,13 +158,13 @@ def _correlate_band(
 
 
 @kernel
-def correlate(
-    x: Array, k: Array, y: Array, offsets: Array, down: Array, right: Array, plan: Array, start: int, stop: int
+def correlate_bands(
+    x: Array, k: Array, y: Array, offsets: Array, down: Array, right: Array, layout: Array, start: int, stop: int
 ) -> None:
-    """Bands start to stop of y (N, O, H', W'); a band is some rows of all the output channels of a group."""
+    """Compute bands start to stop of y (N, O, H', W'); a band is some rows of all the output channels of a group."""
     (_, channels, height, width), (_, outputs, rows, columns) = x.shape, y.shape
     _, per_group, h, w = k.shape
-    stride, dilation, pitch, band = plan[STRIDE], plan[DILATION], plan[PITCH], plan[BAND]
+    stride, dilation, pitch, band = layout[STRIDE], layout[DILATION], layout[PITCH], layout[BAND]
     groups, bands = channels // per_group, -(-rows // band)
     share = outputs // groups
     flat_x, flat_k, flat_y = x.reshape(-1), k.reshape(-1), y.reshape(-1)
@@ -176,7 +176,7 @@ def correlate(
             source, at, step = flat_x, (image * per_group + c) * height * width, width
             if pitch:
                 lines = (count - 1) * stride + (h - 1) * dilation + 1
-                gather(flat_x, at, width, down, right, i * stride, lines, plan, scratch)
+                gather(flat_x, at, width, down, right, i * stride, lines, layout, scratch)
                 source, at, step = scratch, 0, pitch
             else:
                 at += i * stride * width
@@ -234,13 +234,16 @@ def _gradient_band(
 
 
 @kernel
-def kernel_gradient(
-    x: Array, dy: Array, totals: Array, offsets: Array, down: Array, right: Array, plan: Array, start: int, stop: int
+def gradient_bands(
+    x: Array, dy: Array, totals: Array, offsets: Array, down: Array, right: Array, layout: Array, start: int, stop: int
 ) -> None:
-    """Sums start to stop in totals (parts, O, C/groups, h, w) of float64: a part of all bands, for one channel of x."""
+    """Compute sums start to stop in totals (parts, O, C/groups, h, w) of float64.
+
+    A sum is over a part of all bands, for one channel of x.
+    """
     (images, channels, height, width), (_, outputs, rows, columns) = x.shape, dy.shape
     parts, _, per_group, h, w = totals.shape
-    stride, dilation, pitch, band = plan[STRIDE], plan[DILATION], plan[PITCH], plan[BAND]
+    stride, dilation, pitch, band = layout[STRIDE], layout[DILATION], layout[PITCH], layout[BAND]
     share, bands = outputs * per_group // channels, -(-rows // band)
     flat_x, flat_dy, flat = x.reshape(-1), dy.reshape(-1), totals.reshape(-1)
     scratch = np.empty(((band - 1) * stride + (h - 1) * dilation + 1) * pitch, x.dtype)
@@ -253,7 +256,7 @@ def kernel_gradient(
             source, at, step = flat_x, (image * channels + channel) * height * width, width
             if pitch:
                 lines = (count - 1) * stride + (h - 1) * dilation + 1
-                gather(flat_x, at, width, down, right, i * stride, lines, plan, scratch)
+                gather(flat_x, at, width, down, right, i * stride, lines, layout, scratch)
                 source, at, step = scratch, 0, pitch
             else:
                 at += i * stride * width
@@ -266,7 +269,7 @@ def kernel_gradient(
 
 
 @kernel
-def separable(
+def separable_bands(
     x: Array,
     u: Array,
     v: Array,
@@ -274,13 +277,13 @@ def separable(
     offsets: Array,
     down: Array,
     right: Array,
-    plan: Array,
+    layout: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Bands start to stop of y (N, C, H', W') for the kernel outer(u, v): its rows first, in a scratch of the band."""
+    """Compute bands start to stop of y (N, C, H', W') for the kernel outer(u, v): v along the rows, then u."""
     (_, _, height, width), (_, _, rows, columns) = x.shape, y.shape
-    stride, dilation, pitch, band = plan[STRIDE], plan[DILATION], plan[PITCH], plan[BAND]
+    stride, dilation, pitch, band = layout[STRIDE], layout[DILATION], layout[PITCH], layout[BAND]
     most, bands = (band - 1) * stride + (len(u) - 1) * dilation + 1, -(-rows // band)
     flat_x, flat_y, none = x.reshape(-1), y.reshape(-1), np.zeros(1, np.int64)
     scratch, between = np.empty(most * pitch, x.dtype), np.empty(most * columns, x.dtype)
@@ -290,7 +293,7 @@ def separable(
         lines = (count - 1) * stride + (len(u) - 1) * dilation + 1
         source, at, step = flat_x, image * height * width, width
         if pitch:
-            gather(flat_x, at, width, down, right, i * stride, lines, plan, scratch)
+            gather(flat_x, at, width, down, right, i * stride, lines, layout, scratch)
             source, at, step = scratch, 0, pitch
         else:
             at += i * stride * width

@@ -16,21 +16,30 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import threads
 from .direct import padded_row
-from .tiling import border, tile
-from .transforms import flip, forward, inverse, lift, multiply, multiply_add, scatter
+from .tiling import border_indices, tile
+from .transforms import forward, inverse, multiply, multiply_add, read_strip, scatter, write_transposed
 from .vectors import REGISTER, Array, kernel
 
 _Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-# What a plan holds: a tile's size; how far apart tiles are; how many there are in a row and in an image; where on the
-# padded axis the image's columns start and stop, and how far back in x they are; how much of a tile isn't zeros.
+# The numbers of a layout: a tile's size; how far apart tiles are; how many there are in a row and in an image; where on
+# the padded axis the image's columns start and stop, and how far back in x they are; how much of a tile isn't zeros.
 SIZE, STEP, ACROSS, TILES, START, STOP, SHIFT, MOST = range(8)
-# So many pairs of tiles are added up before it goes on in float64.
+# How many pairs of tiles are added up in the tiles' dtype before the sum is added to a float64 total.
 _RUN = 16
 
 
-class _Plan(NamedTuple):
-    """How tiles cover the images of a shape."""
+class _Layout(NamedTuple):
+    """How tiles cover the images of a shape.
+
+    Attributes:
+        size: rows and columns of a tile.
+        pairs: how many pairs of tiles there are.
+        x: for the tiles of X, which pixel stands where, down and to the right, and the numbers `SIZE` to `MOST`.
+        k: the same for the kernels.
+        dy: the same for the tiles of dY.
+        table: the roots of unity (`_table`).
+    """
 
     size: int
     pairs: int
@@ -40,47 +49,49 @@ class _Plan(NamedTuple):
     table: np.ndarray
 
 
-def correlate(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
-    """Put `host.correlate(x, k, geometry)` in y, all of one dtype and C-contiguous; False if y isn't finite then."""
-    plan = _plan(x.shape, k.shape, geometry, x.dtype.char)
+def correlate_tiles(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
+    """Write `kernels.correlate(x, k, geometry)` to y, all of one dtype and C-contiguous; whether y is finite."""
+    layout = _layout(x.shape, k.shape, geometry, x.dtype.char)
     kernels = k.shape[0] * k.shape[1]
-    spectra = np.empty((kernels, 2, plan.size**2), x.dtype)
+    spectra = np.empty((kernels, 2, layout.size**2), x.dtype)
     lines = k.reshape(1, kernels, *k.shape[2:])
     threads.spread(
-        lambda start, stop: kernel_spectra(lines, spectra, *plan.k, plan.table, start, stop), kernels, _chunk(plan, 1)
+        lambda start, stop: kernel_spectra(lines, spectra, *layout.k, layout.table, start, stop),
+        kernels,
+        _chunk(layout, 1),
     )
     checks: list[float] = []
     threads.spread(
-        lambda start, stop: checks.append(correlate_pairs(x, spectra, y, *plan.x, plan.table, start, stop)),
-        plan.pairs * geometry.groups,
-        _chunk(plan, kernels // geometry.groups),
+        lambda start, stop: checks.append(correlate_pairs(x, spectra, y, *layout.x, layout.table, start, stop)),
+        layout.pairs * geometry.groups,
+        _chunk(layout, kernels // geometry.groups),
     )
     return all(check == 0 for check in checks)
 
 
-def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
-    """`host.kernel_gradient(x, dy, geometry)` in float64, and whether all of it is finite."""
+def gradient_of_tiles(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
+    """`kernels.kernel_gradient(x, dy, geometry)` in float64, and whether all of it is finite."""
     shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
-    plan = _plan(x.shape, shape, geometry, x.dtype.char)
+    layout = _layout(x.shape, shape, geometry, x.dtype.char)
     kernels = shape[0] * shape[1]
-    parts = max(1, min(8 // kernels, plan.pairs // 3))
+    parts = max(1, min(8 // kernels, layout.pairs // 3))
     totals = np.zeros((parts, *shape))
     threads.spread(
-        lambda start, stop: gradient_pairs(x, dy, totals, *plan.x, *plan.dy, plan.table, start, stop),
+        lambda start, stop: gradient_pairs(x, dy, totals, *layout.x, *layout.dy, layout.table, start, stop),
         parts * kernels,
-        _chunk(plan, plan.pairs // parts),
+        _chunk(layout, layout.pairs // parts),
     )
     total = totals.sum(axis=0)
     return total, bool(np.isfinite(total).all())
 
 
-def _chunk(plan: _Plan, transforms: int) -> int:
-    """So many items of so many transforms are worth handing over to another thread."""
-    return -(-(2**15) // (plan.size**2 * max(transforms, 1)))
+def _chunk(layout: _Layout, transforms: int) -> int:
+    """How many items of so many transforms are worth handing over to another thread."""
+    return -(-(2**15) // (layout.size**2 * max(transforms, 1)))
 
 
 @functools.lru_cache(256)
-def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Plan:
+def _layout(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Layout:
     (images, _, height, width), (h, w) = x, k[2:]
     rows, columns = geometry.output_size((height, width))
 
@@ -90,14 +101,15 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str
     beyond = step * max(deep, across) + size
     (_, _), (left, _) = geometry.padding
 
-    def maps(down: np.ndarray, right: np.ndarray, *plan: int) -> _Maps:
+    def maps(down: np.ndarray, right: np.ndarray, *layout: int) -> _Maps:
         down, right = (np.pad(a, (0, max(beyond - len(a), 0)), constant_values=-1) for a in (down, right))
-        return down, right, np.array([size, step, *plan], np.int64)
+        return down, right, np.array([size, step, *layout], np.int64)
 
     down, right = (
-        border(n, pads, geometry.padding_mode) for n, pads in zip((height, width), geometry.padding, strict=True)
+        border_indices(n, pads, geometry.padding_mode)
+        for n, pads in zip((height, width), geometry.padding, strict=True)
     )
-    return _Plan(
+    return _Layout(
         size,
         -(-images * deep * across // 2),
         maps(down, right, across, deep * across, left, left + width, -left, size),
@@ -109,8 +121,10 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str
 
 @functools.cache
 def _table(size: int, dtype: str) -> np.ndarray:
-    """For each stage of a transform, and each j below a quarter of its length n: w**j, w**2j and w**3j, w the nth root
-    of unity, real and imaginary parts side by side."""
+    """The roots of unity of all stages of a transform, real and imaginary parts side by side.
+
+    For each stage, of length n, and each j below n / 4, they are w**j, w**2j and w**3j for w the nth root of unity.
+    """
     stages, n = [np.zeros(0, complex)], size
     while n > 8 or n == 4:
         exponents = np.multiply.outer(np.arange(n // 4), (1, 2, 3))
@@ -120,14 +134,14 @@ def _table(size: int, dtype: str) -> np.ndarray:
 
 
 @kernel
-def _fill(tile: Array, x: Array, at: int, width: int, down: Array, i: int, right: Array, j: int, plan: Array) -> None:
-    """The tile at row i and column j of the padded image."""
-    size, most = plan[SIZE], plan[MOST]
+def _fill(tile: Array, x: Array, at: int, width: int, down: Array, i: int, right: Array, j: int, layout: Array) -> None:
+    """Write the tile at row i and column j of the padded image."""
+    size, most = layout[SIZE], layout[MOST]
     pitch = size + REGISTER // x.itemsize
     for r in range(size):
         source, to, filled = down[i + r], r * pitch, 0
         if r < most and source >= 0:
-            padded_row(x, at + source * width, right, j, most, plan[START], plan[STOP], plan[SHIFT], tile, to)
+            padded_row(x, at + source * width, right, j, most, layout[START], layout[STOP], layout[SHIFT], tile, to)
             filled = most
         for t in range(filled, size):
             tile[to + t] = 0
@@ -135,36 +149,36 @@ def _fill(tile: Array, x: Array, at: int, width: int, down: Array, i: int, right
 
 @kernel
 def _start(
-    x: Array, channel: int, pair: int, down: Array, right: Array, plan: Array, table: Array,
+    x: Array, channel: int, pair: int, down: Array, right: Array, layout: Array, table: Array,
     re: Array, im: Array, space: Array,
 ) -> None:  # fmt: skip
-    """The first half of the transform of two tiles, down their columns and then transposed, in half of the space."""
+    """Compute the first half of the transform of two tiles, down their columns, transposed, in half of the space."""
     images, channels, height, width = x.shape
-    size, flat = plan[SIZE], x.reshape(-1)
+    size, flat = layout[SIZE], x.reshape(-1)
     for part in range(2):
-        image, tile = (2 * pair + part) // plan[TILES], (2 * pair + part) % plan[TILES]
+        image, tile = (2 * pair + part) // layout[TILES], (2 * pair + part) % layout[TILES]
         if image < images:
             at = (image * channels + channel) * height * width
-            i, j = tile // plan[ACROSS] * plan[STEP], tile % plan[ACROSS] * plan[STEP]
-            _fill(space[2 + part], flat, at, width, down, i, right, j, plan)
+            i, j = tile // layout[ACROSS] * layout[STEP], tile % layout[ACROSS] * layout[STEP]
+            _fill(space[2 + part], flat, at, width, down, i, right, j, layout)
         else:
             space[2 + part] = 0
     for strip in range(size * size // len(re)):
-        lift(re, im, space[2], space[3], strip, size)
+        read_strip(re, im, space[2], space[3], strip, size)
         forward(re, im, size, table)
-        flip(re, im, space[0], space[1], strip, size)
+        write_transposed(re, im, space[0], space[1], strip, size)
 
 
 @kernel
 def _spectrum(
-    x: Array, channel: int, pair: int, down: Array, right: Array, plan: Array, table: Array,
+    x: Array, channel: int, pair: int, down: Array, right: Array, layout: Array, table: Array,
     re: Array, im: Array, space: Array, to_re: Array, to_im: Array,
 ) -> None:  # fmt: skip
-    """The whole transform of two tiles, strip by strip."""
-    size, count = plan[SIZE], len(re)
-    _start(x, channel, pair, down, right, plan, table, re, im, space)
+    """Compute the whole transform of two tiles, strip by strip."""
+    size, count = layout[SIZE], len(re)
+    _start(x, channel, pair, down, right, layout, table, re, im, space)
     for strip in range(size * size // count):
-        lift(re, im, space[0], space[1], strip, size)
+        read_strip(re, im, space[0], space[1], strip, size)
         forward(re, im, size, table)
         to_re[strip * count : (strip + 1) * count] = re
         to_im[strip * count : (strip + 1) * count] = im
@@ -172,14 +186,14 @@ def _spectrum(
 
 @kernel
 def kernel_spectra(
-    k: Array, spectra: Array, down: Array, right: Array, plan: Array, table: Array, start: int, stop: int
+    k: Array, spectra: Array, down: Array, right: Array, layout: Array, table: Array, start: int, stop: int
 ) -> None:
-    """Kernels start to stop of k (1, kernels, h, w), transformed and scaled, in spectra (kernels, 2, size * size)."""
-    size, lanes = plan[SIZE], REGISTER // k.itemsize
+    """Transform and scale kernels start to stop of k (1, kernels, h, w) into spectra (kernels, 2, size * size)."""
+    size, lanes = layout[SIZE], REGISTER // k.itemsize
     strips, space = np.empty((2, size * lanes), k.dtype), np.empty((4, size * (size + lanes)), k.dtype)
     for item in range(start, stop):
         re, im = spectra[item]
-        _spectrum(k, item, 0, down, right, plan, table, strips[0], strips[1], space, re, im)
+        _spectrum(k, item, 0, down, right, layout, table, strips[0], strips[1], space, re, im)
         for i in range(size * size):
             re[i] /= size * size
             im[i] /= size * size
@@ -187,32 +201,32 @@ def kernel_spectra(
 
 @kernel
 def correlate_pairs(
-    x: Array, spectra: Array, y: Array, down: Array, right: Array, plan: Array, table: Array, start: int, stop: int
+    x: Array, spectra: Array, y: Array, down: Array, right: Array, layout: Array, table: Array, start: int, stop: int
 ) -> float:
-    """Pairs of tiles start to stop of y; NaN unless they are finite."""
+    """Compute pairs of tiles start to stop of y; return NaN unless they are finite, else 0."""
     (images, channels, _, _), (_, outputs, rows, columns) = x.shape, y.shape
-    per_group, size, lanes = len(spectra) // outputs, plan[SIZE], REGISTER // x.itemsize
+    per_group, size, lanes = len(spectra) // outputs, layout[SIZE], REGISTER // x.itemsize
     groups, share = channels // per_group, outputs * per_group // channels
     strips, space = np.empty((2, size * lanes), x.dtype), np.empty((4, size * (size + lanes)), x.dtype)
-    (re, im), check, flat_y, step = strips, np.zeros(1), y.reshape(-1), plan[STEP]
+    (re, im), check, flat_y, step = strips, np.zeros(1), y.reshape(-1), layout[STEP]
     for item in range(start, stop):
         pair, group = item // groups, item % groups
         for index in range(share * per_group):
             o, c = group * share + index // per_group, index % per_group
             other = spectra[o * per_group + c]
-            _start(x, group * per_group + c, pair, down, right, plan, table, re, im, space)
+            _start(x, group * per_group + c, pair, down, right, layout, table, re, im, space)
             for strip in range(size // lanes):
-                lift(re, im, space[0], space[1], strip, size)
+                read_strip(re, im, space[0], space[1], strip, size)
                 forward(re, im, size, table)
                 multiply(re, im, other[0], other[1], strip * size * lanes, size * lanes)
                 inverse(re, im, size, table)
-                flip(re, im, space[2], space[3], strip, size)
+                write_transposed(re, im, space[2], space[3], strip, size)
             for strip in range(-(-step // lanes)):
-                lift(re, im, space[2], space[3], strip, size)
+                read_strip(re, im, space[2], space[3], strip, size)
                 inverse(re, im, size, table)
                 for part in range(2):
-                    image, tile = (2 * pair + part) // plan[TILES], (2 * pair + part) % plan[TILES]
-                    i, j = tile // plan[ACROSS] * step, tile % plan[ACROSS] * step + strip * lanes
+                    image, tile = (2 * pair + part) // layout[TILES], (2 * pair + part) % layout[TILES]
+                    i, j = tile // layout[ACROSS] * step, tile % layout[ACROSS] * step + strip * lanes
                     many = min(step - strip * lanes, columns - j)
                     if image < images and many > 0:
                         at = ((image * outputs + o) * rows + i) * columns + j
@@ -221,17 +235,17 @@ def correlate_pairs(
 
 
 @kernel
-def _add_back(spectrum: Array, plan: Array, table: Array, re: Array, im: Array, space: Array, total: Array) -> None:
-    """Add the inverse transform's real part, as much of it as a kernel has elements, to a total (h, w)."""
-    (h, w), size, count = total.shape, plan[SIZE], len(re)
+def _add_back(spectrum: Array, layout: Array, table: Array, re: Array, im: Array, space: Array, total: Array) -> None:
+    """Add the inverse transform's real part, as far as a kernel reaches, to a total (h, w)."""
+    (h, w), size, count = total.shape, layout[SIZE], len(re)
     lanes = count // size
     for strip in range(size // lanes):
         re[:] = spectrum[0, strip * count : (strip + 1) * count]
         im[:] = spectrum[1, strip * count : (strip + 1) * count]
         inverse(re, im, size, table)
-        flip(re, im, space[2], space[3], strip, size)
+        write_transposed(re, im, space[2], space[3], strip, size)
     for strip in range(-(-w // lanes)):
-        lift(re, im, space[2], space[3], strip, size)
+        read_strip(re, im, space[2], space[3], strip, size)
         inverse(re, im, size, table)
         for p in range(h):
             for q in range(strip * lanes, min(w, (strip + 1) * lanes)):
@@ -240,26 +254,26 @@ def _add_back(spectrum: Array, plan: Array, table: Array, re: Array, im: Array, 
 
 @kernel
 def gradient_pairs(
-    x: Array, dy: Array, totals: Array, down: Array, right: Array, plan: Array,
+    x: Array, dy: Array, totals: Array, down: Array, right: Array, layout: Array,
     dy_down: Array, dy_right: Array, dy_plan: Array, table: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Sums start to stop in totals (parts, O, C/groups, h, w): a part of all pairs of tiles, for one kernel."""
+    """Compute sums start to stop in totals (parts, O, C/groups, h, w): over a part of all pairs, for one kernel."""
     (images, channels, _, _), outputs = x.shape, dy.shape[1]
     parts, _, per_group, _, _ = totals.shape
-    size, lanes, share = plan[SIZE], REGISTER // x.itemsize, outputs * per_group // channels
+    size, lanes, share = layout[SIZE], REGISTER // x.itemsize, outputs * per_group // channels
     strips, space = np.empty((2, size * lanes), x.dtype), np.empty((4, size * (size + lanes)), x.dtype)
-    (re, im), count, pairs = strips, size * lanes, -(-images * plan[TILES] // 2)
+    (re, im), count, pairs = strips, size * lanes, -(-images * layout[TILES] // 2)
     first, spectrum = np.empty((2, size * size), x.dtype), np.zeros((2, size * size), x.dtype)
     for item in range(start, stop):
         part, o, c = item // (outputs * per_group), item // per_group % outputs, item % per_group
         channel, last = o // share * per_group + c, (part + 1) * pairs // parts
         for pair in range(part * pairs // parts, last):
-            _spectrum(x, channel, pair, down, right, plan, table, re, im, space, first[0], first[1])
+            _spectrum(x, channel, pair, down, right, layout, table, re, im, space, first[0], first[1])
             _start(dy, o, pair, dy_down, dy_right, dy_plan, table, re, im, space)
             for strip in range(size // lanes):
-                lift(re, im, space[0], space[1], strip, size)
+                read_strip(re, im, space[0], space[1], strip, size)
                 forward(re, im, size, table)
                 multiply_add(re, im, first[0], first[1], spectrum[0], spectrum[1], strip * count, count)
             if pair % _RUN == 0 or pair == last - 1:
-                _add_back(spectrum, plan, table, re, im, space, totals[part, o, c])
+                _add_back(spectrum, layout, table, re, im, space, totals[part, o, c])
                 spectrum[:] = 0

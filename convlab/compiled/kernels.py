@@ -1,4 +1,4 @@
-"""Correlation of NumPy arrays at the processor's speed, by numba kernels (`convlab.compiled.tiling.available`).
+"""Correlation of NumPy arrays at the processor's speed, by numba kernels (`convlab.compiled.tiling.numba_installed`).
 
 All arrays are NCHW and OIHW, float32 or float64; float16 is computed in float32 and rounded once. numba is imported,
 and kernels are compiled or fetched from its cache on disk, when they are first used.
@@ -12,31 +12,35 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
-from .tiling import border
+from .tiling import border_indices
 
-# Multiplications that a thread does in a microsecond, about, in vectors of 64 bytes; and elements that it passes.
+# What a thread does in a microsecond, about: products in vectors of 64 bytes, and elements that it reads or writes.
 _RATE, _PASSED = 3000, 20_000
-# In microseconds: from where on a second thread pays, and the least that is worth handing over.
+# Work in microseconds: from which on a second thread pays, and the least that is worth handing over.
 _PAYS, _CHUNK = 150, 20
-# Bytes of gathered rows that stay in a thread's cache.
+# The bytes of gathered rows that stay in a thread's cache.
 _SCRATCH = 2**18
 
 
-def correlate(x: Any, k: Any, geometry: Geometry, algorithm: str = "direct", out: Any = None) -> np.ndarray:
-    """Cross-correlation, y[n,o,i,j] = sum of padded x[n, c, i*sh + p*dh, j*sw + q*dw] * k[o,c,p,q] over c, p, q.
+KernelAlgorithm = Literal["direct", "fft"]
+Task = Literal["correlate", "gradient", "separable"]
+
+
+def correlate(x: Any, k: Any, geometry: Geometry, algorithm: KernelAlgorithm = "direct", out: Any = None) -> np.ndarray:
+    """Cross-correlation: y[n,o,i,j] is the sum of padded x[n, c, i*sh + p*dh, j*sw + q*dw] * k[o,c,p,q] over c, p, q.
 
     Args:
         x: (N, C, H, W), float16, float32 or float64.
         k: (O, C/groups, h, w), of x's dtype.
         geometry: NCHW, with padding in integers.
-        algorithm: "direct", sums of products in the order (channel, kernel row, kernel column), or "fft", where
-            `fits_fft(geometry)`; where the latter yields anything but finite numbers, "direct" does it again.
+        algorithm: "direct" for sums of products in the order (channel, kernel row, kernel column), or "fft", where
+            `fits_fft(geometry)`. If the latter's result isn't finite, "direct" computes it again.
         out: where to put the result, C-contiguous and of x's dtype.
 
     Returns:
@@ -45,28 +49,28 @@ def correlate(x: Any, k: Any, geometry: Geometry, algorithm: str = "direct", out
     if x.dtype == np.float16:
         return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
     x, k = _ready(x), _ready(k)
-    plan = _plan(x.shape, k.shape, geometry, x.itemsize)
-    y = np.empty(plan.shape, x.dtype) if out is None else out
+    layout = _layout(x.shape, k.shape, geometry, x.itemsize)
+    y = np.empty(layout.shape, x.dtype) if out is None else out
     if not y.size:
         return y
-    if algorithm == "fft" and _fft().correlate(x, k, y, geometry):
+    if algorithm == "fft" and _fft().correlate_tiles(x, k, y, geometry):
         return y
-    work = _direct().correlate
-    if plan.chunk >= plan.items:
-        work(x, k, y, *plan.maps, 0, plan.items)
+    work = _direct().correlate_bands
+    if layout.chunk >= layout.items:
+        work(x, k, y, *layout.maps, 0, layout.items)
     else:
-        threads.spread(lambda start, stop: work(x, k, y, *plan.maps, start, stop), plan.items, plan.chunk)
+        threads.spread(lambda start, stop: work(x, k, y, *layout.maps, start, stop), layout.items, layout.chunk)
     return y
 
 
-def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: str = "direct") -> np.ndarray:
+def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: KernelAlgorithm = "direct") -> np.ndarray:
     """The gradient of sum(dy * correlate(x, k)) with respect to k.
 
     Args:
         x: (N, C, H, W), float16, float32 or float64.
         dy: (N, O, H', W'), of x's dtype.
         geometry: NCHW, with padding in integers.
-        algorithm: "direct" or, where `fits_fft(geometry)`, "fft"; both add up what bands of rows give in float64.
+        algorithm: "direct" or, where `fits_fft(geometry)`, "fft"; both add up the sums of bands in float64.
 
     Returns:
         (O, C/groups, h, w) of x's dtype.
@@ -78,15 +82,15 @@ def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: str = "direc
     if not dy.size:
         return np.zeros(shape, x.dtype)
     if algorithm == "fft":
-        total, finite = _fft().kernel_gradient(x, dy, geometry)
+        total, finite = _fft().gradient_of_tiles(x, dy, geometry)
         if finite:
             return _narrowed(total, x.dtype)
-    plan = _plan(x.shape, shape, geometry, x.itemsize, "gradient")
-    work = _direct().kernel_gradient
-    totals = np.zeros((plan.parts, *shape))
-    items = plan.parts * x.shape[1]
-    chunk = items if plan.chunk >= plan.items else max(1, items // 32)
-    threads.spread(lambda start, stop: work(x, dy, totals, *plan.maps, start, stop), items, chunk)
+    layout = _layout(x.shape, shape, geometry, x.itemsize, "gradient")
+    work = _direct().gradient_bands
+    totals = np.zeros((layout.parts, *shape))
+    items = layout.parts * x.shape[1]
+    chunk = items if layout.chunk >= layout.items else max(1, items // 32)
+    threads.spread(lambda start, stop: work(x, dy, totals, *layout.maps, start, stop), items, chunk)
     return _narrowed(totals.sum(axis=0), x.dtype)
 
 
@@ -95,8 +99,8 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    found: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
-    return found
+    array: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np.ndarray:
@@ -104,7 +108,8 @@ def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np
 
     Args:
         x: (N, C, H, W), float16, float32 or float64.
-        u, v: (h,) and (w,), of x's dtype.
+        u: (h,), of x's dtype.
+        v: (w,), of x's dtype.
         geometry: NCHW, with padding in integers and a group for each channel.
         out: where to put the result, C-contiguous and of x's dtype.
 
@@ -114,24 +119,26 @@ def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np
     if x.dtype == np.float16:
         return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
     x, u, v = _ready(x), _ready(u), _ready(v)
-    plan = _plan(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
-    y = np.empty(plan.shape, x.dtype) if out is None else out
+    layout = _layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
+    y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
-        work = _direct().separable
-        threads.spread(lambda start, stop: work(x, u, v, y, *plan.maps, start, stop), plan.items, plan.chunk)
+        work = _direct().separable_bands
+        threads.spread(lambda start, stop: work(x, u, v, y, *layout.maps, start, stop), layout.items, layout.chunk)
     return y
 
 
 def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """u (h,) and v (w,) of k's dtype with outer(u, v) equal to k (h, w) but for two roundings, if there are such.
+    """Two vectors u (h,) and v (w,) of k's dtype for which outer(u, v) is k (h, w) but for two roundings.
 
-    Of a kernel of integers they are integers, which keeps an exact correlation exact. None for one row or column.
+    For a kernel of integers they are integers, so that an exact correlation stays exact. None if there are no such
+    vectors, or if k has one row or one column.
     """
     if 1 in k.shape:
         return None
     flat = int(np.abs(k).argmax())
     pivot = k.item(flat)
-    if not math.isfinite(pivot) or not pivot:  # NaN is the largest of all to argmax
+    # If there is a NaN, argmax finds it.
+    if not math.isfinite(pivot) or not pivot:
         return None
     p, q = divmod(flat, k.shape[1])
     column, row = k[:, q].astype(np.float64), k[p].astype(np.float64)
@@ -144,8 +151,16 @@ def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (u, v) if bool((error <= 2 * np.finfo(k.dtype).eps * np.abs(k)).all()) else None
 
 
-class _Plan(NamedTuple):
-    """How a kernel goes about inputs of some shapes: see `direct`'s constants for the last of the maps."""
+class _Layout(NamedTuple):
+    """How a kernel computes inputs of some shapes.
+
+    Attributes:
+        shape: the result's shape.
+        maps: the columns' offsets; which row and which column stands where; the numbers `STRIDE` to `BAND` of `direct`.
+        items: how many pieces of work there are.
+        chunk: how many of them a thread takes at a time.
+        parts: how many sums a gradient is split into.
+    """
 
     shape: tuple[int, int, int, int]
     maps: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -155,15 +170,18 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: str = "correlate") -> _Plan:
+def _layout(
+    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: Task = "correlate"
+) -> _Layout:
     (images, channels, height, width), (outputs, per_group, h, w) = x, k
     (stride, step), (dilation, spread) = geometry.stride, geometry.dilation
     rows, columns = geometry.output_size((height, width))
-    if h == 1:  # then it makes no difference, and equal ones share the most
+    if h == 1:
+        # The dilation of one row makes no difference; rows share the most if it equals the stride.
         dilation = stride
     gathered = geometry.padding != NO_PADDING or step > 1
-    down = border(height, geometry.padding[0], geometry.padding_mode)
-    right = border(width, geometry.padding[1], geometry.padding_mode)
+    down = border_indices(height, geometry.padding[0], geometry.padding_mode)
+    right = border_indices(width, geometry.padding[1], geometry.padding_mode)
     phase = -(-len(right) // step)
     # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there.
     right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
@@ -185,19 +203,19 @@ def _plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: 
     items = bands * geometry.groups
     cost = row_cost * rows * images * geometry.groups
     pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
-    plan = (stride, dilation, len(right) if gathered else 0, *copied, band)
-    maps = (taps % step * phase + taps // step, down, right, np.array(plan, np.int64))
+    layout = (stride, dilation, len(right) if gathered else 0, *copied, band)
+    maps = (taps % step * phase + taps // step, down, right, np.array(layout, np.int64))
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
-    return _Plan((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
+    return _Layout((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
 
 
 def _ready(a: np.ndarray) -> np.ndarray:
-    """The array, C-contiguous and of a type that numba has compiled for: to numba, a read-only one has another."""
+    """The array, C-contiguous and of a type that numba has compiled for: a read-only array has another type."""
     a = np.ascontiguousarray(a)
     if a.flags.writeable or not a.size:
         return a
     memory: Any = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
-    memory.owner = a  # kept alive by what is made of it
+    memory.owner = a  # keeps the array alive as long as the new one
     return np.frombuffer(memory, a.dtype).reshape(a.shape)
 
 
@@ -206,6 +224,7 @@ def _wide(a: Any) -> np.ndarray:
 
 
 def _rounded(y: np.ndarray, out: Any = None) -> np.ndarray:
+    """The float32 array in float16, in `out` if there is one."""
     if out is None:
         return _narrowed(y, np.dtype(np.float16))
     with np.errstate(over="ignore"):

@@ -19,7 +19,7 @@ _limit = threading.local()
 
 @contextlib.contextmanager
 def limited(number: int) -> Iterator[None]:
-    """Within the block, this thread shares its work with so many threads at most, itself among them.
+    """Within the block, this thread shares its work among at most `number` threads, itself one of them.
 
     >>> with limited(1):
     ...     count()
@@ -34,28 +34,29 @@ def limited(number: int) -> Iterator[None]:
 
 
 def count() -> int:
-    """How many threads to use: those that are available, or within `limited` fewer."""
+    """How many threads to use: all that are available, or at most as many as `limited` allows."""
     limit = getattr(_limit, "number", None)
     return available() if limit is None else min(limit, available())
 
 
 def available() -> int:
-    """The processors this process may run on, or CONVLAB_NUM_THREADS."""
-    named = os.environ.get("CONVLAB_NUM_THREADS")
-    if named:
-        if not named.isdecimal() or int(named) < 1:
+    """The number of processors this process may run on, or CONVLAB_NUM_THREADS."""
+    setting = os.environ.get("CONVLAB_NUM_THREADS")
+    if setting:
+        if not setting.isdecimal() or int(setting) < 1:
             raise GeometryError(
-                f"CONVLAB_NUM_THREADS: got {named!r}, expected a positive int.", hint="unset it to use all processors."
+                f"CONVLAB_NUM_THREADS: got {setting!r}, expected a positive int.",
+                hint="unset it to use all processors.",
             )
-        return int(named)
+        return int(setting)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(work: Callable[[int, int], object], items: int, chunk: int) -> None:
     """Call work(start, stop) for the chunks of range(items), each in the next thread that is free.
 
-    The calling thread takes part, so that it never waits for a chunk that no one has begun: threads that are busy
-    elsewhere are not missed. An exception in any of them is raised here, once all have stopped.
+    The calling thread takes part, so that it never waits for a chunk that no thread has begun, even if the other
+    threads are busy elsewhere. An exception in any of them is raised here, once all have stopped.
     """
     helpers = min(count(), -(-items // chunk)) - 1
     if helpers < 1:
@@ -82,8 +83,9 @@ def spread(work: Callable[[int, int], object], items: int, chunk: int) -> None:
 
 
 def _submit(drain: Callable[[], None], helpers: int) -> list[Future[None]]:
+    """Start `drain` in so many threads. While the interpreter shuts down there are none: the caller drains alone."""
     futures = []
-    with contextlib.suppress(RuntimeError):  # while the interpreter shuts down, the caller does it alone
+    with contextlib.suppress(RuntimeError):
         for _ in range(helpers):
             futures.append(_pool(helpers).submit(drain))
     return futures
@@ -91,7 +93,7 @@ def _submit(drain: Callable[[], None], helpers: int) -> list[Future[None]]:
 
 @functools.cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # which takes a while to import
+    from concurrent.futures import ThreadPoolExecutor  # deferred: importing it takes a while
 
     return ThreadPoolExecutor(helpers, thread_name_prefix="convlab")
 

@@ -1,4 +1,4 @@
-"""How the compiled kernels cut an image, and where its border comes from; nothing here needs numba."""
+"""How the compiled kernels cut an image into tiles, and where its border comes from; nothing here needs numba."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import math
 
 import numpy as np
 
-from ..geometry.geometry import Geometry, Pair, source
+from ..geometry.geometry import Geometry, PaddingMode, Pair, border_index
 
-# Sizes, and what a point costs in one relative to the least.
+# The sizes of a tile, and what a point costs in a tile of that size, relative to the least.
 _SIZES = {32: 1.3, 64: 1.1, 128: 1.0, 256: 1.2, 512: 1.5}
 
 
 @functools.cache
-def available() -> bool:
+def numba_installed() -> bool:
     """Whether numba is installed."""
     return importlib.util.find_spec("numba") is not None
 
@@ -41,9 +41,9 @@ def tile(images: int, result: Pair, kernel: Pair) -> tuple[int, float]:
     return size, work(size)
 
 
-def border(n: int, pads: Pair, mode: str) -> np.ndarray:
-    """Which of n pixels stands where on a padded axis, -1 for a zero."""
+def border_indices(n: int, pads: Pair, mode: PaddingMode) -> np.ndarray:
+    """For each position of a padded axis, the index of the pixel, out of n, that stands there; -1 for a zero."""
     before, after = pads
     if mode == "zeros":
         return np.pad(np.arange(n), pads, constant_values=-1)
-    return np.array([source(i, n, mode) for i in range(-before, n + after)], np.int64)
+    return np.array([border_index(i, n, mode) for i in range(-before, n + after)], np.int64)

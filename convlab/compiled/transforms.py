@@ -1,7 +1,8 @@
 """Fourier transforms of strips of a tile, and the products and transpositions between them, as numba functions.
 
 A strip is as many columns of a tile as a vector has lanes, row after row: (size, lanes) flat, real and imaginary parts
-apart. A tile of the same has rows `size + lanes` long, lest they compete for the same lines of the cache.
+apart. The rows of a whole tile are `size + lanes` numbers apart, so that they don't compete for the same lines of the
+cache.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ class _Complex(NamedTuple):
         return _Complex(self.e, self.e.subtract(self.re, other.re), self.e.subtract(self.im, other.im))
 
     def plus_i(self, other: _Complex) -> _Complex:
-        """self + i other."""
+        """The number self + i other."""
         return _Complex(self.e, self.e.subtract(self.re, other.im), self.e.add(self.im, other.re))
 
     def minus_i(self, other: _Complex) -> _Complex:
-        """self - i other."""
+        """The number self - i other."""
         return _Complex(self.e, self.e.add(self.re, other.im), self.e.subtract(self.im, other.re))
 
     def times(self, other: _Complex) -> _Complex:
@@ -54,7 +55,7 @@ class _Complex(NamedTuple):
 
 
 def _radix_4(z: list[_Complex], twiddles: list[_Complex], inverse: bool) -> list[_Complex]:
-    """A transform of length 4, its results 1 to 3 times the twiddles; or its inverse, but for the factor 4."""
+    """A transform of length 4, its results 1 to 3 multiplied by the twiddles; or its inverse, times the factor 4."""
     if inverse:
         z = [z[0], *(a.times_conjugate(t) for a, t in zip(z[1:], twiddles, strict=True))] if twiddles else z
     even, odd, half, quarter = z[0].plus(z[2]), z[1].plus(z[3]), z[0].minus(z[2]), z[1].minus(z[3])
@@ -79,7 +80,7 @@ def _butterfly(inverse: bool, twiddled: bool) -> Any:
 
 
 def _eight(inverse: bool) -> Any:
-    """The numba function of a whole transform of 8 rows one after the other: radix 4, then 2, as if one by one."""
+    """The numba function of a transform of 8 consecutive rows: a stage of radix 4, then one of radix 2."""
 
     def emit(e: Emitter, re: Any, im: Any, at: Any) -> None:
         places = [e.index(at, i * e.lanes) for i in range(8)]
@@ -114,7 +115,8 @@ def _transpose(e: Emitter, source: Any, at: Any, target: Any, to: Any, step: Any
     """Write a square of vectors, one after the other in a strip, transposed to rows that are a step apart."""
     rows = [e.load(source, e.index(at, i * e.lanes)) for i in range(e.lanes)]
     apart = e.lanes // 2
-    while apart:  # swap the off-diagonal quarters of ever smaller squares
+    while apart:
+        # Swap the off-diagonal quarters of squares of vectors, which halve with each turn.
         for i in range(e.lanes):
             if not i & apart:
                 a, b = rows[i], rows[i + apart]
@@ -138,7 +140,7 @@ def multiply(e: Emitter, re: Any, im: Any, other_re: Any, other_im: Any, at: Any
 def multiply_add(
     e: Emitter, re: Any, im: Any, other_re: Any, other_im: Any, total_re: Any, total_im: Any, at: Any, count: Any
 ) -> None:
-    """Add the conjugates of a strip times another to a third; the latter two are parts of whole spectra."""
+    """Add a strip of a spectrum times the conjugate of another strip to a strip of a total spectrum."""
     with e.loop(count, step=e.lanes) as i:
         place = e.index(at, i)
         product = _Complex.load(e, other_re, other_im, place).times_conjugate(_Complex.load(e, re, im, i))
@@ -180,7 +182,7 @@ def forward(re: Array, im: Array, size: int, table: Array) -> None:
 
 @kernel
 def inverse(re: Array, im: Array, size: int, table: Array) -> None:
-    """Undo `forward`, but for the factor size."""
+    """The inverse of `forward`, times the factor size."""
     lanes, n, at = REGISTER // re.itemsize, size, len(table)
     while n > 8 or n == 4:
         n //= 4
@@ -198,7 +200,7 @@ def inverse(re: Array, im: Array, size: int, table: Array) -> None:
 
 
 @kernel
-def flip(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int) -> None:
+def write_transposed(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int) -> None:
     """Write a strip, transposed, to the rows of a whole tile."""
     lanes = REGISTER // re.itemsize
     pitch = size + lanes
@@ -209,7 +211,7 @@ def flip(re: Array, im: Array, to_re: Array, to_im: Array, strip: int, size: int
 
 
 @kernel
-def lift(re: Array, im: Array, from_re: Array, from_im: Array, strip: int, size: int) -> None:
+def read_strip(re: Array, im: Array, from_re: Array, from_im: Array, strip: int, size: int) -> None:
     """Read a strip of a whole tile."""
     lanes = REGISTER // re.itemsize
     for r in range(size):

@@ -1,7 +1,7 @@
 """Vectors of a full register for numba, which has none: a small emitter of LLVM's vector instructions.
 
-LLVM's own vectoriser finds neither the blocks of accumulators that keep all multipliers busy nor 512-bit registers on
-every processor that has them; written out, both are certain.
+LLVM's own vectoriser doesn't always find the blocks of accumulators that keep all multipliers busy, nor use 512-bit
+registers on every processor that has them; written out, both are certain.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ else:
 Array = np.ndarray
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Bytes of a vector: a register's with AVX-512, elsewhere two AVX registers or four of NEON.
+# The bytes of a vector: one register of AVX-512, elsewhere two registers of AVX or four of NEON.
 REGISTER = 64
-# Vectors side by side in a block of accumulators, four times as many in all: 32 registers hold 16 and their operands.
+# The vectors side by side in a block of accumulators, which has four rows of them: 32 registers hold 16 accumulators
+# and their operands.
 ABREAST = 4 if get_host_cpu_features().get("avx512f") else 1
 
 _INT, _SHORT = ir.IntType(64), ir.IntType(32)
@@ -42,7 +43,8 @@ def kernel(function: Function) -> Function:
     settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         compiled: Function = numba.njit(cache=True, **settings)(function)
-    except RuntimeError:  # nowhere to write to
+    except RuntimeError:
+        # There is no place to write to.
         compiled = numba.njit(**settings)(function)
     return compiled
 
@@ -64,7 +66,7 @@ def inlined(emit: Callable[..., None]) -> Any:
         emit(Emitter(builder, arguments[0].type.pointee), *arguments)
         return context.get_dummy_value()
 
-    # numba looks at the number of parameters.
+    # numba needs the number of parameters.
     typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
     return numba.extending.intrinsic(typed)
 
@@ -108,7 +110,7 @@ class Emitter:
         return self.builder.shuffle_vector(first, undefined, zeros)
 
     def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
-        """The named lanes of two vectors, b's numbered after a's."""
+        """These lanes of two vectors, b's numbered after a's."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_SHORT, self.lanes), list(lanes)))
 
     def mask(self, count: Any) -> Any:
@@ -132,15 +134,15 @@ class Emitter:
             self._masked("store", ir.VoidType(), value, place, self._align(), mask)
 
     def add(self, a: Any, b: Any) -> Any:
-        """a + b."""
+        """The sum a + b."""
         return self.builder.fadd(a, b, flags=_FLAGS)
 
     def subtract(self, a: Any, b: Any) -> Any:
-        """a - b."""
+        """The difference a - b."""
         return self.builder.fsub(a, b, flags=_FLAGS)
 
     def multiply(self, a: Any, b: Any) -> Any:
-        """a * b, which an addition after it may take in."""
+        """The product a * b, which may become one instruction with an addition after it."""
         return self.builder.fmul(a, b, flags=_FLAGS)
 
     def variable(self, value: Any) -> Any:
@@ -148,7 +150,7 @@ class Emitter:
         return cgutils.alloca_once_value(self.builder, value)
 
     def accumulate(self, variable: Any, a: Any, b: Any) -> None:
-        """variable += a * b."""
+        """Add a * b to a variable."""
         self.builder.store(self.add(self.builder.load(variable), self.multiply(a, b)), variable)
 
     @contextmanager
@@ -172,7 +174,7 @@ class Emitter:
         self.builder.position_at_end(after)
 
     def less(self, a: Any, b: Any) -> Any:
-        """a < b, of integers."""
+        """Whether a < b, for integers."""
         return self.builder.icmp_signed("<", self.index(a), self.index(b))
 
     def least(self, a: Any, b: Any) -> Any:
@@ -191,7 +193,7 @@ class Emitter:
         kind = ir.FunctionType(ir.DoubleType(), [ir.DoubleType(), wide.type])
         name = f"llvm.vector.reduce.fadd.v{self.lanes}f64"
         reduce = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        # Pairwise, instead of lane after lane.
+        # "reassoc" allows to add pairwise instead of lane after lane.
         return self.builder.call(reduce, [ir.Constant(ir.DoubleType(), -0.0), wide], fastmath=["reassoc"])
 
     def _place(self, pointer: Any, index: Any) -> Any:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..geometry.geometry import DataFormat
+from .rule import Algorithm
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -39,8 +42,8 @@ class Adapter:
     dtypes: tuple[str, ...]
     autograd: bool = True
     second_derivatives: bool = True
-    algorithms: tuple[str, ...] = ("native", "taps")
-    image_layout: str = "NCHW"
+    algorithms: tuple[Algorithm, ...] = ("native", "taps")
+    image_layout: DataFormat = "NCHW"
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     models: bool = False
@@ -57,9 +60,9 @@ def is_instance(x: object, module: str, *names: str) -> bool:
     """
     root = sys.modules.get(module)
     for name in names:
-        kind: Any = root
+        candidate: Any = root
         for part in name.split("."):
-            kind = getattr(kind, part, None)
-        if isinstance(kind, type) and isinstance(x, kind):
+            candidate = getattr(candidate, part, None)
+        if isinstance(candidate, type) and isinstance(x, candidate):
             return True
     return False

@@ -1,32 +1,47 @@
-"""`Arrays`: the array operations that every backend has."""
+"""`Arrays`: the array operations that every backend has, and `Tensor`, what tensors can do by themselves."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 import numpy as np
 
 from ..errors import UnsupportedError
+from ..geometry.geometry import PaddingMode, Pair
 from .call import Shape
 
-if TYPE_CHECKING:  # only it knows defaults on this Python: `Operations` alone is `Operations[Any]`
+if TYPE_CHECKING:  # typing's own has no default before Python 3.13; `Operations` alone is `Operations[Any]`
     from typing_extensions import TypeVar
 
-    T = TypeVar("T", default=Any)
+    T = TypeVar("T", bound="Tensor", default=Any)
 else:
     from typing import TypeVar
 
     T = TypeVar("T")
 
 
-class Arrays(ABC, Generic[T]):
-    """Array operations. Tensors also support `+`, `-`, `*`, unary minus, `abs`, `<`, `!=` and basic slicing with steps.
+class Tensor(Protocol):
+    """What tensors of every framework can do by themselves.
 
-    A slice names every axis or has an ellipsis in its place. Every operation carries gradients and can be traced by the
-    framework's compilers, except where it says otherwise. N, C, H, W are batch, channels, height and width; O is output
-    channels. A size that isn't known while tracing is None, and so is a whole shape or dtype.
+    Slices have steps, and name every axis or have an ellipsis in its place. `!=` compares elements, too.
+    """
+
+    def __add__(self, other: Any, /) -> Self: ...
+    def __sub__(self, other: Any, /) -> Self: ...
+    def __mul__(self, other: Any, /) -> Self: ...
+    def __neg__(self) -> Self: ...
+    def __abs__(self) -> Self: ...
+    def __lt__(self, other: Any, /) -> Self: ...
+    def __getitem__(self, key: Any, /) -> Self: ...
+
+
+class Arrays(ABC, Generic[T]):
+    """Array operations. N, C, H, W are batch, channels, height and width; O is output channels.
+
+    Every operation carries gradients and can be traced by the framework's compilers, except where it says otherwise. A
+    size that isn't known while tracing is None, and so is a whole shape or dtype.
     """
 
     @abstractmethod
@@ -34,11 +49,11 @@ class Arrays(ABC, Generic[T]):
         """The sizes of x."""
 
     def sizes(self, x: T) -> tuple[int, ...]:
-        """The sizes of x to compute with; for one that isn't known, a scalar tensor, or else `UnsupportedError`."""
+        """The sizes of x to compute with: a scalar tensor for one that isn't known, or else `UnsupportedError`."""
         shape = self.known_rank(x)
         if None in shape:
             raise UnsupportedError(
-                f"X: got shape {shape} while tracing, expected known sizes for what isn't a plain convolution.",
+                f"X: got shape {shape} while tracing, expected known sizes for anything but a plain convolution.",
                 hint="give the tensor's shape to the tracer.",
             )
         return shape  # type: ignore[return-value]
@@ -67,26 +82,26 @@ class Arrays(ABC, Generic[T]):
 
     @abstractmethod
     def cast(self, x: T, dtype: str | None) -> T:
-        """x in another dtype, in the flavour of tensor that the other operations take; None keeps the dtype.
+        """The tensor x in another dtype, as a tensor that the other operations take; None keeps the dtype.
 
         None is only given where `dtype(x)` was None.
         """
 
     @abstractmethod
     def reshape(self, x: T, shape: Sequence[int]) -> T:
-        """x with the same elements in another shape; one size may be -1."""
+        """The elements of x in another shape; one size may be -1."""
 
     @abstractmethod
     def transpose(self, x: T, axes: Sequence[int]) -> T:
-        """x with its axes in the given order."""
+        """The tensor x with its axes in the given order."""
 
     @abstractmethod
     def pad(self, x: T, widths: Sequence[tuple[int, int]]) -> T:
-        """x with zeros before and after each axis."""
+        """The tensor x with zeros before and after each axis."""
 
     @abstractmethod
     def flip(self, x: T, axes: Sequence[int]) -> T:
-        """x with its elements in reverse order along the axes."""
+        """The tensor x with its elements in reverse order along the axes."""
 
     @abstractmethod
     def take(self, x: T, index: Sequence[int] | np.ndarray, axis: int) -> T:
@@ -98,7 +113,7 @@ class Arrays(ABC, Generic[T]):
 
     @abstractmethod
     def where(self, condition: Any, x: T, y: T) -> T:
-        """The elements of x where the condition holds, y's elsewhere; x and y broadcast, of one dtype."""
+        """The elements of x where the condition holds, of y elsewhere; x and y broadcast, of one dtype."""
 
     @abstractmethod
     def zeros(self, shape: Sequence[int], like: T) -> T:
@@ -110,11 +125,11 @@ class Arrays(ABC, Generic[T]):
 
     def part(self, x: T, start: Any, size: int, axis: int) -> T:
         """`size` elements of x along an axis, from `start`, which may be `fold`'s index."""
-        return x[(slice(None),) * axis + (slice(start, start + size),)]  # type: ignore[index, no-any-return]
+        return x[(slice(None),) * axis + (slice(start, start + size),)]
 
     def subtract_product(self, total: T, a: T, b: T) -> T:
-        """total - a * b elementwise, in total's shape; total's memory may be used again."""
-        total -= a * b  # type: ignore[operator]  # in place, where tensors can be changed
+        """The elementwise total - a * b, in total's shape; total's memory may be used again."""
+        total -= a * b
         return total
 
     def sum(self, x: T, axes: tuple[int, ...]) -> T:
@@ -133,8 +148,8 @@ class Arrays(ABC, Generic[T]):
         """Whether all elements of a boolean tensor hold: a bool, or a scalar tensor while tracing."""
         raise lacking("fft")
 
-    def border(self, x: T, axis: int, pads: tuple[int, int], mode: str) -> T:
-        """x with a border of the padding mode along an axis whose size isn't known while tracing."""
+    def border(self, x: T, axis: int, pads: Pair, mode: PaddingMode) -> T:
+        """The tensor x with a border along an axis whose size isn't known while tracing."""
         raise UnsupportedError(
             f"padding_mode: got {mode!r} on an image of unknown size, expected 'zeros'.",
             hint="while tracing, give the image's height and width, or pad before.",
@@ -144,5 +159,6 @@ class Arrays(ABC, Generic[T]):
 def lacking(algorithm: str) -> UnsupportedError:
     """The error for an operation that an algorithm needs and a backend lacks."""
     return UnsupportedError(
-        f"algorithm: this backend has no operations for {algorithm!r}.", hint="leave it 'auto', or use another backend."
+        f"algorithm: this backend has no operations for {algorithm!r}.",
+        hint="algorithm='auto' or another backend works.",
     )

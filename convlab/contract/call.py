@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ..geometry.geometry import Geometry
+from .rule import RuleAlgorithm
 
 Shape = tuple[int | None, ...]
 
@@ -39,11 +40,12 @@ class Variant(StrEnum):
 
 
 class Call(NamedTuple):
-    """Everything about a call of `corr2d` except its tensors. It serves any tensors of the same shapes and dtype.
+    """Everything about a call of `corr2d` except its tensors; it serves any tensors of the same shapes and dtype.
 
     Attributes:
         geometry: stride, padding and so on, in integers.
-        image, kernel: the shapes of X and K.
+        image: the shape of X.
+        kernel: the shape of K.
         dtype: the dtype of both, by its NumPy name; None while it isn't known.
         flipped: whether K is flipped first, as in `conv2d`.
         algorithm: the algorithm of the call's `Rule`; "native" for the framework's own convolution.
@@ -56,6 +58,6 @@ class Call(NamedTuple):
     kernel: Shape
     dtype: str | None
     flipped: bool
-    algorithm: str
+    algorithm: RuleAlgorithm
     variant: Variant = Variant.NATIVE
     inner: str = ""

@@ -1,35 +1,26 @@
-"""`LayerSpec`: what is the same about the layer `Conv2D` in every framework."""
+"""`LayerSpec`: the part of the layer `Conv2D` that is the same in every framework."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import Any, cast
 
 import numpy as np
 
 from ..dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
 from ..errors import DTypeError, GeometryError, ShapeError
-from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
 from ..geometry.limits import check_held
 from ..geometry.lower import output_shape
-from ..geometry.options import boolean, integer, options
-
-GEOMETRY = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, boolean, integer, options
 
 
-class LayerOptions(TypedDict, total=False):
+class LayerOptions(GeometryOptions, total=False):
     """The keyword arguments of `Conv2D` and their types."""
 
     in_channels: int | None
     out_channels: int | None
-    stride: int | Pair
-    padding: Padding
-    padding_mode: PaddingMode
-    dilation: int | Pair
-    groups: int
     use_bias: bool
-    data_format: DataFormat
     dtype: Any
     seed: int | None
     reproducible: bool
@@ -60,11 +51,11 @@ class LayerSpec:
     reproducible: bool = False
 
     def __post_init__(self) -> None:
-        geometry, named = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY))
+        geometry, padding_name = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY_OPTIONS))
         checked = {
             "kernel_size": geometry.kernel_size,
             "stride": geometry.stride,
-            "padding": named or geometry.padding,
+            "padding": padding_name or geometry.padding,
             "dilation": geometry.dilation,
             "groups": geometry.groups,
             "use_bias": bool(self.use_bias),
@@ -78,7 +69,8 @@ class LayerSpec:
             object.__setattr__(self, name, value)
         self._check_channels()
         sizes = "kernel_size, out_channels" if self.out_channels else "kernel_size"
-        weight = [max(n, 1) for n in self.weight_shape()]  # 0: channels that aren't known yet
+        # A number of channels that isn't known yet is 0.
+        weight = [max(n, 1) for n in self.weight_shape()]
         check_held(sizes, "a weight", weight, itemsize(self.dtype or "float32"))
 
     def _check_channels(self) -> None:
@@ -86,7 +78,7 @@ class LayerSpec:
             raise GeometryError(
                 f"out_channels: got None with in_channels={self.in_channels} and groups={self.groups}, expected a "
                 "number of output channels.",
-                hint="without out_channels the layer is the chapter's, which has no channels.",
+                hint="without out_channels the layer has no channels, as in the chapter.",
             )
         for name in ("in_channels", "out_channels"):
             channels = getattr(self, name)
@@ -102,9 +94,9 @@ class LayerSpec:
         return self.out_channels is not None and self.in_channels is None
 
     @property
-    def geometry(self) -> dict[str, Any]:
+    def geometry(self) -> GeometryOptions:
         """The keyword arguments that say where the kernel meets the image."""
-        return {name: getattr(self, name) for name in GEOMETRY}
+        return cast(GeometryOptions, {name: getattr(self, name) for name in GEOMETRY_OPTIONS})
 
     @property
     def call(self) -> dict[str, Any]:
@@ -127,18 +119,18 @@ class LayerSpec:
     def output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The result's shape for inputs of a shape; an output size is None where its input size is."""
         spec = self.fit(shape)
-        stand_in = 2**20  # for what isn't known; each output size depends on one input size alone
+        # Each output size depends on one input size alone, so that any number may stand in for an unknown size.
+        stand_in = 2**20
         known = output_shape([stand_in if n is None else n for n in shape], spec.weight_shape(), **spec.geometry)
-        channel = (
-            None if self.out_channels is None else len(shape) - 3 if self.data_format == "NCHW" else len(shape) - 1
-        )
+        channels_axis = len(shape) - (3 if self.data_format == "NCHW" else 1)
+        channel = None if self.out_channels is None else channels_axis
         return tuple(
             None if n is None and axis != channel else size
             for axis, (n, size) in enumerate(zip(shape, known, strict=True))
         )
 
     def weight_shape(self) -> tuple[int, ...]:
-        """(h, w), OIHW or HWIO; an input-channel count that isn't known yet is 0."""
+        """The weight's shape: (h, w), OIHW or HWIO; a number of input channels that isn't known yet is 0."""
         if self.out_channels is None:
             h, w = self.kernel_size
             return h, w
@@ -173,13 +165,13 @@ class LayerSpec:
 
     def config(self) -> dict[str, Any]:
         """The keyword arguments that make the same layer again, in plain Python values."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
         shown = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name != "kernel_size" and getattr(self, each.name) != getattr(_PLAIN, each.name)
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "kernel_size" and getattr(self, field.name) != getattr(_PLAIN, field.name)
         }
         return ", ".join([str(self.kernel_size), *(f"{name}={value!r}" for name, value in shown.items())])
 
@@ -188,7 +180,7 @@ _PLAIN = LayerSpec(1)
 
 
 def seeded_kernel(seed: int, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """The kernel (OIHW) that `seed` stands for on every backend.
+    """The kernel (OIHW) that a seed gives on every backend.
 
     >>> seeded_kernel(0, (1, 1, 1, 2)).round(3)
     array([[[[ 0.194, -0.326]]]])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..geometry.geometry import Geometry, Pair
+from ..geometry.geometry import DataFormat, Geometry, Pair
 from .adapter import Adapter
 from .arrays import T
 from .autograd import Autograd
@@ -28,8 +28,10 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
     T is the framework's type of tensor.
     """
 
-    adapter: Adapter | None = None  # the backend's own; without it calls aren't planned, but always native
-    jitted = False  # whether it compiles even a single native operation before it runs
+    # The backend's adapter. Without one, calls aren't planned: they are always native.
+    adapter: Adapter | None = None
+    # Whether the framework compiles even a single native operation before it runs.
+    jitted = False
 
     @property
     @abstractmethod
@@ -41,10 +43,10 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
         """The devices at hand, by the framework's names."""
 
     def signature(self, x: T, k: T, b: Any) -> Hashable | None:
-        """All about X, K and the bias (or None) that the way to compute with them depends on, `records` among it.
+        """Everything about X, K and the bias (or None) on which the way to compute depends, as a hashable value.
 
-        None if they aren't the framework's own eager tensors, or if anything traces or transforms. It is asked at every
-        call, and must take less than a microsecond.
+        The result of `records` is part of it. None if they aren't the framework's own eager tensors, or if anything
+        traces or transforms. It is asked at every call: it must take less than a microsecond.
         """
         return None
 
@@ -74,10 +76,10 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
         """
 
     def conv_gradient(self, part: Part, a: T, b: T, geometry: Geometry, size: Pair) -> T:
-        """The framework's own gradient of `conv` on NCHW, where no gradients are recorded.
+        """The framework's own gradient of `conv` on NCHW, without gradients of its own.
 
-        Part "x" is the gradient of X, whose rows and columns are `size`, from a = dY and b = K. Part "k" is the
-        gradient of K, from a = X and b = dY.
+        For part "x" it is the gradient of X, of `size` rows and columns, from a = dY and b = K; for part "k" that of K,
+        from a = X and b = dY.
         """
         if part == "x":
             shape = (self.sizes(a)[0], self.sizes(b)[1] * geometry.groups, *size)
@@ -94,17 +96,17 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
         return contextlib.nullcontext()
 
     def native(self, y: T, like: T) -> T:
-        """y as the flavour of tensor that `like` is, where a framework has several."""
+        """The tensor y as the kind of tensor that `like` is, where a framework has several."""
         return y
 
-    def to_images(self, x: T, data_format: str) -> T:
+    def to_images(self, x: T, data_format: DataFormat) -> T:
         """(..., H, W) as a batch of one-channel images."""
         *leading, height, width = self.sizes(x)
         n = math.prod(leading)
         return self.reshape(x, (n, 1, height, width) if data_format == "NCHW" else (n, height, width, 1))
 
-    def from_images(self, y: T, like: T, data_format: str) -> T:
-        """A batch of one-channel images with the leading axes of `like`: `to_images` undone."""
+    def from_images(self, y: T, like: T, data_format: DataFormat) -> T:
+        """A batch of one-channel images with the leading axes of `like`: the inverse of `to_images`."""
         shape = self.sizes(y)
         size = shape[2:] if data_format == "NCHW" else shape[1:3]
         return self.reshape(y, (*self.sizes(like)[:-2], *size))

@@ -14,34 +14,41 @@ from typing import Any, Literal, NamedTuple
 from ..geometry.geometry import PADDING_MODES, Geometry, Pair
 
 Part = Literal["y", "x", "k", "b"]
-ALGORITHMS = ("auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host")
+Algorithm = Literal["auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host"]
+RuleAlgorithm = Algorithm | Literal["reproducible"]
+ALGORITHMS: tuple[Algorithm, ...] = ("auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host")
 CODE = 16  # the length of `Rule.encode`
 
 _PARTS: tuple[Part, ...] = ("y", "x", "k", "b")
-_ALGORITHMS = ("reproducible", *ALGORITHMS)
+_ALGORITHMS: tuple[RuleAlgorithm, ...] = ("reproducible", *ALGORITHMS)
 
 
 class Rule(NamedTuple):
     """A function of tensors with its gradient, for `Operations.apply`: the result or one of its gradients.
 
-    part "y": (X, K) or (X, K, bias) to the result Y; "x": (dY, K) to the gradient of X, "k": (X, dY) to that of K,
-    "b": dY to that of the bias. X is (N, C, H, W), K (O, C/groups, h, w), all of one floating dtype; `size` is X's
-    (H, W), which the parts "x" and "k" need. `algorithm` is "reproducible" or one of corr2d's; only "reproducible"
-    knows a bias.
+    X is (N, C, H, W), K (O, C/groups, h, w), all tensors of one floating dtype.
+
+    Attributes:
+        part: the result and the inputs: "y" is Y from (X, K) or (X, K, bias), "x" the gradient of X from (dY, K), "k"
+            that of K from (X, dY), "b" that of the bias from dY.
+        geometry: where the kernel meets the image.
+        size: X's (H, W), which the parts "x" and "k" need.
+        algorithm: "reproducible" or one of corr2d's; only "reproducible" takes a bias.
     """
 
     part: Part
     geometry: Geometry
     size: Pair = (0, 0)
-    algorithm: str = "reproducible"
+    algorithm: RuleAlgorithm = "reproducible"
 
     def derivatives(self, shape: Sequence[int]) -> list[tuple[Rule, int | None, int | None]]:
         """For each of the two inputs: the rule that computes its gradient, and where that rule's two inputs come from.
 
-        0 and 1 are this rule's inputs, None is the gradient of its result. `shape` is the first input's.
+        For an input's origin, 0 and 1 are this rule's inputs and None is the gradient of its result. `shape` is the
+        shape of the first input.
         """
         size = self.size if self.part == "x" else (shape[2], shape[3])
-        parts: dict[str, list[tuple[Part, int | None, int | None]]] = {
+        parts: dict[Part, list[tuple[Part, int | None, int | None]]] = {
             "y": [("x", None, 1), ("k", 0, None)],
             "x": [("y", None, 1), ("k", None, 0)],
             "k": [("x", 1, None), ("y", 0, None)],
@@ -60,7 +67,7 @@ class Rule(NamedTuple):
         return (first[1],)
 
     def products(self, *shapes: Sequence[int]) -> int:
-        """How many products are added up, for inputs of these shapes."""
+        """How many products are added up for inputs of these shapes."""
         if self.part == "b":
             return math.prod(shapes[0])
         result = self.output_shape(*shapes)
@@ -69,15 +76,23 @@ class Rule(NamedTuple):
 
     def encode(self) -> list[int]:
         """The rule as `CODE` integers, for frameworks whose operators take nothing else."""
-        g = self.geometry
-        (top, bottom), (left, right) = g.padding
-        mode, pads = PADDING_MODES.index(g.padding_mode), (top, bottom, left, right)
-        names = _PARTS.index(self.part), _ALGORITHMS.index(self.algorithm)
-        return [*names, *self.size, *g.kernel_size, *g.stride, *pads, mode, *g.dilation, g.groups]
+        geometry = self.geometry
+        (top, bottom), (left, right) = geometry.padding
+        return [
+            _PARTS.index(self.part),
+            _ALGORITHMS.index(self.algorithm),
+            *self.size,
+            *geometry.kernel_size,
+            *geometry.stride,
+            *(top, bottom, left, right),
+            PADDING_MODES.index(geometry.padding_mode),
+            *geometry.dilation,
+            geometry.groups,
+        ]
 
     @classmethod
     def decode(cls, code: Sequence[int]) -> Rule:
-        """`encode` undone.
+        """The inverse of `encode`.
 
         >>> rule = Rule("x", Geometry((3, 5), stride=(2, 1), padding=((1, 2), (0, 3)), groups=2), (7, 8))
         >>> Rule.decode(rule.encode()) == rule

@@ -35,7 +35,7 @@ class Tracing(Arrays[T]):
         return None
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
-        """function(… function(function(total, 0), 1) …, count - 1); traced, it is a loop of the framework's."""
+        """The value function(… function(function(total, 0), 1) …, count - 1); traced, a loop of the framework's."""
         for index in range(count):
             total = function(total, index)
         return total
@@ -45,9 +45,9 @@ class Tracing(Arrays[T]):
         return function
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        """yes() or no(), tensors of one shape and dtype, by what `every` gave."""
+        """The result of yes() or of no(), tensors of one shape and dtype, by a condition that `every` returned."""
         return yes() if condition else no()
 
     def wait(self, y: T) -> T:
-        """y, once it has its values."""
+        """The tensor y, once it has its values."""
         return y

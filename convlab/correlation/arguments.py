@@ -19,25 +19,26 @@ _RAGGED_IS_AN_ERROR = np.lib.NumpyVersion(np.__version__) >= "1.24.0"
 def unify(framework: Framework, arguments: dict[str, Any], floating: bool = False) -> tuple[list[Any], str | None]:
     """The arguments as tensors of `framework` in their common dtype, and that dtype; no bias stays None.
 
-    The dtype is None while it isn't known (a symbol being traced); then native tensors keep theirs.
-    `floating` asks for a floating dtype: integers then become float32.
+    The dtype is None while it isn't known (a symbol being traced); native tensors then keep their own dtype.
+    `floating` asks for a floating dtype: integers become float32.
 
     Raises:
-        DTypeError: no numbers, or a dtype the backend lacks.
+        DTypeError: an argument that isn't numeric, or a dtype that the backend lacks.
         ShapeError: a ragged list.
         MixedDevicesError: tensors on two devices.
     """
     ops = framework.ops
-    given = {key: x for key, x in arguments.items() if x is not None or key != "bias"}
-    native = [key for key, x in given.items() if owner(x) == framework.name]
+    present = {key: x for key, x in arguments.items() if x is not None or key != "bias"}
+    native = [key for key, x in present.items() if owner(x) == framework.name]
     if len(native) > 1:
-        _check_devices({key: ops.device(given[key]) for key in native})
-    if len(native) == len(given):
-        (first, *others) = [ops.dtype(x) for x in given.values()]
-        if first in framework.adapter.dtypes and others.count(first) == len(others):  # the common case, at a low cost
+        _check_devices({key: ops.device(present[key]) for key in native})
+    if len(native) == len(present):
+        # The common case, at a low cost: tensors of one dtype.
+        first, *others = [ops.dtype(x) for x in present.values()]
+        if first in framework.adapter.dtypes and others.count(first) == len(others):
             return [None if x is None else ops.cast(x, first) for x in arguments.values()], first
     tensors, arrays = {}, {}
-    for key, x in given.items():
+    for key, x in present.items():
         constant = x if key in native else ops.constant(x)
         if constant is None:
             arrays[key] = as_array(key, x)
@@ -45,22 +46,23 @@ def unify(framework: Framework, arguments: dict[str, Any], floating: bool = Fals
             tensors[key] = constant
     dtypes = {key: ops.dtype(x) for key, x in tensors.items()}
     dtypes |= {key: array.dtype.name for key, array in arrays.items()}
-    strong = native or [key for key, x in given.items() if isinstance(x, np.ndarray)]
+    strong = native or [key for key, x in present.items() if isinstance(x, np.ndarray)]
     dtype = _common_dtype(framework, dtypes, strong, floating)
-    like = given[native[0]] if native else None
-    found: dict[str, Any] = {}
+    like = present[native[0]] if native else None
+    unified: dict[str, Any] = {}
     with ops.scope(dtype):
         for key, name in dtypes.items():
             if name == "uint64":
                 _check_uint64(framework, key, tensors.get(key, arrays.get(key)))
         for key, x in tensors.items():
-            found[key] = ops.cast(x, dtype)
+            unified[key] = ops.cast(x, dtype)
         for key, array in arrays.items():
-            found[key] = ops.asarray(array, dtype or "float32", like)
-    return [found.get(key) for key in arguments], dtype
+            unified[key] = ops.asarray(array, dtype or "float32", like)
+    return [unified.get(key) for key in arguments], dtype
 
 
 def _common_dtype(framework: Framework, dtypes: dict[str, str | None], strong: list[str], floating: bool) -> str | None:
+    """The dtype of the result for arguments of these dtypes, the strong ones by name; None if one isn't known."""
     for key, name in dtypes.items():
         if name is not None:
             check_numeric(key, name)
@@ -73,7 +75,7 @@ def _common_dtype(framework: Framework, dtypes: dict[str, str | None], strong: l
 
 
 def asarray(framework: Framework, array: Any, dtype: Any = None) -> Any:
-    """A tensor of the framework from an array, a list, or a tensor of the framework; floats of lists are float32."""
+    """A tensor of the framework from an array, a list or a tensor of the framework; a list of floats is float32."""
     native = framework.adapter.is_native(array)
     values = array if native else as_array("array", array)
     if dtype is None:
@@ -116,6 +118,7 @@ def as_array(name: str, x: Any) -> np.ndarray:
 
 
 def _leaves(x: Any) -> Iterator[Any]:
+    """The items of a list of lists, however deep."""
     for item in x:
         if isinstance(item, (list, tuple)):
             yield from _leaves(item)
@@ -124,9 +127,11 @@ def _leaves(x: Any) -> Iterator[Any]:
 
 
 def _read(x: Any) -> np.ndarray:
+    """The array of an array-like, or a ValueError that calls a ragged list inhomogeneous."""
     if _RAGGED_IS_AN_ERROR:
         return np.asarray(x)
-    with warnings.catch_warnings():  # which told a ragged list by a warning
+    # Older NumPys only warn of a ragged list.
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             return np.asarray(x)
@@ -153,6 +158,7 @@ def _check_devices(devices: dict[str, Any]) -> None:
 
 
 def _check_uint64(framework: Framework, name: str, x: Any) -> None:
+    """Raise `IntegerOverflowError` for a uint64 number that int64 can't hold, if the values are known."""
     if not isinstance(x, np.ndarray):
         x = framework.ops.to_numpy(x) if framework.ops.is_concrete(x) else np.zeros(0, np.uint64)
     if x.size and int(x.max()) >= 2**63:

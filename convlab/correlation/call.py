@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..contract.call import Call, Shape
 from ..contract.operations import Operations
 from ..dtypes import COMPLEX
 from ..errors import UnsupportedError
 from ..geometry.geometry import NO_PADDING, Geometry
 from ..planning.execute import native
-from .compute import correlate
-from .integers import exact
+from .compute import correlate_by_rule
+from .integers import exact_correlation
 
 
 def execute(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
-    """corr2d of tensors of one dtype."""
+    """The result of a call for tensors of one dtype."""
     with ops.scope(call.dtype):
         if call.flipped:
             k = flip(ops, k, call.geometry)
@@ -38,19 +38,20 @@ def _single(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
 
 
 def _batch(ops: Operations, call: Call, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """Images in rank 4; integers are exact, and so reproducible, in their own way."""
+    """The result for images in rank 4. Integers are computed exactly, which is reproducible too."""
     shape = ops.shape(x) or ()
-    if 0 in shape:  # frameworks know how to pad an image without pixels, but not their convolutions
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    if 0 in shape:
+        # Frameworks can pad an image without pixels, but their convolutions can't.
+        x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if shape[:1] == (0,):
         return _nothing(ops, x, k, b, geometry)
     if call.dtype == "int64":
-        return _add_bias(ops, exact(ops, x, k, b, geometry), b, geometry)
+        return _add_bias(ops, exact_correlation(ops, x, k, b, geometry), b, geometry)
     if call.algorithm == "native":
         return _add_bias(ops, native(ops, x, k, geometry), b, geometry)
     if call.algorithm == "reproducible":
         return _reproducible(ops, x, k, b, geometry)
-    return _add_bias(ops, correlate(ops, x, k, None, geometry, call.algorithm), b, geometry)
+    return _add_bias(ops, correlate_by_rule(ops, x, k, None, geometry, call.algorithm), b, geometry)
 
 
 def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[Any, Any]:
@@ -65,8 +66,8 @@ def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[A
 
 def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
     """A kernel with its rows and its columns in reverse order."""
-    first = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
-    return ops.flip(k, (first, first + 1))
+    rows_axis = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
+    return ops.flip(k, (rows_axis, rows_axis + 1))
 
 
 def check_reproducible(dtype: str | None) -> None:
@@ -81,29 +82,32 @@ def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -
     dtype, shape = ops.dtype(x), ops.shape(x)
     check_reproducible(dtype)
     size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
-    if None in size and dtype is not None:  # MXNet's symbols, which have no dtype, are computed when they have values
+    # MXNet's symbols, which have no dtype, are computed when they have values.
+    if None in size and dtype is not None:
         raise UnsupportedError(
             f"X: got an image of size {size} while tracing with reproducible=True, expected a known one.",
             hint="give the image's height and width to the tracer; the batch may stay unknown.",
         )
-    return correlate(ops, x, k, b, geometry, "reproducible")
+    return correlate_by_rule(ops, x, k, b, geometry, "reproducible")
 
 
 def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
     if b is None:
         return y
     b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
-    return y + ops.cast(b, ops.dtype(y))  # which torch.autocast may have made narrower
+    # torch.autocast may have made y narrower than the bias.
+    return y + ops.cast(b, ops.dtype(y))
 
 
 def _nothing(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """The result for no images, which not every framework's convolution survives; all gradients are zero."""
-    nhwc = geometry.data_format == "NHWC"
-    height, width = ops.sizes(x)[1:3] if nhwc else ops.sizes(x)[2:]
+    """The result for no images, on which some frameworks' convolutions fail; all gradients are zero."""
+    channels_last = geometry.data_format == "NHWC"
+    height, width = ops.sizes(x)[1:3] if channels_last else ops.sizes(x)[2:]
     rows, columns = geometry.output_size((height, width))
-    outputs = ops.sizes(k)[3 if nhwc else 0]
-    y = ops.reshape(x, (0, rows, columns, outputs) if nhwc else (0, outputs, rows, columns))
+    outputs = ops.sizes(k)[3 if channels_last else 0]
+    y = ops.reshape(x, (0, rows, columns, outputs) if channels_last else (0, outputs, rows, columns))
     for value in (k, b):
-        if value is not None:  # no elements of it, so that nothing has to be summed up over nothing
+        if value is not None:
+            # Adding none of its elements gives it a gradient without a sum over nothing.
             y = y + ops.reshape(ops.reshape(value, (-1,))[:0], ops.sizes(y))
     return y

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..algorithms.reproducible import reproduce
 from ..contract.operations import Operations
-from ..contract.rule import Rule
+from ..contract.rule import Rule, RuleAlgorithm
 from ..geometry.geometry import Geometry
 from ..planning.execute import by_plan
 
@@ -36,16 +36,19 @@ def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, neede
     return slopes
 
 
-def correlate(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: str) -> Any:
-    """corr2d on NCHW or NHWC tensors of one floating dtype by a rule, with gradients; a bias only reproducibly."""
-    nhwc = geometry.data_format == "NHWC"
-    if nhwc:
+def correlate_by_rule(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: RuleAlgorithm) -> Any:
+    """The correlation of NCHW or NHWC tensors of one floating dtype by a rule, with gradients.
+
+    Only "reproducible" takes a bias b; for other algorithms it is None.
+    """
+    channels_last = geometry.data_format == "NHWC"
+    if channels_last:
         x, k = channels_first(ops, x, k)
     rule = Rule("y", geometry._replace(data_format="NCHW"), algorithm=algorithm)
     y = apply(ops, rule, x, k) if b is None else apply(ops, rule, x, k, ops.reshape(b, (-1,)))
-    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
+    return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
 def channels_first(ops: Operations, x: Any, k: Any) -> tuple[Any, Any]:
-    """NHWC and HWIO as NCHW and OIHW."""
+    """The tensors x (NHWC) and k (HWIO) as NCHW and OIHW."""
     return ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, Unpack
 
 from ..contract.call import Call, Shape
 from ..contract.framework import Framework
 from ..contract.operations import Operations
-from ..contract.rule import ALGORITHMS
+from ..contract.rule import ALGORITHMS, Algorithm, RuleAlgorithm
 from ..dtypes import itemsize
 from ..errors import GeometryError, ShapeError, UnsupportedError
 from ..geometry.geometry import DataFormat, Geometry, Padding, PaddingMode, Pair
 from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
-from ..geometry.options import boolean, check_shapes, choice, kernel_size, options
+from ..geometry.options import GeometryOptions, boolean, check_shapes, choice, kernel_size, options
 from ..registry import inner_backend, resolve
 from .arguments import unify
 from .call import execute
@@ -22,7 +22,6 @@ from .repeated import RUNS, SIGNATURES, call_key, prepared, remember
 
 Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
-Algorithm = Literal["auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host"]
 
 
 def _untouched_by_autograph(function: Function) -> Function:
@@ -50,7 +49,7 @@ def corr2d(
     reproducible: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """Two-dimensional cross-correlation of an image X with a kernel K, on whatever tensors come in.
+    """Two-dimensional cross-correlation of an image X with a kernel K, on the tensors of any framework.
 
     >>> corr2d([[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[0, 1], [2, 3]])
     array([[19, 25],
@@ -69,18 +68,18 @@ def corr2d(
         padding: elements around X: an int, (rows, columns), ((top, bottom), (left, right)), or
             "valid" (none), "same" (output ceil(n / stride), the odd element at the end: TensorFlow's SAME),
             "same_lower" (the odd one at the start: ONNX's SAME_LOWER), "full" (every overlap).
-        padding_mode: what they hold: "zeros", "reflect", "replicate" or "circular".
+        padding_mode: the values of those elements: "zeros", "reflect", "replicate" or "circular".
         dilation: steps between the kernel's elements, an int or (rows, columns).
         groups: groups of channels convolved apart from one another.
-        data_format: where the channels stand; it fixes the kernel's order too. Rank-2 kernels ignore it.
+        data_format: the order of X's axes, which also determines the order of K's. Rank-2 kernels ignore it.
         algorithm: how to compute it, which changes the rounding and never the meaning: "auto" is the fastest known
-            for these shapes on this machine (`convlab.plan` tells which), exact for integer-valued data; "direct" the
-            fastest that only adds and multiplies; `convlab.planning.choose` names the others.
+            for these shapes on this machine (`convlab.plan` says which), exact for integer-valued data; "direct" the
+            fastest that only adds and multiplies; `convlab.planning.choose` describes the others.
         reproducible: the same bits on every backend, eager or compiled, for the result and its gradients
             (`convlab.algorithms.reproducible` defines them). It is slower than the framework's own convolution of many
             channels.
-        backend: where to compute if X, K and bias belong to no framework; NumPy if nothing is said. For a Dask array,
-            the backend that computes its chunks.
+        backend: where to compute if X, K and bias belong to no framework, by default NumPy. For a Dask array, the
+            backend that computes its chunks.
 
     Returns:
         A tensor of X's framework on X's device, with gradients. Its dtype follows `convlab.dtypes`: the widest
@@ -91,8 +90,9 @@ def corr2d(
         MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
         IntegerOverflowError: an exact integer result that doesn't fit into int64.
     """
-    given = bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend
-    key = call_key(X, K, *given) if reproducible is False else None
+    key = None
+    if reproducible is False:
+        key = call_key(X, K, bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend)
     run = None if key is None else RUNS.get(key)
     if run is not None:
         return run(X, K, bias)  # type: ignore[no-any-return]
@@ -114,23 +114,17 @@ def corr2d(
     )
 
 
-class Options(TypedDict, total=False):
-    """corr2d's keyword arguments, for type checkers."""
+class CorrelationOptions(GeometryOptions, total=False):
+    """The keyword arguments of `corr2d` and their types."""
 
     bias: Any
-    stride: int | Pair
-    padding: Padding
-    padding_mode: PaddingMode
-    dilation: int | Pair
-    groups: int
-    data_format: DataFormat
     algorithm: Algorithm
     reproducible: bool
     backend: str | None
 
 
 @_untouched_by_autograph
-def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
+def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
     """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
 
     >>> conv2d([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], [[1, 2], [3, 4]])
@@ -140,7 +134,8 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[Options]) -> Tensor:
     return _correlate(X, K, True, None, **options)  # type: ignore[no-any-return]
 
 
-def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> Any:
+def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options: Any) -> Any:
+    """A call of `corr2d`, or if flipped of `conv2d`, that isn't remembered; from now on it is, if there is a key."""
     framework, decision, (x, k, b) = checked(X, K, flipped, **options)
     ops, call = framework.ops, decision.call
     if call.inner:
@@ -149,7 +144,8 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Any, /, **options: Any) -> An
         if type(X) not in SIGNATURES:
             SIGNATURES[type(X)] = ops.signature
             return corr2d(X, K, **options)
-        if key is not None:  # the first call goes the way of those after it, so that all have the same bits
+        if key is not None:
+            # The first call is computed like those after it, so that all have the same bits.
             return remember(key, prepared(ops, call, x, k, b))(x, k, b)
     return ops.native(execute(ops, call, x, k, b), X)
 
@@ -170,37 +166,42 @@ def checked(
     reproducible: bool = False,
     backend: str | None = None,
 ) -> tuple[Framework, Decision, list[Any]]:
-    """The framework of a call of corr2d, the decision how to compute it, and its tensors X, K and bias.
+    """The framework of a call of corr2d, the decision on how to compute it, and its tensors X, K and bias.
 
     Raises:
         The errors of `corr2d`.
     """
-    choice("algorithm", algorithm, ALGORITHMS)
-    if boolean("reproducible", reproducible):
-        if algorithm != "auto":
-            raise GeometryError(
-                f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",
-                hint="reproducible=True has an algorithm of its own, the same on every backend.",
-            )
-        algorithm = "reproducible"
+    algorithm = _checked_algorithm(algorithm, reproducible)
     framework = resolve(backend, X=X, K=K, bias=bias)
     ops, wraps = framework.ops, framework.adapter.wraps
     (x, k, b), dtype = unify(framework, {"X": X, "K": K, "bias": bias})
     kernel = _kernel_shape(ops, k)
-    geometry, named = options(
-        kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
-    )
+    checked_size = kernel_size(kernel, data_format)
+    geometry, padding_name = options(checked_size, stride, padding, padding_mode, dilation, groups, data_format)
     shape = ops.shape(x)
     if shape is None:
         shape = (None,) * len(kernel)
     size = check_shapes(shape, kernel, geometry)
     most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
-    geometry = laid_out(geometry, named, size, planes(shape, kernel, geometry), itemsize(dtype), most)
+    geometry = laid_out(geometry, padding_name, size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
     inner = inner_backend(backend) if wraps else ""
     call = Call(geometry, shape, kernel, dtype, flipped, algorithm, inner=inner)
     return framework, decide(ops, call, x, k), [x, k, b]
+
+
+def _checked_algorithm(algorithm: Any, reproducible: bool) -> RuleAlgorithm:
+    """The algorithm of a call's rule."""
+    name = choice("algorithm", algorithm, ALGORITHMS)
+    if not boolean("reproducible", reproducible):
+        return name
+    if name != "auto":
+        raise GeometryError(
+            f"algorithm: got {algorithm!r} with reproducible=True, expected 'auto'.",
+            hint="reproducible=True has an algorithm of its own, the same on every backend.",
+        )
+    return "reproducible"
 
 
 def _kernel_shape(ops: Operations, k: Any) -> Shape:

@@ -8,17 +8,17 @@ from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..planning.execute import settle
 from .call import canonical_shapes
-from .corr2d import Options, checked
+from .corr2d import CorrelationOptions, checked
 from .decide import Decision
 
 
 class Explanation(NamedTuple):
-    """What `plan` found; printed, it is a few lines for people.
+    """How a call of corr2d would be computed, as `plan` says; printed, it is a few lines for people.
 
     Attributes:
-        backend: where.
-        algorithm: how, by the name that corr2d's `algorithm` takes.
-        reason: why, in a line.
+        backend: the backend that would compute it.
+        algorithm: the algorithm, by the name that corr2d's `algorithm` takes.
+        reason: why it would be taken, in a line.
         gradients: the algorithms of the gradients of X and K; empty on a backend without autograd.
         seconds: the predicted time of each variant that could be taken (`convlab.contract.call.Variant`).
         refused: why each other variant can't be taken.
@@ -40,7 +40,7 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
+def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     """How `corr2d(X, K, **options)` would be computed, and why; nothing is computed.
 
     >>> print(plan([[1.0, 2.0, 3.0]], [[1.0, -1.0]], algorithm="native"))
@@ -64,7 +64,7 @@ def plan(X: Any, K: Any, **options: Unpack[Options]) -> Explanation:
 
 
 def _settled(ops: Operations, decision: Decision, x: Any, k: Any) -> tuple[str, str]:
-    """The algorithm for these very values, and the reason."""
+    """The algorithm for the values of x and k, and the reason for it."""
     call = decision.call
     if not decision.choices or call.algorithm == "native":
         return call.algorithm, decision.reason

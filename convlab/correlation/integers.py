@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..algorithms.taps import taps
 from ..contract.operations import Operations
 from ..errors import IntegerOverflowError
@@ -15,22 +15,25 @@ from ..planning.execute import native
 from ..reference import ops as reference
 
 
-def exact(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
-    """By the framework's float64 convolution if no sum can reach 2**53, else in int64 with a check."""
+def exact_correlation(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+    """The exact correlation of int64 tensors, without the bias, or an error if the result leaves int64.
+
+    If no sum can reach 2**53 it is computed by the framework's float64 convolution, else in int64 with a check.
+    """
     concrete = all(value is None or ops.is_concrete(value) for value in (x, k, b))
     bound = _largest_sum(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry) if concrete else 0.0
     if concrete and bound < 2.0**53:
         y = native(ops, ops.cast(x, "float64"), ops.cast(k, "float64"), geometry)
         return ops.cast(y, "int64")
-    nhwc = geometry.data_format == "NHWC"
-    if nhwc:
+    channels_last = geometry.data_format == "NHWC"
+    if channels_last:
         x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
         geometry = geometry._replace(data_format="NCHW")
-    x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+    x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if bound >= 2.0**63:
         _check_overflow(_numpy(ops, x), _numpy(ops, k), _numpy(ops, b), geometry)
     y = taps(ops, x, k, geometry)
-    return ops.transpose(y, (0, 2, 3, 1)) if nhwc else y
+    return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
 def _numpy(ops: Operations, x: Any) -> Any:
@@ -38,7 +41,7 @@ def _numpy(ops: Operations, x: Any) -> Any:
 
 
 def _largest_sum(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> float:
-    """An upper bound on the magnitude of every partial sum (up to the rounding of this very number)."""
+    """An upper bound on the magnitude of every partial sum; the factor 1.001 covers its own rounding."""
     if not x.size:
         return 0.0
     axes = (1, 2, 3) if geometry.data_format == "NCHW" else (0, 1, 2)
@@ -50,14 +53,14 @@ def _largest_sum(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: G
 def _check_overflow(x: np.ndarray, k: np.ndarray, b: np.ndarray | None, geometry: Geometry) -> None:
     """Raise `IntegerOverflowError` if the exact result, computed in Python's own integers, leaves int64.
 
-    int64 arithmetic is exact modulo 2**64, so that sums may leave int64 on their way.
+    Since int64 arithmetic is exact modulo 2**64, partial sums may leave int64.
     """
     result = taps(reference, x.astype(object), k.astype(object), geometry)
     if b is not None:
         result = result + np.reshape(b, (-1, 1, 1)).astype(object)
-    for worst in (result.max(), result.min()):
-        if not -(2**63) <= worst < 2**63:
+    for extreme in (result.max(), result.min()):
+        if not -(2**63) <= extreme < 2**63:
             raise IntegerOverflowError(
-                f"X, K: got a result of {worst}, expected one that fits into int64.",
+                f"X, K: got a result of {extreme}, expected one that fits into int64.",
                 hint="convert X to float64, or scale the kernel down.",
             )

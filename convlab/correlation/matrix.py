@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..dtypes import check_numeric, itemsize
 from ..errors import ShapeError
 from ..geometry.geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair
@@ -20,7 +20,8 @@ from .arguments import as_array, asarray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_ENTRY = 80  # bytes for each number that a sparse matrix holds, while it is made: places and values, and SciPy's copies
+# The bytes for each number of a sparse matrix while it is built: places and values, and SciPy's copies of them.
+_ENTRY = 80
 
 
 def im2col(
@@ -47,8 +48,8 @@ def im2col(
     For (N, C, H, W), reshaping the result to (N, C * h * w, -1) gives `torch.nn.Unfold`'s columns.
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or columns that this machine has no
-            memory for (`convlab.geometry.limits`).
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or columns that don't fit into this
+            machine's memory (`convlab.geometry.limits`).
     """
     framework = resolve(backend, X=X)
     ops, x = framework.ops, asarray(framework, X)
@@ -56,27 +57,27 @@ def im2col(
     if len(shape) < 2:
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
     *leading, height, width = shape
-    checked, named = options(kernel_size, stride, padding, padding_mode, dilation)
-    geometry = laid_out(checked, named, (height, width))
+    checked, padding_name = options(kernel_size, stride, padding, padding_mode, dilation)
+    geometry = laid_out(checked, padding_name, (height, width))
     _check_windows("X, kernel_size", "columns", geometry, (height, width), leading, max(itemsize(ops.dtype(x)), 8))
     (top, bottom), (left, right) = geometry.padding
     size = height + top + bottom, width + left + right
     index = windows(geometry._replace(padding=NO_PADDING), size)
     with ops.scope(ops.dtype(x)):
-        flat = ops.reshape(extend(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
+        flat = ops.reshape(with_border(ops, ops.to_images(x, "NCHW"), geometry), (*leading, size[0] * size[1]))
         columns = ops.reshape(ops.take(flat, index.ravel(), len(leading)), (*leading, *index.shape))
         return ops.native(columns, X)
 
 
 def _check_windows(name: str, what: str, geometry: Geometry, size: Pair, leading: Sequence[int], width: int) -> None:
-    """Whether there is memory for all windows of images of a size, and for the images with their borders."""
+    """Raise `GeometryError` unless there is memory for all windows of images of a size and for the padded images."""
     rows, columns = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
     check_held(name, "padded images", (*leading, rows, columns), width)
     check_held(name, what, (*leading, *geometry.kernel_size, *geometry.output_size(size)), width)
 
 
 def windows(geometry: Geometry, size: Pair) -> np.ndarray:
-    """For an unpadded image of `size`: the flat index of each window's elements, (h * w, H' * W')."""
+    """The flat index of each window's elements in an unpadded image of a size: (h * w, H' * W')."""
     starts, offsets = [], []
     for out, kernel, stride, dilation in zip(
         geometry.output_size(size), geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
@@ -109,8 +110,8 @@ def corr2d_matrix(
            [37, 43]])
 
     Raises:
-        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or a matrix that this machine has no
-            memory for (`convlab.geometry.limits`).
+        ShapeError, GeometryError, DTypeError: an argument that makes no sense, or a matrix that doesn't fit into this
+            machine's memory (`convlab.geometry.limits`).
     """
     from scipy.sparse import csr_array
 
@@ -120,13 +121,13 @@ def corr2d_matrix(
     kernel = kernel.astype(np.result_type(kernel.dtype, np.int64 if kernel.dtype.kind in "iub" else np.float32))
     if kernel.ndim != 2:
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
-    checked, named = options(kernel.shape, stride, padding, padding_mode, dilation)
+    checked, padding_name = options(kernel.shape, stride, padding, padding_mode, dilation)
     height, width = pair("input_size", input_size, 0)
-    geometry = laid_out(checked, named, (height, width))
+    geometry = laid_out(checked, padding_name, (height, width))
     _check_windows("K, input_size", "a matrix", geometry, (height, width), (), _ENTRY)
     # Pixels are numbered from 1, so that 0 marks the zeros around the image.
     numbered = np.arange(1, height * width + 1).reshape(1, 1, height, width)
-    padded = extend(reference, numbered, geometry)[0, 0]
+    padded = with_border(reference, numbered, geometry)[0, 0]
     index = padded.ravel()[windows(geometry._replace(padding=NO_PADDING), padded.shape)]
     outputs = index.shape[1]
     entry = np.broadcast_to(kernel.ravel()[:, None], index.shape)

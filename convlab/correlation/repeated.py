@@ -1,4 +1,4 @@
-"""Calls like one before: they skip the checks and the planning."""
+"""Calls that repeat an earlier one with other values: they skip the checks and the planning."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..contract.call import Call, Variant
 from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..planning.caches import cleared_with_costs
-from ..planning.execute import choose, run
+from ..planning.execute import choose, compute_chosen
 from ..reference import ops as reference
 from .call import canonical_shapes, execute
 
 Run = Callable[[Any, Any, Any], Any]
 
-# What computes a call of X, K and bias that has been checked and planned, by all that the call depends on.
+# For everything on which a call depends (see `call_key`), the function of X, K and bias that computes it.
 RUNS: dict[Hashable, Run] = {}
-# How to describe the tensors of a type: `Operations.signature` of their backend.
+# For a type of tensors, `Operations.signature` of their backend.
 SIGNATURES: dict[type, Callable[[Any, Any, Any], Hashable]] = {}
 _MOST_RUNS = 4096
 
@@ -38,13 +38,13 @@ def call_key(
     algorithm: Any,
     backend: Any,
 ) -> Hashable | None:
-    """All that a call of corr2d depends on, but its tensors' values; None for a call that isn't remembered."""
+    """Everything on which a call of corr2d depends but its tensors' values; None for a call that isn't remembered."""
     signature = SIGNATURES.get(type(X))
     tensors = None if signature is None else signature(X, K, bias)
     if tensors is None:
         return None
     try:
-        # What isn't an int is written out: True equals 1, and a list can't be hashed.
+        # A value that isn't an int is written out, since True equals 1 and a list can't be hashed.
         key = (
             tensors,
             stride if type(stride) is int else repr(stride),
@@ -57,13 +57,14 @@ def call_key(
             backend,
         )
         hash(key)
-    except (TypeError, ValueError):  # what can't be hashed or written out is no option
+    except (TypeError, ValueError):
+        # A value that can't be hashed or written out isn't an option.
         return None
     return key
 
 
 def remember(key: Hashable, run: Run) -> Run:
-    """`run`, which computes the calls of that key from now on."""
+    """Let a function compute all calls of a key from now on; returns the function."""
     if len(RUNS) >= _MOST_RUNS:
         RUNS.clear()
     RUNS[key] = run
@@ -71,28 +72,30 @@ def remember(key: Hashable, run: Run) -> Run:
 
 
 def forget_calls() -> None:
-    """Plan every call anew."""
+    """Forget all functions, so that every call is planned anew."""
     RUNS.clear()
 
 
 def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
-    """What computes a call of these tensors, the first time and again: the fastest way there is."""
-    if call.dtype == "int64" or 0 in call.image:  # whose values are looked at, and what frameworks refuse
+    """The fastest function that computes a call of these tensors, the first time and every time after it."""
+    # Integers are computed according to their values, and frameworks refuse empty images.
+    if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
     if not ops.records(x, k, b):
         images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
-        first = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
-        if call.variant.on_host and call.dtype != "bfloat16" and first:
+        in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
+        if call.variant.on_host and call.dtype != "bfloat16" and in_order:
             return _OnHost(ops, call, images, weights)
-        if call.variant is Variant.NATIVE:  # only gradients would be computed otherwise
+        if call.variant is Variant.NATIVE:
+            # Only gradients would be computed otherwise, and there are none.
             call = call._replace(algorithm="native")
     return ops.prepare(call) or partial(execute, ops, call)
 
 
 class _OnHost:
-    """A call straight to the compiled kernels on the tensors' memory, shaped there, which costs next to nothing."""
+    """A call of the compiled kernels on the tensors' own memory; reshaping there costs next to nothing."""
 
-    def __init__(self, ops: Operations, call: Call, images: Any, weights: Any) -> None:
+    def __init__(self, ops: Operations, call: Call, images: tuple[int, ...], weights: tuple[int, ...]) -> None:
         self.ops, self.images, self.weights = ops, images, weights
         self.rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
         self.choice = choose(ops, self.rule, images, weights, call.dtype or "", "eager")
@@ -114,7 +117,7 @@ class _OnHost:
         if self.summed:
             y = kernels.correlate(image, kernel, self.rule.geometry, "direct", ops.host_empty(self.result, image.dtype))
         else:
-            y = run(self.memory, self.rule, image, kernel, self.choice)
+            y = compute_chosen(self.memory, self.rule, image, kernel, self.choice)
         if b is not None:
             with self.memory.scope(None):
                 y += ops.as_host(b).reshape(-1, 1, 1)

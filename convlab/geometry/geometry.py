@@ -10,17 +10,20 @@ from typing import Literal, NamedTuple
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
-Padding = int | Pair | Pads | Literal["valid", "same", "same_lower", "full"]
+PaddingName = Literal["valid", "same", "same_lower", "full"]
+Padding = int | Pair | Pads | PaddingName
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 DataFormat = Literal["NCHW", "NHWC"]
 
-PADDING_NAMES = ("valid", "same", "same_lower", "full")
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-DATA_FORMATS = ("NCHW", "NHWC")
+PADDING_NAMES: tuple[PaddingName, ...] = ("valid", "same", "same_lower", "full")
+PADDING_MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
+DATA_FORMATS: tuple[DataFormat, ...] = ("NCHW", "NHWC")
 NO_PADDING: Pads = ((0, 0), (0, 0))
 
-LONGEST = 2**31 - 1  # the longest axis of what is computed: MXNet's sizes and oneDNN's strides are int32
-MOST_BITS = 1023  # of any integer, which can so be printed and be made a float
+# The longest axis of what is computed: MXNet's sizes and oneDNN's strides are int32.
+LONGEST = 2**31 - 1
+# The most bits of any integer: such a number can be printed and converted to a float.
+MOST_BITS = 1023
 
 
 class Geometry(NamedTuple):
@@ -29,10 +32,10 @@ class Geometry(NamedTuple):
     kernel_size: Pair
     stride: Pair = (1, 1)
     padding: Pads = NO_PADDING
-    padding_mode: str = "zeros"
+    padding_mode: PaddingMode = "zeros"
     dilation: Pair = (1, 1)
     groups: int = 1
-    data_format: str = "NCHW"
+    data_format: DataFormat = "NCHW"
 
     @property
     def extent(self) -> Pair:
@@ -49,23 +52,28 @@ class Geometry(NamedTuple):
         return rows, columns
 
     def swapped(self) -> Geometry:
-        """That of the image and the kernel with rows and columns swapped."""
+        """The geometry of the image and the kernel with rows and columns swapped."""
         pairs = {name: getattr(self, name)[::-1] for name in ("kernel_size", "stride", "padding", "dilation")}
         return self._replace(**pairs)
 
 
 class IdleStrides(NamedTuple):
-    """See `idle_strides`."""
+    """What `idle_strides` returns.
+
+    Attributes:
+        size: the rows and columns of the padded image that are used.
+        stride: the strides, 1 for those that do nothing.
+    """
 
     size: Pair
     stride: Pair
 
 
 def idle_strides(geometry: Geometry, size: Pair) -> IdleStrides | None:
-    """Where an axis has a single output, its stride does nothing: the part of the padded image that is used, and the
-    strides with those set to 1. None if there is no such stride.
+    """The part of the padded image that is used and the strides, with 1 for each axis that has a single output.
 
-    oneDNN, under PyTorch and TensorFlow, returns garbage for one channel, one output column and a stride (1, s).
+    The stride of such an axis does nothing. None if there is no such stride other than 1. oneDNN, under PyTorch and
+    TensorFlow, returns garbage for one channel, one output column and a stride (1, s).
     """
     if geometry.stride == (1, 1):
         return None
@@ -77,8 +85,11 @@ def idle_strides(geometry: Geometry, size: Pair) -> IdleStrides | None:
     return IdleStrides((rows, columns), (down, right))
 
 
-def source(i: int, n: int, mode: str) -> int:
-    """Which of n pixels stands at position i; as in numpy.pad, the definition goes on beyond one image's width."""
+def border_index(i: int, n: int, mode: PaddingMode) -> int:
+    """The index of the pixel, out of n, that stands at position i of the padded axis, for any mode but "zeros".
+
+    As in numpy.pad, the definition goes on beyond one image's width.
+    """
     if mode == "circular":
         return i % n
     if mode == "replicate" or n == 1:

@@ -9,26 +9,33 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from ..errors import GeometryError
-from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry
+from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry, PaddingName
 from .lower import lower
 
-MOST_BYTES = 2**46  # all the memory that an x86-64 processor can address with four levels of page tables: 64 TiB
+# All the memory that an x86-64 processor can address with four levels of page tables: 64 TiB.
+MOST_BYTES = 2**46
 
 
 def laid_out(
     geometry: Geometry,
-    named: str,
+    padding_name: PaddingName | Literal[""],
     size: Sequence[int | None],
     planes: tuple[int, int] = (1, 1),
     width: int = 2,
     most: int = MOST_BYTES,
 ) -> Geometry:
-    """`lower` for what is to be computed.
+    """`lower` for a correlation that is to be computed.
 
-    planes: how many images of one channel X and the result are; `width`: bytes of a number; `most`: of an array, 0
-    where it is in pieces, of which each is looked at by itself.
+    Args:
+        geometry: the checked options.
+        padding_name: the padding's name, "" for integers.
+        size: the image's rows and columns; None for one that isn't known while tracing.
+        planes: how many images of one channel X and the result are.
+        width: the bytes of a number.
+        most: the most bytes of an array; 0 where it is in pieces, each of which is checked by itself.
 
     Raises:
         GeometryError: a padded image or a result that is longer than `LONGEST` or takes more bytes than `most`.
@@ -41,7 +48,7 @@ def laid_out(
                 f"{axis}, expected at most {LONGEST}.",
                 hint="use a smaller dilation.",
             )
-    geometry = lower(geometry, named, size)
+    geometry = lower(geometry, padding_name, size)
     for axis, n, pads in zip(("height", "width"), size, geometry.padding, strict=True):
         border = sum(pads)
         total = border + (n if type(n) is int else 0)
@@ -60,14 +67,16 @@ def laid_out(
 
 
 def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int | None = None) -> None:
-    """Raise `GeometryError` for an array that is longer than `LONGEST` along an axis or takes more than `most` bytes,
-    by default this machine's memory."""
+    """Raise `GeometryError` for an array that is longer than `LONGEST` along an axis or takes more than `most` bytes.
+
+    By default `most` is this machine's memory.
+    """
     most = memory() if most is None else most
     size = width * math.prod(shape)
     if size > most or any(n > LONGEST for n in shape):
         taken = f"{size / 2**30:.4g} GiB" if size.bit_length() <= MOST_BITS else f"2**{size.bit_length()} bytes"
         raise GeometryError(
-            f"{name}: got what makes {what} of {' x '.join(map(str, shape))} numbers, {taken}, expected at most "
+            f"{name}: got values that make {what} of {' x '.join(map(str, shape))} numbers, {taken}, expected at most "
             f"{most / 2**30:.4g} GiB and {LONGEST} numbers along an axis.",
             hint="no array of that size can be computed here; look for a number that is too large.",
         )
@@ -77,7 +86,8 @@ def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int
 def memory() -> int:
     """The bytes of this machine's memory, swap counted, where it says so, or else `MOST_BYTES`."""
     try:
-        with open("/proc/meminfo") as file:  # not by pathlib, whose import takes as long as half of convlab's
+        # pathlib isn't used, since its import takes half as long as convlab's.
+        with open("/proc/meminfo") as file:
             lines = dict(line.split(":") for line in file)
         return 1024 * sum(int(lines[name].split()[0]) for name in ("MemTotal", "SwapTotal"))
     except (OSError, ValueError, LookupError):
@@ -90,8 +100,8 @@ def planes(shape: Sequence[int | None], kernel: Sequence[int | None], geometry: 
     >>> planes((8, 3, 224, 224), (64, 3, 7, 7), Geometry((7, 7)))
     (24, 512)
     """
-    last = len(kernel) == 4 and geometry.data_format == "NHWC"
+    channels_last = len(kernel) == 4 and geometry.data_format == "NHWC"
     known = [n if type(n) is int else 1 for n in shape]
-    images, channels = (known[:-3], known[-1:]) if last else (known[:-3], known[-3:-2])
-    outputs = channels if len(kernel) == 2 else [kernel[3 if last else 0] or 1]
+    images, channels = (known[:-3], known[-1:]) if channels_last else (known[:-3], known[-3:-2])
+    outputs = channels if len(kernel) == 2 else [kernel[3 if channels_last else 0] or 1]
     return math.prod(images + channels), math.prod(images + outputs)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ..errors import GeometryError, ShapeError
-from .geometry import LONGEST, DataFormat, Geometry, Padding, PaddingMode, Pair
+from .geometry import LONGEST, DataFormat, Geometry, Padding, PaddingMode, PaddingName, Pair
 from .options import check_shapes, integer, kernel_size, options
 
 
-def lower(geometry: Geometry, named: str, size: Sequence[int | None]) -> Geometry:
+def lower(geometry: Geometry, padding_name: PaddingName | Literal[""], size: Sequence[int | None]) -> Geometry:
     """Fit checked options to an image of `size` (None: not known while tracing).
 
-    Named paddings become integers here, once for all backends:
-    "same" pads to an output of `ceil(n / stride)`, the odd one at the end (TensorFlow's and XLA's SAME);
-    "same_lower" puts it at the start (ONNX's SAME_LOWER); "full" lets the kernel overhang by all but one.
-    A stride beyond the last place is that to just beyond it, and the dilation of one row or column is 1: no framework
-    sees how large they were.
+    Named paddings become integers here, once for all backends: "same" pads to an output of `ceil(n / stride)`, the odd
+    pixel at the end (TensorFlow's and XLA's SAME); "same_lower" puts the odd pixel at the start (ONNX's SAME_LOWER);
+    "full" lets the kernel overhang by all but one of its rows and columns.
+
+    A stride that leaves the image at its first step is cut to the least that does so, and the dilation of a single row
+    or column is set to 1, so that no framework sees how large they were.
     """
-    if named:
-        rows, columns = (_named_pads(named, *each) for each in zip(size, geometry.extent, geometry.stride, strict=True))
+    if padding_name:
+        rows, columns = (
+            _named_pads(padding_name, *axis) for axis in zip(size, geometry.extent, geometry.stride, strict=True)
+        )
         geometry = geometry._replace(padding=(rows, columns))
     _check_fit(geometry, size)
-    return _plain(geometry, size)
+    return _without_excess(geometry, size)
 
 
-def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+def _without_excess(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
+    """The geometry with strides and dilations no larger than they need to be."""
     down, right = (
         min(stride, LONGEST if type(n) is not int else n + pads[0] + pads[1] - extent + 1) if stride > 1 else 1
         for n, pads, extent, stride in zip(size, geometry.padding, geometry.extent, geometry.stride, strict=True)
@@ -35,25 +40,27 @@ def _plain(geometry: Geometry, size: Sequence[int | None]) -> Geometry:
     return geometry if plain == geometry else plain
 
 
-def _named_pads(named: str, n: int | None, extent: int, stride: int) -> Pair:
-    if named == "valid":
+def _named_pads(padding_name: PaddingName | Literal[""], n: int | None, extent: int, stride: int) -> Pair:
+    """The pixels before and after an axis of n pixels that a padding's name stands for."""
+    if padding_name == "valid":
         return 0, 0
-    if named == "full":
+    if padding_name == "full":
         return extent - 1, extent - 1
     if stride == 1:
         total = extent - 1
     elif n is None:
         raise GeometryError(
-            f"padding: got {named!r} with stride {stride} on an image of unknown size.",
+            f"padding: got {padding_name!r} with stride {stride} on an image of unknown size.",
             hint="while tracing, give the image's height and width, or the padding as integers.",
         )
     else:
         total = max((-(-n // stride) - 1) * stride + extent - n, 0)
     small = total // 2
-    return (small, total - small) if named == "same" else (total - small, small)
+    return (small, total - small) if padding_name == "same" else (total - small, small)
 
 
 def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
+    """Raise `ShapeError` unless the kernel fits into the padded image."""
     for axis, n, pads, extent in zip(("height", "width"), size, geometry.padding, geometry.extent, strict=True):
         if n is None:
             continue
@@ -96,11 +103,11 @@ def output_shape(
     """
     shape = tuple(integer("input_shape", n, 0) for n in input_shape)
     kernel = tuple(integer("kernel_shape", n, 0) for n in kernel_shape)
-    geometry, named = options(
+    geometry, padding_name = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )
     size = check_shapes(shape, kernel, geometry)
-    rows, columns = lower(geometry, named, size).output_size((size[0] or 0, size[1] or 0))
+    rows, columns = lower(geometry, padding_name, size).output_size((size[0] or 0, size[1] or 0))
     if len(kernel) == 2:
         return (*shape[:-2], rows, columns)
     if data_format == "NCHW":

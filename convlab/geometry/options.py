@@ -6,15 +6,46 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict, TypeVar
 
 from ..errors import GeometryError, ShapeError
-from .geometry import DATA_FORMATS, LONGEST, MOST_BITS, NO_PADDING, PADDING_MODES, PADDING_NAMES, Geometry, Pads, Pair
+from .geometry import (
+    DATA_FORMATS,
+    LONGEST,
+    MOST_BITS,
+    NO_PADDING,
+    PADDING_MODES,
+    PADDING_NAMES,
+    DataFormat,
+    Geometry,
+    Padding,
+    PaddingMode,
+    PaddingName,
+    Pads,
+    Pair,
+)
+
+Name = TypeVar("Name", bound=str)
+
+# The options of a correlation beside X and K, in the order of `options`' parameters after the kernel's size.
+GEOMETRY_OPTIONS = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+
+
+class GeometryOptions(TypedDict, total=False):
+    """The keyword arguments that say where the kernel meets the image, and their types."""
+
+    stride: int | Pair
+    padding: Padding
+    padding_mode: PaddingMode
+    dilation: int | Pair
+    groups: int
+    data_format: DataFormat
 
 
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
-    if type(value) is int and LONGEST >= value >= minimum:  # the common case, at a tenth of the cost
+    # The common case first: it takes a tenth of the time.
+    if type(value) is int and LONGEST >= value >= minimum:
         return value
     try:
         number = operator.index(value)
@@ -54,7 +85,8 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:
+        # Python writes no integer of more than 4300 digits.
         return f"a {type(value).__name__} of long integers"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -76,11 +108,11 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
     return number, number
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: tuple[Name, ...]) -> Name:
     """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
     if not isinstance(value, str) or value not in allowed:
-        lower_case = isinstance(value, str) and value.lower() in allowed
-        hint = "names are in lower case." if lower_case else f"{name}={allowed[0]!r} is the plainest."
+        in_lower_case = isinstance(value, str) and value.lower() in allowed
+        hint = "names are in lower case." if in_lower_case else f"{name}={allowed[0]!r} is the plainest."
         raise GeometryError(f"{name}: got {shown(value)}, expected one of {', '.join(allowed)}.", hint=hint)
     return value
 
@@ -100,22 +132,23 @@ def options(
     dilation: Any = 1,
     groups: Any = 1,
     data_format: Any = "NCHW",
-) -> tuple[Geometry, str]:
-    """Check everything that needs no image. The second value is the padding's name, "" for integers."""
-    named = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
+) -> tuple[Geometry, PaddingName | Literal[""]]:
+    """The checked options, as far as no image is needed for the check, and the padding's name, "" for integers."""
+    padding_name = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
     geometry = Geometry(
         pair("kernel_size", kernel_size, 1),
         pair("stride", stride, 1),
-        NO_PADDING if named else _explicit(padding),
+        NO_PADDING if padding_name else _explicit(padding),
         choice("padding_mode", padding_mode, PADDING_MODES),
         pair("dilation", dilation, 1),
         integer("groups", groups, 1),
         choice("data_format", data_format, DATA_FORMATS),
     )
-    return geometry, named
+    return geometry, padding_name
 
 
 def _explicit(padding: Any) -> Pads:
+    """A padding in integers as ((top, bottom), (left, right))."""
     if type(padding) is int and padding == 0:
         return NO_PADDING
     nested = (
@@ -142,8 +175,8 @@ def kernel_size(kernel_shape: Sequence[int | None], data_format: Any = "NCHW") -
             "(OIHW, or HWIO with data_format='NHWC').",
             hint="K[None, None] makes one output and one input channel of a rank-2 kernel.",
         )
-    last = len(kernel_shape) == 2 or data_format == "NCHW"
-    h, w = kernel_shape[-2:] if last else kernel_shape[:2]
+    size_is_last = len(kernel_shape) == 2 or data_format == "NCHW"
+    h, w = kernel_shape[-2:] if size_is_last else kernel_shape[:2]
     if 0 in kernel_shape or h is None or w is None:
         raise ShapeError(
             f"K: got shape {tuple(kernel_shape)}, expected no size of 0.",
@@ -155,7 +188,7 @@ def kernel_size(kernel_shape: Sequence[int | None], data_format: Any = "NCHW") -
 def check_shapes(
     shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry
 ) -> tuple[int | None, int | None]:
-    """Check X's shape and the channels against K's; returns the image's (height, width)."""
+    """The image's (height, width), once X's shape and its channels are checked against K's."""
     if len(kernel) == 2:
         if len(shape) < 2:
             raise ShapeError(
@@ -168,17 +201,17 @@ def check_shapes(
                 hint="give K as OIHW to convolve channels in groups.",
             )
         return shape[-2], shape[-1]
-    first = geometry.data_format == "NCHW"
+    channels_first = geometry.data_format == "NCHW"
     if len(shape) not in (3, 4):
-        layout = "(C, H, W) or (N, C, H, W)" if first else "(H, W, C) or (N, H, W, C)"
+        layout = "(C, H, W) or (N, C, H, W)" if channels_first else "(H, W, C) or (N, H, W, C)"
         raise ShapeError(
             f"X: got shape {tuple(shape)} of rank {len(shape)}, expected {layout} for a rank-4 kernel.",
             hint="a rank-2 kernel takes any leading axes.",
         )
-    channels = shape[-3] if first else shape[-1]
-    per_group, outputs = (kernel[1], kernel[0]) if first else (kernel[2], kernel[3])
+    channels = shape[-3] if channels_first else shape[-1]
+    per_group, outputs = (kernel[1], kernel[0]) if channels_first else (kernel[2], kernel[3])
     _check_channels(channels, per_group, outputs, geometry)
-    return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
+    return (shape[-2], shape[-1]) if channels_first else (shape[-3], shape[-2])
 
 
 def _check_channels(channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry) -> None:

@@ -1,12 +1,12 @@
-"""What one element of a feature map sees: the receptive field of a stack of layers."""
+"""The receptive field of a stack of layers: the part of the input on which one element of the result depends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import GeometryError
-from .geometry import Geometry, Pair
+from .geometry import Geometry, Pads, Pair
 from .options import options, shown
 
 
@@ -62,19 +62,21 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     if not isinstance(layers, Iterable):
         raise GeometryError(f"layers: got {shown(layers)}, expected a list of layers.", hint="[3] is one layer.")
     for layer in layers:
-        each = _geometry(layer)
-        size = _each(lambda n, s, e: n + (e - 1) * s, size, stride, each.extent)
-        offset = _each(lambda o, s, p: o - p[0] * s, offset, stride, each.padding)
-        stride = _each(lambda s, t: s * t, stride, each.stride)
+        geometry = _geometry(layer)
+        size = _per_axis(lambda n, s, e: n + (e - 1) * s, size, stride, geometry.extent)
+        offset = _per_axis(lambda o, s, p: o - p[0] * s, offset, stride, geometry.padding)
+        stride = _per_axis(lambda s, t: s * t, stride, geometry.stride)
     return ReceptiveField(size, stride, offset)
 
 
-def _each(formula: Any, *pairs: Any) -> Pair:
+def _per_axis(formula: Callable[..., int], *pairs: Pair | Pads) -> Pair:
+    """A formula's values for the rows and for the columns."""
     rows, columns = (formula(*values) for values in zip(*pairs, strict=True))
     return rows, columns
 
 
 def _geometry(layer: Any) -> Geometry:
+    """A layer's checked options, or a `GeometryError` for a layer that has no fixed receptive field."""
     given = dict(layer) if isinstance(layer, Mapping) else {"kernel_size": layer}
     unknown = set(given) - {"kernel_size", "stride", "padding", "dilation"}
     if unknown or "kernel_size" not in given:
@@ -83,10 +85,10 @@ def _geometry(layer: Any) -> Geometry:
             "dilation.",
             hint='{"kernel_size": 3, "stride": 2} is one layer.',
         )
-    geometry, named = options(**given)
-    if named not in ("", "valid"):
+    geometry, padding_name = options(**given)
+    if padding_name not in ("", "valid"):
         raise GeometryError(
-            f"padding: got {named!r}, expected integers: {named!r} depends on the image's size.",
+            f"padding: got {padding_name!r}, expected integers: {padding_name!r} depends on the image's size.",
             hint="convlab.output_shape helps to find them.",
         )
     return geometry

@@ -90,7 +90,8 @@ def _open_zarr(path: Path) -> Any:
 
 class _Tiff:
     """The first image of a TIFF file, of a pyramid the largest, to be sliced; each read opens the file, so that this
-    can travel to other processes."""
+    can travel to other processes.
+    """
 
     def __init__(self, path: Path) -> None:
         import tifffile

@@ -1,7 +1,7 @@
-"""Checkpoints of `learn_kernel`: a safetensors file with the numbers, and in its metadata JSON that says of what.
+"""Checkpoints of `learn_kernel`: safetensors files with the numbers, and a description in JSON in their metadata.
 
-A file holds the state of a run at one moment and is replaced as a whole, so that a run that is killed goes on from the
-last one with the same bits. Whoever reads it needs safetensors and nothing of convlab's: the metadata's entry "convlab"
+A file holds the state of a run at one moment and is replaced as a whole, so that a run that was killed continues from
+the last state with the same bits. Reading it takes safetensors and nothing of convlab's: the metadata's entry "convlab"
 is a JSON object with "version", "problem" (what was learned, by which method, from which images), "done" (images read)
 and "steps".
 """
@@ -28,8 +28,11 @@ class Checkpoint:
 
     Attributes:
         every: steps between two saves.
-        arrays, losses: what the file held; empty if there was none.
-        done: how many pairs of images had been read, and what they were.
+        problem: what is learned, as JSON's types.
+        arrays: the arrays that the file held; empty if there was no file.
+        losses: the losses that the file held; empty if there was no file.
+        done: how many pairs of images had been read.
+        digest: a hash of those images.
     """
 
     def __init__(self, path: Any, every: int, problem: dict[str, Any]) -> None:
@@ -40,7 +43,7 @@ class Checkpoint:
         try:
             self.path = Path(path)
             with tempfile.TemporaryFile(dir=self.path.parent):
-                there = self.path.exists()
+                exists = self.path.exists()
         except (OSError, TypeError) as error:
             raise CheckpointError(
                 f"checkpoint: got {path!r}, expected a file in an existing folder that can be written to ({error}).",
@@ -50,7 +53,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"checkpoint: got {str(path)!r}, a folder, expected a file.", hint="name a file in it."
             )
-        if there:
+        if exists:
             self._load()
 
     def _load(self) -> None:
@@ -58,12 +61,12 @@ class Checkpoint:
 
         try:
             with safe_open(self.path, "np") as file:
-                found = json.loads(file.metadata()["convlab"])
+                about = json.loads(file.metadata()["convlab"])
                 self.arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            version, problem = found["version"], dict(found["problem"])
-            self.done, self.digest, self.losses = found["done"], found["digest"], self.arrays.pop("losses").tolist()
+            version, problem = about["version"], dict(about["problem"])
+            self.done, self.digest, self.losses = about["done"], about["digest"], self.arrays.pop("losses").tolist()
             if (type(self.done), type(self.digest), type(self.losses)) != (int, str, list):
-                raise ValueError("what it says of itself is of another kind")
+                raise ValueError("its metadata or its losses have the wrong types")
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} isn't a checkpoint of convlab's ({type(error).__name__}: {error}).",
@@ -73,15 +76,15 @@ class Checkpoint:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} has version {version}, expected {VERSION}.", hint="start a new one."
             )
-        other = [f"{k} {problem.get(k)!r}, expected {v!r}" for k, v in self.problem.items() if problem.get(k) != v]
-        if other:
+        different = [f"{k} {problem.get(k)!r}, expected {v!r}" for k, v in self.problem.items() if problem.get(k) != v]
+        if different:
             raise CheckpointError(
-                f"checkpoint: {str(self.path)!r} is of another problem: got {'; '.join(other)}.",
+                f"checkpoint: {str(self.path)!r} is of another problem: got {'; '.join(different)}.",
                 hint="give another path, or the arguments that it was begun with.",
             )
 
     def begin(self, count: int, digest: str) -> None:
-        """All images at once: compare them with the file's, or note them."""
+        """Compare all images with those of the file, or, if there was no file, take note of them."""
         if self.done and (count, digest) != (self.done, self.digest):
             self._refuse()
         self.done, self.digest = count, digest
@@ -93,14 +96,15 @@ class Checkpoint:
         return count <= self.done
 
     def read(self, count: int, digest: str, arrays: dict[str, np.ndarray]) -> None:
-        """Note that so many images are counted in `arrays`."""
-        if self.losses:  # steps have been taken without this one
+        """Take note that so many images are counted in `arrays`."""
+        if self.losses:
+            # The file's steps were taken without this image.
             self._refuse()
         self.done, self.digest, self.arrays = count, digest, arrays
         self.save({})
 
     def finish(self, count: int) -> None:
-        """All images have been read."""
+        """Check, after all images have been read, that the file knew no more of them."""
         if count < self.done:
             self._refuse()
 
@@ -111,11 +115,11 @@ class Checkpoint:
         )
 
     def resume(self, descent: Any, num_steps: int) -> list[float]:
-        """Bring a descent to where the file was; its losses."""
+        """Put a descent into the file's state, and return the losses up to there."""
         if len(self.losses) > num_steps:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} has {len(self.losses)} steps, expected at most {num_steps}.",
-                hint="num_steps is that of the whole run.",
+                hint="num_steps counts the steps of the whole run.",
             )
         if self.losses:
             try:
@@ -128,7 +132,7 @@ class Checkpoint:
         return list(self.losses)
 
     def save(self, arrays: dict[str, np.ndarray], losses: Sequence[float] = ()) -> None:
-        """Replace the file: by what is read of images, and these arrays."""
+        """Replace the file by one with what was read of the images, these arrays and these losses."""
         from safetensors.numpy import save_file
 
         about = {
@@ -138,11 +142,12 @@ class Checkpoint:
             "digest": self.digest,
             "steps": len(losses),
         }
-        tensors = {name: np.asarray(each, order="C") for name, each in (self.arrays | arrays).items()}
-        strange = [name for name, each in tensors.items() if each.dtype.kind not in "biuf"]
-        if strange:
+        tensors = {name: np.asarray(array, order="C") for name, array in (self.arrays | arrays).items()}
+        unsuitable = [name for name, tensor in tensors.items() if tensor.dtype.kind not in "biuf"]
+        if unsuitable:
             raise CheckpointError(
-                f"checkpoint: the optimizer keeps what is no array of numbers ({', '.join(strange)}).",
+                f"checkpoint: the optimizer's state has entries that aren't arrays of numbers "
+                f"({', '.join(unsuitable)}).",
                 hint="learn without a checkpoint, or with another optimizer.",
             )
         tensors["losses"] = np.array(losses, np.float64)
@@ -151,10 +156,10 @@ class Checkpoint:
 
 
 def digest(before: str, *arrays: np.ndarray | None) -> str:
-    """A hash of what has been read before and of these arrays."""
-    found = hashlib.blake2b(before.encode(), digest_size=16)
+    """A hash of an earlier digest and of these arrays."""
+    state = hashlib.blake2b(before.encode(), digest_size=16)
     for array in arrays:
         if array is not None:
-            found.update(f"{array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+            state.update(f"{array.dtype} {array.shape}".encode())
+            state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()

@@ -5,45 +5,40 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from ..algorithms.reproducible import channel_sums, halve, narrow, product, widen
 from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..correlation.compute import compute
-
-if TYPE_CHECKING:
-    pass
-
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
-
-import numpy as np
-
+from ..geometry.geometry import Geometry
 from .checkpoint import Checkpoint
-from .problem import Problem
+from .problem import LearningProblem
 
 AT_ONCE = 100  # the most steps between two looks at the losses
+
+End = Literal["diverged", "converged", ""]
 
 
 class Descent(Protocol):
     """One run of gradient descent on the squared error, in an adapter's `training` module.
 
-    Made from a `Problem`, the images (a list of (X, Y) or (X, Y, weights), tensors of the framework), the kernel and
-    the bias (or None) to start from (NumPy arrays; the kernel in `problem.kernel_shape`), and an optimiser of the
-    framework's, or None for plain gradient descent.
+    It is made from a `LearningProblem`, the images (a list of (X, Y) or (X, Y, weights), tensors of the framework), the
+    kernel and the bias (or None) to start from (NumPy arrays; the kernel in `problem.kernel_shape`), and an optimiser
+    of the framework's, or None for plain gradient descent.
 
     Beside it, `training.draw(shape, groups, use_bias, dtype)` draws the kernel (OIHW) and bias that the framework's
     built-in convolution class starts from, as NumPy arrays. If the framework has optimisers, `describe(optimizer)` is a
-    text that differs for those that step differently, and an error for anything else than `OPTIMIZER` says.
+    text that differs for optimisers that step differently; it raises for anything that `OPTIMIZER` doesn't describe.
     """
 
     def run(self, steps: int, lr: float) -> Sequence[float]:
-        """Take so many steps, at most AT_ONCE; the loss before each.
+        """Take so many steps, at most AT_ONCE, and return the loss before each.
 
         Without an optimiser, each subtracts lr times the gradient.
         """
@@ -53,10 +48,10 @@ class Descent(Protocol):
         """The kernel and the bias now: tensors that later steps don't change, or NumPy arrays."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that the next steps depend on, by name."""
+        """All that the next steps depend on, as named arrays."""
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
 
 
 class ReproducibleDescent:
@@ -68,7 +63,7 @@ class ReproducibleDescent:
     def __init__(
         self,
         ops: Operations,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,
@@ -84,15 +79,16 @@ class ReproducibleDescent:
         self.parameters = [self.ops.asarray(each, self.problem.dtype, like=like) for each in arrays]
 
     def _images(self, x: Any, y: Any, weights: Any = None) -> list[Any]:
+        """X, Y and the weights, unless there are none, as (N, C, H, W)."""
         ops, problem = self.ops, self.problem
         if weights is not None:
             zeros = ops.zeros(ops.sizes(y), y)
             weights = zeros + weights
-        given = [each for each in (x, y, weights) if each is not None]
+        tensors = [each for each in (x, y, weights) if each is not None]
         if problem.out_channels is None:
-            return [ops.to_images(each, "NCHW") for each in given]
-        given = [each if len(ops.sizes(each)) == 4 else each[None, ...] for each in given]
-        return [ops.transpose(each, (0, 3, 1, 2)) for each in given] if problem.last else given
+            return [ops.to_images(each, "NCHW") for each in tensors]
+        batches = [each if len(ops.sizes(each)) == 4 else each[None, ...] for each in tensors]
+        return [ops.transpose(each, (0, 3, 1, 2)) for each in batches] if problem.channels_last else batches
 
     def run(self, steps: int, lr: float) -> list[float]:
         """See `Descent.run`."""
@@ -126,13 +122,14 @@ def parameters_state(kernel: np.ndarray, bias: np.ndarray | None) -> dict[str, n
 
 
 @functools.cache
-def _compiled(ops: Operations, geometries: tuple[Any, ...]) -> Callable[..., Any]:
+def _compiled(ops: Operations, geometries: tuple[Geometry, ...]) -> Callable[..., Any]:
+    """`descend` for images of these geometries."""
     return ops.compiled(partial(descend, ops, geometries))
 
 
 @dataclass
 class Walk:
-    """How far to go, and what to do on the way: `learn_kernel`'s arguments."""
+    """The steps of a descent: how many, and what happens between them, as `learn_kernel`'s arguments say."""
 
     num_steps: int
     lr: float
@@ -141,8 +138,11 @@ class Walk:
     callback: Callable[[int, float], object] | None
     checkpoint: Checkpoint | None
 
-    def __call__(self, descent: Descent, losses: list[float], advance: Callable[[int], object]) -> str:
-        """Append the losses of steps to `losses`; "diverged", "converged" or "" at the end."""
+    def __call__(self, descent: Descent, losses: list[float], advance: Callable[[int], object]) -> End:
+        """Take the steps, append their losses to `losses`, and return how the walk ended.
+
+        `advance` is called with the number of steps that were just taken.
+        """
         while len(losses) < self.num_steps and not self._converged(losses):
             steps = self._stride(len(losses))
             losses += map(float, descent.run(steps, self.lr))
@@ -156,16 +156,18 @@ class Walk:
         return "converged" if self._converged(losses) else ""
 
     def _converged(self, losses: list[float]) -> bool:
-        """Whether the last step gained little; one that lost, as an optimiser's may, didn't end anything."""
+        """Whether the last step gained little. A step that lost, as an optimiser's may, ends nothing."""
         return self.tol is not None and len(losses) > 1 and 0 <= losses[-2] - losses[-1] <= self.tol * losses[0]
 
     def _stride(self, done: int) -> int:
+        """How many steps to take at once, after so many are done."""
         if self.callback or self.tol is not None:
             return 1
         stops = [self.log_every, self.checkpoint.every if self.checkpoint else 0, AT_ONCE]
         return min(self.num_steps - done, *(each - done % each for each in stops if each))
 
     def _report(self, losses: list[float], first: int) -> None:
+        """Print and pass on the losses from the first of these steps on."""
         for step in range(first, len(losses)):
             if self.log_every and (step + 1) % self.log_every == 0:
                 print(f"epoch {step + 1}, loss {losses[step]:.3f}")
@@ -173,25 +175,32 @@ class Walk:
                 self.callback(step, losses[step])
 
 
-def descend(ops: Operations, geometries: Any, pairs: Any, parameters: Any, lr: Any) -> tuple[Any, list[Any]]:
+def descend(
+    ops: Operations, geometries: Sequence[Geometry], pairs: Sequence[Sequence[Any]], parameters: Sequence[Any], lr: Any
+) -> tuple[Any, list[Any]]:
     """One step of gradient descent on the summed squared error: the loss and the next kernel and bias.
 
-    geometries: one for each pair; pairs: (X, Y) or (X, Y, weights), each (N, C, H, W); parameters: the kernel (OIHW),
-    or kernel and bias (O,), all of one dtype; lr: a float64 scalar.
+    Args:
+        ops: the backend's operations.
+        geometries: one for each pair.
+        pairs: (X, Y) or (X, Y, weights), each (N, C, H, W).
+        parameters: the kernel (OIHW), or the kernel and the bias (O,), all of one dtype.
+        lr: a float64 scalar tensor.
     """
     dtype = ops.dtype(parameters[0]) or ""
     losses, slopes = [], []
     with ops.scope("float64"):
         for geometry, (x, y, *weights) in zip(geometries, pairs, strict=True):
-            found = compute(ops, Rule("y", geometry), x, *parameters)
-            error = weighted = widen(ops, narrow(ops, widen(ops, found) - widen(ops, y), dtype))
-            for each in weights:
-                weighted = widen(ops, narrow(ops, product(ops, error, widen(ops, each), dtype), dtype))
+            result = compute(ops, Rule("y", geometry), x, *parameters)
+            error = weighted = widen(ops, narrow(ops, widen(ops, result) - widen(ops, y), dtype))
+            for weight in weights:
+                weighted = widen(ops, narrow(ops, product(ops, error, widen(ops, weight), dtype), dtype))
             losses.append(halve(ops, ops.reshape(channel_sums(ops, product(ops, weighted, error, dtype)), (1, -1))))
             seed = narrow(ops, weighted + weighted, dtype)
-            found = [compute(ops, Rule("k", geometry), x, seed), compute(ops, Rule("b", geometry), seed)]
-            slopes.append([widen(ops, each) for each in found[: len(parameters)]])
-        if dtype != "float64":  # so that its product with the gradient is exact
+            gradients = [compute(ops, Rule("k", geometry), x, seed), compute(ops, Rule("b", geometry), seed)]
+            slopes.append([widen(ops, each) for each in gradients[: len(parameters)]])
+        if dtype != "float64":
+            # The product of a float32 number with the gradient is exact.
             lr = ops.cast(ops.cast(lr, "float32"), "float64")
         totals = [functools.reduce(operator.add, each) for each in zip(*slopes, strict=True)]
         moved = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,13 +21,10 @@ from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
 from ..geometry.limits import check_held, memory
 from ..geometry.options import boolean, choice, integer, options, real, shown
 from ..registry import owner, resolve
-from .problem import Problem
-from .run import Images, LearnedKernel, Settings, Training
+from .problem import LearningProblem
+from .run import Images, LearnedKernel, Method, Settings, Training
 
-if TYPE_CHECKING:
-    pass
-
-METHODS = ("autograd", "gram", "lstsq")
+METHODS: tuple[Method, ...] = ("autograd", "gram", "lstsq")
 LR = 3e-2
 
 
@@ -38,7 +35,7 @@ def learn_kernel(
     *,
     num_steps: int = 10,
     lr: float | Literal["auto"] = LR,
-    method: Literal["autograd", "gram", "lstsq"] = "autograd",
+    method: Method = "autograd",
     optimizer: Any = None,
     out_channels: int | None = None,
     use_bias: bool = False,
@@ -63,17 +60,17 @@ def learn_kernel(
 ) -> LearnedKernel:
     """Learn the kernel that turns X into Y.
 
-    From some kernel on, each step adds up the squared error of `corr2d(X, kernel)` against Y and moves the kernel by
-    -lr times its gradient: the chapter's gradient descent.
+    Starting from some kernel, each step adds up the squared error of `corr2d(X, kernel)` against Y and moves the kernel
+    by -lr times its gradient: the chapter's gradient descent.
 
     >>> import numpy as np
     >>> from convlab import chapter, corr2d
     >>> X = chapter.edge_image()
     >>> Y = corr2d(X, chapter.EDGE_KERNEL)
-    >>> found = learn_kernel(X, Y, (1, 2), init=[[0.0, 0.0]], log_every=5)
+    >>> learned = learn_kernel(X, Y, (1, 2), init=[[0.0, 0.0]], log_every=5)
     epoch 5, loss 0.338
     epoch 10, loss 0.004
-    >>> found.kernel.round(2)
+    >>> learned.kernel.round(2)
     array([[ 0.99, -0.99]], dtype=float32)
 
     `method="gram"` takes the same steps without looking at the images again, and "lstsq" none at all:
@@ -89,19 +86,23 @@ def learn_kernel(
             pairs (X, Y) or triples (X, Y, weights) of any sizes; "gram" and "lstsq" read it once and keep nothing,
             "autograd" keeps it.
         Y: what corr2d should make of X, of the shape that the geometry gives.
-        kernel_size: h and w, an int or a pair.
+        kernel_size: the kernel's rows and columns, an int or a pair.
         num_steps: how many steps to take; "lstsq" takes none.
         lr: the learning rate; "auto" is half of the largest that is stable, computed from the images.
-        method: "autograd": the framework's own gradient, at every step, compiled where the framework compiles;
-            "gram": the same path, in float64, from sums over the images that are computed once
-            (`convlab.learning.moments`);
-            "lstsq": the kernel of least squared error.
+        method: "autograd" is the framework's own gradient, at every step, compiled where the framework compiles;
+            "gram" the same path, in float64, from sums over the images that are computed once
+            (`convlab.learning.moments`); "lstsq" the kernel of least squared error.
         optimizer: for "autograd", the framework's own instead of plain gradient descent, which then has the learning
             rate: an optax optimiser, one of Keras', or what makes a `torch.optim` optimiser or a gluon Trainer of a
             list of parameters: `functools.partial(torch.optim.Adam, lr=0.1)`.
-        out_channels: the kernel gets channels, X's and so many for Y; without it there are none.
+        out_channels: the number of Y's channels, for a kernel with channels; without it there are none.
         use_bias: learn a bias too.
-        stride, padding, padding_mode, dilation, groups, data_format: as in `corr2d`.
+        stride: as in `corr2d`.
+        padding: as in `corr2d`.
+        padding_mode: as in `corr2d`.
+        dilation: as in `corr2d`.
+        groups: as in `corr2d`.
+        data_format: as in `corr2d`.
         weights: of Y's pixels in the squared error, broadcast to Y: 0 for a pixel that is missing, whose value then
             doesn't matter.
         ridge: for "lstsq", added to the squared error: ridge times the kernel's sum of squares.
@@ -116,58 +117,81 @@ def learn_kernel(
         callback: called after each step with (step from 0, loss, kernel).
         progress: show a bar on stderr.
         checkpoint: a file (safetensors) that is written every `checkpoint_every` steps, and for an iterable after each
-            pair; if it is there already, the run goes on from it and ends with the bits of one that wasn't interrupted.
-        checkpoint_every: see there.
+            pair; if it exists already, the run continues from it and ends with the bits of an uninterrupted run.
+        checkpoint_every: the steps between two checkpoints.
         backend: where to compute if X and Y belong to no framework.
 
     Raises:
         ShapeError: Y's shape isn't the one that X and the geometry give, or there are no images.
-        DataError: pixels that count and aren't finite; no pixel counts.
+        DataError: a pixel that counts isn't finite, or no pixel counts.
         DivergedError: the loss grew; it names the largest stable learning rate.
-        CheckpointError: a file that is none, or of another problem; it is left as it is.
+        CheckpointError: a file that isn't a checkpoint, or belongs to another problem; it is left as it is.
         GeometryError, DTypeError, MixedBackendsError: an argument that makes no sense.
 
     Warns:
         RankDeficientWarning: the images don't determine the kernel; "lstsq" then finds the one of least norm.
     """
-    on_the_way = log_every, callback, progress, checkpoint, checkpoint_every
-    settings = _checked_settings(Settings(num_steps, lr, method, optimizer, ridge, tol, *on_the_way))
+    settings = _checked_settings(
+        Settings(
+            num_steps=num_steps,
+            lr=lr,
+            method=method,
+            optimizer=optimizer,
+            ridge=ridge,
+            tol=tol,
+            init=init,
+            seed=seed,
+            log_every=log_every,
+            callback=callback,
+            progress=progress,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+        )
+    )
     if kernel_size is None:
         raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
-    geometry, named = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
-    out = None if out_channels is None else integer("out_channels", out_channels, 1)
-    problem = Problem(geometry, named, out, use_bias=boolean("use_bias", use_bias), reproducible=reproducible)
-    if boolean("reproducible", reproducible) and (method == "lstsq" or optimizer is not None):
-        raise GeometryError(
-            f"reproducible: got True with method={method!r} and optimizer={optimizer!r}, expected plain gradient "
-            "descent.",
-            hint="method='gram' or 'autograd' without an optimizer has the same bits everywhere.",
-        )
-    if init is not None and seed is not None:
-        raise GeometryError("init, seed: got both, expected one of them.", hint="init says where to start already.")
-    init = init if init is None or owner(init) else as_array("init", init)
-    source = _named(X, Y, weights)
-    first = next(source, None)
+    geometry, padding_name = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
+    outputs = None if out_channels is None else integer("out_channels", out_channels, 1)
+    problem = LearningProblem(
+        geometry,
+        padding_name,
+        outputs,
+        use_bias=boolean("use_bias", use_bias),
+        reproducible=boolean("reproducible", reproducible),
+    )
+    return _learn(problem, settings, X, Y, weights, backend)
+
+
+def _learn(
+    problem: LearningProblem, settings: Settings, X: Any, Y: Any, weights: Any, backend: str | None
+) -> LearnedKernel:
+    """`learn_kernel` once the arguments that don't depend on the images are checked."""
+    settings = _checked_start(problem, settings)
+    numbered = _numbered(X, Y, weights)
+    first = next(numbered, None)
     if first is None:
         raise DataError("X: got an empty iterable, expected pairs (X, Y).", hint="is it used up already?")
-    framework = resolve(backend, **{f"X{first.name}": first.x, f"Y{first.name}": first.y}, init=init)
-    made, dtype = _admitted(framework, first)
-    problem = _fitted(problem, dtype, framework.ops.sizes(made.x))
-    if method != "autograd" or settings.lr == "auto":
+    framework = resolve(backend, **{f"X{first.name}": first.x, f"Y{first.name}": first.y}, init=settings.init)
+    converted, dtype = _converted(framework, first)
+    problem = _with_channels(problem, dtype, framework.ops.sizes(converted.x))
+    if settings.method != "autograd" or settings.lr == "auto":
         unknowns = math.prod(problem.oihw[1:])
-        check_held("kernel_size", "sums over pairs of windows", (geometry.groups, unknowns, unknowns), 8)
-    start = _start(framework, init, 0 if reproducible and init is None and seed is None else seed, problem)
-    images = _checked(framework, problem, chain([(made, dtype)], map(partial(_admitted, framework), source)))
-    once = Y is None and iter(X) is X
+        check_held("kernel_size", "sums over pairs of windows", (problem.geometry.groups, unknowns, unknowns), 8)
+    start = _start(framework, settings, problem)
+    convert = partial(_converted, framework)
+    images = _checked(framework, problem, chain([(converted, dtype)], map(convert, numbered)))
+    only_once = Y is None and iter(X) is X
 
     def again() -> Iterator[Images]:
-        return _checked(framework, problem, map(partial(_admitted, framework), _named(X, Y, weights)))
+        return _checked(framework, problem, map(convert, _numbered(X, Y, weights)))
 
     with framework.ops.scope(dtype):
-        return Training(framework, problem, settings, images, None if once else again, made.x).learn(start)
+        training = Training(framework, problem, settings, images, None if only_once else again, converted.x)
+        return training.learn(start)
 
 
 def _checked_settings(given: Settings) -> Settings:
+    """The settings in their plain types, or an error that names one of them."""
     lr, method, optimizer = given.lr, choice("method", given.method, METHODS), given.optimizer
     if not (isinstance(lr, str) and lr == "auto"):
         lr = _number("lr", lr, "lr=3e-2 is the chapter's; lr='auto' finds one.", positive=True)
@@ -200,7 +224,24 @@ def _checked_settings(given: Settings) -> Settings:
     )
 
 
+def _checked_start(problem: LearningProblem, settings: Settings) -> Settings:
+    """The settings with what the start needs: `init` as an array or a tensor, and a seed for a reproducible run."""
+    method, optimizer, init, seed = settings.method, settings.optimizer, settings.init, settings.seed
+    if problem.reproducible and (method == "lstsq" or optimizer is not None):
+        raise GeometryError(
+            f"reproducible: got True with method={method!r} and optimizer={optimizer!r}, expected plain gradient "
+            "descent.",
+            hint="method='gram' or 'autograd' without an optimizer has the same bits everywhere.",
+        )
+    if init is not None and seed is not None:
+        raise GeometryError("init, seed: got both, expected one of them.", hint="init is the kernel to start from.")
+    if init is None and seed is None and problem.reproducible:
+        return settings._replace(seed=0)
+    return settings if init is None or owner(init) else settings._replace(init=as_array("init", init))
+
+
 def _number(name: str, value: Any, hint: str, positive: bool = False) -> float:
+    """A setting as a finite float that isn't negative, or a `GeometryError` that names it."""
     number = real(value)
     if not math.isfinite(number) or number < 0 or (positive and number == 0):
         kind = "a positive finite number" if positive else "a finite number of at least 0"
@@ -208,7 +249,7 @@ def _number(name: str, value: Any, hint: str, positive: bool = False) -> float:
     return number
 
 
-def _named(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
+def _numbered(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
     """X and Y, or the pairs of an iterable X, each with its number."""
     if Y is not None:
         yield Images("", X, Y, weights)
@@ -220,16 +261,16 @@ def _named(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
         )
     if weights is not None:
         raise ShapeError("weights: got some beside an iterable X, expected None.", hint="give triples (X, Y, weights).")
-    for index, each in enumerate(X):
-        if not isinstance(each, (tuple, list)) or len(each) not in (2, 3):
+    for index, item in enumerate(X):
+        if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
             raise ShapeError(
-                f"X[{index}]: got {type(each).__name__}, expected a pair (X, Y) or a triple (X, Y, weights).",
+                f"X[{index}]: got {type(item).__name__}, expected a pair (X, Y) or a triple (X, Y, weights).",
                 hint="learn_kernel(zip(inputs, outputs), kernel_size=3) makes pairs.",
             )
-        yield Images(f"[{index}]", each[0], each[1], each[2] if len(each) == 3 else None)
+        yield Images(f"[{index}]", item[0], item[1], item[2] if len(item) == 3 else None)
 
 
-def _admitted(framework: Framework, images: Images) -> tuple[Images, str]:
+def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
     """Images as tensors of the backend, and their dtype."""
     name, x, y, weights = images
     (x, y), dtype = unify(framework, {f"X{name}": x, f"Y{name}": y}, floating=True)
@@ -247,28 +288,33 @@ def _admitted(framework: Framework, images: Images) -> tuple[Images, str]:
             weights = framework.ops.cast(weights, dtype)
         else:
             weights = framework.ops.asarray(as_array(f"weights{name}", weights), dtype, like=x)
-    found, expected = framework.ops.sizes(weights), framework.ops.sizes(y)
+    shape, expected = framework.ops.sizes(weights), framework.ops.sizes(y)
     with contextlib.suppress(ValueError):
-        if np.broadcast_shapes(found, expected) == expected:
+        if np.broadcast_shapes(shape, expected) == expected:
             return Images(name, x, y, weights), dtype
     raise ShapeError(
-        f"weights{name}: got shape {found}, expected one that broadcasts to Y{name}'s {expected}.",
+        f"weights{name}: got shape {shape}, expected one that broadcasts to Y{name}'s {expected}.",
         hint="there is a weight for each pixel of Y, which is smaller than X if there is no padding.",
     )
 
 
-def _checked(framework: Framework, problem: Problem, admitted: Iterable[tuple[Images, str]]) -> Iterator[Images]:
-    for made, dtype in admitted:
+def _checked(
+    framework: Framework, problem: LearningProblem, converted: Iterable[tuple[Images, str]]
+) -> Iterator[Images]:
+    """The images, each checked against the problem before it is given."""
+    for images, dtype in converted:
         if dtype != problem.dtype:
             raise DTypeError(
-                f"X{made.name}: got dtype {dtype}, expected {problem.dtype}, that of X[0].", hint="convert them before."
+                f"X{images.name}: got dtype {dtype}, expected {problem.dtype}, that of X[0].",
+                hint="convert all images to one dtype first.",
             )
         most = 0 if framework.adapter.wraps else memory()
-        problem.fits(made.name, framework.ops.sizes(made.x), framework.ops.sizes(made.y), most)
-        yield made
+        problem.check_images(images.name, framework.ops.sizes(images.x), framework.ops.sizes(images.y), most)
+        yield images
 
 
-def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
+def _with_channels(problem: LearningProblem, dtype: str, shape: tuple[int, ...]) -> LearningProblem:
+    """The problem with the dtype and the channels of images of a shape."""
     if problem.out_channels is None:
         if problem.geometry.groups != 1:
             raise GeometryError(
@@ -280,7 +326,7 @@ def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
             f"X: got shape {shape} with out_channels={problem.out_channels}, expected (N, C, H, W) or (C, H, W).",
             hint="X[None] makes one channel of an image.",
         )
-    channels = shape[-1 if problem.last else -3]
+    channels = shape[-1 if problem.channels_last else -3]
     for name, count in (("X's channels", channels), ("out_channels", problem.out_channels)):
         if count % problem.geometry.groups or not count:
             raise GeometryError(
@@ -290,14 +336,12 @@ def _fitted(problem: Problem, dtype: str, shape: tuple[int, ...]) -> Problem:
     return replace(problem, dtype=dtype, in_channels=channels)
 
 
-def _start(framework: Framework, init: Any, seed: int | None, problem: Problem) -> np.ndarray | None:
+def _start(framework: Framework, settings: Settings, problem: LearningProblem) -> np.ndarray | None:
     """The kernel to start from, in `problem.kernel_shape`; None if the framework draws it."""
     shape = problem.kernel_shape
-    if init is None:
-        if seed is None:
-            return None
-        return problem.from_oihw(seeded_kernel(seed, problem.oihw))
-    start = framework.to_numpy(init)
+    if settings.init is None:
+        return None if settings.seed is None else problem.from_oihw(seeded_kernel(settings.seed, problem.oihw))
+    start = framework.to_numpy(settings.init)
     check_numeric("init", start.dtype.name)
     if start.dtype.name in COMPLEX:
         raise DTypeError(f"init: got dtype {start.dtype.name}, expected real numbers.", hint="give init.real.")

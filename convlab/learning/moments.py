@@ -1,4 +1,4 @@
-"""What squared error needs to know about images: sums over their windows, added up tile by tile.
+"""What squared error needs to know about images: sums over their windows, added up strip by strip.
 
 Squared error is a quadratic in the kernel. With V the matrix of X's windows, one row for each pixel of Y (and a column
 of ones, if there is a bias), and W the diagonal matrix of the weights, it is
@@ -6,17 +6,17 @@ of ones, if there is a bias), and W the diagonal matrix of the weights, it is
     loss(K) = K' A K - 2 b' K + c,    A = V' W V,    b = V' W Y,    c = Y' W Y,
 
 so that its gradient, 2 (A K - b), costs what the kernel costs and not what the image costs. A, b and c (`Moments`) are
-sums over pixels: those of two tiles, images or machines are added by `+`. So are exact ones (`ExactMoments`), whatever
-the order, and in a way the triangular factors of V (`Factor`), which don't square its condition number.
+sums over pixels: those of two strips, images or machines are added by `+`. Exact sums (`ExactMoments`) are also added
+by `+`, whatever the order, and so are the triangular factors of V (`Factor`), which don't square its condition number.
 
-`measure` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: A
-depends on the distance of two pixels of the window alone but for the image's border, and for that it is corrected.
+`window_sums` takes images that are padded already. It multiplies matrices or, for one channel of input, transforms: but
+for the image's border, A depends only on the distance of two pixels of the window, and it is corrected for the border.
 
 A lazy backend (Dask) supplies two functions in its `training` module. `statistics(problem, x, y, weights, kind, name)`
 is the sum of `convlab.learning.problem.statistics` over parts of its images in the user's layout. Each part has the
-pixels around it and so padded already (`problem.unpadded()`), y and weights cut alike. `identity(images)` gives the
-arrays by which a checkpoint knows lazy images. `learn_kernel` needs no more of it: "gram" and "lstsq" go on from there,
-and their kernel is a NumPy array.
+pixels around it, so that it is padded already (`problem.unpadded()`); y and weights are cut alike. `identity(images)`
+gives the arrays by which a checkpoint knows lazy images. `learn_kernel` needs no more of the backend: "gram" and
+"lstsq" continue from these sums, and their kernel is a NumPy array.
 """
 
 from __future__ import annotations
@@ -39,22 +39,25 @@ if TYPE_CHECKING:
 else:
     sliding_window_view = np.lib.stride_tricks.sliding_window_view
 
-Kind = Literal["moments", "factor", "reproducible"]
+StatisticsKind = Literal["moments", "factor", "reproducible"]
 
-_BLOCK = 1 << 19  # numbers of V that are made at a time: they stay in the cache
-_STRIP = 1 << 20  # pixels that are transformed at a time
-_FFT_FROM = 12  # elements of a kernel from which on an FFT is faster
+# The numbers of V that are computed at a time: they stay in the cache.
+_BLOCK = 1 << 19
+# The pixels that are transformed at a time.
+_STRIP = 1 << 20
+# The least number of a kernel's elements for which an FFT is faster.
+_FFT_FROM = 12
 
 
 @dataclass(frozen=True)
 class Moments:
-    """A, b and c: see the module. Groups of channels, or outputs with weights of their own, are blocks of A.
+    """A, b and c, as the module defines them; groups of channels, or outputs with their own weights, are blocks of A.
 
     Attributes:
         gram: A, (blocks, n, n), n = channels in a group * h * w, plus 1 with a bias.
         cross: b, (blocks, n, outputs in a block).
         energy: c, the weighted sum of Y's squares.
-        pixels: how many of Y's numbers are counted.
+        pixels: how many of Y's numbers have weight.
     """
 
     gram: np.ndarray
@@ -73,12 +76,12 @@ class Moments:
         return Moments(np.repeat(self.gram, outputs, 0), cross, self.energy, self.pixels)
 
     def pack(self) -> dict[str, np.ndarray]:
-        """As named arrays."""
+        """The statistics as named arrays."""
         return {f"moments/{name}": np.array(value) for name, value in vars(self).items()}
 
     @classmethod
     def unpack(cls, arrays: dict[str, np.ndarray]) -> Moments:
-        """`pack` undone."""
+        """The inverse of `pack`."""
         energy, pixels = float(arrays["moments/energy"]), int(arrays["moments/pixels"])
         return cls(arrays["moments/gram"], arrays["moments/cross"], energy, pixels)
 
@@ -113,27 +116,33 @@ class ExactMoments:
         return Moments(self.gram.rounded(), self.cross.rounded(), energy, self.pixels)
 
     def pack(self) -> dict[str, np.ndarray]:
-        """As named arrays."""
+        """The statistics as named arrays."""
         sums = {"gram": self.gram, "cross": self.cross, "energy": self.energy}
-        found = {f"exact/{name}/{e}": each for name, total in sums.items() for e, each in total.parts.items()}
-        return found | {"exact/pixels": np.array(self.pixels)}
+        arrays = {f"exact/{name}/{e}": part for name, total in sums.items() for e, part in total.parts.items()}
+        return arrays | {"exact/pixels": np.array(self.pixels)}
 
     @classmethod
     def unpack(cls, arrays: dict[str, np.ndarray]) -> ExactMoments:
-        """`pack` undone."""
+        """The inverse of `pack`."""
         parts: dict[str, dict[int, np.ndarray]] = {"gram": {}, "cross": {}, "energy": {}}
-        for key, each in arrays.items():
+        for key, array in arrays.items():
             kind, _, place = key.partition("/")
             name, _, e = place.partition("/")
             if kind == "exact" and e:
-                parts[name][int(e)] = each
+                parts[name][int(e)] = array
         gram, cross, energy = (ExactSum(each) for each in parts.values())
         return cls(gram, cross, energy, int(arrays["exact/pixels"]))
 
 
 @dataclass(frozen=True)
 class Factor:
-    """Per block the triangular factor R of [V Y], scaled by the roots of the weights: (blocks, <= n + m, n + m)."""
+    """The triangular factors of [V Y], scaled by the roots of the weights: one for each block.
+
+    Attributes:
+        triangle: (blocks, at most n + outputs, n + outputs).
+        outputs: the outputs in a block.
+        pixels: how many of Y's numbers have weight.
+    """
 
     triangle: np.ndarray
     outputs: int
@@ -143,15 +152,15 @@ class Factor:
     def gram(self) -> np.ndarray:
         """A: see `Moments`."""
         v = self.triangle[:, :, : -self.outputs]
-        return product(v.transpose(0, 2, 1), v.transpose(0, 2, 1))
+        return times_transposed(v.transpose(0, 2, 1), v.transpose(0, 2, 1))
 
     def pack(self) -> dict[str, np.ndarray]:
-        """As named arrays."""
+        """The statistics as named arrays."""
         return {f"factor/{name}": np.array(value) for name, value in vars(self).items()}
 
     @classmethod
     def unpack(cls, arrays: dict[str, np.ndarray]) -> Factor:
-        """`pack` undone."""
+        """The inverse of `pack`."""
         return cls(arrays["factor/triangle"], int(arrays["factor/outputs"]), int(arrays["factor/pixels"]))
 
     def __add__(self, other: Factor) -> Factor:
@@ -171,11 +180,15 @@ def _alike(a: Any, b: Any) -> tuple[Any, Any]:
     return a.by_output() if blocks[0] < blocks[1] else a, b.by_output() if blocks[1] < blocks[0] else b
 
 
-class Tile(NamedTuple):
-    """Images to learn from.
+class PreparedImages(NamedTuple):
+    """Images to learn from, as real NumPy arrays.
 
-    x is (N, C, H, W), padded already, y (N, O, H', W'), weights (N, 1 or O, H', W') or None: real NumPy arrays.
-    `geometry`'s padding is not looked at.
+    Attributes:
+        x: (N, C, H, W), padded already.
+        y: (N, O, H', W').
+        weights: (N, 1 or O, H', W'), or None.
+        geometry: where the kernel meets x; its padding is ignored.
+        use_bias: whether a bias is learned too.
     """
 
     x: np.ndarray
@@ -185,142 +198,146 @@ class Tile(NamedTuple):
     use_bias: bool = False
 
 
-def measure(tile: Tile, kind: Kind = "moments", workers: int | None = None) -> Any:
-    """The `Moments`, `ExactMoments` or `Factor` of a tile, of float64 numbers.
+def window_sums(images: PreparedImages, kind: StatisticsKind = "moments", workers: int | None = None) -> Any:
+    """The `Moments`, `ExactMoments` or `Factor` of images, of float64 numbers.
 
     Args:
-        tile: the images.
-        kind: "moments"; "factor"; "reproducible": `ExactMoments`.
+        images: the images.
+        kind: "moments" for `Moments`, "factor" for `Factor`, "reproducible" for `ExactMoments`.
         workers: threads for the transforms; None is all cores.
 
     >>> one = np.ones((1, 1, 3, 4))
-    >>> found = measure(Tile(one, one[:, :, :, 1:] * 2, None, Geometry((1, 2))))
-    >>> found.gram.tolist(), found.cross.tolist(), found.energy
+    >>> moments = window_sums(PreparedImages(one, one[:, :, :, 1:] * 2, None, Geometry((1, 2))))
+    >>> moments.gram.tolist(), moments.cross.tolist(), moments.energy
     ([[[9.0, 9.0], [9.0, 9.0]]], [[[18.0], [18.0]]], 36.0)
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # which shows in the sums
-        return _measured(tile, kind, workers)
+    # An overflow shows in the sums.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _sum_of_strips(images, kind, workers)
 
 
-def _measured(tile: Tile, kind: Kind, workers: int | None) -> Any:
-    if kind == "moments" and _suits_fft(tile):
-        most = max(_STRIP // tile.y.shape[3], 4 * tile.geometry.kernel_size[0])
-        return _total(_by_fft(strip, workers) for strip in _strips(tile, most))
-    strips = _strips(tile, max(1, _BLOCK // (_columns(tile) * tile.y.shape[3])))
+def _sum_of_strips(images: PreparedImages, kind: StatisticsKind, workers: int | None) -> Any:
+    if kind == "moments" and _suits_fft(images):
+        most_rows = max(_STRIP // images.y.shape[3], 4 * images.geometry.kernel_size[0])
+        return _total(_by_fft(strip, workers) for strip in _strips(images, most_rows))
+    strips = _strips(images, max(1, _BLOCK // (_columns(images) * images.y.shape[3])))
     if kind == "factor":
         return _total(map(_factor, strips))
     by_products = _exactly if kind == "reproducible" else _by_products
     return _total(by_products(strip) for strip in strips)
 
 
-def _total(found: Iterable[Any]) -> Any:
-    return functools.reduce(operator.add, found)
+def _total(statistics: Iterable[Any]) -> Any:
+    return functools.reduce(operator.add, statistics)
 
 
-def _strips(tile: Tile, most: int) -> Iterator[Tile]:
-    """Cut into parts of at most so many rows of one image."""
-    (sh, _), (extent, _), height = tile.geometry.stride, tile.geometry.extent, tile.y.shape[2]
-    count = -(-height // most)
+def _strips(images: PreparedImages, most_rows: int) -> Iterator[PreparedImages]:
+    """The images cut into strips of at most so many rows of one image."""
+    (sh, _), (extent, _), height = images.geometry.stride, images.geometry.extent, images.y.shape[2]
+    count = -(-height // most_rows)
     edges = [height * i // count for i in range(count + 1)]
-    for n, (start, stop) in itertools.product(range(len(tile.y)), itertools.pairwise(edges)):
-        yield tile._replace(
-            x=tile.x[n : n + 1, :, start * sh : (stop - 1) * sh + extent],
-            y=tile.y[n : n + 1, :, start:stop],
-            weights=None if tile.weights is None else tile.weights[n : n + 1, :, start:stop],
+    for n, (start, stop) in itertools.product(range(len(images.y)), itertools.pairwise(edges)):
+        yield images._replace(
+            x=images.x[n : n + 1, :, start * sh : (stop - 1) * sh + extent],
+            y=images.y[n : n + 1, :, start:stop],
+            weights=None if images.weights is None else images.weights[n : n + 1, :, start:stop],
         )
 
 
-def _columns(tile: Tile) -> int:
-    """How wide V is, times the blocks."""
-    blocks = 1 if tile.weights is None else tile.weights.shape[1]
-    return max(blocks, tile.geometry.groups) * _unknowns(tile)
+def _columns(images: PreparedImages) -> int:
+    """The number of V's columns, times the number of blocks."""
+    blocks = 1 if images.weights is None else images.weights.shape[1]
+    return max(blocks, images.geometry.groups) * _unknowns(images)
 
 
-def _unknowns(tile: Tile) -> int:
-    per_group: int = tile.x.shape[1] // tile.geometry.groups
-    return per_group * math.prod(tile.geometry.kernel_size) + tile.use_bias
+def _unknowns(images: PreparedImages) -> int:
+    per_group: int = images.x.shape[1] // images.geometry.groups
+    return per_group * math.prod(images.geometry.kernel_size) + images.use_bias
 
 
-def _transposed(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+def _transposed(images: PreparedImages) -> tuple[np.ndarray, np.ndarray]:
     """V' (groups, n, pixels) and Y' (groups, outputs in a group, pixels) in float64, for one image."""
-    (sh, sw), (dh, dw), groups = tile.geometry.stride, tile.geometry.dilation, tile.geometry.groups
-    views = sliding_window_view(tile.x[0], tile.geometry.extent, (1, 2))[:, ::sh, ::sw, ::dh, ::dw]
-    views = views.transpose(0, 3, 4, 1, 2)  # (C, h, w, H', W')
+    (sh, sw), (dh, dw), groups = images.geometry.stride, images.geometry.dilation, images.geometry.groups
+    views = sliding_window_view(images.x[0], images.geometry.extent, (1, 2))[:, ::sh, ::sw, ::dh, ::dw]
+    views = views.transpose(0, 3, 4, 1, 2)
     pixels = math.prod(views.shape[3:])
-    v = np.empty((groups, _unknowns(tile), pixels))
+    v = np.empty((groups, _unknowns(images), pixels))
     for group, channels in enumerate(np.split(views, groups)):
-        v[group, : v.shape[1] - tile.use_bias].reshape(channels.shape)[...] = channels
-    if tile.use_bias:
+        v[group, : v.shape[1] - images.use_bias].reshape(channels.shape)[...] = channels
+    if images.use_bias:
         v[:, -1] = 1
-    return v, tile.y.reshape(groups, -1, pixels).astype(np.float64)
+    return v, images.y.reshape(groups, -1, pixels).astype(np.float64)
 
 
-def _weighted(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _weighted(images: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """V', Y' and the weights (blocks, 1, pixels); a block for each output if the outputs' weights differ."""
-    v, y = _transposed(tile)
-    if tile.weights is None:
+    v, y = _transposed(images)
+    if images.weights is None:
         return v, y, None
-    weights = tile.weights.reshape(tile.weights.shape[1], 1, -1).astype(np.float64)
+    weights = images.weights.reshape(images.weights.shape[1], 1, -1).astype(np.float64)
     if len(weights) > 1:
         v, y = np.repeat(v, y.shape[1], 0), y.reshape(-1, 1, y.shape[2])
     return v, y, weights
 
 
-def _by_products(tile: Tile) -> Moments:
-    v, y, scaled, seen = _factors(tile)
-    return Moments(product(scaled, v), product(scaled, y), float(np.vdot(seen, y)), _count(tile))
+def _by_products(images: PreparedImages) -> Moments:
+    v, y, weighted_v, weighted_y = _factors(images)
+    gram, cross = times_transposed(weighted_v, v), times_transposed(weighted_v, y)
+    return Moments(gram, cross, float(np.vdot(weighted_y, y)), _count(images))
 
 
-def _exactly(tile: Tile) -> ExactMoments:
-    v, y, scaled, seen = _factors(tile)
-    energy = ExactSum.of_products(seen.reshape(1, 1, -1), y.reshape(1, 1, -1))
-    return ExactMoments(ExactSum.of_products(scaled, v), ExactSum.of_products(scaled, y), energy, _count(tile))
+def _exactly(images: PreparedImages) -> ExactMoments:
+    v, y, weighted_v, weighted_y = _factors(images)
+    gram, cross = ExactSum.of_products(weighted_v, v), ExactSum.of_products(weighted_v, y)
+    energy = ExactSum.of_products(weighted_y.reshape(1, 1, -1), y.reshape(1, 1, -1))
+    return ExactMoments(gram, cross, energy, _count(images))
 
 
-def _factors(tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _factors(images: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """V', Y', and both with the weights."""
-    v, y, weights = _weighted(tile)
+    v, y, weights = _weighted(images)
     return (v, y, v, y) if weights is None else (v, y, v * weights, y * weights)
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def times_transposed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b' for (blocks, n, pixels) and (blocks, m, pixels)."""
     return a @ b.transpose(0, 2, 1)  # type: ignore[no-any-return]
 
 
-def _count(tile: Tile) -> int:
-    if tile.weights is None:
-        return tile.y.size
-    return int(np.count_nonzero(np.broadcast_to(tile.weights, tile.y.shape)))
+def _count(images: PreparedImages) -> int:
+    if images.weights is None:
+        return images.y.size
+    return int(np.count_nonzero(np.broadcast_to(images.weights, images.y.shape)))
 
 
-def _factor(tile: Tile) -> Factor:
-    v, y, weights = _weighted(tile)
+def _factor(images: PreparedImages) -> Factor:
+    v, y, weights = _weighted(images)
     rows = np.concatenate([v, y], 1).transpose(0, 2, 1)
     if weights is not None:
         rows = rows * np.sqrt(weights).transpose(0, 2, 1)
-    return Factor(_triangles(rows), y.shape[1], _count(tile))
+    return Factor(_triangles(rows), y.shape[1], _count(images))
 
 
 def _triangles(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr(rows, "r"))
 
 
-def _suits_fft(tile: Tile) -> bool:
-    (h, w), g = tile.geometry.kernel_size, tile.geometry
-    large = tile.y.shape[2] >= h and tile.y.shape[3] >= 2 * w
-    one = tile.x.shape[1] == g.groups and g.stride == (1, 1) == g.dilation
-    return one and tile.weights is None and large and h * w >= _FFT_FROM
+def _suits_fft(images: PreparedImages) -> bool:
+    geometry, (h, w) = images.geometry, images.geometry.kernel_size
+    large = images.y.shape[2] >= h and images.y.shape[3] >= 2 * w
+    one_channel_each = images.x.shape[1] == geometry.groups
+    dense = geometry.stride == (1, 1) == geometry.dilation
+    return one_channel_each and dense and images.weights is None and large and h * w >= _FFT_FROM
 
 
-def _by_fft(tile: Tile, workers: int | None) -> Moments:
-    x, y = tile.x[0].astype(np.float64), tile.y[0].astype(np.float64)
-    h, w = tile.geometry.kernel_size
+def _by_fft(images: PreparedImages, workers: int | None) -> Moments:
+    x, y = images.x[0].astype(np.float64), images.y[0].astype(np.float64)
+    h, w = images.geometry.kernel_size
     y = y.reshape(len(x), -1, *y.shape[1:])
-    found = [_one_channel(image, seen, (h, w), workers or -1) for image, seen in zip(x, y, strict=True)]
-    gram, cross = (np.stack(each) for each in zip(*found, strict=True))
-    if tile.use_bias:
-        sums = _window_sums(tile)
+    by_channel = [_one_channel(image, results, (h, w), workers or -1) for image, results in zip(x, y, strict=True)]
+    gram, cross = (np.stack(each) for each in zip(*by_channel, strict=True))
+    if images.use_bias:
+        sums = _pixel_sums(images)
         totals = y.sum((2, 3))[:, None]
         gram = np.pad(gram, ((0, 0), (0, 1), (0, 1)))
         gram[:, -1, :-1] = gram[:, :-1, -1] = sums
@@ -329,10 +346,10 @@ def _by_fft(tile: Tile, workers: int | None) -> Moments:
     return Moments(gram, cross, float(np.vdot(y, y)), y.size)
 
 
-def _window_sums(tile: Tile) -> np.ndarray:
+def _pixel_sums(images: PreparedImages) -> np.ndarray:
     """The sum of each element's pixels over all windows, (groups, h * w), for one channel in each group."""
-    (h, w), (rows, columns) = tile.geometry.kernel_size, tile.y.shape[2:]
-    x = tile.x[0].astype(np.float64)
+    (h, w), (rows, columns) = images.geometry.kernel_size, images.y.shape[2:]
+    x = images.x[0].astype(np.float64)
     lines = np.stack([x[:, :, q : q + columns].sum(2) for q in range(w)], 2)
     return np.stack([lines[:, p : p + rows].sum(1) for p in range(h)], 1).reshape(len(x), -1)
 
@@ -345,26 +362,26 @@ def _one_channel(x: np.ndarray, y: np.ndarray, size: Pair, workers: int) -> tupl
     shape = tuple(scipy.fft.next_fast_len(n, real=True) for n in x.shape)
     spectrum = scipy.fft.rfft2(x, shape, workers=workers)
 
-    def lags(seen: np.ndarray, down: int, right: int) -> np.ndarray:
-        """Sums of seen[i, j] * x[i + p, j + q] for p < down, q < right."""
-        product = scipy.fft.rfft2(seen, shape, workers=workers)
+    def lags(other: np.ndarray, down: int, right: int) -> np.ndarray:
+        """Sums of other[i, j] * x[i + p, j + q] for p < down, q < right."""
+        product = scipy.fft.rfft2(other, shape, workers=workers)
         np.conjugate(product, out=product)
         product *= spectrum
         turns = np.exp(2j * np.pi / shape[0] * (np.outer(np.arange(down), np.arange(shape[0])) % shape[0]))
         return scipy.fft.irfft(turns @ product, shape[1])[:, :right] / shape[0]  # type: ignore[no-any-return]
 
     cross = np.stack([lags(each, h, w).ravel() for each in y], 1)
-    # Products of pixels by their distance: rows 0 … h - 1, columns -(w - 1) … w - 1, over the columns that every
-    # window has; the columns left and right of them are added below.
+    # These are products of pixels by their distance, rows 0 … h - 1 and columns -(w - 1) … w - 1, over the columns that
+    # every window has; the columns left and right of them are added below.
     inner = lags(x[:rows, w - 1 : columns], h, 2 * w - 1)
-    across = np.arange(w)[None] - np.arange(w)[:, None]  # q' - q
+    across = np.arange(w)[None] - np.arange(w)[:, None]
     gram = np.empty((h, w, h, w))
     for p in range(h):
         lower = x[p : p + rows]
         left = x[:rows, : w - 1].T @ lower[:, : 2 * w - 2]
         right = x[:rows, columns:].T @ lower[:, columns - w + 1 :]
         gram[0, :, p] = inner[p][across + w - 1] + _border(left, right, w)[np.arange(w)[:, None], across + w - 1]
-    # One row further down: a row of products less at the top, one more at the bottom.
+    # A window one row further down loses a row of products at the top and gains one at the bottom.
     change = _row_products(x[rows:], w, columns) - _row_products(x[: h - 1], w, columns)
     for p in range(h - 1):
         gram[p + 1, :, p + 1 :] = gram[p, :, p:-1] + change[p, :, p:]
@@ -378,9 +395,10 @@ def _border(left: np.ndarray, right: np.ndarray, w: int) -> np.ndarray:
     total = np.zeros((w, 2 * w - 1))
     for d in range(-(w - 1), w):
         diagonal = np.zeros(w)
-        diagonal[max(0, -d) : w - 1] = np.diagonal(left, d)  # no window has a pixel at distance d left of -d
+        # No window has a pixel at distance d left of column -d.
+        diagonal[max(0, -d) : w - 1] = np.diagonal(left, d)
         total[:, d + w - 1] = diagonal[::-1].cumsum()[::-1]
-        end = np.diagonal(right, d + w - 1)  # of the columns right of the inner ones
+        end = np.diagonal(right, d + w - 1)
         total[1 : len(end) + 1, d + w - 1] += end.cumsum()
     return total
 

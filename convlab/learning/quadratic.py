@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,28 +11,29 @@ import numpy as np
 
 from ..errors import RankDeficientWarning
 from .moments import Factor, Moments
-from .problem import Problem, blocks, unblocks
+from .problem import LearningProblem, blocks, unblocks
 
-# A's condition number up to which the kernel is found from A: its error is that times 1e-16.
+# A's largest condition number for which the kernel is computed from A: its error is that number times 1e-16.
 _WELL_CONDITIONED = 1e8
 
 
 class QuadraticDescent:
     """`convlab.learning.descent.Descent` by moments: the same path as plain gradient descent on the images, in float64.
 
-    A reproducible problem's products are elementwise, and added in halving trees: the same on any machine.
+    A reproducible problem's products are computed elementwise and added in halving trees, which is the same on any
+    machine.
     """
 
-    def __init__(self, problem: Problem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    def __init__(self, problem: LearningProblem, moments: Moments, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         self.problem, self.moments = problem, moments
         self.unknowns = blocks(problem, problem.to_oihw(kernel), bias, len(moments.gram))
-        self.multiply = _in_trees if problem.reproducible else np.matmul
+        self.multiply = _multiply_by_halving if problem.reproducible else np.matmul
 
     def run(self, steps: int, lr: float) -> list[float]:
         """See `convlab.learning.descent.Descent.run`."""
         gram, cross, energy = self.moments.gram, self.moments.cross, self.moments.energy
         unknowns, multiply, losses = self.unknowns, self.multiply, []
-        add = _tree if self.problem.reproducible else np.sum
+        add = _halving_sums if self.problem.reproducible else np.sum
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(steps):
                 slope = multiply(gram, unknowns) - cross
@@ -56,8 +57,12 @@ class QuadraticDescent:
         self.unknowns = state["unknowns"]
 
 
-def _tree(x: np.ndarray) -> np.ndarray:
-    """The sums over the last axis: the second half is added to the first until one number is left."""
+def _halving_sums(x: np.ndarray) -> np.ndarray:
+    """The sums over the last axis: the second half is added to the first until one number is left.
+
+    `convlab.algorithms.reproducible.halve` is the same tree in the operations of any backend. It adds a zero to the
+    number that an odd length leaves over, which turns -0 into +0, so that it would change the bits of a kernel here.
+    """
     while x.shape[-1] > 1:
         half = (x.shape[-1] + 1) // 2
         first = x[..., :half].copy()
@@ -66,8 +71,9 @@ def _tree(x: np.ndarray) -> np.ndarray:
     return x[..., 0]
 
 
-def _in_trees(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return _tree(a[:, :, None, :] * b.transpose(0, 2, 1)[:, None])
+def _multiply_by_halving(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The products a @ b of matrices, with each sum in a halving tree."""
+    return _halving_sums(a[:, :, None, :] * b.transpose(0, 2, 1)[:, None])
 
 
 def largest_rate(moments: Moments) -> float:
@@ -80,7 +86,14 @@ def largest_rate(moments: Moments) -> float:
 
 
 class Solution(NamedTuple):
-    """A minimiser: (blocks, n, outputs in a block), its loss, and V's rank and condition number (the worst block's)."""
+    """A minimiser of the squared error.
+
+    Attributes:
+        unknowns: (blocks, n, outputs in a block).
+        loss: its squared error.
+        rank: V's rank, the least of all blocks.
+        condition: V's condition number, the largest of all blocks.
+    """
 
     unknowns: np.ndarray
     loss: float
@@ -89,33 +102,36 @@ class Solution(NamedTuple):
 
 
 def solve(
-    problem: Problem, known: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
+    problem: LearningProblem, statistics: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
 ) -> Solution:
     """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
 
-    From A, or, if its condition number, the square of V's, would cost accuracy, from a triangular factor of V, for
-    which the images are read once more. Of several minimisers, that of least norm.
+    It is computed from A. If A's condition number, the square of V's, would cost accuracy, it is computed from a
+    triangular factor of V, for which `factor` reads the images once more. Of several minimisers it is that of least
+    norm.
     """
-    gram = known.gram
+    gram = statistics.gram
     penalty = np.full(gram.shape[1], ridge)
     if problem.use_bias:
         penalty[-1] = 0
-    if isinstance(known, Moments):
+    if isinstance(statistics, Moments):
         values, vectors = np.linalg.eigh(gram + np.diag(penalty))
         enough = 1e4 if problem.dtype == "float64" else _WELL_CONDITIONED
         if (values[:, 0] * enough >= values[:, -1]).all() and (values[:, 0] > 0).all():
-            unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ known.cross) / values[:, :, None])
+            unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ statistics.cross) / values[:, :, None])
             condition = float((values[:, -1] / values[:, 0]).max()) ** 0.5
-            return Solution(unknowns, max(known.loss(unknowns), 0.0), gram.shape[1], condition)
-        assert factor is not None  # from images that can't be read again it is known already
-        known = factor()
-    found = _by_factor(known, penalty)
-    if found.rank < gram.shape[1]:
-        _warn(found.rank, gram, known.pixels, problem.use_bias)
-    return found
+            return Solution(unknowns, max(statistics.loss(unknowns), 0.0), gram.shape[1], condition)
+        # The statistics of images that can't be read again are a factor already.
+        assert factor is not None
+        statistics = factor()
+    solution = _by_factor(statistics, penalty)
+    if solution.rank < gram.shape[1]:
+        _warn(solution.rank, gram, statistics.pixels, problem.use_bias)
+    return solution
 
 
 def _by_factor(factor: Factor, penalty: np.ndarray) -> Solution:
+    """The minimiser of least norm from the singular values of V's triangular factor."""
     n, pixels = len(penalty), factor.pixels
     rows = np.zeros((n, factor.triangle.shape[2]))
     rows[:, :n] = np.diag(np.sqrt(penalty))
@@ -123,16 +139,17 @@ def _by_factor(factor: Factor, penalty: np.ndarray) -> Solution:
     left, values, right = np.linalg.svd(penalised.triangle[:, :, :n], full_matrices=False)
     kept = values > values[:, :1] * (max(pixels, n) * 2.0**-52)
     inverse = np.where(kept, 1 / np.where(kept, values, 1), 0)
-    seen = left.transpose(0, 2, 1) @ penalised.triangle[:, :, n:]
-    unknowns = right.transpose(0, 2, 1) @ (seen * inverse[:, :, None])
-    rest = factor.triangle[:, :, :n] @ unknowns - factor.triangle[:, :, n:]
+    coordinates = left.transpose(0, 2, 1) @ penalised.triangle[:, :, n:]
+    unknowns = right.transpose(0, 2, 1) @ (coordinates * inverse[:, :, None])
+    residual = factor.triangle[:, :, :n] @ unknowns - factor.triangle[:, :, n:]
     least = np.where(kept, values, np.inf).min(1)
     rank = int(kept.sum(1).min())
     condition = float((values[:, 0] / least).max()) if rank == n else np.inf
-    return Solution(unknowns, float((rest * rest).sum()), rank, condition)
+    return Solution(unknowns, float((residual * residual).sum()), rank, condition)
 
 
 def _warn(rank: int, gram: np.ndarray, pixels: int, use_bias: bool) -> None:
+    """Warn that the images don't determine the kernel, and say why."""
     n = gram.shape[1]
     inner = gram[:, : n - use_bias, : n - use_bias]
     if np.ptp(inner) <= 1e-12 * np.abs(inner).max():
@@ -150,8 +167,8 @@ def _warn(rank: int, gram: np.ndarray, pixels: int, use_bias: bool) -> None:
 
 
 def _callers_level() -> int:
-    """The stack level of whoever called convlab."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
+    """The stack level, counted from the function that calls this one, of the code that called convlab."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
         frame, level = frame.f_back, level + 1
-    return level - 1
+    return level

@@ -1,4 +1,4 @@
-"""A run of `learn_kernel` whose arguments are checked: the images are read, the steps taken, the result made."""
+"""A run of `learn_kernel` whose arguments are checked: it reads the images, takes the steps and makes the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,23 +17,22 @@ from ..errors import DataError, DivergedError, GeometryError, UnsupportedError
 from ..registry import framework as load_framework
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
-from .moments import ExactMoments, Factor, Kind, Moments
-from .problem import Problem, finite, statistics, unblocks
+from .moments import ExactMoments, Factor, Moments, StatisticsKind
+from .problem import LearningProblem, finite, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 
-if TYPE_CHECKING:
-    pass
+Method = Literal["autograd", "gram", "lstsq"]
 
 
 @dataclass(frozen=True)
 class LearnedKernel:
-    """What `learn_kernel` found.
+    """The result of `learn_kernel`.
 
     Attributes:
         kernel: the learned kernel, a tensor of X's framework: (h, w), OIHW, or with data_format="NHWC" HWIO.
-        losses: the loss before each step's update, one number a step; for "lstsq" the loss of the kernel.
+        losses: the loss before each step's update, one number for each step; for "lstsq" the loss of the kernel.
         bias: shape (1,) or (O,), with use_bias=True.
-        lr: the learning rate, the one that lr="auto" chose too.
+        lr: the learning rate, also if lr="auto" chose it.
         converged: whether `tol` ended the run.
         rank: for "lstsq", how many of the unknowns the images determine.
         condition: for "lstsq", the condition number of the matrix of X's windows; inf if it lacks rank.
@@ -49,7 +48,7 @@ class LearnedKernel:
 
 
 class Images(NamedTuple):
-    """Images X and Y, and the weights of Y's pixels or None; `name` tells them from others in errors."""
+    """Images X and Y, and the weights of Y's pixels or None; errors call them X`name` and Y`name`."""
 
     name: str
     x: Any
@@ -58,14 +57,16 @@ class Images(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The arguments of `learn_kernel` that aren't about the kernel and the images, checked."""
+    """The arguments of `learn_kernel` that aren't about the problem and the images."""
 
     num_steps: int
     lr: float | Literal["auto"]
-    method: str
+    method: Method
     optimizer: Any
     ridge: float
     tol: float | None
+    init: Any
+    seed: int | None
     log_every: int
     callback: Callable[[int, float, Any], object] | None
     progress: bool
@@ -73,22 +74,26 @@ class Settings(NamedTuple):
     checkpoint_every: int
 
 
-_STATISTICS: dict[str, Any] = {"moments": Moments, "factor": Factor, "reproducible": ExactMoments}
+_STATISTICS: dict[StatisticsKind, Any] = {"moments": Moments, "factor": Factor, "reproducible": ExactMoments}
 
 
 class Training:
-    """One run: see `learn_kernel`.
+    """One run of `learn_kernel`.
 
     Attributes:
-        images: to be read once.
-        again: reads them again; None if that can't be.
+        framework: where to compute.
+        problem: what to learn.
+        settings: how to learn it.
+        images: the images, to be read once.
+        again: reads the images again; None if they can't be.
         like: a tensor on whose device the kernel is to be.
+        show: updates the progress bar, if there is one.
     """
 
     def __init__(
         self,
         framework: Framework,
-        problem: Problem,
+        problem: LearningProblem,
         settings: Settings,
         images: Iterator[Images],
         again: Callable[[], Iterator[Images]] | None,
@@ -97,17 +102,19 @@ class Training:
         self.framework, self.problem, self.settings, self.like = framework, problem, settings, like
         self.images, self.again = images, again
         self._optimizer = None if settings.optimizer is None else self._described(settings.optimizer)
-        self.show: Callable[..., object] = lambda **shown: None  # on the progress bar
+        self.show: Callable[..., object] = lambda **columns: None
 
     def learn(self, start: np.ndarray | None) -> LearnedKernel:
-        """The result, from a kernel to start from; None is the framework's own."""
+        """Learn from a kernel to start from; None stands for the framework's own."""
         settings, checkpoint = self.settings, self._checkpoint(start)
         with self._bar():
             if settings.method == "lstsq":
                 return self._solve(checkpoint)
             moments = None
             if settings.method == "gram":
-                moments = self._measured("reproducible" if self.problem.reproducible else "moments", checkpoint)
+                moments = self._statistics_of_all(
+                    "reproducible" if self.problem.reproducible else "moments", checkpoint
+                )
                 descent: Descent = QuadraticDescent(self.problem, moments, *self._first(start))
             else:
                 descent = self._by_autograd(start, checkpoint)
@@ -115,6 +122,7 @@ class Training:
             return self._walk(descent, lr, checkpoint, moments)
 
     def _described(self, optimizer: Any) -> str:
+        """The text by which a checkpoint knows an optimizer, or an error if it isn't the framework's."""
         training = self.framework.training
         if not hasattr(training, "describe"):
             raise UnsupportedError(
@@ -124,9 +132,9 @@ class Training:
         try:
             return str(training.describe(optimizer))
         except Exception as error:
-            given, why = shorten(repr(optimizer), 80), f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
             raise GeometryError(
-                f"optimizer: got {given}, expected {training.OPTIMIZER} ({why}).",
+                f"optimizer: got {shorten(repr(optimizer), 80)}, expected {training.OPTIMIZER} ({why}).",
                 hint="it takes steps by gradients alone, without the loss.",
             ) from error
 
@@ -142,25 +150,29 @@ class Training:
         return start.astype(_wide(problem.dtype)), bias
 
     def _by_autograd(self, start: np.ndarray | None, checkpoint: Checkpoint | None) -> Descent:
-        """It needs all images at every step, so that it keeps them."""
-        kept = [self._sound(each) for each in self.images]
+        """The descent that looks at all images at every step; it keeps them."""
+        kept = [self._without_missing(images) for images in self.images]
         self.again = lambda: iter(kept)
         if checkpoint:
-            seen = ""
-            for each in kept:
-                seen = digest(seen, *self._seen(each))
-            checkpoint.begin(len(kept), seen)
+            read = ""
+            for images in kept:
+                read = digest(read, *self._identity(images))
+            checkpoint.begin(len(kept), read)
         framework, problem = self.framework, self.problem
-        if problem.reproducible and self._lazy:  # the order of its sums is that of whole images
+        if problem.reproducible and self._lazy:
+            # The order of a reproducible sum is that of whole images.
             framework = load_framework("numpy")
-            kept = [Images(each.name, *finite(problem, *self._arrays(each), each.name)) for each in kept]
-        pairs = [[each for each in images[1:] if each is not None] for images in kept]
+            kept = [Images(images.name, *finite(problem, *self._arrays(images), images.name)) for images in kept]
+        pairs = [[tensor for tensor in images[1:] if tensor is not None] for images in kept]
         if problem.reproducible:
             return ReproducibleDescent(framework.ops, problem, pairs, *self._first(start))
         descent: Descent = framework.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
         return descent
 
-    def _walk(self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Any) -> LearnedKernel:
+    def _walk(
+        self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Moments | None
+    ) -> LearnedKernel:
+        """Take the steps of a descent."""
         settings = self.settings
         losses = checkpoint.resume(descent, settings.num_steps) if checkpoint else []
         self.show(total=settings.num_steps, completed=len(losses))
@@ -169,16 +181,17 @@ class Training:
             assert settings.callback is not None
             settings.callback(step, loss, self._native(descent.found[0]))
 
-        told = callback if settings.callback else None
-        walk = Walk(settings.num_steps, lr, settings.tol, settings.log_every, told, checkpoint)
+        after_step = callback if settings.callback else None
+        walk = Walk(settings.num_steps, lr, settings.tol, settings.log_every, after_step, checkpoint)
         end = walk(descent, losses, lambda steps: self.show(advance=steps))
         grown = len(losses) > 1 and losses[-1] > losses[0] and settings.optimizer is None
         if end == "diverged" or grown:
             self._diverged(lr, losses, end == "diverged", moments)
-        kernel, bias = self._whole(*descent.found)
+        kernel, bias = self._result(*descent.found)
         return LearnedKernel(kernel, losses, bias, None if settings.optimizer else lr, end == "converged")
 
     def _diverged(self, lr: float, losses: list[float], surely: bool, moments: Moments | None) -> None:
+        """Raise `DivergedError` for a rate that isn't stable, and for any if the descent diverged surely."""
         grew = f"the loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps"
         if self.settings.optimizer is not None:
             raise DivergedError(f"optimizer: {grew}.", hint="give it a smaller learning rate.")
@@ -195,35 +208,38 @@ class Training:
             )
 
     def _solve(self, checkpoint: Checkpoint | None) -> LearnedKernel:
-        once = self.again is None  # a factor is slower than moments, but what moments lose can't be read again
-        known = self._measured("factor" if once else "moments", checkpoint)
-        found = solve(self.problem, known, self.settings.ridge, functools.partial(self._reread, "factor"))
-        oihw, bias = unblocks(self.problem, found.unknowns)
-        kernel, bias = self._whole(self.problem.from_oihw(oihw), bias)
-        return LearnedKernel(kernel, [found.loss], bias, rank=found.rank, condition=found.condition)
+        # A factor is slower than moments, but images that can't be read again leave no second chance for accuracy.
+        kind: StatisticsKind = "factor" if self.again is None else "moments"
+        summed = self._statistics_of_all(kind, checkpoint)
+        solution = solve(self.problem, summed, self.settings.ridge, functools.partial(self._reread, "factor"))
+        oihw, bias = unblocks(self.problem, solution.unknowns)
+        kernel, bias = self._result(self.problem.from_oihw(oihw), bias)
+        return LearnedKernel(kernel, [solution.loss], bias, rank=solution.rank, condition=solution.condition)
 
-    def _whole(self, *found: Any) -> list[Any]:
+    def _result(self, kernel: Any, bias: Any) -> tuple[Any, Any]:
         """The kernel and the bias for the user, both finite."""
-        made = [self._native(each) for each in found]
-        for each in made:
-            if each is not None and not np.isfinite(self.framework.to_numpy(each)).all():
+        tensors = self._native(kernel), self._native(bias)
+        for tensor in tensors:
+            if tensor is not None and not np.isfinite(self.framework.to_numpy(tensor)).all():
                 raise DivergedError(
                     f"kernel: got numbers that {self.problem.dtype} can't hold.",
                     hint="learn in a wider dtype, with a smaller learning rate, or from smaller numbers.",
                 )
-        return made
+        return tensors
 
-    def _native(self, found: Any) -> Any:
+    def _native(self, values: Any) -> Any:
         """A tensor of the images' framework and device; a NumPy array where tensors are lazy."""
-        if isinstance(found, np.ndarray):
-            with np.errstate(over="ignore"):  # which is told by `_whole`
-                found = found.astype(_wide(self.problem.dtype))
+        if isinstance(values, np.ndarray):
+            # An overflow shows as an infinity, which `_result` refuses.
+            with np.errstate(over="ignore"):
+                values = values.astype(_wide(self.problem.dtype))
                 if self._lazy:
-                    return found.astype(self.problem.dtype)
-            found = self.framework.ops.asarray(found, self.problem.dtype, like=self.like)
-        return None if found is None else self.framework.ops.native(found, self.like)
+                    return values.astype(self.problem.dtype)
+            values = self.framework.ops.asarray(values, self.problem.dtype, like=self.like)
+        return None if values is None else self.framework.ops.native(values, self.like)
 
     def _arrays(self, images: Images) -> tuple[Any, Any, Any]:
+        """X, Y and the weights as NumPy arrays."""
         read, weights = self.framework.to_numpy, images.weights
         return read(images.x), read(images.y), None if weights is None else read(weights)
 
@@ -232,11 +248,11 @@ class Training:
         """Whether images mustn't be read as a whole."""
         return hasattr(self.framework.training, "statistics")
 
-    def _seen(self, images: Images) -> list[Any]:
-        """What a checkpoint knows images by."""
+    def _identity(self, images: Images) -> list[Any]:
+        """The arrays by which a checkpoint knows images."""
         return [*(self.framework.training.identity(images[1:]) if self._lazy else self._arrays(images))]
 
-    def _sound(self, images: Images) -> Images:
+    def _without_missing(self, images: Images) -> Images:
         """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""
         if self._lazy:
             return images
@@ -244,36 +260,37 @@ class Training:
         cleaned = finite(self.problem, x, y, weights, images.name)
         if cleaned[0] is x and cleaned[1] is y:
             return images
-        made = [self.framework.ops.asarray(each, self.problem.dtype, like=self.like) for each in cleaned[:2]]
-        return Images(images.name, made[0], made[1], images.weights)
+        x, y = (self.framework.ops.asarray(array, self.problem.dtype, like=self.like) for array in cleaned[:2])
+        return Images(images.name, x, y, images.weights)
 
-    def _statistics(self, images: Images, kind: Kind) -> Any:
+    def _statistics(self, images: Images, kind: StatisticsKind) -> Any:
         if self._lazy:
             return self.framework.training.statistics(self.problem, *images[1:], kind, images.name)
         x, y, weights = self._arrays(images)
         return statistics(self.problem, x, y, weights, kind, images.name)
 
-    def _measured(self, kind: Kind, checkpoint: Checkpoint | None) -> Any:
-        """The statistics of all images, read once; those that the checkpoint knows aren't measured again."""
+    def _statistics_of_all(self, kind: StatisticsKind, checkpoint: Checkpoint | None) -> Any:
+        """The statistics of all images, read once; those of images that the checkpoint knows aren't computed again."""
         total: Any = _STATISTICS[kind].unpack(checkpoint.arrays) if checkpoint and checkpoint.done else None
-        seen, count = "", 0
-        for count, each in enumerate(self.images, 1):
+        read, count = "", 0
+        for count, images in enumerate(self.images, 1):
             self.show(description=f"{self.settings.method} on {self.framework.name}, images {count}")
             if checkpoint:
-                seen = digest(seen, *self._seen(each))
-                if checkpoint.known(count, seen):
+                read = digest(read, *self._identity(images))
+                if checkpoint.known(count, read):
                     continue
-            found = self._statistics(each, kind)
-            total = found if total is None else total + found
+            added = self._statistics(images, kind)
+            total = added if total is None else total + added
             if checkpoint:
-                checkpoint.read(count, seen, total.pack())
+                checkpoint.read(count, read, total.pack())
         if checkpoint:
             checkpoint.finish(count)
         return _bounded(total.rounded() if kind == "reproducible" else total)
 
-    def _reread(self, kind: Kind = "moments") -> Any:
+    def _reread(self, kind: StatisticsKind = "moments") -> Any:
+        """The statistics of all images, read once more."""
         assert self.again is not None
-        return _bounded(functools.reduce(operator.add, (self._statistics(each, kind) for each in self.again())))
+        return _bounded(functools.reduce(operator.add, (self._statistics(images, kind) for images in self.again())))
 
     def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
         if self.settings.checkpoint is None:
@@ -291,6 +308,7 @@ class Training:
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[None]:
+        """Within the block, `show` updates a progress bar on stderr, if the settings ask for it."""
         if not self.settings.progress:
             yield
             return
@@ -303,18 +321,20 @@ class Training:
             yield
 
 
-def _bounded(found: Any) -> Any:
-    if not np.isfinite(found.gram).all():
+def _bounded(summed: Any) -> Any:
+    """Statistics, or a `DataError` if they aren't finite."""
+    if not np.isfinite(summed.gram).all():
         raise DataError(
             "X, Y: got numbers whose squares float64 can't hold, expected smaller ones.", hint="scale them."
         )
-    return found
+    return summed
 
 
 def _half(largest: float) -> float:
-    """Half of the largest stable rate, to three digits; the same on machines whose eigenvalues differ in the last."""
+    """Half of the largest stable rate, to three digits: machines whose eigenvalues differ in the last digit agree."""
     return float(f"{largest / 2:.3g}") if np.isfinite(largest) else 1.0
 
 
 def _wide(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"  # float16 is rounded through it
+    """The dtype through which float64 numbers are rounded to a dtype: float32 for all narrower ones."""
+    return "float64" if dtype == "float64" else "float32"

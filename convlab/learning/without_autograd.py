@@ -15,12 +15,12 @@ from ..correlation.corr2d import corr2d
 from ..geometry.geometry import Pair
 from ..reference import ops
 from .descent import parameters_state
-from .moments import Tile
-from .problem import Problem
+from .moments import PreparedImages
+from .problem import LearningProblem
 
 
 class PlainConv2D:
-    """`corr2d` with a weight and a bias, NumPy arrays both; a subclass names its backend.
+    """`corr2d` with a weight and a bias, both NumPy arrays; a subclass names its backend.
 
     Without a seed the initial weight is drawn from NumPy's global generator.
     """
@@ -59,10 +59,11 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
     return np.random.uniform(-bound, bound, shape), np.random.uniform(-bound, bound, shape[:1]) if use_bias else None
 
 
-def slopes(tile: Tile, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def slopes(images: PreparedImages, kernel: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """The squared error of a kernel (OIHW) and its gradients, one number after another, in float64."""
-    x, y, weights, geometry, _ = tile
-    with ops.scope(None):  # a path that diverges
+    x, y, weights, geometry, _ = images
+    # A descent that diverges overflows without warnings.
+    with ops.scope(None):
         error = compute(ops, Rule("y", geometry, algorithm="auto"), x, kernel) - y
         if bias is not None:
             error += bias[:, None, None]
@@ -77,7 +78,7 @@ class PlainDescent:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: LearningProblem,
         pairs: Sequence[Sequence[Any]],
         kernel: np.ndarray,
         bias: np.ndarray | None,
@@ -92,7 +93,7 @@ class PlainDescent:
         self.bias = None if bias is None else bias.astype(dtype)
 
     def slopes(self) -> np.ndarray:
-        """Those of all images."""
+        """The squared error and its gradients, as `slopes` gives them, summed over all images."""
         raise NotImplementedError
 
     def run(self, steps: int, lr: float) -> list[float]:
@@ -100,7 +101,8 @@ class PlainDescent:
         losses = []
         for _ in range(steps):
             loss, slope, shift = np.split(self.slopes(), [1, 1 + self.kernel.size])
-            with np.errstate(over="ignore"):  # a path that diverges
+            # A descent that diverges overflows without warnings.
+            with np.errstate(over="ignore"):
                 self.kernel = (self.kernel - lr * slope.reshape(self.kernel.shape)).astype(self.kernel.dtype)
                 self.bias = None if self.bias is None else (self.bias - lr * shift).astype(self.bias.dtype)
             losses.append(float(loss[0]))

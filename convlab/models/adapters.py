@@ -57,7 +57,8 @@ class Models(Protocol):
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd: "X", and "K" and "bias" of the
-        convolution among them, if there is one."""
+        convolution among them, if there is one.
+        """
 
     def weights(self, model: Any) -> Any:
         """The model's bare weights as the framework keeps them: a state dict, a tree, …."""
@@ -67,7 +68,8 @@ class Models(Protocol):
 
     def fill(self, model: Model, layers: Mapping[str, Layer]) -> Any:
         """A copy of a model that has been read, whose layers at these paths have the arrays of these layers, in their
-        own dtypes. The layers are of the same kinds and shapes; both have a bias or neither has."""
+        own dtypes. The layers are of the same kinds and shapes; both have a bias or neither has.
+        """
 
     def save(self, model: Any, path: Path) -> None:
         """Write the model's weights to a file of the framework's own."""

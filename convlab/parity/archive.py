@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CaseFileError
 from ..geometry.lower import output_shape
+from ..geometry.options import GEOMETRY_OPTIONS
 from ..testing.cases import Case
 from ..truth.oracle import lowered_geometry
 
@@ -20,7 +21,6 @@ LARGEST = 2**28  # bytes of all arrays together
 _HEADER = 10_000  # bytes of an array's header, NumPy's own limit
 _MEMBERS = 32
 _PRODUCTS = 10**10
-_OPTIONS = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
 
 
 def read_case(path: Path) -> Case:
@@ -38,14 +38,14 @@ def read_case(path: Path) -> Case:
         raise CaseFileError(
             f"{path}: can't be read ({error.strerror}).", hint="give the path of an .npz file."
         ) from None
-    unknown = sorted(set(arrays) - {"X", "K", "bias", "Y", *_OPTIONS})
+    unknown = sorted(set(arrays) - {"X", "K", "bias", "Y", *GEOMETRY_OPTIONS})
     if unknown or not {"X", "K"} <= set(arrays):
         raise CaseFileError(
             f"{path}: got the arrays {', '.join(sorted(arrays)) or 'none'}, expected X and K, optionally bias, Y and "
-            f"{', '.join(_OPTIONS)}.",
+            f"{', '.join(GEOMETRY_OPTIONS)}.",
             hint="numpy.savez(path, X=image, K=kernel, stride=2).",
         )
-    options = {name: _option(arrays.pop(name)) for name in _OPTIONS if name in arrays}
+    options = {name: _option(arrays.pop(name)) for name in GEOMETRY_OPTIONS if name in arrays}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise CaseFileError(

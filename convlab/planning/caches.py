@@ -1,4 +1,4 @@
-"""Caches of what was decided by the table of costs: they are emptied when the table changes."""
+"""Caches of decisions that depend on the table of costs: they are emptied when the table changes."""
 
 from __future__ import annotations
 

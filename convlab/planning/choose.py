@@ -4,8 +4,8 @@ A variant (`convlab.contract.call.Variant`) is an algorithm or its compiled form
 
     fixed + per_pixel * (numbers in the result) + per_work * work
 
-where work is the number of products, and for the FFT its points times log2(points). `convlab.planning.costs` has the
-constants. Nothing here looks at values, so that traced functions are planned like any other.
+seconds, where work is the number of products, or for the FFT its points times log2(points). `convlab.planning.costs`
+has the constants. Nothing here looks at values, so that traced functions are planned like any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..algorithms.phase import PHASES
 from ..compiled import tiling
 from ..contract.call import Variant
 from ..contract.operations import Mode
-from ..contract.rule import Part, Rule
+from ..contract.rule import Part, Rule, RuleAlgorithm
 from ..dtypes import FLOATS
 from ..geometry.geometry import Geometry, Pair
 from .caches import cleared_with_costs
@@ -29,7 +29,7 @@ from .caches import cleared_with_costs
 if TYPE_CHECKING:
     from .costs import Table
 
-Kind = Literal["single", "depthwise", "dense"]
+ChannelKind = Literal["single", "depthwise", "dense"]
 
 # The variants that each of corr2d's algorithms stands for; "auto" stands for all.
 VARIANTS = {
@@ -44,14 +44,18 @@ VARIANTS = {
 }
 _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
 # Between many channels the model is coarse and the frameworks are good: another variant must promise much more.
-_MARGIN: dict[Kind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
-_SMALL_KERNEL = 100  # elements up to which sums of products win: the frameworks' own for layers of many channels
-_VECTOR = 16  # pixels of a row that the compiled kernels compute at once
+_MARGIN: dict[ChannelKind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
+# The most elements of a kernel for which sums of products win: the frameworks' own for layers of many channels.
+_SMALL_KERNEL = 100
+# The pixels of a row that the compiled kernels compute at once.
+_VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
 # result has at least `_FEW_PIXELS` numbers.
 _WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
-_MOST_PATCHES, _MOST_WINDOWS = 2**27, 32  # numbers that im2col may write, and operations that it may take
-_MOST_PAIRS = 64  # of channels whose spectra are multiplied one after another
+# The most numbers that im2col may write, and the most operations that it may take.
+_MOST_PATCHES, _MOST_WINDOWS = 2**27, 32
+# The most pairs of channels whose spectra are multiplied one after another.
+_MOST_PAIRS = 64
 
 
 class Workload(NamedTuple):
@@ -59,8 +63,12 @@ class Workload(NamedTuple):
 
     Attributes:
         part: what is computed, as in `convlab.contract.rule.Rule`.
+        geometry: where the kernel meets the image.
+        batch: the number of images.
+        outputs: the output channels.
         inputs: the input channels of each group.
         size: the image's rows and columns.
+        dtype: the dtype of the tensors.
     """
 
     part: Part
@@ -89,25 +97,30 @@ class Workload(NamedTuple):
         rows, columns = geometry.output_size(self.size)
         phases = math.prod(geometry.stride)
         return Workload(
-            *("y", adjoint(geometry, self.size), self.batch, self.inputs * groups * phases, self.outputs // groups),
-            *((rows, columns), self.dtype),
+            part="y",
+            geometry=adjoint(geometry, self.size),
+            batch=self.batch,
+            outputs=self.inputs * groups * phases,
+            inputs=self.outputs // groups,
+            size=(rows, columns),
+            dtype=self.dtype,
         )
 
     @property
-    def kind(self) -> Kind:
-        """ "single" for one channel in and out, "depthwise" for as many groups as channels, else "dense"."""
+    def kind(self) -> ChannelKind:
+        """The pattern of channels: "single" for one in and out, "depthwise" for a group for each, else "dense"."""
         if self.inputs > 1 or self.outputs > self.geometry.groups:
             return "dense"
         return "single" if self.geometry.groups == 1 else "depthwise"
 
     @property
     def pixels(self) -> int:
-        """Numbers in the correlation's result."""
+        """The numbers in the correlation's result."""
         return self.batch * self.outputs * math.prod(self.geometry.output_size(self.size))
 
     @property
     def products(self) -> int:
-        """Numbers multiplied."""
+        """The products that are added up."""
         return self.pixels * self.inputs * math.prod(self.geometry.kernel_size)
 
     @property
@@ -123,7 +136,7 @@ class Choice(NamedTuple):
     Attributes:
         variant: the fastest variant; None if there is none.
         costs: predicted seconds of each variant that was considered.
-        refused: why each other variant wasn't.
+        refused: why each other variant wasn't considered.
         factored: the variant that is faster for a kernel of rank 1, if there is one.
         factored_cost: its predicted seconds.
     """
@@ -137,9 +150,14 @@ class Choice(NamedTuple):
 
 @functools.lru_cache(4096)
 def cheapest(
-    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str = "auto"
+    backend: str,
+    version: str,
+    algorithms: tuple[str, ...],
+    mode: Mode,
+    workload: Workload,
+    algorithm: RuleAlgorithm = "auto",
 ) -> Choice:
-    """The choice for a workload on a backend of these algorithms, of which `algorithm` is the wanted one."""
+    """The choice for a workload on a backend that has these algorithms; `algorithm` is what the user asked for."""
     seconds, refused = _considered(backend, version, algorithms, mode, workload, algorithm)
     factored = {variant: cost for variant, cost in seconds.items() if variant.algorithm == "separable"}
     if algorithm != "separable":
@@ -155,7 +173,7 @@ def cheapest(
         if not enough or elsewhere[other] - seconds[variant] < _WORTH_LOADING:
             variant = other
     most = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
-    better = [each for each, cost in factored.items() if cost < most and (enough or not each.on_host)]
+    better = [separable for separable, cost in factored.items() if cost < most and (enough or not separable.on_host)]
     if not better:
         return Choice(variant, seconds, refused)
     best = min(better, key=factored.__getitem__)
@@ -163,10 +181,10 @@ def cheapest(
 
 
 def _considered(
-    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: str
+    backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: RuleAlgorithm
 ) -> tuple[dict[Variant, float], dict[Variant, str]]:
     """The predicted seconds of each variant that can be taken, and why each other can't."""
-    from .costs import table  # which takes a while to import
+    from .costs import table  # deferred: importing it takes a while
 
     constants = table(backend, version)
     seconds, refused = {}, {}
@@ -175,7 +193,7 @@ def _considered(
         if not why and variant is not Variant.NATIVE and algorithm == "auto":
             why = _not_worth_a_look(variant, workload, mode)
         if variant is Variant.NATIVE and algorithm == "direct" and mode == "other" and workload.part != "k":
-            why = "off the CPU it may take Winograd's algorithm or the FFT"
+            why = "on another processor than the CPU it may take Winograd's algorithm or the FFT"
         if why:
             refused[variant] = why
         else:
@@ -189,12 +207,12 @@ def _not_worth_a_look(variant: Variant, workload: Workload, mode: Mode) -> str:
         return "nothing has been measured on this processor"
     small = math.prod(workload.geometry.kernel_size) <= _SMALL_KERNEL
     if workload.kind == "dense" and small:
-        return "the framework's own is the best for many channels and a small kernel"
+        return "the framework's own convolution is the fastest for many channels and a small kernel"
     return "the kernel is small, and sums of products are more accurate" if variant.algorithm == "fft" and small else ""
 
 
 def predicted(table: Table, variant: Variant, workload: Workload) -> float:
-    """Predicted seconds; infinite where nothing is known of it."""
+    """The predicted seconds; infinite for a variant that hasn't been measured."""
     if variant is not Variant.NATIVE:
         workload = workload.forward()
     constants = table.get(f"{variant} {workload.part} {workload.kind}")
@@ -206,13 +224,14 @@ def predicted(table: Table, variant: Variant, workload: Workload) -> float:
 
 
 def work(variant: Variant, workload: Workload) -> float:
-    """What a variant does most: products, or points times log2(points)."""
+    """The work of a variant: the number of products, or points times log2(points)."""
     if variant is Variant.FFT_ON_HOST:
         size = workload.geometry.output_size(workload.size)
-        one = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
-        return one * workload.inputs * workload.outputs  # it transforms anew for each pair of channels
+        # Each pair of channels has transforms of its own.
+        per_pair = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
+        return per_pair * workload.inputs * workload.outputs
     if variant is Variant.FFT:
-        points = fourier.tiling(workload.padded, workload.geometry.kernel_size)[1]
+        points = fourier.fft_tiling(workload.padded, workload.geometry.kernel_size)[1]
         return points * workload.batch * (workload.outputs + workload.inputs * workload.geometry.groups) / 2
     if variant is Variant.PHASE:
         (h, w), (down, right) = workload.geometry.kernel_size, PHASES
@@ -222,7 +241,8 @@ def work(variant: Variant, workload: Workload) -> float:
     if variant is Variant.HOST:
         columns = workload.geometry.output_size(workload.size)[1]
         filled = -(-columns // _VECTOR) * _VECTOR / max(columns, 1)
-        return workload.products * filled * (1 if workload.geometry.stride == (1, 1) else 3)  # fewer rows at once
+        # With a stride, fewer rows are computed at once.
+        return workload.products * filled * (1 if workload.geometry.stride == (1, 1) else 3)
     return workload.products
 
 
@@ -235,7 +255,7 @@ def unfit(variant: Variant, workload: Workload) -> str:
     workload = workload.forward()
     geometry = workload.geometry
     if variant.algorithm in ("taps", "phase", "separable") and workload.part == "k":
-        return "has no gradient of K of its own"
+        return "it has no gradient of K of its own"
     if variant.algorithm in ("phase", "separable") and workload.kind == "dense":
         return "only for one input and one output channel in each group"
     dense = geometry.stride == (1, 1) and geometry.dilation == (1, 1)
@@ -270,7 +290,7 @@ def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> st
     if variant.on_host:
         if mode != "eager":
             return "only for eager tensors on a CPU"
-        return "" if tiling.available() else "numba isn't installed: pip install 'convlab[fast]'"
+        return "" if tiling.numba_installed() else "numba isn't installed: pip install 'convlab[fast]'"
     if variant is Variant.SEPARABLE and mode == "traced":
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"

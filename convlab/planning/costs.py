@@ -1,4 +1,4 @@
-"""What each variant costs: convlab's own table, or this machine's, which `convlab tune` has measured.
+"""The cost of each variant: from convlab's own table, or from this machine's, which `convlab tune` has measured.
 
 A table has entries `"<variant> <part> <kind>": [fixed, per_pixel, per_work]`, in microseconds and nanoseconds, for each
 backend and version of its framework (see `convlab.planning.choose`). convlab's own is `costs.json` beside this file. It
@@ -24,8 +24,10 @@ from .caches import cleared_with_costs, forget_costs
 FORMAT = 1
 Constants = tuple[float, float, float]
 Table = dict[str, Constants]
-_MOST = 1e300  # which no NaN, and no int however long, is below by mistake
-_UNITS = 1e6, 1e9, 1e9  # of the constants, in the file
+# The bound of a constant. Every NaN and every int, however long, compares with it correctly.
+_MOST = 1e300
+# How many units of the file a second is, for each constant.
+_UNITS = 1e6, 1e9, 1e9
 _SHIPPED = Path(__file__).with_name("costs.json")
 
 
@@ -35,7 +37,7 @@ def table(backend: str, version: str) -> Table:
 
 
 def user_file() -> Path:
-    """Where `convlab tune` writes."""
+    """The file that `convlab tune` writes."""
     from platformdirs import user_cache_path
 
     return user_cache_path("convlab", appauthor=False) / "wisdom.json"
@@ -43,7 +45,7 @@ def user_file() -> Path:
 
 @functools.cache
 def processor() -> str:
-    """This machine's processor and the number of threads, as far as they make a table useless elsewhere."""
+    """This machine's processor and its number of threads: a table is of no use where they differ."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -53,13 +55,14 @@ def processor() -> str:
     return f"{name}, {threads.available()} threads"
 
 
-def save(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
-    """Write the tables of some backends, whose frameworks have these versions, beside those that are there already."""
+def save_costs(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
+    """Write the tables of some backends, whose frameworks have these versions, beside those already in the file."""
     path = path or user_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     backends = {}
     if path.exists():
-        with contextlib.suppress(ValueError):  # what nobody can read is replaced
+        # A file that can't be read is replaced.
+        with contextlib.suppress(ValueError):
             backends = _read(path)["backends"]
     for name, table in tables.items():
         constants = {
@@ -104,9 +107,9 @@ def _read(path: Path) -> Any:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
     for key, value in _stamp().items():
-        found = content.get(key) if isinstance(content, dict) else None
-        if found != value:
-            raise ValueError(f"its {key} is {found!r}, not {value!r}")
+        actual = content.get(key) if isinstance(content, dict) else None
+        if actual != value:
+            raise ValueError(f"its {key} is {actual!r}, not {value!r}")
     backends = content.get("backends")
     if not isinstance(backends, dict) or not all(map(_is_entry, backends.values())):
         raise ValueError("its tables are damaged")
@@ -114,7 +117,7 @@ def _read(path: Path) -> Any:
 
 
 def _stamp() -> dict[str, Any]:
-    """What a file must say that holds here."""
+    """The entries that a file must have to be used here."""
     return {"format": FORMAT, "convlab": metadata.version("convlab"), "processor": processor()}
 
 

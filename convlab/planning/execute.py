@@ -1,9 +1,10 @@
 """Computing a `Rule` by the variant that the planner chose.
 
 `algorithm="auto"` promises what its fastest candidates do. All algorithms but the FFT add up the very products that
-corr2d is defined by, in some order: integer-valued data whose sums the dtype holds are exact, other data within the
-bound of such a sum. The FFT's error is bounded only beside the norm of X and K. So "auto" takes another algorithm where
-X and K hold integers, and a result of the FFT that isn't finite everywhere is computed again by another one.
+corr2d is defined by, in some order: the result is exact for integer-valued data whose sums the dtype holds, and within
+the bound of such a sum for other data. The FFT's error is bounded only relative to the norms of X and K. So "auto"
+takes another algorithm where X and K hold integers, and computes a result again by another algorithm if the FFT's isn't
+finite everywhere.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import numpy as np
 
 from ..algorithms import fourier
 from ..algorithms.adjoint import image_gradient
-from ..algorithms.border import extend
+from ..algorithms.border import with_border
 from ..algorithms.matmul import matmul, matmul_kernel_gradient
 from ..algorithms.phase import phase
 from ..algorithms.taps import taps
 from ..compiled import kernels
+from ..compiled.kernels import KernelAlgorithm
 from ..contract.call import Variant
 from ..contract.operations import Mode, Operations
 from ..contract.rule import Rule
@@ -31,16 +33,16 @@ from .choose import Choice, Workload, cheapest
 
 
 def by_plan(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
-    """A rule's result by the variant that the planner chooses; without gradient.
+    """A rule's result by the variant that the planner chooses, without gradient.
 
     Raises:
         UnsupportedError: a named algorithm that can't compute it.
     """
-    return run(ops, rule, a, b, choose_for(ops, rule, a, b))
+    return compute_chosen(ops, rule, a, b, choose_for(ops, rule, a, b))
 
 
 def choose_for(ops: Operations, rule: Rule, a: Any, b: Any) -> Choice:
-    """`choose` for tensors."""
+    """The planner's choice (see `choose`) for a rule and two tensors."""
     return choose(ops, rule, ops.sizes(a), ops.sizes(b), ops.dtype(a) or "", ops.mode(a, b))
 
 
@@ -57,7 +59,8 @@ def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mod
     choice = cheapest(*arguments, rule.algorithm)
     if choice.variant is not None:
         return choice
-    if rule.part != "y":  # a named algorithm needn't have a gradient of its own
+    if rule.part != "y":
+        # A named algorithm needn't have a gradient of its own.
         return cheapest(*arguments, "auto")
     why = "; ".join(dict.fromkeys(choice.refused.values()))
     raise UnsupportedError(
@@ -66,8 +69,8 @@ def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mod
     )
 
 
-def run(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
-    """A rule's result by a choice. Half precision is computed in float32 and rounded once, unless natively."""
+def compute_chosen(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
+    """A rule's result as a choice says. Half precision is computed in float32 and rounded once, unless natively."""
     dtype = ops.dtype(a) or ""
     narrow = dtype in ("float16", "bfloat16") and bool(choice.variant is not Variant.NATIVE or choice.factored)
     if narrow:
@@ -81,10 +84,10 @@ class Settled(NamedTuple):
     """What a choice becomes for the values of two tensors.
 
     Attributes:
-        variant: what is computed.
+        variant: the variant that computes the result.
         factors: column and row of a separable kernel.
         integral: whether both hold integers only, as far as it matters: a bool, or a tensor while tracing.
-        reason: why it isn't what the planner chose for the shapes; "" if it is.
+        reason: why it isn't the variant that the planner chose for the shapes; "" if it is.
     """
 
     variant: Variant
@@ -118,6 +121,7 @@ def settle(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Settl
 
 
 def _compute(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
+    """A rule's result as is settled; by `_checked` for a variant that spreads infinities."""
     if settled.factors is not None:
         separable = functools.partial(_separable, ops, settled.variant, settled.factors)
         return _result(ops, rule, a, b, lambda x, _, geometry: separable(x, geometry))
@@ -127,6 +131,7 @@ def _compute(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> A
 
 
 def _direct(ops: Operations, rule: Rule, a: Any, b: Any, variant: Variant) -> Any:
+    """A rule's result by a variant, without a check."""
     if variant is Variant.NATIVE and rule.part != "y":
         return _native_gradient(ops, rule, a, b)
     if rule.part == "k":
@@ -142,13 +147,17 @@ def _result(ops: Operations, rule: Rule, a: Any, k: Any, correlate: Callable[[An
 
 
 def _checked(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
-    """Run the FFT or `phase`, which spread what isn't finite. If the result isn't finite, or the data turn out to be
-    integers while traced code runs, compute it again directly."""
+    """A rule's result by the FFT or by `phase`, which spread numbers that aren't finite.
+
+    It is computed again directly if it isn't finite, or if the data prove to be integers while traced code runs.
+    """
     y = _direct(ops, rule, a, b, settled.variant)
     if settled.variant is Variant.FFT_ON_HOST and settled.integral is False:
-        return y  # the kernel has checked it
+        # The kernel has checked it.
+        return y
     sound = ops.every(abs(y) < ops.number(math.inf, y))
-    if settled.integral is not False:  # while tracing, which is known only at run time
+    if settled.integral is not False:
+        # While tracing it is a tensor, whose value is known only at run time.
         sound = sound & ops.every(ops.number(0.0, y) < ops.cast(~settled.integral, ops.dtype(y)))
     return ops.choose(sound, lambda: y, lambda: by_plan(ops, rule._replace(algorithm="direct"), a, b))
 
@@ -157,7 +166,8 @@ def integral(ops: Operations, x: Any, variant: Variant) -> Any:
     """Whether all of x's values are integers: a bool, or a tensor while tracing."""
     if variant.on_host:
         array = ops.as_host(x)
-        few = array[..., :1, :]  # enough to tell for most images, without a pass over all of it
+        # Most images without integers show it in their first row, which spares a pass over all of them.
+        few = array[..., :1, :]
         return bool((np.floor(few) == few).all()) and bool((np.floor(array) == array).all())
     return ops.every(~(ops.floor(x) != x))
 
@@ -165,15 +175,15 @@ def integral(ops: Operations, x: Any, variant: Variant) -> Any:
 def _factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
     """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none.
 
-    The row is scaled by a power of 2, which is exact, so that what it makes of an image can't overflow.
+    The row is scaled by a power of 2, which is exact, so that its correlation with an image can't overflow.
     """
     if not ops.is_concrete(k):
         return None
     kernel = ops.to_numpy(k)
-    found = kernels.separate(kernel.reshape(kernel.shape[-2:]))
-    if found is None:
+    factors = kernels.separate(kernel.reshape(kernel.shape[-2:]))
+    if factors is None:
         return None
-    u, v = (each.astype(np.float64) for each in found)
+    u, v = (factor.astype(np.float64) for factor in factors)
     scale = 2.0 ** math.ceil(math.log2(float(np.abs(v).sum())))
     if np.abs(u).max() * scale > np.finfo(kernel.dtype).max:
         return None
@@ -181,48 +191,48 @@ def _factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
 
 
 def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
+    """Column and row of the kernel that a rule correlates with, if it is separable."""
     if rule.part == "k" or math.prod(ops.sizes(k)[:-2]) != 1 or (rule.part == "x" and rule.geometry.stride != (1, 1)):
         return None
     factors = _factors_of(ops, k)
     if factors is None or rule.part == "y":
         return factors
+    # The gradient of X is a correlation with the flipped kernel.
     u, v = factors
-    return u[::-1], v[::-1]  # of the flipped kernel
+    return u[::-1], v[::-1]
 
 
 def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
+    """The framework's own gradient, in any padding mode."""
     geometry = rule.geometry
     if geometry.padding == NO_PADDING or geometry.padding_mode == "zeros":
         return ops.conv_gradient(rule.part, a, b, geometry, rule.size)
     inner = geometry._replace(padding=NO_PADDING)
     if rule.part == "k":
-        return ops.conv_gradient("k", extend(ops, a, geometry), b, inner, rule.size)
+        return ops.conv_gradient("k", with_border(ops, a, geometry), b, inner, rule.size)
     return image_gradient(ops, a, b, geometry, rule.size, functools.partial(native, ops))
 
 
 def native(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
     """The framework's own convolution, with its gradients."""
     if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
-        x, geometry = extend(ops, x, geometry), geometry._replace(padding=NO_PADDING)
+        x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     return ops.conv(x, k, geometry)
 
 
 def _taps(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
-    return taps(ops, extend(ops, x, geometry), k, geometry)
+    return taps(ops, with_border(ops, x, geometry), k, geometry)
 
 
-def _separable(ops: Operations, variant: Variant, factors: Any, x: Any, geometry: Geometry) -> Any:
+def _separable(ops: Operations, variant: Variant, factors: tuple[Any, Any], x: Any, geometry: Geometry) -> Any:
+    """The correlation of x with the outer product of two vectors, by one after the other."""
     u, v = factors
     if variant.on_host:
         image = ops.as_host(x)
         y = ops.host_empty((*image.shape[:2], *geometry.output_size(image.shape[2:])), image.dtype)
         return ops.from_host(kernels.separable(image, u, v, geometry, y), x)
-    (h, w), (sh, sw), (dh, dw), (rows, columns) = (
-        geometry.kernel_size,
-        geometry.stride,
-        geometry.dilation,
-        geometry.padding,
-    )
+    (h, w), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
+    rows, columns = geometry.padding
     dtype = ops.dtype(x) or ""
     vertical = geometry._replace(kernel_size=(h, 1), stride=(sh, 1), padding=(rows, (0, 0)), dilation=(dh, 1))
     x = _taps(ops, x, ops.asarray(u.reshape(1, 1, h, 1), dtype, x), vertical)
@@ -230,7 +240,9 @@ def _separable(ops: Operations, variant: Variant, factors: Any, x: Any, geometry
     return _taps(ops, x, ops.asarray(v.reshape(1, 1, 1, w), dtype, x), horizontal)
 
 
-def _hosted(algorithm: str) -> Callable[..., Any]:
+def _hosted(algorithm: KernelAlgorithm) -> Callable[..., Any]:
+    """The function that correlates by a compiled kernel."""
+
     def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
         image, kernel = ops.as_host(x), ops.as_host(k)
         shape = len(image), len(kernel), *geometry.output_size(image.shape[2:])
@@ -240,7 +252,9 @@ def _hosted(algorithm: str) -> Callable[..., Any]:
     return correlate
 
 
-def _hosted_gradient(algorithm: str) -> Callable[..., Any]:
+def _hosted_gradient(algorithm: KernelAlgorithm) -> Callable[..., Any]:
+    """The function that computes the gradient of K by a compiled kernel."""
+
     def kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
         return ops.from_host(kernels.kernel_gradient(ops.as_host(x), ops.as_host(dy), geometry, algorithm), x)
 
@@ -252,13 +266,13 @@ _RESULTS: dict[Variant, Callable[..., Any]] = {
     Variant.TAPS: _taps,
     Variant.PHASE: phase,
     Variant.MATMUL: matmul,
-    Variant.FFT: fourier.correlate,
+    Variant.FFT: fourier.fft_correlation,
     Variant.HOST: _hosted("direct"),
     Variant.FFT_ON_HOST: _hosted("fft"),
 }
 _KERNEL_GRADIENTS: dict[Variant, Callable[..., Any]] = {
     Variant.MATMUL: matmul_kernel_gradient,
-    Variant.FFT: fourier.kernel_gradient,
+    Variant.FFT: fourier.fft_kernel_gradient,
     Variant.HOST: _hosted_gradient("direct"),
     Variant.FFT_ON_HOST: _hosted_gradient("fft"),
 }

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from ..contract.adapter import Adapter
 from ..contract.call import Variant
 from ..contract.operations import Operations
-from ..contract.rule import Rule
+from ..contract.rule import Algorithm, Rule
 from ..correlation.compute import apply
 from ..errors import DTypeError, UnsupportedError
 from ..geometry.geometry import Geometry
 from ..lab import Backend, backend
 from ..planning.choose import Choice, Workload, unavailable, unfit
-from ..planning.execute import run
+from ..planning.execute import compute_chosen
 from ..registry import adapter, owner, register
 from ..truth.bounds import error_bound, worst_ratio
 from ..truth.oracle import oracle
@@ -151,7 +151,7 @@ class Conformance:
             assert lab.ops.dtype(found) == expected.dtype.name
             np.testing.assert_array_equal(lab.to_numpy(found), expected)
 
-    def test_algorithm(self, lab: Backend, algorithm: str) -> None:
+    def test_algorithm(self, lab: Backend, algorithm: Algorithm) -> None:
         """Each algorithm that the adapter names, on an image and a kernel of rank 1."""
         rng = np.random.default_rng(0)
         x, k = rng.standard_normal((2, 11, 13)), np.outer(rng.standard_normal(3), rng.standard_normal(4))
@@ -160,7 +160,7 @@ class Conformance:
         variant, rule = Variant(algorithm), Rule("y", Geometry((3, 4)), algorithm=algorithm)
         assert unavailable(variant, lab.adapter.algorithms, "eager") == unfit(variant, workload) == ""
         y = lab.to_numpy(
-            run(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), Choice(variant, {}, {}))
+            compute_chosen(lab.ops, rule, lab.asarray(x[:, None]), lab.asarray(k[None, None]), Choice(variant, {}, {}))
         )[:, 0]
         bound = error_bound(x, k, algorithm="fft" if algorithm == "fft" else "direct")
         assert worst_ratio(y, oracle(x, k), 3 * bound) <= 1

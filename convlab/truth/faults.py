@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry.geometry import Geometry, Pair
-from ..geometry.options import pair
+from ..geometry.options import GEOMETRY_OPTIONS, pair
 from .bounds import error_bound, magnitude
 from .oracle import border, computed_in, lowered_geometry, oracle, wide
 
@@ -70,7 +70,7 @@ class Call:
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("stride", "padding", "padding_mode", "dilation", "groups")}
+        return {name: getattr(self, name) for name in GEOMETRY_OPTIONS if name != "data_format"}
 
     @cached_property
     def geometry(self) -> Geometry:

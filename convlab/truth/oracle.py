@@ -14,7 +14,7 @@ from ..dtypes import INTEGERS, SIGNIFICAND, check_numeric, dtype_name, promote
 from ..errors import DTypeError
 from ..geometry.geometry import NO_PADDING, Geometry, Pair
 from ..geometry.lower import lower
-from ..geometry.options import check_shapes, kernel_size, options
+from ..geometry.options import GEOMETRY_OPTIONS, check_shapes, kernel_size, options
 from ..reference import ops as reference
 from ..registry import framework as load_framework
 from ..registry import owner
@@ -122,10 +122,9 @@ def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geome
 
 def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
     """The geometry of a call in integers."""
-    names = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
     for name in geometry:
-        if name not in names:
-            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(names)}")
+        if name not in GEOMETRY_OPTIONS:
+            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(GEOMETRY_OPTIONS)}")
     data_format = geometry.get("data_format", "NCHW")
     checked, named = options(kernel_size(kernel, data_format), **geometry)
     return lower(checked, named, check_shapes(shape, kernel, checked))

@@ -15,7 +15,7 @@ mx = __import__("convlab_mxnet.ops", fromlist=["mx"]).mx
 
 X = np.random.default_rng(0).standard_normal((2, 24, 26)).astype(np.float32)
 # The session on an old NumPy has no numba.
-HOSTED = ["host", "fft"] if tiling.available() else []
+HOSTED = ["host", "fft"] if tiling.numba_installed() else []
 K = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
 
 

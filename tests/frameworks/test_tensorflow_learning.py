@@ -12,7 +12,7 @@ from learning import OPTIONS, START, X, Y
 from convlab import errors
 from convlab import tensorflow as lab
 from convlab.geometry.geometry import Geometry
-from convlab.learning.problem import Problem
+from convlab.learning.problem import LearningProblem
 from convlab_tensorflow.training import _bench, _program
 
 OPTIMISERS = [lambda: keras.optimizers.SGD(1e-4, momentum=0.9), lambda: keras.optimizers.Adam(0.03)]
@@ -44,7 +44,7 @@ def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
     x, y = tf.constant(rng.standard_normal((23, 17))), tf.constant(rng.standard_normal((21, 15)))
     for steps, lr in ((1, 1e-5), (7, 1e-5), (300, 1e-6)):
         lab.learn_kernel(x + 1, y, 3, num_steps=steps, lr=lr, seed=steps)
-    assert _program(Problem(Geometry((3, 3)), dtype="float64"), None).experimental_get_tracing_count() == 1
+    assert _program(LearningProblem(Geometry((3, 3)), dtype="float64"), None).experimental_get_tracing_count() == 1
 
 
 def test_an_optimiser_serves_again_and_is_compiled_once() -> None:
@@ -52,7 +52,7 @@ def test_an_optimiser_serves_again_and_is_compiled_once() -> None:
     found = [lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=own, **OPTIONS) for _ in range(2)]
     assert found[0].losses == found[1].losses
     assert int(own.iterations) == 0
-    problem = Problem(Geometry((3, 3), padding=((1, 1), (1, 1))), "", 4, 3, use_bias=True)
+    problem = LearningProblem(Geometry((3, 3), padding=((1, 1), (1, 1))), "", 4, 3, use_bias=True)
     assert _program(problem, _bench(problem, keras.optimizers.Adam(0.03))).experimental_get_tracing_count() == 1
 
 

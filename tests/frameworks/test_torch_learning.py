@@ -81,7 +81,7 @@ def test_what_is_no_optimiser_or_cannot_be_kept(tmp_path) -> None:
             errors.GeometryError, match=r"optimizer: got .*, expected what makes an optimiser of a list"
         ):
             lab.learn_kernel(*images, 3, **OPTIONS, optimizer=wrong)
-    with pytest.raises(errors.CheckpointError, match="the optimizer keeps what is no array of numbers"):
+    with pytest.raises(errors.CheckpointError, match="the optimizer's state has entries that aren't arrays of numbers"):
         lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[3], checkpoint=tmp_path / "run")
 
 

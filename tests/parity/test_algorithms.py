@@ -45,7 +45,7 @@ def fits(algorithm: str, problem: str) -> bool:
 def offered(lab, algorithm: str) -> bool:
     """What the adapter says of itself, and what numba adds to it; Dask's chunks are NumPy's here."""
     lab = convlab.backend("numpy") if lab.adapter.wraps else lab
-    hosted = ("host", "fft", "separable") if tiling.available() else ()
+    hosted = ("host", "fft", "separable") if tiling.numba_installed() else ()
     return algorithm in ("auto", "direct", *lab.adapter.algorithms, *hosted)
 
 

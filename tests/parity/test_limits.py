@@ -117,7 +117,7 @@ def test_layers_that_nothing_holds(lab) -> None:
         (dict(kernel_size=3, out_channels=2**62), f"{2**62} x 1 x 3 x 3"),
         (dict(kernel_size=1, in_channels=2**40, out_channels=8, data_format="NHWC"), f"1 x 1 x {2**40} x 8"),
     ]:
-        with pytest.raises(GeometryError, match=f"what makes a weight of {shape} numbers, "):
+        with pytest.raises(GeometryError, match=f"values that make a weight of {shape} numbers, "):
             lab.Conv2D(**options)
 
 
@@ -132,7 +132,7 @@ def test_kernels_that_nothing_learns(lab) -> None:
 
 def test_windows_that_nothing_holds(lab) -> None:
     """X padded is 2**32 numbers, which there may be memory for, and its windows are 2**62."""
-    with pytest.raises(GeometryError, match=r"X, kernel_size: got what makes (columns|padded images) of "):
+    with pytest.raises(GeometryError, match=r"X, kernel_size: got values that make (columns|padded images) of "):
         lab.im2col(lab.asarray(X), (1, 2**31 - 1), padding=((0, 0), (2**30, 2**30 - 7)))
     with pytest.raises(GeometryError, match="1000000 x 1000000 numbers, "):
         convlab.corr2d_matrix([[1.0]], (10**6, 10**6))

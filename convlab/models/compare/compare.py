@@ -123,7 +123,8 @@ def _in_turn(
 
 def _note_elsewhere(rows: Sequence[Row], pairs: Sequence[tuple[Step, Step]]) -> None:
     """Mark the pairs of layers that differ only in what models may do outside of these layers: a border in front of a
-    convolution, and the order in which the inputs of a dense layer are flattened."""
+    convolution, and the order in which the inputs of a dense layer are flattened.
+    """
     for row, (one, two) in zip(rows, pairs, strict=True):
         a, b = one.convolution or one.main, two.convolution or two.main
         if isinstance(a, Dense) and isinstance(b, Dense):

@@ -41,7 +41,8 @@ class Comparison:
     @property
     def same(self) -> bool | None:
         """Whether they compute the same: True only where whole models were compared, by all of their layers one after
-        another or by their results; None where only parts were, and no difference was found."""
+        another or by their results; None where only parts were, and no difference was found.
+        """
         ratio = self.results.ratio if self.results else None
         if max(self.wholes, default=0.0) > 1 or (ratio is not None and ratio > 1):
             return False

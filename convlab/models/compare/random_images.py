@@ -68,7 +68,8 @@ def _takes_rows(layers: Sequence[Layer]) -> bool:
 
 def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
     """The shape of what a dense layer takes: an image of a given size, or any where the order of its pixels matters,
-    otherwise a row of numbers."""
+    otherwise a row of numbers.
+    """
     inputs = _input_channels(layers)
     if size is not None and inputs % math.prod(size) == 0:
         return inputs // math.prod(size), *size

@@ -165,7 +165,8 @@ def _candidates(a: Model, b: Model) -> Iterable[Shape]:
 
 def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:
     """The images at each scale; then all of these again, changed by a few roundings, `_CHANGES` times each pixel its
-    own way and once all pixels alike."""
+    own way and once all pixels alike.
+    """
     small = _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype]
     scaled = np.concatenate([scale * batch for scale in _SCALES])
     changed = [scaled * (1 + small * rng.choice((-1.0, 1.0), scaled.shape)) for _ in range(_CHANGES)]
@@ -174,7 +175,8 @@ def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarr
 
 def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float, bool]:
     """The largest difference between the results for `_varied` images, in tolerances; and whether the results of the
-    first model tell the images apart."""
+    first model tell the images apart.
+    """
     parts = (_CHANGES + 2, len(_SCALES), count)
     y, z = (np.asarray(each, np.float64).reshape(*parts, *each.shape[1:]) for each in (y, z))
     worst, depends = 0.0, False

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...contract.layer import GEOMETRY, LayerSpec
+from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
 from ...geometry.geometry import Pads, Pair
+from ...geometry.options import GEOMETRY_OPTIONS
 from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
@@ -90,7 +91,7 @@ class Convolution(Layer):
         """What a `Conv2D` of convlab's computes; `ours_for` is the way back."""
         hwio = weight.ndim == 4 and spec.data_format == "NHWC"
         kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
-        options = {name: getattr(spec, name) for name in GEOMETRY if name != "data_format"}
+        options = {name: getattr(spec, name) for name in GEOMETRY_OPTIONS if name != "data_format"}
         return cls.of(kernel, bias, dtype, **options)
 
     def ours_for(self, data_format: str) -> tuple[dict[str, Any], np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_strict as xp
 import numpy as np
 
-from convlab.algorithms.border import extend
+from convlab.algorithms.border import with_border
 from convlab.algorithms.taps import taps
 from convlab.contract.operations import Operations
 from convlab.errors import UnsupportedError
@@ -74,7 +74,7 @@ class StrictOperations(Operations):
             geometry = geometry._replace(data_format="NCHW")
             y = self.conv(self.transpose(x, (0, 3, 1, 2)), self.transpose(kernel, (3, 2, 0, 1)), geometry)
             return self.transpose(y, (0, 2, 3, 1))
-        return taps(self, extend(self, x, geometry), kernel, geometry)
+        return taps(self, with_border(self, x, geometry), kernel, geometry)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         raise UnsupportedError("backend 'strict': the standard has no autograd.", hint="use another backend.")
