@@ -40,7 +40,7 @@ adapter = Adapter(
 )
 
 
-class NumpyOperations(Operations):
+class NumpyOperations(Operations[np.ndarray]):
     adapter = adapter
 
     @property
@@ -53,95 +53,95 @@ class NumpyOperations(Operations):
     def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
         return np.errstate(over="ignore", invalid="ignore")  # infinities and NaN without a warning, as elsewhere
 
-    def shape(self, x: Any) -> tuple[int, ...]:
+    def shape(self, x: np.ndarray) -> tuple[int, ...]:
         return np.shape(x)
 
-    def dtype(self, x: Any) -> str:
+    def dtype(self, x: np.ndarray) -> str:
         return str(x.dtype.name)
 
-    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> np.ndarray:
+    def asarray(self, array: np.ndarray, dtype: str, like: np.ndarray | None = None) -> np.ndarray:
         return array.astype(_dtype(dtype), copy=False)
 
-    def to_numpy(self, x: Any) -> np.ndarray:
+    def to_numpy(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(x, dtype=np.float32 if x.dtype.name == "bfloat16" else None)
 
-    def cast(self, x: Any, dtype: str | None) -> Any:
+    def cast(self, x: np.ndarray, dtype: str | None) -> Any:
         return np.asarray(x).astype(x.dtype if dtype is None else _dtype(dtype), copy=False)
 
-    def reshape(self, x: Any, shape: Sequence[int]) -> np.ndarray:
+    def reshape(self, x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return np.reshape(x, shape)
 
-    def transpose(self, x: Any, axes: Sequence[int]) -> np.ndarray:
+    def transpose(self, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
         return np.transpose(x, axes)
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> np.ndarray:
+    def pad(self, x: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.pad(x, widths)
 
-    def flip(self, x: Any, axes: Sequence[int]) -> Any:
+    def flip(self, x: np.ndarray, axes: Sequence[int]) -> Any:
         return np.flip(x, tuple(axes))
 
-    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> np.ndarray:
+    def take(self, x: np.ndarray, index: Sequence[int] | np.ndarray, axis: int) -> np.ndarray:
         return np.take(x, index, axis)
 
     def stack(self, tensors: Sequence[Any], axis: int) -> np.ndarray:
         return np.stack(tensors, axis)
 
-    def where(self, condition: Any, x: Any, y: Any) -> Any:
+    def where(self, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
         return np.where(condition, x, y)
 
-    def zeros(self, shape: Sequence[int], like: Any) -> np.ndarray:
+    def zeros(self, shape: Sequence[int], like: np.ndarray) -> np.ndarray:
         return np.zeros(shape, like.dtype)
 
-    def matmul(self, a: Any, b: Any) -> Any:
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> Any:
         return np.matmul(a, b)
 
-    def sum(self, x: Any, axes: tuple[int, ...]) -> np.ndarray:
+    def sum(self, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         return np.sum(x, axes)  # type: ignore[no-any-return]
 
-    def rfft2(self, x: Any, size: Pair) -> np.ndarray:
+    def rfft2(self, x: np.ndarray, size: Pair) -> np.ndarray:
         from scipy import fft  # which takes a while to import
 
         return fft.rfft2(x, size, workers=threads.count())  # type: ignore[no-any-return]
 
-    def irfft2(self, spectrum: Any, size: Pair) -> np.ndarray:
+    def irfft2(self, spectrum: np.ndarray, size: Pair) -> np.ndarray:
         from scipy import fft
 
         return fft.irfft2(spectrum, size, workers=threads.count())  # type: ignore[no-any-return]
 
-    def conj(self, x: Any) -> Any:
+    def conj(self, x: np.ndarray) -> Any:
         return np.conj(x)
 
-    def tiles(self, x: Any, size: Pair, step: Pair) -> np.ndarray:
+    def tiles(self, x: np.ndarray, size: Pair, step: Pair) -> np.ndarray:
         return sliding_window_view(x, size, (2, 3))[:, :, :: step[0], :: step[1]]
 
-    def floor(self, x: Any) -> Any:
+    def floor(self, x: np.ndarray) -> Any:
         return np.floor(x)
 
-    def every(self, condition: Any) -> bool:
+    def every(self, condition: np.ndarray) -> bool:
         return bool(condition.all())
 
-    def as_host(self, x: Any) -> np.ndarray:
-        return x  # type: ignore[no-any-return]
+    def as_host(self, x: np.ndarray) -> np.ndarray:
+        return x
 
-    def from_host(self, array: np.ndarray, like: Any) -> np.ndarray:
+    def from_host(self, array: np.ndarray, like: np.ndarray) -> np.ndarray:
         return array
 
-    def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
+    def signature(self, x: np.ndarray, k: np.ndarray, b: np.ndarray | None) -> Hashable | None:
         if type(k) is not np.ndarray or type(x) is not np.ndarray or default_backend() != "numpy":
             return None
         if b is None:
             return x.shape, x.dtype, k.shape, k.dtype
         return (x.shape, x.dtype, k.shape, k.dtype, b.shape, b.dtype) if type(b) is np.ndarray else None
 
-    def number(self, value: float, like: Any) -> Any:
+    def number(self, value: float, like: np.ndarray) -> Any:
         return like.dtype.type(value)  # NumPy 1 would look at the value to find a dtype
 
-    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
+    def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: np.ndarray) -> tuple[Any, ...]:
         raise UnsupportedError(
             "backend 'numpy': NumPy has no autograd.", hint="conv_vjp has the gradients of the convolution itself."
         )
 
-    def conv(self, x: Any, kernel: Any, geometry: Geometry) -> np.ndarray:
+    def conv(self, x: np.ndarray, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
         if geometry.data_format == "NHWC":
             y = self.conv(_first(x), kernel.transpose(3, 2, 0, 1), geometry._replace(data_format="NCHW"))
             return np.moveaxis(y, 1, -1)

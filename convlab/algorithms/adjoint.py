@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry, Pair, border_index
 
 
 def image_gradient(
-    ops: Operations, dy: Any, k: Any, geometry: Geometry, size: Pair, correlate: Callable[[Any, Any, Geometry], Any]
-) -> Any:
+    ops: Operations[T], dy: T, k: T, geometry: Geometry, size: Pair, correlate: Callable[[T, T, Geometry], T]
+) -> T:
     """The gradient of X (N, C, *size) from dY (N, O, H', W') and K (O, C/groups, h, w), computed by `correlate`.
 
     With a stride, each phase of the image has its own part of the kernel.
@@ -26,7 +26,7 @@ def image_gradient(
     return dx if _cropped(geometry) else _undo_border(ops, dx, geometry, size)
 
 
-def transposed(ops: Operations, k: Any, geometry: Geometry) -> Any:
+def transposed(ops: Operations[T], k: T, geometry: Geometry) -> T:
     """K as the kernel (C * phases, O/groups, …) that takes dY to the gradient of X."""
     outputs, per_group, h, w = ops.sizes(k)
     groups = geometry.groups
@@ -66,7 +66,7 @@ def _cropped(geometry: Geometry) -> bool:
     return inside and geometry.padding_mode == "zeros" and geometry.stride == (1, 1)
 
 
-def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
+def _phases(ops: Operations[T], k: T, geometry: Geometry) -> T:
     """(C, O, h, w) as (C * sh * sw, O, R, S): the kernel's part for each phase, the image's rows i = phase (mod sh).
 
     With the dilation's zeros written out, the kernel's row t belongs to phase t % sh and is row t // sh there.
@@ -87,7 +87,7 @@ def _phases(ops: Operations, k: Any, geometry: Geometry) -> Any:
     return ops.reshape(k, (channels * sh * sw, outputs, r, s))
 
 
-def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> Any:
+def _undo_border(ops: Operations[T], dx: T, geometry: Geometry, size: Pair) -> T:
     """The gradient of X from that of the padded X: positions that hold one pixel are added up in their order."""
     mode = geometry.padding_mode
     for axis, (n, (before, after)) in enumerate(zip(size, geometry.padding, strict=True), start=2):
@@ -100,9 +100,11 @@ def _undo_border(ops: Operations, dx: Any, geometry: Geometry, size: Pair) -> An
             zero = n + before + after  # the index of a zero beyond the last position
             widths = [(0, 0)] * 4
             widths[axis] = (0, 1)
-            terms, dx = ops.pad(-dx, widths), None
+            terms, total = ops.pad(-dx, widths), None
             for turn in range(max(map(len, places))):
                 index = [place[turn] if turn < len(place) else zero for place in places]
                 term = ops.take(terms, index, axis)
-                dx = -term if dx is None else dx - term
+                total = -term if total is None else total - term
+            assert total is not None
+            dx = total
     return dx

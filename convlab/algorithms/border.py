@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry, border_index
 
 
-def with_border(ops: Operations, x: Any, geometry: Geometry) -> Any:
+def with_border(ops: Operations[T], x: T, geometry: Geometry) -> T:
     """The image x (NCHW or NHWC) with the geometry's padding around it, in its padding mode."""
     rows_axis = 2 if geometry.data_format == "NCHW" else 1
     if geometry.padding_mode == "zeros":

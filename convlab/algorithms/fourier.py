@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry, Pair
 from .border import with_border
@@ -47,7 +47,7 @@ def _fast_length(n: int) -> int:
         n += 1
 
 
-def fft_correlation(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+def fft_correlation(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
     """The correlation of x (NCHW) with k (OIHW), for stride and dilation 1."""
     x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     n, _, height, width = ops.sizes(x)
@@ -65,7 +65,7 @@ def fft_correlation(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
     return y[:, :, :rows, :columns]
 
 
-def fft_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+def fft_kernel_gradient(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
     """The gradient of K: the correlation of X with dY, summed over the tiles before the one inverse transform."""
     x = with_border(ops, x, geometry)
     _, channels, height, width = ops.sizes(x)
@@ -90,7 +90,7 @@ def fft_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) ->
     return ops.irfft2(spectrum, tile)[..., :h, :w]
 
 
-def _cut(ops: Operations, x: Any, tile: Pair, step: Pair, count: Pair) -> Any:
+def _cut(ops: Operations[T], x: T, tile: Pair, step: Pair, count: Pair) -> T:
     """`count` tiles of the image, with zeros where they reach beyond its end."""
     _, _, height, width = ops.sizes(x)
     needed = ((c - 1) * s + t for c, s, t in zip(count, step, tile, strict=True))
@@ -100,7 +100,7 @@ def _cut(ops: Operations, x: Any, tile: Pair, step: Pair, count: Pair) -> Any:
     return ops.tiles(x, tile, step)
 
 
-def _sum_channels(ops: Operations, spectra: Any, kernel: Any, groups: int) -> Any:
+def _sum_channels(ops: Operations[T], spectra: T, kernel: T, groups: int) -> T:
     """The products of spectra summed over the input channels of each group."""
     n, _, down, right, *frequencies = ops.sizes(spectra)
     outputs, per_group, *_ = ops.sizes(kernel)

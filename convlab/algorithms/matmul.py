@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry, Pair
 from .border import with_border
 
 
-def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+def matmul(ops: Operations[T], x: T, kernel: T, geometry: Geometry) -> T:
     """Cross-correlation as one product of matrices: the kernel's rows times the image's windows (im2col)."""
     n, _, height, width = ops.sizes(x)
     outputs, per_group, h, w = ops.sizes(kernel)
@@ -23,7 +22,7 @@ def matmul(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     return ops.reshape(ops.matmul(weights, patches), (n, outputs, rows, columns))
 
 
-def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+def matmul_kernel_gradient(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
     """The gradient of K: for each row of the kernel, dY times the windows that this row meets."""
     n, outputs, rows, columns = ops.sizes(dy)
     groups, (h, w) = geometry.groups, geometry.kernel_size
@@ -39,7 +38,7 @@ def matmul_kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry)
     return ops.stack(kernel_rows, 2)
 
 
-def _window(x: Any, geometry: Geometry, p: int, q: int, size: Pair) -> Any:
+def _window(x: T, geometry: Geometry, p: int, q: int, size: Pair) -> T:
     """The pixels that the kernel's element (p, q) meets."""
     (rows, columns), (sh, sw), (dh, dw) = size, geometry.stride, geometry.dilation
     top, left = p * dh, q * dw

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
 from .border import with_border
@@ -12,7 +11,7 @@ from .border import with_border
 PHASES = (4, 4)
 
 
-def phase(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+def phase(ops: Operations[T], x: T, kernel: T, geometry: Geometry) -> T:
     """The cross-correlation of one-channel images, with neighbouring outputs as channels of a native convolution.
 
     It is for libraries that compute many channels at once. The convolution has a stride: output (i * 4 + a, j * 4 + b)

@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry
 from .adjoint import image_gradient
@@ -38,15 +39,16 @@ _HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
 _TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
 
 
-def reproduce(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+def reproduce(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     """A rule's result for tensors with values, or while tracing; without gradient."""
     dtype = ops.dtype(inputs[0]) or ""
     with ops.scope("float64"):
         wide = [widen(ops, x) for x in inputs]
-        return narrow(ops, _COMPUTE[rule.part](ops, rule, dtype, *wide), dtype)
+        result: T = _COMPUTE[rule.part](ops, rule, dtype, *wide)
+        return narrow(ops, result, dtype)
 
 
-def widen(ops: Operations, x: Any) -> Any:
+def widen(ops: Operations[T], x: T) -> T:
     """The tensor x in float64, subnormal numbers as zero."""
     dtype = ops.dtype(x)
     if dtype in ("float16", "bfloat16"):
@@ -54,7 +56,7 @@ def widen(ops: Operations, x: Any) -> Any:
     return ops.cast(_flush(ops, x, _TINY64 if dtype == "float64" else _TINY32), "float64")
 
 
-def narrow(ops: Operations, y: Any, dtype: str) -> Any:
+def narrow(ops: Operations[T], y: T, dtype: str) -> T:
     """A float64 tensor rounded to a dtype: subnormal numbers as zero, zeros as +0, every NaN the same."""
     is_nan = y != y
     y = _flush(ops, y, _TINY64 if dtype == "float64" else _TINY32)
@@ -67,11 +69,11 @@ def narrow(ops: Operations, y: Any, dtype: str) -> Any:
     return ops.where(is_nan, ops.number(math.nan, y), y)
 
 
-def _flush(ops: Operations, x: Any, limit: float) -> Any:
+def _flush(ops: Operations[T], x: T, limit: float) -> T:
     return ops.where(abs(x) < ops.number(limit, x), ops.number(0.0, x), x)
 
 
-def product(ops: Operations, a: Any, b: Any, dtype: str) -> Any:
+def product(ops: Operations[T], a: T, b: T, dtype: str) -> T:
     """The product of a and b in float64: exact for factors that come from a narrower dtype.
 
     The product of two float64 numbers is rounded. Products near the underflow count as zero; this also keeps compilers,
@@ -81,27 +83,27 @@ def product(ops: Operations, a: Any, b: Any, dtype: str) -> Any:
     return _flush(ops, a * b, _CUT64) if dtype == "float64" else a * b
 
 
-def _subtraction(ops: Operations, dtype: str) -> Callable[[Any, Any, Any], Any]:
+def _subtraction(ops: Operations[T], dtype: str) -> Callable[[T, T, T], T]:
     """The function of (total, a, b) that computes total - a * b for inputs that come from a dtype."""
     if dtype != "float64":
         return ops.subtract_product
     return lambda total, a, b: total - product(ops, a, b, dtype)
 
 
-def _result(ops: Operations, rule: Rule, dtype: str, x: Any, k: Any, b: Any = None) -> Any:
+def _result(ops: Operations[T], rule: Rule, dtype: str, x: T, k: T, b: T | None = None) -> T:
     padded = with_border(ops, x, rule.geometry)
     y = taps(ops, padded, k, rule.geometry, _subtraction(ops, dtype))
     return y if b is None else y + ops.reshape(b, (1, -1, 1, 1))
 
 
-def _image_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any, k: Any) -> Any:
-    def correlate(dy: Any, k: Any, geometry: Geometry) -> Any:
+def _image_gradient(ops: Operations[T], rule: Rule, dtype: str, dy: T, k: T) -> T:
+    def correlate(dy: T, k: T, geometry: Geometry) -> T:
         return taps(ops, with_border(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
 
     return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
 
 
-def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -> Any:
+def _kernel_gradient(ops: Operations[T], rule: Rule, dtype: str, x: T, dy: T) -> T:
     geometry, groups, subtract = rule.geometry, rule.geometry.groups, _subtraction(ops, dtype)
     (h, w), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.stride, geometry.dilation
     x = with_border(ops, x, geometry)
@@ -111,7 +113,7 @@ def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -
     x = ops.reshape(x, (n, groups, per_group, height, width))
     seeds = -ops.reshape(dy, (n, groups, share, rows, columns))
 
-    def add_row(total: Any, index: Any) -> Any:
+    def add_row(total: T, index: Any) -> T:
         image, top = index // rows, index % rows
         lines = ops.part(ops.part(x, image, 1, 0), top * sh, (h - 1) * dh + 1, 3)
         lines = ops.reshape(lines[:, :, :, ::dh, :], (groups, per_group * h, width))
@@ -125,23 +127,23 @@ def _kernel_gradient(ops: Operations, rule: Rule, dtype: str, x: Any, dy: Any) -
     return ops.reshape(halve(ops, total), (outputs, per_group, h, w))
 
 
-def _bias_gradient(ops: Operations, rule: Rule, dtype: str, dy: Any) -> Any:
+def _bias_gradient(ops: Operations[T], rule: Rule, dtype: str, dy: T) -> T:
     return channel_sums(ops, dy)
 
 
-def channel_sums(ops: Operations, x: Any) -> Any:
+def channel_sums(ops: Operations[T], x: T) -> T:
     """The sums of x (N, O, H, W) over all axes but the second: (O,)."""
     n, outputs, rows, _ = ops.sizes(x)
     sums = ops.reshape(halve(ops, x), (n * outputs, rows))
     sums = -ops.reshape(halve(ops, sums), (n, outputs))
 
-    def add(total: Any, index: Any) -> Any:
+    def add(total: T, index: Any) -> T:
         return total - ops.part(sums, index, 1, 0)
 
     return ops.reshape(ops.fold(add, ops.zeros((1, outputs), x), n), (outputs,))
 
 
-def halve(ops: Operations, x: Any) -> Any:
+def halve(ops: Operations[T], x: T) -> T:
     """The sums over the last axis, in a halving tree, with the other axes flattened: (…, 1)."""
     length = ops.sizes(x)[-1]
     x = ops.reshape(x, (-1, length))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry
 from .border import with_border
@@ -25,7 +26,7 @@ def too_long(size: Sequence[int | None], geometry: Geometry) -> bool:
     return any(type(n) is int and n + sum(pads) > 2**24 for n, pads in zip(size, geometry.padding, strict=True))
 
 
-def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
+def by_taps(ops: Operations[T], x: T, kernel: T, geometry: Geometry) -> T:
     """What `Operations.conv` computes, by `taps`: a correlation in either layout, with zeros around x."""
     channels_last = geometry.data_format == "NHWC"
     if channels_last:
@@ -35,9 +36,7 @@ def by_taps(ops: Operations, x: Any, kernel: Any, geometry: Geometry) -> Any:
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
-def taps(
-    ops: Operations, x: Any, kernel: Any, geometry: Geometry, subtract: Callable[[Any, Any, Any], Any] | None = None
-) -> Any:
+def taps(ops: Operations[T], x: T, kernel: T, geometry: Geometry, subtract: Callable[[T, T, T], T] | None = None) -> T:
     """Cross-correlation by shifting, multiplying and adding, in the order (channel, kernel row, kernel column).
 
     It only adds and multiplies, so that it is exact in any integer dtype that holds the result.
@@ -61,7 +60,7 @@ def taps(
     # TensorFlow regroups chains of additions, but not of subtractions.
     weights = -ops.reshape(kernel, (groups, outputs // groups, per_group * h, w))
 
-    def add(total: Any, channel: Any, p: Any, count: int) -> Any:
+    def add(total: T, channel: Any, p: Any, count: int) -> T:
         """Add `count` rows of the kernel from row p on; they share one slice, which a compiler fuses."""
         image = ops.part(ops.part(x, channel, 1, 2), p * dh, (rows - 1) * sh + 1 + (count - 1) * dh, 3)
         lines = ops.part(weights, channel * h + p, count, 2)
@@ -72,12 +71,12 @@ def taps(
             total = subtract(total, window, weight)
         return total
 
-    def add_channels(total: Any, first: Any, count: int) -> Any:
+    def add_channels(total: T, first: Any, count: int) -> T:
         for channel in range(count):
             total = add(total, first + channel, 0, h)
         return total
 
-    def add_channel(total: Any, channel: Any) -> Any:
+    def add_channel(total: T, channel: Any) -> T:
         lines = min(max(1, _FEWEST // w), h)
         steps, rest = divmod(h, lines)
         total = ops.fold(lambda total, index: add(total, channel, index * lines, lines), total, steps)

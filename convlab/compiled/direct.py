@@ -9,11 +9,14 @@ All of them compute only true products: rows of a block that a row of x doesn't 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .vectors import ABREAST, REGISTER, Array, Emitter, inlined, kernel, move
+
+if TYPE_CHECKING:
+    from llvmlite.ir import Value
 
 # The numbers of a layout: the rows' stride and dilation; the length of a gathered row, 0 if x is read in place; where
 # in that row plain copies start and stop, and how far back in x they are; the rows of a band.
@@ -21,18 +24,18 @@ STRIDE, DILATION, PITCH, START, STOP, SHIFT, BAND = range(7)
 _ROWS = 4
 
 
-def _tile(abreast: int, masked: bool) -> Any:
+def _tile(abreast: int, masked: bool) -> Value:
     """The numba function that computes up to 4 rows of y by `abreast` vectors, or if masked their first `columns`."""
 
     def emit(
-        e: Emitter, x: Any, at_x: Any, step_x: Any, k: Any, at_k: Any, offsets: Any, y: Any, at_y: Any, step_y: Any,
-        h: Any, w: Any, rows: Any, columns: Any, first: Any,
+        e: Emitter, x: Value, at_x: Value, step_x: Value, k: Value, at_k: Value, offsets: Value, y: Value, at_y: Value, step_y: Value,
+        h: Value, w: Value, rows: Value, columns: Value, first: Value,
     ) -> None:  # fmt: skip
         starts = [v * e.lanes for v in range(abreast)]
         masks = [e.mask(e.index(columns, -start)) if masked else None for start in starts]
         sums = [[e.variable(e.zero) for _ in starts] for _ in range(_ROWS)]
 
-        def each_row(visit: Any) -> None:
+        def each_row(visit: Value) -> None:
             for r in range(_ROWS):
                 with e.builder.if_then(e.less(r, rows)):
                     row = e.index(at_y, e.times(r, step_y))
@@ -59,12 +62,12 @@ def _tile(abreast: int, masked: bool) -> Any:
     return inlined(emit)
 
 
-def _products(across: int) -> Any:
+def _products(across: int) -> Value:
     """The numba function that adds the gradients of up to 4 rows by so many columns of k to float64 sums."""
 
     def emit(
-        e: Emitter, x: Any, at_x: Any, step_x: Any, offsets: Any, at_q: Any, dy: Any, at_dy: Any, step_dy: Any,
-        rows: Any, columns: Any, taps: Any, total: Any, at_total: Any, w: Any,
+        e: Emitter, x: Value, at_x: Value, step_x: Value, offsets: Value, at_q: Value, dy: Value, at_dy: Value, step_dy: Value,
+        rows: Value, columns: Value, taps: Value, total: Value, at_total: Value, w: Value,
     ) -> None:  # fmt: skip
         shifts = [e.number(offsets, e.index(at_q, q)) for q in range(across)]
         sums = [[e.variable(e.zero) for _ in range(across)] for _ in range(_ROWS)]

@@ -32,7 +32,13 @@ KernelAlgorithm = Literal["direct", "fft"]
 Task = Literal["correlate", "gradient", "separable"]
 
 
-def correlate(x: Any, k: Any, geometry: Geometry, algorithm: KernelAlgorithm = "direct", out: Any = None) -> np.ndarray:
+def correlate(
+    x: np.ndarray,
+    k: np.ndarray,
+    geometry: Geometry,
+    algorithm: KernelAlgorithm = "direct",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Cross-correlation: y[n,o,i,j] is the sum of padded x[n, c, i*sh + p*dh, j*sw + q*dw] * k[o,c,p,q] over c, p, q.
 
     Args:
@@ -63,7 +69,9 @@ def correlate(x: Any, k: Any, geometry: Geometry, algorithm: KernelAlgorithm = "
     return y
 
 
-def kernel_gradient(x: Any, dy: Any, geometry: Geometry, algorithm: KernelAlgorithm = "direct") -> np.ndarray:
+def kernel_gradient(
+    x: np.ndarray, dy: np.ndarray, geometry: Geometry, algorithm: KernelAlgorithm = "direct"
+) -> np.ndarray:
     """The gradient of sum(dy * correlate(x, k)) with respect to k.
 
     Args:
@@ -103,7 +111,9 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return array
 
 
-def separable(x: Any, u: Any, v: Any, geometry: Geometry, out: Any = None) -> np.ndarray:
+def separable(
+    x: np.ndarray, u: np.ndarray, v: np.ndarray, geometry: Geometry, out: np.ndarray | None = None
+) -> np.ndarray:
     """`correlate` of each image with the kernel outer(u, v): with its row v, then with its column u.
 
     Args:
@@ -219,11 +229,11 @@ def _ready(a: np.ndarray) -> np.ndarray:
     return np.frombuffer(memory, a.dtype).reshape(a.shape)
 
 
-def _wide(a: Any) -> np.ndarray:
+def _wide(a: np.ndarray) -> np.ndarray:
     return np.asarray(a, np.float32)
 
 
-def _rounded(y: np.ndarray, out: Any = None) -> np.ndarray:
+def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """The float32 array in float16, in `out` if there is one."""
     if out is None:
         return _narrowed(y, np.dtype(np.float16))

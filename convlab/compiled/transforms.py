@@ -7,19 +7,22 @@ cache.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .vectors import REGISTER, Array, Emitter, inlined, kernel, move
+
+if TYPE_CHECKING:
+    from llvmlite.ir import Value
 
 
 class _Complex(NamedTuple):
     """Vectors of complex numbers, while their instructions are written."""
 
     e: Emitter
-    re: Any
-    im: Any
+    re: Value
+    im: Value
 
     def plus(self, other: _Complex) -> _Complex:
         return _Complex(self.e, self.e.add(self.re, other.re), self.e.add(self.im, other.im))
@@ -46,10 +49,10 @@ class _Complex(NamedTuple):
         return _Complex(e, re, e.subtract(e.multiply(self.im, other.re), e.multiply(self.re, other.im)))
 
     @classmethod
-    def load(cls, e: Emitter, re: Any, im: Any, at: Any) -> _Complex:
+    def load(cls, e: Emitter, re: Value, im: Value, at: Value) -> _Complex:
         return cls(e, e.load(re, at), e.load(im, at))
 
-    def store(self, re: Any, im: Any, at: Any) -> None:
+    def store(self, re: Value, im: Value, at: Value) -> None:
         self.e.store(self.re, re, at)
         self.e.store(self.im, im, at)
 
@@ -65,10 +68,10 @@ def _radix_4(z: list[_Complex], twiddles: list[_Complex], inverse: bool) -> list
     return [z[0], *(a.times(t) for a, t in zip(z[1:], twiddles, strict=True))] if twiddles else z
 
 
-def _butterfly(inverse: bool, twiddled: bool) -> Any:
+def _butterfly(inverse: bool, twiddled: bool) -> Value:
     """The numba function of a radix-4 butterfly on rows at, at + step, ... of a strip."""
 
-    def emit(e: Emitter, re: Any, im: Any, at: Any, step: Any, table: Any, at_table: Any) -> None:
+    def emit(e: Emitter, re: Value, im: Value, at: Value, step: Value, table: Value, at_table: Value) -> None:
         places = [e.index(at, e.times(i, step)) for i in range(4)]
         numbers = [e.splat(e.number(table, e.index(at_table, i))) for i in range(6)] if twiddled else []
         twiddles = [_Complex(e, *numbers[i : i + 2]) for i in range(0, len(numbers), 2)]
@@ -79,10 +82,10 @@ def _butterfly(inverse: bool, twiddled: bool) -> Any:
     return inlined(emit)
 
 
-def _eight(inverse: bool) -> Any:
+def _eight(inverse: bool) -> Value:
     """The numba function of a transform of 8 consecutive rows: a stage of radix 4, then one of radix 2."""
 
-    def emit(e: Emitter, re: Any, im: Any, at: Any) -> None:
+    def emit(e: Emitter, re: Value, im: Value, at: Value) -> None:
         places = [e.index(at, i * e.lanes) for i in range(8)]
         z = [_Complex.load(e, re, im, place) for place in places]
         roots = np.exp(-2j * np.pi * np.arange(1, 4) / 8)
@@ -111,7 +114,7 @@ _forward_8, _inverse_8 = _eight(False), _eight(True)
 
 
 @inlined
-def _transpose(e: Emitter, source: Any, at: Any, target: Any, to: Any, step: Any) -> None:
+def _transpose(e: Emitter, source: Value, at: Value, target: Value, to: Value, step: Value) -> None:
     """Write a square of vectors, one after the other in a strip, transposed to rows that are a step apart."""
     rows = [e.load(source, e.index(at, i * e.lanes)) for i in range(e.lanes)]
     apart = e.lanes // 2
@@ -129,7 +132,7 @@ def _transpose(e: Emitter, source: Any, at: Any, target: Any, to: Any, step: Any
 
 
 @inlined
-def multiply(e: Emitter, re: Any, im: Any, other_re: Any, other_im: Any, at: Any, count: Any) -> None:
+def multiply(e: Emitter, re: Value, im: Value, other_re: Value, other_im: Value, at: Value, count: Value) -> None:
     """Multiply a strip by the conjugates of another."""
     with e.loop(count, step=e.lanes) as i:
         other = _Complex.load(e, other_re, other_im, e.index(at, i))
@@ -138,7 +141,15 @@ def multiply(e: Emitter, re: Any, im: Any, other_re: Any, other_im: Any, at: Any
 
 @inlined
 def multiply_add(
-    e: Emitter, re: Any, im: Any, other_re: Any, other_im: Any, total_re: Any, total_im: Any, at: Any, count: Any
+    e: Emitter,
+    re: Value,
+    im: Value,
+    other_re: Value,
+    other_im: Value,
+    total_re: Value,
+    total_im: Value,
+    at: Value,
+    count: Value,
 ) -> None:
     """Add a strip of a spectrum times the conjugate of another strip to a strip of a total spectrum."""
     with e.loop(count, step=e.lanes) as i:
@@ -149,7 +160,7 @@ def multiply_add(
 
 @inlined
 def scatter(
-    e: Emitter, strip: Any, y: Any, at: Any, step: Any, rows: Any, columns: Any, first: Any, check: Any
+    e: Emitter, strip: Value, y: Value, at: Value, step: Value, rows: Value, columns: Value, first: Value, check: Value
 ) -> None:
     """Store the first columns of a strip's first rows in y, or add them; the check becomes NaN where y isn't finite."""
     mask, zeros = e.mask(columns), e.variable(e.zero)

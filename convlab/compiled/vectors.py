@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # numba is typed in parts, and in others in every version
     cgutils: Any
     ir: Any
     get_host_cpu_features: Any
+
+    from llvmlite.ir import Value
 else:
     import numba
     from llvmlite import ir
@@ -78,29 +80,29 @@ def _is_array(kind: Any) -> bool:
 class Emitter:
     """Writes instructions on vectors of `lanes` elements, at the place where an LLVM builder stands."""
 
-    def __init__(self, builder: Any, element: Any) -> None:
+    def __init__(self, builder: Value, element: Value) -> None:
         self.builder, self.element = builder, element
         self.size = 8 if isinstance(element, ir.DoubleType) else 4
         self.lanes = REGISTER // self.size
         self.vector = ir.VectorType(element, self.lanes)
         self.zero = ir.Constant(self.vector, None)
 
-    def index(self, *terms: Any) -> Any:
+    def index(self, *terms: Value) -> Value:
         """The sum of integers, Python's or LLVM's."""
         total = ir.Constant(_INT, sum(term for term in terms if isinstance(term, int)))
         for term in terms:
             total = total if isinstance(term, int) else self.builder.add(total, term)
         return total
 
-    def times(self, a: Any, b: Any) -> Any:
+    def times(self, a: Value, b: Value) -> Value:
         """The product of two integers, Python's or LLVM's."""
         return self.builder.mul(self.index(a), self.index(b))
 
-    def number(self, pointer: Any, index: Any) -> Any:
+    def number(self, pointer: Value, index: Value) -> Value:
         """The array's element, as it is."""
         return self.builder.load(self.builder.gep(pointer, [index]))
 
-    def splat(self, scalar: Any) -> Any:
+    def splat(self, scalar: Value) -> Value:
         """A vector of one value, LLVM's or Python's, in all lanes."""
         if isinstance(scalar, float):
             return ir.Constant(self.vector, [float(scalar)] * self.lanes)
@@ -109,23 +111,23 @@ class Emitter:
         zeros = ir.Constant(ir.VectorType(_SHORT, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
-    def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """These lanes of two vectors, b's numbered after a's."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_SHORT, self.lanes), list(lanes)))
 
-    def mask(self, count: Any) -> Any:
+    def mask(self, count: Value) -> Value:
         """Which lanes are among the first `count`."""
         lanes = ir.Constant(ir.VectorType(_SHORT, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", lanes, self.splat(self.builder.trunc(count, _SHORT)))
 
-    def load(self, pointer: Any, index: Any, mask: Any = None) -> Any:
+    def load(self, pointer: Value, index: Value, mask: Value = None) -> Value:
         """The vector from an index on; with a mask only the lanes in it, zeros in the others."""
         place = self._place(pointer, index)
         if mask is None:
             return self.builder.load(place, align=self.size)
         return self._masked("load", self.vector, place, self._align(), mask, self.zero)
 
-    def store(self, value: Any, pointer: Any, index: Any, mask: Any = None) -> None:
+    def store(self, value: Value, pointer: Value, index: Value, mask: Value = None) -> None:
         """Store a vector from an index on; with a mask only the lanes in it."""
         place = self._place(pointer, index)
         if mask is None:
@@ -133,34 +135,34 @@ class Emitter:
         else:
             self._masked("store", ir.VoidType(), value, place, self._align(), mask)
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add(self, a: Value, b: Value) -> Value:
         """The sum a + b."""
         return self.builder.fadd(a, b, flags=_FLAGS)
 
-    def subtract(self, a: Any, b: Any) -> Any:
+    def subtract(self, a: Value, b: Value) -> Value:
         """The difference a - b."""
         return self.builder.fsub(a, b, flags=_FLAGS)
 
-    def multiply(self, a: Any, b: Any) -> Any:
+    def multiply(self, a: Value, b: Value) -> Value:
         """The product a * b, which may become one instruction with an addition after it."""
         return self.builder.fmul(a, b, flags=_FLAGS)
 
-    def variable(self, value: Any) -> Any:
+    def variable(self, value: Value) -> Value:
         """A variable, which LLVM will keep in a register."""
         return cgutils.alloca_once_value(self.builder, value)
 
-    def accumulate(self, variable: Any, a: Any, b: Any) -> None:
+    def accumulate(self, variable: Value, a: Value, b: Value) -> None:
         """Add a * b to a variable."""
         self.builder.store(self.add(self.builder.load(variable), self.multiply(a, b)), variable)
 
     @contextmanager
-    def loop(self, count: Any, start: Any = 0, step: int = 1) -> Iterator[Any]:
+    def loop(self, count: Value, start: Value = 0, step: int = 1) -> Iterator[Value]:
         """The block runs for start, start + step, ... below count."""
         bounds = self.index(start), self.index(count), self.index(step)
         with cgutils.for_range_slice(self.builder, *bounds, intp=_INT, inc=True) as (index, _):
             yield index
 
-    def ranges(self, low: Any, high: Any, size: int, body: Callable[[range], None]) -> None:
+    def ranges(self, low: Value, high: Value, size: int, body: Callable[[range], None]) -> None:
         """Run body(range(low, high + 1)), written out for each range within range(size)."""
         after = self.builder.append_basic_block("after")
         choice = self.builder.switch(self.index(self.times(low, size), high), after)
@@ -173,19 +175,19 @@ class Emitter:
                 self.builder.branch(after)
         self.builder.position_at_end(after)
 
-    def less(self, a: Any, b: Any) -> Any:
+    def less(self, a: Value, b: Value) -> Value:
         """Whether a < b, for integers."""
         return self.builder.icmp_signed("<", self.index(a), self.index(b))
 
-    def least(self, a: Any, b: Any) -> Any:
+    def least(self, a: Value, b: Value) -> Value:
         """The smaller integer."""
         return self.builder.select(self.less(a, b), self.index(a), self.index(b))
 
-    def largest(self, a: Any, b: Any) -> Any:
+    def largest(self, a: Value, b: Value) -> Value:
         """The larger integer."""
         return self.builder.select(self.less(a, b), self.index(b), self.index(a))
 
-    def sum(self, vector: Any) -> Any:
+    def sum(self, vector: Value) -> Value:
         """The lanes' sum in float64."""
         wide = vector
         if self.size == 4:
@@ -196,19 +198,19 @@ class Emitter:
         # "reassoc" allows to add pairwise instead of lane after lane.
         return self.builder.call(reduce, [ir.Constant(ir.DoubleType(), -0.0), wide], fastmath=["reassoc"])
 
-    def _place(self, pointer: Any, index: Any) -> Any:
+    def _place(self, pointer: Value, index: Value) -> Value:
         return self.builder.bitcast(self.builder.gep(pointer, [index]), self.vector.as_pointer())
 
-    def _align(self) -> Any:
+    def _align(self) -> Value:
         return ir.Constant(_SHORT, self.size)
 
-    def _masked(self, name: str, result: Any, *arguments: Any) -> Any:
+    def _masked(self, name: str, result: Value, *arguments: Value) -> Value:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         name = f"llvm.masked.{name}.v{self.lanes}f{8 * self.size}.p0"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
 
 
 @inlined
-def move(e: Emitter, source: Any, at: Any, target: Any, to: Any) -> None:
+def move(e: Emitter, source: Value, at: Value, target: Value, to: Value) -> None:
     """Copy one vector."""
     e.store(e.load(source, at), target, to)

@@ -44,7 +44,7 @@ class Tracing(Arrays[T]):
         """A function of tensors, without gradients, compiled where calling it again and again is faster for it."""
         return function
 
-    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    def choose(self, condition: Any, yes: Callable[[], T], no: Callable[[], T]) -> T:
         """The result of yes() or of no(), tensors of one shape and dtype, by a condition that `every` returned."""
         return yes() if condition else no()
 

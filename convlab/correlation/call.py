@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..algorithms.border import with_border
+from ..contract.arrays import T
 from ..contract.call import Call, Shape
 from ..contract.operations import Operations
 from ..dtypes import COMPLEX
@@ -16,7 +17,7 @@ from .compute import correlate_by_rule
 from .integers import exact_correlation
 
 
-def execute(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
+def execute(ops: Operations[T], call: Call, x: T, k: T, b: T | None) -> T:
     """The result of a call for tensors of one dtype."""
     with ops.scope(call.dtype):
         if call.flipped:
@@ -28,7 +29,7 @@ def execute(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
         return _batch(ops, call, x, k, b, call.geometry)
 
 
-def _single(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
+def _single(ops: Operations[T], call: Call, x: T, k: T, b: T | None) -> T:
     """A rank-2 kernel: each image of the leading axes is a batch element with one channel."""
     h, w = call.geometry.kernel_size
     layout = ops.adapter.image_layout if ops.adapter is not None and call.algorithm == "native" else "NCHW"
@@ -37,7 +38,7 @@ def _single(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Any:
     return ops.from_images(y, x, layout)
 
 
-def _batch(ops: Operations, call: Call, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+def _batch(ops: Operations[T], call: Call, x: T, k: T, b: T | None, geometry: Geometry) -> T:
     """The result for images in rank 4. Integers are computed exactly, which is reproducible too."""
     shape = ops.shape(x) or ()
     if 0 in shape:
@@ -64,7 +65,7 @@ def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[A
     return images, weights
 
 
-def flip(ops: Operations, k: Any, geometry: Geometry) -> Any:
+def flip(ops: Operations[T], k: T, geometry: Geometry) -> T:
     """A kernel with its rows and its columns in reverse order."""
     rows_axis = 2 if geometry.data_format == "NCHW" and len(ops.known_rank(k)) == 4 else 0
     return ops.flip(k, (rows_axis, rows_axis + 1))
@@ -78,7 +79,7 @@ def check_reproducible(dtype: str | None) -> None:
         )
 
 
-def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+def _reproducible(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geometry) -> T:
     dtype, shape = ops.dtype(x), ops.shape(x)
     check_reproducible(dtype)
     size = (shape[2:] if geometry.data_format == "NCHW" else shape[1:3]) if shape else (None,)
@@ -91,7 +92,7 @@ def _reproducible(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -
     return correlate_by_rule(ops, x, k, b, geometry, "reproducible")
 
 
-def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
+def _add_bias(ops: Operations[T], y: T, b: T | None, geometry: Geometry) -> T:
     if b is None:
         return y
     b = ops.reshape(b, (-1, 1, 1) if geometry.data_format == "NCHW" else (-1,))
@@ -99,7 +100,7 @@ def _add_bias(ops: Operations, y: Any, b: Any, geometry: Geometry) -> Any:
     return y + ops.cast(b, ops.dtype(y))
 
 
-def _nothing(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+def _nothing(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geometry) -> T:
     """The result for no images, on which some frameworks' convolutions fail; all gradients are zero."""
     channels_last = geometry.data_format == "NHWC"
     height, width = ops.sizes(x)[1:3] if channels_last else ops.sizes(x)[2:]

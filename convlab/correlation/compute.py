@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..algorithms.reproducible import reproduce
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..contract.rule import Rule, RuleAlgorithm
 from ..geometry.geometry import Geometry
 from ..planning.execute import by_plan
 
 
-def compute(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+def compute(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     """A rule's result for tensors with values, or while tracing; without gradient."""
     return reproduce(ops, rule, *inputs) if rule.algorithm == "reproducible" else by_plan(ops, rule, *inputs)
 
 
-def apply(ops: Operations, rule: Rule, *inputs: Any) -> Any:
+def apply(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     """`compute` with the framework's gradients, where it has any."""
     has_gradients = type(ops).apply is not Operations.apply
     return ops.apply(rule, *inputs) if has_gradients else compute(ops, rule, *inputs)
 
 
-def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, needed: Sequence[bool]) -> list[Any]:
+def gradients(ops: Operations[T], rule: Rule, inputs: Sequence[T], dy: T, needed: Sequence[bool]) -> list[Any]:
     """The gradients of sum(dy * compute(ops, rule, *inputs)) with respect to the inputs; None where not needed."""
     if rule.part == "b":
         return [ops.zeros(ops.sizes(inputs[0]), dy) + ops.reshape(dy, (1, -1, 1, 1))]
@@ -36,7 +37,7 @@ def gradients(ops: Operations, rule: Rule, inputs: Sequence[Any], dy: Any, neede
     return slopes
 
 
-def correlate_by_rule(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry, algorithm: RuleAlgorithm) -> Any:
+def correlate_by_rule(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geometry, algorithm: RuleAlgorithm) -> T:
     """The correlation of NCHW or NHWC tensors of one floating dtype by a rule, with gradients.
 
     Only "reproducible" takes a bias b; for other algorithms it is None.
@@ -49,6 +50,6 @@ def correlate_by_rule(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometr
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
-def channels_first(ops: Operations, x: Any, k: Any) -> tuple[Any, Any]:
+def channels_first(ops: Operations[T], x: T, k: T) -> tuple[Any, Any]:
     """The tensors x (NHWC) and k (HWIO) as NCHW and OIHW."""
     return ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))

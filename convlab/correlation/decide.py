@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ..contract.arrays import T
 from ..contract.call import Call, Variant
 from ..contract.operations import Mode, Operations
 from ..contract.rule import Rule
@@ -30,7 +31,7 @@ class Decision(NamedTuple):
     choices: dict[str, Choice]
 
 
-def decide(ops: Operations, call: Call, x: Any, k: Any) -> Decision:
+def decide(ops: Operations[T], call: Call, x: T, k: T) -> Decision:
     """The decision for a call whose algorithm is what the user asked for; it holds for all tensors like x and k.
 
     Raises:
@@ -77,7 +78,7 @@ def _deferred(call: Call) -> Decision:
     return Decision(call, "planned when there are values", {})
 
 
-def _planned(ops: Operations, call: Call, mode: Mode) -> Decision:
+def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     auto = call.algorithm == "auto"
     channels_last = auto and call.geometry.data_format == "NHWC" and len(call.kernel) == 4
     if channels_last and canonical_shapes(call.image, call.kernel, call.geometry)[1][:2] != (1, 1):
@@ -100,7 +101,7 @@ def _planned(ops: Operations, call: Call, mode: Mode) -> Decision:
     return Decision(call, "predicted to be the fastest" if len(choice.costs) > 1 else "nothing else can", choices)
 
 
-def _choices(ops: Operations, call: Call, mode: Mode) -> dict[str, Choice]:
+def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[str, Choice]:
     """The planner's choices for the result and, where there is autograd, for both gradients."""
     images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
     rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..algorithms.border import with_border
 from ..algorithms.taps import taps
+from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..errors import IntegerOverflowError
 from ..geometry.geometry import NO_PADDING, Geometry
@@ -15,7 +16,7 @@ from ..planning.execute import native
 from ..reference import ops as reference
 
 
-def exact_correlation(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometry) -> Any:
+def exact_correlation(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geometry) -> T:
     """The exact correlation of int64 tensors, without the bias, or an error if the result leaves int64.
 
     If no sum can reach 2**53 it is computed by the framework's float64 convolution, else in int64 with a check.
@@ -36,7 +37,7 @@ def exact_correlation(ops: Operations, x: Any, k: Any, b: Any, geometry: Geometr
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
 
 
-def _numpy(ops: Operations, x: Any) -> Any:
+def _numpy(ops: Operations[T], x: T | None) -> Any:
     return None if x is None else ops.to_numpy(x)
 
 

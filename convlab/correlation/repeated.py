@@ -26,17 +26,17 @@ _MOST_RUNS = 4096
 
 
 def call_key(
-    X: Any,
-    K: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    padding_mode: Any,
-    dilation: Any,
-    groups: Any,
-    data_format: Any,
-    algorithm: Any,
-    backend: Any,
+    X: object,
+    K: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    padding_mode: object,
+    dilation: object,
+    groups: object,
+    data_format: object,
+    algorithm: object,
+    backend: object,
 ) -> Hashable | None:
     """Everything on which a call of corr2d depends but its tensors' values; None for a call that isn't remembered."""
     signature = SIGNATURES.get(type(X))

@@ -24,6 +24,7 @@ from ..algorithms.phase import phase
 from ..algorithms.taps import taps
 from ..compiled import kernels
 from ..compiled.kernels import KernelAlgorithm
+from ..contract.arrays import T
 from ..contract.call import Variant
 from ..contract.operations import Mode, Operations
 from ..contract.rule import Rule
@@ -32,7 +33,7 @@ from ..geometry.geometry import NO_PADDING, Geometry
 from .choose import Choice, Workload, cheapest
 
 
-def by_plan(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
+def by_plan(ops: Operations[T], rule: Rule, a: T, b: T) -> T:
     """A rule's result by the variant that the planner chooses, without gradient.
 
     Raises:
@@ -41,12 +42,12 @@ def by_plan(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
     return compute_chosen(ops, rule, a, b, choose_for(ops, rule, a, b))
 
 
-def choose_for(ops: Operations, rule: Rule, a: Any, b: Any) -> Choice:
+def choose_for(ops: Operations[T], rule: Rule, a: T, b: T) -> Choice:
     """The planner's choice (see `choose`) for a rule and two tensors."""
     return choose(ops, rule, ops.sizes(a), ops.sizes(b), ops.dtype(a) or "", ops.mode(a, b))
 
 
-def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mode: Mode) -> Choice:
+def choose(ops: Operations[T], rule: Rule, first: Any, second: Any, dtype: str, mode: Mode) -> Choice:
     """The planner's choice for a rule and inputs of two shapes.
 
     Raises:
@@ -69,7 +70,7 @@ def choose(ops: Operations, rule: Rule, first: Any, second: Any, dtype: str, mod
     )
 
 
-def compute_chosen(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Any:
+def compute_chosen(ops: Operations[T], rule: Rule, a: T, b: T, choice: Choice) -> T:
     """A rule's result as a choice says. Half precision is computed in float32 and rounded once, unless natively."""
     dtype = ops.dtype(a) or ""
     narrow = dtype in ("float16", "bfloat16") and bool(choice.variant is not Variant.NATIVE or choice.factored)
@@ -96,7 +97,7 @@ class Settled(NamedTuple):
     reason: str = ""
 
 
-def settle(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Settled:
+def settle(ops: Operations[T], rule: Rule, a: T, b: T, choice: Choice) -> Settled:
     """What a choice becomes for these values: separable kernels are separated, and integers kept exact."""
     variant = choice.variant
     if choice.factored or variant.algorithm == "separable":
@@ -120,7 +121,7 @@ def settle(ops: Operations, rule: Rule, a: Any, b: Any, choice: Choice) -> Settl
     return Settled(variant, integral=integers)
 
 
-def _compute(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
+def _compute(ops: Operations[T], rule: Rule, a: T, b: T, settled: Settled) -> T:
     """A rule's result as is settled; by `_checked` for a variant that spreads infinities."""
     if settled.factors is not None:
         separable = functools.partial(_separable, ops, settled.variant, settled.factors)
@@ -130,23 +131,24 @@ def _compute(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> A
     return _direct(ops, rule, a, b, settled.variant)
 
 
-def _direct(ops: Operations, rule: Rule, a: Any, b: Any, variant: Variant) -> Any:
+def _direct(ops: Operations[T], rule: Rule, a: T, b: T, variant: Variant) -> T:
     """A rule's result by a variant, without a check."""
     if variant is Variant.NATIVE and rule.part != "y":
         return _native_gradient(ops, rule, a, b)
     if rule.part == "k":
-        return _KERNEL_GRADIENTS[variant](ops, a, b, rule.geometry)
+        gradient: T = _KERNEL_GRADIENTS[variant](ops, a, b, rule.geometry)
+        return gradient
     return _result(ops, rule, a, b, functools.partial(_RESULTS[variant], ops))
 
 
-def _result(ops: Operations, rule: Rule, a: Any, k: Any, correlate: Callable[[Any, Any, Geometry], Any]) -> Any:
+def _result(ops: Operations[T], rule: Rule, a: T, k: T, correlate: Callable[[T, T, Geometry], T]) -> T:
     """Part "y" or "x", which is a correlation too."""
     if rule.part == "y":
         return correlate(a, k, rule.geometry)
     return image_gradient(ops, a, k, rule.geometry, rule.size, correlate)
 
 
-def _checked(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> Any:
+def _checked(ops: Operations[T], rule: Rule, a: T, b: T, settled: Settled) -> T:
     """A rule's result by the FFT or by `phase`, which spread numbers that aren't finite.
 
     It is computed again directly if it isn't finite, or if the data prove to be integers while traced code runs.
@@ -162,7 +164,7 @@ def _checked(ops: Operations, rule: Rule, a: Any, b: Any, settled: Settled) -> A
     return ops.choose(sound, lambda: y, lambda: by_plan(ops, rule._replace(algorithm="direct"), a, b))
 
 
-def integral(ops: Operations, x: Any, variant: Variant) -> Any:
+def integral(ops: Operations[T], x: T, variant: Variant) -> Any:
     """Whether all of x's values are integers: a bool, or a tensor while tracing."""
     if variant.on_host:
         array = ops.as_host(x)
@@ -172,7 +174,7 @@ def integral(ops: Operations, x: Any, variant: Variant) -> Any:
     return ops.every(~(ops.floor(x) != x))
 
 
-def _factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
+def _factors_of(ops: Operations[T], k: T) -> tuple[Any, Any] | None:
     """Two vectors whose outer product is the kernel k, of shape (h, w) or (1, 1, h, w); None if there are none.
 
     The row is scaled by a power of 2, which is exact, so that its correlation with an image can't overflow.
@@ -190,7 +192,7 @@ def _factors_of(ops: Operations, k: Any) -> tuple[Any, Any] | None:
     return (u * scale).astype(kernel.dtype), (v / scale).astype(kernel.dtype)
 
 
-def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
+def _factors(ops: Operations[T], rule: Rule, k: T) -> tuple[Any, Any] | None:
     """Column and row of the kernel that a rule correlates with, if it is separable."""
     if rule.part == "k" or math.prod(ops.sizes(k)[:-2]) != 1 or (rule.part == "x" and rule.geometry.stride != (1, 1)):
         return None
@@ -202,7 +204,7 @@ def _factors(ops: Operations, rule: Rule, k: Any) -> tuple[Any, Any] | None:
     return u[::-1], v[::-1]
 
 
-def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
+def _native_gradient(ops: Operations[T], rule: Rule, a: T, b: T) -> T:
     """The framework's own gradient, in any padding mode."""
     geometry = rule.geometry
     if geometry.padding == NO_PADDING or geometry.padding_mode == "zeros":
@@ -213,18 +215,18 @@ def _native_gradient(ops: Operations, rule: Rule, a: Any, b: Any) -> Any:
     return image_gradient(ops, a, b, geometry, rule.size, functools.partial(native, ops))
 
 
-def native(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+def native(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
     """The framework's own convolution, with its gradients."""
     if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
         x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     return ops.conv(x, k, geometry)
 
 
-def _taps(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+def _taps(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
     return taps(ops, with_border(ops, x, geometry), k, geometry)
 
 
-def _separable(ops: Operations, variant: Variant, factors: tuple[Any, Any], x: Any, geometry: Geometry) -> Any:
+def _separable(ops: Operations[T], variant: Variant, factors: tuple[Any, Any], x: T, geometry: Geometry) -> T:
     """The correlation of x with the outer product of two vectors, by one after the other."""
     u, v = factors
     if variant.on_host:
@@ -243,7 +245,7 @@ def _separable(ops: Operations, variant: Variant, factors: tuple[Any, Any], x: A
 def _hosted(algorithm: KernelAlgorithm) -> Callable[..., Any]:
     """The function that correlates by a compiled kernel."""
 
-    def correlate(ops: Operations, x: Any, k: Any, geometry: Geometry) -> Any:
+    def correlate(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
         image, kernel = ops.as_host(x), ops.as_host(k)
         shape = len(image), len(kernel), *geometry.output_size(image.shape[2:])
         y = ops.host_empty(shape, image.dtype)
@@ -255,7 +257,7 @@ def _hosted(algorithm: KernelAlgorithm) -> Callable[..., Any]:
 def _hosted_gradient(algorithm: KernelAlgorithm) -> Callable[..., Any]:
     """The function that computes the gradient of K by a compiled kernel."""
 
-    def kernel_gradient(ops: Operations, x: Any, dy: Any, geometry: Geometry) -> Any:
+    def kernel_gradient(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
         return ops.from_host(kernels.kernel_gradient(ops.as_host(x), ops.as_host(dy), geometry, algorithm), x)
 
     return kernel_gradient
