@@ -291,15 +291,15 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
         (("-f", "edge:x", "-o", tmp_path / "b.png"), "filter: got 'edge:x'"),
         (
             ("-f", "box:100000", "-o", tmp_path / "b.png"),
-            "size: got 100000, a kernel of that size, expected at most 4096",
+            "size: got a kernel of size 100000, expected at most 4096",
         ),
         (
             ("-f", "gaussian:1e9", "-o", tmp_path / "b.png"),
-            "size: got 8000000001, a kernel of that size, expected at most 4096",
+            "size: got a kernel of size 8000000001, expected at most 4096",
         ),
         (
             ("-f", "derivative:2000", "-o", tmp_path / "b.png"),
-            "order: got 2000, a kernel of that size, expected at most 1000",
+            "order: got a kernel of order 2000, expected at most 1000",
         ),
         (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),
