@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .compiled import threads
 from .contract.adapter import Adapter, is_instance
 from .contract.operations import Operations
+from .contract.rule import Part
 from .errors import UnsupportedError
 from .geometry.geometry import Geometry, Pair
 from .registry import default_backend
@@ -152,7 +153,7 @@ class NumpyOperations(Operations):
         with self.scope(None):
             return windows.join(y).astype(x.dtype, copy=False)
 
-    def conv_gradient(self, part: str, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
+    def conv_gradient(self, part: Part, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
         if part == "x":
             x = np.zeros((len(a), b.shape[1] * geometry.groups, *size), a.dtype)
             return self.conv_vjp(x, b, a, geometry)[0].astype(a.dtype)
