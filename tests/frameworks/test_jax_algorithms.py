@@ -108,7 +108,7 @@ mesh = Mesh(np.array(jax.devices()), ("i",))
 x, k = np.random.default_rng(0).standard_normal((300, 300)), np.random.default_rng(1).standard_normal((40, 40))
 x, k = x.astype("float32"), k.astype("float32")
 y = jax.jit(convlab.corr2d)(jax.device_put(x, NamedSharding(mesh, P("i", None))), k)
-np.testing.assert_allclose(y, convlab.truth.oracle(x, k), atol=1e-2)
+np.testing.assert_allclose(y, convlab.testing.oracle(x, k), atol=1e-2)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
@@ -128,4 +128,4 @@ def test_float64_with_and_without_the_flag() -> None:
     for algorithm in ("host", "fft", "taps"):
         y = convlab.corr2d(convlab.backend("jax").asarray(x), convlab.backend("jax").asarray(k), algorithm=algorithm)
         assert y.dtype == jnp.float64
-        np.testing.assert_allclose(np.asarray(y), convlab.truth.oracle(x, k), atol=1e-12)
+        np.testing.assert_allclose(np.asarray(y), convlab.testing.oracle(x, k), atol=1e-12)
