@@ -54,7 +54,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
     except (Image.DecompressionBombError, MemoryError) as error:
         reason = str(error) or "more than memory holds"
-        raise ImageError(f"{path}: absurdly large ({reason}).", hint="cut it into tiles first.") from None
+        raise ImageError(f"{path}: too large ({reason}).", hint="cut it into tiles first.") from None
     except Exception as error:
         # Pillow raises errors of all kinds on damaged files.
         raise ImageError(f"{path}: damaged ({error}).", hint="open and save it with another program.") from error

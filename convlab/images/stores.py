@@ -157,7 +157,10 @@ def filter_store(
     import zarr
 
     if not is_store(target):
-        raise StoreError(f"{target}: a store is filtered into another, expected .zarr.", hint="-o filtered.zarr")
+        raise StoreError(
+            f"{target}: got {target.suffix or 'no suffix'}, expected .zarr: a store is filtered into another store.",
+            hint="-o filtered.zarr is an example.",
+        )
     if target.exists():
         raise StoreError(f"{target}: exists already, and stores aren't overwritten.", hint="choose another name.")
     if source.resolve() in target.resolve().parents:

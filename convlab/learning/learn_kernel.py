@@ -260,7 +260,9 @@ def _numbered(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
             hint="learn_kernel(X, Y, kernel_size), or learn_kernel(pairs, kernel_size=kernel_size).",
         )
     if weights is not None:
-        raise ShapeError("weights: got some beside an iterable X, expected None.", hint="give triples (X, Y, weights).")
+        raise ShapeError(
+            "weights: got weights beside an iterable X, expected None.", hint="give triples (X, Y, weights)."
+        )
     for index, item in enumerate(X):
         if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
             raise ShapeError(
@@ -275,7 +277,9 @@ def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
     name, x, y, weights = images
     (x, y), dtype = unify(framework, {f"X{name}": x, f"Y{name}": y}, floating=True)
     if dtype is None or dtype in COMPLEX:
-        raise DTypeError(f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from real parts.")
+        raise DTypeError(
+            f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from the real parts."
+        )
     if not framework.adapter.wraps and not (framework.ops.is_concrete(x) and framework.ops.is_concrete(y)):
         raise UnsupportedError(
             f"X{name}, Y{name}: got tensors that are being traced, expected some with values.",

@@ -217,7 +217,7 @@ def finite(
         _refuse(f"X{name}", missing, affected.sum())
         x = np.where(missing, 0, x)
     if weights is not None and not weights.any():
-        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="turn the mask around?")
+        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="is the mask inverted?")
     return x, y, weights
 
 
