@@ -11,17 +11,20 @@ from pathlib import Path
 
 from .errors import CaseFileError
 
-_DOUBLE = (".weights.h5",)  # Keras insists on both
+# Suffixes of two parts, on both of which Keras insists.
+_DOUBLE = (".weights.h5",)
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path`, of the same suffix, for a file or a folder; it replaces `path` if the block succeeds, or
-    vanishes.
+    """A path beside `path`, of the same suffix, for a file or a folder.
+
+    If the block succeeds, what it wrote there replaces `path`; else it is removed.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
+    # A link isn't replaced, but the file that it leads to.
+    path = Path(os.path.realpath(path))
     name = path.name.lower()
-    suffix = next((each for each in _DOUBLE if name.endswith(each)), path.suffix.lower())
+    suffix = next((double for double in _DOUBLE if name.endswith(double)), path.suffix.lower())
     part = path.absolute().parent / f".convlab-{uuid.uuid4().hex}{suffix}"
     try:
         yield part
@@ -36,16 +39,18 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, whole."""
+    """Write a text file that appears whole or not at all."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Before anything is computed: whether reports can be written to these places."""
-    given = [path.absolute() for path in paths if path is not None]
-    for path in given:
-        if not path.parent.is_dir() or path.is_dir():
-            raise CaseFileError(f"{path}: can't be written there.", hint="give a file in a folder that exists.")
-    if len(set(given)) < len(given):
-        raise CaseFileError(f"{given[0]}: got one file for two reports, expected two.", hint="name another one.")
+    """Raise `CaseFileError` unless reports can be written to these places: a check before anything is computed."""
+    places = [path.absolute() for path in paths if path is not None]
+    for place in places:
+        if not place.parent.is_dir() or place.is_dir():
+            raise CaseFileError(
+                f"{place}: a report can't be written there.", hint="give a file in a folder that exists."
+            )
+    if len(set(places)) < len(places):
+        raise CaseFileError(f"{places[0]}: got one file for two reports, expected two.", hint="name another one.")

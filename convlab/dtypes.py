@@ -23,7 +23,7 @@ from .errors import DTypeError
 INTEGERS = frozenset(["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 COMPLEX = ("complex64", "complex128")
-# Significand bits, the hidden one included: unit roundoff is 2**-bits.
+# The bits of the significand, with the hidden one: the unit roundoff is 2**-bits.
 SIGNIFICAND = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
 
 
@@ -43,7 +43,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def itemsize(dtype: str | None) -> int:
-    """The bytes of a number; the least there are for a dtype that isn't known.
+    """The bytes of a number of a dtype; if it isn't known, those of float16.
 
     >>> itemsize("float32"), itemsize("complex128"), itemsize("bool")
     (4, 16, 1)
@@ -71,6 +71,7 @@ def promote(strong: Iterable[str], weak: Iterable[str] = ()) -> str:
 
 
 def _width(name: str) -> str:
+    """The dtype of a number's real part."""
     return {"complex64": "float32", "complex128": "float64"}.get(name, name)
 
 

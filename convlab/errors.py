@@ -1,7 +1,7 @@
-"""The errors convlab raises: each says what was given, what was expected, and a hint.
+"""The errors that convlab raises: each says what it got and what it expected, and gives a hint.
 
-Every error is also the built-in error that a caller would think of first (`ValueError`, `TypeError`, …),
-and all of them are a `ConvlabError`.
+Every error is a `ConvlabError`, and also the built-in error that a caller would think of first (`ValueError`,
+`TypeError`, …).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class IntegerOverflowError(ConvlabError, OverflowError):
 
 
 class CaseFileError(ConvlabError, ValueError):
-    """A file with a case can't be read, or isn't what it says."""
+    """A file with a case can't be read or written, or its content is wrong."""
 
 
 class UnsupportedError(ConvlabError, NotImplementedError):
@@ -63,15 +63,15 @@ class BackendNotInstalled(ConvlabError, ModuleNotFoundError):
 
 
 class BackendBroken(ConvlabError, ImportError):
-    """The framework behind a backend is installed and doesn't import; the cause is kept."""
+    """The framework behind a backend is installed and fails to import; `__cause__` says why."""
 
 
 class DataError(ConvlabError, ValueError):
-    """Pixels that nothing can be learned from: not finite, or too few."""
+    """Nothing can be learned from the pixels: some aren't finite, or there are too few."""
 
 
 class DivergedError(ConvlabError, ArithmeticError):
-    """Gradient descent ran away: the learning rate is too large."""
+    """Gradient descent diverged, for example because the learning rate is too large."""
 
 
 class CheckpointError(ConvlabError, ValueError):
@@ -79,20 +79,20 @@ class CheckpointError(ConvlabError, ValueError):
 
 
 class ModelError(ConvlabError, ValueError):
-    """What was given is no model of a known framework, or a layer of it can't be read, ported or compared."""
+    """An object isn't a model of a known framework, or one of its layers can't be read, ported or compared."""
 
 
 class PortError(ModelError):
-    """A ported model doesn't compute what the original does."""
+    """A ported model doesn't compute the same as the original."""
 
 
 class ModelFileError(ConvlabError, ValueError):
-    """A file of a model can't be read, or isn't what it says."""
+    """A file of a model can't be read, or its content is wrong."""
 
 
 class RankDeficientWarning(UserWarning):
-    """The images don't determine the kernel: others fit them as well."""
+    """The images don't determine the kernel: other kernels fit them as well."""
 
 
 class PartialPortWarning(UserWarning):
-    """Something of a model was left out when it was ported: only parts of it are in the other framework."""
+    """A part of a model was left out when it was ported, so that the other framework has only some of its parts."""

@@ -1,4 +1,4 @@
-"""Kernels worth keeping: edges, derivatives, blurs. Each is a NumPy float64 array of shape (h, w).
+"""Well-known kernels: edges, derivatives, blurs. Each is a NumPy float64 array of shape (h, w).
 
 Pass one to `corr2d` beside an image of any framework; it takes the image's dtype.
 """
@@ -6,8 +6,7 @@ Pass one to `corr2d` beside an image of any framework; it takes the image's dtyp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,9 +17,9 @@ from .geometry.options import integer, real, shown
 def derivative(order: int = 1, axis: int = 1) -> np.ndarray:
     """The d-th derivative by finite differences, along axis 0 (down the rows) or 1 (along a row).
 
-    The kernel has order + 1 elements, the fewest that can do it: a kernel of n elements is a polynomial of
-    degree n - 1 in the shift, and it must vanish to order d where the shift is 1 to send polynomials of lower
-    degree to zero. Its elements are the binomial coefficients with alternating signs.
+    The kernel has order + 1 elements, the fewest possible: a kernel of n elements is a polynomial of degree n - 1 in
+    the shift, and it maps polynomials of lower degree to zero only if it vanishes to order d where the shift is 1. Its
+    elements are the binomial coefficients with alternating signs.
 
     >>> derivative(1)
     array([[-1.,  1.]])
@@ -35,7 +34,7 @@ def derivative(order: int = 1, axis: int = 1) -> np.ndarray:
 
 
 def edge(v: Sequence[float] | float, *, size: int = 3) -> np.ndarray:
-    """Detects edges orthogonal to a direction v: the derivative along v, smoothed across it.
+    """A detector of edges orthogonal to a direction v: the derivative along v, smoothed across it.
 
     v is a pair (down, right), in the order of the array's axes, or an angle in degrees, counter-clockwise from
     "to the right" as one sees the picture. The response is positive where the image brightens along v; a ramp that
@@ -83,14 +82,15 @@ def gaussian_blur(sigma: float = 1.0, *, size: int | None = None) -> np.ndarray:
     # As in scipy.ndimage.gaussian_filter, the reach is four sigma, rounded to the nearest pixel.
     size = _size("size", 2 * int(min(4 * sigma, 1e15) + 0.5) + 1 if size is None else size, 1)
     distance = np.abs(np.arange(size) - (size - 1) / 2)
-    with np.errstate(over="ignore"):  # a tiny sigma leaves the nearest pixels alone
+    # If sigma is tiny, the exponent overflows for all pixels but the nearest, whose weights then become 0.
+    with np.errstate(over="ignore"):
         row = np.exp(-0.5 * (distance**2 - distance.min() ** 2) / sigma / sigma)
     row /= row.sum()
     return np.outer(row, row)
 
 
 def sharpen(amount: float = 1.0) -> np.ndarray:
-    """The image plus `amount` times what it differs from its neighbours' mean.
+    """The image plus `amount` times its difference from the mean of the four neighbours.
 
     >>> sharpen(1.0)
     array([[ 0.  , -0.25,  0.  ],
@@ -112,8 +112,8 @@ def laplacian() -> np.ndarray:
     return np.array([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
 
 
-# What `parse` understands: name -> (maker, the parameter's type, what it is).
-_SPECS: dict[str, tuple[Any, Any, str]] = {
+# The filters that `parse` knows: their function, the parameter's type and its description.
+_SPECS: dict[str, tuple[Callable[..., np.ndarray], type[float] | type[int] | None, str]] = {
     "edge": (edge, float, "angle in degrees"),
     "derivative": (derivative, int, "order"),
     "box": (box_blur, int, "size in pixels"),
@@ -130,33 +130,38 @@ def parse(text: str) -> np.ndarray:
     array([[ 1., -2.,  1.]])
 
     Raises:
-        GeometryError: an unknown name, or a parameter that isn't a number; the hint lists what there is.
+        GeometryError: an unknown name, or a parameter that isn't a number; the hint lists the filters.
     """
     name, colon, parameter = text.partition(":")
-    known = ", ".join(name if not what else f"{name}:<{what}>" for name, (_, _, what) in _SPECS.items())
+    known = ", ".join(f"{name}:<{what}>" if what else name for name, (_, _, what) in _SPECS.items())
     if name not in _SPECS:
         raise GeometryError(f"filter: got {shown(text)}, expected one of {known}.", hint="edge:45 is an example.")
     make, number, what = _SPECS[name]
     if not colon and name != "edge":
-        return make()  # type: ignore[no-any-return]
+        return make()
+    expected = f"{name}:<{what}>" if what else name
     try:
+        if number is None:
+            raise ValueError("the filter has no parameter")
         value = number(parameter)
-    except (TypeError, ValueError):
-        expected = f"{name}:<{what}>" if what else name
+    except ValueError:
         raise GeometryError(f"filter: got {shown(text)}, expected {expected}.", hint=f"there are {known}.") from None
-    return make(value)  # type: ignore[no-any-return]
+    return make(value)
 
 
 def _size(name: str, value: int, minimum: int, maximum: int = 4096) -> int:
+    """A kernel's size or order within bounds, or a `GeometryError` that names the argument."""
     size = integer(name, value, minimum)
     if size > maximum:
         raise GeometryError(
-            f"{name}: got {size}, a kernel of that size, expected at most {maximum}.", hint="shrink the image instead."
+            f"{name}: got a kernel of {name} {size}, expected at most {maximum}.",
+            hint="shrink the image instead of growing the kernel.",
         )
     return size
 
 
 def _finite(name: str, value: float) -> float:
+    """A finite float, or a `GeometryError` that names the argument."""
     number = real(value)
     if not math.isfinite(number):
         raise GeometryError(f"{name}: got {shown(value)}, expected a finite number.", hint=f"{name}=1 is usual.")
@@ -164,16 +169,19 @@ def _finite(name: str, value: float) -> float:
 
 
 def _binomial(size: int) -> np.ndarray:
+    """A smoothing kernel: binomial coefficients, scaled to the sum 1."""
     return np.array([math.comb(size - 1, i) / (1 << (size - 1)) for i in range(size)])
 
 
 def _axis(axis: int) -> int:
+    """The axis as 0 or 1, or a `GeometryError`."""
     if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool) or axis not in (0, 1, -1, -2):
         raise GeometryError(f"axis: got {shown(axis)}, expected 0 (down) or 1 (to the right).", hint="axis=1 is usual.")
     return axis % 2
 
 
 def _direction(v: Sequence[float] | float) -> tuple[float, float]:
+    """A direction as (down, right) of length 1, or a `GeometryError`."""
     try:
         angle = math.radians(real(v)) if np.isscalar(v) else None
         down, right = map(real, v) if angle is None else (-math.sin(angle), math.cos(angle))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The three doors: `from convlab import torch as lab`, `backend`, `use_backend`; and the layer `Conv2D`."""
+"""The ways to choose a backend, `from convlab import torch as lab`, `backend`, `use_backend`; the layer `Conv2D`."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
     (6, 7)
 
     Args:
-        kernel_size: h and w, an int or a pair.
+        kernel_size: the kernel's rows and columns, an int or a pair.
         in_channels: inferred from the first input if not given (`flax.nnx` needs it).
         out_channels: None for the chapter's layer.
         stride, padding, padding_mode, dilation, groups, data_format: as in `corr2d`.

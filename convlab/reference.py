@@ -1,4 +1,4 @@
-"""NumPy as a backend: what its adapter says, and the operations that the rest of convlab is tested against.
+"""NumPy as a backend: its adapter, and the operations that the rest of convlab is tested against.
 
 `conv` and `conv_vjp` follow the definition of cross-correlation, one kernel element at a time, in float64 (complex128
 for complex, int64 or Python objects exactly). They share no code with the algorithms of the core.
@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .compiled import threads
 from .contract.adapter import Adapter, is_instance
 from .contract.operations import Operations
+from .contract.rule import Part
 from .errors import UnsupportedError
 from .geometry.geometry import Geometry, Pair
 from .registry import default_backend
@@ -51,7 +52,8 @@ class NumpyOperations(Operations[np.ndarray]):
         return ["cpu"]
 
     def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
-        return np.errstate(over="ignore", invalid="ignore")  # infinities and NaN without a warning, as elsewhere
+        # Infinities and NaN cause no warnings, as in other frameworks.
+        return np.errstate(over="ignore", invalid="ignore")
 
     def shape(self, x: np.ndarray) -> tuple[int, ...]:
         return np.shape(x)
@@ -99,7 +101,7 @@ class NumpyOperations(Operations[np.ndarray]):
         return np.sum(x, axes)  # type: ignore[no-any-return]
 
     def rfft2(self, x: np.ndarray, size: Pair) -> np.ndarray:
-        from scipy import fft  # which takes a while to import
+        from scipy import fft  # deferred: importing it takes a while
 
         return fft.rfft2(x, size, workers=threads.count())  # type: ignore[no-any-return]
 
@@ -134,23 +136,24 @@ class NumpyOperations(Operations[np.ndarray]):
         return (x.shape, x.dtype, k.shape, k.dtype, b.shape, b.dtype) if type(b) is np.ndarray else None
 
     def number(self, value: float, like: np.ndarray) -> Any:
-        return like.dtype.type(value)  # NumPy 1 would look at the value to find a dtype
+        # For a Python number, NumPy 1 would choose a dtype by the value.
+        return like.dtype.type(value)
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: np.ndarray) -> tuple[Any, ...]:
         raise UnsupportedError(
-            "backend 'numpy': NumPy has no autograd.", hint="conv_vjp has the gradients of the convolution itself."
+            "backend 'numpy': NumPy has no autograd.", hint="conv_vjp computes the gradients of the convolution."
         )
 
     def conv(self, x: np.ndarray, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
         if geometry.data_format == "NHWC":
-            y = self.conv(_first(x), kernel.transpose(3, 2, 0, 1), geometry._replace(data_format="NCHW"))
+            y = self.conv(np.moveaxis(x, -1, 1), kernel.transpose(3, 2, 0, 1), geometry._replace(data_format="NCHW"))
             return np.moveaxis(y, 1, -1)
         windows = _Windows(_wide(x), kernel.shape, geometry)
         y = sum(k @ window for k, window in zip(windows.split_kernel(_wide(kernel)), windows, strict=True))
         with self.scope(None):
             return windows.join(y).astype(x.dtype, copy=False)
 
-    def conv_gradient(self, part: str, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
+    def conv_gradient(self, part: Part, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
         if part == "x":
             x = np.zeros((len(a), b.shape[1] * geometry.groups, *size), a.dtype)
             return self.conv_vjp(x, b, a, geometry)[0].astype(a.dtype)
@@ -177,7 +180,7 @@ class NumpyOperations(Operations[np.ndarray]):
 
 
 class _Windows:
-    """For each kernel element, in order, the part of the padded image that it meets: (N, groups, C/groups, H' * W')."""
+    """The part of the padded image that each kernel element meets, in order: (N, groups, C/groups, H' * W')."""
 
     def __init__(self, x: np.ndarray, kernel_shape: Sequence[int], geometry: Geometry) -> None:
         self.padded = np.pad(x, ((0, 0), (0, 0), *geometry.padding))
@@ -199,13 +202,13 @@ class _Windows:
             yield self.split(self.padded[slot])
 
     def split(self, x: np.ndarray) -> np.ndarray:
-        """(N, channels, H', W') as (N, groups, channels per group, H' * W')."""
+        """An array (N, channels, H', W') as (N, groups, channels per group, H' * W')."""
         n, channels, rows, columns = x.shape
         groups = self.geometry.groups
         return x.reshape(n, groups, channels // groups, rows * columns)
 
     def split_kernel(self, kernel: np.ndarray) -> np.ndarray:
-        """OIHW as (h * w, groups, O/groups, C/groups)."""
+        """A kernel (OIHW) as (h * w, groups, O/groups, C/groups)."""
         outputs, per_group, h, w = kernel.shape
         groups = self.geometry.groups
         return np.moveaxis(kernel, (2, 3), (0, 1)).reshape(h * w, groups, outputs // groups, per_group)
@@ -215,19 +218,17 @@ class _Windows:
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
-    """x in the dtype that sums are computed in."""
+    """The array in the dtype that sums are computed in."""
     if x.dtype.kind in "Oiub":
         return x
     return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64, copy=False)
 
 
-def _first(x: np.ndarray) -> np.ndarray:
-    return np.moveaxis(x, -1, 1)
-
-
 def _dtype(name: str) -> Any:
+    """NumPy's dtype of a name."""
     if name == "bfloat16":
-        from ml_dtypes import bfloat16  # only an array of that dtype brings one here
+        # Only an array of that dtype leads here, so that ml_dtypes is installed.
+        from ml_dtypes import bfloat16
 
         return np.dtype(bfloat16)
     return np.dtype(name)

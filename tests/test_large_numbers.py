@@ -76,12 +76,12 @@ def test_a_case_file(tmp_path, value) -> None:
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("gaussian:1e9", "size: got 8000000001, a kernel of that size, expected at most 4096"),
-        ("gaussian:1e308", "size: got 2000000000000001, a kernel of that size"),
+        ("gaussian:1e9", "size: got a kernel of size 8000000001, expected at most 4096"),
+        ("gaussian:1e308", "size: got a kernel of size 2000000000000001"),
         ("gaussian:inf", "sigma: got inf"),
-        ("box:4294967296", "size: got 4294967296, a kernel of that size"),
+        ("box:4294967296", "size: got a kernel of size 4294967296"),
         (f"box:{10**400}", "size: got an integer of 1329 bits"),
-        (f"derivative:{2**62}", f"order: got {2**62}, a kernel of that size, expected at most 1000"),
+        (f"derivative:{2**62}", f"order: got a kernel of order {2**62}, expected at most 1000"),
         (f"derivative:{'9' * 5000}", "filter: got 'derivative:999"),
         ("edge:nan", "v: got nan"),
         (f"sharpen:{'9' * 400}", "amount: got inf"),

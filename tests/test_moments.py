@@ -19,7 +19,8 @@ from convlab import errors
 from convlab.geometry.geometry import Geometry
 from convlab.learning.checkpoint import Checkpoint, digest
 from convlab.learning.exact_sums import ExactSum
-from convlab.learning.moments import ExactMoments, PreparedImages, window_sums
+from convlab.learning.moments import ExactMoments
+from convlab.learning.window_sums import PreparedImages, window_sums
 from convlab.truth.bounds import gamma
 
 

@@ -54,7 +54,8 @@ def laid_out(
         total = border + (n if type(n) is int else 0)
         if (total if most else border) > LONGEST:
             raise GeometryError(
-                f"padding: got {pads} around an image of {axis} {n}, {total} in all, expected at most {LONGEST}.",
+                f"padding: got {pads} around an image of {axis} {n}, which makes {total} in all, "
+                f"expected at most {LONGEST}.",
                 hint="use a smaller padding, or cut the image.",
             )
     height, width_ = size

@@ -77,15 +77,15 @@ def _per_axis(formula: Callable[..., int], *pairs: Pair | Pads) -> Pair:
 
 def _geometry(layer: Any) -> Geometry:
     """A layer's checked options, or a `GeometryError` for a layer that has no fixed receptive field."""
-    given = dict(layer) if isinstance(layer, Mapping) else {"kernel_size": layer}
-    unknown = set(given) - {"kernel_size", "stride", "padding", "dilation"}
-    if unknown or "kernel_size" not in given:
+    arguments = dict(layer) if isinstance(layer, Mapping) else {"kernel_size": layer}
+    unknown = set(arguments) - {"kernel_size", "stride", "padding", "dilation"}
+    if unknown or "kernel_size" not in arguments:
         raise GeometryError(
             f"layers: got {shown(layer)}, expected a kernel size, or a mapping with kernel_size, stride, padding and "
             "dilation.",
             hint='{"kernel_size": 3, "stride": 2} is one layer.',
         )
-    geometry, padding_name = options(**given)
+    geometry, padding_name = options(**arguments)
     if padding_name not in ("", "valid"):
         raise GeometryError(
             f"padding: got {padding_name!r}, expected integers: {padding_name!r} depends on the image's size.",

@@ -1,4 +1,4 @@
-"""Photographs in and out of NumPy: grey and colour, 8 and 16 bits, upright, nothing written by halves."""
+"""Reading, writing and filtering photographs as NumPy arrays: grey and colour, of 8 and 16 bits, upright."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def read_image(path: str | Path) -> np.ndarray:
 
     path = Path(path)
     if not path.is_file():
-        found = "no such file" if not path.exists() else "a folder" if path.is_dir() else "not a file"
-        raise ImageError(f"{path}: {found}, expected an image.", hint="check the path.")
+        kind = "no such file" if not path.exists() else "a folder" if path.is_dir() else "not a file"
+        raise ImageError(f"{path}: {kind}, expected an image.", hint="check the path.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error that follows it is kept
+            # An image twice as large is refused by an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                tile: Any = image.tile[0].args if image.tile else ""
-                raw = tile if isinstance(tile, str) else tile[0]
-                if image.mode in ("RGB", "RGBA", "LA") and "16" in raw:
-                    image.load()  # which tells a damaged file, before OpenCV reads all the bits
-                    turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), np.asarray)
-                    return np.ascontiguousarray(turn(_read_deep_colour(path)))
+                arguments: Any = image.tile[0].args if image.tile else ""
+                stored_mode = arguments if isinstance(arguments, str) else arguments[0]
+                if image.mode in ("RGB", "RGBA", "LA") and "16" in stored_mode:
+                    # Loading raises an error for a damaged file, before OpenCV reads all the bits.
+                    image.load()
+                    upright = _UPRIGHT.get(image.getexif().get(0x0112, 1), np.asarray)
+                    return np.ascontiguousarray(upright(_read_deep_colour(path)))
                 return _pixels(ImageOps.exif_transpose(image))
     except ConvlabError:
         raise
@@ -52,12 +54,14 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
     except (Image.DecompressionBombError, MemoryError) as error:
         reason = str(error) or "more than memory holds"
-        raise ImageError(f"{path}: absurdly large ({reason}).", hint="cut it into tiles first.") from None
-    except Exception as error:  # Pillow raises all kinds on damaged files
+        raise ImageError(f"{path}: too large ({reason}).", hint="cut it into tiles first.") from None
+    except Exception as error:
+        # Pillow raises errors of all kinds on damaged files.
         raise ImageError(f"{path}: damaged ({error}).", hint="open and save it with another program.") from error
 
 
 def _pixels(image: Any) -> np.ndarray:
+    """The pixels of an image of Pillow's, in one of the modes that convlab knows."""
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         values = np.asarray(image)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**16:
@@ -70,7 +74,7 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 def _read_deep_colour(path: Path) -> np.ndarray:
-    """16-bit colour, of which Pillow keeps 8 bits; as it is stored, with alpha."""
+    """Colour of 16 bits, of which Pillow keeps only 8, with alpha, in the orientation in which it is stored."""
     cv2 = _opencv(path)
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -78,7 +82,7 @@ def _read_deep_colour(path: Path) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
-# How to show stored pixels, by EXIF orientation.
+# The function that turns stored pixels upright, by EXIF orientation.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -126,7 +130,7 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise `ImageError` unless a file can be made at a path."""
+    """Raise `ImageError` unless a file can be created at a path."""
     if not path.parent.is_dir():
         raise ImageError(f"{path}: there is no folder {path.parent}.", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -134,6 +138,7 @@ def check_folder(path: Path) -> None:
 
 
 def _opencv(path: Path) -> Any:
+    """OpenCV's module, or an `ImageError` that says which file needs it."""
     try:
         import cv2
     except ImportError as error:
@@ -154,24 +159,24 @@ def filter_image(pixels: Any, kernel: np.ndarray, name: str, *, signed: bool = F
     """
     colour = pixels[..., None] if pixels.ndim == 2 else pixels
     colour, alpha = (colour[..., :3], colour[..., 3:]) if colour.shape[2] == 4 else (colour, None)
-    found = _responses(np.moveaxis(colour, -1, 0), kernel, name)
+    response = _responses(np.moveaxis(colour, -1, 0), kernel, name)
     limits = np.iinfo(pixels.dtype) if pixels.dtype.kind in "ui" else None
     if abs(kernel.sum()) <= 1e-9 * np.abs(kernel).sum():
         grey = limits.max / 2 if limits and pixels.dtype.kind == "u" else 0.0
-        found = found / 2 + grey if signed else np.abs(found)
+        response = response / 2 + grey if signed else np.abs(response)
     if limits:
-        found = np.clip(np.rint(found), limits.min, limits.max)
-    result = np.moveaxis(found, 0, -1).astype(pixels.dtype)
+        response = np.clip(np.rint(response), limits.min, limits.max)
+    result = np.moveaxis(response, 0, -1).astype(pixels.dtype)
     if alpha is not None:
         result = np.concatenate([result, alpha], -1)
     return result[..., 0] if pixels.ndim == 2 else result
 
 
 def _responses(planes: Any, kernel: np.ndarray, name: str) -> Any:
-    """corr2d of each plane, in float32, or in float64 where float32 doesn't hold the pixels."""
+    """The correlation of each plane in float32, or in float64 where float32 doesn't hold the pixels."""
     options: dict[str, Any] = {"padding": "same", "padding_mode": "reflect"}
     dtype = np.result_type(planes.dtype, np.float32)
-    lab = backend(name)
+    framework = backend(name)
     if isinstance(planes, np.ndarray):
-        return lab.to_numpy(lab.corr2d(lab.asarray(planes.astype(dtype)), kernel, **options))
+        return framework.to_numpy(framework.corr2d(framework.asarray(planes.astype(dtype)), kernel, **options))
     return corr2d(planes, backend("dask").asarray(kernel, dtype), backend=name, **options)

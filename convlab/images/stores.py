@@ -1,6 +1,6 @@
-"""Images larger than memory: Zarr stores and TIFF files in, Zarr stores out, filtered chunk by chunk through Dask.
+"""Images larger than memory: Zarr stores and TIFF files, filtered into Zarr stores chunk by chunk through Dask.
 
-Needs the extra `convlab[dask]`.
+It needs the extra `convlab[dask]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .photographs import check_folder, filter_image
 if TYPE_CHECKING:
     import dask.array as da
 
-_SIDE = 2048  # pixels along a side of a chunk that is computed at once, about
+# About how many pixels a side of a chunk has that is computed at once.
+_SIDE = 2048
 _TIFF = (".tif", ".tiff")
 
 
@@ -30,12 +31,12 @@ class StoreError(ConvlabError, OSError):
 
 
 def is_store(path: Path) -> bool:
-    """Whether a path is a Zarr store's, or an array's within one.
+    """Whether a path leads to a Zarr store, or to an array within one.
 
     >>> is_store(Path("big.zarr")), is_store(Path("pyramid.zarr/0")), is_store(Path("photo.png"))
     (True, True, False)
     """
-    return any(each.suffix.lower() == ".zarr" for each in (path, *path.parents))
+    return any(part.suffix.lower() == ".zarr" for part in (path, *path.parents))
 
 
 def open_image(path: str | Path) -> da.Array:
@@ -55,7 +56,7 @@ def open_image(path: str | Path) -> da.Array:
             f"{path}: got {path.suffix or 'no suffix'}, expected a Zarr array or a TIFF image.",
             hint="without .zarr in the output, photographs of other formats can be filtered.",
         )
-    with _told(path):
+    with _reading(path):
         stored = _open_zarr(path) if is_store(path) else _Tiff(path)
     shape = stored.shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4) or 0 in shape:
@@ -71,8 +72,8 @@ def open_image(path: str | Path) -> da.Array:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever the libraries raise while they read a file, as a `StoreError`."""
+def _reading(path: Path) -> Iterator[None]:
+    """Within the block, turn every error that the libraries raise while they read a file into a `StoreError`."""
     try:
         yield
     except (ConvlabError, ModuleNotFoundError):
@@ -89,8 +90,9 @@ def _open_zarr(path: Path) -> Any:
 
 
 class _Tiff:
-    """The first image of a TIFF file, of a pyramid the largest, to be sliced; each read opens the file, so that this
-    can travel to other processes.
+    """The first image of a TIFF file, of a pyramid the largest, to be sliced.
+
+    Each read opens the file, so that the object can be sent to other processes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +112,8 @@ class _Tiff:
         import tifffile
         import zarr
 
-        if self.mapped:  # neither compressed nor in tiles: the disk's own pages
+        if self.mapped:
+            # The image is neither compressed nor in tiles, so that it can be read in place.
             yield tifffile.memmap(self.path, mode="r")
             return
         with tifffile.imread(self.path, aszarr=True, level=0) as store:
@@ -122,7 +125,7 @@ class _Tiff:
 
 
 def _chunks(shape: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Multiples of the chunks on disk.
+    """The shape of chunks that are multiples of the chunks on disk.
 
     >>> _chunks((10_000, 10_000, 3), (512, 512, 1)), _chunks((50_000, 100_000), (1, 100_000))
     ((2048, 2048, 3), (41, 100000))
@@ -143,38 +146,43 @@ def filter_store(
 ) -> None:
     """Filter a Zarr array or a TIFF image into a new Zarr array, as `filter_image` does a photograph.
 
-    The store appears whole or not at all; its chunks are the source's. `watch` is called with how many tasks are
-    done, and of how many.
+    The store appears whole or not at all; its chunks are the source's. `watch` is called with the number of tasks that
+    are done and the number of all tasks.
 
     Raises:
-        StoreError: a source that can't be read, or a target that is there already or can't be written.
+        StoreError: a source that can't be read, or a target that exists already or can't be written.
         ShapeError: a source that isn't an image.
     """
     import dask.array as da
     import zarr
 
     if not is_store(target):
-        raise StoreError(f"{target}: a store is filtered into another, expected .zarr.", hint="-o filtered.zarr")
+        raise StoreError(
+            f"{target}: got {target.suffix or 'no suffix'}, expected .zarr: a store is filtered into another store.",
+            hint="-o filtered.zarr is an example.",
+        )
     if target.exists():
-        raise StoreError(f"{target}: is there already, and stores aren't overwritten.", hint="choose another name.")
+        raise StoreError(f"{target}: exists already, and stores aren't overwritten.", hint="choose another name.")
     if source.resolve() in target.resolve().parents:
         raise StoreError(f"{target}: lies inside {source}, expected a place of its own.", hint="choose another folder.")
     check_folder(target)
     image = open_image(source)
-    result = filter_image(image, kernel, name, signed=signed).rechunk(image.chunks)  # so that no two write to one chunk
+    # With the image's own chunks, no two tasks write to one chunk of the store.
+    result = filter_image(image, kernel, name, signed=signed).rechunk(image.chunks)
     grid, version = image.chunksize, 3
     if is_store(source):
         stored = _open_zarr(source)
         grid, version = stored.chunks, stored.metadata.zarr_format
-    # A pool of our own, which waits for its threads: after an error, Dask leaves them to write on.
-    with whole(target) as part, ThreadPoolExecutor(threads.available()) as pool, _told(source), _watched(watch):
+    # Our own pool waits for its threads. Dask's would leave them writing after an error.
+    with whole(target) as part, ThreadPoolExecutor(threads.available()) as pool, _reading(source), _watched(watch):
         options: dict[str, Any] = {"dtype": result.dtype, "zarr_format": version}
-        made = zarr.create_array(store=str(part), shape=result.shape, chunks=grid, **options)
-        da.store(result, made, lock=False, scheduler="threads", pool=pool)
+        array = zarr.create_array(store=str(part), shape=result.shape, chunks=grid, **options)
+        da.store(result, array, lock=False, scheduler="threads", pool=pool)
 
 
 @contextlib.contextmanager
 def _watched(watch: Callable[[int, int], object]) -> Iterator[None]:
+    """Within the block, tell `watch` of each task that Dask has done."""
     from dask.callbacks import Callback
 
     tasks = done = 0

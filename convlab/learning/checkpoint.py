@@ -126,7 +126,7 @@ class Checkpoint:
                 descent.restore(self.arrays)
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
-                    f"checkpoint: {str(self.path)!r} lacks what the optimizer needs ({error}).",
+                    f"checkpoint: {str(self.path)!r} lacks a part of the optimizer's state ({error}).",
                     hint="give the optimizer that it was begun with.",
                 ) from error
         return list(self.losses)

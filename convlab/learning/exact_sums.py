@@ -39,9 +39,9 @@ class ExactSum:
         total = cls({0: np.zeros((len(a), a.shape[1], b.shape[1]), np.int64)})
         for start in range(0, a.shape[2], _AT_ONCE):
             pixels = slice(start, start + _AT_ONCE)
-            left, right = _slices(a[..., pixels]), _slices(b[..., pixels])
+            slices_a, slices_b = _slices(a[..., pixels]), _slices(b[..., pixels])
             parts: dict[int, np.ndarray] = {}
-            for (i, u), (j, v) in itertools.product(left.items(), right.items()):
+            for (i, u), (j, v) in itertools.product(slices_a.items(), slices_b.items()):
                 products = (u @ v.transpose(0, 2, 1)).astype(np.int64)
                 parts[i + j] = parts[i + j] + products if i + j in parts else products
             total = total + cls(parts)

@@ -190,9 +190,9 @@ def _learn(
         return training.learn(start)
 
 
-def _checked_settings(given: Settings) -> Settings:
+def _checked_settings(settings: Settings) -> Settings:
     """The settings in their plain types, or an error that names one of them."""
-    lr, method, optimizer = given.lr, choice("method", given.method, METHODS), given.optimizer
+    lr, method, optimizer = settings.lr, choice("method", settings.method, METHODS), settings.optimizer
     if not (isinstance(lr, str) and lr == "auto"):
         lr = _number("lr", lr, "lr=3e-2 is the chapter's; lr='auto' finds one.", positive=True)
     if optimizer is not None and (method != "autograd" or lr != LR):
@@ -200,27 +200,27 @@ def _checked_settings(given: Settings) -> Settings:
             f"optimizer: got one with method={method!r} and lr={lr!r}, expected method='autograd' and no lr.",
             hint="the optimizer has a learning rate of its own.",
         )
-    ridge = _number("ridge", given.ridge, "ridge=0.0 is plain least squares.")
+    ridge = _number("ridge", settings.ridge, "ridge=0.0 is plain least squares.")
     if ridge and method != "lstsq":
         raise GeometryError(f"ridge: got {ridge} with method={method!r}, expected 'lstsq'.", hint="method='lstsq'.")
-    tol = given.tol
-    if method == "lstsq" and (tol is not None or given.callback is not None or given.log_every):
+    tol = settings.tol
+    if method == "lstsq" and (tol is not None or settings.callback is not None or settings.log_every):
         raise GeometryError(
             "tol, callback, log_every: got one of them with method='lstsq', which takes no steps.",
             hint="method='gram' takes steps, at next to no cost.",
         )
-    if given.callback is not None and not callable(given.callback):
+    if settings.callback is not None and not callable(settings.callback):
         raise DTypeError(
-            f"callback: got {given.callback!r}, expected a function of (step, loss, kernel).", hint="callback=print."
+            f"callback: got {settings.callback!r}, expected a function of (step, loss, kernel).", hint="callback=print."
         )
-    return given._replace(
-        num_steps=integer("num_steps", given.num_steps, 0),
+    return settings._replace(
+        num_steps=integer("num_steps", settings.num_steps, 0),
         lr=lr,
         ridge=ridge,
         tol=None if tol is None else _number("tol", tol, "tol=1e-6 stops when a step gains a millionth."),
-        log_every=integer("log_every", given.log_every, 0),
-        progress=boolean("progress", given.progress),
-        checkpoint_every=integer("checkpoint_every", given.checkpoint_every, 1),
+        log_every=integer("log_every", settings.log_every, 0),
+        progress=boolean("progress", settings.progress),
+        checkpoint_every=integer("checkpoint_every", settings.checkpoint_every, 1),
     )
 
 
@@ -260,7 +260,9 @@ def _numbered(X: Any, Y: Any, weights: Any) -> Iterator[Images]:
             hint="learn_kernel(X, Y, kernel_size), or learn_kernel(pairs, kernel_size=kernel_size).",
         )
     if weights is not None:
-        raise ShapeError("weights: got some beside an iterable X, expected None.", hint="give triples (X, Y, weights).")
+        raise ShapeError(
+            "weights: got weights beside an iterable X, expected None.", hint="give triples (X, Y, weights)."
+        )
     for index, item in enumerate(X):
         if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
             raise ShapeError(
@@ -275,7 +277,9 @@ def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
     name, x, y, weights = images
     (x, y), dtype = unify(framework, {f"X{name}": x, f"Y{name}": y}, floating=True)
     if dtype is None or dtype in COMPLEX:
-        raise DTypeError(f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from real parts.")
+        raise DTypeError(
+            f"X{name}, Y{name}: got dtype {dtype}, expected real images.", hint="learn from the real parts."
+        )
     if not framework.adapter.wraps and not (framework.ops.is_concrete(x) and framework.ops.is_concrete(y)):
         raise UnsupportedError(
             f"X{name}, Y{name}: got tensors that are being traced, expected some with values.",
@@ -301,7 +305,7 @@ def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
 def _checked(
     framework: Framework, problem: LearningProblem, converted: Iterable[tuple[Images, str]]
 ) -> Iterator[Images]:
-    """The images, each checked against the problem before it is given."""
+    """The images, each checked against the problem before it is settings."""
     for images, dtype in converted:
         if dtype != problem.dtype:
             raise DTypeError(

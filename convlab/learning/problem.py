@@ -18,7 +18,8 @@ from ..geometry.limits import laid_out, planes
 from ..geometry.lower import lower, output_shape
 from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, check_shapes
 from ..reference import ops as reference
-from .moments import PreparedImages, StatisticsKind, window_sums
+from .moments import StatisticsKind
+from .window_sums import PreparedImages, window_sums
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def statistics(
     name: str = "",
     workers: int | None = None,
 ) -> Any:
-    """`convlab.learning.moments.window_sums` of NumPy images in the user's layout, which errors call by `name`."""
+    """`convlab.learning.window_sums.window_sums` of NumPy images in the user's layout, which errors call by `name`."""
     return window_sums(prepared_images(problem, *finite(problem, x, y, weights, name)), kind, workers)
 
 
@@ -216,7 +217,7 @@ def finite(
         _refuse(f"X{name}", missing, affected.sum())
         x = np.where(missing, 0, x)
     if weights is not None and not weights.any():
-        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="turn the mask around?")
+        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="is the mask inverted?")
     return x, y, weights
 
 

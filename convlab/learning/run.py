@@ -126,8 +126,8 @@ class Training:
         training = self.framework.training
         if not hasattr(training, "describe"):
             raise UnsupportedError(
-                f"optimizer: the backend {self.framework.name!r} has none, expected None.",
-                hint="learn on a framework, whose optimisers work.",
+                f"optimizer: the backend {self.framework.name!r} has no optimizers, expected None.",
+                hint="learn on a framework that has optimizers.",
             )
         try:
             return str(training.describe(optimizer))
@@ -135,7 +135,7 @@ class Training:
             why = f"{type(error).__name__}: {error}"
             raise GeometryError(
                 f"optimizer: got {shorten(repr(optimizer), 80)}, expected {training.OPTIMIZER} ({why}).",
-                hint="it takes steps by gradients alone, without the loss.",
+                hint="the optimizer must take its steps from gradients alone, without the loss.",
             ) from error
 
     def _first(self, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -203,7 +203,8 @@ class Training:
             )
         if surely:
             raise DivergedError(
-                f"X, Y: {grew}, although lr={lr:.4g} is stable: {self.problem.dtype} can't hold it.",
+                f"X, Y: {grew}, although lr={lr:.4g} is stable: "
+                f"{self.problem.dtype} can't hold the numbers on the way.",
                 hint="learn in a wider dtype, by method='gram', or from smaller numbers.",
             )
 

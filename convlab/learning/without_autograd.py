@@ -15,8 +15,8 @@ from ..correlation.corr2d import corr2d
 from ..geometry.geometry import Pair
 from ..reference import ops
 from .descent import parameters_state
-from .moments import PreparedImages
 from .problem import LearningProblem
+from .window_sums import PreparedImages
 
 
 class PlainConv2D:

@@ -216,7 +216,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "empty": (folder / "empty.jpg", "not an image"),
         "cut": (folder / "cut.png", "damaged"),
         "cut deep": (folder / "cutdeep.png", "damaged"),
-        "huge": (folder / "huge.png", "absurdly large"),
+        "huge": (folder / "huge.png", "too large"),
     }
 
 
@@ -251,7 +251,7 @@ def test_an_image_that_memory_doesnt_hold(tmp_path) -> None:
     """
     Image.fromarray(GREY).save(tmp_path / "small.png")
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert "absurdly large" in done.stdout
+    assert "too large" in done.stdout
 
 
 def test_a_picture_that_cant_be_drawn_leaves_the_one_that_was_there(tmp_path, monkeypatch) -> None:
@@ -291,15 +291,15 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
         (("-f", "edge:x", "-o", tmp_path / "b.png"), "filter: got 'edge:x'"),
         (
             ("-f", "box:100000", "-o", tmp_path / "b.png"),
-            "size: got 100000, a kernel of that size, expected at most 4096",
+            "size: got a kernel of size 100000, expected at most 4096",
         ),
         (
             ("-f", "gaussian:1e9", "-o", tmp_path / "b.png"),
-            "size: got 8000000001, a kernel of that size, expected at most 4096",
+            "size: got a kernel of size 8000000001, expected at most 4096",
         ),
         (
             ("-f", "derivative:2000", "-o", tmp_path / "b.png"),
-            "order: got 2000, a kernel of that size, expected at most 1000",
+            "order: got a kernel of order 2000, expected at most 1000",
         ),
         (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),

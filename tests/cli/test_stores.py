@@ -115,7 +115,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path) -> None:
         (write(tmp_path / "deep.zarr", np.zeros((3, 40, 50), "u1")), out, r"got shape \(3, 40, 50\)"),
         (write(tmp_path / "wide.zarr", np.zeros((3, 4), "i8")), out, "got dtype int64"),
         (good, tmp_path / "out.png", "expected .zarr"),
-        (good, tmp_path / "holes.zarr", "is there already"),
+        (good, tmp_path / "holes.zarr", "exists already"),
         (good, tmp_path / "no" / "out.zarr", "there is no folder"),
         (good, good / "out.zarr", "lies inside"),
     ):
