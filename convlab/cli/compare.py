@@ -19,15 +19,15 @@ from rich.text import Text
 
 from ..atomic import check_writable, write
 from ..errors import ModelError, ModelFileError
-from ..models.adapters import owner
+from ..models.adapters import model_owner
 from ..models.compare.compare import compare
 from ..models.compare.comparison import Comparison, verdict
-from ..models.compare.report import as_dict, render
+from ..models.compare.report import as_dict, comparison_page
 from ..page import page
 from .quiet import quiet
 
 
-def run(
+def run_compare(
     console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
 ) -> bool | None:
     """Run the command; True if they are the same, False if not, None if only parts were compared."""
@@ -36,12 +36,12 @@ def run(
     with quiet():
         one, two = model(a), model(b)
         found = compare(one, two, images, seed=seed)
-    show(console, found, a, b)
+    show_comparison(console, found, a, b)
     if json_file is not None:
         write(json_file, json.dumps(as_dict(found), indent=1) + "\n")
     if html_file is not None:
         options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
-        write(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
+        write(html_file, comparison_page(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
     return found.same
 
 
@@ -62,7 +62,7 @@ def model(place: str) -> Any:
     if name not in names:
         raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
     found = names[name]
-    return found if owner(found) or not callable(found) else _trusted(place, found)
+    return found if model_owner(found) or not callable(found) else _trusted(place, found)
 
 
 def _trusted(place: str, function: Callable[[], Any]) -> Any:
@@ -99,7 +99,7 @@ def _array(path: Path) -> np.ndarray:
         raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
 
 
-def show(console: Console, found: Comparison, a: str, b: str) -> None:
+def show_comparison(console: Console, found: Comparison, a: str, b: str) -> None:
     """A table of the layers, what wasn't compared, and the verdict."""
     quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
     models = (Column(Text(f"{name} ({each})")) for name, each in zip((a, b), found.backends, strict=True))

@@ -23,9 +23,9 @@ from .quiet import quiet
 LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 
 
-def run(console: Console, names: list[str] | None, plot: Path | None) -> bool:
+def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bool:
     """Print the demo; True if every result agrees. With names, a backend that doesn't load is an error."""
-    labs = load(console, names)
+    labs = load_backends(console, names)
     X = chapter.edge_image()
     Y = oracle(X, chapter.EDGE_KERNEL).astype(np.float32)
     _show_chapter(console, labs, X)
@@ -36,12 +36,12 @@ def run(console: Console, names: list[str] | None, plot: Path | None) -> bool:
     _show_learning(console, labs, learned)
     agreed = _show_verdict(console, labs, learned, X, Y)
     if plot is not None:
-        draw(plot, labs, learned, X)
+        draw_picture(plot, labs, learned, X)
         console.print(f"picture: {plot}", markup=False, highlight=False)
     return agreed
 
 
-def load(console: Console, names: list[str] | None) -> list[Backend]:
+def load_backends(console: Console, names: list[str] | None) -> list[Backend]:
     """The named backends; without names all that load, and a line for each that doesn't."""
     if names is not None:
         with quiet():
@@ -125,7 +125,7 @@ def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray, **options: Any) -> d
     return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K), **options)) for lab in labs}
 
 
-def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
+def draw_picture(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
     """Image, kernel, feature map and the backends' loss curves in one picture."""
     from matplotlib.figure import Figure
 

@@ -13,9 +13,8 @@ from rich.table import Table
 from ..atomic import check_writable, write
 from ..errors import GeometryError
 from ..parity.archive import read_case
-from ..parity.html import render
-from ..parity.run import Cell, Plan, Report
-from ..parity.run import run as run_plan
+from ..parity.html import parity_page
+from ..parity.run import Cell, Report, RunPlan, run_plan
 from ..registry import adapter, adapters
 from ..testing.trials import TIERS
 
@@ -27,7 +26,7 @@ _CLAIMS = {
 }
 
 
-def run(
+def run_parity(
     console: Console,
     errors: Console,
     only_on: str,
@@ -49,7 +48,7 @@ def run(
     for name in names:
         if name not in others:
             adapter(name)  # an unknown one is an error with the names that there are
-    plan = Plan(
+    plan = RunPlan(
         backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
         named=frozenset([*names, *others]),
         pythons=others,
@@ -67,11 +66,11 @@ def run(
         )
     if only and not report.trials:
         raise GeometryError(f"--only: no trial's name begins with {only!r}.", hint="the report names them.")
-    show(console, report)
+    show_report(console, report)
     if json_file is not None:
         write(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
     if html_file is not None:
-        write(html_file, render(report))
+        write(html_file, parity_page(report))
     return report.agreed
 
 
@@ -84,7 +83,7 @@ def _python(option: str) -> tuple[str, str]:
     return name, path
 
 
-def show(console: Console, report: Report) -> None:
+def show_report(console: Console, report: Report) -> None:
     """A table for each tier, what went wrong, and the verdict."""
     for tier in TIERS:
         cells = {(backend, quantity): cell for (of, backend, quantity), cell in report.cells.items() if of == tier}

@@ -74,7 +74,7 @@ def _tasks_of(lab: Backend, variant: Variant) -> Iterator[Task]:
         )
 
 
-def measure(lab: Backend, task: Task) -> Iterator[Measurement]:
+def time_task(lab: Backend, task: Task) -> Iterator[Measurement]:
     """Time a task's workloads, up to the first that takes too long."""
     for each in _WORKLOADS[task.kind]:
         workload, rule, first, second = _workload(task.part, *each)

@@ -90,7 +90,7 @@ def models_of(name: str) -> Models:
     return importlib.import_module(f"{loaded.adapter.package}.{extra}{'_' * bool(extra)}models")
 
 
-def owner(model: Any) -> str | None:
+def model_owner(model: Any) -> str | None:
     """The backend whose layer or model an object is."""
     return next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
 
@@ -101,7 +101,7 @@ def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
     Raises:
         ModelError: it is no model of a known framework.
     """
-    whose = owner(model)
+    whose = model_owner(model)
     if whose is None:
         raise ModelError(
             f"{name}: got {_kind(model)}, expected a layer or a model of {', '.join(_able())}.",

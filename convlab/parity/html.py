@@ -23,7 +23,7 @@ _APART = 2  # bounds: two right results, one on either side of the exact one
 _WORDS = {"good": "Agreement", "bad": "Disagreement", "unsure": "Incomplete"}
 
 
-def render(report: Report) -> str:
+def parity_page(report: Report) -> str:
     """The page, as HTML to be written in UTF-8; the same report gives the same page."""
     kind, sentence = _verdict(report)
     sections = (_matrix(report), _tiers(report), _failures(report), _backends(report), _again(report))

@@ -114,7 +114,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What to run.
 
     Attributes:
@@ -162,7 +162,7 @@ class Plan:
         return shlex.join(words)
 
 
-def run(plan: Plan, progress: Callable[[float, str], object] = lambda share, what: None) -> Report:
+def run_plan(plan: RunPlan, progress: Callable[[float, str], object] = lambda share, what: None) -> Report:
     """Run a plan; `progress` is called with the share that is done and what is being done."""
     start = time.monotonic()
     report = Report(plan.seed, plan.command())
@@ -191,7 +191,7 @@ def run(plan: Plan, progress: Callable[[float, str], object] = lambda share, wha
     return report
 
 
-def _start(worker: Worker, plan: Plan, report: Report) -> None:
+def _start(worker: Worker, plan: RunPlan, report: Report) -> None:
     try:
         worker.start()
         report.versions[worker.name] = worker.facts["versions"]
@@ -212,7 +212,7 @@ def _ask(worker: Worker, trial: Trial) -> dict[str, np.ndarray] | ConvlabError:
         return error
 
 
-def _judge(plan: Plan, report: Report, trial: Trial, answers: dict[Worker, Any]) -> None:
+def _judge(plan: RunPlan, report: Report, trial: Trial, answers: dict[Worker, Any]) -> None:
     for worker, answer in answers.items():
         if isinstance(answer, WorkerFailed):
             continue
@@ -255,7 +255,7 @@ def _compare(report: Report, trial: Trial, answers: dict[str, dict[str, np.ndarr
                 report.pairs[a, b] = max(report.pairs.get((a, b), 0.0), apart)
 
 
-def _judge_file(plan: Plan, report: Report, case: Case) -> None:
+def _judge_file(plan: RunPlan, report: Report, case: Case) -> None:
     """The result that came with the user's file."""
     trial = next(each for each in fixed_trials(case))
     assert case.Y is not None

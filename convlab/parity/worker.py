@@ -14,11 +14,11 @@ import numpy as np
 
 import convlab
 
-from ..testing.tasks import compute
+from ..testing.tasks import compute_task
 from .wire import receive, send
 
 
-def main(name: str) -> None:
+def serve(name: str) -> None:
     """Answer requests from stdin on stdout until stdin ends."""
     # Frameworks print what they like; the pipe is kept from them.
     answers, requests = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
@@ -35,7 +35,7 @@ def main(name: str) -> None:
         except EOFError:
             return
         try:
-            result = compute(lab, request, arrays)
+            result = compute_task(lab, request, arrays)
         except Exception as error:
             send(answers, {"error": f"{type(error).__name__}: {error}", "kind": _kind(error)})
         else:
@@ -61,4 +61,4 @@ def _hello(lab: convlab.Backend) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1])

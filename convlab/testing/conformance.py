@@ -32,7 +32,7 @@ from ..planning.execute import run
 from ..registry import adapter, owner, register
 from ..truth.bounds import error_bound, worst_ratio
 from ..truth.oracle import oracle
-from .tasks import compute
+from .tasks import compute_task
 from .trials import Trial, fixed_trials, random_trials
 
 
@@ -214,7 +214,7 @@ def _marks(adapter: Adapter, trial: Trial) -> list[pytest.MarkDecorator]:
 
 
 def _check(lab: Backend, trial: Trial) -> None:
-    results = compute(lab, trial.request, trial.arrays)
+    results = compute_task(lab, trial.request, trial.arrays)
     for name in trial.truth:
         ratios = trial.ratios(name, results[name])
         assert (ratios <= 1).all(), f"{trial.name}, {name}: {trial.explain(name, results[name], ratios)}"

@@ -13,7 +13,7 @@ from ..truth.oracle import Gradients
 Arrays = dict[str, np.ndarray]
 
 
-def compute(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+def compute_task(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
     """The results of a request ("task", "dtype", "options" and perhaps "function") on a backend."""
     return TASKS[request["task"]](lab, request, arrays)
 

@@ -159,7 +159,7 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
     )
 
 
-class Descent(NamedTuple):
+class DescentPath(NamedTuple):
     """Plain gradient descent in float64, and how far a descent in a narrower dtype may be from it.
 
     Attributes:
@@ -174,7 +174,7 @@ class Descent(NamedTuple):
     loss_bounds: np.ndarray
 
 
-def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> Descent:
+def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> DescentPath:
     """The path of `learn_kernel(X, Y, init.shape, init=init, lr=lr, num_steps=num_steps)`.
 
     A step is the linear map K -> (I - 2 lr A) K + 2 lr b, A the Gram matrix of X's windows. An error made before it is
@@ -202,7 +202,7 @@ def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str 
         rounding = lr * own + 3 * unit * (np.abs(kernel) + lr * np.abs(gradient)).ravel()
         error = growth * error * (1 + 4 * unit) + float(np.linalg.norm(rounding))
         kernel = stepped
-    return Descent(kernel, np.array(losses), error, np.array(loss_bounds))
+    return DescentPath(kernel, np.array(losses), error, np.array(loss_bounds))
 
 
 def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:

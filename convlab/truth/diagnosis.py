@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConvlabError, DTypeError
 from . import precision, suspects  # noqa: F401 (importing them registers the suspects, in this order)
 from .bounds import LARGEST, error_ratios
-from .faults import LOSSES, SUSPECTS, Call, Fault
+from .faults import LOSSES, SUSPECTS, Fault, SuspectedCall
 from .oracle import wide
 
 
@@ -66,7 +66,7 @@ def diagnose(
         ShapeError, GeometryError, DTypeError: arguments that corr2d refuses, or complex ones.
     """
     with np.errstate(all="ignore"):
-        call, y = Call.read(X, K, bias, dtype, geometry), wide(y_mine)
+        call, y = SuspectedCall.read(X, K, bias, dtype, geometry), wide(y_mine)
         if y.dtype.kind == "c":
             raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
         case = _Case(call, y)
@@ -82,7 +82,7 @@ def diagnose(
 class _Case:
     """A result beside the true one."""
 
-    def __init__(self, call: Call, y: np.ndarray) -> None:
+    def __init__(self, call: SuspectedCall, y: np.ndarray) -> None:
         self.call, self.y = call, y
         self.truth, self.bound = call.laid_out(call.values), call.laid_out(call.bound)
         self.comparable = y.shape == self.truth.shape

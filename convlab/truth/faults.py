@@ -13,11 +13,11 @@ import numpy as np
 from ..geometry.geometry import Geometry, Pair
 from ..geometry.options import pair
 from .bounds import error_bound, magnitude
-from .oracle import border, computed_in, lowered_geometry, oracle, wide
+from .oracle import border_positions, computed_in, lowered_geometry, oracle, wide
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class SuspectedCall:
     """A call of corr2d with X as NCHW and K as OIHW, and how its result is laid out.
 
     Attributes:
@@ -41,7 +41,7 @@ class Call:
     slack: int = 1
 
     @classmethod
-    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> Call:
+    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> SuspectedCall:
         """The call `corr2d(X, K, bias=bias, **geometry)`, its arguments checked as corr2d does."""
         dtype = computed_in(dtype, X, K, bias)
         x, k = wide(X), wide(K)
@@ -64,7 +64,7 @@ class Call:
             groups=given.groups,
         )
 
-    def changed(self, **changes: Any) -> Call:
+    def changed(self, **changes: Any) -> SuspectedCall:
         """The same call but for these attributes."""
         return replace(self, **changes)
 
@@ -96,7 +96,7 @@ class Call:
         """x with its border."""
         if self.padding_mode == "zeros":
             return np.pad(self.x, ((0, 0), (0, 0), *self.geometry.padding))
-        down, right = map(border, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
+        down, right = map(border_positions, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
         return self.x[:, :, down][:, :, :, right]
 
     @cached_property
@@ -129,18 +129,18 @@ class Fault(NamedTuple):
 
     explanation: str
     change: str
-    call: Call
+    call: SuspectedCall
     view: Callable[[np.ndarray], np.ndarray] | None = None
     bound: np.ndarray | None = None
     check: Callable[[np.ndarray, np.ndarray], bool] | None = None
 
 
-Suspect = Callable[[Call], Iterator[Fault]]
+Suspect = Callable[[SuspectedCall], Iterator[Fault]]
 SUSPECTS: dict[str, Suspect] = {}
 # Those that only bound the result: they count where no suspect that predicts it explains the data, and the first alone.
 LOSSES: dict[str, Suspect] = {}
 
 
 def suspect(name: str, among: dict[str, Suspect] = SUSPECTS) -> Callable[[Suspect], Suspect]:
-    """Register a function of a `Call` as the suspect of that name."""
+    """Register a function of a `SuspectedCall` as the suspect of that name."""
     return lambda function: among.setdefault(name, function)

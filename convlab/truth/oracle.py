@@ -87,7 +87,7 @@ class _Canonical:
         return np.asarray(down.T @ dx @ right)
 
     def _borders(self) -> list[np.ndarray]:
-        return [border(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
+        return [border_positions(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
 
     def as_nchw(self, x: np.ndarray) -> np.ndarray:
         """An array laid out as X or Y is."""
@@ -131,7 +131,7 @@ def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
     return lower(checked, named, check_shapes(shape, kernel, checked))
 
 
-def border(n: int, pads: Pair, mode: str) -> np.ndarray:
+def border_positions(n: int, pads: Pair, mode: str) -> np.ndarray:
     """Which of n pixels stands where on a padded axis (numpy.pad got this wrong for wide borders before 1.25)."""
     position = np.arange(-pads[0], n + pads[1])
     if mode == "circular":
@@ -143,7 +143,7 @@ def border(n: int, pads: Pair, mode: str) -> np.ndarray:
 
 def repeats(n: int, pads: Pair, mode: str) -> int:
     """How often padding an axis of n pixels uses the pixel that it uses most."""
-    return int(np.bincount(border(n, pads, mode)).max()) if mode != "zeros" and n else 1
+    return int(np.bincount(border_positions(n, pads, mode)).max()) if mode != "zeros" and n else 1
 
 
 def as_numpy(x: Any, name: str = "array") -> np.ndarray:

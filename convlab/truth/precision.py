@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dtypes import SIGNIFICAND
 from .bounds import gamma
-from .faults import LOSSES, Call, Fault, suspect
+from .faults import LOSSES, Fault, SuspectedCall, suspect
 
 # What underflow takes of a product, where subnormal numbers count as zero in all but float16.
 _LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
@@ -40,16 +40,16 @@ def _as(dtype: str, x: np.ndarray, how: str = _EVEN) -> np.ndarray:
     return rounded(x, 7, how) if dtype == "bfloat16" else x.astype(np.float32).astype(dtype).astype(np.float64)
 
 
-def _inputs(call: Call, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> Call:
+def _inputs(call: SuspectedCall, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> SuspectedCall:
     return call.changed(x=rounding(call.x), k=rounding(call.k), **changes)
 
 
-def _narrower(call: Call, dtype: str) -> bool:
+def _narrower(call: SuspectedCall, dtype: str) -> bool:
     return SIGNIFICAND[dtype] < SIGNIFICAND.get(call.dtype, 64)
 
 
 @suspect("TF32")
-def _tf32(call: Call) -> Iterator[Fault]:
+def _tf32(call: SuspectedCall) -> Iterator[Fault]:
     # Tensor cores truncate sums: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7 (2021), e330.
     change = (
         "compute in full float32: torch.backends.cudnn.conv.fp32_precision = 'ieee' (before PyTorch 2.9 "
@@ -64,7 +64,7 @@ def _tf32(call: Call) -> Iterator[Fault]:
 
 def _half_inputs(dtype: str, *ways: str) -> None:
     @suspect(f"{dtype} inputs")
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         change = "compute in float32: no autocast; in JAX jax.config.update('jax_default_matmul_precision', 'highest')"
         for how in ways:
             if _narrower(call, dtype):
@@ -76,11 +76,13 @@ _half_inputs("float16", _EVEN)
 _half_inputs("bfloat16", _EVEN, _CUT)
 
 
-def _loss(dtype: str, name: str, what: str, other: Callable[..., Call], bound: Callable[[Call], np.ndarray]) -> None:
+def _loss(
+    dtype: str, name: str, what: str, other: Callable[..., SuspectedCall], bound: Callable[[SuspectedCall], np.ndarray]
+) -> None:
     """The suspect of a result that a narrower dtype holds."""
 
     @suspect(f"{dtype} {name}", LOSSES)
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         if not _narrower(call, dtype):
             return
         computed = other(call)
@@ -92,7 +94,7 @@ def _loss(dtype: str, name: str, what: str, other: Callable[..., Call], bound: C
         yield Fault(f"{what} {dtype}", change, computed.changed(dtype=dtype), bound=bound(computed), check=check)
 
 
-def _stored(dtype: str, call: Call) -> np.ndarray:
+def _stored(dtype: str, call: SuspectedCall) -> np.ndarray:
     unit = 2.0 ** -SIGNIFICAND[dtype]
     return np.asarray(call.bound + unit * (np.abs(call.values) + call.bound) + _LEAST[dtype])
 
@@ -120,7 +122,7 @@ def _grid(*arrays: np.ndarray) -> float:
     return float(np.prod(steps))
 
 
-def _sum_bound(call: Call) -> np.ndarray:
+def _sum_bound(call: SuspectedCall) -> np.ndarray:
     """Higham's bound, or his and Mary's where n is large; 0 where every partial sum is exact.
 
     Source: N. J. Higham, T. Mary, *A new approach to probabilistic rounding error analysis*, SIAM J. Sci. Comput. 41
@@ -161,7 +163,7 @@ def _tiled(y: np.ndarray, m: int) -> np.ndarray:
     return tiles.reshape(*tiles.shape[:-2], m * m)
 
 
-def _winograd_sum(call: Call, m: int) -> np.ndarray:
+def _winograd_sum(call: SuspectedCall, m: int) -> np.ndarray:
     """sqrt(|A^T|^2 ((|G|^2 |g|^2 |G^T|^2) * (|B^T|^2 |d|^2 |B|^2)) |A|^2), squares elementwise, for each output.
 
     With first powers it is the forward bound of B. Barabasz, A. Anderson, K. M. Soodhalter, D. Gregg, *Error analysis
@@ -181,7 +183,7 @@ def _winograd_sum(call: Call, m: int) -> np.ndarray:
 
 
 @suspect("Winograd", LOSSES)
-def _winograd(call: Call) -> Iterator[Fault]:
+def _winograd(call: SuspectedCall) -> Iterator[Fault]:
     if call.geometry.extent != (3, 3) or call.stride != (1, 1) or call.k.shape[2:] != (3, 3) or not call.values.size:
         return
     change = (
@@ -198,7 +200,9 @@ def _winograd(call: Call) -> Iterator[Fault]:
             yield Fault(what, change, call.changed(dtype=dtype), bound=bound, check=check)
 
 
-def _winograd_marks(call: Call, m: int, dtype: str, total: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> bool:
+def _winograd_marks(
+    call: SuspectedCall, m: int, dtype: str, total: np.ndarray, y: np.ndarray, wrong: np.ndarray
+) -> bool:
     """Whether the errors grow and shrink over the tiles as Winograd's do, more than with the windows' own magnitudes.
 
     An output's error depends on its place in its tile and on all the tile's pixels, which other noise does not.

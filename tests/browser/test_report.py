@@ -7,12 +7,12 @@ import itertools
 import pytest
 from test_report import HOSTILE, agreeing, disagreeing, failure, hostile, only
 
-from convlab.parity.html import render
+from convlab.parity.html import parity_page
 
 STOPPED = agreeing(("jax", "numpy", "torch"))
 STOPPED.failed = {"mxnet": "it was killed by SIGKILL (out of memory?) in random 12 float32 bounded gradients."}
 REPORTS = {"agreeing": agreeing(), "disagreeing": disagreeing(), "stopped": STOPPED, "hostile": hostile()}
-PAGES = {name: render(report) for name, report in REPORTS.items()}
+PAGES = {name: parity_page(report) for name, report in REPORTS.items()}
 every_page = pytest.mark.parametrize("page", PAGES)
 schemes = pytest.mark.parametrize("scheme", ["light", "dark"])
 
@@ -149,7 +149,7 @@ def test_what_is_hostile_shows_as_text(show):
 
 def test_one_click_selects_the_command(show):
     report = only("exact", failures=[failure()])
-    browser = show(render(report))
+    browser = show(parity_page(report))
     code = "document.querySelector('.command')"
     x, y = browser.evaluate(f"{code}.scrollIntoView(), (r => [r.x + 30, r.y + 20])({code}.getBoundingClientRect())")
     for kind in ("mousePressed", "mouseReleased"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convlab import compare
-from convlab.models.compare.report import as_dict, render
+from convlab.models.compare.report import as_dict, comparison_page
 
 A = """
 import torch
@@ -153,7 +153,7 @@ def test_the_page_is_well_formed_and_tells_names_from_markup():
             if tag not in ("path",):
                 assert open_tags.pop() == tag
 
-    page = render(found, "<b>a", "b", "convlab compare a b")
+    page = comparison_page(found, "<b>a", "b", "convlab compare a b")
     Checked().feed(page)
     assert not open_tags
     assert "&lt;script&gt;" in page

@@ -22,7 +22,7 @@ from convlab.testing import worst_ratio
 
 
 def written(layers: list[Layer], path: Path) -> bytes:
-    neutral.write(layers, path)
+    neutral.write_layers(layers, path)
     return path.read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_weights_keep_their_bits(framework, dtype, tmp_path):
         return
     save(load(path, backend=framework), path)
     assert path.read_bytes() == expected
-    (again,) = neutral.read(path)
+    (again,) = neutral.read_layers(path)
     assert again.spec.dtype == dtype
     assert again.kernel.dtype == layer.kernel.dtype
     assert again.kernel.tobytes() == layer.kernel.tobytes()
@@ -88,8 +88,8 @@ def test_weights_keep_their_bits(framework, dtype, tmp_path):
 def test_the_file_keeps_nan_as_it_is(dtype, tmp_path):
     layer = conv(2, 3, dtype=dtype)
     layer.kernel.flat[:2] = np.nan, -np.nan
-    neutral.write([layer], tmp_path / "model.safetensors")
-    (again,) = neutral.read(tmp_path / "model.safetensors")
+    neutral.write_layers([layer], tmp_path / "model.safetensors")
+    (again,) = neutral.read_layers(tmp_path / "model.safetensors")
     assert again.kernel.tobytes() == layer.kernel.tobytes()
 
 
@@ -130,7 +130,7 @@ def test_what_the_file_says(tmp_path):
 
 def test_a_loaded_model_computes_what_the_layers_say(framework, tmp_path):
     path = tmp_path / "model.safetensors"
-    neutral.write(classifier(), path)
+    neutral.write_layers(classifier(), path)
     x = np.random.default_rng(0).integers(-8, 9, (2, 3, 9, 10)) / 4.0
     found = models_of(framework).run([load(path, backend=framework)], x, "float32")
     off = np.zeros_like(x)
@@ -141,22 +141,22 @@ def test_a_loaded_model_computes_what_the_layers_say(framework, tmp_path):
 
 def test_a_framework_that_lacks_a_padding_says_what_helps(framework, tmp_path):
     path = tmp_path / "model.safetensors"
-    neutral.write([conv(4, 2, padding="same_lower", stride=2)], path)
+    neutral.write_layers([conv(4, 2, padding="same_lower", stride=2)], path)
     with pytest.raises(UnsupportedError, match=r"(?i)(input_size|same_lower)"):
         load(path, backend=framework)
     x = np.random.default_rng(0).normal(size=(1, 2, 9, 9)).astype("float32").astype(float)
-    (layer,) = neutral.read(path)
+    (layer,) = neutral.read_layers(path)
     for options in ({"input_size": 9}, {"layers": "convlab"}):
         found = models_of(framework).run([load(path, backend=framework, **options)], x, "float32")
         assert worst_ratio(found, layer.reference(x), layer.error(x, 0 * x, "float32")) <= 1
 
 
 def test_own_files_give_back_the_weights(framework, tmp_path):
-    neutral.write(classifier(), tmp_path / "model.safetensors")
+    neutral.write_layers(classifier(), tmp_path / "model.safetensors")
     model = load(tmp_path / "model.safetensors", backend=framework)
     other = [conv(8, 3, padding=1, dtype="float32"), *classifier()[1:]]
     other[0].kernel[:] = 7.0
-    neutral.write(other, tmp_path / "other.safetensors")
+    neutral.write_layers(other, tmp_path / "other.safetensors")
     into = load(tmp_path / "other.safetensors", backend=framework)
     for suffix in models_of(framework).FILES:
         own = tmp_path / f"model.v1{suffix}"
@@ -169,8 +169,8 @@ def test_own_files_give_back_the_weights(framework, tmp_path):
 
 
 def test_own_files_of_another_model_are_refused(framework, tmp_path):
-    neutral.write(classifier(), tmp_path / "model.safetensors")
-    neutral.write([*classifier()[:-1], dense(6, 4)], tmp_path / "other.safetensors")
+    neutral.write_layers(classifier(), tmp_path / "model.safetensors")
+    neutral.write_layers([*classifier()[:-1], dense(6, 4)], tmp_path / "other.safetensors")
     model, other = (load(tmp_path / f"{name}.safetensors", backend=framework) for name in ("model", "other"))
     for suffix in models_of(framework).FILES:
         save(model, tmp_path / f"model{suffix}")
@@ -179,7 +179,7 @@ def test_own_files_of_another_model_are_refused(framework, tmp_path):
 
 
 def test_a_suffix_of_another_framework_is_refused(framework, tmp_path):
-    neutral.write([conv(4, 2)], tmp_path / "model.safetensors")
+    neutral.write_layers([conv(4, 2)], tmp_path / "model.safetensors")
     model = load(tmp_path / "model.safetensors", backend=framework)
     foreign = ".params" if framework == "torch" else ".pt"
     with pytest.raises(ModelFileError, match=r"expected one of (mxnet|torch)\. Hint: .*\.safetensors.*port"):

@@ -16,8 +16,8 @@ from chains import classifier, conv, dense, norm
 
 from convlab.errors import ModelFileError
 from convlab.models.adapters import models_of
-from convlab.models.files import mxnet_params as params
 from convlab.models.files import neutral
+from convlab.models.files.mxnet_params import check_params_file
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import Flatten, Layer
@@ -27,7 +27,7 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 @pytest.fixture
 def path(tmp_path):
     found = tmp_path / "model.safetensors"
-    neutral.write(classifier(), found)
+    neutral.write_layers(classifier(), found)
     return found
 
 
@@ -35,7 +35,7 @@ def attempt(path: Path, data: bytes) -> list[Layer] | None:
     """What a file with these bytes gives; None if it is refused, and then it says so properly and stays."""
     path.write_bytes(data)
     try:
-        return neutral.read(path)
+        return neutral.read_layers(path)
     except ModelFileError as error:
         message = str(error)
         assert str(path) in message
@@ -46,7 +46,7 @@ def attempt(path: Path, data: bytes) -> list[Layer] | None:
 
 
 def test_cut_off_anywhere(path):
-    neutral.write([conv(2, 1, (1, 2)), Flatten(), dense(1, 2)], path)
+    neutral.write_layers([conv(2, 1, (1, 2)), Flatten(), dense(1, 2)], path)
     data = path.read_bytes()
     for length in range(len(data)):
         assert attempt(path, data[:length]) is None
@@ -160,7 +160,7 @@ def test_a_newer_version_is_named(path):
     about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
     path.write_bytes(with_about(data, {**about, "version": 2, "novel": True}))
     with pytest.raises(ModelFileError, match=r"got version 2, expected 1\. Hint: a newer convlab"):
-        neutral.read(path)
+        neutral.read_layers(path)
 
 
 def test_too_many_layers(path):
@@ -183,7 +183,7 @@ def test_too_many_layers(path):
 )
 def test_layers_that_dont_follow_one_another(layers, tmp_path):
     with pytest.raises(ModelFileError, match=r"layers\[\d\]: got .*(images|rows|channels)"):
-        neutral.write(layers, tmp_path / "model.safetensors")
+        neutral.write_layers(layers, tmp_path / "model.safetensors")
 
 
 def test_no_file_at_all(path, tmp_path):
@@ -193,7 +193,7 @@ def test_no_file_at_all(path, tmp_path):
         if other.stem == "pipe":
             os.mkfifo(other)
         with pytest.raises(ModelFileError, match="can't be read"):
-            neutral.read(other)
+            neutral.read_layers(other)
 
 
 class Trap:
@@ -228,11 +228,11 @@ def test_lies_about_sizes_cost_no_memory(path):
     for lie in lies:
         assert attempt(path, lie) is None
         with pytest.raises(ModelFileError):
-            params.check(path)
+            check_params_file(path)
     with open(path, "wb") as file:  # 16 GiB of nothing
         file.truncate(2**34)
     with pytest.raises(ModelFileError):
-        neutral.read(path)
+        neutral.read_layers(path)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
 
@@ -276,18 +276,18 @@ def test_mxnets_lengths(tmp_path, magic):
     path = tmp_path / "model.params"
     data = _params(magic)
     path.write_bytes(data)
-    params.check(path)
+    check_params_file(path)
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(ModelFileError):
-            params.check(path)
+            check_params_file(path)
     path.write_bytes(data + b"\0")
     with pytest.raises(ModelFileError):
-        params.check(path)
+        check_params_file(path)
     for where in range(64):  # the first array's head, and all that comes before it
         for value in (0x7F, 0x80, 0xFF):
             path.write_bytes(data[:where] + bytes([value]) + data[where + 1 :])
             if 56 <= where < 60:  # the device's number, which is no length
                 continue
             with pytest.raises(ModelFileError):
-                params.check(path)
+                check_params_file(path)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convlab import compare, port_weights
 from convlab.errors import ModelError, PortError
-from convlab.models.compare.report import as_dict, render
+from convlab.models.compare.report import as_dict, comparison_page
 
 SIZE = 16
 
@@ -171,7 +171,7 @@ def test_a_model_that_takes_no_random_image_is_not_called_the_same():
     assert found.same is None
     assert "can't be run on images" in str(found)
     assert "the same" not in str(found)
-    assert "Only parts" in render(found, "a", "b", "convlab compare a b")
+    assert "Only parts" in comparison_page(found, "a", "b", "convlab compare a b")
     assert json.loads(json.dumps(as_dict(found)))["same"] is None
     with pytest.raises(ModelError, match="can't be run"):
         compare(model, model, IMAGES)

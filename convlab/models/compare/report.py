@@ -42,7 +42,7 @@ def _finite(error: float) -> float | None:
     return None if error == float("inf") else error
 
 
-def render(found: Comparison, a: str, b: str, command: str) -> str:
+def comparison_page(found: Comparison, a: str, b: str, command: str) -> str:
     """A page, as `convlab.page.page` makes them; a and b are what to call the models."""
     kind, word = VERDICTS[found.same]
     sentence, *more = verdict(found)

@@ -15,7 +15,7 @@ LARGEST = 2**16  # of what counts pixels
 
 
 @dataclass(frozen=True)
-class Rule:
+class FieldRule:
     """What a key's value must be.
 
     Attributes:
@@ -53,29 +53,31 @@ def _lists(value: Any) -> Any:
     )
 
 
-def _named(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", lambda value: type(value) is str and value in names)
+def _named(*names: str) -> FieldRule:
+    return FieldRule(f"one of {', '.join(names)}", lambda value: type(value) is str and value in names)
 
 
-def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) -> Rule:
-    return Rule(expected, lambda value: _real(value) and holds(value), float, float)
+def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) -> FieldRule:
+    return FieldRule(expected, lambda value: _real(value) and holds(value), float, float)
 
 
-_COUNT = Rule(f"an integer from 1 to {LARGEST}", _counts(1), int)
-_PAIR = Rule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
-_PADS = Rule(f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples)
-_PADDING = Rule(
+_COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
+_PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
+_PADS = FieldRule(
+    f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples
+)
+_PADDING = FieldRule(
     f"{_PADS.expected}, or 'same' or 'same_lower'",
     lambda value: _PADS.holds(value) or (type(value) is str and value in ("same", "same_lower")),
     _lists,
     _tuples,
 )
-_BOOLEAN = Rule("true or false", lambda value: type(value) is bool, bool)
+_BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _KERNEL = "max", "average"
 
 # By kind, the keys beside "kind" and "path".
-FIELDS: dict[str, dict[str, Rule]] = {
+FIELDS: dict[str, dict[str, FieldRule]] = {
     "conv2d": {
         "kernel_size": _PAIR,
         "stride": _PAIR,
@@ -108,7 +110,7 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A value from a file in an error message: short, and nothing but ASCII."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60

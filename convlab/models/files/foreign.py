@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from . import mxnet_params as params
+from .mxnet_params import check_params_file
 
 
-def check(path: Path, suffix: str) -> None:
+def check_claimed_sizes(path: Path, suffix: str) -> None:
     """Go through a file's lengths, where its framework doesn't itself.
 
     Raises:
@@ -18,7 +18,7 @@ def check(path: Path, suffix: str) -> None:
         ValueError, OSError: it claims more than it holds, or names other files.
     """
     if suffix == ".params":
-        params.check(path)
+        check_params_file(path)
     elif suffix in (".pt", ".pth") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             _fits(path, sum(each.file_size for each in file.infolist()))

@@ -22,7 +22,7 @@ _MOST_AXES = 32
 _DEVICES = (1, 2, 3, 5)  # CPU, GPU, pinned and shared memory
 
 
-def check(path: Path) -> None:
+def check_params_file(path: Path) -> None:
     """Go through a file's lengths.
 
     Raises:

@@ -18,7 +18,7 @@ from ..layers.activations import Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from ..layers.pooling import GlobalPool, Pool
 from .canonical import canonical, dtype_of
-from .fields import ARRAYS, FIELDS, shown
+from .fields import ARRAYS, FIELDS, excerpt
 from .flow import Flow
 
 FORMAT, VERSION = "convlab.model", 1
@@ -46,7 +46,7 @@ class Tensor(NamedTuple):
     data: Any
 
 
-def write(layers: Sequence[Layer], path: Path, name: str = "") -> None:
+def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     """Write layers, one after another, to a file; `name` is the path for error messages."""
     records, tensors = packed(canonical(layers))
     unpacked(records, tensors, name or str(path))  # what can't be read isn't written
@@ -94,7 +94,7 @@ def _tensor(array: np.ndarray, dtype: str) -> Tensor:
     return Tensor(DTYPES[dtype], array.shape, plain.tobytes())
 
 
-def read(path: Path) -> list[Layer]:
+def read_layers(path: Path) -> list[Layer]:
     """The layers in a file.
 
     Raises:
@@ -109,7 +109,7 @@ def read(path: Path) -> list[Layer]:
         found = _parsed(header)
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{name}: got a file that can't be read ({type(error).__name__}: {shown(str(error))}), expected a "
+            f"{name}: got a file that can't be read ({type(error).__name__}: {excerpt(str(error))}), expected a "
             "safetensors file written by convlab.",
             hint="it may be another kind of file, or have been cut off; it is left as it is.",
         ) from error
@@ -154,20 +154,22 @@ def _records(name: str, text: str) -> Any:
     try:
         about = _parsed(text)
     except (ValueError, RecursionError) as error:
-        _refuse(f"{name}: metadata 'convlab'", f"no JSON ({shown(str(error))})", "a JSON object")
+        _refuse(f"{name}: metadata 'convlab'", f"no JSON ({excerpt(str(error))})", "a JSON object")
     if type(about) is not dict or about.get("format") != FORMAT:
         got = about.get("format") if type(about) is dict else about
-        _refuse(f"{name}: metadata 'convlab'", f"format {shown(got)}", repr(FORMAT), "it is another file of convlab's")
+        _refuse(
+            f"{name}: metadata 'convlab'", f"format {excerpt(got)}", repr(FORMAT), "it is another file of convlab's"
+        )
     version = about.get("version")
     if type(version) is not int or version != VERSION:
-        _refuse(name, f"version {shown(version)}", str(VERSION), "a newer convlab may read it")
+        _refuse(name, f"version {excerpt(version)}", str(VERSION), "a newer convlab may read it")
     _keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
     return about["layers"]
 
 
 def _keys(where: str, found: Mapping[str, Any], expected: set[str]) -> None:
     if set(found) != expected:
-        _refuse(where, f"the keys {shown(sorted(found))}", f"{', '.join(sorted(expected))}")
+        _refuse(where, f"the keys {excerpt(sorted(found))}", f"{', '.join(sorted(expected))}")
 
 
 def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Layer]:
@@ -177,7 +179,7 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
         ModelFileError: something is wrong with them.
     """
     if type(records) is not list or not 1 <= len(records) <= MOST_LAYERS:
-        got = f"{len(records)} layers" if type(records) is list else shown(records)
+        got = f"{len(records)} layers" if type(records) is list else excerpt(records)
         _refuse(f"{name}: layers", got, f"a list of 1 to {MOST_LAYERS}")
     checked: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = []
     left = dict(tensors)
@@ -187,14 +189,14 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
         _check_record(where, record)
         path = record["path"]
         if path in paths:
-            _refuse(f"{where}.path", f"{shown(path)} twice", "a path of its own for each layer")
+            _refuse(f"{where}.path", f"{excerpt(path)} twice", "a path of its own for each layer")
         paths.add(path)
         names = {field: f"{path}.{field}" for field in ARRAYS.get(record["kind"], {})}
         own = {field: left.pop(each) for field, each in names.items() if each in left}
         _check_tensors(where, record, own)
         checked.append((where, record, own))
     if left:
-        _refuse(name, f"a tensor {shown(min(left))}", "none that is no layer's")
+        _refuse(name, f"a tensor {excerpt(min(left))}", "none that is no layer's")
     made = [_layer(*each) for each in checked]
     flow = Flow()
     for (where, _, _), layer in zip(checked, made, strict=True):
@@ -207,15 +209,15 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
 def _check_record(where: str, record: Any) -> None:
     if type(record) is not dict or type(record.get("kind")) is not str or record["kind"] not in FIELDS:
         got = record.get("kind") if type(record) is dict else record
-        _refuse(f"{where}.kind", shown(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
+        _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
     rules = FIELDS[record["kind"]]
     _keys(where, record, {"path", "kind", *rules})
     path = record["path"]
     if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH:
-        _refuse(f"{where}.path", shown(path), f"a string of 1 to {_LONGEST_PATH} characters")
+        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {_LONGEST_PATH} characters")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
-            _refuse(f"{where}.{field}", shown(record[field]), rule.expected)
+            _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
 
 
 def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> None:
@@ -224,12 +226,12 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]
     for field, rank in ranks.items():
         if field not in own:
             if field != "bias":
-                _refuse(where, f"no tensor '{shown(record['path'])[1:-1]}.{field}'", "one")
+                _refuse(where, f"no tensor '{excerpt(record['path'])[1:-1]}.{field}'", "one")
             continue
         code, shape, _ = own[field]
         if code not in _NAMES or len(shape) != rank or not all(shape):
             what = f"{rank} sizes of at least 1 and one of {', '.join(_NAMES)}"
-            _refuse(f"{where}: {field}", f"sizes {shown([*shape])} and {shown(code)}", what)
+            _refuse(f"{where}: {field}", f"sizes {excerpt([*shape])} and {excerpt(code)}", what)
     if not own:
         return
     (first, one), *others = own.items()
@@ -240,7 +242,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]
     if record["kind"] == "conv2d":
         if list(one.shape[2:]) != record["kernel_size"]:
             _refuse(
-                f"{where}: kernel", f"sizes {shown([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
+                f"{where}: kernel", f"sizes {excerpt([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
             )
         if one.shape[0] % record["groups"]:
             _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} output channels")

@@ -12,7 +12,7 @@ from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ...registry import default_backend
-from ..adapters import STYLES, Models, models_of, owner, read
+from ..adapters import STYLES, Models, model_owner, models_of, read
 from ..layers.layer import Layer
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
@@ -58,7 +58,7 @@ def save(model: Any, path: str | Path) -> None:
     try:
         with whole(path) as part:
             if suffix == NEUTRAL:
-                neutral.write(_layers(read(model), path), part, str(path))
+                neutral.write_layers(_layers(read(model), path), part, str(path))
             elif suffix == ONNX:
                 from .onnx import export
 
@@ -112,7 +112,7 @@ def load(
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    found, target = neutral.read(path), models_of(backend or default_backend())
+    found, target = neutral.read_layers(path), models_of(backend or default_backend())
     try:
         return _built(path, found, target, layers, size)
     except ConvlabError:
@@ -133,7 +133,7 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
     model = assembled(target, lowering.built)
-    if owner(model) is None:
+    if model_owner(model) is None:
         model = target.assemble([("layer", model)])  # Flax's activations are functions
     made = [part.layer for part in target.read(model).parts if part.layer is not None]
     for (one, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(made), strict=True):
@@ -161,7 +161,7 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
         _refuse(path, "no file", "one", "is the path right?")
     models = _own(model, path, suffix)
     try:
-        foreign.check(path, suffix)
+        foreign.check_claimed_sizes(path, suffix)
         return models.with_weights(model, models.load(path, model))
     except ModelFileError:
         raise
@@ -179,7 +179,7 @@ def _why(error: Exception) -> str:
 
 def _own(model: Any, path: Path, suffix: str) -> Models:
     """The module of the framework that a model is of, if files of that suffix are its own."""
-    whose = owner(model)
+    whose = model_owner(model)
     try:
         name = read(model).backend
     except ModelError:
