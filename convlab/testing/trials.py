@@ -101,16 +101,19 @@ class Trial:
         return {name: Truth(value, bound) for name, value, bound in zip(_GRADIENTS, values, bounds, strict=True)}
 
     def _reproducible(self) -> dict[str, Truth]:
-        half = self.dtype == "bfloat16"  # of which NumPy knows nothing: float32, and rounded once more
+        # NumPy has no bfloat16: it computes in float32, and the result is rounded once more.
+        half = self.dtype == "bfloat16"
         arrays = {name: a.astype("float32" if half else self.dtype) for name, a in self.arrays.items()}
         x, k = arrays["X"], arrays["K"]
         if self.task == "forward":
             function: Callable[..., np.ndarray] = conv2d if self.function == "conv2d" else corr2d
             values = {"result": function(x, k, bias=arrays.get("bias"), **self.options)}
         else:
-            found = reproducible_gradients(x, k, arrays["dY"], **self.geometry)
-            values = dict(zip(_GRADIENTS, found, strict=True))
-        return {name: Truth(_to_bfloat16(value) if half else value, None) for name, value in values.items()}
+            slopes = reproducible_gradients(x, k, arrays["dY"], **self.geometry)
+            values = dict(zip(_GRADIENTS, slopes, strict=True))
+        if half:
+            values = {name: rounded(value, "bfloat16").astype(np.float32) for name, value in values.items()}
+        return {name: Truth(value, None) for name, value in values.items()}
 
     def _learned(self) -> dict[str, Truth]:
         x, y, init = (self.arrays[name].astype(self.dtype) for name in ("X", "Y", "init"))
@@ -228,9 +231,4 @@ def _learning(dtype: str) -> Iterator[Trial]:
 def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     """Values that dtype has, as an array that every NumPy knows."""
     with np.errstate(over="ignore"):
-        return _to_bfloat16(array.astype(np.float32)) if dtype == "bfloat16" else array.astype(dtype)
-
-
-def _to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """float32 rounded to the nearest bfloat16, ties to even, as float32."""
-    return rounded(array, 7).astype(np.float32)
+        return rounded(array, dtype).astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)

@@ -21,23 +21,35 @@ _LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "flo
 _EVEN, _AWAY, _CUT = "to the nearest, ties to even", "to the nearest, ties away from zero", "by truncation"
 
 
-def rounded(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
-    """float32 values kept to `bits` explicit bits of the mantissa.
+def rounded(x: np.ndarray, dtype: str, how: str = _EVEN) -> np.ndarray:
+    """Values rounded to a dtype, as float64; `how` counts for bfloat16 alone, which NumPy doesn't have.
 
-    >>> rounded(np.array([1 + 3 * 2**-11]), 10), rounded(np.array([1 + 3 * 2**-11]), 10, _CUT)
+    >>> rounded(np.array([1 + 3 * 2**-8]), "bfloat16"), rounded(np.array([1 + 3 * 2**-8]), "float16")
+    (array([1.015625]), array([1.01171875]))
+    """
+    return _shortened(x, 7, how) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
+
+
+def _shortened(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
+    """Values of float32 whose mantissa is cut down to its first `bits` bits, as float64.
+
+    >>> _shortened(np.array([1 + 3 * 2**-11]), 10), _shortened(np.array([1 + 3 * 2**-11]), 10, _CUT)
     (array([1.00195312]), array([1.00097656]))
     """
     word = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.int64)
     drop = 23 - bits
     half = 1 << drop >> 1
-    added = half - 1 + (word >> drop & 1) if how == _EVEN else half * (how == _AWAY)
-    kept = ((word + added) >> drop << drop).astype(np.uint32).view(np.float32)
-    return np.where(np.isfinite(x), kept, x).astype(np.float64)
+    if how == _EVEN:
+        word = word + (half - 1 + (word >> drop & 1))
+    elif how == _AWAY:
+        word = word + half
+    shortened = (word >> drop << drop).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(x), shortened, x).astype(np.float64)
 
 
-def _as(dtype: str, x: np.ndarray, how: str = _EVEN) -> np.ndarray:
-    """Values rounded to a dtype, as float64."""
-    return rounded(x, 7, how) if dtype == "bfloat16" else x.astype(np.float32).astype(dtype).astype(np.float64)
+def _through_float32(x: np.ndarray, dtype: str, how: str = _EVEN) -> np.ndarray:
+    """Values rounded to float32, as they are in most computations, and then to a dtype."""
+    return rounded(x.astype(np.float32), dtype, how)
 
 
 def _inputs(call: SuspectedCall, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> SuspectedCall:
@@ -58,7 +70,7 @@ def _tf32(call: SuspectedCall) -> Iterator[Fault]:
     )
     for how in (_EVEN, _AWAY, _CUT):
         if call.dtype == "float32" or _narrower(call, "float32"):
-            other = _inputs(call, partial(rounded, bits=10, how=how), dtype="float32", slack=4)
+            other = _inputs(call, partial(_shortened, bits=10, how=how), dtype="float32", slack=4)
             yield Fault(f"X and K are rounded to TF32, 10 bits of mantissa, {how}", change, other)
 
 
@@ -68,7 +80,7 @@ def _half_inputs(dtype: str, *ways: str) -> None:
         change = "compute in float32: no autocast; in JAX jax.config.update('jax_default_matmul_precision', 'highest')"
         for how in ways:
             if _narrower(call, dtype):
-                other = _inputs(call, partial(_as, dtype, how=how), dtype="float32", slack=4)
+                other = _inputs(call, partial(_through_float32, dtype=dtype, how=how), dtype="float32", slack=4)
                 yield Fault(f"X and K are rounded to {dtype}, {how}; the sums aren't", change, other)
 
 
@@ -100,7 +112,7 @@ def _stored(dtype: str, call: SuspectedCall) -> np.ndarray:
 
 
 for _dtype in ("bfloat16", "float16", "float32"):  # what the first holds, the others mostly hold as well
-    _to = partial(_inputs, rounding=partial(_as, _dtype))
+    _to = partial(_inputs, rounding=partial(_through_float32, dtype=_dtype))
     _loss(_dtype, "result", "the result is rounded to", lambda call: call, partial(_stored, _dtype))
     if _dtype != "float32":
         _what = "the sums aren't, but X, K and the result are rounded to"
@@ -109,7 +121,7 @@ for _dtype in ("bfloat16", "float16", "float32"):  # what the first holds, the o
 
 
 def _held(dtype: str, y: np.ndarray) -> bool:
-    return np.array_equal(_as(dtype, y), y.astype(np.float64), equal_nan=True)
+    return np.array_equal(_through_float32(y, dtype), y.astype(np.float64), equal_nan=True)
 
 
 def _grid(*arrays: np.ndarray) -> float:

@@ -10,13 +10,14 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...geometry.geometry import Pair
+from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
 from ..layers.layer import Dense, Dropout
 from ..layers.reading import Model
 from ..layers.steps import Step, steps, weighted
 from .comparison import Comparison
 from .pairing import paired
-from .proof import Row, prove, rounded
+from .proof import Row, prove
 from .random_images import random_images
 from .results import compare_results, run_whole
 

@@ -15,6 +15,7 @@ from ...geometry.geometry import Pair
 from ...truth.bounds import error_ratios, gradient_bounds, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.oracle import oracle_gradients
+from ...truth.precision import rounded
 from ..adapters import Models
 from ..layers.activations import Activation
 from ..layers.layer import Convolution, Dense, Flatten, Layer
@@ -240,13 +241,3 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
         # In training only; and what a pair's shapes make of a kernel that is flattened in another order.
         if each.name not in ("spec", "momentum", "rate", "keepdims", "count_padding"):
             yield each.name, getattr(layer, each.name)
-
-
-def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
-    """x in float64, with values that a dtype has."""
-    if dtype != "bfloat16":
-        return x.astype(dtype).astype(np.float64)
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # ties to even
-    found = nearest.astype(np.uint32).view(np.float32).astype(np.float64)
-    return np.where(np.isnan(x), np.nan, found)

@@ -14,10 +14,11 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
+from ...truth.precision import rounded
 from ..adapters import Models
 from ..layers.layer import Convolution, Dense
 from ..layers.reading import Model
-from .proof import first_line, rounded
+from .proof import first_line
 from .random_images import grid
 
 Side = tuple[Models, Model]

@@ -14,7 +14,7 @@ from ...errors import ModelError, ModelFileError, PortError, UnsupportedError
 from ...geometry.geometry import Pads
 from ...registry import pip_command
 from ...truth.bounds import worst_ratio
-from ..compare.proof import rounded
+from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
 from ..layers.activations import Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
