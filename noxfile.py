@@ -89,7 +89,9 @@ def framework(session: nox.Session, name: str, *also: str) -> None:
 def lint(session: nox.Session) -> None:
     """Ruff, and mypy in strict mode on the core."""
     tools = ("ruff", "mypy", "pytest", "hypothesis")
-    session.install("--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs", "safetensors")
+    session.install(
+        "--constraint", CONSTRAINTS, *tools, "numpy", "scipy", "typer", "platformdirs", "safetensors", "jinja2"
+    )
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
