@@ -87,7 +87,8 @@ def models_of(name: str) -> Models:
     if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{loaded.adapter.package}.{extra}{'_' * bool(extra)}models")
+    module = f"{extra}_models" if extra else "models"
+    return importlib.import_module(f"{loaded.adapter.package}.{module}")
 
 
 def model_owner(model: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_models_that_are_the_same(folder):
     done = run(folder, "a.py:make", "b.py:right", "--json", "found.json")
     assert done.returncode == 0, done.stderr
-    assert "They compute the same." in done.stdout
+    assert "The models compute the same results." in done.stdout
     found = json.loads((folder / "found.json").read_text())
     assert found["same"]
     assert [layer["kind"] for layer in found["layers"]] == ["conv2d", "activation", "conv2d"]
@@ -63,13 +64,14 @@ def test_models_that_are_the_same(folder):
     assert found["wholes"] == [0, 0]
 
 
-def test_models_that_part(folder):
+def test_models_that_diverge(folder):
     done = run(folder, "a.py:model", "b.py:model", "--html", "report.html", "--seed", "3")
     assert done.returncode == 1, done.stderr
-    assert "They part at 2 (torch) and layers_2 (jax)." in done.stdout
+    verdict = "The models diverge at layer '2' (torch) and layer 'layers_2' (jax)."
+    assert verdict in done.stdout
     assert "use padding=((1, 1), (1, 1))" in done.stdout
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "They part at 2 (torch) and layers_2 (jax)." in page
+    assert verdict in html.unescape(page)
     assert "convlab compare a.py:model b.py:model --seed 3" in page
     assert page.count("<img") == 1
 

@@ -139,7 +139,7 @@ def test_models_of_channels_first(tmp_path) -> None:
     )
     ported = convlab.port(model, to="tensorflow").model
     assert {each.data_format for each in ported.layers if hasattr(each, "data_format")} == {"channels_last"}
-    assert convlab.compare(ported, model).wholes == (0, 0)
+    assert convlab.compare(ported, model).whole_model_errors == (0, 0)
     convlab.save(model, tmp_path / "model.safetensors")
     assert convlab.compare(model, convlab.load(tmp_path / "model.safetensors", backend="tensorflow"))
 

@@ -145,7 +145,7 @@ def test_stacks(giver, taker):
     ported = port(built(giver, *ordered(giver, stack())), to=taker)
     assert ported.evidence.same
     assert not ported.untouched
-    assert ported.evidence.wholes == (0, 0)
+    assert ported.evidence.whole_model_errors == (0, 0)
     x = np.random.default_rng(3).normal(size=(2, 3, 24, 21)).astype("float32").astype(float)
     off, true = np.zeros_like(x), x
     for layer in stack():

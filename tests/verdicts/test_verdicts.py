@@ -86,7 +86,7 @@ def test_twins_are_the_same(original, twin):
         assert found.same is True
         assert found
         assert found.results.ratio <= 1
-        assert "They compute the same." in str(found)
+        assert "The models compute the same results." in str(found)
     padded = next(row for row in found.rows if row.a == "conv2")  # Keras pads in a layer of its own
     assert (padded.same, padded.elsewhere) == (True, False)  # which a straight functional model shows
     assert all(compare(model, model).same is True for model in (original, twin))
@@ -110,8 +110,8 @@ def test_what_stands_between_layers_is_compared(original, fault):
     for found in (compare(original, other), compare(other, original)):
         assert found.same is False
         assert not found
-        assert "the same." not in str(found)
-        assert "as wholes don't give the same results" in str(found)
+        assert "compute the same" not in str(found)
+        assert "the whole models give different results" in str(found)
     assert as_dict(found)["same"] is False
 
 
@@ -175,7 +175,7 @@ def test_a_model_that_takes_no_random_image_is_not_called_the_same():
     assert json.loads(json.dumps(as_dict(found)))["same"] is None
     with pytest.raises(ModelError, match="can't be run"):
         compare(model, model, IMAGES)
-    with pytest.raises(ModelError, match="nothing of them can be compared"):
+    with pytest.raises(ModelError, match="of which nothing can be compared"):
         compare(nn.LSTM(2, 3), nn.LSTM(2, 3))
 
 
@@ -223,7 +223,7 @@ def test_a_border_of_its_own_is_no_difference():
     assert found.same is True
     assert found.first is None
     assert [(row.same, row.elsewhere) for row in found.rows] == [(False, True)] * 2
-    assert "By themselves conv1 and conv1 differ in padding" in str(found)
+    assert "Compared by themselves, layer 'conv1' and layer 'conv1' differ in padding" in str(found)
 
 
 @pytest.mark.parametrize("change", ["pool", "stride", "kernel", "activation", "features"])

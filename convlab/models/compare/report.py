@@ -10,16 +10,17 @@ from .comparison import LONE, Comparison, verdict
 VERDICTS = {True: ("good", "Agreement"), False: ("bad", "Disagreement"), None: ("unsure", "Only parts compared")}
 
 
-def as_dict(found: Comparison) -> dict[str, Any]:
+def as_dict(comparison: Comparison) -> dict[str, Any]:
     """What JSON can hold of a comparison; infinite errors are null."""
+    ratio = None if comparison.results is None else comparison.results.ratio
     return {
-        "same": found.same,
-        "whole": found.whole,
-        "backends": list(found.backends),
-        "verdict": verdict(found),
-        "untold": found.untold,
-        "results": None if found.results is None or found.results.ratio is None else _finite(found.results.ratio),
-        "wholes": [_finite(each) for each in found.wholes],
+        "same": comparison.same,
+        "whole": comparison.whole,
+        "backends": list(comparison.backends),
+        "verdict": verdict(comparison),
+        "untold": comparison.uncompared,
+        "results": None if ratio is None else _finite(ratio),
+        "wholes": [_finite(error) for error in comparison.whole_model_errors],
         "layers": [
             {
                 "a": row.a,
@@ -27,12 +28,12 @@ def as_dict(found: Comparison) -> dict[str, Any]:
                 "kind": row.kind,
                 "same": row.same,
                 "sizes": row.sizes,
-                "errors_of_a": {name: _finite(each) for name, each in row.own.items()},
-                "errors_of_b": {name: _finite(each) for name, each in row.errors.items()},
+                "errors_of_a": {name: _finite(error) for name, error in row.own.items()},
+                "errors_of_b": {name: _finite(error) for name, error in row.errors.items()},
                 "diagnosis": row.diagnosis,
                 "differences": row.differences,
             }
-            for row in found.rows
+            for row in comparison.rows
         ],
     }
 
@@ -41,11 +42,11 @@ def _finite(error: float) -> float | None:
     return None if error == float("inf") else error
 
 
-def comparison_page(found: Comparison, a: str, b: str, command: str) -> str:
-    """A page as HTML to be written in UTF-8; a and b are what to call the models."""
-    kind, word = VERDICTS[found.same]
-    sentence, *more = verdict(found)
-    different = [row for row in found.rows if not row.same]
+def comparison_page(comparison: Comparison, a: str, b: str, command: str) -> str:
+    """A page, as HTML to be written in UTF-8; a and b are what to call the models."""
+    kind, word = VERDICTS[comparison.same]
+    sentence, *more = verdict(comparison)
+    different = [row for row in comparison.rows if not row.same]
     return render_page(
         "models/compare/report.html",
         program="convlab compare",
@@ -54,14 +55,14 @@ def comparison_page(found: Comparison, a: str, b: str, command: str) -> str:
         sentence=sentence,
         more=" ".join(more[1:]),
         facts={
-            "layers": f"{len(found.rows)}",
+            "layers": f"{len(comparison.rows)}",
             "diverge": f"{sum(not row.elsewhere for row in different)}",
-            "images": f"{max((len(row.sizes) for row in found.rows), default=0)}",
+            "images": f"{max((len(row.sizes) for row in comparison.rows), default=0)}",
         },
         failures=[(row, None if row.image is None else picture(row.image)) for row in different],
-        comparison=found,
-        models=[f"{name} ({backend})" for name, backend in zip((a, b), found.backends, strict=True)],
-        quantities=list(dict.fromkeys(name for row in found.rows for name in row.errors)),
+        comparison=comparison,
+        models=[f"{name} ({backend})" for name, backend in zip((a, b), comparison.backends, strict=True)],
+        quantities=list(dict.fromkeys(name for row in comparison.rows for name in row.errors)),
         lone=LONE,
         command=command,
     )

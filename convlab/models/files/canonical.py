@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...geometry.geometry import NO_PADDING, Pair
+from ...geometry.geometry import NO_PADDING
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, with_border
 from ..layers.pooling import GlobalPool, Pool
 
 
@@ -20,20 +20,15 @@ def canonical(layers: Sequence[Layer]) -> list[Layer]:
     >>> [layer.padding for layer in canonical([pad, Pool("average", (2, 2), (2, 2))])]
     [((0, 1), (0, 1))]
     """
-    found: list[Layer] = []
+    result: list[Layer] = []
     wide = any(dtype_of(layer) == "float64" for layer in layers)
     for layer in (_plain(each if wide else _narrow(each)) for each in layers):
-        joined = _joined(found[-1], layer, found[-2] if len(found) > 1 else None) if found else None
+        joined = _joined(result[-1], layer, result[-2] if len(result) > 1 else None) if result else None
         if joined is None:
-            found.append(layer)
+            result.append(layer)
         else:
-            found[-1] = _plain(joined)
-    return found
-
-
-def dtype_of(layer: Layer) -> str:
-    """What a layer's arrays are in."""
-    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
+            result[-1] = _plain(joined)
+    return result
 
 
 def _narrow(layer: Layer) -> Layer:
@@ -64,26 +59,10 @@ def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
     if not isinstance(last, Pad):
         return None
     if isinstance(layer, Convolution):
-        return _bordered(last, layer)
+        return with_border(last, layer)
     if isinstance(layer, Pool) and _is_border(last, layer, before):
         return replace(layer, padding=last.pads, count_padding=True)
     return None
-
-
-def _bordered(pad: Pad, layer: Convolution) -> Convolution | None:
-    spec = layer.spec
-    if (
-        pad.mode == LOWEST
-        or isinstance(spec.padding, str)
-        or (spec.padding != NO_PADDING and not pad.mode == spec.padding_mode == "zeros")
-    ):
-        return None
-    rows, columns = (_sum(*each) for each in zip(pad.pads, spec.padding, strict=True))
-    return replace(layer, spec=replace(spec, padding=(rows, columns), padding_mode=pad.mode))
-
-
-def _sum(one: Pair, two: Pair) -> Pair:
-    return one[0] + two[0], one[1] + two[1]
 
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:

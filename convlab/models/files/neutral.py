@@ -15,9 +15,9 @@ import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
-from .canonical import canonical, dtype_of
+from .canonical import canonical
 from .fields import ARRAYS, FIELDS, excerpt
 from .flow import Flow
 

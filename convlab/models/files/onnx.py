@@ -17,7 +17,7 @@ from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
 from ..layers.activations import Activation
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
 from ..layers.steps import steps
@@ -78,16 +78,16 @@ class _Graph:
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
 
     def _dtype(self) -> str:
-        found = ""
+        common = ""
         for number, layer in enumerate(self.layers):
             if layer.arrays:
-                own = str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", ""))
-                if own not in _DTYPES or own != (found or own):
+                own = dtype_of(layer)
+                if own not in _DTYPES or own != (common or own):
                     raise self.refused(
                         number, f"dtype {own}", f"one of {', '.join(_DTYPES)} and the same for all layers"
                     )
-                found = own
-        return found or "float32"
+                common = own
+        return common or "float32"
 
     def refused(self, number: int, got: str, expected: str) -> ModelError:
         """The error that names a layer."""

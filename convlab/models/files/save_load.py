@@ -13,12 +13,11 @@ from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, model_owner, models_of, read
-from ..layers.layer import Layer
+from ..layers.layer import Layer, dtype_of
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
-from .canonical import dtype_of
 
 NEUTRAL, ONNX = ".safetensors", ".onnx"
 # Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.

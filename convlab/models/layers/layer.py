@@ -15,7 +15,7 @@ import numpy as np
 from ...contract.layer import GEOMETRY, LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from ...geometry.geometry import Pads, Pair
+from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
@@ -256,6 +256,28 @@ class Dense(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: that of a convolution of one pixel."""
         return self._convolution().error(x[:, :, None, None], off[:, :, None, None], dtype)[:, :, 0, 0]
+
+
+def dtype_of(layer: Layer) -> str:
+    """The dtype of a layer's arrays, which it computes in."""
+    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
+
+
+def with_border(border: Pad, convolution: Convolution) -> Convolution | None:
+    """The one convolution that computes the same as a border and a convolution after it; None if there is none.
+
+    >>> convolution = Convolution.of(np.ones((1, 1, 3, 3)), None, "float32")
+    >>> with_border(Pad(((1, 1), (2, 2)), "reflect"), convolution).spec.padding
+    ((1, 1), (2, 2))
+    """
+    spec = convolution.spec
+    if border.mode == LOWEST or isinstance(spec.padding, str):
+        return None
+    both_zeros = border.mode == spec.padding_mode == "zeros"
+    if spec.padding != NO_PADDING and not both_zeros:
+        return None
+    rows, columns = ((p[0] + q[0], p[1] + q[1]) for p, q in zip(border.pads, spec.padding, strict=True))
+    return replace(convolution, spec=replace(spec, padding=(rows, columns), padding_mode=border.mode))
 
 
 def fixed_padding(spec: LayerSpec) -> Pads | str:

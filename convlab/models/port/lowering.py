@@ -11,26 +11,25 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in, with_border
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
-from ..layers.steps import Step
 
 Built = list[tuple[Part, list[Any]]]
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:
     """The parts, each border in the convolution that it is before."""
-    found: list[Part] = []
+    result: list[Part] = []
     for part in parts:
-        before = found[-1].layer if found else None
+        before = result[-1].layer if result else None
         if isinstance(before, Pad) and isinstance(part.layer, Convolution):
-            whole = Step(part.path, (before, part.layer), ()).convolution
-            if whole is not None:
-                found[-1] = replace(part, layer=whole)
+            convolution = with_border(before, part.layer)
+            if convolution is not None:
+                result[-1] = replace(part, layer=convolution)
                 continue
-        found.append(part)
-    return found
+        result.append(part)
+    return result
 
 
 class Lowering:

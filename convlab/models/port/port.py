@@ -10,7 +10,7 @@ from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ..adapters import STYLES, Models, models_of, read
-from ..compare.compare import alone, compare_read, images_of
+from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison
 from ..layers.layer import Dropout, Flatten
 from ..layers.reading import Model
@@ -83,7 +83,7 @@ def port(
     >>> print(ported)
     numpy  numpy  layer   result  gradients
     -      -      conv2d  ...                same
-    They compute the same.
+    The layers compute the same results.
 
     Args:
         model: the layer or the model.
@@ -178,5 +178,5 @@ def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed
         if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
-    rows = alone((models_of(source.backend), target), pairs, seed, lowering.at)
+    rows = compare_separately((models_of(source.backend), target), pairs, seed, lowering.at)
     return Comparison((source.backend, to), rows, whole=False, partial="the whole model wasn't ported")
