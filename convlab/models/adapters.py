@@ -15,12 +15,15 @@ from .layers.layer import Layer
 from .layers.reading import Model
 
 STYLES = ("builtin", "convlab")
-ROLES = {"weight": "K", "kernel": "K"}  # what frameworks call a kernel, and what `gradients` does
+# The names of a kernel in the frameworks, and its name in the result of `gradients`.
+ROLES = {"weight": "K", "kernel": "K"}
 
 
 class Models(Protocol):
-    """The module. Arrays are NumPy's: images NCHW (or (N, C) once flattened), kernels OIHW, whatever the framework's
-    own layout; bfloat16 is held in float32.
+    """An adapter's module `models`.
+
+    Arrays are NumPy's: images NCHW, or (N, C) once flattened, and kernels OIHW, whatever the framework's own layout.
+    Values of bfloat16 are held in float32.
 
     Attributes:
         BUILTIN: whether the framework has convolution layers of its own.
@@ -35,15 +38,16 @@ class Models(Protocol):
     FILES: tuple[str, ...]
 
     def read(self, model: Any, inputs: Any = None) -> Model:
-        """The model's layers, in order. A path may have several parts: an activation inside a convolution is one of its
-        own, and so is the flattening inside a dense layer.
+        """The model's layers, in order.
 
-        `inputs` is an example in the framework's own tensors, for models that show their layers only when they run.
+        A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
+        inside a dense layer. `inputs` is an example, for models that show their layers only when they run.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
-        """Native layers that compute a layer, one after another; `style` is one of STYLES. A padding's name has stayed
-        only where it depends on the image's size.
+        """Native layers that compute a layer, one after another; `style` is one of STYLES.
+
+        A padding still has a name only where it depends on the image's size.
 
         Raises:
             UnsupportedError: the framework has none that do.
@@ -56,8 +60,10 @@ class Models(Protocol):
         """The result of native layers one after another, in inference mode, for x in `dtype`."""
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
-        """The gradients of sum(dy * run(natives, x)) by the framework's autograd: "X", and "K" and "bias" of the
-        convolution among them, if there is one."""
+        """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
+
+        They are called "X", and if a convolution is among the layers, "K" and "bias".
+        """
 
     def weights(self, model: Any) -> Any:
         """The model's bare weights as the framework keeps them: a state dict, a tree, …."""
@@ -66,8 +72,10 @@ class Models(Protocol):
         """A copy of the model with other weights."""
 
     def fill(self, model: Model, layers: Mapping[str, Layer]) -> Any:
-        """A copy of a model that has been read, whose layers at these paths have the arrays of these layers, in their
-        own dtypes. The layers are of the same kinds and shapes; both have a bias or neither has."""
+        """A copy of a model that has been read, with the arrays of these layers at their paths, in its own dtypes.
+
+        The layers are of the same kinds and shapes as the model's; both have a bias or neither has.
+        """
 
     def save(self, model: Any, path: Path) -> None:
         """Write the model's weights to a file of the framework's own."""
@@ -85,8 +93,9 @@ def models_of(name: str) -> Models:
     base, _, extra = str(name).partition(".")
     loaded = framework(base)
     if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
-        able = ", ".join(each.name for each in adapters().values() if each.models)
-        raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
+        raise UnsupportedError(
+            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="torch has."
+        )
     module = f"{extra}_models" if extra else "models"
     return importlib.import_module(f"{loaded.adapter.package}.{module}")
 

@@ -9,7 +9,8 @@ from .proof import Row
 from .results import Results
 
 LONE = "the layer"
-_MARKS = {True: "differs by itself", False: "DIVERGES"}  # by Row.elsewhere
+# The marks of pairs that differ, by `Row.elsewhere`.
+_MARKS = {True: "differs by itself", False: "DIVERGES"}
 
 
 @dataclass(eq=False)

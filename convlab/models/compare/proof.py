@@ -25,7 +25,8 @@ from .random_images import grid, share
 from .sides import first_line
 
 _MOST_REMAINDERS = 16
-_WITH_GRADIENTS = 2  # images, one of odd and one of even height: compilers take their time for each size
+# The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
+_WITH_GRADIENTS = 2
 
 
 class RunnableStep(NamedTuple):
@@ -111,7 +112,7 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: s
     _keep_worst(row.own, "result", _ratio(y, true, bound))
     try:
         z = b.models.run(other.natives, x, other.dtype)
-    except Exception as error:  # frameworks raise whatever they like for an image that a layer can't take
+    except Exception as error:  # A framework may raise any error.
         why = f"the second model's layer fails where the first model's doesn't: {first_line(error)}"
         row.diagnosis = row.diagnosis or why
         return true, False
@@ -164,7 +165,7 @@ def _run(a: RunnableStep, x: np.ndarray) -> np.ndarray:
         return a.models.run(step.natives, x, step.dtype)
     except ConvlabError:
         raise
-    except Exception as error:  # frameworks raise whatever they like for a layer that doesn't fit its own weights
+    except Exception as error:  # A framework may raise any error.
         raise ModelError(
             f"{step.path or 'the layer'}: it can't be run on an image of shape {x.shape}: {first_line(error)}",
             hint="do its weights fit, and does it take one image, (N, C, H, W), and nothing else?",
@@ -183,7 +184,7 @@ def _gradients(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype:
     for (models, step), errors in ((a, row.own), (b, row.errors)):
         try:
             gradients = models.gradients(step.natives, x, dy, step.dtype)
-        except Exception as error:  # frameworks and a layer's own code raise whatever they like
+        except Exception as error:  # A framework or the layer's own code may raise any error.
             row.diagnosis = row.diagnosis or f"the gradients can't be computed: {first_line(error)}"
             continue
         for name, gradient in gradients.items():

@@ -24,11 +24,14 @@ Shape = tuple[int, ...]
 
 # Large images show saturating functions (ReLU6), and small ones epsilons. Powers of two round nothing.
 _SCALES = (1.0, 2.0**6, 2.0**-6)
-_ROUNDINGS = 8  # how many roundings the images are changed by
+# The images are changed by this many roundings.
+_ROUNDINGS = 8
 _CHANGES = 3
-_TOLERANCE = 16.0  # in changes of the first model's results
+# The results may differ by this many changes of the first model's results.
+_TOLERANCE = 16.0
 _SIZES = (32, 28, 64, 224, 16, 8, 12, 24, 48, 56, 96, 112, 128, 160, 192, 256, 299, 384, 512)
-_FURTHER = ((1, 0), (3, 2))  # more rows and columns, which give every remainder by a stride of 2
+# So many more rows and columns give every remainder by a stride of 2.
+_FURTHER = ((1, 0), (3, 2))
 
 
 @dataclass(eq=False)
@@ -81,16 +84,16 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
 
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Random images of the first shape that both models take, or else that the first one takes, and of near sizes."""
-    alone: Shape | None = None
+    only_first: Shape | None = None
     for shape in _candidates(a.model, b.model):
         x = grid(rng, (1, *shape))
         if not _runs(a, x, dtype):
             continue
-        alone = alone or shape
+        only_first = only_first or shape
         if _runs(b, x, dtype):
             break
     else:
-        return [] if alone is None else [grid(rng, (2, *alone))]
+        return [] if only_first is None else [grid(rng, (2, *only_first))]
     shapes = [shape]
     if len(shape) == 3 and _fixed(a.model) is None and _fixed(b.model) is None:
         near = [(shape[0], shape[1] + down, shape[2] + right) for down, right in _FURTHER]
@@ -107,7 +110,7 @@ def _runs(side: Side, x: np.ndarray, dtype: str) -> bool:
 
 
 def _not_runnable(a: Side, dtype: str, rng: np.random.Generator) -> str:
-    """What the first model says to the likeliest image."""
+    """The first model's error for the likeliest image."""
     shape = next(iter(_candidates(a.model, a.model)))
     try:
         a.run(grid(rng, (1, *shape)), dtype)
@@ -164,7 +167,7 @@ def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float,
         if not np.isfinite(y[:, scale]).all():
             continue
         tolerance = _tolerance(plain, changed, dtype)
-        with np.errstate(invalid="ignore"):  # the second model's results may be infinite
+        with np.errstate(invalid="ignore"):  # The second model's results may be infinite.
             ratios = np.abs(z[0, scale] - plain) / tolerance
         worst = max(worst, float(np.where(np.isnan(ratios), np.inf, ratios).max(initial=0.0)))
         depends = depends or bool((np.abs(plain - y[0, 0, 0]) > tolerance).any())

@@ -39,11 +39,11 @@ class Side:
                 return self.models.run(native, x, dtype)
             except ConvlabError:
                 raise
-            except Exception:  # the model may insist on batches of one length
+            except Exception:  # The model may insist on batches of one length.
                 if len(x) == 1:
                     raise
                 return np.concatenate([self.models.run(native, x[i : i + 1], dtype) for i in range(len(x))])
-        except Exception as error:  # frameworks and the model's own code raise whatever they like
+        except Exception as error:  # The framework or the model's own code may raise any error.
             raise ModelError(
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
                 hint="give inputs= that it takes, (N, C, H, W); other arguments than the image need defaults.",

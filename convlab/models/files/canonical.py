@@ -14,7 +14,7 @@ from ..layers.pooling import GlobalPool, Pool
 
 
 def canonical(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers that compute the same: borders belong to the layer they are for, paddings are integers where they can be.
+    """Layers that compute the same, with borders in the layers that they are for, and integer paddings where possible.
 
     >>> pad = Pad(((0, 1), (0, 1)))
     >>> [layer.padding for layer in canonical([pad, Pool("average", (2, 2), (2, 2))])]
@@ -32,22 +32,22 @@ def canonical(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _narrow(layer: Layer) -> Layer:
-    """With numbers of float32 in as few digits as tell them apart: TensorFlow keeps no more of a slope."""
+    """The layer, with its parameter in as few digits as float32 needs: TensorFlow keeps no more of a slope."""
     if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:
         return replace(layer, parameter=float(str(np.float32(layer.parameter))))
     return layer
 
 
 def _plain(layer: Layer) -> Layer:
-    """One layer, without what makes no difference."""
+    """The layer, without the options that make no difference to what it computes."""
     if isinstance(layer, Convolution):
         mode = "zeros" if layer.spec.padding == NO_PADDING else layer.spec.padding_mode
         return replace(layer, spec=replace(layer.spec, padding_mode=mode))
     if isinstance(layer, Pool):
-        counted = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
-        return replace(layer, count_padding=counted)
+        count_padding = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
+        return replace(layer, count_padding=count_padding)
     if isinstance(layer, BatchNorm):
-        # PyTorch keeps 1 minus it, which rounds.
+        # PyTorch keeps 1 - momentum, which is rounded.
         return replace(layer, momentum=float(f"{layer.momentum:.12g}"))
     return layer
 
@@ -66,7 +66,7 @@ def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
 
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
-    """Whether zeros before a pooling are the same as its own padding, which frameworks have up to half a window."""
+    """Whether a border before a pooling is the same as its own padding, which frameworks have up to half a window."""
     if pad.mode not in ("zeros", LOWEST) or layer.padding != NO_PADDING or layer.ceil:
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):

@@ -11,18 +11,19 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 
-LARGEST = 2**16  # of what counts pixels
+# The largest value of the fields that count pixels.
+LARGEST = 2**16
 
 
 @dataclass(frozen=True)
 class FieldRule:
-    """What a key's value must be.
+    """What the value of a key must be.
 
     Attributes:
-        expected: in words.
-        holds: whether a value of JSON is so.
-        plain: a layer's value in JSON.
-        value: back again.
+        expected: the rule in words.
+        holds: whether a value from JSON keeps the rule.
+        plain: makes a layer's value into one for JSON.
+        value: makes a value from JSON into a layer's.
     """
 
     expected: str
@@ -35,8 +36,8 @@ def _counts(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= LARGEST
 
 
-def _two(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) is list and len(value) == 2 and all(map(each, value))
+def _two(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and len(value) == 2 and all(map(holds, value))
 
 
 def _real(value: Any) -> bool:
@@ -48,9 +49,9 @@ def _tuples(value: Any) -> Any:
 
 
 def _lists(value: Any) -> Any:
-    return (
-        [*map(_lists, value)] if isinstance(value, (tuple, list)) else value if isinstance(value, str) else int(value)
-    )
+    if isinstance(value, (tuple, list)):
+        return [*map(_lists, value)]
+    return value if isinstance(value, str) else int(value)
 
 
 def _named(*names: str) -> FieldRule:
@@ -76,7 +77,7 @@ _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _KERNEL = "max", "average"
 
-# By kind, the keys beside "kind" and "path".
+# The keys of each kind beside "kind" and "path".
 FIELDS: dict[str, dict[str, FieldRule]] = {
     "conv2d": {
         "kernel_size": _PAIR,
@@ -102,7 +103,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-# By kind, the ranks of its arrays; a bias may be missing.
+# The ranks of the arrays of each kind; a bias may be missing.
 ARRAYS: dict[str, dict[str, int]] = {
     "conv2d": {"kernel": 4, "bias": 1},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
@@ -114,4 +115,5 @@ def excerpt(value: Any) -> str:
     """A value from a file in an error message: short, and nothing but ASCII."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
-    return ascii(short.repr(value))[1:-1] if not short.repr(value).isascii() else short.repr(value)
+    text = short.repr(value)
+    return text if text.isascii() else ascii(text)[1:-1]
