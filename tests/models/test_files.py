@@ -204,7 +204,7 @@ def test_a_failure_leaves_the_old_file(framework, tmp_path, monkeypatch):
         part.write_bytes(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(neutral, "write", fail)
+    monkeypatch.setattr(neutral, "write_layers", fail)
     with pytest.raises(ModelFileError, match="the disk is full"):
         save(model, path)
     assert path.read_bytes() == before

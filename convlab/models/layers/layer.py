@@ -1,8 +1,8 @@
-"""What a layer computes, in no framework's words.
+"""What a layer computes, independently of a framework.
 
 Arrays are NCHW and kernels OIHW, whatever the framework's layout. Each layer knows its `reference`, in float64 by the
-definition, and how far a framework that computes in a given dtype may be from it (`error`). Those of convolutions are
-`convlab.truth.bounds`; those of the others count their roundings.
+definition, and how far a framework that computes in a given dtype may be from it (`error`). The bounds of convolutions
+are those of `convlab.truth.bounds`; those of the other layers count their roundings.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Convolution(Layer):
     def of(
         cls, kernel: np.ndarray, bias: np.ndarray | None, dtype: str, groups: int = 1, **options: Any
     ) -> Convolution:
-        """From an OIHW kernel and corr2d's options."""
+        """Make one of an OIHW kernel and corr2d's options."""
         outputs, per_group, *size = kernel.shape
         spec = LayerSpec(
             tuple(size),
@@ -87,7 +87,7 @@ class Convolution(Layer):
 
     @classmethod
     def ours(cls, spec: LayerSpec, weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Convolution:
-        """What a `Conv2D` of convlab's computes; `ours_for` is the way back."""
+        """Make one of what a `Conv2D` of convlab's computes; `ours_for` is the way back."""
         hwio = weight.ndim == 4 and spec.data_format == "NHWC"
         kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
         options = {name: getattr(spec, name) for name in GEOMETRY if name != "data_format"}
@@ -158,8 +158,8 @@ class BatchNorm(Layer):
     Attributes:
         mean, variance, scale, shift: one number for each channel.
         epsilon: what is added to the variance.
-        momentum: of the running statistics, as the share of the old ones that is kept (PyTorch's is 1 minus it).
-        dtype: of the arrays.
+        momentum: the share of the old running statistics that is kept; PyTorch's is 1 minus it.
+        dtype: the arrays' dtype.
     """
 
     kind = "batch_norm"
@@ -212,7 +212,7 @@ class Flatten(Layer):
     """Each image as one row of numbers.
 
     Attributes:
-        order: of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
+        order: the order of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
     """
 
     kind = "flatten"
@@ -236,7 +236,7 @@ class Dense(Layer):
     Attributes:
         kernel: (outputs, inputs).
         bias: (outputs,), or None.
-        dtype: of both.
+        dtype: the dtype of both.
     """
 
     kind = "dense"
@@ -287,7 +287,7 @@ def fixed_padding(spec: LayerSpec) -> Pads | str:
 
 
 def depends_on_size(padding: str) -> UnsupportedError:
-    """What a framework says to a padding that it doesn't have."""
+    """The error of a framework that doesn't have a padding."""
     return UnsupportedError(
         f"padding={padding!r} with a stride depends on the image's size, at which the target's layers don't look.",
         hint="give input_size=(rows, columns), or layers='convlab'.",
@@ -299,5 +299,5 @@ def padding_in(spec: LayerSpec, size: Pair) -> Pads:
     from ...geometry.lower import lower
     from ...geometry.options import options
 
-    geometry, named = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
-    return lower(geometry, named, size).padding
+    geometry, padding = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
+    return lower(geometry, padding, size).padding

@@ -36,6 +36,7 @@ class Lowering:
     """One model on its way to a framework.
 
     Attributes:
+        reorder: whether pixels may be flattened in another order, which needs all layers to be ported.
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
@@ -43,14 +44,16 @@ class Lowering:
     """
 
     def __init__(self, source: Model, target: Models, style: str, size: Pair | None, reorder: bool = True) -> None:
-        self.reorder = reorder  # pixels that are flattened: only where all layers are ported
+        self.reorder = reorder
         self.channels: int | None = None
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
-        self.size = size if source.whole else None  # of the images that reach the next part, where that is known
-        self.pixels: Pair | None = None  # that were flattened in another order,
-        self.flattened = ""  # by the layer of this path
+        # The size of the images that reach the next part, where it is known.
+        self.size = size if source.whole else None
+        # The pixels that were flattened in another order than the source's, and the path of the layer that did it.
+        self.pixels: Pair | None = None
+        self.flattened = ""
         self.before: Layer | None = None
         self.built: Built = []
         self.untouched: dict[str, str] = {}
@@ -58,7 +61,7 @@ class Lowering:
         self.at: dict[str, Pair] = {}
         for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
-        if self.pixels not in (None, (1, 1)):  # whatever comes after them wants the source's order
+        if self.pixels not in (None, (1, 1)):  # No dense layer came that could be reordered.
             self.untouched[self.flattened] = "it flattens pixels in another order than the target"
 
     def _add(self, part: Part) -> None:
@@ -117,8 +120,13 @@ class Lowering:
                 hint="give the size of the images that the model was made for.",
             )
         c = inputs // (h * w)
-        shape, axes = (((c, h, w), (0, 2, 3, 1)), ((h, w, c), (0, 3, 1, 2)))[self.order == "CHW"]
-        return replace(layer, kernel=layer.kernel.reshape(outputs, *shape).transpose(axes).reshape(outputs, inputs))
+        if self.order == "CHW":
+            pixel_by_pixel = layer.kernel.reshape(outputs, h, w, c)
+            kernel = pixel_by_pixel.transpose(0, 3, 1, 2)
+        else:
+            channel_by_channel = layer.kernel.reshape(outputs, c, h, w)
+            kernel = channel_by_channel.transpose(0, 2, 3, 1)
+        return replace(layer, kernel=kernel.reshape(outputs, inputs))
 
     def _natives(self, layer: Layer) -> list[Any]:
         """What the target has for a layer; for pooling whose border it lacks, a border that gives the same."""

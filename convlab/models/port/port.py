@@ -23,7 +23,7 @@ class Ported:
     """A model of another framework.
 
     Attributes:
-        backend: whose it is.
+        backend: the backend of its framework.
         layers: the new native layers, in order, by the path that each has in the original; several where one became
             several, such as a border and a convolution.
         untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
@@ -52,8 +52,8 @@ class Ported:
         )
 
     def __str__(self) -> str:
-        left = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
-        return f"{self.evidence}{left}"
+        untouched = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
+        return f"{self.evidence}{untouched}"
 
 
 def port(
@@ -92,7 +92,7 @@ def port(
         input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
             convolution has no such padding, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), instead of random ones.
-        seed: of those.
+        seed: the seed of the random images.
 
     Raises:
         ModelError: what isn't a model, or can't be read: the message names the layer by its path.
@@ -122,11 +122,12 @@ def port(
         evidence = _each_alone(source, to, target, lowering, seed)
     if evidence.same is False or (whole and not evidence.same):
         raise PortError(
-            f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
+            f"{evidence}",
+            hint="this is convlab's fault, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole:
-        left = "; ".join(f"{path}: {why}" for path, why in untouched.items())
-        warnings.warn(f"only parts of the model were ported; left out: {left}.", PartialPortWarning, stacklevel=2)
+        omissions = "; ".join(f"{path}: {why}" for path, why in untouched.items())
+        warnings.warn(f"only parts of the model were ported; left out: {omissions}.", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
@@ -156,7 +157,7 @@ def assembled(target: Models, built: Built) -> Any:
 
 
 def _names(built: Built) -> list[str]:
-    """A name for each native layer, from the original's path, each once and without what names can't have."""
+    """A name of its own for each native layer: the original's path without the characters that names can't have."""
     names: list[str] = []
     for part, natives in built:
         stem = "".join(c if c.isalnum() else "_" for c in part.path) or "layer"
@@ -170,7 +171,7 @@ def _names(built: Built) -> list[str]:
 
 
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
-    """Each layer of the source beside what it became, read again, as it is and not as it was meant."""
+    """Compare each layer of the source with the layers that it became, which are read again."""
     pairs: list[tuple[Step, Step]] = []
     for part, natives in lowering.built:
         parts = [each for native in natives for each in target.read(native).parts]
