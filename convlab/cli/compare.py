@@ -30,7 +30,7 @@ from .quiet import quiet
 def run_compare(
     console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
 ) -> bool | None:
-    """Run the command; True if they are the same, False if not, None if only parts were compared."""
+    """Run the command; True if the models compute the same, False if not, None if only parts were compared."""
     check_writable(json_file, html_file)
     images = None if inputs is None else _array(inputs)
     with quiet():
@@ -46,7 +46,7 @@ def run_compare(
 
 
 def model(place: str) -> Any:
-    """What "file.py:name" or "package.module:name" stands for: a model, or a function that returns one.
+    """The model that "file.py:name" or "package.module:name" stands for; it may be a function that returns the model.
 
     The file is run: give only those that you trust.
     """
@@ -79,7 +79,7 @@ def _run_file(path: str) -> dict[str, Any]:
     """A script's names; the modules beside it are forgotten, for the other script may have some of the same names."""
     folder = str(Path(path).absolute().parent)
     before = set(sys.modules)
-    sys.path.insert(0, folder)  # as python does
+    sys.path.insert(0, folder)  # Python does the same for a script.
     try:
         return runpy.run_path(path)
     finally:
@@ -95,7 +95,7 @@ def _array(path: Path) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
             raise ValueError("it holds something else")
         return array
-    except Exception as error:  # NumPy and zipfile raise all kinds on damaged files
+    except Exception as error:  # A damaged file may raise any error in NumPy and zipfile.
         raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
 
 

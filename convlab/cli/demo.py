@@ -79,7 +79,7 @@ def _show_learning(console: Console, labs: list[Backend], learned: dict[str, Lea
     for step in range(1, STEPS, 2):
         table.add_row(f"epoch {step + 1}", *(f"loss {learned[lab.name].losses[step]:.3f}" for lab in labs))
     kernels = (lab.to_numpy(learned[lab.name].kernel)[0] for lab in labs)
-    table.add_row("kernel", *(f"{left:.4f} {right:.4f}" for left, right in kernels))
+    table.add_row("kernel", *(" ".join(f"{weight:.4f}" for weight in kernel) for kernel in kernels))
     console.print(table)
 
 
@@ -100,8 +100,8 @@ def _show_verdict(
     ]
     truth, bounds = oracle_gradients(image, kernel, dy), gradient_bounds(image, kernel, dy, "float32")
     for index, name in enumerate(("image", "kernel", "bias")):
-        found = {key: slope[index] for key, slope in slopes.items()}
-        rows.append((f"its gradient for the {name}", found, truth[index], bounds[index]))
+        results = {key: slope[index] for key, slope in slopes.items()}
+        rows.append((f"its gradient for the {name}", results, truth[index], bounds[index]))
     same = _all(labs, image, kernel, reproducible=True)
     tight = error_bound(image, kernel, algorithm="reproducible")
     rows.append(("that image with reproducible=True", same, result, tight))
@@ -109,11 +109,11 @@ def _show_verdict(
     rows.append((f"kernel learned in {STEPS} steps", kernels, path.kernel, path.kernel_bound))
     table = Table("verdict", "bits", "worst error / bound", "")
     agreed = True
-    for name, found, true, bound in rows:
-        if not found:
+    for name, results, true, bound in rows:
+        if not results:
             continue
-        worst = max(worst_ratio(value, true, bound) for value in found.values())
-        equal = len({value.tobytes() for value in found.values()}) == 1
+        worst = max(worst_ratio(value, true, bound) for value in results.values())
+        equal = len({value.tobytes() for value in results.values()}) == 1
         agreed &= worst <= 1
         verdict = "[green]agree[/]" if worst <= 1 else "[bold red]differ[/]"
         table.add_row(name, "[green]identical[/]" if equal else "not all equal", f"{worst:.3f}", verdict)

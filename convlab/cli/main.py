@@ -35,7 +35,7 @@ errors = Console(stderr=True)
 
 def main() -> None:
     """The entry point: convlab's errors become one line and exit code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at lower levels.
     try:
         app()
     except ConvlabError as error:
@@ -58,7 +58,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def convlab_command(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """One convolution, four frameworks, identical results."""
@@ -185,7 +185,8 @@ def tune(
     from .tune import tasks, time_task, winners
 
     names = [each.strip() for each in only.split(",")] if only else list(adapters())
-    names = [name for name in names if not adapter(name).wraps]  # which compute on the others
+    # A backend that wraps others computes on them, and so has no costs of its own.
+    names = [name for name in names if not adapter(name).wraps]
     labs = []
     for name in names:
         try:
@@ -197,8 +198,8 @@ def tune(
     if not show:
         with _progress() as progress:
             for lab in labs:
-                each = progress.track(tasks(lab), description=lab.name)
-                table = {str(task): fitted(list(time_task(lab, task))) for task in each}
+                tracked = progress.track(tasks(lab), description=lab.name)
+                table = {str(task): fitted(list(time_task(lab, task))) for task in tracked}
                 save({lab.name: lab.version}, {lab.name: table})
         console.print(f"wrote {user_file()}", markup=False, highlight=False, soft_wrap=True)
     for lab in labs:

@@ -47,7 +47,7 @@ def run_parity(
     names = [name.strip() for name in only_on.split(",")] if only_on else []
     for name in names:
         if name not in others:
-            adapter(name)  # an unknown one is an error with the names that there are
+            adapter(name)  # An unknown name is an error here.
     plan = RunPlan(
         backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
         named=frozenset([*names, *others]),

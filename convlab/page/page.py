@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # Errors in bounds are coloured in steps up to and including these; then come all finite ones, and infinity.
 EDGES = (0.25, 0.5, 1.0, 2.0, 10.0, 100.0, 1000.0, float(np.finfo(np.float64).max))
 LABELS = ("≤ ¼", "≤ ½", "≤ 1", "≤ 2", "≤ 10", "≤ 100", "≤ 1000", "> 1000", "∞")
-AGREE = 3  # the number of steps that are within the bound
+# The first steps are within the bound.
+AGREE = 3
 # The steps grow darker, or brighter on a dark page: their order survives colour blindness and a grey printer. The
 # steps that agree are blue and the others orange, which nearly everybody tells apart.
 _LIGHT = ("eaf2fb", "d4e5f7", "b4d1f0", "fbb961", "f2933a", "dc6a1c", "9a3412", "6b1a1a", "2e0714")
@@ -180,7 +181,9 @@ def _data_url(steps: np.ndarray, palette: tuple[str, ...]) -> str:
 def _png(pixels: np.ndarray) -> bytes:
     """Rows by columns by red, green and blue, 8 bits each, as a PNG file."""
     height, width, _ = pixels.shape
-    lines = np.hstack((np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)))  # each begins with its filter
+    lines = np.hstack(
+        (np.zeros((height, 1), np.uint8), pixels.reshape(height, -1))
+    )  # Each line begins with the number of its filter.
     header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -18,8 +18,10 @@ _PROMISES = {
     "reproducible": "With reproducible=True: the same bits on every backend, whatever the values.",
 }
 _BITS = ("exact", "reproducible")
-_QUANTITIES = ("result", "gradient of X", "gradient of K", "gradient of bias")  # all others come after these
-_APART = 2  # two right results may lie on either side of the exact one
+# The first quantities of each table, in their order.
+_QUANTITIES = ("result", "gradient of X", "gradient of K", "gradient of bias")
+# The most bounds between two right results, one on either side of the exact one.
+_APART = 2
 _WORDS = {"good": "Agreement", "bad": "Disagreement", "unsure": "Incomplete"}
 
 
@@ -64,7 +66,7 @@ def parity_page(report: Report) -> str:
         facts=_facts(report),
         failures=report.wrong > 0,
         report=report,
-        names=sorted({name for pair in report.pairs for name in pair} | set(report.versions)),  # not the user's Y
+        names=sorted({name for pair in report.pairs for name in pair} | set(report.versions)),
         worst=_worst_differences(report),
         apart=_APART,
         tiers=list(_tiers(report)),

@@ -1,8 +1,8 @@
-"""How `convlab parity` talks to its workers: JSON and `.npz` over pipes. No pickles.
+r"""How `convlab parity` talks to its workers: JSON and `.npz` over pipes. No pickles.
 
 A message is one line, then JSON, then an `.npz` (which may be empty):
 
-    convlab-worker <version> <bytes of JSON> <bytes of npz>\\n
+    convlab-worker <version> <bytes of JSON> <bytes of npz>\n
 
 The worker begins: {"hello": its backend, "dtypes": […], "autograd": bool, "versions": {…}}, or {"error": why not,
 "kind": the error's class}. Each request {"task": "forward" | "gradients" | "learn", "dtype": …, "options": {…},

@@ -1,4 +1,4 @@
-"""The trials of `convlab parity`: what every backend is asked for, and what the answers are held against."""
+"""The trials of `convlab parity`: what every backend is asked for, and what the answers are compared with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 class Truth(NamedTuple):
-    """What a result is held against: within `bound` of `value`, or with the very same bits if there is no bound.
+    """What a result must be: within `bound` of `value`, or with the very same bits if there is no bound.
 
     Where `overflow` holds, infinities and NaN are right as well.
     """
@@ -62,7 +62,7 @@ class Trial:
 
     @cached_property
     def truth(self) -> dict[str, Truth]:
-        """For each result, what it is held against; computed by NumPy alone."""
+        """For each result, what it must be; computed by NumPy alone."""
         with np.errstate(all="ignore"):
             if self.task == "learn":
                 return self._learned()
@@ -118,39 +118,39 @@ class Trial:
     def _learned(self) -> dict[str, Truth]:
         x, y, init = (self.arrays[name].astype(self.dtype) for name in ("X", "Y", "init"))
         if self.options.get("reproducible"):
-            found = learn_kernel(x, y, init.shape, init=init, **self.options)
-            return {"kernel": Truth(found.kernel, None), "losses": Truth(np.array(found.losses), None)}
+            learned = learn_kernel(x, y, init.shape, init=init, **self.options)
+            return {"kernel": Truth(learned.kernel, None), "losses": Truth(np.array(learned.losses), None)}
         steps, lr = self.options["num_steps"], self.options["lr"]
         path = descent(x, y, init, lr=lr, num_steps=steps, dtype=self.dtype)
         bound = np.full(init.shape, path.kernel_bound)
         return {"kernel": Truth(path.kernel, bound), "losses": Truth(path.losses, path.loss_bounds)}
 
-    def ratios(self, name: str, found: np.ndarray) -> np.ndarray:
+    def ratios(self, name: str, result: np.ndarray) -> np.ndarray:
         """Each element's error in bounds; without a bound, 0 where the bits are equal and infinity elsewhere."""
         value, bound, overflow = self.truth[name]
-        if found.shape != value.shape:
+        if result.shape != value.shape:
             return np.full(value.shape or (1,), np.inf)
         if bound is not None:
-            return error_ratios(found, value, bound, overflow)
+            return error_ratios(result, value, bound, overflow)
         width = f"u{value.dtype.itemsize}"
-        same = found.dtype == value.dtype
-        differ = found.view(width) != value.view(width) if same else np.ones(value.shape, bool)
+        same = result.dtype == value.dtype
+        differ = result.view(width) != value.view(width) if same else np.ones(value.shape, bool)
         return np.where(differ, np.inf, 0.0)
 
-    def explain(self, name: str, found: np.ndarray, ratios: np.ndarray) -> str:
+    def explain(self, name: str, result: np.ndarray, ratios: np.ndarray) -> str:
         """Where a result is wrong, and what it looks like."""
         value, bound, _ = self.truth[name]
-        if found.shape != value.shape:
-            return f"shape {found.shape} instead of {value.shape}"
+        if result.shape != value.shape:
+            return f"shape {result.shape} instead of {value.shape}"
         wrong, place = int((ratios > 1).sum()), np.unravel_index(int(ratios.argmax()), ratios.shape)
         at = ", ".join(map(str, place))
         message = (
-            f"{wrong} of {ratios.size} elements; the worst, [{at}], is {found[place]!s} instead of {value[place]!s}"
+            f"{wrong} of {ratios.size} elements; the worst, [{at}], is {result[place]!s} instead of {value[place]!s}"
         )
         if bound is None or self.task != "forward" or self.function != "corr2d":
             return message
         x, k, b = self.arrays["X"], self.arrays["K"], self.arrays.get("bias")
-        return f"{message}. {diagnose(found, x, k, bias=b, dtype=self.dtype, **self.geometry)}"
+        return f"{message}. {diagnose(result, x, k, bias=b, dtype=self.dtype, **self.geometry)}"
 
 
 def fixed_trials(case: Case | None, dtypes: tuple[str, ...] = _DTYPES) -> Iterator[Trial]:

@@ -15,7 +15,7 @@ from ..dtypes import SIGNIFICAND
 from .bounds import gamma
 from .faults import LOSSES, Fault, SuspectedCall, suspect
 
-# What underflow takes of a product, where subnormal numbers count as zero in all but float16.
+# The most that underflow takes of a product: subnormal numbers count as zero in all dtypes but float16.
 _LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 _EVEN, _AWAY, _CUT = "to the nearest, ties to even", "to the nearest, ties away from zero", "by truncation"
@@ -100,7 +100,8 @@ def _loss(
         computed = other(call)
 
         def check(y: np.ndarray, wrong: np.ndarray) -> bool:
-            return _held(dtype, y) and not _held(dtype, computed.values)  # as every dtype holds small integers
+            # Every dtype holds small integers, so those of the true result say nothing.
+            return _held(dtype, y) and not _held(dtype, computed.values)
 
         change = f"compute in a wider dtype than {dtype}, and keep the result in it"
         yield Fault(f"{what} {dtype}", change, computed.changed(dtype=dtype), bound=bound(computed), check=check)
@@ -111,7 +112,8 @@ def _stored(dtype: str, call: SuspectedCall) -> np.ndarray:
     return np.asarray(call.bound + unit * (np.abs(call.values) + call.bound) + _LEAST[dtype])
 
 
-for _dtype in ("bfloat16", "float16", "float32"):  # what the first holds, the others mostly hold as well
+# The narrowest dtypes come first: the others mostly hold what these hold as well.
+for _dtype in ("bfloat16", "float16", "float32"):
     _to = partial(_inputs, rounding=partial(_through_float32, dtype=_dtype))
     _loss(_dtype, "result", "the result is rounded to", lambda call: call, partial(_stored, _dtype))
     if _dtype != "float32":
@@ -222,11 +224,11 @@ def _winograd_marks(
     error = np.abs(y - call.values)
     tiles = _tiled(wrong.astype(float), m)
     touched = np.isfinite(tiles) & (tiles == 1).any(-1, keepdims=True)
-    seen = [_tiled(a, m)[touched] for a in (error, total, call.magnitude)]
-    told = np.all([np.isfinite(a) & (a > 0) for a in seen], 0)
-    if told.sum() < 32 or told.mean() < 0.5 or (dtype == "float16" and not _held(dtype, y)):
+    samples = [_tiled(a, m)[touched] for a in (error, total, call.magnitude)]
+    positive = np.all([np.isfinite(a) & (a > 0) for a in samples], 0)
+    if positive.sum() < 32 or positive.mean() < 0.5 or (dtype == "float16" and not _held(dtype, y)):
         return False
-    errors, tilewise, own = (np.log(a[told]) for a in seen)
+    errors, tilewise, own = (np.log(a[positive]) for a in samples)
     return _correlation(errors, tilewise) > max(0.35, _correlation(errors, own) + 0.05)
 
 

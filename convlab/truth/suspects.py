@@ -156,16 +156,16 @@ def _padding_reversed(call: SuspectedCall) -> Iterator[Fault]:
 def _other_padding(call: SuspectedCall) -> Iterator[Fault]:
     (top, bottom), (left, right) = call.geometry.padding
 
-    def named(name: str, stride: Pair) -> Pads:
+    def padding_called(name: str, stride: Pair) -> Pads:
         return call.changed(padding=name, stride=stride).geometry.padding
 
     ways = {
-        "SAME, as in TensorFlow": named("same", call.stride),
-        "SAME_LOWER, as in ONNX": named("same_lower", call.stride),
-        "SAME for stride 1": named("same", (1, 1)),
-        "SAME_LOWER for stride 1": named("same_lower", (1, 1)),
+        "SAME, as in TensorFlow": padding_called("same", call.stride),
+        "SAME_LOWER, as in ONNX": padding_called("same_lower", call.stride),
+        "SAME for stride 1": padding_called("same", (1, 1)),
+        "SAME_LOWER for stride 1": padding_called("same_lower", (1, 1)),
         "none": NO_PADDING,
-        "full": named("full", call.stride),
+        "full": padding_called("full", call.stride),
         "all at the end": ((0, top + bottom), (0, left + right)),
         "all at the start": ((top + bottom, 0), (left + right, 0)),
         "applied twice": ((2 * top, 2 * bottom), (2 * left, 2 * right)),
@@ -204,7 +204,7 @@ def _stride_offset(call: SuspectedCall) -> Iterator[Fault]:
     (top, bottom), (left, right) = call.geometry.padding
     rows, columns = call.size[2:]
     down, across = call.stride
-    # Every window, and one more on each side.
+    # This call has every window of the given one, and one more on each side.
     dense = call.changed(stride=(1, 1), padding=((top + 1, bottom + 1), (left + 1, right + 1)))
     change = f"begin at the first pixel of X padded by {call.geometry.padding}: windows [::stride]"
 
@@ -240,7 +240,7 @@ def _channel_groups(call: SuspectedCall) -> Iterator[Fault]:
     for groups in (g, inputs):
         what = f"the input channels of the {g} groups are interleaved instead of one group after the other"
         yield Fault(what, change.format("input channels"), call.changed(x=_interleaved(call.x, groups, 1)))
-    # Beyond four groups, only the reverse and the rotations: the others are too many to try.
+    # Of more than four groups, only the reverse and the rotations are tried: there are too many other orders.
     some = [tuple(range(g))[::-1], *(tuple(np.roll(range(g), n).tolist()) for n in range(1, g))]
     for order in itertools.permutations(range(g)) if g <= 4 else some:
         yield from _ordered(call, list(order))

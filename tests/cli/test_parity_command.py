@@ -161,7 +161,7 @@ def test_an_error_of_the_backend_is_a_wrong_result(tmp_path) -> None:
 def test_an_answer_that_lacks_something(tmp_path) -> None:
     python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: {}\nworker.serve('numpy')")
     report = run_plan(RunPlan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
-    assert [each.message for each in report.failures] == ["the answer lacks it"]
+    assert [each.message for each in report.failures] == ["the answer lacks this result"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
