@@ -50,7 +50,7 @@ def run_parity(
             adapter(name)  # An unknown name is an error here.
     plan = RunPlan(
         backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
-        named=frozenset([*names, *others]),
+        required=frozenset([*names, *others]),
         pythons=others,
         seed=seed,
         seconds=seconds,

@@ -118,7 +118,7 @@ class RunPlan:
     """What to run.
 
     Attributes:
-        backends: by name; `named` are those whose absence is a failure.
+        backends: by name; `required` are those whose absence is a failure.
         pythons: for a backend, the Python of another environment to run it in.
         seconds: how long to go on with random cases after the fixed ones.
         only: run only the trials whose name begins with this.
@@ -126,7 +126,7 @@ class RunPlan:
     """
 
     backends: tuple[str, ...]
-    named: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
     pythons: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     seconds: float = 10.0
@@ -196,7 +196,7 @@ def _start(worker: Worker, plan: RunPlan, report: Report) -> None:
         worker.start()
         report.versions[worker.name] = worker.facts["versions"]
     except WorkerFailed:
-        if worker.facts.get("kind") == _ABSENT and worker.name not in plan.named:
+        if worker.facts.get("kind") == _ABSENT and worker.name not in plan.required:
             report.absent[worker.name] = str(worker.failure)
 
 
