@@ -52,7 +52,7 @@ def failure(backend="torch", image=None, **changes) -> Failure:
 
 
 def pictures() -> list[np.ndarray | None]:
-    """Of every size that a picture may have."""
+    """Pictures of every size that they may have."""
     rng = np.random.default_rng(0)
     large = 10.0 ** rng.uniform(-2, 5, (2000, 2000))
     large[700:900, 300:1700] = np.inf
@@ -135,7 +135,7 @@ class Page(HTMLParser):
 
 
 def decoded(url: str) -> np.ndarray:
-    """A PNG as rows by columns by 3, and that each of its chunks is whole."""
+    """A PNG as rows by columns by 3; each of its chunks must be whole."""
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, start = {}, 8
@@ -224,11 +224,11 @@ class TestTables:
         rows = Page(disagreeing()).texts["table"][0].split("\n")
         rows = [row for row in rows if row]
         assert rows[0] == "jaxmxnetnumpytensorflowtorch"
-        assert rows[1] == "jax✗ ∞0.130.300.47✗ 813"  # on the diagonal, the worst of all quantities
+        assert rows[1] == "jax✗ ∞0.130.300.47✗ 813"  # The diagonal has the worst of all quantities.
         cells = re.findall(
             r"<td[^>]*>([^<]*)</td>", parity_page(disagreeing()).split('id="matrix"')[1].split("</tbody>")[0]
         )
-        matrix = np.array(cells[1:]).reshape(5, 5)  # after the corner
+        matrix = np.array(cells[1:]).reshape(5, 5)  # The first cell is the corner.
         assert (matrix == matrix.T).all()
         assert list(matrix[-1]) == ["✗ 813", "1.40", "✗ 45.0", "✗ ∞", "✗ 812"]
 
@@ -242,7 +242,7 @@ class TestTables:
         starts = ["jax✗ disagrees289, 1 wrong", "numpy✓ agrees", "tensorflow✓", "torch✗ disagrees289, 29 wrong"]
         starts += ["cupy✗ not testedImportError: libcudart", "mxnet✗ stoppedit was killed", "mlxnot installedmlx isn't"]
         page = Page(disagreeing())
-        rows = page.texts["tr"][-7:]  # those that failed come last, then those that are absent
+        rows = page.texts["tr"][-7:]  # Backends that failed come late, and absent ones last.
         assert [row[: len(start)] for row, start in zip(rows, starts, strict=True)] == starts
         assert {"numpy 2.3.1", "torch 5.2.0", "python 3.12.3"} <= set(page.texts["li"])
 

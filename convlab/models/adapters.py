@@ -1,4 +1,4 @@
-"""What an adapter's module `models` must have, so that its framework's layers can be ported, compared and saved."""
+"""The protocol of an adapter's module `models`, by which its framework's layers are ported, compared and saved."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Models(Protocol):
         """
 
     def assemble(self, steps: Sequence[tuple[str, Any]]) -> Any:
-        """A native model of native layers, by their names, one after another."""
+        """A native model of native layers with names, one after another."""
 
     def run(self, natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
         """The result of native layers one after another, in inference mode, for x in `dtype`."""
@@ -85,7 +85,7 @@ class Models(Protocol):
 
 
 def models_of(name: str) -> Models:
-    """A backend's module, its framework loaded; "jax.nnx" is that of one of its further layers (`Adapter.extras`).
+    """The module `models` of a backend, whose framework is loaded; "jax.nnx" is one of `Adapter.extras`.
 
     Raises:
         UnsupportedError: the backend has no layers of its own.
@@ -106,7 +106,7 @@ def model_owner(model: Any) -> str | None:
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
-    """A model of any framework, read.
+    """Read a model of any framework.
 
     Raises:
         ModelError: it is no model of a known framework.

@@ -51,17 +51,17 @@ def test_every_backend_of_this_session_agrees(backends) -> None:
         assert report.cells["reproducible", name, "losses"].trials == 3 if name != "mxnet" else 2
     if len(backends) > 1:
         assert report.pairs
-        assert max(report.pairs.values()) <= 2  # each within one bound of the truth
+        assert max(report.pairs.values()) <= 2  # Each is within one bound of the truth.
 
 
 def test_the_command_prints_writes_and_exits_with_0(tmp_path) -> None:
     done = convlab("--backends", "numpy", "--seconds", "0", "--json", "a.json", "--html", "a.html", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "All agree" in done.stdout
-    found = json.loads((tmp_path / "a.json").read_text())
-    assert found["agreed"] is True
-    assert found["failures"] == []
-    assert found["backends"]["numpy"]["numpy"] == np.__version__
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["agreed"] is True
+    assert content["failures"] == []
+    assert content["backends"]["numpy"]["numpy"] == np.__version__
     assert "convlab parity --backends numpy --seed 0 --seconds 0" in (tmp_path / "a.html").read_text()
     assert sorted(os.listdir(tmp_path)) == ["a.html", "a.json"]
 
@@ -114,7 +114,7 @@ FAILURES = {
 @pytest.mark.parametrize("code", FAILURES)
 def test_a_worker_that_misbehaves_is_one_row_and_the_others_go_on(tmp_path, code) -> None:
     python = fake(tmp_path, code)
-    patience = 10 if "no answer" in FAILURES[code] else 300  # which the other worker must have, too
+    patience = 10 if "no answer" in FAILURES[code] else 300  # The other worker gets the same patience.
     plan = RunPlan(("numpy", "torch"), pythons={"torch": python}, only="chapter", patience=patience)
     report = run_plan(plan)
     assert list(report.failed) == ["torch"]
@@ -140,7 +140,7 @@ def test_what_is_no_python_or_lacks_convlab(tmp_path, monkeypatch) -> None:
 
 
 def test_a_framework_that_is_not_there(tmp_path) -> None:
-    """Left out if nobody named it; else a failure."""
+    """A missing framework is left out if nobody named it; else it is a failure."""
     code = "wire.send(out, {'error': 'it is not installed', 'kind': 'BackendNotInstalled'})"
     python = fake(tmp_path, code)
     report = run_plan(RunPlan(("numpy", "torch"), pythons={"torch": python}, only="chapter"))
@@ -155,7 +155,7 @@ def test_an_error_of_the_backend_is_a_wrong_result(tmp_path) -> None:
     report = run_plan(RunPlan(("numpy",), pythons={"numpy": python}, only="chapter"))
     assert "ZeroDivisionError" in report.failures[0].message
     assert report.wrong == 14
-    assert len(report.failures) == 3  # of one kind
+    assert len(report.failures) == 3  # No more of one kind are kept.
 
 
 def test_an_answer_that_lacks_something(tmp_path) -> None:

@@ -132,11 +132,11 @@ def test_a_loaded_model_computes_what_the_layers_say(framework, tmp_path):
     path = tmp_path / "model.safetensors"
     neutral.write_layers(classifier(), path)
     x = np.random.default_rng(0).integers(-8, 9, (2, 3, 9, 10)) / 4.0
-    found = models_of(framework).run([load(path, backend=framework)], x, "float32")
+    result = models_of(framework).run([load(path, backend=framework)], x, "float32")
     off = np.zeros_like(x)
     for layer in classifier():
         off, x = layer.error(x, off, "float32"), layer.reference(x)
-    assert worst_ratio(found, x, off) <= 1
+    assert worst_ratio(result, x, off) <= 1
 
 
 def test_a_framework_that_lacks_a_padding_says_what_helps(framework, tmp_path):
@@ -147,8 +147,8 @@ def test_a_framework_that_lacks_a_padding_says_what_helps(framework, tmp_path):
     x = np.random.default_rng(0).normal(size=(1, 2, 9, 9)).astype("float32").astype(float)
     (layer,) = neutral.read_layers(path)
     for options in ({"input_size": 9}, {"layers": "convlab"}):
-        found = models_of(framework).run([load(path, backend=framework, **options)], x, "float32")
-        assert worst_ratio(found, layer.reference(x), layer.error(x, 0 * x, "float32")) <= 1
+        result = models_of(framework).run([load(path, backend=framework, **options)], x, "float32")
+        assert worst_ratio(result, layer.reference(x), layer.error(x, 0 * x, "float32")) <= 1
 
 
 def test_own_files_give_back_the_weights(framework, tmp_path):
@@ -163,7 +163,7 @@ def test_own_files_give_back_the_weights(framework, tmp_path):
         save(model, own)
         save(load(own, into=into), tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
-    save(into, tmp_path / "into.safetensors")  # which loading left as it was
+    save(into, tmp_path / "into.safetensors")  # Loading leaves this model as it was.
     assert (tmp_path / "into.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
 
@@ -237,14 +237,14 @@ APART = {
 @pytest.mark.parametrize("name", [*ALIKE, *APART])
 def test_one_way_to_write_it(name):
     layers = (ALIKE | APART)[name]
-    found = canonical(layers)
-    assert len(found) < len(layers) or name in APART or name == "named"
+    joined = canonical(layers)
+    assert len(joined) < len(layers) or name in APART or name == "named"
     if name == "named":
-        assert all(isinstance(each, Convolution) and not isinstance(each.spec.padding, str) for each in found)
+        assert all(isinstance(each, Convolution) and not isinstance(each.spec.padding, str) for each in joined)
     x = np.random.default_rng(0).integers(-8, 9, (2, 2, 7, 8)) / 4.0
     one = two = x
     for layer in layers:
         one = layer.reference(one)
-    for layer in found:
+    for layer in joined:
         two = layer.reference(two)
     np.testing.assert_allclose(one, two, rtol=1e-12)

@@ -26,13 +26,13 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 
 @pytest.fixture
 def path(tmp_path):
-    found = tmp_path / "model.safetensors"
-    neutral.write_layers(classifier(), found)
-    return found
+    path = tmp_path / "model.safetensors"
+    neutral.write_layers(classifier(), path)
+    return path
 
 
 def attempt(path: Path, data: bytes) -> list[Layer] | None:
-    """What a file with these bytes gives; None if it is refused, and then it says so properly and stays."""
+    """The layers in a file with these bytes; None if it is refused properly and left as it is."""
     path.write_bytes(data)
     try:
         return neutral.read_layers(path)
@@ -100,10 +100,10 @@ def test_every_value_replaced(path):
             if type(value) is type(old) and value == old:
                 continue
             holder[key] = value
-            found = attempt(path, with_about(data, about))
-            if found is not None:  # then it is what the file says
+            layers = attempt(path, with_about(data, about))
+            if layers is not None:  # The layers must be what the file says.
                 assert isinstance(key, str)
-                said = neutral.packed(found)[0][about["layers"].index(holder)]
+                said = neutral.packed(layers)[0][about["layers"].index(holder)]
                 assert key == "path" or said[key] == value or (key, value) == ("padding", "same")
         holder[key] = old
     assert attempt(path, with_about(data, about))
@@ -229,7 +229,7 @@ def test_lies_about_sizes_cost_no_memory(path):
         assert attempt(path, lie) is None
         with pytest.raises(ModelFileError):
             check_params_file(path)
-    with open(path, "wb") as file:  # 16 GiB of nothing
+    with open(path, "wb") as file:  # The file has 16 GiB of zeros.
         file.truncate(2**34)
     with pytest.raises(ModelFileError):
         neutral.read_layers(path)
@@ -242,7 +242,7 @@ def test_own_files_cut_off(path, tmp_path, framework):
     for suffix in models_of(framework).FILES:
         own = tmp_path / f"model{suffix}"
         save(model, own)
-        if own.is_dir():  # Orbax's: each of its files
+        if own.is_dir():  # A model in Orbax's format is several files.
             continue
         data = own.read_bytes()
         for length in [0, 1, 7, 8, 30, *np.linspace(31, len(data) - 1, 12).astype(int)]:
@@ -284,10 +284,10 @@ def test_mxnets_lengths(tmp_path, magic):
     path.write_bytes(data + b"\0")
     with pytest.raises(ModelFileError):
         check_params_file(path)
-    for where in range(64):  # the first array's head, and all that comes before it
+    for where in range(64):  # These bytes are the heads of the file and of its first array.
         for value in (0x7F, 0x80, 0xFF):
             path.write_bytes(data[:where] + bytes([value]) + data[where + 1 :])
-            if 56 <= where < 60:  # the device's number, which is no length
+            if 56 <= where < 60:  # The number of the device is no length.
                 continue
             with pytest.raises(ModelFileError):
                 check_params_file(path)

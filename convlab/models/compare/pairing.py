@@ -17,7 +17,7 @@ Pairs = list[tuple[Step, Step]]
 def paired(
     first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None, in_order: bool
 ) -> tuple[Pairs, str]:
-    """Which steps belong together, as far as they do, and why not further.
+    """The pairs of steps that belong together, and why there are no more of them; "" if all are paired.
 
     Steps of models that call them `in_order` are paired in that order. Other models list their layers in an order of
     their own: there equal names count first, then equal weights, and then the order among layers of a kind.

@@ -76,7 +76,7 @@ class Row:
 def prove(
     a: RunnableStep, b: RunnableStep, images: Iterable[np.ndarray], seed: int = 0, every_size: bool = True
 ) -> tuple[Row, list[np.ndarray]]:
-    """Two steps on the same images (NCHW, float64), forward and gradients; and a's results.
+    """Run two steps on the same images (NCHW, float64), forward and with gradients; the first one's results come back.
 
     With `every_size` they are also run on others, so that all remainders of their sizes by a stride occur.
     """
@@ -129,12 +129,12 @@ def _keep_worst(errors: dict[str, float], quantity: str, ratio: float) -> None:
 
 
 def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For an activation, numbers so large that it saturates, too: ReLU and ReLU6 are the same up to 6."""
+    """For an activation, images of numbers so large that it saturates: ReLU and ReLU6 are the same up to 6."""
     return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8] if isinstance(step.main, Activation) else []
 
 
 def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Images of the sizes that are missing: deep in a model all may be odd."""
+    """Images of the remainders by the stride that are missing: deep in a model, all sizes may be odd."""
     if images[0].ndim != 4:
         return []
     layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]

@@ -1,4 +1,4 @@
-"""A comparison as text, as JSON and as a page."""
+"""A comparison as JSON and as a page; `report.html` is the page's template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERDICTS = {True: ("good", "Agreement"), False: ("bad", "Disagreement"), None: (
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """What JSON can hold of a comparison; infinite errors are null."""
+    """The comparison in JSON's types; infinite errors are null."""
     ratio = None if comparison.results is None else comparison.results.ratio
     return {
         "same": comparison.same,

@@ -53,7 +53,7 @@ def _plain(layer: Layer) -> Layer:
 
 
 def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
-    """Two layers as one, if one computes the same."""
+    """The one layer that computes the same as two; None if there is none."""
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)
     if not isinstance(last, Pad):

@@ -1,4 +1,4 @@
-"""What reaches each layer of a chain, as far as the layers before it tell."""
+"""The axes and channels that reach each layer of a chain, as far as the layers before it tell."""
 
 from __future__ import annotations
 

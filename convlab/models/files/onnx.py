@@ -1,4 +1,4 @@
-"""ONNX files of models, run by onnxruntime and compared with what the layers say they compute before they are kept."""
+"""ONNX files of models; onnxruntime runs each one, and its results are checked before the file is kept."""
 
 from __future__ import annotations
 
