@@ -42,7 +42,7 @@ def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bo
 
 
 def load_backends(console: Console, names: list[str] | None) -> list[Backend]:
-    """The named backends; without names all that load, and a line for each that doesn't."""
+    """Load the named backends; without names load all, and print a line for each that doesn't load."""
     if names is not None:
         with quiet():
             return [backend(name) for name in names]

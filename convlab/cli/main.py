@@ -96,7 +96,7 @@ def backends() -> None:
 
 
 def _short(dtype: str) -> str:
-    """JAX's abbreviations: f32 for float32."""
+    """A dtype abbreviated as in JAX, such as f32 for float32."""
     return dtype.replace("bfloat", "bf").replace("float", "f").replace("complex", "c")
 
 

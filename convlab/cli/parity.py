@@ -19,10 +19,10 @@ from ..registry import adapter, adapters
 from ..testing.trials import TIERS
 
 _CLAIMS = {
-    "exact": "integer-valued data: equal bit for bit",
-    "bounded": "any data: within the rounding bound; how many, and the worst error in bounds",
-    "learned": "kernels learned by gradient descent, likewise",
-    "reproducible": "reproducible=True: equal bit for bit",
+    "exact": "integer-valued data, whose results must be equal bit for bit",
+    "bounded": "any data; the number of results, and the worst error, which must be at most 1 rounding bound",
+    "learned": "kernels learned by gradient descent; the number of results, and the worst error in rounding bounds",
+    "reproducible": "reproducible=True, whose results must be equal bit for bit",
 }
 
 
@@ -97,7 +97,7 @@ def show_report(console: Console, report: Report) -> None:
         console.print(f"\n[bold]{tier}[/]: {_CLAIMS[tier]}", highlight=False)
         console.print(table)
     for name, reason in report.absent.items():
-        console.print(f"left out: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not tested: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for failure in report.failures:
         where = f"{failure.backend}: {failure.trial}, {failure.quantity}: {failure.message}"
         console.print(f"\n{where}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -106,9 +106,12 @@ def show_report(console: Console, report: Report) -> None:
         console.print(f"\n… and {report.wrong - len(report.failures)} more.", style="red")
     for name, reason in report.failed.items():
         console.print(f"\n{name} can't be tested: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-    style, sentence = "bold green", "All agree"
+    style, sentence = "bold green", "All backends agree"
     if not report.agreed:
-        style, sentence = "bold red", "They don't all agree" if report.wrong else "Not all could be tested"
+        style, sentence = (
+            "bold red",
+            "The backends don't all agree" if report.wrong else "Not every backend could be tested",
+        )
     trials, backends = _count(report.trials, "trial"), _count(len(report.versions), "backend")
     summary = f"{trials} on {backends}, seed {report.seed}, {report.seconds:.0f} s"
     console.print(f"\n[{style}]{sentence}[/]: {summary}.", highlight=False)

@@ -1,4 +1,4 @@
-"""`convlab.port_weights`: bare weights of one model for another, by the models and never by the shapes of arrays."""
+"""`convlab.port_weights`: bare weights of one model for another, paired by the models' layers, not by shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .layers.steps import Step, weighted
 def port_weights(
     weights: Any, source: Any, target: Any, *, inputs: Any = None, names: Mapping[str, str] | None = None
 ) -> Any:
-    """Weights of `source` as weights of `target`, a model of any framework with the same structure.
+    """Make weights of `source` into weights of `target`, a model of any framework with the same structure.
 
     The models say which arrays belong to which layer and how each framework lays them out: nothing is guessed. Both
     models are then compared with these weights, so that a difference in what they compute is an error, too.
@@ -71,7 +71,7 @@ def port_weights(
 
 
 def _fitted(first: Step, second: Step) -> Layer:
-    """The first step's layer, if its arrays are of the second's shapes."""
+    """The first step's layer, whose arrays must have the shapes of the second's."""
     a, b = first.main, second.main
     for name in a.arrays:
         arrays = [getattr(layer, name) for layer in (a, b)]

@@ -70,7 +70,7 @@ def _printable(value: Any) -> Any:
 
 
 def cut(text: str, length: int = 4000) -> str:
-    """A text's beginning."""
+    """The beginning of a text."""
     return text if len(text) <= length else f"{text[:length].rstrip()} …"
 
 
@@ -95,7 +95,7 @@ def _percent(share: float) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as one says them.
+    """Names as they are listed in a sentence.
 
     >>> listed(["torch", "mxnet", "jax"])
     'torch, mxnet and jax'
@@ -164,7 +164,7 @@ def picture(image: np.ndarray) -> Picture:
 
 
 def _smaller(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """The largest of each square block, and the side of the blocks: so that the picture has few enough pixels."""
+    """The largest error of each square block, and the side of the blocks, so that the picture has few enough pixels."""
     rows, columns = image.shape
     block = 1
     while max(rows, columns) > _LONGEST * block or -(-rows // block) * -(-columns // block) > _PIXELS:
@@ -179,7 +179,7 @@ def _data_url(steps: np.ndarray, palette: tuple[str, ...]) -> str:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Rows by columns by red, green and blue, 8 bits each, as a PNG file."""
+    """A PNG file of pixels, rows by columns by red, green and blue, 8 bits each."""
     height, width, _ = pixels.shape
     lines = np.hstack(
         (np.zeros((height, 1), np.uint8), pixels.reshape(height, -1))

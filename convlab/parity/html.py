@@ -12,10 +12,10 @@ from ..testing.trials import TIERS
 from .run import Cell, Failure, Report
 
 _PROMISES = {
-    "exact": "Integers, and sums that the dtype holds: every result is the very number.",
-    "bounded": "Any finite values: every element lies within the bound.",
-    "learned": "A kernel learned by gradient descent: it and every loss lie within the bounds of that descent.",
-    "reproducible": "With reproducible=True: the same bits on every backend, whatever the values.",
+    "exact": "Integers whose sums the dtype holds: every result must be exactly the right number.",
+    "bounded": "Any finite values: the error of every element must be within its rounding bound.",
+    "learned": "A kernel learned by gradient descent: it and every loss must be within the bounds of that descent.",
+    "reproducible": "With reproducible=True: every backend must give the same bits, whatever the values.",
 }
 _BITS = ("exact", "reproducible")
 # The first quantities of each table, in their order.
@@ -88,7 +88,7 @@ def _tallies(report: Report) -> dict[str, Cell]:
 
 
 def _verdict(report: Report) -> tuple[str, str]:
-    """A kind, which has an icon and a colour, and a sentence."""
+    """The kind of the verdict, which has an icon and a colour, and a sentence."""
     names, sentences = sorted(report.versions), []
     if report.agreed:
         few = {1: f"{names[0]} computes what it should.", 2: "Both backends agree."}

@@ -64,7 +64,7 @@ class Worker:
             self._fail("its greeting isn't what wire.py says.")
 
     def ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-        """The answer's arrays.
+        """Ask for something; the answer's arrays come back.
 
         Raises:
             WorkerFailed: it died, hung, gave no valid answer or ran out of memory, and was stopped.

@@ -57,7 +57,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What a run found.
+    """The outcome of a run.
 
     Attributes:
         versions: for each backend that answered, the versions of its software.
@@ -115,7 +115,7 @@ class Report:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to run.
+    """What a run does.
 
     Attributes:
         backends: by name; `required` are those whose absence is a failure.

@@ -28,7 +28,7 @@ _LINE = 100
 
 
 class WireError(ConvlabError):
-    """What came through the pipe isn't a message of this version."""
+    """The pipe brought something else than a message of this version."""
 
 
 def send(stream: IO[bytes], message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:

@@ -28,7 +28,7 @@ class Case:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """X, K and the bias, if there is one."""
+        """X and K, and the bias if there is one."""
         return [array for array in (self.X, self.K, self.bias) if array is not None]
 
     def __str__(self) -> str:

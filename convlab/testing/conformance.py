@@ -39,7 +39,7 @@ from .trials import Trial, fixed_trials, random_trials
 
 
 def _shifted(ops: Operations, x: Any) -> Any:
-    """x, zeros added to (2, 4, 4), moved one row up and two columns left, by the shift's spectrum."""
+    """A tensor with zeros added to (2, 4, 4), moved one row up and two columns left by the shift's spectrum."""
     shift = ops.asarray(np.eye(16, dtype=np.float32)[6].reshape(1, 4, 4), "float32", x)
     product = ops.rfft2(x, (4, 4)) * ops.conj(ops.rfft2(shift, (4, 4)))
     return ops.floor(ops.irfft2(product, (4, 4)) + ops.number(0.5, x))

@@ -71,14 +71,14 @@ class Trial:
             return self._forward() if self.task == "forward" else self._slopes()
 
     def ruled_out(self, dtypes: Sequence[str], autograd: bool) -> str:
-        """What a backend with these flags lacks for it, "" if nothing."""
+        """What a backend with these flags lacks for the trial; "" if nothing."""
         if "int" not in self.dtype and self.dtype not in dtypes:
             return f"no {self.dtype}"
         return "no autograd" if self.task == "gradients" and not autograd else ""
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """corr2d's options but for `reproducible`."""
+        """The options of corr2d but for `reproducible`."""
         return {name: value for name, value in self.options.items() if name != "reproducible"}
 
     def _forward(self) -> dict[str, Truth]:
@@ -199,7 +199,7 @@ def _forward(
 
 
 def _adversarial(name: str, seed: int, kind: str, dtype: str) -> Iterator[Trial]:
-    """Forward and gradients, bounded and reproducible; underflow and infinities only where they are defined."""
+    """Trials forward and of gradients, bounded and reproducible; the bounded ones without underflow and infinities."""
     case, rng = random_case(seed), np.random.default_rng(seed)
     width = "float32" if dtype == "bfloat16" else dtype
     outputs = oracle(case.X, case.K, **case.options).shape

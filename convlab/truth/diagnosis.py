@@ -17,7 +17,7 @@ from .oracle import wide
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a result is wrong.
+    """The reason why a result is wrong.
 
     Attributes:
         suspect: a short stable name, or "unexplained".
@@ -37,13 +37,13 @@ class Diagnosis:
         error = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
         text = f"{self.suspect}: {self.explanation}. {error} {self.worst:.2g} rounding bounds."
         text += f"\nTo mend it: {self.change}."
-        return text + (f"\nThese data don't tell it from: {', '.join(self.also)}." if self.also else "")
+        return text + (f"\nThese data are explained as well by: {', '.join(self.also)}." if self.also else "")
 
 
 def diagnose(
     y_mine: Any, X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any
 ) -> Diagnosis | None:
-    """Why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
+    """Say why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
 
     A suspect is named if what it would have computed is `y_mine` within that computation's own rounding bound, and
     differs from the truth by more than the bounds.

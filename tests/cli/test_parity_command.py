@@ -57,7 +57,7 @@ def test_every_backend_of_this_session_agrees(backends) -> None:
 def test_the_command_prints_writes_and_exits_with_0(tmp_path) -> None:
     done = convlab("--backends", "numpy", "--seconds", "0", "--json", "a.json", "--html", "a.html", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "All agree" in done.stdout
+    assert "All backends agree" in done.stdout
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["agreed"] is True
     assert content["failures"] == []
@@ -81,7 +81,7 @@ def test_a_wrong_backend_is_diagnosed(tmp_path) -> None:
     arguments = ("--python", f"numpy={python}", "--only", "chapter 3x3 float32")
     done = convlab("--backends", "numpy", *arguments)
     assert done.returncode == 1
-    assert "They don't all agree" in done.stdout
+    assert "The backends don't all agree" in done.stdout
     assert "kernel flipped" in done.stdout
     command = done.stdout[done.stdout.index("convlab parity --backends") :].splitlines()[0]
     assert f"numpy={python}" in command

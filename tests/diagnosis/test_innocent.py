@@ -151,7 +151,7 @@ def test_it_reads_well() -> None:
         "padding reversed: each pixel's padding stands at the other end: ((1, 2), (1, 2)) instead of ((2, 1), (2, 1)). "
     )
     assert text.splitlines()[1].startswith("To mend it: use padding=((2, 1), (2, 1)); ")
-    assert text.splitlines()[2] == "These data don't tell it from: stride offset."
+    assert text.splitlines()[2] == "These data are explained as well by: stride offset."
 
 
 def test_arguments() -> None:

@@ -38,7 +38,7 @@ class Layer:
         raise NotImplementedError
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """How far from `reference(x)` the result in `dtype` may be, its input being off by up to `off`."""
+        """How far from `reference(x)` the result in `dtype` may be, if its input is off by up to `off`."""
         raise NotImplementedError
 
     def output_size(self, size: Pair) -> Pair:
@@ -72,7 +72,7 @@ class Convolution(Layer):
     def of(
         cls, kernel: np.ndarray, bias: np.ndarray | None, dtype: str, groups: int = 1, **options: Any
     ) -> Convolution:
-        """Make one of an OIHW kernel and corr2d's options."""
+        """The convolution of an OIHW kernel and corr2d's options."""
         outputs, per_group, *size = kernel.shape
         spec = LayerSpec(
             tuple(size),
@@ -87,7 +87,7 @@ class Convolution(Layer):
 
     @classmethod
     def ours(cls, spec: LayerSpec, weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Convolution:
-        """Make one of what a `Conv2D` of convlab's computes; `ours_for` is the way back."""
+        """The convolution that a `Conv2D` of convlab's computes; `ours_for` is the way back."""
         hwio = weight.ndim == 4 and spec.data_format == "NHWC"
         kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
         options = {name: getattr(spec, name) for name in GEOMETRY if name != "data_format"}
@@ -153,7 +153,7 @@ class Pad(Layer):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
-    """Batch normalisation as it is in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
+    """Batch normalisation in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
 
     Attributes:
         mean, variance, scale, shift: one number for each channel.
@@ -231,7 +231,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Layer):
-    """x @ kernel.T + bias.
+    """A dense layer, which computes x @ kernel.T + bias.
 
     Attributes:
         kernel: (outputs, inputs).

@@ -78,7 +78,7 @@ def loose_code(native: Any, method: str, operations: Iterable[str] = ()) -> str:
 
 
 def is_around(pads: Pads) -> bool:
-    """Whether both ends of each axis are padded alike."""
+    """Whether both ends of each axis have the same padding."""
     return all(before == after for before, after in pads)
 
 
@@ -106,6 +106,6 @@ def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Lay
 
 
 def around(padding: Pair) -> Pads:
-    """(rows, columns) as ((top, bottom), (left, right))."""
+    """The same padding at both ends, as ((top, bottom), (left, right))."""
     rows, columns = padding
     return (rows, rows), (columns, columns)

@@ -1,4 +1,4 @@
-"""A model's layers as a target framework can take them: paddings in integers, pixels in its order."""
+"""A model's layers, changed so that a target framework has them: paddings in integers, pixels in its order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Built = list[tuple[Part, list[Any]]]
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:
-    """The parts, each border in the convolution that it is before."""
+    """The parts, with each border in the convolution that follows it."""
     result: list[Part] = []
     for part in parts:
         before = result[-1].layer if result else None
@@ -102,7 +102,7 @@ class Lowering:
         return layer
 
     def _padding(self, spec: LayerSpec, by_convlab: bool, path: str) -> Pads | str:
-        """Integers for a name that the target doesn't know, if the image's size is known."""
+        """The padding, in integers where the target doesn't know its name and the image's size is known."""
         padding: Pads | str = spec.padding
         known = by_convlab or (self.target.SAME and padding == "same")
         if not isinstance(padding, str) or known or self.size is None:
@@ -129,7 +129,7 @@ class Lowering:
         return replace(layer, kernel=kernel.reshape(outputs, inputs))
 
     def _natives(self, layer: Layer) -> list[Any]:
-        """What the target has for a layer; for pooling whose border it lacks, a border that gives the same."""
+        """The target's layers for a layer; for a pooling whose border it lacks, a border layer and the pooling."""
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:

@@ -65,7 +65,7 @@ def port(
     inputs: Any = None,
     seed: int = 0,
 ) -> Ported:
-    """A framework's layer or model as another framework's, proven to compute the same.
+    """Make a layer or a model of another framework that computes the same, and prove that it does.
 
     It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
     `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
@@ -149,7 +149,7 @@ def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | No
 
 
 def assembled(target: Models, built: Built) -> Any:
-    """One model of native layers; a lone layer that stayed one is itself."""
+    """One model of native layers; a lone layer stays itself."""
     natives = [native for _, natives in built for native in natives]
     if len(natives) == 1 and not built[0][0].path:
         return natives[0]
