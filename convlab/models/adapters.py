@@ -94,7 +94,7 @@ def models_of(name: str) -> Models:
     loaded = framework(base)
     if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
         raise UnsupportedError(
-            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="torch has."
+            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="torch has them."
         )
     module = f"{extra}_models" if extra else "models"
     return importlib.import_module(f"{loaded.adapter.package}.{module}")

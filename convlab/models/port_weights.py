@@ -60,7 +60,8 @@ def port_weights(
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
     if comparison.same is False:
         raise PortError(
-            f"the weights fit, but the models don't compute the same.\n{comparison}{loose}", hint="mend the target."
+            f"the weights fit, but the models don't compute the same.\n{comparison}{loose}",
+            hint="change the target so that it computes the same.",
         )
     if comparison.same is None and not comparison.partial:
         raise PortError(

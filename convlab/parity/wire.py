@@ -57,7 +57,10 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"worker: it speaks version {version}, expected {VERSION}.", hint="install the same convlab on both sides."
         )
     if content + archive > 2 * LARGEST:
-        raise WireError(f"worker: got a message of {content + archive} bytes, expected less.", hint="is it damaged?")
+        raise WireError(
+            f"worker: got a message of {content + archive} bytes, expected at most {2 * LARGEST}.",
+            hint="is it damaged?",
+        )
     try:
         message = json.loads(_exactly(stream, content))
     except ValueError as error:

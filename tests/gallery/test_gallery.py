@@ -239,7 +239,7 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     assert [row.same for row in comparison.rows] == [True, True, False]
     assert "order: CHW / HWC" in comparison.first.differences
     ported = port_parts(model, "flattens pixels in the order CHW.*input_size", to="tensorflow")
-    with pytest.raises(ModelError, match="the whole wasn't ported"):
+    with pytest.raises(ModelError, match="the whole model wasn't ported"):
         _ = ported.model
     ported = port(model, to="tensorflow", input_size=16).model
     with torch.no_grad():

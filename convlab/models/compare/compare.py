@@ -246,7 +246,7 @@ def images_of(inputs: Any) -> list[np.ndarray]:
             count = int((~np.isfinite(images)).sum())
             raise ModelError(
                 f"inputs: got {count} values that are NaN or infinite, expected finite ones.",
-                hint="no comparison of them says anything.",
+                hint="a comparison of such values says nothing.",
             )
     return [np.asarray(images if images.ndim == 4 else images[None], np.float64) for images in several]
 

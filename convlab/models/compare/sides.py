@@ -46,7 +46,7 @@ class Side:
         except Exception as error:  # The framework or the model's own code may raise any error.
             raise ModelError(
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
-                hint="give inputs= that it takes, (N, C, H, W); other arguments than the image need defaults.",
+                hint="give inputs=, images (N, C, H, W) that it takes; its other arguments need default values.",
             ) from error
 
 

@@ -67,7 +67,7 @@ def save(model: Any, path: str | Path) -> None:
     except OSError as error:
         raise ModelFileError(
             f"{path}: it can't be written ({type(error).__name__}: {error}).",
-            hint="is there room, and the right to write? A folder that is there already isn't replaced.",
+            hint="check the free space and the permissions; a folder of that name isn't replaced.",
         ) from error
 
 
@@ -119,7 +119,7 @@ def load(
         raise
     except Exception as error:  # A framework may raise any error for layers that don't go together.
         raise ModelFileError(
-            f"{path}: got layers that the framework doesn't put together ({_why(error)}), expected a model.",
+            f"{path}: got layers that the framework can't combine ({_why(error)}), expected a model.",
             hint="try another backend, or layers='convlab'.",
         ) from error
 

@@ -289,7 +289,7 @@ def fixed_padding(spec: LayerSpec) -> Pads | str:
 def depends_on_size(padding: str) -> UnsupportedError:
     """The error of a framework that doesn't have a padding."""
     return UnsupportedError(
-        f"padding={padding!r} with a stride depends on the image's size, at which the target's layers don't look.",
+        f"padding={padding!r} with a stride depends on the image's size, which the target's layers ignore.",
         hint="give input_size=(rows, columns), or layers='convlab'.",
     )
 

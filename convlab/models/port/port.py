@@ -47,7 +47,7 @@ class Ported:
             return self._model
         reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
         raise ModelError(
-            f"model: the whole wasn't ported ({'; '.join(reasons)}).",
+            f"model: the whole model wasn't ported ({'; '.join(reasons)}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
@@ -123,7 +123,7 @@ def port(
     if evidence.same is False or (whole and not evidence.same):
         raise PortError(
             f"{evidence}",
-            hint="this is convlab's fault, or the original layer's code doesn't compute what its attributes say.",
+            hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole:
         omissions = "; ".join(f"{path}: {why}" for path, why in untouched.items())
