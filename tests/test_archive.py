@@ -48,11 +48,11 @@ def test_arrays_come_back_as_they_were(dtype, order) -> None:
     array, out = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order), io.BytesIO()
     np.savez_compressed(out, a=array, empty=np.zeros((0, 3)), scalar=np.float32(2))
     out.seek(0)
-    found = read_arrays(out, "it")
-    np.testing.assert_array_equal(found["a"], array)
-    assert found["a"].dtype == array.dtype
-    assert found["empty"].shape == (0, 3)
-    assert found["scalar"] == 2
+    arrays = read_arrays(out, "it")
+    np.testing.assert_array_equal(arrays["a"], array)
+    assert arrays["a"].dtype == array.dtype
+    assert arrays["empty"].shape == (0, 3)
+    assert arrays["scalar"] == 2
 
 
 def test_objects_are_refused(tmp_path) -> None:
@@ -99,7 +99,7 @@ def test_a_zip_bomb_takes_no_memory(tmp_path) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(CaseFileError):
             read_case(path)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # ru_maxrss is in KiB.
 
 
 def test_many_members_many_products_and_strangers(tmp_path) -> None:

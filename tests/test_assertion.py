@@ -48,7 +48,7 @@ def test_nan_infinity_and_overflow() -> None:
     y[1, 0, 1, 1] = 0
     with pytest.raises(AssertionError, match=r"0\.0 instead of nan"):
         assert_parity(y, x, K)
-    # where sums of magnitudes overflow, any result may come out
+    # Where sums of magnitudes overflow, any result is right.
     large = np.full((1, 3), 3e38, "float32")
     assert_parity([[np.inf]], large, [[1, 1, -1]], dtype="float32")
     with pytest.raises(AssertionError, match=r"inf instead of 3\.0000"):
@@ -57,7 +57,7 @@ def test_nan_infinity_and_overflow() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_the_reproducible_bound_holds_and_is_tight(dtype) -> None:
-    """It holds for what is computed, is far below a sum's, and is exceeded by an error of two units."""
+    """The bound holds for what is computed, is far below a sum's, and is exceeded by an error of two units."""
     x, k = X.astype(dtype), K.astype(dtype)
     y, true = convlab.corr2d(x, k, reproducible=True), oracle(x, k)
     bound = error_bound(x, k, algorithm="reproducible")

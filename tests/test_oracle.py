@@ -30,7 +30,7 @@ def test_against_scipy(seed, mode) -> None:
 @pytest.mark.parametrize(("ours", "scipys"), [("reflect", "mirror"), ("replicate", "nearest"), ("circular", "wrap")])
 @given(seed=SEEDS)
 def test_padding_modes_against_scipy(ours, scipys, seed) -> None:
-    """Also where the padding is larger than the image."""
+    """The padding may be larger than the image."""
     rng = np.random.default_rng(seed)
     X = rng.integers(-9, 9, rng.integers(2, 5, 2)).astype(float)
     K = rng.integers(-9, 9, 2 * rng.integers(0, 5, 2) + 1).astype(float)
@@ -98,27 +98,27 @@ def test_gradients_are_the_adjoint(seed) -> None:
     case = random_case(seed, integers=True)
     y = oracle(case.X, case.K, **case.options)
     dY = np.random.default_rng(seed).integers(-8, 9, y.shape).astype(float)
-    found = oracle_gradients(case.X, case.K, dY, **case.options)
+    gradients = oracle_gradients(case.X, case.K, dY, **case.options)
     if case.X.size <= 150:
         by_x = [(dY * oracle(e, case.K, **case.options)).sum() for e in flat(case.X.shape)]
-        np.testing.assert_array_equal(found.X.ravel(), by_x)
+        np.testing.assert_array_equal(gradients.X.ravel(), by_x)
     by_k = [(dY * oracle(case.X, e, **case.options)).sum() for e in flat(case.K.shape)]
-    np.testing.assert_array_equal(found.K.ravel(), by_k)
+    np.testing.assert_array_equal(gradients.K.ravel(), by_k)
     channel = -1 if case.options.get("data_format") == "NHWC" else -3
     axes = [axis for axis in range(y.ndim) if case.K.ndim == 2 or axis != channel % y.ndim]
-    np.testing.assert_array_equal(found.bias, np.atleast_1d(dY.sum(tuple(axes))))
+    np.testing.assert_array_equal(gradients.bias, np.atleast_1d(dY.sum(tuple(axes))))
 
 
 def test_golden_gradient_by_hand() -> None:
-    found = oracle_gradients([[1, 2, 3], [4, 5, 6]], [[1, -1]], [[1, 0], [0, 2]])
-    assert found.X.tolist() == [[1, -1, 0], [0, 2, -2]]
-    assert found.K.tolist() == [[1 * 1 + 5 * 2, 2 * 1 + 6 * 2]]
-    assert found.bias.tolist() == [3]
+    gradients = oracle_gradients([[1, 2, 3], [4, 5, 6]], [[1, -1]], [[1, 0], [0, 2]])
+    assert gradients.X.tolist() == [[1, -1, 0], [0, 2, -2]]
+    assert gradients.K.tolist() == [[1 * 1 + 5 * 2, 2 * 1 + 6 * 2]]
+    assert gradients.bias.tolist() == [3]
 
 
 def test_bounds_by_hand() -> None:
     X, K = np.array([[1.0, -2.0]], "float32"), np.array([[3.0, 4.0]], "float32")
-    # two products, one rounding for a bias, one for the result; |x||k| adds up to 11
+    # There are two products and two roundings; |x||k| adds up to 11.
     assert error_bound(X, K)[0, 0] == pytest.approx(11 * gamma(4, "float32"), rel=1e-12)
     assert (error_bound(X.astype(int), K.astype(int)) == 0).all()
     bounds = gradient_bounds(X, K, np.array([[2.0]]), "float32")

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from convlab.parity.html import render
+from convlab.parity.html import parity_page
 from convlab.parity.run import Cell, Failure, Report
 
 BACKENDS = ("jax", "mxnet", "numpy", "tensorflow", "torch")
@@ -52,7 +52,7 @@ def failure(backend="torch", image=None, **changes) -> Failure:
 
 
 def pictures() -> list[np.ndarray | None]:
-    """Of every size that a picture may have."""
+    """Pictures of every size that they may have."""
     rng = np.random.default_rng(0)
     large = 10.0 ** rng.uniform(-2, 5, (2000, 2000))
     large[700:900, 300:1700] = np.inf
@@ -103,7 +103,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, dict[str, str | None]]] = []
         self.texts: dict[str, list[str]] = {}
         self.open: list[str] = []
-        self.feed(render(report))
+        self.feed(parity_page(report))
         self.close()
         assert not self.open
 
@@ -135,7 +135,7 @@ class Page(HTMLParser):
 
 
 def decoded(url: str) -> np.ndarray:
-    """A PNG as rows by columns by 3, and that each of its chunks is whole."""
+    """A PNG as rows by columns by 3; each of its chunks must be whole."""
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, start = {}, 8
@@ -224,14 +224,16 @@ class TestTables:
         rows = Page(disagreeing()).texts["table"][0].split("\n")
         rows = [row for row in rows if row]
         assert rows[0] == "jaxmxnetnumpytensorflowtorch"
-        assert rows[1] == "jax✗ ∞0.130.300.47✗ 813"  # on the diagonal, the worst of all quantities
-        cells = re.findall(r"<td[^>]*>([^<]*)</td>", render(disagreeing()).split('id="matrix"')[1].split("</tbody>")[0])
-        matrix = np.array(cells[1:]).reshape(5, 5)  # after the corner
+        assert rows[1] == "jax✗ ∞0.130.300.47✗ 813"  # The diagonal has the worst of all quantities.
+        cells = re.findall(
+            r"<td[^>]*>([^<]*)</td>", parity_page(disagreeing()).split('id="matrix"')[1].split("</tbody>")[0]
+        )
+        matrix = np.array(cells[1:]).reshape(5, 5)  # The first cell is the corner.
         assert (matrix == matrix.T).all()
         assert list(matrix[-1]) == ["✗ 813", "1.40", "✗ 45.0", "✗ ∞", "✗ 812"]
 
     def test_bits_are_counted_and_errors_measured(self):
-        page = render(disagreeing())
+        page = parity_page(disagreeing())
         assert "<b>✓ 57</b> <small>equal bit for bit" in page
         assert "<b>✗ 24</b> <small>of 57 differ" in page
         assert "<b>✗ 812</b> 3 of 31 failed" in page
@@ -240,14 +242,14 @@ class TestTables:
         starts = ["jax✗ disagrees289, 1 wrong", "numpy✓ agrees", "tensorflow✓", "torch✗ disagrees289, 29 wrong"]
         starts += ["cupy✗ not testedImportError: libcudart", "mxnet✗ stoppedit was killed", "mlxnot installedmlx isn't"]
         page = Page(disagreeing())
-        rows = page.texts["tr"][-7:]  # those that failed come last, then those that are absent
+        rows = page.texts["tr"][-7:]  # Backends that failed come late, and absent ones last.
         assert [row[: len(start)] for row, start in zip(rows, starts, strict=True)] == starts
         assert {"numpy 2.3.1", "torch 5.2.0", "python 3.12.3"} <= set(page.texts["li"])
 
     def test_the_same_order_of_quantities_in_every_tier(self):
         report = agreeing(("numpy",))
         report.cells = {("bounded", "numpy", name): Cell(1) for name in ("losses", "gradient of K", "kernel", "result")}
-        assert re.findall('<th scope="col">(.*?)</th>', render(report))[2:6] == [
+        assert re.findall('<th scope="col">(.*?)</th>', parity_page(report))[2:6] == [
             "result",
             "gradient of K",
             "kernel",
@@ -282,12 +284,12 @@ class TestFailures:
         assert page.texts["code"] == [report.failures[0].command, report.command]
         assert page.verdict.startswith(HOSTILE)
         assert "\ufffd[31mred\ufffd\ufffd" in "".join(page.texts["td"])
-        assert b"\0" not in render(report).encode()
+        assert b"\0" not in parity_page(report).encode()
 
     def test_very_long_messages_are_cut_and_commands_are_not(self):
         report = only("exact", failures=[failure(message="m" * 10**6, command="c" * 10**4)])
-        assert len(render(report)) < 60_000
-        assert "c" * 10**4 in render(report)
+        assert len(parity_page(report)) < 60_000
+        assert "c" * 10**4 in parity_page(report)
 
 
 class TestPictures:
@@ -328,11 +330,11 @@ def test_the_page_is_small_whatever_is_in_it():
     rng = np.random.default_rng(0)
     steps = (0.1, 0.4, 0.9, 1.5, 7.0, 70.0, 700.0, 7000.0, np.inf)
     report = only("exact", failures=[failure(image=rng.choice(steps, (90, 90))) for _ in range(24)])
-    assert len(render(report).encode()) < 400_000
+    assert len(parity_page(report).encode()) < 400_000
 
 
 def test_the_same_report_gives_the_same_page():
-    assert render(disagreeing()) == render(disagreeing())
+    assert parity_page(disagreeing()) == parity_page(disagreeing())
 
 
 def test_nothing_is_fetched():
@@ -340,5 +342,5 @@ def test_nothing_is_fetched():
     for name in ("src", "srcset", "href", "action", "data"):
         for _, attributes in page.attributes:
             assert attributes.get(name, "#").startswith(("data:", "#"))
-    assert "url(" not in render(disagreeing())
-    assert "@import" not in render(disagreeing())
+    assert "url(" not in parity_page(disagreeing())
+    assert "@import" not in parity_page(disagreeing())

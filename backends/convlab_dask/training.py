@@ -38,7 +38,8 @@ def statistics(
 
 def identity(images: Sequence[da.Array | None]) -> list[np.ndarray | None]:
     """What a checkpoint knows images by: a hash of each chunk. (The name of an array that is read from a file stays the
-    same when the file changes.)"""
+    same when the file changes.)
+    """
     hashes = [[dask.delayed(_hash)(each) for each in x.to_delayed().ravel()] for x in images if x is not None]
     return [np.frombuffer("".join(each).encode(), np.uint8) for each in dask.compute(*hashes)]
 

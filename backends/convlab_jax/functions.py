@@ -14,11 +14,11 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.compare.proof import rounded
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
+from convlab.truth.precision import rounded
 
 from .ops import ops
 

@@ -199,7 +199,8 @@ def assemble(steps: Sequence[tuple[str, Block]]) -> Block:
 @contextlib.contextmanager
 def _mode(natives: Sequence[Block]) -> Iterator[tuple[bool, Any]]:
     """MXNet's semantics for natives, `mx.np`'s or `mx.nd`'s, as their parameters are; whether it is the first, and
-    their context."""
+    their context.
+    """
     values = [value_of(each) for native in natives for each in native.collect_params().values()]
     numpy = any(isinstance(value, mx.np.ndarray) for value in values)
     array, shape = mx.util.np_array(numpy), mx.util.np_shape(numpy)

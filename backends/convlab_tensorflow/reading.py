@@ -13,11 +13,11 @@ from keras.src.models.functional import Functional  # there is no public name fo
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.compare.proof import rounded
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, unbuilt
+from convlab.truth.precision import rounded
 
 from .layers import Conv2D, LowestPadding2D
 

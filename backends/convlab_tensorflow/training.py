@@ -89,7 +89,8 @@ class Descent:
 @dataclass(eq=False)
 class Bench:
     """An optimiser and its variables, into which a program puts a run's numbers and from which it takes them again:
-    Keras' optimisers on TensorFlow only know variables."""
+    Keras' optimisers on TensorFlow only know variables.
+    """
 
     optimizer: Any
     variables: list[Any]

@@ -19,34 +19,34 @@ from rich.text import Text
 
 from ..atomic import check_writable, write_text
 from ..errors import ModelError, ModelFileError
-from ..models.adapters import owner
+from ..models.adapters import model_owner
 from ..models.compare.compare import compare
 from ..models.compare.comparison import Comparison, verdict
-from ..models.compare.report import as_dict, render
+from ..models.compare.report import as_dict, comparison_page
 from ..page import page
 from .quiet import quiet
 
 
-def run(
+def run_compare(
     console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
 ) -> bool | None:
-    """Run the command; True if they are the same, False if not, None if only parts were compared."""
+    """Run the command; True if the models compute the same, False if not, None if only parts were compared."""
     check_writable(json_file, html_file)
     images = None if inputs is None else _array(inputs)
     with quiet():
-        one, two = model(a), model(b)
-        found = compare(one, two, images, seed=seed)
-    show(console, found, a, b)
+        first, second = model(a), model(b)
+        comparison = compare(first, second, images, seed=seed)
+    show_comparison(console, comparison, a, b)
     if json_file is not None:
-        write_text(json_file, json.dumps(as_dict(found), indent=1) + "\n")
+        write_text(json_file, json.dumps(as_dict(comparison), indent=1) + "\n")
     if html_file is not None:
         options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
-        write_text(html_file, render(found, a, b, shlex.join(["convlab", "compare", a, b, *options])))
-    return found.same
+        write_text(html_file, comparison_page(comparison, a, b, shlex.join(["convlab", "compare", a, b, *options])))
+    return comparison.same
 
 
 def model(place: str) -> Any:
-    """What "file.py:name" or "package.module:name" stands for: a model, or a function that returns one.
+    """The model that "file.py:name" or "package.module:name" stands for; it may be a function that returns the model.
 
     The file is run: give only those that you trust.
     """
@@ -61,12 +61,12 @@ def model(place: str) -> Any:
         names = _trusted(place, lambda: vars(importlib.import_module(where)))
     if name not in names:
         raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
-    found = names[name]
-    return found if owner(found) or not callable(found) else _trusted(place, found)
+    value = names[name]
+    return value if model_owner(value) or not callable(value) else _trusted(place, value)
 
 
 def _trusted(place: str, function: Callable[[], Any]) -> Any:
-    """What a user's own code returns; whatever it raises is told in a line."""
+    """The result of a user's own code; whatever it raises becomes an error of one line."""
     try:
         return function()
     except (Exception, SystemExit) as error:
@@ -79,7 +79,7 @@ def _run_file(path: str) -> dict[str, Any]:
     """A script's names; the modules beside it are forgotten, for the other script may have some of the same names."""
     folder = str(Path(path).absolute().parent)
     before = set(sys.modules)
-    sys.path.insert(0, folder)  # as python does
+    sys.path.insert(0, folder)  # Python does the same for a script.
     try:
         return runpy.run_path(path)
     finally:
@@ -95,26 +95,25 @@ def _array(path: Path) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
             raise ValueError("it holds something else")
         return array
-    except Exception as error:  # NumPy and zipfile raise all kinds on damaged files
+    except Exception as error:  # A damaged file may raise any error in NumPy and zipfile.
         raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
 
 
-def show(console: Console, found: Comparison, a: str, b: str) -> None:
+def show_comparison(console: Console, comparison: Comparison, a: str, b: str) -> None:
     """A table of the layers, what wasn't compared, and the verdict."""
-    quantities = list(dict.fromkeys(name for row in found.rows for name in row.errors))
-    models = (Column(Text(f"{name} ({each})")) for name, each in zip((a, b), found.backends, strict=True))
+    quantities = list(dict.fromkeys(name for row in comparison.rows for name in row.errors))
+    models = (Column(Text(f"{name} ({backend})")) for name, backend in zip((a, b), comparison.backends, strict=True))
     table = Table(*models, "layer", *quantities)
-    for row in found.rows:
+    for row in comparison.rows:
         table.add_row(
             Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)
         )
     console.print(table)
-    compared = found.results is not None and found.results.ratio is not None
-    label = "compared within the whole" if compared else "not compared"
-    for path, note in found.untold.items():
+    label = "compared only as part of the whole model" if comparison.whole_results_compared else "not compared"
+    for path, note in comparison.uncompared.items():
         console.print(f"{label}: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    style = {True: "bold green", False: "bold red", None: "bold yellow"}[found.same]
-    for line in verdict(found):
+    style = {True: "bold green", False: "bold red", None: "bold yellow"}[comparison.same]
+    for line in verdict(comparison):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
         style = ""
 

@@ -23,9 +23,9 @@ from .quiet import quiet
 LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 
 
-def run(console: Console, names: list[str] | None, plot: Path | None) -> bool:
+def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bool:
     """Print the demo; True if every result agrees. With names, a backend that doesn't load is an error."""
-    labs = load(console, names)
+    labs = load_backends(console, names)
     X = chapter.edge_image()
     Y = oracle(X, chapter.EDGE_KERNEL).astype(np.float32)
     _show_chapter(console, labs, X)
@@ -36,13 +36,13 @@ def run(console: Console, names: list[str] | None, plot: Path | None) -> bool:
     _show_learning(console, labs, learned)
     agreed = _show_verdict(console, labs, learned, X, Y)
     if plot is not None:
-        draw(plot, labs, learned, X)
+        draw_picture(plot, labs, learned, X)
         console.print(f"picture: {plot}", markup=False, highlight=False)
     return agreed
 
 
-def load(console: Console, names: list[str] | None) -> list[Backend]:
-    """The named backends; without names all that load, and a line for each that doesn't."""
+def load_backends(console: Console, names: list[str] | None) -> list[Backend]:
+    """Load the named backends; without names load all, and print a line for each that doesn't load."""
     if names is not None:
         with quiet():
             return [backend(name) for name in names]
@@ -79,7 +79,7 @@ def _show_learning(console: Console, labs: list[Backend], learned: dict[str, Lea
     for step in range(1, STEPS, 2):
         table.add_row(f"epoch {step + 1}", *(f"loss {learned[lab.name].losses[step]:.3f}" for lab in labs))
     kernels = (lab.to_numpy(learned[lab.name].kernel)[0] for lab in labs)
-    table.add_row("kernel", *(f"{left:.4f} {right:.4f}" for left, right in kernels))
+    table.add_row("kernel", *(" ".join(f"{weight:.4f}" for weight in kernel) for kernel in kernels))
     console.print(table)
 
 
@@ -100,8 +100,8 @@ def _show_verdict(
     ]
     truth, bounds = oracle_gradients(image, kernel, dy), gradient_bounds(image, kernel, dy, "float32")
     for index, name in enumerate(("image", "kernel", "bias")):
-        found = {key: slope[index] for key, slope in slopes.items()}
-        rows.append((f"its gradient for the {name}", found, truth[index], bounds[index]))
+        results = {key: slope[index] for key, slope in slopes.items()}
+        rows.append((f"its gradient for the {name}", results, truth[index], bounds[index]))
     same = _all(labs, image, kernel, reproducible=True)
     tight = error_bound(image, kernel, algorithm="reproducible")
     rows.append(("that image with reproducible=True", same, result, tight))
@@ -109,11 +109,11 @@ def _show_verdict(
     rows.append((f"kernel learned in {STEPS} steps", kernels, path.kernel, path.kernel_bound))
     table = Table("verdict", "bits", "worst error / bound", "")
     agreed = True
-    for name, found, true, bound in rows:
-        if not found:
+    for name, results, true, bound in rows:
+        if not results:
             continue
-        worst = max(worst_ratio(value, true, bound) for value in found.values())
-        equal = len({value.tobytes() for value in found.values()}) == 1
+        worst = max(worst_ratio(value, true, bound) for value in results.values())
+        equal = len({value.tobytes() for value in results.values()}) == 1
         agreed &= worst <= 1
         verdict = "[green]agree[/]" if worst <= 1 else "[bold red]differ[/]"
         table.add_row(name, "[green]identical[/]" if equal else "not all equal", f"{worst:.3f}", verdict)
@@ -125,7 +125,7 @@ def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray, **options: Any) -> d
     return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K), **options)) for lab in labs}
 
 
-def draw(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
+def draw_picture(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
     """Image, kernel, feature map and the backends' loss curves in one picture."""
     from matplotlib.figure import Figure
 

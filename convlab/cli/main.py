@@ -35,7 +35,7 @@ errors = Console(stderr=True)
 
 def main() -> None:
     """The entry point: convlab's errors become one line and exit code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at lower levels.
     try:
         app()
     except ConvlabError as error:
@@ -58,7 +58,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def convlab_command(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """One convolution, four frameworks, identical results."""
@@ -96,7 +96,7 @@ def backends() -> None:
 
 
 def _short(dtype: str) -> str:
-    """JAX's abbreviations: f32 for float32."""
+    """A dtype abbreviated as in JAX, such as f32 for float32."""
     return dtype.replace("bfloat", "bf").replace("float", "f").replace("complex", "c")
 
 
@@ -110,12 +110,12 @@ def demo(
     plot: Annotated[Path | None, typer.Option(help="Draw image, kernel, feature map and losses to this file.")] = None,
 ) -> None:
     """Run the chapter on every backend side by side and compare the results."""
-    from .demo import run
+    from .demo import run_demo
 
     names = [adapter(name.strip()).name for name in only.split(",")] if only else None
     if plot is not None:
         _check_plot(plot)
-    if not run(console, names, plot):
+    if not run_demo(console, names, plot):
         raise typer.Exit(DISAGREEMENT)
 
 
@@ -148,14 +148,14 @@ def parity(
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
     """Compute the same cases on every backend, compare the results, and say whether they agree (exit code 1 if not)."""
-    from .parity import run
+    from .parity import run_parity
 
-    if not run(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
+    if not run_parity(console, errors, only_on, python or [], seed, seconds, case, only, patience, json, html):
         raise typer.Exit(DISAGREEMENT)
 
 
-@app.command()
-def compare(
+@app.command(name="compare")
+def compare_models(
     a: Annotated[str, typer.Argument(help="A model: file.py:name or package.module:name. The file is run.")],
     b: Annotated[str, typer.Argument(help="Another one, of the same or of another framework.")],
     inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
@@ -163,13 +163,13 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
-    """Do two models compute the same? Layer by layer; where they part and why (exit code 1 if they do).
+    """Compare two models layer by layer, and say where they diverge and why (exit code 1 if they do).
 
     Exit code 3 says that only parts could be compared, and no difference was found in them.
     """
-    from .compare import run
+    from .compare import run_compare
 
-    same = run(console, a, b, inputs, seed, json, html)
+    same = run_compare(console, a, b, inputs, seed, json, html)
     if same is not True:
         raise typer.Exit(DISAGREEMENT if same is False else PARTIAL)
 
@@ -182,10 +182,11 @@ def tune(
     """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
     from ..planning.costs import save_costs, user_file
     from .tune import fit as fitted
-    from .tune import measure, tasks, winners
+    from .tune import tasks, time_task, winners
 
     names = [each.strip() for each in only.split(",")] if only else list(adapters())
-    names = [name for name in names if not adapter(name).wraps]  # which compute on the others
+    # A backend that wraps others computes on them, and so has no costs of its own.
+    names = [name for name in names if not adapter(name).wraps]
     labs = []
     for name in names:
         try:
@@ -197,8 +198,8 @@ def tune(
     if not show:
         with _progress() as progress:
             for lab in labs:
-                each = progress.track(tasks(lab), description=lab.name)
-                table = {str(task): fitted(list(measure(lab, task))) for task in each}
+                tracked = progress.track(tasks(lab), description=lab.name)
+                table = {str(task): fitted(list(time_task(lab, task))) for task in tracked}
                 save_costs({lab.name: lab.version}, {lab.name: table})
         console.print(f"wrote {user_file()}", markup=False, highlight=False, soft_wrap=True)
     for lab in labs:

@@ -13,21 +13,20 @@ from rich.table import Table
 from ..atomic import check_writable, write_text
 from ..errors import GeometryError
 from ..parity.archive import read_case
-from ..parity.html import render
-from ..parity.run import Cell, Plan, Report
-from ..parity.run import run as run_plan
+from ..parity.html import parity_page
+from ..parity.run import Cell, Report, RunPlan, run_plan
 from ..registry import adapter, adapters
 from ..testing.trials import TIERS
 
 _CLAIMS = {
-    "exact": "integer-valued data: equal bit for bit",
-    "bounded": "any data: within the rounding bound; how many, and the worst error in bounds",
-    "learned": "kernels learned by gradient descent, likewise",
-    "reproducible": "reproducible=True: equal bit for bit",
+    "exact": "integer-valued data, whose results must be equal bit for bit",
+    "bounded": "any data; the number of results, and the worst error, which must be at most 1 rounding bound",
+    "learned": "kernels learned by gradient descent; the number of results, and the worst error in rounding bounds",
+    "reproducible": "reproducible=True, whose results must be equal bit for bit",
 }
 
 
-def run(
+def run_parity(
     console: Console,
     errors: Console,
     only_on: str,
@@ -48,10 +47,10 @@ def run(
     names = [name.strip() for name in only_on.split(",")] if only_on else []
     for name in names:
         if name not in others:
-            adapter(name)  # an unknown one is an error with the names that there are
-    plan = Plan(
+            adapter(name)  # An unknown name is an error here.
+    plan = RunPlan(
         backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
-        named=frozenset([*names, *others]),
+        required=frozenset([*names, *others]),
         pythons=others,
         seed=seed,
         seconds=seconds,
@@ -67,11 +66,11 @@ def run(
         )
     if only and not report.trials:
         raise GeometryError(f"--only: no trial's name begins with {only!r}.", hint="the report names them.")
-    show(console, report)
+    show_report(console, report)
     if json_file is not None:
         write_text(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
     if html_file is not None:
-        write_text(html_file, render(report))
+        write_text(html_file, parity_page(report))
     return report.agreed
 
 
@@ -84,7 +83,7 @@ def _python(option: str) -> tuple[str, str]:
     return name, path
 
 
-def show(console: Console, report: Report) -> None:
+def show_report(console: Console, report: Report) -> None:
     """A table for each tier, what went wrong, and the verdict."""
     for tier in TIERS:
         cells = {(backend, quantity): cell for (of, backend, quantity), cell in report.cells.items() if of == tier}
@@ -98,7 +97,7 @@ def show(console: Console, report: Report) -> None:
         console.print(f"\n[bold]{tier}[/]: {_CLAIMS[tier]}", highlight=False)
         console.print(table)
     for name, reason in report.absent.items():
-        console.print(f"left out: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not tested: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for failure in report.failures:
         where = f"{failure.backend}: {failure.trial}, {failure.quantity}: {failure.message}"
         console.print(f"\n{where}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -107,9 +106,12 @@ def show(console: Console, report: Report) -> None:
         console.print(f"\n… and {report.wrong - len(report.failures)} more.", style="red")
     for name, reason in report.failed.items():
         console.print(f"\n{name} can't be tested: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-    style, sentence = "bold green", "All agree"
+    style, sentence = "bold green", "All backends agree"
     if not report.agreed:
-        style, sentence = "bold red", "They don't all agree" if report.wrong else "Not all could be tested"
+        style, sentence = (
+            "bold red",
+            "The backends don't all agree" if report.wrong else "Not every backend could be tested",
+        )
     trials, backends = _count(report.trials, "trial"), _count(len(report.versions), "backend")
     summary = f"{trials} on {backends}, seed {report.seed}, {report.seconds:.0f} s"
     console.print(f"\n[{style}]{sentence}[/]: {summary}.", highlight=False)

@@ -1,4 +1,4 @@
-"""Measuring what each variant costs on this machine: `convlab tune`.
+"""`convlab tune`: measuring what each variant costs on this machine.
 
 A few workloads of each variant are timed, and the three constants of `convlab.planning.choose` are fitted to them:
 non-negative least squares of the relative errors.
@@ -22,16 +22,18 @@ from ..planning.choose import VARIANTS, ChannelKind, Choice, Workload, unavailab
 from ..planning.costs import Constants
 from ..planning.execute import choose, compute_chosen
 
-# (N, C, H, W), output channels, groups, kernel rows and columns; from small to large.
+# The sides of square images and kernels, from small to large; for `_DEPTHWISE`, with the number of channels first.
 _SIZES = ((12, 3), (64, 3), (256, 7), (256, 31), (512, 15), (1024, 3), (1024, 31))
 _DEPTHWISE = ((64, 14, 3), (384, 14, 7), (96, 56, 3), (96, 56, 7), (32, 56, 31))
+# Each workload is an image (N, C, H, W), the output channels, the groups, and the side of the kernel.
 _WORKLOADS: dict[ChannelKind, list[Any]] = {
     "single": [((1, 1, size, size), 1, 1, k) for size, k in _SIZES],
     "depthwise": [((1, c, size, size), c, c, k) for c, size, k in _DEPTHWISE],
     "dense": [((1, c, size, size), c, 1, k) for c, size, k in ((4, 32, 11), (8, 48, 13), (8, 64, 21))],
 }
 _SHOWN_IMAGES, _SHOWN_KERNELS = (64, 256, 1024, 4096), (3, 5, 7, 15, 31, 63)
-_LONGEST = 0.06  # seconds that one run may take
+# One run may take so many seconds.
+_LONGEST = 0.06
 
 
 class Measurement(NamedTuple):
@@ -54,7 +56,7 @@ class Task(NamedTuple):
 
 
 def tasks(lab: Backend) -> list[Task]:
-    """What there is to measure on a backend."""
+    """All tasks to be timed on a backend."""
     wanted = dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants)
     return [task for variant in wanted for task in _tasks_of(lab, variant)]
 
@@ -66,7 +68,7 @@ def _tasks_of(lab: Backend, variant: Variant) -> Iterator[Task]:
     if variant is Variant.NATIVE:
         parts = ["y", "x", "k"] if lab.adapter.autograd else ["y"]
     for kind, workloads in _WORKLOADS.items():
-        # These never win; they can be asked for.
+        # These variants never win.
         if variant is Variant.MATMUL or (variant is Variant.TAPS and kind == "dense"):
             continue
         yield from (
@@ -74,10 +76,10 @@ def _tasks_of(lab: Backend, variant: Variant) -> Iterator[Task]:
         )
 
 
-def measure(lab: Backend, task: Task) -> Iterator[Measurement]:
+def time_task(lab: Backend, task: Task) -> Iterator[Measurement]:
     """Time a task's workloads, up to the first that takes too long."""
-    for each in _WORKLOADS[task.kind]:
-        workload, rule, first, second = _workload(task.part, *each)
+    for image, outputs, groups, side in _WORKLOADS[task.kind]:
+        workload, rule, first, second = _workload(task.part, image, outputs, groups, side)
         if unfit(task.variant, workload):
             return
         rng = np.random.default_rng(0)
@@ -102,8 +104,8 @@ def fit(measurements: list[Measurement]) -> Constants:
         rows.append(np.array([1.0, workload.pixels, work(variant, workload)]) / seconds)
     scale = np.max(np.abs(rows), axis=0)
     solution, _ = nnls(np.array(rows) / scale, np.ones(len(rows)))
-    fixed, pixel, each = solution / scale
-    return float(fixed), float(pixel), float(each)
+    fixed, pixel, unit = solution / scale
+    return float(fixed), float(pixel), float(unit)
 
 
 def _workload(part: Part, image: tuple[int, ...], outputs: int, groups: int, k: int) -> tuple[Workload, Rule, Any, Any]:
@@ -119,11 +121,12 @@ def _workload(part: Part, image: tuple[int, ...], outputs: int, groups: int, k: 
 
 
 def _runner(lab: Backend, variant: Variant, rule: Rule, a: Any, b: Any) -> Callable[[Any, Any], Any]:
-    """What computes a rule by one variant, as a call of corr2d or of its gradient would."""
+    """A function that computes a rule by one variant, as a call of corr2d or of its gradient would."""
     ops = lab.ops
     groups = rule.geometry.groups
-    if rule.part == "y" and variant in (Variant.NATIVE, Variant.HOST):  # for tiny images the call itself counts
-        if groups == ops.sizes(a)[1] == ops.sizes(b)[0] == 1:  # as an image, in any layout
+    # For tiny images the call itself counts, so these are called as a user would.
+    if rule.part == "y" and variant in (Variant.NATIVE, Variant.HOST):
+        if groups == ops.sizes(a)[1] == ops.sizes(b)[0] == 1:
             x, k = (ops.reshape(each, ops.sizes(each)[2:]) for each in (a, b))
             return lambda a, b: ops.wait(lab.corr2d(x, k, algorithm=variant.value))  # type: ignore[arg-type]
         return lambda a, b: ops.wait(lab.corr2d(a, b, groups=groups, algorithm=variant.value))  # type: ignore[arg-type]
@@ -154,7 +157,7 @@ def _seconds(compute: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
 
 
 def winners(lab: Backend) -> Table:
-    """Who wins where: the planned algorithm and its predicted milliseconds for square one-channel images."""
+    """The planned algorithm and its predicted milliseconds for square one-channel images."""
     table = Table(
         "image",
         *(f"{k}x{k}" for k in _SHOWN_KERNELS),

@@ -28,8 +28,8 @@ def _tile(abreast: int, masked: bool) -> Value:
     """The numba function that computes up to 4 rows of y by `abreast` vectors, or if masked their first `columns`."""
 
     def emit(
-        e: Emitter, x: Value, at_x: Value, step_x: Value, k: Value, at_k: Value, offsets: Value, y: Value, at_y: Value, step_y: Value,
-        h: Value, w: Value, rows: Value, columns: Value, first: Value,
+        e: Emitter, x: Value, at_x: Value, step_x: Value, k: Value, at_k: Value, offsets: Value, y: Value,
+        at_y: Value, step_y: Value, h: Value, w: Value, rows: Value, columns: Value, first: Value,
     ) -> None:  # fmt: skip
         starts = [v * e.lanes for v in range(abreast)]
         masks = [e.mask(e.index(columns, -start)) if masked else None for start in starts]
@@ -66,8 +66,8 @@ def _products(across: int) -> Value:
     """The numba function that adds the gradients of up to 4 rows by so many columns of k to float64 sums."""
 
     def emit(
-        e: Emitter, x: Value, at_x: Value, step_x: Value, offsets: Value, at_q: Value, dy: Value, at_dy: Value, step_dy: Value,
-        rows: Value, columns: Value, taps: Value, total: Value, at_total: Value, w: Value,
+        e: Emitter, x: Value, at_x: Value, step_x: Value, offsets: Value, at_q: Value, dy: Value,
+        at_dy: Value, step_dy: Value, rows: Value, columns: Value, taps: Value, total: Value, at_total: Value, w: Value,
     ) -> None:  # fmt: skip
         shifts = [e.number(offsets, e.index(at_q, q)) for q in range(across)]
         sums = [[e.variable(e.zero) for _ in range(across)] for _ in range(_ROWS)]

@@ -1,5 +1,6 @@
-"""Layers and stacks of layers of any framework: read, built elsewhere, compared, saved.
+"""Layers and models of any framework: they are read, ported to another framework, compared and saved.
 
-`layers` says what a layer computes, in no framework's words; each adapter's module `models` reads its framework's
-layers into them and builds its own from them. Everything else here is written once, on what they give.
+`layers` describes what a layer computes, independently of a framework. Each adapter's module `models` reads its
+framework's layers into these descriptions, and builds its own layers from them. Everything else here is written once,
+for the descriptions.
 """

@@ -1,4 +1,4 @@
-"""What an adapter's module `models` must have, so that its framework's layers can be ported, compared and saved."""
+"""The protocol of an adapter's module `models`, by which its framework's layers are ported, compared and saved."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from .layers.layer import Layer
 from .layers.reading import Model
 
 STYLES = ("builtin", "convlab")
-ROLES = {"weight": "K", "kernel": "K"}  # what frameworks call a kernel, and what `gradients` does
+# The names of a kernel in the frameworks, and its name in the result of `gradients`.
+ROLES = {"weight": "K", "kernel": "K"}
 
 
 class Models(Protocol):
-    """The module. Arrays are NumPy's: images NCHW (or (N, C) once flattened), kernels OIHW, whatever the framework's
-    own layout; bfloat16 is held in float32.
+    """An adapter's module `models`.
+
+    Arrays are NumPy's: images NCHW, or (N, C) once flattened, and kernels OIHW, whatever the framework's own layout.
+    Values of bfloat16 are held in float32.
 
     Attributes:
         BUILTIN: whether the framework has convolution layers of its own.
@@ -35,29 +38,31 @@ class Models(Protocol):
     FILES: tuple[str, ...]
 
     def read(self, model: Any, inputs: Any = None) -> Model:
-        """The model's layers, in order. A path may have several parts: an activation inside a convolution is one of its
-        own, and so is the flattening inside a dense layer.
+        """The model's layers, in order.
 
-        `inputs` is an example in the framework's own tensors, for models that show their layers only when they run.
+        A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
+        inside a dense layer. `inputs` is an example, for models that show their layers only when they run.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
-        """Native layers that compute a layer, one after another; `style` is one of STYLES. A padding's name has stayed
-        only where it depends on the image's size.
+        """Native layers that compute a layer, one after another; `style` is one of STYLES.
+
+        A padding still has a name only where it depends on the image's size.
 
         Raises:
             UnsupportedError: the framework has none that do.
         """
 
     def assemble(self, steps: Sequence[tuple[str, Any]]) -> Any:
-        """A native model of native layers, by their names, one after another."""
+        """A native model of native layers with names, one after another."""
 
     def run(self, natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
         """The result of native layers one after another, in inference mode, for x in `dtype`."""
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
-        """The gradients of sum(dy * run(natives, x)) by the framework's autograd: "X", and "K" and "bias" of the
-        convolution among them, if there is one.
+        """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
+
+        They are called "X", and if a convolution is among the layers, "K" and "bias".
         """
 
     def weights(self, model: Any) -> Any:
@@ -67,8 +72,9 @@ class Models(Protocol):
         """A copy of the model with other weights."""
 
     def fill(self, model: Model, layers: Mapping[str, Layer]) -> Any:
-        """A copy of a model that has been read, whose layers at these paths have the arrays of these layers, in their
-        own dtypes. The layers are of the same kinds and shapes; both have a bias or neither has.
+        """A copy of a model that has been read, with the arrays of these layers at their paths, in its own dtypes.
+
+        The layers are of the same kinds and shapes as the model's; both have a bias or neither has.
         """
 
     def save(self, model: Any, path: Path) -> None:
@@ -79,7 +85,7 @@ class Models(Protocol):
 
 
 def models_of(name: str) -> Models:
-    """A backend's module, its framework loaded; "jax.nnx" is that of one of its further layers (`Adapter.extras`).
+    """The module `models` of a backend, whose framework is loaded; "jax.nnx" is one of `Adapter.extras`.
 
     Raises:
         UnsupportedError: the backend has no layers of its own.
@@ -87,23 +93,25 @@ def models_of(name: str) -> Models:
     base, _, extra = str(name).partition(".")
     loaded = framework(base)
     if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
-        able = ", ".join(each.name for each in adapters().values() if each.models)
-        raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{loaded.adapter.package}.{extra}{'_' * bool(extra)}models")
+        raise UnsupportedError(
+            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="torch has them."
+        )
+    module = f"{extra}_models" if extra else "models"
+    return importlib.import_module(f"{loaded.adapter.package}.{module}")
 
 
-def owner(model: Any) -> str | None:
+def model_owner(model: Any) -> str | None:
     """The backend whose layer or model an object is."""
     return next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
-    """A model of any framework, read.
+    """Read a model of any framework.
 
     Raises:
         ModelError: it is no model of a known framework.
     """
-    whose = owner(model)
+    whose = model_owner(model)
     if whose is None:
         raise ModelError(
             f"{name}: got {_kind(model)}, expected a layer or a model of {', '.join(_able())}.",

@@ -1,4 +1,4 @@
-"""`convlab.port_weights`: bare weights of one model for another, by the models and never by the shapes of arrays."""
+"""`convlab.port_weights`: bare weights of one model for another, paired by the models' layers, not by shapes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from .layers.steps import Step, weighted
 def port_weights(
     weights: Any, source: Any, target: Any, *, inputs: Any = None, names: Mapping[str, str] | None = None
 ) -> Any:
-    """Weights of `source` as weights of `target`, a model of any framework that is made up alike.
+    """Make weights of `source` into weights of `target`, a model of any framework with the same structure.
 
-    The models say which arrays belong to which layer and how each framework lays them out: nothing is guessed. Both,
-    with these weights, are then compared as wholes, so that a difference in what they compute is an error, too.
+    The models say which arrays belong to which layer and how each framework lays them out: nothing is guessed. Both
+    models are then compared with these weights, so that a difference in what they compute is an error, too.
 
     Args:
         weights: of `source`, as its framework keeps them (a state dict, linen variables, …), or a path to a file of
             that framework's own; None for those that it has.
-        source, target: models; `flax.linen`'s bound to variables of the right shapes.
+        source: the model that the weights are of; a `flax.linen` module bound to variables of the right shapes.
+        target: the model that they are for, likewise.
         inputs: as in `convlab.compare`.
         names: which layer of target belongs to which of source, by path; by default `convlab.compare` tells. If they
             leave out layers or parameters, only the named layers are compared.
@@ -44,36 +45,38 @@ def port_weights(
     """
     images = None if inputs is None else images_of(inputs)
     example = None if images is None else images[0]
-    one, two = read(source, example, "source"), read(target, example, "target")
-    mine, theirs = models_of(one.backend), models_of(two.backend)
+    first, second = read(source, example, "source"), read(target, example, "target")
+    mine, theirs = models_of(first.backend), models_of(second.backend)
     if isinstance(weights, (str, Path)):
-        one = mine.read(load(weights, into=source), example)
+        first = mine.read(load(weights, into=source), example)
     elif weights is not None:
-        one = mine.read(mine.with_weights(source, weights), example)
-    pairs, reason = paired(weighted(one), weighted(two), names, one.whole and two.whole)
+        first = mine.read(mine.with_weights(source, weights), example)
+    pairs, reason = paired(weighted(first), weighted(second), names, first.whole and second.whole)
     if reason:
-        raise ModelError(f"source and target aren't made up alike: {reason}.", hint="names={source's: target's}")
-    new = {second.path: _fitted(first, second) for first, second in pairs}
-    filled = theirs.fill(two, new)
-    found = compare_read(one, theirs.read(filled, example), images, None, names)
-    loose = "".join(f"\nnot carried: {path}: {note}" for path, note in one.loose.items())
-    if found.same is False:
+        raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")
+    fitted = {step.path: _fitted(given, step) for given, step in pairs}
+    filled = theirs.fill(second, fitted)
+    comparison = compare_read(first, theirs.read(filled, example), images, None, names)
+    loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
+    if comparison.same is False:
         raise PortError(
-            f"the weights fit, but the models don't compute the same.\n{found}{loose}", hint="mend the target."
+            f"the weights fit, but the models don't compute the same.\n{comparison}{loose}",
+            hint="change the target so that it computes the same.",
         )
-    if found.same is None and not found.partial:
+    if comparison.same is None and not comparison.partial:
         raise PortError(
-            f"the weights fit, but nothing tells whether the models compute the same.\n{found}{loose}",
+            f"the weights fit, but nothing tells whether the models compute the same.\n{comparison}{loose}",
             hint="give inputs= that both models take; names={source's: target's} compares single layers.",
         )
     return theirs.weights(filled)
 
 
 def _fitted(first: Step, second: Step) -> Layer:
-    """The first step's layer, if its arrays are of the second's shapes."""
+    """The first step's layer, whose arrays must have the shapes of the second's."""
     a, b = first.main, second.main
     for name in a.arrays:
-        shapes = [None if (each := getattr(layer, name)) is None else np.shape(each) for layer in (a, b)]
+        arrays = [getattr(layer, name) for layer in (a, b)]
+        shapes = [None if array is None else np.shape(array) for array in arrays]
         if shapes[0] != shapes[1]:
             raise ModelError(
                 f"{second.path or 'the layer'}: got {name} of shape {shapes[0]} from {first.path or 'the layer'}, "

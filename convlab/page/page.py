@@ -1,82 +1,77 @@
-"""Reports as one page to look at, which needs nothing beside itself: no network, no fonts, no scripts."""
+"""Reports as one page to look at, which needs nothing beside itself: no network, no fonts, no scripts.
+
+Each report is a Jinja template, which extends `base.html` and lies beside the module that renders it. Every value is
+escaped. Jinja is imported when a page is made, and not before.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
+import functools
 import math
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Errors in bounds are coloured in steps up to and including these; then come all finite ones, and infinity.
 EDGES = (0.25, 0.5, 1.0, 2.0, 10.0, 100.0, 1000.0, float(np.finfo(np.float64).max))
 LABELS = ("≤ ¼", "≤ ½", "≤ 1", "≤ 2", "≤ 10", "≤ 100", "≤ 1000", "> 1000", "∞")
+# The first steps are within the bound.
 AGREE = 3
-# Ever darker, or ever brighter in the dark: the order survives every kind of colour blindness, and a grey printer.
-# Blue agrees and orange doesn't, which nearly everybody tells apart.
+# The steps grow darker, or brighter on a dark page: their order survives colour blindness and a grey printer. The
+# steps that agree are blue and the others orange, which nearly everybody tells apart.
 _LIGHT = ("eaf2fb", "d4e5f7", "b4d1f0", "fbb961", "f2933a", "dc6a1c", "9a3412", "6b1a1a", "2e0714")
 _DARK = ("16263b", "1c3757", "244a77", "96520f", "bd6c17", "e58b3c", "f6b06a", "fdd9ae", "fff7ec")
 _PIXELS, _LONGEST = 90 * 90, 512
-
-_ICONS = {
-    "good": "M5 13l5 5L20 7",
-    "bad": "M6 6l12 12M18 6L6 18",
-    "unsure": "M12 4v10M12 19v.5",
-}
-_FAVICON = {"good": "%2315803d", "bad": "%23b91c1c", "unsure": "%23a16207"}
+# HTML can't hold these characters, or a terminal would obey them.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def document(name: str, kind: str, word: str, sentence: str, more: str, facts: Mapping[str, str], body: str) -> str:
-    """A whole page, as HTML to be written in UTF-8: a verdict, and what it rests on.
+def render_page(template: str, **values: Any) -> str:
+    """A page as HTML to be written in UTF-8.
 
     Args:
-        name: of the command that made it.
-        kind: "good", "bad" or "unsure", each with its icon and colour; `word` says it in a word.
-        sentence: the verdict; `more` and `facts` are what else to know at once.
-        body: sections, as HTML.
+        template: the template's path within the package convlab.
+        values: the template's variables; `base.html` says which each page needs.
     """
-    icon_ = f"<svg xmlns='http://www.w3.org/2000/svg'><circle r='50%' cx='50%' cy='50%' fill='{_FAVICON[kind]}'/></svg>"
-    # Should markup slip into the page in spite of all: it may load nothing and run nothing.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    figures = "".join(f"<div><dt>{fact}</dt><dd>{value}</dd></div>" for fact, value in facts.items())
-    lines = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{name}: {text(sentence)}</title>",
-        f'<link rel="icon" href="data:image/svg+xml,{icon_}">',
-        f"<style>\n{_style()}</style>\n</head>\n<body>",
-        f'<header class="verdict {kind}">\n<div class="inner">',
-        f'<p class="eyebrow"><span>{name}</span><span class="badge">{icon(kind)}{word}</span></p>',
-        f"<h1>{text(sentence)}</h1>",
-        f'<p class="more">{text(more)}</p>' if more else "",
-        f"<dl>{figures}</dl>",
-        '<p><a href="#failures">See what failed</a></p>' if 'id="failures"' in body else "",
-        "</div>\n</header>",
-        f"<main>\n{body}\n</main>\n</body>\n</html>\n",
+    return _environment().get_template(template).render(**values)
+
+
+@functools.cache
+def _environment() -> Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("convlab", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return "\n".join(filter(None, lines))
+    environment.filters.update(
+        counted=counted, cut=cut, ink=_ink, number=number, percent=_percent, step=step, thousands="{:,}".format
+    )
+    environment.globals.update(labels=LABELS, agreeing=AGREE, light=_LIGHT, dark=_DARK)
+    return environment
 
 
-def text(text: str) -> str:
-    """Text as HTML; what HTML can't hold, or a terminal would obey, becomes a replacement character."""
-    return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text))
+def _printable(value: Any) -> Any:
+    """A value of a template, with a replacement character for each unprintable one."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
 
 
 def cut(text: str, length: int = 4000) -> str:
-    """A text's beginning."""
+    """The beginning of a text."""
     return text if len(text) <= length else f"{text[:length].rstrip()} …"
-
-
-def code(command: str) -> str:
-    """A command to copy."""
-    return f'<pre class="command"><code>{text(command)}</code></pre>'
 
 
 def number(error: float) -> str:
@@ -94,8 +89,13 @@ def number(error: float) -> str:
     return f"{error:.1f}" if error < 100 else f"{error:.0f}" if error < 1e4 else f"{error:.1e}".replace("e+0", "e")
 
 
+def _percent(share: float) -> str:
+    """A share of the whole, at most all of it."""
+    return f"{100 * min(share, 1.0) if math.isfinite(share) else 100:.0f}%"
+
+
 def listed(names: Iterable[str]) -> str:
-    """Names as one says them.
+    """Names as they are listed in a sentence.
 
     >>> listed(["torch", "mxnet", "jax"])
     'torch, mxnet and jax'
@@ -104,9 +104,13 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "trial"), counted(1234, "trial")
+    ('1 trial', '1,234 trials')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def step(error: float) -> int:
@@ -114,44 +118,53 @@ def step(error: float) -> int:
     return int(np.searchsorted(EDGES, error))
 
 
-def icon(kind: str) -> str:
-    """The icon of "good", "bad" or "unsure"."""
-    return f'<svg class="icon {kind}" viewBox="0 0 24 24" aria-hidden="true"><path d="{_ICONS[kind]}"/></svg>'
+@dataclass(frozen=True)
+class Picture:
+    """Errors in bounds as a picture.
+
+    Attributes:
+        rows, columns: of the errors; `size` is their product.
+        wrong: how many errors are beyond the bound.
+        block: the side of the squares of errors that are one pixel, which shows the worst of them.
+        width, height: of the picture on the page.
+        light, dark: the picture for a light and for a dark page, as data URLs.
+    """
+
+    rows: int
+    columns: int
+    wrong: int
+    block: int
+    width: int
+    height: int
+    light: str
+    dark: str
+
+    @property
+    def size(self) -> int:
+        """The number of errors."""
+        return self.rows * self.columns
 
 
-def table(name: str, head: Sequence[str], rows: Iterable[str]) -> str:
-    """A table in a box of its own that scrolls; rows are complete elements, the head is HTML."""
-    columns = "".join(f'<th scope="col">{each}</th>' if each else "<td></td>" for each in head)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}">\n<table>\n'
-        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>\n</table>\n</div>"
-    )
-
-
-def figure(image: np.ndarray) -> str:
-    """Errors in bounds, as a picture."""
-    rows, columns = image.shape
+def picture(image: np.ndarray) -> Picture:
+    """Errors in bounds, rows by columns, as a picture."""
     small, block = _smaller(image)
     steps = np.searchsorted(EDGES, small)
-    wrong = int((~(image <= 1)).sum())
-    size = f"{count(rows, 'row')} × {count(columns, 'column')}"
-    merged = f", each pixel the worst of {block} × {block}" if block > 1 else ""
-    alt = f"Errors of {rows} by {columns} elements; {wrong:,} of {image.size:,} are beyond the bound."
     height, width = steps.shape
     zoom = max(min(300 // max(height, width), 32), min(-(-8 // min(height, width)), 2400 // max(height, width)), 1)
-    light, dark = (_data(steps, palette) for palette in (_LIGHT, _DARK))
-    key = [f'<i class="s{step}"></i>' for step in range(len(LABELS))]
-    return (
-        '<figure>\n<div class="picture" role="region" tabindex="0" aria-label="Picture of the errors"><picture>'
-        f'<source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{alt}" width="{width * zoom}" height="{height * zoom}"></picture></div>\n'
-        f"<figcaption><span>{size}{merged}</span><span>{wrong:,} beyond the bound</span>"
-        f'<span class="key">0{"".join(key[:AGREE])}1{"".join(key[AGREE:])}∞ bounds</span></figcaption>\n</figure>'
+    return Picture(
+        rows=image.shape[0],
+        columns=image.shape[1],
+        wrong=int((~(image <= 1)).sum()),
+        block=block,
+        width=width * zoom,
+        height=height * zoom,
+        light=_data_url(steps, _LIGHT),
+        dark=_data_url(steps, _DARK),
     )
 
 
 def _smaller(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """The largest of each square block, and the side of the blocks: so that the picture has few enough pixels."""
+    """The largest error of each square block, and the side of the blocks, so that the picture has few enough pixels."""
     rows, columns = image.shape
     block = 1
     while max(rows, columns) > _LONGEST * block or -(-rows // block) * -(-columns // block) > _PIXELS:
@@ -160,30 +173,22 @@ def _smaller(image: np.ndarray) -> tuple[np.ndarray, int]:
     return np.maximum.reduceat(image, np.arange(0, columns, block), axis=1), block
 
 
-def _data(steps: np.ndarray, palette: tuple[str, ...]) -> str:
+def _data_url(steps: np.ndarray, palette: tuple[str, ...]) -> str:
     colours = np.array([tuple(bytes.fromhex(colour)) for colour in palette], np.uint8)
     return "data:image/png;base64," + base64.b64encode(_png(colours[steps])).decode()
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Rows by columns by red, green and blue, 8 bits each, as a PNG file."""
+    """A PNG file of pixels, rows by columns by red, green and blue, 8 bits each."""
     height, width, _ = pixels.shape
-    lines = np.hstack((np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)))  # each begins with its filter
+    lines = np.hstack(
+        (np.zeros((height, 1), np.uint8), pixels.reshape(height, -1))
+    )  # Each line begins with the number of its filter.
     header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-
-
-def _style() -> str:
-    def scale(palette: tuple[str, ...]) -> str:
-        return ":root{" + "".join(f"--s{i}:#{c};--t{i}:#{_ink(c)};" for i, c in enumerate(palette)) + "}"
-
-    steps = "".join(f".s{i}{{background:var(--s{i});color:var(--t{i})}}" for i in range(len(_LIGHT)))
-    dark = f"@media screen and (prefers-color-scheme:dark){{{scale(_DARK)}}}"
-    sheet = files(__package__).joinpath("page.css").read_text("utf-8")
-    return "\n".join((scale(_LIGHT), dark, sheet + steps, ""))
 
 
 def _ink(colour: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing `.npz` from and for strangers: sizes are checked before memory is taken, pickles are refused."""
+"""Files of arrays that may come from strangers: sizes are checked before memory is taken, pickles are refused."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from ..geometry.options import GEOMETRY_OPTIONS
 from ..testing.cases import Case
 from ..truth.oracle import lowered_geometry
 
-LARGEST = 2**28  # bytes of all arrays together
-_HEADER = 10_000  # bytes of an array's header, NumPy's own limit
+# The most bytes that all arrays together may have.
+LARGEST = 2**28
+# The most bytes that the header of an array may have, which is NumPy's own limit.
+_HEADER = 10_000
 _MEMBERS = 32
 _PRODUCTS = 10**10
 
 
 def read_case(path: Path) -> Case:
-    """A case from a file that `numpy.savez` wrote: X and K, if you like bias, Y (a result to be checked), and options.
+    """A case from a file that `numpy.savez` wrote: X and K, optionally bias, Y (a result to be checked) and options.
 
     Options are corr2d's: stride, padding, dilation, groups as integers, padding_mode and data_format as strings.
 
@@ -72,9 +74,9 @@ def _check_work(path: Path, x: tuple[int, ...], k: tuple[int, ...], options: dic
 
 def _option(array: np.ndarray) -> Any:
     value = array.tolist() if array.size <= 4 else None
-    return (
-        tuple(tuple(item) if isinstance(item, list) else item for item in value) if isinstance(value, list) else value
-    )
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
 def read_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray]:
@@ -90,18 +92,18 @@ def read_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray]:
                 raise CaseFileError(
                     f"{name}: got {len(members)} arrays, expected at most {_MEMBERS}.", hint="split it."
                 )
-            left, arrays = LARGEST, {}
+            remaining, arrays = LARGEST, {}
             for member in members:
                 if member.filename.removesuffix(".npy") in arrays:
                     raise CaseFileError(f"{name}: got {member.filename} twice.", hint="write it with numpy.savez.")
                 with archive.open(member) as stream:
-                    array = _read_array(stream, f"{name}: {member.filename}", left)
-                left -= array.nbytes
+                    array = _read_array(stream, f"{name}: {member.filename}", remaining)
+                remaining -= array.nbytes
                 arrays[member.filename.removesuffix(".npy")] = array
             return arrays
     except CaseFileError:
         raise
-    except Exception as error:  # zipfile and zlib raise all kinds on damaged files
+    except Exception as error:  # A damaged file may raise any error in zipfile and zlib.
         raise CaseFileError(
             f"{name}: not a readable .npz file ({error}).", hint="write it with numpy.savez."
         ) from error
@@ -125,7 +127,7 @@ def _read_array(stream: Any, name: str, limit: int) -> np.ndarray:
         raise CaseFileError(
             f"{name}: got dtype {dtype}, expected real numbers.", hint="object arrays are pickles: refused."
         )
-    size = math.prod(shape) * dtype.itemsize  # Python's integers don't overflow
+    size = math.prod(shape) * dtype.itemsize  # Python's integers don't overflow, as NumPy's would.
     if size > limit or min(shape, default=0) < 0:
         raise CaseFileError(
             f"{name}: got shape {shape} of {dtype}, {size} bytes, expected at most {limit}.",

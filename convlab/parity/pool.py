@@ -1,4 +1,4 @@
-"""Worker processes: started, asked, and buried, each failure with its reason."""
+"""Worker processes: how they are started, asked and stopped. Each failure has a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class WorkerFailed(ConvlabError):
-    """A worker that can't go on; the message is the reason."""
+    """A worker can't go on; the message is the reason."""
 
 
 class Worker:
@@ -30,7 +30,7 @@ class Worker:
     Attributes:
         name: the backend's name.
         facts: what it said about itself: "dtypes", "autograd", "versions".
-        failure: why it can't go on, if so.
+        failure: why it can't go on; None if it can.
     """
 
     def __init__(self, name: str, python: str | None = None, *, patience: float = 120.0) -> None:
@@ -43,13 +43,13 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait until it has said what it is."""
-        # Not this process's warnings filters, which a test run sets; and no GPU memory taken all at once.
+        # A test run sets warnings filters, which the worker must not have. JAX must not take all GPU memory at once.
         env = {**os.environ, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
         env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         command = [self.python or sys.executable, "-m", "convlab.parity.worker", self.name]
         pipe = subprocess.PIPE
         try:
-            # In a session of its own: it isn't its business when the user interrupts us.
+            # The worker has a session of its own, so that it isn't interrupted when the user interrupts convlab.
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=self._said, env=env, start_new_session=True
             )
@@ -64,15 +64,15 @@ class Worker:
             self._fail("its greeting isn't what wire.py says.")
 
     def ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-        """The answer's arrays.
+        """Ask for something; the answer's arrays come back.
 
         Raises:
-            WorkerFailed: it died, hung or spoke nonsense, and was buried; or it ran out of memory.
+            WorkerFailed: it died, hung, gave no valid answer or ran out of memory, and was stopped.
             ConvlabError: it reported an error and goes on.
         """
         assert self._process is not None
         assert self._process.stdin is not None
-        # In a thread, because a worker that hangs doesn't read either.
+        # A worker that hangs doesn't read either, so a thread writes.
         writer = threading.Thread(target=_send, args=(self._process.stdin, request, arrays), daemon=True)
         writer.start()
         message, results = self._next(f"in {what}")
@@ -91,12 +91,12 @@ class Worker:
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
-                with contextlib.suppress(OSError):  # what was written last can't be delivered any more
+                with contextlib.suppress(OSError):  # The last request can't be delivered any more.
                     pipe.close()
         self._said.close()
 
     def _kill(self) -> None:
-        """The process and whatever it has started: a wrapper's child would hold the pipes open."""
+        """Kill the process and whatever it has started: a wrapper's child would hold the pipes open."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -156,5 +156,5 @@ def _is_greeting(message: dict[str, Any]) -> bool:
 
 
 def _send(stream: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it is gone; what it left says why
+    with contextlib.suppress(OSError, ValueError):  # The worker is gone; `Worker._end` tells why.
         send(stream, request, arrays)

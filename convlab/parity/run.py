@@ -1,4 +1,4 @@
-"""Ask every backend for every trial and hold the answers against the truth."""
+"""Asking every backend for every trial, and comparing the answers with the truth."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..testing import Case, error_ratios
 from ..testing.trials import Trial, fixed_trials, random_trials
 from .pool import Worker, WorkerFailed
 
-# A framework that isn't there is no failure, unless it was asked for by name.
+# A worker's error where its framework isn't installed. That is no failure, unless the backend was asked for by name.
 _ABSENT = "BackendNotInstalled"
-# Wrong results to keep, in all and of one kind: the first say enough.
+# The number of wrong results that a report shows, and of those of one kind.
 _SHOWN, _ALIKE = 24, 3
 
 
@@ -38,7 +38,7 @@ class Failure:
     """A result that isn't what it should be.
 
     Attributes:
-        backend, trial, tier, quantity: whose, in which trial, what.
+        backend, trial, tier, quantity: whose result it is, in which trial, and of what.
         worst: the error in bounds; infinite where bits had to be equal.
         message: where, and what it looks like; or the error that was raised.
         command: what reproduces it.
@@ -57,11 +57,11 @@ class Failure:
 
 @dataclass
 class Report:
-    """What a run found.
+    """The outcome of a run.
 
     Attributes:
-        versions: for each backend that answered, of what.
-        failed: backends that couldn't be started or went on strike, with the reason.
+        versions: for each backend that answered, the versions of its software.
+        failed: backends that couldn't be started or stopped answering, with the reason.
         absent: backends that aren't installed, with how to install them.
         cells: by (tier, backend, quantity).
         pairs: by (backend, backend): the worst difference of bounded results, in bounds.
@@ -114,11 +114,11 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run.
+class RunPlan:
+    """What a run does.
 
     Attributes:
-        backends: by name; `named` are those whose absence is a failure.
+        backends: by name; `required` are those whose absence is a failure.
         pythons: for a backend, the Python of another environment to run it in.
         seconds: how long to go on with random cases after the fixed ones.
         only: run only the trials whose name begins with this.
@@ -126,7 +126,7 @@ class Plan:
     """
 
     backends: tuple[str, ...]
-    named: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
     pythons: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     seconds: float = 10.0
@@ -140,7 +140,7 @@ class Plan:
         fixed = [each for each in fixed_trials(self.case) if each.name.startswith(self.only)]
         if number:
             first = itertools.takewhile(
-                lambda each: each.name.startswith(f"random {number[1]} "), random_trials(int(number[1]))
+                lambda trial: trial.name.startswith(f"random {number[1]} "), random_trials(int(number[1]))
             )
             fixed += [each for each in first if each.name.startswith(self.only)]
         share = 0.5 if self.seconds and not self.only else 1.0
@@ -153,7 +153,7 @@ class Plan:
             yield trial, min(share + (1 - share) * (time.monotonic() - start) / (end - start), 1.0)
 
     def command(self, *backends: str, only: str = "") -> str:
-        """The command line that does this, or a part of it, again."""
+        """The command line that runs the plan again, or a part of it."""
         words = ["convlab", "parity", "--backends", ",".join(backends or self.backends), "--seed", str(self.seed)]
         for name, python in self.pythons.items():
             words += ["--python", f"{name}={python}"] if name in (backends or self.backends) else []
@@ -162,7 +162,7 @@ class Plan:
         return shlex.join(words)
 
 
-def run(plan: Plan, progress: Callable[[float, str], object] = lambda share, what: None) -> Report:
+def run_plan(plan: RunPlan, progress: Callable[[float, str], object] = lambda share, what: None) -> Report:
     """Run a plan; `progress` is called with the share that is done and what is being done."""
     start = time.monotonic()
     report = Report(plan.seed, plan.command())
@@ -191,12 +191,12 @@ def run(plan: Plan, progress: Callable[[float, str], object] = lambda share, wha
     return report
 
 
-def _start(worker: Worker, plan: Plan, report: Report) -> None:
+def _start(worker: Worker, plan: RunPlan, report: Report) -> None:
     try:
         worker.start()
         report.versions[worker.name] = worker.facts["versions"]
     except WorkerFailed:
-        if worker.facts.get("kind") == _ABSENT and worker.name not in plan.named:
+        if worker.facts.get("kind") == _ABSENT and worker.name not in plan.required:
             report.absent[worker.name] = str(worker.failure)
 
 
@@ -212,25 +212,27 @@ def _ask(worker: Worker, trial: Trial) -> dict[str, np.ndarray] | ConvlabError:
         return error
 
 
-def _judge(plan: Plan, report: Report, trial: Trial, answers: dict[Worker, Any]) -> None:
+def _judge(plan: RunPlan, report: Report, trial: Trial, answers: dict[Worker, Any]) -> None:
     for worker, answer in answers.items():
         if isinstance(answer, WorkerFailed):
             continue
         for quantity in trial.truth:
             cell = report.cells.setdefault((trial.tier, worker.name, quantity), Cell())
             cell.trials += 1
-            found = None if isinstance(answer, ConvlabError) else answer.get(quantity)
-            ratios = np.array(np.inf) if found is None else trial.ratios(quantity, found)
+            result = None if isinstance(answer, ConvlabError) else answer.get(quantity)
+            ratios = np.array(np.inf) if result is None else trial.ratios(quantity, result)
             worst = float(ratios.max(initial=0.0))
             cell.worst = max(cell.worst, worst)
             if worst > 1:
                 cell.failed += 1
                 command = plan.command(worker.name, only=trial.name)
-                message = str(answer) if isinstance(answer, ConvlabError) else "the answer lacks it"
-                message = message if found is None else trial.explain(quantity, found, ratios)
-                image = None if found is None else _picture(trial, ratios)
-                place = worker.name, trial.name, trial.tier, quantity
-                _add(report, Failure(*place, worst, message, command, image))
+                if result is not None:
+                    message = trial.explain(quantity, result, ratios)
+                else:
+                    message = str(answer) if isinstance(answer, ConvlabError) else "the answer lacks this result"
+                image = None if result is None else _worst_image(trial, ratios)
+                failure = Failure(worker.name, trial.name, trial.tier, quantity, worst, message, command, image)
+                _add(report, failure)
     if trial.tier == "bounded":
         _compare(report, trial, {worker.name: a for worker, a in answers.items() if isinstance(a, dict)})
 
@@ -246,17 +248,15 @@ def _add(report: Report, failure: Failure) -> None:
 def _compare(report: Report, trial: Trial, answers: dict[str, dict[str, np.ndarray]]) -> None:
     for (a, first), (b, second) in itertools.combinations(sorted(answers.items()), 2):
         for quantity, (value, bound, overflow) in trial.truth.items():
-            if (
-                quantity in first
-                and quantity in second
-                and first[quantity].shape == second[quantity].shape == value.shape
-            ):
+            if not (quantity in first and quantity in second):
+                continue
+            if first[quantity].shape == second[quantity].shape == value.shape:
                 apart = float(error_ratios(first[quantity], second[quantity], bound, overflow).max(initial=0.0))
                 report.pairs[a, b] = max(report.pairs.get((a, b), 0.0), apart)
 
 
-def _judge_file(plan: Plan, report: Report, case: Case) -> None:
-    """The result that came with the user's file."""
+def _judge_file(plan: RunPlan, report: Report, case: Case) -> None:
+    """Compare the result that came with the user's file with the truth."""
     trial = next(each for each in fixed_trials(case))
     assert case.Y is not None
     ratios = trial.ratios("result", case.Y)
@@ -264,12 +264,12 @@ def _judge_file(plan: Plan, report: Report, case: Case) -> None:
     report.cells["bounded", "your Y", "result"] = Cell(1, int(worst > 1), worst)
     if worst > 1:
         message = trial.explain("result", case.Y, ratios)
-        image = _picture(trial, ratios) if ratios.shape == case.Y.shape else None
-        place = "your Y", trial.name, "bounded", "result"
-        _add(report, Failure(*place, worst, message, plan.command(only=trial.name), image))
+        image = _worst_image(trial, ratios) if ratios.shape == case.Y.shape else None
+        command = plan.command(only=trial.name)
+        _add(report, Failure("your Y", trial.name, "bounded", "result", worst, message, command, image))
 
 
-def _picture(trial: Trial, ratios: np.ndarray) -> np.ndarray:
+def _worst_image(trial: Trial, ratios: np.ndarray) -> np.ndarray:
     """The errors of the image, or of the kernel's channel, in which the worst one is."""
     if ratios.ndim == 4 and trial.options.get("data_format") == "NHWC":
         ratios = np.moveaxis(ratios, -1, 1) if trial.task == "forward" else np.moveaxis(ratios, (2, 3), (0, 1))

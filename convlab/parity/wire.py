@@ -1,8 +1,8 @@
-"""How `convlab parity` talks to its workers: JSON and `.npz` over pipes. No pickles.
+r"""How `convlab parity` talks to its workers: JSON and `.npz` over pipes. No pickles.
 
 A message is one line, then JSON, then an `.npz` (which may be empty):
 
-    convlab-worker <version> <bytes of JSON> <bytes of npz>\\n
+    convlab-worker <version> <bytes of JSON> <bytes of npz>\n
 
 The worker begins: {"hello": its backend, "dtypes": […], "autograd": bool, "versions": {…}}, or {"error": why not,
 "kind": the error's class}. Each request {"task": "forward" | "gradients" | "learn", "dtype": …, "options": {…},
@@ -28,7 +28,7 @@ _LINE = 100
 
 
 class WireError(ConvlabError):
-    """What came through the pipe isn't a message of this version."""
+    """The pipe brought something else than a message of this version."""
 
 
 def send(stream: IO[bytes], message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
@@ -57,7 +57,10 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"worker: it speaks version {version}, expected {VERSION}.", hint="install the same convlab on both sides."
         )
     if content + archive > 2 * LARGEST:
-        raise WireError(f"worker: got a message of {content + archive} bytes, expected less.", hint="is it damaged?")
+        raise WireError(
+            f"worker: got a message of {content + archive} bytes, expected at most {2 * LARGEST}.",
+            hint="is it damaged?",
+        )
     try:
         message = json.loads(_exactly(stream, content))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The other end of `convlab parity`: `python -m convlab.parity.worker jax` computes what it is asked for on JAX.
+"""A worker of `convlab parity`: `python -m convlab.parity.worker jax` computes what it is asked for on JAX.
 
 It needs nothing but convlab, NumPy and its framework, so that it runs in whatever environment has those.
 """
@@ -14,13 +14,13 @@ import numpy as np
 
 import convlab
 
-from ..testing.tasks import compute
+from ..testing.tasks import compute_task
 from .wire import receive, send
 
 
-def main(name: str) -> None:
+def serve(name: str) -> None:
     """Answer requests from stdin on stdout until stdin ends."""
-    # Frameworks print what they like; the pipe is kept from them.
+    # Frameworks may print to stdout, so the pipe of the answers gets another file descriptor.
     answers, requests = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)
     try:
@@ -35,7 +35,7 @@ def main(name: str) -> None:
         except EOFError:
             return
         try:
-            result = compute(lab, request, arrays)
+            result = compute_task(lab, request, arrays)
         except Exception as error:
             send(answers, {"error": f"{type(error).__name__}: {error}", "kind": _kind(error)})
         else:
@@ -43,7 +43,7 @@ def main(name: str) -> None:
 
 
 def _kind(error: Exception) -> str:
-    """The error's class; frameworks have names of their own for the want of memory."""
+    """The name of the error's class; each framework has its own way to say that there is no memory left."""
     signs = ("out of memory", "can't allocate memory", "resource_exhausted", "resource exhausted", "bad_alloc", "oom")
     text = f"{type(error).__name__} {error}".lower()
     return "MemoryError" if any(sign in text for sign in signs) else type(error).__name__
@@ -61,4 +61,4 @@ def _hello(lab: convlab.Backend) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1])

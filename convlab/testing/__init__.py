@@ -1,4 +1,4 @@
-"""What the parity suite is made of: an oracle, rounding bounds computed from the data, and cases.
+"""The parts of the parity suite: an oracle, rounding bounds computed from the data, and cases.
 
 >>> import numpy as np
 >>> X, K = np.ones((4, 4), "float32"), np.full((2, 2), 0.1, "float32")

@@ -27,8 +27,10 @@ def assert_parity(
 
     Args:
         y: anyone's result: an array, a list or a tensor of any framework that convlab knows.
-        X, K, bias: what it was computed from, with the values that the computation really started from.
-        dtype: what it was computed in; by default what corr2d computes X, K and bias in.
+        X: the image that it was computed from, with the values that the computation started from.
+        K: the kernel, likewise.
+        bias: the bias, likewise.
+        dtype: the dtype that it was computed in; by default the one that corr2d computes X, K and bias in.
         algorithm: as in `error_bound`.
         geometry: corr2d's stride, padding, padding_mode, dilation, groups, data_format.
 
@@ -37,17 +39,17 @@ def assert_parity(
         AssertionError: says where y is wrong, by how many bounds, and what it looks like (`diagnose`).
     """
     dtype = computed_in(dtype, X, K, bias)
-    found, x, k = as_numpy(y, "y"), as_numpy(X, "X"), as_numpy(K, "K")
+    result, x, k = as_numpy(y, "y"), as_numpy(X, "X"), as_numpy(K, "K")
     b = None if bias is None else as_numpy(bias, "bias")
-    if found.dtype.kind == "c":
+    if result.dtype.kind == "c":
         raise DTypeError("y: got complex numbers, expected real ones.", hint="look at their parts apart.")
     true = oracle(x, k, bias=b, **geometry)
-    if found.shape != true.shape:
-        problem = f"y: got shape {found.shape}, expected {true.shape}."
+    if result.shape != true.shape:
+        problem = f"y: got shape {result.shape}, expected {true.shape}."
     else:
         bound = error_bound(x, k, bias=b, dtype=dtype, algorithm=algorithm, **geometry)
-        overflow = not np.isfinite(found).all() and overflows(x, k, bias=b, dtype=dtype, **geometry)
-        ratios = error_ratios(found, true, bound, overflow)
+        overflow = not np.isfinite(result).all() and overflows(x, k, bias=b, dtype=dtype, **geometry)
+        ratios = error_ratios(result, true, bound, overflow)
         wrong = int((ratios > 1).sum())
         if not wrong:
             return
@@ -55,7 +57,7 @@ def assert_parity(
         place = ", ".join(map(str, worst))
         problem = (
             f"y: {wrong} of {ratios.size} elements are off by more than their rounding bound; the worst, "
-            f"y[{place}] = {found[worst]!s} instead of {true[worst]!s}, by {ratios[worst]:.4g} bounds."
+            f"y[{place}] = {result[worst]!s} instead of {true[worst]!s}, by {ratios[worst]:.4g} bounds."
         )
-    why = diagnose(found, x, k, bias=b, dtype=dtype, **geometry)
+    why = diagnose(result, x, k, bias=b, dtype=dtype, **geometry)
     raise AssertionError(problem if why is None else f"{problem}\n{why}")

@@ -1,4 +1,4 @@
-"""Cases of the parity suite: golden ones from `golden.json`, and random ones by seed."""
+"""Cases of the parity suite: golden ones from `golden.json`, and random ones by their seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """X, K and the bias, if there is one."""
+        """X and K, and the bias if there is one."""
         return [array for array in (self.X, self.K, self.bias) if array is not None]
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def random_case(seed: int, *, integers: bool = False) -> Case:
         image = (channels * groups, *size) if nchw else (*size, channels * groups)
         shape = (draw(1, 3), *image) if rng.random() < 0.8 else image
     bias_shape = (1,) if len(kernel) == 2 else (outputs * groups,)
-    output_shape(shape, kernel, **options)  # a geometry that convlab itself would refuse shows here
+    output_shape(shape, kernel, **options)  # A geometry that convlab refuses is an error here.
 
     def values(shape: tuple[int, ...]) -> np.ndarray:
         return rng.integers(-8, 9, shape).astype(float) if integers else rng.standard_normal(shape)

@@ -1,4 +1,6 @@
-"""The suite that every backend passes, yours too. Needs pytest and hypothesis; a test file is three lines:
+"""The suite that every backend passes, yours too.
+
+It needs pytest and hypothesis; a test file is three lines:
 
     from convlab.testing.conformance import Conformance
 
@@ -32,19 +34,19 @@ from ..planning.execute import compute_chosen
 from ..registry import adapter, owner, register
 from ..truth.bounds import error_bound, worst_ratio
 from ..truth.oracle import oracle
-from .tasks import compute
+from .tasks import compute_task
 from .trials import Trial, fixed_trials, random_trials
 
 
 def _shifted(ops: Operations, x: Any) -> Any:
-    """x, zeros added to (2, 4, 4), moved one row up and two columns left, by the shift's spectrum."""
+    """A tensor with zeros added to (2, 4, 4), moved one row up and two columns left by the shift's spectrum."""
     shift = ops.asarray(np.eye(16, dtype=np.float32)[6].reshape(1, 4, 4), "float32", x)
     product = ops.rfft2(x, (4, 4)) * ops.conj(ops.rfft2(shift, (4, 4)))
     return ops.floor(ops.irfft2(product, (4, 4)) + ops.number(0.5, x))
 
 
 _X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-# Each operation on _X beside NumPy's way to say it.
+# Each operation, and the result that it must have for _X, computed by NumPy.
 _OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
     "reshape": (lambda ops, x: ops.reshape(x, (4, -1)), _X.reshape(4, 6)),
     "transpose": (lambda ops, x: ops.transpose(x, (2, 0, 1)), _X.transpose(2, 0, 1)),
@@ -68,7 +70,7 @@ _OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
     "choose": (lambda ops, x: ops.choose(True, lambda: x, lambda: -x), _X),
     "from_images": (lambda ops, x: ops.from_images(ops.to_images(x, "NHWC"), x, "NHWC"), _X),
 }
-# Those that only some algorithms need, beside these algorithms.
+# The operations that only some algorithms need, with the names of these algorithms.
 _FURTHER: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
     "matmul": (("matmul",), lambda ops, x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), _X @ _X.transpose(0, 2, 1)),
     "floor": (("fft",), lambda ops, x: ops.floor(x - ops.number(0.5, x)), _X - 1),
@@ -146,10 +148,10 @@ class Conformance:
         """Each operation of the contract, on a small tensor."""
         function, expected = _OPERATIONS[operation] if operation in _OPERATIONS else _FURTHER[operation][1:]
         with lab.ops.scope("int64"):
-            found = function(lab.ops, lab.asarray(_X))
-            assert lab.ops.shape(found) == expected.shape
-            assert lab.ops.dtype(found) == expected.dtype.name
-            np.testing.assert_array_equal(lab.to_numpy(found), expected)
+            result = function(lab.ops, lab.asarray(_X))
+            assert lab.ops.shape(result) == expected.shape
+            assert lab.ops.dtype(result) == expected.dtype.name
+            np.testing.assert_array_equal(lab.to_numpy(result), expected)
 
     def test_algorithm(self, lab: Backend, algorithm: Algorithm) -> None:
         """Each algorithm that the adapter names, on an image and a kernel of rank 1."""
@@ -172,7 +174,8 @@ class Conformance:
         y = lab.corr2d(x, [[-1.0, 1.0]])
         assert type(y) is type(x)
         assert lab.ops.device(y) == lab.ops.device(x)
-        assert lab.ops.is_concrete(y) or lab.adapter.wraps  # whose pieces are computed when they're asked for
+        # The tensors of a backend that wraps others are computed when they are asked for.
+        assert lab.ops.is_concrete(y) or lab.adapter.wraps
         assert lab.to_numpy(y).tolist() == [[1.0, 2.0]]
 
     def test_rules_are_applied(self, lab: Backend) -> None:
@@ -183,10 +186,10 @@ class Conformance:
     def test_every_method_has_the_contracts_signature(self, lab: Backend) -> None:
         """The same parameters in the same order, by the same names, with the same defaults."""
         for name, method in inspect.getmembers(Operations, inspect.isfunction):
-            expected, found = (inspect.signature(each).parameters for each in (method, getattr(type(lab.ops), name)))
-            assert list(found) == list(expected), name
+            expected, actual = (inspect.signature(each).parameters for each in (method, getattr(type(lab.ops), name)))
+            assert list(actual) == list(expected), name
             for key, parameter in expected.items():
-                assert (found[key].kind, found[key].default) == (parameter.kind, parameter.default), (name, key)
+                assert (actual[key].kind, actual[key].default) == (parameter.kind, parameter.default), (name, key)
 
     def test_the_adapter_says_what_is_so(self, lab: Backend) -> None:
         """Names, versions and devices; the native layer and the training loop are there."""
@@ -201,7 +204,9 @@ class Conformance:
 
 
 def _lacking(adapter: Adapter, *algorithms: str) -> list[pytest.MarkDecorator]:
-    if set(algorithms) & {*adapter.algorithms, *["autograd"] * adapter.autograd}:  # learning needs some of them too
+    # Learning needs some operations too, where there is autograd.
+    abilities = {*adapter.algorithms, "autograd"} if adapter.autograd else {*adapter.algorithms}
+    if abilities.intersection(algorithms):
         return []
     reason = f"the adapter {adapter.name!r} doesn't name {' or '.join(algorithms)}"
     return [pytest.mark.xfail(reason=reason, raises=(AssertionError, UnsupportedError), strict=True)]
@@ -214,7 +219,7 @@ def _marks(adapter: Adapter, trial: Trial) -> list[pytest.MarkDecorator]:
 
 
 def _check(lab: Backend, trial: Trial) -> None:
-    results = compute(lab, trial.request, trial.arrays)
+    results = compute_task(lab, trial.request, trial.arrays)
     for name in trial.truth:
         ratios = trial.ratios(name, results[name])
         assert (ratios <= 1).all(), f"{trial.name}, {name}: {trial.explain(name, results[name], ratios)}"

@@ -1,4 +1,4 @@
-"""What a backend can be asked for: a task's arrays in, its results out, as NumPy arrays."""
+"""The tasks that a backend can be asked for; their arrays and their results are NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..truth.oracle import Gradients
 Arrays = dict[str, np.ndarray]
 
 
-def compute(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
+def compute_task(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
     """The results of a request ("task", "dtype", "options" and perhaps "function") on a backend."""
     return TASKS[request["task"]](lab, request, arrays)
 
@@ -28,14 +28,14 @@ def _forward(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
 
 def _gradients(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
     x, k, b, dy = (lab.asarray(arrays[name], request["dtype"]) for name in ("X", "K", "bias", "dY"))
-    found = gradients(lab, x, k, b, dy, **request["options"])
-    return {f"gradient of {name}": value for name, value in zip(found._fields, found, strict=True)}
+    slopes = gradients(lab, x, k, b, dy, **request["options"])
+    return {f"gradient of {name}": value for name, value in slopes._asdict().items()}
 
 
 def _learn(lab: Backend, request: dict[str, Any], arrays: Arrays) -> Arrays:
     x, y, init = (lab.asarray(arrays[name], request["dtype"]) for name in ("X", "Y", "init"))
-    found = lab.learn_kernel(x, y, arrays["init"].shape, init=init, **request["options"])
-    return {"kernel": lab.to_numpy(found.kernel), "losses": np.array(found.losses)}
+    learned = lab.learn_kernel(x, y, arrays["init"].shape, init=init, **request["options"])
+    return {"kernel": lab.to_numpy(learned.kernel), "losses": np.array(learned.losses)}
 
 
 TASKS: dict[str, Callable[[Backend, dict[str, Any], Arrays], Arrays]] = {
@@ -51,5 +51,5 @@ def gradients(lab: Backend, X: Any, K: Any, bias: Any, dY: Any, **geometry: Any)
     def function(x: Any, k: Any, b: Any) -> Any:
         return lab.corr2d(x, k, bias=b, **geometry)
 
-    found = lab.ops.vjp(function, [lab.asarray(a) for a in (X, K, bias)], lab.asarray(dY))
-    return Gradients(*(lab.to_numpy(a) for a in found))
+    slopes = lab.ops.vjp(function, [lab.asarray(a) for a in (X, K, bias)], lab.asarray(dY))
+    return Gradients(*(lab.to_numpy(a) for a in slopes))

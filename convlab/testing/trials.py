@@ -1,4 +1,4 @@
-"""The trials of `convlab parity`: what every backend is asked for, and what the answers are held against."""
+"""The trials of `convlab parity`: what every backend is asked for, and what the answers are compared with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 class Truth(NamedTuple):
-    """What a result is held against: within `bound` of `value`, or with the very same bits if there is no bound.
+    """What a result must be: within `bound` of `value`, or with the very same bits if there is no bound.
 
     Where `overflow` holds, infinities and NaN are right as well.
     """
@@ -62,7 +62,7 @@ class Trial:
 
     @cached_property
     def truth(self) -> dict[str, Truth]:
-        """For each result, what it is held against; computed by NumPy alone."""
+        """For each result, what it must be; computed by NumPy alone."""
         with np.errstate(all="ignore"):
             if self.task == "learn":
                 return self._learned()
@@ -71,14 +71,14 @@ class Trial:
             return self._forward() if self.task == "forward" else self._slopes()
 
     def ruled_out(self, dtypes: Sequence[str], autograd: bool) -> str:
-        """What a backend with these flags lacks for it, "" if nothing."""
+        """What a backend with these flags lacks for the trial; "" if nothing."""
         if "int" not in self.dtype and self.dtype not in dtypes:
             return f"no {self.dtype}"
         return "no autograd" if self.task == "gradients" and not autograd else ""
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """corr2d's options but for `reproducible`."""
+        """The options of corr2d but for `reproducible`."""
         return {name: value for name, value in self.options.items() if name != "reproducible"}
 
     def _forward(self) -> dict[str, Truth]:
@@ -101,53 +101,56 @@ class Trial:
         return {name: Truth(value, bound) for name, value, bound in zip(_GRADIENTS, values, bounds, strict=True)}
 
     def _reproducible(self) -> dict[str, Truth]:
-        half = self.dtype == "bfloat16"  # of which NumPy knows nothing: float32, and rounded once more
+        # NumPy has no bfloat16: it computes in float32, and the result is rounded once more.
+        half = self.dtype == "bfloat16"
         arrays = {name: a.astype("float32" if half else self.dtype) for name, a in self.arrays.items()}
         x, k = arrays["X"], arrays["K"]
         if self.task == "forward":
             function: Callable[..., np.ndarray] = conv2d if self.function == "conv2d" else corr2d
             values = {"result": function(x, k, bias=arrays.get("bias"), **self.options)}
         else:
-            found = reproducible_gradients(x, k, arrays["dY"], **self.geometry)
-            values = dict(zip(_GRADIENTS, found, strict=True))
-        return {name: Truth(_to_bfloat16(value) if half else value, None) for name, value in values.items()}
+            slopes = reproducible_gradients(x, k, arrays["dY"], **self.geometry)
+            values = dict(zip(_GRADIENTS, slopes, strict=True))
+        if half:
+            values = {name: rounded(value, "bfloat16").astype(np.float32) for name, value in values.items()}
+        return {name: Truth(value, None) for name, value in values.items()}
 
     def _learned(self) -> dict[str, Truth]:
         x, y, init = (self.arrays[name].astype(self.dtype) for name in ("X", "Y", "init"))
         if self.options.get("reproducible"):
-            found = learn_kernel(x, y, init.shape, init=init, **self.options)
-            return {"kernel": Truth(found.kernel, None), "losses": Truth(np.array(found.losses), None)}
+            learned = learn_kernel(x, y, init.shape, init=init, **self.options)
+            return {"kernel": Truth(learned.kernel, None), "losses": Truth(np.array(learned.losses), None)}
         steps, lr = self.options["num_steps"], self.options["lr"]
         path = descent(x, y, init, lr=lr, num_steps=steps, dtype=self.dtype)
         bound = np.full(init.shape, path.kernel_bound)
         return {"kernel": Truth(path.kernel, bound), "losses": Truth(path.losses, path.loss_bounds)}
 
-    def ratios(self, name: str, found: np.ndarray) -> np.ndarray:
+    def ratios(self, name: str, result: np.ndarray) -> np.ndarray:
         """Each element's error in bounds; without a bound, 0 where the bits are equal and infinity elsewhere."""
         value, bound, overflow = self.truth[name]
-        if found.shape != value.shape:
+        if result.shape != value.shape:
             return np.full(value.shape or (1,), np.inf)
         if bound is not None:
-            return error_ratios(found, value, bound, overflow)
+            return error_ratios(result, value, bound, overflow)
         width = f"u{value.dtype.itemsize}"
-        same = found.dtype == value.dtype
-        differ = found.view(width) != value.view(width) if same else np.ones(value.shape, bool)
+        same = result.dtype == value.dtype
+        differ = result.view(width) != value.view(width) if same else np.ones(value.shape, bool)
         return np.where(differ, np.inf, 0.0)
 
-    def explain(self, name: str, found: np.ndarray, ratios: np.ndarray) -> str:
+    def explain(self, name: str, result: np.ndarray, ratios: np.ndarray) -> str:
         """Where a result is wrong, and what it looks like."""
         value, bound, _ = self.truth[name]
-        if found.shape != value.shape:
-            return f"shape {found.shape} instead of {value.shape}"
+        if result.shape != value.shape:
+            return f"shape {result.shape} instead of {value.shape}"
         wrong, place = int((ratios > 1).sum()), np.unravel_index(int(ratios.argmax()), ratios.shape)
         at = ", ".join(map(str, place))
         message = (
-            f"{wrong} of {ratios.size} elements; the worst, [{at}], is {found[place]!s} instead of {value[place]!s}"
+            f"{wrong} of {ratios.size} elements; the worst, [{at}], is {result[place]!s} instead of {value[place]!s}"
         )
         if bound is None or self.task != "forward" or self.function != "corr2d":
             return message
         x, k, b = self.arrays["X"], self.arrays["K"], self.arrays.get("bias")
-        return f"{message}. {diagnose(found, x, k, bias=b, dtype=self.dtype, **self.geometry)}"
+        return f"{message}. {diagnose(result, x, k, bias=b, dtype=self.dtype, **self.geometry)}"
 
 
 def fixed_trials(case: Case | None, dtypes: tuple[str, ...] = _DTYPES) -> Iterator[Trial]:
@@ -196,7 +199,7 @@ def _forward(
 
 
 def _adversarial(name: str, seed: int, kind: str, dtype: str) -> Iterator[Trial]:
-    """Forward and gradients, bounded and reproducible; underflow and infinities only where they are defined."""
+    """Trials forward and of gradients, bounded and reproducible; the bounded ones without underflow and infinities."""
     case, rng = random_case(seed), np.random.default_rng(seed)
     width = "float32" if dtype == "bfloat16" else dtype
     outputs = oracle(case.X, case.K, **case.options).shape
@@ -228,9 +231,4 @@ def _learning(dtype: str) -> Iterator[Trial]:
 def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     """Values that dtype has, as an array that every NumPy knows."""
     with np.errstate(over="ignore"):
-        return _to_bfloat16(array.astype(np.float32)) if dtype == "bfloat16" else array.astype(dtype)
-
-
-def _to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """float32 rounded to the nearest bfloat16, ties to even, as float32."""
-    return rounded(array, 7).astype(np.float32)
+        return rounded(array, dtype).astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)

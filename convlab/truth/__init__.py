@@ -1,1 +1,1 @@
-"""What the right result is, how far rounding may take one from it, and why a wrong one is wrong."""
+"""The right result, how far rounding may take another one from it, and why a wrong one is wrong."""

@@ -38,7 +38,7 @@ from ..geometry.options import choice
 from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
 
 _NARROW = ("float16", "bfloat16")
-# The exponent of the smallest normal number.
+# The exponents of the smallest normal numbers.
 _SMALLEST = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 LARGEST = {
     "float16": 65504.0,
@@ -67,8 +67,10 @@ def error_bound(
     """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
 
     Args:
-        X, K, bias: arrays with the values that the computation started from.
-        dtype: what it was computed in; by default what corr2d computes them in.
+        X: the image, with the values that the computation started from.
+        K: the kernel, likewise.
+        bias: the bias, likewise.
+        dtype: the dtype of the computation; by default the one that corr2d computes them in.
         algorithm: "direct", sums of products in any order; "reproducible", such sums in float64 and one rounding;
             "fft", the fast Fourier transform.
         geometry: corr2d's stride, padding, … .
@@ -85,16 +87,17 @@ def error_bound(
     n = factors[1].size // _outputs(factors[1].shape, geometry.get("data_format"))
     if dtype in _NARROW:
         n = int(oracle(*(np.sign(each) for each in factors), **geometry).max(initial=0))
-    n += 2  # one for the bias, one for rounding a wider sum to dtype
+    n += 2  # The bias is one more term, and rounding a wider sum to dtype counts as another.
     if algorithm == "direct":
         return _bound(total, n, dtype, *factors)
     if algorithm == "fft":
         return _bound(total, 2, dtype, *factors) + _transformed(dtype, *factors, **geometry)
     if dtype == "float64":
         return _bound(total, n, dtype, *factors) + _underflow(n, -960, *factors)
-    unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)  # half types through float32
+    # Half types are rounded to float32 first.
+    unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)
     truth = np.abs(oracle(X, K, bias=bias, **geometry))
-    # Only float32's subnormal numbers count as zero; float16's are rounded to.
+    # Only the subnormal numbers of float32 count as zero; a result may be rounded to a subnormal one of float16.
     underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
     return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow)
 
@@ -104,8 +107,9 @@ def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Any) -> f
     size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
     padded = [n + sum(pads) for n, pads in zip(size, lowered.padding, strict=True)]
     repeated = [repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True)]
-    points = max(4 * padded[0] * padded[1], 2**18)  # a tile may be larger than the image
-    unit = 2.0 ** -SIGNIFICAND[max(dtype, "float32", key=lambda name: SIGNIFICAND[name])]  # half types in float32
+    points = max(4 * padded[0] * padded[1], 2**18)  # A tile may be larger than the image.
+    # Half types are computed in float32.
+    unit = 2.0 ** -SIGNIFICAND[max(dtype, "float32", key=lambda name: SIGNIFICAND[name])]
     norms = float(np.linalg.norm(x)) * math.sqrt(repeated[0] * repeated[1]) * float(np.abs(k).sum())
     return (24 * math.log2(points) + 4) * unit * norms
 
@@ -131,21 +135,21 @@ def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any, overflow: Any 
 
     Where `overflow` holds, what isn't finite is right.
     """
-    found = np.asarray(found, np.float64)
+    result = np.asarray(found, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.abs(found - true)
-        right = (found == true) | (np.isnan(found) & np.isnan(true)) | (~np.isfinite(found) & overflow)
+        error = np.abs(result - true)
+        right = (result == true) | (np.isnan(result) & np.isnan(true)) | (~np.isfinite(result) & overflow)
         return np.nan_to_num(np.where(right, 0.0, error / bound), nan=np.inf, posinf=np.inf)
 
 
 def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gradients:
-    """The same for the gradients of sum(dY * corr2d(X, K, bias=bias)) with respect to X, K and the bias."""
+    """How far rounding may take the gradients of sum(dY * corr2d(X, K, bias=bias)) by X, K and the bias."""
     x, k, dy = map(magnitude, (X, K, dY))
     totals = oracle_gradients(x, k, dy, **geometry)
     lowered = lowered_geometry(x.shape, k.shape, **geometry)
     outputs = _outputs(k.shape, lowered.data_format)
     size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
-    # A padding mode repeats pixels; the gradients of the repetitions are added up as well.
+    # A padding mode repeats pixels, and the gradients of the repetitions are added up as well.
     down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
     h, w = lowered.kernel_size
     terms = [h * w * (outputs // lowered.groups) * down * right, dy.size // outputs, dy.size // outputs]
@@ -159,13 +163,13 @@ def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gra
     )
 
 
-class Descent(NamedTuple):
+class DescentPath(NamedTuple):
     """Plain gradient descent in float64, and how far a descent in a narrower dtype may be from it.
 
     Attributes:
-        kernel, losses: where it ends, and the loss before each step.
-        kernel_bound: on the 2-norm of the kernel's error, and so on each element's.
-        loss_bounds: one for each loss.
+        kernel, losses: the kernel that it ends with, and the loss before each step.
+        kernel_bound: a bound on the 2-norm of the kernel's error, and so on each element's.
+        loss_bounds: a bound on the error of each loss.
     """
 
     kernel: np.ndarray
@@ -174,7 +178,7 @@ class Descent(NamedTuple):
     loss_bounds: np.ndarray
 
 
-def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> Descent:
+def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> DescentPath:
     """The path of `learn_kernel(X, Y, init.shape, init=init, lr=lr, num_steps=num_steps)`.
 
     A step is the linear map K -> (I - 2 lr A) K + 2 lr b, A the Gram matrix of X's windows. An error made before it is
@@ -188,7 +192,7 @@ def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str 
     losses, loss_bounds = [], []
     for _ in range(num_steps):
         residual = oracle(X, kernel) - Y
-        # What rounding adds to the residual, and what an error of the kernel so far does.
+        # Rounding adds this to the residual, and the error of the kernel so far adds to it.
         added = error_bound(X, kernel, dtype=dtype) + 2 * unit * (np.abs(residual) + np.abs(Y))
         off = added + error * lengths
         terms = Y.size + 2
@@ -202,7 +206,7 @@ def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str 
         rounding = lr * own + 3 * unit * (np.abs(kernel) + lr * np.abs(gradient)).ravel()
         error = growth * error * (1 + 4 * unit) + float(np.linalg.norm(rounding))
         kernel = stepped
-    return Descent(kernel, np.array(losses), error, np.array(loss_bounds))
+    return DescentPath(kernel, np.array(losses), error, np.array(loss_bounds))
 
 
 def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
@@ -210,7 +214,7 @@ def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
 
 
 def magnitude(a: Any) -> np.ndarray:
-    """Absolute values in float64; 0 for what isn't finite, which has no rounding error."""
+    """Absolute values in float64; 0 for infinities and NaN, which have no rounding error."""
     array = np.abs(wide(a)).astype(np.float64)
     return np.where(np.isfinite(array), array, 0.0)
 
@@ -220,5 +224,5 @@ def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
 
 
 def _underflow(n: int, exponent: int, *factors: Any) -> float:
-    """What is lost if numbers below 2**exponent count as zero: of n products, or of a factor of each."""
+    """The most that is lost if numbers below 2**exponent count as zero, in n products or in a factor of each."""
     return float(n * 2.0**exponent * (1 + sum(float(np.max(factor, initial=0.0)) for factor in factors)))

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConvlabError, DTypeError
-from . import precision, suspects  # noqa: F401 (importing them registers the suspects, in this order)
+from . import precision, suspects  # noqa: F401 (the imports register the suspects, in this order)
 from .bounds import LARGEST, error_ratios
-from .faults import LOSSES, SUSPECTS, Call, Fault
+from .faults import LOSSES, SUSPECTS, Fault, SuspectedCall
 from .oracle import wide
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a result is wrong.
+    """The reason why a result is wrong.
 
     Attributes:
         suspect: a short stable name, or "unexplained".
-        explanation: what was found.
-        change: what mends it.
+        explanation: the mistake that was found.
+        change: how to mend it.
         worst: the worst error that the explanation leaves, in rounding bounds: at most 1. Unexplained, the worst error.
         also: the names of other suspects that explain the data as well.
     """
@@ -34,16 +34,16 @@ class Diagnosis:
     also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        left = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
-        text = f"{self.suspect}: {self.explanation}. {left} {self.worst:.2g} rounding bounds."
+        error = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
+        text = f"{self.suspect}: {self.explanation}. {error} {self.worst:.2g} rounding bounds."
         text += f"\nTo mend it: {self.change}."
-        return text + (f"\nThese data don't tell it from: {', '.join(self.also)}." if self.also else "")
+        return text + (f"\nThese data are explained as well by: {', '.join(self.also)}." if self.also else "")
 
 
 def diagnose(
     y_mine: Any, X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any
 ) -> Diagnosis | None:
-    """Why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
+    """Say why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
 
     A suspect is named if what it would have computed is `y_mine` within that computation's own rounding bound, and
     differs from the truth by more than the bounds.
@@ -58,31 +58,35 @@ def diagnose(
 
     Args:
         y_mine: the result in question.
-        X, K, bias: the arrays that it was computed from, as for corr2d.
-        dtype: what it was computed in; by default what corr2d computes them in.
+        X: the image that it was computed from, as for corr2d.
+        K: the kernel, likewise.
+        bias: the bias, likewise.
+        dtype: the dtype that it was computed in; by default the one that corr2d computes them in.
         geometry: corr2d's stride, padding, … .
 
     Raises:
-        ShapeError, GeometryError, DTypeError: arguments that corr2d refuses, or complex ones.
+        ShapeError: shapes that corr2d refuses.
+        GeometryError: options that corr2d refuses.
+        DTypeError: dtypes that corr2d refuses, or complex numbers.
     """
     with np.errstate(all="ignore"):
-        call, y = Call.read(X, K, bias, dtype, geometry), wide(y_mine)
+        call, y = SuspectedCall.read(X, K, bias, dtype, geometry), wide(y_mine)
         if y.dtype.kind == "c":
             raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
         case = _Case(call, y)
         if y.shape == case.truth.shape and not case.wrong.any():
             return None
-        found = case.explanations()
-        if not found:
+        explanations = case.explanations()
+        if not explanations:
             return case.unexplained()
-        name, (fault, worst) = next(iter(found.items()))
-        return Diagnosis(name, fault.explanation, fault.change, worst, tuple(found)[1:])
+        name, (fault, worst) = next(iter(explanations.items()))
+        return Diagnosis(name, fault.explanation, fault.change, worst, tuple(explanations)[1:])
 
 
 class _Case:
     """A result beside the true one."""
 
-    def __init__(self, call: Call, y: np.ndarray) -> None:
+    def __init__(self, call: SuspectedCall, y: np.ndarray) -> None:
         self.call, self.y = call, y
         self.truth, self.bound = call.laid_out(call.values), call.laid_out(call.bound)
         self.comparable = y.shape == self.truth.shape
@@ -90,25 +94,26 @@ class _Case:
         self.wrong = self.errors > 1
 
     def explanations(self) -> dict[str, tuple[Fault, float]]:
-        """Each suspect that explains the data, with how, and the error that is left."""
-        found: dict[str, tuple[Fault, float]] = {}
+        """Each suspect that explains the data, with its fault, and the error that is left."""
+        explanations: dict[str, tuple[Fault, float]] = {}
         for kind in (SUSPECTS, LOSSES):
             for name, faults in kind.items():
-                if found and kind is LOSSES:
-                    return found
-                with contextlib.suppress(ConvlabError, StopIteration):  # no such call, or no explanation
-                    left = ((fault, self._left(fault)) for fault in faults(self.call))
-                    found[name] = next(each for each in left if each[1] <= 1)
-        return found
+                if explanations and kind is LOSSES:
+                    return explanations
+                # A suspect may stand for an impossible call, or explain nothing.
+                with contextlib.suppress(ConvlabError, StopIteration):
+                    errors = ((fault, self._error_left(fault)) for fault in faults(self.call))
+                    explanations[name] = next(each for each in errors if each[1] <= 1)
+        return explanations
 
-    def _left(self, fault: Fault) -> float:
+    def _error_left(self, fault: Fault) -> float:
         """The worst error under a fault, in bounds; infinite where the fault explains nothing."""
-        if not self.y.size:  # nothing to tell by
+        if not self.y.size:
             return np.inf
         try:
             if _view(fault, np.broadcast_to(0.0, fault.call.size)).shape != self.y.shape:
                 return np.inf
-        except ConvlabError:  # no such call
+        except ConvlabError:  # The fault stands for an impossible call.
             return np.inf
         worst = float(self._errors(fault).max(initial=0.0))
         return worst if worst <= 1 and self._tells(fault) else np.inf
@@ -125,13 +130,13 @@ class _Case:
         return bool(apart[self.wrong].any())
 
     def _errors(self, fault: Fault) -> np.ndarray:
-        """y's distance from what a fault predicts, in bounds."""
+        """The errors of the result against what a fault predicts, in bounds."""
         bound = _view(fault, fault.call.bound if fault.bound is None else fault.bound)
         overflow = _view(fault, fault.call.magnitude) + bound >= LARGEST.get(fault.call.dtype, np.inf)
         return error_ratios(self.y, _view(fault, fault.call.values), bound, overflow)
 
     def unexplained(self) -> Diagnosis:
-        """What there is to say where no suspect explains the data."""
+        """The diagnosis where no suspect explains the data."""
         if not self.comparable:
             what = f"the result has shape {self.y.shape} instead of {self.truth.shape}"
             advice = "compare padding, stride, dilation and the order of the axes"
@@ -172,10 +177,11 @@ def _view(fault: Fault, y: np.ndarray) -> np.ndarray:
     return fault.call.laid_out(y if fault.view is None else fault.view(y))
 
 
-def _line(name: str, found: np.ndarray, size: int, phrase: str) -> str:
-    """Which of an axis's lines they are, in words; "" if that says little."""
-    if len(found) == size or len(found) > 3:
+def _line(name: str, wrong: np.ndarray, size: int, phrase: str) -> str:
+    """Which lines of an axis are wrong, in words; "" if that says little."""
+    if len(wrong) == size or len(wrong) > 3:
         return ""
     known = {(0,): f"the first {name}", (size - 1,): f"the last {name}"} if name in ("row", "column") else {}
-    numbers = " and ".join(str(i) for i in found)
-    return phrase.format(known.get(tuple(found.tolist()), f"{name}{'s' * (len(found) > 1)} {numbers}"))
+    plural = name if len(wrong) == 1 else f"{name}s"
+    numbers = " and ".join(str(i) for i in wrong)
+    return phrase.format(known.get(tuple(wrong.tolist()), f"{plural} {numbers}"))

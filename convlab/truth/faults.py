@@ -1,4 +1,4 @@
-"""What a diagnosis is made of: a call of corr2d that can be changed, and the faults that suspects find in it."""
+"""The parts of a diagnosis: a call of corr2d that can be changed, and the faults that suspects find in it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from ..geometry.geometry import Geometry, Pair
 from ..geometry.options import GEOMETRY_OPTIONS, pair
 from .bounds import error_bound, magnitude
-from .oracle import border, computed_in, lowered_geometry, oracle, wide
+from .oracle import border_positions, computed_in, lowered_geometry, oracle, wide
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """A call of corr2d with X as NCHW and K as OIHW, and how its result is laid out.
+class SuspectedCall:
+    """A call of corr2d whose result is in question, with X as NCHW and K as OIHW.
 
     Attributes:
         padding: a name, or ((top, bottom), (left, right)).
@@ -41,7 +41,7 @@ class Call:
     slack: int = 1
 
     @classmethod
-    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> Call:
+    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> SuspectedCall:
         """The call `corr2d(X, K, bias=bias, **geometry)`, its arguments checked as corr2d does."""
         dtype = computed_in(dtype, X, K, bias)
         x, k = wide(X), wide(K)
@@ -57,14 +57,14 @@ class Call:
             nhwc=nhwc,
             rank=k.ndim,
             padding=geometry["padding"] if isinstance(geometry.get("padding"), str) else given.padding,
-            # Not `given`'s, which is cut to what this image needs: another padding may need all of it.
+            # The stride in `given` is cut to what this image needs, but another padding may need all of it.
             stride=pair("stride", geometry.get("stride", 1), 1),
             dilation=pair("dilation", geometry.get("dilation", 1), 1),
             padding_mode=given.padding_mode,
             groups=given.groups,
         )
 
-    def changed(self, **changes: Any) -> Call:
+    def changed(self, **changes: Any) -> SuspectedCall:
         """The same call but for these attributes."""
         return replace(self, **changes)
 
@@ -74,7 +74,7 @@ class Call:
 
     @cached_property
     def geometry(self) -> Geometry:
-        """In integers; a `ConvlabError` where the shapes allow none."""
+        """The geometry in integers; a `ConvlabError` where the shapes allow none."""
         return lowered_geometry(self.x.shape, self.k.shape, **self._options)
 
     @property
@@ -93,15 +93,15 @@ class Call:
         return self.slack * error_bound(self.x, self.k, bias=self.bias, dtype=self.dtype, **self._options)
 
     def padded(self) -> np.ndarray:
-        """x with its border."""
+        """The image with its border."""
         if self.padding_mode == "zeros":
             return np.pad(self.x, ((0, 0), (0, 0), *self.geometry.padding))
-        down, right = map(border, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
+        down, right = map(border_positions, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
         return self.x[:, :, down][:, :, :, right]
 
     @cached_property
     def magnitude(self) -> np.ndarray:
-        """The result of the finite absolute values: what no partial sum exceeds."""
+        """The result for the absolute values, which no partial sum exceeds."""
         x, k, b = (None if a is None else magnitude(a) for a in (self.x, self.k, self.bias))
         return self.changed(x=x, k=k, bias=b).values
 
@@ -111,36 +111,36 @@ class Call:
         return y.reshape(*self.leading, *y.shape[1:])
 
     def as_nchw(self, y: np.ndarray) -> np.ndarray:
-        """The way back, for an array of the result's shape."""
+        """An array of the result's shape, in the caller's layout, as NCHW."""
         y = y[..., None, :, :] if self.rank == 2 else np.moveaxis(y, -1, -3) if self.nhwc else y
         return y.reshape(self.size)
 
 
 class Fault(NamedTuple):
-    """One way in which a suspect shows.
+    """One way in which a suspect can show.
 
     Attributes:
         explanation, change: as in `Diagnosis`.
-        call: what was computed instead.
-        view: what was then done to its result, and so to its bound, as NCHW.
-        bound: of a loss of precision: how far it takes the call's result, NCHW; otherwise the call's rounding bound.
-        check: of a loss of precision: whether y, with the mask of its wrong elements, NCHW, bears its other marks.
+        call: the call that was computed instead.
+        view: what was then done to its result as NCHW, and so to its bound; None if nothing was done.
+        bound: how far a loss of precision takes the call's result, NCHW; by default the call's rounding bound.
+        check: whether the result, with the mask of its wrong elements, NCHW, bears the other marks of a loss.
     """
 
     explanation: str
     change: str
-    call: Call
+    call: SuspectedCall
     view: Callable[[np.ndarray], np.ndarray] | None = None
     bound: np.ndarray | None = None
     check: Callable[[np.ndarray, np.ndarray], bool] | None = None
 
 
-Suspect = Callable[[Call], Iterator[Fault]]
+Suspect = Callable[[SuspectedCall], Iterator[Fault]]
 SUSPECTS: dict[str, Suspect] = {}
-# Those that only bound the result: they count where no suspect that predicts it explains the data, and the first alone.
+# These suspects only bound the result: the first one counts, where no suspect that predicts the result explains it.
 LOSSES: dict[str, Suspect] = {}
 
 
 def suspect(name: str, among: dict[str, Suspect] = SUSPECTS) -> Callable[[Suspect], Suspect]:
-    """Register a function of a `Call` as the suspect of that name."""
+    """Register a function of a `SuspectedCall` as the suspect of that name."""
     return lambda function: among.setdefault(name, function)

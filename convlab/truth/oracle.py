@@ -71,23 +71,23 @@ class _Canonical:
         self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW")
 
     def padded(self) -> np.ndarray:
-        """x with its border."""
+        """The image with its border."""
         if self.mode == "zeros":
             return np.pad(self.x, ((0, 0), (0, 0), *self.padding))
         down, right = self._borders()
         return self.x[:, :, down][:, :, :, right]
 
     def unpadded(self, dx: np.ndarray) -> np.ndarray:
-        """The gradient of x from the padded one's: what comes from one pixel is added up."""
+        """The gradient by x, of that by the padded x: the gradients of all places of a pixel are added up."""
         if self.mode == "zeros":
-            (top, _), (left, _) = self.padding
+            rows, columns = self.padding
             height, width = self.x.shape[2:]
-            return dx[:, :, top : top + height, left : left + width]
+            return dx[:, :, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
         down, right = (np.eye(n)[index] for n, index in zip(self.x.shape[2:], self._borders(), strict=True))
         return np.asarray(down.T @ dx @ right)
 
     def _borders(self) -> list[np.ndarray]:
-        return [border(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
+        return [border_positions(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
 
     def as_nchw(self, x: np.ndarray) -> np.ndarray:
         """An array laid out as X or Y is."""
@@ -97,12 +97,12 @@ class _Canonical:
         return np.moveaxis(x, -1, 1) if self.nhwc else x
 
     def like_x(self, y: np.ndarray) -> np.ndarray:
-        """NCHW laid out as X or Y is."""
+        """An array as NCHW, laid out as X or Y is."""
         y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
         return y.reshape(*self.leading, *y.shape[1:])
 
     def like_k(self, k: np.ndarray) -> np.ndarray:
-        """OIHW laid out as K is."""
+        """An array as OIHW, laid out as K is."""
         if self.rank == 2:
             return np.asarray(k[0, 0])
         return k.transpose(2, 3, 1, 0) if self.nhwc else k
@@ -126,12 +126,12 @@ def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
         if name not in GEOMETRY_OPTIONS:
             raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(GEOMETRY_OPTIONS)}")
     data_format = geometry.get("data_format", "NCHW")
-    checked, named = options(kernel_size(kernel, data_format), **geometry)
-    return lower(checked, named, check_shapes(shape, kernel, checked))
+    checked, padding = options(kernel_size(kernel, data_format), **geometry)
+    return lower(checked, padding, check_shapes(shape, kernel, checked))
 
 
-def border(n: int, pads: Pair, mode: str) -> np.ndarray:
-    """Which of n pixels stands where on a padded axis (numpy.pad got this wrong for wide borders before 1.25)."""
+def border_positions(n: int, pads: Pair, mode: str) -> np.ndarray:
+    """The pixel, of n, at each position of a padded axis; numpy.pad before 1.25 got this wrong for wide borders."""
     position = np.arange(-pads[0], n + pads[1])
     if mode == "circular":
         return position % n
@@ -141,8 +141,8 @@ def border(n: int, pads: Pair, mode: str) -> np.ndarray:
 
 
 def repeats(n: int, pads: Pair, mode: str) -> int:
-    """How often padding an axis of n pixels uses the pixel that it uses most."""
-    return int(np.bincount(border(n, pads, mode)).max()) if mode != "zeros" and n else 1
+    """How often the padding of an axis of n pixels uses the pixel that it uses most."""
+    return int(np.bincount(border_positions(n, pads, mode)).max()) if mode != "zeros" and n else 1
 
 
 def as_numpy(x: Any, name: str = "array") -> np.ndarray:
@@ -154,7 +154,7 @@ def as_numpy(x: Any, name: str = "array") -> np.ndarray:
 
 
 def computed_in(dtype: Any, *tensors: Any) -> str:
-    """The real dtype, by name, that corr2d of these is computed in; by default, and if given, checked.
+    """The name of the real dtype that corr2d of these tensors is computed in; a given one is checked.
 
     >>> computed_in(None, np.ones(2, "float16"), [1, 2]), computed_in(np.float32, [1.0]), computed_in("uint8", [1])
     ('float16', 'float32', 'int64')

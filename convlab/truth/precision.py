@@ -13,43 +13,55 @@ import numpy as np
 
 from ..dtypes import SIGNIFICAND
 from .bounds import gamma
-from .faults import LOSSES, Call, Fault, suspect
+from .faults import LOSSES, Fault, SuspectedCall, suspect
 
-# What underflow takes of a product, where subnormal numbers count as zero in all but float16.
+# The most that underflow takes of a product: subnormal numbers count as zero in all dtypes but float16.
 _LEAST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 _EVEN, _AWAY, _CUT = "to the nearest, ties to even", "to the nearest, ties away from zero", "by truncation"
 
 
-def rounded(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
-    """float32 values kept to `bits` explicit bits of the mantissa.
+def rounded(x: np.ndarray, dtype: str, how: str = _EVEN) -> np.ndarray:
+    """Values rounded to a dtype, as float64; `how` counts for bfloat16 alone, which NumPy doesn't have.
 
-    >>> rounded(np.array([1 + 3 * 2**-11]), 10), rounded(np.array([1 + 3 * 2**-11]), 10, _CUT)
+    >>> rounded(np.array([1 + 3 * 2**-8]), "bfloat16"), rounded(np.array([1 + 3 * 2**-8]), "float16")
+    (array([1.015625]), array([1.01171875]))
+    """
+    return _shortened(x, 7, how) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
+
+
+def _shortened(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:
+    """Values of float32 whose mantissa is cut down to its first `bits` bits, as float64.
+
+    >>> _shortened(np.array([1 + 3 * 2**-11]), 10), _shortened(np.array([1 + 3 * 2**-11]), 10, _CUT)
     (array([1.00195312]), array([1.00097656]))
     """
     word = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.int64)
     drop = 23 - bits
     half = 1 << drop >> 1
-    added = half - 1 + (word >> drop & 1) if how == _EVEN else half * (how == _AWAY)
-    kept = ((word + added) >> drop << drop).astype(np.uint32).view(np.float32)
-    return np.where(np.isfinite(x), kept, x).astype(np.float64)
+    if how == _EVEN:
+        word = word + (half - 1 + (word >> drop & 1))
+    elif how == _AWAY:
+        word = word + half
+    shortened = (word >> drop << drop).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(x), shortened, x).astype(np.float64)
 
 
-def _as(dtype: str, x: np.ndarray, how: str = _EVEN) -> np.ndarray:
-    """Values rounded to a dtype, as float64."""
-    return rounded(x, 7, how) if dtype == "bfloat16" else x.astype(np.float32).astype(dtype).astype(np.float64)
+def _through_float32(x: np.ndarray, dtype: str, how: str = _EVEN) -> np.ndarray:
+    """Values rounded to float32, as they are in most computations, and then to a dtype."""
+    return rounded(x.astype(np.float32), dtype, how)
 
 
-def _inputs(call: Call, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> Call:
+def _inputs(call: SuspectedCall, rounding: Callable[[np.ndarray], np.ndarray], **changes: Any) -> SuspectedCall:
     return call.changed(x=rounding(call.x), k=rounding(call.k), **changes)
 
 
-def _narrower(call: Call, dtype: str) -> bool:
+def _narrower(call: SuspectedCall, dtype: str) -> bool:
     return SIGNIFICAND[dtype] < SIGNIFICAND.get(call.dtype, 64)
 
 
 @suspect("TF32")
-def _tf32(call: Call) -> Iterator[Fault]:
+def _tf32(call: SuspectedCall) -> Iterator[Fault]:
     # Tensor cores truncate sums: Fasi et al., Numerical behavior of NVIDIA tensor cores, PeerJ CS 7 (2021), e330.
     change = (
         "compute in full float32: torch.backends.cudnn.conv.fp32_precision = 'ieee' (before PyTorch 2.9 "
@@ -58,17 +70,17 @@ def _tf32(call: Call) -> Iterator[Fault]:
     )
     for how in (_EVEN, _AWAY, _CUT):
         if call.dtype == "float32" or _narrower(call, "float32"):
-            other = _inputs(call, partial(rounded, bits=10, how=how), dtype="float32", slack=4)
+            other = _inputs(call, partial(_shortened, bits=10, how=how), dtype="float32", slack=4)
             yield Fault(f"X and K are rounded to TF32, 10 bits of mantissa, {how}", change, other)
 
 
 def _half_inputs(dtype: str, *ways: str) -> None:
     @suspect(f"{dtype} inputs")
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         change = "compute in float32: no autocast; in JAX jax.config.update('jax_default_matmul_precision', 'highest')"
         for how in ways:
             if _narrower(call, dtype):
-                other = _inputs(call, partial(_as, dtype, how=how), dtype="float32", slack=4)
+                other = _inputs(call, partial(_through_float32, dtype=dtype, how=how), dtype="float32", slack=4)
                 yield Fault(f"X and K are rounded to {dtype}, {how}; the sums aren't", change, other)
 
 
@@ -76,29 +88,33 @@ _half_inputs("float16", _EVEN)
 _half_inputs("bfloat16", _EVEN, _CUT)
 
 
-def _loss(dtype: str, name: str, what: str, other: Callable[..., Call], bound: Callable[[Call], np.ndarray]) -> None:
+def _loss(
+    dtype: str, name: str, what: str, other: Callable[..., SuspectedCall], bound: Callable[[SuspectedCall], np.ndarray]
+) -> None:
     """The suspect of a result that a narrower dtype holds."""
 
     @suspect(f"{dtype} {name}", LOSSES)
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         if not _narrower(call, dtype):
             return
         computed = other(call)
 
         def check(y: np.ndarray, wrong: np.ndarray) -> bool:
-            return _held(dtype, y) and not _held(dtype, computed.values)  # as every dtype holds small integers
+            # Every dtype holds small integers, so those of the true result say nothing.
+            return _held(dtype, y) and not _held(dtype, computed.values)
 
         change = f"compute in a wider dtype than {dtype}, and keep the result in it"
         yield Fault(f"{what} {dtype}", change, computed.changed(dtype=dtype), bound=bound(computed), check=check)
 
 
-def _stored(dtype: str, call: Call) -> np.ndarray:
+def _stored(dtype: str, call: SuspectedCall) -> np.ndarray:
     unit = 2.0 ** -SIGNIFICAND[dtype]
     return np.asarray(call.bound + unit * (np.abs(call.values) + call.bound) + _LEAST[dtype])
 
 
-for _dtype in ("bfloat16", "float16", "float32"):  # what the first holds, the others mostly hold as well
-    _to = partial(_inputs, rounding=partial(_as, _dtype))
+# The narrowest dtypes come first: the others mostly hold what these hold as well.
+for _dtype in ("bfloat16", "float16", "float32"):
+    _to = partial(_inputs, rounding=partial(_through_float32, dtype=_dtype))
     _loss(_dtype, "result", "the result is rounded to", lambda call: call, partial(_stored, _dtype))
     if _dtype != "float32":
         _what = "the sums aren't, but X, K and the result are rounded to"
@@ -107,7 +123,7 @@ for _dtype in ("bfloat16", "float16", "float32"):  # what the first holds, the o
 
 
 def _held(dtype: str, y: np.ndarray) -> bool:
-    return np.array_equal(_as(dtype, y), y.astype(np.float64), equal_nan=True)
+    return np.array_equal(_through_float32(y, dtype), y.astype(np.float64), equal_nan=True)
 
 
 def _grid(*arrays: np.ndarray) -> float:
@@ -120,7 +136,7 @@ def _grid(*arrays: np.ndarray) -> float:
     return float(np.prod(steps))
 
 
-def _sum_bound(call: Call) -> np.ndarray:
+def _sum_bound(call: SuspectedCall) -> np.ndarray:
     """Higham's bound, or his and Mary's where n is large; 0 where every partial sum is exact.
 
     Source: N. J. Higham, T. Mary, *A new approach to probabilistic rounding error analysis*, SIAM J. Sci. Comput. 41
@@ -161,7 +177,7 @@ def _tiled(y: np.ndarray, m: int) -> np.ndarray:
     return tiles.reshape(*tiles.shape[:-2], m * m)
 
 
-def _winograd_sum(call: Call, m: int) -> np.ndarray:
+def _winograd_sum(call: SuspectedCall, m: int) -> np.ndarray:
     """sqrt(|A^T|^2 ((|G|^2 |g|^2 |G^T|^2) * (|B^T|^2 |d|^2 |B|^2)) |A|^2), squares elementwise, for each output.
 
     With first powers it is the forward bound of B. Barabasz, A. Anderson, K. M. Soodhalter, D. Gregg, *Error analysis
@@ -181,7 +197,7 @@ def _winograd_sum(call: Call, m: int) -> np.ndarray:
 
 
 @suspect("Winograd", LOSSES)
-def _winograd(call: Call) -> Iterator[Fault]:
+def _winograd(call: SuspectedCall) -> Iterator[Fault]:
     if call.geometry.extent != (3, 3) or call.stride != (1, 1) or call.k.shape[2:] != (3, 3) or not call.values.size:
         return
     change = (
@@ -198,7 +214,9 @@ def _winograd(call: Call) -> Iterator[Fault]:
             yield Fault(what, change, call.changed(dtype=dtype), bound=bound, check=check)
 
 
-def _winograd_marks(call: Call, m: int, dtype: str, total: np.ndarray, y: np.ndarray, wrong: np.ndarray) -> bool:
+def _winograd_marks(
+    call: SuspectedCall, m: int, dtype: str, total: np.ndarray, y: np.ndarray, wrong: np.ndarray
+) -> bool:
     """Whether the errors grow and shrink over the tiles as Winograd's do, more than with the windows' own magnitudes.
 
     An output's error depends on its place in its tile and on all the tile's pixels, which other noise does not.
@@ -206,11 +224,11 @@ def _winograd_marks(call: Call, m: int, dtype: str, total: np.ndarray, y: np.nda
     error = np.abs(y - call.values)
     tiles = _tiled(wrong.astype(float), m)
     touched = np.isfinite(tiles) & (tiles == 1).any(-1, keepdims=True)
-    seen = [_tiled(a, m)[touched] for a in (error, total, call.magnitude)]
-    told = np.all([np.isfinite(a) & (a > 0) for a in seen], 0)
-    if told.sum() < 32 or told.mean() < 0.5 or (dtype == "float16" and not _held(dtype, y)):
+    samples = [_tiled(a, m)[touched] for a in (error, total, call.magnitude)]
+    positive = np.all([np.isfinite(a) & (a > 0) for a in samples], 0)
+    if positive.sum() < 32 or positive.mean() < 0.5 or (dtype == "float16" and not _held(dtype, y)):
         return False
-    errors, tilewise, own = (np.log(a[told]) for a in seen)
+    errors, tilewise, own = (np.log(a[positive]) for a in samples)
     return _correlation(errors, tilewise) > max(0.35, _correlation(errors, own) + 0.05)
 
 

@@ -1,8 +1,9 @@
-"""What commonly goes wrong with a convolution. Each function here is one suspect.
+"""What commonly goes wrong with a convolution: each function here is one suspect.
 
-To add one, write a function of a `Call` that yields a `Fault` for each way it can show, and name it with `@suspect`.
-`diagnose` tries them one at a time in this order, the likely and simple ones first; those that lose precision stand in
-`precision`. A suspect needs no guard against shapes that can't be or data that it leaves alone.
+To add a suspect, write a function of a `SuspectedCall` that yields a `Fault` for each way in which the mistake can
+show, and register it with `@suspect`. `diagnose` tries the suspects one at a time in the order of this file, the likely
+and simple ones first; the losses of precision are in `precision`. A suspect needs no guard against impossible shapes,
+nor against data that its mistake doesn't change.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..geometry.geometry import NO_PADDING, PADDING_MODES, Pads, Pair
-from .faults import Call, Fault, suspect
+from .faults import Fault, SuspectedCall, suspect
 
 
 @suspect("kernel flipped")
-def _kernel_flipped(call: Call) -> Iterator[Fault]:
+def _kernel_flipped(call: SuspectedCall) -> Iterator[Fault]:
     wanted = "for a true convolution compare with conv2d (in SciPy, corr2d is correlate2d)"
     for axes, how, back in (
         ((2, 3), "on both axes, as in a true convolution", f"::-1, ::-1]; {wanted}"),
@@ -32,7 +33,7 @@ def _kernel_flipped(call: Call) -> Iterator[Fault]:
 
 
 @suspect("kernel transposed")
-def _kernel_transposed(call: Call) -> Iterator[Fault]:
+def _kernel_transposed(call: SuspectedCall) -> Iterator[Fault]:
     axes = (1, 0) if call.rank == 2 else (1, 0, 2, 3) if call.nhwc else (0, 1, 3, 2)
     change = f"transpose it back: K.transpose{axes}"
     yield Fault("the kernel's rows are its columns", change, call.changed(k=call.k.swapaxes(2, 3)))
@@ -41,19 +42,19 @@ def _kernel_transposed(call: Call) -> Iterator[Fault]:
 
 
 @suspect("image transposed")
-def _image_transposed(call: Call) -> Iterator[Fault]:
+def _image_transposed(call: SuspectedCall) -> Iterator[Fault]:
     what = f"X's height {call.x.shape[2]} and width {call.x.shape[3]} are swapped"
     yield Fault(what, "transpose X's rows and columns back", call.changed(x=call.x.swapaxes(2, 3)))
 
 
 @suspect("result transposed")
-def _result_transposed(call: Call) -> Iterator[Fault]:
+def _result_transposed(call: SuspectedCall) -> Iterator[Fault]:
     what = f"the result's {call.size[2]} rows and {call.size[3]} columns are swapped"
     yield Fault(what, "transpose the result's rows and columns back", call, view=lambda y: y.swapaxes(2, 3))
 
 
 @suspect("pairs swapped")
-def _pairs_swapped(call: Call) -> Iterator[Fault]:
+def _pairs_swapped(call: SuspectedCall) -> Iterator[Fault]:
     pairs = {"stride": call.stride, "padding": call.geometry.padding, "dilation": call.dilation}
     for names in (("stride",), ("padding",), ("dilation",), tuple(pairs)):
         swapped: dict[str, Any] = {name: pairs[name][::-1] for name in names}
@@ -67,7 +68,7 @@ _REORDER = "reorder its axes instead of reshaping it: {}.transpose{} makes {} of
 
 
 @suspect("kernel layout")
-def _kernel_layout(call: Call) -> Iterator[Fault]:
+def _kernel_layout(call: SuspectedCall) -> Iterator[Fault]:
     o, i, h, w = call.k.shape
     read = call.k.transpose(2, 3, 1, 0).reshape(o, i, h, w)
     change = _REORDER.format("K", (3, 2, 0, 1), "OIHW", "HWIO")
@@ -78,7 +79,7 @@ def _kernel_layout(call: Call) -> Iterator[Fault]:
 
 
 @suspect("kernel channels swapped")
-def _kernel_channels_swapped(call: Call) -> Iterator[Fault]:
+def _kernel_channels_swapped(call: SuspectedCall) -> Iterator[Fault]:
     o, i = call.k.shape[:2]
     for axes, wrong in (((1, 0, 2, 3), (2, 3, 0, 1)), ((1, 0, 3, 2), (2, 3, 1, 0))):
         what = f"the kernel's {i} input and {o} output channels are swapped"
@@ -87,7 +88,7 @@ def _kernel_channels_swapped(call: Call) -> Iterator[Fault]:
 
 
 @suspect("image layout")
-def _image_layout(call: Call) -> Iterator[Fault]:
+def _image_layout(call: SuspectedCall) -> Iterator[Fault]:
     n, c, h, w = call.x.shape
     read = call.x.reshape(n, h, w, c).transpose(0, 3, 1, 2)
     change = _REORDER.format("X", (0, 2, 3, 1), "NHWC", "NCHW")
@@ -98,7 +99,7 @@ def _image_layout(call: Call) -> Iterator[Fault]:
 
 
 @suspect("result layout")
-def _result_layout(call: Call) -> Iterator[Fault]:
+def _result_layout(call: SuspectedCall) -> Iterator[Fault]:
     n, o, h, w = call.size
     if call.rank == 2:
         return
@@ -113,7 +114,7 @@ def _result_layout(call: Call) -> Iterator[Fault]:
 
 
 @suspect("batch axis")
-def _batch_axis(call: Call) -> Iterator[Fault]:
+def _batch_axis(call: SuspectedCall) -> Iterator[Fault]:
     for leading in ((), (1,), (1, 1)) if math.prod(call.leading) == 1 else ():
         change = "reshape the result: no value changes"
         yield Fault("axes of size 1 are added or missing", change, call.changed(leading=leading))
@@ -125,7 +126,7 @@ def _use(pads: Pads) -> str:
     return f"use padding={pads}; where only symmetric padding is accepted, pad X first: {by}"
 
 
-def _padded_by(call: Call, paddings: Iterable[tuple[str, Pads]]) -> Iterator[Fault]:
+def _padded_by(call: SuspectedCall, paddings: Iterable[tuple[str, Pads]]) -> Iterator[Fault]:
     pads = call.geometry.padding
     for name, other in paddings:
         what = f"the padding is {other} ({name}) instead of {pads}"
@@ -133,7 +134,7 @@ def _padded_by(call: Call, paddings: Iterable[tuple[str, Pads]]) -> Iterator[Fau
 
 
 @suspect("symmetric padding")
-def _symmetric_padding(call: Call) -> Iterator[Fault]:
+def _symmetric_padding(call: SuspectedCall) -> Iterator[Fault]:
     (rows, columns), (h, w) = call.geometry.extent, call.geometry.kernel_size
     for name, down, across in (
         ("(extent - 1) // 2 on every side", (rows - 1) // 2, (columns - 1) // 2),
@@ -144,7 +145,7 @@ def _symmetric_padding(call: Call) -> Iterator[Fault]:
 
 
 @suspect("padding reversed")
-def _padding_reversed(call: Call) -> Iterator[Fault]:
+def _padding_reversed(call: SuspectedCall) -> Iterator[Fault]:
     rows, columns = pads = call.geometry.padding
     for other in ((rows[::-1], columns[::-1]), (rows[::-1], columns), (rows, columns[::-1])):
         what = f"each pixel's padding stands at the other end: {other} instead of {pads}"
@@ -152,19 +153,19 @@ def _padding_reversed(call: Call) -> Iterator[Fault]:
 
 
 @suspect("other padding")
-def _other_padding(call: Call) -> Iterator[Fault]:
+def _other_padding(call: SuspectedCall) -> Iterator[Fault]:
     (top, bottom), (left, right) = call.geometry.padding
 
-    def named(name: str, stride: Pair) -> Pads:
+    def padding_called(name: str, stride: Pair) -> Pads:
         return call.changed(padding=name, stride=stride).geometry.padding
 
     ways = {
-        "SAME, as in TensorFlow": named("same", call.stride),
-        "SAME_LOWER, as in ONNX": named("same_lower", call.stride),
-        "SAME for stride 1": named("same", (1, 1)),
-        "SAME_LOWER for stride 1": named("same_lower", (1, 1)),
+        "SAME, as in TensorFlow": padding_called("same", call.stride),
+        "SAME_LOWER, as in ONNX": padding_called("same_lower", call.stride),
+        "SAME for stride 1": padding_called("same", (1, 1)),
+        "SAME_LOWER for stride 1": padding_called("same_lower", (1, 1)),
         "none": NO_PADDING,
-        "full": named("full", call.stride),
+        "full": padding_called("full", call.stride),
         "all at the end": ((0, top + bottom), (0, left + right)),
         "all at the start": ((top + bottom, 0), (left + right, 0)),
         "applied twice": ((2 * top, 2 * bottom), (2 * left, 2 * right)),
@@ -173,7 +174,7 @@ def _other_padding(call: Call) -> Iterator[Fault]:
 
 
 @suspect("padding mode")
-def _padding_mode(call: Call) -> Iterator[Fault]:
+def _padding_mode(call: SuspectedCall) -> Iterator[Fault]:
     if call.geometry.padding == NO_PADDING or not call.x.size:
         return
     change = f"use padding_mode={call.padding_mode!r}, or pad X so before the call"
@@ -187,7 +188,7 @@ def _padding_mode(call: Call) -> Iterator[Fault]:
 
 def _ignored(name: str) -> None:
     @suspect(f"{name} ignored")
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         value = getattr(call, name)
         for padding in (call.padding, call.geometry.padding):
             changes = {"padding": padding, name: (1, 1)}
@@ -199,11 +200,11 @@ _ignored("dilation")
 
 
 @suspect("stride offset")
-def _stride_offset(call: Call) -> Iterator[Fault]:
+def _stride_offset(call: SuspectedCall) -> Iterator[Fault]:
     (top, bottom), (left, right) = call.geometry.padding
     rows, columns = call.size[2:]
     down, across = call.stride
-    # Every window, and one more on each side.
+    # This call has every window of the given one, and one more on each side.
     dense = call.changed(stride=(1, 1), padding=((top + 1, bottom + 1), (left + 1, right + 1)))
     change = f"begin at the first pixel of X padded by {call.geometry.padding}: windows [::stride]"
 
@@ -226,7 +227,7 @@ def _interleaved(a: np.ndarray, groups: int, axis: int) -> np.ndarray:
 
 
 @suspect("channel groups")
-def _channel_groups(call: Call) -> Iterator[Fault]:
+def _channel_groups(call: SuspectedCall) -> Iterator[Fault]:
     if (g := call.groups) == 1:
         return
     outputs, inputs = call.k.shape[0] // g, call.k.shape[1]
@@ -239,13 +240,13 @@ def _channel_groups(call: Call) -> Iterator[Fault]:
     for groups in (g, inputs):
         what = f"the input channels of the {g} groups are interleaved instead of one group after the other"
         yield Fault(what, change.format("input channels"), call.changed(x=_interleaved(call.x, groups, 1)))
-    # Beyond four groups, only the reverse and the rotations: the others are too many to try.
+    # Of more than four groups, only the reverse and the rotations are tried: there are too many other orders.
     some = [tuple(range(g))[::-1], *(tuple(np.roll(range(g), n).tolist()) for n in range(1, g))]
     for order in itertools.permutations(range(g)) if g <= 4 else some:
         yield from _ordered(call, list(order))
 
 
-def _ordered(call: Call, order: list[int]) -> Iterator[Fault]:
+def _ordered(call: SuspectedCall, order: list[int]) -> Iterator[Fault]:
     def moved(a: np.ndarray, axis: int) -> np.ndarray:
         blocks = np.split(a, call.groups, axis)
         return np.concatenate([blocks[each] for each in order], axis)
@@ -258,21 +259,21 @@ def _ordered(call: Call, order: list[int]) -> Iterator[Fault]:
 
 
 @suspect("input channels reversed")
-def _input_channels_reversed(call: Call) -> Iterator[Fault]:
+def _input_channels_reversed(call: SuspectedCall) -> Iterator[Fault]:
     what = "the input channels stand in reverse, as BGR against RGB"
     change = f"reverse X's channels: X[..., ::-1{'' if call.nhwc else ', :, :'}]"
     yield Fault(what, change, call.changed(x=call.x[:, ::-1]))
 
 
 @suspect("output channels reversed")
-def _output_channels_reversed(call: Call) -> Iterator[Fault]:
+def _output_channels_reversed(call: SuspectedCall) -> Iterator[Fault]:
     change = "reverse the result's channels"
     yield Fault("the output channels stand in reverse", change, call, view=lambda y: y[:, ::-1])
 
 
 def _bias(name: str, what: str, change: str, other: Callable[[np.ndarray], np.ndarray | None]) -> None:
     @suspect(name)
-    def faults(call: Call) -> Iterator[Fault]:
+    def faults(call: SuspectedCall) -> Iterator[Fault]:
         if call.bias is not None:
             yield Fault(what, change, call.changed(bias=other(call.bias)))
 
@@ -284,7 +285,7 @@ _bias("bias reversed", "the bias's channels stand in reverse", "reverse the bias
 
 
 @suspect("averaged")
-def _averaged(call: Call) -> Iterator[Fault]:
+def _averaged(call: SuspectedCall) -> Iterator[Fault]:
     _, i, h, w = call.k.shape
     for n, what in ((i * h * w, "products of a window"), (h * w, "pixels of the kernel"), (i, "input channels")):
         change = f"don't divide by {n}; a kernel K / {n} averages"

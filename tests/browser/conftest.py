@@ -1,4 +1,4 @@
-"""A real Chromium without a window, spoken to through a pipe; as few words of its protocol as the tests need."""
+"""A real Chromium without a window, controlled through a pipe by the little of its protocol that the tests need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 60.0  # seconds for one answer
+# The browser may take so many seconds for an answer.
+PATIENCE = 60.0
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -80,9 +81,9 @@ class Browser:
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression, awaited."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def open(self, path: Path, width: int = 800, scheme: str = "light", media: str = "screen") -> None:
         """Show a file, and forget the events before it."""

@@ -7,16 +7,16 @@ import itertools
 import pytest
 from test_report import HOSTILE, agreeing, disagreeing, failure, hostile, only
 
-from convlab.parity.html import render
+from convlab.parity.html import parity_page
 
 STOPPED = agreeing(("jax", "numpy", "torch"))
 STOPPED.failed = {"mxnet": "it was killed by SIGKILL (out of memory?) in random 12 float32 bounded gradients."}
 REPORTS = {"agreeing": agreeing(), "disagreeing": disagreeing(), "stopped": STOPPED, "hostile": hostile()}
-PAGES = {name: render(report) for name, report in REPORTS.items()}
+PAGES = {name: parity_page(report) for name, report in REPORTS.items()}
 every_page = pytest.mark.parametrize("page", PAGES)
 schemes = pytest.mark.parametrize("scheme", ["light", "dark"])
 
-# Each text whose contrast with what is behind it is below 4.5, WCAG 2.2's AA, as [text, contrast].
+# A script for each text and its contrast with what is behind it; WCAG 2.2's AA wants at least 4.5.
 CONTRASTS = """(() => {
   const parts = colour => colour.match(/[\\d.]+/g).map(Number);
   const solid = colour => (parts(colour)[3] ?? 1) > 0;
@@ -64,9 +64,9 @@ def test_lines_stay_readable_on_a_wide_screen(show):
 @every_page
 @schemes
 def test_contrast(show, page, scheme):
-    found = show(PAGES[page], scheme=scheme).evaluate(CONTRASTS)
-    assert len(found) > 50
-    assert [each for each in found if each[1] < 4.5] == []
+    contrasts = show(PAGES[page], scheme=scheme).evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert [each for each in contrasts if each[1] < 4.5] == []
 
 
 def test_the_contrast_test_finds_what_is_too_faint(show):
@@ -76,7 +76,7 @@ def test_the_contrast_test_finds_what_is_too_faint(show):
 
 @schemes
 def test_every_step_of_the_scale_is_seen_and_read(show, scheme):
-    """Also by the colour-blind: each step is darker, or brighter in the dark, than the one before."""
+    """Each step is darker, or brighter in the dark, than the one before, so that the colour-blind see it too."""
     browser = show(PAGES["agreeing"], scheme=scheme)
     colour = "getComputedStyle(document.querySelector(`.scales .s${i}`)).backgroundColor.match(/\\d+/g).map(Number)"
     scale = browser.evaluate(f"[0, 1, 2, 3, 4, 5, 6, 7, 8].map(i => {colour})")
@@ -88,14 +88,14 @@ def test_every_step_of_the_scale_is_seen_and_read(show, scheme):
 def test_dark_differs_from_light_and_paper_is_light(show):
     colours = "[document.body, document.querySelector('h1')].map(e => [getComputedStyle(e).backgroundColor, \
         getComputedStyle(e).color]).concat([...document.images].map(image => image.currentSrc))"
-    seen = {
+    colours_of = {
         (scheme, media): show(PAGES["disagreeing"], scheme=scheme, media=media).evaluate(colours)
         for scheme in ("light", "dark")
         for media in ("screen", "print")
     }
-    light, dark = seen["light", "screen"], seen["dark", "screen"]
+    light, dark = colours_of["light", "screen"], colours_of["dark", "screen"]
     assert all(a != b for a, b in zip(light, dark, strict=True))
-    assert seen["light", "print"] == seen["dark", "print"] == light
+    assert colours_of["light", "print"] == colours_of["dark", "print"] == light
 
 
 def test_it_can_be_printed(show):
@@ -149,7 +149,7 @@ def test_what_is_hostile_shows_as_text(show):
 
 def test_one_click_selects_the_command(show):
     report = only("exact", failures=[failure()])
-    browser = show(render(report))
+    browser = show(parity_page(report))
     code = "document.querySelector('.command')"
     x, y = browser.evaluate(f"{code}.scrollIntoView(), (r => [r.x + 30, r.y + 20])({code}.getBoundingClientRect())")
     for kind in ("mousePressed", "mouseReleased"):

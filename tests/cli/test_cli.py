@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import convlab
 from convlab import errors, filters
 from convlab.cli import main as cli
-from convlab.cli.demo import draw
+from convlab.cli.demo import draw_picture
 from convlab.images.photographs import ImageError, read_image, write_image
 
 rng = np.random.default_rng(0)
@@ -46,13 +46,13 @@ def invoke(*arguments: object) -> str:
 def expected(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """What the filter should make of an image, by SciPy."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
-    found = np.stack(
+    filtered = np.stack(
         [scipy.ndimage.correlate(plane.astype(float), kernel, mode="mirror") for plane in np.moveaxis(planes, -1, 0)],
         -1,
     )
-    found = np.abs(found) if abs(kernel.sum()) < 1e-9 else found
-    found = np.clip(np.rint(found), 0, np.iinfo(pixels.dtype).max)
-    return found[..., 0] if pixels.ndim == 2 else found
+    filtered = np.abs(filtered) if abs(kernel.sum()) < 1e-9 else filtered
+    filtered = np.clip(np.rint(filtered), 0, np.iinfo(pixels.dtype).max)
+    return filtered[..., 0] if pixels.ndim == 2 else filtered
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_filter_every_kind_of_photograph(tmp_path, lab, pixels, suffix, name) ->
     invoke("filter", tmp_path / f"in{suffix}", "-f", name, "-b", lab.name, "-o", tmp_path / f"out{suffix}")
     result = read_image(tmp_path / f"out{suffix}")
     assert result.dtype == pixels.dtype
-    # float32 may round a value near .5 the other way
+    # A value near .5 may be rounded the other way in float32.
     assert np.abs(result.astype(int) - expected(pixels, filters.parse(name))).max() <= 1
 
 
@@ -77,7 +77,7 @@ def test_sixteen_bit_colour_is_what_opencv_reads(tmp_path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpeg", "png", "deep png"])
 def test_exif_orientation_is_applied(tmp_path, orientation, kind) -> None:
-    """Each of the eight orientations, laid out so that the picture that a viewer shows is the same."""
+    """Files of each of the eight orientations, in which a viewer shows the same picture."""
     upright = np.repeat(np.repeat(np.arange(6, dtype="uint8").reshape(2, 3) * 50, 16, 0), 16, 1)
     stored = {
         1: upright,
@@ -107,7 +107,7 @@ def _insert_exif_chunk(path: Path, exif: bytes) -> None:
     PngImagePlugin.putchunk(
         type("file", (), {"write": staticmethod(chunk.extend)}), b"eXIf", exif.removeprefix(b"Exif\0\0")
     )
-    end = 8 + 25  # signature and IHDR
+    end = 8 + 25  # The signature and IHDR come first.
     path.write_bytes(data[:end] + bytes(chunk) + data[end:])
 
 
@@ -205,7 +205,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     write_image(folder / "deep.png", DEEP)
     (folder / "cutdeep.png").write_bytes((folder / "deep.png").read_bytes()[:-900])
     huge = bytearray((folder / "whole.png").read_bytes())
-    huge[16:24] = (60000).to_bytes(4, "big") * 2  # the header promises 3.6 gigapixels
+    huge[16:24] = (60000).to_bytes(4, "big") * 2  # The header promises 3.6 gigapixels.
 
     huge[29:33] = zlib.crc32(bytes(huge[12:29])).to_bytes(4, "big")
     (folder / "huge.png").write_bytes(huge)
@@ -224,7 +224,7 @@ def test_a_tiff_whose_offsets_are_fractions(tmp_path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(GREY).save(path)
     data = path.read_bytes()
-    at = data.index((273).to_bytes(2, "little"))  # StripOffsets, whose type becomes RATIONAL
+    at = data.index((273).to_bytes(2, "little"))  # The type of StripOffsets becomes RATIONAL.
     path.write_bytes(data[: at + 2] + (5).to_bytes(2, "little") + data[at + 4 :])
     with pytest.raises(ImageError, match="damaged"):
         read_image(path)
@@ -234,10 +234,10 @@ def test_an_image_that_memory_doesnt_hold(tmp_path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(GREY).save(path)
     data = bytearray(path.read_bytes())
-    data[16:24] = (13_000).to_bytes(4, "big") * 2  # the header promises 169 megapixels, which Pillow believes
+    data[16:24] = (13_000).to_bytes(4, "big") * 2  # The header promises 169 megapixels, and Pillow believes it.
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     path.write_bytes(data)
-    # In a process of its own: in this one, the allocator may hold enough memory from other tests.
+    # The allocator of this process may hold enough memory from other tests, so another process is used.
     code = f"""
         import resource
         from convlab.images.photographs import ImageError, read_image
@@ -267,7 +267,7 @@ def test_a_picture_that_cant_be_drawn_leaves_the_one_that_was_there(tmp_path, mo
     X, lab = np.eye(4, dtype=np.float32), convlab.backend("numpy")
     learned = lab.learn_kernel(X, X[:, 1:], (1, 2), seed=0, lr=1e-3, num_steps=10)
     with pytest.raises(KeyboardInterrupt):
-        draw(path, [lab], {"numpy": learned}, X)
+        draw_picture(path, [lab], {"numpy": learned}, X)
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("demo.png", b"old")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from convlab import compare
-from convlab.models.compare.report import as_dict, render
+from convlab.models.compare.report import as_dict, comparison_page
 
 A = """
 import torch
@@ -55,21 +56,22 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_models_that_are_the_same(folder):
     done = run(folder, "a.py:make", "b.py:right", "--json", "found.json")
     assert done.returncode == 0, done.stderr
-    assert "They compute the same." in done.stdout
-    found = json.loads((folder / "found.json").read_text())
-    assert found["same"]
-    assert [layer["kind"] for layer in found["layers"]] == ["conv2d", "activation", "conv2d"]
-    assert max(layer["errors_of_b"]["result"] for layer in found["layers"]) <= 1
-    assert found["wholes"] == [0, 0]
+    assert "The models compute the same results." in done.stdout
+    content = json.loads((folder / "found.json").read_text())
+    assert content["same"]
+    assert [layer["kind"] for layer in content["layers"]] == ["conv2d", "activation", "conv2d"]
+    assert max(layer["errors_of_b"]["result"] for layer in content["layers"]) <= 1
+    assert content["wholes"] == [0, 0]
 
 
-def test_models_that_part(folder):
+def test_models_that_diverge(folder):
     done = run(folder, "a.py:model", "b.py:model", "--html", "report.html", "--seed", "3")
     assert done.returncode == 1, done.stderr
-    assert "They part at 2 (torch) and layers_2 (jax)." in done.stdout
+    verdict = "The models diverge at layer '2' (torch) and layer 'layers_2' (jax)."
+    assert verdict in done.stdout
     assert "use padding=((1, 1), (1, 1))" in done.stdout
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "They part at 2 (torch) and layers_2 (jax)." in page
+    assert verdict in html.unescape(page)
     assert "convlab compare a.py:model b.py:model --seed 3" in page
     assert page.count("<img") == 1
 
@@ -104,7 +106,9 @@ def test_each_model_has_the_modules_beside_it(folder):
 
 def test_inputs_of_ones_own(folder):
     np.save(folder / "odd.npy", np.random.default_rng(0).normal(size=(1, 3, 7, 7)).astype("float32"))
-    assert run(folder, "a.py:model", "b.py:model", "--inputs", "odd.npy").returncode == 0  # odd sizes agree
+    assert (
+        run(folder, "a.py:model", "b.py:model", "--inputs", "odd.npy").returncode == 0
+    )  # For odd sizes the models agree.
     np.save(folder / "even.npy", np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("float32"))
     assert run(folder, "a.py:model", "b.py:model", "--inputs", "even.npy").returncode == 1
 
@@ -138,8 +142,8 @@ def test_the_page_is_well_formed_and_tells_names_from_markup():
     from convlab import numpy as lab
 
     layers = [lab.Conv2D(3, out_channels=2, in_channels=1, padding=pads, seed=0) for pads in (0, 1)]
-    found = compare(*layers)
-    for row in found.rows:
+    comparison = compare(*layers)
+    for row in comparison.rows:
         row.a = "<script>alert(1)</script>"
     open_tags: list[str] = []
 
@@ -153,8 +157,8 @@ def test_the_page_is_well_formed_and_tells_names_from_markup():
             if tag not in ("path",):
                 assert open_tags.pop() == tag
 
-    page = render(found, "<b>a", "b", "convlab compare a b")
+    page = comparison_page(comparison, "<b>a", "b", "convlab compare a b")
     Checked().feed(page)
     assert not open_tags
     assert "&lt;script&gt;" in page
-    assert json.loads(json.dumps(as_dict(found)))["same"] is False
+    assert json.loads(json.dumps(as_dict(comparison)))["same"] is False

@@ -16,7 +16,7 @@ import pytest
 
 import convlab as library
 from convlab.parity.archive import read_case
-from convlab.parity.run import Plan, run
+from convlab.parity.run import RunPlan, run_plan
 from convlab.testing.trials import TIERS
 from convlab.truth.oracle import oracle
 
@@ -41,7 +41,7 @@ def fake(folder: Path, code: str) -> str:
 
 
 def test_every_backend_of_this_session_agrees(backends) -> None:
-    report = run(Plan(tuple(backends), frozenset(backends), seed=3, seconds=2))
+    report = run_plan(RunPlan(tuple(backends), frozenset(backends), seed=3, seconds=2))
     assert report.agreed, (report.failed, [each.message for each in report.failures])
     assert set(report.versions) == set(backends)
     assert {tier for tier, *_ in report.cells} == set(TIERS)
@@ -51,17 +51,17 @@ def test_every_backend_of_this_session_agrees(backends) -> None:
         assert report.cells["reproducible", name, "losses"].trials == 3 if name != "mxnet" else 2
     if len(backends) > 1:
         assert report.pairs
-        assert max(report.pairs.values()) <= 2  # each within one bound of the truth
+        assert max(report.pairs.values()) <= 2  # Each is within one bound of the truth.
 
 
 def test_the_command_prints_writes_and_exits_with_0(tmp_path) -> None:
     done = convlab("--backends", "numpy", "--seconds", "0", "--json", "a.json", "--html", "a.html", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "All agree" in done.stdout
-    found = json.loads((tmp_path / "a.json").read_text())
-    assert found["agreed"] is True
-    assert found["failures"] == []
-    assert found["backends"]["numpy"]["numpy"] == np.__version__
+    assert "All backends agree" in done.stdout
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["agreed"] is True
+    assert content["failures"] == []
+    assert content["backends"]["numpy"]["numpy"] == np.__version__
     assert "convlab parity --backends numpy --seed 0 --seconds 0" in (tmp_path / "a.html").read_text()
     assert sorted(os.listdir(tmp_path)) == ["a.html", "a.json"]
 
@@ -72,7 +72,7 @@ right = convlab.numpy.corr2d
 def corr2d(X, K, **options):
     return right(X, np.flip(K, (0, 1)), **options) if K.ndim == 2 else right(X, K, **options)
 convlab.lab.Backend.corr2d = staticmethod(corr2d)
-worker.main("numpy")
+worker.serve("numpy")
 """
 
 
@@ -81,12 +81,12 @@ def test_a_wrong_backend_is_diagnosed(tmp_path) -> None:
     arguments = ("--python", f"numpy={python}", "--only", "chapter 3x3 float32")
     done = convlab("--backends", "numpy", *arguments)
     assert done.returncode == 1
-    assert "They don't all agree" in done.stdout
+    assert "The backends don't all agree" in done.stdout
     assert "kernel flipped" in done.stdout
     command = done.stdout[done.stdout.index("convlab parity --backends") :].splitlines()[0]
     assert f"numpy={python}" in command
     assert "--only 'chapter 3x3 float32'" in command
-    report = run(Plan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
+    report = run_plan(RunPlan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
     assert report.failures[0].worst == np.inf
     np.testing.assert_array_equal(report.failures[0].image, [[np.inf, np.inf], [np.inf, np.inf]])
 
@@ -95,28 +95,28 @@ FAILURES = {
     "wire.send(out, {'hello': 'torch', 'dtypes': [], 'autograd': True}); time.sleep(9)": "its greeting isn't what",
     "wire.send(out, {'hello': 'torch', 'dtypes': [], 'autograd': 1, 'versions': 'x'}); time.sleep(9)": "its greeting",
     "out.write(b'convlab-worker 1 5 0\\n{oops'); out.flush(); time.sleep(9)": "got JSON that can't be read",
-    "tasks.TASKS['forward'] = lambda *a: {'result': np.full((2, 2), 'a')}; worker.main('numpy')": "else than numbers",
+    "tasks.TASKS['forward'] = lambda *a: {'result': np.full((2, 2), 'a')}; worker.serve('numpy')": "else than numbers",
     "os.system('sleep 300')": "no answer within 10 s while it was loading",
-    "worker._hello = hello; worker.main('numpy')": "it answered for 'numpy'",
+    "worker._hello = hello; worker.serve('numpy')": "it answered for 'numpy'",
     "sys.exit(3)": "it ended with status 3 while it was loading.",
     "print('hello')": "worker: got b'hello\\n', expected a message.",
     "time.sleep(100)": "it gave no answer within 10 s while it was loading.",
     "out.write(b'convlab-worker 7 2 0\\n{}'); out.flush(); time.sleep(9)": "it speaks version 7, expected 1.",
     "wire.send(out, {'error': 'broken'})": "broken",
     "out.write(b'convlab-worker 1 99999999999 0\\n'); out.flush(); time.sleep(9)": "got a message of 99999999999 bytes",
-    "tasks.TASKS['forward'] = lambda *a: os.kill(os.getpid(), 9); worker.main('numpy')": "was killed by SIGKILL (out",
-    "tasks.TASKS['forward'] = lambda *a: np.zeros(10**15); worker.main('numpy')": "it ran out of memory in",
-    "tasks.TASKS['forward'] = lambda *a: time.sleep(100); worker.main('numpy')": "no answer within 10 s in chapter",
-    "tasks.TASKS['forward'] = lambda *a: os.abort(); worker.main('numpy')": "was killed by SIGABRT",
+    "tasks.TASKS['forward'] = lambda *a: os.kill(os.getpid(), 9); worker.serve('numpy')": "was killed by SIGKILL (out",
+    "tasks.TASKS['forward'] = lambda *a: np.zeros(10**15); worker.serve('numpy')": "it ran out of memory in",
+    "tasks.TASKS['forward'] = lambda *a: time.sleep(100); worker.serve('numpy')": "no answer within 10 s in chapter",
+    "tasks.TASKS['forward'] = lambda *a: os.abort(); worker.serve('numpy')": "was killed by SIGABRT",
 }
 
 
 @pytest.mark.parametrize("code", FAILURES)
 def test_a_worker_that_misbehaves_is_one_row_and_the_others_go_on(tmp_path, code) -> None:
     python = fake(tmp_path, code)
-    patience = 10 if "no answer" in FAILURES[code] else 300  # which the other worker must have, too
-    plan = Plan(("numpy", "torch"), pythons={"torch": python}, only="chapter", patience=patience)
-    report = run(plan)
+    patience = 10 if "no answer" in FAILURES[code] else 300  # The other worker gets the same patience.
+    plan = RunPlan(("numpy", "torch"), pythons={"torch": python}, only="chapter", patience=patience)
+    report = run_plan(plan)
     assert list(report.failed) == ["torch"]
     assert FAILURES[code] in report.failed["torch"]
     assert report.cells["exact", "numpy", "result"].trials == 14
@@ -134,34 +134,34 @@ def test_what_is_no_python_or_lacks_convlab(tmp_path, monkeypatch) -> None:
         "absent": "can't be run as a Python (No such file or directory)",
     }
     for python, reason in cases.items():
-        report = run(Plan(("numpy",), pythons={"numpy": str(tmp_path / python)}, only="chapter"))
+        report = run_plan(RunPlan(("numpy",), pythons={"numpy": str(tmp_path / python)}, only="chapter"))
         assert reason in report.failed["numpy"]
         assert not report.agreed
 
 
 def test_a_framework_that_is_not_there(tmp_path) -> None:
-    """Left out if nobody named it; else a failure."""
+    """A missing framework is left out if nobody named it; else it is a failure."""
     code = "wire.send(out, {'error': 'it is not installed', 'kind': 'BackendNotInstalled'})"
     python = fake(tmp_path, code)
-    report = run(Plan(("numpy", "torch"), pythons={"torch": python}, only="chapter"))
+    report = run_plan(RunPlan(("numpy", "torch"), pythons={"torch": python}, only="chapter"))
     assert report.absent == {"torch": "it is not installed"}
     assert report.agreed
-    report = run(Plan(("numpy", "torch"), frozenset(["torch"]), {"torch": python}, only="chapter"))
+    report = run_plan(RunPlan(("numpy", "torch"), frozenset(["torch"]), {"torch": python}, only="chapter"))
     assert report.failed == {"torch": "it is not installed"}
 
 
 def test_an_error_of_the_backend_is_a_wrong_result(tmp_path) -> None:
-    python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: 1 / 0\nworker.main('numpy')")
-    report = run(Plan(("numpy",), pythons={"numpy": python}, only="chapter"))
+    python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: 1 / 0\nworker.serve('numpy')")
+    report = run_plan(RunPlan(("numpy",), pythons={"numpy": python}, only="chapter"))
     assert "ZeroDivisionError" in report.failures[0].message
     assert report.wrong == 14
-    assert len(report.failures) == 3  # of one kind
+    assert len(report.failures) == 3  # No more of one kind are kept.
 
 
 def test_an_answer_that_lacks_something(tmp_path) -> None:
-    python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: {}\nworker.main('numpy')")
-    report = run(Plan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
-    assert [each.message for each in report.failures] == ["the answer lacks it"]
+    python = fake(tmp_path, "tasks.TASKS['forward'] = lambda *a: {}\nworker.serve('numpy')")
+    report = run_plan(RunPlan(("numpy",), pythons={"numpy": python}, only="chapter 3x3 float32"))
+    assert [each.message for each in report.failures] == ["the answer lacks this result"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -170,7 +170,7 @@ def test_a_case_is_judged_in_its_own_dtype(tmp_path, dtype) -> None:
     X, K = rng.standard_normal((9, 8)).astype(dtype), rng.standard_normal((3, 3)).astype(dtype)
     Y = library.corr2d(X, K)
     np.savez(tmp_path / "case.npz", X=X, K=K, Y=Y)
-    report = run(Plan(("numpy",), case=read_case(tmp_path / "case.npz"), only="case.npz"))
+    report = run_plan(RunPlan(("numpy",), case=read_case(tmp_path / "case.npz"), only="case.npz"))
     assert report.agreed, report.failures
     assert report.cells["bounded", "your Y", "result"].trials == 1
 

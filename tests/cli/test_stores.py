@@ -50,33 +50,33 @@ def filtered(source: Path, name: str, target: Path, *options: str):
 
 
 def expected(pixels: np.ndarray, name: str) -> np.ndarray:
-    """By SciPy, in float64."""
+    """What the filter should make of an image, by SciPy in float64."""
     kernel = parse(name)
     planes = np.moveaxis(np.atleast_3d(pixels), -1, 0).astype(float)
-    found = np.stack([scipy.ndimage.correlate(plane, kernel, mode="mirror") for plane in planes], -1)
-    found = np.abs(found) if abs(kernel.sum()) < 1e-9 else found
+    expected_pixels = np.stack([scipy.ndimage.correlate(plane, kernel, mode="mirror") for plane in planes], -1)
+    expected_pixels = np.abs(expected_pixels) if abs(kernel.sum()) < 1e-9 else expected_pixels
     if pixels.dtype.kind != "f":
         limits = np.iinfo(pixels.dtype)
-        found = np.clip(np.rint(found), limits.min, limits.max)
-    return found.reshape(pixels.shape)
+        expected_pixels = np.clip(np.rint(expected_pixels), limits.min, limits.max)
+    return expected_pixels.reshape(pixels.shape)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("name", ["gaussian:2", "edge:45", "sharpen:2"])
 def test_stores_of_every_dtype(tmp_path, name, dtype) -> None:
     pixels = (GREY.astype(float) * 50 - (3000 if dtype[0] == "i" else 0)) / (50 if dtype == "uint8" else 1)
-    found = filtered(write(tmp_path / "a.zarr", pixels.astype(dtype)), name, tmp_path / "b.zarr")
-    assert (found.dtype, found.shape, found.chunks) == (dtype, (140, 150), (32, 48))
+    store = filtered(write(tmp_path / "a.zarr", pixels.astype(dtype)), name, tmp_path / "b.zarr")
+    assert (store.dtype, store.shape, store.chunks) == (dtype, (140, 150), (32, 48))
     slack = 1e-2 if dtype == "float32" else 1e-9 if dtype == "float64" else 1
-    assert np.abs(found[:].astype(float) - expected(pixels.astype(dtype), name)).max() <= slack
+    assert np.abs(store[:].astype(float) - expected(pixels.astype(dtype), name)).max() <= slack
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (16, 48)}, {"compression": "zlib", "rowsperstrip": 5}])
 @pytest.mark.parametrize("pixels", [GREY, COLOUR, COLOUR.astype(">u2") * 257], ids=["L8", "RGB8", "RGB16"])
 def test_tiff_files(tmp_path, lab, pixels, options) -> None:
-    found = filtered(write(tmp_path / "a.tif", pixels, **options), "gaussian:2", tmp_path / "b.zarr", "-b", lab.name)
-    assert found.nchunks > 4
-    assert np.abs(found[:].astype(int) - expected(pixels, "gaussian:2").astype(int)).max() <= 1
+    store = filtered(write(tmp_path / "a.tif", pixels, **options), "gaussian:2", tmp_path / "b.zarr", "-b", lab.name)
+    assert store.nchunks > 4
+    assert np.abs(store[:].astype(int) - expected(pixels, "gaussian:2").astype(int)).max() <= 1
 
 
 def test_the_same_pixels_as_a_photograph(tmp_path) -> None:
@@ -86,10 +86,10 @@ def test_the_same_pixels_as_a_photograph(tmp_path) -> None:
     pixels = np.concatenate([COLOUR, GREY[..., None]], -1)
     source = write(tmp_path / "a.zarr", pixels, zarr_format=2)
     for number, (name, signed) in enumerate((("edge:30", True), ("edge:30", False), ("box:5", False))):
-        found = filtered(source, name, tmp_path / f"{number}.zarr", *["--signed"] * signed)
-        assert found.metadata.zarr_format == 2
-        np.testing.assert_array_equal(found[..., 3], GREY)
-        assert np.abs(found[:].astype(int) - filter_image(pixels, parse(name), "numpy", signed=signed)).max() <= 1
+        store = filtered(source, name, tmp_path / f"{number}.zarr", *(["--signed"] if signed else []))
+        assert store.metadata.zarr_format == 2
+        np.testing.assert_array_equal(store[..., 3], GREY)
+        assert np.abs(store[:].astype(int) - filter_image(pixels, parse(name), "numpy", signed=signed)).max() <= 1
 
 
 def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path) -> None:

@@ -15,7 +15,7 @@ several = pytest.mark.parametrize("seed", range(3))
 
 
 def naive(x, k, stride=(1, 1), dilation=(1, 1), groups=1, begin=(0, 0)):
-    """NCHW, padded before: the definition, in float64, window by window."""
+    """The definition in float64, window by window, for a padded image as NCHW."""
     n, _, height, width = x.shape
     o, per_group, h, w = k.shape
     rows = (height - begin[0] - (h - 1) * dilation[0] - 1) // stride[0] + 1
@@ -47,21 +47,21 @@ class Plant:
         return np.moveaxis(a, 1, -1) if self.layout == "NHWC" else a
 
     def diagnose(self, y, bias=None, **options):
-        """y as NCHW."""
+        """Diagnose a result as NCHW."""
         return self.raw(self.laid_out(np.asarray(y)), bias, **options)
 
     def raw(self, y, bias=None, **options):
-        """y in the layout of the call."""
+        """Diagnose a result in the layout of the call."""
         k = self.k.transpose(2, 3, 1, 0) if self.layout == "NHWC" else self.k
         options |= self.geometry
         return diagnose(y.astype("float32"), self.laid_out(self.x), k, bias=bias, data_format=self.layout, **options)
 
 
-def is_named(found, name, *, also=()):
-    assert isinstance(found, Diagnosis), found
-    assert (found.suspect, set(found.also)) == (name, set(also)), str(found)
-    assert (found.worst <= 1) == (name != "unexplained")
-    assert len(str(found).splitlines()) == 2 + bool(also)
+def is_named(diagnosis, name, *, also=()):
+    assert isinstance(diagnosis, Diagnosis), diagnosis
+    assert (diagnosis.suspect, set(diagnosis.also)) == (name, set(also)), str(diagnosis)
+    assert (diagnosis.worst <= 1) == (name != "unexplained")
+    assert len(str(diagnosis).splitlines()) == 2 + bool(also)
 
 
 def float32_loop(x, k):

@@ -18,9 +18,9 @@ def test_flipped(seed, layout) -> None:
         np.stack([[scipy.signal.convolve2d(x[c], k[c], "valid") for k in p.k.astype(float)] for x in p.x])
         for c in range(3)
     )
-    found = p.diagnose(y)
-    is_named(found, "kernel flipped")
-    assert ("K[::-1, ::-1]" if layout == "NHWC" else "K[..., ::-1, ::-1]") in found.change
+    diagnosis = p.diagnose(y)
+    is_named(diagnosis, "kernel flipped")
+    assert ("K[::-1, ::-1]" if layout == "NHWC" else "K[..., ::-1, ::-1]") in diagnosis.change
     is_named(p.diagnose(naive(p.x, p.k[:, :, ::-1])), "kernel flipped")
     one_row = diagnose(scipy.signal.convolve2d(p.x[0, 0], p.k[0, 0, :1], "valid"), p.x[0, 0], p.k[0, 0, :1])
     is_named(one_row, "kernel flipped")
@@ -45,9 +45,9 @@ def test_transposed(seed, layout) -> None:
 def test_pairs_swapped(seed, layout) -> None:
     p = Plant(seed, layout, x=(2, 3, 12, 12), k=(4, 3, 3, 3), stride=(2, 1), dilation=(1, 3), padding=(1, 0))
     padded = p.padded(((1, 1), (0, 0)))
-    found = p.diagnose(naive(padded, p.k, stride=(1, 2), dilation=(1, 3)))
-    is_named(found, "pairs swapped")
-    assert "stride=(1, 2) instead of stride=(2, 1)" in found.explanation
+    diagnosis = p.diagnose(naive(padded, p.k, stride=(1, 2), dilation=(1, 3)))
+    is_named(diagnosis, "pairs swapped")
+    assert "stride=(1, 2) instead of stride=(2, 1)" in diagnosis.explanation
     is_named(p.diagnose(naive(padded, p.k, stride=(2, 1), dilation=(3, 1))), "pairs swapped")
     turned = p.padded(((0, 0), (1, 1)))
     is_named(p.diagnose(naive(turned, p.k, stride=(2, 1), dilation=(1, 3))), "pairs swapped")
@@ -59,9 +59,9 @@ def test_pairs_swapped(seed, layout) -> None:
 def test_kernel_layouts(seed, layout) -> None:
     p = Plant(seed, layout)
     hwio, oihw = np.ascontiguousarray(p.k.transpose(2, 3, 1, 0)), p.k
-    found = p.diagnose(naive(p.x, hwio.reshape(oihw.shape)))
-    is_named(found, "kernel layout")
-    assert "transpose(3, 2, 0, 1)" in found.change
+    diagnosis = p.diagnose(naive(p.x, hwio.reshape(oihw.shape)))
+    is_named(diagnosis, "kernel layout")
+    assert "transpose(3, 2, 0, 1)" in diagnosis.change
     is_named(p.diagnose(naive(p.x, oihw.reshape(hwio.shape).transpose(3, 2, 0, 1))), "kernel layout")
     p = Plant(seed, layout, k=(3, 3, 3, 2))
     is_named(p.diagnose(naive(p.x, p.k.transpose(1, 0, 2, 3))), "kernel channels swapped")
@@ -78,9 +78,11 @@ def test_image_and_result_layouts(seed, layout) -> None:
     is_named(p.diagnose(naive(p.x.reshape(nhwc.shape).transpose(0, 3, 1, 2), p.k)), "image layout")
     y = naive(p.x, p.k)
     other = y if layout == "NHWC" else y.transpose(0, 2, 3, 1)
-    found = p.raw(other)
-    is_named(found, "result layout")
-    assert np.array_equal(eval(found.change.split(": ")[1].removesuffix(" for a batch"), {"Y": other}), p.laid_out(y))
+    diagnosis = p.raw(other)
+    is_named(diagnosis, "result layout")
+    assert np.array_equal(
+        eval(diagnosis.change.split(": ")[1].removesuffix(" for a batch"), {"Y": other}), p.laid_out(y)
+    )
     mine = p.laid_out(y)
     is_named(p.raw(other.reshape(mine.shape)), "result layout")
     is_named(p.raw(np.expand_dims(p.laid_out(naive(p.x[:1], p.k)), 0)[0][0]), "unexplained")
@@ -99,10 +101,10 @@ def test_batch_axis() -> None:
 def test_padding(seed, layout) -> None:
     pads = ((1, 2), (0, 1))
     p = Plant(seed, layout, padding=pads)
-    found = p.diagnose(naive(p.padded(((2, 1), (1, 0))), p.k))
-    is_named(found, "padding reversed", also=["stride offset"])
-    assert "((2, 1), (1, 0)) instead of ((1, 2), (0, 1))" in found.explanation
-    assert f"padding={pads}" in found.change
+    diagnosis = p.diagnose(naive(p.padded(((2, 1), (1, 0))), p.k))
+    is_named(diagnosis, "padding reversed", also=["stride offset"])
+    assert "((2, 1), (1, 0)) instead of ((1, 2), (0, 1))" in diagnosis.explanation
+    assert f"padding={pads}" in diagnosis.change
     is_named(p.diagnose(naive(p.x, p.k)), "other padding")
     is_named(p.diagnose(naive(p.padded(((2, 4), (0, 2))), p.k)), "other padding")
     is_named(p.diagnose(naive(p.padded(((1, 2), (1, 0))), p.k)), "padding reversed", also=["stride offset"])
@@ -111,18 +113,18 @@ def test_padding(seed, layout) -> None:
 @planted
 @several
 def test_same_against_symmetric(seed, layout) -> None:
-    """PyTorch's padding=3, stride=2 beside TensorFlow's SAME, on an even size."""
+    """PyTorch's padding=3 and stride=2 are compared with TensorFlow's SAME, on an even size."""
     p = Plant(seed, layout, x=(1, 3, 12, 14), k=(2, 3, 7, 7), stride=2, padding="same")
     symmetric = naive(p.padded(((3, 3), (3, 3))), p.k, stride=(2, 2))
-    reversed_too = ["padding reversed", "other padding", "stride offset"]  # the last row and column are in no window
+    reversed_too = ["padding reversed", "other padding", "stride offset"]  # The last row and column are in no window.
     is_named(p.diagnose(symmetric), "symmetric padding", also=reversed_too)
     same = naive(p.padded(((2, 3), (2, 3))), p.k, stride=(2, 2))
     assert p.diagnose(same) is None
     p.geometry["padding"] = 3
-    found = p.diagnose(same)
-    is_named(found, "other padding", also=["stride offset"])
-    assert "TensorFlow" in found.explanation
-    assert "padding=((3, 3), (3, 3))" in found.change
+    diagnosis = p.diagnose(same)
+    is_named(diagnosis, "other padding", also=["stride offset"])
+    assert "TensorFlow" in diagnosis.explanation
+    assert "padding=((3, 3), (3, 3))" in diagnosis.change
     p = Plant(seed, layout, k=(2, 3, 4, 4), padding="same")
     lower = naive(p.padded(((2, 1), (2, 1))), p.k)
     is_named(p.diagnose(lower), "padding reversed", also=["other padding", "stride offset"])
@@ -138,12 +140,12 @@ def test_padding_mode(seed, layout, ours) -> None:
     theirs = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap", "": "symmetric"}
     for name, mode in theirs.items():
         y = naive(p.padded(((1, 2), (2, 0)), mode=mode), p.k)
-        found = p.diagnose(y)
+        diagnosis = p.diagnose(y)
         if name == ours:
-            assert found is None
+            assert diagnosis is None
         else:
-            is_named(found, "padding mode")
-            assert (repr(name) if name else "BORDER_REFLECT") in found.explanation
+            is_named(diagnosis, "padding mode")
+            assert (repr(name) if name else "BORDER_REFLECT") in diagnosis.explanation
 
 
 @planted
@@ -152,9 +154,9 @@ def test_strides_and_dilations(seed, layout) -> None:
     p = Plant(seed, layout, x=(2, 3, 11, 12), stride=(3, 2), padding=((3, 1), (2, 1)))
     padded = p.padded(((3, 1), (2, 1)))
     y = naive(padded, p.k)
-    found = p.diagnose(y[:, :, 1::3, 1::2])
-    is_named(found, "stride offset")
-    assert "row 1, column 1" in found.explanation
+    diagnosis = p.diagnose(y[:, :, 1::3, 1::2])
+    is_named(diagnosis, "stride offset")
+    assert "row 1, column 1" in diagnosis.explanation
     is_named(p.diagnose(y), "stride ignored")
     p = Plant(seed, layout, stride=(2, 2), dilation=(2, 3), padding="same")
     is_named(p.diagnose(naive(p.padded(((0, 1), (0, 1))), p.k, stride=(2, 2))), "dilation ignored")

@@ -27,7 +27,7 @@ def test_correct_results_are_not_accused(seed, dtype) -> None:
     true = oracle(X, K, bias=bias, **options)
     assert diagnose(true.astype(dtype), X, K, bias=bias, **options) is None
     assert diagnose(convlab.corr2d(X, K, bias=bias, backend="numpy", **options), X, K, bias=bias, **options) is None
-    if dtype != "float64":  # whose bound is no wider than float64's own resolution
+    if dtype != "float64":  # The bound of float64 is no wider than its resolution.
         assert diagnose(true + 0.9 * error_bound(X, K, bias=bias, **options), X, K, bias=bias, **options) is None
 
 
@@ -48,15 +48,15 @@ def test_garbage_is_unexplained(seed, dtype) -> None:
     true = oracle(X, K, bias=bias, **options)
     rng = np.random.default_rng(seed)
     garbage = rng.standard_normal(true.shape) * max(1.0, float(np.abs(true).max()))
-    found = diagnose(garbage, X, K, bias=bias, **options)
-    assert found is not None
-    assert found.suspect == "unexplained", str(found)
-    assert found.worst > 1
+    diagnosis = diagnose(garbage, X, K, bias=bias, **options)
+    assert diagnosis is not None
+    assert diagnosis.suspect == "unexplained", str(diagnosis)
+    assert diagnosis.worst > 1
     one = true.copy()
     at = tuple(rng.integers(0, true.shape))
     one[at] += 50 * error_bound(X, K, bias=bias, **options)[at]
-    found = diagnose(one, X, K, bias=bias, **options)
-    assert found is None or found.suspect == "unexplained", str(found)
+    diagnosis = diagnose(one, X, K, bias=bias, **options)
+    assert diagnosis is None or diagnosis.suspect == "unexplained", str(diagnosis)
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,25 +69,25 @@ def test_integers(seed) -> None:
     for dtype in (None, "float32"):
         off = true.copy()
         off[tuple(np.random.default_rng(seed).integers(0, true.shape))] += (
-            10_007  # by 1 might be what a narrow dtype does
+            10_007  # An error of 1 might be that of a narrow dtype.
         )
-        found = diagnose(off, X, K, bias=bias, dtype=dtype, **case.options)
-        assert found is not None
-        assert true.size < 4 or found.suspect == "unexplained", str(found)
+        diagnosis = diagnose(off, X, K, bias=bias, dtype=dtype, **case.options)
+        assert diagnosis is not None
+        assert true.size < 4 or diagnosis.suspect == "unexplained", str(diagnosis)
 
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.sampled_from(LAYOUTS))
 def test_degenerate_sizes(seed, layout) -> None:
-    """Most suspects are the truth here: nothing to accuse."""
+    """Most suspects are the truth here, so none may be accused."""
     rng = np.random.default_rng(seed)
     c, o, n = (int(i) for i in rng.integers(1, 3, 3))
     x, k = [(n, c, 1, 1), (o, c, 1, 1)], [(n, 1, 3, 3), (1, 1, 1, 1)]
     for shape, kernel in (x, k, [(n, 1, 1, 1), (o, 1, 1, 1)]):
         p = Plant(seed, layout, x=shape, k=kernel)
         assert p.diagnose(naive(p.x, p.k)) is None
-        found = p.diagnose(naive(p.x, p.k) + 100.0 * (1 + rng.random((n, kernel[0], *shape[2:]))))
-        is_named(found, "unexplained")
+        diagnosis = p.diagnose(naive(p.x, p.k) + 100.0 * (1 + rng.random((n, kernel[0], *shape[2:]))))
+        is_named(diagnosis, "unexplained")
 
 
 def test_empty() -> None:
@@ -104,9 +104,9 @@ def test_nan_and_infinity(value) -> None:
     assert p.diagnose(y) is None
     is_named(p.diagnose(naive(p.x, p.k[:, :, ::-1, ::-1])), "kernel flipped")
     y[1, 0, 0, 0] = value
-    found = p.diagnose(y)
-    is_named(found, "unexplained")
-    assert found.worst == np.inf
+    diagnosis = p.diagnose(y)
+    is_named(diagnosis, "unexplained")
+    assert diagnosis.worst == np.inf
 
 
 def test_overflow_is_no_fault() -> None:
@@ -120,7 +120,7 @@ def test_where_it_is_wrong() -> None:
     true = naive(p.padded(((1, 1), (1, 1))), p.k)
     noise = 1 + np.random.default_rng(0).random(true.shape)
 
-    def told(*slices):
+    def diagnosis_of(*slices):
         y = true.copy()
         y[slices] += noise[slices]
         return p.diagnose(y)
@@ -134,14 +134,14 @@ def test_where_it_is_wrong() -> None:
         ((every, every, slice(1, -1), slice(1, -1)), "everywhere but the border"),
         ((every,), "everywhere"),
     ):
-        assert words in told(*slices).explanation
+        assert words in diagnosis_of(*slices).explanation
     y = true + noise
     y[:, :, 1:-1, 1:-1] = true[:, :, 1:-1, 1:-1]
     assert "only the border" in p.diagnose(y).explanation
-    assert "2 of 640 elements" in told(every, 1, 2, 3).explanation
-    found = p.raw(true[..., 1:])
-    assert found.explanation == f"the result has shape {true[..., 1:].shape} instead of {p.laid_out(true).shape}"
-    assert found.worst == np.inf
+    assert "2 of 640 elements" in diagnosis_of(every, 1, 2, 3).explanation
+    diagnosis = p.raw(true[..., 1:])
+    assert diagnosis.explanation == f"the result has shape {true[..., 1:].shape} instead of {p.laid_out(true).shape}"
+    assert diagnosis.worst == np.inf
 
 
 def test_it_reads_well() -> None:
@@ -151,7 +151,7 @@ def test_it_reads_well() -> None:
         "padding reversed: each pixel's padding stands at the other end: ((1, 2), (1, 2)) instead of ((2, 1), (2, 1)). "
     )
     assert text.splitlines()[1].startswith("To mend it: use padding=((2, 1), (2, 1)); ")
-    assert text.splitlines()[2] == "These data don't tell it from: stride offset."
+    assert text.splitlines()[2] == "These data are explained as well by: stride offset."
 
 
 def test_arguments() -> None:

@@ -10,7 +10,7 @@ from convlab.testing import diagnose, error_bound
 
 
 def mantissa(x, bits, how="even"):
-    """float32 kept to so many bits by arithmetic on the bits' integers, one by one."""
+    """Values of float32 kept to so many bits, by arithmetic on the integers of their bits, one by one."""
     words = x.astype("float32").view("uint32")
     out = []
     for word in (int(w) for w in words.ravel()):
@@ -27,14 +27,16 @@ def mantissa(x, bits, how="even"):
 def test_tf32(seed, layout, how) -> None:
     p = Plant(seed, layout, x=(2, 16, 8, 8), k=(4, 16, 3, 3))
     same_in_float16 = ["float16 inputs"] if how == "even" else []
-    p.x[:, ::2] = ((p.x[:, ::2].view("uint32") >> 13 << 13) + (1 << 12)).astype("uint32").view("float32")  # ties
+    p.x[:, ::2] = (
+        ((p.x[:, ::2].view("uint32") >> 13 << 13) + (1 << 12)).astype("uint32").view("float32")
+    )  # These are ties.
     assert p.diagnose(float32_loop(p.x, p.k)) is None
-    found = p.diagnose(float32_loop(mantissa(p.x, 10, how), mantissa(p.k, 10, how)))
-    is_named(found, "TF32", also=same_in_float16)
+    diagnosis = p.diagnose(float32_loop(mantissa(p.x, 10, how), mantissa(p.k, 10, how)))
+    is_named(diagnosis, "TF32", also=same_in_float16)
     for switch in ("cudnn.conv.fp32_precision", "enable_tensor_float_32_execution", "jax_default_matmul_precision"):
-        assert switch in found.change
-    assert {"even": "even", "away": "away", "cut": "truncation"}[how] in found.explanation
-    p.x *= np.float32(2**-15)  # where float16 has fewer bits
+        assert switch in diagnosis.change
+    assert {"even": "even", "away": "away", "cut": "truncation"}[how] in diagnosis.explanation
+    p.x *= np.float32(2**-15)  # There float16 has fewer bits.
     is_named(p.diagnose(float32_loop(mantissa(p.x, 10, how), mantissa(p.k, 10, how))), "TF32")
 
 
@@ -85,7 +87,7 @@ def points(m):
 
 
 def winograd(x, k, m, dtype="float32"):
-    """Tile by tile."""
+    """Winograd's algorithm, tile by tile."""
     A, G, B = (a.astype(dtype) for a in points(m))
     n, c, height, width = x.shape
     rows, columns = height - 2, width - 2
@@ -106,13 +108,13 @@ def winograd(x, k, m, dtype="float32"):
 @several
 @pytest.mark.parametrize("m", [4, 6])
 def test_winograd(seed, layout, m) -> None:
-    """Huge pixels beside small ones: the small ones' results take the huge ones' rounding errors."""
+    """Of huge pixels beside small ones, the results of the small ones take the rounding errors of the huge ones."""
     p = Plant(seed, layout, x=(2, 2, 14, 15), k=(3, 2, 3, 3), padding=1)
     p.x[:, :, 3:5, 8] *= np.float32(1e5)
     y = winograd(p.padded(((1, 1), (1, 1))).astype("float32"), p.k, m)
-    found = p.diagnose(y)
-    is_named(found, "Winograd")
-    assert f"F({m}x{m}, 3x3)" in found.explanation or m == 6
+    diagnosis = p.diagnose(y)
+    is_named(diagnosis, "Winograd")
+    assert f"F({m}x{m}, 3x3)" in diagnosis.explanation or m == 6
     assert float(np.abs(y - naive(p.padded(((1, 1), (1, 1))), p.k)).max()) < 10
 
 
@@ -142,14 +144,14 @@ def test_winograd_of_this_test(m) -> None:
 @several
 @pytest.mark.parametrize("m", [4, 6])
 def test_winograd_on_ordinary_data(seed, m) -> None:
-    """Where it is beyond a sum's bound at all, its errors' pattern over the tiles tells it."""
+    """Where its errors are beyond a sum's bound, their pattern over the tiles tells it."""
     p = Plant(seed, "NCHW", x=(2, 1, 14, 15), k=(5, 1, 3, 3))
     y = winograd(p.x, p.k, m)
-    found = p.diagnose(y)
+    diagnosis = p.diagnose(y)
     beyond = np.abs(y - naive(p.x, p.k)) > error_bound(p.x, p.k)
-    assert (found is not None) == bool(beyond.any())
-    if found is not None and beyond.mean() > 0.05:
-        is_named(found, "Winograd")
+    assert (diagnosis is not None) == bool(beyond.any())
+    if diagnosis is not None and beyond.mean() > 0.05:
+        is_named(diagnosis, "Winograd")
 
 
 @several
@@ -167,6 +169,6 @@ def test_what_looks_like_winograd_and_is_not(seed) -> None:
         "one weight off": naive(p.x, kernel),
         "relative noise": y * (1 + 1e-5 * rng.standard_normal(y.shape)),
     }
-    for name, each in pretenders.items():
-        found = p.diagnose(each)
-        assert found is None or found.suspect == "unexplained", (name, str(found))
+    for name, result in pretenders.items():
+        diagnosis = p.diagnose(result)
+        assert diagnosis is None or diagnosis.suspect == "unexplained", (name, str(diagnosis))

@@ -74,7 +74,7 @@ def test_onnxruntime_computes_what_the_layers_say(name, tmp_path):
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_models_of_every_framework(framework, chain, tmp_path):
-    neutral.write(CHAINS[chain], tmp_path / "model.safetensors")
+    neutral.write_layers(CHAINS[chain], tmp_path / "model.safetensors")
     model, path = load(tmp_path / "model.safetensors", backend=framework), tmp_path / "model.onnx"
     save(model, path)
     ours.export(CHAINS[chain], tmp_path / "again.onnx")

@@ -139,7 +139,7 @@ def test_models_of_channels_first(tmp_path) -> None:
     )
     ported = convlab.port(model, to="tensorflow").model
     assert {each.data_format for each in ported.layers if hasattr(each, "data_format")} == {"channels_last"}
-    assert convlab.compare(ported, model).wholes == (0, 0)
+    assert convlab.compare(ported, model).whole_model_errors == (0, 0)
     convlab.save(model, tmp_path / "model.safetensors")
     assert convlab.compare(model, convlab.load(tmp_path / "model.safetensors", backend="tensorflow"))
 
@@ -576,27 +576,27 @@ def test_hdf5_that_claims_more_than_it_is_or_leads_elsewhere(tmp_path):
     path = tmp_path / "model.weights.h5"
     with h5py.File(path, "w") as file:
         file.create_group("layers/conv")["0"] = np.zeros(100)
-    foreign.check(path, ".weights.h5")
+    foreign.check_claimed_sizes(path, ".weights.h5")
     with h5py.File(path, "a") as file:
         file.create_dataset("layers/conv/1", (2**40,), "f4", chunks=True)
     with pytest.raises(ValueError, match="it claims"):
-        foreign.check(path, ".weights.h5")
+        foreign.check_claimed_sizes(path, ".weights.h5")
     for link in (h5py.ExternalLink("/etc/hostname", "/"), h5py.SoftLink("/layers")):
         with h5py.File(path, "w") as file:
             file["layers"] = link
         with pytest.raises(ValueError, match="elsewhere"):
-            foreign.check(path, ".weights.h5")
+            foreign.check_claimed_sizes(path, ".weights.h5")
     with h5py.File(path, "w") as file:
         file.create_dataset("0", (4,), "u1", external=[(tmp_path / "secret", 0, 4)])
     with pytest.raises(ValueError, match="another file"):
-        foreign.check(path, ".weights.h5")
+        foreign.check_claimed_sizes(path, ".weights.h5")
     with h5py.File(path, "w") as file:
         file["a/b/c"] = file["/"]
     with pytest.raises(ValueError, match="in two places"):
-        foreign.check(path, ".weights.h5")
+        foreign.check_claimed_sizes(path, ".weights.h5")
     with h5py.File(path, "w") as file:  # forty levels of two links each: 2 ** 40 ways down
         groups = [file.create_group(f"g{i}") for i in range(40)]
         for one, two in itertools.pairwise(groups):
             one["a"] = one["b"] = two
     with pytest.raises(ValueError, match="in two places"):
-        foreign.check(path, ".weights.h5")
+        foreign.check_claimed_sizes(path, ".weights.h5")

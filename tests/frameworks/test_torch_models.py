@@ -150,7 +150,7 @@ class Scaled(nn.Conv2d):
     ],
 )
 def test_a_layer_that_isnt_what_it_says_is_an_error(layer):
-    with pytest.raises(PortError, match="the first model's layer isn't what its attributes say"):
+    with pytest.raises(PortError, match="the first model's layer doesn't compute what its attributes say"):
         port(layer, to="torch")
 
 
@@ -218,7 +218,7 @@ def test_compare_tells_where_models_are_made_up_differently():
     found = compare(a, b)
     assert found.first is None
     assert not found.same
-    assert "the first model has '1', a activation, the second has '1', a pool" in found.structure
+    assert "the first model has '1' (activation), the second has '1' (pool)" in found.structure
     assert "goes on with '1'" in compare(a, a[:1]).structure
     with pytest.raises(ModelError, match="names: got 'nope'"):
         compare(a, b, names={"nope": "0"})
@@ -235,9 +235,9 @@ def test_compare_sees_what_a_whole_does_beside_its_layers():
     b.register_forward_hook(lambda module, args, y: 2 * y)
     found = compare(a, b)
     assert found.first is None
-    assert found.wholes[0] == 0
-    assert found.wholes[1] > 1
-    assert "the second model as a whole isn't its layers" in str(found)
+    assert found.whole_model_errors[0] == 0
+    assert found.whole_model_errors[1] > 1
+    assert "the second model as a whole computes something else than its layers" in str(found)
     assert "the first model as a whole" in str(compare(b, a))
 
 
@@ -261,7 +261,7 @@ def test_weights_go_by_the_models():
         port_weights(None, a, other)
     with pytest.raises(ModelError, match=r"3: got kernel of shape \(2, 4, 1, 1\) from 3, expected \(5, 4, 1, 1\)"):
         port_weights(None, a, nn.Sequential(*a[:3], nn.Conv2d(4, 5, 1)))
-    with pytest.raises(ModelError, match="aren't made up alike"):
+    with pytest.raises(ModelError, match="have different structures"):
         port_weights(None, a, a[:3])
 
 

@@ -22,7 +22,7 @@ NHWC = X.transpose(0, 2, 3, 1)
 
 
 def flax_conv(conv: nn.Conv2d, **options):
-    """What everybody writes: the kernel transposed, the bias copied."""
+    """A Flax layer as everybody writes it: the kernel is transposed, the bias copied."""
     kernel = conv.weight.detach().numpy().transpose(2, 3, 1, 0)
     module = fl.Conv(conv.out_channels, conv.kernel_size, strides=conv.stride, **options)
     return module.bind({"params": {"kernel": kernel, "bias": conv.bias.detach().numpy()}})
@@ -36,7 +36,7 @@ def keras_conv(conv: nn.Conv2d, **options):
 
 
 def shapes_agree(conv, other):
-    """And so nobody noticed."""
+    """The shapes agree, so nobody noticed; the values must differ for True."""
     with torch.no_grad():
         mine = conv(torch.from_numpy(X)).numpy()
     theirs = np.asarray(other(NHWC)).transpose(0, 3, 1, 2)
@@ -45,7 +45,7 @@ def shapes_agree(conv, other):
 
 
 def mended(conv, to):
-    """What `port` gives computes the same."""
+    """Whether the layer that `port` makes computes the same."""
     model = port(conv, to=to).model
     with torch.no_grad():
         true = conv(torch.from_numpy(X)).numpy()
@@ -58,11 +58,11 @@ def test_flax_2993_same_is_not_padding_3():
     conv = nn.Conv2d(3, 8, 7, stride=2, padding=3)
     wrong = flax_conv(conv, padding="SAME")
     assert shapes_agree(conv, wrong)
-    found = compare(conv, wrong)
-    assert not found.same
-    assert found.first.diagnosis.startswith("other padding:")
-    assert "SAME, as in TensorFlow" in found.first.diagnosis
-    assert "use padding=((3, 3), (3, 3))" in found.first.diagnosis
+    comparison = compare(conv, wrong)
+    assert not comparison.same
+    assert comparison.first.diagnosis.startswith("other padding:")
+    assert "SAME, as in TensorFlow" in comparison.first.diagnosis
+    assert "use padding=((3, 3), (3, 3))" in comparison.first.diagnosis
     assert compare(conv, flax_conv(conv, padding=((3, 3), (3, 3)))).same
     assert mended(conv, "jax")
     with pytest.raises(PortError, match=r"(?s)the weights fit.*SAME"):
@@ -75,17 +75,19 @@ def test_keras_16363_resnet_in_keras():
         conv = nn.Conv2d(3, 4, 3, stride=stride, padding=1)
         wrong = keras_conv(conv, padding="same")
         assert shapes_agree(conv, wrong) == (stride == 2)
-        found = compare(conv, wrong)
-        assert found.same == (stride == 1)
-    assert "use padding=((1, 1), (1, 1))" in found.first.diagnosis
+        comparison = compare(conv, wrong)
+        assert comparison.same == (stride == 1)
+    assert "use padding=((1, 1), (1, 1))" in comparison.first.diagnosis
     ported = port(conv, to="tensorflow").model
     assert [type(each).__name__ for each in ported.layers] == ["ZeroPadding2D", "Conv2D"]
     assert mended(conv, "tensorflow")
 
 
 def test_keras_22876_shifted_by_a_pixel_where_shapes_are_right():
-    """keras-team/keras#22876: Conv2DTranspose, which is the gradient of this convolution with respect to X, was shifted
-    by one pixel for "same" with a stride of 2: "output shapes were correct so this slipped past CI"."""
+    """keras-team/keras#22876: Conv2DTranspose was shifted by one pixel for "same" with a stride of 2.
+
+    It is the gradient of this convolution by X: "output shapes were correct so this slipped past CI".
+    """
     layer = keras.layers.Conv2D(3, 3, strides=2, padding="same")
     layer.build((None, None, None, 3))
     conv = nn.Conv2d(3, 3, 3, stride=2, padding=1)
@@ -97,16 +99,16 @@ def test_keras_22876_shifted_by_a_pixel_where_shapes_are_right():
     shifted = models_of("torch").gradients([theirs.native], X, dy, "float32")["X"]
     assert transposed.shape == shifted.shape
     assert not np.allclose(transposed, shifted, atol=1e-3)
-    found = compare(layer, conv)
-    assert found.first.errors["gradient of X"] > 1
-    assert found.first.diagnosis.startswith("symmetric padding:")
-    assert "with a stride it depends on their size" in found.first.diagnosis
+    comparison = compare(layer, conv)
+    assert comparison.first.errors["gradient of X"] > 1
+    assert comparison.first.diagnosis.startswith("symmetric padding:")
+    assert "with a stride it depends on their size" in comparison.first.diagnosis
     ported = port(layer, to="torch", input_size=16).model
     assert [type(each).__name__ for each in ported] == ["ZeroPad2d", "Conv2d"]
     (pad, right) = read(ported).parts
-    found = models_of("torch").gradients([pad.native, right.native], X, dy, "float32")["X"]
+    gradient = models_of("torch").gradients([pad.native, right.native], X, dy, "float32")["X"]
     true = oracle_gradients(X, mine.layer.kernel, dy, stride=2, padding="same").X
-    assert np.allclose(found, true, atol=1e-5)
+    assert np.allclose(gradient, true, atol=1e-5)
     assert np.allclose(transposed, true, atol=1e-5)
 
 
@@ -116,7 +118,7 @@ def test_pytorch_67551_same_with_a_stride():
         nn.Conv2d(3, 8, 7, stride=2, padding="same")
     layer = keras.layers.Conv2D(8, 7, strides=2, padding="same")
     layer.build((None, None, None, 3))
-    wrong = nn.Conv2d(3, 8, 7, stride=2, padding=3)  # what it then computes
+    wrong = nn.Conv2d(3, 8, 7, stride=2, padding=3)  # The layer then computes this.
     wrong.load_state_dict(port(layer, to="torch", layers="convlab").model.state_dict())
     assert not compare(layer, wrong).same
     with pytest.raises(UnsupportedError, match=r"Conv2D: padding='same' with a stride depends on the image's size"):
@@ -125,11 +127,11 @@ def test_pytorch_67551_same_with_a_stride():
         fixed = port(layer, to="torch", input_size=size)
         assert fixed.evidence.same
         assert fixed.evidence.rows[0].sizes == [(size, size)]
-    assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # for every size
+    assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # They agree for every size.
     inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Softmax(name="softmax")])
-    left = port_parts(inside, "softmax", to="torch", input_size=16)
-    assert list(left.untouched) == ["softmax"]
-    assert left.evidence.rows[0].sizes == [(16, 16)]
+    ported = port_parts(inside, "softmax", to="torch", input_size=16)
+    assert list(ported.untouched) == ["softmax"]
+    assert ported.evidence.rows[0].sizes == [(16, 16)]
 
 
 class PatchEmbedding(nn.Module):
@@ -156,7 +158,7 @@ def test_transformers_11883_not_everything_of_rank_4_is_a_kernel():
     source, module = PatchEmbedding(), FlaxPatchEmbedding()
     guessed = {name: each.detach().numpy() for name, each in source.state_dict().items()}
     guessed = {name: each.transpose(2, 3, 1, 0) if each.ndim == 4 else each for name, each in guessed.items()}
-    assert guessed["position"].shape == (4, 6, 4, 1)  # and there it goes
+    assert guessed["position"].shape == (4, 6, 4, 1)  # The parameter was transposed as well.
     target = module.bind(module.init(jax.random.key(0), NHWC))
     with pytest.raises(PortError, match=r"(?s)not carried: position: a parameter of shape \(1, 4, 4, 6\)"):
         port_weights(source.state_dict(), source, target, inputs=X)
@@ -178,12 +180,12 @@ def test_nn_transfer_3_epsilon():
     wrong = keras.Sequential([keras.Input((None, None, 3)), keras_conv(model[0]), norm])
     state = model[1].state_dict()
     norm.set_weights([state[name].numpy() for name in ("weight", "bias", "running_mean", "running_var")])
-    found = compare(model, wrong)
-    assert found.first.a == "1"
-    assert found.first.differences == ("epsilon: 1e-05 / 0.001",)
+    comparison = compare(model, wrong)
+    assert comparison.first.a == "1"
+    assert comparison.first.differences == ("epsilon: 1e-05 / 0.001",)
     ported = port(model, to="tensorflow").model
     assert ported.layers[-1].epsilon == 1e-5
-    assert ported.layers[-1].momentum == pytest.approx(0.9)  # torch's 0.1
+    assert ported.layers[-1].momentum == pytest.approx(0.9)  # That is torch's 0.1.
 
 
 def test_pytorch2keras_120_mean_and_variance_swapped():
@@ -194,8 +196,8 @@ def test_pytorch2keras_120_mean_and_variance_swapped():
     wrong.build((None, None, None, 3))
     state = norm.state_dict()
     wrong.set_weights([state[name].numpy() for name in ("weight", "bias", "running_var", "running_mean")])
-    found = compare(norm, wrong)
-    assert [each.partition(":")[0] for each in found.first.differences] == ["mean", "variance"]
+    comparison = compare(norm, wrong)
+    assert [each.partition(":")[0] for each in comparison.first.differences] == ["mean", "variance"]
     assert compare(norm, port(norm, to="tensorflow").model).same
 
 
@@ -208,10 +210,10 @@ def test_pytorch2keras_42_one_channel_is_not_depthwise():
     wrong = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)
     wrong.build((None, None, None, 4))
     kernel = depthwise.weight.detach().numpy()
-    # (8, 1, 3, 3) read as (2, 4, 3, 3): the multiplier before the channel
+    # The kernel (8, 1, 3, 3) is read as (2, 4, 3, 3), with the multiplier before the channel.
     wrong.set_weights([kernel.reshape(2, 4, 3, 3).transpose(2, 3, 1, 0), depthwise.bias.detach().numpy()])
-    found = compare(depthwise, wrong)
-    assert found.first.diagnosis.startswith("channel groups")
+    comparison = compare(depthwise, wrong)
+    assert comparison.first.diagnosis.startswith("channel groups")
 
 
 def test_root_21685_dilation_forgotten_in_same_padding():
@@ -220,8 +222,8 @@ def test_root_21685_dilation_forgotten_in_same_padding():
     layer.build((None, None, None, 3))
     wrong = nn.Conv2d(3, 4, 3, dilation=2, padding=1)
     wrong.load_state_dict(port(layer, to="torch").model.state_dict())
-    found = compare(layer, wrong)
-    assert "without regard to the dilation" in found.first.diagnosis
+    comparison = compare(layer, wrong)
+    assert "without regard to the dilation" in comparison.first.diagnosis
     assert port(layer, to="torch").model.padding == (2, 2)
 
 
@@ -233,19 +235,20 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
         [keras.Input((16, 16, 3)), keras_conv(model[0]), keras.layers.ReLU(), keras.layers.Flatten(), linear]
     )
     linear.set_weights([model[3].weight.detach().numpy().T, model[3].bias.detach().numpy()])
-    found = compare(model, wrong, X)
-    assert [row.same for row in found.rows] == [True, True, False]
-    assert "order: CHW / HWC" in found.first.differences
-    left = port_parts(model, "flattens pixels in the order CHW.*input_size", to="tensorflow")
-    with pytest.raises(ModelError, match="the whole wasn't ported"):
-        _ = left.model
+    comparison = compare(model, wrong, X)
+    assert [row.same for row in comparison.rows] == [True, True, False]
+    assert "order: CHW / HWC" in comparison.first.differences
+    ported = port_parts(model, "flattens pixels in the order CHW.*input_size", to="tensorflow")
+    with pytest.raises(ModelError, match="the whole model wasn't ported"):
+        _ = ported.model
     ported = port(model, to="tensorflow", input_size=16).model
     with torch.no_grad():
         assert np.allclose(ported(NHWC), model(torch.from_numpy(X)).numpy(), atol=1e-5)
     with pytest.raises(ModelError, match="channels reach a dense layer"):
         port(model, to="tensorflow", input_size=30)
-    left = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
-    assert list(left.untouched) == ["2", "4"]  # without the last there is no whole, and so no order to change
+    ported = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
+    # Without the last layer there is no whole model, and so no order to change.
+    assert list(ported.untouched) == ["2", "4"]
 
 
 @pytest.mark.parametrize("wrong", ["not transposed", "flipped", "HWIO from IOHW"])
@@ -274,11 +277,11 @@ def test_leaky_slopes_and_gelus_differ_by_default():
     conv = nn.Conv2d(3, 4, 3)
     model = nn.Sequential(conv, nn.LeakyReLU())
     wrong = keras.Sequential([keras.Input((None, None, 3)), keras_conv(conv, activation="leaky_relu")])
-    found = compare(model, wrong)
-    assert found.first.differences[0].startswith("parameter: 0.01 / 0.2")
+    comparison = compare(model, wrong)
+    assert comparison.first.differences[0].startswith("parameter: 0.01 / 0.2")
     model = nn.Sequential(conv, nn.GELU())
     bound = flax_conv(conv, padding="VALID")
     other = fl.Sequential([bound.unbind()[0], fl.gelu]).bind({"params": {"layers_0": bound.variables["params"]}})
-    found = compare(model, other)
-    assert found.first.differences == ("function: gelu / gelu_tanh",)
+    comparison = compare(model, other)
+    assert comparison.first.differences == ("function: gelu / gelu_tanh",)
     assert port(model, to="jax").evidence.same

@@ -11,10 +11,10 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 
 def numbers(shape: tuple[int, ...] | int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     """Random numbers that the dtype has."""
-    found = np.random.default_rng(seed).standard_normal(shape)
+    numbers = np.random.default_rng(seed).standard_normal(shape)
     if dtype != "bfloat16":
-        return found.astype(dtype)
-    return (found.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        return numbers.astype(dtype)
+    return (numbers.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def conv(outputs: int, inputs: int, size=(3, 3), *, dtype="float32", bias=True, groups=1, **options) -> Convolution:

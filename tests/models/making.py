@@ -46,7 +46,7 @@ def built(name: str, *layers: Layer, style: str = "builtin") -> Any:
 def port_parts(model: Any, match: str, **options: Any) -> Ported:
     """`port` of a model of which something is left out, which it must warn of."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")  # a framework's own
+        warnings.simplefilter("ignore")  # These are the framework's own warnings.
         warnings.simplefilter("always", PartialPortWarning)
         ported = port(model, **options)
     assert re.search(match, str(caught[-1].message))

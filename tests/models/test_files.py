@@ -22,7 +22,7 @@ from convlab.testing import worst_ratio
 
 
 def written(layers: list[Layer], path: Path) -> bytes:
-    neutral.write(layers, path)
+    neutral.write_layers(layers, path)
     return path.read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_weights_keep_their_bits(framework, dtype, tmp_path):
         return
     save(load(path, backend=framework), path)
     assert path.read_bytes() == expected
-    (again,) = neutral.read(path)
+    (again,) = neutral.read_layers(path)
     assert again.spec.dtype == dtype
     assert again.kernel.dtype == layer.kernel.dtype
     assert again.kernel.tobytes() == layer.kernel.tobytes()
@@ -88,8 +88,8 @@ def test_weights_keep_their_bits(framework, dtype, tmp_path):
 def test_the_file_keeps_nan_as_it_is(dtype, tmp_path):
     layer = conv(2, 3, dtype=dtype)
     layer.kernel.flat[:2] = np.nan, -np.nan
-    neutral.write([layer], tmp_path / "model.safetensors")
-    (again,) = neutral.read(tmp_path / "model.safetensors")
+    neutral.write_layers([layer], tmp_path / "model.safetensors")
+    (again,) = neutral.read_layers(tmp_path / "model.safetensors")
     assert again.kernel.tobytes() == layer.kernel.tobytes()
 
 
@@ -130,47 +130,47 @@ def test_what_the_file_says(tmp_path):
 
 def test_a_loaded_model_computes_what_the_layers_say(framework, tmp_path):
     path = tmp_path / "model.safetensors"
-    neutral.write(classifier(), path)
+    neutral.write_layers(classifier(), path)
     x = np.random.default_rng(0).integers(-8, 9, (2, 3, 9, 10)) / 4.0
-    found = models_of(framework).run([load(path, backend=framework)], x, "float32")
+    result = models_of(framework).run([load(path, backend=framework)], x, "float32")
     off = np.zeros_like(x)
     for layer in classifier():
         off, x = layer.error(x, off, "float32"), layer.reference(x)
-    assert worst_ratio(found, x, off) <= 1
+    assert worst_ratio(result, x, off) <= 1
 
 
 def test_a_framework_that_lacks_a_padding_says_what_helps(framework, tmp_path):
     path = tmp_path / "model.safetensors"
-    neutral.write([conv(4, 2, padding="same_lower", stride=2)], path)
+    neutral.write_layers([conv(4, 2, padding="same_lower", stride=2)], path)
     with pytest.raises(UnsupportedError, match=r"(?i)(input_size|same_lower)"):
         load(path, backend=framework)
     x = np.random.default_rng(0).normal(size=(1, 2, 9, 9)).astype("float32").astype(float)
-    (layer,) = neutral.read(path)
+    (layer,) = neutral.read_layers(path)
     for options in ({"input_size": 9}, {"layers": "convlab"}):
-        found = models_of(framework).run([load(path, backend=framework, **options)], x, "float32")
-        assert worst_ratio(found, layer.reference(x), layer.error(x, 0 * x, "float32")) <= 1
+        result = models_of(framework).run([load(path, backend=framework, **options)], x, "float32")
+        assert worst_ratio(result, layer.reference(x), layer.error(x, 0 * x, "float32")) <= 1
 
 
 def test_own_files_give_back_the_weights(framework, tmp_path):
-    neutral.write(classifier(), tmp_path / "model.safetensors")
+    neutral.write_layers(classifier(), tmp_path / "model.safetensors")
     model = load(tmp_path / "model.safetensors", backend=framework)
     other = [conv(8, 3, padding=1, dtype="float32"), *classifier()[1:]]
     other[0].kernel[:] = 7.0
-    neutral.write(other, tmp_path / "other.safetensors")
+    neutral.write_layers(other, tmp_path / "other.safetensors")
     into = load(tmp_path / "other.safetensors", backend=framework)
     for suffix in models_of(framework).FILES:
         own = tmp_path / f"model.v1{suffix}"
         save(model, own)
         save(load(own, into=into), tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
-    save(into, tmp_path / "into.safetensors")  # which loading left as it was
+    save(into, tmp_path / "into.safetensors")  # Loading leaves this model as it was.
     assert (tmp_path / "into.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
 
 
 def test_own_files_of_another_model_are_refused(framework, tmp_path):
-    neutral.write(classifier(), tmp_path / "model.safetensors")
-    neutral.write([*classifier()[:-1], dense(6, 4)], tmp_path / "other.safetensors")
+    neutral.write_layers(classifier(), tmp_path / "model.safetensors")
+    neutral.write_layers([*classifier()[:-1], dense(6, 4)], tmp_path / "other.safetensors")
     model, other = (load(tmp_path / f"{name}.safetensors", backend=framework) for name in ("model", "other"))
     for suffix in models_of(framework).FILES:
         save(model, tmp_path / f"model{suffix}")
@@ -179,7 +179,7 @@ def test_own_files_of_another_model_are_refused(framework, tmp_path):
 
 
 def test_a_suffix_of_another_framework_is_refused(framework, tmp_path):
-    neutral.write([conv(4, 2)], tmp_path / "model.safetensors")
+    neutral.write_layers([conv(4, 2)], tmp_path / "model.safetensors")
     model = load(tmp_path / "model.safetensors", backend=framework)
     foreign = ".params" if framework == "torch" else ".pt"
     with pytest.raises(ModelFileError, match=r"expected one of (mxnet|torch)\. Hint: .*\.safetensors.*port"):
@@ -204,7 +204,7 @@ def test_a_failure_leaves_the_old_file(framework, tmp_path, monkeypatch):
         part.write_bytes(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(neutral, "write", fail)
+    monkeypatch.setattr(neutral, "write_layers", fail)
     with pytest.raises(ModelFileError, match="the disk is full"):
         save(model, path)
     assert path.read_bytes() == before
@@ -237,14 +237,14 @@ APART = {
 @pytest.mark.parametrize("name", [*ALIKE, *APART])
 def test_one_way_to_write_it(name):
     layers = (ALIKE | APART)[name]
-    found = canonical(layers)
-    assert len(found) < len(layers) or name in APART or name == "named"
+    joined = canonical(layers)
+    assert len(joined) < len(layers) or name in APART or name == "named"
     if name == "named":
-        assert all(isinstance(each, Convolution) and not isinstance(each.spec.padding, str) for each in found)
+        assert all(isinstance(each, Convolution) and not isinstance(each.spec.padding, str) for each in joined)
     x = np.random.default_rng(0).integers(-8, 9, (2, 2, 7, 8)) / 4.0
     one = two = x
     for layer in layers:
         one = layer.reference(one)
-    for layer in found:
+    for layer in joined:
         two = layer.reference(two)
     np.testing.assert_allclose(one, two, rtol=1e-12)

@@ -16,8 +16,8 @@ from chains import classifier, conv, dense, norm
 
 from convlab.errors import ModelFileError
 from convlab.models.adapters import models_of
-from convlab.models.files import mxnet_params as params
 from convlab.models.files import neutral
+from convlab.models.files.mxnet_params import check_params_file
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import Flatten, Layer
@@ -26,16 +26,16 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 
 @pytest.fixture
 def path(tmp_path):
-    found = tmp_path / "model.safetensors"
-    neutral.write(classifier(), found)
-    return found
+    path = tmp_path / "model.safetensors"
+    neutral.write_layers(classifier(), path)
+    return path
 
 
 def attempt(path: Path, data: bytes) -> list[Layer] | None:
-    """What a file with these bytes gives; None if it is refused, and then it says so properly and stays."""
+    """The layers in a file with these bytes; None if it is refused properly and left as it is."""
     path.write_bytes(data)
     try:
-        return neutral.read(path)
+        return neutral.read_layers(path)
     except ModelFileError as error:
         message = str(error)
         assert str(path) in message
@@ -46,7 +46,7 @@ def attempt(path: Path, data: bytes) -> list[Layer] | None:
 
 
 def test_cut_off_anywhere(path):
-    neutral.write([conv(2, 1, (1, 2)), Flatten(), dense(1, 2)], path)
+    neutral.write_layers([conv(2, 1, (1, 2)), Flatten(), dense(1, 2)], path)
     data = path.read_bytes()
     for length in range(len(data)):
         assert attempt(path, data[:length]) is None
@@ -100,10 +100,10 @@ def test_every_value_replaced(path):
             if type(value) is type(old) and value == old:
                 continue
             holder[key] = value
-            found = attempt(path, with_about(data, about))
-            if found is not None:  # then it is what the file says
+            layers = attempt(path, with_about(data, about))
+            if layers is not None:  # The layers must be what the file says.
                 assert isinstance(key, str)
-                said = neutral.packed(found)[0][about["layers"].index(holder)]
+                said = neutral.packed(layers)[0][about["layers"].index(holder)]
                 assert key == "path" or said[key] == value or (key, value) == ("padding", "same")
         holder[key] = old
     assert attempt(path, with_about(data, about))
@@ -160,7 +160,7 @@ def test_a_newer_version_is_named(path):
     about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
     path.write_bytes(with_about(data, {**about, "version": 2, "novel": True}))
     with pytest.raises(ModelFileError, match=r"got version 2, expected 1\. Hint: a newer convlab"):
-        neutral.read(path)
+        neutral.read_layers(path)
 
 
 def test_too_many_layers(path):
@@ -183,7 +183,7 @@ def test_too_many_layers(path):
 )
 def test_layers_that_dont_follow_one_another(layers, tmp_path):
     with pytest.raises(ModelFileError, match=r"layers\[\d\]: got .*(images|rows|channels)"):
-        neutral.write(layers, tmp_path / "model.safetensors")
+        neutral.write_layers(layers, tmp_path / "model.safetensors")
 
 
 def test_no_file_at_all(path, tmp_path):
@@ -193,7 +193,7 @@ def test_no_file_at_all(path, tmp_path):
         if other.stem == "pipe":
             os.mkfifo(other)
         with pytest.raises(ModelFileError, match="can't be read"):
-            neutral.read(other)
+            neutral.read_layers(other)
 
 
 class Trap:
@@ -228,11 +228,11 @@ def test_lies_about_sizes_cost_no_memory(path):
     for lie in lies:
         assert attempt(path, lie) is None
         with pytest.raises(ModelFileError):
-            params.check(path)
-    with open(path, "wb") as file:  # 16 GiB of nothing
+            check_params_file(path)
+    with open(path, "wb") as file:  # The file has 16 GiB of zeros.
         file.truncate(2**34)
     with pytest.raises(ModelFileError):
-        neutral.read(path)
+        neutral.read_layers(path)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
 
@@ -242,7 +242,7 @@ def test_own_files_cut_off(path, tmp_path, framework):
     for suffix in models_of(framework).FILES:
         own = tmp_path / f"model{suffix}"
         save(model, own)
-        if own.is_dir():  # Orbax's: each of its files
+        if own.is_dir():  # A model in Orbax's format is several files.
             continue
         data = own.read_bytes()
         for length in [0, 1, 7, 8, 30, *np.linspace(31, len(data) - 1, 12).astype(int)]:
@@ -276,18 +276,18 @@ def test_mxnets_lengths(tmp_path, magic):
     path = tmp_path / "model.params"
     data = _params(magic)
     path.write_bytes(data)
-    params.check(path)
+    check_params_file(path)
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(ModelFileError):
-            params.check(path)
+            check_params_file(path)
     path.write_bytes(data + b"\0")
     with pytest.raises(ModelFileError):
-        params.check(path)
-    for where in range(64):  # the first array's head, and all that comes before it
+        check_params_file(path)
+    for where in range(64):  # These bytes are the heads of the file and of its first array.
         for value in (0x7F, 0x80, 0xFF):
             path.write_bytes(data[:where] + bytes([value]) + data[where + 1 :])
-            if 56 <= where < 60:  # the device's number, which is no length
+            if 56 <= where < 60:  # The number of the device is no length.
                 continue
             with pytest.raises(ModelFileError):
-                params.check(path)
+                check_params_file(path)

@@ -16,7 +16,7 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.testing import error_bound, worst_ratio
 from convlab.truth.oracle import oracle
 
-# (layer, image size): what frameworks disagree about.
+# Each case is a layer and the size of an image; the frameworks disagree about these.
 CONVOLUTIONS = {
     "7x7, stride 2, padding 3": (convolution(8, 3, (7, 7), stride=2, padding=3), (16, 17)),
     "same, stride 2": (convolution(4, 3, (3, 3), stride=2, padding="same"), (8, 9)),
@@ -51,8 +51,8 @@ def needs_size(name):
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolutions(source, target, case):
     layer, size = CONVOLUTIONS[case]
-    named = isinstance(layer.spec.padding, str) and layer.spec.stride != (1, 1)
-    original = built(source, layer, style="convlab" if named and needs_size(source) else style(source))
+    by_name = isinstance(layer.spec.padding, str) and layer.spec.stride != (1, 1)
+    original = built(source, layer, style="convlab" if by_name and needs_size(source) else style(source))
     ported = port(original, to=target, input_size=size)
     assert ported.evidence.same
     assert holds(target, ported.model, layer, size)
@@ -84,7 +84,7 @@ def test_convlabs_layers_pad_by_the_image(source, target):
 def test_dtypes(source, target, dtype):
     layer = convolution(4, 2, (3, 3), padding=1, dtype=dtype)
     lacking = {"mxnet": ("float16", "bfloat16")}
-    if importlib.util.find_spec("ml_dtypes") is None:  # which JAX and TensorFlow bring
+    if importlib.util.find_spec("ml_dtypes") is None:  # JAX and TensorFlow bring ml_dtypes.
         lacking["numpy"] = ("bfloat16",)
     if dtype in lacking.get(source, ()):
         with pytest.raises(UnsupportedError, match=dtype):
@@ -110,10 +110,10 @@ def test_the_proof_of_a_wide_layer_in_half_precision_says_something(framework):
         wrong = convolution(64, 64, (3, 3), padding=((0, 2), (1, 1)), dtype=dtype)
         original, other = built(framework, layer), built(framework, wrong)
         assert port(original, to=framework).evidence.same
-        found = compare(original, other)
-        assert not found.same
-        assert found.first.errors["gradient of X"] > 1
-        assert found.first.errors["gradient of K"] > 1
+        comparison = compare(original, other)
+        assert not comparison.same
+        assert comparison.first.errors["gradient of X"] > 1
+        assert comparison.first.errors["gradient of K"] > 1
 
 
 def stack():
@@ -136,7 +136,7 @@ def stack():
 
 
 def ordered(name, layers):
-    """With the framework's own order of pixels, which is all the same for one pixel."""
+    """The layers with the framework's own order of pixels, which makes no difference for one pixel."""
     order = "CHW" if name in ("torch", "mxnet") else "HWC"
     return [Flatten(order) if isinstance(each, Flatten) else each for each in layers]
 
@@ -145,7 +145,7 @@ def test_stacks(giver, taker):
     ported = port(built(giver, *ordered(giver, stack())), to=taker)
     assert ported.evidence.same
     assert not ported.untouched
-    assert ported.evidence.wholes == (0, 0)
+    assert ported.evidence.whole_model_errors == (0, 0)
     x = np.random.default_rng(3).normal(size=(2, 3, 24, 21)).astype("float32").astype(float)
     off, true = np.zeros_like(x), x
     for layer in stack():

@@ -33,7 +33,7 @@ def test_from_a_file_into_another_frameworks_model(giver, taker, tmp_path):
     y = norm.reference(conv.reference(x))
     bound = norm.error(conv.reference(x), conv.error(x, 0 * x, "float32"), "float32")
     assert worst_ratio(run(taker, filled, x), y, bound) <= 1
-    assert worst_ratio(run(taker, theirs, x), y, bound) > 1  # which is left as it was
+    assert worst_ratio(run(taker, theirs, x), y, bound) > 1  # The target is left as it was.
 
 
 def test_lone_layers_and_what_doesnt_fit(framework):
@@ -48,5 +48,5 @@ def test_lone_layers_and_what_doesnt_fit(framework):
         port_weights(None, built(framework, conv), built(framework, convolution(4, 3, (3, 3), padding=0)))
     with pytest.raises(ModelError, match=r"got kernel of shape \(4, 3, 3, 3\).*expected \(5, 3, 3, 3\)"):
         port_weights(None, built(framework, conv), built(framework, convolution(5, 3, (3, 3), padding=1)))
-    with pytest.raises(ModelError, match="aren't made up alike"):
+    with pytest.raises(ModelError, match="have different structures"):
         port_weights(None, built(framework, *layers(1)), built(framework, conv))

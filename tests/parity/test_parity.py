@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import convlab
 from convlab import chapter
 from convlab.testing import descent, gradients, oracle_gradients
-from convlab.testing.tasks import compute
+from convlab.testing.tasks import compute_task
 from convlab.testing.trials import random_trials
 from convlab.truth.oracle import oracle
 
@@ -88,7 +88,9 @@ def test_every_pair_of_backends_agrees_exactly_on_integers(backends) -> None:
     for seed in range(5):
         trial = next(random_trials(seed))
         assert trial.name == f"random {seed} integers"
-        results = {name: compute(convlab.backend(name), trial.request, trial.arrays)["result"] for name in backends}
+        results = {
+            name: compute_task(convlab.backend(name), trial.request, trial.arrays)["result"] for name in backends
+        }
         for name, y in results.items():
             assert y.tobytes() == results[backends[0]].tobytes(), (name, backends[0], seed)
 

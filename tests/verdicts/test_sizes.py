@@ -64,9 +64,10 @@ def test_comparing_models_of_fixed_sizes():
     assert compare(model, wide).same is False
     layers = [kl.Conv2D(4, 3, name="conv"), kl.GlobalAveragePooling2D()]
     small, large = (keras.Sequential([keras.Input((size, size, 3)), *layers]) for size in (12, 20))
-    found = compare(small, large)  # which Keras runs on images of 12x12 all the same
-    assert found.same is None
-    assert "takes images of (12, 12) rows and columns, the second of (20, 20)" in str(found)
+    # Keras runs the large model on images of 12x12 all the same.
+    comparison = compare(small, large)
+    assert comparison.same is None
+    assert "takes images of (12, 12) rows and columns, the second of (20, 20)" in str(comparison)
 
 
 def test_a_keras_model_that_starts_with_flatten_keeps_its_order():
@@ -88,7 +89,7 @@ def test_a_keras_model_that_starts_with_flatten_keeps_its_order():
 def test_a_padded_maximum_of_negative_numbers(to, before):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), *before, nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 2, 1))
-    model[0].bias.data -= 3  # zeros in the border would be the greatest
+    model[0].bias.data -= 3  # Zeros in the border would now be the greatest.
     ported = port(model, to=to)
     assert ported.evidence.same is True
     assert compare(ported.model, model).same is True

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convlab import compare, port_weights
 from convlab.errors import ModelError, PortError
-from convlab.models.compare.report import as_dict, render
+from convlab.models.compare.report import as_dict, comparison_page
 
 SIZE = 16
 
@@ -82,13 +82,14 @@ def apart(a, b):
 
 def test_twins_are_the_same(original, twin):
     assert apart(original, twin) < 1e-5
-    for found in (compare(original, twin), compare(twin, original), compare(original, twin, IMAGES)):
-        assert found.same is True
-        assert found
-        assert found.results.ratio <= 1
-        assert "They compute the same." in str(found)
-    padded = next(row for row in found.rows if row.a == "conv2")  # Keras pads in a layer of its own
-    assert (padded.same, padded.elsewhere) == (True, False)  # which a straight functional model shows
+    for comparison in (compare(original, twin), compare(twin, original), compare(original, twin, IMAGES)):
+        assert comparison.same is True
+        assert comparison
+        assert comparison.results.ratio <= 1
+        assert "The models compute the same results." in str(comparison)
+    padded = next(row for row in comparison.rows if row.a == "conv2")
+    # Keras pads in a layer of its own, which a functional model without branches shows.
+    assert (padded.same, padded.elsewhere) == (True, False)
     assert all(compare(model, model).same is True for model in (original, twin))
 
 
@@ -106,13 +107,14 @@ def test_twins_are_the_same(original, twin):
 )
 def test_what_stands_between_layers_is_compared(original, fault):
     other = keras_twin(original, **fault)
-    assert apart(original, other) > 1e-3 or fault == {"activation": "relu6"}  # which is ReLU up to 6
-    for found in (compare(original, other), compare(other, original)):
-        assert found.same is False
-        assert not found
-        assert "the same." not in str(found)
-        assert "as wholes don't give the same results" in str(found)
-    assert as_dict(found)["same"] is False
+    # ReLU6 is ReLU up to 6.
+    assert apart(original, other) > 1e-3 or fault == {"activation": "relu6"}
+    for comparison in (compare(original, other), compare(other, original)):
+        assert comparison.same is False
+        assert not comparison
+        assert "compute the same" not in str(comparison)
+        assert "the whole models give different results" in str(comparison)
+    assert as_dict(comparison)["same"] is False
 
 
 def test_classes_of_one_framework_that_differ_between_their_layers(original):
@@ -151,10 +153,10 @@ def test_inputs_of_which_results_do_not_depend_say_nothing():
         def forward(self, x):
             return torch.relu(self.conv(x) * 0 - self.least)
 
-    found = compare(Constant(1), Constant(2))
-    assert found.same is None
-    assert "hardly depend on the images" in str(found)
-    assert "the same" not in str(found)
+    comparison = compare(Constant(1), Constant(2))
+    assert comparison.same is None
+    assert "hardly depend on the images" in str(comparison)
+    assert "the same" not in str(comparison)
 
 
 def test_a_model_that_takes_no_random_image_is_not_called_the_same():
@@ -167,15 +169,15 @@ def test_a_model_that_takes_no_random_image_is_not_called_the_same():
             return self.conv(x) + self.conv(y)
 
     model = Two()
-    found = compare(model, model)
-    assert found.same is None
-    assert "can't be run on images" in str(found)
-    assert "the same" not in str(found)
-    assert "Only parts" in render(found, "a", "b", "convlab compare a b")
-    assert json.loads(json.dumps(as_dict(found)))["same"] is None
+    comparison = compare(model, model)
+    assert comparison.same is None
+    assert "can't be run on images" in str(comparison)
+    assert "the same" not in str(comparison)
+    assert "Only parts" in comparison_page(comparison, "a", "b", "convlab compare a b")
+    assert json.loads(json.dumps(as_dict(comparison)))["same"] is None
     with pytest.raises(ModelError, match="can't be run"):
         compare(model, model, IMAGES)
-    with pytest.raises(ModelError, match="nothing of them can be compared"):
+    with pytest.raises(ModelError, match="of which nothing can be compared"):
         compare(nn.LSTM(2, 3), nn.LSTM(2, 3))
 
 
@@ -186,10 +188,10 @@ class Residual(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         convolutions = {"conv1": nn.Conv2d(3, 4, 3, padding=1), "conv2": nn.Conv2d(4, 4, 3, padding=1)}
-        made = {**convolutions, "bn1": nn.BatchNorm2d(4), "down": nn.Conv2d(3, 4, 1)}
-        self.names = dict(zip(made, names, strict=True))
-        for name in reversed(made) if early else made:
-            self.add_module(self.names[name], made[name])
+        layers = {**convolutions, "bn1": nn.BatchNorm2d(4), "down": nn.Conv2d(3, 4, 1)}
+        self.names = dict(zip(layers, names, strict=True))
+        for name in reversed(layers) if early else layers:
+            self.add_module(self.names[name], layers[name])
 
     def forward(self, x):
         conv1, bn1, conv2, down = (getattr(self, self.names[each]) for each in ("conv1", "bn1", "conv2", "down"))
@@ -197,16 +199,16 @@ class Residual(nn.Module):
 
 
 def test_layers_are_matched_by_name_then_by_weights():
-    found = compare(Residual(False).eval(), Residual(True).eval())
-    assert found.same is True
-    assert [(row.a, row.b) for row in found.rows] == [(name, name) for name in ("conv1", "conv2", "bn1", "down")]
+    comparison = compare(Residual(False).eval(), Residual(True).eval())
+    assert comparison.same is True
+    assert [(row.a, row.b) for row in comparison.rows] == [(name, name) for name in ("conv1", "conv2", "bn1", "down")]
     renamed = compare(Residual(False).eval(), Residual(True, ("a", "b", "c", "d")).eval())
     assert renamed.same is True
     assert [(row.a, row.b) for row in renamed.rows] == [("conv1", "a"), ("conv2", "b"), ("bn1", "c"), ("down", "d")]
 
 
 def test_a_border_of_its_own_is_no_difference():
-    """As in a Keras ResNet, where a ZeroPadding2D pads in front of a convolution that doesn't."""
+    """A Keras ResNet has a ZeroPadding2D in front of a convolution that doesn't pad."""
 
     class Padded(nn.Module):
         def __init__(self, inside):
@@ -219,11 +221,11 @@ def test_a_border_of_its_own_is_no_difference():
             x = F.relu(self.conv1(x if self.inside else F.pad(x, (3,) * 4)))
             return self.conv2(x if self.inside else F.pad(x, (1,) * 4))
 
-    found = compare(Padded(True), Padded(False))
-    assert found.same is True
-    assert found.first is None
-    assert [(row.same, row.elsewhere) for row in found.rows] == [(False, True)] * 2
-    assert "By themselves conv1 and conv1 differ in padding" in str(found)
+    comparison = compare(Padded(True), Padded(False))
+    assert comparison.same is True
+    assert comparison.first is None
+    assert [(row.same, row.elsewhere) for row in comparison.rows] == [(False, True)] * 2
+    assert "Compared by themselves, layer 'conv1' and layer 'conv1' differ in padding" in str(comparison)
 
 
 @pytest.mark.parametrize("change", ["pool", "stride", "kernel", "activation", "features"])
@@ -249,9 +251,9 @@ def test_models_that_differ_before_a_dense_layer_give_a_report(change):
     for a, b in ((nn.Sequential(*model()), nn.Sequential(*model(**planted))), (Own(), Own(**planted))):
         for inputs in (None, IMAGES):
             for pair in ((a, b), (b, a)):
-                found = compare(*pair, inputs)
-                assert found.same is False
-                assert str(found)
+                comparison = compare(*pair, inputs)
+                assert comparison.same is False
+                assert str(comparison)
 
 
 def test_weights_for_a_model_that_flattens_in_another_order_are_refused(original):

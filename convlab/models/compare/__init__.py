@@ -1,1 +1,1 @@
-"""Two models compared."""
+"""How two models are compared."""

@@ -1,4 +1,4 @@
-"""`convlab.compare`: do two layers or two models compute the same, and if not, where do they part, and why?"""
+"""`convlab.compare`: do two layers or two models compute the same, and if not, where do they diverge, and why?"""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...geometry.geometry import Pair
+from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
 from ..layers.layer import Dense, Dropout
 from ..layers.reading import Model
-from ..layers.steps import Step, steps, weighted
+from ..layers.steps import steps, weighted
 from .comparison import Comparison
-from .pairing import paired
-from .proof import Row, prove, rounded
+from .pairing import Pairs, paired
+from .proof import Row, RunnableStep, prove
 from .random_images import random_images
-from .results import compare_results, run_whole
+from .results import Results, compare_results
+from .sides import Side
 
 
 def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | None = None, seed: int = 0) -> Comparison:
@@ -36,7 +38,8 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     other padding: the padding is ((1, 1), (0, 1)) (SAME, as in TensorFlow) instead of ((1, 1), (1, 1)). ...
 
     Args:
-        a, b: native layers or models, convlab's own among them; a `flax.linen` module bound to its variables.
+        a: a native layer or model, convlab's own among them; a `flax.linen` module bound to its variables.
+        b: another one, of the same or of another framework.
         inputs: an image or a batch, (N, C, H, W), or a list of them; by default random ones of odd and even sizes. A
             `flax.linen` module whose layers only show when it runs needs them.
         names: which layer of b belongs to which of a, by path; no others are compared, and `same` isn't True.
@@ -47,8 +50,8 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     """
     images = None if inputs is None else images_of(inputs)
     example = None if images is None else images[0]
-    one, two = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
-    return compare_read(one, two, images, None, names, seed)
+    first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
+    return compare_read(first, second, images, None, names, seed)
 
 
 def compare_read(
@@ -59,74 +62,122 @@ def compare_read(
     names: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """`compare` of what has been read; `size` is that of the random images, if no other will do."""
-    sides = (models_of(a.backend), a), (models_of(b.backend), b)
-    whole = names is None and all(each.whole and None not in [p.layer for p in each.parts] for each in (a, b))
-    first, second = ([*steps(each)] if whole else weighted(each) for each in (a, b))
-    if whole and not first and not second:  # nothing but what does nothing
-        whole = False
-    pairs, structure = paired(first, second, names, whole)
-    if a.size and b.size and a.size != b.size and not structure:
-        structure = f"the first model takes images of {a.size} rows and columns, the second of {b.size}"
-    comparison = Comparison((a.backend, b.backend), [], structure, whole, {} if whole else _untold(a, b))
-    if whole:
-        _in_turn(comparison, sides, pairs, first, second, images, size, seed)
-        if not structure or comparison.first is not None:
-            return comparison
-    else:
-        comparison.rows = alone((sides[0][0], sides[1][0]), pairs, seed, {})
-        _note_elsewhere(comparison.rows, pairs)
-    covers = names is None or (len(names) == len(first) == len(second) and not a.loose and not b.loose)
-    if not covers:
-        comparison.partial = "only the layers that were named were looked at"
-        return comparison
-    dtypes = [step.dtype for step in (*first, *second)] or ["float32"]
-    dtype = min(dtypes, key=lambda name: SIGNIFICAND[name])
-    try:
-        comparison.results = compare_results(*sides, dtype, images, seed)
-    except ModelError:
-        if comparison.same is not False:
-            raise
-    if not comparison.rows and comparison.results is not None and comparison.results.ratio is None:
-        raise ModelError(f"a, b: nothing of them can be compared: {comparison.results.reason}", hint="give inputs=.")
-    return comparison
+    """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
+    return _Comparing(a, b, images, size, names, seed).comparison()
 
 
-def _in_turn(
-    comparison: Comparison,
-    sides: tuple[tuple[Models, Model], tuple[Models, Model]],
-    pairs: Sequence[tuple[Step, Step]],
-    first: Sequence[Step],
-    second: Sequence[Step],
-    images: Sequence[np.ndarray] | None,
-    size: Pair | None,
-    seed: int,
-) -> None:
-    """Compare chains: each pair of steps on what reaches it in the first model, then both models as wholes."""
-    (models, a), (others, b) = sides
-    size = size or a.size or b.size
-    every_size = images is None and size is None
-    if images is None:
-        images = random_images(first, seed, size, second)
-    else:
-        for batch in images:
-            run_whole(sides[0], rounded(batch, first[0].dtype), first[0].dtype)
-    flowing = images
-    for one, two in pairs:
-        row, flowing = prove((models, one), (others, two), flowing, seed, every_size)
-        comparison.rows.append(row)
-    if comparison.structure or comparison.first is not None:
-        return
-    if any(part.native is not model.native for _, model in sides for part in model.parts):
-        comparison.wholes = (_as_a_whole(sides[0], first, images), _as_a_whole(sides[1], second, images))
+class _Comparing:
+    """Two models on their way to a comparison.
 
-
-def _note_elsewhere(rows: Sequence[Row], pairs: Sequence[tuple[Step, Step]]) -> None:
-    """Mark the pairs of layers that differ only in what models may do outside of these layers: a border in front of a
-    convolution, and the order in which the inputs of a dense layer are flattened.
+    Attributes:
+        in_order: whether both are layers one after another, all of them known, which are compared in that order.
+        first, second: the models.
     """
-    for row, (one, two) in zip(rows, pairs, strict=True):
-        a, b = one.convolution or one.main, two.convolution or two.main
+
+    def __init__(
+        self,
+        a: Model,
+        b: Model,
+        images: Sequence[np.ndarray] | None,
+        size: Pair | None,
+        names: Mapping[str, str] | None,
+        seed: int,
+    ) -> None:
+        self.images, self.size, self.names, self.seed = images, size, names, seed
+        in_order = names is None and all(
+            model.whole and all(part.layer is not None for part in model.parts) for model in (a, b)
+        )
+        self.first, self.second = (
+            Side(models_of(model.backend), model, steps(model) if in_order else weighted(model)) for model in (a, b)
+        )
+        # Layers that do nothing in inference are no steps: a model may have none.
+        self.in_order = in_order and bool(self.first.steps or self.second.steps)
+
+    def comparison(self) -> Comparison:
+        """Compare the layers, and then the results of the whole models where the layers don't settle it.
+
+        Raises:
+            ModelError: as `compare`.
+        """
+        first, second = self.first, self.second
+        pairs, structure = paired(first.steps, second.steps, self.names, self.in_order)
+        comparison = Comparison(
+            (first.model.backend, second.model.backend),
+            [],
+            structure or self._other_size(),
+            self.in_order,
+            {} if self.in_order else _uncompared(first.model, second.model),
+        )
+        if self.in_order:
+            self._compare_in_order(comparison, pairs)
+            if not comparison.structure or comparison.first is not None:
+                return comparison
+        else:
+            comparison.rows = compare_separately((first.models, second.models), pairs, self.seed, {})
+            _note_elsewhere(comparison.rows, pairs)
+        if not self._names_cover_all():
+            comparison.partial = "only the layers that were named were looked at"
+            return comparison
+        comparison.results = self._results(comparison)
+        if not comparison.rows and comparison.results is not None and not comparison.whole_results_compared:
+            raise ModelError(
+                f"a, b: got models of which nothing can be compared: {comparison.results.reason}", hint="give inputs=."
+            )
+        return comparison
+
+    def _other_size(self) -> str:
+        """How the only sizes of images that the models take differ; "" if they don't."""
+        mine, theirs = self.first.model.size, self.second.model.size
+        if mine and theirs and mine != theirs:
+            return f"the first model takes images of {mine} rows and columns, the second of {theirs}"
+        return ""
+
+    def _names_cover_all(self) -> bool:
+        if self.names is None:
+            return True
+        all_named = len(self.names) == len(self.first.steps) == len(self.second.steps)
+        return all_named and not self.first.model.loose and not self.second.model.loose
+
+    def _compare_in_order(self, comparison: Comparison, pairs: Pairs) -> None:
+        """Compare each pair of steps on what reaches it in the first model, then both models with their layers."""
+        first, second = self.first, self.second
+        size = self.size or first.model.size or second.model.size
+        every_size = self.images is None and size is None
+        if self.images is None:
+            images = random_images(first.steps, self.seed, size, second.steps)
+        else:
+            images = [*self.images]
+            for batch in images:
+                first.run(rounded(batch, first.steps[0].dtype), first.steps[0].dtype)
+        reaching = images
+        for mine, theirs in pairs:
+            a, b = RunnableStep(first.models, mine), RunnableStep(second.models, theirs)
+            row, reaching = prove(a, b, reaching, self.seed, every_size)
+            comparison.rows.append(row)
+        if comparison.structure or comparison.first is not None:
+            return
+        if any(part.native is not side.model.native for side in (first, second) for part in side.model.parts):
+            comparison.whole_model_errors = (_whole_model_error(first, images), _whole_model_error(second, images))
+
+    def _results(self, comparison: Comparison) -> Results | None:
+        """How the results of the whole models compare; None where they can't be run and are known to differ."""
+        dtypes = [step.dtype for step in (*self.first.steps, *self.second.steps)] or ["float32"]
+        dtype = min(dtypes, key=lambda name: SIGNIFICAND[name])
+        try:
+            return compare_results(self.first, self.second, dtype, self.images, self.seed)
+        except ModelError:
+            if comparison.same is not False:
+                raise
+            return None
+
+
+def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:
+    """Mark the pairs of layers that differ only in what models may do outside of these layers.
+
+    That is a border in front of a convolution, and the order in which the inputs of a dense layer are flattened.
+    """
+    for row, (mine, theirs) in zip(rows, pairs, strict=True):
+        a, b = mine.convolution or mine.main, theirs.convolution or theirs.main
         if isinstance(a, Dense) and isinstance(b, Dense):
             row.elsewhere = _columns_permuted(a, b)
         else:
@@ -138,43 +189,41 @@ def _note_elsewhere(rows: Sequence[Row], pairs: Sequence[tuple[Step, Step]]) -> 
 def _columns_permuted(a: Dense, b: Dense) -> bool:
     if a.kernel.shape != b.kernel.shape or not _equal(a.bias, b.bias) or np.array_equal(a.kernel, b.kernel):
         return False
-    one, two = (kernel[:, np.lexsort(kernel)] for kernel in (a.kernel, b.kernel))
-    return np.array_equal(one, two)
+    mine, theirs = (kernel[:, np.lexsort(kernel)] for kernel in (a.kernel, b.kernel))
+    return np.array_equal(mine, theirs)
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
-def alone(
-    sides: tuple[Models, Models], pairs: Sequence[tuple[Step, Step]], seed: int, sizes: Mapping[str, Pair]
-) -> list[Row]:
-    """Each pair of steps on random images of its own; where `sizes` has the first one's path, of that size."""
+def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, sizes: Mapping[str, Pair]) -> list[Row]:
+    """Compare each pair of steps on random images of its own; where `sizes` has the first one's path, of that size."""
     rows = []
-    for one, two in pairs:
-        size = sizes.get(one.path)
-        images = random_images([one], seed, size, [two])
-        rows.append(prove((sides[0], one), (sides[1], two), images, seed, every_size=size is None)[0])
+    for mine, theirs in pairs:
+        size = sizes.get(mine.path)
+        images = random_images([mine], seed, size, [theirs])
+        a, b = RunnableStep(models[0], mine), RunnableStep(models[1], theirs)
+        rows.append(prove(a, b, images, seed, every_size=size is None)[0])
     return rows
 
 
-def _as_a_whole(side: tuple[Models, Model], steps: Sequence[Step], images: Iterable[np.ndarray]) -> float:
+def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
     """How far a model, called as a whole, is from its layers one after another: 0 for the same bits.
 
-    Otherwise in bounds carried through all layers; infinite where these have grown beyond the result.
+    Otherwise in bounds carried through all layers; infinite where these are as large as the result.
     """
     from ...truth.bounds import worst_ratio
 
-    models, model = side
-    worst, dtype = 0.0, steps[0].dtype
-    natives = [part.native for part in model.parts if not isinstance(part.layer, Dropout)]  # which does nothing
+    worst, dtype = 0.0, side.steps[0].dtype
+    natives = [part.native for part in side.model.parts if not isinstance(part.layer, Dropout)]
     for image in images:
         x = rounded(image, dtype)
         error = np.zeros_like(x)
-        y = run_whole(side, x, dtype)
-        if np.array_equal(y, models.run(natives, x, dtype), equal_nan=True):
+        y = side.run(x, dtype)
+        if np.array_equal(y, side.models.run(natives, x, dtype), equal_nan=True):
             continue
-        for step in steps:
+        for step in side.steps:
             error, x = step.error(x, error, step.dtype), step.reference(x)
         says_something = y.shape == x.shape and error.max() < np.abs(x).max()
         worst = max(worst, worst_ratio(y, x, error) if says_something else np.inf)
@@ -186,25 +235,26 @@ def images_of(inputs: Any) -> list[np.ndarray]:
     from ...truth.oracle import as_numpy
 
     several = [as_numpy(each, "inputs") for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
-    if not several or not all(each.size for each in several):
+    if not several or not all(images.size for images in several):
         raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")
-    for each in several:
-        if each.ndim not in (3, 4):
+    for images in several:
+        if images.ndim not in (3, 4):
             raise ModelError(
-                f"inputs: got shape {each.shape}, expected (N, C, H, W).", hint="x.transpose(0, 3, 1, 2) of NHWC."
+                f"inputs: got shape {images.shape}, expected (N, C, H, W).", hint="x.transpose(0, 3, 1, 2) of NHWC."
             )
-        if not np.isfinite(each).all():
+        if not np.isfinite(images).all():
+            count = int((~np.isfinite(images)).sum())
             raise ModelError(
-                f"inputs: got {int((~np.isfinite(each)).sum())} values that are NaN or infinite, expected finite ones.",
-                hint="no comparison of them says anything.",
+                f"inputs: got {count} values that are NaN or infinite, expected finite ones.",
+                hint="a comparison of such values says nothing.",
             )
-    return [np.asarray(each if each.ndim == 4 else each[None], np.float64) for each in several]
+    return [np.asarray(images if images.ndim == 4 else images[None], np.float64) for images in several]
 
 
-def _untold(a: Model, b: Model) -> dict[str, str]:
+def _uncompared(a: Model, b: Model) -> dict[str, str]:
     """What isn't compared by itself: of the first model, and what only the second one has."""
-    untold: dict[str, str] = {}
+    uncompared: dict[str, str] = {}
     for model in (b, a):
-        told = {step.path for step in weighted(model)}
-        untold |= {part.path: part.note for part in model.parts if part.path not in told} | model.loose
-    return untold
+        compared = {step.path for step in weighted(model)}
+        uncompared |= {part.path: part.note for part in model.parts if part.path not in compared} | model.loose
+    return uncompared

@@ -1,4 +1,4 @@
-"""`Comparison`: what `convlab.compare` found, and its verdict in words."""
+"""`Comparison`: what `convlab.compare` finds out, and its verdict in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from .proof import Row
 from .results import Results
 
 LONE = "the layer"
-_PARTS = {True: "differs alone", False: "PARTS"}
+# The marks of pairs that differ, by `Row.elsewhere`.
+_MARKS = {True: "differs by itself", False: "DIVERGES"}
 
 
 @dataclass(eq=False)
@@ -17,13 +18,13 @@ class Comparison:
     """Two models, layer by layer.
 
     Attributes:
-        backends: whose they are.
+        backends: the two models' backends.
         rows: the pairs of layers, in order.
-        structure: what doesn't fit in how they are made up; "" if all does.
+        structure: how the structures of the models differ; "" if they don't.
         whole: whether every layer was compared, one after another; else only those with weights, each by itself.
-        untold: what wasn't compared by itself: layers, parameters and operations, by path, with notes.
-        wholes: how far each model, called as a whole, is from its layers one after another: 0 for the same bits,
-            otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers parts.
+        uncompared: what wasn't compared by itself: layers, parameters and operations, by path, with notes.
+        whole_model_errors: how far each model, called as a whole, is from its layers one after another: 0 for the same
+            bits, otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers diverges.
         results: if not all layers could be paired one after another, how the models' results for whole images compare;
             None if that wasn't tried.
         partial: why only parts were asked for; "" for whole models.
@@ -33,18 +34,19 @@ class Comparison:
     rows: list[Row]
     structure: str = ""
     whole: bool = True
-    untold: dict[str, str] = field(default_factory=dict)
-    wholes: tuple[float, ...] = ()
+    uncompared: dict[str, str] = field(default_factory=dict)
+    whole_model_errors: tuple[float, ...] = ()
     results: Results | None = None
     partial: str = ""
 
     @property
     def same(self) -> bool | None:
-        """Whether they compute the same: True only where whole models were compared, by all of their layers one after
-        another or by their results; None where only parts were, and no difference was found.
+        """Whether the models compute the same; None where only parts were compared, and no difference was found.
+
+        It is True only where whole models were compared, by all of their layers one after another or by their results.
         """
         ratio = self.results.ratio if self.results else None
-        if max(self.wholes, default=0.0) > 1 or (ratio is not None and ratio > 1):
+        if max(self.whole_model_errors, default=0.0) > 1 or (ratio is not None and ratio > 1):
             return False
         if ratio is None:
             if self.first is not None or (self.structure and not self.results):
@@ -53,90 +55,119 @@ class Comparison:
         return None if self.structure or self.first is not None else True
 
     @property
+    def whole_results_compared(self) -> bool:
+        """Whether the results of the whole models were compared."""
+        return self.results is not None and self.results.ratio is not None
+
+    @property
     def first(self) -> Row | None:
-        """The first pair of layers that part, other than by what may stand elsewhere in the models."""
+        """The first pair of layers that diverge, other than by what may stand elsewhere in the models."""
         return next((row for row in self.rows if not row.same and not row.elsewhere), None)
 
     def __bool__(self) -> bool:
         return self.same is True
 
     def __str__(self) -> str:
+        return as_text(self)
 
-        return text(self)
 
-
-def text(found: Comparison) -> str:
+def as_text(comparison: Comparison) -> str:
     """A line for each pair of layers, and the verdict."""
-    head = (*found.backends, "layer", "result", "gradients", "")
-    agrees = "same" if found.whole else "agrees"
+    head = (*comparison.backends, "layer", "result", "gradients", "")
+    agrees = "same" if comparison.whole else "agrees"
     rows = [
-        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _PARTS[row.elsewhere])
-        for row in found.rows
+        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _MARKS[row.elsewhere])
+        for row in comparison.rows
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
-    return "\n".join([*lines, *verdict(found)])
+    return "\n".join([*lines, *verdict(comparison)])
 
 
 def _errors(row: Row) -> tuple[str, str]:
-    """b's worst errors in bounds: of results, and of gradients, where those were looked at."""
+    """The second layer's worst errors in bounds: of results, and of gradients, where those were looked at."""
     gradients = any(name.startswith("gradient") for name in row.errors)
     return page.number(row.worst("result")), page.number(row.worst("gradient")) if gradients else ""
 
 
-def verdict(found: Comparison) -> list[str]:
-    """Whether they compute the same; if not, where they part, why, and what differs in what they say of themselves."""
-    results = found.results
-    if found.same is True:
-        return ["They compute the same.", *_how(found)]
-    if found.same is None:
-        return [f"Only parts were compared, and no difference was found: {_why_partial(found)}.", *_alone(found)]
-    if (row := found.first) is not None:
-        a, b = (f"{path or LONE} ({name})" for path, name in zip((row.a, row.b), found.backends, strict=True))
-        differences = [f"What they say of themselves differs in {'; '.join(row.differences)}."]
-        return [f"They part at {a} and {b}.", row.diagnosis, *(differences if row.differences else [])]
-    if found.structure:
-        return [f"They aren't made up alike: {found.structure}."]
-    for error, which in zip(found.wholes, ("first", "second"), strict=False):
+def verdict(comparison: Comparison) -> list[str]:
+    """Whether the models compute the same; if not, where they diverge, why, and how their attributes differ."""
+    if comparison.same is True:
+        return [f"The {_subject(comparison)} compute the same results.", *_agreement(comparison)]
+    if comparison.same is None:
+        reason = _why_partial(comparison)
+        return [f"Only parts were compared, and no difference was found: {reason}.", *_by_themselves(comparison)]
+    row = comparison.first
+    if row is not None:
+        return _divergence(comparison, row)
+    if comparison.structure:
+        return [f"The models have different structures: {comparison.structure}."]
+    for error, which in zip(comparison.whole_model_errors, ("first", "second"), strict=False):
         if error > 1:
             return [
-                f"Their layers compute the same, but the {which} model as a whole isn't its layers one after another."
+                f"Each pair of layers agrees, but the {which} model as a whole computes something else than its layers "
+                "one after another."
             ]
+    results = comparison.results
     assert results is not None
-    apart = results.reason or f"the results are {page.number(results.ratio or 0.0)} tolerances apart"
-    first = "Each layer with weights agrees by itself, but the models as wholes don't give the same results."
-    return [first, f"On images of {_shapes(results)} {apart}.", *_alone(found)]
+    apart = results.reason or f"the results differ by {page.number(results.ratio or 0.0)} times the tolerance"
+    return [
+        "Each layer with weights agrees when compared by itself, but the whole models give different results.",
+        f"On images of {_shapes(results)} {apart}.",
+        *_by_themselves(comparison),
+    ]
 
 
-def _how(found: Comparison) -> list[str]:
+def _subject(comparison: Comparison) -> str:
+    lone = comparison.rows and not any(row.a or row.b for row in comparison.rows)
+    return "layers" if lone else "models"
+
+
+def _called(path: str) -> str:
+    return f"layer {path!r}" if path else LONE
+
+
+def _divergence(comparison: Comparison, row: Row) -> list[str]:
+    first, second = comparison.backends
+    where = f"The models diverge at {_called(row.a)} ({first}) and {_called(row.b)} ({second})."
+    if _subject(comparison) == "layers":
+        where = f"The layers compute different results ({first} and {second})."
+    differences = [f"Their attributes differ in {'; '.join(row.differences)}."] if row.differences else []
+    return [where, row.diagnosis, *differences]
+
+
+def _agreement(comparison: Comparison) -> list[str]:
     """How whole models were compared, if not layer by layer."""
-    if found.results is None:
+    if comparison.results is None:
         return []
-    sentence = f"The results of the whole models agree on images of {_shapes(found.results)}"
-    return [f"{sentence}, within what rounding makes of them.", *_alone(found)]
+    sentence = f"The results of the whole models agree on images of {_shapes(comparison.results)}, but for rounding."
+    return [sentence, *_by_themselves(comparison)]
 
 
-def _why_partial(found: Comparison) -> str:
-    if found.partial:
-        return found.partial
-    if found.results is None or found.results.ratio is None:
-        reason = found.results.reason if found.results else "some of the first model wasn't looked at"
-        return f"the models as wholes weren't, for {reason.partition(' Hint:')[0].rstrip('.')}"
-    if found.structure:
-        return f"the results agree on images of {_shapes(found.results)}, but {found.structure}"
-    row = found.first
+def _why_partial(comparison: Comparison) -> str:
+    if comparison.partial:
+        return comparison.partial
+    results = comparison.results
+    if results is None:
+        return "the whole models weren't compared, because some layers of the first one weren't"
+    if not comparison.whole_results_compared:
+        reason = results.reason.partition(" Hint:")[0].rstrip(".")
+        return f"the whole models weren't compared, because {reason}"
+    if comparison.structure:
+        return f"the results agree on images of {_shapes(results)}, but {comparison.structure}"
+    row = comparison.first
     assert row is not None
     return (
-        f"the results agree on images of {_shapes(found.results)}, but {row.a or LONE} and {row.b or LONE} alone "
-        f"differ ({row.diagnosis})"
+        f"the results agree on images of {_shapes(results)}, but {_called(row.a)} and {_called(row.b)} differ when "
+        f"compared by themselves ({row.diagnosis})"
     )
 
 
-def _alone(found: Comparison) -> list[str]:
+def _by_themselves(comparison: Comparison) -> list[str]:
     """What layers by themselves do differently, which the models may make up for."""
     return [
-        f"By themselves {row.a or LONE} and {row.b or LONE} differ in {'; '.join(row.differences)}."
-        for row in found.rows
+        f"Compared by themselves, {_called(row.a)} and {_called(row.b)} differ in {'; '.join(row.differences)}."
+        for row in comparison.rows
         if row.elsewhere and not row.same
     ]
 

@@ -17,7 +17,7 @@ Pairs = list[tuple[Step, Step]]
 def paired(
     first: Sequence[Step], second: Sequence[Step], names: Mapping[str, str] | None, in_order: bool
 ) -> tuple[Pairs, str]:
-    """Which steps belong together, as far as they do, and why not further.
+    """The pairs of steps that belong together, and why there are no more of them; "" if all are paired.
 
     Steps of models that call them `in_order` are paired in that order. Other models list their layers in an order of
     their own: there equal names count first, then equal weights, and then the order among layers of a kind.
@@ -42,14 +42,11 @@ def _in_order(first: Sequence[Step], second: Sequence[Step]) -> tuple[Pairs, str
     pairs: Pairs = []
     for one, two in zip(first, second, strict=False):
         if one.main.kind != two.main.kind:
-            return pairs, (
-                f"where the first model has {_called(one)}, a {one.main.kind}, the second has {_called(two)}, "
-                f"a {two.main.kind}"
-            )
+            return pairs, f"where the first model has {_called(one)}, the second has {_called(two)}"
         pairs.append((one, two))
     if len(first) != len(second):
         which, longer = ("first", first) if len(first) > len(second) else ("second", second)
-        return pairs, f"the {which} model goes on with {_called(longer[len(pairs)])}, a {longer[len(pairs)].main.kind}"
+        return pairs, f"the {which} model goes on with {_called(longer[len(pairs)])}"
     return pairs, ""
 
 
@@ -68,7 +65,8 @@ def _matched(first: Sequence[Step], second: Sequence[Step]) -> tuple[Pairs, str]
     for which, steps, used in (("first", first, set(partner)), ("second", second, taken)):
         for step in steps:
             if id(step) not in used:
-                return pairs, f"nothing belongs to {_called(step)} of the {which} model, a {step.main.kind}"
+                other = "second" if which == "first" else "first"
+                return pairs, f"no layer of the {other} model belongs to {_called(step)} of the {which} one"
     return pairs, ""
 
 
@@ -88,7 +86,7 @@ def _match(
 
 
 def _by_name(steps: Sequence[Step]) -> list[Hashable]:
-    """The path without what frameworks write between its parts: "block.0.conv1", "block_0/conv1"."""
+    """The path without what frameworks write between its parts, as in "block.0.conv1" and "block_0/conv1"."""
     return [(step.main.kind, *re.findall(r"[a-z]+|[0-9]+", step.path.lower())) for step in steps]
 
 
@@ -101,7 +99,7 @@ def _bytes(array: np.ndarray | None) -> Hashable:
 
 
 def _by_kind(steps: Sequence[Step]) -> list[Hashable]:
-    """The how manyth of its kind each step is."""
+    """The number of steps of the same kind before each step."""
     counts: Counter[str] = Counter()
     keys: list[Hashable] = []
     for step in steps:
@@ -111,4 +109,4 @@ def _by_kind(steps: Sequence[Step]) -> list[Hashable]:
 
 
 def _called(step: Step) -> str:
-    return repr(step.path) if step.path else "the layer"
+    return f"{repr(step.path) if step.path else 'the layer'} ({step.main.kind})"

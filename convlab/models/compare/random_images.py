@@ -16,19 +16,21 @@ from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer
 from ..layers.pooling import GlobalPool
 from ..layers.steps import Step
 
-SIZES = 3  # consecutive heights and widths, odd and even; `proof` adds what a stride asks for
+# The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
+SIZES = 3
 _LARGEST = 2048
-_PRODUCTS = 8  # in a sum in float16 or bfloat16
+# The number of products that aren't 0 in a sum in float16 or bfloat16.
+_PRODUCTS = 8
 
 
 def grid(rng: np.random.Generator, shape: tuple[int, ...], some: float = 1.0) -> np.ndarray:
-    """Random numbers within ±2 that every dtype has; all but a share of them 0."""
+    """Random numbers within ±2 that every dtype has; all but the share `some` of them are 0."""
     numbers = rng.integers(-64, 65, shape) / 32.0
     return numbers if some == 1 else np.where(rng.random(shape) < some, numbers, 0.0)
 
 
 def share(dtype: str, products: int) -> float:
-    """How many numbers shouldn't be 0, so that sums of so many products still have bounds that say something."""
+    """The share of numbers that shouldn't be 0, so that sums of so many products have bounds that say something."""
     return 1.0 if SIGNIFICAND[dtype] > 11 else min(1.0, _PRODUCTS / products)
 
 
@@ -56,7 +58,8 @@ def random_images(
             hint="give inputs=, a batch of images that does.",
         )
     sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
-    sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]  # a dense layer may want this very size
+    # A dense layer may take the least size and no other.
+    sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]
     return [grid(rng, (2, channels, *size)) for size in sizes]
 
 
@@ -67,8 +70,9 @@ def _takes_rows(layers: Sequence[Layer]) -> bool:
 
 
 def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
-    """The shape of what a dense layer takes: an image of a given size, or any where the order of its pixels matters,
-    otherwise a row of numbers.
+    """The shape of what a dense layer takes.
+
+    That is an image of the given size, or any image where the order of its pixels matters, otherwise a row of numbers.
     """
     inputs = _input_channels(layers)
     if size is not None and inputs % math.prod(size) == 0:

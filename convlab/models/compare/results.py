@@ -13,23 +13,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
-from ...errors import ConvlabError, ModelError
-from ..adapters import Models
+from ...errors import ModelError
+from ...truth.precision import rounded
 from ..layers.layer import Convolution, Dense
 from ..layers.reading import Model
-from .proof import first_line, rounded
 from .random_images import grid
+from .sides import Side
 
-Side = tuple[Models, Model]
 Shape = tuple[int, ...]
 
-# Large and small images show saturating functions (ReLU6) and epsilons; powers of two round nothing.
+# Large images show saturating functions (ReLU6), and small ones epsilons. Powers of two round nothing.
 _SCALES = (1.0, 2.0**6, 2.0**-6)
-_ROUNDINGS = 8  # by which the images are changed
+# The images are changed by this many roundings.
+_ROUNDINGS = 8
 _CHANGES = 3
-_TOLERANCE = 16.0  # times the change of the first model's results
+# The results may differ by this many changes of the first model's results.
+_TOLERANCE = 16.0
 _SIZES = (32, 28, 64, 224, 16, 8, 12, 24, 48, 56, 96, 112, 128, 160, 192, 256, 299, 384, 512)
-_FURTHER = ((1, 0), (3, 2))  # rows and columns more: every remainder by a stride of 2
+# So many more rows and columns give every remainder by a stride of 2.
+_FURTHER = ((1, 0), (3, 2))
 
 
 @dataclass(eq=False)
@@ -60,13 +62,13 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     results, worst, informative = Results(), 0.0, False
     for batch in batches:
         x = _varied(batch, dtype, rng)
-        y, z = run_whole(a, x, dtype), None
+        y = a.run(x, dtype)
         try:
-            z = run_whole(b, x, dtype)
+            z = b.run(x, dtype)
         except ModelError as error:
             if images is not None:
                 raise
-            results.ratio, results.reason = np.inf, f"the second model fails where the first doesn't: {error}"
+            results.ratio, results.reason = np.inf, f"the second model fails where the first one doesn't: {error}"
             return results
         results.shapes.append(batch.shape[1:])
         if y.shape != z.shape:
@@ -80,43 +82,20 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     return results
 
 
-def run_whole(side: Side, x: np.ndarray, dtype: str) -> np.ndarray:
-    """A whole model's result for a batch, or for its images one by one if it takes no batch of this length.
-
-    Raises:
-        ModelError: it can't be run.
-    """
-    models, model = side
-    try:
-        try:
-            return models.run([model.native], x, dtype)
-        except ConvlabError:
-            raise
-        except Exception:  # perhaps a fixed length of the batch
-            if len(x) == 1:
-                raise
-            return np.concatenate([models.run([model.native], x[i : i + 1], dtype) for i in range(len(x))])
-    except Exception as error:  # whatever a framework or the model's own code raises
-        raise ModelError(
-            f"the {model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
-            hint="give inputs= that it takes, (N, C, H, W); other arguments than the image need defaults.",
-        ) from error
-
-
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Random images of the first shape that both models take, or else that the first one takes, and of near sizes."""
-    alone: Shape | None = None
-    for shape in _candidates(a[1], b[1]):
+    only_first: Shape | None = None
+    for shape in _candidates(a.model, b.model):
         x = grid(rng, (1, *shape))
         if not _runs(a, x, dtype):
             continue
-        alone = alone or shape
+        only_first = only_first or shape
         if _runs(b, x, dtype):
             break
     else:
-        return [] if alone is None else [grid(rng, (2, *alone))]
+        return [] if only_first is None else [grid(rng, (2, *only_first))]
     shapes = [shape]
-    if len(shape) == 3 and _fixed(a[1]) is None and _fixed(b[1]) is None:
+    if len(shape) == 3 and _fixed(a.model) is None and _fixed(b.model) is None:
         near = [(shape[0], shape[1] + down, shape[2] + right) for down, right in _FURTHER]
         shapes += [each for each in near if _runs(a, grid(rng, (1, *each)), dtype)]
     return [grid(rng, (2, *each)) for each in shapes]
@@ -124,17 +103,17 @@ def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> l
 
 def _runs(side: Side, x: np.ndarray, dtype: str) -> bool:
     try:
-        run_whole(side, x, dtype)
+        side.run(x, dtype)
     except ModelError:
         return False
     return True
 
 
 def _not_runnable(a: Side, dtype: str, rng: np.random.Generator) -> str:
-    """What the first model says to the likeliest image."""
-    shape = next(iter(_candidates(a[1], a[1])))
+    """The first model's error for the likeliest image."""
+    shape = next(iter(_candidates(a.model, a.model)))
     try:
-        run_whole(a, grid(rng, (1, *shape)), dtype)
+        a.run(grid(rng, (1, *shape)), dtype)
     except ModelError as error:
         return str(error)
     return "no random image was found that both models take"
@@ -164,8 +143,9 @@ def _candidates(a: Model, b: Model) -> Iterable[Shape]:
 
 
 def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:
-    """The images at each scale; then all of these again, changed by a few roundings, `_CHANGES` times each pixel its
-    own way and once all pixels alike.
+    """The images at each scale, and these again, changed by a few roundings.
+
+    They are changed `_CHANGES` times with each pixel its own way, and once with all pixels alike.
     """
     small = _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype]
     scaled = np.concatenate([scale * batch for scale in _SCALES])
@@ -174,8 +154,10 @@ def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarr
 
 
 def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float, bool]:
-    """The largest difference between the results for `_varied` images, in tolerances; and whether the results of the
-    first model tell the images apart.
+    """The largest difference between the results for `_varied` images, in tolerances.
+
+    Returns:
+        That, and whether the results of the first model tell the images apart.
     """
     parts = (_CHANGES + 2, len(_SCALES), count)
     y, z = (np.asarray(each, np.float64).reshape(*parts, *each.shape[1:]) for each in (y, z))
@@ -185,7 +167,7 @@ def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float,
         if not np.isfinite(y[:, scale]).all():
             continue
         tolerance = _tolerance(plain, changed, dtype)
-        with np.errstate(invalid="ignore"):  # of infinite results of the second model
+        with np.errstate(invalid="ignore"):  # The second model's results may be infinite.
             ratios = np.abs(z[0, scale] - plain) / tolerance
         worst = max(worst, float(np.where(np.isnan(ratios), np.inf, ratios).max(initial=0.0)))
         depends = depends or bool((np.abs(plain - y[0, 0, 0]) > tolerance).any())
@@ -193,7 +175,10 @@ def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float,
 
 
 def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray:
-    """How far apart results (N, C, ...) may be. Channels differ in magnitude by any factor, so each has its own."""
+    """How far apart results (N, C, ...) may be.
+
+    Channels differ in magnitude by any factor, so each has a tolerance of its own.
+    """
     inner = tuple(range(2, plain.ndim))
     change = np.abs(changed - plain).max(axis=0).max(axis=inner, keepdims=True, initial=0.0)
     magnitude = np.abs(plain).max(axis=(0, *inner), keepdims=True, initial=0.0)

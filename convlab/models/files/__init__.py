@@ -1,1 +1,1 @@
-"""Models in files."""
+"""How models are saved in files and loaded."""

@@ -7,87 +7,66 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...geometry.geometry import NO_PADDING, Pair
+from ...geometry.geometry import NO_PADDING
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, with_border
 from ..layers.pooling import GlobalPool, Pool
 
 
 def canonical(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers that compute the same: borders belong to the layer they are for, paddings are integers where they can be.
+    """Layers that compute the same, with borders in the layers that they are for, and integer paddings where possible.
 
     >>> pad = Pad(((0, 1), (0, 1)))
     >>> [layer.padding for layer in canonical([pad, Pool("average", (2, 2), (2, 2))])]
     [((0, 1), (0, 1))]
     """
-    found: list[Layer] = []
+    result: list[Layer] = []
     wide = any(dtype_of(layer) == "float64" for layer in layers)
     for layer in (_plain(each if wide else _narrow(each)) for each in layers):
-        joined = _joined(found[-1], layer, found[-2] if len(found) > 1 else None) if found else None
+        joined = _joined(result[-1], layer, result[-2] if len(result) > 1 else None) if result else None
         if joined is None:
-            found.append(layer)
+            result.append(layer)
         else:
-            found[-1] = _plain(joined)
-    return found
-
-
-def dtype_of(layer: Layer) -> str:
-    """What a layer's arrays are in."""
-    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
+            result[-1] = _plain(joined)
+    return result
 
 
 def _narrow(layer: Layer) -> Layer:
-    """With numbers of float32 in as few digits as tell them apart: TensorFlow keeps no more of a slope."""
+    """The layer, with its parameter in as few digits as float32 needs: TensorFlow keeps no more of a slope."""
     if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:
         return replace(layer, parameter=float(str(np.float32(layer.parameter))))
     return layer
 
 
 def _plain(layer: Layer) -> Layer:
-    """One layer, without what makes no difference."""
+    """The layer, without the options that make no difference to what it computes."""
     if isinstance(layer, Convolution):
         mode = "zeros" if layer.spec.padding == NO_PADDING else layer.spec.padding_mode
         return replace(layer, spec=replace(layer.spec, padding_mode=mode))
     if isinstance(layer, Pool):
-        counted = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
-        return replace(layer, count_padding=counted)
+        count_padding = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
+        return replace(layer, count_padding=count_padding)
     if isinstance(layer, BatchNorm):
-        # PyTorch keeps 1 minus it, which rounds.
+        # PyTorch keeps 1 - momentum, which is rounded.
         return replace(layer, momentum=float(f"{layer.momentum:.12g}"))
     return layer
 
 
 def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
-    """Two layers as one, if one computes the same."""
+    """The one layer that computes the same as two; None if there is none."""
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)
     if not isinstance(last, Pad):
         return None
     if isinstance(layer, Convolution):
-        return _bordered(last, layer)
+        return with_border(last, layer)
     if isinstance(layer, Pool) and _is_border(last, layer, before):
         return replace(layer, padding=last.pads, count_padding=True)
     return None
 
 
-def _bordered(pad: Pad, layer: Convolution) -> Convolution | None:
-    spec = layer.spec
-    if (
-        pad.mode == LOWEST
-        or isinstance(spec.padding, str)
-        or (spec.padding != NO_PADDING and not pad.mode == spec.padding_mode == "zeros")
-    ):
-        return None
-    rows, columns = (_sum(*each) for each in zip(pad.pads, spec.padding, strict=True))
-    return replace(layer, spec=replace(spec, padding=(rows, columns), padding_mode=pad.mode))
-
-
-def _sum(one: Pair, two: Pair) -> Pair:
-    return one[0] + two[0], one[1] + two[1]
-
-
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
-    """Whether zeros before a pooling are the same as its own padding, which frameworks have up to half a window."""
+    """Whether a border before a pooling is the same as its own padding, which frameworks have up to half a window."""
     if pad.mode not in ("zeros", LOWEST) or layer.padding != NO_PADDING or layer.ceil:
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):

@@ -11,18 +11,19 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 
-LARGEST = 2**16  # of what counts pixels
+# The largest value of the fields that count pixels.
+LARGEST = 2**16
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a key's value must be.
+class FieldRule:
+    """What the value of a key must be.
 
     Attributes:
-        expected: in words.
-        holds: whether a value of JSON is so.
-        plain: a layer's value in JSON.
-        value: back again.
+        expected: the rule in words.
+        holds: whether a value from JSON keeps the rule.
+        plain: makes a layer's value into one for JSON.
+        value: makes a value from JSON into a layer's.
     """
 
     expected: str
@@ -35,8 +36,8 @@ def _counts(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= LARGEST
 
 
-def _two(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) is list and len(value) == 2 and all(map(each, value))
+def _two(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and len(value) == 2 and all(map(holds, value))
 
 
 def _real(value: Any) -> bool:
@@ -48,34 +49,36 @@ def _tuples(value: Any) -> Any:
 
 
 def _lists(value: Any) -> Any:
-    return (
-        [*map(_lists, value)] if isinstance(value, (tuple, list)) else value if isinstance(value, str) else int(value)
-    )
+    if isinstance(value, (tuple, list)):
+        return [*map(_lists, value)]
+    return value if isinstance(value, str) else int(value)
 
 
-def _named(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", lambda value: type(value) is str and value in names)
+def _named(*names: str) -> FieldRule:
+    return FieldRule(f"one of {', '.join(names)}", lambda value: type(value) is str and value in names)
 
 
-def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) -> Rule:
-    return Rule(expected, lambda value: _real(value) and holds(value), float, float)
+def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) -> FieldRule:
+    return FieldRule(expected, lambda value: _real(value) and holds(value), float, float)
 
 
-_COUNT = Rule(f"an integer from 1 to {LARGEST}", _counts(1), int)
-_PAIR = Rule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
-_PADS = Rule(f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples)
-_PADDING = Rule(
+_COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
+_PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
+_PADS = FieldRule(
+    f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples
+)
+_PADDING = FieldRule(
     f"{_PADS.expected}, or 'same' or 'same_lower'",
     lambda value: _PADS.holds(value) or (type(value) is str and value in ("same", "same_lower")),
     _lists,
     _tuples,
 )
-_BOOLEAN = Rule("true or false", lambda value: type(value) is bool, bool)
+_BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _KERNEL = "max", "average"
 
-# By kind, the keys beside "kind" and "path".
-FIELDS: dict[str, dict[str, Rule]] = {
+# The keys of each kind beside "kind" and "path".
+FIELDS: dict[str, dict[str, FieldRule]] = {
     "conv2d": {
         "kernel_size": _PAIR,
         "stride": _PAIR,
@@ -100,7 +103,7 @@ FIELDS: dict[str, dict[str, Rule]] = {
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-# By kind, the ranks of its arrays; a bias may be missing.
+# The ranks of the arrays of each kind; a bias may be missing.
 ARRAYS: dict[str, dict[str, int]] = {
     "conv2d": {"kernel": 4, "bias": 1},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
@@ -108,8 +111,9 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A value from a file in an error message: short, and nothing but ASCII."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
-    return ascii(short.repr(value))[1:-1] if not short.repr(value).isascii() else short.repr(value)
+    text = short.repr(value)
+    return text if text.isascii() else ascii(text)[1:-1]

@@ -1,4 +1,4 @@
-"""What reaches each layer of a chain, as far as the layers before it tell."""
+"""The axes and channels that reach each layer of a chain, as far as the layers before it tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..layers.pooling import GlobalPool, Pool
 
 
 class Flow:
-    """How many axes and channels there are; 0 where nothing tells yet.
+    """How many axes and channels reach a layer; 0 where no layer has told yet.
 
     >>> flow = Flow()
     >>> flow.through(GlobalPool("max", keepdims=False)), flow.through(Pad(((1, 1), (1, 1))))
@@ -18,7 +18,7 @@ class Flow:
         self.rank, self.channels = 0, 0
 
     def through(self, layer: Layer) -> tuple[str, str] | None:
-        """Go on through a layer; if it can't be, what it gets and what it takes."""
+        """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""
         wanted = 4 if isinstance(layer, (Convolution, Pad, Pool, GlobalPool)) else 2 if isinstance(layer, Dense) else 0
         if wanted and self.rank not in (0, wanted):
             names = {2: "rows of numbers", 4: "images"}

@@ -1,4 +1,4 @@
-"""Frameworks' own files, looked at before their frameworks believe them: none may claim more than it holds."""
+"""Checks of the frameworks' own files, before the frameworks read them: none may claim more than it holds."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from . import mxnet_params as params
+from .mxnet_params import check_params_file
 
 
-def check(path: Path, suffix: str) -> None:
-    """Go through a file's lengths, where its framework doesn't itself.
+def check_claimed_sizes(path: Path, suffix: str) -> None:
+    """Check the lengths in a file, where its framework doesn't check them itself.
 
     Raises:
-        ModelFileError: they don't add up.
-        ValueError, OSError: it claims more than it holds, or names other files.
+        ModelFileError: the lengths don't add up.
+        ValueError: the file claims more than it holds, or names other files.
+        OSError: the file can't be read.
     """
     if suffix == ".params":
-        params.check(path)
+        check_params_file(path)
     elif suffix in (".pt", ".pth") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            _fits(path, sum(each.file_size for each in file.infolist()))
+            _fits(path, sum(member.file_size for member in file.infolist()))
     elif suffix == ".weights.h5":
         with importlib.import_module("h5py").File(path, "r") as file:
             _fits(path, _claimed(file))
 
 
-def _claimed(group: Any, seen: set[int] | None = None) -> int:
-    """How many bytes the arrays of an HDF5 group have; a group that is in two places is refused."""
-    seen = set() if seen is None else seen
-    if hash(group.id) in seen or len(seen) > 100_000:
+def _claimed(group: Any, groups: set[int] | None = None) -> int:
+    """The number of bytes of an HDF5 group's arrays; a group that is in two places is refused."""
+    groups = set() if groups is None else groups
+    if hash(group.id) in groups or len(groups) > 100_000:
         raise ValueError("a group is in two places, or there are too many")
-    seen.add(hash(group.id))
+    groups.add(hash(group.id))
     h5py, claimed = importlib.import_module("h5py"), 0
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name!r} is a link to elsewhere")
-        found = group[name]
-        if isinstance(found, h5py.Group):
-            claimed += _claimed(found, seen)
-        elif found.external or found.is_virtual:
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            claimed += _claimed(member, groups)
+        elif member.external or member.is_virtual:
             raise ValueError(f"{name!r} is in another file")
         else:
-            claimed += found.nbytes
+            claimed += member.nbytes
     return claimed
 
 

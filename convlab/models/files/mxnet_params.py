@@ -17,13 +17,15 @@ from ...errors import ModelFileError
 
 _LIST = 0x112
 _CLASSIC, _NUMPY = 0xF993FAC9, 0xF993FACA
-_WIDTHS = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1}  # float32, float64, float16, uint8, int32, int8, int64, bool
+# The widths of float32, float64, float16, uint8, int32, int8, int64 and bool.
+_WIDTHS = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1}
 _MOST_AXES = 32
-_DEVICES = (1, 2, 3, 5)  # CPU, GPU, pinned and shared memory
+# The kinds of devices: CPU, GPU, pinned and shared memory.
+_DEVICES = (1, 2, 3, 5)
 
 
-def check(path: Path) -> None:
-    """Go through a file's lengths.
+def check_params_file(path: Path) -> None:
+    """Check the lengths in a file.
 
     Raises:
         ModelFileError: they don't add up to the file, or something in it isn't dense arrays and their names.
@@ -40,43 +42,45 @@ def check(path: Path) -> None:
 
 class _Reader:
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self.stream, self.left = file, size
+        self.stream, self.remaining = file, size
 
     def take(self, form: str) -> tuple[Any, ...]:
-        """The next numbers."""
+        """Read the next numbers."""
         return struct.unpack(f"<{form}", self.bytes(struct.calcsize(f"<{form}")))
 
     def bytes(self, count: int) -> bytes:
         self.spend(count)
-        found = self.stream.read(count)
-        if len(found) < count:
+        content = self.stream.read(count)
+        if len(content) < count:
             raise ValueError("a file that became shorter")
-        return found
+        return content
 
     def spend(self, count: int) -> None:
-        if count > self.left:
-            raise ValueError(f"a length of {count} bytes where {self.left} are left")
-        self.left -= count
+        """Count bytes that the file must still have."""
+        if count > self.remaining:
+            raise ValueError(f"a length of {count} bytes where {self.remaining} are left")
+        self.remaining -= count
 
     def file(self) -> None:
-        """The whole file."""
+        """Read the whole file."""
         magic, reserved, arrays = self.take("QQQ")
         if magic != _LIST or reserved:
             raise ValueError("no list of arrays")
-        self.spend(0 if arrays <= self.left else arrays)  # each has more than a byte
+        if arrays > self.remaining:  # Each array has more than a byte.
+            self.spend(arrays)
         for _ in range(arrays):
             self.array()
         (names,) = self.take("Q")
         if names != arrays:
             raise ValueError(f"{names} names for {arrays} arrays")
-        found = {self.bytes(*self.take("Q")).decode() for _ in range(names)}
-        if len(found) < names:
+        different = {self.bytes(*self.take("Q")).decode() for _ in range(names)}
+        if len(different) < names:
             raise ValueError("a name twice")
-        if self.left:
-            raise ValueError(f"{self.left} bytes too many")
+        if self.remaining:
+            raise ValueError(f"{self.remaining} bytes too many")
 
     def array(self) -> None:
-        """One array; its numbers are passed over."""
+        """Read one array; its numbers are passed over."""
         magic, storage, rank = self.take("Iii")
         if magic not in (_CLASSIC, _NUMPY) or storage != 0 or not (magic == _CLASSIC) <= rank <= _MOST_AXES:
             raise ValueError("no dense array where one should be")

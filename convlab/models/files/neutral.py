@@ -1,7 +1,7 @@
 """convlab's neutral file of a model: safetensors, with JSON that says what the tensors are for. See docs/format.md.
 
-The same layers give the same bytes, whichever framework they came from. A file that is read is held against every rule
-before anything is made of it; whatever is wrong is a `ModelFileError`.
+The same layers give the same bytes, whichever framework they came from. When a file is read, every rule is checked
+before a layer is built; whatever is wrong is a `ModelFileError`.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
-from .canonical import canonical, dtype_of
-from .fields import ARRAYS, FIELDS, shown
+from .canonical import canonical
+from .fields import ARRAYS, FIELDS, excerpt
 from .flow import Flow
 
 FORMAT, VERSION = "convlab.model", 1
 MOST_LAYERS = 10_000
-_LONGEST_HEADER = 2**23  # bytes; that many layers need less
+# In bytes; MOST_LAYERS layers need less.
+_LONGEST_HEADER = 2**23
 _LONGEST_PATH = 200
-# As safetensors calls them, widest first, which is the order of its own writer.
+# The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
 _CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
-KINDS: dict[str, type[Layer]] = {each.kind: each for each in _CLASSES}
+KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
 class Tensor(NamedTuple):
     """An array as the file has it.
 
     Attributes:
-        code: its dtype as safetensors calls it.
+        code: the name of its dtype in safetensors.
         shape: its sizes.
-        data: its bytes, little-endian, rows first.
+        data: its bytes, little-endian, row by row.
     """
 
     code: str
@@ -46,23 +47,25 @@ class Tensor(NamedTuple):
     data: Any
 
 
-def write(layers: Sequence[Layer], path: Path, name: str = "") -> None:
+def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     """Write layers, one after another, to a file; `name` is the path for error messages."""
     records, tensors = packed(canonical(layers))
-    unpacked(records, tensors, name or str(path))  # what can't be read isn't written
+    unpacked(records, tensors, name or str(path))  # A file that can't be read isn't written.
     widths = [*DTYPES.values()]
-    order = sorted(tensors, key=lambda each: (widths.index(tensors[each].code), each))
+    order = sorted(tensors, key=lambda key: (widths.index(tensors[key].code), key))
     about = {"format": FORMAT, "version": VERSION, "layers": records}
     header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
+    # By hand: safetensors.serialize takes other arguments since 0.8, and safetensors.numpy has no bfloat16.
     end = 0
-    for each in order:
-        code, shape, data = tensors[each]
-        header[each] = {"dtype": code, "shape": shape, "data_offsets": [end, end := end + len(data)]}
+    for key in order:
+        code, shape, data = tensors[key]
+        start, end = end, end + len(data)
+        header[key] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(tensors[each].data for each in order)
+        file.writelines(tensors[key].data for key in order)
 
 
 def _json(value: Any) -> str:
@@ -70,7 +73,7 @@ def _json(value: Any) -> str:
 
 
 def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Layers in JSON's terms, and their arrays by the names that the file gives them."""
+    """Layers as records of JSON, and their arrays by their names in the file."""
     records: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     for number, layer in enumerate(layers):
@@ -86,7 +89,7 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Ten
 
 
 def _tensor(array: np.ndarray, dtype: str) -> Tensor:
-    if dtype == "bfloat16":  # held in float32, of which it is the upper half
+    if dtype == "bfloat16":  # Its values are held in float32, whose upper half they are.
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32) >> np.uint32(16)
         plain = bits.astype("<u2")
     else:
@@ -94,7 +97,7 @@ def _tensor(array: np.ndarray, dtype: str) -> Tensor:
     return Tensor(DTYPES[dtype], array.shape, plain.tobytes())
 
 
-def read(path: Path) -> list[Layer]:
+def read_layers(path: Path) -> list[Layer]:
     """The layers in a file.
 
     Raises:
@@ -106,21 +109,21 @@ def read(path: Path) -> list[Layer]:
     try:
         header, data = _bytes(path)
         tensors = {key: Tensor(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)}
-        found = _parsed(header)
+        content = _parsed(header)
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{name}: got a file that can't be read ({type(error).__name__}: {shown(str(error))}), expected a "
+            f"{name}: got a file that can't be read ({type(error).__name__}: {excerpt(str(error))}), expected a "
             "safetensors file written by convlab.",
             hint="it may be another kind of file, or have been cut off; it is left as it is.",
         ) from error
-    about = (found.get("__metadata__") or {}).get("convlab")
+    about = (content.get("__metadata__") or {}).get("convlab")
     if about is None:
         _refuse(name, "no metadata 'convlab'", "a model that convlab wrote", "weights alone don't say what they are of")
     return unpacked(_records(name, about), tensors, name)
 
 
 def _bytes(path: Path) -> tuple[bytes, bytes]:
-    """The header's JSON and the whole file, if it is one that can be safetensors."""
+    """The header's JSON and the whole file, if it can be a file of safetensors."""
     if path.exists() and not path.is_file():
         raise OSError("it is no file")
     with open(path, "rb") as file:
@@ -135,10 +138,10 @@ def _bytes(path: Path) -> tuple[bytes, bytes]:
 
 def _parsed(text: str | bytes) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        unique = dict(pairs)
+        if len(unique) < len(pairs):
             raise ValueError("a key is there twice")
-        return found
+        return unique
 
     def no_number(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
@@ -154,93 +157,95 @@ def _records(name: str, text: str) -> Any:
     try:
         about = _parsed(text)
     except (ValueError, RecursionError) as error:
-        _refuse(f"{name}: metadata 'convlab'", f"no JSON ({shown(str(error))})", "a JSON object")
+        _refuse(f"{name}: metadata 'convlab'", f"no JSON ({excerpt(str(error))})", "a JSON object")
     if type(about) is not dict or about.get("format") != FORMAT:
         got = about.get("format") if type(about) is dict else about
-        _refuse(f"{name}: metadata 'convlab'", f"format {shown(got)}", repr(FORMAT), "it is another file of convlab's")
+        _refuse(
+            f"{name}: metadata 'convlab'", f"format {excerpt(got)}", repr(FORMAT), "it is another file of convlab's"
+        )
     version = about.get("version")
     if type(version) is not int or version != VERSION:
-        _refuse(name, f"version {shown(version)}", str(VERSION), "a newer convlab may read it")
-    _keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
+        _refuse(name, f"version {excerpt(version)}", str(VERSION), "a newer convlab may read it")
+    _check_keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
     return about["layers"]
 
 
-def _keys(where: str, found: Mapping[str, Any], expected: set[str]) -> None:
-    if set(found) != expected:
-        _refuse(where, f"the keys {shown(sorted(found))}", f"{', '.join(sorted(expected))}")
+def _check_keys(where: str, record: Mapping[str, Any], expected: set[str]) -> None:
+    if set(record) != expected:
+        _refuse(where, f"the keys {excerpt(sorted(record))}", f"{', '.join(sorted(expected))}")
 
 
 def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Layer]:
-    """The layers that records and tensors describe; everything about them is checked.
+    """The layers that records and tensors describe, checked in every respect.
 
     Raises:
         ModelFileError: something is wrong with them.
     """
     if type(records) is not list or not 1 <= len(records) <= MOST_LAYERS:
-        got = f"{len(records)} layers" if type(records) is list else shown(records)
+        got = f"{len(records)} layers" if type(records) is list else excerpt(records)
         _refuse(f"{name}: layers", got, f"a list of 1 to {MOST_LAYERS}")
     checked: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = []
-    left = dict(tensors)
+    unused = dict(tensors)
     paths: set[str] = set()
     for number, record in enumerate(records):
         where = f"{name}: layers[{number}]"
         _check_record(where, record)
         path = record["path"]
         if path in paths:
-            _refuse(f"{where}.path", f"{shown(path)} twice", "a path of its own for each layer")
+            _refuse(f"{where}.path", f"{excerpt(path)} twice", "a path of its own for each layer")
         paths.add(path)
         names = {field: f"{path}.{field}" for field in ARRAYS.get(record["kind"], {})}
-        own = {field: left.pop(each) for field, each in names.items() if each in left}
+        own = {field: unused.pop(key) for field, key in names.items() if key in unused}
         _check_tensors(where, record, own)
         checked.append((where, record, own))
-    if left:
-        _refuse(name, f"a tensor {shown(min(left))}", "none that is no layer's")
-    made = [_layer(*each) for each in checked]
+    if unused:
+        _refuse(name, f"a tensor {excerpt(min(unused))}", "none that is no layer's")
+    layers = [_layer(*arguments) for arguments in checked]
     flow = Flow()
-    for (where, _, _), layer in zip(checked, made, strict=True):
+    for (where, _, _), layer in zip(checked, layers, strict=True):
         reason = flow.through(layer)
         if reason:
             _refuse(where, *reason)
-    return made
+    return layers
 
 
 def _check_record(where: str, record: Any) -> None:
     if type(record) is not dict or type(record.get("kind")) is not str or record["kind"] not in FIELDS:
         got = record.get("kind") if type(record) is dict else record
-        _refuse(f"{where}.kind", shown(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
+        _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
     rules = FIELDS[record["kind"]]
-    _keys(where, record, {"path", "kind", *rules})
+    _check_keys(where, record, {"path", "kind", *rules})
     path = record["path"]
     if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH:
-        _refuse(f"{where}.path", shown(path), f"a string of 1 to {_LONGEST_PATH} characters")
+        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {_LONGEST_PATH} characters")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
-            _refuse(f"{where}.{field}", shown(record[field]), rule.expected)
+            _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
 
 
 def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> None:
-    """Whether a layer's tensors are there and fit together."""
+    """Check that a layer's tensors are there and fit together."""
     ranks = ARRAYS.get(record["kind"], {})
     for field, rank in ranks.items():
         if field not in own:
             if field != "bias":
-                _refuse(where, f"no tensor '{shown(record['path'])[1:-1]}.{field}'", "one")
+                _refuse(where, f"no tensor '{excerpt(record['path'])[1:-1]}.{field}'", "one")
             continue
         code, shape, _ = own[field]
         if code not in _NAMES or len(shape) != rank or not all(shape):
             what = f"{rank} sizes of at least 1 and one of {', '.join(_NAMES)}"
-            _refuse(f"{where}: {field}", f"sizes {shown([*shape])} and {shown(code)}", what)
+            _refuse(f"{where}: {field}", f"sizes {excerpt([*shape])} and {excerpt(code)}", what)
     if not own:
         return
     (first, one), *others = own.items()
-    for field, each in others:
-        if (each.code, each.shape) != (one.code, one.shape[:1]):
+    for field, tensor in others:
+        if (tensor.code, tensor.shape) != (one.code, one.shape[:1]):
             what = f"{one.shape[0]} numbers of {one.code}, as its {first} has it"
-            _refuse(f"{where}: {field}", f"{each.shape[0]} of {each.code}", what)
+            _refuse(f"{where}: {field}", f"{tensor.shape[0]} of {tensor.code}", what)
     if record["kind"] == "conv2d":
         if list(one.shape[2:]) != record["kernel_size"]:
             _refuse(
-                f"{where}: kernel", f"sizes {shown([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
+                f"{where}: kernel", f"sizes {excerpt([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
             )
         if one.shape[0] % record["groups"]:
             _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} output channels")
@@ -249,8 +254,8 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]
 def _layer(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> Layer:
     kind = record["kind"]
     fields = {name: rule.value(record[name]) for name, rule in FIELDS[kind].items()}
-    arrays = {name: _array(each) for name, each in own.items()}
-    dtype = next((_NAMES[each.code] for each in own.values()), "")
+    arrays = {name: _array(tensor) for name, tensor in own.items()}
+    dtype = next((_NAMES[tensor.code] for tensor in own.values()), "")
     try:
         if kind == Convolution.kind:
             del fields["kernel_size"]

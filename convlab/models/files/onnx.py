@@ -1,4 +1,4 @@
-"""ONNX files of models, run by onnxruntime and compared with what the layers say they compute before they are kept."""
+"""ONNX files of models; onnxruntime runs each one, and its results are checked before the file is kept."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from ...errors import ModelError, ModelFileError, PortError, UnsupportedError
 from ...geometry.geometry import Pads
 from ...registry import pip_command
 from ...truth.bounds import worst_ratio
-from ..compare.proof import rounded
+from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
 from ..layers.activations import Activation
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
 from ..layers.steps import steps
 from .canonical import canonical
 
-OPSET, IR_VERSION = 20, 9  # which onnxruntime has had since its version 1.17
-_LARGEST = 2**31 - 2**20  # bytes of a file of protobuf
+# onnxruntime has had these since its version 1.17.
+OPSET, IR_VERSION = 20, 9
+# A file of protobuf can have no more bytes.
+_LARGEST = 2**31 - 2**20
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 _DTYPES = ("float16", "float32", "float64")
@@ -58,12 +60,12 @@ def _package(package: str, name: str) -> Any:
 
 
 class _Graph:
-    """Layers as nodes.
+    """Layers as the nodes of a graph of ONNX.
 
     Attributes:
-        name: the file's, for messages.
+        name: the file's path, for messages.
         layers: what is computed.
-        dtype: what it is computed in.
+        dtype: the dtype that it is computed in.
         flat: whether the input is (N, C).
     """
 
@@ -72,22 +74,22 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.dtype = self._dtype()
-        # Only these take both; what the first of the others is tells the input's rank.
+        # These layers take images and rows of numbers; the first of the others tells the rank of the input.
         either = (Activation, BatchNorm, Dropout)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
 
     def _dtype(self) -> str:
-        found = ""
+        common = ""
         for number, layer in enumerate(self.layers):
             if layer.arrays:
-                own = str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", ""))
-                if own not in _DTYPES or own != (found or own):
+                own = dtype_of(layer)
+                if own not in _DTYPES or own != (common or own):
                     raise self.refused(
                         number, f"dtype {own}", f"one of {', '.join(_DTYPES)} and the same for all layers"
                     )
-                found = own
-        return found or "float32"
+                common = own
+        return common or "float32"
 
     def refused(self, number: int, got: str, expected: str) -> ModelError:
         """The error that names a layer."""
@@ -97,7 +99,7 @@ class _Graph:
         )
 
     def model(self) -> Any:
-        """The whole file."""
+        """The whole file, as ONNX's own object."""
         for number, layer in enumerate(self.layers):
             self.number = number
             _NODES[type(layer)](self, layer)
@@ -116,14 +118,14 @@ class _Graph:
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="convlab")
 
     def constant(self, name: str, value: Any, dtype: str = "") -> str:
-        """An array's name in the graph."""
+        """Add an array; its name in the graph comes back."""
         full = f"{self.number}.{name}"
         array = np.ascontiguousarray(np.asarray(value, dtype or self.dtype))
         self.constants.append(self.onnx.numpy_helper.from_array(array.reshape(np.shape(value)), full))
         return full
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> None:
-        """One operation on what came last."""
+        """Add an operation on the last result."""
         output = output or f"{self.number}.{len(self.nodes)}"
         node = self.onnx.helper.make_node(kind, [self.last, *inputs], [output], **attributes)
         node.name = f"{self.number}.{kind}"
@@ -202,7 +204,7 @@ def _global_pool(graph: _Graph, layer: GlobalPool) -> None:
 
 def _batch_norm(graph: _Graph, layer: BatchNorm) -> None:
     epsilon, variance = layer.epsilon, layer.variance
-    if graph.dtype == "float64":  # the attribute is a float32
+    if graph.dtype == "float64":  # The attribute epsilon is a float32.
         epsilon, variance = 0.0, np.asarray(variance, np.float64) + epsilon
     arrays = {"scale": layer.scale, "shift": layer.shift, "mean": layer.mean, "variance": variance}
     graph.node("BatchNormalization", *(graph.constant(*each) for each in arrays.items()), epsilon=epsilon)
@@ -247,18 +249,19 @@ def _prove(runtime: Any, data: bytes, graph: _Graph) -> None:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         for x in _images(graph):
             x = rounded(x, graph.dtype)
-            (found,) = session.run(None, {"X": x.astype(graph.dtype)})
+            (result,) = session.run(None, {"X": x.astype(graph.dtype)})
             true, off = _expected(graph, x)
-            ratio = worst_ratio(found, true, off) if found.shape == true.shape else np.inf
+            ratio = worst_ratio(result, true, off) if result.shape == true.shape else np.inf
             if ratio > 1:
                 raise PortError(
-                    f"{graph.name}: on an image of shape {x.shape} onnxruntime's result of shape {found.shape} is off "
+                    f"{graph.name}: on an image of shape {x.shape} onnxruntime's result of shape {result.shape} is off "
                     f"by {ratio:.3g} times what rounding allows, expected shape {true.shape} and at most 1.",
                     hint="this is convlab's fault or onnxruntime's; nothing was written.",
                 )
     except (runtime.capi.onnxruntime_pybind11_state.NotImplemented, *_failures(runtime)) as error:
         why = " ".join(str(error).split()).rpartition(" : ")[2]
-        node = re.search(r"name:? ?'\D*(\d+)\.", why, re.IGNORECASE)  # else it is called after the output
+        # A node without a number has the name of the output.
+        node = re.search(r"name:? ?'\D*(\d+)\.", why, re.IGNORECASE)
         number = int(node[1]) if node else len(graph.layers) - 1
         raise graph.refused(number, f"{graph.dtype} ({why})", "what onnxruntime runs") from error
 

@@ -12,16 +12,15 @@ from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ...registry import default_backend
-from ..adapters import STYLES, Models, models_of, owner, read
-from ..layers.layer import Layer
+from ..adapters import STYLES, Models, model_owner, models_of, read
+from ..layers.layer import Layer, dtype_of
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
-from .canonical import dtype_of
 
 NEUTRAL, ONNX = ".safetensors", ".onnx"
-# Whose weights are in which file, for messages: adapters say it themselves, once their frameworks are loaded.
+# Whose weights are in which file, for messages where no framework is loaded; else `Models.FILES` says it.
 _OWNERS = {
     ".pt": "torch",
     ".pth": "torch",
@@ -58,7 +57,7 @@ def save(model: Any, path: str | Path) -> None:
     try:
         with whole(path) as part:
             if suffix == NEUTRAL:
-                neutral.write(_layers(read(model), path), part, str(path))
+                neutral.write_layers(_layers(read(model), path), part, str(path))
             elif suffix == ONNX:
                 from .onnx import export
 
@@ -68,7 +67,7 @@ def save(model: Any, path: str | Path) -> None:
     except OSError as error:
         raise ModelFileError(
             f"{path}: it can't be written ({type(error).__name__}: {error}).",
-            hint="is there room, and the right to write? A folder that is there already isn't replaced.",
+            hint="check the free space and the permissions; a folder of that name isn't replaced.",
         ) from error
 
 
@@ -89,7 +88,8 @@ def load(
     Args:
         path: a `.safetensors` file that convlab wrote, or with `into` a framework's own file of weights.
         backend: whose model to make of a `.safetensors` file; the default backend if not given.
-        layers, input_size: as in `port`.
+        layers: as in `port`.
+        input_size: as in `port`.
         into: a model; what comes back is a copy of it with the file's weights.
 
     Returns:
@@ -112,14 +112,14 @@ def load(
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    found, target = neutral.read(path), models_of(backend or default_backend())
+    neutral_layers, target = neutral.read_layers(path), models_of(backend or default_backend())
     try:
-        return _built(path, found, target, layers, size)
+        return _built(path, neutral_layers, target, layers, size)
     except ConvlabError:
         raise
-    except Exception as error:  # whatever a framework raises for layers that it can't put together
+    except Exception as error:  # A framework may raise any error for layers that don't go together.
         raise ModelFileError(
-            f"{path}: got layers that the framework doesn't put together ({_why(error)}), expected a model.",
+            f"{path}: got layers that the framework can't combine ({_why(error)}), expected a model.",
             hint="try another backend, or layers='convlab'.",
         ) from error
 
@@ -133,20 +133,20 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
     model = assembled(target, lowering.built)
-    if owner(model) is None:
-        model = target.assemble([("layer", model)])  # Flax's activations are functions
-    made = [part.layer for part in target.read(model).parts if part.layer is not None]
-    for (one, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(made), strict=True):
+    if model_owner(model) is None:  # A lone activation of Flax is a function, and no model.
+        model = target.assemble([("layer", model)])
+    native = [part.layer for part in target.read(model).parts if part.layer is not None]
+    for (number, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(native), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
             hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
             raise UnsupportedError(
-                f"{path}: layers[{one}]: got {wide}, of which the framework made {narrow}.", hint=hint
+                f"{path}: layers[{number}]: got {wide}, which the framework reduced to {narrow}.", hint=hint
             )
     return model
 
 
 def _dtypes(layers: Sequence[Layer]) -> list[tuple[int, str]]:
-    """The layers with weights: their places, and in which dtype they are."""
+    """The layers with weights: their numbers and dtypes."""
     return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer.arrays]
 
 
@@ -161,11 +161,11 @@ def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
         _refuse(path, "no file", "one", "is the path right?")
     models = _own(model, path, suffix)
     try:
-        foreign.check(path, suffix)
+        foreign.check_claimed_sizes(path, suffix)
         return models.with_weights(model, models.load(path, model))
     except ModelFileError:
         raise
-    except Exception as error:  # whatever a framework's loader raises for what it can't take
+    except Exception as error:  # A framework's loader may raise any error.
         raise ModelFileError(
             f"{path}: got a file that isn't one of this model's weights ({_why(error)}), "
             f"expected what {_OWNERS.get(suffix, 'its framework')} saved of such a model.",
@@ -179,13 +179,14 @@ def _why(error: Exception) -> str:
 
 def _own(model: Any, path: Path, suffix: str) -> Models:
     """The module of the framework that a model is of, if files of that suffix are its own."""
-    whose = owner(model)
+    whose = model_owner(model)
     try:
         name = read(model).backend
     except ModelError:
         if whose is None:
             raise
-        name = whose  # its layers show only when it runs; its weights are there
+        # The layers of some models show only when they run, but their weights are there.
+        name = whose
     models = models_of(name)
     if suffix not in models.FILES:
         raise ModelFileError(
@@ -196,17 +197,17 @@ def _own(model: Any, path: Path, suffix: str) -> Models:
 
 
 def _suffix(path: Path) -> str:
-    """What the path ends with, of what is known."""
+    """The known suffix that the path ends with."""
     known = {NEUTRAL, ONNX, *_OWNERS}
     ends = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
-    found = next((each for each in ends if each in known), "")
-    if not found:
+    suffix = next((end for end in ends if end in known), "")
+    if not suffix:
         _refuse(path, f"the suffix {path.suffix!r}", _or(sorted(known)), f"{NEUTRAL} is for every framework.")
-    return found
+    return suffix
 
 
 def _layers(model: Model, path: Path) -> list[Layer]:
-    """A model's layers, if it is them one after another, and all are known."""
+    """The layers of a model that is nothing but its layers one after another, all of them known."""
     unknown = [f"{part.path or 'the layer'} ({part.note})" for part in model.parts if part.layer is None]
     if unknown or not model.whole or not model.parts:
         got = ", ".join(unknown) or (

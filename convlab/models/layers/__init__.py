@@ -1,1 +1,1 @@
-"""Layers, independent of a framework."""
+"""Layers, described independently of a framework."""

@@ -14,7 +14,7 @@ from .layer import Layer
 
 
 class Function(NamedTuple):
-    """An activation: what it computes, its steepest slope, and whether it only passes numbers on or cuts them off."""
+    """An activation: what it computes, its steepest slope, and whether it is computed without rounding."""
 
     of: Callable[[np.ndarray, float], np.ndarray]
     slope: float
@@ -50,7 +50,8 @@ FUNCTIONS = {
     "gelu": Function(lambda x, a: _gelu(x), 1.13),
     "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
 }
-_ROUNDINGS = 16  # of an exponential and the few operations round it
+# An exponential and the few operations round it make at most so many roundings.
+_ROUNDINGS = 16
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
-"""What a layer computes, in no framework's words.
+"""What a layer computes, independently of a framework.
 
 Arrays are NCHW and kernels OIHW, whatever the framework's layout. Each layer knows its `reference`, in float64 by the
-definition, and how far a framework that computes in a given dtype may be from it (`error`). Those of convolutions are
-`convlab.truth.bounds`; those of the others count their roundings.
+definition, and how far a framework that computes in a given dtype may be from it (`error`). The bounds of convolutions
+are those of `convlab.truth.bounds`; those of the other layers count their roundings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from ...geometry.geometry import Pads, Pair
+from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...geometry.options import GEOMETRY_OPTIONS
 from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
@@ -39,7 +39,7 @@ class Layer:
         raise NotImplementedError
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """How far from `reference(x)` the result in `dtype` may be, its input being off by up to `off`."""
+        """How far from `reference(x)` the result in `dtype` may be, if its input is off by up to `off`."""
         raise NotImplementedError
 
     def output_size(self, size: Pair) -> Pair:
@@ -73,7 +73,7 @@ class Convolution(Layer):
     def of(
         cls, kernel: np.ndarray, bias: np.ndarray | None, dtype: str, groups: int = 1, **options: Any
     ) -> Convolution:
-        """From an OIHW kernel and corr2d's options."""
+        """The convolution of an OIHW kernel and corr2d's options."""
         outputs, per_group, *size = kernel.shape
         spec = LayerSpec(
             tuple(size),
@@ -88,7 +88,7 @@ class Convolution(Layer):
 
     @classmethod
     def ours(cls, spec: LayerSpec, weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Convolution:
-        """What a `Conv2D` of convlab's computes; `ours_for` is the way back."""
+        """The convolution that a `Conv2D` of convlab's computes; `ours_for` is the way back."""
         hwio = weight.ndim == 4 and spec.data_format == "NHWC"
         kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
         options = {name: getattr(spec, name) for name in GEOMETRY_OPTIONS if name != "data_format"}
@@ -154,13 +154,13 @@ class Pad(Layer):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
-    """Batch normalisation as it is in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
+    """Batch normalisation in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
 
     Attributes:
         mean, variance, scale, shift: one number for each channel.
         epsilon: what is added to the variance.
-        momentum: of the running statistics, as the share of the old ones that is kept (PyTorch's is 1 minus it).
-        dtype: of the arrays.
+        momentum: the share of the old running statistics that is kept; PyTorch's is 1 minus it.
+        dtype: the arrays' dtype.
     """
 
     kind = "batch_norm"
@@ -213,7 +213,7 @@ class Flatten(Layer):
     """Each image as one row of numbers.
 
     Attributes:
-        order: of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
+        order: the order of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
     """
 
     kind = "flatten"
@@ -232,12 +232,12 @@ class Flatten(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Layer):
-    """x @ kernel.T + bias.
+    """A dense layer, which computes x @ kernel.T + bias.
 
     Attributes:
         kernel: (outputs, inputs).
         bias: (outputs,), or None.
-        dtype: of both.
+        dtype: the dtype of both.
     """
 
     kind = "dense"
@@ -259,6 +259,28 @@ class Dense(Layer):
         return self._convolution().error(x[:, :, None, None], off[:, :, None, None], dtype)[:, :, 0, 0]
 
 
+def dtype_of(layer: Layer) -> str:
+    """The dtype of a layer's arrays, which it computes in."""
+    return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
+
+
+def with_border(border: Pad, convolution: Convolution) -> Convolution | None:
+    """The one convolution that computes the same as a border and a convolution after it; None if there is none.
+
+    >>> convolution = Convolution.of(np.ones((1, 1, 3, 3)), None, "float32")
+    >>> with_border(Pad(((1, 1), (2, 2)), "reflect"), convolution).spec.padding
+    ((1, 1), (2, 2))
+    """
+    spec = convolution.spec
+    if border.mode == LOWEST or isinstance(spec.padding, str):
+        return None
+    both_zeros = border.mode == spec.padding_mode == "zeros"
+    if spec.padding != NO_PADDING and not both_zeros:
+        return None
+    rows, columns = ((p[0] + q[0], p[1] + q[1]) for p, q in zip(border.pads, spec.padding, strict=True))
+    return replace(convolution, spec=replace(spec, padding=(rows, columns), padding_mode=border.mode))
+
+
 def fixed_padding(spec: LayerSpec) -> Pads | str:
     """A layer's padding in integers, unless it depends on the image's size."""
     by_size = isinstance(spec.padding, str) and spec.padding.startswith("same") and spec.stride != (1, 1)
@@ -266,9 +288,9 @@ def fixed_padding(spec: LayerSpec) -> Pads | str:
 
 
 def depends_on_size(padding: str) -> UnsupportedError:
-    """What a framework says to a padding that it doesn't have."""
+    """The error of a framework that doesn't have a padding."""
     return UnsupportedError(
-        f"padding={padding!r} with a stride depends on the image's size, at which the target's layers don't look.",
+        f"padding={padding!r} with a stride depends on the image's size, which the target's layers ignore.",
         hint="give input_size=(rows, columns), or layers='convlab'.",
     )
 
@@ -278,5 +300,5 @@ def padding_in(spec: LayerSpec, size: Pair) -> Pads:
     from ...geometry.lower import lower
     from ...geometry.options import options
 
-    geometry, named = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
-    return lower(geometry, named, size).padding
+    geometry, padding = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
+    return lower(geometry, padding, size).padding

@@ -19,9 +19,9 @@ class Pool(Layer):
 
     Attributes:
         function: "max" or "average".
-        size, stride: of the windows.
-        padding: as in corr2d, "same" or integers. What is padded doesn't count for a maximum.
-        count_padding: whether it does for a mean.
+        size, stride: the windows' size and stride.
+        padding: as in corr2d, "same" or integers. The border doesn't count for a maximum.
+        count_padding: whether the border counts for a mean.
         ceil: whether the last window may reach over the edge, beyond the padding.
     """
 

@@ -1,4 +1,4 @@
-"""What adapters give when they read a model, and what helps them to."""
+"""What adapters return when they read a model, and helpers for reading."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Model:
     """A framework's model, read.
 
     Attributes:
-        backend: whose it is.
+        backend: the backend of its framework.
         parts: its layers, in the order of their paths or of their calls.
         whole: whether the model is these layers one after another, and nothing else.
         native: the model itself.
@@ -78,12 +78,12 @@ def loose_code(native: Any, method: str, operations: Iterable[str] = ()) -> str:
 
 
 def is_around(pads: Pads) -> bool:
-    """Whether both ends of each axis are padded alike."""
+    """Whether both ends of each axis have the same padding."""
     return all(before == after for before, after in pads)
 
 
 def unbuilt(path: str, native: Any, hint: str) -> ModelError:
-    """What to say of a layer whose parameters have no values yet."""
+    """The error for a layer whose parameters have no values yet."""
     return ModelError(
         f"{path or 'the layer'}: got a {type(native).__name__} whose parameters have no values yet, expected them.",
         hint=f"{hint}.",
@@ -91,7 +91,10 @@ def unbuilt(path: str, native: Any, hint: str) -> ModelError:
 
 
 def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Layer | None, str]:
-    """What a framework's object computes, by the first reader of its type, and its class's name; None and why not."""
+    """What a framework's object computes, and its class's name; or None, and why it can't be told.
+
+    The first reader of the object's type reads it.
+    """
     name = type(native).__name__
     reader = next((reader for kind, reader in readers.items() if isinstance(native, kind)), None)
     if reader is None:
@@ -103,6 +106,6 @@ def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Lay
 
 
 def around(padding: Pair) -> Pads:
-    """(rows, columns) as ((top, bottom), (left, right))."""
+    """The same padding at both ends, as ((top, bottom), (left, right))."""
     rows, columns = padding
     return (rows, rows), (columns, columns)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...geometry.geometry import NO_PADDING, Pair
-from .layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, with_border
 from .pooling import GlobalPool
 from .reading import Model, Part
 
@@ -18,12 +17,12 @@ WEIGHTED = (Convolution, BatchNorm, Dense)
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Layers that only mean something together: a border and what it is for, a flattening and its dense layer.
+    """Layers that only mean something together: a border and its convolution, a flattening and its dense layer.
 
     Attributes:
-        path: of the layer that it is about.
+        path: the path of the main layer.
         layers: what they compute, one after another.
-        natives: the framework's own, one after another.
+        natives: the framework's own layers, one after another.
     """
 
     path: str
@@ -32,31 +31,24 @@ class Step:
 
     @property
     def main(self) -> Layer:
-        """The layer that it is about."""
+        """The layer that the others belong to."""
         return next((each for each in self.layers if not isinstance(each, (Pad, Flatten))), self.layers[-1])
 
     @property
     def dtype(self) -> str:
-        """What it computes in."""
-        main = self.main
-        return str(main.spec.dtype if isinstance(main, Convolution) else getattr(main, "dtype", "float32"))
+        """The dtype that it computes in."""
+        return dtype_of(self.main)
 
     @property
     def convolution(self) -> Convolution | None:
-        """The one convolution that all of it is, if it is one."""
+        """The one convolution that computes the same as the whole step, if there is one."""
         main = self.main
         if not isinstance(main, Convolution) or len(self.layers) > 2:
             return None
         if len(self.layers) == 1:
             return main
-        pad, spec = self.layers[0], main.spec
-        if not isinstance(pad, Pad) or pad.mode == LOWEST or isinstance(spec.padding, str):
-            return None
-        both_zeros = pad.mode == spec.padding_mode == "zeros"
-        if spec.padding != NO_PADDING and not both_zeros:
-            return None
-        rows, columns = ((p[0] + q[0], p[1] + q[1]) for p, q in zip(pad.pads, spec.padding, strict=True))
-        return replace(main, spec=replace(spec, padding=(rows, columns), padding_mode=pad.mode))
+        border = self.layers[0]
+        return with_border(border, main) if isinstance(border, Pad) else None
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -71,30 +63,24 @@ class Step:
             x = layer.reference(x)
         return off
 
-    def output_size(self, size: Pair) -> Pair:
-        """See `Layer.output_size`."""
-        for layer in self.layers:
-            size = layer.output_size(size)
-        return size
-
 
 def steps(model: Model) -> list[Step]:
     """A model's steps, all of whose layers are known; what does nothing in inference is left out."""
-    found: list[Step] = []
+    complete: list[Step] = []
     waiting: list[Part] = []
     for part in model.parts:
         layer = part.layer
         if layer is None or isinstance(layer, Dropout):
             continue
-        if isinstance(layer, Flatten) and found and not waiting and isinstance(found[-1].main, GlobalPool):
-            last = found.pop()
-            found.append(Step(last.path, (*last.layers, layer), (*last.natives, part.native)))
+        if isinstance(layer, Flatten) and complete and not waiting and isinstance(complete[-1].main, GlobalPool):
+            last = complete.pop()
+            complete.append(Step(last.path, (*last.layers, layer), (*last.natives, part.native)))
             continue
         waiting.append(part)
         if not isinstance(layer, (Pad, Flatten)):
-            found.append(_step(waiting))
+            complete.append(_step(waiting))
             waiting = []
-    return [*found, _step(waiting)] if waiting else found
+    return [*complete, _step(waiting)] if waiting else complete
 
 
 def weighted(model: Model) -> list[Step]:

@@ -1,4 +1,4 @@
-"""A model's layers as a target framework can take them: paddings in integers, pixels in its order."""
+"""A model's layers, changed so that a target framework has them: paddings in integers, pixels in its order."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in, with_border
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
-from ..layers.steps import Step
 
 Built = list[tuple[Part, list[Any]]]
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:
-    """The parts, each border in the convolution that it is before."""
-    found: list[Part] = []
+    """The parts, with each border in the convolution that follows it."""
+    result: list[Part] = []
     for part in parts:
-        before = found[-1].layer if found else None
+        before = result[-1].layer if result else None
         if isinstance(before, Pad) and isinstance(part.layer, Convolution):
-            whole = Step(part.path, (before, part.layer), ()).convolution
-            if whole is not None:
-                found[-1] = replace(part, layer=whole)
+            convolution = with_border(before, part.layer)
+            if convolution is not None:
+                result[-1] = replace(part, layer=convolution)
                 continue
-        found.append(part)
-    return found
+        result.append(part)
+    return result
 
 
 class Lowering:
     """One model on its way to a framework.
 
     Attributes:
+        reorder: whether pixels may be flattened in another order, which needs all layers to be ported.
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
@@ -44,14 +44,16 @@ class Lowering:
     """
 
     def __init__(self, source: Model, target: Models, style: str, size: Pair | None, reorder: bool = True) -> None:
-        self.reorder = reorder  # pixels that are flattened: only where all layers are ported
+        self.reorder = reorder
         self.channels: int | None = None
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
-        self.size = size if source.whole else None  # of the images that reach the next part, where that is known
-        self.pixels: Pair | None = None  # that were flattened in another order,
-        self.flattened = ""  # by the layer of this path
+        # The size of the images that reach the next part, where it is known.
+        self.size = size if source.whole else None
+        # The pixels that were flattened in another order than the source's, and the path of the layer that did it.
+        self.pixels: Pair | None = None
+        self.flattened = ""
         self.before: Layer | None = None
         self.built: Built = []
         self.untouched: dict[str, str] = {}
@@ -59,7 +61,7 @@ class Lowering:
         self.at: dict[str, Pair] = {}
         for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
-        if self.pixels not in (None, (1, 1)):  # whatever comes after them wants the source's order
+        if self.pixels not in (None, (1, 1)):  # No dense layer came that could be reordered.
             self.untouched[self.flattened] = "it flattens pixels in another order than the target"
 
     def _add(self, part: Part) -> None:
@@ -100,7 +102,7 @@ class Lowering:
         return layer
 
     def _padding(self, spec: LayerSpec, by_convlab: bool, path: str) -> Pads | str:
-        """Integers for a name that the target doesn't know, if the image's size is known."""
+        """The padding, in integers where the target doesn't know its name and the image's size is known."""
         padding: Pads | str = spec.padding
         known = by_convlab or (self.target.SAME and padding == "same")
         if not isinstance(padding, str) or known or self.size is None:
@@ -118,11 +120,16 @@ class Lowering:
                 hint="give the size of the images that the model was made for.",
             )
         c = inputs // (h * w)
-        shape, axes = (((c, h, w), (0, 2, 3, 1)), ((h, w, c), (0, 3, 1, 2)))[self.order == "CHW"]
-        return replace(layer, kernel=layer.kernel.reshape(outputs, *shape).transpose(axes).reshape(outputs, inputs))
+        if self.order == "CHW":
+            pixel_by_pixel = layer.kernel.reshape(outputs, h, w, c)
+            kernel = pixel_by_pixel.transpose(0, 3, 1, 2)
+        else:
+            channel_by_channel = layer.kernel.reshape(outputs, c, h, w)
+            kernel = channel_by_channel.transpose(0, 2, 3, 1)
+        return replace(layer, kernel=kernel.reshape(outputs, inputs))
 
     def _natives(self, layer: Layer) -> list[Any]:
-        """What the target has for a layer; for pooling whose border it lacks, a border that gives the same."""
+        """The target's layers for a layer; for a pooling whose border it lacks, a border layer and the pooling."""
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:

@@ -10,7 +10,7 @@ from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ..adapters import STYLES, Models, models_of, read
-from ..compare.compare import alone, compare_read, images_of
+from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison
 from ..layers.layer import Dropout, Flatten
 from ..layers.reading import Model
@@ -23,7 +23,7 @@ class Ported:
     """A model of another framework.
 
     Attributes:
-        backend: whose it is.
+        backend: the backend of its framework.
         layers: the new native layers, in order, by the path that each has in the original; several where one became
             several, such as a border and a convolution.
         untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
@@ -47,13 +47,13 @@ class Ported:
             return self._model
         reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
         raise ModelError(
-            f"model: the whole wasn't ported ({'; '.join(reasons)}).",
+            f"model: the whole model wasn't ported ({'; '.join(reasons)}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
     def __str__(self) -> str:
-        left = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
-        return f"{self.evidence}{left}"
+        untouched = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
+        return f"{self.evidence}{untouched}"
 
 
 def port(
@@ -65,7 +65,7 @@ def port(
     inputs: Any = None,
     seed: int = 0,
 ) -> Ported:
-    """A framework's layer or model as another framework's, proven to compute the same.
+    """Make a layer or a model of another framework that computes the same, and prove that it does.
 
     It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
     `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
@@ -83,7 +83,7 @@ def port(
     >>> print(ported)
     numpy  numpy  layer   result  gradients
     -      -      conv2d  ...                same
-    They compute the same.
+    The layers compute the same results.
 
     Args:
         model: the layer or the model.
@@ -92,7 +92,7 @@ def port(
         input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
             convolution has no such padding, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), instead of random ones.
-        seed: of those.
+        seed: the seed of the random images.
 
     Raises:
         ModelError: what isn't a model, or can't be read: the message names the layer by its path.
@@ -122,11 +122,12 @@ def port(
         evidence = _each_alone(source, to, target, lowering, seed)
     if evidence.same is False or (whole and not evidence.same):
         raise PortError(
-            f"{evidence}", hint="this is convlab's fault, or the original layer's own code isn't what it says."
+            f"{evidence}",
+            hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole:
-        left = "; ".join(f"{path}: {why}" for path, why in untouched.items())
-        warnings.warn(f"only parts of the model were ported; left out: {left}.", PartialPortWarning, stacklevel=2)
+        omissions = "; ".join(f"{path}: {why}" for path, why in untouched.items())
+        warnings.warn(f"only parts of the model were ported; left out: {omissions}.", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
@@ -148,7 +149,7 @@ def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | No
 
 
 def assembled(target: Models, built: Built) -> Any:
-    """One model of native layers; a lone layer that stayed one is itself."""
+    """One model of native layers; a lone layer stays itself."""
     natives = [native for _, natives in built for native in natives]
     if len(natives) == 1 and not built[0][0].path:
         return natives[0]
@@ -156,7 +157,7 @@ def assembled(target: Models, built: Built) -> Any:
 
 
 def _names(built: Built) -> list[str]:
-    """A name for each native layer, from the original's path, each once and without what names can't have."""
+    """A name of its own for each native layer: the original's path without the characters that names can't have."""
     names: list[str] = []
     for part, natives in built:
         stem = "".join(c if c.isalnum() else "_" for c in part.path) or "layer"
@@ -170,7 +171,7 @@ def _names(built: Built) -> list[str]:
 
 
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
-    """Each layer of the source beside what it became, read again, as it is and not as it was meant."""
+    """Compare each layer of the source with the layers that it became, which are read again."""
     pairs: list[tuple[Step, Step]] = []
     for part, natives in lowering.built:
         parts = [each for native in natives for each in target.read(native).parts]
@@ -178,5 +179,5 @@ def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed
         if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
-    rows = alone((models_of(source.backend), target), pairs, seed, lowering.at)
+    rows = compare_separately((models_of(source.backend), target), pairs, seed, lowering.at)
     return Comparison((source.backend, to), rows, whole=False, partial="the whole model wasn't ported")

@@ -1,0 +1,55 @@
+"""The two models of a comparison, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import ConvlabError, ModelError
+from ..adapters import Models
+from ..layers.reading import Model
+from ..layers.steps import Step
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two models of a comparison.
+
+    Attributes:
+        models: what its framework's adapter can do with models.
+        model: the model, as it was read.
+        steps: the steps of it that are compared.
+    """
+
+    models: Models
+    model: Model
+    steps: Sequence[Step]
+
+    def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
+        """The whole model's result for a batch, or for its images one by one if it takes no batch of this length.
+
+        Raises:
+            ModelError: it can't be run.
+        """
+        native = [self.model.native]
+        try:
+            try:
+                return self.models.run(native, x, dtype)
+            except ConvlabError:
+                raise
+            except Exception:  # The model may insist on batches of one length.
+                if len(x) == 1:
+                    raise
+                return np.concatenate([self.models.run(native, x[i : i + 1], dtype) for i in range(len(x))])
+        except Exception as error:  # The framework or the model's own code may raise any error.
+            raise ModelError(
+                f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
+                hint="give inputs=, images (N, C, H, W) that it takes; its other arguments need default values.",
+            ) from error
+
+
+def first_line(error: Exception) -> str:
+    """An error's class and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
