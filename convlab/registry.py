@@ -205,7 +205,8 @@ def install_command(wanted: Adapter, *, again: bool = False) -> str:
     '... install ...numpy...'
     """
     arguments = wanted.install or _extra(wanted) or wanted.frameworks
-    return pip_command(*(["--upgrade", "--force-reinstall"] if again else []), *arguments)
+    options = ["--upgrade", "--force-reinstall"] if again else []
+    return pip_command(*options, *arguments)
 
 
 def pip_command(*arguments: str) -> str:

@@ -186,13 +186,13 @@ def test_results_are_the_same_for_any_number_of_threads(algorithm, monkeypatch):
     x, k = normal((2, 3, 400, 333)), normal((6, 1, 15, 15), seed=1)
     geometry = Geometry((15, 15), padding=((7, 7), (7, 7)), padding_mode="reflect", groups=3)
     u, v = normal((15,)), normal((15,), seed=1)
-    found = []
+    results = []
     for count in ("1", "2", "5"):
         monkeypatch.setenv("CONVLAB_NUM_THREADS", count)
         y = kernels.correlate(x, k, geometry, algorithm)
-        found.append((y, kernels.kernel_gradient(x, y, geometry, algorithm), kernels.separable(x, u, v, geometry)))
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
+        results.append((y, kernels.kernel_gradient(x, y, geometry, algorithm), kernels.separable(x, u, v, geometry)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -259,8 +259,8 @@ def test_separate_finds_factors(h, w, seed):
     np.testing.assert_array_equal(np.outer(*factors), k)
     assert all((a == np.round(a)).all() for a in factors)
     k[0, 0] += 1
-    found = kernels.separate(k)
-    assert found is None or (np.outer(*found) == k).all()
+    factors = kernels.separate(k)
+    assert factors is None or (np.outer(*factors) == k).all()
 
 
 def test_separate_of_other_kernels():
@@ -302,8 +302,8 @@ def test_empty_results_and_what_fits():
     assert tiling.fits_fft(Geometry((256, 3)))
 
 
-@pytest.mark.parametrize("named", ["abc", "1.5", "0", "-3"])
-def test_a_number_of_threads_that_makes_no_sense(monkeypatch, named):
-    monkeypatch.setenv("CONVLAB_NUM_THREADS", named)
-    with pytest.raises(GeometryError, match=f"CONVLAB_NUM_THREADS: got '{named}'"):
+@pytest.mark.parametrize("setting", ["abc", "1.5", "0", "-3"])
+def test_a_number_of_threads_that_makes_no_sense(monkeypatch, setting):
+    monkeypatch.setenv("CONVLAB_NUM_THREADS", setting)
+    with pytest.raises(GeometryError, match=f"CONVLAB_NUM_THREADS: got '{setting}'"):
         threads.count()

@@ -28,7 +28,7 @@ def by_hand(tile):
     """For each output: the sums of w v v', w v y and w y y over windows v, one after another, and of magnitudes."""
     x, y, weights, geometry, use_bias = tile
     (sh, sw), (eh, ew), (dh, dw) = geometry.stride, geometry.extent, geometry.dilation
-    per_group, found = x.shape[1] // geometry.groups, []
+    per_group, sums = x.shape[1] // geometry.groups, []
     for output in range(y.shape[1]):
         first = output // (y.shape[1] // geometry.groups) * per_group
         rows = []
@@ -36,9 +36,9 @@ def by_hand(tile):
             window = x[n, first : first + per_group, i * sh : i * sh + eh : dh, j * sw : j * sw + ew : dw].ravel()
             weight = 1.0 if weights is None else weights[n, min(output, weights.shape[1] - 1), i, j]
             rows.append((np.r_[window, 1.0] if use_bias else window, y[n, output, i, j], weight))
-        v, seen, weight = (np.array(each, float) for each in zip(*rows, strict=True))
-        found.append(((v.T * weight) @ v, (v.T * weight) @ seen, (weight * seen**2).sum()))
-    return found
+        v, values, weight = (np.array(each, float) for each in zip(*rows, strict=True))
+        sums.append(((v.T * weight) @ v, (v.T * weight) @ values, (weight * values**2).sum()))
+    return sums
 
 
 @st.composite
@@ -61,17 +61,17 @@ def tiles(draw):
 @given(tile=tiles())
 def test_measured_as_by_hand(kind, tile) -> None:
     """Within the rounding of so many terms, relative to the greatest sum of squares (which an FFT's error follows)."""
-    found, truth = window_sums(tile, kind), by_hand(tile)
+    statistics, truth = window_sums(tile, kind), by_hand(tile)
     if kind == "reproducible":
-        found = ExactMoments.unpack(found.pack()).rounded()
-    per_block = tile.y.shape[1] // len(found.gram if kind != "factor" else found.triangle)
+        statistics = ExactMoments.unpack(statistics.pack()).rounded()
+    per_block = tile.y.shape[1] // len(statistics.gram if kind != "factor" else statistics.triangle)
     if kind == "factor":  # R'R is the Gram matrix of [V Y]
-        square = found.triangle.transpose(0, 2, 1) @ found.triangle
-        n = square.shape[2] - found.outputs
+        square = statistics.triangle.transpose(0, 2, 1) @ statistics.triangle
+        n = square.shape[2] - statistics.outputs
         gram, cross = square[:, :n, :n], square[:, :n, n:]
         energy = sum(np.trace(each[n:, n:]) for each in square)
     else:
-        gram, cross, energy = found.gram, found.cross, found.energy
+        gram, cross, energy = statistics.gram, statistics.cross, statistics.energy
     scale = max(max(np.abs(a).max(), np.abs(b).max(), c) for a, b, c in truth)
     bound = gamma(tile.y.size + 60, "float64") * scale * 8
     for output, (a, b, _) in enumerate(truth):
@@ -88,10 +88,10 @@ def test_images_of_many_strips() -> None:
     for kernel in ((4, 4), (2, 2)):
         geometry = Geometry(kernel)
         y = rng.integers(-3, 4, (1, 1, *geometry.output_size((300, 5000)))).astype("float32")
-        found = window_sums(PreparedImages(x, y, None, geometry))
+        moments = window_sums(PreparedImages(x, y, None, geometry))
         v = np.lib.stride_tricks.sliding_window_view(x[0, 0], kernel).reshape(-1, kernel[0] * kernel[1]).astype(int)
-        np.testing.assert_allclose(found.gram[0], v.T @ v, atol=1e-6 if kernel == (4, 4) else 0)
-        np.testing.assert_allclose(found.cross[0, :, 0], v.T @ y.ravel().astype(int), atol=1e-6)
+        np.testing.assert_allclose(moments.gram[0], v.T @ v, atol=1e-6 if kernel == (4, 4) else 0)
+        np.testing.assert_allclose(moments.cross[0, :, 0], v.T @ y.ravel().astype(int), atol=1e-6)
 
 
 @pytest.mark.parametrize("decades", [0, 6, 150])
@@ -99,15 +99,15 @@ def test_exact_sums_are_rounded_once(decades) -> None:
     """Against rational arithmetic; in another order, and in parts."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 1, 3, 9000)) * 10.0 ** rng.integers(-decades, decades + 1, (2, 1, 3, 9000))
-    found = ExactSum.of_products(a, b).rounded()
+    rounded = ExactSum.of_products(a, b).rounded()
     for i, j in np.ndindex(3, 3):
         truth = sum(Fraction(u) * Fraction(v) for u, v in zip(a[0, i].tolist(), b[0, j].tolist(), strict=True))
-        assert found[0, i, j] == float(truth)
+        assert rounded[0, i, j] == float(truth)
     order = rng.permutation(9000)
     a, b = a[..., order], b[..., order]
     parts = [ExactSum.of_products(a[..., part], b[..., part]) for part in (slice(0, 777), slice(777, 9000))]
-    assert (parts[0] + parts[1]).rounded().tobytes() == found.tobytes()
-    assert (a @ b.transpose(0, 2, 1)).tobytes() != found.tobytes()
+    assert (parts[0] + parts[1]).rounded().tobytes() == rounded.tobytes()
+    assert (a @ b.transpose(0, 2, 1)).tobytes() != rounded.tobytes()
 
 
 @pytest.mark.parametrize("value", [5e-324, -1e-310, 1e308, -3.0, 0.0])
@@ -130,10 +130,10 @@ def stream():
     for pair in pairs:
         time.sleep(0.01)
         yield pair
-found = convlab.learn_kernel(stream(), kernel_size=5, method=method, lr=1e-6, num_steps=400, seed=0, backend=backend,
+learned = convlab.learn_kernel(stream(), kernel_size=5, method=method, lr=1e-6, num_steps=400, seed=0, backend=backend,
                              checkpoint=path or None, checkpoint_every=1,
                              callback=lambda *_: time.sleep(0.001))
-np.savez(out, losses=found.losses, kernel=convlab.backend(backend).to_numpy(found.kernel))
+np.savez(out, losses=learned.losses, kernel=convlab.backend(backend).to_numpy(learned.kernel))
 """
 
 
@@ -178,6 +178,6 @@ def test_checkpoints_of_other_versions_are_refused(tmp_path) -> None:
 
 def test_a_digest_tells_images_apart() -> None:
     one = np.arange(6.0)
-    seen = {digest("", one), digest("", one.reshape(2, 3)), digest("", one.astype("float32")), digest("x", one)}
-    assert len(seen) == 4
+    digests = {digest("", one), digest("", one.reshape(2, 3)), digest("", one.astype("float32")), digest("x", one)}
+    assert len(digests) == 4
     assert digest("", one.reshape(2, 3).T) == digest("", one.reshape(2, 3).T.copy())

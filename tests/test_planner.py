@@ -48,14 +48,14 @@ def workload(part="y", size=100, k=5, outputs=1, inputs=1, dtype="float32", **ge
 
 def test_the_cost_is_linear_in_pixels_and_work(table) -> None:
     table["a"] = {"native y single": (1.0, 0.01, 0.0001), "taps y single": (0.0, 0.0, 0.001)}
-    made = choose.cheapest("a", "1", ("native", "taps"), "traced", workload())
+    choice = choose.cheapest("a", "1", ("native", "taps"), "traced", workload())
     pixels = 96 * 96
     expected = {"native": 1 + 0.01 * pixels + 0.0001 * 25 * pixels, "taps": 0.025 * pixels}
-    assert made.costs == pytest.approx(expected)
-    assert made.variant == "native"
+    assert choice.costs == pytest.approx(expected)
+    assert choice.variant == "native"
     assert choose.cheapest("a", "1", ("native", "taps"), "traced", workload(size=8)).variant == "taps"
     double = choose.cheapest("a", "1", ("native", "taps"), "traced", workload(dtype="float64"))
-    assert double.costs["taps"] == pytest.approx(2 * made.costs["taps"])
+    assert double.costs["taps"] == pytest.approx(2 * choice.costs["taps"])
 
 
 def test_what_is_not_known_is_left_to_the_framework(table) -> None:
@@ -80,8 +80,8 @@ def test_kernels_of_the_host_must_be_worth_loading(table) -> None:
 
 def test_a_kernel_of_rank_one_may_be_separated(table) -> None:
     table["a"] = {"native y single": (1.0, 0, 0), "separable y single": (0.5, 0, 0)}
-    made = choose.cheapest("a", "1", ALL, "eager", workload())
-    assert (made.variant, made.factored, made.factored_cost) == ("native", "separable", 0.5)
+    choice = choose.cheapest("a", "1", ALL, "eager", workload())
+    assert (choice.variant, choice.factored, choice.factored_cost) == ("native", "separable", 0.5)
     assert choose.cheapest("a", "1", ALL, "traced", workload()).factored is None  # whose kernel has no values yet
     assert choose.cheapest("a", "1", ALL, "eager", workload(part="k")).factored is None
     table["b"] = {"native y single": (1.0, 0, 0), "separable y single": (0.9, 0, 0)}
@@ -140,11 +140,11 @@ def test_the_gradient_of_x_is_planned_as_the_correlation_that_it_is(stride, padd
 def test_constants_are_fitted(table) -> None:
     table["numpy"] = {"host y single": (2e-5, 3e-9, 4e-11)}
     known = table["numpy"]
-    found = []
+    measurements = []
     for size, k in ((64, 3), (256, 3), (256, 7), (512, 15), (1024, 31)):
         each = workload(size=size, k=k)
-        found.append(tune.Measurement(Variant.HOST, each, choose.predicted(known, Variant.HOST, each)))
-    np.testing.assert_allclose(tune.fit(found), known["host y single"], rtol=1e-6)
+        measurements.append(tune.Measurement(Variant.HOST, each, choose.predicted(known, Variant.HOST, each)))
+    np.testing.assert_allclose(tune.fit(measurements), known["host y single"], rtol=1e-6)
 
 
 def test_this_machines_table_is_written_and_read(home) -> None:
@@ -180,11 +180,11 @@ CHANGES = {
 def test_a_table_of_another_machine_or_version_is_ignored_with_a_warning(home, why) -> None:
     rewritten(home, CHANGES[why])
     with pytest.warns(RuntimeWarning, match=f"{why.strip()}.*Hint: run `convlab tune`"):
-        found = costs.table("numpy", VERSION)
-    assert found["host y single"][0] < 1e-3  # convlab's own
+        constants = costs.table("numpy", VERSION)
+    assert constants["host y single"][0] < 1e-3  # convlab's own
     with warnings.catch_warnings():  # it is said once
         warnings.simplefilter("error")
-        assert costs.table("numpy", VERSION) == found
+        assert costs.table("numpy", VERSION) == constants
 
 
 def test_each_version_of_a_framework_has_a_table_of_its_own(home) -> None:
@@ -215,10 +215,10 @@ def test_the_table_that_ships_knows_every_backend() -> None:
 
 def test_plan_tells_why() -> None:
     x, k = np.zeros((1024, 1024), np.float32), np.random.default_rng(0).standard_normal((7, 7)).astype(np.float32)
-    found = convlab.plan(x, k)
-    assert (found.backend, found.algorithm, found.gradients) == ("numpy", "host", {})
-    assert found.seconds["host"] < found.seconds["native"]
-    assert "host on numpy: predicted to be the fastest" in str(found)
+    explanation = convlab.plan(x, k)
+    assert (explanation.backend, explanation.algorithm, explanation.gradients) == ("numpy", "host", {})
+    assert explanation.seconds["host"] < explanation.seconds["native"]
+    assert "host on numpy: predicted to be the fastest" in str(explanation)
     assert convlab.plan(x, np.ones((13, 13), np.float32)).algorithm == "separable"
     assert convlab.plan(x, k, stride=2).refused["fft"] == "only for stride 1 and dilation 1"
     whole = convlab.plan(x, np.arange(961, dtype=np.float32).reshape(31, 31))

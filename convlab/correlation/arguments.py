@@ -68,7 +68,9 @@ def _common_dtype(framework: Framework, dtypes: dict[str, str | None], strong: l
             check_numeric(key, name)
     if None in dtypes.values():
         return None
-    weak = [name for key, name in dtypes.items() if key not in strong and name] + ["float32"] * floating
+    weak = [name for key, name in dtypes.items() if key not in strong and name]
+    if floating:
+        weak.append("float32")
     dtype = promote([name for key, name in dtypes.items() if key in strong and name], weak)
     check_supported(framework, dtype)
     return dtype

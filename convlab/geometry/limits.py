@@ -24,7 +24,7 @@ def laid_out(
     padding_name: PaddingName | Literal[""],
     size: Sequence[int | None],
     planes: tuple[int, int] = (1, 1),
-    width: int = 2,
+    item_bytes: int = 2,
     most: int = MOST_BYTES,
 ) -> Geometry:
     """`lower` for a correlation that is to be computed.
@@ -34,7 +34,7 @@ def laid_out(
         padding_name: the padding's name, "" for integers.
         size: the image's rows and columns; None for one that isn't known while tracing.
         planes: how many images of one channel X and the result are.
-        width: the bytes of a number.
+        item_bytes: the bytes of a number.
         most: the most bytes of an array; 0 where it is in pieces, each of which is checked by itself.
 
     Raises:
@@ -58,22 +58,22 @@ def laid_out(
                 f"expected at most {LONGEST}.",
                 hint="use a smaller padding, or cut the image.",
             )
-    height, width_ = size
-    if most and type(height) is int and type(width_) is int:
-        rows, columns = (n + sum(pads) for n, pads in zip((height, width_), geometry.padding, strict=True))
+    height, width = size
+    if most and type(height) is int and type(width) is int:
+        rows, columns = (n + sum(pads) for n, pads in zip((height, width), geometry.padding, strict=True))
         if geometry.padding != NO_PADDING:
-            check_held("padding", "a padded image", (planes[0], rows, columns), width, most)
-        check_held("X, K", "a result", (planes[1], *geometry.output_size((height, width_))), width, most)
+            check_held("padding", "a padded image", (planes[0], rows, columns), item_bytes, most)
+        check_held("X, K", "a result", (planes[1], *geometry.output_size((height, width))), item_bytes, most)
     return geometry
 
 
-def check_held(name: str, what: str, shape: Sequence[int], width: int, most: int | None = None) -> None:
+def check_held(name: str, what: str, shape: Sequence[int], item_bytes: int, most: int | None = None) -> None:
     """Raise `GeometryError` for an array that is longer than `LONGEST` along an axis or takes more than `most` bytes.
 
     By default `most` is this machine's memory.
     """
     most = memory() if most is None else most
-    size = width * math.prod(shape)
+    size = item_bytes * math.prod(shape)
     if size > most or any(n > LONGEST for n in shape):
         taken = f"{size / 2**30:.4g} GiB" if size.bit_length() <= MOST_BITS else f"2**{size.bit_length()} bytes"
         raise GeometryError(

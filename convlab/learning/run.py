@@ -251,7 +251,7 @@ class Training:
 
     def _identity(self, images: Images) -> list[Any]:
         """The arrays by which a checkpoint knows images."""
-        return [*(self.framework.training.identity(images[1:]) if self._lazy else self._arrays(images))]
+        return list(self.framework.training.identity(images[1:]) if self._lazy else self._arrays(images))
 
     def _without_missing(self, images: Images) -> Images:
         """The images with zeros for pixels that aren't finite and don't count; lazy images as they are."""

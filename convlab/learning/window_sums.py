@@ -65,6 +65,7 @@ def window_sums(images: PreparedImages, kind: StatisticsKind = "moments", worker
 
 
 def _sum_of_strips(images: PreparedImages, kind: StatisticsKind, workers: int | None) -> Any:
+    """The statistics of images, by the fastest way for their kind and geometry."""
     if kind == "moments" and _suits_fft(images):
         most_rows = max(_STRIP // images.y.shape[3], 4 * images.geometry.kernel_size[0])
         return _total(_by_fft(strip, workers) for strip in _strips(images, most_rows))

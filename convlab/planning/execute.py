@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ from ..errors import UnsupportedError
 from ..geometry.geometry import NO_PADDING, Geometry
 from .choose import Choice, Workload, cheapest
 
+# A function of two tensors and the geometry: X and K to the result, or X and dY to the gradient of K.
+Correlation = Callable[[Operations, Any, Any, Geometry], Any]
+
 
 def by_plan(ops: Operations[T], rule: Rule, a: T, b: T) -> T:
     """A rule's result by the variant that the planner chooses, without gradient.
@@ -47,7 +50,9 @@ def choose_for(ops: Operations[T], rule: Rule, a: T, b: T) -> Choice:
     return choose(ops, rule, ops.sizes(a), ops.sizes(b), ops.dtype(a) or "", ops.mode(a, b))
 
 
-def choose(ops: Operations[T], rule: Rule, first: Any, second: Any, dtype: str, mode: Mode) -> Choice:
+def choose(
+    ops: Operations[T], rule: Rule, first: Sequence[int], second: Sequence[int], dtype: str, mode: Mode
+) -> Choice:
     """The planner's choice for a rule and inputs of two shapes.
 
     Raises:
@@ -242,7 +247,7 @@ def _separable(ops: Operations[T], variant: Variant, factors: tuple[Any, Any], x
     return _taps(ops, x, ops.asarray(v.reshape(1, 1, 1, w), dtype, x), horizontal)
 
 
-def _hosted(algorithm: KernelAlgorithm) -> Callable[..., Any]:
+def _hosted(algorithm: KernelAlgorithm) -> Correlation:
     """The function that correlates by a compiled kernel."""
 
     def correlate(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
@@ -254,7 +259,7 @@ def _hosted(algorithm: KernelAlgorithm) -> Callable[..., Any]:
     return correlate
 
 
-def _hosted_gradient(algorithm: KernelAlgorithm) -> Callable[..., Any]:
+def _hosted_gradient(algorithm: KernelAlgorithm) -> Correlation:
     """The function that computes the gradient of K by a compiled kernel."""
 
     def kernel_gradient(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
@@ -263,7 +268,7 @@ def _hosted_gradient(algorithm: KernelAlgorithm) -> Callable[..., Any]:
     return kernel_gradient
 
 
-_RESULTS: dict[Variant, Callable[..., Any]] = {
+_RESULTS: dict[Variant, Correlation] = {
     Variant.NATIVE: native,
     Variant.TAPS: _taps,
     Variant.PHASE: phase,
@@ -272,7 +277,7 @@ _RESULTS: dict[Variant, Callable[..., Any]] = {
     Variant.HOST: _hosted("direct"),
     Variant.FFT_ON_HOST: _hosted("fft"),
 }
-_KERNEL_GRADIENTS: dict[Variant, Callable[..., Any]] = {
+_KERNEL_GRADIENTS: dict[Variant, Correlation] = {
     Variant.MATMUL: matmul_kernel_gradient,
     Variant.FFT: fourier.fft_kernel_gradient,
     Variant.HOST: _hosted_gradient("direct"),

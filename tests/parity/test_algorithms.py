@@ -81,16 +81,16 @@ def test_result_and_gradients(lab, algorithm, problem) -> None:
         with pytest.raises(UnsupportedError, match="eager tensors"):
             gradients(lab, x, k, bias, dy, algorithm=algorithm, **options)
         return
-    found = gradients(lab, x, k, bias, dy, algorithm=algorithm, **options)
+    computed = gradients(lab, x, k, bias, dy, algorithm=algorithm, **options)
     exact, bounds = oracle_gradients(x, k, dy, **options), gradient_bounds(x, k, dy, "float32", **options)
     for name in ("X", "K", "bias"):
         bound = slack * getattr(bounds, name)
         if algorithm == "fft":  # norm-wise: dX and dK are correlations of dY with K and with X
             other = k if name == "X" else x
             bound = bound + 1e-4 * np.linalg.norm(dy) * np.linalg.norm(other)
-        assert worst_ratio(np.asarray(getattr(found, name)).reshape(bound.shape), getattr(exact, name), bound) <= 1, (
-            name
-        )
+        assert (
+            worst_ratio(np.asarray(getattr(computed, name)).reshape(bound.shape), getattr(exact, name), bound) <= 1
+        ), name
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -110,9 +110,9 @@ def test_integers_stay_exact_where_the_fft_is_faster(lab, size) -> None:
     np.testing.assert_array_equal(lab.to_numpy(lab.corr2d(*tensors)), oracle(x, k))
     if lab.adapter.autograd:
         dy = rng.integers(-3, 4, oracle(x, k).shape).astype(np.float32)
-        found, true = gradients(lab, x, k, np.float32(0), dy), oracle_gradients(x, k, dy)
-        np.testing.assert_array_equal(found.X, true.X)
-        np.testing.assert_array_equal(found.K, true.K)
+        computed, true = gradients(lab, x, k, np.float32(0), dy), oracle_gradients(x, k, dy)
+        np.testing.assert_array_equal(computed.X, true.X)
+        np.testing.assert_array_equal(computed.K, true.K)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
@@ -192,8 +192,8 @@ def test_remembered_calls_are_still_checked(lab) -> None:
     with pytest.raises(convlab.errors.ShapeError):
         lab.corr2d(x, lab.asarray(np.ones((5, 5)), "float32"))
     for scale in (1.0, 3.0):  # by shapes, not by values
-        found = lab.corr2d(x, lab.asarray(np.full((2, 2), scale), "float32"), bias=lab.asarray([scale], "float32"))
-        np.testing.assert_array_equal(lab.to_numpy(found), np.full((3, 5), 5 * scale))
+        y = lab.corr2d(x, lab.asarray(np.full((2, 2), scale), "float32"), bias=lab.asarray([scale], "float32"))
+        np.testing.assert_array_equal(lab.to_numpy(y), np.full((3, 5), 5 * scale))
 
 
 @pytest.mark.parametrize("size", [8, 120])

@@ -29,8 +29,8 @@ def reference(pairs, kernel, bias, steps, lr, **options):
             weight = np.broadcast_to(weights[0] if weights else 1.0, y.shape)
             error = oracle(x, kernel, bias=bias, **options) - y
             loss += (weight * error**2).sum()
-            found = oracle_gradients(x, kernel, 2 * weight * error, **options)
-            slope, shift = slope + found.K, shift + found.bias
+            gradients = oracle_gradients(x, kernel, 2 * weight * error, **options)
+            slope, shift = slope + gradients.K, shift + gradients.bias
         losses.append(loss)
         kernel = kernel - lr * slope
         bias = None if bias is None else bias - lr * shift
@@ -80,7 +80,7 @@ def test_two_steps_from_integers_are_exact(lab, method, problem) -> None:
     losses, end, shift = reference(pairs, kernel.astype(float), bias, 2, 2.0**-10, **options)
     given = [tuple(lab.asarray(each, "float64") for each in pair) for pair in pairs]
     method, _, reproducible = method.partition(" ")
-    found = lab.learn_kernel(
+    learned = lab.learn_kernel(
         given,
         kernel_size=kernel.shape[:2] if options["data_format"] == "NHWC" else kernel.shape[-2:],
         out_channels=None if kernel.ndim == 2 else kernel.shape[3 if options["data_format"] == "NHWC" else 0],
@@ -92,11 +92,11 @@ def test_two_steps_from_integers_are_exact(lab, method, problem) -> None:
         reproducible=bool(reproducible),
         **options,
     )
-    assert found.losses == losses
-    np.testing.assert_array_equal(lab.to_numpy(found.kernel), end)
-    assert (found.bias is None) == (bias is None)
+    assert learned.losses == losses
+    np.testing.assert_array_equal(lab.to_numpy(learned.kernel), end)
+    assert (learned.bias is None) == (bias is None)
     if bias is not None:
-        np.testing.assert_array_equal(lab.to_numpy(found.bias), shift)
+        np.testing.assert_array_equal(lab.to_numpy(learned.bias), shift)
 
 
 def windows(x, size):
@@ -111,10 +111,10 @@ def test_gram_walks_gradient_descents_path(lab, size) -> None:
     rng = np.random.default_rng(0)
     X, truth, init = rng.standard_normal((41, 53)), rng.standard_normal(size), rng.standard_normal(size)
     Y = oracle(X, truth) + 0.1 * rng.standard_normal((42 - size[0], 54 - size[1]))
-    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), size, init=init, lr=1e-4, num_steps=30, method="gram")
+    learned = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), size, init=init, lr=1e-4, num_steps=30, method="gram")
     path = descent(X, Y, init, lr=1e-4, num_steps=30, dtype="float64")
-    assert (np.abs(lab.to_numpy(found.kernel) - path.kernel) <= path.kernel_bound).all()
-    assert (np.abs(np.array(found.losses) - path.losses) <= path.loss_bounds + 1e-15 * (Y**2).sum() * Y.size).all()
+    assert (np.abs(lab.to_numpy(learned.kernel) - path.kernel) <= path.kernel_bound).all()
+    assert (np.abs(np.array(learned.losses) - path.losses) <= path.loss_bounds + 1e-15 * (Y**2).sum() * Y.size).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -122,25 +122,25 @@ def test_least_squares(lab, dtype) -> None:
     """A minimiser's error is bounded by the condition number: Golub and Van Loan, "Matrix Computations", 5.3.7."""
     rng = np.random.default_rng(1)
     X, Y = rng.standard_normal((2, 30, 31)).astype(dtype), rng.standard_normal((2, 28, 29)).astype(dtype)
-    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), 3, method="lstsq")
+    learned = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), 3, method="lstsq")
     V = windows(X, (3, 3))
     expected, (rest,), rank, values = np.linalg.lstsq(V, Y.ravel().astype(float), rcond=None)
     unit = 2.0**-24 if dtype == "float32" else 2.0**-53
     bound = unit * np.abs(expected).max() + V.shape[0] * 2.0**-53 * (values[0] / values[-1]) ** 2
-    assert np.abs(lab.to_numpy(found.kernel).ravel() - expected).max() <= bound
-    assert found.rank == rank == 9
-    assert found.condition == pytest.approx(values[0] / values[-1], rel=1e-9)
-    assert found.losses == [pytest.approx(rest, rel=1e-12)]
+    assert np.abs(lab.to_numpy(learned.kernel).ravel() - expected).max() <= bound
+    assert learned.rank == rank == 9
+    assert learned.condition == pytest.approx(values[0] / values[-1], rel=1e-9)
+    assert learned.losses == [pytest.approx(rest, rel=1e-12)]
 
 
 def test_ridge_leaves_the_bias_alone(lab) -> None:
     rng = np.random.default_rng(1)
     X, Y = rng.standard_normal((20, 21)), rng.standard_normal((19, 19)) + 5
-    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (2, 3), method="lstsq", ridge=7.0, use_bias=True)
+    learned = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (2, 3), method="lstsq", ridge=7.0, use_bias=True)
     V = np.c_[windows(X[None], (2, 3)), np.ones(Y.size)]
     expected = np.linalg.solve(V.T @ V + np.diag([7.0] * 6 + [0]), V.T @ Y.ravel())
-    np.testing.assert_allclose(lab.to_numpy(found.kernel).ravel(), expected[:6], rtol=1e-11, atol=1e-13)
-    np.testing.assert_allclose(lab.to_numpy(found.bias), expected[6:], rtol=1e-11)
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel).ravel(), expected[:6], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(lab.to_numpy(learned.bias), expected[6:], rtol=1e-11)
 
 
 def test_a_constant_image_gives_the_kernel_of_least_norm(lab) -> None:
@@ -160,10 +160,10 @@ def test_smooth_images_do_not_square_the_condition_number(lab) -> None:
     values = np.linalg.svd(V, compute_uv=False)
     assert 1e8 < values[0] / values[-1] < 1e11
     truth = np.arange(9.0).reshape(3, 3)
-    found = lab.learn_kernel(lab.asarray(X), lab.asarray(oracle(X, truth)), 3, method="lstsq")
-    error = np.abs(lab.to_numpy(found.kernel) - truth).max()
+    learned = lab.learn_kernel(lab.asarray(X), lab.asarray(oracle(X, truth)), 3, method="lstsq")
+    error = np.abs(lab.to_numpy(learned.kernel) - truth).max()
     assert error <= 2.0**-53 * V.shape[0] * values[0] / values[-1]
-    assert found.rank == 9
+    assert learned.rank == 9
 
 
 def test_a_stream_is_read_once_and_gives_what_the_list_gives(lab) -> None:
@@ -178,15 +178,15 @@ def test_a_stream_is_read_once_and_gives_what_the_list_gives(lab) -> None:
             read.append(index)
             yield pair
 
-    found = lab.learn_kernel(stream(), kernel_size=(3, 2), method="lstsq")
+    learned = lab.learn_kernel(stream(), kernel_size=(3, 2), method="lstsq")
     assert read == [0, 1, 2]
-    np.testing.assert_allclose(lab.to_numpy(found.kernel), truth, rtol=1e-11)
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel), truth, rtol=1e-11)
     init = np.zeros((3, 2))
     expected = reference([(x, oracle(x, truth)) for x in images], init, None, 5, 1e-3)
     for method in ("gram", "autograd"):
-        found = lab.learn_kernel(stream(), kernel_size=(3, 2), method=method, init=init, num_steps=5, lr=1e-3)
-        np.testing.assert_allclose(found.losses, expected[0], rtol=1e-11)
-        np.testing.assert_allclose(lab.to_numpy(found.kernel), expected[1], rtol=1e-11)
+        learned = lab.learn_kernel(stream(), kernel_size=(3, 2), method=method, init=init, num_steps=5, lr=1e-3)
+        np.testing.assert_allclose(learned.losses, expected[0], rtol=1e-11)
+        np.testing.assert_allclose(lab.to_numpy(learned.kernel), expected[1], rtol=1e-11)
 
 
 def test_a_stream_of_bright_images_loses_nothing(lab) -> None:
@@ -198,10 +198,10 @@ def test_a_stream_of_bright_images_loses_nothing(lab) -> None:
     values = np.linalg.svd(windows(np.stack(images), (3, 3)), compute_uv=False)
     assert values[0] / values[-1] > 1e4
     for either in (pairs, iter(pairs)):
-        found = lab.learn_kernel(either, kernel_size=3, method="lstsq")
-        assert found.rank == 9
-        assert found.condition == pytest.approx(values[0] / values[-1], rel=1e-6)
-        assert np.abs(lab.to_numpy(found.kernel) - truth).max() <= 2.0**-53 * 3 * 198**2 * values[0] / values[-1]
+        learned = lab.learn_kernel(either, kernel_size=3, method="lstsq")
+        assert learned.rank == 9
+        assert learned.condition == pytest.approx(values[0] / values[-1], rel=1e-6)
+        assert np.abs(lab.to_numpy(learned.kernel) - truth).max() <= 2.0**-53 * 3 * 198**2 * values[0] / values[-1]
 
 
 def test_a_loss_that_rises_is_no_convergence(lab) -> None:
@@ -215,18 +215,18 @@ def test_missing_pixels(lab, method) -> None:
     rng = np.random.default_rng(3)
     X, truth = rng.standard_normal((12, 13)).astype("float32"), np.array([[1.0, -2.0], [0.5, 3.0]], "float32")
     Y = oracle(X, truth).astype("float32")
-    broken, seen, mask = X.copy(), Y.copy(), np.ones(Y.shape, bool)
-    broken[4, 5], seen[0, 0], mask[0, 0] = np.nan, np.inf, False
+    broken, incomplete, mask = X.copy(), Y.copy(), np.ones(Y.shape, bool)
+    broken[4, 5], incomplete[0, 0], mask[0, 0] = np.nan, np.inf, False
     mask[3:5, 4:6] = False  # the windows with that pixel
     arguments = {"kernel_size": 2, "method": method, "num_steps": 200, "lr": "auto", "init": np.zeros((2, 2))}
-    found = lab.learn_kernel(lab.asarray(broken), lab.asarray(seen), weights=mask, **arguments)
-    np.testing.assert_allclose(lab.to_numpy(found.kernel), truth, atol=1e-4)
+    learned = lab.learn_kernel(lab.asarray(broken), lab.asarray(incomplete), weights=mask, **arguments)
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel), truth, atol=1e-4)
     with pytest.raises(errors.DataError, match=r"Y: got 1 pixels that are nan or inf.*Hint: weights="):
-        lab.learn_kernel(lab.asarray(X), lab.asarray(seen), **arguments)
+        lab.learn_kernel(lab.asarray(X), lab.asarray(incomplete), **arguments)
     mask[3, 4] = True
     message = "X: got 1 pixels that are nan or inf, on which 1 results that count depend"
     with pytest.raises(errors.DataError, match=message):
-        lab.learn_kernel(lab.asarray(broken), lab.asarray(seen), weights=mask, **arguments)
+        lab.learn_kernel(lab.asarray(broken), lab.asarray(incomplete), weights=mask, **arguments)
 
 
 @pytest.mark.parametrize("method", ["autograd", "gram"])
@@ -253,16 +253,16 @@ def test_what_happens_on_the_way(lab, method, capsys, monkeypatch) -> None:
     rng = np.random.default_rng(5)
     X, truth = rng.standard_normal((9, 9)), rng.standard_normal((2, 2))
     Y, init = oracle(X, truth), np.zeros((2, 2))
-    seen = []
+    calls = []
     arguments = {"init": init, "lr": 1e-3, "method": method, "backend": lab.name}
     images = lab.asarray(X), lab.asarray(Y)
-    found = convlab.learn_kernel(
-        *images, 2, num_steps=7, callback=lambda *each: seen.append(each), log_every=3, **arguments
+    learned = convlab.learn_kernel(
+        *images, 2, num_steps=7, callback=lambda *each: calls.append(each), log_every=3, **arguments
     )
     losses, _, _ = reference([(X, Y)], init, None, 7, 1e-3)
-    assert [step for step, _, _ in seen] == list(range(7))
-    assert [loss for _, loss, _ in seen] == found.losses
-    for steps, (_, _, kernel) in enumerate(seen, 1):
+    assert [step for step, _, _ in calls] == list(range(7))
+    assert [loss for _, loss, _ in calls] == learned.losses
+    for steps, (_, _, kernel) in enumerate(calls, 1):
         expected = reference([(X, Y)], init, None, steps, 1e-3)[1]
         np.testing.assert_allclose(lab.to_numpy(kernel), expected, rtol=1e-12)
     assert capsys.readouterr().out == f"epoch 3, loss {losses[2]:.3f}\nepoch 6, loss {losses[5]:.3f}\n"
@@ -295,14 +295,14 @@ def test_the_same_bits_on_every_backend(lab, method) -> None:
         "lr": 2e-4,
     }
     expected = convlab.learn_kernel(pairs, **arguments, backend="numpy")
-    found = lab.learn_kernel([tuple(map(lab.asarray, pair)) for pair in pairs], **arguments)
-    assert found.losses == expected.losses
-    assert lab.to_numpy(found.kernel).tobytes() == expected.kernel.tobytes()
-    assert lab.to_numpy(found.bias).tobytes() == expected.bias.tobytes()
+    learned = lab.learn_kernel([tuple(map(lab.asarray, pair)) for pair in pairs], **arguments)
+    assert learned.losses == expected.losses
+    assert lab.to_numpy(learned.kernel).tobytes() == expected.kernel.tobytes()
+    assert lab.to_numpy(learned.bias).tobytes() == expected.bias.tobytes()
     start = convlab.learn_kernel(pairs, **arguments | {"num_steps": 0}, backend="numpy").kernel
     losses, kernel, _ = reference(pairs, start.astype(float), np.zeros(2), 20, 2e-4, groups=2, padding="same")
-    np.testing.assert_allclose(found.losses, losses, rtol=1e-5)
-    np.testing.assert_allclose(lab.to_numpy(found.kernel), kernel, atol=1e-5)
+    np.testing.assert_allclose(learned.losses, losses, rtol=1e-5)
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel), kernel, atol=1e-5)
 
 
 ONE = np.ones((6, 8), "float32")
@@ -385,11 +385,11 @@ def test_a_resumed_run_has_the_same_bits(lab, method, tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         lab.learn_kernel(*images, **arguments, callback=stop, checkpoint=path, checkpoint_every=7)
-    seen = []
+    steps = []
     resumed = lab.learn_kernel(
-        *images, **arguments, checkpoint=path, checkpoint_every=7, callback=lambda step, *_: seen.append(step)
+        *images, **arguments, checkpoint=path, checkpoint_every=7, callback=lambda step, *_: steps.append(step)
     )
-    assert seen == list(range(28, 50))
+    assert steps == list(range(28, 50))
     assert resumed.losses == whole.losses
     assert lab.to_numpy(resumed.kernel).tobytes() == lab.to_numpy(whole.kernel).tobytes()
     assert lab.to_numpy(resumed.bias).tobytes() == lab.to_numpy(whole.bias).tobytes()

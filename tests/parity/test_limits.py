@@ -25,7 +25,7 @@ NO_INTS = [-1, -(2**70), True, 1.0, math.nan, math.inf, None, 10**5000, (1, 10**
 def calls(lab) -> dict:
     """What takes a geometry and computes."""
     x, y = lab.asarray(X), lab.asarray(np.ones((4, 5), "float32"))
-    found = {
+    functions = {
         "corr2d": lambda **options: lab.corr2d(x, K, **options),
         "conv2d": lambda **options: lab.conv2d(x, K, **options),
         "im2col": lambda **options: lab.im2col(x, 2, **options),
@@ -35,8 +35,8 @@ def calls(lab) -> dict:
         "corr2d_matrix": lambda **options: convlab.corr2d_matrix(K, X.shape, **options),
     }
     if lab.adapter.models:
-        found["Conv2D"] = lambda **options: called(lab, lab.Conv2D(2, seed=0, **options), x)
-    return found
+        functions["Conv2D"] = lambda **options: called(lab, lab.Conv2D(2, seed=0, **options), x)
+    return functions
 
 
 def called(lab, layer, x):
@@ -144,8 +144,8 @@ def test_arithmetic_has_no_limit() -> None:
     n = 2**62
     assert convlab.output_shape((n, n), (3, 3), padding=n, stride=2) == ((3 * n - 3) // 2 + 1,) * 2
     assert convlab.output_shape((5, 6), (2, 2), padding=2**200) == (2**201 + 4, 2**201 + 5)
-    found = convlab.receptive_field([{"kernel_size": n, "stride": n, "padding": n}, {"kernel_size": 2, "dilation": n}])
-    assert (found.size, found.stride, found.offset) == ((n + n * n,) * 2, (n, n), (-n, -n))
+    field = convlab.receptive_field([{"kernel_size": n, "stride": n, "padding": n}, {"kernel_size": 2, "dilation": n}])
+    assert (field.size, field.stride, field.offset) == ((n + n * n,) * 2, (n, n), (-n, -n))
     with pytest.raises(GeometryError, match="kernel_size: got an integer of 16610 bits"):
         convlab.receptive_field([10**5000])
 

@@ -53,15 +53,15 @@ def by_hand(x, k, bias, stride, dilation):
 def kernel_gradient_by_hand(x, dy, h, w):
     """In each column of the result row by row, then the columns in a halving tree; one channel."""
     rows, columns = dy.shape
-    found = np.zeros((h, w), x.dtype)
+    gradient = np.zeros((h, w), x.dtype)
     for p, q in np.ndindex(h, w):
         sums = [sum(float(x[i + p, j + q]) * float(dy[i, j]) for i in range(rows)) for j in range(columns)]
         while len(sums) > 1:
             half = (len(sums) + 1) // 2
             second = [*sums[half:], 0.0]
             sums = [sums[j] + second[j] if j < len(sums) - half else sums[j] for j in range(half)]
-        found[p, q] = sums[0]
-    return found
+        gradient[p, q] = sums[0]
+    return gradient
 
 
 @pytest.mark.parametrize("kind", ["normal", "wide", "cancelling"])
@@ -79,8 +79,8 @@ def test_the_order_is_the_documented_one(lab, kind) -> None:
 def test_the_order_of_the_kernels_gradient(kind) -> None:
     rng = np.random.default_rng(2)
     x, dy = fill(kind, (9, 12), "float32", rng), fill(kind, (7, 9), "float32", rng)
-    found = reproducible_gradients(x, np.ones((3, 4), "float32"), dy)
-    assert bits(found.K) == bits(kernel_gradient_by_hand(x, dy, 3, 4))
+    computed = reproducible_gradients(x, np.ones((3, 4), "float32"), dy)
+    assert bits(computed.K) == bits(kernel_gradient_by_hand(x, dy, 3, 4))
 
 
 def test_results_are_correctly_rounded(lab) -> None:
@@ -113,8 +113,8 @@ def test_every_geometry_dtype_and_kind_of_data(lab) -> None:
             y = lab.corr2d(lab.asarray(X), lab.asarray(K), bias=lab.asarray(bias), reproducible=True, **case.options)
             assert bits(lab.to_numpy(y)) == bits(expected)
             if lab.adapter.autograd:
-                found = gradients(lab, X, K, bias, dY, reproducible=True, **case.options)
-                for got, want in zip(found, slopes, strict=True):
+                computed = gradients(lab, X, K, bias, dY, reproducible=True, **case.options)
+                for got, want in zip(computed, slopes, strict=True):
                     assert bits(got) == bits(want)
 
     check()
@@ -143,9 +143,9 @@ def test_gradients_are_the_true_ones(seed, dtype) -> None:
     case, rng = random_case(seed), np.random.default_rng(seed)
     X, K = case.X.astype(dtype), case.K.astype(dtype)
     dY = rng.standard_normal(oracle(X, K, **case.options).shape).astype(dtype)
-    found = reproducible_gradients(X, K, dY, **case.options)
+    computed = reproducible_gradients(X, K, dY, **case.options)
     true, bounds = oracle_gradients(X, K, dY, **case.options), gradient_bounds(X, K, dY, dtype, **case.options)
-    for got, want, bound in zip(found, true, bounds, strict=True):
+    for got, want, bound in zip(computed, true, bounds, strict=True):
         assert got.dtype == dtype
         assert (np.abs(got - want) <= bound).all()
 
@@ -181,14 +181,14 @@ def test_learning_is_the_same_in_every_loss(lab, dtype) -> None:
     X, truth = rng.standard_normal((2, 9, 12)).astype(dtype), rng.standard_normal((3, 2)).astype(dtype)
     Y = oracle(X, truth).astype(dtype)
     expected = convlab.learn_kernel(X, Y, (3, 2), lr=1e-3, num_steps=40, reproducible=True)
-    found = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (3, 2), lr=1e-3, num_steps=40, reproducible=True)
-    assert found.losses == expected.losses
-    assert bits(lab.to_numpy(found.kernel)) == bits(expected.kernel)
+    learned = lab.learn_kernel(lab.asarray(X), lab.asarray(Y), (3, 2), lr=1e-3, num_steps=40, reproducible=True)
+    assert learned.losses == expected.losses
+    assert bits(lab.to_numpy(learned.kernel)) == bits(expected.kernel)
     # … and it is gradient descent: the first loss and the last kernel against float64.
     start = np.random.default_rng(0).uniform(-(6**-0.5), 6**-0.5, (3, 2)).astype(dtype)
     first = ((oracle(X, start) - Y.astype(float)) ** 2).sum()
-    assert found.losses[0] == pytest.approx(first, rel=2e-2 if dtype == "float16" else 1e-5)
-    assert found.losses[-1] < found.losses[0] / 10
+    assert learned.losses[0] == pytest.approx(first, rel=2e-2 if dtype == "float16" else 1e-5)
+    assert learned.losses[-1] < learned.losses[0] / 10
 
 
 def test_the_layer(lab) -> None:
@@ -203,12 +203,12 @@ def test_the_layer(lab) -> None:
     if lab.name == "jax":
         import jax
 
-        found = layer.apply(layer.init(jax.random.key(0), image), image)
+        result = layer.apply(layer.init(jax.random.key(0), image), image)
     else:
         if lab.name == "mxnet":
             layer.initialize()
-        found = layer(image)
-    assert bits(lab.to_numpy(found)) == bits(y)
+        result = layer(image)
+    assert bits(lab.to_numpy(result)) == bits(y)
 
 
 def test_integers_empty_batches_and_images_without_pixels(lab) -> None:
