@@ -59,7 +59,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def convlab_command(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """One convolution, four frameworks, identical results."""
 
@@ -106,7 +108,7 @@ def _companions(frameworks: tuple[str, ...]) -> list[str]:
 
 @app.command()
 def demo(
-    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
+    only: Annotated[str, typer.Option("--backends", help="Names, separated by commas; default: all that load.")] = "",
     plot: Annotated[Path | None, typer.Option(help="Draw image, kernel, feature map and losses to this file.")] = None,
 ) -> None:
     """Run the chapter on every backend side by side and compare the results."""
@@ -133,17 +135,23 @@ def _check_plot(plot: Path) -> None:
 
 @app.command()
 def parity(
-    only_on: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that are installed.")] = "",
+    only_on: Annotated[
+        str, typer.Option("--backends", help="Names, separated by commas; default: all that are installed.")
+    ] = "",
     python: Annotated[
         list[str] | None, typer.Option(metavar="BACKEND=PATH", help="Run a backend with another environment's Python.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Where the random cases begin.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0, max=1e6, help="How long to go on with random cases.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random cases.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Seconds of random cases after the fixed ones.")
+    ] = 10.0,
     case: Annotated[
-        Path | None, typer.Option(help="Your own case: an .npz with X, K, options, perhaps your Y.")
+        Path | None, typer.Option(help="Your own case: an .npz with X, K, options, and Y if you like.")
     ] = None,
-    only: Annotated[str, typer.Option(metavar="NAME", help="Only the trials whose name begins so.")] = "",
-    patience: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds to wait for an answer.")] = 120.0,
+    only: Annotated[str, typer.Option(metavar="NAME", help="Run only the trials whose names begin with this.")] = "",
+    patience: Annotated[
+        float, typer.Option(min=1, max=1e6, help="Seconds to wait for an answer of a backend.")
+    ] = 120.0,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
@@ -157,9 +165,9 @@ def parity(
 @app.command(name="compare")
 def compare_models(
     a: Annotated[str, typer.Argument(help="A model: file.py:name or package.module:name. The file is run.")],
-    b: Annotated[str, typer.Argument(help="Another one, of the same or of another framework.")],
+    b: Annotated[str, typer.Argument(help="Another model, of the same or of another framework.")],
     inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random images.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
@@ -176,8 +184,8 @@ def compare_models(
 
 @app.command()
 def tune(
-    only: Annotated[str, typer.Option("--backends", help="Comma-separated; default: all that load.")] = "",
-    show: Annotated[bool, typer.Option("--show", help="Measure nothing; print who wins where.")] = False,
+    only: Annotated[str, typer.Option("--backends", help="Names, separated by commas; default: all that load.")] = "",
+    show: Annotated[bool, typer.Option("--show", help="Measure nothing; print the fastest algorithm by size.")] = False,
 ) -> None:
     """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
     from ..planning.costs import save_costs, user_file

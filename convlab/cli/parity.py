@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..atomic import check_writable, write_text
 from ..errors import GeometryError
+from ..page.page import counted
 from ..parity.archive import read_case
 from ..parity.html import parity_page
 from ..parity.run import Cell, Report, RunPlan, run_plan
@@ -112,13 +113,9 @@ def show_report(console: Console, report: Report) -> None:
             "bold red",
             "The backends don't all agree" if report.wrong else "Not every backend could be tested",
         )
-    trials, backends = _count(report.trials, "trial"), _count(len(report.versions), "backend")
+    trials, backends = counted(report.trials, "trial"), counted(len(report.versions), "backend")
     summary = f"{trials} on {backends}, seed {report.seed}, {report.seconds:.0f} s"
     console.print(f"\n[{style}]{sentence}[/]: {summary}.", highlight=False)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _cell(tier: str, cell: Cell | None) -> str:

@@ -35,7 +35,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         error = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
-        text = f"{self.suspect}: {self.explanation}. {error} {self.worst:.2g} rounding bounds."
+        size = "infinite" if np.isinf(self.worst) else f"{self.worst:.2g} rounding bounds"
+        text = f"{self.suspect}: {self.explanation}. {error} {size}."
         text += f"\nTo mend it: {self.change}."
         return text + (f"\nThese data are explained as well by: {', '.join(self.also)}." if self.also else "")
 

@@ -10,6 +10,8 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...geometry.geometry import Pair
+from ...truth.bounds import worst_ratio
+from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
 from ..layers.layer import Dense, Dropout
@@ -213,8 +215,6 @@ def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
 
     Otherwise in bounds carried through all layers; infinite where these are as large as the result.
     """
-    from ...truth.bounds import worst_ratio
-
     worst, dtype = 0.0, side.steps[0].dtype
     natives = [part.native for part in side.model.parts if not isinstance(part.layer, Dropout)]
     for image in images:
@@ -232,8 +232,6 @@ def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
 
 def images_of(inputs: Any) -> list[np.ndarray]:
     """What users give as `inputs`, as a list of batches in float64."""
-    from ...truth.oracle import as_numpy
-
     several = [as_numpy(each, "inputs") for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
     if not several or not all(images.size for images in several):
         raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")

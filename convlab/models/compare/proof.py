@@ -44,7 +44,7 @@ class Row:
         a, b: their paths; "" for a lone layer.
         kind: what they are, as in `convlab.models.layers.layer`.
         sizes: the images that both were run on.
-        own: a's worst errors by quantity ("result", "gradient of X", …), in rounding bounds of what a says it is.
+        own: a's worst errors by quantity ("result", "gradient of X", …), in rounding bounds of a's reference.
         errors: b's, in the same bounds: at most 1 where they compute the same.
         diagnosis: why they diverge.
         differences: how their attributes differ.
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def same(self) -> bool:
-        """Whether both compute what a says."""
+        """Whether both compute what the first one's attributes say."""
         return all(error <= 1 for error in [*self.own.values(), *self.errors.values()]) and not self.diagnosis
 
     def worst(self, quantity: str) -> float:

@@ -55,7 +55,7 @@ def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     order = sorted(tensors, key=lambda key: (widths.index(tensors[key].code), key))
     about = {"format": FORMAT, "version": VERSION, "layers": records}
     header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
-    # By hand: safetensors.serialize takes other arguments since 0.8, and safetensors.numpy has no bfloat16.
+    # The file is written by hand: safetensors.serialize changed its arguments, and safetensors.numpy has no bfloat16.
     end = 0
     for key in order:
         code, shape, data = tensors[key]

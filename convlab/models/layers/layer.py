@@ -16,7 +16,8 @@ from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
-from ...geometry.options import GEOMETRY_OPTIONS
+from ...geometry.lower import lower
+from ...geometry.options import GEOMETRY_OPTIONS, options
 from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
@@ -297,8 +298,5 @@ def depends_on_size(padding: str) -> UnsupportedError:
 
 def padding_in(spec: LayerSpec, size: Pair) -> Pads:
     """A layer's padding in integers, for an image of a size."""
-    from ...geometry.lower import lower
-    from ...geometry.options import options
-
     geometry, padding = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
     return lower(geometry, padding, size).padding

@@ -74,8 +74,8 @@ def port(
     that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
-    rounding bounds, computed from the data, of what the original says it is. If anything of the original is left out,
-    `port` warns (`convlab.errors.PartialPortWarning`) and `untouched` lists it.
+    rounding bounds, computed from the data, of what the original's attributes say. If anything of the original is left
+    out, `port` warns (`convlab.errors.PartialPortWarning`) and `untouched` lists it.
 
     >>> from convlab import numpy as lab
     >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
