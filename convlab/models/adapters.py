@@ -87,12 +87,14 @@ def models_of(name: str) -> Models:
     if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
         able = ", ".join(each.name for each in adapters().values() if each.models)
         raise UnsupportedError(f"backend {name!r}: it has no models, expected one of {able}.", hint="torch has.")
-    return importlib.import_module(f"{loaded.adapter.package}.{extra}{'_' * bool(extra)}models")
+    return importlib.import_module(f"{loaded.adapter.package}.{f'{extra}_models' if extra else 'models'}")
 
 
 def owner(model: Any) -> str | None:
-    """The backend whose layer or model an object is."""
-    return next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
+    """The backend whose layer or model an object is, as `models_of` takes it: "jax.nnx" is one of JAX's extras."""
+    adapter = next((each for each in adapters().values() if each.models and each.is_model(model)), None)
+    extra = "" if adapter is None else adapter.extra_of(model)
+    return None if adapter is None else f"{adapter.name}.{extra}" if extra else adapter.name
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
