@@ -286,9 +286,9 @@ def test_a_task_takes_one_thread_beside_others() -> None:
 
 def _threads_within_a_call(block: np.ndarray) -> np.ndarray:
     from convlab.compiled import threads
-    from convlab_dask.blocks import modest
+    from convlab_dask.blocks import one_thread_in_workers
 
-    with modest():
+    with one_thread_in_workers():
         return np.full(block.shape, threads.count())
 
 
