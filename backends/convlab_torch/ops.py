@@ -241,7 +241,9 @@ def _transforming() -> bool:
 
 def _untransformed() -> bool:
     """Whether operations are simply computed, and nothing traces, transforms or casts them."""
-    return not (_transforming() or private.has_dispatch_mode() or torch.jit.is_tracing() or is_autocast_enabled("cpu"))
+    if _transforming() or private.has_dispatch_mode() or is_autocast_enabled("cpu"):
+        return False
+    return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 @torch.library.custom_op("convlab::compute", mutates_args=())

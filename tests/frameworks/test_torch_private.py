@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import convlab
-
-torch = pytest.importorskip("torch")
-lab = pytest.importorskip("convlab").backend("torch")
-
-from torch.autograd import forward_ad  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-from convlab_torch import private  # noqa: E402
+from convlab_torch import private
 
 
 def test_a_tensor_inside_vmap_is_wrapped() -> None:
