@@ -156,7 +156,7 @@ class Block(nn.Module):
 
 def test_a_module_of_ones_own_shows_its_layers_when_it_runs():
     model = bound(Net())
-    with pytest.raises(ModelError, match=r"only show when it runs.*Hint: give inputs="):
+    with pytest.raises(ModelError, match=r"show only when it runs.*Hint: give inputs="):
         port(model, to="jax.nnx")
     with pytest.warns(PartialPortWarning, match=r"__call__\(\): Net has a __call__ of its own"):
         ported = port(model, to="jax.nnx", inputs=X)
