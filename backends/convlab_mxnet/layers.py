@@ -70,6 +70,6 @@ class _Initial(mx.init.Initializer):  # type: ignore[misc]
         if spec.seed is not None:
             data[:] = spec.seeded()
             return
-        drawn = data.astype("float32")  # the only dtype that MXNet's generators of NumPy arrays know
-        name.global_init._init_weight(name, drawn)
+        drawn = data.astype("float32")  # MXNet's generators of NumPy arrays know no other dtype
+        name.global_init(mx.init.InitDesc(name), drawn)  # a description without this initialiser
         data[:] = drawn.astype(data.dtype)

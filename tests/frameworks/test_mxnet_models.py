@@ -16,6 +16,7 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.truth.bounds import error_ratios, gradient_bounds
 from convlab.truth.oracle import oracle_gradients
+from convlab_mxnet.blocks import Pad2D, ReLU6
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet.gluon import nn  # isort: skip
@@ -167,8 +168,8 @@ OTHERS = [
     nn.Flatten,
     lambda: nn.Dropout(0.5),
     lambda: nn.ReflectionPad2D(2),
-    lambda: models.Pad2D(((1, 0), (2, 3))),
-    lambda: models.Pad2D(((1, 0), (2, 3)), "edge"),
+    lambda: Pad2D(((1, 0), (2, 3))),
+    lambda: Pad2D(((1, 0), (2, 3)), "edge"),
     lambda: randomly(nn.BatchNorm(in_channels=4)),
     lambda: randomly(nn.BatchNorm(in_channels=4, epsilon=0.1, scale=False, center=False)),
     lambda: nn.Activation("relu"),
@@ -179,7 +180,7 @@ OTHERS = [
     lambda: nn.ELU(0.5),
     nn.GELU,
     nn.Swish,
-    models.ReLU6,
+    ReLU6,
     mx.gluon.model_zoo.vision.mobilenet.RELU6,
 ]
 

@@ -20,6 +20,7 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.truth.bounds import error_ratios, gradient_bounds
 from convlab.truth.oracle import oracle_gradients
+from convlab_tensorflow.models.read import gelu_tanh
 
 models = adapters.models_of("tensorflow")
 rng = np.random.default_rng(0)
@@ -200,7 +201,7 @@ def test_pools(function, options) -> None:
         kl.ELU(0.5),
         *map(kl.Activation, ("relu", "gelu", "silu", "swish", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu")),
         *map(kl.Activation, ("elu", tf.nn.relu, tf.nn.leaky_relu, tf.nn.gelu, tf.sigmoid, kl.LeakyReLU(0.1))),
-        *map(kl.Activation, (keras.ops.gelu, keras.ops.elu, models.gelu_tanh)),
+        *map(kl.Activation, (keras.ops.gelu, keras.ops.elu, gelu_tanh)),
     ],
     ids=lambda native: native.name,
 )
