@@ -20,7 +20,7 @@ from .spans import Span, output_chunks, spans
 
 Place = tuple[int, int]
 _TOGETHER = 8  # the number of parts that one task adds up
-_MOST_CHUNKS = 2**20  # along an axis: the scheduler holds each of them
+_MOST_CHUNKS = 2**20  # the most along an axis: the scheduler holds a task for each of them
 
 
 class Axis(NamedTuple):
@@ -114,8 +114,8 @@ def total(
     """
     grid = Grid(x, geometry, outputs)
     others = [
-        each.rechunk(tuple(sizes if sum(sizes) == n else n for n, sizes in zip(each.shape, grid.chunks, strict=True)))
-        for each in others
+        other.rechunk(tuple(sizes if sum(sizes) == n else n for n, sizes in zip(other.shape, grid.chunks, strict=True)))
+        for other in others
     ]
     name = f"total-{tokenize(work, grid.x, *others)}"
     graph = grid.tasks(name, work, lambda chunk: [(each.name, *chunk) for each in others])

@@ -57,7 +57,10 @@ def _total(problem: Problem, measure: Callable[..., Any], images: Sequence[da.Ar
     part = _Part(problem.unpadded(), measure, name)
     result = total(part, _added, x, others, geometry, problem.out_channels)
     if result is None:
-        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="turn the mask around?")
+        raise DataError(
+            f"weights{name}: all are 0, expected some pixels that count.",
+            hint="turn the mask around?",
+        )
     return result
 
 

@@ -80,7 +80,7 @@ def initial_weight(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
 
 
 def initial_bias(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
-    """Zeros."""
+    """Zeros for a bias."""
     return lambda key, dtype: ops.asarray(np.zeros(spec.bias_shape), dtype)
 
 

@@ -277,7 +277,7 @@ def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:
 
 
 def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
-    """vmap: more images for one kernel, or more groups."""
+    """The rule of vmap: more images for one kernel, or more groups."""
     (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not None}
     if axes[1] is None and rule.part != "k":
         a = jnp.moveaxis(inputs[0], axes[0], 0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     lab: _Lab
 
 
-# Where PyPI has a build without the GPU's 400 MB; `tensorflow` itself serves as well.
+# Here PyPI has a build without the GPU's 400 MB; `tensorflow` itself serves as well.
 _CPU_BUILD = sys.platform == "linux" and platform.machine() == "x86_64"
 
 

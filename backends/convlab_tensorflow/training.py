@@ -103,7 +103,7 @@ _benches: dict[Hashable, Bench] = {}
 
 
 def _bench(problem: Problem, optimizer: Any) -> Bench:
-    """Always the same one for optimisers that compute the same, so that its program is compiled once."""
+    """The `Bench` of an optimiser: the same for all that compute the same, so that its program is compiled once."""
     key = describe(optimizer), problem.kernel_shape, problem.use_bias, problem.dtype
     if key not in _benches:
         copy = type(optimizer).from_config(optimizer.get_config())

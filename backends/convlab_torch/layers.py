@@ -58,7 +58,7 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
                 self.bias.zero_() if self.spec.seed is not None else self.bias.uniform_(-bound, bound)
 
     def initialize_parameters(self, X: Tensor) -> None:
-        """Called by torch before the first forward of a lazy layer."""
+        """Fit a lazy layer to its first image; torch calls this before the first forward."""
         if self.has_uninitialized_params():
             self.spec = self.spec.fit(tuple(X.shape))
             self.weight.materialize(self.spec.weight_shape())  # type: ignore[union-attr]

@@ -243,12 +243,15 @@ class OfItsOwn(nn.Conv2D):
 NOTES = [
     (lambda: randomly(nn.Conv2DTranspose(4, 3, in_channels=2)), "Conv2DTranspose"),
     (lambda: randomly(OfItsOwn(4, 3, in_channels=2)), "OfItsOwn: it is a Conv2D with a hybrid_forward of its own"),
-    (lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)), "BatchNorm: axis 3 isn't the channels'"),
+    (
+        lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)),
+        "BatchNorm: it normalises axis 3, which isn't that of the channels",
+    ),
     (lambda: nn.MaxPool2D(layout="NHWC"), "MaxPool2D: its layout is NHWC"),
-    (lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True), "MaxPool2D: its ceil_mode begins windows beyond the image"),
-    (lambda: nn.Activation("softsign"), "Activation: softsign is none of convlab's functions"),
-    (lambda: nn.Swish(2), "Swish: beta 2 is MXNet's alone"),
-    (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: axes are MXNet's alone"),
+    (lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True), "MaxPool2D: with its ceil_mode, windows may begin beyond the image"),
+    (lambda: nn.Activation("softsign"), "Activation: convlab doesn't know the function softsign"),
+    (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
+    (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: only MXNet has a dropout with axes"),
     (nn.SELU, "SELU"),
 ]
 

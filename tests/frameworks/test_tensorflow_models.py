@@ -268,7 +268,7 @@ def test_a_dtype_policy_is_kept() -> None:
 def test_an_unknown_activation_inside() -> None:
     first, second = models.read(randomly(kl.Dense(3, activation="softmax"), (None, 4))).parts
     assert isinstance(first.layer, Dense)
-    assert (second.layer, second.note) == (None, "Activation: softmax is none of convlab's functions")
+    assert (second.layer, second.note) == (None, "Activation: convlab doesn't know the function softmax")
 
 
 # What isn't known.
@@ -286,12 +286,15 @@ class OfItsOwn(kl.Conv2D):
         (randomly(kl.SeparableConv2D(4, 3)), "SeparableConv2D"),
         (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(), "Softmax"),
-        (kl.Activation("softmax"), "Activation: softmax is none of convlab's functions"),
-        (kl.ReLU(5.0), "ReLU: its threshold or max_value is Keras's alone"),
-        (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: noise_shape is Keras's alone"),
+        (kl.Activation("softmax"), "Activation: convlab doesn't know the function softmax"),
+        (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
+        (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: only Keras has a dropout with noise_shape"),
         (kl.SpatialDropout2D(0.5), "SpatialDropout2D: it is a Dropout with a call of its own"),
-        (randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)), "BatchNormalization: axis 2 isn't the channels'"),
-        (randomly(kl.Dense(3)), "Dense: it is applied to each pixel"),
+        (
+            randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)),
+            "BatchNormalization: it normalises axis 2, which isn't that of the channels",
+        ),
+        (randomly(kl.Dense(3)), "Dense: it is applied to each pixel and not to whole images"),
     ],
 )
 def test_notes(native, note) -> None:

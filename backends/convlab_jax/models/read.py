@@ -153,7 +153,7 @@ def _ours(layer: Conv2D) -> Layer:
 def _batch_norm(layer: nn.BatchNorm) -> Layer:
     statistics, values = _values(layer, "batch_stats"), layer.variables.get("params", {})
     if layer.axis not in (-1, 3):
-        raise UnsupportedError(f"over axis {layer.axis}")
+        raise UnsupportedError(f"it normalises axis {layer.axis}, which isn't that of the channels")
     check_dtype(layer, statistics["mean"])
     mean, variance = (ops.to_numpy(statistics[name]) for name in ("mean", "var"))
     scale = ops.to_numpy(values["scale"]) if layer.use_scale else np.ones_like(mean)

@@ -78,7 +78,7 @@ def _value(variable: Any) -> Array | None:
 
 def _batch_norm(layer: nnx.BatchNorm) -> Layer:
     if layer.axis not in (-1, 3):
-        raise UnsupportedError(f"over axis {layer.axis}")
+        raise UnsupportedError(f"it normalises axis {layer.axis}, which isn't that of the channels")
     check_dtype(layer, layer.mean[...])
     mean, variance = ops.to_numpy(layer.mean[...]), ops.to_numpy(layer.var[...])
     scale, shift = _array(layer.scale), _array(layer.bias)

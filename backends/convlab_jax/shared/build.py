@@ -76,7 +76,9 @@ def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[A
     spec = layer.spec
     border, padding = None, spec.padding.upper() if isinstance(spec.padding, str) else spec.padding
     if padding == "SAME_LOWER":
-        raise UnsupportedError("Flax's convolution has no padding 'same_lower' with a stride.", hint="layers='convlab'")
+        raise UnsupportedError(
+            "Flax's convolution has no padding 'same_lower' with a stride.", hint="layers='convlab' has it."
+        )
     if spec.padding_mode != "zeros" and not isinstance(spec.padding, str):
         border, padding = build_function(Pad(spec.padding, spec.padding_mode)), "VALID"
     options = {

@@ -67,7 +67,7 @@ def _pool(
     function: str, window_shape: Any, strides: Any = None, padding: Any = "VALID", counted: bool = False
 ) -> Layer:
     if len(window_shape) != 2:
-        raise UnsupportedError(f"a window of {len(window_shape)} axes")
+        raise UnsupportedError(f"its window has {len(window_shape)} axes, expected 2")
     size, stride = tuple(window_shape), tuple(strides or (1, 1))
     pads = _pads(padding)
     return Pool(function, size, stride, pads if pads != "valid" else around((0, 0)), counted and pads != "valid")
@@ -76,7 +76,7 @@ def _pool(
 def _mean(function: str) -> Callable[..., Layer]:
     def read(axis: Any = None, keepdims: bool = False) -> Layer:
         if axis is None or tuple(sorted(axis)) not in ((1, 2), (-3, -2)):
-            raise UnsupportedError(f"over axes {axis}")
+            raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2)")
         return GlobalPool(function, keepdims)
 
     return read
@@ -85,9 +85,11 @@ def _mean(function: str) -> Callable[..., Layer]:
 def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Layer:
     widths = [tuple(ends) for ends in pad_width]
     if len(widths) != 4 or widths[0] != (0, 0) or widths[3] != (0, 0) or mode not in MODES.values():
-        raise UnsupportedError(f"widths {widths}, mode {mode!r}")
+        raise UnsupportedError(
+            f"it pads by {widths} in the mode {mode!r}, which convlab doesn't know for images (N, H, W, C)"
+        )
     if constant_values not in (0, -math.inf):
-        raise UnsupportedError(f"a border of {constant_values}")
+        raise UnsupportedError(f"its border is {constant_values}, expected 0 or -inf")
     if constant_values:
         return Pad((widths[1], widths[2]), LOWEST)
     return Pad((widths[1], widths[2]), next(ours for ours, theirs in MODES.items() if theirs == mode))
@@ -120,11 +122,11 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
     size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
     if len(size) != 2:
-        raise UnsupportedError(f"a kernel of {len(size)} axes, expected 2")
+        raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2")
     if _both(layer.input_dilation) != (1, 1):
-        raise UnsupportedError("input_dilation is Flax's alone")
+        raise UnsupportedError("only Flax has a convolution with input_dilation")
     if layer.mask is not None:
-        raise UnsupportedError("mask is Flax's alone")
+        raise UnsupportedError("only Flax has a convolution with a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
     dilation = _both(layer.kernel_dilation)
     padding = _pads(layer.padding)

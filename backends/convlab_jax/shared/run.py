@@ -12,7 +12,7 @@ from jax import Array
 
 from convlab.models.layers.layer import Convolution
 
-_AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # into the layout, from the other one
+_AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # the permutation from the other layout into each
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:

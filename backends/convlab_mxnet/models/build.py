@@ -106,7 +106,9 @@ def _build_pool(layer: Pool, style: str) -> list[Block]:
     if not is_around(layer.padding):
         raise UnsupportedError(f"MXNet's pooling has no padding {layer.padding}.", hint="pad before it.")
     if layer.ceil and not rounds_alike(layer):
-        raise UnsupportedError("MXNet's ceil_mode begins windows beyond the image, this pooling doesn't.")
+        raise UnsupportedError(
+            "With MXNet's ceil_mode, windows may begin beyond the image; with this pooling's they don't."
+        )
     (top, _), (left, _) = layer.padding
     padding = top, left
     if layer.function == "max":

@@ -141,7 +141,7 @@ def _ours(m: Conv2D) -> Layer:
 def _batch_norm(m: Any) -> Layer:
     options = private.operator_options(m)
     if options["axis"] != 1:
-        raise UnsupportedError(f"axis {options['axis']} isn't the channels'")
+        raise UnsupportedError(f"it normalises axis {options['axis']}, which isn't that of the channels")
     mean, variance, scale, shift = (
         ops.to_numpy(value_of(parameter)) for parameter in (m.running_mean, m.running_var, m.gamma, m.beta)
     )
@@ -156,7 +156,7 @@ def _pool(function: str) -> Callable[[Any], Layer]:
         counted = options.get("count_include_pad", False) and padding != NO_PADDING
         layer = Pool(function, tuple(options["kernel"]), tuple(options["stride"]), padding, counted, ceil)
         if ceil and not rounds_alike(layer):
-            raise UnsupportedError("its ceil_mode begins windows beyond the image")
+            raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
         return layer
 
     return read
@@ -175,20 +175,20 @@ ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu":
 def _activation(m: Any) -> Layer:
     function = private.option(m, "act_type")
     if function not in ACTIVATIONS:
-        raise UnsupportedError(f"{function} is none of convlab's functions")
+        raise UnsupportedError(f"convlab doesn't know the function {function}")
     return Activation(ACTIVATIONS[function])
 
 
 def _swish(m: Any) -> Layer:
     beta = private.option(m, "beta")
     if beta != 1:
-        raise UnsupportedError(f"beta {beta} is MXNet's alone")
+        raise UnsupportedError(f"only MXNet has a swish with beta {beta}")
     return Activation("silu")
 
 
 def _dropout(m: Any) -> Layer:
     if private.option(m, "axes"):
-        raise UnsupportedError("axes are MXNet's alone")
+        raise UnsupportedError("only MXNet has a dropout with axes")
     return Dropout(private.option(m, "rate"))
 
 

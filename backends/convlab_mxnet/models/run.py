@@ -40,7 +40,7 @@ def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
 
 
 def _through(natives: Sequence[Block], x: Any, leaves: dict[str, Any] | None = None) -> Any:
-    """The natives one after another; the convolution among them with other parameters, if they are given."""
+    """Call natives one after another; the convolution among them with other parameters, if they are given."""
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.transpose((0, 2, 3, 1)) if nhwc else x

@@ -40,9 +40,9 @@ def weights(model: Block) -> dict[str, Any]:
 def with_weights(model: Block, weights: Any) -> Block:
     """See `convlab.models.adapters.Models`."""
     other = _copy(model)
-    if strange := set(weights) - set(private.all_parameters(other)):
+    if unknown := set(weights) - set(private.all_parameters(other)):
         raise ModelError(
-            f"weights: {', '.join(sorted(strange))} aren't in the model.", hint="the weights are another model's."
+            f"weights: {', '.join(sorted(unknown))} aren't in the model.", hint="the weights are another model's."
         )
     with semantics([model]) as (numpy, _):
         for name, parameter in private.all_parameters(other).items():

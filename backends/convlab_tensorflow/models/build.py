@@ -68,15 +68,16 @@ def _padding(spec: LayerSpec) -> tuple[str, list[kl.Layer]]:
         return "same", []
     if spec.padding == "same_lower" and max(spec.stride) > 1:
         raise UnsupportedError(f"Keras has no padding same_lower with stride {spec.stride}.", hint=_OURS)
-    return _named(spec, pads) or ("valid", _build_pad(Pad(pads), "builtin"))
+    name = _name(spec, pads)
+    return ("valid", _build_pad(Pad(pads), "builtin")) if name is None else (name, [])
 
 
-def _named(spec: LayerSpec, pads: Pads) -> tuple[str, list[kl.Layer]] | None:
+def _name(spec: LayerSpec, pads: Pads) -> str | None:
     """Keras's name for the padding of a convolution or a window, if it has one."""
     if pads == NO_PADDING:
-        return "valid", []
+        return "valid"
     same = LayerSpec(spec.kernel_size, stride=spec.stride, padding="same", dilation=spec.dilation)
-    return ("same", []) if spec.stride == (1, 1) and padding_in(same, (1, 1)) == pads else None
+    return "same" if spec.stride == (1, 1) and padding_in(same, (1, 1)) == pads else None
 
 
 def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
@@ -98,8 +99,8 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
             raise UnsupportedError(f"Keras's pooling has no padding {padding!r} like this.")
     elif counted:
         padding, before = "valid", _build_pad(Pad(layer.padding), style)
-    elif named := _named(spec, layer.padding):
-        padding, before = named
+    elif (name := _name(spec, layer.padding)) is not None:
+        padding, before = name, []
     else:
         raise UnsupportedError(f"Keras's pooling has no padding {layer.padding}.", hint="pad before it.")
     kind = kl.MaxPooling2D if layer.function == "max" else kl.AveragePooling2D
@@ -162,14 +163,14 @@ def assemble(steps: Sequence[tuple[str, kl.Layer]]) -> keras.Sequential:
     dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
     for wanted, native in steps:
         name = wanted.replace(".", "_").replace("/", "_") or "layer"
-        native.name = next(each for n in count() if (each := f"{name}_{n}" if n else name) not in names)
+        native.name = next(free for n in count() if (free := f"{name}_{n}" if n else name) not in names)
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
     shape = next(filter(None, map(_input_shape, natives)), None)
     if shape is None:
         model = keras.Sequential(natives)
-        model.built = True  # there is nothing to build
+        model.built = True  # none of the layers has weights to build
         return model
     return keras.Sequential([keras.Input(shape, dtype=dtype), *natives])
 

@@ -172,7 +172,7 @@ def _ours(m: Conv2D) -> Layer:
 
 def _dense(m: kl.Dense) -> Layer:
     if m.built and len(m.get_build_config()["input_shape"]) != 2:
-        raise UnsupportedError("it is applied to each pixel")
+        raise UnsupportedError("it is applied to each pixel and not to whole images")
     return Dense(_computed(m, m.kernel).T, None if m.bias is None else _computed(m, m.bias), m.compute_dtype)
 
 
@@ -180,7 +180,7 @@ def _batch_norm(m: kl.BatchNormalization) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
     if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
-        raise UnsupportedError(f"axis {m.axis} isn't the channels'")
+        raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
     mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
     scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
     shift = array_of(m.beta) if m.center else np.zeros_like(mean)
@@ -197,13 +197,13 @@ def _pool(function: str) -> Callable[[Any], Layer]:
 
 def _dropout(m: kl.Dropout) -> Layer:
     if m.noise_shape is not None:
-        raise UnsupportedError("noise_shape is Keras's alone")
+        raise UnsupportedError("only Keras has a dropout with noise_shape")
     return Dropout(m.rate)
 
 
 def _relu(m: kl.ReLU) -> Layer:
     if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("its threshold or max_value is Keras's alone")
+        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
     if m.max_value is not None:
         return Activation("relu6")
     return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
@@ -240,7 +240,7 @@ def _activation(m: kl.Activation) -> Layer:
         layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
         note = getattr(m.activation, "__name__", str(m.activation))
     if layer is None:
-        raise UnsupportedError(f"{note} is none of convlab's functions")
+        raise UnsupportedError(f"convlab doesn't know the function {note}")
     return layer
 
 

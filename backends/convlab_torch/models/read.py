@@ -152,13 +152,13 @@ def _batch_norm(m: nn.BatchNorm2d) -> Layer:
 
 def _max_pool(m: nn.MaxPool2d) -> Layer:
     if _pair(m.dilation) != (1, 1) or m.return_indices:
-        raise UnsupportedError("dilation and return_indices are PyTorch's alone")
+        raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
     return Pool("max", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), False, m.ceil_mode)
 
 
 def _average_pool(m: nn.AvgPool2d) -> Layer:
     if m.divisor_override is not None:
-        raise UnsupportedError("divisor_override is PyTorch's alone")
+        raise UnsupportedError("only PyTorch has a pooling with divisor_override")
     counted = m.count_include_pad and _pair(m.padding) != (0, 0)
     return Pool("average", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), counted, m.ceil_mode)
 
@@ -166,7 +166,7 @@ def _average_pool(m: nn.AvgPool2d) -> Layer:
 def _global_pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
         if _pair(m.output_size) != (1, 1):
-            raise UnsupportedError(f"an output of {m.output_size} is PyTorch's alone")
+            raise UnsupportedError(f"only PyTorch has a global pooling to the size {m.output_size}")
         return GlobalPool(function)
 
     return read
@@ -174,13 +174,13 @@ def _global_pool(function: str) -> Callable[[Any], Layer]:
 
 def _flatten(m: nn.Flatten) -> Layer:
     if (m.start_dim, m.end_dim) != (1, -1):
-        raise UnsupportedError(f"it flattens axes {m.start_dim} to {m.end_dim}")
+        raise UnsupportedError(f"it flattens the axes {m.start_dim} to {m.end_dim}, expected 1 to -1")
     return Flatten("CHW")
 
 
 def _softplus(m: nn.Softplus) -> Layer:
     if m.beta != 1 or m.threshold < 20:
-        raise UnsupportedError(f"beta {m.beta} and threshold {m.threshold} are PyTorch's alone")
+        raise UnsupportedError(f"only PyTorch has a softplus with beta {m.beta} and threshold {m.threshold}")
     return Activation("softplus")
 
 
@@ -194,7 +194,7 @@ def _pad(mode: str) -> Callable[[Any], Layer]:
 
 def _constant_pad(m: nn.ConstantPad2d) -> Layer:
     if m.value not in (0, -math.inf):
-        raise UnsupportedError(f"a border of {m.value}")
+        raise UnsupportedError(f"its border is {m.value}, expected 0 or -inf")
     return _pad("zeros" if m.value == 0 else LOWEST)(m)
 
 

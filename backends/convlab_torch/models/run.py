@@ -28,7 +28,7 @@ def _tensor(x: np.ndarray, natives: Sequence[nn.Module], dtype: str) -> Tensor:
 
 
 def _through(natives: Sequence[nn.Module], x: Tensor, leaves: dict[str, Tensor] | None = None) -> Tensor:
-    """The natives one after another; the convolution among them with other parameters, if they are given."""
+    """Call natives one after another; the convolution among them with other parameters, if they are given."""
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
