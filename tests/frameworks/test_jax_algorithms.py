@@ -25,9 +25,9 @@ def native(x, k):
     return lax.conv_general_dilated(x[:, None], k[None, None], (1, 1), "VALID", precision="highest")[:, 0]
 
 
-def assert_close(found, expected) -> None:
-    for each, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(each, wanted, rtol=2e-4, atol=2e-4)
+def assert_close(tree, expected) -> None:
+    for leaf, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("algorithm", PLANNED)
@@ -60,8 +60,8 @@ def test_layers_under_vmap() -> None:
         for s in ((3, 2, 4, 9, 9), (3, 6, 2, 3, 3))
     )
     run = lambda x, k, algorithm: convlab.corr2d(x, k, groups=2, padding=1, algorithm=algorithm)  # noqa: E731
-    found = jax.vmap(lambda x, k: run(x, k, "fft"))(x, k)
-    assert_close(found, jnp.stack([run(*each, "native") for each in zip(x, k, strict=True)]))
+    batch = jax.vmap(lambda x, k: run(x, k, "fft"))(x, k)
+    assert_close(batch, jnp.stack([run(*each, "native") for each in zip(x, k, strict=True)]))
 
 
 def test_scan_and_jit_with_large_images() -> None:
@@ -69,8 +69,8 @@ def test_scan_and_jit_with_large_images() -> None:
     images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 130, 140)), jnp.float32)
     kernel = jnp.asarray(np.random.default_rng(0).standard_normal((21, 21)), jnp.float32)
     assert convlab.plan(images, kernel).algorithm != "native"
-    _, found = jax.jit(lambda x, k: lax.scan(lambda k, x: (k, convlab.corr2d(x, k)), k, x))(images, kernel)
-    np.testing.assert_allclose(found, native(images, kernel), atol=1e-3)
+    _, results = jax.jit(lambda x, k: lax.scan(lambda k, x: (k, convlab.corr2d(x, k)), k, x))(images, kernel)
+    np.testing.assert_allclose(results, native(images, kernel), atol=1e-3)
     assert "fft" in str(jax.jit(convlab.corr2d).lower(images, kernel).as_text())
 
 

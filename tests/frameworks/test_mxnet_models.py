@@ -248,7 +248,10 @@ NOTES = [
         "BatchNorm: it normalises axis 3, which isn't that of the channels",
     ),
     (lambda: nn.MaxPool2D(layout="NHWC"), "MaxPool2D: its layout is NHWC"),
-    (lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True), "MaxPool2D: with its ceil_mode, windows may begin beyond the image"),
+    (
+        lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True),
+        "MaxPool2D: with its ceil_mode, windows may begin beyond the image",
+    ),
     (lambda: nn.Activation("softsign"), "Activation: convlab doesn't know the function softsign"),
     (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
     (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: only MXNet has a dropout with axes"),
@@ -276,13 +279,13 @@ def chain():
 
 def test_a_chain() -> None:
     net = chain()
-    found = models.read(net)
-    assert (found.backend, found.whole, found.native is net) == ("mxnet", True, True)
-    assert [part.path for part in found.parts] == ["0.0", "0.0", "0.1", "2", "3", "3", "4"]
-    assert [part.note for part in found.parts[4:]] == ["Dense: it flattens", "Dense", "Dense"]
+    reading = models.read(net)
+    assert (reading.backend, reading.whole, reading.native is net) == ("mxnet", True, True)
+    assert [part.path for part in reading.parts] == ["0.0", "0.0", "0.1", "2", "3", "3", "4"]
+    assert [part.note for part in reading.parts[4:]] == ["Dense: it flattens", "Dense", "Dense"]
     x = images((8, 9), 2)
     y = x
-    for part in found.parts:
+    for part in reading.parts:
         right([part.native], part.layer, y)
         y = models.run([part.native], y, "float32").astype(np.float64)
     np.testing.assert_allclose(y, models.run([net], x, "float32"), rtol=1e-6)
@@ -314,8 +317,8 @@ def test_models_that_are_no_chains() -> None:
     residual = Residual()
     residual.add(nn.Activation("relu"))
     assert not models.read(residual).whole
-    found = models.read(Other())
-    assert (found.whole, [part.path for part in found.parts]) == (False, ["first", "rest.0"])
+    reading = models.read(Other())
+    assert (reading.whole, [part.path for part in reading.parts]) == (False, ["first", "rest.0"])
 
 
 def test_assembled(numpy) -> None:
@@ -328,9 +331,9 @@ def test_assembled(numpy) -> None:
     x = images((9, 8), 2)
     y = models.run(natives, x, "float32")
     np.testing.assert_array_equal(models.run([net], x, "float32"), y)
-    found = models.read(net)
-    assert found.whole
-    assert [type(part.layer) for part in found.parts] == [Pad, *map(type, neutral)]
+    reading = models.read(net)
+    assert reading.whole
+    assert [type(part.layer) for part in reading.parts] == [Pad, *map(type, neutral)]
     net.hybridize()
     np.testing.assert_allclose(models.run([net], x, "float32"), y, rtol=1e-5)
 
@@ -385,9 +388,9 @@ def test_gradients(options, dtype, numpy) -> None:
     for style in adapters.STYLES:
         natives = models.build(layer, style)
         right(natives, layer, x, dtype)
-        found = models.gradients(natives, x, dy, dtype)
-        assert set(found) == {"X", "K", "bias"}
-        for name, array in found.items():
+        gradients = models.gradients(natives, x, dy, dtype)
+        assert set(gradients) == {"X", "K", "bias"}
+        for name, array in gradients.items():
             assert error_ratios(array, getattr(true, name), getattr(bounds, name)).max() <= 1, (style, name)
 
 

@@ -324,11 +324,11 @@ def paths(model) -> list[str]:
 
 def test_a_chain() -> None:
     model = chain()
-    found = models.read(model)
-    assert (found.backend, found.whole, found.native is model) == ("tensorflow", True, True)
+    reading = models.read(model)
+    assert (reading.backend, reading.whole, reading.native is model) == ("tensorflow", True, True)
     assert paths(model) == ["inner/conv", "inner/conv", "inner/norm", "flat", "dense"]
     x = images((8, 9), 2)
-    by_parts = models.run([part.native for part in found.parts], x, "float32")
+    by_parts = models.run([part.native for part in reading.parts], x, "float32")
     np.testing.assert_allclose(by_parts, models.run([model], x, "float32"), rtol=1e-6)
 
 
@@ -453,16 +453,16 @@ def test_gradients(options, dtype) -> None:
     true = oracle_gradients(x, kernel, dy, **layer.spec.geometry)
     bounds = gradient_bounds(x, kernel, dy, dtype, **layer.spec.geometry)
     for style in adapters.STYLES:
-        found = models.gradients(models.build(layer, style), x, dy, dtype)
-        assert set(found) == {"X", "K", "bias"}
-        for name, array in found.items():
+        gradients = models.gradients(models.build(layer, style), x, dy, dtype)
+        assert set(gradients) == {"X", "K", "bias"}
+        for name, array in gradients.items():
             assert error_ratios(array, getattr(true, name), getattr(bounds, name)).max() <= 1, (style, name)
 
 
 def test_gradients_without_a_convolution_and_with_one_that_is_frozen() -> None:
     x = images((4, 4))
-    found = models.gradients([kl.ReLU()], x, np.ones_like(x), "float32")
-    np.testing.assert_array_equal(found["X"], x > 0)
+    gradients = models.gradients([kl.ReLU()], x, np.ones_like(x), "float32")
+    np.testing.assert_array_equal(gradients["X"], x > 0)
     conv = randomly(kl.Conv2D(4, 1, use_bias=False, trainable=False))
     assert set(models.gradients([conv], x, np.ones_like(x), "float32")) == {"X", "K"}
 
