@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import convlab
+from convlab.truth.oracle import oracle
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 12, 13)), jnp.float32)
 K = jnp.asarray(np.random.default_rng(1).standard_normal((5, 4)), jnp.float32)
@@ -103,12 +104,13 @@ def test_several_devices_share_the_frameworks_own() -> None:
     """XLA's partitioner fails on an FFT of a sharded image."""
     code = """
 import jax, numpy as np, convlab
+from convlab.truth.oracle import oracle
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 mesh = Mesh(np.array(jax.devices()), ("i",))
 x, k = np.random.default_rng(0).standard_normal((300, 300)), np.random.default_rng(1).standard_normal((40, 40))
 x, k = x.astype("float32"), k.astype("float32")
 y = jax.jit(convlab.corr2d)(jax.device_put(x, NamedSharding(mesh, P("i", None))), k)
-np.testing.assert_allclose(y, convlab.truth.oracle(x, k), atol=1e-2)
+np.testing.assert_allclose(y, oracle(x, k), atol=1e-2)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
@@ -128,4 +130,4 @@ def test_float64_with_and_without_the_flag() -> None:
     for algorithm in ("host", "fft", "taps"):
         y = convlab.corr2d(convlab.backend("jax").asarray(x), convlab.backend("jax").asarray(k), algorithm=algorithm)
         assert y.dtype == jnp.float64
-        np.testing.assert_allclose(np.asarray(y), convlab.truth.oracle(x, k), atol=1e-12)
+        np.testing.assert_allclose(np.asarray(y), oracle(x, k), atol=1e-12)
