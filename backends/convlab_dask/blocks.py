@@ -32,7 +32,7 @@ class Correlation(NamedTuple):
     def __call__(self, x: np.ndarray, padding: Any, k: np.ndarray, b: Any = None) -> np.ndarray:
         """corr2d on the inner backend, with NumPy arrays in and out; `padding` is of zeros."""
         geometry, reproducible = self.geometry, self.algorithm == "reproducible"
-        with modest():
+        with one_thread_in_workers():
             y = (conv2d if self.flipped else corr2d)(
                 x,
                 k,
@@ -50,8 +50,11 @@ class Correlation(NamedTuple):
 
 
 @contextlib.contextmanager
-def modest() -> Iterator[None]:
-    """One thread for a task where the scheduler runs a task for each processor, which is anywhere but here."""
+def one_thread_in_workers() -> Iterator[None]:
+    """A context in which a task takes one thread where the scheduler runs one task for each processor.
+
+    That is everywhere but in the main thread of the process that began.
+    """
     here = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
     with contextlib.nullcontext() if here else threads.limited(1):
         yield
@@ -76,8 +79,8 @@ class Block:
         """The chunk; for each part of the rows and each of the columns, `grid` holds X's chunk or its `Halo`'s."""
         x = self._gathered(grid)
         for span, axis in ((self.rows, -2), (self.columns, -1)):
-            if span.index is not None:
-                x = x.take(span.index, axis - self.trailing)
+            if span.order is not None:
+                x = x.take(span.order, axis - self.trailing)
         return self.work(x, (self.rows.pads, self.columns.pads), *others)
 
     def _gathered(self, grid: list[list[Any]]) -> np.ndarray:
@@ -91,7 +94,7 @@ class Block:
         first = pieces[0][0]
         shape, down = list(first.shape), first.ndim - 2 - self.trailing
         shape[down : down + 2] = (
-            sum(stop - start for _, start, stop in each.parts) for each in (self.rows, self.columns)
+            sum(stop - start for _, start, stop in span.parts) for span in (self.rows, self.columns)
         )
         x, top = np.empty(shape, first.dtype), 0
         for line in pieces:
@@ -118,7 +121,8 @@ class Halo:
 
 def cut(held: Any, window: Window, trailing: int) -> np.ndarray:
     """A window of a chunk, or of what a halo keeps of it."""
-    return held[window] if isinstance(held, dict) else np.asarray(held)[slices(window, trailing)]
+    pixels: np.ndarray = held[window] if isinstance(held, dict) else np.asarray(held)[slices(window, trailing)]
+    return pixels
 
 
 def slices(window: Window, trailing: int) -> tuple[Any, ...]:

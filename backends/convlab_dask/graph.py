@@ -19,8 +19,8 @@ from .blocks import Block, Correlation, Halo, Window
 from .spans import Span, output_chunks, spans
 
 Place = tuple[int, int]
-_TOGETHER = 8  # so many parts are added up in one task
-_MOST_CHUNKS = 2**20  # along an axis: the scheduler holds each of them
+_TOGETHER = 8  # the number of parts that one task adds up
+_MOST_CHUNKS = 2**20  # the most along an axis: the scheduler holds a task for each of them
 
 
 class Axis(NamedTuple):
@@ -34,8 +34,8 @@ class Axis(NamedTuple):
 class Grid:
     """The chunks of X and of what a kernel makes of it.
 
-    The graph has one task for each chunk of the result and at most one for each chunk of X, however large the kernel. A
-    chunk of the result gets of X's chunks only the halo, or all of one of which it needs more than half.
+    The graph has one task for each chunk of the result and at most one for each chunk of X, however large the kernel.
+    A chunk of the result gets only the halo of X's chunks, or a whole chunk where it needs more than half of it.
 
     Attributes:
         x: (..., H, W), or with channels, in one chunk, NCHW, CHW, NHWC or HWC.
@@ -57,39 +57,34 @@ class Grid:
 
     def _halos(self) -> dict[Place, dict[Window, None]]:
         """The windows of at most half a chunk, by chunk of X."""
-        found: dict[Place, dict[Window, None]] = {}
+        windows: dict[Place, dict[Window, None]] = {}
         for down, right in itertools.product(self.rows.spans, self.columns.spans):
             for place, (row, column) in itertools.chain(*_parts(down, right)):
                 size = (row[2] - row[1]) * (column[2] - column[1])
                 if 2 * size <= self.rows.chunks[place[0]] * self.columns.chunks[place[1]]:
-                    found.setdefault(place, {})[row, column] = None
-        return found
+                    windows.setdefault(place, {})[row, column] = None
+        return windows
 
     def tasks(
-        self, name: str, work: Callable[..., Any], given: Callable[[tuple[int, ...]], list[Any]]
+        self, name: str, work: Callable[..., Any], keys: Callable[[tuple[int, ...]], list[Any]]
     ) -> dict[Any, Any]:
-        """`work` on the pixels and the zeros of each chunk of the result, and on the keys that `given` tells for it."""
+        """The tasks by their names: `work` on the pixels and zeros of each chunk of the result, and on its `keys`."""
         graph: dict[Any, Any] = {}
-        trail = (0,) * self.trailing
+        halo, trail = f"halo-{name}", (0,) * self.trailing
         for images in itertools.product(*(range(len(sizes)) for sizes in self.x.chunks[: self.down])):
             for place, windows in self.halos.items():
                 chunk = (*images, *place, *trail)
-                graph[(f"halo-{name}", *chunk)] = Halo(tuple(windows), self.trailing), (self.x.name, *chunk)
+                graph[(halo, *chunk)] = Halo(tuple(windows), self.trailing), (self.x.name, *chunk)
             for (i, down), (j, right) in itertools.product(enumerate(self.rows.spans), enumerate(self.columns.spans)):
                 grid = [
                     [
-                        (
-                            f"halo-{name}" if window in self.halos.get(place, ()) else self.x.name,
-                            *images,
-                            *place,
-                            *trail,
-                        )
+                        (halo if window in self.halos.get(place, ()) else self.x.name, *images, *place, *trail)
                         for place, window in line
                     ]
                     for line in _parts(down, right)
                 ]
                 chunk = (*images, i, j, *trail)
-                graph[(name, *chunk)] = (Block(work, down, right, self.trailing), grid, *given(chunk))
+                graph[(name, *chunk)] = (Block(work, down, right, self.trailing), grid, *keys(chunk))
         return graph
 
 
@@ -100,7 +95,8 @@ def correlate(work: Correlation, x: da.Array, k: da.Array, b: da.Array | None, d
     weights = [each.rechunk(-1) for each in (k, b) if each is not None]
     keys = [(each.name, *(0,) * each.ndim) for each in weights]
     name = f"corr2d-{tokenize(work, grid.x, *weights)}"
-    graph = HighLevelGraph.from_collections(name, grid.tasks(name, work, lambda chunk: keys), [grid.x, *weights])
+    tasks = grid.tasks(name, work, lambda chunk: keys)  # type: ignore[arg-type]  # mypy takes no NamedTuple for callable
+    graph = HighLevelGraph.from_collections(name, tasks, [grid.x, *weights])
     return da.Array(graph, name, grid.chunks, np.dtype(dtype))
 
 
@@ -118,8 +114,8 @@ def total(
     """
     grid = Grid(x, geometry, outputs)
     others = [
-        each.rechunk(tuple(sizes if sum(sizes) == n else n for n, sizes in zip(each.shape, grid.chunks, strict=True)))
-        for each in others
+        other.rechunk(tuple(sizes if sum(sizes) == n else n for n, sizes in zip(other.shape, grid.chunks, strict=True)))
+        for other in others
     ]
     name = f"total-{tokenize(work, grid.x, *others)}"
     graph = grid.tasks(name, work, lambda chunk: [(each.name, *chunk) for each in others])
@@ -133,8 +129,8 @@ def total(
         }
         graph |= added
         keys = [*added]
-    made = HighLevelGraph.from_collections(name, graph, [grid.x, *others])
-    return Delayed(keys[0], made, layer=name).compute()
+    layers = HighLevelGraph.from_collections(name, graph, [grid.x, *others])
+    return Delayed(keys[0], layers, layer=name).compute()
 
 
 def _axis(chunks: tuple[int, ...], geometry: Geometry, i: int) -> Axis:

@@ -26,7 +26,7 @@ from .graph import correlate
 class DaskOperations(Operations):
     @property
     def version(self) -> str:
-        return dask.__version__
+        return str(dask.__version__)
 
     def devices(self) -> list[str]:
         return ["cpu"]
@@ -50,7 +50,7 @@ class DaskOperations(Operations):
     def is_concrete(self, x: Any) -> bool:
         return False
 
-    def cast(self, x: Any, dtype: str) -> da.Array:
+    def cast(self, x: Any, dtype: str | None) -> da.Array:
         if x.dtype == np.uint64 and dtype == "int64":
             return x.map_blocks(_signed, dtype=np.int64)
         return x.astype(dtype)
@@ -58,7 +58,7 @@ class DaskOperations(Operations):
     def reshape(self, x: Any, shape: Sequence[int]) -> da.Array:
         try:
             return x.reshape(tuple(shape))
-        except NotImplementedError:  # of axes that don't split or merge evenly
+        except NotImplementedError:  # Dask reshapes only axes that split or merge evenly
             return x.reshape(-1).reshape(tuple(shape))
 
     def transpose(self, x: Any, axes: Sequence[int]) -> da.Array:

@@ -17,17 +17,17 @@ class Span(NamedTuple):
 
     Attributes:
         parts: (chunk of X, start, stop), with start and stop within that chunk, in the order of the chunks.
-        index: which element of the joined parts stands where; None if they stand as they are.
+        order: which element of the joined parts stands where; None if they stand as they are.
         pads: how many zeros come before and after.
     """
 
     parts: tuple[Part, ...]
-    index: np.ndarray | None
+    order: np.ndarray | None
     pads: Pair
 
 
 def output_chunks(chunks: Sequence[int], outputs: int, stride: int) -> tuple[int, ...]:
-    """The chunks of a result of `outputs` along an axis: where X's are, in steps of the stride.
+    """The chunks of a result with `outputs` elements along an axis: where X's are, in steps of the stride.
 
     What hangs over at the end fills the last chunk up to the size of the largest and goes on in chunks of that size, so
     that regular chunks stay regular.
@@ -57,7 +57,7 @@ def spans(
     >>> [span.parts for span in spans((4, 4), (4, 4), (1, 1), 3, 1, "zeros")]
     [((0, 0, 4), (1, 0, 1)), ((0, 3, 4), (1, 0, 4))]
     >>> first, last = spans((4, 4), (4, 4), (1, 1), 3, 1, "circular")
-    >>> first.parts, first.index
+    >>> first.parts, first.order
     (((0, 0, 4), (1, 0, 4)), array([7, 0, 1, 2, 3, 4]))
     """
     ends = np.cumsum(chunks)
@@ -68,7 +68,7 @@ def spans(
 
 
 def _span(ends: np.ndarray, start: int, stop: int, mode: str) -> Span:
-    """Of the positions start to stop, counted from X's first pixel; those beyond X are its border."""
+    """The span of the positions start to stop, counted from X's first pixel; those beyond X are its border."""
     n, before, after = int(ends[-1]), 0, 0
     if mode == "zeros":
         before = min(max(-start, 0), stop - start)
@@ -76,16 +76,16 @@ def _span(ends: np.ndarray, start: int, stop: int, mode: str) -> Span:
         after = stop - start - before - len(inside)
     else:
         inside = np.array([border_index(i, n, mode) if i < 0 or i >= n else i for i in range(start, stop)])
-    if not len(inside):  # nothing but zeros, but of how many images must still be known
+    if not len(inside):  # even for nothing but zeros, the number of images must be known
         return Span(((0, 0, 0),), None, (before, after))
     owners = np.searchsorted(ends, inside, side="right")
-    parts, index, joined = [], np.empty_like(inside), 0
+    parts, order, joined = [], np.empty_like(inside), 0
     for chunk in np.unique(owners):
         mine = owners == chunk
         within = inside[mine] - (ends[chunk - 1] if chunk else 0)
         low, high = int(within.min()), int(within.max()) + 1
-        index[mine] = within - low + joined
+        order[mine] = within - low + joined
         joined += high - low
         parts.append((int(chunk), low, high))
-    plain = joined == len(index) and bool((np.diff(index) == 1).all())
-    return Span(tuple(parts), None if plain else index, (before, after))
+    plain = joined == len(order) and bool((np.diff(order) == 1).all())
+    return Span(tuple(parts), None if plain else order, (before, after))

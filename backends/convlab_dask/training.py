@@ -22,7 +22,7 @@ from convlab.learning.moments import StatisticsKind
 from convlab.learning.problem import LearningProblem, finite, prepared_images
 from convlab.learning.without_autograd import PlainDescent, draw, slopes
 
-from .blocks import modest
+from .blocks import one_thread_in_workers
 from .graph import total
 
 __all__ = ["Descent", "draw", "identity", "statistics"]
@@ -37,11 +37,12 @@ def statistics(
 
 
 def identity(images: Sequence[da.Array | None]) -> list[np.ndarray | None]:
-    """What a checkpoint knows images by: a hash of each chunk. (The name of an array that is read from a file stays the
-    same when the file changes.)
+    """What a checkpoint knows images by: a hash of each chunk.
+
+    An array's name wouldn't do: when it is read from a file, it stays the same when the file changes.
     """
-    hashes = [[dask.delayed(_hash)(each) for each in x.to_delayed().ravel()] for x in images if x is not None]
-    return [np.frombuffer("".join(each).encode(), np.uint8) for each in dask.compute(*hashes)]
+    tasks = [[dask.delayed(_hash)(chunk) for chunk in x.to_delayed().ravel()] for x in images if x is not None]
+    return [np.frombuffer("".join(hashes).encode(), np.uint8) for hashes in dask.compute(*tasks)]
 
 
 def _hash(chunk: np.ndarray) -> str:
@@ -56,10 +57,13 @@ def _total(problem: LearningProblem, measure: Callable[..., Any], images: Sequen
     height, width = x.shape[-3:-1] if problem.channels_last else x.shape[-2:]
     geometry = problem.lowered((1, 1, height, width))._replace(data_format=problem.geometry.data_format)
     part = _Part(problem.unpadded(), measure, name)
-    found = total(part, _added, x, others, geometry, problem.out_channels)
-    if found is None:
-        raise DataError(f"weights{name}: all are 0, expected some pixels that count.", hint="turn the mask around?")
-    return found
+    result = total(part, _added, x, others, geometry, problem.out_channels)
+    if result is None:
+        raise DataError(
+            f"weights{name}: all are 0, expected some pixels that count.",
+            hint="turn the mask around?",
+        )
+    return result
 
 
 def _weights_shape(problem: LearningProblem, y: da.Array, weights: da.Array) -> tuple[int, ...]:
@@ -70,8 +74,8 @@ def _weights_shape(problem: LearningProblem, y: da.Array, weights: da.Array) -> 
     return tuple(shape)
 
 
-def _added(found: list[Any]) -> Any:
-    counted = [each for each in found if each is not None]
+def _added(terms: list[Any]) -> Any:
+    counted = [term for term in terms if term is not None]
     return functools.reduce(operator.add, counted) if counted else None
 
 
@@ -87,18 +91,25 @@ class _Part:
         if weights is not None and not weights.any():
             return None
         around = [*pads, *[(0, 0)] * self.problem.channels_last]
-        with modest():
+        with one_thread_in_workers():
             padded = np.pad(x, [*[(0, 0)] * (x.ndim - len(around)), *around])
             return self.measure(self.problem, padded, y, weights, name=self.name)
 
 
 def _slopes(
-    problem: LearningProblem, *images: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, name: str = ""
+    problem: LearningProblem,
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    name: str = "",
 ) -> np.ndarray:
-    return slopes(prepared_images(problem, *finite(problem, *images, name)), kernel, bias)
+    return slopes(prepared_images(problem, *finite(problem, x, y, weights, name)), kernel, bias)
 
 
 class Descent(PlainDescent):
     def slopes(self) -> np.ndarray:
         measure = functools.partial(_slopes, kernel=self.kernel, bias=self.bias)
-        return sum(_total(self.problem, measure, images, "") for images in self.pairs)
+        return np.asarray(sum(_total(self.problem, measure, images, "") for images in self.pairs))

@@ -45,20 +45,22 @@ class Conv2D(nn.Module):
     def __post_init__(self) -> None:
         for name in ("kernel_size", "stride", "padding", "dilation"):
             object.__setattr__(self, name, _tuple(getattr(self, name)))
-        _spec(self)  # checks the options
+        spec_of(self)  # it refuses options that don't go together
         super().__post_init__()
 
     @nn.compact
     def __call__(self, X: Any) -> jax.Array:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""
-        spec = _spec(self).fit(jnp.shape(X))
+        spec = spec_of(self).fit(jnp.shape(X))
         dtype = spec.dtype or "float32"
         weight = self.param("weight", initial_weight(spec), dtype)
         bias = self.param("bias", initial_bias(spec), dtype) if spec.use_bias else None
-        return corr2d(X, weight, bias=bias, backend="jax", **spec.call)
+        y: jax.Array = corr2d(X, weight, bias=bias, backend="jax", **spec.call)
+        return y
 
 
-def _spec(layer: Conv2D) -> LayerSpec:
+def spec_of(layer: Conv2D) -> LayerSpec:
+    """The fields of a layer as a `LayerSpec`."""
     return LayerSpec(**{each.name: getattr(layer, each.name) for each in fields(LayerSpec)})
 
 
@@ -78,7 +80,7 @@ def initial_weight(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
 
 
 def initial_bias(spec: LayerSpec) -> Callable[[Any, str], jax.Array]:
-    """Zeros."""
+    """Zeros for a bias."""
     return lambda key, dtype: ops.asarray(np.zeros(spec.bias_shape), dtype)
 
 

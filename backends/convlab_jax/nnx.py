@@ -48,4 +48,5 @@ class Conv2D(nnx.Module):
     def __call__(self, X: Any) -> jax.Array:
         """corr2d(X, weight, bias=bias) with the layer's geometry."""
         bias = None if self.bias is None else self.bias[...]
-        return corr2d(X, self.weight[...], bias=bias, backend="jax", **self.spec.call)
+        y: jax.Array = corr2d(X, self.weight[...], bias=bias, backend="jax", **self.spec.call)
+        return y

@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from convlab.algorithms.taps import by_taps, too_long
 from convlab.compiled import kernels
 from convlab.contract.call import Call
-from convlab.contract.operations import Operations
+from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import execute
 from convlab.correlation.compute import compute, gradients
@@ -26,14 +26,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
 
-from . import adapter
-
-try:  # what jnp.from_dlpack calls in the end, at an eighth of its time
-    from jax._src.lib import _jax
-
-    _buffer = _jax.dlpack_managed_tensor_to_buffer
-except (ImportError, AttributeError):
-    _buffer = None
+from . import adapter, private
 
 _WIDE = ("int64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
@@ -60,9 +53,8 @@ class JaxOperations(Operations):
         return not isinstance(x, jax.core.Tracer)
 
     def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
-        if dtype in _WIDE and not jax.config.jax_enable_x64:
-            return jax.enable_x64(True)
-        return contextlib.nullcontext()
+        scope: AbstractContextManager[Any] = jax.enable_x64(True) if _needs_x64(dtype) else contextlib.nullcontext()
+        return scope
 
     def shape(self, x: Any) -> tuple[int, ...]:
         return x.shape  # type: ignore[no-any-return]
@@ -77,7 +69,7 @@ class JaxOperations(Operations):
     def to_numpy(self, x: Any) -> np.ndarray:
         return np.asarray(x, dtype=np.float32 if x.dtype.name == "bfloat16" else None)
 
-    def cast(self, x: Any, dtype: str) -> Array:
+    def cast(self, x: Any, dtype: str | None) -> Array:
         with self.scope(dtype):
             return jnp.asarray(x, dtype)
 
@@ -98,7 +90,7 @@ class JaxOperations(Operations):
         runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
         if len(runs) > 64 or not chosen.size:
             return jnp.take(x, chosen, axis=axis, mode="clip")
-        # A border's few pixels: slices are faster, and have a gradient in float64 without the x64 flag.
+        # Slices are faster for a border's few pixels, and have a gradient in float64 without the x64 flag.
         return jnp.concatenate([lax.slice_in_dim(x, run[0], run[-1] + 1, axis=axis) for run in runs], axis)
 
     def stack(self, tensors: Sequence[Any], axis: int) -> Array:
@@ -129,20 +121,20 @@ class JaxOperations(Operations):
         return jnp.floor(x)
 
     def every(self, condition: Any) -> Any:
-        found = condition.all()
-        return bool(found) if self.is_concrete(found) else found
+        answer = condition.all()
+        return bool(answer) if self.is_concrete(answer) else answer
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return super().choose(condition, yes, no) if isinstance(condition, bool) else lax.cond(condition, yes, no)
 
-    def mode(self, *tensors: Any) -> str:
+    def mode(self, *tensors: Any) -> Mode:
         if not all(self.is_concrete(x) for x in tensors):
-            # Over several devices XLA's partitioner may have to share the work, which it can't do for all it computes.
+            # With several devices XLA's partitioner may have to share the work, which it can't do with all operators.
             return "traced" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "other"
         devices = {device for x in tensors for device in x.devices()}
         if any(device.platform != "cpu" for device in devices):
             return "other"
-        return "eager" if len(devices) == 1 else "native"  # several: the partitioner knows how to share a convolution
+        return "eager" if len(devices) == 1 else "native"  # the partitioner knows how to share a convolution
 
     def as_host(self, x: Any) -> np.ndarray:
         return np.asarray(x)
@@ -151,15 +143,15 @@ class JaxOperations(Operations):
         return kernels.aligned(shape, dtype)  # JAX would copy anything else
 
     def from_host(self, array: np.ndarray, like: Any) -> Array:
-        # What it makes is committed to its device, which makes no difference where there is only one.
-        plain = _buffer is not None and jax.device_count() == 1 and array.size and not self._wide(array.dtype)
-        if plain and array.ctypes.data % 64 == 0:
-            return _buffer(array.__dlpack__(), next(iter(like.devices())), None)  # type: ignore[no-any-return]
-        with self.scope(array.dtype.name):
-            return jax.device_put(array, next(iter(like.devices())) if like.committed else None)
-
-    def _wide(self, dtype: Any) -> bool:
-        return dtype.name in _WIDE and not jax.config.jax_enable_x64
+        device, dtype = next(iter(like.devices())), array.dtype.name
+        # An array over NumPy's memory is committed to its device, which makes no difference where there is only one.
+        if jax.device_count() == 1 and array.size and array.ctypes.data % 64 == 0 and not _needs_x64(dtype):
+            y = private.from_dlpack(array, device)
+            if y is not None:
+                return y
+        with self.scope(dtype):
+            placed: Array = jax.device_put(array, device if like.committed else None)
+        return placed
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
         if isinstance(x, jax.core.Tracer) or not isinstance(k, jax.Array) or isinstance(k, jax.core.Tracer):
@@ -170,7 +162,7 @@ class JaxOperations(Operations):
             return None
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
-    def prepare(self, call: Call) -> Callable[..., Any]:
+    def prepare(self, call: Call) -> Callable[..., Any] | None:
         if call.variant.on_host:
             return None
         run = jax.jit(functools.partial(execute, self, call))
@@ -185,7 +177,7 @@ class JaxOperations(Operations):
         return lax.dynamic_slice_in_dim(x, start, size, axis)
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: int) -> Any:
-        if self.is_concrete(total):  # then a loop would be compiled anew at every call
+        if self.is_concrete(total):  # outside of a program, XLA's loop would be compiled anew at every call
             return super().fold(function, total, count)
         try:
             return lax.fori_loop(0, count, lambda index, total: function(total, index), total)
@@ -197,20 +189,21 @@ class JaxOperations(Operations):
         return jax.jit(function)
 
     def wait(self, y: Any) -> Any:
-        return jax.block_until_ready(y)
+        return jax.block_until_ready(y)  # type: ignore[no-untyped-call]
 
     def apply(self, rule: Rule, *inputs: Any) -> Array:
-        inputs = _varying_alike(inputs)
+        inputs = tuple(_varying_alike(inputs))
         if rule.algorithm == "reproducible":
-            return _function(rule)(*inputs)  # type: ignore[no-any-return]
+            return _function(rule)(*inputs)
         if self.mode(*inputs) == "eager" and choose_for(self, rule, *inputs).variant.on_host:
             return compute(self, rule, *inputs)  # type: ignore[no-any-return]
-        return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return]
+        return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return, no-untyped-call]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
         with self.scope(self.dtype(dy)):
             *inputs, dy = _varying_alike((*inputs, dy))
-            return jax.vjp(function, *inputs)[1](dy)
+            slopes: tuple[Any, ...] = jax.vjp(function, *inputs)[1](dy)
+        return slopes
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Array:
         if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
@@ -223,12 +216,12 @@ class JaxOperations(Operations):
             rhs_dilation=geometry.dilation,
             dimension_numbers=_LAYOUTS[geometry.data_format],
             feature_group_count=geometry.groups,
-            # On a CPU all precisions are alike; elsewhere the default one is less than float32.
+            # The default precision is less than float32 on other processors than a CPU.
             precision=lax.Precision.HIGHEST,
         )
 
 
-@functools.lru_cache(1024)  # each holds compiled programs
+@functools.lru_cache(1024)  # bounded, since each function holds compiled programs
 def _function(rule: Rule) -> Callable[..., Array]:
     """A rule as a JAX function, compiled once for each shape."""
     function = jax.custom_vjp(functools.partial(compute, ops, rule))
@@ -252,11 +245,16 @@ def _lower(a: Any, b: Any, rule: Rule) -> Array:
     return compute(ops, rule, a, b)  # type: ignore[no-any-return]
 
 
-def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
-    """Inside shard_map, where images differ between the devices and kernels don't: as if all did.
+def _needs_x64(dtype: str | None) -> bool:
+    """Whether JAX computes in a dtype only where it is told to."""
+    return dtype in _WIDE and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
-    JAX's own operators see to that, here joining no numbers to each; then the gradient of a kernel is summed over the
-    devices, too.
+
+def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
+    """The inputs as if all differed between the devices; inside shard_map images do, and kernels don't.
+
+    JAX's own operators make them alike, which here join no numbers to each input; then the gradient of a kernel is
+    summed over the devices, too.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return inputs
@@ -267,19 +265,19 @@ def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
 def _shape(a: Any, b: Any, rule: Rule) -> Any:
     shape = rule.output_shape(a.shape, b.shape)
     if jax.sharding.get_abstract_mesh().manual_axes:
-        return a.update(shape=shape)  # it differs between the devices as the inputs do
+        return a.update(shape=shape)  # the result differs between the devices as the inputs do
     return jax.core.ShapedArray(shape, a.dtype)
 
 
 def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:
-    """The gradient of one input, which only has an `aval` here; it is another rule's result."""
+    """The gradient of one input, which has only an `aval` here; the gradient is another rule's result."""
     shape = a.aval.shape if which == 0 else a.shape
     derived, *sources = rule.derivatives(shape)[which]
     return ops.apply(derived, *(dy if source is None else (a, b)[source] for source in sources))
 
 
 def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
-    """vmap: more images for one kernel, or more groups."""
+    """The rule of vmap: more images for one kernel, or more groups."""
     (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not None}
     if axes[1] is None and rule.part != "k":
         a = jnp.moveaxis(inputs[0], axes[0], 0)
@@ -293,7 +291,7 @@ def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any,
     rule = rule._replace(geometry=rule.geometry._replace(groups=rule.geometry.groups * size))
     try:
         choose_for(ops, rule, a, b)
-    except UnsupportedError:  # the algorithm that was named doesn't know groups
+    except UnsupportedError:  # the call's algorithm doesn't know groups
         rule = rule._replace(algorithm="auto")
     y = ops.apply(rule, a, b)
     if rule.part == "k":
@@ -307,12 +305,12 @@ def _merge(x: Any) -> Any:
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-# A primitive of its own, bilinear, so that forward and reverse mode, to any order, and vmap come to rules again.
+# As the primitive is bilinear, its derivatives of any order, and its batches, are rules again.
 correlate_p = Primitive("convlab")
-correlate_p.def_impl(lambda a, b, rule: _compiled(rule)(a, b))
-correlate_p.def_abstract_eval(_shape)
+correlate_p.def_impl(lambda a, b, rule: _compiled(rule)(a, b))  # type: ignore[no-untyped-call]
+correlate_p.def_abstract_eval(_shape)  # type: ignore[no-untyped-call]
 mlir.register_lowering(correlate_p, mlir.lower_fun(_lower, multiple_results=False))
-ad.defbilinear(correlate_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+ad.defbilinear(correlate_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))  # type: ignore[no-untyped-call]
 batching.primitive_batchers[correlate_p] = _batch
 
 ops = JaxOperations()

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy
 
+from . import private
+
 
 def _gone(name: str) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
@@ -35,7 +37,7 @@ def _real(*names: str) -> Any:
     return next(getattr(numpy, name) for name in names if hasattr(numpy, name))
 
 
-# What MXNet 1.9.1 names and current NumPy has dropped.
+# The names that MXNet 1.9.1 uses and current NumPy has dropped.
 _OLD_NAMES: dict[str, Any] = {
     "PZERO": 0.0,
     "NZERO": -0.0,
@@ -124,7 +126,7 @@ _finder = _Finder()
 def import_mxnet() -> types.ModuleType:
     """Import MXNet through the facade, from now on and for everybody in the process."""
     if "mxnet" not in sys.modules:
-        # What a plain import that failed half-way has left behind saw the bare NumPy: load it anew.
+        # A plain import that failed half-way has left modules behind that saw the bare NumPy: they are loaded anew.
         for name in [name for name in sys.modules if name.startswith("mxnet.")]:
             del sys.modules[name]
         if _finder not in sys.meta_path:
@@ -136,13 +138,13 @@ def import_mxnet() -> types.ModuleType:
 
 @contextlib.contextmanager
 def _openmp_kept() -> Iterator[None]:
-    """Keep the number of OpenMP threads of the thread that imports MXNet, which MXNet sets to 1.
+    """A context that keeps the number of OpenMP threads of the thread that imports MXNet, which MXNet sets to 1.
 
     PyTorch shares it: its operations would be slower there, and its sums would have other bits than in other threads.
     """
     before = _openmp_threads(ctypes.CDLL(None))
     yield
-    library = sys.modules["mxnet"].base._LIB
+    library = private.library()
     if before is None:
         with ThreadPoolExecutor(1) as pool:  # a new thread has the number that the process started with
             before = pool.submit(_openmp_threads, library).result()

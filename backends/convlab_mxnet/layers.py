@@ -46,7 +46,7 @@ class Conv2D(mx.gluon.HybridBlock):  # type: ignore[misc]
             )
 
     def infer_shape(self, X: Any) -> None:
-        """Called by gluon before the first forward of a layer without `in_channels`."""
+        """Fit a layer without `in_channels` to its first image; gluon calls this before the first forward."""
         self.spec = self.spec.fit(ops.known_rank(X))
         self.weight.shape = self.spec.weight_shape()
 
@@ -70,6 +70,6 @@ class _Initial(mx.init.Initializer):  # type: ignore[misc]
         if spec.seed is not None:
             data[:] = spec.seeded()
             return
-        drawn = data.astype("float32")  # the only dtype that MXNet's generators of NumPy arrays know
-        name.global_init._init_weight(name, drawn)
+        drawn = data.astype("float32")  # MXNet's generators of NumPy arrays know no other dtype
+        name.global_init(mx.init.InitDesc(name), drawn)  # without what leads back to this initialiser
         data[:] = drawn.astype(data.dtype)

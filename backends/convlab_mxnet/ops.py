@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,21 +11,19 @@ from typing import Any
 import numpy as np
 
 from convlab.contract.call import Call
-from convlab.contract.operations import Operations
+from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry
 
-from . import adapter
+from . import adapter, private
 from .facade import import_mxnet
 
-mx = import_mxnet()
-_LIB, _check = mx.base._LIB, mx.base.check_call
+mx: Any = import_mxnet()
 
-
-_DTYPES = {np.float16: "float16", np.float32: "float32", np.float64: "float64"}  # asking NumPy takes 6 us
+_DTYPES = {np.float16: "float16", np.float32: "float32", np.float64: "float64"}  # NumPy takes 6 us for an answer
 
 
 class MXNetOperations(Operations):
@@ -48,7 +45,7 @@ class MXNetOperations(Operations):
         return not _symbolic(x)
 
     def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
-        # Without it MXNet takes sizes of 0 and shapes of () for unknown ones.
+        # Without NumPy's shapes, MXNet takes sizes of 0 and shapes of () for unknown ones.
         return mx.util.np_shape(True)  # type: ignore[no-any-return]
 
     def shape(self, x: Any) -> tuple[int | None, ...] | None:
@@ -139,13 +136,14 @@ class MXNetOperations(Operations):
     def every(self, condition: Any) -> bool:
         return bool(self.to_numpy(condition).all())
 
-    def mode(self, *tensors: Any) -> str:
+    def mode(self, *tensors: Any) -> Mode:
         if any(map(_symbolic, tensors)):  # graphs are saved, and must run where there is no convlab
             return "native"
         return "eager" if all(x.ctx == mx.cpu() for x in tensors) else "other"
 
     def as_host(self, x: Any) -> np.ndarray:
-        _check(_LIB.MXNDArrayGetData(_settled(x).handle, ctypes.byref(ctypes.c_void_p())))  # puts it in order in place
+        # Asking for the data's address makes MXNet put them in order, in place.
+        mx.base.check_call(private.library().MXNDArrayGetData(_settled(x).handle, ctypes.byref(ctypes.c_void_p())))
         return np.from_dlpack(_Capsule(mx.nd.to_dlpack_for_read(x)))
 
     def from_host(self, array: np.ndarray, like: Any) -> Any:
@@ -200,7 +198,7 @@ class MXNetOperations(Operations):
         return _npx(x).reshape(x, (leading, 1, -2, -2), reverse=True)
 
     def from_images(self, y: Any, like: Any, data_format: str) -> Any:
-        like = _np(like).expand_dims(like, 0)  # so that there is a leading axis to take
+        like = _np(like).expand_dims(like, 0)  # `reshape_like` needs a leading axis to take
         y = _npx(y).reshape_like(y, like, lhs_begin=0, lhs_end=2, rhs_begin=0, rhs_end=-2)
         return _np(y).squeeze(y, 0)
 
@@ -212,7 +210,7 @@ class MXNetOperations(Operations):
                 geometry._replace(data_format="NCHW"),
             )
             return self.transpose(y, (0, 2, 3, 1))
-        if self.dtype(x) == "float16" and x.ctx.device_type != "gpu":  # MXNet has no such kernel
+        if self.dtype(x) == "float16" and x.ctx.device_type != "gpu":  # MXNet has float16 on GPUs only
             y = self.conv(x.astype("float32"), kernel.astype("float32"), geometry)
             return y.astype("float16")
         height, width = (n or 0 for n in (self.shape(x) or (0,) * 4)[2:])
@@ -224,6 +222,7 @@ class MXNetOperations(Operations):
             x = _np(x).pad(x, ((0, 0), (0, 0), *geometry.padding))
             top = left = 0
         outputs, per_group = (self.shape(kernel) or ())[:2]
+        assert outputs is not None
         spare = _spare_channels(outputs, geometry) if per_group else 0
         if spare:
             kernel = _np(x).pad(kernel, ((0, spare), (0, 0), (0, 0), (0, 0)))
@@ -249,13 +248,13 @@ def _columns_first(x: Any) -> Any:
 
 
 def _settled(x: Any) -> Any:
-    """x, once the engine has done all that it was asked for, so that its memory can be read.
+    """An array, once the engine has done all that it was asked for, so that the array's memory can be read.
 
     `wait_to_read` isn't enough. While a convolution runs it queues that its kernel be rearranged in place (to oneDNN's
     blocked layout), which waits for the engine's readers only; and DLPack rearranges in place what they may be reading.
     The engine runs custom operators on threads of its own: those must not wait for it, and it keeps their arrays.
     """
-    if not isinstance(threading.current_thread(), threading._DummyThread):
+    if not private.in_foreign_thread():
         mx.nd.waitall()
     return x
 
@@ -270,7 +269,7 @@ class _Capsule:
         return self.capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 1, 0  # the CPU
+        return 1, 0  # DLPack's numbers of the CPU
 
 
 def _spare_channels(outputs: int, geometry: Geometry) -> int:
@@ -285,7 +284,7 @@ def _slice(x: Any, axis: int, start: int, stop: int | None) -> Any:
 
 
 def _context(x: Any) -> Any:
-    """x's context; the memory that data loaders share or pin is the CPU's."""
+    """The context of an array; the memory that data loaders share or pin is the CPU's."""
     return x.ctx if x.ctx.device_type in ("cpu", "gpu") else mx.cpu()
 
 
@@ -305,7 +304,7 @@ def _nd(x: Any) -> Any:
     return mx.sym if _symbolic(x) else mx.nd
 
 
-@mx.util.use_np  # type: ignore[untyped-decorator]
+@mx.util.use_np
 class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
     """A rule as an operator; `autograd.Function` would drop gradients and can't be hybridized."""
 
@@ -318,21 +317,21 @@ class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
         self.assign(out_data[0].as_np_ndarray(), req[0], y)
 
     def backward(self, req: Any, out_grad: Any, in_data: Any, out_data: Any, in_grad: Any, aux: Any) -> None:
-        needed, dy = [each != "null" for each in req], out_grad[0].as_np_ndarray()
-        found = gradients(_Inside(), self.rule, [x.as_np_ndarray() for x in in_data], dy, needed)
-        for gradient, each, place in zip(found, req, in_grad, strict=True):
-            if gradient is not None:
-                self.assign(place.as_np_ndarray(), each, gradient)
+        needed, dy = [request != "null" for request in req], out_grad[0].as_np_ndarray()
+        slopes = gradients(_Inside(), self.rule, [x.as_np_ndarray() for x in in_data], dy, needed)
+        for slope, request, place in zip(slopes, req, in_grad, strict=True):
+            if slope is not None:
+                self.assign(place.as_np_ndarray(), request, slope)
 
 
 class _Inside(MXNetOperations):
-    """Within an operator, other rules are computed at once."""
+    """The operations within an operator, where other rules are computed at once."""
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
         return compute(self, rule, *inputs)
 
 
-@mx.operator.register("convlab")  # type: ignore[untyped-decorator]
+@mx.operator.register("convlab")
 class _Operator(mx.operator.CustomOpProp):  # type: ignore[misc]
     def __init__(self, code: str, inputs: str) -> None:
         super().__init__(need_top_grad=True)

@@ -6,14 +6,14 @@ The loss is recorded at each step. Hybridised, a step takes five times as long (
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from convlab.learning.descent import parameters_state
-from convlab.learning.problem import LearningProblem
+from convlab.learning.descent import DescentBase, parameters_state
 
+from . import private
 from .ops import mx, ops
 
 
@@ -28,7 +28,7 @@ def draw(shape: tuple[int, ...], groups: int, use_bias: bool, dtype: str) -> tup
 
 OPTIMIZER = "what makes a Trainer of a list of parameters, such as lambda p: mx.gluon.Trainer(p, 'adam')"
 # MXNet's autograd crashes when two threads record at once.
-_one_at_a_time = threading.RLock()
+_recording = threading.RLock()
 
 
 @mx.util.use_np  # type: ignore[untyped-decorator]
@@ -36,98 +36,92 @@ def describe(optimizer: Callable[[list[Any]], Any]) -> str:
     """See `convlab.learning.descent.Descent`."""
     parameter = mx.gluon.Parameter("kernel", shape=(1,))
     parameter.initialize(mx.init.Zero())
-    made = optimizer([parameter]).optimizer
-    return f"{type(made).__name__} {_numbers(made)}"
+    rule = optimizer([parameter]).optimizer
+    return f"{type(rule).__name__} {_numbers(rule)}"
 
 
 def _numbers(optimizer: Any) -> dict[str, float]:
-    """What an optimiser counts, beside the memory that it keeps for each parameter."""
+    """The numbers of an optimiser, beside the memory that it keeps for each parameter."""
     return {name: value for name, value in vars(optimizer).items() if type(value) in (int, float)}
 
 
-class Descent:
+class Descent(DescentBase):
     """`optimizer` makes a Trainer of a list of parameters: `lambda p: mx.gluon.Trainer(p, "adam")`."""
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
-    def __init__(
-        self,
-        problem: LearningProblem,
-        pairs: Sequence[Sequence[Any]],
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        optimizer: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.problem, self.pairs = problem, pairs
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+
+    def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         arrays = parameters_state(kernel, bias)
         self.parameters = [
-            mx.gluon.Parameter(name, shape=each.shape, dtype=problem.dtype) for name, each in arrays.items()
+            mx.gluon.Parameter(name, shape=array.shape, dtype=self.problem.dtype) for name, array in arrays.items()
         ]
-        for each in self.parameters:
-            each.initialize(mx.init.Zero(), ctx=pairs[0][0].ctx)
+        for parameter in self.parameters:
+            parameter.initialize(mx.init.Zero(), ctx=self.pairs[0][0].ctx)
         self._set(arrays)
+
+    def set_optimizer(self, optimizer: Callable[[list[Any]], Any] | None) -> None:
         self.trainer = optimizer and optimizer(self.parameters)
 
     def _set(self, arrays: dict[str, np.ndarray]) -> None:
-        for each in self.parameters:
-            each.set_data(mx.np.array(arrays[each.name], dtype=self.problem.dtype))
+        for parameter in self.parameters:
+            parameter.set_data(mx.np.array(arrays[parameter.name], dtype=self.problem.dtype))
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
     def run(self, steps: int, lr: float) -> list[float]:
-        with _one_at_a_time:
+        with _recording:
             return [float(self._step(lr)) for _ in range(steps)]
 
     def _step(self, lr: float) -> Any:
-        kernel, *bias = (each.data() for each in self.parameters)
+        kernel, *bias = (parameter.data() for parameter in self.parameters)
         with mx.autograd.record():
             loss = self.problem.loss(ops, self.pairs, kernel, bias[0] if bias else None)
         loss.backward()
         if self.trainer is not None:
             self.trainer.step(1)
         else:
-            for each in self.parameters:
-                each.data()[:] -= lr * each.grad()
+            for parameter in self.parameters:
+                parameter.data()[:] -= lr * parameter.grad()
         return loss
 
     @property
     @mx.util.use_np  # type: ignore[untyped-decorator]
     def found(self) -> tuple[Any, Any]:
-        kernel, *bias = (each.data().copy() for each in self.parameters)
+        kernel, *bias = (parameter.data().copy() for parameter in self.parameters)
         return kernel, bias[0] if bias else None
 
     def state(self) -> dict[str, np.ndarray]:
-        found = {each.name: ops.to_numpy(each.data()) for each in self.parameters}
-        for index, state in self._memory().items():
-            for i, each in enumerate(_flat(state)):
-                found[f"optimizer/{index}/{i}"] = ops.to_numpy(each)
-        if self.trainer is not None:
-            counts = self.trainer.optimizer._index_update_count
-            found["updates"] = np.array([counts.get(i, 0) for i in range(len(self.parameters))])
-            found |= {f"number/{name}": np.array(value) for name, value in _numbers(self.trainer.optimizer).items()}
-        return found
+        arrays = {parameter.name: ops.to_numpy(parameter.data()) for parameter in self.parameters}
+        if self.trainer is None:
+            return arrays
+        optimizer = self.trainer.optimizer
+        for index, memory in private.updater(self.trainer).states.items():
+            for i, leaf in enumerate(_flat(memory)):
+                arrays[f"optimizer/{index}/{i}"] = ops.to_numpy(leaf)
+        counts = private.update_counts(optimizer)
+        arrays["updates"] = np.array([counts.get(i, 0) for i in range(len(self.parameters))])
+        return arrays | {f"number/{name}": np.array(value) for name, value in _numbers(optimizer).items()}
 
     @mx.util.use_np  # type: ignore[untyped-decorator]
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self._set(state)
         if self.trainer is None:
             return
-        if not self.trainer._kv_initialized:
-            self.trainer._init_kvstore()
-        updater, optimizer = self.trainer._updaters[0], self.trainer.optimizer
-        for index, each in enumerate(self.parameters):
-            optimizer._index_update_count[index] = int(state["updates"][index])
+        private.start(self.trainer)
+        updater, optimizer = private.updater(self.trainer), self.trainer.optimizer
+        for index, parameter in enumerate(self.parameters):
+            private.update_counts(optimizer)[index] = int(state["updates"][index])
             if index not in updater.states:
-                updater.states[index] = optimizer.create_state_multi_precision(index, each.data())
+                updater.states[index] = optimizer.create_state_multi_precision(index, parameter.data())
                 updater.states_synced[index] = True
             for i, memory in enumerate(_flat(updater.states[index])):
                 memory[:] = state[f"optimizer/{index}/{i}"]
         for name in _numbers(optimizer):
             setattr(optimizer, name, state[f"number/{name}"].item())
 
-    def _memory(self) -> dict[int, Any]:
-        return self.trainer._updaters[0].states if self.trainer is not None else {}
-
 
 def _flat(state: Any) -> list[Any]:
     if state is None:
         return []
-    return [leaf for each in state for leaf in _flat(each)] if isinstance(state, (tuple, list)) else [state]
+    return [leaf for inner in state for leaf in _flat(inner)] if isinstance(state, (tuple, list)) else [state]

@@ -14,6 +14,6 @@ if TYPE_CHECKING:
     from .layers import Conv2D as _Conv2D
 
     class _Lab(Backend):
-        Conv2D: type[_Conv2D]  # type: ignore[assignment]
+        Conv2D: type[_Conv2D]
 
     lab: _Lab

@@ -18,4 +18,4 @@ class Descent(PlainDescent):
         self.tiles = [prepared_images(self.problem, *pair, *[None] * (3 - len(pair))) for pair in self.pairs]
 
     def slopes(self) -> np.ndarray:
-        return np.sum([slopes(each, self.kernel, self.bias) for each in self.tiles], 0)  # type: ignore[no-any-return]
+        return np.sum([slopes(tile, self.kernel, self.bias) for tile in self.tiles], 0)  # type: ignore[no-any-return]

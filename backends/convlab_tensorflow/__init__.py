@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from .layers import Conv2D as _Conv2D
 
     class _Lab(Backend):
-        Conv2D: type[_Conv2D]  # type: ignore[assignment]
+        Conv2D: type[_Conv2D]
 
     lab: _Lab
 
 
-# Where PyPI has a build without the GPU's 400 MB; `tensorflow` itself serves as well.
+# Here PyPI has a build without the GPU's 400 MB; `tensorflow` itself serves as well.
 _CPU_BUILD = sys.platform == "linux" and platform.machine() == "x86_64"
 
 

@@ -16,7 +16,7 @@ from convlab.geometry.geometry import Pads, Pair
 
 
 @keras.saving.register_keras_serializable(package="convlab")
-class LowestPadding2D(keras.layers.Layer):
+class LowestPadding2D(keras.layers.Layer):  # type: ignore[misc]
     """A border of -inf round images NHWC, which no maximum takes; Keras's `ZeroPadding2D` has zeros.
 
     Args:
@@ -31,7 +31,7 @@ class LowestPadding2D(keras.layers.Layer):
         self.padding = tuple(rows), tuple(columns)
 
     def call(self, x: Any) -> Any:
-        """x with its border."""
+        """The image with its border."""
         return keras.ops.pad(x, ((0, 0), *self.padding, (0, 0)), constant_values=-math.inf)
 
     def get_config(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class LowestPadding2D(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="convlab")
-class Conv2D(keras.layers.Layer):
+class Conv2D(keras.layers.Layer):  # type: ignore[misc]
     """`corr2d` with weights `weight` and `bias`; see `convlab.Conv2D` for the arguments.
 
     `name`, `trainable` and `dtype` (a dtype or a Keras dtype policy) are Keras's own.
@@ -50,7 +50,7 @@ class Conv2D(keras.layers.Layer):
     TensorShape([1, 5, 5, 8])
     """
 
-    def __init__(
+    def __init__(  # type: ignore[misc]  # `dtype` is among the options, too
         self,
         kernel_size: int | Pair,
         *,
@@ -61,7 +61,7 @@ class Conv2D(keras.layers.Layer):
     ) -> None:
         check_keras()
         super().__init__(name=name, trainable=trainable, dtype=dtype)
-        # The weights' dtype is Keras's business, but not what it may be.
+        # Keras decides on the weights' dtype, and convlab which dtypes there are.
         self.spec = replace(LayerSpec(kernel_size, dtype=self.variable_dtype, **options), dtype=None)
 
     def build(self, input_shape: Any) -> None:

@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record  # there is no public name for it
 
 from convlab.algorithms.taps import by_taps, too_long
 from convlab.compiled import kernels
 from convlab.contract.call import Call, Variant
-from convlab.contract.operations import Operations
+from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planning.execute import choose_for
 
-from . import adapter
+from . import adapter, private
 
-# Eagerly, an operation on a small tensor takes 10 us, and compiling 0.2 s: from so many products on, XLA pays soon.
+# An operation on a small tensor takes 10 us eagerly, and compiling 0.2 s: XLA soon pays from so many products on.
 _COMPILED_FROM = 2**20
 
 
@@ -59,8 +58,9 @@ class TensorFlowOperations(Operations):
         x = tf.convert_to_tensor(x)
         return (tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x).numpy()  # type: ignore[no-any-return]
 
-    def cast(self, x: Any, dtype: str) -> Any:
-        return tf.cast(tf.convert_to_tensor(x), dtype)
+    def cast(self, x: Any, dtype: str | None) -> Any:
+        x = tf.convert_to_tensor(x)
+        return x if dtype is None else tf.cast(x, dtype)
 
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
         return tf.reshape(x, shape)
@@ -120,13 +120,13 @@ class TensorFlowOperations(Operations):
         return tf.floor(x)
 
     def every(self, condition: Any) -> Any:
-        found = tf.reduce_all(condition)
-        return bool(found) if tf.executing_eagerly() else found
+        answer = tf.reduce_all(condition)
+        return bool(answer) if tf.executing_eagerly() else answer
 
     def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return super().choose(condition, yes, no) if isinstance(condition, bool) else tf.cond(condition, yes, no)
 
-    def mode(self, *tensors: Any) -> str:
+    def mode(self, *tensors: Any) -> Mode:
         if not all(self.is_concrete(x) for x in tensors):
             return "other" if tf.config.list_physical_devices("GPU") else "traced"
         return "eager" if all("CPU" in x.device for x in tensors) else "other"
@@ -138,16 +138,16 @@ class TensorFlowOperations(Operations):
         return kernels.aligned(shape, dtype)
 
     def from_host(self, array: np.ndarray, like: Any) -> Any:
-        if array.ctypes.data % 64 or not array.size:  # TensorFlow aborts the process when it computes with it
+        if array.ctypes.data % 64 or not array.size:  # TensorFlow aborts the process when it computes with such memory
             return tf.convert_to_tensor(array)
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def records(self, *tensors: Any) -> bool:
-        return record.could_possibly_record()  # type: ignore[no-any-return]
+        return private.could_record()
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
         kinds = {type(x), type(k), type(x if b is None else b)}
-        if len(kinds) > 1 or not isinstance(x, tf.__internal__.EagerTensor) or not tf.executing_eagerly():
+        if len(kinds) > 1 or not private.is_eager_tensor(x) or not tf.executing_eagerly():
             return None
         return tuple((tuple(y.shape), y.dtype, y.device) for y in (x, k, b) if y is not None), self.records()
 
@@ -173,9 +173,10 @@ class TensorFlowOperations(Operations):
         return run
 
     def part(self, x: Any, start: Any, size: int, axis: int) -> Any:
-        sizes = [size if each == axis else -1 if n is None else n for each, n in enumerate(x.shape)]
-        # Unlike a slice from start to start + size, its size is known to XLA.
-        return tf.slice(x, [start if each == axis else 0 for each in range(len(sizes))], sizes)
+        # XLA knows the size of this slice, unlike that of one from start to start + size.
+        begin, sizes = [0] * len(x.shape), [-1 if n is None else n for n in x.shape]
+        begin[axis], sizes[axis] = start, size
+        return tf.slice(x, begin, sizes)
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
         if tf.executing_eagerly():
@@ -188,14 +189,14 @@ class TensorFlowOperations(Operations):
         return total
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        run = partial(compute, self, rule)
+        run: Callable[..., Any] = partial(compute, self, rule)
         if tf.executing_eagerly() and self._compiles(rule, inputs):
             run = _compiled(rule, inputs[0].dtype.name, *(tuple(x.shape) for x in inputs))
 
         if tf.executing_eagerly() and not self.records():
             return run(*inputs)
 
-        @tf.custom_gradient
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
         def function(*inputs: Any) -> Any:
             needed = (True,) * len(inputs)
             return run(*inputs), lambda dy: gradients(self, rule, inputs, dy, needed)
@@ -239,7 +240,7 @@ class TensorFlowOperations(Operations):
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
         if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
             return by_taps(self, x, kernel, geometry)
-        if geometry.data_format == "NCHW":  # which TensorFlow has on GPUs only
+        if geometry.data_format == "NCHW":  # TensorFlow has this convolution on GPUs only
             y = self.conv(
                 tf.transpose(x, (0, 2, 3, 1)),
                 tf.transpose(kernel, (2, 3, 1, 0)),
@@ -254,18 +255,19 @@ class TensorFlowOperations(Operations):
         return _valid(x, kernel, geometry)
 
 
-@lru_cache(256)  # each holds a compiled program
+@lru_cache(256)  # bounded, since each function holds a compiled program
 def _compiled(rule: Rule, dtype: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
     """A rule for tensors of one dtype and shape: one function for each, so that TensorFlow traces none again."""
     function = ops.compiled(partial(compute, ops, rule))
-    return lambda *inputs: function(*map(tf.stop_gradient, inputs))  # the rule has the gradient
+    return lambda *inputs: function(*map(tf.stop_gradient, inputs))  # `apply` gives it the rule's gradient
 
 
 def _valid(x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """NHWC without padding, around two faults of TensorFlow's CPU kernels.
+    """A convolution of NHWC without padding, around two faults of TensorFlow's CPU kernels.
 
-    The kernel's gradient writes beyond its memory if a stride leaves rows or columns over: they are cut off before. And
-    see `idle_strides`; while the width isn't known, the columns are computed with stride 1 and taken from the result.
+    The kernel's gradient writes beyond its memory if a stride leaves rows or columns over: they are cut off before. The
+    other fault is that of `idle_strides`; while the width isn't known, the columns are computed with stride 1 and taken
+    from the result.
     """
     height, width = x.shape[1:3]
     if width is None and kernel.shape[2] == geometry.stride[0] == 1 < geometry.stride[1]:
@@ -291,7 +293,7 @@ def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
         kernel = tf.reshape(kernel, (h, w, geometry.groups, outputs // geometry.groups))
         return tf.nn.depthwise_conv2d(x, kernel, (1, sh, sw, 1), "VALID")
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def conv(x: Any, kernel: Any) -> Any:
         y = tf.nn.conv2d(x, kernel, geometry.stride, "VALID", dilations=geometry.dilation)
 
@@ -307,7 +309,7 @@ def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
 
 
 def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """The same by plain convolutions: one for each group, with zeros between the kernel's elements."""
+    """The convolution of `_general` by plain ones: one for each group, with zeros between the kernel's elements."""
     (dh, dw), (h, w) = geometry.dilation, geometry.extent
     if geometry.dilation != (1, 1):
         kh, kw, inputs, outputs = kernel.shape

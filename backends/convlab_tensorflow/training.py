@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convlab.learning.descent import AT_ONCE, parameters_state
+from convlab.learning.descent import AT_ONCE, DescentBase, parameters_state
 from convlab.learning.problem import LearningProblem
 
 from .layers import check_keras
@@ -41,29 +41,23 @@ def describe(optimizer: keras.optimizers.Optimizer) -> str:
     return f"{type(optimizer).__name__} {config}"
 
 
-class Descent:
+class Descent(DescentBase):
     """`optimizer` is one of Keras': `keras.optimizers.Adam(0.1)`. Its variables aren't changed."""
 
-    def __init__(
-        self,
-        problem: LearningProblem,
-        pairs: Sequence[Sequence[Any]],
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        optimizer: Any = None,
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
         check_keras()
-        self.problem, self.pairs = problem, [tuple(pair) for pair in pairs]
-        self._set(kernel, bias)
-        self.bench = None if optimizer is None else _bench(problem, optimizer)
+        super().__init__(*arguments)
+
+    def set_optimizer(self, optimizer: Any) -> None:
+        self.bench = None if optimizer is None else bench_of(self.problem, optimizer)
         self.memory = [] if self.bench is None else self.bench.first
 
-    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         arrays = parameters_state(kernel, bias).values()
-        self.parameters = [ops.asarray(each, self.problem.dtype) for each in arrays]
+        self.parameters = [ops.asarray(array, self.problem.dtype) for array in arrays]
 
     def run(self, steps: int, lr: float) -> list[float]:
-        rate, program = tf.constant(lr, self.problem.dtype), _program(self.problem, self.bench)
+        rate, program = tf.constant(lr, self.problem.dtype), program_of(self.problem, self.bench)
         with contextlib.nullcontext() if self.bench is None else self.bench.lock:
             self.parameters, self.memory, losses = program(
                 self.pairs, self.parameters, self.memory, rate, tf.constant(steps)
@@ -77,40 +71,47 @@ class Descent:
 
     def state(self) -> dict[str, np.ndarray]:
         kernel, bias = self.found
-        found = parameters_state(ops.to_numpy(kernel), None if bias is None else ops.to_numpy(bias))
-        return found | {f"optimizer/{i}": ops.to_numpy(each) for i, each in enumerate(self.memory)}
+        arrays = parameters_state(ops.to_numpy(kernel), None if bias is None else ops.to_numpy(bias))
+        return arrays | {f"optimizer/{i}": ops.to_numpy(each) for i, each in enumerate(self.memory)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._set(state["kernel"], state.get("bias"))
+        self.set_parameters(state["kernel"], state.get("bias"))
         arrays = [state[f"optimizer/{i}"] for i in range(len(self.memory))]
         self.memory = [tf.constant(array, each.dtype) for array, each in zip(arrays, self.memory, strict=True)]
 
 
 @dataclass(eq=False)
 class Bench:
-    """An optimiser and its variables, into which a program puts a run's numbers and from which it takes them again:
-    Keras' optimisers on TensorFlow only know variables.
+    """An optimiser and its variables, into which a program puts a run's numbers and from which it takes them again.
+
+    Keras' optimisers on TensorFlow know only variables.
+
+    Attributes:
+        optimizer: built for `variables`.
+        variables: the kernel, and the bias if there is one.
+        first: the values of the optimiser's own variables before the first step.
+        lock: held by the program that uses the variables.
     """
 
     optimizer: Any
     variables: list[Any]
-    first: list[Any]  # what the optimiser's own variables hold before the first step
+    first: list[Any]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _benches: dict[Hashable, Bench] = {}
 
 
-def _bench(problem: LearningProblem, optimizer: Any) -> Bench:
-    """Always the same one for optimisers that compute the same, so that its program is compiled once."""
+def bench_of(problem: LearningProblem, optimizer: Any) -> Bench:
+    """The `Bench` of an optimiser: the same for all that compute the same, so that its program is compiled once."""
     key = describe(optimizer), problem.kernel_shape, problem.use_bias, problem.dtype
     if key not in _benches:
-        made = type(optimizer).from_config(optimizer.get_config())
+        copy = type(optimizer).from_config(optimizer.get_config())
         shapes = [problem.kernel_shape, problem.oihw[:1]][: 1 + problem.use_bias]
         variables = [keras.Variable(np.zeros(shape), dtype=problem.dtype) for shape in shapes]
-        made.build(variables)
-        first = [tf.identity(each.value) for each in made.variables]
-        _benches.setdefault(key, Bench(made, variables, first))
+        copy.build(variables)
+        first = [tf.identity(variable.value) for variable in copy.variables]
+        _benches.setdefault(key, Bench(copy, variables, first))
     return _benches[key]
 
 
@@ -123,7 +124,7 @@ def _slopes(problem: LearningProblem, pairs: Any, parameters: list[Any]) -> tupl
 
 
 @functools.lru_cache(maxsize=64)
-def _program(problem: LearningProblem, bench: Bench | None) -> Callable[..., Any]:
+def program_of(problem: LearningProblem, bench: Bench | None) -> Callable[..., Any]:
     """A function that takes steps; TensorFlow compiles it once for images of a shape."""
 
     def run(pairs: Any, parameters: list[Any], memory: list[Any], lr: Any, steps: Any) -> tuple[Any, Any, Any]:

@@ -26,25 +26,26 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
     torch.Size([1, 8, 5, 5])
     """
 
-    cls_to_become = None  # once its shapes are known it stays a Conv2D
+    cls_to_become = None  # it stays a Conv2D once its shapes are known
 
     def __init__(self, kernel_size: int | Pair, *, device: Any = None, **options: Unpack[LayerOptions]) -> None:
         super().__init__()
         self.spec = LayerSpec(kernel_size, **options)
         dtype = getattr(torch, self.spec.dtype) if self.spec.dtype else torch.get_default_dtype()
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight: nn.Parameter | UninitializedParameter
         if self.spec.lazy:
-            self.weight: nn.Parameter = UninitializedParameter(**made)
+            self.weight = UninitializedParameter(**where)
         else:
-            self.weight = nn.Parameter(torch.empty(self.spec.weight_shape(), **made))
-        self.bias = nn.Parameter(torch.empty(self.spec.bias_shape, **made)) if self.spec.use_bias else None
+            self.weight = nn.Parameter(torch.empty(self.spec.weight_shape(), **where))
+        self.bias = nn.Parameter(torch.empty(self.spec.bias_shape, **where)) if self.spec.use_bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new initial values: `torch.nn.Conv2d`'s, or the seed's."""
         if self.has_uninitialized_params():
             return
-        if self.spec.lazy:  # its shapes came from a state dict
+        if self.spec.lazy:  # a state dict has given the shapes
             per_group = self.weight.shape[1 if self.spec.data_format == "NCHW" else 2]
             self.spec = replace(self.spec, in_channels=per_group * self.spec.groups)
         bound = 1 / math.sqrt(self.spec.fan_in())
@@ -57,10 +58,10 @@ class Conv2D(nn.modules.lazy.LazyModuleMixin, nn.Module):
                 self.bias.zero_() if self.spec.seed is not None else self.bias.uniform_(-bound, bound)
 
     def initialize_parameters(self, X: Tensor) -> None:
-        """Called by torch before the first forward of a lazy layer."""
+        """Fit a lazy layer to its first image; torch calls this before the first forward."""
         if self.has_uninitialized_params():
             self.spec = self.spec.fit(tuple(X.shape))
-            self.weight.materialize(self.spec.weight_shape())  # type: ignore[attr-defined]
+            self.weight.materialize(self.spec.weight_shape())  # type: ignore[union-attr]
             self.reset_parameters()
 
     def forward(self, X: Tensor) -> Tensor:

@@ -9,19 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, is_autocast_enabled
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
-from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
-from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from convlab.contract.call import Call
-from convlab.contract.operations import Operations
+from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import CODE, Rule
 from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 
-from . import adapter
+from . import adapter, private
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -34,15 +31,14 @@ class TorchOperations(Operations):
         return torch.__version__
 
     def devices(self) -> list[str]:
-        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        return ["cpu", *found, *(["mps"] if torch.backends.mps.is_available() else [])]
+        cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return ["cpu", *cuda, "mps"] if torch.backends.mps.is_available() else ["cpu", *cuda]
 
     def device(self, x: Tensor) -> Hashable:
         return x.device
 
     def is_concrete(self, x: Any) -> bool:
-        # torch has no public name for what vmap and grad wrap
-        inside = is_compiling() or is_functorch_wrapped_tensor(x)
+        inside = is_compiling() or private.is_wrapped(x)
         return not inside and type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
@@ -65,9 +61,9 @@ class TorchOperations(Operations):
         x = x.detach().cpu().resolve_conj().resolve_neg()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 
-    def cast(self, x: Tensor, dtype: str) -> Tensor:
-        wanted = getattr(torch, dtype)
-        return x if x.dtype is wanted else x.to(wanted)  # the call alone takes a microsecond
+    def cast(self, x: Tensor, dtype: str | None) -> Tensor:
+        target = x.dtype if dtype is None else getattr(torch, dtype)
+        return x if x.dtype is target else x.to(target)  # `to` takes a microsecond even for nothing
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         return x.reshape(shape)
@@ -100,10 +96,10 @@ class TorchOperations(Operations):
         return x.sum(axes)
 
     def rfft2(self, x: Tensor, size: Pair) -> Tensor:
-        return torch.fft.rfft2(x, size)
+        return torch.fft.rfft2(x, size)  # type: ignore[no-any-return]
 
     def irfft2(self, spectrum: Tensor, size: Pair) -> Tensor:
-        return torch.fft.irfft2(spectrum, size)
+        return torch.fft.irfft2(spectrum, size)  # type: ignore[no-any-return]
 
     def conj(self, x: Tensor) -> Tensor:
         return x.conj()
@@ -117,7 +113,7 @@ class TorchOperations(Operations):
     def every(self, condition: Tensor) -> bool:
         return bool(condition.all())
 
-    def mode(self, *tensors: Tensor) -> str:
+    def mode(self, *tensors: Tensor) -> Mode:
         if not all(x.device.type == "cpu" for x in tensors):
             return "other"
         if all(self.is_concrete(x) for x in tensors):
@@ -126,7 +122,7 @@ class TorchOperations(Operations):
         return "native" if torch.compiler.is_exporting() or not _transforming() else "deferred"
 
     def as_host(self, x: Tensor) -> np.ndarray:
-        if x.is_neg():  # a view that says its numbers are to be negated
+        if x.is_neg():  # the numbers in its memory have the other sign
             x = x.resolve_neg()
         return x.detach().numpy() if x.requires_grad else x.numpy()
 
@@ -135,10 +131,10 @@ class TorchOperations(Operations):
 
     def records(self, *tensors: Tensor | None) -> bool:
         graded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-        return graded or forward_ad._current_level >= 0
+        return graded or private.in_forward_mode()
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if type(k) not in _PLAIN or type(x) not in _PLAIN or not _untransformed() or forward_ad._current_level >= 0:
+        if type(k) not in _PLAIN or type(x) not in _PLAIN or not _untransformed() or private.in_forward_mode():
             return None
         devices = None if x.is_cpu and k.is_cpu else (x.device, k.device)
         graded = (x.requires_grad or k.requires_grad) and torch.is_grad_enabled()
@@ -156,11 +152,11 @@ class TorchOperations(Operations):
         if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]):
             return None
         options = g.stride, (top, left), g.dilation, g.groups
-        if len(call.kernel) == 4 and options == ((1, 1), (0, 0), (1, 1), 1):  # torch reads each option anew
+        if len(call.kernel) == 4 and options == ((1, 1), (0, 0), (1, 1), 1):  # without options a call is faster
             return F.conv2d
         if len(call.kernel) == 4:
             return lambda x, k, b: F.conv2d(x, k, b, *options)
-        shape = (*call.image[:-2], *g.output_size(images[2:]))
+        shape: tuple[Any, ...] = (*call.image[:-2], *g.output_size(images[2:]))
         return lambda x, k, b: F.conv2d(
             x.reshape(images), k.reshape(weights), None if b is None else b.reshape(1), *options
         ).reshape(shape)
@@ -173,17 +169,17 @@ class TorchOperations(Operations):
         return total.addcmul_(a, b, value=-1) if total.is_floating_point() else total - a * b
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.no_grad()(function)  # type: ignore[no-any-return]
+        return torch.no_grad()(function)
 
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
         graded = self.records(*inputs)
         if not graded and not _transforming():
-            return compute(self, rule, *inputs)
+            return compute(self, rule, *inputs)  # type: ignore[no-any-return]
         if not is_compiling():
-            return _Dual.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return]
-        if not graded:  # dynamo would call forward with a context that it doesn't take
+            return _Dual.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return, no-untyped-call]
+        if not graded:  # dynamo would give `forward` a context that it has no argument for
             return _compute(rule.encode(), list(inputs))  # type: ignore[no-any-return]
-        return _Apply.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return]
+        return _Apply.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
     def conv_gradient(self, part: str, a: Tensor, b: Tensor, geometry: Geometry, size: Pair) -> Tensor:
         (top, bottom), (left, right) = geometry.padding
@@ -199,11 +195,20 @@ class TorchOperations(Operations):
         else:
             shape = b.shape[1], a.shape[1] // geometry.groups, *geometry.kernel_size
             dy, x, k = b, a, a.new_empty(1).expand(shape)
-        found = torch.ops.aten.convolution_backward(
-            *(dy, x, k, None, geometry.stride, (top, left), geometry.dilation, False, (0, 0), geometry.groups),
+        slopes = torch.ops.aten.convolution_backward(
+            dy,
+            x,
+            k,
+            None,
+            geometry.stride,
+            (top, left),
+            geometry.dilation,
+            False,
+            (0, 0),
+            geometry.groups,
             (part == "x", part == "k", False),
         )
-        return found[0 if part == "x" else 1]  # type: ignore[no-any-return]
+        return slopes[0 if part == "x" else 1]  # type: ignore[no-any-return]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in inputs]
@@ -211,7 +216,7 @@ class TorchOperations(Operations):
 
     def conv(self, x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
         if geometry.data_format == "NHWC":
-            # Permuted, an NHWC tensor is torch's channels_last and isn't copied. The small kernel is: torch's
+            # The permuted image is torch's channels_last and isn't copied. The small kernel is copied, because torch's
             # float64 gradient wants it contiguous.
             y = self.conv(
                 x.permute(0, 3, 1, 2),
@@ -231,18 +236,14 @@ class TorchOperations(Operations):
 
 
 def _transforming() -> bool:
-    return is_compiling() or peek_interpreter_stack() is not None
+    return is_compiling() or private.is_transforming()
 
 
 def _untransformed() -> bool:
-    """Whether operations are simply computed; torch has no public names for most of what it asks."""
-    return not (
-        is_compiling()
-        or peek_interpreter_stack() is not None
-        or _len_torch_dispatch_stack()
-        or _get_tracing_state()
-        or is_autocast_enabled("cpu")
-    )
+    """Whether operations are simply computed, and nothing traces, transforms or casts them."""
+    if _transforming() or private.has_dispatch_mode() or is_autocast_enabled("cpu"):
+        return False
+    return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 @torch.library.custom_op("convlab::compute", mutates_args=())
@@ -258,11 +259,11 @@ def _(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
 
 @_compute.register_vmap
 def _(info: Any, batched: Any, code: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Tensor, int]:
-    each = (
+    batch = (
         [x if axis is None else x.select(axis, i) for x, axis in zip(inputs, batched[1], strict=True)]
         for i in range(info.batch_size)
     )
-    return torch.stack([_compute(code, one) for one in each]), 0
+    return torch.stack([_compute(code, one) for one in batch]), 0
 
 
 class _Apply(torch.autograd.Function):
@@ -276,7 +277,7 @@ class _Apply(torch.autograd.Function):
         if _transforming():
             return _compute(list(code), list(inputs))  # type: ignore[no-any-return]
         y = compute(ops, Rule.decode(code), *inputs)
-        return y.clone() if y._is_view() else y  # forward mode takes no views
+        return y.clone() if private.is_view(y) else y  # type: ignore[no-any-return]  # forward mode takes no views
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -291,7 +292,7 @@ class _Apply(torch.autograd.Function):
 
 
 class _Dual(_Apply):
-    """With forward mode too, which torch.compile would refuse."""
+    """`_Apply` with forward mode, which torch.compile would refuse."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

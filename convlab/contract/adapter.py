@@ -30,6 +30,7 @@ class Adapter:
         extras: further modules of the package reachable as attributes of the backend (`lab.nnx`).
         models: whether it has a module `models` (`convlab.models.adapters`).
         is_model: whether an object is a layer or a model of this framework; must not import it.
+        extra_of: to which of `extras` such a layer or model belongs; "" for the framework's own.
         wraps: whether its arrays are made of pieces that another backend computes: the one that `backend=` names, else
             the default one (`convlab.registry.inner_backend`).
     """
@@ -48,6 +49,7 @@ class Adapter:
     extras: tuple[str, ...] = ()
     models: bool = False
     is_model: Callable[[object], bool] = lambda model: False
+    extra_of: Callable[[object], str] = lambda model: ""
     wraps: bool = False
 
 

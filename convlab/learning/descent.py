@@ -54,32 +54,66 @@ class Descent(Protocol):
         """Continue from a `state`."""
 
 
-class ReproducibleDescent:
+class DescentBase:
+    """What the classes that are a `Descent` have in common: how they start, and how plain descent goes on."""
+
+    def __init__(
+        self,
+        problem: LearningProblem,
+        pairs: Sequence[Sequence[Any]],
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        optimizer: Any = None,
+    ) -> None:
+        self.problem = problem
+        self.pairs = [self.images(*pair) for pair in pairs]
+        self.set_parameters(kernel, bias)
+        self.set_optimizer(optimizer)
+
+    def images(self, *pair: Any) -> Sequence[Any]:
+        """X and Y, and perhaps weights, as the steps take them."""
+        return pair
+
+    def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        """Go on from a kernel in `problem.kernel_shape`, and a bias."""
+        raise NotImplementedError
+
+    def set_optimizer(self, optimizer: Any) -> None:
+        """Begin with an optimiser; None is plain gradient descent."""
+
+    @property
+    def found(self) -> tuple[Any, Any]:
+        """See `Descent.found`."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `Descent.state`: that of plain descent."""
+        return parameters_state(*self.found)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """See `Descent.restore`: for plain descent."""
+        self.set_parameters(state["kernel"], state.get("bias"))
+
+
+class ReproducibleDescent(DescentBase):
     """`Descent` with the gradient written out, the same on every backend: `convlab.learning.descent.descend`.
 
     It serves backends without autograd too: `Descent = partial(ReproducibleDescent, ops)`.
     """
 
-    def __init__(
-        self,
-        ops: Operations,
-        problem: LearningProblem,
-        pairs: Sequence[Sequence[Any]],
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        optimizer: None = None,
-    ) -> None:
-        self.ops, self.problem = ops, problem
-        self.pairs = [self._images(*pair) for pair in pairs]
-        self._set(problem.to_oihw(kernel), bias)
+    def __init__(self, ops: Operations, problem: LearningProblem, *arguments: Any) -> None:
+        self.ops = ops
+        super().__init__(problem, *arguments)
 
-    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        """See `DescentBase.set_parameters`."""
+        kernel = self.problem.to_oihw(kernel)
         arrays = [kernel] if bias is None else [kernel, bias]
         like = self.pairs[0][0]
         self.parameters = [self.ops.asarray(each, self.problem.dtype, like=like) for each in arrays]
 
-    def _images(self, x: Any, y: Any, weights: Any = None) -> list[Any]:
-        """X, Y and the weights, unless there are none, as (N, C, H, W)."""
+    def images(self, x: Any, y: Any, weights: Any = None) -> list[Any]:
+        """X, Y and weights as N, C, H, W."""
         ops, problem = self.ops, self.problem
         if weights is not None:
             zeros = ops.zeros(ops.sizes(y), y)
@@ -106,14 +140,6 @@ class ReproducibleDescent:
         """See `Descent.found`."""
         kernel, *bias = map(self.ops.to_numpy, self.parameters)
         return self.problem.from_oihw(kernel), bias[0] if bias else None
-
-    def state(self) -> dict[str, np.ndarray]:
-        """See `Descent.state`."""
-        return parameters_state(*self.found)
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """See `Descent.restore`."""
-        self._set(self.problem.to_oihw(state["kernel"]), state.get("bias"))
 
 
 def parameters_state(kernel: np.ndarray, bias: np.ndarray | None) -> dict[str, np.ndarray]:

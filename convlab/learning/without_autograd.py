@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
@@ -14,8 +13,7 @@ from ..correlation.compute import compute
 from ..correlation.corr2d import corr2d
 from ..geometry.geometry import Pair
 from ..reference import ops
-from .descent import parameters_state
-from .problem import LearningProblem
+from .descent import DescentBase
 from .window_sums import PreparedImages
 
 
@@ -73,21 +71,11 @@ def slopes(images: PreparedImages, kernel: np.ndarray, bias: np.ndarray | None) 
         return np.concatenate([[(seed * error).sum(dtype=np.float64)], slope.ravel(), shift])
 
 
-class PlainDescent:
+class PlainDescent(DescentBase):
     """`convlab.learning.descent.Descent` by `slopes`; a subclass adds up those of its images."""
 
-    def __init__(
-        self,
-        problem: LearningProblem,
-        pairs: Sequence[Sequence[Any]],
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        optimizer: None = None,
-    ) -> None:
-        self.problem, self.pairs = problem, pairs
-        self._set(kernel, bias)
-
-    def _set(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        """See `DescentBase.set_parameters`."""
         dtype = self.problem.dtype
         self.kernel = self.problem.to_oihw(kernel).astype(dtype)
         self.bias = None if bias is None else bias.astype(dtype)
@@ -112,11 +100,3 @@ class PlainDescent:
     def found(self) -> tuple[np.ndarray, np.ndarray | None]:
         """See `convlab.learning.descent.Descent.found`."""
         return self.problem.from_oihw(self.kernel), self.bias
-
-    def state(self) -> dict[str, np.ndarray]:
-        """See `convlab.learning.descent.Descent.state`."""
-        return parameters_state(*self.found)
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """See `convlab.learning.descent.Descent.restore`."""
-        self._set(state["kernel"], state.get("bias"))

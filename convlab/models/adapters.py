@@ -101,8 +101,10 @@ def models_of(name: str) -> Models:
 
 
 def model_owner(model: Any) -> str | None:
-    """The backend whose layer or model an object is."""
-    return next((each.name for each in adapters().values() if each.models and each.is_model(model)), None)
+    """The backend whose layer or model an object is, as `models_of` takes it: "jax.nnx" is one of JAX's extras."""
+    adapter = next((each for each in adapters().values() if each.models and each.is_model(model)), None)
+    extra = "" if adapter is None else adapter.extra_of(model)
+    return None if adapter is None else f"{adapter.name}.{extra}" if extra else adapter.name
 
 
 def read(model: Any, inputs: Any = None, name: str = "model") -> Model:

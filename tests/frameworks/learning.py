@@ -28,19 +28,19 @@ def check_resumed(lab, optimizer, tmp_path) -> None:
     kept = {"checkpoint": tmp_path / "run", "checkpoint_every": 3}
     with pytest.raises(KeyboardInterrupt):
         learn(callback=stop, **kept)
-    seen = []
-    resumed = learn(callback=lambda step, *_: seen.append(step), **kept)
-    assert seen == list(range(6, 12))
+    steps = []
+    resumed = learn(callback=lambda step, *_: steps.append(step), **kept)
+    assert steps == list(range(6, 12))
     assert resumed.losses == whole.losses
-    for found, expected in ((resumed.kernel, whole.kernel), (resumed.bias, whole.bias)):
-        assert lab.to_numpy(found).tobytes() == lab.to_numpy(expected).tobytes()
+    for actual, expected in ((resumed.kernel, whole.kernel), (resumed.bias, whole.bias)):
+        assert lab.to_numpy(actual).tobytes() == lab.to_numpy(expected).tobytes()
 
 
-def check_alike(lab, found, losses, kernel, bias) -> None:
+def check_alike(lab, learned, losses, kernel, bias) -> None:
     """Against a loop of the framework's own: float32's rounding of 12 steps, their slopes summed over 180 pixels."""
-    assert len(found.losses) == 12
-    assert found.lr is None
-    np.testing.assert_allclose(found.losses, losses, rtol=2e-5)
-    np.testing.assert_allclose(lab.to_numpy(found.kernel), kernel, atol=2e-5)
-    np.testing.assert_allclose(lab.to_numpy(found.bias), bias, atol=2e-5)
+    assert len(learned.losses) == 12
+    assert learned.lr is None
+    np.testing.assert_allclose(learned.losses, losses, rtol=2e-5)
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel), kernel, atol=2e-5)
+    np.testing.assert_allclose(lab.to_numpy(learned.bias), bias, atol=2e-5)
     assert losses[-1] < losses[0]

@@ -54,7 +54,9 @@ def problem(layer: str, kind: str) -> Problem:
         "chapter": ((4, 64, 128), (4, 64, 128), (5, 5), {}),
         "NCHW": ((4, 2, 16, 32), (4, 4, 16, 32), (4, 2, 3, 3), {"in_channels": 2, "out_channels": 4}),
         "NHWC": (
-            *((4, 16, 32, 2), (4, 16, 32, 4), (3, 3, 2, 4)),
+            (4, 16, 32, 2),
+            (4, 16, 32, 4),
+            (3, 3, 2, 4),
             {"in_channels": 2, "out_channels": 4, "data_format": "NHWC"},
         ),
     }[layer]
@@ -69,7 +71,7 @@ class Path64(NamedTuple):
     gradient_bounds: np.ndarray
     parameters: np.ndarray
     parameter_bounds: np.ndarray
-    largest_sum: float  # of the magnitudes that a gradient adds up
+    largest_sum: float  # the largest sum of the magnitudes that a gradient adds up
 
 
 def one_process(given: Problem, steps: int) -> Path64:
@@ -80,7 +82,7 @@ def one_process(given: Problem, steps: int) -> Path64:
     padded = np.pad(images.astype(float), ((0, 0), (0, 0), *pads))
     windows = np.lib.stride_tricks.sliding_window_view(padded, given.size, (2, 3)).transpose(0, 2, 3, 1, 4, 5)
     A = windows.reshape(windows[..., 0, 0, 0].size, -1)
-    A = np.hstack([A, np.ones((len(A), 1))])  # of the bias
+    A = np.hstack([A, np.ones((len(A), 1))])  # the column of ones is the bias's
     targets = given.targets if given.nhwc or given.targets.ndim == 3 else np.moveaxis(given.targets, 1, -1)
     T = targets.reshape(len(A), -1).astype(float)
     P = given.matrix(given.weight, given.bias).astype(float)
@@ -91,7 +93,7 @@ def one_process(given: Problem, steps: int) -> Path64:
         residual = A @ P - T
         gradients = scale * A.T @ residual
         added = gamma(len(P) + 2, "float32") * np.abs(A) @ np.abs(P) + 2 * unit * (np.abs(residual) + np.abs(T))
-        # Eight more roundings: of the mean's factors, the replicas' sum, the average.
+        # The mean's factors, the replicas' sum and the average add eight roundings.
         own = scale * np.abs(A).T @ (gamma(len(A) + 8, "float32") * (np.abs(residual) + added) + added)
         gradient_bounds = own + curvature.max() * error
         P = P - LEARNING_RATE * gradients
@@ -101,12 +103,12 @@ def one_process(given: Problem, steps: int) -> Path64:
     return Path64(gradients, gradient_bounds, P, np.broadcast_to(error, P.shape), largest_sum)
 
 
-def check(given: Problem, steps: int, found: dict[str, np.ndarray], exact: bool) -> None:
-    """Hold what was found, as `saved` names it, against one process: to the bit if `exact`, else within the bounds."""
+def check(given: Problem, steps: int, arrays: dict[str, np.ndarray], exact: bool) -> None:
+    """Hold arrays, named as `saved` names them, against one process: to the bit if `exact`, else within the bounds."""
     path = one_process(given, steps)
-    pairs = [(given.matrix(found["weight"], found["bias"]), path.parameters, path.parameter_bounds)]
-    if "weight gradient" in found:
-        gradients = given.matrix(found["weight gradient"], found["bias gradient"])
+    pairs = [(given.matrix(arrays["weight"], arrays["bias"]), path.parameters, path.parameter_bounds)]
+    if "weight gradient" in arrays:
+        gradients = given.matrix(arrays["weight gradient"], arrays["bias gradient"])
         pairs.append((gradients, path.gradients, path.gradient_bounds))
     for got, want, bound in pairs:
         if exact:

@@ -62,9 +62,9 @@ def test_integer_valued_data_bit_for_bit(seed, integers) -> None:
     expected = oracle(case.X, case.K, bias=case.bias, **case.options)
     assert y.dtype == ("int64" if integers else dtype)
     assert y.shape == expected.shape
-    found = y.compute()
-    assert (found.dtype, found.shape) == (y.dtype, y.shape)
-    np.testing.assert_array_equal(found, expected)
+    array = y.compute()
+    assert (array.dtype, array.shape) == (y.dtype, y.shape)
+    np.testing.assert_array_equal(array, expected)
 
 
 @settings(max_examples=100)
@@ -72,9 +72,9 @@ def test_integer_valued_data_bit_for_bit(seed, integers) -> None:
 def test_any_data_within_the_bound(seed, dtype) -> None:
     case = random_case(seed)
     x, k, b = (None if each is None else each.astype(dtype) for each in (case.X, case.K, case.bias))
-    found = convlab.corr2d(chunked(x, seed), k, bias=b, **case.options).compute()
+    y = convlab.corr2d(chunked(x, seed), k, bias=b, **case.options).compute()
     bound = error_bound(x, k, bias=b, dtype=dtype, **case.options)
-    assert worst_ratio(found, oracle(x, k, bias=b, **case.options), bound) <= 1
+    assert worst_ratio(y, oracle(x, k, bias=b, **case.options), bound) <= 1
 
 
 @settings(max_examples=50)
@@ -82,8 +82,8 @@ def test_any_data_within_the_bound(seed, dtype) -> None:
 def test_reproducible_chunks_have_the_bits_of_one_image(seed) -> None:
     case = random_case(seed)
     x, k, b = (None if each is None else each.astype("float32") for each in (case.X, case.K, case.bias))
-    found = convlab.corr2d(chunked(x, seed), k, bias=b, reproducible=True, **case.options).compute()
-    assert found.tobytes() == convlab.corr2d(x, k, bias=b, reproducible=True, **case.options).tobytes()
+    y = convlab.corr2d(chunked(x, seed), k, bias=b, reproducible=True, **case.options).compute()
+    assert y.tobytes() == convlab.corr2d(x, k, bias=b, reproducible=True, **case.options).tobytes()
 
 
 @settings(max_examples=40)
@@ -93,8 +93,8 @@ def test_padding_beyond_whole_chunks_and_the_image(seed, mode) -> None:
     x, k = draw.integers(-9, 10, draw.integers(1, 9, 2)), draw.integers(-9, 10, draw.integers(1, 4, 2))
     pads = tuple(tuple(map(int, each)) for each in draw.integers(2, 20, (2, 2)))
     options = {"padding": pads, "padding_mode": mode, "stride": tuple(map(int, draw.integers(1, 4, 2)))}
-    found = convlab.corr2d(chunked(x, seed), k, **options).compute()
-    np.testing.assert_array_equal(found, oracle(x, k, **options))
+    y = convlab.corr2d(chunked(x, seed), k, **options).compute()
+    np.testing.assert_array_equal(y, oracle(x, k, **options))
 
 
 def test_kernels_and_biases_of_every_kind() -> None:
@@ -114,7 +114,7 @@ def test_kernels_and_biases_of_every_kind() -> None:
 def test_a_layer() -> None:
     layer = convlab.Conv2D(3, out_channels=4, padding="same", stride=2, seed=0, backend="dask")
     image = rng.integers(-9, 10, (2, 3, 20, 21)).astype("float32")
-    layer(da.from_array(image, chunks=5))  # which tells it the number of input channels
+    layer(da.from_array(image, chunks=5))  # the image tells the number of input channels
     layer.weight, layer.bias = np.round(9 * layer.weight), np.arange(4, dtype="float32")
     y = layer(da.from_array(image, chunks=(1, 2, 8, 8)))
     expected = oracle(image, layer.weight, bias=layer.bias, padding="same", stride=2)
@@ -149,15 +149,15 @@ def test_a_task_for_each_chunk_and_one_for_its_halo(kernel, options) -> None:
 
 
 def test_a_part_of_the_result_needs_a_part_of_the_image() -> None:
-    seen = []
+    chunks = []
 
     def look(block, block_info):
-        seen.append(block_info[0]["chunk-location"])
+        chunks.append(block_info[0]["chunk-location"])
         return block
 
     x = da.zeros((160, 160), chunks=16).map_blocks(look, dtype=float)
     convlab.corr2d(x, np.ones((3, 3)), padding="same")[40:44, 100:104].compute()
-    assert set(seen) <= {(i, j) for i in (1, 2, 3) for j in (5, 6, 7)}
+    assert set(chunks) <= {(i, j) for i in (1, 2, 3) for j in (5, 6, 7)}
 
 
 def test_chunks_follow_the_images() -> None:
@@ -262,10 +262,10 @@ def test_another_backend_computes_the_chunks(monkeypatch) -> None:
 def test_any_backend_computes_the_chunks(lab) -> None:
     options = {"padding": "same", "padding_mode": "reflect", "stride": 2}
     for x, k in ((IMAGE, KERNEL), (IMAGE.astype(np.uint8), KERNEL.astype(int))):
-        found = convlab.corr2d(da.from_array(x, chunks=20), k, backend=lab.name, **options).compute(scheduler="threads")
-        assert type(found) is np.ndarray
+        y = convlab.corr2d(da.from_array(x, chunks=20), k, backend=lab.name, **options).compute(scheduler="threads")
+        assert type(y) is np.ndarray
         bound = error_bound(x, k, **options) if x.dtype == "float32" else 0
-        assert worst_ratio(found, oracle(x, k, **options), bound) <= 1
+        assert worst_ratio(y, oracle(x, k, **options), bound) <= 1
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "processes"])
@@ -280,16 +280,16 @@ def test_schedulers(scheduler) -> None:
 def test_a_task_takes_one_thread_beside_others() -> None:
     from convlab.compiled import threads
 
-    found = da.zeros(2, chunks=1).map_blocks(_threads_within_a_call, dtype=int).compute(scheduler="threads")
-    assert set(found) == {1}
+    counts = da.zeros(2, chunks=1).map_blocks(_threads_within_a_call, dtype=int).compute(scheduler="threads")
+    assert set(counts) == {1}
     assert threads.count() == threads.available()
 
 
 def _threads_within_a_call(block: np.ndarray) -> np.ndarray:
     from convlab.compiled import threads
-    from convlab_dask.blocks import modest
+    from convlab_dask.blocks import one_thread_in_workers
 
-    with modest():
+    with one_thread_in_workers():
         return np.full(block.shape, threads.count())
 
 
@@ -319,8 +319,8 @@ def test_a_worker_that_dies_costs_time_and_nothing_else(tmp_path) -> None:
         while sum(map(len, client.has_what().values())) < 10:
             time.sleep(0.05)
         os.kill(next(iter(pids.values())), 9)
-        found = y.result(timeout=120)
-    np.testing.assert_array_equal(found, oracle(image, k, padding="same", padding_mode="reflect"))
+        result = y.result(timeout=120)
+    np.testing.assert_array_equal(result, oracle(image, k, padding="same", padding_mode="reflect"))
 
 
 def _slowly(block: np.ndarray) -> np.ndarray:

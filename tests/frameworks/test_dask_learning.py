@@ -58,11 +58,11 @@ def lazy(array: np.ndarray, chunk: int) -> da.Array:
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_kernel_that_made_the_images_is_found(name) -> None:
     x, y, k, bias, options = planted(name)
-    found = convlab.learn_kernel(lazy(x, 13), lazy(y, 7), size(k, options), method="lstsq", **options)
-    assert type(found.kernel) is np.ndarray
-    np.testing.assert_allclose(found.kernel, k, atol=1e-9)
+    learned = convlab.learn_kernel(lazy(x, 13), lazy(y, 7), size(k, options), method="lstsq", **options)
+    assert type(learned.kernel) is np.ndarray
+    np.testing.assert_allclose(learned.kernel, k, atol=1e-9)
     if bias is not None:
-        np.testing.assert_allclose(found.bias, bias, atol=1e-9)
+        np.testing.assert_allclose(learned.bias, bias, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,11 +80,11 @@ def test_chunks_say_what_the_images_say(name, weighted, method) -> None:
     arguments |= {} if method == "lstsq" else {"lr": "auto"}
     expected = convlab.learn_kernel(x, y, size(k, options), weights=weights, **arguments)
     given = lazy(weights, 9) if weighted == "each pixel" else weights
-    found = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), size(k, options), weights=given, **arguments)
-    np.testing.assert_allclose(found.kernel, expected.kernel, rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-7)
+    learned = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), size(k, options), weights=given, **arguments)
+    np.testing.assert_allclose(learned.kernel, expected.kernel, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(learned.losses, expected.losses, rtol=1e-7)
     if expected.bias is not None:
-        np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(learned.bias, expected.bias, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["autograd", "gram"])
@@ -93,9 +93,9 @@ def test_the_chapters_path(method) -> None:
     x, y = x.astype("float32"), y.astype("float32")
     init = np.zeros(k.shape, "float32")
     path = descent(x, y, init, lr=1e-4, num_steps=20)
-    found = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, init=init, lr=1e-4, num_steps=20, method=method)
-    assert (np.abs(found.kernel - path.kernel) <= path.kernel_bound).all()
-    assert (np.abs(np.array(found.losses) - path.losses) <= path.loss_bounds).all()
+    learned = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, init=init, lr=1e-4, num_steps=20, method=method)
+    assert (np.abs(learned.kernel - path.kernel) <= path.kernel_bound).all()
+    assert (np.abs(np.array(learned.losses) - path.losses) <= path.loss_bounds).all()
 
 
 @pytest.mark.parametrize(("method", "reads"), [("gram", 1), ("autograd", 3)])
@@ -118,9 +118,9 @@ def test_any_chunks_have_the_bits_of_one_image() -> None:
     expected = convlab.learn_kernel(x, y, k.shape, **arguments)
     for chunks, scheduler in (((11, 7), "sync"), ((13, 30), "threads")):
         with dask.config.set(scheduler=scheduler):
-            found = convlab.learn_kernel(lazy(x, chunks[0]), lazy(y, chunks[1]), k.shape, **arguments)
-        assert found.losses == expected.losses
-        assert found.kernel.tobytes() == expected.kernel.tobytes()
+            learned = convlab.learn_kernel(lazy(x, chunks[0]), lazy(y, chunks[1]), k.shape, **arguments)
+        assert learned.losses == expected.losses
+        assert learned.kernel.tobytes() == expected.kernel.tobytes()
 
 
 def test_missing_pixels_in_some_chunk() -> None:
@@ -129,8 +129,8 @@ def test_missing_pixels_in_some_chunk() -> None:
     for method in METHODS:
         with pytest.raises(DataError, match="Y: got 1 pixels that are nan"):
             convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, method=method, seed=0)
-    found = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, method="lstsq", weights=np.isfinite(y))
-    np.testing.assert_allclose(found.kernel, k, atol=1e-9)
+    learned = convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, method="lstsq", weights=np.isfinite(y))
+    np.testing.assert_allclose(learned.kernel, k, atol=1e-9)
     with pytest.raises(DataError, match="weights: all are 0"):
         convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, method="gram", seed=0, weights=np.zeros(y.shape))
 

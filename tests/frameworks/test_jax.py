@@ -78,12 +78,12 @@ def test_float64_gradients_without_the_x64_flag(mode) -> None:
     bounds = gradient_bounds(np.asarray(x), np.asarray(k), dy, "float64", **options)
 
     def loss(x, k, weights):
-        with jax.enable_x64(True):  # of the test's own arithmetic
+        with jax.enable_x64(True):  # the test's own arithmetic is in float64, too
             return (convlab.corr2d(x, k, **options) * weights).sum()
 
     for transform in (lambda f: f, jax.jit):
-        found = transform(jax.grad(loss, (0, 1)))(x, k, lab.asarray(dy))
-        for got, want, bound in zip(found, expected[:2], bounds[:2], strict=True):
+        gradients = transform(jax.grad(loss, (0, 1)))(x, k, lab.asarray(dy))
+        for got, want, bound in zip(gradients, expected[:2], bounds[:2], strict=True):
             assert got.dtype == "float64"
             assert (np.abs(np.asarray(got) - want) <= bound).all()
 

@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import convlab
+from convlab.truth.oracle import oracle
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 12, 13)), jnp.float32)
 K = jnp.asarray(np.random.default_rng(1).standard_normal((5, 4)), jnp.float32)
@@ -25,9 +26,9 @@ def native(x, k):
     return lax.conv_general_dilated(x[:, None], k[None, None], (1, 1), "VALID", precision="highest")[:, 0]
 
 
-def assert_close(found, expected) -> None:
-    for each, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(each, wanted, rtol=2e-4, atol=2e-4)
+def assert_close(tree, expected) -> None:
+    for leaf, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("algorithm", PLANNED)
@@ -60,8 +61,8 @@ def test_layers_under_vmap() -> None:
         for s in ((3, 2, 4, 9, 9), (3, 6, 2, 3, 3))
     )
     run = lambda x, k, algorithm: convlab.corr2d(x, k, groups=2, padding=1, algorithm=algorithm)  # noqa: E731
-    found = jax.vmap(lambda x, k: run(x, k, "fft"))(x, k)
-    assert_close(found, jnp.stack([run(*each, "native") for each in zip(x, k, strict=True)]))
+    batch = jax.vmap(lambda x, k: run(x, k, "fft"))(x, k)
+    assert_close(batch, jnp.stack([run(*each, "native") for each in zip(x, k, strict=True)]))
 
 
 def test_scan_and_jit_with_large_images() -> None:
@@ -69,8 +70,8 @@ def test_scan_and_jit_with_large_images() -> None:
     images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 130, 140)), jnp.float32)
     kernel = jnp.asarray(np.random.default_rng(0).standard_normal((21, 21)), jnp.float32)
     assert convlab.plan(images, kernel).algorithm != "native"
-    _, found = jax.jit(lambda x, k: lax.scan(lambda k, x: (k, convlab.corr2d(x, k)), k, x))(images, kernel)
-    np.testing.assert_allclose(found, native(images, kernel), atol=1e-3)
+    _, results = jax.jit(lambda x, k: lax.scan(lambda k, x: (k, convlab.corr2d(x, k)), k, x))(images, kernel)
+    np.testing.assert_allclose(results, native(images, kernel), atol=1e-3)
     assert "fft" in str(jax.jit(convlab.corr2d).lower(images, kernel).as_text())
 
 
@@ -103,12 +104,13 @@ def test_several_devices_share_the_frameworks_own() -> None:
     """XLA's partitioner fails on an FFT of a sharded image."""
     code = """
 import jax, numpy as np, convlab
+from convlab.truth.oracle import oracle
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 mesh = Mesh(np.array(jax.devices()), ("i",))
 x, k = np.random.default_rng(0).standard_normal((300, 300)), np.random.default_rng(1).standard_normal((40, 40))
 x, k = x.astype("float32"), k.astype("float32")
 y = jax.jit(convlab.corr2d)(jax.device_put(x, NamedSharding(mesh, P("i", None))), k)
-np.testing.assert_allclose(y, convlab.testing.oracle(x, k), atol=1e-2)
+np.testing.assert_allclose(y, oracle(x, k), atol=1e-2)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
@@ -128,4 +130,4 @@ def test_float64_with_and_without_the_flag() -> None:
     for algorithm in ("host", "fft", "taps"):
         y = convlab.corr2d(convlab.backend("jax").asarray(x), convlab.backend("jax").asarray(k), algorithm=algorithm)
         assert y.dtype == jnp.float64
-        np.testing.assert_allclose(np.asarray(y), convlab.testing.oracle(x, k), atol=1e-12)
+        np.testing.assert_allclose(np.asarray(y), oracle(x, k), atol=1e-12)

@@ -29,8 +29,8 @@ def test_walks_its_path(optimizer) -> None:
         updates, memory = own.update(slopes, memory, params)
         params = optax.apply_updates(params, updates)
         losses.append(float(loss))
-    found = lab.learn_kernel(jnp.asarray(X), jnp.asarray(Y), 3, optimizer=optimizer(), **OPTIONS)
-    learning.check_alike(lab, found, losses, np.asarray(params["kernel"]).transpose(3, 2, 0, 1), params["bias"])
+    learned = lab.learn_kernel(jnp.asarray(X), jnp.asarray(Y), 3, optimizer=optimizer(), **OPTIONS)
+    learning.check_alike(lab, learned, losses, np.asarray(params["kernel"]).transpose(3, 2, 0, 1), params["bias"])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMISERS, ids=["sgd", "adam", "adamw"])

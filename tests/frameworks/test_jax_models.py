@@ -100,12 +100,12 @@ def test_a_convolution_is_what_it_is_read_as(number):
         (part,) = read(module).parts
         y = np.asarray(module(jnp.asarray(X.transpose(0, 2, 3, 1), "float32"))).transpose(0, 3, 1, 2)
         assert worst_ratio(y, part.layer.reference(X), part.layer.error(X, 0 * X, "float32")) <= 1
-        found = models_of(read(module).backend).gradients([part.native], X, y, "float32")
+        gradients = models_of(read(module).backend).gradients([part.native], X, y, "float32")
         geometry = part.layer.spec.geometry
         true = oracle_gradients(X, part.layer.kernel, y, **geometry)._asdict()
         bounds = gradient_bounds(X, part.layer.kernel, y, "float32", **geometry)._asdict()
-        assert set(found) == {"X", "K", *(["bias"] if part.layer.bias is not None else [])}
-        assert all(worst_ratio(found[name], true[name], bounds[name]) <= 1 for name in found)
+        assert set(gradients) == {"X", "K", *(["bias"] if part.layer.bias is not None else [])}
+        assert all(worst_ratio(gradients[name], true[name], bounds[name]) <= 1 for name in gradients)
     assert port(linen, to="jax.nnx").evidence.same
     assert port(modern, to="jax").evidence.same
 
@@ -156,7 +156,7 @@ class Block(nn.Module):
 
 def test_a_module_of_ones_own_shows_its_layers_when_it_runs():
     model = bound(Net())
-    with pytest.raises(ModelError, match=r"only show when it runs.*Hint: give inputs="):
+    with pytest.raises(ModelError, match=r"show only when it runs.*Hint: give inputs="):
         port(model, to="jax.nnx")
     with pytest.warns(PartialPortWarning, match=r"__call__\(\): Net has a __call__ of its own"):
         ported = port(model, to="jax.nnx", inputs=X)

@@ -68,7 +68,7 @@ def on_two_devices() -> None:
     import sharded
     from sharded import mesh, train
 
-    found = {}
+    results = {}
     for (name, axis), split in SPLITS.items():
         for kind, counts in STEPS.items():
             given = problem(name, kind)
@@ -78,34 +78,34 @@ def on_two_devices() -> None:
                 (w, b), dw_db = ([each["params"][n] for n in ("weight", "bias")] for each in (params, gradients))
                 for replica in (0, 1):
                     own = [each.addressable_data(replica) for each in (w, b, *dw_db)]
-                    found |= parallel.saved(f"{name} {axis} {kind} {steps} {replica}", own[0], own[1], own[2:])
+                    results |= parallel.saved(f"{name} {axis} {kind} {steps} {replica}", own[0], own[1], own[2:])
         images = jax.device_put(given.images, NamedSharding(mesh, split))
         program = jax.jit(layer.apply).lower(start, images).compile().as_text()
         Path(f"{name} {axis}.txt").write_text(program)
     for layer in ("images", "channels"):
         for algorithm in ALGORITHMS:
             dx, dk = sharded_map(algorithm, *integers(layer))
-            found |= {f"{layer} {algorithm}: dx": dx, f"{layer} {algorithm}: dk": dk}
+            results |= {f"{layer} {algorithm}: dx": dx, f"{layer} {algorithm}: dk": dk}
     for i, options in enumerate(GEOMETRIES):
         x, k, dy = integers("channels", **options)
         x = jax.device_put(x, NamedSharding(mesh, P(None, None, "devices")))
         loss = lambda x, k, dy: (convlab.corr2d(x, k, **options) * dy).sum()  # noqa: B023, E731
         dx, dk = jax.jit(jax.grad(loss, (0, 1)))(x, k, dy)
-        found |= {f"geometry {i}: dx": dx, f"geometry {i}: dk": dk}
+        results |= {f"geometry {i}: dx": dx, f"geometry {i}: dk": dk}
     x, k, b, _, dy = arrays()
     for axis, split in {"batch": P("devices"), "rows": P(None, None, "devices")}.items():
         y, vjp = jax.vjp(
             jax.jit(lambda x, k, b: convlab.corr2d(x, k, bias=b, reproducible=True, **OPTIONS)),
             *(jax.device_put(x, NamedSharding(mesh, split)), k, b),
         )
-        found |= {f"reproducible {axis}: {i}": each for i, each in enumerate((y, *vjp(dy)))}
+        results |= {f"reproducible {axis}: {i}": each for i, each in enumerate((y, *vjp(dy)))}
     sharded.mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Explicit,))
     for (name, axis), split in SPLITS.items():
         given = problem(name, "integers")
         params, gradients = train(*layer_of(given), given.images, given.targets, split, 1, LEARNING_RATE)
         (w, b), dw_db = ([each["params"][n] for n in ("weight", "bias")] for each in (params, gradients))
-        found |= parallel.saved(f"{name} {axis} explicit", w, b, dw_db)
-    np.savez("found.npz", **found)
+        results |= parallel.saved(f"{name} {axis} explicit", w, b, dw_db)
+    np.savez("found.npz", **results)
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +130,17 @@ def test_gradients_and_steps_are_one_devices(results, layer, axis) -> None:
 
 @pytest.mark.parametrize(("layer", "axis"), SPLITS)
 def test_a_mesh_of_explicit_axes(results, layer, axis) -> None:
-    found = parallel.loaded(results / "found.npz", f"{layer} {axis} explicit")
-    parallel.check(problem(layer, "integers"), 1, found, exact=True)
+    arrays = parallel.loaded(results / "found.npz", f"{layer} {axis} explicit")
+    parallel.check(problem(layer, "integers"), 1, arrays, exact=True)
 
 
 @pytest.mark.parametrize("i", range(len(GEOMETRIES)))
 def test_gradients_of_sharded_rows_in_any_geometry(results, i) -> None:
     x, k, dy = integers("channels", **GEOMETRIES[i])
     expected = oracle_gradients(x, k, dy, **GEOMETRIES[i])
-    found = parallel.loaded(results / "found.npz", f"geometry {i}")
-    np.testing.assert_array_equal(found["dx"], expected.X)
-    np.testing.assert_array_equal(found["dk"], expected.K)
+    arrays = parallel.loaded(results / "found.npz", f"geometry {i}")
+    np.testing.assert_array_equal(arrays["dx"], expected.X)
+    np.testing.assert_array_equal(arrays["dk"], expected.K)
 
 
 @pytest.mark.parametrize(("layer", "axis"), SPLITS)
@@ -156,9 +156,9 @@ def test_rows_are_exchanged_at_the_seam_and_no_more(results, layer, axis) -> Non
 def test_gradients_inside_shard_map(results, layer, algorithm) -> None:
     x, k, dy = integers(layer)
     expected = oracle_gradients(x, k, dy)
-    found = parallel.loaded(results / "found.npz", f"{layer} {algorithm}")
-    np.testing.assert_array_equal(found["dx"], expected.X)
-    np.testing.assert_array_equal(found["dk"], expected.K)
+    arrays = parallel.loaded(results / "found.npz", f"{layer} {algorithm}")
+    np.testing.assert_array_equal(arrays["dx"], expected.X)
+    np.testing.assert_array_equal(arrays["dk"], expected.K)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -176,9 +176,9 @@ def test_gradients_inside_shard_map_over_one_device(layer, algorithm) -> None:
 def test_reproducible_bits_of_sharded_arrays(results, axis) -> None:
     x, k, _, y, dy = arrays()
     expected = y, *reproducible_gradients(x, k, dy, **OPTIONS)
-    found = parallel.loaded(results / "found.npz", f"reproducible {axis}")
+    sharded = parallel.loaded(results / "found.npz", f"reproducible {axis}")
     for i, want in enumerate(expected):
-        assert found[str(i)].tobytes() == want.tobytes()
+        assert sharded[str(i)].tobytes() == want.tobytes()
 
 
 def test_the_documents_example(tmp_path) -> None:

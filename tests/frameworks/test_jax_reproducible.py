@@ -12,8 +12,8 @@ import convlab
 from convlab.testing import reproducible_gradients
 
 
-def same(found, array: np.ndarray) -> bool:
-    return np.asarray(found).tobytes() == array.tobytes()
+def same(tensor, array: np.ndarray) -> bool:
+    return np.asarray(tensor).tobytes() == array.tobytes()
 
 
 def function(x, k, b):
@@ -29,8 +29,8 @@ def test_jit_and_vjp(dtype, x64) -> None:
     with jax.enable_x64(x64 or dtype == "float64"):
         assert same(jax.jit(function)(*inputs), y)
         slopes = jax.jit(lambda *inputs: jax.vjp(function, *inputs)[1](lab.asarray(dy)))(*inputs)
-    for found, want in zip(slopes, reproducible_gradients(x, k, dy, **OPTIONS), strict=True):
-        assert same(found, want)
+    for slope, want in zip(slopes, reproducible_gradients(x, k, dy, **OPTIONS), strict=True):
+        assert same(slope, want)
 
 
 def test_vmap_scan_and_second_derivatives() -> None:
@@ -50,7 +50,7 @@ def test_many_products_are_a_loop_to_the_compiler() -> None:
     x, k = (rng.standard_normal(s).astype("float32") for s in ((1, 20, 9, 8), (2, 20, 3, 5)))
     jitted = jax.jit(lambda x, k: convlab.corr2d(x, k, reproducible=True))
     assert same(jitted(x, k), convlab.corr2d(x, k, reproducible=True))
-    assert jitted.lower(x, k).as_text().count("multiply") < 200  # of 300 products
+    assert jitted.lower(x, k).as_text().count("multiply") < 200  # a sum of 300 products
 
 
 def test_learning_in_one_compiled_scan() -> None:
@@ -60,8 +60,8 @@ def test_learning_in_one_compiled_scan() -> None:
     expected = convlab.learn_kernel(x, y, (3, 2), init=start, lr=2.0**-8, num_steps=20, reproducible=True)
 
     def step(kernel, _):
-        found, pull = jax.vjp(lambda k: convlab.corr2d(jnp.asarray(x), k, reproducible=True), kernel)
-        (slope,) = pull(2 * (found - y))
+        result, pull = jax.vjp(lambda k: convlab.corr2d(jnp.asarray(x), k, reproducible=True), kernel)
+        (slope,) = pull(2 * (result - y))
         with jax.enable_x64(True):
             moved = kernel.astype("float64") - slope.astype("float64") * 2.0**-8
             return moved.astype("float32"), None

@@ -173,7 +173,7 @@ def test_kernels_that_the_engine_rearranges() -> None:
     y, k = mx.nd.ones((1, 64, 64, 64)), mx.nd.array(kernel)
     for weight in [*(mx.nd.array(kernel / 64) for _ in range(8)), k]:
         y = mx.nd.Convolution(y, weight, kernel=(3, 3), pad=(1, 1), num_filter=64, no_bias=True)
-    memory, copied = lab.ops.as_host(k), lab.to_numpy(k)  # while all that is still going on
+    memory, copied = lab.ops.as_host(k), lab.to_numpy(k)  # all that is still going on now
     mx.nd.waitall()
     np.testing.assert_array_equal(memory, kernel)
     np.testing.assert_array_equal(copied, kernel)
@@ -183,7 +183,7 @@ def test_kernels_that_the_engine_rearranges() -> None:
 def test_arrays_in_onednns_layout(algorithm) -> None:
     x, k = (mx.np.array(rng.integers(-2, 3, shape), dtype="float32") for shape in ((1, 64, 9, 8), (64, 64, 3, 3)))
     exact = oracle(x.asnumpy(), k.asnumpy())
-    y = mx.npx.convolution(x, k, kernel=(3, 3), num_filter=64, no_bias=True)  # rearranges k, and y is so
+    y = mx.npx.convolution(x, k, kernel=(3, 3), num_filter=64, no_bias=True)  # k and y are rearranged now
     assert lab.corr2d(x, k, algorithm=algorithm).asnumpy().tolist() == exact.tolist()
     assert lab.corr2d(y, k, algorithm=algorithm).asnumpy().tolist() == oracle(exact, k.asnumpy()).tolist()
 
@@ -201,11 +201,11 @@ def test_few_output_channels_of_large_kernels() -> None:
             assert close(convlab.corr2d(x, k, **options), x, k, **options)
             y = convlab.corr2d(x, k, **options)
             dy = mx.np.array(rng.standard_normal(y.shape), dtype="float32")
-            found = lab.ops.vjp(lambda x, k: convlab.corr2d(x, k, **options), (x, k), dy)  # noqa: B023
+            slopes = lab.ops.vjp(lambda x, k: convlab.corr2d(x, k, **options), (x, k), dy)  # noqa: B023
             arrays = x.asnumpy(), k.asnumpy(), dy.asnumpy()
             expected = oracle_gradients(*arrays, **options)
             bounds = gradient_bounds(*arrays, "float32", **options)
-            for got, want, bound in zip(found, expected, bounds, strict=False):
+            for got, want, bound in zip(slopes, expected, bounds, strict=False):
                 assert (np.abs(got.asnumpy() - want) <= bound).all()
 
 

@@ -33,10 +33,10 @@ def own_loop(name, arguments):
 
 @pytest.mark.parametrize(("name", "arguments"), OPTIMISERS, ids=["sgd", "adam"])
 def test_walks_its_path(name, arguments) -> None:
-    found = lab.learn_kernel(
+    learned = lab.learn_kernel(
         lab.asarray(X), lab.asarray(Y), 3, optimizer=lambda p: mx.gluon.Trainer(p, name, arguments), **OPTIONS
     )
-    learning.check_alike(lab, found, *own_loop(name, arguments))
+    learning.check_alike(lab, learned, *own_loop(name, arguments))
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_float16() -> None:
     rng = np.random.default_rng(0)
     x, truth = rng.standard_normal((9, 9)).astype("float16"), np.array([[1.0, -2.0]], "float16")
     y = lab.asarray(oracle(x, truth).astype("float16"))
-    found = lab.learn_kernel(lab.asarray(x), y, (1, 2), init=[[0.0, 0.0]], lr=2.0**-8, num_steps=40)
-    assert lab.ops.dtype(found.kernel) == "float16"
-    np.testing.assert_allclose(lab.to_numpy(found.kernel), truth, atol=0.01)
+    learned = lab.learn_kernel(lab.asarray(x), y, (1, 2), init=[[0.0, 0.0]], lr=2.0**-8, num_steps=40)
+    assert lab.ops.dtype(learned.kernel) == "float16"
+    np.testing.assert_allclose(lab.to_numpy(learned.kernel), truth, atol=0.01)
 
 
 def test_several_threads() -> None:
     """MXNet's own autograd crashes there."""
     images = lab.asarray(X), lab.asarray(Y)
     with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(lab.learn_kernel, *images, 3, **OPTIONS, lr=1e-4) for _ in range(8)]
-        assert len({tuple(each.result().losses) for each in found}) == 1
+        futures = [pool.submit(lab.learn_kernel, *images, 3, **OPTIONS, lr=1e-4) for _ in range(8)]
+        assert len({tuple(each.result().losses) for each in futures}) == 1

@@ -16,6 +16,7 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.truth.bounds import error_ratios, gradient_bounds
 from convlab.truth.oracle import oracle_gradients
+from convlab_mxnet.blocks import Pad2D, ReLU6
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet.gluon import nn  # isort: skip
@@ -167,8 +168,8 @@ OTHERS = [
     nn.Flatten,
     lambda: nn.Dropout(0.5),
     lambda: nn.ReflectionPad2D(2),
-    lambda: models.Pad2D(((1, 0), (2, 3))),
-    lambda: models.Pad2D(((1, 0), (2, 3)), "edge"),
+    lambda: Pad2D(((1, 0), (2, 3))),
+    lambda: Pad2D(((1, 0), (2, 3)), "edge"),
     lambda: randomly(nn.BatchNorm(in_channels=4)),
     lambda: randomly(nn.BatchNorm(in_channels=4, epsilon=0.1, scale=False, center=False)),
     lambda: nn.Activation("relu"),
@@ -179,7 +180,7 @@ OTHERS = [
     lambda: nn.ELU(0.5),
     nn.GELU,
     nn.Swish,
-    models.ReLU6,
+    ReLU6,
     mx.gluon.model_zoo.vision.mobilenet.RELU6,
 ]
 
@@ -242,12 +243,18 @@ class OfItsOwn(nn.Conv2D):
 NOTES = [
     (lambda: randomly(nn.Conv2DTranspose(4, 3, in_channels=2)), "Conv2DTranspose"),
     (lambda: randomly(OfItsOwn(4, 3, in_channels=2)), "OfItsOwn: it is a Conv2D with a hybrid_forward of its own"),
-    (lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)), "BatchNorm: axis 3 isn't the channels'"),
+    (
+        lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)),
+        "BatchNorm: it normalises axis 3, which isn't that of the channels",
+    ),
     (lambda: nn.MaxPool2D(layout="NHWC"), "MaxPool2D: its layout is NHWC"),
-    (lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True), "MaxPool2D: its ceil_mode begins windows beyond the image"),
-    (lambda: nn.Activation("softsign"), "Activation: softsign is none of convlab's functions"),
-    (lambda: nn.Swish(2), "Swish: beta 2 is MXNet's alone"),
-    (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: axes are MXNet's alone"),
+    (
+        lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True),
+        "MaxPool2D: with its ceil_mode, windows may begin beyond the image",
+    ),
+    (lambda: nn.Activation("softsign"), "Activation: convlab doesn't know the function softsign"),
+    (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
+    (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: only MXNet has a dropout with axes"),
     (nn.SELU, "SELU"),
 ]
 
@@ -272,13 +279,13 @@ def chain():
 
 def test_a_chain() -> None:
     net = chain()
-    found = models.read(net)
-    assert (found.backend, found.whole, found.native is net) == ("mxnet", True, True)
-    assert [part.path for part in found.parts] == ["0.0", "0.0", "0.1", "2", "3", "3", "4"]
-    assert [part.note for part in found.parts[4:]] == ["Dense: it flattens", "Dense", "Dense"]
+    reading = models.read(net)
+    assert (reading.backend, reading.whole, reading.native is net) == ("mxnet", True, True)
+    assert [part.path for part in reading.parts] == ["0.0", "0.0", "0.1", "2", "3", "3", "4"]
+    assert [part.note for part in reading.parts[4:]] == ["Dense: it flattens", "Dense", "Dense"]
     x = images((8, 9), 2)
     y = x
-    for part in found.parts:
+    for part in reading.parts:
         right([part.native], part.layer, y)
         y = models.run([part.native], y, "float32").astype(np.float64)
     np.testing.assert_allclose(y, models.run([net], x, "float32"), rtol=1e-6)
@@ -310,8 +317,8 @@ def test_models_that_are_no_chains() -> None:
     residual = Residual()
     residual.add(nn.Activation("relu"))
     assert not models.read(residual).whole
-    found = models.read(Other())
-    assert (found.whole, [part.path for part in found.parts]) == (False, ["first", "rest.0"])
+    reading = models.read(Other())
+    assert (reading.whole, [part.path for part in reading.parts]) == (False, ["first", "rest.0"])
 
 
 def test_assembled(numpy) -> None:
@@ -324,9 +331,9 @@ def test_assembled(numpy) -> None:
     x = images((9, 8), 2)
     y = models.run(natives, x, "float32")
     np.testing.assert_array_equal(models.run([net], x, "float32"), y)
-    found = models.read(net)
-    assert found.whole
-    assert [type(part.layer) for part in found.parts] == [Pad, *map(type, neutral)]
+    reading = models.read(net)
+    assert reading.whole
+    assert [type(part.layer) for part in reading.parts] == [Pad, *map(type, neutral)]
     net.hybridize()
     np.testing.assert_allclose(models.run([net], x, "float32"), y, rtol=1e-5)
 
@@ -381,9 +388,9 @@ def test_gradients(options, dtype, numpy) -> None:
     for style in adapters.STYLES:
         natives = models.build(layer, style)
         right(natives, layer, x, dtype)
-        found = models.gradients(natives, x, dy, dtype)
-        assert set(found) == {"X", "K", "bias"}
-        for name, array in found.items():
+        gradients = models.gradients(natives, x, dy, dtype)
+        assert set(gradients) == {"X", "K", "bias"}
+        for name, array in gradients.items():
             assert error_ratios(array, getattr(true, name), getattr(bounds, name)).max() <= 1, (style, name)
 
 

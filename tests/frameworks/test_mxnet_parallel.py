@@ -43,8 +43,8 @@ def test_gradients_and_steps_are_one_contexts(contexts, name, reproducible, hybr
                 # The trainer leaves the sum of the replicas' gradients, and halves it in its update.
                 gradients = [each.list_grad()[i].asnumpy() / 2 for each in (layer.weight, layer.bias)]
                 replicas.append(parallel.saved("", weight, bias, gradients))
-            found = {key.removeprefix(": "): value for key, value in replicas[0].items()}
-            parallel.check(given, steps, found, exact=kind == "integers")
+            arrays = {key.removeprefix(": "): value for key, value in replicas[0].items()}
+            parallel.check(given, steps, arrays, exact=kind == "integers")
             for key, value in replicas[0].items():
                 assert value.tobytes() == replicas[1][key].tobytes()
 

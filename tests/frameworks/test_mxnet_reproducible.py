@@ -13,8 +13,8 @@ from convlab.testing import reproducible_gradients
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 
 
-def same(found, array: np.ndarray) -> bool:
-    return found.asnumpy().tobytes() == array.tobytes()
+def same(tensor, array: np.ndarray) -> bool:
+    return tensor.asnumpy().tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("flavour", ["np", "nd"])
@@ -32,9 +32,9 @@ def test_layers_with_gradients(dtype, hybrid, flavour) -> None:
     image, seed = make(x, dtype=dtype), make(dy, dtype=dtype)
     image.attach_grad()
     with mx.util.np_shape(flavour == "np"), mx.util.np_array(flavour == "np"), mx.autograd.record():
-        found = layer(image)
-    found.backward(seed)
-    assert same(found, y)
+        result = layer(image)
+    result.backward(seed)
+    assert same(result, y)
     slopes = image.grad, layer.weight.grad(), layer.bias.grad()
     for got, want in zip(slopes, reproducible_gradients(x, k, dy, **OPTIONS), strict=True):
         assert same(got, want)

@@ -27,9 +27,9 @@ def right(natives, layer, x, dtype) -> None:
 )
 def test_the_layer(options, data_format, dtype) -> None:
     layer = convlab.numpy.Conv2D(3, in_channels=4, out_channels=6, data_format=data_format, dtype=dtype, **options)
-    found = adapters.read(layer)
-    (part,) = found.parts
-    assert (found.backend, found.whole, part.path, part.note) == ("numpy", True, "", "Conv2D")
+    reading = adapters.read(layer)
+    (part,) = reading.parts
+    assert (reading.backend, reading.whole, part.path, part.note) == ("numpy", True, "", "Conv2D")
     assert part.layer.spec.dtype == dtype
     x = rng.standard_normal((2, 4, 7, 8)).astype(dtype).astype(np.float64)
     state = np.random.get_state()[1].copy()

@@ -71,7 +71,7 @@ def test_padding_modes_of_unknown_sizes(mode) -> None:
         input_signature=[tf.TensorSpec((None, None, None)), tf.TensorSpec((2, 3))],
     )
     kernel = K[0, 0, :2, :2].numpy().repeat(2, 1)[:, :3]
-    for size in ((1, 1), (2, 1), (3, 5)):  # also where the border is wider than the image
+    for size in ((1, 1), (2, 1), (3, 5)):  # the border may be wider than the image
         images = X[0, :, : size[0], : size[1]]
         assert close(function(images, kernel), images, kernel, **options)
 
@@ -288,5 +288,5 @@ def test_one_output_column_of_a_strided_image(known) -> None:
     for trial in range(20):
         x = rng.integers(-9, 10, (1 + trial % 4, 1, 4 + trial // 4, 2 + trial % 5)).astype("float32")
         garbage = tf.random.normal((100_000,)) * 1e30
-        del garbage  # its memory is what the result gets
+        del garbage  # the result gets its memory
         np.testing.assert_array_equal(function(tf.constant(x), tf.constant(k)), oracle(x, k, stride=(1, 2)))

@@ -29,9 +29,9 @@ def test_walks_its_path(optimizer) -> None:
             loss = tf.reduce_sum((layer(x) - y) ** 2)
         own.apply(tape.gradient(loss, layer.trainable_weights), layer.trainable_weights)
         losses.append(float(loss))
-    found = lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=optimizer(), **OPTIONS)
+    learned = lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=optimizer(), **OPTIONS)
     kernel, bias = layer.get_weights()
-    learning.check_alike(lab, found, losses, kernel.transpose(3, 2, 0, 1), bias)
+    learning.check_alike(lab, learned, losses, kernel.transpose(3, 2, 0, 1), bias)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMISERS, ids=["sgd", "adam"])
@@ -49,8 +49,8 @@ def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
 
 def test_an_optimiser_serves_again_and_is_compiled_once() -> None:
     own = keras.optimizers.Adam(0.03)
-    found = [lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=own, **OPTIONS) for _ in range(2)]
-    assert found[0].losses == found[1].losses
+    runs = [lab.learn_kernel(tf.constant(X), tf.constant(Y), 3, optimizer=own, **OPTIONS) for _ in range(2)]
+    assert runs[0].losses == runs[1].losses
     assert int(own.iterations) == 0
     problem = LearningProblem(Geometry((3, 3), padding=((1, 1), (1, 1))), "", 4, 3, use_bias=True)
     assert _program(problem, _bench(problem, keras.optimizers.Adam(0.03))).experimental_get_tracing_count() == 1

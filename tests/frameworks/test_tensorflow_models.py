@@ -20,6 +20,7 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.truth.bounds import error_ratios, gradient_bounds
 from convlab.truth.oracle import oracle_gradients
+from convlab_tensorflow.models.read import gelu_tanh
 
 models = adapters.models_of("tensorflow")
 rng = np.random.default_rng(0)
@@ -200,7 +201,7 @@ def test_pools(function, options) -> None:
         kl.ELU(0.5),
         *map(kl.Activation, ("relu", "gelu", "silu", "swish", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu")),
         *map(kl.Activation, ("elu", tf.nn.relu, tf.nn.leaky_relu, tf.nn.gelu, tf.sigmoid, kl.LeakyReLU(0.1))),
-        *map(kl.Activation, (keras.ops.gelu, keras.ops.elu, models.gelu_tanh)),
+        *map(kl.Activation, (keras.ops.gelu, keras.ops.elu, gelu_tanh)),
     ],
     ids=lambda native: native.name,
 )
@@ -267,7 +268,7 @@ def test_a_dtype_policy_is_kept() -> None:
 def test_an_unknown_activation_inside() -> None:
     first, second = models.read(randomly(kl.Dense(3, activation="softmax"), (None, 4))).parts
     assert isinstance(first.layer, Dense)
-    assert (second.layer, second.note) == (None, "Activation: softmax is none of convlab's functions")
+    assert (second.layer, second.note) == (None, "Activation: convlab doesn't know the function softmax")
 
 
 # What isn't known.
@@ -285,12 +286,15 @@ class OfItsOwn(kl.Conv2D):
         (randomly(kl.SeparableConv2D(4, 3)), "SeparableConv2D"),
         (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(), "Softmax"),
-        (kl.Activation("softmax"), "Activation: softmax is none of convlab's functions"),
-        (kl.ReLU(5.0), "ReLU: its threshold or max_value is Keras's alone"),
-        (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: noise_shape is Keras's alone"),
+        (kl.Activation("softmax"), "Activation: convlab doesn't know the function softmax"),
+        (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
+        (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: only Keras has a dropout with noise_shape"),
         (kl.SpatialDropout2D(0.5), "SpatialDropout2D: it is a Dropout with a call of its own"),
-        (randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)), "BatchNormalization: axis 2 isn't the channels'"),
-        (randomly(kl.Dense(3)), "Dense: it is applied to each pixel"),
+        (
+            randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)),
+            "BatchNormalization: it normalises axis 2, which isn't that of the channels",
+        ),
+        (randomly(kl.Dense(3)), "Dense: it is applied to each pixel and not to whole images"),
     ],
 )
 def test_notes(native, note) -> None:
@@ -320,11 +324,11 @@ def paths(model) -> list[str]:
 
 def test_a_chain() -> None:
     model = chain()
-    found = models.read(model)
-    assert (found.backend, found.whole, found.native is model) == ("tensorflow", True, True)
+    reading = models.read(model)
+    assert (reading.backend, reading.whole, reading.native is model) == ("tensorflow", True, True)
     assert paths(model) == ["inner/conv", "inner/conv", "inner/norm", "flat", "dense"]
     x = images((8, 9), 2)
-    by_parts = models.run([part.native for part in found.parts], x, "float32")
+    by_parts = models.run([part.native for part in reading.parts], x, "float32")
     np.testing.assert_allclose(by_parts, models.run([model], x, "float32"), rtol=1e-6)
 
 
@@ -449,16 +453,16 @@ def test_gradients(options, dtype) -> None:
     true = oracle_gradients(x, kernel, dy, **layer.spec.geometry)
     bounds = gradient_bounds(x, kernel, dy, dtype, **layer.spec.geometry)
     for style in adapters.STYLES:
-        found = models.gradients(models.build(layer, style), x, dy, dtype)
-        assert set(found) == {"X", "K", "bias"}
-        for name, array in found.items():
+        gradients = models.gradients(models.build(layer, style), x, dy, dtype)
+        assert set(gradients) == {"X", "K", "bias"}
+        for name, array in gradients.items():
             assert error_ratios(array, getattr(true, name), getattr(bounds, name)).max() <= 1, (style, name)
 
 
 def test_gradients_without_a_convolution_and_with_one_that_is_frozen() -> None:
     x = images((4, 4))
-    found = models.gradients([kl.ReLU()], x, np.ones_like(x), "float32")
-    np.testing.assert_array_equal(found["X"], x > 0)
+    gradients = models.gradients([kl.ReLU()], x, np.ones_like(x), "float32")
+    np.testing.assert_array_equal(gradients["X"], x > 0)
     conv = randomly(kl.Conv2D(4, 1, use_bias=False, trainable=False))
     assert set(models.gradients([conv], x, np.ones_like(x), "float32")) == {"X", "K"}
 

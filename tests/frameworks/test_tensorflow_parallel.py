@@ -36,7 +36,7 @@ def on_two_devices() -> None:
     """A process of its own, begun by `results`."""
     from mirrored import strategy, train
 
-    found = {}
+    arrays = {}
     for name in LAYERS:
         for kind, counts in STEPS.items():
             for steps, way in ((steps, way) for steps in counts for way in WAYS):
@@ -44,7 +44,7 @@ def on_two_devices() -> None:
                 layer = mirrored(given, strategy, reproducible=way == "reproducible")
                 tf.config.run_functions_eagerly(way == "eager")
                 if way == "fit":
-                    gradients = []  # which Keras doesn't tell
+                    gradients = []  # Keras doesn't tell them
                     fit(layer, strategy, given, steps)
                 else:
                     with strategy.scope():
@@ -52,8 +52,8 @@ def on_two_devices() -> None:
                     gradients = train(layer, optimiser, given.images, given.targets, steps)
                 for replica in (0, 1):
                     own = [strategy.experimental_local_results(v.value)[replica] for v in (layer.weight, layer.bias)]
-                    found |= parallel.saved(f"{name} {kind} {way} {steps} {replica}", *own, gradients)
-    np.savez("found.npz", **found)
+                    arrays |= parallel.saved(f"{name} {kind} {way} {steps} {replica}", *own, gradients)
+    np.savez("found.npz", **arrays)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import convlab
 from convlab.testing import reproducible_gradients
 
 
-def same(found, array: np.ndarray) -> bool:
-    return found.numpy().tobytes() == array.tobytes()
+def same(tensor, array: np.ndarray) -> bool:
+    return tensor.numpy().tobytes() == array.tobytes()
 
 
 def with_gradients(x, k, b, dy):
@@ -27,8 +27,8 @@ def with_gradients(x, k, b, dy):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_tf_function_with_gradients(dtype, compiled) -> None:
     x, k, b, y, dy = arrays(dtype)
-    found = tf.function(with_gradients, jit_compile=compiled)(*map(tf.constant, (x, k, b, dy)))
-    for got, want in zip(found, (y, *reproducible_gradients(x, k, dy, **OPTIONS)), strict=True):
+    results = tf.function(with_gradients, jit_compile=compiled)(*map(tf.constant, (x, k, b, dy)))
+    for got, want in zip(results, (y, *reproducible_gradients(x, k, dy, **OPTIONS)), strict=True):
         assert same(got, want)
 
 
@@ -48,8 +48,8 @@ def test_an_unknown_batch() -> None:
     x, k, b, y, dy = arrays()
     shapes = [(None, *x.shape[1:]), k.shape, b.shape, (None, *dy.shape[1:])]
     function = tf.function(with_gradients, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes])
-    found = function(*map(tf.constant, (x, k, b, dy)))
-    for got, want in zip(found, (y, *reproducible_gradients(x, k, dy, **OPTIONS)), strict=True):
+    results = function(*map(tf.constant, (x, k, b, dy)))
+    for got, want in zip(results, (y, *reproducible_gradients(x, k, dy, **OPTIONS)), strict=True):
         assert same(got, want)
 
 

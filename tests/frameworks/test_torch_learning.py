@@ -36,8 +36,8 @@ def test_walks_its_path(optimizer) -> None:
 
     for _ in range(12):
         losses.append(own.step(closure).item())
-    found = lab.learn_kernel(torch.from_numpy(X), torch.from_numpy(Y), 3, optimizer=optimizer, **OPTIONS)
-    learning.check_alike(lab, found, losses, layer.weight.detach().numpy(), layer.bias.detach().numpy())
+    learned = lab.learn_kernel(torch.from_numpy(X), torch.from_numpy(Y), 3, optimizer=optimizer, **OPTIONS)
+    learning.check_alike(lab, learned, losses, layer.weight.detach().numpy(), layer.bias.detach().numpy())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMISERS[:3], ids=NAMES[:3])
@@ -58,9 +58,9 @@ def test_one_that_runs_away() -> None:
 
 def test_images_that_carry_gradients_are_left_alone() -> None:
     x = torch.from_numpy(X).requires_grad_()
-    found = lab.learn_kernel(x, torch.from_numpy(Y), 3, **OPTIONS, lr=1e-4)
+    learned = lab.learn_kernel(x, torch.from_numpy(Y), 3, **OPTIONS, lr=1e-4)
     assert x.grad is None
-    assert not found.kernel.requires_grad
+    assert not learned.kernel.requires_grad
 
 
 def test_another_optimisers_checkpoint(tmp_path) -> None:
@@ -87,8 +87,8 @@ def test_what_is_no_optimiser_or_cannot_be_kept(tmp_path) -> None:
 
 def test_half_precision_is_kept_too(tmp_path) -> None:
     images = torch.from_numpy(X).bfloat16(), torch.from_numpy(Y).bfloat16()
-    found = lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[1], checkpoint=tmp_path / "run")
-    assert found.losses[-1] < found.losses[0]
+    learned = lab.learn_kernel(*images, 3, **OPTIONS, optimizer=OPTIMISERS[1], checkpoint=tmp_path / "run")
+    assert learned.losses[-1] < learned.losses[0]
 
 
 def test_inference_mode() -> None:

@@ -83,7 +83,7 @@ def raise_for(layer):
     [
         (nn.MaxPool2d(2, dilation=2), "dilation"),
         (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
-        (nn.AdaptiveAvgPool2d(2), "output of 2"),
+        (nn.AdaptiveAvgPool2d(2), "a global pooling to the size 2"),
         (nn.Flatten(2), "axes 2 to -1"),
         (nn.PReLU(), "PReLU"),
         (nn.Softplus(beta=2), "beta 2"),
@@ -164,9 +164,9 @@ def test_a_gradient_that_isnt_is_an_error():
 def test_parametrised_and_frozen_layers_are_what_they_compute():
     layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 3))
     frozen = nn.Conv2d(2, 3, 3).requires_grad_(False)
-    for each in (layer, frozen):
-        ported = port(each, to="torch")
-        assert torch.allclose(ported.model(torch.ones(1, 2, 5, 5)), each(torch.ones(1, 2, 5, 5)), atol=1e-6)
+    for module in (layer, frozen):
+        ported = port(module, to="torch")
+        assert torch.allclose(ported.model(torch.ones(1, 2, 5, 5)), module(torch.ones(1, 2, 5, 5)), atol=1e-6)
         assert {"gradient of X"} <= set(ported.evidence.rows[0].own)
 
 
@@ -201,12 +201,12 @@ def test_compare_tells_where_two_models_part():
     a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2, padding=1))
     b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2))
     b.load_state_dict(a.state_dict())
-    found = compare(a, b)
-    assert not found
-    assert [row.same for row in found.rows] == [True, True, False]
-    assert found.first.a == "2"
-    assert found.first.differences == ("padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))",)
-    assert "use padding=((1, 1), (1, 1))" in found.first.diagnosis
+    comparison = compare(a, b)
+    assert not comparison
+    assert [row.same for row in comparison.rows] == [True, True, False]
+    assert comparison.first.a == "2"
+    assert comparison.first.differences == ("padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))",)
+    assert "use padding=((1, 1), (1, 1))" in comparison.first.diagnosis
     b[0].weight.data.mul_(1.5)
     assert compare(a, b).first.a == "0"
 
@@ -215,10 +215,10 @@ def test_compare_tells_where_models_are_made_up_differently():
     a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2))
     b.load_state_dict(a.state_dict())
-    found = compare(a, b)
-    assert found.first is None
-    assert not found.same
-    assert "the first model has '1' (activation), the second has '1' (pool)" in found.structure
+    comparison = compare(a, b)
+    assert comparison.first is None
+    assert not comparison.same
+    assert "the first model has '1' (activation), the second has '1' (pool)" in comparison.structure
     assert "goes on with '1'" in compare(a, a[:1]).structure
     with pytest.raises(ModelError, match="names: got 'nope'"):
         compare(a, b, names={"nope": "0"})
@@ -233,18 +233,18 @@ def test_compare_sees_what_a_whole_does_beside_its_layers():
     a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     b = nn.Sequential(*a)
     b.register_forward_hook(lambda module, args, y: 2 * y)
-    found = compare(a, b)
-    assert found.first is None
-    assert found.whole_model_errors[0] == 0
-    assert found.whole_model_errors[1] > 1
-    assert "the second model as a whole computes something else than its layers" in str(found)
+    comparison = compare(a, b)
+    assert comparison.first is None
+    assert comparison.whole_model_errors[0] == 0
+    assert comparison.whole_model_errors[1] > 1
+    assert "the second model as a whole computes something else than its layers" in str(comparison)
     assert "the first model as a whole" in str(compare(b, a))
 
 
 def test_inputs_of_ones_own():
     a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    found = compare(a, a, torch.rand(2, 3, 9, 11))
-    assert found.rows[0].sizes == [(9, 11)]
+    comparison = compare(a, a, torch.rand(2, 3, 9, 11))
+    assert comparison.rows[0].sizes == [(9, 11)]
     assert compare(a, a, [np.ones((1, 3, 5, 5)), np.ones((3, 6, 6))]).rows[0].sizes == [(5, 5), (6, 6)]
     with pytest.raises(ModelError, match=r"inputs: got shape \(3, 3\)"):
         compare(a, a, np.ones((3, 3)))

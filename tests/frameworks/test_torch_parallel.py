@@ -49,7 +49,7 @@ def replica(rank: int) -> None:
     from ddp import train
 
     dist.init_process_group("gloo", init_method=f"file://{Path('store').absolute()}", rank=rank, world_size=2)
-    found = {}
+    arrays = {}
     for name in LAYERS:
         for kind, option in [*((kind, "plain") for kind in STEPS), *(("integers", each) for each in OPTIONS)]:
             given = problem(name, kind)
@@ -63,8 +63,8 @@ def replica(rank: int) -> None:
                 train(model, images, targets, steps, LEARNING_RATE)
                 parameters = [each.detach() for each in (layer.weight, layer.bias)]
                 gradients = [layer.weight.grad, layer.bias.grad]
-                found |= parallel.saved(f"{name} {kind} {option} {steps}", *parameters, gradients)
-    np.savez(f"rank{rank}.npz", **found)
+                arrays |= parallel.saved(f"{name} {kind} {option} {steps}", *parameters, gradients)
+    np.savez(f"rank{rank}.npz", **arrays)
     dist.destroy_process_group()
 
 
@@ -80,8 +80,8 @@ def results(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gradients_of_integers_are_one_processs_bit_for_bit(results, layer, option) -> None:
     for rank in (0, 1):
-        found = parallel.loaded(results / f"rank{rank}.npz", f"{layer} integers {option} 1")
-        parallel.check(problem(layer, "integers"), 1, found, exact=True)
+        arrays = parallel.loaded(results / f"rank{rank}.npz", f"{layer} integers {option} 1")
+        parallel.check(problem(layer, "integers"), 1, arrays, exact=True)
 
 
 @pytest.mark.parametrize("steps", STEPS["normal"])

@@ -25,9 +25,9 @@ def test_compiled_with_gradients(backend, dtype) -> None:
     torch.compiler.reset()
     x, k, b, y, dy = arrays(dtype)
     leaves = [torch.from_numpy(each).requires_grad_() for each in (x, k, b)]
-    found = torch.compile(function, fullgraph=True, backend=backend)(*leaves)
-    assert same(found, y)
-    found.backward(torch.from_numpy(dy))
+    result = torch.compile(function, fullgraph=True, backend=backend)(*leaves)
+    assert same(result, y)
+    result.backward(torch.from_numpy(dy))
     for leaf, want in zip(leaves, reproducible_gradients(x, k, dy, **OPTIONS), strict=True):
         assert same(leaf.grad, want)
 
@@ -48,10 +48,10 @@ def test_compiled_with_dynamic_sizes() -> None:
 def test_vmap_and_functional_gradients() -> None:
     x, k, b, _, dy = arrays()
     images = torch.from_numpy(np.stack([x, x[::-1].copy()]))
-    for found, image in zip(
+    for result, image in zip(
         torch.func.vmap(function, (0, None, None))(images, *map(torch.from_numpy, (k, b))), images, strict=True
     ):
-        assert torch.equal(found, function(image, torch.from_numpy(k), torch.from_numpy(b)))
+        assert torch.equal(result, function(image, torch.from_numpy(k), torch.from_numpy(b)))
     seed = torch.from_numpy(dy)
     slope = torch.func.grad(lambda k: (function(torch.from_numpy(x), k, torch.from_numpy(b)) * seed).sum())
     assert same(slope(torch.from_numpy(k)), reproducible_gradients(x, k, dy, **OPTIONS).K)
@@ -93,7 +93,7 @@ def test_training_a_model() -> None:
     """Adam, a step after another: torch's own arithmetic is elementwise and the same in every run."""
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.standard_normal(s).astype("float32")) for s in ((4, 3, 8, 8), (4, 5, 8, 8)))
-    found = []
+    trained = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         layer = convlab.Conv2D(3, out_channels=5, padding="same", seed=0, reproducible=True, backend="torch")
@@ -103,8 +103,8 @@ def test_training_a_model() -> None:
             optimiser.zero_grad()
             (layer(x) - y).square().sum().backward()
             optimiser.step()
-        found.append(torch.cat([p.detach().flatten() for p in layer.parameters()]))
-    assert torch.equal(*found)
+        trained.append(torch.cat([p.detach().flatten() for p in layer.parameters()]))
+    assert torch.equal(*trained)
 
 
 def test_learning_from_images_with_gradients() -> None:
@@ -113,10 +113,10 @@ def test_learning_from_images_with_gradients() -> None:
     y = convlab.corr2d(x[0, 0], k[0, 0])
     expected = convlab.learn_kernel(x[0, 0], y, (3, 2), lr=1e-3, reproducible=True)
     images = torch.from_numpy(x[0, 0]).requires_grad_(), torch.from_numpy(y).requires_grad_()
-    found = convlab.learn_kernel(*images, (3, 2), lr=1e-3, reproducible=True)
-    assert same(found.kernel, expected.kernel)
-    assert not found.kernel.requires_grad
-    assert found.losses == expected.losses
+    learned = convlab.learn_kernel(*images, (3, 2), lr=1e-3, reproducible=True)
+    assert same(learned.kernel, expected.kernel)
+    assert not learned.kernel.requires_grad
+    assert learned.losses == expected.losses
 
 
 def test_export() -> None:

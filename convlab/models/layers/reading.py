@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
-from .layer import Layer
+from .layer import BatchNorm, Dense, Layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +92,95 @@ def unbuilt(path: str, native: Any, hint: str) -> ModelError:
     )
 
 
-def known(native: Any, readers: dict[type, Callable[[Any], Layer]]) -> tuple[Layer | None, str]:
-    """What a framework's object computes, and its class's name; or None, and why it can't be told.
+def known(native: Any, readers: dict[type, Callable[[Any], Layer]], *methods: str) -> tuple[Layer | None, str]:
+    """What a framework's object computes, by the first reader of its type, and its class's name; None and why not.
 
-    The first reader of the object's type reads it.
+    Args:
+        native: the object.
+        readers: by the class that each is for.
+        methods: what a subclass may not replace, since a reader goes by what the framework's own class does.
     """
     name = type(native).__name__
-    reader = next((reader for kind, reader in readers.items() if isinstance(native, kind)), None)
-    if reader is None:
+    kind = next((kind for kind in readers if isinstance(native, kind)), None)
+    if kind is None:
         return None, name
+    if any(replaces(native, kind, method) for method in methods):
+        return None, f"{name}: it is a {kind.__name__} with a {methods[0]} of its own"
     try:
-        return reader(native), name
+        return readers[kind](native), name
     except UnsupportedError as error:
         return None, f"{name}: {error}"
+
+
+def replaces(native: Any, kind: type, method: str) -> bool:
+    """Whether an object has a method other than the one of a class."""
+    return getattr(type(native), method, None) is not getattr(kind, method) or method in vars(native)
+
+
+def walk(
+    model: Any,
+    children: Callable[[Any], Iterable[tuple[str, Any]]],
+    parts: Callable[[Any, str], Iterable[Part]],
+    is_chain: Callable[[Any], bool],
+    separator: str,
+) -> tuple[list[Part], dict[str, Any]]:
+    """The parts of nested containers, and by their paths the containers that do more than call their layers in turn.
+
+    Args:
+        model: a framework's layer, or a container of layers.
+        children: names and layers right inside a container; none for a layer that is read as a whole.
+        parts: those of a layer without children, at a path.
+        is_chain: whether a container does no more than call its layers in turn.
+        separator: of the names in a path.
+    """
+    with_code: dict[str, Any] = {}
+
+    def visit(native: Any, path: str) -> Iterator[Part]:
+        inside = list(children(native))
+        if not inside:
+            yield from parts(native, path)
+            return
+        if not is_chain(native):
+            with_code[path] = native
+        for name, child in inside:
+            yield from visit(child, f"{path}{separator}{name}" if path else name)
+
+    return list(visit(model, "")), with_code
+
+
+@dataclass(frozen=True)
+class ArrayNames:
+    """How a framework's layers name and lay out their arrays.
+
+    Attributes:
+        mean, variance, scale, shift: the names of a batch normalisation's arrays.
+        kernel: the name of a convolution's and of a dense layer's kernel.
+        channels_last: whether kernels are HWIO, and those of dense layers (inputs, outputs).
+    """
+
+    mean: str
+    variance: str
+    scale: str
+    shift: str
+    kernel: str
+    channels_last: bool
+
+    def arrays(self, layer: Any, data_format: str | None = None) -> dict[str, np.ndarray]:
+        """A layer's arrays as the framework's layer has them; `data_format` is that of a `Conv2D` of convlab's."""
+        if isinstance(layer, BatchNorm):
+            return {
+                self.mean: layer.mean,
+                self.variance: layer.variance,
+                self.scale: layer.scale,
+                self.shift: layer.shift,
+            }
+        if data_format is not None:
+            arrays = {"weight": layer.ours_for(data_format)[1]}
+        elif not self.channels_last:
+            arrays = {self.kernel: layer.kernel}
+        else:
+            arrays = {self.kernel: layer.kernel.T if isinstance(layer, Dense) else layer.kernel.transpose(2, 3, 1, 0)}
+        return arrays if layer.bias is None else {**arrays, "bias": layer.bias}
 
 
 def around(padding: Pair) -> Pads:

@@ -23,7 +23,7 @@ class StrictOperations(Operations):
         return ["cpu"]
 
     def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
-        return np.errstate(over="ignore", invalid="ignore")  # it computes with NumPy, which warns of infinities
+        return np.errstate(over="ignore", invalid="ignore")  # NumPy, with which it computes, warns of infinities
 
     def shape(self, x: Any) -> tuple[int, ...]:
         return x.shape

@@ -1,4 +1,4 @@
-"""Keras's layers, read: see `convlab.models`."""
+"""Keras's layers, read."""
 
 from __future__ import annotations
 
@@ -9,40 +9,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers as kl
-from keras.src.models.functional import Functional  # there is no public name for it
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
-from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, unbuilt
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.truth.precision import rounded
 
-from .layers import Conv2D, LowestPadding2D
+from .. import private
+from ..layers import Conv2D, LowestPadding2D
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
-    """See `convlab.models.adapters`."""
-    with_code: dict[str, kl.Layer] = {}  # containers that do more than call their layers in turn
-
-    def parts(layer: kl.Layer, path: str) -> Iterator[Part]:
-        inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
-        if not inner:
-            yield from _parts(layer, path)
-            return
-        if not _is_chain(layer):
-            with_code[path] = layer
-        for child in inner:
-            yield from parts(child, f"{path}/{child.name}" if path else child.name)
-
-    found = list(parts(model, ""))
-    layouts = {layout(part.native) for part in found} - {None}
+    """See `convlab.models.adapters.Models`."""
+    parts, with_code = walk(model, _inside, _parts, _is_chain, "/")
+    layouts = {layout(part.native) for part in parts} - {None}
     whole = not with_code and len(layouts) <= 1
     loose = _loose(model, {} if whole else with_code or {"": model})
-    return Model("tensorflow", found, whole, model, _image(model), loose)
+    return Model("tensorflow", parts, whole, model, _image(model), loose)
+
+
+def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
+    """The layers inside a container, by name."""
+    return [] if isinstance(layer, tuple(_READERS)) else [(child.name, child) for child in children(layer)]
 
 
 def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
@@ -59,63 +52,60 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]
     """Weights and operations that belong to no known layer."""
     loose: dict[str, str] = {}
 
-    def walk(layer: kl.Layer, path: str) -> None:
-        inner = [] if isinstance(layer, tuple(_READERS)) else children(layer)
-        if not inner and _read(layer)[0] is not None:
+    def visit(layer: kl.Layer, path: str) -> None:
+        inside = _inside(layer)
+        if not inside and _read(layer)[0] is not None:
             return
-        below = {id(variable) for child in inner for variable in child.weights}
+        below = {id(variable) for _, child in inside for variable in child.weights}
         for variable in layer.weights:
             if id(variable) not in below:
                 loose[f"{path}/{variable.name}".lstrip("/")] = loose_array("weight", variable.shape)
-        for child in inner:
-            walk(child, f"{path}/{child.name}" if path else child.name)
+        for name, child in inside:
+            visit(child, f"{path}/{name}" if path else name)
 
-    walk(model, "")
+    visit(model, "")
     for path, layer in with_code.items():
-        nodes = [node.operation for node in _nodes(layer)] if isinstance(layer, Functional) else []
-        operations = [node.name for node in nodes if not isinstance(node, kl.Layer)]
+        calls = private.calls(layer) or []
+        operations = [call.operation.name for call in calls if not isinstance(call.operation, kl.Layer)]
         loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", operations)
     return loose
 
 
-def _nodes(model: Functional) -> list[Any]:
-    """The calls that a functional model is made of, without its inputs."""
-    return [node for level in model._nodes_by_depth.values() for node in level if not node.is_input]
-
-
 def children(layer: kl.Layer) -> list[kl.Layer]:
     """The layers right inside a layer."""
-    found = layer._flatten_layers(include_self=False, recursive=False)
-    return [each for each in found if not isinstance(each, kl.InputLayer)]
+    return [child for child in private.layers_inside(layer) if not isinstance(child, kl.InputLayer)]
 
 
 def _is_chain(layer: kl.Layer) -> bool:
     """Whether a layer calls its children once each, one after another, and does nothing else."""
     if isinstance(layer, keras.Sequential):
-        return type(layer).call is keras.Sequential.call
-    if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
+        return not replaces(layer, keras.Sequential, "call")
+    functional: Any = private.functional_class()
+    if not isinstance(layer, functional) or replaces(layer, functional, "call"):
         return False
-    nodes = _nodes(layer)
-    called = [node.operation for node in nodes if isinstance(node.operation, kl.Layer)]
+    calls = private.calls(layer)
+    if calls is None:
+        return False
+    layers = [call.operation for call in calls if isinstance(call.operation, kl.Layer)]
     return (
         len(layer.inputs) == len(layer.outputs) == 1
-        and len(nodes) == len(called) == len(set(map(id, called)))
-        and all(len(node.input_tensors) == 1 for node in nodes)
-        and all(value is None for node in nodes for value in node.arguments.kwargs.values())
+        and len(calls) == len(layers) == len(set(map(id, layers)))
+        and all(len(call.input_tensors) == 1 for call in calls)
+        and all(value is None for call in calls for value in call.arguments.kwargs.values())
     )
 
 
 def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
-    """A layer as one part, or, if there is an activation inside, two; what does nothing is none."""
+    """The part that a layer is, or two if there is an activation inside; none for a layer that does nothing."""
     activation = None if isinstance(layer, kl.Activation) else getattr(layer, "activation", None)
     if isinstance(layer, _WEIGHTED) and not layer.built:
         raise unbuilt(path, layer, "call it once")
-    found, note = _read(layer)
-    if found is None or activation in _NOTHING:
+    read_layer, note = _read(layer)
+    if read_layer is None or activation in _NOTHING:
         if not _does_nothing(layer):
-            yield Part(path, layer, found, note)
+            yield Part(path, layer, read_layer, note)
         return
-    yield Part(path, _without_activation(layer), found, note)
+    yield Part(path, _without_activation(layer), read_layer, note)
     native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
     yield Part(path, native, *_read(native))
 
@@ -134,38 +124,31 @@ def _without_activation(layer: kl.Layer) -> kl.Layer:
 
 
 def _read(layer: kl.Layer) -> tuple[Layer | None, str]:
-    name = type(layer).__name__
-    kind = next((kind for kind in _READERS if isinstance(layer, kind)), None)
-    if kind and type(layer).call is not kind.call:
-        return None, f"{name}: it is a {kind.__name__} with a call of its own"
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return None, f"{name}: its kernel isn't one array, but quantized or adapted (LoRA)"
-    return known(layer, _READERS)
+        return None, f"{type(layer).__name__}: its kernel isn't one array, but quantized or adapted (LoRA)"
+    return known(layer, _READERS, "call")
 
 
-def array_of(variable: Any) -> np.ndarray | None:
+def array_of(variable: Any) -> np.ndarray:
     """A variable's or a tensor's values; bfloat16 widened to float32."""
-    if variable is None:
-        return None
     array = np.asarray(keras.ops.convert_to_numpy(variable))
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
-    """The OIHW kernel of a layer's, or of its gradient."""
+    """A layer's kernel, or the gradient of it, as OIHW."""
     if isinstance(layer, Conv2D):
         return Convolution.ours(layer.spec, array, None, "float32").kernel
     if isinstance(layer, kl.DepthwiseConv2D):
-        h, w, channels, each = array.shape
-        return array.transpose(2, 3, 0, 1).reshape(channels * each, 1, h, w)
+        h, w, channels, multiplier = array.shape
+        return array.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, h, w)
     return array.transpose(3, 2, 0, 1)
 
 
 def _convolution(m: Any) -> Layer:
-    kernel, bias = (computed(m, array_of(each)) for each in (m.kernel, m.bias))
     return Convolution.of(
-        oihw(m, kernel),
-        bias,
+        oihw(m, _computed(m, m.kernel)),
+        None if m.bias is None else _computed(m, m.bias),
         m.compute_dtype,
         m.kernel.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
         stride=m.strides,
@@ -174,29 +157,30 @@ def _convolution(m: Any) -> Layer:
     )
 
 
-def computed(m: kl.Layer, array: np.ndarray | None) -> np.ndarray | None:
-    """A layer's weights as it computes with them, under a mixed policy narrower than it keeps them."""
-    if array is None or m.compute_dtype == m.variable_dtype:
+def _computed(m: kl.Layer, variable: Any) -> np.ndarray:
+    """A layer's weights as it computes with them, which under a mixed policy is in a narrower dtype."""
+    array = array_of(variable)
+    if m.compute_dtype == m.variable_dtype:
         return array
     return rounded(array, m.compute_dtype).astype("float32" if m.compute_dtype == "bfloat16" else m.compute_dtype)
 
 
 def _ours(m: Conv2D) -> Layer:
-    return Convolution.ours(m.spec, array_of(m.weight), array_of(m.bias), m.weight.dtype)
+    bias = None if m.bias is None else array_of(m.bias)
+    return Convolution.ours(m.spec, array_of(m.weight), bias, m.weight.dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
     if m.built and len(m.get_build_config()["input_shape"]) != 2:
-        raise UnsupportedError("it is applied to each pixel")
-    kernel, bias = (computed(m, array_of(each)) for each in (m.kernel, m.bias))
-    return Dense(kernel.T, bias, m.compute_dtype)
+        raise UnsupportedError("it is applied to each pixel and not to whole images")
+    return Dense(_computed(m, m.kernel).T, None if m.bias is None else _computed(m, m.bias), m.compute_dtype)
 
 
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
     if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
-        raise UnsupportedError(f"axis {m.axis} isn't the channels'")
+        raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
     mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
     scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
     shift = array_of(m.beta) if m.center else np.zeros_like(mean)
@@ -213,36 +197,36 @@ def _pool(function: str) -> Callable[[Any], Layer]:
 
 def _dropout(m: kl.Dropout) -> Layer:
     if m.noise_shape is not None:
-        raise UnsupportedError("noise_shape is Keras's alone")
+        raise UnsupportedError("only Keras has a dropout with noise_shape")
     return Dropout(m.rate)
 
 
 def _relu(m: kl.ReLU) -> Layer:
     if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("its threshold or max_value is Keras's alone")
+        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
     if m.max_value is not None:
         return Activation("relu6")
     return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
 def _leaky(slope: float) -> Activation:
-    return Activation("leaky_relu", float(np.float32(slope)))  # which is how TensorFlow holds it, whatever the dtype
+    return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
 
 
-@keras.saving.register_keras_serializable(package="convlab")
+@keras.saving.register_keras_serializable(package="convlab")  # type: ignore[untyped-decorator]
 def gelu_tanh(x: Any) -> Any:
     """GELU with tanh in the place of the normal distribution."""
     return keras.activations.gelu(x, approximate=True)
 
 
 def _functions() -> list[tuple[Any, Activation]]:
-    """What `activation=` may be, beside its name, and what it then is."""
-    found = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
-    found += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
+    """The functions that `activation=` may be, and the activation that each is."""
+    pairs = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
+    pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
     layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
     for layer in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        found += [(getattr(module, layer.function), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*found, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
+        pairs += [(getattr(module, layer.function), layer) for module in (keras.activations, keras.ops, tf.nn)]
+    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
 
 
 _FUNCTIONS = _functions()
@@ -256,7 +240,7 @@ def _activation(m: kl.Activation) -> Layer:
         layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
         note = getattr(m.activation, "__name__", str(m.activation))
     if layer is None:
-        raise UnsupportedError(f"{note} is none of convlab's functions")
+        raise UnsupportedError(f"convlab doesn't know the function {note}")
     return layer
 
 
@@ -272,8 +256,8 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
     kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
     LowestPadding2D: lambda m: Pad(m.padding, LOWEST),
-    kl.ZeroPadding2D: lambda m: Pad(tuple(map(tuple, m.padding))),
-    kl.Flatten: lambda m: Flatten("HWC"),  # channels_first or not
+    kl.ZeroPadding2D: lambda m: Pad((tuple(m.padding[0]), tuple(m.padding[1]))),
+    kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
     kl.Dense: _dense,
     kl.Dropout: _dropout,
     kl.Activation: _activation,

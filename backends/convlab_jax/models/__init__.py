@@ -1,0 +1,16 @@
+"""Flax's linen layers, read, built and run: see `convlab.models.adapters.Models`.
+
+A linen module comes and goes bound to its variables.
+"""
+
+from __future__ import annotations
+
+from .build import assemble, build
+from .read import read
+from .run import gradients, run
+from .state import fill, load, save, weights, with_weights
+
+BUILTIN = True
+SAME = True
+LAYOUT = "NHWC"
+FILES = (".msgpack", ".orbax")

@@ -1,0 +1,65 @@
+"""Flax's linen layers, built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jax import Array
+
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+
+from ..layers import Conv2D
+from ..ops import ops
+from ..shared.build import build_function, convolution_options
+
+
+def build(layer: Layer, style: str) -> list[Any]:
+    """See `convlab.models.adapters.Models`."""
+    if isinstance(layer, Convolution):
+        return _build_convolution(layer, style)
+    if isinstance(layer, BatchNorm):
+        norm = nn.BatchNorm(
+            use_running_average=True, momentum=layer.momentum, epsilon=layer.epsilon, param_dtype=layer.dtype
+        )
+        parameters = _arrays(layer.dtype, scale=layer.scale, bias=layer.shift)
+        statistics = _arrays(layer.dtype, mean=layer.mean, var=layer.variance)
+        return [norm.bind({"params": parameters, "batch_stats": statistics})]
+    if isinstance(layer, Dense):
+        dense = nn.Dense(len(layer.kernel), use_bias=layer.bias is not None, param_dtype=layer.dtype)
+        return [dense.bind({"params": _arrays(layer.dtype, kernel=layer.kernel.T, bias=layer.bias)})]
+    if isinstance(layer, Dropout):
+        return [nn.Dropout(layer.rate, deterministic=True).bind({})]
+    return [build_function(layer)]
+
+
+def _arrays(dtype: str, **arrays: np.ndarray | None) -> dict[str, Array]:
+    return {name: ops.asarray(array, dtype) for name, array in arrays.items() if array is not None}
+
+
+def _build_convolution(layer: Convolution, style: str) -> list[Any]:
+    dtype = str(layer.spec.dtype)
+    if style == "convlab":
+        options, weight = layer.ours_for("NHWC")
+        return [Conv2D(**options).bind({"params": _arrays(dtype, weight=weight, bias=layer.bias)})]
+    options, border = convolution_options(layer)
+    conv = nn.Conv(len(layer.kernel), **options)
+    bound = conv.bind({"params": _arrays(dtype, kernel=layer.kernel.transpose(2, 3, 1, 0), bias=layer.bias)})
+    return [bound] if border is None else [border, bound]
+
+
+def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
+    """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential."""
+    layers: list[Any] = []
+    variables: dict[str, dict[str, Any]] = {}
+    for index, (_, native) in enumerate(steps):
+        if not isinstance(native, nn.Module):
+            layers.append(native)
+            continue
+        module, trees = native.unbind()
+        layers.append(module)
+        for collection, tree in trees.items():
+            variables.setdefault(collection, {})[f"layers_{index}"] = tree
+    return nn.Sequential(layers).bind(variables)

@@ -1,0 +1,65 @@
+"""Flax's linen layers, run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax import Array
+
+from ..layers import Conv2D
+from ..ops import ops
+from ..shared.run import forward, once, to_oihw
+
+
+def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
+    """See `convlab.models.adapters.Models`."""
+    with ops.scope(dtype):
+        compiled = once(lambda x: forward(natives, x, _call, _layout))
+        return ops.to_numpy(compiled(ops.asarray(x, dtype)))
+
+
+def _call(native: Any, x: Array) -> Any:
+    if not isinstance(native, nn.Module):
+        return native(x)
+    module, variables = native.unbind()
+    with nn.intercept_methods(_infer):
+        return module.apply(variables, x)
+
+
+def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Call a module in inference mode, wherever it stands in a model and however it was made."""
+    for kind, switch in ((nn.BatchNorm, "use_running_average"), (nn.Dropout, "deterministic")):
+        if isinstance(context.module, kind) and context.method_name == "__call__":
+            object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
+            args, kwargs = args[:1], {**kwargs, switch: True}
+    return call(*args, **kwargs)
+
+
+def _layout(native: Any) -> str:
+    if isinstance(native, nn.Sequential):
+        return next((_layout(each) for each in native.layers if isinstance(each, nn.Module)), "NHWC")
+    return native.data_format if isinstance(native, Conv2D) else "NHWC"
+
+
+def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """See `convlab.models.adapters.Models`."""
+    owner = next((native for native in natives if isinstance(native, (Conv2D, nn.Conv))), None)
+    module, variables = (None, {}) if owner is None else owner.unbind()
+
+    def called(parameters: Any, x: Array) -> Array:
+        def call(native: Any, x: Array) -> Any:
+            if module is None or native is not owner:
+                return _call(native, x)
+            return module.apply(parameters, x)
+
+        return forward(natives, x, call, _layout)
+
+    with ops.scope(dtype):
+        pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        slopes, dx = pull(variables, ops.asarray(x, dtype), ops.asarray(dy, dtype))
+        arrays = {name: ops.to_numpy(slope) for name, slope in slopes.get("params", {}).items()}
+    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

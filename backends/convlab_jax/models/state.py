@@ -1,0 +1,60 @@
+"""The weights of Flax's linen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.reading import Model
+
+from ..ops import ops
+from ..shared.build import NAMES
+from ..shared.state import check_alike, load_tree, save_tree
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
+    """See `convlab.models.adapters.Models`."""
+    module, variables = model.native.unbind()
+    natives = {part.path: part.native for part in model.parts}
+    for path, layer in layers.items():
+        arrays = NAMES.arrays(layer, getattr(natives[path], "data_format", None))
+        for collection, tree in natives[path].unbind()[1].items():
+            new = {
+                name: ops.asarray(arrays[name].reshape(array.shape), ops.dtype(array)) for name, array in tree.items()
+            }
+            variables = _replaced(variables, [collection, *filter(None, path.split("/"))], new)
+    filled: nn.Module = module.bind(variables)
+    return filled
+
+
+def _replaced(tree: Any, path: Sequence[str], new: dict[str, Array]) -> Any:
+    """A tree with another one in the place that a path names."""
+    return {**tree, path[0]: _replaced(tree[path[0]], path[1:], new)} if path else new
+
+
+def weights(model: nn.Module) -> Any:
+    """See `convlab.models.adapters.Models`."""
+    return model.unbind()[1]
+
+
+def with_weights(model: nn.Module, weights: Any) -> nn.Module:
+    """See `convlab.models.adapters.Models`."""
+    module, variables = model.unbind()
+    check_alike(variables, weights)
+    filled: nn.Module = module.bind(weights)
+    return filled
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """See `convlab.models.adapters.Models`."""
+    save_tree(weights(model), path)
+
+
+def load(path: Path, model: nn.Module) -> Any:
+    """See `convlab.models.adapters.Models`."""
+    return load_tree(path, weights(model))

@@ -1,0 +1,72 @@
+"""Flax's nnx layers, built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+
+from ..nnx import Conv2D
+from ..ops import ops
+from ..shared.build import NAMES, build_function, convolution_options
+
+
+def build(layer: Layer, style: str) -> list[Any]:
+    """See `convlab.models.adapters.Models`."""
+    dtype = layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", None)
+    with ops.scope(dtype):
+        return _build(layer, style)
+
+
+def _build(layer: Layer, style: str) -> list[Any]:
+    rngs = nnx.Rngs(0)
+    if isinstance(layer, Convolution):
+        return _build_convolution(layer, style)
+    if isinstance(layer, BatchNorm):
+        norm = nnx.BatchNorm(
+            len(layer.mean),
+            use_running_average=True,
+            momentum=layer.momentum,
+            epsilon=layer.epsilon,
+            param_dtype=layer.dtype,
+            rngs=rngs,
+        )
+        return [filled(norm, layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, Dense):
+        outputs, inputs = layer.kernel.shape
+        dense = nnx.Linear(inputs, outputs, use_bias=layer.bias is not None, param_dtype=layer.dtype, rngs=rngs)
+        return [filled(dense, layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, Dropout):
+        return [nnx.Dropout(layer.rate, deterministic=True, rngs=rngs)]
+    return [build_function(layer)]
+
+
+def filled(module: Any, dtype: str, **arrays: np.ndarray | None) -> Any:
+    """A module, once its variables of these names have these numbers."""
+    for name, array in arrays.items():
+        if array is not None:
+            variable = getattr(module, name)
+            setattr(module, name, type(variable)(ops.asarray(array, dtype)))
+    return module
+
+
+def _build_convolution(layer: Convolution, style: str) -> list[Any]:
+    dtype = str(layer.spec.dtype)
+    if style == "convlab":
+        options, weight = layer.ours_for("NHWC")
+        ours = Conv2D(**(options | {"seed": 0}))
+        return [filled(ours, dtype, weight=weight, bias=layer.bias)]
+    options, border = convolution_options(layer)
+    outputs, inputs = layer.kernel.shape[:2]
+    conv = nnx.Conv(inputs * layer.spec.groups, outputs, **options, rngs=nnx.Rngs(0))
+    conv = filled(conv, dtype, **NAMES.arrays(layer))
+    return [conv] if border is None else [border, conv]
+
+
+def assemble(steps: Sequence[tuple[str, Any]]) -> nnx.Module:
+    """See `convlab.models.adapters.Models`; nnx numbers the layers."""
+    return nnx.Sequential(*(native for _, native in steps))

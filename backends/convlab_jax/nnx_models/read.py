@@ -1,0 +1,112 @@
+"""Flax's nnx layers, read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
+
+from ..nnx import Conv2D
+from ..ops import ops
+from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_function
+
+
+def is_known(module: Any) -> bool:
+    """Whether a module is of a class that convlab reads."""
+    return isinstance(module, tuple(_READERS))
+
+
+def read(model: nnx.Module, inputs: Any = None) -> Model:
+    """See `convlab.models.adapters.Models`."""
+    if not isinstance(model, nnx.Module):
+        return read_alone(model, "jax.nnx")
+    if type(model) is nnx.Sequential:
+        sequence = list(_sequence(model, ""))
+        parts, whole = [part for part, _ in sequence], all(whole for _, whole in sequence)
+        return Model("jax.nnx", parts, whole, model, loose={} if whole else _loose(model, parts))
+    if is_known(model):
+        return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
+    parts = [
+        Part("/".join(map(str, path)), module, *_read(module))
+        for path, module in nnx.iter_modules(model)
+        if is_known(module)
+    ]
+    return Model("jax.nnx", parts, False, model, loose=_loose(model, parts))
+
+
+def _loose(model: nnx.Module, parts: Sequence[Part]) -> dict[str, str]:
+    """Variables and operations that belong to no known layer."""
+    known_paths = [part.path for part in parts if part.layer is not None]
+    loose = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))):
+        name = "/".join(map(str, path))
+        if not any(name.startswith(f"{inside}/") for inside in known_paths):
+            loose[name] = loose_array(type(variable).__name__, np.shape(variable[...]))
+    return {**loose, "__call__()": loose_code(model, "__call__")}
+
+
+def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
+    """A Sequential's parts, and whether each is one layer."""
+    for index, layer in enumerate(model.layers):
+        path = f"{prefix}layers/{index}"
+        if type(layer) is nnx.Sequential:
+            yield from _sequence(layer, f"{path}/")
+        elif isinstance(layer, nnx.Module):
+            yield Part(path, layer, *_read(layer)), is_known(layer)
+        else:
+            yield Part(path, layer, *read_function(layer)), True
+
+
+def _read(layer: nnx.Module) -> tuple[Layer | None, str]:
+    return known(layer, _READERS, "__call__")
+
+
+def _array(variable: Any) -> np.ndarray | None:
+    return None if variable is None else ops.to_numpy(variable[...])
+
+
+def _value(variable: Any) -> Array | None:
+    return None if variable is None else variable[...]
+
+
+def _batch_norm(layer: nnx.BatchNorm) -> Layer:
+    if layer.axis not in (-1, 3):
+        raise UnsupportedError(f"it normalises axis {layer.axis}, which isn't that of the channels")
+    check_dtype(layer, layer.mean[...])
+    mean, variance = ops.to_numpy(layer.mean[...]), ops.to_numpy(layer.var[...])
+    scale, shift = _array(layer.scale), _array(layer.bias)
+    return BatchNorm(
+        mean,
+        variance,
+        np.ones_like(mean) if scale is None else scale,
+        np.zeros_like(mean) if shift is None else shift,
+        layer.epsilon,
+        layer.momentum,
+        ops.dtype(layer.mean[...]),
+    )
+
+
+def _dense(layer: nnx.Linear) -> Layer:
+    dtype, (kernel, bias) = computed(layer, layer.kernel[...], _value(layer.bias))
+    return Dense(kernel.T, bias, dtype)
+
+
+def _ours(layer: Conv2D) -> Layer:
+    weight = layer.weight[...]
+    return Convolution.ours(layer.spec, ops.to_numpy(weight), _array(layer.bias), ops.dtype(weight))
+
+
+_READERS: dict[type, Callable[[Any], Layer]] = {
+    Conv2D: _ours,
+    nnx.Conv: lambda layer: read_convolution(layer, layer.kernel[...], _value(layer.bias)),
+    nnx.BatchNorm: _batch_norm,
+    nnx.Linear: _dense,
+    nnx.Dropout: lambda layer: Dropout(layer.rate),
+}

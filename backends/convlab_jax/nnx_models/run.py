@@ -1,0 +1,64 @@
+"""Flax's nnx layers, run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ..nnx import Conv2D
+from ..ops import ops
+from ..shared.run import forward, once, to_oihw
+from .read import is_known
+
+
+def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
+    """See `convlab.models.adapters.Models`."""
+    with ops.scope(dtype):
+        compiled = once(lambda x: forward(natives, x, _call, _layout))
+        return ops.to_numpy(compiled(ops.asarray(x, dtype)))
+
+
+def _call(native: Any, x: Array) -> Any:
+    if isinstance(native, nnx.BatchNorm):
+        return native(x, use_running_average=True)
+    if isinstance(native, nnx.Dropout):
+        return native(x, deterministic=True)
+    if type(native) is nnx.Sequential:
+        for layer in native.layers:
+            x = _call(layer, x)
+        return x
+    if isinstance(native, nnx.Module) and not is_known(native):
+        native = nnx.clone(native)
+        native.eval()
+    return native(x)
+
+
+def _layout(native: Any) -> str:
+    if isinstance(native, nnx.Sequential):
+        return next((_layout(each) for each in native.layers if isinstance(each, nnx.Module)), "NHWC")
+    return native.spec.data_format if isinstance(native, Conv2D) else "NHWC"
+
+
+def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """See `convlab.models.adapters.Models`."""
+    owner = next((native for native in natives if isinstance(native, (Conv2D, nnx.Conv))), None)
+    graph, parameters = (None, {}) if owner is None else nnx.split(owner, nnx.Param)
+
+    def called(parameters: Any, x: Array) -> Array:
+        def call(native: Any, x: Array) -> Any:
+            if graph is None or native is not owner:
+                return _call(native, x)
+            return nnx.merge(graph, parameters)(x)
+
+        return forward(natives, x, call, _layout)
+
+    with ops.scope(dtype):
+        pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
+        slopes, dx = pull(parameters, ops.asarray(x, dtype), ops.asarray(dy, dtype))
+        arrays = {name: ops.to_numpy(slope[...]) for name, slope in slopes.items()}
+    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

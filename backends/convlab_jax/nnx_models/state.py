@@ -1,0 +1,82 @@
+"""The weights of Flax's nnx layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.reading import Model
+
+from ..nnx import Conv2D
+from ..ops import ops
+from ..shared.build import NAMES
+from ..shared.state import check_alike, load_tree, save_tree
+from .build import filled
+from .read import read
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
+    """See `convlab.models.adapters.Models`."""
+    other: nnx.Module = nnx.clone(model.native)
+    natives = {part.path: part.native for part in read(other).parts}
+    for path, layer in layers.items():
+        native = natives[path]
+        data_format = native.spec.data_format if isinstance(native, Conv2D) else None
+        for name, array in NAMES.arrays(layer, data_format).items():
+            variable = getattr(native, name, None)
+            if isinstance(variable, nnx.Variable):
+                value = variable[...]
+                filled(native, ops.dtype(value), **{name: array.reshape(value.shape)})
+    return other
+
+
+def weights(model: nnx.Module) -> Any:
+    """See `convlab.models.adapters.Models`."""
+    return _tree(model)
+
+
+def with_weights(model: nnx.Module, weights: Any) -> nnx.Module:
+    """See `convlab.models.adapters.Models`."""
+    check_alike(_tree(model), weights)
+    other: nnx.Module = nnx.clone(model)
+    state = _state(other)
+    nnx.replace_by_pure_dict(state, weights)
+    nnx.update(other, state)
+    return other
+
+
+def _state(model: nnx.Module) -> Any:
+    """A model's variables, without the state of its random numbers."""
+    return nnx.state(model, nnx.Not(nnx.RngState))
+
+
+def _tree(model: nnx.Module) -> Any:
+    """The arrays of a model's variables in nested dictionaries."""
+    return nnx.to_pure_dict(_state(model))
+
+
+def save(model: nnx.Module, path: Path) -> None:
+    """See `convlab.models.adapters.Models`."""
+    save_tree(_with_strings(_tree(model)), path)
+
+
+def load(path: Path, model: nnx.Module) -> Any:
+    """See `convlab.models.adapters.Models`."""
+    tree = _tree(model)
+    return _with_numbers(load_tree(path, _with_strings(tree)), tree)
+
+
+def _with_strings(tree: Any) -> Any:
+    """A tree with strings for the numbers of layers, as files have them."""
+    return {str(key): _with_strings(inner) for key, inner in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _with_numbers(tree: Any, like: Any) -> Any:
+    """A tree of `_with_strings` with the keys of another one in their place."""
+    return (
+        {key: _with_numbers(tree[str(key)], inner) for key, inner in like.items()} if isinstance(like, dict) else tree
+    )

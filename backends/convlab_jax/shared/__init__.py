@@ -1,0 +1,1 @@
+"""What the modules of linen's layers (`models`) and of nnx's (`nnx_models`) have in common."""

@@ -1,0 +1,93 @@
+"""Functions as layers, and how both linen and nnx write a convolution, built."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import ArrayNames
+
+from .read import MODES, flatten
+
+NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
+
+
+def build_function(layer: Layer) -> Callable[[Array], Array] | None:
+    """A function that computes a layer; None if it takes a module."""
+    if isinstance(layer, Activation):
+        return _build_activation(layer)
+    if isinstance(layer, Pad):
+        widths = ((0, 0), *layer.pads, (0, 0))
+        if layer.mode == LOWEST:
+            return functools.partial(jnp.pad, pad_width=widths, constant_values=-math.inf)
+        return functools.partial(jnp.pad, pad_width=widths, mode=MODES[layer.mode])
+    if isinstance(layer, Pool):
+        return _build_pool(layer)
+    if isinstance(layer, GlobalPool):
+        reduce = jnp.max if layer.function == "max" else jnp.mean
+        return functools.partial(reduce, axis=(1, 2), keepdims=layer.keepdims)
+    if isinstance(layer, Flatten):
+        if layer.order != "HWC":
+            raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
+        return flatten
+    return None
+
+
+def _build_activation(layer: Activation) -> Callable[[Array], Array]:
+    parameter = layer.parameter
+    functions: dict[str, Callable[[Array], Array]] = {
+        "relu": nn.relu,
+        "relu6": jax.nn.relu6,
+        "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=parameter),
+        "elu": functools.partial(nn.elu, alpha=parameter),
+        "sigmoid": nn.sigmoid,
+        "tanh": nn.tanh,
+        "softplus": nn.softplus,
+        "silu": nn.silu,
+        "gelu": functools.partial(nn.gelu, approximate=False),
+        "gelu_tanh": nn.gelu,
+    }
+    return functions[layer.function]
+
+
+def _build_pool(layer: Pool) -> Callable[[Array], Array]:
+    if layer.ceil or layer.padding == "same_lower":
+        raise UnsupportedError("Flax's pooling has neither ceil nor padding 'same_lower'.", hint="pad before it.")
+    padding = layer.padding.upper() if isinstance(layer.padding, str) else layer.padding
+    options: dict[str, Any] = {"window_shape": layer.size, "strides": layer.stride, "padding": padding}
+    if layer.function == "max":
+        return functools.partial(nn.max_pool, **options)
+    return functools.partial(nn.avg_pool, count_include_pad=layer.count_padding, **options)
+
+
+def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[Array], Array] | None]:
+    """The arguments that `linen.Conv` and `nnx.Conv` share, and a border that must come before, or None."""
+    spec = layer.spec
+    border, padding = None, spec.padding.upper() if isinstance(spec.padding, str) else spec.padding
+    if padding == "SAME_LOWER":
+        raise UnsupportedError(
+            "Flax's convolution has no padding 'same_lower' with a stride.", hint="layers='convlab' has it."
+        )
+    if spec.padding_mode != "zeros" and not isinstance(spec.padding, str):
+        border, padding = build_function(Pad(spec.padding, spec.padding_mode)), "VALID"
+    options = {
+        "kernel_size": spec.kernel_size,
+        "strides": spec.stride,
+        "padding": padding,
+        "kernel_dilation": spec.dilation,
+        "feature_group_count": spec.groups,
+        "use_bias": spec.use_bias,
+        "param_dtype": spec.dtype,
+    }
+    return options, border

@@ -1,0 +1,164 @@
+"""Functions as layers, and how both linen and nnx write a convolution, read."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, Part, around
+from convlab.truth.precision import rounded
+
+from ..ops import ops
+
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_REPEATED = {"CIRCULAR": "circular", "REFLECT": "reflect"}
+
+
+def flatten(x: Array) -> Array:
+    """Each image of (N, H, W, C) as one row, pixel by pixel."""
+    return jnp.reshape(x, (x.shape[0], -1))
+
+
+def read_function(function: Any) -> tuple[Layer | None, str]:
+    """What a function in a Sequential computes, and its name."""
+    arguments: dict[str, Any] = {}
+    inner = function
+    while isinstance(inner, functools.partial):
+        if inner.args:
+            return None, f"{function}"
+        arguments, inner = {**inner.keywords, **arguments}, inner.func
+    name = getattr(inner, "__name__", type(inner).__name__)
+    reader = next((reader for readable, reader in _READERS if inner is readable), None)
+    if reader is None:
+        return None, name
+    try:
+        return reader(**arguments), name
+    except (TypeError, UnsupportedError) as error:
+        return None, f"{name}: {error}"
+
+
+def read_alone(function: Any, backend: str) -> Model:
+    """A function as a model, as `build` may make it."""
+    return Model(backend, [Part("", function, *read_function(function))], True, function)
+
+
+def _pads(padding: Any) -> Any:
+    if isinstance(padding, str):
+        return padding.lower()
+    if isinstance(padding, int):
+        return around((padding, padding))
+    rows, columns = (tuple(ends) if isinstance(ends, (tuple, list)) else (ends, ends) for ends in padding)
+    return rows, columns
+
+
+def _pool(
+    function: str, window_shape: Any, strides: Any = None, padding: Any = "VALID", counted: bool = False
+) -> Layer:
+    if len(window_shape) != 2:
+        raise UnsupportedError(f"its window has {len(window_shape)} axes, expected 2")
+    size, stride = tuple(window_shape), tuple(strides or (1, 1))
+    pads = _pads(padding)
+    return Pool(function, size, stride, pads if pads != "valid" else around((0, 0)), counted and pads != "valid")
+
+
+def _mean(function: str) -> Callable[..., Layer]:
+    def read(axis: Any = None, keepdims: bool = False) -> Layer:
+        if axis is None or tuple(sorted(axis)) not in ((1, 2), (-3, -2)):
+            raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2)")
+        return GlobalPool(function, keepdims)
+
+    return read
+
+
+def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Layer:
+    widths = [tuple(ends) for ends in pad_width]
+    if len(widths) != 4 or widths[0] != (0, 0) or widths[3] != (0, 0) or mode not in MODES.values():
+        raise UnsupportedError(
+            f"it pads by {widths} in the mode {mode!r}, which convlab doesn't know for images (N, H, W, C)"
+        )
+    if constant_values not in (0, -math.inf):
+        raise UnsupportedError(f"its border is {constant_values}, expected 0 or -inf")
+    if constant_values:
+        return Pad((widths[1], widths[2]), LOWEST)
+    return Pad((widths[1], widths[2]), next(ours for ours, theirs in MODES.items() if theirs == mode))
+
+
+_READERS: list[tuple[Any, Callable[..., Layer]]] = [
+    (nn.relu, lambda: Activation("relu")),
+    (jax.nn.relu6, lambda: Activation("relu6")),
+    (nn.leaky_relu, lambda negative_slope=0.01: Activation("leaky_relu", float(negative_slope))),
+    (nn.elu, lambda alpha=1.0: Activation("elu", float(alpha))),
+    (nn.sigmoid, lambda: Activation("sigmoid")),
+    (nn.tanh, lambda: Activation("tanh")),
+    (jnp.tanh, lambda: Activation("tanh")),
+    (nn.softplus, lambda: Activation("softplus")),
+    (nn.silu, lambda: Activation("silu")),
+    (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
+    (nn.max_pool, functools.partial(_pool, "max")),
+    (
+        nn.avg_pool,
+        lambda count_include_pad=True, **options: _pool("average", counted=count_include_pad, **options),
+    ),
+    (jnp.mean, _mean("average")),
+    (jnp.max, _mean("max")),
+    (jnp.pad, _pad),
+    (flatten, lambda: Flatten("HWC")),
+]
+
+
+def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
+    """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
+    size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
+    if len(size) != 2:
+        raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2")
+    if _both(layer.input_dilation) != (1, 1):
+        raise UnsupportedError("only Flax has a convolution with input_dilation")
+    if layer.mask is not None:
+        raise UnsupportedError("only Flax has a convolution with a mask")
+    dtype, (values, shift) = computed(layer, kernel, bias)
+    dilation = _both(layer.kernel_dilation)
+    padding = _pads(layer.padding)
+    mode = "zeros"
+    if isinstance(padding, str) and padding.upper() in _REPEATED:
+        extents = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+        mode, padding = _REPEATED[padding.upper()], tuple(((extent - 1) // 2, extent // 2) for extent in extents)
+    return Convolution.of(
+        values.transpose(3, 2, 0, 1),
+        shift,
+        dtype,
+        stride=_both(layer.strides),
+        padding=padding,
+        padding_mode=mode,
+        dilation=dilation,
+        groups=layer.feature_group_count,
+    )
+
+
+def computed(layer: Any, *arrays: Any) -> tuple[str, list[Any]]:
+    """The dtype in which a layer computes, and its arrays as it casts them to it."""
+    dtype = np.dtype(layer.dtype or arrays[0].dtype).name
+    stored = "float32" if dtype == "bfloat16" else dtype
+    return dtype, [None if each is None else rounded(ops.to_numpy(each), dtype).astype(stored) for each in arrays]
+
+
+def check_dtype(norm: Any, statistics: Array) -> None:
+    """Refuse a batch normalisation that computes in another dtype than it keeps, and so casts its result."""
+    if norm.dtype is not None and np.dtype(norm.dtype).name != statistics.dtype.name:
+        raise UnsupportedError(f"it keeps {statistics.dtype.name} and computes in {np.dtype(norm.dtype).name}")
+
+
+def _both(value: Any) -> tuple[int, int]:
+    first, second = value if isinstance(value, (tuple, list)) else (value, value)
+    return first or 1, second or 1

@@ -1,0 +1,41 @@
+"""How both linen's and nnx's layers run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from convlab.models.layers.layer import Convolution
+
+_AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # the permutation from the other layout into each
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function compiled for a single call: as a whole, and without trouble taken over its speed."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def forward(natives: Any, x: Array, call: Callable[[Any, Array], Any], layout: Callable[[Any], str]) -> Array:
+    """Call native layers in turn on x, NCHW, each in its layout; the result is NCHW again."""
+    current = "NCHW"
+    for native in natives:
+        wanted = layout(native)
+        if x.ndim == 4 and wanted != current:
+            x, current = jnp.transpose(x, _AXES[wanted]), wanted
+        x = call(native, x)
+    return jnp.transpose(x, _AXES["NCHW"]) if x.ndim == 4 and current == "NHWC" else x
+
+
+def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """A convolution's gradients by the names and in the layout of `convlab.models.adapters.Models`."""
+    arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
+    if "kernel" in slopes:
+        arrays["K"] = slopes["kernel"].transpose(3, 2, 0, 1)
+    if "weight" in slopes:
+        arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
+    return arrays

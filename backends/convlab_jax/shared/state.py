@@ -1,0 +1,56 @@
+"""Weights as trees of arrays, which linen's and nnx's layers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization
+
+from convlab.errors import ModelError
+
+
+def check_alike(mine: Any, theirs: Any) -> None:
+    """Raise a `ModelError` for weights that aren't like the model's own: Flax takes weights of any shape."""
+    wanted, given = (
+        {jax.tree_util.keystr(path): _kind(array) for path, array in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (mine, theirs)
+    )
+    others = {name: kind for name, kind in wanted.items() if given.get(name) != kind}
+    wrong = [f"{name}: {given.get(name)}, expected {kind}" for name, kind in others.items()]
+    wrong += [f"{name} isn't in the model" for name in given if name not in wanted]
+    if wrong:
+        raise ModelError(f"weights: got {'; '.join(wrong[:5])}.", hint="the weights are another model's.")
+
+
+def _kind(array: Any) -> tuple[tuple[int, ...], str]:
+    """An array's shape, and which kind of numbers it holds."""
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return tuple(np.shape(array)), "floating" if floating else str(array.dtype)
+
+
+def save_tree(tree: Any, path: Path) -> None:
+    """Write a tree of arrays as msgpack or, into a folder, by Orbax."""
+    if path.suffix == ".orbax":
+        import orbax.checkpoint
+
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), tree)
+        return
+    path.write_bytes(serialization.to_bytes(tree))
+
+
+def load_tree(path: Path, like: Any) -> Any:
+    """A tree of arrays like another one, from a file or a folder that `save_tree` wrote."""
+    if path.suffix == ".orbax":
+        import orbax.checkpoint
+
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path.absolute())
+            metadata = getattr(metadata, "item_metadata", metadata)
+            check_alike(like, getattr(metadata, "tree", metadata))  # a restore with other shapes leaves Orbax broken
+            return checkpointer.restore(path.absolute(), like)
+    return serialization.from_bytes(like, path.read_bytes())

@@ -1,0 +1,186 @@
+"""Gluon's layers, built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import (
+    LOWEST,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    depends_on_size,
+)
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import ArrayNames, is_around
+
+from .. import private
+from ..blocks import Pad2D, ReLU6
+from ..layers import Conv2D
+from ..ops import mx
+from .read import ACTIVATIONS, MODES, Block, nn, rounds_alike
+
+_NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
+_OURS = 'layers="convlab" has it.'
+
+
+def build(layer: Layer, style: str) -> list[Block]:
+    """See `convlab.models.adapters.Models`.
+
+    Parameters are arrays of `mx.np` where `npx.set_np()` holds, otherwise of `mx.nd`.
+    """
+    return _BUILDERS[type(layer)](layer, style)
+
+
+def _filled(block: Block, dtype: str, **arrays: np.ndarray | None) -> Block:
+    block.cast(dtype)
+    block.initialize(mx.init.Zero())  # zeros, so that no random numbers are drawn
+    for name, array in arrays.items():
+        if array is not None:
+            getattr(block, name).set_data(tensor(array, dtype, mx.util.is_np_array()))
+    return block
+
+
+def tensor(array: np.ndarray, dtype: str, numpy: bool, ctx: Any = None) -> Any:
+    """A NumPy array as an array of `mx.np` or else of `mx.nd`."""
+    return (mx.np if numpy else mx.nd).array(np.ascontiguousarray(array), dtype=dtype, ctx=ctx)
+
+
+def check_dtype(dtype: str, what: str = "convolution") -> None:
+    """Refuse a dtype in which MXNet has no such layer."""
+    if dtype not in ("float32", "float64"):
+        hint = _OURS if (what, dtype) == ("convolution", "float16") else "float32 holds the same numbers."
+        raise UnsupportedError(f"MXNet has no {what} in {dtype} on CPUs.", hint=hint)
+
+
+def _build_convolution(layer: Convolution, style: str) -> list[Block]:
+    spec = layer.spec
+    if style == "convlab":
+        options, weight = layer.ours_for("NCHW")
+        return [_filled(Conv2D(**options), str(spec.dtype), weight=weight, bias=layer.bias)]
+    dtype = str(spec.dtype)
+    check_dtype(dtype)
+    if isinstance(spec.padding, str):
+        raise depends_on_size(spec.padding)
+    pads, before = spec.padding, []
+    if not is_around(pads) or (spec.padding_mode != "zeros" and pads != NO_PADDING):
+        before, pads = _build_pad(Pad(pads, spec.padding_mode), style), NO_PADDING
+    (top, _), (left, _) = pads
+    conv = nn.Conv2D(
+        spec.out_channels,
+        spec.kernel_size,
+        spec.stride,
+        (top, left),
+        spec.dilation,
+        spec.groups,
+        use_bias=spec.use_bias,
+        in_channels=spec.in_channels,
+    )
+    return [*before, _filled(conv, dtype, **_NAMES.arrays(layer))]
+
+
+def _build_pad(layer: Pad, style: str) -> list[Block]:
+    if layer.mode == LOWEST:
+        return [Pad2D(layer.pads, value=-math.inf)]
+    if layer.mode not in MODES:
+        raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
+    return [Pad2D(layer.pads, MODES[layer.mode])]
+
+
+def _build_pool(layer: Pool, style: str) -> list[Block]:
+    if isinstance(layer.padding, str):
+        raise depends_on_size(layer.padding)
+    if not is_around(layer.padding):
+        raise UnsupportedError(f"MXNet's pooling has no padding {layer.padding}.", hint="pad before it.")
+    if layer.ceil and not rounds_alike(layer):
+        raise UnsupportedError(
+            "With MXNet's ceil_mode, windows may begin beyond the image; with this pooling's they don't."
+        )
+    (top, _), (left, _) = layer.padding
+    padding = top, left
+    if layer.function == "max":
+        return [nn.MaxPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil)]
+    counted = layer.count_padding
+    return [nn.AvgPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil, count_include_pad=counted)]
+
+
+def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
+    pool = nn.GlobalMaxPool2D() if layer.function == "max" else nn.GlobalAvgPool2D()
+    return [pool] if layer.keepdims else [pool, nn.Flatten()]
+
+
+def _build_batch_norm(layer: BatchNorm, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "batch normalisation")
+    norm = nn.BatchNorm(momentum=layer.momentum, epsilon=layer.epsilon, in_channels=len(layer.mean))
+    return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
+
+
+def _build_flatten(layer: Flatten, style: str) -> list[Block]:
+    if layer.order != "CHW":
+        raise UnsupportedError("MXNet flattens images channel by channel, this one pixel by pixel.")
+    return [nn.Flatten()]
+
+
+def _build_dense(layer: Dense, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "dense layer")
+    outputs, inputs = layer.kernel.shape
+    dense = nn.Dense(outputs, use_bias=layer.bias is not None, flatten=False, in_units=inputs)
+    return [_filled(dense, layer.dtype, **_NAMES.arrays(layer))]
+
+
+def _build_activation(layer: Activation, style: str) -> list[Block]:
+    constructors: dict[str, Callable[[], Block]] = {
+        "relu6": ReLU6,
+        "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
+        "elu": lambda: nn.ELU(layer.parameter),
+        "gelu": nn.GELU,
+        "silu": nn.Swish,
+        **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
+    }
+    if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
+        raise UnsupportedError(f"MXNet has no {layer.function} with parameter {layer.parameter}.")
+    return [constructors[layer.function]()]
+
+
+_BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
+    Convolution: _build_convolution,
+    Pad: _build_pad,
+    Pool: _build_pool,
+    GlobalPool: _build_global_pool,
+    BatchNorm: _build_batch_norm,
+    Dropout: lambda layer, style: [nn.Dropout(layer.rate)],
+    Flatten: _build_flatten,
+    Dense: _build_dense,
+    Activation: _build_activation,
+}
+
+
+def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a block has them; none for another part of its path."""
+    if layer is None or not isinstance(native, mx.gluon.Block) or not private.parameters(native):
+        return {}
+    return _NAMES.arrays(layer, native.spec.data_format if isinstance(native, Conv2D) else None)
+
+
+def assemble(steps: Sequence[tuple[str, Block]]) -> Block:
+    """See `convlab.models.adapters.Models`."""
+    net = nn.HybridSequential()
+    for wanted, native in steps:
+        taken = private.children(net)
+        net.register_child(
+            native, next(name for n in count() if (name := f"{wanted}_{n}" if n else wanted) not in taken)
+        )
+    return net

@@ -1,0 +1,225 @@
+"""Gluon's layers, read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+
+from .. import private
+from ..blocks import Pad2D, ReLU6
+from ..layers import Conv2D
+from ..ops import mx, ops
+
+Block: TypeAlias = Any  # mx.gluon.Block, of which mypy knows nothing
+nn = mx.gluon.nn
+
+
+def read(model: Block, inputs: Any = None) -> Model:
+    """See `convlab.models.adapters.Models`."""
+    parts, with_code = walk(model, _inside, _parts, _is_chain, ".")
+    loose = _loose(model, parts, with_code)
+    if not with_code and _is_chain(model):
+        parts = list(_flattened(parts))
+    return Model("mxnet", parts, not with_code, model, loose=loose)
+
+
+def _inside(block: Block) -> list[tuple[str, Block]]:
+    """The blocks inside a container, by name."""
+    return [] if isinstance(block, tuple(_READERS)) else list(private.children(block).items())
+
+
+def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) -> dict[str, str]:
+    """Parameters and operations that belong to no known layer."""
+    inside = [part.native.collect_params().values() for part in parts if part.layer is not None]
+    known_parameters = {id(parameter) for parameters in inside for parameter in parameters}
+    loose = {
+        name: loose_array("parameter", parameter.shape or ())
+        for name, parameter in private.all_parameters(model).items()
+        if id(parameter) not in known_parameters
+    }
+    for path, block in with_code.items():
+        method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method)
+    return loose
+
+
+def _is_chain(block: Block) -> bool:
+    if isinstance(block, nn.HybridSequential):
+        return not any(replaces(block, nn.HybridSequential, method) for method in _METHODS)
+    return isinstance(block, nn.Sequential) and not replaces(block, nn.Sequential, "forward")
+
+
+def _parts(block: Block, path: str) -> Iterator[Part]:
+    """The part that a block is, or two if there is an activation inside; none for a block that does nothing."""
+    if type(block) in (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential):
+        return
+    if isinstance(block, tuple(_READERS)) and not all(map(_has_values, private.parameters(block).values())):
+        raise unbuilt(path, block, "initialise it and call it once")
+    layer, note = _read(block)
+    activation = getattr(block, "act", None)
+    if layer is None or activation is None:
+        yield Part(path, block, layer, note)
+        return
+    yield Part(path, private.without_activation(block), layer, note)
+    yield Part(path, activation, *_read(activation))
+
+
+def _has_values(parameter: Any) -> bool:
+    try:
+        parameter.list_data()
+    except (RuntimeError, mx.gluon.parameter.DeferredInitializationError):
+        return False
+    return True
+
+
+def _flattened(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts of a chain, with one that flattens before each Dense that flattens images."""
+    images: bool | None = None
+    for part in parts:
+        flattens = isinstance(part.layer, Dense) and private.option(part.native, "flatten")
+        if flattens and images is not False:
+            yield Part(part.path, nn.Flatten(), Flatten("CHW"), "Dense: it flattens")
+        if isinstance(part.layer, Dense) and not flattens and images:
+            yield Part(part.path, part.native, None, "Dense: it is applied to each row of pixels")
+        else:
+            yield part
+        if isinstance(part.layer, (Dense, Flatten)):
+            images = False
+        elif isinstance(part.layer, (Convolution, Pool, GlobalPool, Pad)):
+            images = True
+
+
+_METHODS = ("hybrid_forward", "forward")
+
+
+def _read(block: Block) -> tuple[Layer | None, str]:
+    layout = private.operator_options(block).get("layout", "NCHW")
+    if isinstance(block, tuple(_READERS)) and layout != "NCHW":
+        return None, f"{type(block).__name__}: its layout is {layout}"
+    return known(block, _READERS, *_METHODS)
+
+
+def value_of(parameter: Any) -> Any:
+    """A parameter's array, on the first of its devices."""
+    return parameter.data(parameter.list_ctx()[0])
+
+
+def _array(parameter: Any) -> np.ndarray | None:
+    return None if parameter is None else ops.to_numpy(value_of(parameter))
+
+
+def _dtype(parameter: Any) -> str:
+    return str(np.dtype(parameter.dtype).name)
+
+
+def _convolution(m: Any) -> Layer:
+    options = private.operator_options(m)
+    return Convolution.of(
+        ops.to_numpy(value_of(m.weight)),
+        _array(m.bias),
+        _dtype(m.weight),
+        options["num_group"],
+        stride=tuple(options["stride"]),
+        padding=around(options["pad"]),
+        dilation=tuple(options["dilate"]),
+    )
+
+
+def _ours(m: Conv2D) -> Layer:
+    return Convolution.ours(m.spec, ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight))
+
+
+def _batch_norm(m: Any) -> Layer:
+    options = private.operator_options(m)
+    if options["axis"] != 1:
+        raise UnsupportedError(f"it normalises axis {options['axis']}, which isn't that of the channels")
+    mean, variance, scale, shift = (
+        ops.to_numpy(value_of(parameter)) for parameter in (m.running_mean, m.running_var, m.gamma, m.beta)
+    )
+    scale = np.ones_like(scale) if options["fix_gamma"] else scale
+    return BatchNorm(mean, variance, scale, shift, options["eps"], options["momentum"], _dtype(m.running_mean))
+
+
+def _pool(function: str) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        options = private.operator_options(m)
+        padding, ceil = around(options["pad"]), options["pooling_convention"] == "full"
+        counted = options.get("count_include_pad", False) and padding != NO_PADDING
+        layer = Pool(function, tuple(options["kernel"]), tuple(options["stride"]), padding, counted, ceil)
+        if ceil and not rounds_alike(layer):
+            raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
+        return layer
+
+    return read
+
+
+def rounds_alike(layer: Pool) -> bool:
+    """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
+    assert not isinstance(layer.padding, str)
+    (top, _), (left, _) = layer.padding
+    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
+
+
+ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
+
+
+def _activation(m: Any) -> Layer:
+    function = private.option(m, "act_type")
+    if function not in ACTIVATIONS:
+        raise UnsupportedError(f"convlab doesn't know the function {function}")
+    return Activation(ACTIVATIONS[function])
+
+
+def _swish(m: Any) -> Layer:
+    beta = private.option(m, "beta")
+    if beta != 1:
+        raise UnsupportedError(f"only MXNet has a swish with beta {beta}")
+    return Activation("silu")
+
+
+def _dropout(m: Any) -> Layer:
+    if private.option(m, "axes"):
+        raise UnsupportedError("only MXNet has a dropout with axes")
+    return Dropout(private.option(m, "rate"))
+
+
+def _reflection(m: Any) -> Layer:
+    *_, top, bottom, left, right = private.option(m, "padding")
+    return Pad(((top, bottom), (left, right)), "reflect")
+
+
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
+_READERS: dict[type, Callable[[Any], Layer]] = {
+    Conv2D: _ours,
+    nn.Conv2D: _convolution,
+    nn.BatchNorm: _batch_norm,
+    nn.MaxPool2D: _pool("max"),
+    nn.AvgPool2D: _pool("average"),
+    nn.GlobalMaxPool2D: lambda m: GlobalPool("max"),
+    nn.GlobalAvgPool2D: lambda m: GlobalPool("average"),
+    nn.Flatten: lambda m: Flatten("CHW"),
+    nn.Dense: lambda m: Dense(ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight)),
+    nn.Dropout: _dropout,
+    nn.ReflectionPad2D: _reflection,
+    Pad2D: lambda m: Pad(m.pads, LOWEST if m.value else next(mode for mode, name in MODES.items() if name == m.mode)),
+    nn.Activation: _activation,
+    ReLU6: lambda m: Activation("relu6"),
+    mx.gluon.model_zoo.vision.mobilenet.RELU6: lambda m: Activation("relu6"),
+    nn.LeakyReLU: lambda m: Activation("leaky_relu", _single(private.option(m, "alpha"))),
+    nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),
+    nn.GELU: lambda m: Activation("gelu"),
+    nn.Swish: _swish,
+}
+
+
+def _single(number: float) -> float:
+    return float(np.float32(number))  # MXNet holds it in float32, whatever the dtype

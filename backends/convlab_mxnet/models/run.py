@@ -1,0 +1,79 @@
+"""Gluon's layers, run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convlab.models.adapters import ROLES
+from convlab.models.layers.layer import Convolution
+
+from .. import private
+from ..layers import Conv2D
+from ..ops import mx, ops
+from .build import check_dtype, tensor
+from .read import Block, nn, value_of
+
+
+@contextlib.contextmanager
+def semantics(natives: Sequence[Block]) -> Iterator[tuple[bool, Any]]:
+    """A context with the semantics of MXNet that natives have: those of `mx.np` or those of `mx.nd`.
+
+    It gives whether they are those of `mx.np`, and the device of the natives' parameters.
+    """
+    values = [value_of(parameter) for native in natives for parameter in native.collect_params().values()]
+    numpy = any(isinstance(value, mx.np.ndarray) for value in values)
+    array, shape = mx.util.np_array(numpy), mx.util.np_shape(numpy)
+    first, second = (shape, array) if numpy else (array, shape)  # MXNet has no `mx.np` arrays without its shapes
+    with first, second:
+        yield numpy, values[0].ctx if values else mx.cpu()
+
+
+def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
+    for native in natives:
+        kind = {nn.Conv2D: "convolution", nn.Dense: "dense layer"}.get(type(native))
+        if dtype == "bfloat16" or (kind and ctx.device_type == "cpu"):
+            check_dtype(dtype, kind or "layer")
+
+
+def _through(natives: Sequence[Block], x: Any, leaves: dict[str, Any] | None = None) -> Any:
+    """Call natives one after another; the convolution among them with other parameters, if they are given."""
+    for native in natives:
+        nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
+        x = x.transpose((0, 2, 3, 1)) if nhwc else x
+        x = native.hybrid_forward(mx.nd, x, **leaves) if leaves and _convolves(native) else native(x)
+        x = x.transpose((0, 3, 1, 2)) if nhwc else x
+    return x
+
+
+def _convolves(native: Block) -> bool:
+    return isinstance(native, (Conv2D, nn.Conv2D))
+
+
+def run(natives: Sequence[Block], x: np.ndarray, dtype: str) -> np.ndarray:
+    """See `convlab.models.adapters.Models`."""
+    with semantics(natives) as (numpy, ctx), mx.autograd.pause(train_mode=False):
+        _check_run(natives, dtype, ctx)
+        return ops.to_numpy(_through(natives, tensor(x, dtype, numpy, ctx)))
+
+
+def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """See `convlab.models.adapters.Models`."""
+    owner = next((native for native in natives if _convolves(native)), None)
+    with semantics(natives) as (numpy, ctx):
+        _check_run(natives, dtype, ctx)
+        parameters = private.parameters(owner) if owner else {}
+        leaves = {name: value_of(parameter).copy() for name, parameter in parameters.items()}
+        inputs = {"X": tensor(x, dtype, numpy, ctx), **leaves}
+        for leaf in inputs.values():
+            leaf.attach_grad()
+        with mx.autograd.record(train_mode=False):
+            y = _through(natives, inputs["X"], leaves)
+        y.backward(tensor(dy, dtype, numpy, ctx), train_mode=False)
+        arrays = {ROLES.get(name, name): ops.to_numpy(leaf.grad) for name, leaf in inputs.items()}
+    if isinstance(owner, Conv2D):
+        arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
+    return arrays

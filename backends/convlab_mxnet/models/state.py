@@ -1,0 +1,69 @@
+"""The weights of gluon's layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlab.errors import ModelError
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.reading import Model
+
+from .. import private
+from ..ops import mx
+from .build import arrays_of, tensor
+from .read import Block, read, value_of
+from .run import semantics
+
+
+def fill(model: Model, layers: Mapping[str, Layer]) -> Block:
+    """See `convlab.models.adapters.Models`."""
+    other = _copy(model.native)
+    with semantics([model.native]) as (numpy, ctx):
+        for part in read(other).parts:
+            for name, array in arrays_of(part.native, layers.get(part.path)).items():
+                parameter = private.parameters(part.native)[name]
+                dtype = str(np.dtype(parameter.dtype).name)
+                parameter.set_data(tensor(array.reshape(parameter.shape), dtype, numpy, ctx))
+    return other
+
+
+def weights(model: Block) -> dict[str, Any]:
+    """See `convlab.models.adapters.Models`."""
+    return {name: value_of(parameter) for name, parameter in private.all_parameters(model).items()}
+
+
+def with_weights(model: Block, weights: Any) -> Block:
+    """See `convlab.models.adapters.Models`."""
+    other = _copy(model)
+    if unknown := set(weights) - set(private.all_parameters(other)):
+        raise ModelError(
+            f"weights: {', '.join(sorted(unknown))} aren't in the model.", hint="the weights are another model's."
+        )
+    with semantics([model]) as (numpy, _):
+        for name, parameter in private.all_parameters(other).items():
+            value = weights[name]
+            parameter.set_data(value.as_np_ndarray() if numpy else value.as_nd_ndarray())
+    return other
+
+
+def _copy(block: Block) -> Block:
+    """A deep copy; what hybridizing has compiled isn't copied, but compiled again."""
+    with private.not_compiled(block):
+        return copy.deepcopy(block)
+
+
+def save(model: Block, path: Path) -> None:
+    """See `convlab.models.adapters.Models`."""
+    with semantics([model]):
+        model.save_parameters(str(path))
+
+
+def load(path: Path, model: Block) -> dict[str, Any]:
+    """See `convlab.models.adapters.Models`."""
+    with semantics([model]) as (numpy, _):
+        return dict((mx.npx if numpy else mx.nd).load(str(path)))

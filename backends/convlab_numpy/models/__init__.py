@@ -1,0 +1,13 @@
+"""convlab's own layer for NumPy, read, built and run: see `convlab.models.adapters.Models`."""
+
+from __future__ import annotations
+
+from .build import assemble, build
+from .read import read
+from .run import gradients, run
+from .state import fill, load, save, weights, with_weights
+
+BUILTIN = False
+SAME = True
+LAYOUT = "NCHW"
+FILES: tuple[str, ...] = ()

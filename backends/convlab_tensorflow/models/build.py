@@ -1,0 +1,199 @@
+"""Keras's layers, built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+from convlab.contract.layer import LayerSpec
+from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING, Pads
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import ArrayNames
+
+from ..layers import Conv2D, LowestPadding2D
+from .read import gelu_tanh
+
+_NAMES = ArrayNames("moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", channels_last=True)
+_OURS = 'layers="convlab" has it.'
+
+
+def build(layer: Layer, style: str) -> list[kl.Layer]:
+    """See `convlab.models.adapters.Models`."""
+    return _BUILDERS[type(layer)](layer, style)
+
+
+def _filled(layer: kl.Layer, shape: Sequence[int | None], *arrays: np.ndarray | None) -> kl.Layer:
+    layer.build(tuple(shape))
+    layer.set_weights([array for array in arrays if array is not None])
+    return layer
+
+
+def _build_convolution(layer: Convolution, style: str) -> list[kl.Layer]:
+    spec = layer.spec
+    shape = (None, None, None, spec.in_channels)
+    if style == "convlab":
+        options, weight = layer.ours_for("NHWC")
+        return [_filled(Conv2D(**options), shape, weight, layer.bias)]
+    if max(spec.stride) > 1 and max(spec.dilation) > 1:
+        raise UnsupportedError(f"Keras has no stride {spec.stride} with dilation {spec.dilation}.", hint=_OURS)
+    padding, before = _padding(spec)
+    options = {"strides": spec.stride, "padding": padding, "dilation_rate": spec.dilation}
+    options |= {"use_bias": spec.use_bias, "data_format": "channels_last", "dtype": spec.dtype}
+    if layer.depthwise and spec.stride[0] == spec.stride[1]:
+        kernel = _by_channel(layer)
+        conv = kl.DepthwiseConv2D(spec.kernel_size, depth_multiplier=kernel.shape[3], **options)
+    else:
+        kernel = layer.kernel.transpose(2, 3, 1, 0)
+        conv = kl.Conv2D(spec.out_channels, spec.kernel_size, groups=spec.groups, **options)
+    return [*before, _filled(conv, shape, kernel, layer.bias)]
+
+
+def _padding(spec: LayerSpec) -> tuple[str, list[kl.Layer]]:
+    """Keras's padding of a convolution, and what pads before it."""
+    enough = 2 * max(spec.kernel_size) * max(spec.dilation) + 1
+    pads = padding_in(spec, (enough, enough))
+    if spec.kernel_size == (1, 1) and isinstance(spec.padding, str):
+        return "valid", []
+    if spec.padding_mode != "zeros" and (spec.padding in ("same", "same_lower") or pads != NO_PADDING):
+        raise UnsupportedError(f"Keras pads with zeros, this convolution pads {spec.padding_mode}.", hint=_OURS)
+    if spec.padding == "same":
+        return "same", []
+    if spec.padding == "same_lower" and max(spec.stride) > 1:
+        raise UnsupportedError(f"Keras has no padding same_lower with stride {spec.stride}.", hint=_OURS)
+    name = _name(spec, pads)
+    return ("valid", _build_pad(Pad(pads), "builtin")) if name is None else (name, [])
+
+
+def _name(spec: LayerSpec, pads: Pads) -> str | None:
+    """Keras's name for the padding of a convolution or a window, if it has one."""
+    if pads == NO_PADDING:
+        return "valid"
+    same = LayerSpec(spec.kernel_size, stride=spec.stride, padding="same", dilation=spec.dilation)
+    return "same" if spec.stride == (1, 1) and padding_in(same, (1, 1)) == pads else None
+
+
+def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
+    if layer.mode == LOWEST:
+        return [LowestPadding2D(layer.pads, autocast=False)]
+    if layer.mode != "zeros" and layer.pads != NO_PADDING:
+        raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.mode}.")
+    return [kl.ZeroPadding2D(layer.pads, data_format="channels_last", autocast=False)]
+
+
+def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
+    if layer.ceil:
+        raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
+    spec = LayerSpec(layer.size, stride=layer.stride)
+    counted = layer.count_padding and layer.padding not in (NO_PADDING, "valid") and layer.function == "average"
+    if isinstance(layer.padding, str):
+        padding, before = layer.padding, []
+        if counted or padding not in ("valid", "same"):
+            raise UnsupportedError(f"Keras's pooling has no padding {padding!r} like this.")
+    elif counted:
+        padding, before = "valid", _build_pad(Pad(layer.padding), style)
+    elif (name := _name(spec, layer.padding)) is not None:
+        padding, before = name, []
+    else:
+        raise UnsupportedError(f"Keras's pooling has no padding {layer.padding}.", hint="pad before it.")
+    kind = kl.MaxPooling2D if layer.function == "max" else kl.AveragePooling2D
+    return [*before, kind(layer.size, layer.stride, padding, data_format="channels_last", autocast=False)]
+
+
+def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
+    kind = kl.GlobalMaxPooling2D if layer.function == "max" else kl.GlobalAveragePooling2D
+    return [kind(data_format="channels_last", keepdims=layer.keepdims, autocast=False)]
+
+
+def _build_batch_norm(layer: BatchNorm, style: str) -> list[kl.Layer]:
+    norm = kl.BatchNormalization(-1, layer.momentum, layer.epsilon, dtype=layer.dtype)
+    arrays = layer.scale, layer.shift, layer.mean, layer.variance
+    return [_filled(norm, (None, None, None, len(layer.mean)), *arrays)]
+
+
+def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:
+    if layer.order != "HWC":
+        raise UnsupportedError("Keras flattens images pixel by pixel, this one channel by channel.")
+    return [kl.Flatten(data_format="channels_last", autocast=False)]
+
+
+def _build_dense(layer: Dense, style: str) -> list[kl.Layer]:
+    outputs, inputs = layer.kernel.shape
+    dense = kl.Dense(outputs, use_bias=layer.bias is not None, dtype=layer.dtype)
+    return [_filled(dense, (None, inputs), layer.kernel.T, layer.bias)]
+
+
+def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
+    constructors: dict[str, Callable[..., kl.Layer]] = {
+        "relu": kl.ReLU,
+        "relu6": lambda **options: kl.ReLU(6.0, **options),
+        "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
+        "elu": lambda **options: kl.ELU(layer.parameter, **options),
+        "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
+    }
+    if layer.function in constructors:
+        return [constructors[layer.function](autocast=False)]
+    return [kl.Activation(layer.function, autocast=False)]
+
+
+# Without autocast a layer that has no numbers of its own computes in the dtype of what it gets.
+_BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
+    Convolution: _build_convolution,
+    Pad: _build_pad,
+    Pool: _build_pool,
+    GlobalPool: _build_global_pool,
+    BatchNorm: _build_batch_norm,
+    Dropout: lambda layer, style: [kl.Dropout(layer.rate, autocast=False)],
+    Flatten: _build_flatten,
+    Dense: _build_dense,
+    Activation: _build_activation,
+}
+
+
+def assemble(steps: Sequence[tuple[str, kl.Layer]]) -> keras.Sequential:
+    """See `convlab.models.adapters.Models`."""
+    natives, names = [native for _, native in steps], set[str]()
+    dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
+    for wanted, native in steps:
+        name = wanted.replace(".", "_").replace("/", "_") or "layer"
+        native.name = next(free for n in count() if (free := f"{name}_{n}" if n else name) not in names)
+        names.add(native.name)
+        if dtype and not native.weights:
+            native.dtype_policy = dtype
+    shape = next(filter(None, map(_input_shape, natives)), None)
+    if shape is None:
+        model = keras.Sequential(natives)
+        model.built = True  # none of the layers has weights to build
+        return model
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *natives])
+
+
+def _input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
+    if layer.weights:
+        return tuple(layer.get_build_config()["input_shape"][1:])
+    return (None, None, None) if isinstance(layer, (kl.Flatten, *_GLOBAL)) else None
+
+
+_GLOBAL = (kl.GlobalMaxPooling2D, kl.GlobalAveragePooling2D)
+
+
+def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a Keras layer has them."""
+    if not isinstance(native, Conv2D):
+        arrays = _NAMES.arrays(layer)
+        return {**arrays, "kernel": _by_channel(layer)} if isinstance(native, kl.DepthwiseConv2D) else arrays
+    arrays = _NAMES.arrays(layer, native.spec.data_format)
+    return {**arrays, "weight": arrays["weight"].reshape(native.weight.shape)}
+
+
+def _by_channel(layer: Convolution) -> np.ndarray:
+    """A depthwise kernel as Keras has it, (h, w, channels, outputs of each)."""
+    spec = layer.spec
+    return layer.kernel.reshape(spec.groups, -1, *spec.kernel_size).transpose(2, 3, 0, 1)

@@ -1,0 +1,85 @@
+"""Keras's layers, run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as kl
+
+from convlab.models.adapters import ROLES
+
+from .. import private
+from .read import CONVOLUTIONS, FORMATS, array_of, layout, oihw
+
+
+def run(natives: Sequence[kl.Layer], x: np.ndarray, dtype: str) -> np.ndarray:
+    """See `convlab.models.adapters.Models`."""
+    through, given = partial(_through, natives), _tensor(x, dtype)
+    return array_of(_compiled(through, given) if _lacks_kernels(natives) else through(given))
+
+
+def _compiled(function: Callable[..., Any], *given: tf.Tensor) -> Any:
+    """The result of a function that XLA compiles; TensorFlow would warn of a `tf.function` that is traced each time."""
+    return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(*given)(*given)
+
+
+def _lacks_kernels(natives: Sequence[kl.Layer]) -> bool:
+    """Whether there is a convolution inside that TensorFlow has for XLA only."""
+    return any(
+        (isinstance(native, kl.Conv2D) and layout(native) == "NCHW" and not _has_nchw(native.compute_dtype))
+        or _lacks_kernels(private.layers_inside(native))
+        for native in natives
+    )
+
+
+@lru_cache
+def _has_nchw(dtype: str) -> bool:
+    """Whether TensorFlow has a convolution of NCHW here: on CPUs it depends on oneDNN, and so on the processor."""
+    one = tf.zeros((1, 1, 1, 1), dtype)
+    try:
+        tf.nn.conv2d(one, one, 1, "VALID", data_format="NCHW")
+    except tf.errors.UnimplementedError:
+        return False
+    return True
+
+
+def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(np.ascontiguousarray(x)), dtype)
+
+
+def _through(natives: Sequence[kl.Layer], x: tf.Tensor) -> tf.Tensor:
+    for native in natives:
+        last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
+        x = tf.transpose(x, (0, 2, 3, 1)) if last and x.shape.rank == 4 else x
+        x = native(x, training=False)
+        x = tf.transpose(x, (0, 3, 1, 2)) if last and x.shape.rank == 4 else x
+    return x
+
+
+def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """See `convlab.models.adapters.Models`."""
+    owner = next((native for native in natives if isinstance(native, CONVOLUTIONS)), None)
+    variables = {name: getattr(owner, name, None) for name in ("weight", "kernel", "bias")}
+    leaves = {name: variable.value for name, variable in variables.items() if variable is not None}
+
+    def slopes(x: tf.Tensor, dy: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch((x, leaves))
+            y = _through(natives, x)
+        return tape.gradient(y, [x, *leaves.values()], output_gradients=dy)  # type: ignore[no-any-return]
+
+    given = _tensor(x, dtype), _tensor(dy, dtype)
+    compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
+    tensors = _compiled(slopes, *given) if compiled else slopes(*given)
+    arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
+    return {**arrays, "K": oihw(owner, arrays["K"])} if "K" in arrays else arrays
+
+
+def _gradient_is_wrong(owner: Any) -> bool:
+    """Whether TensorFlow's CPU kernels for the gradient are wrong: see `convlab_tensorflow.ops`."""
+    return isinstance(owner, (kl.Conv2D, kl.DepthwiseConv2D)) and max(*owner.strides, *owner.dilation_rate) > 1

@@ -1,0 +1,164 @@
+"""PyTorch's layers, built."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import (
+    LOWEST,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    depends_on_size,
+)
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import ArrayNames, is_around
+
+from ..layers import Conv2D
+
+_NAMES = ArrayNames("running_mean", "running_var", "weight", "bias", kernel="weight", channels_last=False)
+_PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
+    "zeros": nn.ZeroPad2d,
+    "reflect": nn.ReflectionPad2d,
+    "replicate": nn.ReplicationPad2d,
+    "circular": nn.CircularPad2d,
+    LOWEST: partial(nn.ConstantPad2d, value=-math.inf),
+}
+
+
+def build(layer: Layer, style: str) -> list[nn.Module]:
+    """See `convlab.models.adapters.Models`."""
+    return _BUILDERS[type(layer)](layer, style)
+
+
+def filled(module: nn.Module, **arrays: np.ndarray | None) -> nn.Module:
+    """A module in inference mode, once its parameters and buffers of these names have these numbers."""
+    for name, array in arrays.items():
+        if array is not None:
+            getattr(module, name).detach().copy_(torch.from_numpy(np.array(array)))
+    return module.eval()
+
+
+def _build_convolution(layer: Convolution, style: str) -> list[nn.Module]:
+    spec = layer.spec
+    if style == "convlab":
+        options, weight = layer.ours_for("NCHW")
+        return [filled(Conv2D(**options), weight=weight, bias=layer.bias)]
+    before: list[nn.Module] = []
+    if isinstance(spec.padding, str):
+        raise depends_on_size(spec.padding)
+    if not is_around(spec.padding):  # torch's convolution can't express it
+        before = _build_pad(Pad(spec.padding, spec.padding_mode), style)
+    outputs, inputs = layer.kernel.shape[:2]
+    (top, _), (left, _) = spec.padding
+    conv = nn.Conv2d(
+        inputs * spec.groups,
+        outputs,
+        spec.kernel_size,
+        spec.stride,
+        0 if before else (top, left),
+        spec.dilation,
+        spec.groups,
+        spec.use_bias,
+        "zeros" if before else spec.padding_mode,  # type: ignore[arg-type]  # it is one of torch's names
+        dtype=getattr(torch, str(spec.dtype)),
+    )
+    return [*before, filled(conv, weight=layer.kernel, bias=layer.bias)]
+
+
+def _build_pad(layer: Pad, style: str) -> list[nn.Module]:
+    (top, bottom), (left, right) = layer.pads
+    return [_PADS[layer.mode]((left, right, top, bottom))]
+
+
+def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
+    if isinstance(layer.padding, str):
+        raise depends_on_size(layer.padding)
+    if not is_around(layer.padding):
+        raise UnsupportedError(f"torch's pooling has no padding {layer.padding}.", hint="pad before it.")
+    (top, _), (left, _) = layer.padding
+    padding = top, left
+    if layer.function == "max":
+        return [nn.MaxPool2d(layer.size, layer.stride, padding, ceil_mode=layer.ceil)]
+    return [nn.AvgPool2d(layer.size, layer.stride, padding, layer.ceil, layer.count_padding)]
+
+
+def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
+    pool = nn.AdaptiveMaxPool2d(1) if layer.function == "max" else nn.AdaptiveAvgPool2d(1)
+    return [pool] if layer.keepdims else [pool, nn.Flatten()]
+
+
+def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
+    momentum = round(1 - layer.momentum, 12)
+    norm = nn.BatchNorm2d(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
+    return [filled(norm, **arrays_of(norm, layer))]
+
+
+def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
+    if layer.order != "CHW":
+        raise UnsupportedError("torch flattens images channel by channel, this one pixel by pixel.")
+    return [nn.Flatten()]
+
+
+def _build_dense(layer: Dense, style: str) -> list[nn.Module]:
+    outputs, inputs = layer.kernel.shape
+    dense = nn.Linear(inputs, outputs, layer.bias is not None, dtype=getattr(torch, layer.dtype))
+    return [filled(dense, weight=layer.kernel, bias=layer.bias)]
+
+
+def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
+    constructors: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "relu6": nn.ReLU6,
+        "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
+        "elu": lambda: nn.ELU(layer.parameter),
+        "sigmoid": nn.Sigmoid,
+        "tanh": nn.Tanh,
+        "softplus": nn.Softplus,
+        "silu": nn.SiLU,
+        "gelu": nn.GELU,
+        "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    }
+    return [constructors[layer.function]()]
+
+
+_BUILDERS: dict[type[Layer], Callable[[Any, str], list[nn.Module]]] = {
+    Convolution: _build_convolution,
+    Pad: _build_pad,
+    Pool: _build_pool,
+    GlobalPool: _build_global_pool,
+    BatchNorm: _build_batch_norm,
+    Dropout: lambda layer, style: [nn.Dropout(layer.rate).eval()],
+    Flatten: _build_flatten,
+    Dense: _build_dense,
+    Activation: _build_activation,
+}
+
+
+def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a module has them."""
+    if isinstance(layer, BatchNorm) and module.weight is None:
+        return {"running_mean": layer.mean, "running_var": layer.variance}
+    if not isinstance(module, Conv2D):
+        return _NAMES.arrays(layer)
+    arrays = _NAMES.arrays(layer, module.spec.data_format)
+    return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
+
+
+def assemble(steps: Sequence[tuple[str, nn.Module]]) -> nn.Module:
+    """See `convlab.models.adapters.Models`."""
+    return nn.Sequential(OrderedDict(steps)).eval()

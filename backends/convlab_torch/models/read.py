@@ -1,0 +1,230 @@
+"""PyTorch's layers, read."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+
+from ..layers import Conv2D
+from ..ops import ops
+
+
+def read(model: nn.Module, inputs: Any = None) -> Model:
+    """See `convlab.models.adapters.Models`."""
+    with inference([model]):  # in training a parametrisation may change with each look
+        parts, with_code = walk(model, _children, _parts, _is_chain, ".")
+        loose = _loose(model, parts, with_code)
+    return Model("torch", parts, not with_code, model, loose=loose)
+
+
+@contextlib.contextmanager
+def inference(natives: Sequence[nn.Module]) -> Iterator[None]:
+    """A context in which modules, and all inside them, are in inference mode."""
+    modes = [(module, module.training) for native in natives for module in native.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What is right inside a container; unlike in `named_children`, a module that stands there twice counts twice."""
+    if isinstance(module, tuple(_READERS)):
+        return []
+    inside = module.named_modules(remove_duplicate=False)
+    return [(name, child) for name, child in inside if name and "." not in name]
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return not replaces(module, nn.Sequential, "forward")
+
+
+def _parts(module: nn.Module, path: str) -> Iterator[Part]:
+    if not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward"):
+        yield Part(path, module, *_read(module, path))
+
+
+def _loose(model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Parameters, buffers and operations that belong to no known layer."""
+    inside = {id(module) for part in parts if part.layer is not None for module in part.native.modules()}
+    loose = {}
+    for path, module in model.named_modules():
+        if id(module) not in inside:
+            for name, parameter in module.named_parameters(path, recurse=False):
+                loose[name] = loose_array("parameter", parameter.shape)
+            for name, buffer in module.named_buffers(path, recurse=False):
+                loose[name] = loose_array("buffer", buffer.shape)
+    operations = _operations(model) if with_code else {}
+    for path, module in with_code.items():
+        loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", operations.get(path, ()))
+    return loose
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(module, tuple(_READERS)) or not any(True for _ in module.children())
+
+
+def _operations(model: nn.Module) -> dict[str, list[str]]:
+    """What the containers in a model call beside their layers, by their paths, as far as it can be traced."""
+    operations: dict[str, list[str]] = {}
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except Exception:  # the model's own code may fail in any way when it is given a proxy
+        return operations
+    for node in nodes:
+        if node.op in ("call_function", "call_method"):
+            path = next(reversed(node.meta.get("nn_module_stack") or [""]))
+            operations.setdefault(path, []).append(_name(node.target))
+    return operations
+
+
+def _name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
+    if any(is_lazy(array) or array.is_meta for array in [*module.parameters(), *module.buffers()]):
+        raise unbuilt(path, module, "run it once")
+    return known(module, _READERS, "forward")
+
+
+def _array(x: Tensor | None) -> np.ndarray | None:
+    return None if x is None else ops.to_numpy(x)
+
+
+def _dtype(x: Tensor) -> str:
+    return str(ops.dtype(x))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value if isinstance(value, (tuple, list)) else (value, value)
+    return first, second
+
+
+def _convolution(m: nn.Conv2d) -> Layer:
+    return Convolution.of(
+        ops.to_numpy(m.weight),
+        _array(m.bias),
+        _dtype(m.weight),
+        stride=_pair(m.stride),
+        padding=m.padding if isinstance(m.padding, str) else around(_pair(m.padding)),
+        padding_mode=m.padding_mode,
+        dilation=_pair(m.dilation),
+        groups=m.groups,
+    )
+
+
+def _batch_norm(m: nn.BatchNorm2d) -> Layer:
+    if m.running_mean is None or m.running_var is None:
+        raise UnsupportedError("it keeps no running statistics")
+    ones = torch.ones_like(m.running_mean)
+    scale, shift = (ones, 0 * ones) if m.weight is None else (m.weight, m.bias)
+    mean, variance = ops.to_numpy(m.running_mean), ops.to_numpy(m.running_var)
+    momentum = 0.1 if m.momentum is None else m.momentum  # without one, torch takes the mean of all batches so far
+    return BatchNorm(
+        mean,
+        variance,
+        ops.to_numpy(scale),
+        ops.to_numpy(shift),
+        m.eps,
+        round(1 - momentum, 12),
+        _dtype(m.running_mean),
+    )
+
+
+def _max_pool(m: nn.MaxPool2d) -> Layer:
+    if _pair(m.dilation) != (1, 1) or m.return_indices:
+        raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
+    return Pool("max", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), False, m.ceil_mode)
+
+
+def _average_pool(m: nn.AvgPool2d) -> Layer:
+    if m.divisor_override is not None:
+        raise UnsupportedError("only PyTorch has a pooling with divisor_override")
+    counted = m.count_include_pad and _pair(m.padding) != (0, 0)
+    return Pool("average", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), counted, m.ceil_mode)
+
+
+def _global_pool(function: str) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        if _pair(m.output_size) != (1, 1):
+            raise UnsupportedError(f"only PyTorch has a global pooling to the size {m.output_size}")
+        return GlobalPool(function)
+
+    return read
+
+
+def _flatten(m: nn.Flatten) -> Layer:
+    if (m.start_dim, m.end_dim) != (1, -1):
+        raise UnsupportedError(f"it flattens the axes {m.start_dim} to {m.end_dim}, expected 1 to -1")
+    return Flatten("CHW")
+
+
+def _softplus(m: nn.Softplus) -> Layer:
+    if m.beta != 1 or m.threshold < 20:
+        raise UnsupportedError(f"only PyTorch has a softplus with beta {m.beta} and threshold {m.threshold}")
+    return Activation("softplus")
+
+
+def _pad(mode: str) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        left, right, top, bottom = m.padding
+        return Pad(((top, bottom), (left, right)), mode)
+
+    return read
+
+
+def _constant_pad(m: nn.ConstantPad2d) -> Layer:
+    if m.value not in (0, -math.inf):
+        raise UnsupportedError(f"its border is {m.value}, expected 0 or -inf")
+    return _pad("zeros" if m.value == 0 else LOWEST)(m)
+
+
+def _ours(m: Conv2D) -> Layer:
+    return Convolution.ours(m.spec, ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight))
+
+
+_READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
+    Conv2D: _ours,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _batch_norm,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _average_pool,
+    nn.AdaptiveMaxPool2d: _global_pool("max"),
+    nn.AdaptiveAvgPool2d: _global_pool("average"),
+    nn.Flatten: _flatten,
+    nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight)),
+    nn.Dropout: lambda m: Dropout(m.p),
+    nn.ReLU6: lambda m: Activation("relu6"),
+    nn.ReLU: lambda m: Activation("relu"),
+    nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
+    nn.ELU: lambda m: Activation("elu", m.alpha),
+    nn.Sigmoid: lambda m: Activation("sigmoid"),
+    nn.Tanh: lambda m: Activation("tanh"),
+    nn.Softplus: _softplus,
+    nn.SiLU: lambda m: Activation("silu"),
+    nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
+    nn.ZeroPad2d: _pad("zeros"),
+    nn.ReflectionPad2d: _pad("reflect"),
+    nn.ReplicationPad2d: _pad("replicate"),
+    nn.CircularPad2d: _pad("circular"),
+    nn.ConstantPad2d: _constant_pad,  # it stands after ZeroPad2d, which is a subclass of it
+}

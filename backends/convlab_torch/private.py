@@ -1,0 +1,59 @@
+"""The private names of PyTorch that the adapter cannot do without, each behind one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import _C, Tensor
+from torch.autograd import forward_ad
+
+_functorch = getattr(_C, "_functorch", None)
+_is_wrapped: Callable[[Any], bool] | None = getattr(_functorch, "is_functorch_wrapped_tensor", None)
+_innermost_transform: Callable[[], Any] | None = getattr(_functorch, "peek_interpreter_stack", None)
+_count_dispatch_modes: Callable[[], int] | None = getattr(_C, "_len_torch_dispatch_stack", None)
+
+
+def is_wrapped(x: Any) -> bool:
+    """Whether x is a tensor that `torch.func`'s transforms (`vmap`, `grad`, `jvp`) have wrapped.
+
+    No public name tells: the type of a wrapped tensor is `Tensor`, and reading its numbers fails. Without the private
+    name every tensor counts as wrapped, so that convlab uses torch's own operators only, which is slower.
+    """
+    return _is_wrapped is None or _is_wrapped(x)
+
+
+def is_transforming() -> bool:
+    """Whether the code runs inside one of `torch.func`'s transforms.
+
+    No public name tells. Without the private name the answer is always yes, so that each call goes through the
+    autograd function that transforms can see into, which is slower.
+    """
+    return _innermost_transform is None or _innermost_transform() is not None
+
+
+def has_dispatch_mode() -> bool:
+    """Whether a `TorchDispatchMode` sees each operator, as fake tensors' and profilers' do.
+
+    No public name tells. Without the private name the answer is always yes, so that convlab computes nothing on a
+    tensor's memory, which such a mode wouldn't see, and remembers no calls: that is slower.
+    """
+    return _count_dispatch_modes is None or _count_dispatch_modes() > 0
+
+
+def in_forward_mode() -> bool:
+    """Whether the code runs inside `torch.autograd.forward_ad.dual_level`.
+
+    No public name tells. Without the private name the answer is always yes, so that each call records a gradient,
+    which is slower.
+    """
+    return bool(getattr(forward_ad, "_current_level", 0) >= 0)
+
+
+def is_view(x: Tensor) -> bool:
+    """Whether x shares its memory with another tensor as autograd sees it.
+
+    No public name tells. Without the private name the answer is always yes, so that a tensor is copied for nothing.
+    """
+    test = getattr(x, "_is_view", None)
+    return test is None or bool(test())
