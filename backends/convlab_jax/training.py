@@ -50,7 +50,7 @@ class Descent(DescentBase):
         self.parameters = {name: jnp.asarray(each, self.problem.dtype) for name, each in arrays.items()}
 
     def run(self, steps: int, lr: float) -> list[float]:
-        self.parameters, self.memory, losses = _run(
+        self.parameters, self.memory, losses = run_steps(
             self.problem, self.optimizer, self.pairs, self.parameters, self.memory, lr, steps
         )
         return ops.to_numpy(losses)[:steps].tolist()  # type: ignore[no-any-return]
@@ -71,9 +71,11 @@ class Descent(DescentBase):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _run(
+def run_steps(
     problem: Problem, optimizer: Any, pairs: Any, parameters: dict[str, Array], memory: Any, lr: Any, steps: Any
 ) -> tuple[dict[str, Array], Any, Array]:
+    """The parameters and the optimiser's memory after some steps, and the losses, in an array of the size AT_ONCE."""
+
     def squared_error(parameters: dict[str, Array]) -> Array:
         loss: Array = problem.loss(ops, pairs, parameters["kernel"], parameters.get("bias"))
         return loss

@@ -49,7 +49,7 @@ class Descent(DescentBase):
         super().__init__(*arguments)
 
     def set_optimizer(self, optimizer: Any) -> None:
-        self.bench = None if optimizer is None else _bench(self.problem, optimizer)
+        self.bench = None if optimizer is None else bench_of(self.problem, optimizer)
         self.memory = [] if self.bench is None else self.bench.first
 
     def set_parameters(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
@@ -57,7 +57,7 @@ class Descent(DescentBase):
         self.parameters = [ops.asarray(array, self.problem.dtype) for array in arrays]
 
     def run(self, steps: int, lr: float) -> list[float]:
-        rate, program = tf.constant(lr, self.problem.dtype), _program(self.problem, self.bench)
+        rate, program = tf.constant(lr, self.problem.dtype), program_of(self.problem, self.bench)
         with contextlib.nullcontext() if self.bench is None else self.bench.lock:
             self.parameters, self.memory, losses = program(
                 self.pairs, self.parameters, self.memory, rate, tf.constant(steps)
@@ -102,7 +102,7 @@ class Bench:
 _benches: dict[Hashable, Bench] = {}
 
 
-def _bench(problem: Problem, optimizer: Any) -> Bench:
+def bench_of(problem: Problem, optimizer: Any) -> Bench:
     """The `Bench` of an optimiser: the same for all that compute the same, so that its program is compiled once."""
     key = describe(optimizer), problem.kernel_shape, problem.use_bias, problem.dtype
     if key not in _benches:
@@ -124,7 +124,7 @@ def _slopes(problem: Problem, pairs: Any, parameters: list[Any]) -> tuple[Any, l
 
 
 @functools.lru_cache(maxsize=64)
-def _program(problem: Problem, bench: Bench | None) -> Callable[..., Any]:
+def program_of(problem: Problem, bench: Bench | None) -> Callable[..., Any]:
     """A function that takes steps; TensorFlow compiles it once for images of a shape."""
 
     def run(pairs: Any, parameters: list[Any], memory: list[Any], lr: Any, steps: Any) -> tuple[Any, Any, Any]:
