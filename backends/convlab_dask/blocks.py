@@ -41,7 +41,7 @@ class Correlation(NamedTuple):
                 padding=padding,
                 dilation=geometry.dilation,
                 groups=geometry.groups,
-                data_format=geometry.data_format,  # type: ignore[arg-type]
+                data_format=geometry.data_format,
                 algorithm="auto" if reproducible else self.algorithm,  # type: ignore[arg-type]
                 reproducible=reproducible,
                 backend=self.inner,

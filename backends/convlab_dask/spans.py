@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convlab.geometry.geometry import Pair, border_index
+from convlab.geometry.geometry import PaddingMode, Pair, border_index
 
 Part = tuple[int, int, int]
 
@@ -50,7 +50,7 @@ def output_chunks(chunks: Sequence[int], outputs: int, stride: int) -> tuple[int
 
 
 def spans(
-    chunks: Sequence[int], outputs: Sequence[int], pads: Pair, extent: int, stride: int, mode: str
+    chunks: Sequence[int], outputs: Sequence[int], pads: Pair, extent: int, stride: int, mode: PaddingMode
 ) -> Iterator[Span]:
     """What each chunk of the result (`outputs`: their sizes) needs of an axis of X.
 
@@ -67,7 +67,7 @@ def spans(
         first += size * stride
 
 
-def _span(ends: np.ndarray, start: int, stop: int, mode: str) -> Span:
+def _span(ends: np.ndarray, start: int, stop: int, mode: PaddingMode) -> Span:
     """The span of the positions start to stop, counted from X's first pixel; those beyond X are its border."""
     n, before, after = int(ends[-1]), 0, 0
     if mode == "zeros":

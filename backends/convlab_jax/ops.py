@@ -32,7 +32,7 @@ _WIDE = ("int64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
 
 
-class JaxOperations(Operations):
+class JaxOperations(Operations[Array]):
     adapter = adapter
     jitted = True
 

@@ -13,7 +13,7 @@ from convlab.algorithms.taps import by_taps, too_long
 from convlab.compiled import kernels
 from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
-from convlab.contract.rule import Rule
+from convlab.contract.rule import Part, Rule
 from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
@@ -212,7 +212,7 @@ class TensorFlowOperations(Operations):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
 
-    def conv_gradient(self, part: str, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
+    def conv_gradient(self, part: Part, a: Any, b: Any, geometry: Geometry, size: Pair) -> Any:
         plain = (geometry.stride, geometry.dilation, geometry.groups) == ((1, 1), (1, 1), 1)
         if not plain or too_long(size, geometry):
             return super().conv_gradient(part, a, b, geometry, size)

@@ -13,7 +13,7 @@ from torch.compiler import is_compiling
 
 from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
-from convlab.contract.rule import CODE, Rule
+from convlab.contract.rule import CODE, Part, Rule
 from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
@@ -23,7 +23,7 @@ from . import adapter, private
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-class TorchOperations(Operations):
+class TorchOperations(Operations[Tensor]):
     adapter = adapter
 
     @property
@@ -174,14 +174,14 @@ class TorchOperations(Operations):
     def apply(self, rule: Rule, *inputs: Tensor) -> Tensor:
         graded = self.records(*inputs)
         if not graded and not _transforming():
-            return compute(self, rule, *inputs)  # type: ignore[no-any-return]
+            return compute(self, rule, *inputs)
         if not is_compiling():
             return _Dual.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return, no-untyped-call]
         if not graded:  # dynamo would give `forward` a context that it has no argument for
             return _compute(rule.encode(), list(inputs))  # type: ignore[no-any-return]
         return _Apply.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
-    def conv_gradient(self, part: str, a: Tensor, b: Tensor, geometry: Geometry, size: Pair) -> Tensor:
+    def conv_gradient(self, part: Part, a: Tensor, b: Tensor, geometry: Geometry, size: Pair) -> Tensor:
         (top, bottom), (left, right) = geometry.padding
         height, width = size if part == "x" else (a.shape[2], a.shape[3])
         if (top, left) != (bottom, right):
@@ -249,7 +249,7 @@ def _untransformed() -> bool:
 @torch.library.custom_op("convlab::compute", mutates_args=())
 def _compute(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
     """A rule's result. To torch.compile it is one operator, into which it can't look, and so can't reorder."""
-    return compute(ops, Rule.decode(code), *inputs)  # type: ignore[no-any-return]
+    return compute(ops, Rule.decode(code), *inputs)
 
 
 @_compute.register_fake

@@ -19,7 +19,7 @@ class Tracing(Arrays[T]):
         """Whether x has values now, that is, isn't a tracer or a symbol."""
         return True
 
-    def mode(self, *tensors: T | None) -> Mode:
+    def mode(self, *tensors: T) -> Mode:
         """What can be planned for tensors.
 
         - "eager": they have values, on a CPU.

@@ -13,7 +13,7 @@ from learning import OPTIONS, START, X, Y
 
 from convlab import errors
 from convlab import jax as lab
-from convlab_jax.training import _run
+from convlab_jax.training import run_steps
 
 OPTIMISERS = [lambda: optax.sgd(1e-4, momentum=0.9), lambda: optax.adam(0.03), lambda: optax.adamw(0.03)]
 
@@ -42,13 +42,13 @@ def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(rng.standard_normal((23, 17))), jnp.asarray(rng.standard_normal((21, 15)))
     lab.learn_kernel(x, y, 3, num_steps=1, lr=1e-5)
-    before = _run._cache_size()
+    before = run_steps._cache_size()
     for steps, lr in ((7, 1e-5), (300, 1e-6)):
         lab.learn_kernel(x + 1, y, 3, num_steps=steps, lr=lr, seed=steps)
-    assert _run._cache_size() == before
+    assert run_steps._cache_size() == before
     for _ in range(2):
         lab.learn_kernel(x, y, 3, optimizer=optax.adam(0.03), seed=0)
-    assert _run._cache_size() == before + 1
+    assert run_steps._cache_size() == before + 1
 
 
 def test_tracers_are_refused() -> None:

@@ -13,7 +13,7 @@ from convlab import errors
 from convlab import tensorflow as lab
 from convlab.geometry.geometry import Geometry
 from convlab.learning.problem import LearningProblem
-from convlab_tensorflow.training import _bench, _program
+from convlab_tensorflow.training import bench_of, program_of
 
 OPTIMISERS = [lambda: keras.optimizers.SGD(1e-4, momentum=0.9), lambda: keras.optimizers.Adam(0.03)]
 
@@ -44,7 +44,7 @@ def test_nothing_is_compiled_again_for_images_of_one_shape() -> None:
     x, y = tf.constant(rng.standard_normal((23, 17))), tf.constant(rng.standard_normal((21, 15)))
     for steps, lr in ((1, 1e-5), (7, 1e-5), (300, 1e-6)):
         lab.learn_kernel(x + 1, y, 3, num_steps=steps, lr=lr, seed=steps)
-    assert _program(LearningProblem(Geometry((3, 3)), dtype="float64"), None).experimental_get_tracing_count() == 1
+    assert program_of(LearningProblem(Geometry((3, 3)), dtype="float64"), None).experimental_get_tracing_count() == 1
 
 
 def test_an_optimiser_serves_again_and_is_compiled_once() -> None:
@@ -53,7 +53,7 @@ def test_an_optimiser_serves_again_and_is_compiled_once() -> None:
     assert runs[0].losses == runs[1].losses
     assert int(own.iterations) == 0
     problem = LearningProblem(Geometry((3, 3), padding=((1, 1), (1, 1))), "", 4, 3, use_bias=True)
-    assert _program(problem, _bench(problem, keras.optimizers.Adam(0.03))).experimental_get_tracing_count() == 1
+    assert program_of(problem, bench_of(problem, keras.optimizers.Adam(0.03))).experimental_get_tracing_count() == 1
 
 
 def test_symbols_are_refused() -> None:
