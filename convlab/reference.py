@@ -32,7 +32,7 @@ adapter = Adapter(
     is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),
     minimum="1.23",
     dtypes=(*_HALF, "float32", "float64", "complex64", "complex128"),
-    algorithms=("native", "taps", "matmul", "fft", "separable"),
+    algorithms=("native", "taps", "fft", "separable"),
     models=True,
     is_model=lambda model: is_instance(model, "convlab_numpy.layers", "Conv2D"),
     autograd=False,
@@ -93,9 +93,6 @@ class NumpyOperations(Operations[np.ndarray]):
 
     def zeros(self, shape: Sequence[int], like: np.ndarray) -> np.ndarray:
         return np.zeros(shape, like.dtype)
-
-    def matmul(self, a: np.ndarray, b: np.ndarray) -> Any:
-        return np.matmul(a, b)
 
     def sum(self, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         return np.sum(x, axes)  # type: ignore[no-any-return]

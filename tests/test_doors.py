@@ -24,7 +24,7 @@ FRAMEWORKS = ("torch", "mxnet", "jax", "flax", "tensorflow", "keras", "dask")
 # What `import convlab` may load of itself, and of the standard library if NumPy hasn't: nothing that reads files,
 # starts threads or learns, which would take several times as long.
 IMPORTED = """
-    algorithms algorithms.adjoint algorithms.border algorithms.fourier algorithms.matmul algorithms.phase
+    algorithms algorithms.adjoint algorithms.border algorithms.fourier algorithms.phase
     algorithms.reproducible algorithms.taps chapter compiled compiled.kernels compiled.threads compiled.tiling contract
     contract.adapter contract.arrays contract.autograd contract.call contract.framework contract.layer contract.memory
     contract.operations contract.rule contract.tracing contract.transforms correlation

@@ -20,7 +20,7 @@ from convlab.planning.caches import forget_costs
 from convlab.planning.choose import Workload
 
 VERSION = np.__version__
-ALL = ("native", "taps", "phase", "matmul", "fft", "separable")
+ALL = ("native", "taps", "phase", "fft", "separable")
 
 
 @pytest.fixture
@@ -104,7 +104,6 @@ def test_between_many_channels_another_way_must_promise_more(table) -> None:
         ("phase", {"inputs": 2}, "one input and one output"),
         ("separable", {"k": 1}, "row or a column"),
         ("taps", {"part": "k"}, "gradient of K"),
-        ("matmul", {"k": 40}, "memory"),
         ("host", {"dtype": "complex64"}, "not for complex64"),
     ],
 )

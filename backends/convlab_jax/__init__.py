@@ -36,7 +36,7 @@ adapter = Adapter(
     models=True,
     is_model=lambda model: is_instance(model, "flax.linen", "Module") or _is_nnx(model),
     extra_of=lambda model: "nnx" if _is_nnx(model) else "",
-    algorithms=("native", "taps", "phase", "matmul", "fft"),
+    algorithms=("native", "taps", "phase", "fft"),
     image_layout="NHWC",
     extras=("nnx",),
 )

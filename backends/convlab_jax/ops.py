@@ -102,9 +102,6 @@ class JaxOperations(Operations[Array]):
     def zeros(self, shape: Sequence[int], like: Any) -> Array:
         return jnp.zeros(shape, like.dtype)
 
-    def matmul(self, a: Any, b: Any) -> Array:
-        return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
     def sum(self, x: Any, axes: tuple[int, ...]) -> Array:
         return x.sum(axes)  # type: ignore[no-any-return]
 

@@ -31,7 +31,7 @@ adapter = Adapter(
     dtypes=("float16", "float32", "float64"),
     models=True,
     is_model=lambda model: is_instance(model, "mxnet", "gluon.Block"),
-    algorithms=("native", "taps", "phase", "matmul", "separable"),
+    algorithms=("native", "taps", "phase", "separable"),
     second_derivatives=False,  # its convolution's gradient has no gradient
     # Its metadata asks for a NumPy that the others can't use; Python 3.12 has no distutils.
     install=("--no-deps", "mxnet==1.9.1", "requests", "setuptools"),

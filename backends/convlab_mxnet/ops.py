@@ -130,9 +130,6 @@ class MXNetOperations(Operations):
         y.wait_to_read()
         return y
 
-    def matmul(self, a: Any, b: Any) -> Any:
-        return mx.np.matmul(a, b)
-
     def every(self, condition: Any) -> bool:
         return bool(self.to_numpy(condition).all())
 

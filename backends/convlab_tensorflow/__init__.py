@@ -37,7 +37,7 @@ adapter = Adapter(
     dtypes=("float16", "bfloat16", "float32", "float64"),
     models=True,
     is_model=lambda model: is_instance(model, "keras", "Layer"),
-    algorithms=("native", "taps", "phase", "matmul", "fft"),
+    algorithms=("native", "taps", "phase", "fft"),
     image_layout="NHWC",
     install=("tensorflow-cpu>=2.18",) if _CPU_BUILD else ("tensorflow>=2.18",),
 )

@@ -101,9 +101,6 @@ class TensorFlowOperations(Operations):
     def number(self, value: float, like: Any) -> Any:
         return tf.constant(value, like.dtype)
 
-    def matmul(self, a: Any, b: Any) -> Any:
-        return tf.matmul(a, b)
-
     def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
         return tf.reduce_sum(x, axes)
 

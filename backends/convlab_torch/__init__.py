@@ -31,5 +31,5 @@ adapter = Adapter(
     dtypes=("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
     models=True,
     is_model=lambda model: is_instance(model, "torch", "nn.Module"),
-    algorithms=("native", "taps", "phase", "matmul", "fft", "separable"),
+    algorithms=("native", "taps", "phase", "fft", "separable"),
 )

@@ -89,9 +89,6 @@ class TorchOperations(Operations[Tensor]):
     def zeros(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return like.new_zeros(tuple(shape))
 
-    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.matmul(a, b)
-
     def sum(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
         return x.sum(axes)
 

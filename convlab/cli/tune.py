@@ -69,7 +69,7 @@ def _tasks_of(lab: Backend, variant: Variant) -> Iterator[Task]:
         parts = ["y", "x", "k"] if lab.adapter.autograd else ["y"]
     for kind, workloads in _WORKLOADS.items():
         # These variants never win.
-        if variant is Variant.MATMUL or (variant is Variant.TAPS and kind == "dense"):
+        if variant is Variant.TAPS and kind == "dense":
             continue
         yield from (
             Task(variant, part, kind) for part in parts if not unfit(variant, _workload(part, *workloads[0])[0])

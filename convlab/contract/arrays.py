@@ -136,10 +136,6 @@ class Arrays(ABC, Generic[T]):
         """The sums over some axes, which are left out; learning by autograd needs it, too."""
         raise lacking("fft")
 
-    def matmul(self, a: T, b: T) -> T:
-        """Products of matrices (..., I, J) and (..., J, K), whose leading axes broadcast."""
-        raise lacking("matmul")
-
     def floor(self, x: T) -> T:
         """The greatest integers not above x, in x's dtype."""
         raise lacking("fft")

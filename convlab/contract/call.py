@@ -21,7 +21,6 @@ class Variant(StrEnum):
     NATIVE = "native"
     TAPS = "taps"
     PHASE = "phase"
-    MATMUL = "matmul"
     FFT = "fft"
     FFT_ON_HOST = "fft@host"
     SEPARABLE = "separable"

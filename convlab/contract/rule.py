@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 from ..geometry.geometry import PADDING_MODES, Geometry, Pair
 
 Part = Literal["y", "x", "k", "b"]
-Algorithm = Literal["auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host"]
+Algorithm = Literal["auto", "direct", "native", "taps", "phase", "fft", "separable", "host"]
 RuleAlgorithm = Algorithm | Literal["reproducible"]
-ALGORITHMS: tuple[Algorithm, ...] = ("auto", "direct", "native", "taps", "phase", "matmul", "fft", "separable", "host")
+ALGORITHMS: tuple[Algorithm, ...] = ("auto", "direct", "native", "taps", "phase", "fft", "separable", "host")
 CODE = 16  # the length of `Rule.encode`
 
 _PARTS: tuple[Part, ...] = ("y", "x", "k", "b")

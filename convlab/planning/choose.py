@@ -36,11 +36,10 @@ VARIANTS = {
     "native": (Variant.NATIVE,),
     "taps": (Variant.TAPS,),
     "phase": (Variant.PHASE,),
-    "matmul": (Variant.MATMUL,),
     "fft": (Variant.FFT_ON_HOST, Variant.FFT),
     "separable": (Variant.SEPARABLE_ON_HOST, Variant.SEPARABLE),
     "host": (Variant.HOST,),
-    "direct": (Variant.HOST, Variant.TAPS, Variant.MATMUL, Variant.NATIVE),
+    "direct": (Variant.HOST, Variant.TAPS, Variant.NATIVE),
 }
 _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
 # Between many channels the model is coarse and the frameworks are good: another variant must promise much more.
@@ -52,8 +51,6 @@ _VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
 # result has at least `_FEW_PIXELS` numbers.
 _WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
-# The most numbers that im2col may write, and the most operations that it may take.
-_MOST_PATCHES, _MOST_WINDOWS = 2**27, 32
 # The most pairs of channels whose spectra are multiplied one after another.
 _MOST_PAIRS = 64
 
@@ -265,9 +262,6 @@ def unfit(variant: Variant, workload: Workload) -> str:
         return _unfit_separable(workload)
     if variant.algorithm == "fft":
         return _unfit_fft(variant, workload) if dense else "only for stride 1 and dilation 1"
-    patches = workload.products // workload.outputs if workload.outputs else 0
-    if variant is Variant.MATMUL and (patches > _MOST_PATCHES or math.prod(geometry.kernel_size) > _MOST_WINDOWS):
-        return "im2col would take too much memory, or a program too long to compile"
     return ""
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from ..algorithms import fourier
 from ..algorithms.adjoint import image_gradient
 from ..algorithms.border import with_border
-from ..algorithms.matmul import matmul, matmul_kernel_gradient
 from ..algorithms.phase import phase
 from ..algorithms.taps import taps
 from ..compiled import kernels
@@ -272,13 +271,11 @@ _RESULTS: dict[Variant, Correlation] = {
     Variant.NATIVE: native,
     Variant.TAPS: _taps,
     Variant.PHASE: phase,
-    Variant.MATMUL: matmul,
     Variant.FFT: fourier.fft_correlation,
     Variant.HOST: _hosted("direct"),
     Variant.FFT_ON_HOST: _hosted("fft"),
 }
 _KERNEL_GRADIENTS: dict[Variant, Correlation] = {
-    Variant.MATMUL: matmul_kernel_gradient,
     Variant.FFT: fourier.fft_kernel_gradient,
     Variant.HOST: _hosted_gradient("direct"),
     Variant.FFT_ON_HOST: _hosted_gradient("fft"),

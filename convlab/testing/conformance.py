@@ -72,7 +72,6 @@ _OPERATIONS: dict[str, tuple[Any, np.ndarray]] = {
 }
 # The operations that only some algorithms need, with the names of these algorithms.
 _FURTHER: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
-    "matmul": (("matmul",), lambda ops, x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), _X @ _X.transpose(0, 2, 1)),
     "floor": (("fft",), lambda ops, x: ops.floor(x - ops.number(0.5, x)), _X - 1),
     "every": (
         ("fft", "phase"),
@@ -116,7 +115,7 @@ class Conformance:
             further = [pytest.param(name, marks=_lacking(self.adapter, *each[0])) for name, each in _FURTHER.items()]
             metafunc.parametrize("operation", [*_OPERATIONS, *further])
         if "algorithm" in metafunc.fixturenames:
-            every = ("native", "taps", "phase", "matmul", "fft", "separable")
+            every = ("native", "taps", "phase", "fft", "separable")
             metafunc.parametrize(
                 "algorithm", [pytest.param(name, marks=_lacking(self.adapter, name)) for name in every]
             )

@@ -34,7 +34,7 @@ GEOMETRIES = (
     {"dilation": 2, "padding": "same"},
     {"padding": "full", "stride": (3, 1)},
 )
-ALGORITHMS = ("auto", "direct", "native", "taps", "matmul", "reproducible")
+ALGORITHMS = ("auto", "direct", "native", "taps", "reproducible")
 
 
 def layer_of(given: Problem) -> tuple[lab.Conv2D, dict]:
