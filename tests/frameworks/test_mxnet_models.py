@@ -1,4 +1,4 @@
-"""Gluon's layers, read and built: each computes what its reading says, and so does what is built from that."""
+"""Gluon's models: read, assembled and run, with their weights, files and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras's layers, read and built: each computes what its reading says, and so does what is built from that."""
+"""Keras's models: read, assembled and run, with their weights, files and gradients."""
 
 from __future__ import annotations
 
