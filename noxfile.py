@@ -29,6 +29,7 @@ LINTERS = nox.project.dependency_groups(PROJECT, "lint")
 CORE = tuple(
     f"tests/{name}"
     for name in (
+        "test_house.py",
         "test_oracle.py",
         "test_filters.py",
         "test_archive.py",

@@ -21,7 +21,7 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import execute
-from convlab.correlation.compute import compute, gradients
+from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
@@ -227,7 +227,7 @@ def _function(rule: Rule) -> Callable[..., Array]:
         return function(*inputs), inputs
 
     def backward(inputs: tuple[Any, ...], dy: Any) -> tuple[Any, ...]:
-        return tuple(gradients(ops, rule, inputs, dy, (True,) * len(inputs)))
+        return tuple(gradients_of_rule(ops, rule, inputs, dy, (True,) * len(inputs)))
 
     function.defvjp(forward, backward)
     return jax.jit(function)

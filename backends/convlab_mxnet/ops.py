@@ -14,7 +14,7 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import canonical_shapes
-from convlab.correlation.compute import compute, gradients
+from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry
 
@@ -315,7 +315,7 @@ class _Apply(mx.operator.CustomOp):  # type: ignore[misc]
 
     def backward(self, req: Any, out_grad: Any, in_data: Any, out_data: Any, in_grad: Any, aux: Any) -> None:
         needed, dy = [request != "null" for request in req], out_grad[0].as_np_ndarray()
-        slopes = gradients(_Inside(), self.rule, [x.as_np_ndarray() for x in in_data], dy, needed)
+        slopes = gradients_of_rule(_Inside(), self.rule, [x.as_np_ndarray() for x in in_data], dy, needed)
         for slope, request, place in zip(slopes, req, in_grad, strict=True):
             if slope is not None:
                 self.assign(place.as_np_ndarray(), request, slope)

@@ -15,7 +15,7 @@ from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Part, Rule
 from convlab.correlation.call import canonical_shapes
-from convlab.correlation.compute import compute, gradients
+from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planning.execute import choose_for
 
@@ -196,7 +196,7 @@ class TensorFlowOperations(Operations):
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def function(*inputs: Any) -> Any:
             needed = (True,) * len(inputs)
-            return run(*inputs), lambda dy: gradients(self, rule, inputs, dy, needed)
+            return run(*inputs), lambda dy: gradients_of_rule(self, rule, inputs, dy, needed)
 
         return function(*inputs)
 

@@ -15,7 +15,7 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import CODE, Part, Rule
 from convlab.correlation.call import canonical_shapes
-from convlab.correlation.compute import compute, gradients
+from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 
 from . import adapter, private
@@ -285,7 +285,7 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rule = Rule.decode(ctx.code)
-        return *(None,) * CODE, *gradients(ops, rule, ctx.saved_tensors, dy, ctx.needs_input_grad[CODE:])
+        return *(None,) * CODE, *gradients_of_rule(ops, rule, ctx.saved_tensors, dy, ctx.needs_input_grad[CODE:])
 
 
 class _Dual(_Apply):

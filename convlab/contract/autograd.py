@@ -15,9 +15,9 @@ class Autograd(Arrays[T]):
     """Custom gradients, and gradients of functions."""
 
     def apply(self, rule: Rule, *inputs: T) -> T:
-        """The custom-gradient hook: `compute(self, rule, *inputs)`, whose gradients are `gradients(self, rule, …)`.
+        """`compute(self, rule, *inputs)`, whose gradients are `gradients_of_rule(self, rule, …)`.
 
-        Both are in `convlab.correlation.compute`. Only backends with autograd have it.
+        This is the custom-gradient hook. Both functions are in `convlab.correlation.compute`. Only backends with autograd have it.
         """
         raise lacking(rule.algorithm)
 

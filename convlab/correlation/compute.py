@@ -24,7 +24,7 @@ def apply(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     return ops.apply(rule, *inputs) if has_gradients else compute(ops, rule, *inputs)
 
 
-def gradients(ops: Operations[T], rule: Rule, inputs: Sequence[T], dy: T, needed: Sequence[bool]) -> list[Any]:
+def gradients_of_rule(ops: Operations[T], rule: Rule, inputs: Sequence[T], dy: T, needed: Sequence[bool]) -> list[Any]:
     """The gradients of sum(dy * compute(ops, rule, *inputs)) with respect to the inputs; None where not needed."""
     if rule.part == "b":
         return [ops.zeros(ops.sizes(inputs[0]), dy) + ops.reshape(dy, (1, -1, 1, 1))]

@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from ..errors import GeometryError, ShapeError
 from .geometry import (
@@ -42,13 +42,13 @@ class GeometryOptions(TypedDict, total=False):
     data_format: DataFormat
 
 
-def integer(name: str, value: Any, minimum: int) -> int:
+def integer(name: str, value: object, minimum: int) -> int:
     """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
     # The common case first: it takes a tenth of the time.
     if type(value) is int and LONGEST >= value >= minimum:
         return value
     try:
-        number = operator.index(value)
+        number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or number < minimum or number.bit_length() > MOST_BITS:
@@ -61,7 +61,7 @@ def integer(name: str, value: Any, minimum: int) -> int:
     return number
 
 
-def real(value: Any) -> float:
+def real(value: object) -> float:
     """A real number as a float; nan for anything else, also for what is too large for one.
 
     >>> real(3), real(10**400), real("3"), real(True)
@@ -73,7 +73,7 @@ def real(value: Any) -> float:
         return math.nan
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value in an error message, in at most some 200 characters.
 
     >>> shown(2.5), shown(10**5000)
@@ -91,7 +91,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def pair(name: str, value: Any, minimum: int) -> Pair:
+def pair(name: str, value: object, minimum: int) -> Pair:
     """An int, or a (rows, columns) pair of them, as a pair.
 
     >>> pair("stride", 2, 1), pair("stride", (1, 3), 1)
@@ -108,7 +108,7 @@ def pair(name: str, value: Any, minimum: int) -> Pair:
     return number, number
 
 
-def choice(name: str, value: Any, allowed: tuple[Name, ...]) -> Name:
+def choice(name: str, value: object, allowed: tuple[Name, ...]) -> Name:
     """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
     if not isinstance(value, str) or value not in allowed:
         in_lower_case = isinstance(value, str) and value.lower() in allowed
@@ -117,7 +117,7 @@ def choice(name: str, value: Any, allowed: tuple[Name, ...]) -> Name:
     return value
 
 
-def boolean(name: str, value: Any) -> bool:
+def boolean(name: str, value: object) -> bool:
     """`value` if it is True or False, or a `GeometryError` that names the argument."""
     if value is not True and value is not False:
         raise GeometryError(f"{name}: got {shown(value)}, expected True or False.", hint=f"{name}=True asks for it.")
@@ -125,13 +125,13 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def options(
-    kernel_size: Any,
-    stride: Any = 1,
-    padding: Any = 0,
-    padding_mode: Any = "zeros",
-    dilation: Any = 1,
-    groups: Any = 1,
-    data_format: Any = "NCHW",
+    kernel_size: object,
+    stride: object = 1,
+    padding: object = 0,
+    padding_mode: object = "zeros",
+    dilation: object = 1,
+    groups: object = 1,
+    data_format: object = "NCHW",
 ) -> tuple[Geometry, PaddingName | Literal[""]]:
     """The checked options, as far as no image is needed for the check, and the padding's name, "" for integers."""
     padding_name = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
@@ -147,22 +147,18 @@ def options(
     return geometry, padding_name
 
 
-def _explicit(padding: Any) -> Pads:
+def _explicit(padding: object) -> Pads:
     """A padding in integers as ((top, bottom), (left, right))."""
     if type(padding) is int and padding == 0:
         return NO_PADDING
-    nested = (
-        isinstance(padding, (tuple, list))
-        and len(padding) == 2
-        and any(isinstance(side, (tuple, list)) for side in padding)
-    )
-    if nested:
-        return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
+    sides: Sequence[object] = padding if isinstance(padding, (tuple, list)) and len(padding) == 2 else ()
+    if any(isinstance(side, (tuple, list)) for side in sides):
+        return pair("padding", sides[0], 0), pair("padding", sides[1], 0)
     rows, columns = pair("padding", padding, 0)
     return (rows, rows), (columns, columns)
 
 
-def kernel_size(kernel_shape: Sequence[int | None], data_format: Any = "NCHW") -> Pair:
+def kernel_size(kernel_shape: Sequence[int | None], data_format: object = "NCHW") -> Pair:
     """Rows and columns of a kernel of rank 2, or of rank 4 in OIHW (NCHW) or HWIO (NHWC) order.
 
     >>> kernel_size((3, 5)), kernel_size((64, 3, 7, 5)), kernel_size((7, 5, 3, 64), "NHWC")

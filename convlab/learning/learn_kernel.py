@@ -240,7 +240,7 @@ def _checked_start(problem: LearningProblem, settings: Settings) -> Settings:
     return settings if init is None or owner(init) else settings._replace(init=as_array("init", init))
 
 
-def _number(name: str, value: Any, hint: str, positive: bool = False) -> float:
+def _number(name: str, value: object, hint: str, positive: bool = False) -> float:
     """A setting as a finite float that isn't negative, or a `GeometryError` that names it."""
     number = real(value)
     if not math.isfinite(number) or number < 0 or (positive and number == 0):

@@ -37,7 +37,7 @@ class Models(Protocol):
     LAYOUT: str
     FILES: tuple[str, ...]
 
-    def read(self, model: Any, inputs: Any = None) -> Model:
+    def read(self, model: object, inputs: object = None) -> Model:
         """The model's layers, in order.
 
         A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
@@ -65,10 +65,10 @@ class Models(Protocol):
         They are called "X", and if a convolution is among the layers, "K" and "bias".
         """
 
-    def weights(self, model: Any) -> Any:
+    def weights(self, model: object) -> Any:
         """The model's bare weights as the framework keeps them: a state dict, a tree, …."""
 
-    def with_weights(self, model: Any, weights: Any) -> Any:
+    def with_weights(self, model: object, weights: Any) -> Any:
         """A copy of the model with other weights."""
 
     def fill(self, model: Model, layers: Mapping[str, Layer]) -> Any:
@@ -77,10 +77,10 @@ class Models(Protocol):
         The layers are of the same kinds and shapes as the model's; both have a bias or neither has.
         """
 
-    def save(self, model: Any, path: Path) -> None:
+    def save(self, model: object, path: Path) -> None:
         """Write the model's weights to a file of the framework's own."""
 
-    def load(self, path: Path, model: Any) -> Any:
+    def load(self, path: Path, model: object) -> Any:
         """The weights in such a file, by the framework's own loader; no code that the file brings is run."""
 
 
@@ -100,14 +100,14 @@ def models_of(name: str) -> Models:
     return importlib.import_module(f"{loaded.adapter.package}.{module}")
 
 
-def model_owner(model: Any) -> str | None:
+def model_owner(model: object) -> str | None:
     """The backend whose layer or model an object is, as `models_of` takes it: "jax.nnx" is one of JAX's extras."""
     adapter = next((each for each in adapters().values() if each.models and each.is_model(model)), None)
     extra = "" if adapter is None else adapter.extra_of(model)
     return None if adapter is None else f"{adapter.name}.{extra}" if extra else adapter.name
 
 
-def read(model: Any, inputs: Any = None, name: str = "model") -> Model:
+def read(model: object, inputs: object = None, name: str = "model") -> Model:
     """Read a model of any framework.
 
     Raises:
@@ -126,6 +126,6 @@ def _able() -> list[str]:
     return [each.name for each in adapters().values() if each.models]
 
 
-def _kind(model: Any) -> str:
+def _kind(model: object) -> str:
     kind = type(model)
     return f"{kind.__module__}.{kind.__qualname__}"

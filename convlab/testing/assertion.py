@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from ..errors import DTypeError
+from ..geometry.options import GeometryOptions
 from ..truth.bounds import error_bound, error_ratios, overflows
 from ..truth.diagnosis import diagnose
 from ..truth.oracle import as_numpy, computed_in, oracle
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
 
 def assert_parity(
-    y: Any, X: Any, K: Any, *, bias: Any = None, dtype: Any = None, algorithm: str = "direct", **geometry: Any
+    y: ArrayLike,
+    X: ArrayLike,
+    K: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    algorithm: str = "direct",
+    **geometry: Unpack[GeometryOptions],
 ) -> None:
     """Assert that y is `corr2d(X, K, bias=bias, **geometry)` within the rounding bound of float64's true result.
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from ..geometry.options import GeometryOptions
 from ..lab import Backend
 from ..truth.oracle import Gradients
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +50,9 @@ TASKS: dict[str, Callable[[Backend, dict[str, Any], Arrays], Arrays]] = {
 }
 
 
-def gradients(lab: Backend, X: Any, K: Any, bias: Any, dY: Any, **geometry: Any) -> Gradients:
+def gradients(
+    lab: Backend, X: ArrayLike, K: ArrayLike, bias: ArrayLike, dY: ArrayLike, **geometry: Unpack[GeometryOptions]
+) -> Gradients:
     """The gradients of a backend's `corr2d`, by its framework's autograd, as NumPy arrays."""
 
     def function(x: Any, k: Any, b: Any) -> Any:

@@ -28,14 +28,18 @@ sum of magnitudes does (`overflows`), infinities and NaN are right as well.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from ..correlation.matrix import im2col
 from ..dtypes import SIGNIFICAND
-from ..geometry.options import choice
+from ..geometry.options import GeometryOptions, choice
 from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
 
 _NARROW = ("float16", "bfloat16")
 # The exponents of the smallest normal numbers.
@@ -62,7 +66,13 @@ ALGORITHMS = ("direct", "reproducible", "fft")
 
 
 def error_bound(
-    X: Any, K: Any, *, bias: Any = None, dtype: Any = None, algorithm: str = "direct", **geometry: Any
+    X: ArrayLike,
+    K: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    algorithm: str = "direct",
+    **geometry: Unpack[GeometryOptions],
 ) -> np.ndarray:
     """For each element of `corr2d(X, K, bias=bias)`: how far rounding may take it from the true value.
 
@@ -102,7 +112,7 @@ def error_bound(
     return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow)
 
 
-def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Any) -> float:
+def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Unpack[GeometryOptions]) -> float:
     lowered = lowered_geometry(x.shape, k.shape, **geometry)
     size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
     padded = [n + sum(pads) for n, pads in zip(size, lowered.padding, strict=True)]
@@ -114,7 +124,14 @@ def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Any) -> f
     return (24 * math.log2(points) + 4) * unit * norms
 
 
-def overflows(X: Any, K: Any, *, bias: Any = None, dtype: Any = None, **geometry: Any) -> np.ndarray:
+def overflows(
+    X: ArrayLike,
+    K: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    **geometry: Unpack[GeometryOptions],
+) -> np.ndarray:
     """Where the magnitudes that an element of `corr2d(X, K, bias=bias)` adds up leave the dtype it is computed in."""
     dtype = computed_in(dtype, X, K, bias)
     total = oracle(magnitude(X), magnitude(K), bias=None if bias is None else magnitude(bias), **geometry)
@@ -142,7 +159,9 @@ def error_ratios(found: np.ndarray, true: np.ndarray, bound: Any, overflow: Any 
         return np.nan_to_num(np.where(right, 0.0, error / bound), nan=np.inf, posinf=np.inf)
 
 
-def gradient_bounds(X: Any, K: Any, dY: Any, dtype: str, **geometry: Any) -> Gradients:
+def gradient_bounds(
+    X: ArrayLike, K: ArrayLike, dY: ArrayLike, dtype: str, **geometry: Unpack[GeometryOptions]
+) -> Gradients:
     """How far rounding may take the gradients of sum(dY * corr2d(X, K, bias=bias)) by X, K and the bias."""
     x, k, dy = map(magnitude, (X, K, dY))
     totals = oracle_gradients(x, k, dy, **geometry)
@@ -178,7 +197,9 @@ class DescentPath(NamedTuple):
     loss_bounds: np.ndarray
 
 
-def descent(X: Any, Y: Any, init: Any, *, lr: float, num_steps: int, dtype: str = "float32") -> DescentPath:
+def descent(
+    X: ArrayLike, Y: ArrayLike, init: ArrayLike, *, lr: float, num_steps: int, dtype: str = "float32"
+) -> DescentPath:
     """The path of `learn_kernel(X, Y, init.shape, init=init, lr=lr, num_steps=num_steps)`.
 
     A step is the linear map K -> (I - 2 lr A) K + 2 lr b, A the Gram matrix of X's windows. An error made before it is

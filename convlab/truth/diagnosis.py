@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from ..errors import ConvlabError, DTypeError
+from ..geometry.options import GeometryOptions
 from . import precision, suspects  # noqa: F401 (the imports register the suspects, in this order)
 from .bounds import LARGEST, error_ratios
 from .faults import LOSSES, SUSPECTS, Fault, SuspectedCall
 from .oracle import wide
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,13 @@ class Diagnosis:
 
 
 def diagnose(
-    y_mine: Any, X: Any, K: Any, *, bias: Any = None, dtype: str | None = None, **geometry: Any
+    y_mine: ArrayLike,
+    X: ArrayLike,
+    K: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    dtype: str | None = None,
+    **geometry: Unpack[GeometryOptions],
 ) -> Diagnosis | None:
     """Say why `y_mine` isn't `corr2d(X, K, bias=bias, **geometry)`; None if it is, but for rounding.
 

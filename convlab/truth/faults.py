@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..geometry.geometry import Geometry, Pair
-from ..geometry.options import GEOMETRY_OPTIONS, pair
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, pair
 from .bounds import error_bound, magnitude
 from .oracle import border_positions, computed_in, lowered_geometry, oracle, wide
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,9 @@ class SuspectedCall:
     slack: int = 1
 
     @classmethod
-    def read(cls, X: Any, K: Any, bias: Any, dtype: Any, geometry: dict[str, Any]) -> SuspectedCall:
+    def read(
+        cls, X: ArrayLike, K: ArrayLike, bias: ArrayLike | None, dtype: DTypeLike | None, geometry: GeometryOptions
+    ) -> SuspectedCall:
         """The call `corr2d(X, K, bias=bias, **geometry)`, its arguments checked as corr2d does."""
         dtype = computed_in(dtype, X, K, bias)
         x, k = wide(X), wide(K)

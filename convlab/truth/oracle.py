@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from ..contract.rule import Rule
 from ..correlation.arguments import as_array
-from ..correlation.compute import gradients
+from ..correlation.compute import gradients_of_rule
 from ..dtypes import INTEGERS, SIGNIFICAND, check_numeric, dtype_name, promote
 from ..errors import DTypeError
 from ..geometry.geometry import NO_PADDING, Geometry, Pair
 from ..geometry.lower import lower
-from ..geometry.options import GEOMETRY_OPTIONS, check_shapes, kernel_size, options
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, check_shapes, kernel_size, options
 from ..reference import ops as reference
 from ..registry import framework as load_framework
 from ..registry import owner
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
 
 
 class Gradients(NamedTuple):
@@ -28,7 +31,9 @@ class Gradients(NamedTuple):
     bias: np.ndarray
 
 
-def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
+def oracle(
+    X: ArrayLike, K: ArrayLike, *, bias: ArrayLike | None = None, **geometry: Unpack[GeometryOptions]
+) -> np.ndarray:
     """`corr2d(X, K)` of any arrays' values in float64; integers in int64.
 
     It pads and convolves by the definition, sharing no algorithm with `corr2d`.
@@ -45,7 +50,7 @@ def oracle(X: Any, K: Any, *, bias: Any = None, **geometry: Any) -> np.ndarray:
     return call.like_x(y)
 
 
-def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
+def oracle_gradients(X: ArrayLike, K: ArrayLike, dY: ArrayLike, **geometry: Unpack[GeometryOptions]) -> Gradients:
     """The gradients of `oracle`, written out for the definition and checked against exact arithmetic.
 
     >>> oracle_gradients([[1, 2, 3]], [[10, 20]], [[1, 1]]).K
@@ -61,7 +66,7 @@ def oracle_gradients(X: Any, K: Any, dY: Any, **geometry: Any) -> Gradients:
 class _Canonical:
     """A call of corr2d as NCHW and OIHW, and the way back."""
 
-    def __init__(self, x: np.ndarray, k: np.ndarray, geometry: dict[str, Any]) -> None:
+    def __init__(self, x: np.ndarray, k: np.ndarray, geometry: GeometryOptions) -> None:
         lowered = lowered_geometry(x.shape, k.shape, **geometry)
         self.rank, self.leading = k.ndim, x.shape[:-2] if k.ndim == 2 else x.shape[:-3]
         self.nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
@@ -108,7 +113,9 @@ class _Canonical:
         return k.transpose(2, 3, 1, 0) if self.nhwc else k
 
 
-def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geometry: Any) -> Gradients:
+def reproducible_gradients(
+    X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geometry: Unpack[GeometryOptions]
+) -> Gradients:
     """The gradients of `corr2d(X, K, reproducible=True)`, which every backend gives bit for bit, by NumPy alone.
 
     X, K and dY are of one floating dtype, which is also the gradients'.
@@ -116,11 +123,11 @@ def reproducible_gradients(X: np.ndarray, K: np.ndarray, dY: np.ndarray, **geome
     call, ops = _Canonical(X, K, geometry), reference
     whole = call.geometry._replace(padding=call.padding, padding_mode=call.mode)
     inputs = call.x, call.k, np.zeros(call.k.shape[0], X.dtype)
-    dx, dk, db = gradients(ops, Rule("y", whole), inputs, call.as_nchw(dY), (True, True, True))
+    dx, dk, db = gradients_of_rule(ops, Rule("y", whole), inputs, call.as_nchw(dY), (True, True, True))
     return Gradients(call.like_x(dx), call.like_k(dk), db)
 
 
-def lowered_geometry(shape: Any, kernel: Any, **geometry: Any) -> Geometry:
+def lowered_geometry(shape: Any, kernel: Any, **geometry: Unpack[GeometryOptions]) -> Geometry:
     """The geometry of a call in integers."""
     for name in geometry:
         if name not in GEOMETRY_OPTIONS:
@@ -153,7 +160,7 @@ def as_numpy(x: Any, name: str = "array") -> np.ndarray:
     return array
 
 
-def computed_in(dtype: Any, *tensors: Any) -> str:
+def computed_in(dtype: DTypeLike | None, *tensors: Any) -> str:
     """The name of the real dtype that corr2d of these tensors is computed in; a given one is checked.
 
     >>> computed_in(None, np.ones(2, "float16"), [1, 2]), computed_in(np.float32, [1.0]), computed_in("uint8", [1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...geometry.geometry import NO_PADDING
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, with_border
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, join_border
 from ..layers.pooling import GlobalPool, Pool
 
 
@@ -59,7 +59,7 @@ def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
     if not isinstance(last, Pad):
         return None
     if isinstance(layer, Convolution):
-        return with_border(last, layer)
+        return join_border(last, layer)
     if isinstance(layer, Pool) and _is_border(last, layer, before):
         return replace(layer, padding=last.pads, count_padding=True)
     return None

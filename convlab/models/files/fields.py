@@ -40,11 +40,11 @@ def _two(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: type(value) is list and len(value) == 2 and all(map(holds, value))
 
 
-def _real(value: Any) -> bool:
+def _real(value: object) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**53)
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
@@ -111,7 +111,7 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def excerpt(value: Any) -> str:
+def excerpt(value: object) -> str:
     """A value from a file in an error message: short, and nothing but ASCII."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60

@@ -33,7 +33,7 @@ _CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, 
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
-class Tensor(NamedTuple):
+class StoredArray(NamedTuple):
     """An array as the file has it.
 
     Attributes:
@@ -68,14 +68,14 @@ def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
         file.writelines(tensors[key].data for key in order)
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, StoredArray]]:
     """Layers as records of JSON, and their arrays by their names in the file."""
     records: list[dict[str, Any]] = []
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, StoredArray] = {}
     for number, layer in enumerate(layers):
         path = str(number) if len(layers) > 1 else "layer"
         options = layer.spec if isinstance(layer, Convolution) else layer
@@ -88,13 +88,13 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Ten
     return records, tensors
 
 
-def _tensor(array: np.ndarray, dtype: str) -> Tensor:
+def _tensor(array: np.ndarray, dtype: str) -> StoredArray:
     if dtype == "bfloat16":  # Its values are held in float32, whose upper half they are.
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32) >> np.uint32(16)
         plain = bits.astype("<u2")
     else:
         plain = np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<"))
-    return Tensor(DTYPES[dtype], array.shape, plain.tobytes())
+    return StoredArray(DTYPES[dtype], array.shape, plain.tobytes())
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -108,7 +108,9 @@ def read_layers(path: Path) -> list[Layer]:
     name, deserialize = str(path), cast(Any, safetensors.deserialize)
     try:
         header, data = _bytes(path)
-        tensors = {key: Tensor(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)}
+        tensors = {
+            key: StoredArray(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)
+        }
         content = _parsed(header)
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
@@ -170,12 +172,12 @@ def _records(name: str, text: str) -> Any:
     return about["layers"]
 
 
-def _check_keys(where: str, record: Mapping[str, Any], expected: set[str]) -> None:
+def _check_keys(where: str, record: Mapping[str, object], expected: set[str]) -> None:
     if set(record) != expected:
         _refuse(where, f"the keys {excerpt(sorted(record))}", f"{', '.join(sorted(expected))}")
 
 
-def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Layer]:
+def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> list[Layer]:
     """The layers that records and tensors describe, checked in every respect.
 
     Raises:
@@ -184,7 +186,7 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
     if type(records) is not list or not 1 <= len(records) <= MOST_LAYERS:
         got = f"{len(records)} layers" if type(records) is list else excerpt(records)
         _refuse(f"{name}: layers", got, f"a list of 1 to {MOST_LAYERS}")
-    checked: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = []
+    checked: list[tuple[str, dict[str, Any], dict[str, StoredArray]]] = []
     unused = dict(tensors)
     paths: set[str] = set()
     for number, record in enumerate(records):
@@ -209,7 +211,7 @@ def unpacked(records: Any, tensors: Mapping[str, Tensor], name: str) -> list[Lay
     return layers
 
 
-def _check_record(where: str, record: Any) -> None:
+def _check_record(where: str, record: object) -> None:
     if type(record) is not dict or type(record.get("kind")) is not str or record["kind"] not in FIELDS:
         got = record.get("kind") if type(record) is dict else record
         _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
@@ -223,7 +225,7 @@ def _check_record(where: str, record: Any) -> None:
             _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
 
 
-def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> None:
+def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> None:
     """Check that a layer's tensors are there and fit together."""
     ranks = ARRAYS.get(record["kind"], {})
     for field, rank in ranks.items():
@@ -251,7 +253,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, Tensor]
             _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} output channels")
 
 
-def _layer(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> Layer:
+def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> Layer:
     kind = record["kind"]
     fields = {name: rule.value(record[name]) for name, rule in FIELDS[kind].items()}
     arrays = {name: _array(tensor) for name, tensor in own.items()}
@@ -267,7 +269,7 @@ def _layer(where: str, record: dict[str, Any], own: Mapping[str, Tensor]) -> Lay
         raise ModelFileError(f"{where}: {error}") from error
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def _array(tensor: StoredArray) -> np.ndarray:
     if tensor.code == "BF16":
         bits = np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)
         return bits.view(np.float32).reshape(tensor.shape)

@@ -31,7 +31,7 @@ _OWNERS = {
 }
 
 
-def save(model: Any, path: str | Path) -> None:
+def save(model: object, path: str | Path) -> None:
     """Write a layer or a model to a file, in the format that its name ends with.
 
     `.safetensors` is convlab's own: the layers and their weights, the same bytes whichever framework they are of;
@@ -150,7 +150,7 @@ def _dtypes(layers: Sequence[Layer]) -> list[tuple[int, str]]:
     return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer.arrays]
 
 
-def _filled(path: Path, suffix: str, backend: str | None, model: Any) -> Any:
+def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
     """A copy of a model with the weights of its framework's own file."""
     if suffix == NEUTRAL:
         hint = "load it without into=, which makes the model, too."
@@ -177,7 +177,7 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0][:300]}"
 
 
-def _own(model: Any, path: Path, suffix: str) -> Models:
+def _own(model: object, path: Path, suffix: str) -> Models:
     """The module of the framework that a model is of, if files of that suffix are its own."""
     whose = model_owner(model)
     try:

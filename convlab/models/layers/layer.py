@@ -265,11 +265,11 @@ def dtype_of(layer: Layer) -> str:
     return str(layer.spec.dtype if isinstance(layer, Convolution) else getattr(layer, "dtype", "float32"))
 
 
-def with_border(border: Pad, convolution: Convolution) -> Convolution | None:
+def join_border(border: Pad, convolution: Convolution) -> Convolution | None:
     """The one convolution that computes the same as a border and a convolution after it; None if there is none.
 
     >>> convolution = Convolution.of(np.ones((1, 1, 3, 3)), None, "float32")
-    >>> with_border(Pad(((1, 1), (2, 2)), "reflect"), convolution).spec.padding
+    >>> join_border(Pad(((1, 1), (2, 2)), "reflect"), convolution).spec.padding
     ((1, 1), (2, 2))
     """
     spec = convolution.spec

@@ -68,7 +68,7 @@ def loose_array(kind: str, shape: Sequence[int]) -> str:
     return f"a {kind} of shape {tuple(map(int, shape))} that belongs to no layer"
 
 
-def loose_code(native: Any, method: str, operations: Iterable[str] = ()) -> str:
+def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> str:
     """The note of a method that does more than call layers one after another, with the operations that are known.
 
     >>> loose_code(3, "forward", ["relu", "flatten", "relu"])
@@ -84,7 +84,7 @@ def is_around(pads: Pads) -> bool:
     return all(before == after for before, after in pads)
 
 
-def unbuilt(path: str, native: Any, hint: str) -> ModelError:
+def unbuilt(path: str, native: object, hint: str) -> ModelError:
     """The error for a layer whose parameters have no values yet."""
     return ModelError(
         f"{path or 'the layer'}: got a {type(native).__name__} whose parameters have no values yet, expected them.",
@@ -92,7 +92,7 @@ def unbuilt(path: str, native: Any, hint: str) -> ModelError:
     )
 
 
-def known(native: Any, readers: dict[type, Callable[[Any], Layer]], *methods: str) -> tuple[Layer | None, str]:
+def known(native: object, readers: dict[type, Callable[[Any], Layer]], *methods: str) -> tuple[Layer | None, str]:
     """What a framework's object computes, by the first reader of its type, and its class's name; None and why not.
 
     Args:
@@ -112,7 +112,7 @@ def known(native: Any, readers: dict[type, Callable[[Any], Layer]], *methods: st
         return None, f"{name}: {error}"
 
 
-def replaces(native: Any, kind: type, method: str) -> bool:
+def replaces(native: object, kind: type, method: str) -> bool:
     """Whether an object has a method other than the one of a class."""
     return getattr(type(native), method, None) is not getattr(kind, method) or method in vars(native)
 
@@ -135,7 +135,7 @@ def walk(
     """
     with_code: dict[str, Any] = {}
 
-    def visit(native: Any, path: str) -> Iterator[Part]:
+    def visit(native: object, path: str) -> Iterator[Part]:
         inside = list(children(native))
         if not inside:
             yield from parts(native, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, with_border
+from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, join_border
 from .pooling import GlobalPool
 from .reading import Model, Part
 
@@ -48,7 +48,7 @@ class Step:
         if len(self.layers) == 1:
             return main
         border = self.layers[0]
-        return with_border(border, main) if isinstance(border, Pad) else None
+        return join_border(border, main) if isinstance(border, Pad) else None
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""

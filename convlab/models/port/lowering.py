@@ -11,7 +11,7 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in, with_border
+from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, join_border, padding_in
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
 
@@ -24,7 +24,7 @@ def joined(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         before = result[-1].layer if result else None
         if isinstance(before, Pad) and isinstance(part.layer, Convolution):
-            convolution = with_border(before, part.layer)
+            convolution = join_border(before, part.layer)
             if convolution is not None:
                 result[-1] = replace(part, layer=convolution)
                 continue
