@@ -6,6 +6,7 @@ import ast
 import io
 import tokenize
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import convlab
@@ -53,8 +54,7 @@ def test_most_annotations_say_what_a_value_is() -> None:
 def test_comments_can_be_read_alone() -> None:
     tails = []
     for path in FILES:
-        tokens = [token for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline)]
-        for before, token in zip(tokens, tokens[1:], strict=False):
+        for before, token in pairwise(tokenize.generate_tokens(io.StringIO(path.read_text()).readline)):
             goes_on = before.type in (tokenize.COMMENT, tokenize.NL) and before.line.lstrip().startswith("#")
             if token.type == tokenize.COMMENT and not goes_on and token.string[2:].startswith(TAILS):
                 tails.append(f"{path.name}: {token.string}")
