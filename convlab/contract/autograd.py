@@ -17,8 +17,8 @@ class Autograd(Arrays[T]):
     def apply(self, rule: Rule, *inputs: T) -> T:
         """`compute(self, rule, *inputs)`, whose gradients are `gradients_of_rule(self, rule, …)`.
 
-        This is the custom-gradient hook. Both functions are in `convlab.correlation.compute`. Only backends with autograd
-        have it.
+        This is the custom-gradient hook. Both functions are in `convlab.correlation.compute`; only backends with
+        autograd have it.
         """
         raise lacking(rule.algorithm)
 
