@@ -255,6 +255,12 @@ def test_output_shape_of_no_shape(size) -> None:
         convlab.output_shape((size, 4), (1, 1))
 
 
+@pytest.mark.parametrize("arguments", [(5, (3, 3)), ((5, 5), 3), ("ab", (1, 1)), ((5, 5), None)])
+def test_output_shape_of_what_is_no_shape(arguments) -> None:
+    with pytest.raises(convlab.errors.ShapeError, match=r"(input|kernel)_shape: got .*, expected sizes such as"):
+        convlab.output_shape(*arguments)
+
+
 # The NumPy layer, which no framework's tests cover.
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from ..errors import GeometryError, ShapeError
@@ -101,8 +101,7 @@ def output_shape(
         ShapeError: ranks or sizes that don't fit together.
         GeometryError: an option that makes no sense.
     """
-    shape = tuple(integer("input_shape", n, 0) for n in input_shape)
-    kernel = tuple(integer("kernel_shape", n, 0) for n in kernel_shape)
+    shape, kernel = _sizes("input_shape", input_shape), _sizes("kernel_shape", kernel_shape)
     geometry, padding_name = options(
         kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
     )
@@ -113,3 +112,10 @@ def output_shape(
     if data_format == "NCHW":
         return (*shape[:-3], kernel[0], rows, columns)
     return (*shape[:-3], rows, columns, kernel[3])
+
+
+def _sizes(name: str, shape: object) -> tuple[int, ...]:
+    """A shape's sizes, or a `ShapeError` for what is no shape."""
+    if not isinstance(shape, Iterable) or isinstance(shape, str):
+        raise ShapeError(f"{name}: got {shape!r}, expected sizes such as (6, 8).", hint="K.shape and X.shape are such.")
+    return tuple(integer(name, size, 0) for size in shape)
