@@ -44,7 +44,10 @@ CORE = tuple(
 )
 PHOTOGRAPHS = ("image", "plot")
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
-PORTING = tuple(f"tests/frameworks/test_{name}_models.py" for name in ("torch", "mxnet", "jax", "tensorflow"))
+PORTING = tuple(
+    f"tests/frameworks/test_{name}_models.py"
+    for name in ("torch", "mxnet", "mxnet_layer", "jax", "tensorflow", "tensorflow_layer")
+)
 
 
 def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:

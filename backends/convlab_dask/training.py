@@ -61,7 +61,7 @@ def _total(problem: LearningProblem, measure: Callable[..., Any], images: Sequen
     if result is None:
         raise DataError(
             f"weights{name}: all are 0, expected some pixels that count.",
-            hint="turn the mask around?",
+            hint="is the mask inverted?",
         )
     return result
 

@@ -137,7 +137,7 @@ def test_missing_pixels_in_some_chunk() -> None:
 
 def test_what_it_refuses() -> None:
     x, y, k, _, _ = planted("image")
-    with pytest.raises(UnsupportedError, match="optimizer: the backend 'dask' has none"):
+    with pytest.raises(UnsupportedError, match="optimizer: the backend 'dask' has no optimizers"):
         convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, optimizer=object())
     with pytest.raises(DivergedError, match="the largest stable rate"):
         convlab.learn_kernel(lazy(x, 11), lazy(y, 7), k.shape, seed=0, lr=10.0)
