@@ -36,7 +36,8 @@ VARIABLE = "CONVLAB_BACKEND"
 chosen: ContextVar[str | None] = ContextVar("convlab_backend", default=None)
 _adapters: dict[str, Adapter] = {}
 _faults: dict[str, ConvlabError] = {}
-_importing: set[str] = set()  # adapters whose own import led here: they will be found when it has ended
+# Adapters that are being imported right now: they are looked up again afterwards.
+_importing: set[str] = set()
 _loaded: dict[str, Framework] = {}
 _owners: dict[type, str] = {}
 _lock = threading.RLock()

@@ -11,9 +11,9 @@ from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry
 from .border import with_border
 
-# How many products a compiler gets at once, to fuse them; a loop does the rest. More would take it seconds.
+# A compiler is given so many products at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
-# About how many products of a large kernel it gets at once: with fewer, XLA's loops compute one number at a time.
+# For a large kernel a compiler is given about so many products at once. With fewer, XLA's loop isn't vectorised.
 _FEWEST = 30
 
 

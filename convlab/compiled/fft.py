@@ -255,7 +255,7 @@ def _add_back(spectrum: Array, layout: Array, table: Array, re: Array, im: Array
 @kernel
 def gradient_pairs(
     x: Array, dy: Array, totals: Array, down: Array, right: Array, layout: Array,
-    dy_down: Array, dy_right: Array, dy_plan: Array, table: Array, start: int, stop: int,
+    dy_down: Array, dy_right: Array, dy_layout: Array, table: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Compute sums start to stop in totals (parts, O, C/groups, h, w): over a part of all pairs, for one kernel."""
     (images, channels, _, _), outputs = x.shape, dy.shape[1]
@@ -269,7 +269,7 @@ def gradient_pairs(
         channel, last = o // share * per_group + c, (part + 1) * pairs // parts
         for pair in range(part * pairs // parts, last):
             _spectrum(x, channel, pair, down, right, layout, table, re, im, space, first[0], first[1])
-            _start(dy, o, pair, dy_down, dy_right, dy_plan, table, re, im, space)
+            _start(dy, o, pair, dy_down, dy_right, dy_layout, table, re, im, space)
             for strip in range(size // lanes):
                 read_strip(re, im, space[0], space[1], strip, size)
                 forward(re, im, size, table)

@@ -20,9 +20,9 @@ from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
 from .tiling import border_indices
 
-# What a thread does in a microsecond, about: products in vectors of 64 bytes, and elements that it reads or writes.
-_RATE, _PASSED = 3000, 20_000
-# Work in microseconds: from which on a second thread pays, and the least that is worth handing over.
+# A thread computes about so many products of 64-byte vectors in a microsecond, and reads or writes so many elements.
+_PRODUCTS_PER_MICROSECOND, _ELEMENTS_PER_MICROSECOND = 3000, 20_000
+# A second thread is used for work of at least `_PAYS` microseconds; a chunk of work takes at least `_CHUNK`.
 _PAYS, _CHUNK = 150, 20
 # The bytes of gathered rows that stay in a thread's cache.
 _SCRATCH = 2**18
@@ -201,7 +201,9 @@ def _layout(
 
     lanes = 64 // itemsize
     products = (h + w if task == "separable" else h * w) * per_group * outputs // geometry.groups
-    row_cost = products * -(-columns // lanes) / _RATE + columns * per_group / _PASSED
+    row_cost = (
+        products * -(-columns // lanes) / _PRODUCTS_PER_MICROSECOND + columns * per_group / _ELEMENTS_PER_MICROSECOND
+    )
     # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice.
     least = 32 if task == "gradient" else max(8, geometry.extent[0] // 4)
     band = max(least, int(_CHUNK / max(row_cost, 1e-9)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # numba is typed in parts, and in others in every version
+if TYPE_CHECKING:  # numba's type hints are incomplete, and differ between its versions
     numba: Any
     cgutils: Any
     ir: Any

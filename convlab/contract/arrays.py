@@ -12,7 +12,7 @@ from ..errors import UnsupportedError
 from ..geometry.geometry import PaddingMode, Pair
 from .call import Shape
 
-if TYPE_CHECKING:  # typing's own has no default before Python 3.13; `Operations` alone is `Operations[Any]`
+if TYPE_CHECKING:  # `typing.TypeVar` has no default before Python 3.13; `Operations` alone is `Operations[Any]`
     from typing_extensions import TypeVar
 
     T = TypeVar("T", bound="Tensor", default=Any)
@@ -134,15 +134,15 @@ class Arrays(ABC, Generic[T]):
 
     def sum(self, x: T, axes: tuple[int, ...]) -> T:
         """The sums over some axes, which are left out; learning by autograd needs it, too."""
-        raise lacking("fft")
+        raise lacking("sum")
 
     def floor(self, x: T) -> T:
         """The greatest integers not above x, in x's dtype."""
-        raise lacking("fft")
+        raise lacking("floor")
 
     def every(self, condition: Any) -> Any:
         """Whether all elements of a boolean tensor hold: a bool, or a scalar tensor while tracing."""
-        raise lacking("fft")
+        raise lacking("every")
 
     def border(self, x: T, axis: int, pads: Pair, mode: PaddingMode) -> T:
         """The tensor x with a border along an axis whose size isn't known while tracing."""
@@ -152,9 +152,9 @@ class Arrays(ABC, Generic[T]):
         )
 
 
-def lacking(algorithm: str) -> UnsupportedError:
-    """The error for an operation that an algorithm needs and a backend lacks."""
+def lacking(operation: str) -> UnsupportedError:
+    """The error for an operation that something needs and a backend lacks."""
     return UnsupportedError(
-        f"algorithm: this backend has no operations for {algorithm!r}.",
-        hint="algorithm='auto' or another backend works.",
+        f"backend: it has no operation {operation!r}, which this needs.",
+        hint="leave algorithm='auto' and method='gram', or use another backend.",
     )

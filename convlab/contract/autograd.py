@@ -20,7 +20,7 @@ class Autograd(Arrays[T]):
         This is the custom-gradient hook. Both functions are in `convlab.correlation.compute`; only backends with
         autograd have it.
         """
-        raise lacking(rule.algorithm)
+        raise lacking("apply")
 
     @abstractmethod
     def vjp(self, function: Callable[..., Any], inputs: Sequence[T], dy: T) -> tuple[T, ...]:

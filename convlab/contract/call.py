@@ -30,12 +30,15 @@ class Variant(StrEnum):
     @property
     def algorithm(self) -> str:
         """What corr2d's `algorithm` calls it."""
-        return self.value.removesuffix("@host")
+        return _COMPILED.get(self.value, self.value)
 
     @property
     def on_host(self) -> bool:
         """Whether it is compiled and reads the tensors' own memory."""
-        return self.value.endswith("host")
+        return self.value in _COMPILED
+
+
+_COMPILED: dict[str, str] = {"host": "host", "fft@host": "fft", "separable@host": "separable"}
 
 
 class Call(NamedTuple):

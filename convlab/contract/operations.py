@@ -43,7 +43,7 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
         """The devices at hand, by the framework's names."""
 
     def signature(self, x: T, k: T, b: Any) -> Hashable | None:
-        """Everything about X, K and the bias (or None) on which the way to compute depends, as a hashable value.
+        """What of X, K and the bias (or None) the choice of an algorithm depends on, as a hashable value.
 
         The result of `records` is part of it. None if they aren't the framework's own eager tensors, or if anything
         traces or transforms. It is asked at every call: it must take less than a microsecond.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    pass
 from .arrays import Arrays, T
 
 Mode = Literal["eager", "traced", "deferred", "native", "other"]

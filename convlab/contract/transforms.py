@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..geometry.geometry import Pair
-
-if TYPE_CHECKING:
-    pass
 from .arrays import Arrays, T, lacking
 
 
@@ -16,15 +11,15 @@ class Transforms(Arrays[T]):
 
     def rfft2(self, x: T, size: Pair) -> T:
         """The transform of a real x over its last two axes, zeros added up to `size`; see `numpy.fft.rfft2`."""
-        raise lacking("fft")
+        raise lacking("rfft2")
 
     def irfft2(self, spectrum: T, size: Pair) -> T:
         """The real array of `size` whose transform `spectrum` is; see `numpy.fft.irfft2`."""
-        raise lacking("fft")
+        raise lacking("irfft2")
 
     def conj(self, x: T) -> T:
         """The complex conjugate."""
-        raise lacking("fft")
+        raise lacking("conj")
 
     def tiles(self, x: T, size: Pair, step: Pair) -> T:
         """(N, C, H, W) cut into overlapping tiles: (N, C, rows, columns, *size), a tile each `step`."""

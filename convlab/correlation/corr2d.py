@@ -143,7 +143,8 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options
     if x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
         if type(X) not in SIGNATURES:
             SIGNATURES[type(X)] = ops.signature
-            return corr2d(X, K, **options)
+            remembered_by = {name: value for name, value in options.items() if name != "reproducible"}
+            key = None if options["reproducible"] else call_key(X, K, **remembered_by)
         if key is not None:
             # The first call is computed like those after it, so that all have the same bits.
             return remember(key, prepared(ops, call, x, k, b))(x, k, b)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..contract.arrays import T
 from ..contract.call import Call, Variant
 from ..contract.operations import Mode, Operations
-from ..contract.rule import Rule
+from ..contract.rule import Part, Rule
 from ..dtypes import FLOATS
 from ..errors import UnsupportedError
 from ..planning.choose import Choice
@@ -28,7 +28,7 @@ class Decision(NamedTuple):
 
     call: Call
     reason: str
-    choices: dict[str, Choice]
+    choices: dict[Part, Choice]
 
 
 def decide(ops: Operations[T], call: Call, x: T, k: T) -> Decision:
@@ -71,7 +71,7 @@ def _native(call: Call, why: str) -> Decision:
 
 
 def _deferred(call: Call) -> Decision:
-    """Shapes may be symbols, which can't be compared with numbers."""
+    """The decision for a call that is planned later, when its tensors have values."""
     _, weights = canonical_shapes(call.image, call.kernel, call.geometry)
     if call.algorithm == "auto" and not (weights[1] == 1 and weights[0] == call.geometry.groups):
         call = call._replace(algorithm="native")
@@ -82,7 +82,8 @@ def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     auto = call.algorithm == "auto"
     channels_last = auto and call.geometry.data_format == "NHWC" and len(call.kernel) == 4
     if channels_last and canonical_shapes(call.image, call.kernel, call.geometry)[1][:2] != (1, 1):
-        return _native(call, _LAYOUT)  # the algorithms compute NCHW, and two copies would cost what they save
+        # The algorithms compute NCHW, and two copies would cost what they save.
+        return _native(call, _LAYOUT)
     choices = _choices(ops, call, mode)
     choice = choices["y"]
     if all(part.variant is Variant.NATIVE and not part.factored for part in choices.values()):
@@ -101,11 +102,11 @@ def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     return Decision(call, "predicted to be the fastest" if len(choice.costs) > 1 else "nothing else can", choices)
 
 
-def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[str, Choice]:
+def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     """The planner's choices for the result and, where there is autograd, for both gradients."""
     images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
     rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
-    choices = {"y": choose(ops, rule, images, weights, call.dtype or "", mode)}
+    choices: dict[Part, Choice] = {"y": choose(ops, rule, images, weights, call.dtype or "", mode)}
     for derivative, *sources in rule.derivatives(images) if ops.adapter is not None and ops.adapter.autograd else ():
         a, b = (rule.output_shape(images, weights) if i is None else (images, weights)[i] for i in sources)
         choices[derivative.part] = choose(ops, derivative, a, b, call.dtype or "", mode)

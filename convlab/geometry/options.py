@@ -112,7 +112,7 @@ def choice(name: str, value: object, allowed: tuple[Name, ...]) -> Name:
     """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
     if not isinstance(value, str) or value not in allowed:
         in_lower_case = isinstance(value, str) and value.lower() in allowed
-        hint = "names are in lower case." if in_lower_case else f"{name}={allowed[0]!r} is the plainest."
+        hint = "names are in lower case." if in_lower_case else f"for example {name}={allowed[0]!r}."
         raise GeometryError(f"{name}: got {shown(value)}, expected one of {', '.join(allowed)}.", hint=hint)
     return value
 

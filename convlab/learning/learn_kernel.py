@@ -305,7 +305,7 @@ def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
 def _checked(
     framework: Framework, problem: LearningProblem, converted: Iterable[tuple[Images, str]]
 ) -> Iterator[Images]:
-    """The images, each checked against the problem before it is settings."""
+    """The images, each checked against the problem first."""
     for images, dtype in converted:
         if dtype != problem.dtype:
             raise DTypeError(
@@ -350,7 +350,9 @@ def _start(framework: Framework, settings: Settings, problem: LearningProblem) -
     if start.dtype.name in COMPLEX:
         raise DTypeError(f"init: got dtype {start.dtype.name}, expected real numbers.", hint="give init.real.")
     if not np.isfinite(start).all():
-        raise DataError("init: got numbers that are nan or inf, expected finite ones.", hint="zeros are a start.")
+        raise DataError(
+            "init: got numbers that are nan or inf, expected finite ones.", hint="start from zeros, or leave out init."
+        )
     if start.shape != shape:
         raise ShapeError(
             f"init: got shape {start.shape}, expected {shape}, the kernel's.", hint="init is the kernel to start from."

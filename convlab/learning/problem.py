@@ -104,7 +104,10 @@ class LearningProblem:
             GeometryError: an array takes more than `most` bytes.
         """
         if 0 in x or 0 in y:
-            raise ShapeError(f"X{name}: got shape {tuple(x)}, expected at least one image.", hint="give some pixels.")
+            raise ShapeError(
+                f"X{name}: got shape {tuple(x)}, expected at least one image.",
+                hint="give at least one image with a pixel.",
+            )
         kernel, geometry = self.kernel_shape, self.geometry
         size = check_shapes(x, kernel, geometry)
         laid_out(geometry, self.named, size, planes(x, kernel, geometry), itemsize(self.dtype), most)

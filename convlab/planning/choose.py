@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ChannelKind = Literal["single", "depthwise", "dense"]
 
 # The variants that each of corr2d's algorithms stands for; "auto" stands for all.
-VARIANTS = {
+VARIANTS: dict[str, tuple[Variant, ...]] = {
     "native": (Variant.NATIVE,),
     "taps": (Variant.TAPS,),
     "phase": (Variant.PHASE,),
@@ -42,9 +42,10 @@ VARIANTS = {
     "direct": (Variant.HOST, Variant.TAPS, Variant.NATIVE),
 }
 _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
-# Between many channels the model is coarse and the frameworks are good: another variant must promise much more.
+# Another variant is chosen only if its predicted time is below this share of native's. Between many channels the model
+# is coarse, and the frameworks are good.
 _MARGIN: dict[ChannelKind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
-# The most elements of a kernel for which sums of products win: the frameworks' own for layers of many channels.
+# For kernels of at most so many elements, sums of products win; between many channels, the framework's own.
 _SMALL_KERNEL = 100
 # The pixels of a row that the compiled kernels compute at once.
 _VECTOR = 16
@@ -163,14 +164,18 @@ def cheapest(
         return Choice(None, seconds, refused)  # type: ignore[arg-type]
     margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[workload.kind] for variant in seconds}
     variant = min(seconds, key=lambda variant: seconds[variant] / margin[variant])
-    enough = workload.pixels >= _FEW_PIXELS
+    large_enough = workload.pixels >= _FEW_PIXELS
     if algorithm == "auto" and variant.on_host:
         elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
         other = min(elsewhere, key=elsewhere.__getitem__)
-        if not enough or elsewhere[other] - seconds[variant] < _WORTH_LOADING:
+        if not large_enough or elsewhere[other] - seconds[variant] < _WORTH_LOADING:
             variant = other
-    most = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
-    better = [separable for separable, cost in factored.items() if cost < most and (enough or not separable.on_host)]
+    time_to_beat = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
+    better = [
+        separable
+        for separable, cost in factored.items()
+        if cost < time_to_beat and (large_enough or not separable.on_host)
+    ]
     if not better:
         return Choice(variant, seconds, refused)
     best = min(better, key=factored.__getitem__)
