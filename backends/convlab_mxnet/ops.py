@@ -13,7 +13,6 @@ import numpy as np
 from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
-from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry
@@ -157,7 +156,7 @@ class MXNetOperations(Operations):
         return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
-        g, (images, weights) = call.geometry, canonical_shapes(call.image, call.kernel, call.geometry)
+        g, (images, weights) = call.geometry, call.canonical_shapes()
         if call.algorithm != "native" or g.padding_mode != "zeros" or len(call.kernel) == 4:
             return None
         shape = (*call.image[:-2], *g.output_size(images[2:]))

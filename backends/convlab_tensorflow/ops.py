@@ -14,7 +14,6 @@ from convlab.compiled import kernels
 from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Part, Rule
-from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 from convlab.planning.execute import choose_for
@@ -158,7 +157,7 @@ class TensorFlowOperations(Operations):
         return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
 
     def _prepared_image(self, call: Call) -> Callable[..., Any]:
-        (n, _, height, width), (h, w) = canonical_shapes(call.image, call.kernel, call.geometry)[0], call.kernel
+        (n, _, height, width), (h, w) = call.canonical_shapes()[0], call.kernel
         geometry = call.geometry._replace(data_format="NHWC")
         shape = (*call.image[:-2], *geometry.output_size((height, width)))
 

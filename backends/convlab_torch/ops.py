@@ -14,7 +14,6 @@ from torch.compiler import is_compiling
 from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import CODE, Part, Rule
-from convlab.correlation.call import canonical_shapes
 from convlab.correlation.compute import compute, gradients_of_rule
 from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
 
@@ -143,7 +142,7 @@ class TorchOperations(Operations[Tensor]):
         return x.shape, x.dtype, x.layout, k.shape, k.dtype, devices, graded, b.shape, b.dtype, b.device
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
-        g, (images, weights) = call.geometry, canonical_shapes(call.image, call.kernel, call.geometry)
+        g, (images, weights) = call.geometry, call.canonical_shapes()
         (top, bottom), (left, right) = g.padding
         plain = call.algorithm == "native" and g.data_format == "NCHW" and (top, left) == (bottom, right)
         if not plain or g.padding_mode != "zeros" or idle_strides(g, images[2:]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..geometry.geometry import Geometry
 from .rule import RuleAlgorithm
@@ -63,3 +64,16 @@ class Call(NamedTuple):
     algorithm: RuleAlgorithm
     variant: Variant = Variant.NATIVE
     inner: str = ""
+
+    def canonical_shapes(self) -> tuple[Any, Any]:
+        """The shapes of X and K as (N, C, H, W) and (O, C/groups, h, w).
+
+        >>> Call(Geometry((3, 3)), (5, 8, 9), (3, 3), "float32", False, "auto").canonical_shapes()
+        ((5, 1, 8, 9), (1, 1, 3, 3))
+        """
+        if len(self.kernel) == 2:
+            return (math.prod(self.image[:-2]), 1, *self.image[-2:]), (1, 1, *self.kernel)  # type: ignore[arg-type]
+        images, weights = (1, *self.image)[-4:], self.kernel
+        if self.geometry.data_format == "NHWC":
+            return tuple(images[i] for i in (0, 3, 1, 2)), tuple(weights[i] for i in (3, 2, 0, 1))
+        return images, weights

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from ..algorithms.border import with_border
 from ..contract.arrays import T
-from ..contract.call import Call, Shape
+from ..contract.call import Call
 from ..contract.operations import Operations
 from ..dtypes import COMPLEX
 from ..errors import UnsupportedError
@@ -53,16 +50,6 @@ def _batch(ops: Operations[T], call: Call, x: T, k: T, b: T | None, geometry: Ge
     if call.algorithm == "reproducible":
         return _reproducible(ops, x, k, b, geometry)
     return _add_bias(ops, correlate_by_rule(ops, x, k, None, geometry, call.algorithm), b, geometry)
-
-
-def canonical_shapes(shape: Shape, kernel: Shape, geometry: Geometry) -> tuple[Any, Any]:
-    """The shapes of X and K as (N, C, H, W) and (O, C/groups, h, w)."""
-    if len(kernel) == 2:
-        return (math.prod(shape[:-2]), 1, *shape[-2:]), (1, 1, *kernel)  # type: ignore[arg-type]
-    images, weights = (1, *shape)[-4:], kernel
-    if geometry.data_format == "NHWC":
-        return tuple(images[i] for i in (0, 3, 1, 2)), tuple(weights[i] for i in (3, 2, 0, 1))
-    return images, weights
 
 
 def flip(ops: Operations[T], k: T, geometry: Geometry) -> T:

@@ -12,7 +12,6 @@ from ..dtypes import FLOATS
 from ..errors import UnsupportedError
 from ..planning.choose import Choice
 from ..planning.execute import choose
-from .call import canonical_shapes
 
 _LAYOUT = "another algorithm would have to copy the image into another layout"
 
@@ -72,7 +71,7 @@ def _native(call: Call, why: str) -> Decision:
 
 def _deferred(call: Call) -> Decision:
     """The decision for a call that is planned later, when its tensors have values."""
-    _, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+    _, weights = call.canonical_shapes()
     if call.algorithm == "auto" and not (weights[1] == 1 and weights[0] == call.geometry.groups):
         call = call._replace(algorithm="native")
     return Decision(call, "planned when there are values", {})
@@ -81,7 +80,7 @@ def _deferred(call: Call) -> Decision:
 def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     auto = call.algorithm == "auto"
     channels_last = auto and call.geometry.data_format == "NHWC" and len(call.kernel) == 4
-    if channels_last and canonical_shapes(call.image, call.kernel, call.geometry)[1][:2] != (1, 1):
+    if channels_last and call.canonical_shapes()[1][:2] != (1, 1):
         # The algorithms compute NCHW, and two copies would cost what they save.
         return _native(call, _LAYOUT)
     choices = _choices(ops, call, mode)
@@ -104,7 +103,7 @@ def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
 
 def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     """The planner's choices for the result and, where there is autograd, for both gradients."""
-    images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+    images, weights = call.canonical_shapes()
     rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
     choices: dict[Part, Choice] = {"y": choose(ops, rule, images, weights, call.dtype or "", mode)}
     for derivative, *sources in rule.derivatives(images) if ops.adapter is not None and ops.adapter.autograd else ():

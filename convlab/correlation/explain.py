@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Unpack
 from ..contract.operations import Operations
 from ..contract.rule import Rule
 from ..planning.execute import settle
-from .call import canonical_shapes
 from .corr2d import CorrelationOptions, checked
 from .decide import Decision
 
@@ -71,7 +70,7 @@ def _settled(ops: Operations, decision: Decision, x: Any, k: Any) -> tuple[str, 
     choice = decision.choices["y"]
     if ops.mode(x, k) != "eager":
         return choice.variant.algorithm, decision.reason
-    images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+    images, weights = call.canonical_shapes()
     x, k = ops.reshape(x, images), ops.reshape(k, weights)
     if call.dtype in ("float16", "bfloat16"):
         x, k = ops.cast(x, "float32"), ops.cast(k, "float32")

@@ -14,7 +14,7 @@ from ..contract.rule import Rule
 from ..planning.caches import cleared_with_costs
 from ..planning.execute import choose, compute_chosen
 from ..reference import ops as reference
-from .call import canonical_shapes, execute
+from .call import execute
 
 Run = Callable[[Any, Any, Any], Any]
 
@@ -82,7 +82,7 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
     if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
     if not ops.records(x, k, b):
-        images, weights = canonical_shapes(call.image, call.kernel, call.geometry)
+        images, weights = call.canonical_shapes()
         in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
         if call.variant.on_host and call.dtype != "bfloat16" and in_order:
             return _OnHost(ops, call, images, weights)
