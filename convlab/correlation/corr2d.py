@@ -18,7 +18,7 @@ from ..registry import inner_backend, resolve
 from .arguments import unify
 from .call import execute
 from .decide import Decision, decide
-from .repeated import RUNS, SIGNATURES, call_key, prepared, remember
+from .repeated import SIGNATURES, prepared, recall, remember
 
 Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -90,10 +90,9 @@ def corr2d(
         MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
         IntegerOverflowError: an exact integer result that doesn't fit into int64.
     """
-    key = None
+    key = run = None
     if reproducible is False:
-        key = call_key(X, K, bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend)
-    run = None if key is None else RUNS.get(key)
+        key, run = recall(X, K, bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend)
     if run is not None:
         return run(X, K, bias)  # type: ignore[no-any-return]
     return _correlate(  # type: ignore[no-any-return]
@@ -144,7 +143,7 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options
         if type(X) not in SIGNATURES:
             SIGNATURES[type(X)] = ops.signature
             remembered_by = {name: value for name, value in options.items() if name != "reproducible"}
-            key = None if options["reproducible"] else call_key(X, K, **remembered_by)
+            key = None if options["reproducible"] else recall(X, K, **remembered_by)[0]
         if key is not None:
             # The first call is computed like those after it, so that all have the same bits.
             return remember(key, prepared(ops, call, x, k, b))(x, k, b)

@@ -18,14 +18,14 @@ from .call import execute
 
 Run = Callable[[Any, Any, Any], Any]
 
-# For everything on which a call depends (see `call_key`), the function of X, K and bias that computes it.
+# For everything on which a call depends (see `recall`), the function of X, K and bias that computes it.
 RUNS: dict[Hashable, Run] = {}
 # For a type of tensors, `Operations.signature` of their backend.
 SIGNATURES: dict[type, Callable[[Any, Any, Any], Hashable]] = {}
 _MOST_RUNS = 4096
 
 
-def call_key(
+def recall(
     X: object,
     K: object,
     bias: object,
@@ -37,12 +37,15 @@ def call_key(
     data_format: object,
     algorithm: object,
     backend: object,
-) -> Hashable | None:
-    """Everything on which a call of corr2d depends but its tensors' values; None for a call that isn't remembered."""
+) -> tuple[Hashable | None, Run | None]:
+    """The key of a call, which is everything that it depends on but its tensors' values, and what computes such calls.
+
+    The key is None for a call that isn't to be remembered, the function for one that hasn't been made before.
+    """
     signature = SIGNATURES.get(type(X))
     tensors = None if signature is None else signature(X, K, bias)
     if tensors is None:
-        return None
+        return None, None
     try:
         # A value that isn't an int is written out, since True equals 1 and a list can't be hashed.
         key = (
@@ -56,11 +59,10 @@ def call_key(
             algorithm,
             backend,
         )
-        hash(key)
+        return key, RUNS.get(key)
     except (TypeError, ValueError):
         # A value that can't be hashed or written out isn't an option.
-        return None
-    return key
+        return None, None
 
 
 def remember(key: Hashable, run: Run) -> Run:
