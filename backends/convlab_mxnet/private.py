@@ -1,7 +1,7 @@
 """The private names of MXNet and gluon that the adapter cannot do without, each behind one function.
 
 MXNet 1.9.1 is the last release, and the only one that convlab supports: its names stay as they are. Where one is
-missing nevertheless, its function raises an `AttributeError` that names it.
+missing nevertheless, most of these functions raise an `AttributeError` that names it; the others say what they do.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _not_runnable(a: Side, dtype: str, rng: np.random.Generator) -> str:
         a.run(grid(rng, (1, *shape)), dtype)
     except ModelError as error:
         return str(error)
-    return "no random image was found that both models take"
+    return "no random image was found that the first model takes"
 
 
 def _fixed(model: Model) -> Shape | None:
