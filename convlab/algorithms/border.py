@@ -1,4 +1,4 @@
-"""The border that a padding puts around an image, in any padding mode."""
+"""An image as the algorithms take it: channels first, with its border."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def with_border(ops: Operations[T], x: T, geometry: Geometry) -> T:
         else:
             x = ops.take(x, [border_index(i, n, mode) for i in range(-pads[0], n + pads[1])], axis)
     return x
+
+
+def channels_first(ops: Operations[T], x: T, k: T) -> tuple[T, T]:
+    """The tensors x (NHWC) and k (HWIO) as NCHW and OIHW."""
+    return ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))

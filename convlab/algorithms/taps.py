@@ -9,7 +9,7 @@ from typing import Any
 from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import NO_PADDING, Geometry
-from .border import with_border
+from .border import channels_first, with_border
 
 # A compiler is given so many products at once, to fuse them; a loop does the rest. More would take it seconds.
 _FUSED = 64
@@ -30,7 +30,7 @@ def by_taps(ops: Operations[T], x: T, kernel: T, geometry: Geometry) -> T:
     """What `Operations.conv` computes, by `taps`: a correlation in either layout, with zeros around x."""
     channels_last = geometry.data_format == "NHWC"
     if channels_last:
-        x, kernel = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(kernel, (3, 2, 0, 1))
+        x, kernel = channels_first(ops, x, kernel)
     inner = geometry._replace(data_format="NCHW", padding_mode="zeros")
     y = taps(ops, with_border(ops, x, inner), kernel, inner)
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..algorithms.border import channels_first
 from ..algorithms.reproducible import reproduce
 from ..contract.arrays import T
 from ..contract.operations import Operations
@@ -48,8 +49,3 @@ def correlate_by_rule(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geo
     rule = Rule("y", geometry._replace(data_format="NCHW"), algorithm=algorithm)
     y = apply(ops, rule, x, k) if b is None else apply(ops, rule, x, k, ops.reshape(b, (-1,)))
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y
-
-
-def channels_first(ops: Operations[T], x: T, k: T) -> tuple[Any, Any]:
-    """The tensors x (NHWC) and k (HWIO) as NCHW and OIHW."""
-    return ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))

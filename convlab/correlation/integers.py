@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.border import with_border
+from ..algorithms.border import channels_first, with_border
 from ..algorithms.taps import taps
 from ..contract.arrays import T
 from ..contract.operations import Operations
@@ -28,7 +28,7 @@ def exact_correlation(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geo
         return ops.cast(y, "int64")
     channels_last = geometry.data_format == "NHWC"
     if channels_last:
-        x, k = ops.transpose(x, (0, 3, 1, 2)), ops.transpose(k, (3, 2, 0, 1))
+        x, k = channels_first(ops, x, k)
         geometry = geometry._replace(data_format="NCHW")
     x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     if bound >= 2.0**63:
