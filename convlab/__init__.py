@@ -10,6 +10,7 @@ array([[-1., -1.],
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         module = import_module(f".{_LATER[name]}", __name__)
         return module if name == _LATER[name] else globals().setdefault(name, getattr(module, name))
-    if name.startswith("_") or name not in adapters():
-        raise AttributeError(f"module 'convlab' has no attribute {name!r}")
-    return globals().setdefault(name, backend(name))
+    if not name.startswith("_"):
+        with suppress(errors.UnknownBackendError):
+            return globals().setdefault(name, backend(name))
+    raise AttributeError(f"module 'convlab' has no attribute {name!r}")

@@ -94,5 +94,9 @@ class RankDeficientWarning(UserWarning):
     """The images don't determine the kernel: other kernels fit them as well."""
 
 
+class LayoutWarning(UserWarning):
+    """An image looks as if its channels came last, and its layout wasn't named."""
+
+
 class PartialPortWarning(UserWarning):
     """A part of a model was left out when it was ported, so that the other framework has only some of its parts."""

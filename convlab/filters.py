@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .errors import GeometryError
-from .geometry.options import integer, real, shown
+from .geometry.checks import integer, real, shown
 
 
 def derivative(order: int = 1, axis: int = 1) -> np.ndarray:

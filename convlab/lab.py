@@ -88,6 +88,8 @@ class Backend(Framework):
 def backend(name: str) -> Backend:
     """The backend of that name, its framework loaded; `from convlab import jax` gives the same object.
 
+    "pytorch", "keras", "tf", "flax", "gluon" and the like are aliases (`Adapter.aliases`).
+
     >>> backend("numpy").name
     'numpy'
 
@@ -105,7 +107,8 @@ def _ensure(name: str) -> None:
     """Put a backend in `_BACKENDS` unless it is there already."""
     if not isinstance(name, str) or name not in _BACKENDS:
         loaded = framework(name)
-        _BACKENDS.setdefault(name, Backend(loaded.adapter, loaded.ops))
+        bound = _BACKENDS.setdefault(loaded.name, Backend(loaded.adapter, loaded.ops))
+        _BACKENDS[name] = bound
 
 
 @contextlib.contextmanager
@@ -119,7 +122,7 @@ def use_backend(name: str) -> Iterator[Backend]:
     'numpy'
     """
     used = backend(name)
-    token = chosen.set(name)
+    token = chosen.set(used.name)
     try:
         yield used
     finally:

@@ -76,8 +76,8 @@ class NumpyOperations(Operations[np.ndarray]):
     def transpose(self, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
         return np.transpose(x, axes)
 
-    def pad(self, x: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
-        return np.pad(x, widths)
+    def pad(self, x: np.ndarray, widths: Sequence[tuple[int, int]], value: float = 0.0) -> np.ndarray:
+        return np.pad(x, widths, constant_values=value)
 
     def flip(self, x: np.ndarray, axes: Sequence[int]) -> Any:
         return np.flip(x, tuple(axes))

@@ -128,16 +128,35 @@ def _provider(point: EntryPoint) -> str:
 
 
 def adapter(name: str) -> Adapter:
-    """The adapter of that name, or `UnknownBackendError`."""
+    """The adapter of that name or alias, in upper or lower case, or `UnknownBackendError`.
+
+    >>> adapter("NumPy").name
+    'numpy'
+    """
     known, unusable = adapters(), faults()
-    if isinstance(name, str) and name in unusable:
-        raise unusable[name]
-    if not isinstance(name, str) or name not in known:
-        raise UnknownBackendError(
-            f"backend: got {name!r}, expected one of {', '.join(known)}.",
-            hint=f"another backend is found by its entry point in the group {GROUP!r}.",
-        )
-    return known[name]
+    if isinstance(name, str):
+        for wanted in (name, name.lower()):
+            if wanted in unusable:
+                raise unusable[wanted]
+            if wanted in known:
+                return known[wanted]
+        for candidate in known.values():
+            if name.lower() in candidate.aliases:
+                return candidate
+    raise UnknownBackendError(
+        f"backend: got {name!r}, expected one of {', '.join(known)}.", hint=_near_backend(name, known)
+    )
+
+
+def _near_backend(name: object, known: dict[str, Adapter]) -> str:
+    """The hint of an unknown backend's name."""
+    import difflib
+
+    names = {alias: each.name for each in known.values() for alias in (each.name, *each.aliases)}
+    near = difflib.get_close_matches(name.lower(), names, 1) if isinstance(name, str) else []
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"another backend is found by its entry point in the group {GROUP!r}."
 
 
 def framework(name: str) -> Framework:
@@ -161,8 +180,9 @@ def _ensure(name: str) -> None:
     if not isinstance(name, str) or name not in _loaded:
         with _lock:
             wanted = adapter(name)
-            if name not in _loaded:
-                _loaded[name] = _load(wanted)
+            if wanted.name not in _loaded:
+                _loaded[wanted.name] = _load(wanted)
+            _loaded[name] = _loaded[wanted.name]
 
 
 def _load(wanted: Adapter) -> Framework:
@@ -273,7 +293,8 @@ def resolve(name: str | None, **arguments: Any) -> Framework:
         own = owner(x)
         if own == common or own is None or own == "numpy":
             continue
-        if common is not None or (name is not None and name != own and not adapter(own).wraps):
+        named = name is None or adapter(name).name == own
+        if common is not None or (not named and not adapter(own).wraps):
             owners = {key: owner(x) for key, x in arguments.items() if owner(x) not in (None, "numpy")}
             got = ", ".join(f"{key} of {other}" for key, other in owners.items())
             wanted = f"backend {name!r}" if name is not None else "one framework"

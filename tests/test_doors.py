@@ -29,8 +29,8 @@ IMPORTED = """
     contract.adapter contract.arrays contract.autograd contract.call contract.framework contract.layer contract.memory
     contract.operations contract.rule contract.tracing contract.transforms correlation
     correlation.arguments correlation.call correlation.compute correlation.corr2d correlation.decide correlation.explain
-    correlation.integers correlation.matrix correlation.repeated dtypes errors filters geometry geometry.geometry
-    geometry.limits geometry.lower geometry.options geometry.receptive lab planning planning.caches planning.choose
+    correlation.images correlation.integers correlation.matrix correlation.repeated dtypes errors filters geometry geometry.checks geometry.geometry
+    geometry.limits geometry.lower geometry.names geometry.options geometry.receptive lab planning planning.caches planning.choose
     planning.execute reference registry
 """
 STANDARD = """

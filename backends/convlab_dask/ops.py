@@ -64,8 +64,8 @@ class DaskOperations(Operations):
     def transpose(self, x: Any, axes: Sequence[int]) -> da.Array:
         return x.transpose(tuple(axes))
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> da.Array:
-        return da.pad(x, [*widths])
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> da.Array:
+        return da.pad(x, [*widths], constant_values=value)
 
     def flip(self, x: Any, axes: Sequence[int]) -> da.Array:
         return da.flip(x, tuple(axes))

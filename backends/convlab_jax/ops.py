@@ -79,8 +79,8 @@ class JaxOperations(Operations[Array]):
     def transpose(self, x: Any, axes: Sequence[int]) -> Array:
         return jnp.transpose(x, axes)
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Array:
-        return jnp.pad(x, widths)
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
+        return jnp.pad(x, widths, constant_values=value)
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return jnp.flip(x, axes)

@@ -24,6 +24,7 @@ def is_native(x: object) -> bool:
 
 adapter = Adapter(
     name="mxnet",
+    aliases=("gluon", "mx"),
     package="convlab_mxnet",
     frameworks=("mxnet",),
     is_native=is_native,

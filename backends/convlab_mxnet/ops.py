@@ -84,8 +84,19 @@ class MXNetOperations(Operations):
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:
         return _np(x).transpose(x, tuple(axes))
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
-        return _np(x).pad(x, tuple(widths))
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
+        padded = _np(x).pad(x, tuple(widths))
+        if not value:
+            return padded
+        if _symbolic(x):
+            raise UnsupportedError(
+                f"padding_value: got {value} in a hybridized block, expected 0: MXNet's graphs have no constants.",
+                hint="don't hybridize the block, or pad its input before.",
+            )
+        # MXNet's own argument for the value is lost on the way to its operator.
+        sizes = (n if any(width) else 1 for n, width in zip(x.shape, widths, strict=True))
+        inside = mx.np.array(np.pad(np.ones([*sizes], bool), widths), dtype="bool", ctx=_context(x))
+        return mx.np.where(inside, padded, self.number(value, x))
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return _np(x).flip(x, tuple(axes))
@@ -107,6 +118,9 @@ class MXNetOperations(Operations):
         elif mode == "reflect":
             first = part(1, before + 1, reverse=True) if before else []
             last = part(-after - 1, -1, reverse=True) if after else []
+        elif mode == "symmetric":
+            first = part(0, before, reverse=True) if before else []
+            last = part(-after, None, reverse=True) if after else []
         else:
             first = part(-before, None) if before else []
             last = part(0, after) if after else []

@@ -30,6 +30,7 @@ def is_native(x: object) -> bool:
 
 adapter = Adapter(
     name="tensorflow",
+    aliases=("keras", "tf"),
     package="convlab_tensorflow",
     frameworks=("tensorflow", "keras"),
     is_native=is_native,

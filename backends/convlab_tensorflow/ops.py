@@ -67,8 +67,8 @@ class TensorFlowOperations(Operations):
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:
         return tf.transpose(x, axes)
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
-        return tf.pad(x, widths)
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
+        return tf.pad(x, widths, constant_values=tf.constant(value, x.dtype)) if value else tf.pad(x, widths)
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return tf.reverse(x, axes)
@@ -83,6 +83,8 @@ class TensorFlowOperations(Operations):
             index = index % n
         elif mode == "replicate":
             index = tf.clip_by_value(index, 0, n - 1)
+        elif mode == "symmetric":
+            index = tf.minimum(index % (2 * n), (-1 - index) % (2 * n))
         else:
             period = tf.maximum(2 * (n - 1), 1)
             index = tf.minimum(index % period, -index % period)

@@ -24,6 +24,7 @@ def is_native(x: object) -> bool:
 
 adapter = Adapter(
     name="torch",
+    aliases=("pytorch",),
     package="convlab_torch",
     frameworks=("torch",),
     is_native=is_native,

@@ -70,8 +70,8 @@ class TorchOperations(Operations[Tensor]):
     def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         return x.permute(*axes)
 
-    def pad(self, x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
-        return F.pad(x, [width for pair in reversed(widths) for width in pair])
+    def pad(self, x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+        return F.pad(x, [width for pair in reversed(widths) for width in pair], value=value)
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return x.flip(tuple(axes))

@@ -46,9 +46,8 @@ def run_parity(
     if len(others) < len(pythons):
         raise GeometryError("--python: got a backend twice, expected one Python for each.", hint="leave one out.")
     names = [name.strip() for name in only_on.split(",")] if only_on else []
-    for name in names:
-        if name not in others:
-            adapter(name)  # An unknown name is an error here.
+    # An unknown name is an error here.
+    names = [name if name in others else adapter(name).name for name in names]
     plan = RunPlan(
         backends=tuple(dict.fromkeys([*(names or sorted(adapters(), key=lambda name: name != "numpy")), *others])),
         required=frozenset([*names, *others]),

@@ -19,6 +19,7 @@ class Adapter:
         name: the backend's name, the same as its entry point's.
         package: the adapter's import package.
         frameworks: import names that must be there, the framework's own first.
+        aliases: other names that people use for it, in lower case, such as "pytorch".
         is_native: whether an object is a tensor of this framework; must not import it.
         minimum: the least version of the framework that works, as "major.minor".
         dtypes: the floating and complex dtypes it computes in (integers are computed everywhere).
@@ -46,6 +47,7 @@ class Adapter:
     algorithms: tuple[Algorithm, ...] = ("native", "taps")
     image_layout: DataFormat = "NCHW"
     install: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     models: bool = False
     is_model: Callable[[object], bool] = lambda model: False

@@ -96,8 +96,8 @@ class Arrays(ABC, Generic[T]):
         """The tensor x with its axes in the given order."""
 
     @abstractmethod
-    def pad(self, x: T, widths: Sequence[tuple[int, int]]) -> T:
-        """The tensor x with zeros before and after each axis."""
+    def pad(self, x: T, widths: Sequence[tuple[int, int]], value: float = 0.0) -> T:
+        """The tensor x with zeros, or another value that its dtype holds, before and after each axis."""
 
     @abstractmethod
     def flip(self, x: T, axes: Sequence[int]) -> T:

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
 from ..errors import DTypeError, GeometryError, ShapeError
+from ..geometry.checks import boolean, integer
 from ..geometry.limits import check_held
 from ..geometry.lower import output_shape
-from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, boolean, integer, options
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
 
 
 class LayerOptions(GeometryOptions, total=False):
@@ -49,15 +50,22 @@ class LayerSpec:
     dtype: Any = None
     seed: int | None = None
     reproducible: bool = False
+    padding_value: float = 0.0
+    origin: Any = None
 
     def __post_init__(self) -> None:
-        geometry, padding_name = options(self.kernel_size, *(getattr(self, name) for name in GEOMETRY_OPTIONS))
+        given = {name: getattr(self, name) for name in GEOMETRY_OPTIONS}
+        geometry, padding_name = options(self.kernel_size, origin=self.origin, **given)
         checked = {
             "kernel_size": geometry.kernel_size,
             "stride": geometry.stride,
             "padding": padding_name or geometry.padding,
+            "padding_mode": geometry.padding_mode,
+            "padding_value": geometry.padding_value,
+            "origin": None,
             "dilation": geometry.dilation,
             "groups": geometry.groups,
+            "data_format": geometry.data_format,
             "use_bias": bool(self.use_bias),
             "reproducible": boolean("reproducible", self.reproducible),
             "dtype": None if self.dtype is None else _floating(self.dtype),

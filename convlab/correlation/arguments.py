@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from ..contract.framework import Framework
 from ..dtypes import INTEGERS, check_numeric, dtype_name, promote
 from ..errors import DTypeError, IntegerOverflowError, MixedDevicesError, ShapeError
+from ..geometry.checks import shown
 from ..registry import owner
 
 _RAGGED_IS_AN_ERROR = np.lib.NumpyVersion(np.__version__) >= "1.24.0"
@@ -99,7 +101,18 @@ def as_array(name: str, x: Any) -> np.ndarray:
     """
     if isinstance(x, np.ndarray):
         return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
-    if not isinstance(x, (list, tuple, int, float, complex)) and not hasattr(x, "__array__"):
+    if isinstance(x, (str, bytes, os.PathLike)):
+        raise DTypeError(
+            f"{name}: got the text {shown(x)}, expected a tensor, an array or a list.",
+            hint="PIL.Image.open(path) reads an image, and is taken as it is.",
+        )
+    if getattr(x, "mode", None) == "P" and type(x).__module__.startswith("PIL."):
+        raise DTypeError(
+            f"{name}: got an image of Pillow's whose pixels are numbers of colours in a palette, expected colours.",
+            hint="image.convert('RGB'), or image.convert('L') for grey.",
+        )
+    known = isinstance(x, (list, tuple, int, float, complex))
+    if not known and not hasattr(x, "__array__") and not hasattr(x, "__array_interface__"):
         raise DTypeError(
             f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
             hint="convlab.backend(name).asarray makes a tensor of an array.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 from ..contract.call import Call, Shape
 from ..contract.framework import Framework
@@ -11,13 +11,22 @@ from ..contract.operations import Operations
 from ..contract.rule import ALGORITHMS, Algorithm, RuleAlgorithm
 from ..dtypes import itemsize
 from ..errors import GeometryError, ShapeError, UnsupportedError
-from ..geometry.geometry import DataFormat, Geometry, Padding, PaddingMode, Pair
+from ..geometry.checks import boolean, choice
+from ..geometry.geometry import Geometry, Padding, Pair
 from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
-from ..geometry.options import GeometryOptions, boolean, check_shapes, choice, kernel_size, options
+from ..geometry.options import (
+    GeometryOptions,
+    channels_follow,
+    check_shapes,
+    flipped_origin,
+    kernel_size,
+    options,
+)
 from ..registry import inner_backend, resolve
 from .arguments import unify
 from .call import execute
 from .decide import Decision, decide
+from .images import planes_first, planes_last, warn_of_channels, with_value
 from .repeated import SIGNATURES, prepared, recall, remember
 
 Tensor = TypeVar("Tensor")
@@ -41,10 +50,12 @@ def corr2d(
     bias: Any = None,
     stride: int | Pair = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "zeros",
+    padding_mode: str = "zeros",
+    padding_value: float = 0.0,
+    origin: int | Pair | None = None,
     dilation: int | Pair = 1,
     groups: int = 1,
-    data_format: DataFormat = "NCHW",
+    data_format: str | None = None,
     algorithm: Algorithm = "auto",
     reproducible: bool = False,
     backend: str | None = None,
@@ -59,7 +70,8 @@ def corr2d(
     first; with channels, also over the input channels of the group.
 
     Args:
-        X: (..., H, W) for a rank-2 kernel, which is applied to each image of the leading axes.
+        X: (..., H, W) for a rank-2 kernel, which is applied to each image of the leading axes; with
+            `data_format="NHWC"` (..., H, W, C), and it is applied to each channel.
             For a rank-4 kernel (N, C, H, W) or (C, H, W), or with `data_format="NHWC"` (N, H, W, C) or (H, W, C).
         K: (h, w), or rank 4: OIHW (O, C/groups, h, w), or with "NHWC" HWIO (h, w, C/groups, O).
             A NumPy array or a list is fine beside another framework's X.
@@ -68,10 +80,18 @@ def corr2d(
         padding: elements around X: an int, (rows, columns), ((top, bottom), (left, right)), or
             "valid" (none), "same" (output ceil(n / stride), the odd element at the end: TensorFlow's SAME),
             "same_lower" (the odd one at the start: ONNX's SAME_LOWER), "full" (every overlap).
-        padding_mode: the values of those elements: "zeros", "reflect", "replicate" or "circular".
+        padding_mode: the values of those elements: "zeros", "reflect" (d c b | a b c d | c b a), "symmetric"
+            (c b a | a b c d | d c b), "replicate" (a a a | a b c d | d d d) or "circular" (b c d | a b c d | a b c).
+            What SciPy, NumPy, OpenCV and the frameworks call them is understood where it means one thing only:
+            "mirror", "nearest", "edge", "wrap", "constant", "BORDER_REFLECT_101" and others (`convlab.geometry.names`).
+        padding_value: the value of those elements with "zeros" (or "constant"), a finite number.
+        origin: with `padding="same"`, which element of the kernel lies on the pixel, an int or (rows, columns) from the
+            centre size // 2 on: 0 is the default of SciPy and OpenCV. Without it an even kernel is placed as TensorFlow
+            does.
         dilation: steps between the kernel's elements, an int or (rows, columns).
         groups: groups of channels convolved apart from one another.
-        data_format: the order of X's axes, which also determines the order of K's. Rank-2 kernels ignore it.
+        data_format: the order of X's axes, which also determines the order of K's: "NCHW" ("channels_first"), the
+            default, or "NHWC" ("channels_last").
         algorithm: how to compute it, which changes the rounding and never the meaning: "auto" is the fastest known
             for these shapes on this machine (`convlab.plan` says which), exact for integer-valued data; "direct" the
             fastest that only adds and multiplies; `convlab.planning.choose` describes the others.
@@ -89,10 +109,15 @@ def corr2d(
         ShapeError, GeometryError, DTypeError: an argument that makes no sense.
         MixedBackendsError, MixedDevicesError: tensors of two frameworks or on two devices.
         IntegerOverflowError: an exact integer result that doesn't fit into int64.
+
+    Warns:
+        LayoutWarning: X looks like (H, W, C) beside a rank-2 kernel, and `data_format` isn't given.
     """
     key = run = None
-    if reproducible is False:
-        key, run = recall(X, K, bias, stride, padding, padding_mode, dilation, groups, data_format, algorithm, backend)
+    if reproducible is False and padding_value == 0.0:
+        key, run = recall(
+            X, K, bias, stride, padding, padding_mode, origin, dilation, groups, data_format, algorithm, backend
+        )
     if run is not None:
         return run(X, K, bias)  # type: ignore[no-any-return]
     return _correlate(  # type: ignore[no-any-return]
@@ -104,6 +129,8 @@ def corr2d(
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,
+        padding_value=padding_value,
+        origin=origin,
         dilation=dilation,
         groups=groups,
         data_format=data_format,
@@ -135,19 +162,39 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
 
 def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options: Any) -> Any:
     """A call of `corr2d`, or if flipped of `conv2d`, that isn't remembered; from now on it is, if there is a key."""
-    framework, decision, (x, k, b) = checked(X, K, flipped, **options)
+    framework, decision, (x, k, b), channels_last = checked(X, K, flipped, **options)
     ops, call = framework.ops, decision.call
     if call.inner:
-        return ops.native(ops.correlate(call, X if framework.adapter.is_native(X) else x, k, b), X)
-    if x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
+        y = ops.correlate(call, x, k, b)
+    elif x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
         if type(X) not in SIGNATURES:
             SIGNATURES[type(X)] = ops.signature
-            remembered_by = {name: value for name, value in options.items() if name != "reproducible"}
+            forgotten = ("reproducible", "padding_value")
+            remembered_by = {name: value for name, value in options.items() if name not in forgotten}
             key = None if options["reproducible"] else recall(X, K, **remembered_by)[0]
         if key is not None:
             # The first call is computed like those after it, so that all have the same bits.
             return remember(key, prepared(ops, call, x, k, b))(x, k, b)
-    return ops.native(execute(ops, call, x, k, b), X)
+        y = execute(ops, call, x, k, b)
+    else:
+        y = execute(ops, call, x, k, b)
+    return ops.native(planes_last(ops, y) if channels_last else y, X)
+
+
+class Checked(NamedTuple):
+    """A call of corr2d whose arguments are checked.
+
+    Attributes:
+        framework: where it is computed.
+        decision: how it is computed.
+        tensors: X, K and bias as the decision's call takes them.
+        channels_last: whether the result (..., C, H, W) of a rank-2 kernel is to become (..., H, W, C).
+    """
+
+    framework: Framework
+    decision: Decision
+    tensors: list[Any]
+    channels_last: bool
 
 
 def checked(
@@ -159,14 +206,16 @@ def checked(
     stride: Any = 1,
     padding: Any = 0,
     padding_mode: Any = "zeros",
+    padding_value: Any = 0.0,
+    origin: Any = None,
     dilation: Any = 1,
     groups: Any = 1,
-    data_format: Any = "NCHW",
+    data_format: Any = None,
     algorithm: Any = "auto",
     reproducible: bool = False,
     backend: str | None = None,
-) -> tuple[Framework, Decision, list[Any]]:
-    """The framework of a call of corr2d, the decision on how to compute it, and its tensors X, K and bias.
+) -> Checked:
+    """The call with its arguments checked, planned for the shapes of its tensors.
 
     Raises:
         The errors of `corr2d`.
@@ -176,19 +225,40 @@ def checked(
     ops, wraps = framework.ops, framework.adapter.wraps
     (x, k, b), dtype = unify(framework, {"X": X, "K": K, "bias": bias})
     kernel = _kernel_shape(ops, k)
-    checked_size = kernel_size(kernel, data_format)
-    geometry, padding_name = options(checked_size, stride, padding, padding_mode, dilation, groups, data_format)
-    shape = ops.shape(x)
-    if shape is None:
-        shape = (None,) * len(kernel)
-    size = check_shapes(shape, kernel, geometry)
+    size = kernel_size(kernel, data_format)
+    origin = flipped_origin(origin, size) if flipped else origin
+    geometry, padding_name = options(
+        size, stride, padding, padding_mode, dilation, groups, data_format, padding_value, origin
+    )
+    shape = _image_shape(ops, x, kernel, geometry)
+    if len(kernel) == 2:
+        warn_of_channels(shape, kernel, data_format)
+    image_size = check_shapes(shape, kernel, geometry)
     most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
-    geometry = laid_out(geometry, padding_name, size, planes(shape, kernel, geometry), itemsize(dtype), most)
+    geometry = laid_out(geometry, padding_name, image_size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)
-    inner = inner_backend(backend) if wraps else ""
-    call = Call(geometry, shape, kernel, dtype, flipped, algorithm, inner=inner)
-    return framework, decide(ops, call, x, k), [x, k, b]
+    if wraps and framework.adapter.is_native(X) and not geometry.padding_value:
+        # Each chunk is cast by itself.
+        x = X
+    channels_last = channels_follow(shape, kernel, geometry)
+    if channels_last:
+        x, shape = planes_first(ops, x), (*shape[:-3], shape[-1], *shape[-3:-1])
+    if len(kernel) == 2:
+        geometry = geometry._replace(data_format="NCHW")
+    if geometry.padding_value:
+        x, geometry = with_value(ops, x, geometry, dtype, len(kernel))
+        shape = ops.known_rank(x)
+    call = Call(geometry, shape, kernel, dtype, flipped, algorithm, inner=inner_backend(backend) if wraps else "")
+    return Checked(framework, decide(ops, call, x, k), [x, k, b], channels_last)
+
+
+def _image_shape(ops: Operations, x: Any, kernel: Shape, geometry: Geometry) -> Shape:
+    """The image's shape, its sizes unknown (None) for a symbol."""
+    shape = ops.shape(x)
+    if shape is None and len(kernel) == 2 and geometry.data_format == "NHWC":
+        shape = ops.known_rank(x)
+    return (None,) * len(kernel) if shape is None else shape
 
 
 def _checked_algorithm(algorithm: Any, reproducible: bool) -> RuleAlgorithm:

@@ -48,7 +48,7 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     Raises:
         The errors of `corr2d`.
     """
-    framework, decision, (x, k, _) = checked(X, K, **options)
+    framework, decision, (x, k, _), _ = checked(X, K, **options)
     algorithm, reason = _settled(framework.ops, decision, x, k)
     choices = decision.choices
     costs = choices["y"].costs if choices else {}

@@ -10,9 +10,10 @@ import numpy as np
 from ..algorithms.border import with_border
 from ..dtypes import check_numeric, itemsize
 from ..errors import ShapeError
-from ..geometry.geometry import NO_PADDING, Geometry, Padding, PaddingMode, Pair
+from ..geometry.checks import pair
+from ..geometry.geometry import NO_PADDING, Geometry, Padding, Pair
 from ..geometry.limits import check_held, laid_out
-from ..geometry.options import options, pair
+from ..geometry.options import options
 from ..reference import ops as reference
 from ..registry import resolve
 from .arguments import as_array, asarray
@@ -30,7 +31,7 @@ def im2col(
     *,
     stride: int | Pair = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "zeros",
+    padding_mode: str = "zeros",
     dilation: int | Pair = 1,
     backend: str | None = None,
 ) -> Any:
@@ -96,7 +97,7 @@ def corr2d_matrix(
     *,
     stride: int | Pair = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "zeros",
+    padding_mode: str = "zeros",
     dilation: int | Pair = 1,
 ) -> csr_array:
     """The sparse matrix A with vec(Y) = A vec(X) for Y = corr2d(X, K): the change of the *kernel*.

@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 PaddingName = Literal["valid", "same", "same_lower", "full"]
-Padding = int | Pair | Pads | PaddingName
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+# A padding as it is given: a name of convlab or an alias (`names`), or integers.
+Padding = int | Pair | Pads | str
+PaddingMode = Literal["zeros", "reflect", "symmetric", "replicate", "circular"]
 DataFormat = Literal["NCHW", "NHWC"]
 
 PADDING_NAMES: tuple[PaddingName, ...] = ("valid", "same", "same_lower", "full")
-PADDING_MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
+PADDING_MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular", "symmetric")
 DATA_FORMATS: tuple[DataFormat, ...] = ("NCHW", "NHWC")
 NO_PADDING: Pads = ((0, 0), (0, 0))
 
@@ -27,7 +28,11 @@ MOST_BITS = 1023
 
 
 class Geometry(NamedTuple):
-    """A correlation's geometry, lowered to integers: all that an algorithm needs beside X and K."""
+    """A correlation's geometry, lowered to integers: all that an algorithm needs beside X and K.
+
+    The algorithms know no other constant border than zeros: an image gets a border of `padding_value` before they see
+    it (`convlab.correlation.images.with_value`).
+    """
 
     kernel_size: Pair
     stride: Pair = (1, 1)
@@ -36,6 +41,7 @@ class Geometry(NamedTuple):
     dilation: Pair = (1, 1)
     groups: int = 1
     data_format: DataFormat = "NCHW"
+    padding_value: float = 0.0
 
     @property
     def extent(self) -> Pair:
@@ -92,6 +98,8 @@ def border_index(i: int, n: int, mode: PaddingMode) -> int:
     """
     if mode == "circular":
         return i % n
+    if mode == "symmetric":
+        return min(i % (2 * n), (-1 - i) % (2 * n))
     if mode == "replicate" or n == 1:
         return min(max(i, 0), n - 1)
     period = 2 * (n - 1)

@@ -14,6 +14,7 @@ from typing import Literal
 from ..errors import GeometryError
 from .geometry import LONGEST, MOST_BITS, NO_PADDING, Geometry, PaddingName
 from .lower import lower
+from .options import channels_follow
 
 # All the memory that an x86-64 processor can address with four levels of page tables: 64 TiB.
 MOST_BYTES = 2**46
@@ -101,7 +102,7 @@ def planes(shape: Sequence[int | None], kernel: Sequence[int | None], geometry: 
     >>> planes((8, 3, 224, 224), (64, 3, 7, 7), Geometry((7, 7)))
     (24, 512)
     """
-    channels_last = len(kernel) == 4 and geometry.data_format == "NHWC"
+    channels_last = channels_follow(shape, kernel, geometry) or (len(kernel) == 4 and geometry.data_format == "NHWC")
     known = [n if type(n) is int else 1 for n in shape]
     images, channels = (known[:-3], known[-1:]) if channels_last else (known[:-3], known[-3:-2])
     outputs = channels if len(kernel) == 2 else [kernel[3 if channels_last else 0] or 1]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from ..errors import GeometryError, ShapeError
-from .geometry import LONGEST, DataFormat, Geometry, Padding, PaddingMode, PaddingName, Pair
-from .options import check_shapes, integer, kernel_size, options
+from .checks import integer
+from .geometry import LONGEST, Geometry, Padding, PaddingName, Pair
+from .options import channels_follow, check_shapes, kernel_size, options
 
 
 def lower(geometry: Geometry, padding_name: PaddingName | Literal[""], size: Sequence[int | None]) -> Geometry:
@@ -68,7 +69,7 @@ def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
             raise ShapeError(
                 f"K: got a kernel of {axis} {extent} (dilation counted) on an image of {axis} {n} padded "
                 f"to {n + pads[0] + pads[1]}, expected a kernel no larger than the padded image.",
-                hint="use a smaller kernel or dilation, or padding='same'.",
+                hint=_fit_hint(geometry, size),
             )
         if geometry.padding_mode != "zeros" and n == 0 and any(pads):
             raise ShapeError(
@@ -77,16 +78,25 @@ def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
             )
 
 
+def _fit_hint(geometry: Geometry, size: Sequence[int | None]) -> str:
+    """What a caller may do whose kernel is larger than the image; X and K may be swapped if it is so on both axes."""
+    if all(type(n) is int and n < extent for n, extent in zip(size, geometry.extent, strict=True)):
+        return "if X and K are swapped: corr2d(X, K) takes the image first; else padding='same'."
+    return "use a smaller kernel or dilation, or padding='same'."
+
+
 def output_shape(
     input_shape: Sequence[int],
     kernel_shape: Sequence[int],
     *,
     stride: int | Pair = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "zeros",
+    padding_mode: str = "zeros",
+    padding_value: float = 0.0,
+    origin: int | Pair | None = None,
     dilation: int | Pair = 1,
     groups: int = 1,
-    data_format: DataFormat = "NCHW",
+    data_format: str | None = None,
 ) -> tuple[int, ...]:
     """The shape of `corr2d(X, K, ...)` for X of `input_shape` and K of `kernel_shape`.
 
@@ -102,14 +112,17 @@ def output_shape(
         GeometryError: an option that makes no sense.
     """
     shape, kernel = _sizes("input_shape", input_shape), _sizes("kernel_shape", kernel_shape)
+    checked_size = kernel_size(kernel, data_format)
     geometry, padding_name = options(
-        kernel_size(kernel, data_format), stride, padding, padding_mode, dilation, groups, data_format
+        checked_size, stride, padding, padding_mode, dilation, groups, data_format, padding_value, origin
     )
     size = check_shapes(shape, kernel, geometry)
     rows, columns = lower(geometry, padding_name, size).output_size((size[0] or 0, size[1] or 0))
+    if channels_follow(shape, kernel, geometry):
+        return (*shape[:-3], rows, columns, shape[-1])
     if len(kernel) == 2:
         return (*shape[:-2], rows, columns)
-    if data_format == "NCHW":
+    if geometry.data_format == "NCHW":
         return (*shape[:-3], kernel[0], rows, columns)
     return (*shape[:-3], rows, columns, kernel[3])
 

@@ -1,34 +1,18 @@
-"""Checks on each option of a correlation."""
+"""Checks on the options of a correlation, and on the shapes of its image and kernel."""
 
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Sequence
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict
 
 from ..errors import GeometryError, ShapeError
-from .geometry import (
-    DATA_FORMATS,
-    LONGEST,
-    MOST_BITS,
-    NO_PADDING,
-    PADDING_MODES,
-    PADDING_NAMES,
-    DataFormat,
-    Geometry,
-    Padding,
-    PaddingMode,
-    PaddingName,
-    Pads,
-    Pair,
-)
+from . import names
+from .checks import integer, pair, real, shown
+from .geometry import NO_PADDING, Geometry, Padding, PaddingName, Pads, Pair
 
-Name = TypeVar("Name", bound=str)
-
-# The options of a correlation beside X and K, in the order of `options`' parameters after the kernel's size.
-GEOMETRY_OPTIONS = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format")
+# The options of a correlation beside X and K that a checked geometry keeps, in the order of `options`' parameters.
+GEOMETRY_OPTIONS = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format", "padding_value")
 
 
 class GeometryOptions(TypedDict, total=False):
@@ -36,92 +20,12 @@ class GeometryOptions(TypedDict, total=False):
 
     stride: int | Pair
     padding: Padding
-    padding_mode: PaddingMode
+    padding_mode: str
     dilation: int | Pair
     groups: int
-    data_format: DataFormat
-
-
-def integer(name: str, value: object, minimum: int) -> int:
-    """`value` as an int of at least `minimum`, or a `GeometryError` that names the argument."""
-    # The common case first: it takes a tenth of the time.
-    if type(value) is int and LONGEST >= value >= minimum:
-        return value
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < minimum or number.bit_length() > MOST_BITS:
-        kind = "a positive int" if minimum else "an int of at least 0"
-        most = "" if number is None or number < minimum else f" of at most {MOST_BITS} bits"
-        raise GeometryError(
-            f"{name}: got {shown(value)}, expected {kind}{most}.",
-            hint=f"{name}={max(minimum, 0)} is the least that works.",
-        )
-    return number
-
-
-def real(value: object) -> float:
-    """A real number as a float; nan for anything else, also for what is too large for one.
-
-    >>> real(3), real(10**400), real("3"), real(True)
-    (3.0, nan, nan, nan)
-    """
-    try:
-        return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        return math.nan
-
-
-def shown(value: object) -> str:
-    """A value in an error message, in at most some 200 characters.
-
-    >>> shown(2.5), shown(10**5000)
-    ('2.5', 'an integer of 16610 bits')
-    """
-    if type(value) is int and value.bit_length() > MOST_BITS:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, (list, tuple)) and len(value) > 20:
-        return f"a {type(value).__name__} of {len(value)}"
-    try:
-        text = repr(value)
-    except ValueError:
-        # Python writes no integer of more than 4300 digits.
-        return f"a {type(value).__name__} of long integers"
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def pair(name: str, value: object, minimum: int) -> Pair:
-    """An int, or a (rows, columns) pair of them, as a pair.
-
-    >>> pair("stride", 2, 1), pair("stride", (1, 3), 1)
-    ((2, 2), (1, 3))
-    """
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise GeometryError(
-                f"{name}: got {shown(value)}, expected an int or a pair of ints.",
-                hint="give (rows, columns).",
-            )
-        return integer(name, value[0], minimum), integer(name, value[1], minimum)
-    number = integer(name, value, minimum)
-    return number, number
-
-
-def choice(name: str, value: object, allowed: tuple[Name, ...]) -> Name:
-    """`value` if it is one of `allowed`, or a `GeometryError` that lists them."""
-    if not isinstance(value, str) or value not in allowed:
-        in_lower_case = isinstance(value, str) and value.lower() in allowed
-        hint = "names are in lower case." if in_lower_case else f"for example {name}={allowed[0]!r}."
-        raise GeometryError(f"{name}: got {shown(value)}, expected one of {', '.join(allowed)}.", hint=hint)
-    return value
-
-
-def boolean(name: str, value: object) -> bool:
-    """`value` if it is True or False, or a `GeometryError` that names the argument."""
-    if value is not True and value is not False:
-        raise GeometryError(f"{name}: got {shown(value)}, expected True or False.", hint=f"{name}=True asks for it.")
-    return value
+    data_format: str | None
+    padding_value: float
+    origin: int | Pair | None
 
 
 def options(
@@ -132,19 +36,78 @@ def options(
     dilation: object = 1,
     groups: object = 1,
     data_format: object = "NCHW",
+    padding_value: object = 0.0,
+    origin: object = None,
 ) -> tuple[Geometry, PaddingName | Literal[""]]:
     """The checked options, as far as no image is needed for the check, and the padding's name, "" for integers."""
-    padding_name = choice("padding", padding, PADDING_NAMES) if isinstance(padding, str) else ""
+    padding_name = names.padding_name(padding) if isinstance(padding, str) else ""
     geometry = Geometry(
         pair("kernel_size", kernel_size, 1),
         pair("stride", stride, 1),
         NO_PADDING if padding_name else _explicit(padding),
-        choice("padding_mode", padding_mode, PADDING_MODES),
+        names.padding_mode(padding_mode),
         pair("dilation", dilation, 1),
         integer("groups", groups, 1),
-        choice("data_format", data_format, DATA_FORMATS),
+        names.data_format(data_format),
+        _padding_value(padding_value, padding_mode),
     )
-    return geometry, padding_name
+    if origin is None:
+        return geometry, padding_name
+    return geometry._replace(padding=_placed(geometry, padding_name, origin)), ""
+
+
+def _padding_value(padding_value: object, padding_mode: object) -> float:
+    """The value of a constant border."""
+    # The common case first.
+    if padding_value == 0.0 and type(padding_value) in (int, float):
+        return 0.0
+    value = real(padding_value)
+    if not math.isfinite(value) or value != padding_value:
+        raise GeometryError(
+            f"padding_value: got {shown(padding_value)}, expected a finite number that float64 holds.",
+            hint="with padding='valid' the result has no pixel that depends on a border.",
+        )
+    if names.padding_mode(padding_mode) != "zeros":
+        raise GeometryError(
+            f"padding_value: got {shown(padding_value)} with padding_mode={shown(padding_mode)}, expected "
+            "padding_mode='constant'.",
+            hint="only a constant border has a value.",
+        )
+    return value
+
+
+def _placed(geometry: Geometry, padding_name: str, origin: object) -> Pads:
+    """The padding of a result of ceil(n / stride) whose pixels lie under an element of the kernel."""
+    if padding_name != "same":
+        raise GeometryError(
+            f"origin: got {shown(origin)} without padding='same', expected both.",
+            hint="a padding in integers places the kernel by itself.",
+        )
+    offsets = origin if isinstance(origin, (tuple, list)) and len(origin) == 2 else (origin, origin)
+    pads = []
+    for size, dilation, offset in zip(geometry.kernel_size, geometry.dilation, offsets, strict=True):
+        centre, last = size // 2, size - 1
+        if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= centre + offset <= last:
+            raise GeometryError(
+                f"origin: got {shown(origin)} for a kernel of {geometry.kernel_size}, expected integers, from "
+                f"{-centre} to {last - centre} along this axis.",
+                hint="origin=0 puts the kernel's centre, size // 2, on the pixel.",
+            )
+        pads.append(((centre + offset) * dilation, (last - centre - offset) * dilation))
+    return pads[0], pads[1]
+
+
+def flipped_origin(origin: object, size: Pair) -> object:
+    """The origin of a kernel of a size once it is flipped on both axes; what is no origin stays as it is.
+
+    >>> flipped_origin(0, (3, 4)), flipped_origin((1, -2), (3, 4))
+    ((0, -1), (-1, 1))
+    """
+    offsets = origin if isinstance(origin, (tuple, list)) else (origin, origin)
+    if len(offsets) != 2 or any(type(offset) is not int for offset in offsets):
+        return origin
+    rows, columns = (n - 1 - 2 * (n // 2) - offset for n, offset in zip(size, offsets, strict=True))
+    return rows, columns
 
 
 def _explicit(padding: object) -> Pads:
@@ -158,20 +121,27 @@ def _explicit(padding: object) -> Pads:
     return (rows, rows), (columns, columns)
 
 
-def kernel_size(kernel_shape: Sequence[int | None], data_format: object = "NCHW") -> Pair:
+_RANK_HINTS = {
+    0: "[[K]] is a kernel of one row and one column.",
+    1: "K[None], or [K] of a list, is a kernel of one row; K[:, None] is a column.",
+    3: "K[None] makes it (1, C, h, w), a kernel with one output channel, if its channels come first.",
+}
+
+
+def kernel_size(kernel_shape: Sequence[int | None], data_format: object = None) -> Pair:
     """Rows and columns of a kernel of rank 2, or of rank 4 in OIHW (NCHW) or HWIO (NHWC) order.
 
     >>> kernel_size((3, 5)), kernel_size((64, 3, 7, 5)), kernel_size((7, 5, 3, 64), "NHWC")
     ((3, 5), (7, 5), (7, 5))
     """
-    choice("data_format", data_format, DATA_FORMATS)
+    layout = names.data_format(data_format)
     if len(kernel_shape) not in (2, 4):
         raise ShapeError(
             f"K: got shape {tuple(kernel_shape)} of rank {len(kernel_shape)}, expected rank 2 (h, w) or rank 4 "
             "(OIHW, or HWIO with data_format='NHWC').",
-            hint="K[None, None] makes one output and one input channel of a rank-2 kernel.",
+            hint=_RANK_HINTS.get(len(kernel_shape), "a kernel of rank 2 is the usual one."),
         )
-    size_is_last = len(kernel_shape) == 2 or data_format == "NCHW"
+    size_is_last = len(kernel_shape) == 2 or layout == "NCHW"
     h, w = kernel_shape[-2:] if size_is_last else kernel_shape[:2]
     if 0 in kernel_shape or h is None or w is None:
         raise ShapeError(
@@ -196,7 +166,8 @@ def check_shapes(
                 f"groups: got {geometry.groups}, expected 1 for a rank-2 kernel.",
                 hint="give K as OIHW to convolve channels in groups.",
             )
-        return shape[-2], shape[-1]
+        rows_axis = -3 if channels_follow(shape, kernel, geometry) else -2
+        return shape[rows_axis], shape[rows_axis + 1]
     channels_first = geometry.data_format == "NCHW"
     if len(shape) not in (3, 4):
         layout = "(C, H, W) or (N, C, H, W)" if channels_first else "(H, W, C) or (N, H, W, C)"
@@ -206,18 +177,36 @@ def check_shapes(
         )
     channels = shape[-3] if channels_first else shape[-1]
     per_group, outputs = (kernel[1], kernel[0]) if channels_first else (kernel[2], kernel[3])
-    _check_channels(channels, per_group, outputs, geometry)
+    _check_channels(shape, channels, per_group, outputs, geometry)
     return (shape[-2], shape[-1]) if channels_first else (shape[-3], shape[-2])
 
 
-def _check_channels(channels: int | None, per_group: int | None, outputs: int | None, geometry: Geometry) -> None:
+def channels_follow(shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry) -> bool:
+    """Whether a kernel of rank 2 is to filter each channel of an image (..., H, W, C).
+
+    An image of rank 2 has no channels, so that it is (H, W) in either layout.
+    """
+    return len(kernel) == 2 and geometry.data_format == "NHWC" and len(shape) > 2
+
+
+def _check_channels(
+    shape: Sequence[int | None],
+    channels: int | None,
+    per_group: int | None,
+    outputs: int | None,
+    geometry: Geometry,
+) -> None:
     groups = geometry.groups
     if channels is not None and per_group is not None and channels != per_group * groups:
-        order = "OIHW" if geometry.data_format == "NCHW" else "HWIO"
+        first = geometry.data_format == "NCHW"
+        order, other = ("OIHW", "NHWC") if first else ("HWIO", "NCHW")
+        elsewhere = shape[-1 if first else -3] == per_group * groups
         raise ShapeError(
-            f"X: got {channels} channels, expected {per_group * groups}: K ({order}) has {per_group} input "
-            f"channels in each of {groups} group(s).",
-            hint="check data_format and groups.",
+            f"X: got {channels} channels in {tuple(shape)} ({geometry.data_format}), expected "
+            f"{per_group * groups}: K ({order}) has {per_group} input channels in each of {groups} group(s).",
+            hint=f"data_format={other!r} takes images of this shape, and K as {'HWIO' if first else 'OIHW'}."
+            if elsewhere
+            else "check data_format, groups and the order of K's axes.",
         )
     if outputs is not None and outputs % groups:
         raise GeometryError(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import GeometryError
+from .checks import shown
 from .geometry import Geometry, Pads, Pair
-from .options import options, shown
+from .options import options
 
 
 class ReceptiveField(NamedTuple):

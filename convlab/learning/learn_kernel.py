@@ -15,11 +15,13 @@ import numpy as np
 from ..contract.framework import Framework
 from ..contract.layer import seeded_kernel
 from ..correlation.arguments import as_array, unify
+from ..correlation.images import warn_of_channels
 from ..dtypes import COMPLEX, check_numeric
 from ..errors import DataError, DTypeError, GeometryError, ShapeError, UnsupportedError
-from ..geometry.geometry import DataFormat, Padding, PaddingMode, Pair
+from ..geometry.checks import boolean, choice, integer, real, shown
+from ..geometry.geometry import Padding, Pair
 from ..geometry.limits import check_held, memory
-from ..geometry.options import boolean, choice, integer, options, real, shown
+from ..geometry.options import options
 from ..registry import owner, resolve
 from .problem import LearningProblem
 from .run import Images, LearnedKernel, Method, Settings, Training
@@ -41,10 +43,12 @@ def learn_kernel(
     use_bias: bool = False,
     stride: int | Pair = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "zeros",
+    padding_mode: str = "zeros",
+    padding_value: float = 0.0,
+    origin: int | Pair | None = None,
     dilation: int | Pair = 1,
     groups: int = 1,
-    data_format: DataFormat = "NCHW",
+    data_format: str | None = None,
     weights: Any = None,
     ridge: float = 0.0,
     tol: float | None = None,
@@ -81,7 +85,8 @@ def learn_kernel(
     array([[ 1., -1.]], dtype=float32)
 
     Args:
-        X: (..., H, W), one image or several; with `out_channels` (N, C, H, W) or (C, H, W), or with
+        X: (..., H, W), one image or several, or with `data_format="NHWC"` (..., H, W, C), all of whose channels are
+            images; with `out_channels` (N, C, H, W) or (C, H, W), or with
             `data_format="NHWC"` (N, H, W, C) or (H, W, C). Integers are taken as float32. Or, without Y, an iterable of
             pairs (X, Y) or triples (X, Y, weights) of any sizes; "gram" and "lstsq" read it once and keep nothing,
             "autograd" keeps it.
@@ -100,6 +105,8 @@ def learn_kernel(
         stride: as in `corr2d`.
         padding: as in `corr2d`.
         padding_mode: as in `corr2d`.
+        padding_value: as in `corr2d`.
+        origin: as in `corr2d`.
         dilation: as in `corr2d`.
         groups: as in `corr2d`.
         data_format: as in `corr2d`.
@@ -150,7 +157,9 @@ def learn_kernel(
     )
     if kernel_size is None:
         raise GeometryError("kernel_size: got None, expected an int or a pair.", hint="kernel_size=(3, 3).")
-    geometry, padding_name = options(kernel_size, stride, padding, padding_mode, dilation, groups, data_format)
+    geometry, padding_name = options(
+        kernel_size, stride, padding, padding_mode, dilation, groups, data_format, padding_value, origin
+    )
     outputs = None if out_channels is None else integer("out_channels", out_channels, 1)
     problem = LearningProblem(
         geometry,
@@ -159,11 +168,17 @@ def learn_kernel(
         use_bias=boolean("use_bias", use_bias),
         reproducible=boolean("reproducible", reproducible),
     )
-    return _learn(problem, settings, X, Y, weights, backend)
+    return _learn(problem, settings, X, Y, weights, backend, data_format)
 
 
 def _learn(
-    problem: LearningProblem, settings: Settings, X: Any, Y: Any, weights: Any, backend: str | None
+    problem: LearningProblem,
+    settings: Settings,
+    X: Any,
+    Y: Any,
+    weights: Any,
+    backend: str | None,
+    data_format: str | None,
 ) -> LearnedKernel:
     """`learn_kernel` once the arguments that don't depend on the images are checked."""
     settings = _checked_start(problem, settings)
@@ -173,7 +188,10 @@ def _learn(
         raise DataError("X: got an empty iterable, expected pairs (X, Y).", hint="is it used up already?")
     framework = resolve(backend, **{f"X{first.name}": first.x, f"Y{first.name}": first.y}, init=settings.init)
     converted, dtype = _converted(framework, first)
-    problem = _with_channels(problem, dtype, framework.ops.sizes(converted.x))
+    shape = framework.ops.sizes(converted.x)
+    problem = _with_channels(problem, dtype, shape)
+    if problem.out_channels is None:
+        warn_of_channels(shape, problem.geometry.kernel_size, data_format)
     if settings.method != "autograd" or settings.lr == "auto":
         unknowns = math.prod(problem.oihw[1:])
         check_held("kernel_size", "sums over pairs of windows", (problem.geometry.groups, unknowns, unknowns), 8)
@@ -186,7 +204,7 @@ def _learn(
         return _checked(framework, problem, map(convert, _numbered(X, Y, weights)))
 
     with framework.ops.scope(dtype):
-        training = Training(framework, problem, settings, images, None if only_once else again, converted.x)
+        training = Training(framework, problem.plain(), settings, images, None if only_once else again, converted.x)
         return training.learn(start)
 
 
@@ -305,7 +323,7 @@ def _converted(framework: Framework, images: Images) -> tuple[Images, str]:
 def _checked(
     framework: Framework, problem: LearningProblem, converted: Iterable[tuple[Images, str]]
 ) -> Iterator[Images]:
-    """The images, each checked against the problem first."""
+    """The images as `problem.plain()` takes them, each checked against the problem first."""
     for images, dtype in converted:
         if dtype != problem.dtype:
             raise DTypeError(
@@ -314,7 +332,7 @@ def _checked(
             )
         most = 0 if framework.adapter.wraps else memory()
         problem.check_images(images.name, framework.ops.sizes(images.x), framework.ops.sizes(images.y), most)
-        yield images
+        yield Images(images.name, *problem.plain_images(framework.ops, images.x, images.y, images.weights))
 
 
 def _with_channels(problem: LearningProblem, dtype: str, shape: tuple[int, ...]) -> LearningProblem:

@@ -11,12 +11,13 @@ import numpy as np
 from ..algorithms.border import with_border
 from ..contract.operations import Operations
 from ..correlation.corr2d import corr2d
+from ..correlation.images import planes_first, with_value
 from ..dtypes import itemsize
 from ..errors import DataError, ShapeError
 from ..geometry.geometry import NO_PADDING, Geometry, PaddingName
 from ..geometry.limits import laid_out, planes
 from ..geometry.lower import lower, output_shape
-from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, check_shapes
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, channels_follow, check_shapes
 from ..reference import ops as reference
 from .moments import StatisticsKind
 from .window_sums import PreparedImages, window_sums
@@ -148,7 +149,30 @@ class LearningProblem:
 
     def unpadded(self) -> LearningProblem:
         """The same problem for images that are padded already."""
-        return replace(self, geometry=self.geometry._replace(padding=NO_PADDING), named="")
+        return replace(self, geometry=self.geometry._replace(padding=NO_PADDING, padding_value=0.0), named="")
+
+    def plain(self) -> LearningProblem:
+        """The same problem for what `plain_images` makes of its images."""
+        geometry = self.geometry._replace(data_format="NCHW") if self.out_channels is None else self.geometry
+        problem = replace(self, geometry=geometry)
+        return problem.unpadded() if geometry.padding_value else problem
+
+    def plain_images(self, ops: Operations, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
+        """Images X and Y and weights: channels of a kernel without channels come first, and X has its constant border.
+
+        Args:
+            ops: the backend's operations.
+            x: a tensor in the user's layout.
+            y: likewise.
+            weights: likewise, of a shape that broadcasts to y's; or None.
+        """
+        shape, kernel = ops.sizes(x), self.kernel_shape
+        geometry = lower(self.geometry, self.named, check_shapes(shape, kernel, self.geometry))
+        if channels_follow(shape, kernel, geometry):
+            weights = None if weights is None else planes_first(ops, ops.zeros(ops.sizes(y), y) + weights)
+            x, y = planes_first(ops, x), planes_first(ops, y)
+        x, _ = with_value(ops, x, geometry, self.dtype, len(kernel))
+        return x, y, weights
 
 
 def statistics(

@@ -28,7 +28,8 @@ _PRODUCTS = 10**10
 def read_case(path: Path) -> Case:
     """A case from a file that `numpy.savez` wrote: X and K, optionally bias, Y (a result to be checked) and options.
 
-    Options are corr2d's: stride, padding, dilation, groups as integers, padding_mode and data_format as strings.
+    Options are corr2d's: stride, padding, origin, dilation, groups as integers, padding_mode and data_format as
+    strings, padding_value as a number.
 
     Raises:
         CaseFileError: whatever is wrong with the file.
@@ -40,14 +41,15 @@ def read_case(path: Path) -> Case:
         raise CaseFileError(
             f"{path}: can't be read ({error.strerror}).", hint="give the path of an .npz file."
         ) from None
-    unknown = sorted(set(arrays) - {"X", "K", "bias", "Y", *GEOMETRY_OPTIONS})
+    names = (*GEOMETRY_OPTIONS, "origin")
+    unknown = sorted(set(arrays) - {"X", "K", "bias", "Y", *names})
     if unknown or not {"X", "K"} <= set(arrays):
         raise CaseFileError(
             f"{path}: got the arrays {', '.join(sorted(arrays)) or 'none'}, expected X and K, optionally bias, Y and "
-            f"{', '.join(GEOMETRY_OPTIONS)}.",
+            f"{', '.join(names)}.",
             hint="numpy.savez(path, X=image, K=kernel, stride=2).",
         )
-    options = {name: _option(arrays.pop(name)) for name in GEOMETRY_OPTIONS if name in arrays}
+    options = {name: _option(arrays.pop(name)) for name in names if name in arrays}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise CaseFileError(
@@ -60,8 +62,9 @@ def read_case(path: Path) -> Case:
 def _check_work(path: Path, x: tuple[int, ...], k: tuple[int, ...], options: dict[str, Any]) -> None:
     """Raise `CaseFileError` if the image in float64, padded, or the result would take too much memory or time."""
     shape = output_shape(x, k, **options)
-    pads = lowered_geometry(x, k, **options).padding
-    rows, columns = (-3, -2) if len(k) == 4 and options.get("data_format") == "NHWC" else (-2, -1)
+    lowered = lowered_geometry(x, k, **options)
+    pads = lowered.padding
+    rows, columns = (-3, -2) if lowered.data_format == "NHWC" and len(x) > 2 else (-2, -1)
     grown = (x[rows] + sum(pads[0])) * (x[columns] + sum(pads[1])) * math.prod(x) // max(x[rows] * x[columns], 1)
     size, products = 8 * (grown + math.prod(shape)), math.prod(shape) * math.prod(k)
     if size > LARGEST or products > _PRODUCTS:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConvlabError
+from ..geometry.names import data_format
 from ..testing import Case, error_ratios
 from ..testing.trials import Trial, fixed_trials, random_trials
 from .pool import Worker, WorkerFailed
@@ -271,8 +272,11 @@ def _judge_file(plan: RunPlan, report: Report, case: Case) -> None:
 
 def _worst_image(trial: Trial, ratios: np.ndarray) -> np.ndarray:
     """The errors of the image, or of the kernel's channel, in which the worst one is."""
-    if ratios.ndim == 4 and trial.options.get("data_format") == "NHWC":
-        ratios = np.moveaxis(ratios, -1, 1) if trial.task == "forward" else np.moveaxis(ratios, (2, 3), (0, 1))
+    channels_last = data_format(trial.options.get("data_format")) == "NHWC"
+    if channels_last and trial.task == "forward" and ratios.ndim > 2:
+        ratios = np.moveaxis(ratios, -1, -3)
+    elif channels_last and ratios.ndim == 4:
+        ratios = np.moveaxis(ratios, (2, 3), (0, 1))
     flat = np.atleast_2d(ratios)
     flat = flat.reshape(-1, *flat.shape[-2:])
     return flat[int(flat.max((1, 2)).argmax())] if flat.size else flat.reshape(0, 0)

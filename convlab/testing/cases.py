@@ -57,7 +57,7 @@ def _case(entry: dict[str, Any]) -> Case:
 
 
 def random_case(seed: int, *, integers: bool = False) -> Case:
-    """A case with random geometry: any rank, layout, stride, padding, mode, dilation and groups.
+    """A case with random geometry: any rank, layout, stride, padding, mode, value, origin, dilation and groups.
 
     Values are normal, or with `integers` whole numbers from -8 to 8, whose sums float32 and float64 hold exactly.
     Sizes are small; an impossible geometry is never drawn.
@@ -79,14 +79,19 @@ def random_case(seed: int, *, integers: bool = False) -> Case:
         "padding": padding,
         "padding_mode": str(rng.choice(PADDING_MODES)),
         "dilation": dilation,
+        "data_format": layout,
     }
+    if options["padding_mode"] == "zeros" and rng.random() < 0.4:
+        options["padding_value"] = float(draw(-3, 3))
+    if padding == "same" and rng.random() < 0.5:
+        options["origin"] = (draw(-(h // 2), (h - 1) // 2), draw(-(w // 2), (w - 1) // 2))
     size = ((h - 1) * dilation[0] + draw(1, 6), (w - 1) * dilation[1] + draw(1, 6))
     leading = tuple(draw(1, 3) for _ in range(draw(0, 2)))
     kernel: tuple[int, ...] = (h, w)
-    shape: tuple[int, ...] = (*leading, *size)
+    nchw = layout == "NCHW"
+    shape: tuple[int, ...] = (*leading, *size) if nchw or not leading else (*leading[1:], *size, leading[0])
     if rng.random() < 0.7:
-        options |= {"groups": groups, "data_format": layout}
-        nchw = layout == "NCHW"
+        options["groups"] = groups
         kernel = (outputs * groups, channels, h, w) if nchw else (h, w, channels, outputs * groups)
         image = (channels * groups, *size) if nchw else (*size, channels * groups)
         shape = (draw(1, 3), *image) if rng.random() < 0.8 else image

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..correlation.corr2d import conv2d, corr2d
+from ..geometry.names import data_format
 from ..learning.learn_kernel import learn_kernel
 from ..truth.bounds import descent, error_bound, error_ratios, gradient_bounds, overflows
 from ..truth.diagnosis import diagnose
@@ -84,7 +85,7 @@ class Trial:
     def _forward(self) -> dict[str, Truth]:
         x, k, b = self.arrays["X"], self.arrays["K"], self.arrays.get("bias")
         if self.function == "conv2d":
-            first = 0 if k.ndim == 2 or self.options.get("data_format") == "NHWC" else 2
+            first = 0 if k.ndim == 2 or data_format(self.options.get("data_format")) == "NHWC" else 2
             k = np.flip(k, (first, first + 1))
         value = oracle(x, k, bias=b, **self.geometry) if self.known is None else self.known
         dtype = "int64" if "int" in self.dtype else self.dtype

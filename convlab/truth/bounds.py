@@ -34,8 +34,10 @@ import numpy as np
 
 from ..correlation.matrix import im2col
 from ..dtypes import SIGNIFICAND
-from ..geometry.options import GeometryOptions, choice
-from .oracle import Gradients, computed_in, lowered_geometry, oracle, oracle_gradients, repeats, wide
+from ..geometry.checks import choice
+from ..geometry.names import data_format
+from ..geometry.options import GeometryOptions
+from .oracle import CanonicalCall, Gradients, computed_in, oracle, oracle_gradients, repeats, wide
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -90,37 +92,38 @@ def error_bound(
     """
     choice("algorithm", algorithm, ALGORITHMS)
     dtype = computed_in(dtype, X, K, bias)
-    factors = magnitude(X), magnitude(K)
-    total = oracle(*factors, bias=None if bias is None else magnitude(bias), **geometry)
+    factors, positive = (magnitude(X), magnitude(K)), _positive(geometry)
+    total = oracle(*factors, bias=None if bias is None else magnitude(bias), **positive)
     if dtype == "int64":
         return np.zeros_like(total)
     n = factors[1].size // _outputs(factors[1].shape, geometry.get("data_format"))
     if dtype in _NARROW:
-        n = int(oracle(*(np.sign(each) for each in factors), **geometry).max(initial=0))
+        n = int(oracle(*(np.sign(each) for each in factors), **_positive(geometry, 1.0)).max(initial=0))
     n += 2  # The bias is one more term, and rounding a wider sum to dtype counts as another.
+    value = abs(geometry.get("padding_value", 0.0))
+    largest = *factors, np.array(value)
+    # The value of a border is rounded, too.
+    border = oracle(0 * factors[0], factors[1], **positive) * 2.0 ** -SIGNIFICAND[dtype] if value else 0.0
     if algorithm == "direct":
-        return _bound(total, n, dtype, *factors)
+        return _bound(total, n, dtype, *largest) + border
     if algorithm == "fft":
-        return _bound(total, 2, dtype, *factors) + _transformed(dtype, *factors, **geometry)
+        return _bound(total, 2, dtype, *largest) + _transformed(dtype, *factors, **positive) + border
     if dtype == "float64":
-        return _bound(total, n, dtype, *factors) + _underflow(n, -960, *factors)
+        return _bound(total, n, dtype, *largest) + _underflow(n, -960, *largest)
     # Half types are rounded to float32 first.
     unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)
     truth = np.abs(oracle(X, K, bias=bias, **geometry))
     # Only the subnormal numbers of float32 count as zero; a result may be rounded to a subnormal one of float16.
-    underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
-    return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *factors) + underflow)
+    underflow = _underflow(n, -126, *largest) + (2.0**-24 if dtype == "float16" else 0.0)
+    return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *largest) + underflow + border)
 
 
 def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Unpack[GeometryOptions]) -> float:
-    lowered = lowered_geometry(x.shape, k.shape, **geometry)
-    size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
-    padded = [n + sum(pads) for n, pads in zip(size, lowered.padding, strict=True)]
-    repeated = [repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True)]
-    points = max(4 * padded[0] * padded[1], 2**18)  # A tile may be larger than the image.
+    padded = CanonicalCall(x, k, geometry).padded()
+    points = max(4 * padded.shape[2] * padded.shape[3], 2**18)  # A tile may be larger than the image.
     # Half types are computed in float32.
     unit = 2.0 ** -SIGNIFICAND[max(dtype, "float32", key=lambda name: SIGNIFICAND[name])]
-    norms = float(np.linalg.norm(x)) * math.sqrt(repeated[0] * repeated[1]) * float(np.abs(k).sum())
+    norms = float(np.linalg.norm(padded)) * float(np.abs(k).sum())
     return (24 * math.log2(points) + 4) * unit * norms
 
 
@@ -134,7 +137,7 @@ def overflows(
 ) -> np.ndarray:
     """Where the magnitudes that an element of `corr2d(X, K, bias=bias)` adds up leave the dtype it is computed in."""
     dtype = computed_in(dtype, X, K, bias)
-    total = oracle(magnitude(X), magnitude(K), bias=None if bias is None else magnitude(bias), **geometry)
+    total = oracle(magnitude(X), magnitude(K), bias=None if bias is None else magnitude(bias), **_positive(geometry))
     return np.asarray(total >= LARGEST.get(dtype, np.inf))
 
 
@@ -164,20 +167,22 @@ def gradient_bounds(
 ) -> Gradients:
     """How far rounding may take the gradients of sum(dY * corr2d(X, K, bias=bias)) by X, K and the bias."""
     x, k, dy = map(magnitude, (X, K, dY))
-    totals = oracle_gradients(x, k, dy, **geometry)
-    lowered = lowered_geometry(x.shape, k.shape, **geometry)
-    outputs = _outputs(k.shape, lowered.data_format)
-    size = x.shape[-2:] if k.ndim == 2 or lowered.data_format == "NCHW" else x.shape[-3:-1]
+    totals = oracle_gradients(x, k, dy, **_positive(geometry))
+    call = CanonicalCall(x, k, geometry)
+    lowered, outputs = call.border, call.k.shape[0]
     # A padding mode repeats pixels, and the gradients of the repetitions are added up as well.
-    down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in zip(size, lowered.padding, strict=True))
+    sides = zip(call.x.shape[2:], lowered.padding, strict=True)
+    down, right = (repeats(n, pads, lowered.padding_mode) for n, pads in sides)
     h, w = lowered.kernel_size
     terms = [h * w * (outputs // lowered.groups) * down * right, dy.size // outputs, dy.size // outputs]
     if dtype in _NARROW:
-        products = oracle_gradients(*(np.sign(each) for each in (x, k, dy)), **geometry)
+        products = oracle_gradients(*(np.sign(each) for each in (x, k, dy)), **_positive(geometry, 1.0))
         terms = [int(each.max(initial=0)) for each in products]
+    # The value of a border is rounded, too.
+    value = abs(geometry.get("padding_value", 0.0))
     return Gradients(
         _bound(totals.X, terms[0] + 1, dtype, k, dy),
-        _bound(totals.K, terms[1] + 1, dtype, x, dy),
+        _bound(totals.K, terms[1] + (2 if value else 1), dtype, x, dy, np.array(value)),
         _bound(totals.bias, terms[2] + 1, dtype, dy, np.ones(1)),
     )
 
@@ -230,8 +235,14 @@ def descent(
     return DescentPath(kernel, np.array(losses), error, np.array(loss_bounds))
 
 
-def _outputs(kernel: tuple[int, ...], data_format: str | None) -> int:
-    return 1 if len(kernel) == 2 else kernel[3] if data_format == "NHWC" else kernel[0]
+def _outputs(kernel: tuple[int, ...], layout: str | None) -> int:
+    return 1 if len(kernel) == 2 else kernel[3] if data_format(layout) == "NHWC" else kernel[0]
+
+
+def _positive(geometry: GeometryOptions, value: float | None = None) -> GeometryOptions:
+    """The geometry with the magnitude of its border's value, or with another value in its place."""
+    magnitude = abs(geometry.get("padding_value", 0.0))
+    return {**geometry, "padding_value": value if value and magnitude else magnitude}
 
 
 def magnitude(a: Any) -> np.ndarray:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..geometry.checks import pair
 from ..geometry.geometry import Geometry, Pair
-from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, pair
+from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, channels_follow
 from .bounds import error_bound, magnitude
 from .oracle import border_positions, computed_in, lowered_geometry, oracle, wide
 
@@ -26,6 +27,7 @@ class SuspectedCall:
     Attributes:
         padding: a name, or ((top, bottom), (left, right)).
         leading, nhwc, rank: the caller's axes before an image, whether channels come last, the kernel's rank.
+        planes_last: whether the last of `leading` comes last for the caller, as the channels of a rank-2 kernel do.
         slack: how many times its rounding bound the result may be off.
     """
 
@@ -36,11 +38,13 @@ class SuspectedCall:
     stride: Pair
     padding: Any
     padding_mode: str
+    padding_value: float
     dilation: Pair
     groups: int
     leading: tuple[int, ...]
     nhwc: bool
     rank: int
+    planes_last: bool = False
     slack: int = 1
 
     @classmethod
@@ -51,7 +55,10 @@ class SuspectedCall:
         dtype = computed_in(dtype, X, K, bias)
         x, k = wide(X), wide(K)
         given = lowered_geometry(x.shape, k.shape, **geometry)
-        nhwc, leading = k.ndim == 4 and given.data_format == "NHWC", x.shape[: -2 if k.ndim == 2 else -3]
+        nhwc, planes_last = k.ndim == 4 and given.data_format == "NHWC", channels_follow(x.shape, k.shape, given)
+        x = np.moveaxis(x, -1, -3) if planes_last else x
+        named = isinstance(geometry.get("padding"), str)
+        leading = x.shape[: -2 if k.ndim == 2 else -3]
         x = np.moveaxis(x, -1, -3) if nhwc else x if k.ndim == 4 else x[..., None, :, :]
         return cls(
             x=x.reshape(math.prod(leading), *x.shape[-3:]),
@@ -61,11 +68,13 @@ class SuspectedCall:
             leading=leading,
             nhwc=nhwc,
             rank=k.ndim,
-            padding=geometry["padding"] if isinstance(geometry.get("padding"), str) else given.padding,
+            planes_last=planes_last,
+            padding=geometry["padding"] if named and geometry.get("origin") is None else given.padding,
             # The stride in `given` is cut to what this image needs, but another padding may need all of it.
             stride=pair("stride", geometry.get("stride", 1), 1),
             dilation=pair("dilation", geometry.get("dilation", 1), 1),
             padding_mode=given.padding_mode,
+            padding_value=given.padding_value,
             groups=given.groups,
         )
 
@@ -100,7 +109,7 @@ class SuspectedCall:
     def padded(self) -> np.ndarray:
         """The image with its border."""
         if self.padding_mode == "zeros":
-            return np.pad(self.x, ((0, 0), (0, 0), *self.geometry.padding))
+            return np.pad(self.x, ((0, 0), (0, 0), *self.geometry.padding), constant_values=self.padding_value)
         down, right = map(border_positions, self.x.shape[2:], self.geometry.padding, [self.padding_mode] * 2)
         return self.x[:, :, down][:, :, :, right]
 
@@ -113,10 +122,12 @@ class SuspectedCall:
     def laid_out(self, y: np.ndarray) -> np.ndarray:
         """A result as NCHW in the caller's layout."""
         y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
-        return y.reshape(*self.leading, *y.shape[1:])
+        y = y.reshape(*self.leading, *y.shape[1:])
+        return np.moveaxis(y, -3, -1) if self.planes_last and y.ndim > 2 else y
 
     def as_nchw(self, y: np.ndarray) -> np.ndarray:
         """An array of the result's shape, in the caller's layout, as NCHW."""
+        y = np.moveaxis(y, -1, -3) if self.planes_last and y.ndim > 2 else y
         y = y[..., None, :, :] if self.rank == 2 else np.moveaxis(y, -1, -3) if self.nhwc else y
         return y.reshape(self.size)
 

@@ -14,7 +14,14 @@ from ..dtypes import INTEGERS, SIGNIFICAND, check_numeric, dtype_name, promote
 from ..errors import DTypeError
 from ..geometry.geometry import NO_PADDING, Geometry, Pair
 from ..geometry.lower import lower
-from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, check_shapes, kernel_size, options
+from ..geometry.options import (
+    GEOMETRY_OPTIONS,
+    GeometryOptions,
+    channels_follow,
+    check_shapes,
+    kernel_size,
+    options,
+)
 from ..reference import ops as reference
 from ..registry import framework as load_framework
 from ..registry import owner
@@ -43,7 +50,7 @@ def oracle(
     """
     x, k = wide(X), wide(K)
     dtype = np.result_type(x, k)
-    call = _Canonical(x.astype(dtype), k.astype(dtype), geometry)
+    call = CanonicalCall(x.astype(dtype), k.astype(dtype), geometry)
     y = reference.conv(call.padded(), call.k, call.geometry)
     if bias is not None:
         y = y + wide(bias).reshape(-1, 1, 1)
@@ -56,47 +63,51 @@ def oracle_gradients(X: ArrayLike, K: ArrayLike, dY: ArrayLike, **geometry: Unpa
     >>> oracle_gradients([[1, 2, 3]], [[10, 20]], [[1, 1]]).K
     array([[3., 5.]])
     """
-    call = _Canonical(wide(X).astype(np.float64), wide(K).astype(np.float64), geometry)
+    call = CanonicalCall(wide(X).astype(np.float64), wide(K).astype(np.float64), geometry)
     dy = call.as_nchw(wide(dY).astype(np.float64))
     vjp = reference.conv_vjp
     inner, dk, db = vjp(call.padded(), call.k, dy, call.geometry)
     return Gradients(call.like_x(call.unpadded(inner)), call.like_k(dk), db)
 
 
-class _Canonical:
+class CanonicalCall:
     """A call of corr2d as NCHW and OIHW, and the way back."""
 
     def __init__(self, x: np.ndarray, k: np.ndarray, geometry: GeometryOptions) -> None:
         lowered = lowered_geometry(x.shape, k.shape, **geometry)
-        self.rank, self.leading = k.ndim, x.shape[:-2] if k.ndim == 2 else x.shape[:-3]
-        self.nhwc = k.ndim == 4 and lowered.data_format == "NHWC"
+        self.rank, self.nhwc = k.ndim, k.ndim == 4 and lowered.data_format == "NHWC"
+        self.planes_last = channels_follow(x.shape, k.shape, lowered)
+        self.leading = (*x.shape[:-3], x.shape[-1]) if self.planes_last else x.shape[: -2 if k.ndim == 2 else -3]
         self.x = self.as_nchw(x)
         self.k = k.transpose(3, 2, 0, 1) if self.nhwc else k.reshape((1,) * (4 - k.ndim) + k.shape)
-        self.padding, self.mode = lowered.padding, lowered.padding_mode
-        self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW")
+        self.border = lowered
+        self.geometry = lowered._replace(padding=NO_PADDING, data_format="NCHW", padding_value=0.0)
 
     def padded(self) -> np.ndarray:
         """The image with its border."""
-        if self.mode == "zeros":
-            return np.pad(self.x, ((0, 0), (0, 0), *self.padding))
-        down, right = self._borders()
+        if self.border.padding_mode == "zeros":
+            widths = ((0, 0), (0, 0), *self.border.padding)
+            return np.pad(self.x, widths, constant_values=self.border.padding_value)
+        down, right = self._positions()
         return self.x[:, :, down][:, :, :, right]
 
     def unpadded(self, dx: np.ndarray) -> np.ndarray:
         """The gradient by x, of that by the padded x: the gradients of all places of a pixel are added up."""
-        if self.mode == "zeros":
-            rows, columns = self.padding
+        if self.border.padding_mode == "zeros":
+            rows, columns = self.border.padding
             height, width = self.x.shape[2:]
             return dx[:, :, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
-        down, right = (np.eye(n)[index] for n, index in zip(self.x.shape[2:], self._borders(), strict=True))
+        down, right = (np.eye(n)[index] for n, index in zip(self.x.shape[2:], self._positions(), strict=True))
         return np.asarray(down.T @ dx @ right)
 
-    def _borders(self) -> list[np.ndarray]:
-        return [border_positions(n, pads, self.mode) for n, pads in zip(self.x.shape[2:], self.padding, strict=True)]
+    def _positions(self) -> list[np.ndarray]:
+        mode = self.border.padding_mode
+        return [border_positions(n, pads, mode) for n, pads in zip(self.x.shape[2:], self.border.padding, strict=True)]
 
     def as_nchw(self, x: np.ndarray) -> np.ndarray:
         """An array laid out as X or Y is."""
         if self.rank == 2:
+            x = np.moveaxis(x, -1, -3) if self.planes_last else x
             return x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])
         x = x if x.ndim == 4 else x[None]
         return np.moveaxis(x, -1, 1) if self.nhwc else x
@@ -104,7 +115,8 @@ class _Canonical:
     def like_x(self, y: np.ndarray) -> np.ndarray:
         """An array as NCHW, laid out as X or Y is."""
         y = y[:, 0] if self.rank == 2 else np.moveaxis(y, 1, -1) if self.nhwc else y
-        return y.reshape(*self.leading, *y.shape[1:])
+        y = y.reshape(*self.leading, *y.shape[1:])
+        return np.moveaxis(y, -3, -1) if self.planes_last else y
 
     def like_k(self, k: np.ndarray) -> np.ndarray:
         """An array as OIHW, laid out as K is."""
@@ -120,20 +132,22 @@ def reproducible_gradients(
 
     X, K and dY are of one floating dtype, which is also the gradients'.
     """
-    call, ops = _Canonical(X, K, geometry), reference
-    whole = call.geometry._replace(padding=call.padding, padding_mode=call.mode)
-    inputs = call.x, call.k, np.zeros(call.k.shape[0], X.dtype)
+    call, ops = CanonicalCall(X, K, geometry), reference
+    # A constant other than zero is laid round the image first.
+    valued = bool(call.border.padding_value)
+    whole = call.geometry if valued else call.border._replace(data_format="NCHW")
+    inputs = call.padded() if valued else call.x, call.k, np.zeros(call.k.shape[0], X.dtype)
     dx, dk, db = gradients_of_rule(ops, Rule("y", whole), inputs, call.as_nchw(dY), (True, True, True))
-    return Gradients(call.like_x(dx), call.like_k(dk), db)
+    return Gradients(call.like_x(call.unpadded(dx) if valued else dx), call.like_k(dk), db)
 
 
 def lowered_geometry(shape: Any, kernel: Any, **geometry: Unpack[GeometryOptions]) -> Geometry:
     """The geometry of a call in integers."""
     for name in geometry:
-        if name not in GEOMETRY_OPTIONS:
-            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {', '.join(GEOMETRY_OPTIONS)}")
-    data_format = geometry.get("data_format", "NCHW")
-    checked, padding = options(kernel_size(kernel, data_format), **geometry)
+        if name not in (*GEOMETRY_OPTIONS, "origin"):
+            known = ", ".join((*GEOMETRY_OPTIONS, "origin"))
+            raise TypeError(f"got an unexpected argument {name!r}, expected corr2d's {known}")
+    checked, padding = options(kernel_size(kernel, geometry.get("data_format")), **geometry)
     return lower(checked, padding, check_shapes(shape, kernel, checked))
 
 
@@ -144,6 +158,8 @@ def border_positions(n: int, pads: Pair, mode: str) -> np.ndarray:
         return position % n
     if mode == "replicate":
         return np.clip(position, 0, n - 1)
+    if mode == "symmetric":
+        return np.asarray(n - 0.5 - np.abs(n - 0.5 - position % max(2 * n, 1)), np.int64)
     return n - 1 - np.abs(n - 1 - position % max(2 * (n - 1), 1))
 
 

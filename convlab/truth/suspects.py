@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry.geometry import NO_PADDING, PADDING_MODES, Pads, Pair
+from ..geometry.geometry import NO_PADDING, PaddingMode, Pads, Pair
 from .faults import Fault, SuspectedCall, suspect
 
 
@@ -177,13 +177,40 @@ def _other_padding(call: SuspectedCall) -> Iterator[Fault]:
 def _padding_mode(call: SuspectedCall) -> Iterator[Fault]:
     if call.geometry.padding == NO_PADDING or not call.x.size:
         return
-    change = f"use padding_mode={call.padding_mode!r}, or pad X so before the call"
-    for mode in PADDING_MODES:
-        what = f"the border is padded by {mode!r} instead of {call.padding_mode!r}"
-        yield Fault(what, change, call.changed(padding_mode=mode))
-    x = np.pad(call.x, ((0, 0), (0, 0), *call.geometry.padding), mode="symmetric")
-    what = "the border is mirrored with its outermost pixel repeated (SciPy's 'reflect', OpenCV's BORDER_REFLECT)"
-    yield Fault(f"{what} instead of {call.padding_mode!r}", change, call.changed(x=x, padding=NO_PADDING))
+    wanted = f"padding_mode={call.padding_mode!r}" + (f", padding_value={v}" if (v := call.padding_value) else "")
+    change = f"use {wanted}, or pad X so before the call"
+    for mode in _BORDERS:
+        what = f"the border is {_BORDERS[mode]} instead of {call.padding_mode!r}"
+        yield Fault(what, change, call.changed(padding_mode=mode, padding_value=0.0))
+
+
+# What a border shows, and what it is called. The likely ones come first: a border of one pixel may be several of them.
+_BORDERS: dict[PaddingMode, str] = {
+    "zeros": "'zeros'",
+    "symmetric": "'symmetric', the mirror that repeats the edge pixel (SciPy's 'reflect', its default)",
+    "reflect": "'reflect', the mirror in the edge pixel (SciPy's 'mirror', OpenCV's default)",
+    "replicate": "'replicate', the edge pixel over and over (SciPy's 'nearest', NumPy's 'edge')",
+    "circular": "'circular', the opposite side (NumPy's and SciPy's 'wrap')",
+}
+
+
+@suspect("SciPy's or OpenCV's place and border")
+def _image_library(call: SuspectedCall) -> Iterator[Fault]:
+    if call.stride != (1, 1):
+        return
+    (h, w), (down, right) = call.geometry.kernel_size, call.dilation
+    place = (h // 2 * down, (h - 1 - h // 2) * down), (w // 2 * right, (w - 1 - w // 2) * right)
+    mirrored = place[0][::-1], place[1][::-1]
+    functions = ("corr2d", call.k, place), ("conv2d", np.flip(call.k, (2, 3)), mirrored)
+    for mode, (name, k, padding) in itertools.product(_BORDERS, functions):
+        same_border, same_place = mode == call.padding_mode, padding == call.geometry.padding
+        # Other suspects stand for one of the two alone.
+        if same_border and same_place or name == "corr2d" and (same_border or same_place):
+            continue
+        what = f"the kernel's element {(h // 2, w // 2)} lies on each pixel, and the border is {_BORDERS[mode]}"
+        what += "; the convolution is a true one" if name == "conv2d" else ""
+        change = f"to get the same, use {name}(..., padding='same', origin=0, padding_mode={mode!r})"
+        yield Fault(what, change, call.changed(k=k, padding=padding, padding_mode=mode, padding_value=0.0))
 
 
 def _ignored(name: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 from planting import Plant, is_named, naive, planted, several
 
+import convlab
 from convlab.testing import diagnose
 
 
@@ -134,10 +136,10 @@ def test_same_against_symmetric(seed, layout) -> None:
 
 @planted
 @several
-@pytest.mark.parametrize("ours", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("ours", ["zeros", "reflect", "symmetric", "replicate", "circular"])
 def test_padding_mode(seed, layout, ours) -> None:
     p = Plant(seed, layout, padding=((1, 2), (2, 0)), padding_mode=ours)
-    theirs = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap", "": "symmetric"}
+    theirs = {m: m for m in ("reflect", "symmetric")} | {"zeros": "constant", "replicate": "edge", "circular": "wrap"}
     for name, mode in theirs.items():
         y = naive(p.padded(((1, 2), (2, 0)), mode=mode), p.k)
         diagnosis = p.diagnose(y)
@@ -145,7 +147,27 @@ def test_padding_mode(seed, layout, ours) -> None:
             assert diagnosis is None
         else:
             is_named(diagnosis, "padding mode")
-            assert (repr(name) if name else "BORDER_REFLECT") in diagnosis.explanation
+            assert repr(name) in diagnosis.explanation
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 2), (5, 4)])
+@pytest.mark.parametrize("function", [scipy.ndimage.correlate, scipy.ndimage.convolve])
+@pytest.mark.parametrize("mode", ["reflect", "mirror", "nearest", "wrap", "constant"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_scipys_results(size, function, mode, padding) -> None:
+    """What `scipy.ndimage` makes is explained, and the change makes convlab's result the same."""
+    rng = np.random.default_rng(0)
+    X, K = rng.integers(-9, 9, (9, 10)).astype(float), rng.integers(-5, 5, size).astype(float)
+    theirs = function(X, K, mode=mode)
+    diagnosis = diagnose(theirs, X, K, padding=padding)
+    name = "conv2d" if function is scipy.ndimage.convolve else "corr2d"
+    assert diagnosis is None or diagnosis.suspect != "unexplained"
+    assert np.array_equal(getattr(convlab, name)(X, K, padding="same", origin=0, padding_mode=_OURS[mode]), theirs)
+    if diagnosis is not None and diagnosis.suspect.startswith("SciPy"):
+        assert f"{name}(..., padding='same', origin=0, padding_mode={_OURS[mode]!r})" in diagnosis.change
+
+
+_OURS = {"reflect": "symmetric", "mirror": "reflect", "nearest": "replicate", "wrap": "circular", "constant": "zeros"}
 
 
 @planted

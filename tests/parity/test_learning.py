@@ -45,22 +45,26 @@ def problems(draw):
     channels = draw(st.booleans())
     groups = draw(st.sampled_from([1, 2])) if channels else 1
     per_group, outputs = (draw(st.integers(1, 2)), draw(st.integers(1, 2)) * groups) if channels else (1, 1)
-    last = channels and draw(st.booleans())
+    last = draw(st.booleans())
     options = {
         "stride": (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
         "dilation": (draw(st.integers(1, 2)), 1),
         "padding": draw(st.sampled_from([0, 1, "same", ((0, 2), (1, 0))])),
-        "padding_mode": draw(st.sampled_from(["zeros", "reflect", "circular"])),
+        "padding_mode": draw(st.sampled_from(["zeros", "reflect", "symmetric", "circular"])),
         "groups": groups,
         "data_format": "NHWC" if last else "NCHW",
     }
+    if options["padding_mode"] == "zeros":
+        options["padding_value"] = draw(st.sampled_from([0, -1, 1]))
+    if options["padding"] == "same":
+        options["origin"] = draw(st.sampled_from([None, 0]))
     kernel = rng.integers(-2, 3, (outputs, per_group, h, w)) if channels else rng.integers(-2, 3, (h, w))
-    kernel = kernel.transpose(2, 3, 1, 0) if last else kernel
+    kernel = kernel.transpose(2, 3, 1, 0) if last and channels else kernel
     pairs = []
     for _ in range(draw(st.integers(1, 2))):
         size = draw(st.integers(6, 8)), draw(st.integers(5, 8))
         x = rng.integers(-2, 3, (2, *size, per_group * groups) if last else (2, per_group * groups, *size))
-        x = x if channels else x[:, 0]
+        x = x if channels or last else x[:, 0]
         y = rng.integers(-3, 4, oracle(x, kernel, **options).shape)
         weights = rng.integers(0, 3, y.shape if draw(st.booleans()) else (*y.shape[:-1], 1))
         floats = tuple(each.astype(float) for each in (x, y, weights))
@@ -82,7 +86,7 @@ def test_two_steps_from_integers_are_exact(lab, method, problem) -> None:
     method, _, reproducible = method.partition(" ")
     learned = lab.learn_kernel(
         given,
-        kernel_size=kernel.shape[:2] if options["data_format"] == "NHWC" else kernel.shape[-2:],
+        kernel_size=kernel.shape[:2] if kernel.ndim == 2 or options["data_format"] == "NHWC" else kernel.shape[2:],
         out_channels=None if kernel.ndim == 2 else kernel.shape[3 if options["data_format"] == "NHWC" else 0],
         use_bias=bias is not None,
         init=kernel.astype(float),

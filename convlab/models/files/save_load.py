@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from ...atomic import whole
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
+from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
-from ...geometry.options import choice, pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, model_owner, models_of, read
 from ..layers.layer import Layer, dtype_of

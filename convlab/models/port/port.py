@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ModelError, PartialPortWarning, PortError
+from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
-from ...geometry.options import choice, pair
 from ..adapters import STYLES, Models, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison

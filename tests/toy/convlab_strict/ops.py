@@ -46,8 +46,9 @@ class StrictOperations(Operations):
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:
         return xp.permute_dims(x, tuple(axes))
 
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]]) -> Any:
+    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
         padded = self.zeros([n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)], x)
+        padded[...] = value
         padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
         return padded
 
