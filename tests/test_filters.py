@@ -74,6 +74,67 @@ def test_blurs_against_scipy() -> None:
     assert filters.gaussian_blur(2.0, size=5).shape == (5, 5)
 
 
+@given(st.floats(1, 20), st.floats(-360, 360))
+def test_motion_blur_is_a_line(length, angle) -> None:
+    """Each pixel's weight against its distance to points along the line; half a turn changes nothing."""
+    kernel = filters.motion_blur(length, angle)
+    rows, columns = kernel.shape
+    assert rows % 2 == columns % 2 == 1
+    assert kernel.sum() == pytest.approx(1)
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-12)
+    steps = np.linspace(-(length - 1) / 2, (length - 1) / 2, 2001)
+    down, right = -math.sin(math.radians(angle)) * steps, math.cos(math.radians(angle)) * steps
+    y, x = np.mgrid[:rows, :columns]
+    distance = np.hypot(y[..., None] - rows // 2 - down, x[..., None] - columns // 2 - right).min(-1)
+    weights = np.maximum(0, 1 - distance)
+    # The points are some hundredth of a pixel apart.
+    np.testing.assert_allclose(kernel, weights / weights.sum(), atol=0.01)
+
+
+def test_motion_blur_by_hand() -> None:
+    assert filters.motion_blur(2).tolist() == [[0.25, 0.5, 0.25]]
+    assert filters.motion_blur(1, 45).tolist() == [[1.0]]
+    np.testing.assert_allclose(filters.motion_blur(5, 90), np.full((5, 1), 0.2), atol=1e-12)
+
+
+def test_turned_gaussians() -> None:
+    np.testing.assert_allclose(
+        filters.gaussian_blur((1, 3), angle=90, size=15), filters.gaussian_blur((3, 1), size=15), atol=1e-12
+    )
+    turned = filters.gaussian_blur((1, 3), angle=30)
+    y, x = np.mgrid[:25, :25] - 12.0
+    covariance = [[(turned * a * b).sum() for a in (y, x)] for b in (y, x)]
+    along = np.array([-math.sin(math.radians(30)), math.cos(math.radians(30))])
+    # Sampling and cutting off at four sigma take a little of the variance.
+    assert along @ covariance @ along == pytest.approx(9, rel=0.01)
+    assert np.trace(covariance) == pytest.approx(10, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "total"),
+    [
+        (filters.sobel(0, size=7), 0),
+        (filters.scharr(1), 0),
+        (filters.prewitt(0), 0),
+        (filters.laplacian(8), 0),
+        (filters.difference_of_gaussians(1.3), 0),
+        (filters.unsharp_mask(1.3, 2.0), 1),
+        (filters.gaussian_derivative(1.3, (0, 0)), 1),
+        (filters.gaussian_blur((1, 2), angle=20), 1),
+        (filters.box_blur((2, 5)), 1),
+    ],
+)
+def test_sums(kernel, total) -> None:
+    assert kernel.dtype == np.float64
+    assert kernel.sum() == pytest.approx(total, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_sobels_response_to_a_ramp(size) -> None:
+    y = convlab.corr2d(ramp_right, filters.sobel(1, size=size))
+    np.testing.assert_array_equal(y, np.full_like(y, 2 ** (2 * size - 3)))
+
+
 def test_filters_run_on_every_backend_in_the_images_dtype(lab) -> None:
     image = np.random.default_rng(0).standard_normal((12, 13)).astype("float32")
     y = lab.corr2d(lab.asarray(image), filters.edge(30))
@@ -92,13 +153,39 @@ def test_filters_run_on_every_backend_in_the_images_dtype(lab) -> None:
         ("gaussian:1.5", filters.gaussian_blur(1.5)),
         ("sharpen", filters.sharpen()),
         ("laplacian", filters.laplacian()),
+        ("laplacian:8", filters.laplacian(8)),
+        ("sobel", filters.sobel(1)),
+        ("sobel:0", filters.sobel(0)),
+        ("scharr:0", filters.scharr(0)),
+        ("prewitt:1", filters.prewitt(1)),
+        ("log:2", filters.laplacian_of_gaussian(2)),
+        ("dog:1,2.5", filters.difference_of_gaussians(1, 2.5)),
+        ("gabor:6,45", filters.gabor(6, 45)),
+        ("motion:9,-30", filters.motion_blur(9, -30)),
+        ("unsharp:2,0.5", filters.unsharp_mask(2, 0.5)),
     ],
 )
 def test_parse(text, kernel) -> None:
     np.testing.assert_array_equal(filters.parse(text), kernel)
 
 
-@pytest.mark.parametrize("text", ["", "edge", "edge:", "edge:x", "blur", "box:1.5", "box:0", "laplacian:2", "edge:nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "edge",
+        "edge:",
+        "edge:x",
+        "blur",
+        "box:1.5",
+        "box:0",
+        "laplacian:2",
+        "edge:nan",
+        "sobel:1,2",
+        "log:-1",
+        "motion:0",
+    ],
+)
 def test_parse_refuses(text) -> None:
     with pytest.raises(errors.GeometryError, match="Hint:"):
         filters.parse(text)
@@ -122,6 +209,19 @@ def test_parse_refuses(text) -> None:
         lambda: filters.gaussian_blur(float("nan")),
         lambda: filters.box_blur(2.5),
         lambda: filters.sharpen(float("inf")),
+        lambda: filters.sobel(1, size=4),
+        lambda: filters.sobel(2),
+        lambda: filters.laplacian(True),
+        lambda: filters.gaussian_blur((1, 2, 3)),
+        lambda: filters.gaussian_blur(1, truncate=0),
+        lambda: filters.gaussian_derivative(1, 2),
+        lambda: filters.gaussian_derivative(1, (11, 0)),
+        lambda: filters.difference_of_gaussians(2, 1),
+        lambda: filters.gabor(0),
+        lambda: filters.motion_blur(0.5),
+        lambda: filters.motion_blur(10**6),
+        lambda: filters.box_blur((3, 0)),
+        lambda: filters.unsharp_mask(-1),
     ],
 )
 def test_bad_filters(call) -> None:
@@ -149,17 +249,17 @@ def test_diagonal_edges() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_both_matrix_forms_against_corr2d(seed) -> None:
     case = random_case(seed, integers=True)
-    assume(case.K.ndim == 2)
+    assume(case.K.ndim == 2 and (case.X.ndim == 2 or case.options["data_format"] == "NCHW"))
+    geometry = {name: value for name, value in case.options.items() if name != "data_format"}
+    linear = {name: value for name, value in geometry.items() if name != "padding_value"}
     image = case.X.reshape(-1, *case.X.shape[-2:])[0]
-    y = oracle(image, case.K, **case.options)
-    A = convlab.corr2d_matrix(case.K, image.shape, **case.options)
+    y = oracle(image, case.K, **linear)
+    A = convlab.corr2d_matrix(case.K, image.shape, **linear)
     np.testing.assert_array_equal((A @ image.ravel()).reshape(y.shape), y)
     assert A.nnz <= case.K.size * y.size
-    columns = convlab.im2col(case.X, case.K.shape, **case.options)
+    columns = convlab.im2col(case.X, case.K.shape, **geometry)
     products = case.K.ravel() @ columns
-    np.testing.assert_array_equal(
-        products.reshape(*case.X.shape[:-2], *y.shape), oracle(case.X, case.K, **case.options)
-    )
+    np.testing.assert_array_equal(products.reshape(*case.X.shape[:-2], *y.shape), oracle(case.X, case.K, **geometry))
 
 
 def test_corr2d_matrix_by_hand() -> None:

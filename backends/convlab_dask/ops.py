@@ -17,6 +17,7 @@ from convlab.correlation.call import check_reproducible
 from convlab.correlation.decide import decide
 from convlab.errors import IntegerOverflowError, ShapeError, UnsupportedError
 from convlab.geometry.geometry import Geometry
+from convlab.reference import ops as reference
 from convlab.registry import framework, inner_backend
 
 from .blocks import Correlation
@@ -84,6 +85,10 @@ class DaskOperations(Operations):
 
     def number(self, value: float, like: Any) -> Any:
         return like.dtype.type(value)
+
+    def filter_spectrum(self, x: Any, response: np.ndarray) -> da.Array:
+        whole = x.rechunk({2: -1, 3: -1})
+        return whole.map_blocks(reference.filter_spectrum, response, dtype=x.dtype, meta=np.empty((0,) * 4, x.dtype))
 
     def wait(self, y: Any) -> da.Array:
         return y.persist()

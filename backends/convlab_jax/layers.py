@@ -41,9 +41,11 @@ class Conv2D(nn.Module):
     dtype: Any = None
     seed: int | None = None
     reproducible: bool = False
+    padding_value: float = 0.0
+    origin: int | Pair | None = None
 
     def __post_init__(self) -> None:
-        for name in ("kernel_size", "stride", "padding", "dilation"):
+        for name in ("kernel_size", "stride", "padding", "dilation", "origin"):
             object.__setattr__(self, name, _tuple(getattr(self, name)))
         spec_of(self)  # it refuses options that don't go together
         super().__post_init__()

@@ -107,6 +107,34 @@ class MXNetOperations(Operations):
     def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
         return x.sum(axis=axes)
 
+    def filter_spectrum(self, x: Any, response: np.ndarray) -> Any:
+        # MXNet has no Fourier transform on CPUs: its sums are products with matrices, which carry gradients.
+        height, width = x.shape[2:]
+        bins = response.shape[1]
+
+        def waves(n: int, count: int) -> tuple[Any, Any]:
+            angles = 2 * math.pi / n * (np.arange(n)[:, None] * np.arange(count) % n)
+            return tuple(self.asarray(wave, str(x.dtype), x) for wave in (np.cos(angles), np.sin(angles)))
+
+        (down, down_sine), (right, right_sine) = waves(height, height), waves(width, bins)
+        multiply = mx.np.matmul
+        real, imaginary = multiply(x, right), -multiply(x, right_sine)
+        real, imaginary = (
+            multiply(down, real) + multiply(down_sine, imaginary),
+            multiply(down, imaginary) - multiply(down_sine, real),
+        )
+        gain, shift = (self.asarray(part, str(x.dtype), x) for part in (response.real, response.imag))
+        real, imaginary = real * gain - imaginary * shift, real * shift + imaginary * gain
+        real, imaginary = (
+            multiply(down, real) - multiply(down_sine, imaginary),
+            multiply(down, imaginary) + multiply(down_sine, real),
+        )
+        # All frequencies but the first, and the last of an even width, stand for their mirror images, too.
+        times = np.full(bins, 2.0)
+        times[0], times[width // 2 :] = 1.0, 2.0 if width % 2 else 1.0
+        times = self.asarray(times / (height * width), str(x.dtype), x)
+        return multiply(real * times, right.T) - multiply(imaginary * times, right_sine.T)
+
     def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
         def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
             sliced = _slice(x, axis, start, stop)

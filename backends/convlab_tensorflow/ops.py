@@ -68,7 +68,10 @@ class TensorFlowOperations(Operations):
         return tf.transpose(x, axes)
 
     def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
-        return tf.pad(x, widths, constant_values=tf.constant(value, x.dtype)) if value else tf.pad(x, widths)
+        if not value:
+            return tf.pad(x, widths)
+        constant = tf.constant(np.asarray(value).astype(x.dtype.as_numpy_dtype), x.dtype)
+        return tf.pad(x, widths, constant_values=constant)
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return tf.reverse(x, axes)

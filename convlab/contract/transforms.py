@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..geometry.geometry import Pair
 from .arrays import Arrays, T, lacking
 
@@ -20,6 +22,13 @@ class Transforms(Arrays[T]):
     def conj(self, x: T) -> T:
         """The complex conjugate."""
         raise lacking("conj")
+
+    def filter_spectrum(self, x: T, response: np.ndarray) -> T:
+        """The images x (N, C, H, W), real, each frequency multiplied by a response (H, W // 2 + 1), complex."""
+        height, width = self.sizes(x)[2:]
+        dtype = "complex128" if self.dtype(x) == "float64" else "complex64"
+        factors = self.asarray(response, dtype, x)
+        return self.irfft2(self.rfft2(x, (height, width)) * factors, (height, width))
 
     def tiles(self, x: T, size: Pair, step: Pair) -> T:
         """(N, C, H, W) cut into overlapping tiles: (N, C, rows, columns, *size), a tile each `step`."""

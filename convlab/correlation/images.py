@@ -14,6 +14,7 @@ from ..contract.operations import Operations
 from ..dtypes import INTEGERS
 from ..errors import DTypeError, LayoutWarning
 from ..geometry.geometry import NO_PADDING, Geometry
+from ..registry import constant_for_dynamo
 
 
 def planes_first(ops: Operations[T], x: T) -> T:
@@ -35,8 +36,13 @@ def warn_of_channels(shape: Sequence[int | None], kernel_size: Sequence[int | No
     height, width, channels = shape[-3:]
     if channels not in (3, 4) or not all(type(n) is int and n > channels for n in (height, width)):
         return
+    _warn(tuple(shape))
+
+
+@constant_for_dynamo
+def _warn(shape: tuple[int, ...]) -> None:
     warnings.warn(
-        f"X: got shape {tuple(shape)}, which looks like (H, W, C); the last axis was taken as the width. "
+        f"X: got shape {shape}, which looks like (H, W, C); the last axis was taken as the width. "
         "Hint: data_format='NHWC' filters each channel; data_format='NCHW' says that the last axis is the width.",
         LayoutWarning,
         stacklevel=_outside(),
@@ -44,7 +50,7 @@ def warn_of_channels(shape: Sequence[int | None], kernel_size: Sequence[int | No
 
 
 def _outside() -> int:
-    """The `stacklevel` at which `warn_of_channels` warns of the line that called convlab."""
+    """The `stacklevel` at which `_warn` warns of the line that called convlab."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("convlab."):
         frame, level = frame.f_back, level + 1
@@ -76,6 +82,7 @@ def with_value(ops: Operations[T], x: T, geometry: Geometry, dtype: str | None, 
     return x, geometry._replace(padding=NO_PADDING, padding_value=0.0)
 
 
+@constant_for_dynamo
 def _held(value: float, dtype: str | None) -> float:
     """A border's value in a dtype, rounded here, so that all frameworks round it alike."""
     if dtype in INTEGERS:

@@ -17,6 +17,7 @@ from ..geometry.options import options
 from ..reference import ops as reference
 from ..registry import resolve
 from .arguments import as_array, asarray
+from .images import with_value
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -32,6 +33,8 @@ def im2col(
     stride: int | Pair = 1,
     padding: Padding = 0,
     padding_mode: str = "zeros",
+    padding_value: float = 0.0,
+    origin: int | Pair | None = None,
     dilation: int | Pair = 1,
     backend: str | None = None,
 ) -> Any:
@@ -58,8 +61,12 @@ def im2col(
     if len(shape) < 2:
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
     *leading, height, width = shape
-    checked, padding_name = options(kernel_size, stride, padding, padding_mode, dilation)
+    checked, padding_name = options(
+        kernel_size, stride, padding, padding_mode, dilation, padding_value=padding_value, origin=origin
+    )
     geometry = laid_out(checked, padding_name, (height, width))
+    x, geometry = with_value(ops, x, geometry, ops.dtype(x), 2)
+    *leading, height, width = ops.sizes(x)
     _check_windows("X, kernel_size", "columns", geometry, (height, width), leading, max(itemsize(ops.dtype(x)), 8))
     (top, bottom), (left, right) = geometry.padding
     size = height + top + bottom, width + left + right
@@ -98,6 +105,7 @@ def corr2d_matrix(
     stride: int | Pair = 1,
     padding: Padding = 0,
     padding_mode: str = "zeros",
+    origin: int | Pair | None = None,
     dilation: int | Pair = 1,
 ) -> csr_array:
     """The sparse matrix A with vec(Y) = A vec(X) for Y = corr2d(X, K): the change of the *kernel*.
@@ -122,7 +130,7 @@ def corr2d_matrix(
     kernel = kernel.astype(np.result_type(kernel.dtype, np.int64 if kernel.dtype.kind in "iub" else np.float32))
     if kernel.ndim != 2:
         raise ShapeError(f"K: got shape {kernel.shape}, expected (h, w).", hint="take one channel's kernel.")
-    checked, padding_name = options(kernel.shape, stride, padding, padding_mode, dilation)
+    checked, padding_name = options(kernel.shape, stride, padding, padding_mode, dilation, origin=origin)
     height, width = pair("input_size", input_size, 0)
     geometry = laid_out(checked, padding_name, (height, width))
     _check_windows("K, input_size", "a matrix", geometry, (height, width), (), _ENTRY)

@@ -205,7 +205,7 @@ def _image_library(call: SuspectedCall) -> Iterator[Fault]:
     for mode, (name, k, padding) in itertools.product(_BORDERS, functions):
         same_border, same_place = mode == call.padding_mode, padding == call.geometry.padding
         # Other suspects stand for one of the two alone.
-        if same_border and same_place or name == "corr2d" and (same_border or same_place):
+        if (same_border and same_place) or (name == "corr2d" and (same_border or same_place)):
             continue
         what = f"the kernel's element {(h // 2, w // 2)} lies on each pixel, and the border is {_BORDERS[mode]}"
         what += "; the convolution is a true one" if name == "conv2d" else ""

@@ -204,7 +204,7 @@ def test_errors_are_raised_by_the_call() -> None:
     for wrong, options, error, part in (
         (unknown, {}, errors.ShapeError, r"nan.*Hint: call its compute_chunk_sizes\(\)"),
         (x, {"stride": 0}, errors.GeometryError, "stride: got 0"),
-        (x, {"padding_mode": "mirror"}, errors.GeometryError, "padding_mode"),
+        (x, {"padding_mode": "mirrored"}, errors.GeometryError, "padding_mode"),
         (x, {"algorithm": "fastest"}, errors.GeometryError, "algorithm: got 'fastest'"),
         (x, {"algorithm": "fft", "dilation": 2}, errors.UnsupportedError, "algorithm: got 'fft'"),
         (x, {"backend": "theano"}, errors.UnknownBackendError, "got 'theano'"),
