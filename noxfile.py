@@ -174,7 +174,17 @@ def install_mxnet_alone(session: nox.Session) -> None:
 
 def install_all(session: nox.Session) -> None:
     """All frameworks on current releases in one environment."""
-    install(session, "torch", "jax", "tensorflow", "dask", "fast", "onnx", *PHOTOGRAPHS, also=("optax", "requests", "scikit-image"))
+    install(
+        session,
+        "torch",
+        "jax",
+        "tensorflow",
+        "dask",
+        "fast",
+        "onnx",
+        *PHOTOGRAPHS,
+        also=("optax", "requests", "scikit-image"),
+    )
     install_mxnet_alone(session)
 
 

@@ -69,7 +69,7 @@ def test_float64_without_the_x64_flag() -> None:
     assert lab.corr2d(X, k).dtype == "float32"  # beside a JAX array a NumPy array is weak
 
 
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "symmetric", "replicate", "circular"])
 def test_float64_gradients_without_the_x64_flag(mode) -> None:
     x, k = lab.asarray(np.asarray(X[0, 0], "float64") / 3), lab.asarray(np.asarray(K[0, 0], "float64"))
     dy = np.random.default_rng(1).standard_normal((8, 9))

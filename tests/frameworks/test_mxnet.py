@@ -28,6 +28,7 @@ OPTIONS = [
     {"padding": "same"},
     {"padding": ((1, 0), (0, 2)), "stride": 2, "dilation": (2, 1)},
     {"padding": ((2, 1), (0, 2)), "padding_mode": "reflect"},
+    {"padding": ((2, 1), (0, 2)), "padding_mode": "symmetric"},
     {"padding": 1, "padding_mode": "replicate", "stride": (1, 2)},
     {"padding": "same", "padding_mode": "circular"},
 ]

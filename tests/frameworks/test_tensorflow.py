@@ -63,7 +63,7 @@ def test_what_needs_the_size_says_so() -> None:
         function(X[0, 0])
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "replicate", "circular"])
 def test_padding_modes_of_unknown_sizes(mode) -> None:
     options = {"padding": ((1, 2), (3, 0)), "padding_mode": mode}
     function = tf.function(
