@@ -76,6 +76,51 @@ def test_by_tensor(lab) -> None:
     assert lab.to_numpy(y).tolist() == [[1, 0], [-1, 1], [0, -1]]
 
 
+ALIASES = {
+    "torch": ["pytorch", "PyTorch", "TORCH"],
+    "jax": ["flax", "JAX"],
+    "tensorflow": ["keras", "tf", "TensorFlow"],
+    "mxnet": ["gluon", "mx", "MXNet"],
+    "numpy": ["NumPy"],
+}
+
+
+def test_by_another_name(lab) -> None:
+    for alias in ALIASES.get(lab.name, []):
+        assert convlab.backend(alias) is lab
+        assert registry.owner(convlab.corr2d([[1.0, 2.0]], [[1.0, 1.0]], backend=alias)) == lab.name
+        x = lab.asarray([[1.0, 2.0]])
+        assert lab.to_numpy(convlab.corr2d(x, [[1.0, 1.0]], backend=alias)).tolist() == [[3.0]]
+        with convlab.use_backend(alias):
+            assert registry.owner(convlab.corr2d([[1.0]], [[1.0]])) == lab.name
+        namespace: dict = {}
+        exec(f"from convlab import {alias} as lab", namespace)
+        assert namespace["lab"] is lab
+
+
+@pytest.mark.parametrize(("name", "near"), [("pytroch", "'pytorch'"), ("kera", "'keras'"), ("numpi", "'numpy'")])
+def test_names_near_a_backends(name, near) -> None:
+    with pytest.raises(errors.UnknownBackendError, match=f"got '{name}', expected one of .*did you mean {near}?"):
+        convlab.backend(name)
+
+
+class Picture:
+    """What NumPy reads by `__array_interface__` alone, as old images of Pillow."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.__array_interface__ = pixels.__array_interface__
+
+
+def test_whatever_numpy_reads_is_an_image(lab) -> None:
+    pixels = np.arange(12, dtype="uint8").reshape(3, 4)
+    for image in (Picture(pixels), memoryview(pixels)):
+        y = convlab.corr2d(image, lab.asarray([[1.0, 1.0]]))
+        assert lab.to_numpy(y).tolist() == [[1, 3, 5], [9, 11, 13], [17, 19, 21]]
+    y = lab.corr2d([Picture(pixels), Picture(pixels)], [[1, 1]])
+    assert lab.to_numpy(y).tolist() == [[[1, 3, 5], [9, 11, 13], [17, 19, 21]]] * 2
+
+
 def test_by_import(lab) -> None:
     namespace: dict = {}
     exec(f"from convlab import {lab.name} as lab", namespace)

@@ -111,8 +111,7 @@ def as_array(name: str, x: Any) -> np.ndarray:
             f"{name}: got an image of Pillow's whose pixels are numbers of colours in a palette, expected colours.",
             hint="image.convert('RGB'), or image.convert('L') for grey.",
         )
-    known = isinstance(x, (list, tuple, int, float, complex))
-    if not known and not hasattr(x, "__array__") and not hasattr(x, "__array_interface__"):
+    if not _readable(x):
         raise DTypeError(
             f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
             hint="convlab.backend(name).asarray makes a tensor of an array.",
@@ -130,6 +129,19 @@ def as_array(name: str, x: Any) -> np.ndarray:
                 f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
             ) from None
         raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+
+
+def _readable(x: Any) -> bool:
+    """Whether NumPy reads an object as numbers and not as one Python object."""
+    if isinstance(x, (list, tuple, int, float, complex)):
+        return True
+    if any(hasattr(x, name) for name in ("__array__", "__array_interface__", "__array_struct__")):
+        return True
+    try:
+        memoryview(x)
+    except TypeError:
+        return False
+    return True
 
 
 def _leaves(x: Any) -> Iterator[Any]:
