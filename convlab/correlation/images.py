@@ -40,7 +40,7 @@ def warn_of_channels(shape: Sequence[int | None], kernel_size: Sequence[int | No
 
 
 @constant_for_dynamo
-def _warn(shape: tuple[int, ...]) -> None:
+def _warn(shape: tuple[int | None, ...]) -> None:
     warnings.warn(
         f"X: got shape {shape}, which looks like (H, W, C); the last axis was taken as the width. "
         "Hint: data_format='NHWC' filters each channel; data_format='NCHW' says that the last axis is the width.",
