@@ -92,3 +92,8 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or name not in adapters():
         raise AttributeError(f"module 'convlab' has no attribute {name!r}")
     return globals().setdefault(name, backend(name))
+
+
+def __dir__() -> list[str]:
+    """What is there already, what is loaded on first use, and the backends; no framework is imported for it."""
+    return sorted({*globals(), *_LATER, *adapters()})

@@ -48,9 +48,9 @@ def port_weights(
     first, second = read(source, example, "source"), read(target, example, "target")
     mine, theirs = models_of(first.backend), models_of(second.backend)
     if isinstance(weights, (str, Path)):
-        first = mine.read(load(weights, into=source), example)
+        first = mine.read(load(weights, into=first.native), example)
     elif weights is not None:
-        first = mine.read(mine.with_weights(source, weights), example)
+        first = mine.read(mine.with_weights(first.native, weights), example)
     pairs, reason = paired(weighted(first), weighted(second), names, first.whole and second.whole)
     if reason:
         raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")

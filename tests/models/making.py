@@ -49,7 +49,7 @@ def port_parts(model: Any, match: str, **options: Any) -> Ported:
         warnings.simplefilter("ignore")  # These are the framework's own warnings.
         warnings.simplefilter("always", PartialPortWarning)
         ported = port(model, **options)
-    assert re.search(match, str(caught[-1].message))
+    assert re.search(match, str(caught[-1].message), re.DOTALL)
     assert ported.evidence.same is None
     return ported
 

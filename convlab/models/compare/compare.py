@@ -16,6 +16,7 @@ from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
 from ..layers.layer import Dense, Dropout
 from ..layers.reading import Model
+from ..layers.sized import for_size
 from ..layers.steps import steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
@@ -65,7 +66,10 @@ def compare_read(
     seed: int = 0,
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
-    return _Comparing(a, b, images, size, names, seed).comparison()
+    known = size or a.size or b.size
+    if images is not None and len({image.shape[2:] for image in images}) == 1:
+        known = images[0].shape[2], images[0].shape[3]
+    return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
 
 
 class _Comparing:

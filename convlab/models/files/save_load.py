@@ -12,7 +12,7 @@ from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ...registry import default_backend
-from ..adapters import STYLES, Models, model_owner, models_of, read
+from ..adapters import STYLES, Models, model_owner, models_of, native_model, read
 from ..layers.layer import Layer, dtype_of
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
@@ -50,7 +50,7 @@ def save(model: object, path: str | Path) -> None:
         ModelFileError: the name ends with nothing known, or the file can't be written.
         PortError: onnxruntime computes something else.
     """
-    path = Path(path)
+    path, model = Path(path), native_model(model)
     suffix = _suffix(path)
     if not path.absolute().parent.is_dir():
         raise ModelFileError(f"{path}: got a folder that doesn't exist, expected one.", hint="make it first.")
@@ -104,7 +104,7 @@ def load(
     if suffix == ONNX:
         _refuse(path, "an ONNX file", "one that convlab reads", f"convlab only writes them; {NEUTRAL} files come back.")
     if into is not None:
-        return _filled(path, suffix, backend, into)
+        return _filled(path, suffix, backend, native_model(into))
     if suffix != NEUTRAL:
         whose = _OWNERS.get(suffix, "a framework")
         _refuse(
@@ -208,7 +208,11 @@ def _suffix(path: Path) -> str:
 
 def _layers(model: Model, path: Path) -> list[Layer]:
     """The layers of a model that is nothing but its layers one after another, all of them known."""
-    unknown = [f"{part.path or 'the layer'} ({part.note})" for part in model.parts if part.layer is None]
+    unknown = [
+        f"{part.path or 'the layer'} ({part.note})"
+        for part in model.parts
+        if part.layer is None or part.layer.kind not in neutral.KINDS
+    ]
     if unknown or not model.whole or not model.parts:
         got = ", ".join(unknown) or (
             "a model that is more than its layers one after another" if model.parts else "none"

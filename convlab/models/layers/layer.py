@@ -290,10 +290,7 @@ def fixed_padding(spec: LayerSpec) -> Pads | str:
 
 def depends_on_size(padding: str) -> UnsupportedError:
     """The error of a framework that doesn't have a padding."""
-    return UnsupportedError(
-        f"padding={padding!r} with a stride depends on the image's size, which the target's layers ignore.",
-        hint="give input_size=(rows, columns), or layers='convlab'.",
-    )
+    return UnsupportedError(f"padding={padding!r} with a stride depends on the image's size, which is not known.")
 
 
 def padding_in(spec: LayerSpec, size: Pair) -> Pads:

@@ -9,18 +9,19 @@ from typing import Any
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
-from ..adapters import STYLES, Models, models_of, read
+from ..adapters import STYLES, Models, StandIn, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison
 from ..layers.layer import Dropout, Flatten
 from ..layers.reading import Model
+from ..layers.sized import for_size
 from ..layers.steps import Step
 from .lowering import Built, Lowering
 
 
 @dataclass(eq=False)
-class Ported:
-    """A model of another framework.
+class Ported(StandIn):
+    """A model of another framework; convlab takes it wherever it takes a model.
 
     Attributes:
         backend: the backend of its framework.
@@ -45,15 +46,14 @@ class Ported:
         """
         if self._model is not None:
             return self._model
-        reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
         raise ModelError(
-            f"model: the whole model wasn't ported ({'; '.join(reasons)}).",
+            f"model: the whole model wasn't ported ({_listed(self.untouched, '; ')}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
     def __str__(self) -> str:
-        untouched = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
-        return f"{self.evidence}{untouched}"
+        left_out = f"\nLeft out:\n  {_listed(self.untouched, chr(10) + '  ')}" if self.untouched else ""
+        return f"{self.evidence}{left_out}"
 
 
 def port(
@@ -104,20 +104,23 @@ def port(
     source = read(model, None if images is None else images[0])
     target = models_of(to)
     size = _size(source, images, input_size)
+    given, source = source, for_size(source, size)
     lowering = Lowering(source, target, layers, size)
     if lowering.untouched:
-        lowering = Lowering(source, target, layers, size, reorder=False)
+        lowering = Lowering(source, target, layers, size, lowering.untouched)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
+        what = _listed(lowering.untouched or untouched, "; ")
         raise ModelError(
-            f"model: got {'; '.join(f'{path or type(model).__name__}: {why}' for path, why in untouched.items())}, "
-            "expected a 2-D convolution, or a model with one.",
+            f"model: got {type(source.native).__name__}, of which no layer can be ported ({what}), expected a 2-D "
+            "convolution, or a model with one.",
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
     new = assembled(target, built) if whole else None
+    tied = lowering.tied or source is not given
     if whole:
-        evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
+        evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
     else:
         evidence = _each_alone(source, to, target, lowering, seed)
     if evidence.same is False or (whole and not evidence.same):
@@ -126,12 +129,18 @@ def port(
             hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole:
-        omissions = "; ".join(f"{path}: {why}" for path, why in untouched.items())
-        warnings.warn(f"only parts of the model were ported; left out: {omissions}.", PartialPortWarning, stacklevel=2)
+        omissions = _listed(untouched, "\n  ")
+        warnings.warn(
+            f"only parts of the model were ported. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2
+        )
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
     return Ported(to, by_path, untouched, evidence, new)
+
+
+def _listed(untouched: dict[str, str], separator: str) -> str:
+    return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
 
 
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:
