@@ -125,7 +125,7 @@ def test_a_convolution_of_flaxs_alone_is_refused(conv):
 
 
 def test_a_module_goes_with_its_variables():
-    with pytest.raises(ModelError, match=r"without its variables.*Hint: module\.bind"):
+    with pytest.raises(ModelError, match=r"without its variables.*Hint: \(module, variables\), or module\.bind"):
         port(nn.Conv(3, (3, 3)), to="jax.nnx")
     with pytest.raises(ModelError, match=r"^the layer: got a Conv whose parameters have no values yet"):
         port(nn.Conv(3, (3, 3)).bind({}), to="jax.nnx")
