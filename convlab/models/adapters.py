@@ -119,7 +119,7 @@ class StandIn:
 def native_model(model: Any) -> Any:
     """The framework's own model that an argument stands for, wherever convlab takes a model.
 
-    A `convlab.Ported` stands for its model, and a pair (module, variables) of `flax.linen` for the module bound to them.
+    A `convlab.Ported` stands for its model, a pair (module, variables) of `flax.linen` for the module bound to them.
 
     Raises:
         ModelError: a `convlab.Ported` that has no whole model.

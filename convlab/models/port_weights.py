@@ -13,7 +13,7 @@ from .adapters import models_of, read
 from .compare.compare import compare_read, images_of
 from .compare.pairing import paired
 from .files.save_load import load
-from .layers.layer import Dense, Flatten, Layer
+from .layers.layer import ORDERS, Dense, Flatten, Layer
 from .layers.steps import Step, weighted
 
 
@@ -86,7 +86,7 @@ def _fitted(first: Step, second: Step) -> Layer:
     orders = [next((each.order for each in step.layers if isinstance(each, Flatten)), None) for step in (first, second)]
     if isinstance(a, Dense) and None not in orders and orders[0] != orders[1]:
         raise ModelError(
-            f"{second.path}: its pixels are flattened in the order {orders[1]}, the source's in {orders[0]}.",
+            f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
             hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
         )
     return a

@@ -54,5 +54,10 @@ def port_parts(model: Any, match: str, **options: Any) -> Ported:
     return ported
 
 
+def words(text: object) -> str:
+    """A text without its line breaks."""
+    return " ".join(str(text).split())
+
+
 def run(name: str, model: Any, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
     return models_of(name).run([model], x, dtype)

@@ -1,4 +1,4 @@
-"""A chain of linen layers that can be trained: batch normalisation and dropout are told whether they are in training."""
+"""A chain of linen layers that can be trained: the call tells batch norm and dropout whether it is for training."""
 
 from __future__ import annotations
 

@@ -231,7 +231,9 @@ def _functions() -> list[tuple[Any, Layer]]:
     pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
     layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
     for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        pairs += [(getattr(module, activation.function), activation) for module in (keras.activations, keras.ops, tf.nn)]
+        pairs += [
+            (getattr(module, activation.function), activation) for module in (keras.activations, keras.ops, tf.nn)
+        ]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
     return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]

@@ -176,9 +176,9 @@ def _average_pool(m: nn.AvgPool2d) -> Layer:
 
 def _adaptive_pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
-        rows, columns = size = _pair(m.output_size)
+        size = _pair(m.output_size)
         if None in size:
-            raise UnsupportedError(f"only PyTorch has a pooling to {rows} rows and {columns} columns")
+            raise UnsupportedError(f"only PyTorch has a pooling that keeps the image's rows or columns, {size}")
         return GlobalPool(function) if size == (1, 1) else AdaptivePool(function, size)
 
     return read

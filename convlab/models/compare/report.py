@@ -31,7 +31,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "errors_of_a": {name: _finite(error) for name, error in row.own.items()},
                 "errors_of_b": {name: _finite(error) for name, error in row.errors.items()},
                 "diagnosis": row.diagnosis,
-                "differences": row.differences,
+                "differences": [*row.differences.values()],
             }
             for row in comparison.rows
         ],

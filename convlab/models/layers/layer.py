@@ -22,6 +22,8 @@ from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
 LOWEST = "lowest"
+# The orders of flattened pixels, in words.
+ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at all"}
 
 
 class Layer:

@@ -11,11 +11,10 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, join_border, padding_in
+from ..layers.layer import LOWEST, ORDERS, Convolution, Dense, Flatten, Layer, Pad, join_border, padding_in
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import Model, Part
 
-ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel"}
 Built = list[tuple[Part, list[Any]]]
 
 

@@ -11,7 +11,7 @@ from ...geometry.geometry import Pair
 from ...geometry.options import choice, pair
 from ..adapters import STYLES, Models, StandIn, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
-from ..compare.comparison import Comparison
+from ..compare.comparison import Comparison, wrapped
 from ..layers.layer import Dropout, Flatten
 from ..layers.reading import Model
 from ..layers.sized import for_size
@@ -52,8 +52,9 @@ class Ported(StandIn):
         )
 
     def __str__(self) -> str:
-        left_out = f"\nLeft out:\n  {_listed(self.untouched, chr(10) + '  ')}" if self.untouched else ""
-        return f"{self.evidence}{left_out}"
+        reasons = [wrapped(f"  {path}: {why}", indent="    ") for path, why in self.untouched.items()]
+        left_out = ["Left out:", *(line for lines in reasons for line in lines)] if reasons else []
+        return "\n".join([str(self.evidence), *left_out])
 
 
 def port(
