@@ -28,15 +28,22 @@ def port_weights(
     Args:
         weights: of `source`, as its framework keeps them (a state dict, linen variables, …), or a path to a file of
             that framework's own; None for those that it has.
-        source: the model that the weights are of; a `flax.linen` module bound to variables of the right shapes.
+        source: the model that the weights are of; a `flax.linen` module with variables of the right shapes.
         target: the model that they are for, likewise.
         inputs: as in `convlab.compare`.
         names: which layer of target belongs to which of source, by path; by default `convlab.compare` tells. If they
             leave out layers or parameters, only the named layers are compared.
 
     Returns:
-        The weights as target's framework keeps them, for `target.load_state_dict`, `module.apply`, …. `target` itself
-        is left as it is.
+        The weights as target's framework keeps them. `target` itself is left as it is; one line loads them into it:
+
+        - PyTorch, a state dict: `target.load_state_dict(weights)`;
+        - `flax.linen`, the module's variables: `module.apply(weights, x)`, or `target = module.bind(weights)`;
+        - `flax.nnx`, a nested dictionary: `nnx.update(target, weights)`;
+        - Keras, arrays by path in the order of `get_weights`: `target.set_weights(list(weights.values()))`;
+        - gluon, arrays by path in the order of `collect_params`:
+          `[p.set_data(w) for p, w in zip(target.collect_params().values(), weights.values())]`;
+        - NumPy's `Conv2D`: `vars(target).update(weights)`.
 
     Raises:
         ModelError: layers that don't belong together; the message names them.

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from making import words
+from making import port_parts, words
 from torch import nn
 
 from convlab import compare, load, port, port_weights, save
@@ -132,6 +132,47 @@ def test_a_model_of_ones_own_is_ported_by_name():
     with pytest.raises(ModelError, match=r"odd: .*Hardtanh.*Hint: take the layers by name"):
         _ = ported.model
     assert not ported.evidence.whole
+
+
+def test_a_convolution_that_cant_be_expressed_is_listed_beside_the_rest():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), lab.Conv2D(3, in_channels=3, out_channels=4, padding="same", stride=2)
+
+        def forward(self, x):
+            return self.a(x)[:, :, ::2, ::2] + self.b(x)
+
+    for options in ({}, {"input_size": 8}):
+        with pytest.warns(PartialPortWarning, match="b: padding='same' with a stride needs the image's size"):
+            ported = port(Branches(), to="torch", **options)
+        assert list(ported.layers) == ["a"]
+        assert list(ported.untouched) == ["b", "forward()"]
+        assert "input_size" not in ported.untouched["b"]
+        assert "layers='convlab'" in ported.untouched["b"]
+    assert list(port_parts(Branches(), "forward", to="torch", layers="convlab").layers) == ["a", "b"]
+
+
+def test_adaptive_pooling_is_pooling_with_a_stride_or_nothing():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(), nn.Linear(196, 5)
+    ).eval()
+    assert [type(each) for each in port(model, to="torch").model] == [type(each) for each in model]
+    for size, expected in ((14, nn.Flatten), (28, nn.AvgPool2d), (18, nn.AdaptiveAvgPool2d)):
+        ported = port(model, to="torch", input_size=size)
+        assert ported.evidence.same
+        assert type(ported.model[2]) is expected
+        x = torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            assert torch.allclose(ported.model(x), model(x), atol=1e-6)
+    assert port(model, to="torch", input_size=28).model[2].kernel_size == (2, 2)
+
+
+def test_a_softmax_over_the_last_axis_is_one_over_the_channels_of_rows_alone():
+    rows = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Softmax(dim=-1))
+    assert port(rows, to="torch").evidence.same
+    images = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LogSoftmax(dim=-1))
+    assert "its axis is -1, expected 1" in port_parts(images, "LogSoftmax", to="torch").untouched["1"]
 
 
 def changed(change):

@@ -251,6 +251,11 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     ported = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
     # Without the last layer there is no whole model, and so no order to change.
     assert list(ported.untouched) == ["2", "4"]
+    assert "once the whole model can be ported, without '4'" in ported.untouched["2"]
+    unknown = nn.Sequential(*model[:2], nn.Hardtanh(), *model[2:])
+    ported = port_parts(unknown, "Hardtanh", to="tensorflow", input_size=16)
+    assert "it isn't known behind '2'" in ported.untouched["3"]
+    assert all("input_size" not in why for why in ported.untouched.values())
 
 
 @pytest.mark.parametrize("wrong", ["not transposed", "flipped", "HWIO from IOHW"])
