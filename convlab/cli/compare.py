@@ -104,8 +104,8 @@ def show_comparison(console: Console, comparison: Comparison, a: str, b: str) ->
     quantities = list(dict.fromkeys(name for row in comparison.rows for name in row.errors))
     for which, name, backend in zip(("first", "second"), (a, b), comparison.backends, strict=True):
         print_line(console, f"{which}: {name} ({backend})")
-    rows = [
-        (Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities))
+    rows: list[list[str | Text]] = [
+        [Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)]
         for row in comparison.rows
     ]
     print_table(

@@ -90,8 +90,8 @@ def _fitted(first: Step, second: Step) -> Layer:
                 f"expected {shapes[1]} (kernels as OIHW).",
                 hint="names={source's: target's} says which layers belong together.",
             )
-    orders = [next((each.order for each in step.layers if isinstance(each, Flatten)), None) for step in (first, second)]
-    if isinstance(a, Dense) and None not in orders and orders[0] != orders[1]:
+    orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
+    if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
         raise ModelError(
             f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
             hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",

@@ -32,6 +32,7 @@ def model(padding="SAME"):
     layers = [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(2, (3, 3), strides=2, padding=padding)]
     return nn.Sequential(layers).bind({"params": {"layers_0": copied(theirs[0]), "layers_2": copied(theirs[2])}})
 right = model(padding=1)
+pair = right.unbind()
 """
 
 
@@ -62,6 +63,12 @@ def test_models_that_are_the_same(folder):
     assert [layer["kind"] for layer in content["layers"]] == ["conv2d", "activation", "conv2d"]
     assert max(layer["errors_of_b"]["result"] for layer in content["layers"]) <= 1
     assert content["wholes"] == [0, 0]
+
+
+def test_a_linen_module_with_its_variables_is_a_model(folder):
+    done = run(folder, "a.py:make", "b.py:pair")
+    assert done.returncode == 0, done.stderr
+    assert "The models compute the same results." in done.stdout
 
 
 def test_models_that_diverge(folder):

@@ -238,7 +238,8 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     comparison = compare(model, wrong, X)
     assert [row.same for row in comparison.rows] == [True, True, False]
     assert comparison.first.differences["order"] == (
-        "the first flattens pixels channel by channel, the second pixel by pixel"
+        "the first flattens pixels channel by channel, the second pixel by pixel, so that the dense layer's columns must "
+        "be reordered, as convlab.port does"
     )
     ported = port_parts(model, "flattens pixels channel by channel.*input_size", to="tensorflow")
     with pytest.raises(ModelError, match="the whole model wasn't ported"):

@@ -64,8 +64,8 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
             layers.append(native)
             continue
         module, trees = native.unbind()
-        switch = switch_of(module)
-        layers.append(module if switch is None else module.clone(**{switch: None}))
+        told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
+        layers.append(module.clone(**told))
         for collection, tree in trees.items():
             variables.setdefault(collection, {})[f"layers_{index}"] = tree
     kind = TrainableSequential if any(map(switch_of, layers)) else nn.Sequential

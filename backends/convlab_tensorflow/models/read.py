@@ -67,7 +67,9 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]
     for path, layer in with_code.items():
         calls = private.calls(layer) or []
         operations = [call.operation.name for call in calls if not isinstance(call.operation, kl.Layer)]
-        loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", operations)
+        branches = isinstance(layer, private.functional_class()) and calls and not operations
+        note = "its layers aren't one after another; how they are connected is not carried"
+        loose[f"{path}/call()".lstrip("/")] = note if branches else loose_code(layer, "call", operations)
     return loose
 
 

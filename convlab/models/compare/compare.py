@@ -41,7 +41,8 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     other padding: the padding is 1 above, 1 below, 0 left and 1 right (SAME, ...) instead of 1 on each side. ...
 
     Args:
-        a: a native layer or model, convlab's own among them; a `flax.linen` module bound to its variables.
+        a: a native layer or model, convlab's own among them; a `flax.linen` module with its variables, bound or as a
+            pair; what `convlab.port` returned.
         b: another one, of the same or of another framework.
         inputs: an image or a batch, (N, C, H, W), or a list of them; by default random ones of odd and even sizes. A
             `flax.linen` module whose layers only show when it runs needs them.

@@ -40,6 +40,7 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
             sentence = f"the first pads {_padding(a, size)}, the second {_padding(b, size)}"
         elif name == "order":
             sentence = f"the first flattens pixels {ORDERS[value]}, the second {ORDERS[there]}"
+            sentence += ", so that the dense layer's columns must be reordered, as convlab.port does"
         else:
             sentence = f"{name} is {value} in the first, {there} in the second"
         if sentence:

@@ -53,7 +53,7 @@ def comparison_page(comparison: Comparison, a: str, b: str, command: str) -> str
         kind=kind,
         word=word,
         sentence=sentence,
-        more=" ".join(more[1:]),
+        more="" if comparison.same is False and comparison.first else " ".join(more),
         facts={
             "layers": f"{len(comparison.rows)}",
             "diverge": f"{sum(not row.elsewhere for row in different)}",

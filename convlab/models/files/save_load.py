@@ -37,7 +37,8 @@ def save(model: object, path: str | Path) -> None:
     `.safetensors` is convlab's own: the layers and their weights, the same bytes whichever framework they are of;
     `docs/format.md` describes it. `.onnx` is run by onnxruntime and compared before it is written. A framework's own
     file (`.pt`, `.pth`, `.msgpack`, `.orbax`, `.weights.h5`, `.params`) holds the weights of a model of that framework.
-    The file appears whole or not at all.
+    The file appears whole or not at all. What `convlab.port` returned is a model here, and so is a pair
+    `(module, variables)` of `flax.linen`.
 
     >>> from convlab import numpy as lab
     >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)

@@ -160,7 +160,8 @@ class AdaptivePool(Layer):
         if self.function == "max":
             return carried
         terms = math.prod(n // k + 2 for n, k in zip(x.shape[2:], self.size, strict=True)) + 1
-        return carried + terms * 2.0 ** -SIGNIFICAND[dtype] * self._over_windows(np.abs(x) + off, "average")
+        rounding = terms * 2.0 ** -SIGNIFICAND[dtype] * self._over_windows(np.abs(x) + off, "average")
+        return np.asarray(carried + rounding)
 
 
 def lacks_adaptive(layer: AdaptivePool, style: str = "") -> NoReturn:

@@ -70,9 +70,10 @@ def port(
 
     It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
     `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
-    activations, pooling, borders, batch norm, dropout and dense layers (`torch.nn.Sequential`, `keras.Sequential`,
-    `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it ports the layers
-    that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
+    activations, pooling, borders, batch norm, dropout, dense layers and softmax (`torch.nn.Sequential`,
+    `keras.Sequential`, `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it
+    ports the layers that have weights, by name. A `flax.linen` module comes with its variables, `(module, variables)`,
+    and goes bound to them; a ported chain with batch norm or dropout takes `train=`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
     rounding bounds, computed from the data, of what the original's attributes say. If anything of the original is left
@@ -84,6 +85,7 @@ def port(
     >>> print(ported)
     numpy  numpy  layer   result  gradients
     -      -      conv2d  ...                same
+    (errors are multiples of what rounding allows: at most 1 is agreement)
     The layers compute the same results.
 
     Args:
@@ -91,13 +93,13 @@ def port(
         to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
-            convolution has no such padding, and for a dense layer on pixels in another order.
+            convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), instead of random ones.
         seed: the seed of the random images.
 
     Raises:
         ModelError: what isn't a model, or can't be read: the message names the layer by its path.
-        UnsupportedError: the target can't express a convolution; the message says what.
+        UnsupportedError: the target can't express a convolution, and no other layer has weights; the message says what.
         PortError: the result doesn't compute the same; the message says why.
     """
     choice("layers", layers, STYLES)
