@@ -154,4 +154,4 @@ def _able() -> list[str]:
 
 def _kind(model: object) -> str:
     kind = type(model)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")

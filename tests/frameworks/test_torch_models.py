@@ -153,7 +153,7 @@ def test_a_convolution_that_cant_be_expressed_is_listed_beside_the_rest():
     assert list(port_parts(Branches(), "forward", to="torch", layers="convlab").layers) == ["a", "b"]
 
 
-def test_adaptive_pooling_is_pooling_with_a_stride_or_nothing():
+def test_adaptive_pooling_is_pooling_with_a_stride_or_nothing(tmp_path):
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(), nn.Linear(196, 5)
     ).eval()
@@ -166,6 +166,11 @@ def test_adaptive_pooling_is_pooling_with_a_stride_or_nothing():
         with torch.no_grad():
             assert torch.allclose(ported.model(x), model(x), atol=1e-6)
     assert port(model, to="torch", input_size=28).model[2].kernel_size == (2, 2)
+    with pytest.raises(
+        ModelError, match=r"2 \(AdaptiveAvgPool2d\).*Hint: .*save port\(model, to=..., input_size=...\)"
+    ):
+        save(model, tmp_path / "model.safetensors")
+    save(port(model, to="torch", input_size=28), tmp_path / "model.safetensors")
 
 
 def test_a_softmax_over_the_last_axis_is_one_over_the_channels_of_rows_alone():

@@ -238,8 +238,8 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     comparison = compare(model, wrong, X)
     assert [row.same for row in comparison.rows] == [True, True, False]
     assert comparison.first.differences["order"] == (
-        "the first flattens pixels channel by channel, the second pixel by pixel, so that the dense layer's columns must "
-        "be reordered, as convlab.port does"
+        "the first flattens pixels channel by channel, the second pixel by pixel, so that the dense layer's columns "
+        "must be reordered, as convlab.port does"
     )
     ported = port_parts(model, "flattens pixels channel by channel.*input_size", to="tensorflow")
     with pytest.raises(ModelError, match="the whole model wasn't ported"):
@@ -253,6 +253,8 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     # Without the last layer there is no whole model, and so no order to change.
     assert list(ported.untouched) == ["2", "4"]
     assert "once the whole model can be ported, without '4'" in ported.untouched["2"]
+    adaptive = nn.Sequential(model[0], nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(100, 5))
+    ported = port_parts(adaptive, "1: it pools 14x14 pixels to 5x5 by windows", to="tensorflow", input_size=16)
     unknown = nn.Sequential(*model[:2], nn.Hardtanh(), *model[2:])
     ported = port_parts(unknown, "Hardtanh", to="tensorflow", input_size=16)
     assert "it isn't known behind '2'" in ported.untouched["3"]

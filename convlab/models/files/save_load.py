@@ -14,6 +14,7 @@ from ...geometry.options import choice, pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, model_owner, models_of, native_model, read
 from ..layers.layer import Layer, dtype_of
+from ..layers.pooling import AdaptivePool
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
 from ..port.port import assembled
@@ -218,10 +219,10 @@ def _layers(model: Model, path: Path) -> list[Layer]:
         got = ", ".join(unknown) or (
             "a model that is more than its layers one after another" if model.parts else "none"
         )
-        raise ModelError(
-            f"{path}: got {got}, expected layers that convlab knows, one after another.",
-            hint="save the weights in its framework's own file, or the parts that are known by themselves.",
-        )
+        hint = "save the weights in its framework's own file, or the parts that are known by themselves."
+        if any(isinstance(part.layer, AdaptivePool) for part in model.parts):
+            hint = "adaptive pooling depends on the image's size: save port(model, to=..., input_size=...)."
+        raise ModelError(f"{path}: got {got}, expected layers that convlab knows, one after another.", hint=hint)
     return [part.layer for part in model.parts if part.layer is not None]
 
 

@@ -170,11 +170,8 @@ class Lowering:
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:
-            if isinstance(layer, AdaptivePool) and self.size is None:
-                rows, columns = layer.size
-                raise self._needs_size(
-                    f"its windows, of an adaptive pooling to {rows}x{columns} pixels, depend on the image's size"
-                ) from None
+            if isinstance(layer, AdaptivePool):
+                raise self._adaptive(layer) from None
             if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
                 raise
             if layer.function == "average" and not layer.count_padding:
@@ -184,6 +181,13 @@ class Lowering:
             border = Pad(layer.padding, "zeros" if never_negative or layer.function == "average" else LOWEST)
             inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
             return [*self.target.build(border, self.style), *self.target.build(inner, self.style)]
+
+    def _adaptive(self, layer: AdaptivePool) -> UnsupportedError:
+        to = f"{layer.size[0]}x{layer.size[1]}"
+        if self.size is None:
+            return self._needs_size(f"its windows, of an adaptive pooling to {to} pixels, depend on the image's size")
+        pixels = f"{self.size[0]}x{self.size[1]}"
+        return UnsupportedError(f"it pools {pixels} pixels to {to} by windows of different sizes, as only PyTorch can.")
 
     def _next_size(self, layer: Layer | None) -> Pair | None:
         if not self.whole or layer is None:
