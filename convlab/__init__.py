@@ -94,3 +94,8 @@ def __getattr__(name: str) -> Any:
         with suppress(errors.UnknownBackendError):
             return globals().setdefault(name, backend(name))
     raise AttributeError(f"module 'convlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is there already, what is loaded on first use, and the backends; no framework is imported for it."""
+    return sorted({*globals(), *_LATER, *adapters()})

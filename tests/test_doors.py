@@ -376,3 +376,12 @@ def test_an_adapter_can_be_imported_first(backends) -> None:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["[]", "True"]
+
+
+def test_dir_lists_what_is_loaded_on_first_use_without_loading_it() -> None:
+    code = "import sys, convlab; print(*dir(convlab)); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, modules = (set(line.split()) for line in done.stdout.splitlines())
+    assert {"corr2d", "port", "compare", "save", "load", "port_weights", "learn_kernel", "testing"} <= names
+    assert {"numpy", "torch", "mxnet", "jax", "tensorflow"} <= names
+    assert not {"torch", "mxnet", "jax", "tensorflow", "convlab.models", "convlab.testing"} & modules

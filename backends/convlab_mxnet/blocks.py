@@ -36,3 +36,20 @@ class ReLU6(mx.gluon.HybridBlock):  # type: ignore[misc]
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """Every number, cut off at 0 and at 6."""
         return (F.np if mx.util.is_np_array() else F).clip(x, 0, 6)
+
+
+class Softmax(mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The softmax over the channels, axis 1 of images and of rows of numbers.
+
+    Args:
+        log: whether its logarithm is computed.
+    """
+
+    def __init__(self, log: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.log = log
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The shares of the channels, which sum up to 1, or their logarithms."""
+        functions = F.npx if mx.util.is_np_array() else F
+        return (functions.log_softmax if self.log else functions.softmax)(x, axis=1)

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
 from ..atomic import check_writable, write_text
 from ..errors import ModelError, ModelFileError
 from ..models.adapters import model_owner
 from ..models.compare.compare import compare
-from ..models.compare.comparison import Comparison, verdict
+from ..models.compare.comparison import ERRORS_ARE, Comparison, verdict
 from ..models.compare.report import as_dict, comparison_page
 from ..page import page
 from .quiet import quiet
+from .screen import print_line, print_table
 
 
 def run_compare(
@@ -102,19 +102,25 @@ def _array(path: Path) -> np.ndarray:
 def show_comparison(console: Console, comparison: Comparison, a: str, b: str) -> None:
     """A table of the layers, what wasn't compared, and the verdict."""
     quantities = list(dict.fromkeys(name for row in comparison.rows for name in row.errors))
-    models = (Column(Text(f"{name} ({backend})")) for name, backend in zip((a, b), comparison.backends, strict=True))
-    table = Table(*models, "layer", *quantities)
-    for row in comparison.rows:
-        table.add_row(
-            Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)
-        )
-    console.print(table)
+    for which, name, backend in zip(("first", "second"), (a, b), comparison.backends, strict=True):
+        print_line(console, f"{which}: {name} ({backend})")
+    rows: list[list[str | Text]] = [
+        [Text(row.a or "-"), Text(row.b or "-"), row.kind, *(_cell(row.errors.get(name)) for name in quantities)]
+        for row in comparison.rows
+    ]
+    print_table(
+        console,
+        ["first", "second", "layer", *(quantity.replace("gradient of ", "d") for quantity in quantities)],
+        rows,
+    )
+    if rows:
+        print_line(console, f"({ERRORS_ARE})", "dim")
     label = "compared only as part of the whole model" if comparison.whole_results_compared else "not compared"
     for path, note in comparison.uncompared.items():
-        console.print(f"{label}: {path}: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"{label}: {path}: {note}", "dim")
     style = {True: "bold green", False: "bold red", None: "bold yellow"}[comparison.same]
     for line in verdict(comparison):
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line, style)
         style = ""
 
 

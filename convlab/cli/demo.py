@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from .. import chapter
 from ..atomic import whole
@@ -19,6 +18,7 @@ from ..registry import adapters
 from ..testing import descent, error_bound, gradient_bounds, gradients, oracle_gradients, worst_ratio
 from ..truth.oracle import oracle
 from .quiet import quiet
+from .screen import busy, print_line, print_table
 
 LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 
@@ -37,7 +37,7 @@ def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bo
     agreed = _show_verdict(console, labs, learned, X, Y)
     if plot is not None:
         draw_picture(plot, labs, learned, X)
-        console.print(f"picture: {plot}", markup=False, highlight=False)
+        print_line(console, f"picture: {plot}")
     return agreed
 
 
@@ -49,25 +49,23 @@ def load_backends(console: Console, names: list[str] | None) -> list[Backend]:
     labs = []
     for name in sorted(adapters(), key=lambda name: name != "numpy"):
         try:
-            with console.status(f"loading {name}"), quiet():
+            with busy(console, f"loading {name}"), quiet():
                 labs.append(backend(name))
         except (BackendNotInstalled, BackendBroken) as error:
-            console.print(f"left out: {error}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"left out: {error}", "dim")
     return labs
 
 
 def _show_chapter(console: Console, labs: list[Backend], X: np.ndarray) -> None:
     small, K = np.arange(9, dtype=np.float32).reshape(3, 3), np.arange(4, dtype=np.float32).reshape(2, 2)
-    rows: list[tuple[str, Callable[[Backend], Any]]] = [
-        ("corr2d of the 3x3 example", lambda lab: lab.corr2d(lab.asarray(small), lab.asarray(K))),
-        ("strict convolution of it", lambda lab: lab.conv2d(lab.asarray(small), lab.asarray(K))),
-        ("the edge image's first row", lambda lab: lab.corr2d(lab.asarray(X), chapter.EDGE_KERNEL)[0]),
-        ("the transposed image's", lambda lab: lab.corr2d(lab.asarray(X.T), chapter.EDGE_KERNEL)[0]),
-    ]
-    table = Table("the chapter", *(lab.name for lab in labs))
-    for name, compute in rows:
-        table.add_row(name, *(_numbers(lab.to_numpy(compute(lab))) for lab in labs))
-    console.print(table)
+    columns: dict[str, Callable[[Backend], Any]] = {
+        "corr2d": lambda lab: lab.corr2d(lab.asarray(small), lab.asarray(K)),
+        "conv2d": lambda lab: lab.conv2d(lab.asarray(small), lab.asarray(K)),
+        "edges, first row": lambda lab: lab.corr2d(lab.asarray(X), chapter.EDGE_KERNEL)[0],
+        "edges, transposed": lambda lab: lab.corr2d(lab.asarray(X.T), chapter.EDGE_KERNEL)[0],
+    }
+    rows = [[lab.name, *(_numbers(lab.to_numpy(compute(lab))) for compute in columns.values())] for lab in labs]
+    print_table(console, ["the chapter", *columns], rows)
 
 
 def _numbers(array: np.ndarray) -> str:
@@ -75,18 +73,24 @@ def _numbers(array: np.ndarray) -> str:
 
 
 def _show_learning(console: Console, labs: list[Backend], learned: dict[str, LearnedKernel]) -> None:
-    table = Table("learning [1, -1]", *(lab.name for lab in labs))
-    for step in range(1, STEPS, 2):
-        table.add_row(f"epoch {step + 1}", *(f"loss {learned[lab.name].losses[step]:.3f}" for lab in labs))
-    kernels = (lab.to_numpy(learned[lab.name].kernel)[0] for lab in labs)
-    table.add_row("kernel", *(" ".join(f"{weight:.4f}" for weight in kernel) for kernel in kernels))
-    console.print(table)
+    epochs = range(1, STEPS, 2)
+    rows = [
+        [
+            lab.name,
+            *(f"{learned[lab.name].losses[step]:.3f}" for step in epochs),
+            " ".join(f"{weight:.4f}" for weight in lab.to_numpy(learned[lab.name].kernel)[0]),
+        ]
+        for lab in labs
+    ]
+    # The head tells once that the numbers are losses.
+    head = ["learning [1, -1]", *(f"{'loss ' if step == 1 else ''}{step + 1}" for step in epochs), "kernel"]
+    print_table(console, head, rows)
 
 
 def _show_verdict(
     console: Console, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray, Y: np.ndarray
 ) -> bool:
-    """A table: for each computation, whether the backends' bits are equal, and the worst error in bounds."""
+    """A table: whether the backends' bits are equal, and the largest error as a multiple of what rounding allows."""
     rng = np.random.default_rng(0)
     image, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 64), (5, 5)))
     dy = rng.standard_normal((60, 60)).astype(np.float32)
@@ -107,8 +111,7 @@ def _show_verdict(
     rows.append(("that image with reproducible=True", same, result, tight))
     kernels = {lab.name: lab.to_numpy(learned[lab.name].kernel) for lab in labs}
     rows.append((f"kernel learned in {STEPS} steps", kernels, path.kernel, path.kernel_bound))
-    table = Table("verdict", "bits", "worst error / bound", "")
-    agreed = True
+    lines, agreed = [], True
     for name, results, true, bound in rows:
         if not results:
             continue
@@ -116,8 +119,8 @@ def _show_verdict(
         equal = len({value.tobytes() for value in results.values()}) == 1
         agreed &= worst <= 1
         verdict = "[green]agree[/]" if worst <= 1 else "[bold red]differ[/]"
-        table.add_row(name, "[green]identical[/]" if equal else "not all equal", f"{worst:.3f}", verdict)
-    console.print(table)
+        lines.append([name, "[green]identical[/]" if equal else "not all equal", f"{worst:.3f}", verdict])
+    print_table(console, ["verdict", "bits", "error / allowed", ""], lines)
     return agreed
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from ..errors import BackendNotInstalled, ConvlabError
 from ..lab import backend
 from ..registry import adapter, adapters, default_backend, faults, pip_command
 from .quiet import quiet
+from .screen import busy, open_console
 
 BAD_INPUT = 2
 DISAGREEMENT = 1
@@ -29,8 +29,8 @@ app = typer.Typer(
     help="One convolution, four frameworks, identical results.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
-errors = Console(stderr=True)
+console = open_console()
+errors = open_console(stderr=True)
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def backends() -> None:
     """List the backends: version, devices, what each can do, and how to mend what is missing."""
     table = Table("backend", "version", "devices", "dtypes", "gradients", title="backends", title_justify="left")
     mend: list[tuple[str, str, str]] = []
-    with console.status("loading frameworks"):
+    with busy(console, "loading frameworks"):
         for name in [*adapters(), *faults()]:
             try:
                 with quiet():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
 
 from ..atomic import check_writable, write_text
 from ..errors import GeometryError
@@ -18,11 +17,12 @@ from ..parity.html import parity_page
 from ..parity.run import Cell, Report, RunPlan, run_plan
 from ..registry import adapter, adapters
 from ..testing.trials import TIERS
+from .screen import print_line, print_table
 
 _CLAIMS = {
     "exact": "integer-valued data, whose results must be equal bit for bit",
-    "bounded": "any data; the number of results, and the worst error, which must be at most 1 rounding bound",
-    "learned": "kernels learned by gradient descent; the number of results, and the worst error in rounding bounds",
+    "bounded": "any data; the number of results, and the largest error, of which 1 is what rounding allows",
+    "learned": "kernels learned by gradient descent; the number of results, and the largest error, as above",
     "reproducible": "reproducible=True, whose results must be equal bit for bit",
 }
 
@@ -59,7 +59,7 @@ def run_parity(
         patience=patience,
     )
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True, disable=errors.color_system is None) as progress:
         task = progress.add_task("", total=1.0)
         report = run_plan(
             plan, lambda share, what: progress.update(task, completed=share, description=f"{what:<45.45}")
@@ -90,22 +90,23 @@ def show_report(console: Console, report: Report) -> None:
         if not cells:
             continue
         quantities = list(dict.fromkeys(quantity for _, quantity in cells))
-        table = Table("backend", *(quantity.replace("gradient of ", "d") for quantity in quantities))
-        for name in dict.fromkeys(backend for backend, _ in cells):
-            row = (_cell(tier, cells.get((name, quantity))) for quantity in quantities)
-            table.add_row(name, *row)
-        console.print(f"\n[bold]{tier}[/]: {_CLAIMS[tier]}", highlight=False)
-        console.print(table)
+        rows = [
+            [name, *(_cell(tier, cells.get((name, quantity))) for quantity in quantities)]
+            for name in dict.fromkeys(backend for backend, _ in cells)
+        ]
+        claim = f"\n[bold]{tier}[/]: {_CLAIMS[tier]}"
+        console.print(claim, highlight=False, soft_wrap=not console.is_terminal)
+        print_table(console, ["backend", *(quantity.replace("gradient of ", "d") for quantity in quantities)], rows)
     for name, reason in report.absent.items():
-        console.print(f"not tested: {name}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"not tested: {name}: {reason}", "dim")
     for failure in report.failures:
         where = f"{failure.backend}: {failure.trial}, {failure.quantity}: {failure.message}"
-        console.print(f"\n{where}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"\n{where}", "red")
         console.print(f"  {failure.command}", markup=False, highlight=False, soft_wrap=True)
     if report.wrong > len(report.failures):
         console.print(f"\n… and {report.wrong - len(report.failures)} more.", style="red")
     for name, reason in report.failed.items():
-        console.print(f"\n{name} can't be tested: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"\n{name} can't be tested: {reason}", "red")
     style, sentence = "bold green", "All backends agree"
     if not report.agreed:
         style, sentence = (

@@ -107,17 +107,43 @@ def model_owner(model: object) -> str | None:
     return None if adapter is None else f"{adapter.name}.{extra}" if extra else adapter.name
 
 
+class StandIn:
+    """A base class of what stands for a model, `model`, wherever convlab takes one."""
+
+    @property
+    def model(self) -> Any:
+        """The framework's own model."""
+        raise NotImplementedError
+
+
+def native_model(model: Any) -> Any:
+    """The framework's own model that an argument stands for, wherever convlab takes a model.
+
+    A `convlab.Ported` stands for its model, a pair (module, variables) of `flax.linen` for the module bound to them.
+
+    Raises:
+        ModelError: a `convlab.Ported` that has no whole model.
+    """
+    if isinstance(model, StandIn):
+        return model.model
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], Mapping) and model_owner(model[0]):
+        module, variables = model
+        return module.bind(variables) if hasattr(module, "bind") else model
+    return model
+
+
 def read(model: object, inputs: object = None, name: str = "model") -> Model:
-    """Read a model of any framework.
+    """Read a model of any framework, or what stands for one: see `native_model`.
 
     Raises:
         ModelError: it is no model of a known framework.
     """
+    model = native_model(model)
     whose = model_owner(model)
     if whose is None:
         raise ModelError(
             f"{name}: got {_kind(model)}, expected a layer or a model of {', '.join(_able())}.",
-            hint="a flax.linen module goes with its variables: module.bind(variables).",
+            hint="a flax.linen module goes with its variables: (module, variables), or module.bind(variables).",
         )
     return models_of(whose).read(model, inputs)
 
@@ -128,4 +154,4 @@ def _able() -> list[str]:
 
 def _kind(model: object) -> str:
     kind = type(model)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")

@@ -13,7 +13,7 @@ from .adapters import models_of, read
 from .compare.compare import compare_read, images_of
 from .compare.pairing import paired
 from .files.save_load import load
-from .layers.layer import Dense, Flatten, Layer
+from .layers.layer import ORDERS, Dense, Flatten, Layer
 from .layers.steps import Step, weighted
 
 
@@ -28,15 +28,22 @@ def port_weights(
     Args:
         weights: of `source`, as its framework keeps them (a state dict, linen variables, …), or a path to a file of
             that framework's own; None for those that it has.
-        source: the model that the weights are of; a `flax.linen` module bound to variables of the right shapes.
+        source: the model that the weights are of; a `flax.linen` module with variables of the right shapes.
         target: the model that they are for, likewise.
         inputs: as in `convlab.compare`.
         names: which layer of target belongs to which of source, by path; by default `convlab.compare` tells. If they
             leave out layers or parameters, only the named layers are compared.
 
     Returns:
-        The weights as target's framework keeps them, for `target.load_state_dict`, `module.apply`, …. `target` itself
-        is left as it is.
+        The weights as target's framework keeps them. `target` itself is left as it is; one line loads them into it:
+
+        - PyTorch, a state dict: `target.load_state_dict(weights)`;
+        - `flax.linen`, the module's variables: `module.apply(weights, x)`, or `target = module.bind(weights)`;
+        - `flax.nnx`, a nested dictionary: `nnx.update(target, weights)`;
+        - Keras, arrays by path in the order of `get_weights`: `target.set_weights(list(weights.values()))`;
+        - gluon, arrays by path in the order of `collect_params`:
+          `[p.set_data(w) for p, w in zip(target.collect_params().values(), weights.values())]`;
+        - NumPy's `Conv2D`: `vars(target).update(weights)`.
 
     Raises:
         ModelError: layers that don't belong together; the message names them.
@@ -48,9 +55,9 @@ def port_weights(
     first, second = read(source, example, "source"), read(target, example, "target")
     mine, theirs = models_of(first.backend), models_of(second.backend)
     if isinstance(weights, (str, Path)):
-        first = mine.read(load(weights, into=source), example)
+        first = mine.read(load(weights, into=first.native), example)
     elif weights is not None:
-        first = mine.read(mine.with_weights(source, weights), example)
+        first = mine.read(mine.with_weights(first.native, weights), example)
     pairs, reason = paired(weighted(first), weighted(second), names, first.whole and second.whole)
     if reason:
         raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")
@@ -83,10 +90,10 @@ def _fitted(first: Step, second: Step) -> Layer:
                 f"expected {shapes[1]} (kernels as OIHW).",
                 hint="names={source's: target's} says which layers belong together.",
             )
-    orders = [next((each.order for each in step.layers if isinstance(each, Flatten)), None) for step in (first, second)]
-    if isinstance(a, Dense) and None not in orders and orders[0] != orders[1]:
+    orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
+    if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
         raise ModelError(
-            f"{second.path}: its pixels are flattened in the order {orders[1]}, the source's in {orders[0]}.",
+            f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
             hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
         )
     return a

@@ -27,7 +27,8 @@ class Diagnosis:
         suspect: a short stable name, or "unexplained".
         explanation: the mistake that was found.
         change: how to mend it.
-        worst: the worst error that the explanation leaves, in rounding bounds: at most 1. Unexplained, the worst error.
+        worst: the largest error that the explanation leaves, as a multiple of what rounding allows: at most 1.
+            Unexplained, the largest error.
         also: the names of other suspects that explain the data as well.
     """
 
@@ -38,9 +39,9 @@ class Diagnosis:
     also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        error = "The worst error is" if self.suspect == "unexplained" else "That leaves an error of"
-        size = "infinite" if np.isinf(self.worst) else f"{self.worst:.2g} rounding bounds"
-        text = f"{self.suspect}: {self.explanation}. {error} {size}."
+        start = "The largest error" if self.suspect == "unexplained" else "But for that, the largest error"
+        error = "" if np.isinf(self.worst) else f" {start} is {self.worst:.2g} times what rounding allows."
+        text = f"{self.suspect}: {self.explanation}.{error}"
         text += f"\nTo mend it: {self.change}."
         return text + (f"\nThese data are explained as well by: {', '.join(self.also)}." if self.also else "")
 
@@ -62,7 +63,7 @@ def diagnose(
     >>> from convlab.testing import oracle
     >>> X, K = np.arange(12.0).reshape(3, 4), np.array([[1.0, 2.0]])
     >>> print(diagnose(oracle(X, K[:, ::-1]), X, K))
-    kernel flipped: the kernel is flipped on both axes, as in a true convolution. That leaves an error of 0 ...
+    kernel flipped: the kernel is flipped on both axes, as in a true convolution. But for that, ...
     To mend it: flip the kernel back: K[..., ::-1, ::-1]; for a true convolution compare with conv2d (in SciPy, ...).
     >>> diagnose(oracle(X, K), X, K) is None
     True

@@ -126,10 +126,22 @@ def _use(pads: Pads) -> str:
     return f"use padding={pads}; where only symmetric padding is accepted, pad X first: {by}"
 
 
+def padding_in_words(pads: Pads) -> str:
+    """A padding in integers, in words.
+
+    >>> [padding_in_words(pads) for pads in (((3, 3), (3, 3)), ((2, 3), (2, 3)), ((3, 3), (2, 3)))]
+    ['3 on each side', '2 before and 3 after', '3 above, 3 below, 2 left and 3 right']
+    """
+    (top, bottom), (left, right) = pads
+    if (top, bottom) != (left, right):
+        return f"{top} above, {bottom} below, {left} left and {right} right"
+    return f"{top} on each side" if top == bottom else f"{top} before and {bottom} after"
+
+
 def _padded_by(call: SuspectedCall, paddings: Iterable[tuple[str, Pads]]) -> Iterator[Fault]:
     pads = call.geometry.padding
     for name, other in paddings:
-        what = f"the padding is {other} ({name}) instead of {pads}"
+        what = f"the padding is {padding_in_words(other)} ({name}) instead of {padding_in_words(pads)}"
         yield Fault(what, _use(pads), call.changed(padding=other))
 
 
@@ -148,7 +160,7 @@ def _symmetric_padding(call: SuspectedCall) -> Iterator[Fault]:
 def _padding_reversed(call: SuspectedCall) -> Iterator[Fault]:
     rows, columns = pads = call.geometry.padding
     for other in ((rows[::-1], columns[::-1]), (rows[::-1], columns), (rows, columns[::-1])):
-        what = f"each pixel's padding stands at the other end: {other} instead of {pads}"
+        what = f"the padding's ends are swapped: {padding_in_words(other)} instead of {padding_in_words(pads)}"
         yield Fault(what, _use(pads), call.changed(padding=other))
 
 

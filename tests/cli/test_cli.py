@@ -356,7 +356,7 @@ def test_backends_command_mends_what_is_missing(tmp_path) -> None:
 def test_demo(tmp_path, backends) -> None:
     done = run("demo", "--backends", ",".join(backends), "--plot", tmp_path / "demo.png")
     assert done.returncode == 0, done.stderr
-    for part in ("19 25", "37 43", "0 1 0 0 0 -1 0", "loss 0.004", "identical", "agree"):
+    for part in ("19 25", "37 43", "0 1 0 0 0 -1 0", "loss 2", "0.004", "identical", "agree"):
         assert part in done.stdout
     assert "differ" not in done.stdout
     assert all(name in done.stdout for name in backends)

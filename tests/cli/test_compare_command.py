@@ -32,6 +32,7 @@ def model(padding="SAME"):
     layers = [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(2, (3, 3), strides=2, padding=padding)]
     return nn.Sequential(layers).bind({"params": {"layers_0": copied(theirs[0]), "layers_2": copied(theirs[2])}})
 right = model(padding=1)
+pair = right.unbind()
 """
 
 
@@ -64,10 +65,16 @@ def test_models_that_are_the_same(folder):
     assert content["wholes"] == [0, 0]
 
 
+def test_a_linen_module_with_its_variables_is_a_model(folder):
+    done = run(folder, "a.py:make", "b.py:pair")
+    assert done.returncode == 0, done.stderr
+    assert "The models compute the same results." in done.stdout
+
+
 def test_models_that_diverge(folder):
     done = run(folder, "a.py:model", "b.py:model", "--html", "report.html", "--seed", "3")
     assert done.returncode == 1, done.stderr
-    verdict = "The models diverge at layer '2' (torch) and layer 'layers_2' (jax)."
+    verdict = "The outputs diverge at layer '2' (torch) and layer 'layers_2' (jax)."
     assert verdict in done.stdout
     assert "use padding=((1, 1), (1, 1))" in done.stdout
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -101,7 +108,7 @@ def test_each_model_has_the_modules_beside_it(folder):
         (folder / name / "m.py").write_text("import torch, blocks\ntorch.manual_seed(0)\nmodel = blocks.make()\n")
     done = run(folder, "theirs/m.py:model", "mine/m.py:model")
     assert done.returncode == 1
-    assert "padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))" in done.stdout
+    assert "The first pads 1 on each side, the second nothing" in done.stdout
 
 
 def test_inputs_of_ones_own(folder):

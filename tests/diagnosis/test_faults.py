@@ -105,7 +105,7 @@ def test_padding(seed, layout) -> None:
     p = Plant(seed, layout, padding=pads)
     diagnosis = p.diagnose(naive(p.padded(((2, 1), (1, 0))), p.k))
     is_named(diagnosis, "padding reversed", also=["stride offset"])
-    assert "((2, 1), (1, 0)) instead of ((1, 2), (0, 1))" in diagnosis.explanation
+    assert "2 above, 1 below, 1 left and 0 right instead of 1 above, 2 below, 0 left" in diagnosis.explanation
     assert f"padding={pads}" in diagnosis.change
     is_named(p.diagnose(naive(p.x, p.k)), "other padding")
     is_named(p.diagnose(naive(p.padded(((2, 4), (0, 2))), p.k)), "other padding")

@@ -148,7 +148,7 @@ def test_it_reads_well() -> None:
     p = Plant(0, "NCHW", padding=((2, 1), (2, 1)))
     text = str(p.diagnose(naive(p.padded(((1, 2), (1, 2))), p.k)))
     assert text.splitlines()[0].startswith(
-        "padding reversed: each pixel's padding stands at the other end: ((1, 2), (1, 2)) instead of ((2, 1), (2, 1)). "
+        "padding reversed: the padding's ends are swapped: 1 before and 2 after instead of 2 before and 1 after. "
     )
     assert text.splitlines()[1].startswith("To mend it: use padding=((2, 1), (2, 1)); ")
     assert text.splitlines()[2] == "These data are explained as well by: stride offset."

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from making import built, convolution
 
-from convlab import compare, port, port_weights
+from convlab import compare, port, port_weights, save
 from convlab import jax as lab
 from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import models_of, read
+from convlab.models.layers.layer import BatchNorm, Dropout
 from convlab.testing import oracle_gradients, worst_ratio
 from convlab.truth.bounds import gradient_bounds
 
@@ -125,7 +127,7 @@ def test_a_convolution_of_flaxs_alone_is_refused(conv):
 
 
 def test_a_module_goes_with_its_variables():
-    with pytest.raises(ModelError, match=r"without its variables.*Hint: module\.bind"):
+    with pytest.raises(ModelError, match=r"without its variables.*Hint: \(module, variables\), or module\.bind"):
         port(nn.Conv(3, (3, 3)), to="jax.nnx")
     with pytest.raises(ModelError, match=r"^the layer: got a Conv whose parameters have no values yet"):
         port(nn.Conv(3, (3, 3)).bind({}), to="jax.nnx")
@@ -258,3 +260,40 @@ def test_dense_and_batch_norm_in_another_dtype():
     norm = bound(nn.BatchNorm(use_running_average=True, dtype=jnp.bfloat16))
     with pytest.raises(ModelError, match="keeps float32 and computes in bfloat16"):
         port(norm, to="jax.nnx")
+
+
+def trainable():
+    rng = np.random.default_rng(0)
+    statistics = [rng.uniform(0.5, 2, 4).astype("float32") for _ in range(4)]
+    return [convolution(4, 3, (3, 3)), BatchNorm(*statistics, epsilon=1e-3, momentum=0.9), Dropout(0.5)]
+
+
+def test_a_linen_chain_is_told_whether_it_trains():
+    module, variables = port(built("jax", *trainable()), to="jax").model.unbind()
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype("float32")
+    inferred = module.apply(variables, x)
+    assert np.array_equal(module.apply(variables, x, train=False), inferred)
+    keys = {"dropout": jax.random.key(0)}
+    trained, updates = module.apply(variables, x, train=True, mutable=["batch_stats"], rngs=keys)
+    zeros = float((trained == 0).mean())
+    assert 0.3 < zeros < 0.7
+    assert set(updates) == {"batch_stats"}
+    assert not np.array_equal(updates["batch_stats"]["layers_1"]["mean"], variables["batch_stats"]["layers_1"]["mean"])
+    # What isn't dropped is doubled, so that its mean stays.
+    module, variables = port(built("jax", convolution(4, 3, (3, 3)), Dropout(0.5)), to="jax").model.unbind()
+    trained, kept = module.apply(variables, x, train=True, rngs=keys), module.apply(variables, x)
+    assert np.array_equal(trained, np.where(trained == 0, 0, 2 * kept))
+
+
+def test_a_pair_of_a_module_and_its_variables_is_a_model(tmp_path):
+    pair = port(built("jax", *trainable()), to="jax").model.unbind()
+    bound = pair[0].bind(pair[1])
+    assert compare(pair, bound).same
+    assert port(pair, to="jax").evidence.same
+    save(pair, tmp_path / "pair.safetensors")
+    save(bound, tmp_path / "bound.safetensors")
+    assert (tmp_path / "pair.safetensors").read_bytes() == (tmp_path / "bound.safetensors").read_bytes()
+    assert jax.tree.all(jax.tree.map(np.array_equal, port_weights(None, pair, pair), pair[1]))
+    for strange in ((1, {}), (pair[0], 3), (pair[0],), (nnx.Conv(1, 1, (1, 1), rngs=nnx.Rngs(0)), {})):
+        with pytest.raises(ModelError, match="expected a layer or a model"):
+            compare(strange, pair)

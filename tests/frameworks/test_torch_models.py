@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from making import port_parts, words
 from torch import nn
 
 from convlab import compare, load, port, port_weights, save
@@ -83,7 +84,7 @@ def raise_for(layer):
     [
         (nn.MaxPool2d(2, dilation=2), "dilation"),
         (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
-        (nn.AdaptiveAvgPool2d(2), "a global pooling to the size 2"),
+        (nn.AdaptiveAvgPool2d((None, 2)), "keeps the image's rows or columns"),
         (nn.Flatten(2), "axes 2 to -1"),
         (nn.PReLU(), "PReLU"),
         (nn.Softplus(beta=2), "beta 2"),
@@ -120,15 +121,63 @@ def test_a_model_of_ones_own_is_ported_by_name():
             x = self.stem(x)
             return self.odd(x + self.block(x))
 
-    with pytest.warns(PartialPortWarning, match=r"odd: .*Hardtanh.*forward\(\): Net has a forward of its own.*\(add\)"):
+    with pytest.warns(
+        PartialPortWarning, match=r"(?s)odd: .*Hardtanh.*forward\(\): Net has a forward of its own.*\(add\)"
+    ):
         ported = port(Net(), to="torch")
     assert list(ported.layers) == ["stem", "block.0", "block.1"]
     assert list(ported.untouched) == ["odd", "forward()"]
     assert ported.evidence.same is None
-    assert "Only parts were compared" in str(ported)
+    assert "Only parts were compared" in words(ported)
     with pytest.raises(ModelError, match=r"odd: .*Hardtanh.*Hint: take the layers by name"):
         _ = ported.model
     assert not ported.evidence.whole
+
+
+def test_a_convolution_that_cant_be_expressed_is_listed_beside_the_rest():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), lab.Conv2D(3, in_channels=3, out_channels=4, padding="same", stride=2)
+
+        def forward(self, x):
+            return self.a(x)[:, :, ::2, ::2] + self.b(x)
+
+    for options in ({}, {"input_size": 8}):
+        with pytest.warns(PartialPortWarning, match="b: padding='same' with a stride needs the image's size"):
+            ported = port(Branches(), to="torch", **options)
+        assert list(ported.layers) == ["a"]
+        assert list(ported.untouched) == ["b", "forward()"]
+        assert "input_size" not in ported.untouched["b"]
+        assert "layers='convlab'" in ported.untouched["b"]
+    assert list(port_parts(Branches(), "forward", to="torch", layers="convlab").layers) == ["a", "b"]
+
+
+def test_adaptive_pooling_is_pooling_with_a_stride_or_nothing(tmp_path):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(), nn.Linear(196, 5)
+    ).eval()
+    assert [type(each) for each in port(model, to="torch").model] == [type(each) for each in model]
+    for size, expected in ((14, nn.Flatten), (28, nn.AvgPool2d), (18, nn.AdaptiveAvgPool2d)):
+        ported = port(model, to="torch", input_size=size)
+        assert ported.evidence.same
+        assert type(ported.model[2]) is expected
+        x = torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            assert torch.allclose(ported.model(x), model(x), atol=1e-6)
+    assert port(model, to="torch", input_size=28).model[2].kernel_size == (2, 2)
+    with pytest.raises(
+        ModelError, match=r"2 \(AdaptiveAvgPool2d\).*Hint: .*save port\(model, to=..., input_size=...\)"
+    ):
+        save(model, tmp_path / "model.safetensors")
+    save(port(model, to="torch", input_size=28), tmp_path / "model.safetensors")
+
+
+def test_a_softmax_over_the_last_axis_is_one_over_the_channels_of_rows_alone():
+    rows = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Softmax(dim=-1))
+    assert port(rows, to="torch").evidence.same
+    images = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LogSoftmax(dim=-1))
+    assert "its axis is -1, expected 1" in port_parts(images, "LogSoftmax", to="torch").untouched["1"]
 
 
 def changed(change):
@@ -150,14 +199,14 @@ class Scaled(nn.Conv2d):
     ],
 )
 def test_a_layer_that_isnt_what_it_says_is_an_error(layer):
-    with pytest.raises(PortError, match="the first model's layer doesn't compute what its attributes say"):
+    with pytest.raises(PortError, match=r"first model's layer\s+doesn't\s+compute\s+what\s+its\s+attributes\s+say"):
         port(layer, to="torch")
 
 
 def test_a_gradient_that_isnt_is_an_error():
     layer = nn.Conv2d(2, 3, 3)
     layer.register_full_backward_hook(lambda module, into, out: tuple(each * 2 for each in into))
-    with pytest.raises(PortError, match="the gradients differ"):
+    with pytest.raises(PortError, match="The gradients differ"):
         port(layer, to="torch")
 
 
@@ -205,7 +254,7 @@ def test_compare_tells_where_two_models_part():
     assert not comparison
     assert [row.same for row in comparison.rows] == [True, True, False]
     assert comparison.first.a == "2"
-    assert comparison.first.differences == ("padding: ((1, 1), (1, 1)) / ((0, 0), (0, 0))",)
+    assert comparison.first.differences == {"padding": "the first pads 1 on each side, the second nothing"}
     assert "use padding=((1, 1), (1, 1))" in comparison.first.diagnosis
     b[0].weight.data.mul_(1.5)
     assert compare(a, b).first.a == "0"
@@ -226,7 +275,7 @@ def test_compare_tells_where_models_are_made_up_differently():
     deeper = nn.Sequential(*a, nn.Conv2d(4, 2, 1))
     part = compare(deeper, b, names={"0": "0"})
     assert part.same is None
-    assert "Only parts were compared, and no difference was found: only the layers that were named" in str(part)
+    assert "Only parts were compared, and no difference was found: only the layers that were named" in words(part)
 
 
 def test_compare_sees_what_a_whole_does_beside_its_layers():
@@ -237,7 +286,7 @@ def test_compare_sees_what_a_whole_does_beside_its_layers():
     assert comparison.first is None
     assert comparison.whole_model_errors[0] == 0
     assert comparison.whole_model_errors[1] > 1
-    assert "the second model as a whole computes something else than its layers" in str(comparison)
+    assert "the second model as a whole computes something else than its layers" in words(comparison)
     assert "the first model as a whole" in str(compare(b, a))
 
 

@@ -121,16 +121,16 @@ def test_pytorch_67551_same_with_a_stride():
     wrong = nn.Conv2d(3, 8, 7, stride=2, padding=3)  # The layer then computes this.
     wrong.load_state_dict(port(layer, to="torch", layers="convlab").model.state_dict())
     assert not compare(layer, wrong).same
-    with pytest.raises(UnsupportedError, match=r"Conv2D: padding='same' with a stride depends on the image's size"):
+    with pytest.raises(UnsupportedError, match=r"Conv2D: padding='same' with a stride needs the image's size"):
         port(layer, to="torch")
     for size in (15, 16):
         fixed = port(layer, to="torch", input_size=size)
         assert fixed.evidence.same
         assert fixed.evidence.rows[0].sizes == [(size, size)]
     assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # They agree for every size.
-    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Softmax(name="softmax")])
-    ported = port_parts(inside, "softmax", to="torch", input_size=16)
-    assert list(ported.untouched) == ["softmax"]
+    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.Rescaling(2.0, name="rescaling")])
+    ported = port_parts(inside, "rescaling", to="torch", input_size=16)
+    assert list(ported.untouched) == ["rescaling"]
     assert ported.evidence.rows[0].sizes == [(16, 16)]
 
 
@@ -182,7 +182,7 @@ def test_nn_transfer_3_epsilon():
     norm.set_weights([state[name].numpy() for name in ("weight", "bias", "running_mean", "running_var")])
     comparison = compare(model, wrong)
     assert comparison.first.a == "1"
-    assert comparison.first.differences == ("epsilon: 1e-05 / 0.001",)
+    assert comparison.first.differences == {"epsilon": "epsilon is 1e-05 in the first, 0.001 in the second"}
     ported = port(model, to="tensorflow").model
     assert ported.layers[-1].epsilon == 1e-5
     assert ported.layers[-1].momentum == pytest.approx(0.9)  # That is torch's 0.1.
@@ -197,7 +197,7 @@ def test_pytorch2keras_120_mean_and_variance_swapped():
     state = norm.state_dict()
     wrong.set_weights([state[name].numpy() for name in ("weight", "bias", "running_var", "running_mean")])
     comparison = compare(norm, wrong)
-    assert [each.partition(":")[0] for each in comparison.first.differences] == ["mean", "variance"]
+    assert list(comparison.first.differences) == ["mean", "variance"]
     assert compare(norm, port(norm, to="tensorflow").model).same
 
 
@@ -237,8 +237,11 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     linear.set_weights([model[3].weight.detach().numpy().T, model[3].bias.detach().numpy()])
     comparison = compare(model, wrong, X)
     assert [row.same for row in comparison.rows] == [True, True, False]
-    assert "order: CHW / HWC" in comparison.first.differences
-    ported = port_parts(model, "flattens pixels in the order CHW.*input_size", to="tensorflow")
+    assert comparison.first.differences["order"] == (
+        "the first flattens pixels channel by channel, the second pixel by pixel, so that the dense layer's columns "
+        "must be reordered, as convlab.port does"
+    )
+    ported = port_parts(model, "flattens pixels channel by channel.*input_size", to="tensorflow")
     with pytest.raises(ModelError, match="the whole model wasn't ported"):
         _ = ported.model
     ported = port(model, to="tensorflow", input_size=16).model
@@ -249,6 +252,13 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     ported = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
     # Without the last layer there is no whole model, and so no order to change.
     assert list(ported.untouched) == ["2", "4"]
+    assert "once the whole model can be ported, without '4'" in ported.untouched["2"]
+    adaptive = nn.Sequential(model[0], nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(100, 5))
+    ported = port_parts(adaptive, "1: it pools 14x14 pixels to 5x5 by windows", to="tensorflow", input_size=16)
+    unknown = nn.Sequential(*model[:2], nn.Hardtanh(), *model[2:])
+    ported = port_parts(unknown, "Hardtanh", to="tensorflow", input_size=16)
+    assert "it isn't known behind '2'" in ported.untouched["3"]
+    assert all("input_size" not in why for why in ported.untouched.values())
 
 
 @pytest.mark.parametrize("wrong", ["not transposed", "flipped", "HWIO from IOHW"])
@@ -278,10 +288,10 @@ def test_leaky_slopes_and_gelus_differ_by_default():
     model = nn.Sequential(conv, nn.LeakyReLU())
     wrong = keras.Sequential([keras.Input((None, None, 3)), keras_conv(conv, activation="leaky_relu")])
     comparison = compare(model, wrong)
-    assert comparison.first.differences[0].startswith("parameter: 0.01 / 0.2")
+    assert comparison.first.differences["parameter"].startswith("parameter is 0.01 in the first, 0.2")
     model = nn.Sequential(conv, nn.GELU())
     bound = flax_conv(conv, padding="VALID")
     other = fl.Sequential([bound.unbind()[0], fl.gelu]).bind({"params": {"layers_0": bound.variables["params"]}})
     comparison = compare(model, other)
-    assert comparison.first.differences == ("function: gelu / gelu_tanh",)
+    assert comparison.first.differences == {"function": "function is gelu in the first, gelu_tanh in the second"}
     assert port(model, to="jax").evidence.same

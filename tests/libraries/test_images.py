@@ -25,5 +25,5 @@ def test_an_image_of_pillow(lab) -> None:
 
 
 def test_a_palette_is_no_image() -> None:
-    with pytest.raises(errors.DTypeError, match="numbers of colours in a palette.*image.convert"):
+    with pytest.raises(errors.DTypeError, match=r"numbers of colours in a palette.*image\.convert"):
         convlab.corr2d(PIL.Image.fromarray(PIXELS).convert("P"), KERNEL)

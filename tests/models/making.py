@@ -49,9 +49,14 @@ def port_parts(model: Any, match: str, **options: Any) -> Ported:
         warnings.simplefilter("ignore")  # These are the framework's own warnings.
         warnings.simplefilter("always", PartialPortWarning)
         ported = port(model, **options)
-    assert re.search(match, str(caught[-1].message))
+    assert re.search(match, str(caught[-1].message), re.DOTALL)
     assert ported.evidence.same is None
     return ported
+
+
+def words(text: object) -> str:
+    """A text without its line breaks."""
+    return " ".join(str(text).split())
 
 
 def run(name: str, model: Any, x: np.ndarray, dtype: str = "float32") -> np.ndarray:

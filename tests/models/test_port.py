@@ -6,11 +6,11 @@ import importlib.util
 
 import numpy as np
 import pytest
-from making import built, convolution, kernel, run
+from making import built, convolution, kernel, port_parts, run
 
 from convlab import compare, port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import BatchNorm, Dense, Dropout, Flatten
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.testing import error_bound, worst_ratio
@@ -165,6 +165,37 @@ def test_pixels_are_flattened_in_the_targets_order(giver, taker):
     layer = Dense(dense)
     bound = layer.error(maps.reshape(2, -1), first.error(x, 0 * x, "float32").reshape(2, -1), "float32")
     assert worst_ratio(run(taker, ported.model, x), layer.reference(maps.reshape(2, -1)), bound) <= 1
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_softmax_at_the_end(giver, taker, log):
+    dense = Dense(kernel((5, 12)), kernel((5, 1))[:, 0])
+    ported = port(built(giver, dense, Softmax(log)), to=taker)
+    assert ported.evidence.same
+    x = np.random.default_rng(3).normal(size=(3, 12)).astype("float32").astype(float)
+    exponentials = np.exp(x @ dense.kernel.T.astype(float) + dense.bias)
+    shares = exponentials / exponentials.sum(1, keepdims=True)
+    assert run(taker, ported.model, x) == pytest.approx(np.log(shares) if log else shares, rel=1e-5)
+
+
+def test_a_softmax_over_the_channels_of_images(giver, taker):
+    first = convolution(4, 3, (1, 1))
+    ported = port(built(giver, first, Softmax()), to=taker)
+    x = np.random.default_rng(3).normal(size=(2, 3, 4, 5)).astype("float32").astype(float)
+    exponentials = np.exp(first.reference(x))
+    assert run(taker, ported.model, x) == pytest.approx(exponentials / exponentials.sum(1, keepdims=True), rel=1e-5)
+
+
+def test_hints_name_what_helps(giver, taker):
+    """What was given isn't asked for, and what wouldn't help isn't either."""
+    order = ordered(giver, [Flatten()])[0].order
+    model = built(giver, convolution(4, 3, (3, 3), padding=1), Flatten(order), Dense(kernel((7, 144))))
+    if ordered(taker, [Flatten()])[0].order == order:
+        assert port(model, to=taker).evidence.same
+        return
+    ported = port_parts(model, "Hint: give input_size=", to=taker)
+    assert len(ported.untouched) == 1
+    assert port(model, to=taker, input_size=6).evidence.same
 
 
 def test_what_cant_be_ported_is_refused(source):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from keras import layers as kl
+from making import words
 from torch import nn
 
 import convlab
@@ -67,7 +68,7 @@ def test_comparing_models_of_fixed_sizes():
     # Keras runs the large model on images of 12x12 all the same.
     comparison = compare(small, large)
     assert comparison.same is None
-    assert "takes images of (12, 12) rows and columns, the second of (20, 20)" in str(comparison)
+    assert "takes images of 12x12 pixels, the second of 20x20" in words(comparison)
 
 
 def test_a_keras_model_that_starts_with_flatten_keeps_its_order():

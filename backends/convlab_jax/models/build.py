@@ -14,6 +14,8 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from ..layers import Conv2D
 from ..ops import ops
 from ..shared.build import build_function, convolution_options
+from .sequential import Sequential as TrainableSequential
+from .sequential import switch_of
 
 
 def build(layer: Layer, style: str) -> list[Any]:
@@ -51,7 +53,10 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
 
 
 def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
-    """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential."""
+    """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential.
+
+    Layers that differ in training are told by the call which it is, `model(x, train=True)`.
+    """
     layers: list[Any] = []
     variables: dict[str, dict[str, Any]] = {}
     for index, (_, native) in enumerate(steps):
@@ -59,7 +64,10 @@ def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
             layers.append(native)
             continue
         module, trees = native.unbind()
-        layers.append(module)
+        told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
+        layers.append(module.clone(**told))
         for collection, tree in trees.items():
             variables.setdefault(collection, {})[f"layers_{index}"] = tree
-    return nn.Sequential(layers).bind(variables)
+    kind = TrainableSequential if any(map(switch_of, layers)) else nn.Sequential
+    bound: nn.Module = kind(layers).bind(variables)
+    return bound

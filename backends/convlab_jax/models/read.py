@@ -18,6 +18,7 @@ from convlab.models.layers.reading import Model, Part, known, loose_array, loose
 from ..layers import Conv2D, spec_of
 from ..ops import ops
 from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_function
+from .sequential import Sequential
 
 
 def read(model: Any, inputs: Any = None) -> Model:
@@ -26,10 +27,10 @@ def read(model: Any, inputs: Any = None) -> Model:
         return read_alone(model, "jax")
     if model.scope is None:
         raise ModelError(
-            f"model: got a {type(model).__name__} without its variables, expected it bound to them.",
-            hint="module.bind(variables)",
+            f"model: got a {type(model).__name__} without its variables, expected both.",
+            hint="(module, variables), or module.bind(variables).",
         )
-    if isinstance(model, nn.Sequential) and type(model).__call__ is nn.Sequential.__call__:
+    if isinstance(model, nn.Sequential) and type(model).__call__ in _CHAINS:
         sequence = list(_sequence(model, ""))
         whole = all(whole for _, whole in sequence)
         parts = [part for part, _ in sequence]
@@ -55,12 +56,15 @@ def _sequence(model: nn.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
     """A Sequential's parts, and whether each is one layer."""
     for index, layer in enumerate(model.layers):
         path = f"{prefix}{getattr(layer, 'name', None) or f'layers_{index}'}"
-        if type(layer) is nn.Sequential:
+        if isinstance(layer, nn.Sequential) and type(layer).__call__ in _CHAINS:
             yield from _sequence(layer, f"{path}/")
         elif isinstance(layer, nn.Module):
             yield Part(path, _alone(layer), *_read(layer, path)), isinstance(layer, tuple(_READERS))
         else:
             yield Part(path, layer, *read_function(layer)), True
+
+
+_CHAINS = (nn.Sequential.__call__, Sequential.__call__)
 
 
 def _alone(layer: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from jax import Array
 from ..layers import Conv2D
 from ..ops import ops
 from ..shared.run import forward, once, to_oihw
+from .sequential import switch_of
 
 
 def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
@@ -32,10 +33,10 @@ def _call(native: Any, x: Array) -> Any:
 
 def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     """Call a module in inference mode, wherever it stands in a model and however it was made."""
-    for kind, switch in ((nn.BatchNorm, "use_running_average"), (nn.Dropout, "deterministic")):
-        if isinstance(context.module, kind) and context.method_name == "__call__":
-            object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
-            args, kwargs = args[:1], {**kwargs, switch: True}
+    switch = switch_of(context.module)
+    if switch is not None and context.method_name == "__call__":
+        object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
+        args, kwargs = args[:1], {**kwargs, switch: True}
     return call(*args, **kwargs)
 
 

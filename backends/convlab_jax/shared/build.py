@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
 from .read import MODES, flatten
@@ -27,6 +27,8 @@ def build_function(layer: Layer) -> Callable[[Array], Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
+    if isinstance(layer, Softmax):
+        return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
         widths = ((0, 0), *layer.pads, (0, 0))
         if layer.mode == LOWEST:
@@ -34,6 +36,8 @@ def build_function(layer: Layer) -> Callable[[Array], Array] | None:
         return functools.partial(jnp.pad, pad_width=widths, mode=MODES[layer.mode])
     if isinstance(layer, Pool):
         return _build_pool(layer)
+    if isinstance(layer, AdaptivePool):
+        lacks_adaptive(layer)
     if isinstance(layer, GlobalPool):
         reduce = jnp.max if layer.function == "max" else jnp.mean
         return functools.partial(reduce, axis=(1, 2), keepdims=layer.keepdims)

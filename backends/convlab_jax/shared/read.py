@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
@@ -52,6 +52,15 @@ def read_function(function: Any) -> tuple[Layer | None, str]:
 def read_alone(function: Any, backend: str) -> Model:
     """A function as a model, as `build` may make it."""
     return Model(backend, [Part("", function, *read_function(function))], True, function)
+
+
+def _softmax(log: bool) -> Callable[..., Layer]:
+    def read(axis: Any = -1) -> Layer:
+        if axis != -1:
+            raise UnsupportedError(f"its axis is {axis}, expected -1, the channels")
+        return Softmax(log)
+
+    return read
 
 
 def _pads(padding: Any) -> Any:
@@ -106,6 +115,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (nn.softplus, lambda: Activation("softplus")),
     (nn.silu, lambda: Activation("silu")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
+    (nn.softmax, _softmax(log=False)),
+    (nn.log_softmax, _softmax(log=True)),
     (nn.max_pool, functools.partial(_pool, "max")),
     (
         nn.avg_pool,

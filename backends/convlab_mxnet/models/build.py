@@ -12,7 +12,7 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import (
     LOWEST,
     BatchNorm,
@@ -24,10 +24,10 @@ from convlab.models.layers.layer import (
     Pad,
     depends_on_size,
 )
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_around
 
-from .. import private
+from .. import blocks, private
 from ..blocks import Pad2D, ReLU6
 from ..layers import Conv2D
 from ..ops import mx
@@ -160,11 +160,13 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
+    AdaptivePool: lacks_adaptive,
     BatchNorm: _build_batch_norm,
     Dropout: lambda layer, style: [nn.Dropout(layer.rate)],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Softmax: lambda layer, style: [blocks.Softmax(layer.log)],
 }
 
 

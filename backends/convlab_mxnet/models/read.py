@@ -10,12 +10,13 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
 from .. import private
-from ..blocks import Pad2D, ReLU6
+from ..blocks import Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
 
@@ -213,6 +214,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     Pad2D: lambda m: Pad(m.pads, LOWEST if m.value else next(mode for mode, name in MODES.items() if name == m.mode)),
     nn.Activation: _activation,
     ReLU6: lambda m: Activation("relu6"),
+    Softmax: lambda m: SoftmaxLayer(m.log),
     mx.gluon.model_zoo.vision.mobilenet.RELU6: lambda m: Activation("relu6"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", _single(private.option(m, "alpha"))),
     nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),

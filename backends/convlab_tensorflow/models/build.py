@@ -13,9 +13,9 @@ from keras import layers as kl
 from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
 from ..layers import Conv2D, LowestPadding2D
@@ -143,17 +143,23 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
     return [kl.Activation(layer.function, autocast=False)]
 
 
+def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
+    return [kl.Activation("log_softmax", autocast=False) if layer.log else kl.Softmax(autocast=False)]
+
+
 # Without autocast a layer that has no numbers of its own computes in the dtype of what it gets.
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Convolution: _build_convolution,
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
+    AdaptivePool: lacks_adaptive,
     BatchNorm: _build_batch_norm,
     Dropout: lambda layer, style: [kl.Dropout(layer.rate, autocast=False)],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Softmax: _build_softmax,
 }
 
 

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
@@ -67,7 +67,9 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]
     for path, layer in with_code.items():
         calls = private.calls(layer) or []
         operations = [call.operation.name for call in calls if not isinstance(call.operation, kl.Layer)]
-        loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", operations)
+        branches = isinstance(layer, private.functional_class()) and calls and not operations
+        note = "its layers aren't one after another; how they are connected is not carried"
+        loose[f"{path}/call()".lstrip("/")] = note if branches else loose_code(layer, "call", operations)
     return loose
 
 
@@ -209,6 +211,12 @@ def _relu(m: kl.ReLU) -> Layer:
     return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
+def _softmax(m: kl.Softmax) -> Layer:
+    if m.axis != -1:
+        raise UnsupportedError(f"its axis is {m.axis}, expected -1, the channels")
+    return Softmax()
+
+
 def _leaky(slope: float) -> Activation:
     return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
 
@@ -219,13 +227,17 @@ def gelu_tanh(x: Any) -> Any:
     return keras.activations.gelu(x, approximate=True)
 
 
-def _functions() -> list[tuple[Any, Activation]]:
+def _functions() -> list[tuple[Any, Layer]]:
     """The functions that `activation=` may be, and the activation that each is."""
-    pairs = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
+    pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
     pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
     layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
-    for layer in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        pairs += [(getattr(module, layer.function), layer) for module in (keras.activations, keras.ops, tf.nn)]
+    for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
+        pairs += [
+            (getattr(module, activation.function), activation) for module in (keras.activations, keras.ops, tf.nn)
+        ]
+    for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
+        pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
     return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
 
 
@@ -262,6 +274,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Dropout: _dropout,
     kl.Activation: _activation,
     kl.ReLU: _relu,
+    kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
 }

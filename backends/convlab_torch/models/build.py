@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import (
     LOWEST,
     BatchNorm,
@@ -25,7 +25,7 @@ from convlab.models.layers.layer import (
     Pad,
     depends_on_size,
 )
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around
 
 from ..layers import Conv2D
@@ -102,6 +102,10 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
+def _build_adaptive_pool(layer: AdaptivePool, style: str) -> list[nn.Module]:
+    return [nn.AdaptiveMaxPool2d(layer.size) if layer.function == "max" else nn.AdaptiveAvgPool2d(layer.size)]
+
+
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
     momentum = round(1 - layer.momentum, 12)
     norm = nn.BatchNorm2d(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
@@ -141,11 +145,13 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[nn.Module]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
+    AdaptivePool: _build_adaptive_pool,
     BatchNorm: _build_batch_norm,
     Dropout: lambda layer, style: [nn.Dropout(layer.rate).eval()],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
 from ..layers import Conv2D
@@ -27,6 +28,7 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
+        parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code)
     return Model("torch", parts, not with_code, model, loose=loose)
 
@@ -59,6 +61,15 @@ def _is_chain(module: nn.Module) -> bool:
 def _parts(module: nn.Module, path: str) -> Iterator[Part]:
     if not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward"):
         yield Part(path, module, *_read(module, path))
+
+
+def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts of a chain, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
+    rows = False
+    for part in parts:
+        over_last = isinstance(part.native, (nn.Softmax, nn.LogSoftmax)) and part.native.dim == -1
+        yield replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax))) if rows and over_last else part
+        rows = rows or isinstance(part.layer, (Dense, Flatten))
 
 
 def _loose(model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -163,11 +174,12 @@ def _average_pool(m: nn.AvgPool2d) -> Layer:
     return Pool("average", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), counted, m.ceil_mode)
 
 
-def _global_pool(function: str) -> Callable[[Any], Layer]:
+def _adaptive_pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
-        if _pair(m.output_size) != (1, 1):
-            raise UnsupportedError(f"only PyTorch has a global pooling to the size {m.output_size}")
-        return GlobalPool(function)
+        size = _pair(m.output_size)
+        if None in size:
+            raise UnsupportedError(f"only PyTorch has a pooling that keeps the image's rows or columns, {size}")
+        return GlobalPool(function) if size == (1, 1) else AdaptivePool(function, size)
 
     return read
 
@@ -176,6 +188,13 @@ def _flatten(m: nn.Flatten) -> Layer:
     if (m.start_dim, m.end_dim) != (1, -1):
         raise UnsupportedError(f"it flattens the axes {m.start_dim} to {m.end_dim}, expected 1 to -1")
     return Flatten("CHW")
+
+
+def _softmax(m: Any) -> Layer:
+    # Without a dim, PyTorch takes the channels of images and of rows, and warns.
+    if m.dim not in (1, None):
+        raise UnsupportedError(f"its axis is {m.dim}, expected 1, the channels")
+    return Softmax(isinstance(m, nn.LogSoftmax))
 
 
 def _softplus(m: nn.Softplus) -> Layer:
@@ -208,8 +227,8 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.BatchNorm2d: _batch_norm,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,
-    nn.AdaptiveMaxPool2d: _global_pool("max"),
-    nn.AdaptiveAvgPool2d: _global_pool("average"),
+    nn.AdaptiveMaxPool2d: _adaptive_pool("max"),
+    nn.AdaptiveAvgPool2d: _adaptive_pool("average"),
     nn.Flatten: _flatten,
     nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
@@ -220,6 +239,8 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Sigmoid: lambda m: Activation("sigmoid"),
     nn.Tanh: lambda m: Activation("tanh"),
     nn.Softplus: _softplus,
+    nn.Softmax: _softmax,
+    nn.LogSoftmax: _softmax,
     nn.SiLU: lambda m: Activation("silu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
     nn.ZeroPad2d: _pad("zeros"),

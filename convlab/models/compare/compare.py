@@ -16,6 +16,7 @@ from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
 from ..layers.layer import Dense, Dropout
 from ..layers.reading import Model
+from ..layers.sized import for_size
 from ..layers.steps import steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
@@ -37,10 +38,11 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     >>> a = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0)
     >>> b = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding="same", seed=0)
     >>> print(compare(a, b).first.diagnosis)
-    other padding: the padding is ((1, 1), (0, 1)) (SAME, as in TensorFlow) instead of ((1, 1), (1, 1)). ...
+    other padding: the padding is 1 above, 1 below, 0 left and 1 right (SAME, ...) instead of 1 on each side. ...
 
     Args:
-        a: a native layer or model, convlab's own among them; a `flax.linen` module bound to its variables.
+        a: a native layer or model, convlab's own among them; a `flax.linen` module with its variables, bound or as a
+            pair; what `convlab.port` returned.
         b: another one, of the same or of another framework.
         inputs: an image or a batch, (N, C, H, W), or a list of them; by default random ones of odd and even sizes. A
             `flax.linen` module whose layers only show when it runs needs them.
@@ -65,7 +67,10 @@ def compare_read(
     seed: int = 0,
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
-    return _Comparing(a, b, images, size, names, seed).comparison()
+    known = size or a.size or b.size
+    if images is not None and len({image.shape[2:] for image in images}) == 1:
+        known = images[0].shape[2], images[0].shape[3]
+    return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
 
 
 class _Comparing:
@@ -131,7 +136,7 @@ class _Comparing:
         """How the only sizes of images that the models take differ; "" if they don't."""
         mine, theirs = self.first.model.size, self.second.model.size
         if mine and theirs and mine != theirs:
-            return f"the first model takes images of {mine} rows and columns, the second of {theirs}"
+            return f"the first model takes images of {mine[0]}x{mine[1]} pixels, the second of {theirs[0]}x{theirs[1]}"
         return ""
 
     def _names_cover_all(self) -> bool:
@@ -183,8 +188,7 @@ def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:
         if isinstance(a, Dense) and isinstance(b, Dense):
             row.elsewhere = _columns_permuted(a, b)
         else:
-            names = {difference.partition(":")[0] for difference in row.differences}
-            row.elsewhere = bool(names) and names <= {"padding", "padding_mode"}
+            row.elsewhere = bool(row.differences) and row.differences.keys() <= {"padding", "padding_mode"}
         row.elsewhere = row.elsewhere and max(row.own.values(), default=0.0) <= 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...page import page
@@ -9,6 +11,7 @@ from .proof import Row
 from .results import Results
 
 LONE = "the layer"
+ERRORS_ARE = "errors are multiples of what rounding allows: at most 1 is agreement"
 # The marks of pairs that differ, by `Row.elsewhere`.
 _MARKS = {True: "differs by itself", False: "DIVERGES"}
 
@@ -71,17 +74,32 @@ class Comparison:
         return as_text(self)
 
 
-def as_text(comparison: Comparison) -> str:
-    """A line for each pair of layers, and the verdict."""
+def as_text(comparison: Comparison, width: int = 80) -> str:
+    """A line for each pair of layers, or two where paths are long, and the verdict, wrapped between words."""
     head = (*comparison.backends, "layer", "result", "gradients", "")
     agrees = "same" if comparison.whole else "agrees"
     rows = [
         (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _MARKS[row.elsewhere])
         for row in comparison.rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
-    return "\n".join([*lines, *verdict(comparison)])
+    lines = _aligned([head, *rows])
+    if max(map(len, lines)) > width:
+        paths, results = [row[:2] for row in (head, *rows)], _aligned([row[2:] for row in (head, *rows)])
+        lines = [line for two, rest in zip(paths, results, strict=True) for line in ("  ".join(two), f"    {rest}")]
+    note = f"({ERRORS_ARE})" if rows else ""
+    sentences = [line for sentence in [note, *verdict(comparison)] for line in wrapped(sentence, width)]
+    return "\n".join([*lines, *sentences])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def wrapped(text: str, width: int = 80, indent: str = "") -> list[str]:
+    """The lines of a text, none longer than the width unless a word is; the indent is that of all but the first."""
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
 
 
 def _errors(row: Row) -> tuple[str, str]:
@@ -110,7 +128,8 @@ def verdict(comparison: Comparison) -> list[str]:
             ]
     results = comparison.results
     assert results is not None
-    apart = results.reason or f"the results differ by {page.number(results.ratio or 0.0)} times the tolerance"
+    times = page.number(results.ratio or 0.0)
+    apart = results.reason or f"the results differ by up to {results.apart:.3g}, {times} times what rounding explains"
     return [
         "Each layer with weights agrees when compared by itself, but the whole models give different results.",
         f"On images of {_shapes(results)} {apart}.",
@@ -129,11 +148,15 @@ def _called(path: str) -> str:
 
 def _divergence(comparison: Comparison, row: Row) -> list[str]:
     first, second = comparison.backends
-    where = f"The models diverge at {_called(row.a)} ({first}) and {_called(row.b)} ({second})."
+    where = f"The outputs diverge at {_called(row.a)} ({first}) and {_called(row.b)} ({second})."
     if _subject(comparison) == "layers":
-        where = f"The layers compute different results ({first} and {second})."
-    differences = [f"Their attributes differ in {'; '.join(row.differences)}."] if row.differences else []
-    return [where, row.diagnosis, *differences]
+        where = f"The outputs of the two layers ({first} and {second}) differ."
+    differences = [f"{'; '.join(row.differences.values())}."] if row.differences else []
+    return [where, *map(_sentence, [*differences, *row.diagnosis.splitlines()])]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _agreement(comparison: Comparison) -> list[str]:
@@ -166,7 +189,7 @@ def _why_partial(comparison: Comparison) -> str:
 def _by_themselves(comparison: Comparison) -> list[str]:
     """What layers by themselves do differently, which the models may make up for."""
     return [
-        f"Compared by themselves, {_called(row.a)} and {_called(row.b)} differ in {'; '.join(row.differences)}."
+        f"Compared by themselves, {_called(row.a)} and {_called(row.b)} differ: {'; '.join(row.differences.values())}."
         for row in comparison.rows
         if row.elsewhere and not row.same
     ]

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
+from ...page.page import number
 from ...truth.bounds import error_ratios, gradient_bounds, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.oracle import oracle_gradients
 from ...truth.precision import rounded
 from ..adapters import Models
 from ..layers.activations import Activation
-from ..layers.layer import Convolution, Dense, Flatten, Layer
+from ..layers.layer import Convolution, Dense
 from ..layers.pooling import Pool
 from ..layers.steps import Step
+from .differences import differences
 from .random_images import grid, share
 from .sides import first_line
 
 _MOST_REMAINDERS = 16
 # The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
 _WITH_GRADIENTS = 2
+_CHANGED = (
+    "the {} model's layer doesn't compute what its attributes say (is there a hook, a subclass or a changed weight?)"
+)
 
 
 class RunnableStep(NamedTuple):
@@ -44,10 +49,11 @@ class Row:
         a, b: their paths; "" for a lone layer.
         kind: what they are, as in `convlab.models.layers.layer`.
         sizes: the images that both were run on.
-        own: a's worst errors by quantity ("result", "gradient of X", …), in rounding bounds of a's reference.
-        errors: b's, in the same bounds: at most 1 where they compute the same.
+        own: a's largest errors by quantity ("result", "gradient of X", …) against a's reference, as multiples of what
+            rounding allows.
+        errors: b's, likewise: at most 1 where they compute the same.
         diagnosis: why they diverge.
-        differences: how their attributes differ.
+        differences: how their attributes differ, in words, by the attribute's name.
         image: where they diverge: the errors of one channel of one result, in bounds.
         elsewhere: whether they differ only in what their models may do outside of them (see `compare`).
     """
@@ -59,7 +65,7 @@ class Row:
     own: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     diagnosis: str = ""
-    differences: tuple[str, ...] = ()
+    differences: dict[str, str] = field(default_factory=dict)
     image: np.ndarray | None = None
     elsewhere: bool = False
 
@@ -82,21 +88,22 @@ def prove(
     """
     step, other = a.step, b.step
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
-    row = Row(step.path, other.path, step.main.kind, differences=tuple(differences(step, other)))
-    results, rng = [], np.random.default_rng(seed)
     images = list(images)
+    size = (images[0].shape[2], images[0].shape[3]) if images[0].ndim == 4 else None
+    row = Row(step.path, other.path, step.main.kind, differences=dict(differences(step, other, size)))
+    results, rng = [], np.random.default_rng(seed)
     further = [*_wide(step, images), *(_remainders((step, other), images, rng) if every_size else [])]
-    for number, x in enumerate([*images, *further]):
+    for index, x in enumerate([*images, *further]):
         x = rounded(thinned(x, step, dtype, rng), dtype)
         if x.ndim == 4:
             row.sizes.append((x.shape[2], x.shape[3]))
         true, fit = _results(row, a, b, x, dtype)
-        if number < len(images):
+        if index < len(images):
             results.append(rounded(true, dtype))
-        if step.convolution and number < _WITH_GRADIENTS and fit:
-            _gradients(row, a, b, x, dtype, np.random.default_rng((seed, number)))
+        if step.convolution and index < _WITH_GRADIENTS and fit:
+            _gradients(row, a, b, x, dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
-        row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)"
+        row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)."
     return row, results
 
 
@@ -117,9 +124,12 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: s
         row.diagnosis = row.diagnosis or why
         return true, False
     _keep_worst(row.errors, "result", _ratio(z, true, bound))
-    for whose, result in (("the first model's layer", y), ("", z)):
-        if not row.diagnosis and _ratio(result, true, bound) > 1:
-            row.diagnosis = _why(result, true, step, x, dtype, whose)
+    for which, result in (("first", y), ("second", z)):
+        ratio = _ratio(result, true, bound)
+        if not row.diagnosis and ratio > 1:
+            row.diagnosis = _why(result, true, step, x, dtype, row, ratio)
+            if which == "first" or not row.differences:
+                row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"
             row.image = _worst_plane(result, true, bound)
     return true, y.shape == z.shape == true.shape
 
@@ -203,59 +213,25 @@ def _worst_plane(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.
     return np.asarray(planes[np.argmax(planes.max((1, 2)))])
 
 
-def _why(result: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, whose: str) -> str:
-    prefix = ""
-    if whose:
-        prefix = f"{whose} doesn't compute what its attributes say (is there a hook, a subclass or a changed weight?): "
+def _why(result: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, row: Row, ratio: float) -> str:
+    """Why a result is wrong, as far as its data tell; what is unexplained is left to the attributes that differ."""
     convolution = step.convolution
-    diagnosis: Diagnosis | None = None
     if convolution:
+        diagnosis: Diagnosis | None = None
         with contextlib.suppress(ConvlabError):
             geometry = convolution.spec.geometry
             diagnosis = diagnose(result, x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
-    if convolution and diagnosis and isinstance(convolution.spec.padding, str):
-        name, size = convolution.spec.padding, f"{x.shape[2]}x{x.shape[3]}"
-        note = f"That is padding={name!r} for images of {size}: with a stride it depends on their size."
-        return f"{prefix}{diagnosis}\n{note}"
-    if diagnosis:
-        return f"{prefix}{diagnosis}"
+        if diagnosis and not (diagnosis.suspect == "unexplained" and row.differences):
+            return f"{diagnosis}{_note_on_padding(convolution, x)}"
     if result.shape != true.shape:
-        return f"{prefix}the result has shape {result.shape} instead of {true.shape}"
-    return f"{prefix}the results differ by up to {np.abs(result - true).max():.3g}"
+        return f"the result has shape {result.shape} instead of {true.shape}."
+    times = "" if np.isinf(ratio) else f", {number(ratio)} times what rounding allows"
+    return f"the results differ by up to {np.abs(result - true).max():.3g}{times}."
 
 
-def differences(step: Step, other: Step) -> Iterable[str]:
-    """How the attributes of two steps differ."""
-    a, b = step.convolution or step.main, other.convolution or other.main
-    if type(a) is not type(b):
-        yield f"{a.kind} / {b.kind}"
-        return
-    mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
-    for name, value in mine.items():
-        there = theirs[name]
-        if isinstance(value, np.ndarray) and isinstance(there, np.ndarray) and value.shape == there.shape:
-            if not np.array_equal(value, there):
-                yield f"{name}: differs by up to {np.abs(value - there).max():.3g}"
-        elif isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
-            shapes = [None if array is None else array.shape for array in (value, there)]
-            if shapes[0] != shapes[1]:
-                yield f"{name}: {shapes[0]} / {shapes[1]}"
-        elif value != there:
-            yield f"{name}: {value} / {there}"
-
-
-def _orders(step: Step) -> dict[str, Any]:
-    """The order of the pixels that are flattened before it."""
-    return {"order": next((layer.order for layer in step.layers if isinstance(layer, Flatten)), "")}
-
-
-def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
-    if isinstance(layer, Convolution):
-        spec = layer.spec
-        for name in ("stride", "padding", "padding_mode", "dilation", "groups", "dtype"):
-            yield name, getattr(spec, name)
-    # Momentum and rate count in training only; the others follow from the shapes of a pair, or are in the spec.
-    left_out = ("spec", "momentum", "rate", "keepdims", "count_padding")
-    for attribute in fields(layer):  # type: ignore[arg-type]
-        if attribute.name not in left_out:
-            yield attribute.name, getattr(layer, attribute.name)
+def _note_on_padding(convolution: Convolution, x: np.ndarray) -> str:
+    padding = convolution.spec.padding
+    if not isinstance(padding, str):
+        return ""
+    size = f"{x.shape[2]}x{x.shape[3]}"
+    return f"\nThat is padding={padding!r} for images of {size}: with a stride it depends on their size."

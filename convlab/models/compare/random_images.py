@@ -11,7 +11,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
-from ..layers.activations import Activation
+from ..layers.activations import Activation, Softmax
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
 from ..layers.pooling import GlobalPool
 from ..layers.steps import Step
@@ -65,7 +65,7 @@ def random_images(
 
 def _takes_rows(layers: Sequence[Layer]) -> bool:
     """Whether a dense layer comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
-    first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation))), None)
+    first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation, Softmax))), None)
     return isinstance(first, Dense)
 
 

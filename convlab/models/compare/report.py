@@ -31,7 +31,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "errors_of_a": {name: _finite(error) for name, error in row.own.items()},
                 "errors_of_b": {name: _finite(error) for name, error in row.errors.items()},
                 "diagnosis": row.diagnosis,
-                "differences": row.differences,
+                "differences": [*row.differences.values()],
             }
             for row in comparison.rows
         ],
@@ -53,7 +53,7 @@ def comparison_page(comparison: Comparison, a: str, b: str, command: str) -> str
         kind=kind,
         word=word,
         sentence=sentence,
-        more=" ".join(more[1:]),
+        more="" if comparison.same is False and comparison.first else " ".join(more),
         facts={
             "layers": f"{len(comparison.rows)}",
             "diverge": f"{sum(not row.elsewhere for row in different)}",

@@ -41,11 +41,13 @@ class Results:
     Attributes:
         shapes: of the images that both were run on, (C, H, W), or (C,) for rows of numbers.
         ratio: the largest difference, in tolerances: at most 1 where the results agree; None if nothing was compared.
+        apart: the largest difference between results for the images as they are.
         reason: why nothing was compared, or what else is wrong.
     """
 
     shapes: list[Shape] = field(default_factory=list)
     ratio: float | None = None
+    apart: float = 0.0
     reason: str = ""
 
 
@@ -75,10 +77,13 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
             return _other_shape(results, y, z)
         ratio, depends = _ratio(y, z, len(batch), dtype)
         informative = informative or depends
+        results.apart = max(
+            results.apart, float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
+        )
         worst = max(worst, ratio)
     results.ratio = worst
     if not informative and worst <= 1:
-        return Results(results.shapes, None, "the first model's results hardly depend on the images that were tried")
+        return Results(results.shapes, reason="the first model's results hardly depend on the images that were tried")
     return results
 
 
@@ -191,5 +196,5 @@ def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray
 def _other_shape(results: Results, y: np.ndarray, z: np.ndarray) -> Results:
     shapes = f"the results have shapes {y.shape[1:]} and {z.shape[1:]}"
     if sorted(y.shape) == sorted(z.shape):
-        return Results(results.shapes, None, f"{shapes}, perhaps with their axes in another order")
-    return Results(results.shapes, np.inf, shapes)
+        return Results(results.shapes, reason=f"{shapes}, perhaps with their axes in another order")
+    return Results(results.shapes, np.inf, reason=shapes)

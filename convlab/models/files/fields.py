@@ -89,6 +89,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     },
     "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES)},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
+    "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),
         "size": _PAIR,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.activations import Activation
+from ..layers.activations import Activation, Softmax
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from .canonical import canonical
@@ -29,7 +29,7 @@ _LONGEST_PATH = 200
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_CLASSES = (Convolution, Pad, Activation, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+_CLASSES = (Convolution, Pad, Activation, Softmax, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 

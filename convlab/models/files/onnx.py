@@ -16,7 +16,7 @@ from ...registry import pip_command
 from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
-from ..layers.activations import Activation
+from ..layers.activations import Activation, Softmax
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Model, Part
@@ -75,7 +75,7 @@ class _Graph:
         self.constants: list[Any] = []
         self.dtype = self._dtype()
         # These layers take images and rows of numbers; the first of the others tells the rank of the input.
-        either = (Activation, BatchNorm, Dropout)
+        either = (Activation, BatchNorm, Dropout, Softmax)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
 
@@ -228,6 +228,7 @@ _NODES: dict[type[Layer], Callable[[_Graph, Any], None]] = {
     Convolution: _convolution,
     Pad: _pad,
     Activation: _activation,
+    Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
     Pool: _pool,
     GlobalPool: _global_pool,
     BatchNorm: _batch_norm,

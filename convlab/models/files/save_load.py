@@ -12,8 +12,9 @@ from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
-from ..adapters import STYLES, Models, model_owner, models_of, read
+from ..adapters import STYLES, Models, model_owner, models_of, native_model, read
 from ..layers.layer import Layer, dtype_of
+from ..layers.pooling import AdaptivePool
 from ..layers.reading import Model, Part
 from ..port.lowering import Lowering
 from ..port.port import assembled
@@ -37,7 +38,8 @@ def save(model: object, path: str | Path) -> None:
     `.safetensors` is convlab's own: the layers and their weights, the same bytes whichever framework they are of;
     `docs/format.md` describes it. `.onnx` is run by onnxruntime and compared before it is written. A framework's own
     file (`.pt`, `.pth`, `.msgpack`, `.orbax`, `.weights.h5`, `.params`) holds the weights of a model of that framework.
-    The file appears whole or not at all.
+    The file appears whole or not at all. What `convlab.port` returned is a model here, and so is a pair
+    `(module, variables)` of `flax.linen`.
 
     >>> from convlab import numpy as lab
     >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
@@ -50,7 +52,7 @@ def save(model: object, path: str | Path) -> None:
         ModelFileError: the name ends with nothing known, or the file can't be written.
         PortError: onnxruntime computes something else.
     """
-    path = Path(path)
+    path, model = Path(path), native_model(model)
     suffix = _suffix(path)
     if not path.absolute().parent.is_dir():
         raise ModelFileError(f"{path}: got a folder that doesn't exist, expected one.", hint="make it first.")
@@ -104,7 +106,7 @@ def load(
     if suffix == ONNX:
         _refuse(path, "an ONNX file", "one that convlab reads", f"convlab only writes them; {NEUTRAL} files come back.")
     if into is not None:
-        return _filled(path, suffix, backend, into)
+        return _filled(path, suffix, backend, native_model(into))
     if suffix != NEUTRAL:
         whose = _OWNERS.get(suffix, "a framework")
         _refuse(
@@ -208,15 +210,19 @@ def _suffix(path: Path) -> str:
 
 def _layers(model: Model, path: Path) -> list[Layer]:
     """The layers of a model that is nothing but its layers one after another, all of them known."""
-    unknown = [f"{part.path or 'the layer'} ({part.note})" for part in model.parts if part.layer is None]
+    unknown = [
+        f"{part.path or 'the layer'} ({part.note})"
+        for part in model.parts
+        if part.layer is None or part.layer.kind not in neutral.KINDS
+    ]
     if unknown or not model.whole or not model.parts:
         got = ", ".join(unknown) or (
             "a model that is more than its layers one after another" if model.parts else "none"
         )
-        raise ModelError(
-            f"{path}: got {got}, expected layers that convlab knows, one after another.",
-            hint="save the weights in its framework's own file, or the parts that are known by themselves.",
-        )
+        hint = "save the weights in its framework's own file, or the parts that are known by themselves."
+        if any(isinstance(part.layer, AdaptivePool) for part in model.parts):
+            hint = "adaptive pooling depends on the image's size: save port(model, to=..., input_size=...)."
+        raise ModelError(f"{path}: got {got}, expected layers that convlab knows, one after another.", hint=hint)
     return [part.layer for part in model.parts if part.layer is not None]
 
 

@@ -1,4 +1,4 @@
-"""Activations: functions of each element."""
+"""Activations: functions of each element, and the softmax over the channels."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ FUNCTIONS = {
 }
 # An exponential and the few operations round it make at most so many roundings.
 _ROUNDINGS = 16
+# oneDNN's logarithm, which MXNet takes, is off by some 50 roundings of 1.
+_ROUNDINGS_OF_LOGARITHM = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,3 +84,35 @@ class Activation(Layer):
 
 
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Layer):
+    """exp(x) / sum(exp(x)) over the channels of each pixel, or of each row of numbers.
+
+    Attributes:
+        log: whether it is the logarithm of that.
+    """
+
+    kind = "softmax"
+
+    log: bool = False
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        from scipy.special import log_softmax, softmax
+
+        return np.asarray((log_softmax if self.log else softmax)(np.asarray(x, np.float64), axis=1))
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: the roundings of x less its maximum, of the exponentials and of their sum."""
+        spread = np.max(x, axis=1, keepdims=True) - x + 2 * off
+        farthest = np.max(off, axis=1, keepdims=True)
+        rounding = 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS + x.shape[1] + 2 * spread.max(axis=1, keepdims=True))
+        relative = off + farthest + rounding
+        if self.log:
+            return np.asarray(
+                relative + 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS_OF_LOGARITHM + np.abs(self.reference(x)))
+            )
+        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
+        return np.asarray(self.reference(x) * np.expm1(relative) + underflow)

@@ -22,6 +22,8 @@ from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
 LOWEST = "lowest"
+# The orders of flattened pixels, in words.
+ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at all"}
 
 
 class Layer:
@@ -290,10 +292,7 @@ def fixed_padding(spec: LayerSpec) -> Pads | str:
 
 def depends_on_size(padding: str) -> UnsupportedError:
     """The error of a framework that doesn't have a padding."""
-    return UnsupportedError(
-        f"padding={padding!r} with a stride depends on the image's size, which the target's layers ignore.",
-        hint="give input_size=(rows, columns), or layers='convlab'.",
-    )
+    return UnsupportedError(f"padding={padding!r} with a stride depends on the image's size, which is not known.")
 
 
 def padding_in(spec: LayerSpec, size: Pair) -> Pads:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
 from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
+from ...errors import UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from .layer import Layer, fixed_padding, padding_in
 
@@ -110,3 +112,59 @@ class GlobalPool(Layer):
         terms = x.shape[2] * x.shape[3] + 1
         rounding = terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
         return np.asarray(self.reference(off) + rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptivePool(Layer):
+    """The greatest element, or the mean, of each of as many windows as the result has pixels, in PyTorch alone.
+
+    Window i of k begins at pixel floor(i * n / k) of n and ends before ceil((i + 1) * n / k), on each axis.
+
+    Attributes:
+        function: "max" or "average".
+        size: the rows and columns of the result.
+    """
+
+    kind = "adaptive_pool"
+
+    function: str
+    size: Pair
+
+    def at(self, size: Pair) -> Pool | None:
+        """The pooling with a stride that it is for images of a size; None if its windows differ there."""
+        if any(n % k for n, k in zip(size, self.size, strict=True)):
+            return None
+        window = size[0] // self.size[0], size[1] // self.size[1]
+        return Pool(self.function, window, window)
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        return self.size
+
+    def _over_windows(self, x: np.ndarray, function: str) -> np.ndarray:
+        reduce = np.max if function == "max" else np.mean
+        rows, columns = (
+            [slice(i * n // k, -(-(i + 1) * n // k)) for i in range(k)]
+            for n, k in zip(x.shape[2:], self.size, strict=True)
+        )
+        lines = [np.stack([reduce(x[:, :, down, across], axis=(2, 3)) for across in columns], -1) for down in rows]
+        return np.stack(lines, -2)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return self._over_windows(x, self.function)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        carried = self._over_windows(off, self.function)
+        if self.function == "max":
+            return carried
+        terms = math.prod(n // k + 2 for n, k in zip(x.shape[2:], self.size, strict=True)) + 1
+        rounding = terms * 2.0 ** -SIGNIFICAND[dtype] * self._over_windows(np.abs(x) + off, "average")
+        return np.asarray(carried + rounding)
+
+
+def lacks_adaptive(layer: AdaptivePool, style: str = "") -> NoReturn:
+    """Refuse an adaptive pooling for a framework that has none."""
+    rows, columns = layer.size
+    raise UnsupportedError(f"only PyTorch has an adaptive pooling to {rows}x{columns} pixels for images of any size.")

@@ -63,9 +63,9 @@ def loose_array(kind: str, shape: Sequence[int]) -> str:
     """The note of a parameter or a buffer that belongs to no part.
 
     >>> loose_array("parameter", (64, 1, 1))
-    'a parameter of shape (64, 1, 1) that belongs to no layer'
+    'a parameter of shape (64, 1, 1) that belongs to no layer convlab knows'
     """
-    return f"a {kind} of shape {tuple(map(int, shape))} that belongs to no layer"
+    return f"a {kind} of shape {tuple(map(int, shape))} that belongs to no layer convlab knows"
 
 
 def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> str:

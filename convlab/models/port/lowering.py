@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, join_border, padding_in
-from ..layers.pooling import GlobalPool, Pool
+from ..layers.layer import LOWEST, ORDERS, Convolution, Dense, Flatten, Layer, Pad, join_border, padding_in
+from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import Model, Part
 
 Built = list[tuple[Part, list[Any]]]
@@ -36,77 +36,114 @@ class Lowering:
     """One model on its way to a framework.
 
     Attributes:
-        reorder: whether pixels may be flattened in another order, which needs all layers to be ported.
+        blockers: paths of what keeps the whole model from being ported, and so pixels from being flattened in another
+            order: a dense layer is only reordered together with the flattening.
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
         at: the sizes of the images that reach the layers whose padding was made for them, by path.
     """
 
-    def __init__(self, source: Model, target: Models, style: str, size: Pair | None, reorder: bool = True) -> None:
-        self.reorder = reorder
+    def __init__(
+        self, source: Model, target: Models, style: str, size: Pair | None, blockers: Iterable[str] = ()
+    ) -> None:
+        self.blockers = [*blockers]
         self.channels: int | None = None
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
         # The size of the images that reach the next part, where it is known.
         self.size = size if source.whole else None
+        # Why it isn't known, and what helps.
+        self.size_unknown, self.size_hint = "", "give input_size=(rows, columns)"
+        if not source.whole:
+            self.size_unknown = "; it isn't known here, since the model isn't its layers one after another"
+            self.size_hint = ""
         # The pixels that were flattened in another order than the source's, and the path of the layer that did it.
         self.pixels: Pair | None = None
         self.flattened = ""
         self.before: Layer | None = None
         self.built: Built = []
         self.untouched: dict[str, str] = {}
+        self.refused: tuple[str, UnsupportedError] | None = None
         self.tied = False
         self.at: dict[str, Pair] = {}
         for part in joined(source.parts) if self.style == "convlab" else source.parts:
             self._add(part)
-        if self.pixels not in (None, (1, 1)):  # No dense layer came that could be reordered.
-            self.untouched[self.flattened] = "it flattens pixels in another order than the target"
+        if self.pixels not in (None, (1, 1)):
+            self.untouched[self.flattened] = (
+                f"the target flattens pixels {ORDERS[self.order]}, and no dense layer comes that could be reordered"
+            )
+        self._refuse_without_weights()
+
+    def _refuse_without_weights(self) -> None:
+        """Raise the error of the first convolution if none of the layers with weights could be built."""
+        if self.refused and not any(part.layer and part.layer.arrays for part, _ in self.built):
+            path, error = self.refused
+            raise UnsupportedError(f"{path}: {error}") from error
 
     def _add(self, part: Part) -> None:
         layer = part.layer
         try:
             if layer is None:
-                raise UnsupportedError(f"convlab doesn't know {part.note or type(part.native).__name__}")
+                why = part.note or type(part.native).__name__
+                raise UnsupportedError(why if ":" in why else f"convlab doesn't know {why}")
             layer = self._lowered(layer, part.path)
             self.built.append((part, self._natives(layer)))
         except UnsupportedError as error:
             if isinstance(layer, Convolution):
-                raise UnsupportedError(f"{part.path or part.note}: {error}") from error
+                self.refused = self.refused or (part.path or part.note, error)
             self.untouched[part.path] = str(error)
         self.before = layer
         if isinstance(layer, Convolution):
             self.channels = layer.spec.out_channels
+        known = self.size is not None
         self.size = self._next_size(layer)
+        if known and self.size is None:
+            self.size_unknown, self.size_hint = f"; it isn't known behind {part.path!r}", ""
 
     def _lowered(self, layer: Layer, path: str) -> Layer:
         if isinstance(layer, Convolution):
-            padding = self._padding(layer.spec, self.style == "convlab", path)
+            padding = self._padding(layer.spec, path)
             return replace(layer, spec=replace(layer.spec, padding=padding))
         if isinstance(layer, Pool):
             spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
-            return replace(layer, padding=self._padding(spec, False, path))
+            return replace(layer, padding=self._padding(spec, path, convolution=False))
         if isinstance(layer, Flatten):
             self.tied = self.tied or self.size not in (None, (1, 1))
-        if isinstance(layer, Flatten) and layer.order != self.order:
-            if self.size is None or not self.reorder:
-                raise UnsupportedError(
-                    f"it flattens pixels in the order {layer.order}, the target in the order {self.order}.",
-                    hint="give input_size=(rows, columns), and the next dense layer is reordered.",
-                )
-            self.pixels, self.flattened = self.size, path
-            return Flatten(self.order)
+            if layer.order != self.order:
+                return self._other_order(layer, path)
         if isinstance(layer, Dense) and self.pixels:
             layer, self.pixels = self._reordered(layer, self.pixels), None
         return layer
 
-    def _padding(self, spec: LayerSpec, by_convlab: bool, path: str) -> Pads | str:
+    def _other_order(self, layer: Flatten, path: str) -> Flatten:
+        """A flattening in the target's order, for which the next dense layer will be reordered."""
+        orders = f"it flattens pixels {ORDERS[layer.order]}, the target {ORDERS[self.order]}"
+        if self.size is None:
+            raise self._needs_size(f"{orders}; to reorder the next dense layer needs the image's size")
+        others = [repr(other) for other in self.blockers if other != path]
+        if others:
+            raise UnsupportedError(
+                f"{orders}; the next dense layer is reordered once the whole model can be ported, without {others[0]}"
+            )
+        self.pixels, self.flattened = self.size, path
+        return Flatten(self.order)
+
+    def _needs_size(self, what: str, *others: str) -> UnsupportedError:
+        """The error where the image's size isn't known; `others` are other ways to help."""
+        hints = [each for each in (self.size_hint, *others) if each]
+        return UnsupportedError(f"{what}{self.size_unknown}.", hint=f"{', or '.join(hints)}." if hints else "")
+
+    def _padding(self, spec: LayerSpec, path: str, convolution: bool = True) -> Pads | str:
         """The padding, in integers where the target doesn't know its name and the image's size is known."""
         padding: Pads | str = spec.padding
-        known = by_convlab or (self.target.SAME and padding == "same")
-        if not isinstance(padding, str) or known or self.size is None:
+        known = (convolution and self.style == "convlab") or (self.target.SAME and padding == "same")
+        if not isinstance(padding, str) or known:
             return padding
+        if self.size is None:
+            what = f"padding={padding!r} with a stride needs the image's size, since the target has no such padding"
+            raise self._needs_size(what, *(["layers='convlab'"] if convolution else []))
         self.tied, self.at[path] = True, self.size
         return padding_in(spec, self.size)
 
@@ -133,6 +170,8 @@ class Lowering:
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:
+            if isinstance(layer, AdaptivePool):
+                raise self._adaptive(layer) from None
             if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
                 raise
             if layer.function == "average" and not layer.count_padding:
@@ -142,6 +181,13 @@ class Lowering:
             border = Pad(layer.padding, "zeros" if never_negative or layer.function == "average" else LOWEST)
             inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
             return [*self.target.build(border, self.style), *self.target.build(inner, self.style)]
+
+    def _adaptive(self, layer: AdaptivePool) -> UnsupportedError:
+        to = f"{layer.size[0]}x{layer.size[1]}"
+        if self.size is None:
+            return self._needs_size(f"its windows, of an adaptive pooling to {to} pixels, depend on the image's size")
+        pixels = f"{self.size[0]}x{self.size[1]}"
+        return UnsupportedError(f"it pools {pixels} pixels to {to} by windows of different sizes, as only PyTorch can.")
 
     def _next_size(self, layer: Layer | None) -> Pair | None:
         if not self.whole or layer is None:

@@ -9,18 +9,19 @@ from typing import Any
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
-from ..adapters import STYLES, Models, models_of, read
+from ..adapters import STYLES, Models, StandIn, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
-from ..compare.comparison import Comparison
+from ..compare.comparison import Comparison, wrapped
 from ..layers.layer import Dropout, Flatten
 from ..layers.reading import Model
+from ..layers.sized import for_size
 from ..layers.steps import Step
 from .lowering import Built, Lowering
 
 
 @dataclass(eq=False)
-class Ported:
-    """A model of another framework.
+class Ported(StandIn):
+    """A model of another framework; convlab takes it wherever it takes a model.
 
     Attributes:
         backend: the backend of its framework.
@@ -45,15 +46,15 @@ class Ported:
         """
         if self._model is not None:
             return self._model
-        reasons = [f"{path}: {why}" for path, why in self.untouched.items()]
         raise ModelError(
-            f"model: the whole model wasn't ported ({'; '.join(reasons)}).",
+            f"model: the whole model wasn't ported ({_listed(self.untouched, '; ')}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
     def __str__(self) -> str:
-        untouched = "".join(f"\nuntouched: {path}: {why}" for path, why in self.untouched.items())
-        return f"{self.evidence}{untouched}"
+        reasons = [wrapped(f"  {path}: {why}", indent="    ") for path, why in self.untouched.items()]
+        left_out = ["Left out:", *(line for lines in reasons for line in lines)] if reasons else []
+        return "\n".join([str(self.evidence), *left_out])
 
 
 def port(
@@ -69,9 +70,10 @@ def port(
 
     It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
     `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
-    activations, pooling, borders, batch norm, dropout and dense layers (`torch.nn.Sequential`, `keras.Sequential`,
-    `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it ports the layers
-    that have weights, by name. A `flax.linen` module comes and goes bound to its variables: `module.bind(variables)`.
+    activations, pooling, borders, batch norm, dropout, dense layers and softmax (`torch.nn.Sequential`,
+    `keras.Sequential`, `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it
+    ports the layers that have weights, by name. A `flax.linen` module comes with its variables, `(module, variables)`,
+    and goes bound to them; a ported chain with batch norm or dropout takes `train=`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
     rounding bounds, computed from the data, of what the original's attributes say. If anything of the original is left
@@ -83,6 +85,7 @@ def port(
     >>> print(ported)
     numpy  numpy  layer   result  gradients
     -      -      conv2d  ...                same
+    (errors are multiples of what rounding allows: at most 1 is agreement)
     The layers compute the same results.
 
     Args:
@@ -90,13 +93,13 @@ def port(
         to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
-            convolution has no such padding, and for a dense layer on pixels in another order.
+            convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), instead of random ones.
         seed: the seed of the random images.
 
     Raises:
         ModelError: what isn't a model, or can't be read: the message names the layer by its path.
-        UnsupportedError: the target can't express a convolution; the message says what.
+        UnsupportedError: the target can't express a convolution, and no other layer has weights; the message says what.
         PortError: the result doesn't compute the same; the message says why.
     """
     choice("layers", layers, STYLES)
@@ -104,20 +107,23 @@ def port(
     source = read(model, None if images is None else images[0])
     target = models_of(to)
     size = _size(source, images, input_size)
+    given, source = source, for_size(source, size)
     lowering = Lowering(source, target, layers, size)
     if lowering.untouched:
-        lowering = Lowering(source, target, layers, size, reorder=False)
+        lowering = Lowering(source, target, layers, size, lowering.untouched)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
+        what = _listed(lowering.untouched or untouched, "; ")
         raise ModelError(
-            f"model: got {'; '.join(f'{path or type(model).__name__}: {why}' for path, why in untouched.items())}, "
-            "expected a 2-D convolution, or a model with one.",
+            f"model: got {type(source.native).__name__}, of which no layer can be ported ({what}), expected a 2-D "
+            "convolution, or a model with one.",
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
     new = assembled(target, built) if whole else None
+    tied = lowering.tied or source is not given
     if whole:
-        evidence = compare_read(source, target.read(new), images, size if lowering.tied else None, seed=seed)
+        evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
     else:
         evidence = _each_alone(source, to, target, lowering, seed)
     if evidence.same is False or (whole and not evidence.same):
@@ -126,12 +132,18 @@ def port(
             hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole:
-        omissions = "; ".join(f"{path}: {why}" for path, why in untouched.items())
-        warnings.warn(f"only parts of the model were ported; left out: {omissions}.", PartialPortWarning, stacklevel=2)
+        omissions = _listed(untouched, "\n  ")
+        warnings.warn(
+            f"only parts of the model were ported. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2
+        )
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
     return Ported(to, by_path, untouched, evidence, new)
+
+
+def _listed(untouched: dict[str, str], separator: str) -> str:
+    return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
 
 
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:

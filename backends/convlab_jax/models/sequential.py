@@ -1,0 +1,39 @@
+"""A chain of linen layers that can be trained: the call tells batch norm and dropout whether it is for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+# The arguments by which linen's layers are put into inference.
+SWITCHES: dict[type[nn.Module], str] = {nn.BatchNorm: "use_running_average", nn.Dropout: "deterministic"}
+
+
+def switch_of(layer: Any) -> str | None:
+    """The argument that puts a layer into inference; None if it is always the same."""
+    return next((switch for kind, switch in SWITCHES.items() if isinstance(layer, kind)), None)
+
+
+class Sequential(nn.Sequential):
+    """`flax.linen.Sequential` with `train`.
+
+    With `train=True` batch normalisation takes the statistics of the batch and updates its running ones, where
+    `mutable=["batch_stats"]` lets it, and dropout draws from `rngs={"dropout": key}`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = Sequential([nn.BatchNorm(momentum=0.9), nn.relu])
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 2, 2, 1)))
+    >>> y, updates = model.apply(variables, jnp.ones((1, 2, 2, 1)), train=True, mutable=["batch_stats"])
+    >>> bool(abs(updates["batch_stats"]["layers_0"]["mean"][0] - 0.1) < 1e-6)
+    True
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """The result of the layers one after another, in inference or in training."""
+        for layer in self.layers:
+            switch = switch_of(layer)
+            x = layer(x) if switch is None else layer(x, **{switch: not train})
+        return x

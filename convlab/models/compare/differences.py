@@ -1,0 +1,89 @@
+"""How the attributes of two layers differ, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ...contract.layer import LayerSpec
+from ...errors import ConvlabError
+from ...geometry.geometry import NO_PADDING, Pair
+from ...truth.suspects import padding_in_words
+from ..layers.layer import ORDERS, Convolution, Flatten, Layer, padding_in
+from ..layers.pooling import Pool
+from ..layers.steps import Step
+
+
+def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[tuple[str, str]]:
+    """The names of the attributes in which two steps differ, and how each differs.
+
+    Args:
+        step: of the first model.
+        other: of the second one.
+        size: the rows and columns of an image, for which "same" padding is told in numbers.
+    """
+    a, b = step.convolution or step.main, other.convolution or other.main
+    if type(a) is not type(b):
+        yield "kind", f"the first is a {a.kind}, the second a {b.kind}"
+        return
+    mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
+    for name, value in mine.items():
+        there = theirs[name]
+        if isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
+            sentence = _arrays(name, value, there)
+        elif value == there:
+            continue
+        elif name == "padding":
+            sentence = f"the first pads {_padding(a, size)}, the second {_padding(b, size)}"
+        elif name == "order":
+            sentence = f"the first flattens pixels {ORDERS[value]}, the second {ORDERS[there]}"
+            sentence += ", so that the dense layer's columns must be reordered, as convlab.port does"
+        else:
+            sentence = f"{name} is {value} in the first, {there} in the second"
+        if sentence:
+            yield name, sentence
+
+
+def _arrays(name: str, a: np.ndarray | None, b: np.ndarray | None) -> str:
+    if a is None or b is None:
+        return f"the first has {'no' if a is None else 'a'} {name}, the second has {'no' if b is None else 'one'}"
+    if a.shape != b.shape:
+        return f"{name} has shape {a.shape} in the first, {b.shape} in the second"
+    return "" if np.array_equal(a, b) else f"{name} differs by up to {np.abs(a - b).max():.3g}"
+
+
+def _padding(layer: Layer, size: Pair | None) -> str:
+    assert isinstance(layer, (Convolution, Pool))
+    spec = layer.spec if isinstance(layer, Convolution) else LayerSpec(layer.size, stride=layer.stride)
+    padding = layer.spec.padding if isinstance(layer, Convolution) else layer.padding
+    if not isinstance(padding, str):
+        return "nothing" if padding == NO_PADDING else padding_in_words(padding)
+    name = padding.upper()
+    try:
+        if size is not None:
+            named = LayerSpec(spec.kernel_size, stride=spec.stride, padding=padding, dilation=spec.dilation)
+            return f"{padding_in_words(padding_in(named, size))} ({name}, on {size[0]}x{size[1]} pixels)"
+    except ConvlabError:  # The image is too small.
+        pass
+    return name
+
+
+def _orders(step: Step) -> dict[str, Any]:
+    """The order of the pixels that are flattened before it, if any are."""
+    order = next((layer.order for layer in step.layers if isinstance(layer, Flatten)), None)
+    return {"order": order or "none"}
+
+
+def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
+    if isinstance(layer, Convolution):
+        spec = layer.spec
+        for name in ("stride", "padding", "padding_mode", "dilation", "groups", "dtype"):
+            yield name, getattr(spec, name)
+    # Momentum and rate count in training only; the others follow from the shapes of a pair, or are in the spec.
+    left_out = ("spec", "momentum", "rate", "keepdims", "count_padding")
+    for attribute in fields(layer):  # type: ignore[arg-type]
+        if attribute.name not in left_out:
+            yield attribute.name, getattr(layer, attribute.name)
