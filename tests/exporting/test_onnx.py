@@ -41,6 +41,8 @@ LAYERS: dict[str, list[Layer]] = {
         f"mode {m}": [conv(3, 2, padding=((1, 2), (0, 1)), padding_mode=m)]
         for m in ("reflect", "replicate", "circular")
     },
+    "value": [conv(3, 2, padding=((1, 2), (0, 1)), padding_value=-0.75)],
+    "pad value": [Pad(((1, 2), (0, 1)), value=1.25), Activation("relu")],
     **{
         f"pad {m}": [Pad(((1, 2), (0, 1)), m), Activation("relu")]
         for m in ("zeros", "reflect", "replicate", "circular")

@@ -29,6 +29,8 @@ MODES = {
     "reflect": (convolution(4, 3, (3, 3), padding=1, padding_mode="reflect"), (8, 9)),
     "replicate": (convolution(4, 3, (3, 3), padding=((2, 0), (1, 1)), padding_mode="replicate"), (8, 9)),
     "circular": (convolution(4, 3, (3, 3), padding=1, padding_mode="circular"), (8, 9)),
+    "symmetric": (convolution(4, 3, (3, 3), padding=((2, 1), (0, 1)), padding_mode="symmetric"), (8, 9)),
+    "-1.5": (convolution(4, 3, (3, 3), padding=1, padding_value=-1.5), (8, 9)),
 }
 
 
@@ -62,7 +64,11 @@ def test_convolutions(source, target, case):
 def test_padding_modes(source, target, case):
     layer, size = MODES[case]
     original = built(source, layer, style="convlab")
-    own = {"tensorflow": (), "mxnet": ("reflect", "replicate")}.get(target, tuple(MODES))
+    own = {
+        "tensorflow": (),
+        "mxnet": ("reflect", "replicate", "-1.5"),
+        "torch": ("reflect", "replicate", "circular", "-1.5"),
+    }.get(target, tuple(MODES))
     if case not in own:
         with pytest.raises(UnsupportedError, match=case):
             port(original, to=target)

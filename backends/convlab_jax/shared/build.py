@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Softmax
-from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
+from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
@@ -33,6 +34,8 @@ def build_function(layer: Layer) -> Callable[[Array], Array] | None:
         widths = ((0, 0), *layer.pads, (0, 0))
         if layer.mode == LOWEST:
             return functools.partial(jnp.pad, pad_width=widths, constant_values=-math.inf)
+        if layer.value:
+            return functools.partial(jnp.pad, pad_width=widths, constant_values=layer.value)
         return functools.partial(jnp.pad, pad_width=widths, mode=MODES[layer.mode])
     if isinstance(layer, Pool):
         return _build_pool(layer)
@@ -83,8 +86,10 @@ def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[A
         raise UnsupportedError(
             "Flax's convolution has no padding 'same_lower' with a stride.", hint="layers='convlab' has it."
         )
-    if spec.padding_mode != "zeros" and not isinstance(spec.padding, str):
-        border, padding = build_function(Pad(spec.padding, spec.padding_mode)), "VALID"
+    if (spec.padding_mode != "zeros" or spec.padding_value) and spec.padding != NO_PADDING:
+        if isinstance(spec.padding, str):
+            raise depends_on_size(spec.padding)
+        border, padding = build_function(Pad.before(spec)), "VALID"
     options = {
         "kernel_size": spec.kernel_size,
         "strides": spec.stride,

@@ -22,7 +22,13 @@ from convlab.truth.precision import rounded
 
 from ..ops import ops
 
-MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+MODES = {
+    "zeros": "constant",
+    "reflect": "reflect",
+    "symmetric": "symmetric",
+    "replicate": "edge",
+    "circular": "wrap",
+}
 _REPEATED = {"CIRCULAR": "circular", "REFLECT": "reflect"}
 
 
@@ -97,11 +103,12 @@ def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -
         raise UnsupportedError(
             f"it pads by {widths} in the mode {mode!r}, which convlab doesn't know for images (N, H, W, C)"
         )
-    if constant_values not in (0, -math.inf):
-        raise UnsupportedError(f"its border is {constant_values}, expected 0 or -inf")
-    if constant_values:
+    if constant_values == -math.inf:
         return Pad((widths[1], widths[2]), LOWEST)
-    return Pad((widths[1], widths[2]), next(ours for ours, theirs in MODES.items() if theirs == mode))
+    if not math.isfinite(constant_values):
+        raise UnsupportedError(f"its border is {constant_values}, expected a finite number or -inf")
+    border = next(ours for ours, theirs in MODES.items() if theirs == mode)
+    return Pad((widths[1], widths[2]), border, float(constant_values))
 
 
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [

@@ -76,8 +76,9 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
     if isinstance(spec.padding, str):
         raise depends_on_size(spec.padding)
     pads, before = spec.padding, []
-    if not is_around(pads) or (spec.padding_mode != "zeros" and pads != NO_PADDING):
-        before, pads = _build_pad(Pad(pads, spec.padding_mode), style), NO_PADDING
+    zeros = spec.padding_mode == "zeros" and not spec.padding_value
+    if not is_around(pads) or (not zeros and pads != NO_PADDING):
+        before, pads = _build_pad(Pad.before(spec), style), NO_PADDING
     (top, _), (left, _) = pads
     conv = nn.Conv2D(
         spec.out_channels,
@@ -97,7 +98,7 @@ def _build_pad(layer: Pad, style: str) -> list[Block]:
         return [Pad2D(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
-    return [Pad2D(layer.pads, MODES[layer.mode])]
+    return [Pad2D(layer.pads, MODES[layer.mode], layer.value)]
 
 
 def _build_pool(layer: Pool, style: str) -> list[Block]:

@@ -64,6 +64,8 @@ def _padding(spec: LayerSpec) -> tuple[str, list[kl.Layer]]:
         return "valid", []
     if spec.padding_mode != "zeros" and (spec.padding in ("same", "same_lower") or pads != NO_PADDING):
         raise UnsupportedError(f"Keras pads with zeros, this convolution pads {spec.padding_mode}.", hint=_OURS)
+    if spec.padding_value and pads != NO_PADDING:
+        raise UnsupportedError(f"Keras pads with zeros, this convolution with {spec.padding_value}.", hint=_OURS)
     if spec.padding == "same":
         return "same", []
     if spec.padding == "same_lower" and max(spec.stride) > 1:
@@ -83,8 +85,8 @@ def _name(spec: LayerSpec, pads: Pads) -> str | None:
 def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
     if layer.mode == LOWEST:
         return [LowestPadding2D(layer.pads, autocast=False)]
-    if layer.mode != "zeros" and layer.pads != NO_PADDING:
-        raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.mode}.")
+    if (layer.mode != "zeros" or layer.value) and layer.pads != NO_PADDING:
+        raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.value or layer.mode}.")
     return [kl.ZeroPadding2D(layer.pads, data_format="channels_last", autocast=False)]
 
 

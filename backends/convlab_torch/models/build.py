@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Softmax
 from convlab.models.layers.layer import (
     LOWEST,
@@ -61,8 +62,9 @@ def _build_convolution(layer: Convolution, style: str) -> list[nn.Module]:
     before: list[nn.Module] = []
     if isinstance(spec.padding, str):
         raise depends_on_size(spec.padding)
-    if not is_around(spec.padding):  # torch's convolution can't express it
-        before = _build_pad(Pad(spec.padding, spec.padding_mode), style)
+    ours = spec.padding_mode == "symmetric" or spec.padding_value
+    if spec.padding != NO_PADDING and (ours or not is_around(spec.padding)):  # torch's convolution can't express it
+        before = _build_pad(Pad.before(spec), style)
     outputs, inputs = layer.kernel.shape[:2]
     (top, _), (left, _) = spec.padding
     conv = nn.Conv2d(
@@ -82,6 +84,12 @@ def _build_convolution(layer: Convolution, style: str) -> list[nn.Module]:
 
 def _build_pad(layer: Pad, style: str) -> list[nn.Module]:
     (top, bottom), (left, right) = layer.pads
+    if layer.value:
+        return [nn.ConstantPad2d((left, right, top, bottom), layer.value)]
+    if layer.mode not in _PADS:
+        raise UnsupportedError(
+            f"torch has no layer that pads with {layer.mode!r}.", hint="layers='convlab' makes convlab's own layer."
+        )
     return [_PADS[layer.mode]((left, right, top, bottom))]
 
 

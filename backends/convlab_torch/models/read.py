@@ -212,9 +212,11 @@ def _pad(mode: str) -> Callable[[Any], Layer]:
 
 
 def _constant_pad(m: nn.ConstantPad2d) -> Layer:
-    if m.value not in (0, -math.inf):
-        raise UnsupportedError(f"its border is {m.value}, expected 0 or -inf")
-    return _pad("zeros" if m.value == 0 else LOWEST)(m)
+    if m.value == -math.inf:
+        return _pad(LOWEST)(m)
+    if not math.isfinite(m.value):
+        raise UnsupportedError(f"its border is {m.value}, expected a finite number or -inf")
+    return replace(_pad("zeros")(m), value=float(m.value))
 
 
 def _ours(m: Conv2D) -> Layer:

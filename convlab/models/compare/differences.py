@@ -80,7 +80,7 @@ def _orders(step: Step) -> dict[str, Any]:
 def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
     if isinstance(layer, Convolution):
         spec = layer.spec
-        for name in ("stride", "padding", "padding_mode", "dilation", "groups", "dtype"):
+        for name in ("stride", "padding", "padding_mode", "padding_value", "dilation", "groups", "dtype"):
             yield name, getattr(spec, name)
     # Momentum and rate count in training only; the others follow from the shapes of a pair, or are in the spec.
     left_out = ("spec", "momentum", "rate", "keepdims", "count_padding")

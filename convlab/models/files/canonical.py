@@ -41,8 +41,9 @@ def _narrow(layer: Layer) -> Layer:
 def _plain(layer: Layer) -> Layer:
     """The layer, without the options that make no difference to what it computes."""
     if isinstance(layer, Convolution):
-        mode = "zeros" if layer.spec.padding == NO_PADDING else layer.spec.padding_mode
-        return replace(layer, spec=replace(layer.spec, padding_mode=mode))
+        if layer.spec.padding != NO_PADDING:
+            return layer
+        return replace(layer, spec=replace(layer.spec, padding_mode="zeros", padding_value=0.0))
     if isinstance(layer, Pool):
         count_padding = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
         return replace(layer, count_padding=count_padding)
@@ -67,7 +68,7 @@ def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
     """Whether a border before a pooling is the same as its own padding, which frameworks have up to half a window."""
-    if pad.mode not in ("zeros", LOWEST) or layer.padding != NO_PADDING or layer.ceil:
+    if pad.mode not in ("zeros", LOWEST) or pad.value or layer.padding != NO_PADDING or layer.ceil:
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):
         return False

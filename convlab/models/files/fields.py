@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...geometry.geometry import PADDING_MODES
@@ -24,12 +24,14 @@ class FieldRule:
         holds: whether a value from JSON keeps the rule.
         plain: makes a layer's value into one for JSON.
         value: makes a value from JSON into a layer's.
+        default: what a key stands for that is missing; None for one that must be there.
     """
 
     expected: str
     holds: Callable[[Any], bool]
     plain: Callable[[Any], Any] = lambda value: value
     value: Callable[[Any], Any] = lambda value: value
+    default: Any = None
 
 
 def _counts(least: int) -> Callable[[Any], bool]:
@@ -75,6 +77,7 @@ _PADDING = FieldRule(
 )
 _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
 
 # The keys of each kind beside "kind" and "path".
@@ -84,10 +87,11 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "stride": _PAIR,
         "padding": _PADDING,
         "padding_mode": _named(*PADDING_MODES),
+        "padding_value": _BORDER,
         "dilation": _PAIR,
         "groups": _COUNT,
     },
-    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES)},
+    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES), "value": _BORDER},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
     "softmax": {"log": _BOOLEAN},
     "pool": {

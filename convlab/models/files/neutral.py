@@ -80,6 +80,10 @@ def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, Sto
         path = str(number) if len(layers) > 1 else "layer"
         options = layer.spec if isinstance(layer, Convolution) else layer
         fields = {name: rule.plain(getattr(options, name)) for name, rule in FIELDS[layer.kind].items()}
+        rules = FIELDS[layer.kind]
+        fields = {
+            key: value for key, value in fields.items() if rules[key].default is None or value != rules[key].default
+        }
         records.append({"path": path, "kind": layer.kind, **fields})
         for name in layer.arrays:
             array = getattr(layer, name)
@@ -215,7 +219,8 @@ def _check_record(where: str, record: object) -> None:
     if type(record) is not dict or type(record.get("kind")) is not str or record["kind"] not in FIELDS:
         got = record.get("kind") if type(record) is dict else record
         _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
-    rules = FIELDS[record["kind"]]
+    # What may be missing stands for its default.
+    rules = {key: rule for key, rule in FIELDS[record["kind"]].items() if rule.default is None or key in record}
     _check_keys(where, record, {"path", "kind", *rules})
     path = record["path"]
     if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH:
@@ -255,7 +260,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
 
 def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> Layer:
     kind = record["kind"]
-    fields = {name: rule.value(record[name]) for name, rule in FIELDS[kind].items()}
+    fields = {key: rule.value(record.get(key, rule.default)) for key, rule in FIELDS[kind].items()}
     arrays = {name: _array(tensor) for name, tensor in own.items()}
     dtype = next((_NAMES[tensor.code] for tensor in own.values()), "")
     try:

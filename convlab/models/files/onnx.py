@@ -144,10 +144,10 @@ def _padding(padding: Pads | str) -> dict[str, Any]:
 
 def _convolution(graph: _Graph, layer: Convolution) -> None:
     spec, padding = layer.spec, layer.spec.padding
-    if spec.padding_mode != "zeros":
+    if spec.padding_mode != "zeros" or spec.padding_value:
         if isinstance(padding, str):
             raise graph.refused(graph.number, f"padding {padding!r} of {spec.padding_mode}", "integers")
-        _pad(graph, Pad(padding, spec.padding_mode))
+        _pad(graph, Pad.before(spec))
         padding = ((0, 0), (0, 0))
     arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
     graph.node(
@@ -166,7 +166,8 @@ def _pad(graph: _Graph, layer: Pad) -> None:
         raise UnsupportedError(f"a border of mode {layer.mode!r} without pooling isn't exported.", hint="leave it out.")
     top, left, bottom, right = _pads(layer.pads)
     sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
-    graph.node("Pad", sizes, mode=_PAD_MODES[layer.mode])
+    value = [graph.constant("value", layer.value)] if layer.value else []
+    graph.node("Pad", sizes, *value, mode=_PAD_MODES[layer.mode])
 
 
 def _activation(graph: _Graph, layer: Activation) -> None:

@@ -17,7 +17,7 @@ from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...geometry.lower import lower
-from ...geometry.options import GEOMETRY_OPTIONS, options
+from ...geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
 from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
@@ -120,7 +120,9 @@ class Convolution(Layer):
         """See `Layer.error`: Higham's bound for sums of products of numbers as large as |x| + off."""
         geometry = self.spec.geometry
         rounding = error_bound(np.abs(x) + off, self.kernel, bias=self.bias, dtype=dtype, **geometry)
-        return rounding + (oracle(off, np.abs(self.kernel), **geometry) if off.any() else 0.0)
+        # The border's value has no error.
+        spread: GeometryOptions = {**geometry, "padding_value": 0.0}
+        return rounding + (oracle(off, np.abs(self.kernel), **spread) if off.any() else 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +132,20 @@ class Pad(Layer):
     Attributes:
         pads: ((top, bottom), (left, right)).
         mode: corr2d's padding_mode; or "lowest", a border of -inf, which no maximum takes.
+        value: corr2d's padding_value.
     """
 
     kind = "pad"
 
     pads: Pads
     mode: str = "zeros"
+    value: float = 0.0
+
+    @classmethod
+    def before(cls, spec: LayerSpec) -> Pad:
+        """The border of a convolution whose padding is in integers."""
+        assert not isinstance(spec.padding, str)
+        return cls(spec.padding, spec.padding_mode, spec.padding_value)
 
     def output_size(self, size: Pair) -> Pair:
         """See `Layer.output_size`."""
@@ -147,7 +157,9 @@ class Pad(Layer):
         widths = ((0, 0), (0, 0), *self.pads)
         if self.mode == LOWEST:
             return np.pad(x, widths, constant_values=-np.inf)
-        names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+        if self.mode == "zeros":
+            return np.pad(x, widths, constant_values=self.value)
+        names = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
         return np.asarray(np.pad(x, widths, mode=names[self.mode]))  # type: ignore[call-overload]
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
@@ -277,11 +289,12 @@ def join_border(border: Pad, convolution: Convolution) -> Convolution | None:
     spec = convolution.spec
     if border.mode == LOWEST or isinstance(spec.padding, str):
         return None
-    both_zeros = border.mode == spec.padding_mode == "zeros"
-    if spec.padding != NO_PADDING and not both_zeros:
+    both_constant = border.mode == spec.padding_mode == "zeros" and border.value == spec.padding_value
+    if spec.padding != NO_PADDING and not both_constant:
         return None
     rows, columns = ((p[0] + q[0], p[1] + q[1]) for p, q in zip(border.pads, spec.padding, strict=True))
-    return replace(convolution, spec=replace(spec, padding=(rows, columns), padding_mode=border.mode))
+    spec = replace(spec, padding=(rows, columns), padding_mode=border.mode, padding_value=border.value)
+    return replace(convolution, spec=spec)
 
 
 def fixed_padding(spec: LayerSpec) -> Pads | str:
