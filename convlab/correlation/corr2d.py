@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar, Unpack
 
+from ..contract.arrays import T
 from ..contract.call import Call, Shape
 from ..contract.framework import Framework
 from ..contract.operations import Operations
@@ -182,6 +183,10 @@ def checked(
     if shape is None:
         shape = (None,) * len(kernel)
     size = check_shapes(shape, kernel, geometry)
+    padded = _padded_by_name(ops, x, kernel, size, geometry, padding_name) if None in size else None
+    if padded is not None:
+        x, padding_name, shape = padded, "valid", ops.shape(padded) or ()
+        size = check_shapes(shape, kernel, geometry)
     most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
     geometry = laid_out(geometry, padding_name, size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
@@ -202,6 +207,25 @@ def _checked_algorithm(algorithm: Any, reproducible: bool) -> RuleAlgorithm:
             hint="reproducible=True has an algorithm of its own, the same on every backend.",
         )
     return "reproducible"
+
+
+def _padded_by_name(
+    ops: Operations[T], x: T, kernel: Shape, size: Sequence[int | None], geometry: Geometry, padding_name: str
+) -> T | None:
+    """X with the border that a name stands for where X's size isn't known; None if that needn't or can't be done now.
+
+    Only with a stride does the border depend on the size.
+    """
+    strided = any(n is None and stride > 1 for n, stride in zip(size, geometry.stride, strict=True))
+    if padding_name not in ("same", "same_lower") or not strided or ops.shape(x) is None:
+        return None
+    rows_axis = len(ops.known_rank(x)) - (3 if geometry.data_format == "NHWC" and len(kernel) == 4 else 2)
+    for axis, extent, stride in zip((rows_axis, rows_axis + 1), geometry.extent, geometry.stride, strict=True):
+        padded = ops.pad_same(x, axis, extent, stride, geometry.padding_mode, padding_name == "same_lower")
+        if padded is None:
+            return None
+        x = padded
+    return x
 
 
 def _kernel_shape(ops: Operations, k: Any) -> Shape:
