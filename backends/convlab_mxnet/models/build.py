@@ -27,11 +27,11 @@ from convlab.models.layers.layer import (
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around
 
+from .. import blocks as nn
 from .. import private
-from ..blocks import Pad2D, ReLU6
 from ..layers import Conv2D
 from ..ops import mx
-from .read import ACTIVATIONS, MODES, Block, nn, rounds_alike
+from .read import ACTIVATIONS, MODES, Block, rounds_alike
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -94,10 +94,10 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:
     if layer.mode == LOWEST:
-        return [Pad2D(layer.pads, value=-math.inf)]
+        return [nn.Pad2D(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
-    return [Pad2D(layer.pads, MODES[layer.mode])]
+    return [nn.Pad2D(layer.pads, MODES[layer.mode])]
 
 
 def _build_pool(layer: Pool, style: str) -> list[Block]:
@@ -143,7 +143,7 @@ def _build_dense(layer: Dense, style: str) -> list[Block]:
 
 def _build_activation(layer: Activation, style: str) -> list[Block]:
     constructors: dict[str, Callable[[], Block]] = {
-        "relu6": ReLU6,
+        "relu6": nn.ReLU6,
         "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
         "elu": lambda: nn.ELU(layer.parameter),
         "gelu": nn.GELU,
