@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from .contract.framework import Framework
-from .contract.native_layer import LayerArguments
+from .contract.layer import LayerArguments
 from .correlation.arguments import asarray
 from .correlation.corr2d import conv2d, corr2d
 from .correlation.matrix import im2col

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -73,6 +74,24 @@ class _Fields(nn.Module):
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Let `Conv2D`, and the classes that `nn.remat` and others derive from it, take what Flax's layer takes."""
+        has_init = "__init__" in vars(cls)
+        super().__init_subclass__(**keywords)
+        if has_init:
+            return
+        of_fields = cls.__init__
+        further = [each.name for each in fields(cls) if each.name not in _Fields.__dataclass_fields__]
+        native = replace(NATIVE, own=(*NATIVE.own, *further))
+
+        @functools.wraps(of_fields)
+        def init(self: Any, *sizes: Any, **arguments: Any) -> None:
+            options, own = native.arguments(sizes, arguments)
+            del options["layout_given"]
+            of_fields(self, **options, **own)
+
+        cls.__init__ = init  # type: ignore[method-assign]
+
 
 class Conv2D(_Fields):
     """`corr2d` with parameters `weight` and `bias`; see `convlab.Conv2D` for the fields.
@@ -88,15 +107,13 @@ class Conv2D(_Fields):
     (6, 7)
     """
 
-    def __init__(self, *sizes: Any, **arguments: Any) -> None:
-        options, own = NATIVE.arguments(sizes, arguments)
-        del options["layout_given"]
-        for name in ("kernel_size", "stride", "padding", "dilation"):
-            if name in options:
-                options[name] = _tuple(options[name])
-        super().__init__(**options, **own)
+    if TYPE_CHECKING:
+
+        def __init__(self, *sizes: Any, **arguments: Any) -> None: ...
 
     def __post_init__(self) -> None:
+        for name in ("kernel_size", "stride", "padding", "dilation"):
+            object.__setattr__(self, name, _tuple(getattr(self, name)))
         spec_of(self)  # it refuses options that don't go together
         super().__post_init__()
 

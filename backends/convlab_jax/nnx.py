@@ -7,8 +7,8 @@ from typing import Any, Unpack
 import jax
 from flax import nnx
 
-from convlab.contract.layer import LayerSpec
-from convlab.contract.native_layer import LayerArguments, NativeLayer
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.errors import GeometryError
 
 from .layers import KEYWORDS, REFUSED, correlated, dtypes_of, initial_bias, initial_weight

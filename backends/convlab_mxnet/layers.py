@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from convlab.contract.layer import LayerSpec
-from convlab.contract.native_layer import LayerArguments, NativeLayer
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.arguments import check_supported
 from convlab.correlation.corr2d import corr2d
 from convlab.registry import framework

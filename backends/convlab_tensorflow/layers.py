@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 import keras
 
-from convlab.contract.layer import LayerSpec
-from convlab.contract.native_layer import LayerArguments, NativeLayer
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 from convlab.errors import BackendBroken
 from convlab.geometry.geometry import Pads

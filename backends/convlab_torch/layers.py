@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from convlab.contract.layer import LayerSpec
-from convlab.contract.native_layer import LayerArguments, NativeLayer
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 from convlab.errors import ShapeError
 from convlab.geometry.geometry import Padding

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
 from ..errors import DTypeError, GeometryError, LayoutWarning, ShapeError
+from ..geometry.geometry import Pair
 from ..geometry.limits import check_held
 from ..geometry.lower import output_shape
 from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, boolean, integer, options
@@ -25,6 +26,12 @@ class LayerOptions(GeometryOptions, total=False):
     dtype: Any
     seed: int | None
     reproducible: bool
+
+
+class LayerArguments(LayerOptions, total=False):
+    """The keyword arguments of any backend's `Conv2D`; `kernel_size` may also be the first positional one."""
+
+    kernel_size: int | Pair
 
 
 @dataclass(frozen=True)

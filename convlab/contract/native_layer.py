@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import OptionError, UnsupportedError
-from ..geometry.geometry import Pair
 from ..geometry.options import shown
-from .layer import LayerOptions
+from .layer import LayerArguments
 
 Options = dict[str, Any]
 # What frameworks call the options of `Conv2D`.
@@ -29,13 +28,7 @@ SYNONYMS = {
 }
 _LAYOUTS = {"channels_first": "NCHW", "channels_last": "NHWC"}
 _INITIALISERS = ("kernel_init", "kernel_initializer", "weight_initializer")
-_OURS = ("kernel_size", *LayerOptions.__annotations__)
-
-
-class LayerArguments(LayerOptions, total=False):
-    """The keyword arguments of any framework's `Conv2D`; `kernel_size` may also be the first positional one."""
-
-    kernel_size: int | Pair
+_OURS = tuple(LayerArguments.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,9 @@ class NativeLayer:
                 self._check_idle(name, value)
                 continue
             option = self._option(name, value)
+            if value is None and (name != option or name == "data_format"):
+                # A framework's None stands for a default, and convlab's is taken.
+                continue
             if option in options:
                 raise OptionError(f"{name}: got {option} twice.", hint=f"give {option}= once.")
             options[option] = _LAYOUTS.get(value, value) if isinstance(value, str) else value
@@ -86,8 +82,6 @@ class NativeLayer:
             raise OptionError("kernel_size: got none, expected an int or a pair.", hint=self._example())
         own = {name: options.pop(name) for name in self.own if name in options}
         _check_one_start(options, own)
-        # A framework's None stands for its default, which is convlab's.
-        options = {name: value for name, value in options.items() if value is not None}
         return {**options, "layout_given": "data_format" in options}, own
 
     def _named(self, given: Sequence[object], keywords: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from ..contract.layer import LayerSpec
-from ..contract.native_layer import LayerArguments, NativeLayer
+from ..contract.layer import LayerArguments, LayerSpec
+from ..contract.native_layer import NativeLayer
 from ..contract.rule import Rule
 from ..correlation.compute import compute
 from ..correlation.corr2d import corr2d

@@ -122,6 +122,33 @@ def test_linens_modules() -> None:
     }
 
 
+class Scaled(lab.Conv2D):
+    """A layer of a user's, with a field of its own."""
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, X):
+        return super().__call__(X) * self.scale
+
+
+@pytest.mark.parametrize("layer", [lab.Conv2D, nn.remat(lab.Conv2D), Scaled])
+@pytest.mark.parametrize("arguments", [((3,), {"out_channels": 6}), ((6, (3, 3)), {}), ((), {"features": 6})])
+def test_classes_made_of_the_layer(layer, arguments) -> None:
+    positional, options = arguments
+    options = {
+        **options,
+        **({} if positional else {"kernel_size": [3, 3]}),
+        **({"scale": 2.0} if layer is Scaled else {}),
+    }
+    ours = layer(*positional, **options, data_format="NHWC")
+    theirs = nn.Conv(6, (3, 3), padding="VALID")
+    variables = theirs.init(KEY, X)
+    parameters = {"weight": variables["params"]["kernel"], "bias": variables["params"]["bias"]}
+    y = ours.apply({"params": parameters}, X)
+    close(y, theirs.apply(variables, X) * (2 if layer is Scaled else 1))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

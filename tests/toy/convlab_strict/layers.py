@@ -4,8 +4,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from convlab.contract.layer import LayerSpec
-from convlab.contract.native_layer import LayerArguments, NativeLayer
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 
 from .ops import ops
