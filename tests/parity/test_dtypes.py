@@ -51,6 +51,15 @@ def test_integers_beside_floats(lab, dtype) -> None:
     assert lab.to_numpy(y).tolist() == [[1.0, 1.0]]
 
 
+@pytest.mark.parametrize("dtype", ["i", "I", "l", "L", "q", "Q", ">u2", ">i8", "<u4"])
+def test_integers_of_c_and_of_other_machines(lab, dtype) -> None:
+    x = np.array([[3, 1, 4, 1]], dtype)
+    for image in (x, lab.asarray(x), [x[0]]):
+        y = lab.to_numpy(lab.corr2d(image, lab.asarray(np.array([[1, 2]], "int8"))))
+        assert y.dtype == np.int64
+        assert y.tolist() == [[5, 9, 6]]
+
+
 def test_integers_that_int64_does_not_hold(lab) -> None:
     x = np.array([[2**63, 1]], "uint64")
     with pytest.raises(errors.IntegerOverflowError, match="got 9223372036854775808, expected integers below"):
