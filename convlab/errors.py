@@ -26,6 +26,10 @@ class GeometryError(ConvlabError, ValueError):
     """A stride, padding, dilation, group count or another option has a value that makes no sense."""
 
 
+class OptionError(ConvlabError, TypeError):
+    """An argument has a name that isn't known, is missing, or is given twice."""
+
+
 class DTypeError(ConvlabError, TypeError):
     """An array isn't numeric, or the backend has no such dtype."""
 
@@ -90,12 +94,12 @@ class ModelFileError(ConvlabError, ValueError):
     """A file of a model can't be read, or its content is wrong."""
 
 
+class LayoutWarning(UserWarning):
+    """An image looks as if its channels came last, and is taken as one whose channels come first."""
+
+
 class RankDeficientWarning(UserWarning):
     """The images don't determine the kernel: other kernels fit them as well."""
-
-
-class LayoutWarning(UserWarning):
-    """An image looks as if its channels came last, and its layout wasn't named."""
 
 
 class PartialPortWarning(UserWarning):

@@ -9,11 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from .contract.framework import Framework
-from .contract.layer import LayerOptions
+from .contract.layer import LayerArguments
 from .correlation.arguments import asarray
 from .correlation.corr2d import conv2d, corr2d
 from .correlation.matrix import im2col
-from .geometry.geometry import Pair
 from .registry import chosen, constant_for_dynamo, default_backend, framework
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def use_backend(name: str) -> Iterator[Backend]:
         chosen.reset(token)
 
 
-def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Unpack[LayerOptions]) -> Any:
+def Conv2D(*sizes: Any, backend: str | None = None, **arguments: Unpack[LayerArguments]) -> Any:
     """A convolutional layer of the chosen framework: `corr2d(X, weight, bias=bias)` with parameters.
 
     It is a native object (`torch.nn.Module`, gluon `HybridBlock`, `flax.linen.Module`, `keras.layers.Layer`; for NumPy
@@ -144,7 +143,11 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
     >>> layer(np.ones((6, 8), dtype="float32")).shape
     (6, 7)
 
+    What users of the framework's own layer write is taken too, `Conv2D(8, 3, activation="relu")` on Keras: see
+    docs/layers.md.
+
     Args:
+        *sizes: kernel_size; or several, in the order of the framework's own layer.
         kernel_size: the kernel's rows and columns, an int or a pair.
         in_channels: inferred from the first input if not given (`flax.nnx` needs it).
         out_channels: None for the chapter's layer.
@@ -157,6 +160,10 @@ def Conv2D(kernel_size: int | Pair, *, backend: str | None = None, **options: Un
         backend: the framework; the default backend if not given.
 
     Raises:
+        OptionError: an argument that neither convlab nor the framework's own layer has.
         GeometryError, ShapeError, DTypeError: an option that makes no sense.
+
+    Warns:
+        LayoutWarning: `data_format` isn't given, and the first image looks like (H, W, C).
     """
-    return framework(default_backend() if backend is None else backend).Conv2D(kernel_size, **options)
+    return framework(default_backend() if backend is None else backend).Conv2D(*sizes, **arguments)

@@ -28,7 +28,7 @@ from convlab.planning.execute import choose_for
 
 from . import adapter, private
 
-_WIDE = ("int64", "float64", "complex128")
+_WIDE = ("int64", "uint64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
 
 

@@ -1,15 +1,68 @@
-"""Gluon blocks that convlab's models need and gluon hasn't got."""
+"""Gluon blocks that convlab's models need and gluon hasn't got: borders, ReLU6, and layers for both kinds of arrays.
+
+Gluon's own layers take arrays of `mx.np` after `npx.set_np()`, and otherwise those of `mx.nd`. The layers of the
+same names at the end of this file take both at any time.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.geometry.geometry import Pads
 
 from .ops import mx
 
+_DeferredInitialization = mx.gluon.parameter.DeferredInitializationError
 
-class Pad2D(mx.gluon.HybridBlock):  # type: ignore[misc]
+
+@contextlib.contextmanager
+def semantics(blocks: Sequence[Any]) -> Iterator[tuple[bool, Any]]:
+    """A context with the semantics of MXNet that blocks' parameters have: those of `mx.np` or those of `mx.nd`.
+
+    It gives whether they are those of `mx.np`, and the device of the parameters.
+    """
+    values = [_value(parameter) for block in blocks for parameter in block.collect_params().values()]
+    known = [value for value in values if value is not None]
+    numpy = any(isinstance(value, mx.np.ndarray) for value in known)
+    array, shape = mx.util.np_array(numpy), mx.util.np_shape(numpy)
+    first, second = (shape, array) if numpy else (array, shape)  # MXNet has no `mx.np` arrays without its shapes
+    with first, second:
+        yield numpy, known[0].ctx if known else mx.cpu()
+
+
+def _value(parameter: Any) -> Any:
+    """A parameter's array on the first of its devices; None before its shape is known."""
+    try:
+        return parameter.data(parameter.list_ctx()[0])
+    except _DeferredInitialization:
+        return None
+
+
+class OnBoth:
+    """A block that takes arrays of `mx.np` and of `mx.nd`, and gives back the kind that came in."""
+
+    def __call__(self, x: Any, *others: Any) -> Any:
+        """The block's result, computed on arrays of the kind that its parameters are."""
+        numpy = isinstance(x, mx.np.ndarray)
+        if not isinstance(x, mx.nd.NDArray) or numpy == mx.util.is_np_array():
+            return super().__call__(x, *others)  # type: ignore[misc]
+        with semantics([self]) as (inside, _):
+            y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
+        return _as_kind(y, numpy)
+
+
+def _as_kind(x: Any, numpy: bool) -> Any:
+    """An array of `mx.np`, or else of `mx.nd`, over the same memory."""
+    return x.as_np_ndarray() if numpy else x.as_nd_ndarray()
+
+
+def _on_both(kind: type) -> type:
+    return type(kind.__name__, (OnBoth, kind), {"__module__": __name__, "__doc__": kind.__doc__})
+
+
+class Pad2D(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A border round images NCHW.
 
     Args:
@@ -30,7 +83,7 @@ class Pad2D(mx.gluon.HybridBlock):  # type: ignore[misc]
         return y.as_np_ndarray() if mx.util.is_np_array() else y
 
 
-class ReLU6(mx.gluon.HybridBlock):  # type: ignore[misc]
+class ReLU6(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """min(max(x, 0), 6)."""
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
@@ -38,7 +91,7 @@ class ReLU6(mx.gluon.HybridBlock):  # type: ignore[misc]
         return (F.np if mx.util.is_np_array() else F).clip(x, 0, 6)
 
 
-class Softmax(mx.gluon.HybridBlock):  # type: ignore[misc]
+class Softmax(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """The softmax over the channels, axis 1 of images and of rows of numbers.
 
     Args:
@@ -53,3 +106,20 @@ class Softmax(mx.gluon.HybridBlock):  # type: ignore[misc]
         """The shares of the channels, which sum up to 1, or their logarithms."""
         functions = F.npx if mx.util.is_np_array() else F
         return (functions.log_softmax if self.log else functions.softmax)(x, axis=1)
+
+
+Activation = _on_both(mx.gluon.nn.Activation)
+AvgPool2D = _on_both(mx.gluon.nn.AvgPool2D)
+BatchNorm = _on_both(mx.gluon.nn.BatchNorm)
+Conv2D = _on_both(mx.gluon.nn.Conv2D)
+Dense = _on_both(mx.gluon.nn.Dense)
+Dropout = _on_both(mx.gluon.nn.Dropout)
+ELU = _on_both(mx.gluon.nn.ELU)
+Flatten = _on_both(mx.gluon.nn.Flatten)
+GELU = _on_both(mx.gluon.nn.GELU)
+GlobalAvgPool2D = _on_both(mx.gluon.nn.GlobalAvgPool2D)
+GlobalMaxPool2D = _on_both(mx.gluon.nn.GlobalMaxPool2D)
+HybridSequential = _on_both(mx.gluon.nn.HybridSequential)
+LeakyReLU = _on_both(mx.gluon.nn.LeakyReLU)
+MaxPool2D = _on_both(mx.gluon.nn.MaxPool2D)
+Swish = _on_both(mx.gluon.nn.Swish)

@@ -14,7 +14,7 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.compute import compute, gradients_of_rule
-from convlab.errors import UnsupportedError
+from convlab.errors import IntegerOverflowError, UnsupportedError
 from convlab.geometry.geometry import Geometry
 
 from . import adapter, private
@@ -23,6 +23,9 @@ from .facade import import_mxnet
 mx: Any = import_mxnet()
 
 _DTYPES = {np.float16: "float16", np.float32: "float32", np.float64: "float64"}  # NumPy takes 6 us for an answer
+
+# The integers that MXNet hasn't got, and the least of its own that hold them; of uint64, those below 2**63.
+_HELD_IN = {"int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
 
 
 class MXNetOperations(Operations):
@@ -64,6 +67,12 @@ class MXNetOperations(Operations):
                 "K: got an array beside a symbol, expected a parameter: MXNet's graphs have no constants.",
                 hint="make it a gluon.Constant, or don't hybridize.",
             )
+        array, dtype = array.astype(dtype), _HELD_IN.get(dtype, dtype)
+        if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
+            raise IntegerOverflowError(
+                f"array: got {array.max()}, expected integers below 2**63: MXNet has no uint64.",
+                hint="convert it to float64.",
+            )
         return mx.np.array(array.astype(dtype), dtype=dtype, ctx=None if like is None else _context(like))
 
     def to_numpy(self, x: Any) -> np.ndarray:
@@ -72,7 +81,7 @@ class MXNetOperations(Operations):
 
     def cast(self, x: Any, dtype: str | None) -> Any:
         x = x.as_np_ndarray()
-        return x if dtype is None or self.dtype(x) == dtype else x.astype(dtype)
+        return x if dtype is None or self.dtype(x) == dtype else x.astype(_HELD_IN.get(dtype, dtype))
 
     def native(self, y: Any, like: Any) -> Any:
         legacy = type(like) in (mx.nd.NDArray, mx.sym.Symbol)

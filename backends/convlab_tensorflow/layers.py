@@ -9,10 +9,49 @@ from typing import Any, Unpack
 
 import keras
 
-from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry.geometry import Pads, Pair
+from convlab.geometry.geometry import Pads
+
+from . import private
+
+# What each argument becomes in Keras's own words: a function, an initialiser, a regulariser or a constraint.
+_MODULES = {
+    "activation": keras.activations,
+    "kernel_initializer": keras.initializers,
+    "bias_initializer": keras.initializers,
+    "kernel_regularizer": keras.regularizers,
+    "bias_regularizer": keras.regularizers,
+    "kernel_constraint": keras.constraints,
+    "bias_constraint": keras.constraints,
+}
+# What any Keras layer takes.
+_OF_LAYERS = ("activity_regularizer", "name", "trainable", "dtype", "autocast", "input_shape", "batch_input_shape")
+
+NATIVE = NativeLayer(
+    "keras.layers.Conv2D",
+    (
+        "filters",
+        "kernel_size",
+        "strides",
+        "padding",
+        "data_format",
+        "dilation_rate",
+        "groups",
+        "activation",
+        "use_bias",
+        "kernel_initializer",
+        "bias_initializer",
+        "kernel_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "bias_constraint",
+    ),
+    own=(*_MODULES, *_OF_LAYERS),
+)
 
 
 @keras.saving.register_keras_serializable(package="convlab")
@@ -39,41 +78,83 @@ class LowestPadding2D(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "padding": self.padding}
 
 
+class Arguments(LayerArguments, total=False):
+    """The keyword arguments of `Conv2D`: convlab's, and those of `keras.layers.Conv2D`."""
+
+    filters: int
+    strides: Any
+    dilation_rate: Any
+    activation: Any
+    kernel_initializer: Any
+    bias_initializer: Any
+    kernel_regularizer: Any
+    bias_regularizer: Any
+    activity_regularizer: Any
+    kernel_constraint: Any
+    bias_constraint: Any
+    name: str | None
+    trainable: bool
+    autocast: bool
+    input_shape: Any
+    batch_input_shape: Any
+
+
 @keras.saving.register_keras_serializable(package="convlab")
 class Conv2D(keras.layers.Layer):  # type: ignore[misc]
     """`corr2d` with weights `weight` and `bias`; see `convlab.Conv2D` for the arguments.
 
-    `name`, `trainable` and `dtype` (a dtype or a Keras dtype policy) are Keras's own.
+    Those of `keras.layers.Conv2D` are taken too: `Conv2D(8, 3, activation="relu")`, initialisers, regularisers and
+    constraints, `name`, `trainable` and `dtype` (a dtype or a Keras dtype policy). An initialiser is asked for an HWIO
+    kernel in either layout; regularisers and constraints see the weight as it lies, OIHW with "NCHW".
 
     >>> layer = Conv2D(3, out_channels=8, padding="same", data_format="NHWC", seed=0)
     >>> layer(keras.ops.ones((1, 5, 5, 3))).shape
     TensorShape([1, 5, 5, 8])
     """
 
-    def __init__(  # type: ignore[misc]  # `dtype` is among the options, too
-        self,
-        kernel_size: int | Pair,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: Any = None,
-        **options: Unpack[LayerOptions],
-    ) -> None:
+    def __init__(self, *sizes: Any, **arguments: Unpack[Arguments]) -> None:
         check_keras()
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        options, own = NATIVE.arguments(sizes, arguments)
+        super().__init__(**{name: value for name, value in own.items() if name in _OF_LAYERS and value is not None})
         # Keras decides on the weights' dtype, and convlab which dtypes there are.
-        self.spec = replace(LayerSpec(kernel_size, dtype=self.variable_dtype, **options), dtype=None)
+        self.spec = replace(LayerSpec(**options, dtype=self.variable_dtype), dtype=None)
+        given = {name: own.get(name) for name in _MODULES}
+        self.activation = None if given["activation"] is None else keras.activations.get(given["activation"])
+        self.kernel_initializer = keras.initializers.get(given["kernel_initializer"])
+        self.bias_initializer = keras.initializers.get(given["bias_initializer"] or "zeros")
+        self.kernel_regularizer = keras.regularizers.get(given["kernel_regularizer"])
+        self.bias_regularizer = keras.regularizers.get(given["bias_regularizer"])
+        self.kernel_constraint = keras.constraints.get(given["kernel_constraint"])
+        self.bias_constraint = keras.constraints.get(given["bias_constraint"])
 
+    @private.raises_as_they_are
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of this shape."""
         spec = self.spec.fit(tuple(input_shape))
-        self.weight = self.add_weight(shape=spec.weight_shape(), initializer=partial(_initial, spec), name="weight")
-        self.bias = self.add_weight(shape=spec.bias_shape, initializer="zeros", name="bias") if spec.use_bias else None
+        self.weight = self.add_weight(
+            name="weight",
+            shape=spec.weight_shape(),
+            initializer=partial(_initial, spec, self.kernel_initializer),
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.bias = None
+        if spec.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=spec.bias_shape,
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
 
+    @private.raises_as_they_are
     def call(self, X: Any) -> Any:
-        """corr2d(X, weight, bias=bias) with the layer's geometry."""
-        return corr2d(X, self.weight, bias=self.bias, backend="tensorflow", **self.spec.call)
+        """corr2d(X, weight, bias=bias) with the layer's geometry, and then the activation."""
+        y = corr2d(X, self.weight, bias=self.bias, backend="tensorflow", **self.spec.call)
+        return y if self.activation is None else self.activation(y)
 
+    @private.raises_as_they_are
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The output's shape; sizes that aren't known stay None."""
         return self.spec.output_shape(tuple(input_shape))
@@ -82,16 +163,16 @@ class Conv2D(keras.layers.Layer):  # type: ignore[misc]
         """What `from_config` needs to make the same layer."""
         config = self.spec.config()
         del config["dtype"]
-        return {**super().get_config(), **config}
+        own = {name: module.serialize(getattr(self, name)) for name, module in _MODULES.items() if getattr(self, name)}
+        return {**super().get_config(), **config, **own}
 
 
-def _initial(spec: LayerSpec, shape: Any, dtype: Any = None) -> Any:
-    """Keras's customary initial values (Glorot uniform), or the seed's."""
+def _initial(spec: LayerSpec, initializer: Any, shape: Any, dtype: Any = None) -> Any:
+    """The values that an initialiser gives (by default Keras's customary one, Glorot uniform), or the seed's."""
     if spec.seed is not None:
         return keras.ops.convert_to_tensor(spec.seeded(), dtype)
     oihw = len(shape) == 4 and spec.data_format == "NCHW"
-    hwio = (*shape[2:], shape[1], shape[0]) if oihw else (*spec.kernel_size, *(shape[2:] or (1, 1)))
-    drawn = keras.initializers.GlorotUniform()(hwio, dtype)
+    drawn = (initializer or keras.initializers.GlorotUniform())(spec.hwio_shape, dtype)
     return keras.ops.transpose(drawn, (3, 2, 0, 1)) if oihw else keras.ops.reshape(drawn, shape)
 
 

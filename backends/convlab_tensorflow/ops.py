@@ -93,6 +93,16 @@ class TensorFlowOperations(Operations):
             index = tf.minimum(index % period, -index % period)
         return tf.gather(x, index, axis=axis)
 
+    def pad_same(self, x: Any, axis: int, extent: int, stride: int, mode: str, lower: bool, value: float = 0.0) -> Any:
+        total = tf.maximum(extent - 1 - (tf.shape(x)[axis] - 1) % stride, 0)
+        small = total // 2
+        pads = (total - small, small) if lower else (small, total - small)
+        if mode != "zeros":
+            return self.border(x, axis, pads, mode)
+        widths: list[tuple[Any, Any]] = [(0, 0)] * len(x.shape)
+        widths[axis] = pads
+        return tf.pad(x, widths, constant_values=tf.cast(value, x.dtype))
+
     def stack(self, tensors: Sequence[Any], axis: int) -> Any:
         return tf.stack(tensors, axis)
 
@@ -239,6 +249,12 @@ class TensorFlowOperations(Operations):
         return tuple(tape.gradient(y, inputs, output_gradients=dy))
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
+        if x.dtype.is_complex:  # TensorFlow convolves real numbers only
+            parts = tf.concat([tf.math.real(x), tf.math.imag(x)], 0)
+            by_real, by_imaginary = (
+                tf.split(self.conv(parts, part, geometry), 2) for part in (tf.math.real(kernel), tf.math.imag(kernel))
+            )
+            return tf.complex(by_real[0] - by_imaginary[1], by_imaginary[0] + by_real[1])
         if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
             return by_taps(self, x, kernel, geometry)
         if geometry.data_format == "NCHW":  # TensorFlow has this convolution on GPUs only

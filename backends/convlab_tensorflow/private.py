@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
 from keras import layers as kl
+
+from convlab.errors import ConvlabError
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 try:
     from tensorflow.python.eager import record
@@ -27,6 +32,24 @@ def could_record() -> bool:
     """
     test = getattr(record, "could_possibly_record", None)
     return test is None or bool(test())
+
+
+def raises_as_they_are(method: Method) -> Method:
+    """A method of a layer whose convlab errors Keras raises as they are.
+
+    It would replace them by others that begin with the names of its own calls. No public name prevents that, other than
+    for all errors of the process. Without the private name Keras adds its words.
+    """
+
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except ConvlabError as error:
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise
+
+    return run  # type: ignore[return-value]
 
 
 def is_eager_tensor(x: Any) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, fields, replace
+import warnings
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, cast
 
 import numpy as np
 
 from ..dtypes import COMPLEX, INTEGERS, check_numeric, dtype_name, itemsize
-from ..errors import DTypeError, GeometryError, ShapeError
+from ..errors import DTypeError, GeometryError, LayoutWarning, ShapeError
 from ..geometry.checks import boolean, integer
+from ..geometry.geometry import Pair
 from ..geometry.limits import check_held
 from ..geometry.lower import output_shape
 from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
@@ -27,6 +29,12 @@ class LayerOptions(GeometryOptions, total=False):
     reproducible: bool
 
 
+class LayerArguments(LayerOptions, total=False):
+    """The keyword arguments of any backend's `Conv2D`; `kernel_size` may also be the first positional one."""
+
+    kernel_size: int | Pair
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """The checked options of a layer: adapters build their native layers from it.
@@ -34,6 +42,8 @@ class LayerSpec:
     >>> spec = LayerSpec(3, in_channels=4, out_channels=8, groups=2)
     >>> spec.weight_shape(), spec.bias_shape, spec.fan_in()
     ((8, 2, 3, 3), (8,), 18)
+
+    `layout_given` says whether somebody chose `data_format`, so that nobody need be warned of it.
     """
 
     kernel_size: Any
@@ -52,6 +62,7 @@ class LayerSpec:
     reproducible: bool = False
     padding_value: float = 0.0
     origin: Any = None
+    layout_given: bool = field(default=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in GEOMETRY_OPTIONS}
@@ -109,10 +120,21 @@ class LayerSpec:
     @property
     def call(self) -> dict[str, Any]:
         """The keyword arguments that the layer passes to `corr2d` beside its bias."""
-        return {**self.geometry, "reproducible": self.reproducible}
+        layout = self.data_format if self.layout_given else None
+        return {**self.geometry, "data_format": layout, "reproducible": self.reproducible}
 
     def fit(self, shape: tuple[int | None, ...]) -> LayerSpec:
-        """This layer for inputs of a shape: with the number of input channels, if it wasn't known yet."""
+        """This layer for inputs of a shape: with the number of input channels, if it wasn't known yet.
+
+        Warns:
+            LayoutWarning: nobody chose a layout, and the shape looks like that of the other one.
+        """
+        spec = self._fitted(shape)
+        if spec is not self and not self.layout_given:
+            _warn_of_layout(shape)
+        return spec
+
+    def _fitted(self, shape: tuple[int | None, ...]) -> LayerSpec:
         if not self.lazy:
             return self
         axis = -3 if self.data_format == "NCHW" else -1
@@ -126,7 +148,7 @@ class LayerSpec:
 
     def output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The result's shape for inputs of a shape; an output size is None where its input size is."""
-        spec = self.fit(shape)
+        spec = self._fitted(shape)
         # Each output size depends on one input size alone, so that any number may stand in for an unknown size.
         stand_in = 2**20
         known = output_shape([stand_in if n is None else n for n in shape], spec.weight_shape(), **spec.geometry)
@@ -146,6 +168,12 @@ class LayerSpec:
         if self.data_format == "NCHW":
             return (self.out_channels, per_group, *self.kernel_size)
         return (*self.kernel_size, per_group, self.out_channels)
+
+    @property
+    def hwio_shape(self) -> tuple[int, int, int, int]:
+        """The weight's shape as HWIO, of which the initialisers of Keras and Flax know the numbers of channels."""
+        h, w = self.kernel_size
+        return h, w, (self.in_channels or 1) // self.groups, self.out_channels or 1
 
     @property
     def bias_shape(self) -> tuple[int]:
@@ -173,13 +201,15 @@ class LayerSpec:
 
     def config(self) -> dict[str, Any]:
         """The keyword arguments that make the same layer again, in plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}
 
     def __str__(self) -> str:
         shown = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name != "kernel_size" and getattr(self, field.name) != getattr(_PLAIN, field.name)
+            if field.compare
+            and field.name != "kernel_size"
+            and getattr(self, field.name) != getattr(_PLAIN, field.name)
         }
         return ", ".join([str(self.kernel_size), *(f"{name}={value!r}" for name, value in shown.items())])
 
@@ -195,6 +225,18 @@ def seeded_kernel(seed: int, shape: tuple[int, int, int, int]) -> np.ndarray:
     """
     outputs, per_group, *size = shape
     return LayerSpec(tuple(size), in_channels=per_group, out_channels=outputs, seed=seed).seeded()
+
+
+def _warn_of_layout(shape: tuple[int | None, ...]) -> None:
+    """Warn of an image (C, H, W), or a batch, whose last axis looks like its channels."""
+    first, second, last = (n or 0 for n in shape[-3:])
+    if last in (1, 3, 4) and first > 4 and second > last:
+        warnings.warn(
+            f"X: got shape {tuple(shape)}, which looks like (H, W, C), while data_format is 'NCHW'. Hint: "
+            "data_format='NHWC' if the last axis is the channels, data_format='NCHW' to say that it isn't.",
+            LayoutWarning,
+            stacklevel=3,
+        )
 
 
 def _floating(dtype: Any) -> str:

@@ -32,6 +32,16 @@ class Tracing(Arrays[T]):
         """A list or a NumPy array as a tensor while a tracer runs that can't look into NumPy arrays; else None."""
         return None
 
+    def pad_same(
+        self, x: T, axis: int, extent: int, stride: int, mode: str, lower: bool, value: float = 0.0
+    ) -> T | None:
+        """x with the border of padding "same" along an axis; None if the backend only takes sizes that it knows.
+
+        It is asked where a size isn't known while tracing. The border makes room for ceil(n / stride) places of a
+        kernel of `extent`; if lower, the odd pixel is at the start ("same_lower"). `value` is that of mode "zeros".
+        """
+        return None
+
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: Any) -> Any:
         """The value function(… function(function(total, 0), 1) …, count - 1); traced, a loop of the framework's."""
         for index in range(count):

@@ -100,7 +100,7 @@ def as_array(name: str, x: Any) -> np.ndarray:
     convlab.errors.ShapeError: X: got a ragged list, expected rows of one length. Hint: ...
     """
     if isinstance(x, np.ndarray):
-        return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+        return _in_this_order(x)
     if isinstance(x, (str, bytes, os.PathLike)):
         raise DTypeError(
             f"{name}: got the text {shown(x)}, expected a tensor, an array or a list.",
@@ -122,7 +122,7 @@ def as_array(name: str, x: Any) -> np.ndarray:
             hint="stack them by the framework's own stack, which keeps their gradients.",
         )
     try:
-        return _read(x)
+        return _in_this_order(_read(x))
     except ValueError as error:
         if "inhomogeneous" in str(error):
             raise ShapeError(
@@ -142,6 +142,15 @@ def _readable(x: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _in_this_order(x: np.ndarray) -> np.ndarray:
+    """An array in this machine's order of bytes, its integers of a dtype that frameworks know.
+
+    C's `long long` is a dtype of its own to NumPy, beside int64, with the same name and numbers.
+    """
+    x = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+    return x.view(f"{x.dtype.kind}8") if x.dtype.char in "qQ" else x
 
 
 def _leaves(x: Any) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from ..registry import inner_backend, resolve
 from .arguments import unify
 from .call import execute
 from .decide import Decision, decide
-from .images import planes_first, planes_last, warn_of_channels, with_value
+from .images import padded_by_name, planes_first, planes_last, warn_of_channels, with_value
 from .repeated import SIGNATURES, prepared, recall, remember
 
 Tensor = TypeVar("Tensor")
@@ -233,11 +233,6 @@ def checked(
     shape = _image_shape(ops, x, kernel, geometry)
     if len(kernel) == 2:
         warn_of_channels(shape, kernel, data_format)
-    image_size = check_shapes(shape, kernel, geometry)
-    most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
-    geometry = laid_out(geometry, padding_name, image_size, planes(shape, kernel, geometry), itemsize(dtype), most)
-    if b is not None:
-        _check_bias(ops.shape(b), kernel, geometry)
     if wraps and framework.adapter.is_native(X) and not geometry.padding_value:
         # Each chunk is cast by itself.
         x = X
@@ -246,6 +241,15 @@ def checked(
         x, shape = planes_first(ops, x), (*shape[:-3], shape[-1], *shape[-3:-1])
     if len(kernel) == 2:
         geometry = geometry._replace(data_format="NCHW")
+    image_size = check_shapes(shape, kernel, geometry)
+    padded = padded_by_name(ops, x, image_size, geometry, padding_name) if None in image_size else None
+    if padded is not None:
+        x, padding_name, shape = padded, "valid", ops.shape(padded) or ()
+        geometry, image_size = geometry._replace(padding_value=0.0), check_shapes(shape, kernel, geometry)
+    most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced") else MOST_BYTES
+    geometry = laid_out(geometry, padding_name, image_size, planes(shape, kernel, geometry), itemsize(dtype), most)
+    if b is not None:
+        _check_bias(ops.shape(b), kernel, geometry)
     if geometry.padding_value:
         x, geometry = with_value(ops, x, geometry, dtype, len(kernel))
         shape = ops.known_rank(x)

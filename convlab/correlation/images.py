@@ -57,6 +57,26 @@ def _outside() -> int:
     return level
 
 
+def padded_by_name(
+    ops: Operations[T], x: T, size: Sequence[int | None], geometry: Geometry, padding_name: str
+) -> T | None:
+    """X with the border that a name stands for where X's size isn't known; None if that needn't or can't be done now.
+
+    Only with a stride does the border depend on the size.
+    """
+    strided = any(n is None and stride > 1 for n, stride in zip(size, geometry.stride, strict=True))
+    if padding_name not in ("same", "same_lower") or not strided or ops.shape(x) is None:
+        return None
+    rows_axis = len(ops.known_rank(x)) - (3 if geometry.data_format == "NHWC" else 2)
+    mode, lower, value = geometry.padding_mode, padding_name == "same_lower", geometry.padding_value
+    for axis, extent, stride in zip((rows_axis, rows_axis + 1), geometry.extent, geometry.stride, strict=True):
+        padded = ops.pad_same(x, axis, extent, stride, mode, lower, value)
+        if padded is None:
+            return None
+        x = padded
+    return x
+
+
 def with_value(ops: Operations[T], x: T, geometry: Geometry, dtype: str | None, rank: int) -> tuple[T, Geometry]:
     """The image with its constant border, if that isn't of zeros, and the geometry of what is left to do.
 

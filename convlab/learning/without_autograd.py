@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from ..contract.layer import LayerOptions, LayerSpec
+from ..contract.layer import LayerArguments, LayerSpec
+from ..contract.native_layer import NativeLayer
 from ..contract.rule import Rule
 from ..correlation.compute import compute
 from ..correlation.corr2d import corr2d
-from ..geometry.geometry import Pair
 from ..reference import ops
 from .descent import DescentBase
 from .window_sums import PreparedImages
@@ -25,8 +25,9 @@ class PlainConv2D:
 
     backend: ClassVar[str]
 
-    def __init__(self, kernel_size: int | Pair, **options: Unpack[LayerOptions]) -> None:
-        self.spec = LayerSpec(kernel_size, **options)
+    def __init__(self, *sizes: Any, **arguments: Unpack[LayerArguments]) -> None:
+        options, _ = NativeLayer().arguments(sizes, arguments)
+        self.spec = LayerSpec(**options)
         self.weight: np.ndarray | None = None
         self.bias: np.ndarray | None = None
         if not self.spec.lazy:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 import convlab
+from convlab import errors
 from convlab.models.adapters import read
 from convlab_tensorflow import private
 
@@ -90,3 +91,16 @@ def test_without_the_name_a_functional_model_has_code_of_its_own(monkeypatch, fu
 
 def test_a_model_without_calls_tells_none() -> None:
     assert private.calls(kl.ReLU()) is None
+
+
+class Refusing(kl.Layer):
+    def call(self, x):
+        raise errors.GeometryError("stride: got 0.")
+
+
+def test_keras_raises_errors_of_marked_methods_as_they_are(monkeypatch) -> None:
+    with pytest.raises(errors.GeometryError, match="Exception encountered when calling"):
+        Refusing()(tf.ones(2))
+    monkeypatch.setattr(Refusing, "call", private.raises_as_they_are(Refusing.call))
+    with pytest.raises(errors.GeometryError, match=r"^stride: got 0\.$"):
+        Refusing()(tf.ones(2))

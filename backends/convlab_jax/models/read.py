@@ -147,11 +147,8 @@ def _convolution(layer: nn.Conv) -> Layer:
 
 def _ours(layer: Conv2D) -> Layer:
     values = _values(layer)
-    bias = values.get("bias")
-    weight = values["weight"]
-    return Convolution.ours(
-        spec_of(layer), ops.to_numpy(weight), None if bias is None else ops.to_numpy(bias), ops.dtype(weight)
-    )
+    dtype, (weight, bias) = computed(layer, values["weight"], values.get("bias"))
+    return Convolution.ours(spec_of(layer), weight, bias, dtype)
 
 
 def _batch_norm(layer: nn.BatchNorm) -> Layer:

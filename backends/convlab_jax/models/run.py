@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ..layers import Conv2D
+from ..layers import Conv2D, spec_of
 from ..ops import ops
 from ..shared.run import forward, once, to_oihw
 from .sequential import switch_of
@@ -43,7 +43,7 @@ def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> An
 def _layout(native: Any) -> str:
     if isinstance(native, nn.Sequential):
         return next((_layout(each) for each in native.layers if isinstance(each, nn.Module)), "NHWC")
-    return native.data_format if isinstance(native, Conv2D) else "NHWC"
+    return spec_of(native).data_format if isinstance(native, Conv2D) else "NHWC"
 
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

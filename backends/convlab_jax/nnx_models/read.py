@@ -99,8 +99,8 @@ def _dense(layer: nnx.Linear) -> Layer:
 
 
 def _ours(layer: Conv2D) -> Layer:
-    weight = layer.weight[...]
-    return Convolution.ours(layer.spec, ops.to_numpy(weight), _array(layer.bias), ops.dtype(weight))
+    dtype, (weight, bias) = computed(layer, layer.weight[...], _value(layer.bias))
+    return Convolution.ours(layer.spec, weight, bias, dtype)
 
 
 _READERS: dict[type, Callable[[Any], Layer]] = {

@@ -27,11 +27,11 @@ from convlab.models.layers.layer import (
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_around
 
-from .. import blocks, private
-from ..blocks import Pad2D, ReLU6
+from .. import blocks as nn
+from .. import private
 from ..layers import Conv2D
 from ..ops import mx
-from .read import ACTIVATIONS, MODES, Block, nn, rounds_alike
+from .read import ACTIVATIONS, MODES, Block, rounds_alike
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -95,10 +95,10 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:
     if layer.mode == LOWEST:
-        return [Pad2D(layer.pads, value=-math.inf)]
+        return [nn.Pad2D(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
-    return [Pad2D(layer.pads, MODES[layer.mode], layer.value)]
+    return [nn.Pad2D(layer.pads, MODES[layer.mode], layer.value)]
 
 
 def _build_pool(layer: Pool, style: str) -> list[Block]:
@@ -144,7 +144,7 @@ def _build_dense(layer: Dense, style: str) -> list[Block]:
 
 def _build_activation(layer: Activation, style: str) -> list[Block]:
     constructors: dict[str, Callable[[], Block]] = {
-        "relu6": ReLU6,
+        "relu6": nn.ReLU6,
         "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
         "elu": lambda: nn.ELU(layer.parameter),
         "gelu": nn.GELU,
@@ -167,7 +167,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
-    Softmax: lambda layer, style: [blocks.Softmax(layer.log)],
+    Softmax: lambda layer, style: [nn.Softmax(layer.log)],
 }
 
 

@@ -16,7 +16,7 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
 from .. import private
-from ..blocks import Pad2D, ReLU6, Softmax
+from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
 
@@ -61,7 +61,7 @@ def _is_chain(block: Block) -> bool:
 
 def _parts(block: Block, path: str) -> Iterator[Part]:
     """The part that a block is, or two if there is an activation inside; none for a block that does nothing."""
-    if type(block) in (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential):
+    if type(block) in (mx.gluon.contrib.nn.Identity, nn.Sequential, nn.HybridSequential, HybridSequential):
         return
     if isinstance(block, tuple(_READERS)) and not all(map(_has_values, private.parameters(block).values())):
         raise unbuilt(path, block, "initialise it and call it once")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,29 +11,17 @@ from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
 
 from .. import private
+from ..blocks import semantics
 from ..layers import Conv2D
 from ..ops import mx, ops
 from .build import check_dtype, tensor
 from .read import Block, nn, value_of
 
 
-@contextlib.contextmanager
-def semantics(natives: Sequence[Block]) -> Iterator[tuple[bool, Any]]:
-    """A context with the semantics of MXNet that natives have: those of `mx.np` or those of `mx.nd`.
-
-    It gives whether they are those of `mx.np`, and the device of the natives' parameters.
-    """
-    values = [value_of(parameter) for native in natives for parameter in native.collect_params().values()]
-    numpy = any(isinstance(value, mx.np.ndarray) for value in values)
-    array, shape = mx.util.np_array(numpy), mx.util.np_shape(numpy)
-    first, second = (shape, array) if numpy else (array, shape)  # MXNet has no `mx.np` arrays without its shapes
-    with first, second:
-        yield numpy, values[0].ctx if values else mx.cpu()
-
-
 def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
     for native in natives:
-        kind = {nn.Conv2D: "convolution", nn.Dense: "dense layer"}.get(type(native))
+        kinds = {nn.Conv2D: "convolution", nn.Dense: "dense layer"}
+        kind = next((name for layer, name in kinds.items() if isinstance(native, layer)), None)
         if dtype == "bfloat16" or (kind and ctx.device_type == "cpu"):
             check_dtype(dtype, kind or "layer")
 

@@ -14,10 +14,10 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.reading import Model
 
 from .. import private
+from ..blocks import semantics
 from ..ops import mx
 from .build import arrays_of, tensor
 from .read import Block, read, value_of
-from .run import semantics
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> Block:

@@ -203,20 +203,17 @@ def _softplus(m: nn.Softplus) -> Layer:
     return Activation("softplus")
 
 
-def _pad(mode: str) -> Callable[[Any], Layer]:
-    def read(m: Any) -> Layer:
-        left, right, top, bottom = m.padding
-        return Pad(((top, bottom), (left, right)), mode)
-
-    return read
+def _pad(m: Any, mode: str, value: float = 0.0) -> Layer:
+    left, right, top, bottom = m.padding
+    return Pad(((top, bottom), (left, right)), mode, value)
 
 
 def _constant_pad(m: nn.ConstantPad2d) -> Layer:
     if m.value == -math.inf:
-        return _pad(LOWEST)(m)
+        return _pad(m, LOWEST)
     if not math.isfinite(m.value):
         raise UnsupportedError(f"its border is {m.value}, expected a finite number or -inf")
-    return replace(_pad("zeros")(m), value=float(m.value))
+    return _pad(m, "zeros", float(m.value))
 
 
 def _ours(m: Conv2D) -> Layer:
@@ -246,8 +243,8 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.SiLU: lambda m: Activation("silu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
     nn.ZeroPad2d: _pad("zeros"),
-    nn.ReflectionPad2d: _pad("reflect"),
-    nn.ReplicationPad2d: _pad("replicate"),
-    nn.CircularPad2d: _pad("circular"),
+    nn.ReflectionPad2d: lambda m: _pad(m, "reflect"),
+    nn.ReplicationPad2d: lambda m: _pad(m, "replicate"),
+    nn.CircularPad2d: lambda m: _pad(m, "circular"),
     nn.ConstantPad2d: _constant_pad,  # it stands after ZeroPad2d, which is a subclass of it
 }

@@ -4,9 +4,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from convlab.contract.layer import LayerOptions, LayerSpec
+from convlab.contract.layer import LayerArguments, LayerSpec
+from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
-from convlab.geometry.geometry import Pair
 
 from .ops import ops
 
@@ -14,8 +14,9 @@ from .ops import ops
 class Conv2D:
     """`corr2d` with a weight and a bias; with `out_channels` it needs `in_channels`."""
 
-    def __init__(self, kernel_size: int | Pair, **options: Unpack[LayerOptions]) -> None:
-        self.spec = LayerSpec(kernel_size, **options)
+    def __init__(self, *sizes: Any, **arguments: Unpack[LayerArguments]) -> None:
+        options, _ = NativeLayer().arguments(sizes, arguments)
+        self.spec = LayerSpec(**options)
         dtype = self.spec.dtype or "float32"
         self.weight = ops.asarray(self.spec.seeded(), dtype)
         self.bias = ops.asarray(np.zeros(self.spec.bias_shape), dtype) if self.spec.use_bias else None
