@@ -242,7 +242,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.LogSoftmax: _softmax,
     nn.SiLU: lambda m: Activation("silu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
-    nn.ZeroPad2d: _pad("zeros"),
+    nn.ZeroPad2d: lambda m: _pad(m, "zeros"),
     nn.ReflectionPad2d: lambda m: _pad(m, "reflect"),
     nn.ReplicationPad2d: lambda m: _pad(m, "replicate"),
     nn.CircularPad2d: lambda m: _pad(m, "circular"),
