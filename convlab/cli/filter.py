@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +75,7 @@ def filter_images(
             return
         from ..images.folders import plan_jobs
 
-        plan = plan_jobs(images, output, recursive=recursive, suffix=suffix)
+        plan = plan_jobs(images, output, recursive=recursive, suffix=suffix, dtype=dtype)
         _filter_photographs(plan, work, title, quality, skip_existing)
 
 
@@ -151,9 +151,10 @@ class _Summary:
         if self.failed:
             parts.append(f"{self.failed} failed")
         if plan.others:
-            parts.append(f"{plan.others} other files left out")
+            parts.append(f"{plan.others} other file{'s' * (plan.others > 1)} left out")
         if self.clipped:
-            parts.append(f"{100 * self.clipped / self.numbers:.2g} % of the numbers clipped (--dtype, --scale)")
+            percent = f"{100 * self.clipped / self.numbers:.1f} %"
+            parts.append(f"{'under 0.1 %' if percent == '0.0 %' else percent} of the values clipped (see --dtype, --scale)")
         parts += [note if len(jobs) == 1 else f"{note} ({_images(number)})" for note, number in self.notes.items()]
         return "; ".join(parts)
 
@@ -174,7 +175,7 @@ def _filter_photographs(plan: Jobs, work: Filter, title: str, quality: int, skip
         bar = progress.add_task(title, total=len(jobs))
         futures = {pool.submit(run, job): job for job in jobs}
         try:
-            for future in as_completed(futures):
+            for future in futures:
                 _count(future, summary)
                 progress.advance(bar)
         except BaseException as error:

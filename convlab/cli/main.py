@@ -30,6 +30,7 @@ app = typer.Typer(
 def main() -> None:
     """The entry point: convlab's errors become one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at lower levels.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # OpenCV warns of unusual TIFFs.
     try:
         app()
     except ConvlabError as error:

@@ -98,8 +98,26 @@ def read_with_tifffile(path: Path) -> Photograph:
         )
 
 
+# Description, maker, model, software, date, artist and copyright: the EXIF data that are a TIFF's own tags.
+_TEXTS = (270, 271, 272, 305, 306, 315, 33432)
+
+
+def has_more_exif(photograph: Photograph) -> bool:
+    """Whether the EXIF data hold more than `write_deep_tiff` keeps."""
+    return bool(set(_exif(photograph)) - {*_TEXTS, 0x0112})
+
+
+def _exif(photograph: Photograph) -> Any:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(photograph.exif)
+    return exif
+
+
 def write_deep_tiff(part: Path, path: Path, photograph: Photograph) -> None:
     """Write pages of any real dtype as an uncompressed TIFF."""
+    texts = [(tag, "s", 0, str(text), True) for tag, text in _exif(photograph).items() if tag in _TEXTS]
     colour = photograph.pages[0].ndim == 3 and photograph.pages[0].shape[2] >= 3
     with tifffile(path).TiffWriter(part) as file:
         for page in photograph.pages:
@@ -113,6 +131,7 @@ def write_deep_tiff(part: Path, path: Path, photograph: Photograph) -> None:
                 iccprofile=photograph.profile or None,
                 metadata=None,
                 software=False,
+                extratags=texts,
                 contiguous=False,
             )
 

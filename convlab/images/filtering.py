@@ -129,7 +129,8 @@ def filter_image(
         image = planes.astype(compute)
         return corr2d(image, dask_kernel, backend=name, padding="same", padding_mode=work.padding_mode)
 
-    return _filtered(pixels, work, alpha, correlate)[0]
+    planes = _filtered(pixels, work, alpha, correlate)[0]
+    return planes[0] if pixels.ndim == 2 else np.moveaxis(planes, 0, -1)
 
 
 def filter_pixels(pixels: np.ndarray, work: Filter, alpha: bool) -> tuple[np.ndarray, int]:
@@ -152,16 +153,18 @@ def filter_pixels(pixels: np.ndarray, work: Filter, alpha: bool) -> tuple[np.nda
     circular = work.padding_mode == "circular"
     rows = height if circular else max(4 * h, 16, _STRIP // max(1, pixels[0].size))
     starts = range(0, max(1, height - rows + 1), rows)
-    result, clipped = None, 0
+    result = np.empty((height, pixels.shape[1], *pixels.shape[2:]), work.dtype or pixels.dtype)
+    channels = np.moveaxis(result.reshape(*result.shape[:2], -1), -1, 0)
+    clipped = 0
     for start, stop in zip(starts, [*starts[1:], height], strict=True):
         first, last = max(0, start - above), min(height, stop + below)
         padding = ((above - start + first, below - last + stop), (left, w - 1 - left))
         correlate = _correlation(framework, kernel, compute, padding, work.padding_mode)
         strip, count = _filtered(pixels[first:last], work, alpha, correlate, slice(start - first, stop - first))
-        result = np.empty((height, *strip.shape[1:]), strip.dtype) if result is None else result
-        result[start:stop] = strip
+        # One channel after another: NumPy copies long rows faster than many pixels of three numbers.
+        for channel, plane in zip(channels, strip, strict=True):
+            channel[start:stop] = plane
         clipped += count
-    assert result is not None
     return result, clipped
 
 
@@ -186,12 +189,11 @@ def _computed_in(dtype: np.dtype[Any], work: Filter) -> np.dtype[Any]:
 def _filtered(
     pixels: Any, work: Filter, alpha: bool, correlate: Callable[[Any], Any], rows: slice = slice(None)
 ) -> tuple[Any, int]:
-    """The filtered pixels and how many were clipped; the result has these rows of the pixels."""
+    """The filtered channels (C, H, W), and how many numbers were clipped; the result has these rows of the pixels."""
     planes = np.moveaxis(pixels[..., None] if pixels.ndim == 2 else pixels, -1, 0)
     target = np.dtype(work.dtype or pixels.dtype)
     if not alpha:
-        result, clipped = _rounded(work.shown(correlate(planes), target), target)
-        return (result[0] if pixels.ndim == 2 else np.moveaxis(result, 0, -1)), clipped
+        return _rounded(work.shown(correlate(planes), target), target)
     colours, opacity = planes[:-1], planes[-1:]
     wide = _computed_in(pixels.dtype, work)
     weight = opacity.astype(wide) / _opaque(opacity.dtype)
@@ -206,7 +208,7 @@ def _filtered(
     # An opacity has the range of an unsigned result, and else the one that it had.
     full = _opaque(target) if target.kind == "u" else _opaque(opacity.dtype)
     result, clipped = _rounded(work.shown(response, target), target)
-    return np.moveaxis(np.concatenate([result, _rounded(weight * full, target)[0]]), 0, -1), clipped
+    return np.concatenate([result, _rounded(weight * full, target)[0]]), clipped
 
 
 def _opaque(dtype: np.dtype[Any]) -> float:

@@ -28,13 +28,16 @@ class Jobs(NamedTuple):
     makes: Path | None
 
 
-def plan_jobs(inputs: Sequence[Path], output: str, *, recursive: bool = False, suffix: str = "") -> Jobs:
+def plan_jobs(
+    inputs: Sequence[Path], output: str, *, recursive: bool = False, suffix: str = "", dtype: str = ""
+) -> Jobs:
     """The jobs for files, folders and patterns such as "photos/*.jpg".
 
     A path that exists is taken as it is, whatever characters it has. A folder stands for the files in it whose suffix
     is that of an image, hidden files and the output left out; with `recursive` its folders are gone through too, and
     their names kept below the output. Several images, a folder, a pattern, and an output with a slash at its end are
-    filtered into a folder, under their own names; `suffix` changes the end of each.
+    filtered into a folder, under their own names; `suffix` changes the end of each. Each format must hold the `dtype`,
+    if there is one.
 
     Raises:
         ImageError: an unknown format, or an output that can't be made, that two images would be written to, or that
@@ -69,7 +72,7 @@ def plan_jobs(inputs: Sequence[Path], output: str, *, recursive: bool = False, s
     if suffix:
         end = suffix if suffix.startswith(".") else f".{suffix}"
         jobs = [Job(source, target.with_suffix(end)) for source, target in jobs]
-    _check(jobs)
+    _check(jobs, dtype)
     if into_folder:
         _check_creatable(folder)
     else:
@@ -95,10 +98,10 @@ def _is_image(path: Path) -> bool:
     return suffix == ".npy" or Image.registered_extensions().get(suffix) in Image.OPEN
 
 
-def _check(jobs: list[Job]) -> None:
+def _check(jobs: list[Job], dtype: str) -> None:
     """Refuse targets of unknown formats, targets of two images, and targets that are inputs."""
     for job in jobs:
-        check_suffix(job.target)
+        check_suffix(job.target, dtype)
     places = [os.path.realpath(job.target) for job in jobs]
     place, number = Counter(places).most_common(1)[0]
     if number > 1:

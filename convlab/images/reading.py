@@ -221,7 +221,7 @@ def _resolution(image: Any) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
     if not dpi or not all(0 < float(value) < 1e9 for value in dpi):
         return None
-    turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
+    turned = image.getexif().get(0x0112, 1) >= 5
     right, down = map(float, dpi)
     return (down, right) if turned else (right, down)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..atomic import whole
 from ..errors import ConvlabError
-from .deep import write_deep_png, write_deep_tiff
+from .deep import has_more_exif, write_deep_png, write_deep_tiff
 from .photograph import ImageError, Photograph
 
 
@@ -90,8 +90,8 @@ def write_photograph(path: str | Path, photograph: Photograph, quality: int = 95
     return notes
 
 
-def check_suffix(path: Path) -> str:
-    """The format that a path's suffix names, or an `ImageError`."""
+def check_suffix(path: Path, dtype: str = "") -> str:
+    """The format that a path's suffix names, or an `ImageError`, also if it can't hold a dtype that is given."""
     from PIL import Image
 
     suffix = path.suffix.lower()
@@ -99,6 +99,9 @@ def check_suffix(path: Path) -> str:
     if form not in _FORMATS:
         got = f"unknown image format {suffix!r}" if suffix else "no suffix, expected one that names a format"
         raise ImageError(f"{path}: {got}.", hint=".png, .jpg, .tif and .npy work; a folder ends with a slash.")
+    if dtype and dtype not in _FORMATS[form].dtypes:
+        kind = "floats" if dtype.startswith("float") else dtype
+        raise ImageError(f"{path}: {suffix} can't hold an image of {kind}.", hint="write a .tif or .npy.")
     return form
 
 
@@ -125,16 +128,15 @@ def _fitted(path: Path, photograph: Photograph, form: str) -> tuple[Photograph, 
     if first.dtype == np.uint16 and "uint16" not in holds.dtypes:
         pages = [((page.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8) for page in pages]
         notes.append(f"16 bits became 8 in {suffix}")
-    elif first.dtype.name not in holds.dtypes:
-        kind = "floats" if first.dtype.kind == "f" else first.dtype.name
-        raise ImageError(f"{path}: {suffix} can't hold an image of {kind}.", hint="write a .tif or .npy.")
+    else:
+        check_suffix(path, first.dtype.name)
     if photograph.alpha and not holds.alpha:
         pages = [page[..., 0] if channels == 2 else page[..., :3] for page in pages]
         notes.append(f"transparency was left out of {suffix}")
     if pages[0].shape[2:] == (1,) and form != "NPY":
         pages = [page[..., 0] for page in pages]
     lost = [name for name in _ALL if getattr(photograph, name) and name not in holds.extras]
-    if photograph.exif and form == "TIFF" and not _by_pillow(pages[0]):
+    if photograph.exif and form == "TIFF" and not _by_pillow(pages[0]) and has_more_exif(photograph):
         lost.append("exif")
     if lost:
         notes.append(f"{', '.join(_EXTRAS[name] for name in lost)} left out of {suffix}")
