@@ -154,7 +154,9 @@ class _Summary:
             parts.append(f"{plan.others} other file{'s' * (plan.others > 1)} left out")
         if self.clipped:
             percent = f"{100 * self.clipped / self.numbers:.1f} %"
-            parts.append(f"{'under 0.1 %' if percent == '0.0 %' else percent} of the values clipped (see --dtype, --scale)")
+            parts.append(
+                f"{'under 0.1 %' if percent == '0.0 %' else percent} of the values clipped (see --dtype, --scale)"
+            )
         parts += [note if len(jobs) == 1 else f"{note} ({_images(number)})" for note, number in self.notes.items()]
         return "; ".join(parts)
 
