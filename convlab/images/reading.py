@@ -202,7 +202,13 @@ def _plain(path: Path, image: Any, index: int, photograph: Photograph) -> Any:
 def _array(image: Any) -> np.ndarray:
     """The pixels of an image of Pillow's."""
     if not image.mode.startswith("I"):
-        return np.asarray(image)
+        width, height = image.size
+        bands = len(image.getbands())
+        pixels = np.empty((height, width, bands)[: 3 if bands > 1 else 2], np.float32 if image.mode == "F" else np.uint8)
+        # Pillow copies a few rows two times faster than all of them.
+        for top in range(0, height, 64):
+            pixels[top : top + 64] = np.asarray(image.crop((0, top, width, min(top + 64, height))))
+        return pixels
     values = np.asarray(image)
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**16:
         raise ValueError("its integers need more than 16 bits")
