@@ -17,7 +17,7 @@ from ..lab import backend
 from ..registry import adapter, adapters, faults, pip_command
 from .filter import filter_images
 from .quiet import quiet
-from .terminal import BAD_INPUT, DISAGREEMENT, INTERRUPTED, PARTIAL, console, errors, fail, progress_bar
+from .terminal import BAD_INPUT, DISAGREEMENT, PARTIAL, console, errors, fail, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,9 +39,6 @@ def main() -> None:
     except MemoryError:
         fail("not enough memory. Hint: use a smaller image or filter.")
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        fail("interrupted.")
-        sys.exit(INTERRUPTED)
 
 
 def _show_version(wanted: bool) -> None:

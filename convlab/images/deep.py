@@ -80,7 +80,8 @@ def read_with_tifffile(path: Path) -> Photograph:
             pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
             kind = (page.photometric.name, page.extrasamples)
             if kind not in (("MINISBLACK", ()), ("RGB", ()), ("RGB", (2,))) or pixels.dtype.kind not in "uif":
-                raise ImageError(f"{path}: {page.photometric.name} of {page.dtype} isn't known.", hint=_AS_RGB)
+                what = f"{page.photometric.name} with {page.samplesperpixel} channels of {page.dtype}"
+                raise ImageError(f"{path}: {what} isn't known.", hint=_AS_RGB)
             if pages and (pixels.shape, pixels.dtype) != (pages[0].shape, pages[0].dtype):
                 raise ImageError(
                     f"{path}: page {index + 1} has shape {pixels.shape}, expected {pages[0].shape} like page 1.",

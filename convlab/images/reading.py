@@ -204,7 +204,9 @@ def _array(image: Any) -> np.ndarray:
     if not image.mode.startswith("I"):
         width, height = image.size
         bands = len(image.getbands())
-        pixels = np.empty((height, width, bands)[: 3 if bands > 1 else 2], np.float32 if image.mode == "F" else np.uint8)
+        pixels = np.empty(
+            (height, width, bands)[: 3 if bands > 1 else 2], np.float32 if image.mode == "F" else np.uint8
+        )
         # Pillow copies a few rows two times faster than all of them.
         for top in range(0, height, 64):
             pixels[top : top + 64] = np.asarray(image.crop((0, top, width, min(top + 64, height))))

@@ -138,17 +138,19 @@ def _fitted(path: Path, photograph: Photograph, form: str) -> tuple[Photograph, 
     lost = [name for name in _ALL if getattr(photograph, name) and name not in holds.extras]
     if photograph.exif and form == "TIFF" and not _by_pillow(pages[0]) and has_more_exif(photograph):
         lost.append("exif")
+    if photograph.durations and form == "TIFF":
+        notes.append(f"durations left out of {suffix}")
     if lost:
         notes.append(f"{', '.join(_EXTRAS[name] for name in lost)} left out of {suffix}")
     return replace(photograph, pages=pages, alpha=photograph.alpha and holds.alpha), notes
 
 
 def _check_several(path: Path, photograph: Photograph, form: str) -> None:
-    """Refuse pages in a format of frames, and either where only one image can be."""
+    """Refuse pages in a format of frames, and either in one of single images."""
     number = len(photograph.pages)
     have = "frames" if photograph.durations else "pages"
-    hint = "write a .png or .webp, which are animated." if have == "frames" else "write a .tif."
-    if number > 1 and _FORMATS[form].several != have:
+    hint = "write a .png or .webp, which are animated, or a .tif." if have == "frames" else "write a .tif."
+    if number > 1 and form != "TIFF" and _FORMATS[form].several != have:
         raise ImageError(f"{path}: {path.suffix.lower()} can't hold {number} {have}.", hint=hint)
     if number > 1 and form != "TIFF" and photograph.pages[0].dtype != np.uint8:
         raise ImageError(f"{path}: frames have 8 bits, got {photograph.pages[0].dtype}.", hint="leave --dtype out.")

@@ -136,6 +136,9 @@ def test_animations_keep_frames_and_durations(tmp_path: Path, kind: str, other: 
             assert after.info["duration"] == 100 * (index + 1)
     code, output = run(path, "-f", "box:3", "-o", tmp_path / "c.gif")
     assert (code, "can't hold 3 frames" in output) == (2, True)
+    assert "durations left out of .tif" in run(path, "-f", "box:3", "-o", tmp_path / "d.tif")[1]
+    with Image.open(tmp_path / "d.tif") as pages:
+        assert pages.n_frames == 3
 
 
 def photographed(path: Path) -> None:
@@ -239,7 +242,7 @@ def test_what_would_be_changed_is_refused(tmp_path: Path) -> None:
     for source, target, part in (
         ("lab.tif", "b.tif", "has the mode LAB"),
         ("five.tif", "b.tif", "has 5 channels, of which only 3 would be read"),
-        ("inks.tif", "b.tif", "SEPARATED of uint16 isn't known"),
+        ("inks.tif", "b.tif", "SEPARATED with 4 channels of uint16 isn't known"),
         ("white.tif", "b.tif", "0 is white"),
         ("cmyk.jpg", "b.png", "can't hold CMYK"),
         ("rgb.png", "b.gif", "only 256 colours"),
