@@ -82,6 +82,8 @@ def read_photograph(path: str | Path) -> Photograph:
             raise
     except ConvlabError:
         raise
+    except PermissionError as error:
+        raise ImageError(f"{path}: can't be read ({error.strerror}).", hint="check its permissions.") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that Pillow knows.", hint="PNG, JPEG and TIFF work.") from None
     except (Image.DecompressionBombError, MemoryError) as error:
