@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -356,3 +357,11 @@ def test_a_jpeg_keeps_its_subsampling(tmp_path: Path) -> None:
         Image.fromarray(COLOUR).save(tmp_path / "a.jpg", subsampling=subsampling)
         run(tmp_path / "a.jpg", "-f", "box:3", "-o", tmp_path / "b.jpg")
         assert read_photograph(tmp_path / "b.jpg").subsampling == subsampling
+
+
+def test_without_tifffile_it_says_so(tmp_path: Path, monkeypatch) -> None:
+    write_image(tmp_path / "a.png", COLOUR)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    code, output = run(tmp_path / "a.png", "-f", "edge:0", "--dtype", "float32", "-o", tmp_path / "b.tif")
+    assert (code, "needs tifffile. Hint: " in output, "install tifffile" in output) == (2, True, True), output
+    assert not (tmp_path / "b.tif").exists()
