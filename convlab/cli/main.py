@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .. import __version__
 from ..errors import BackendNotInstalled, ConvlabError
 from ..lab import backend
-from ..registry import adapter, adapters, default_backend, faults, pip_command
+from ..registry import adapter, adapters, faults, pip_command
+from .filter import filter_images
 from .quiet import quiet
-from .screen import busy, open_console
-
-BAD_INPUT = 2
-DISAGREEMENT = 1
-PARTIAL = 3
+from .screen import busy
+from .terminal import BAD_INPUT, DISAGREEMENT, PARTIAL, console, errors, fail, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,13 +26,12 @@ app = typer.Typer(
     help="One convolution, four frameworks, identical results.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = open_console()
-errors = open_console(stderr=True)
 
 
 def main() -> None:
     """The entry point: convlab's errors become one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at lower levels.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # OpenCV warns of unusual TIFFs.
     try:
         app()
     except ConvlabError as error:
@@ -44,11 +40,6 @@ def main() -> None:
     except MemoryError:
         fail("not enough memory. Hint: use a smaller image or filter.")
         sys.exit(BAD_INPUT)
-
-
-def fail(message: str) -> None:
-    """Print one line to stderr."""
-    errors.print(f"convlab: {message}", style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -204,7 +195,7 @@ def tune(
             if only:
                 raise
     if not show:
-        with _progress() as progress:
+        with progress_bar() as progress:
             for lab in labs:
                 tracked = progress.track(tasks(lab), description=lab.name)
                 table = {str(task): fitted(list(time_task(lab, task))) for task in tracked}
@@ -214,86 +205,4 @@ def tune(
         console.print(winners(lab))
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=errors, transient=True)
-
-
-@app.command(name="filter")
-def filter_(
-    images: Annotated[
-        list[Path], typer.Argument(help="Photographs: PNG, JPEG, TIFF, …; 8 or 16 bits. Or a Zarr array.")
-    ],
-    name: Annotated[
-        str,
-        typer.Option("--filter", "-f", help="edge:<degrees>, derivative:<order>, box:<size>, gaussian:<sigma>, …"),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file, a folder for several images, or a .zarr.")],
-    on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
-    signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
-) -> None:
-    """Filter photographs, or an image larger than memory: find edges, take derivatives, blur or sharpen."""
-    from ..filters import parse
-    from ..images.stores import is_store
-
-    kernel = parse(name)
-    with quiet():
-        chosen = backend(on or default_backend()).name
-    if is_store(output) or any(map(is_store, images)):
-        _filter_stores(images, output, kernel, name, chosen, signed)
-        return
-    into_folder = len(images) > 1 or output.is_dir()
-    if into_folder and not output.is_dir():
-        fail(f"{output}: no such folder, expected one for {len(images)} images. Hint: mkdir -p {output}")
-        raise typer.Exit(BAD_INPUT)
-    targets = [output / image.name if into_folder else output for image in images]
-    if len(set(targets)) < len(targets):
-        fail(f"{output}: two images would be written to one file. Hint: filter them into folders of their own.")
-        raise typer.Exit(BAD_INPUT)
-    failed = 0
-    with _progress() as progress:
-        for image, target in progress.track(list(zip(images, targets, strict=True)), description=f"{name} on {chosen}"):
-            failed += not _filter_one(image, target, kernel, chosen, signed)
-    if failed:
-        raise typer.Exit(BAD_INPUT)
-
-
-def _filter_stores(images: list[Path], output: Path, kernel: object, name: str, chosen: str, signed: bool) -> None:
-    if len(images) > 1:
-        fail(f"{output}: got {len(images)} images, expected one for a store. Hint: filter them one by one.")
-        raise typer.Exit(BAD_INPUT)
-    try:
-        from ..images.stores import filter_store
-
-        with _progress() as progress:
-            bar = progress.add_task(f"{name} on {chosen}", total=None)
-            filter_store(
-                images[0],
-                output,
-                kernel,  # type: ignore[arg-type]
-                chosen,
-                signed=signed,
-                watch=lambda done, tasks: progress.update(bar, completed=done, total=tasks),
-            )
-    except ModuleNotFoundError as error:
-        if isinstance(error, ConvlabError):
-            raise
-        wanted = pip_command("dask[array]", "zarr", "tifffile")
-        fail(f"images larger than memory need Dask, Zarr and tifffile. Hint: {wanted}")
-        raise typer.Exit(BAD_INPUT) from None
-
-
-def _filter_one(image: Path, target: Path, kernel: object, chosen: str, signed: bool) -> bool:
-    try:
-        from ..images.photographs import filter_image, read_image, write_image
-
-        write_image(target, filter_image(read_image(image), kernel, chosen, signed=signed))  # type: ignore[arg-type]
-    except ModuleNotFoundError as error:
-        if isinstance(error, ConvlabError):
-            raise
-        fail(f"photographs need Pillow. Hint: {pip_command('pillow', 'opencv-python-headless')}")
-        raise typer.Exit(BAD_INPUT) from None
-    except ConvlabError as error:
-        fail(str(error))
-        return False
-    return True
+app.command(name="filter")(filter_images)

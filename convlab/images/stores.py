@@ -9,14 +9,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from ..atomic import whole
 from ..compiled import threads
 from ..errors import ConvlabError, ShapeError
-from .photographs import check_folder, filter_image
+from .filtering import FilterOptions, filter_image
+from .writing import check_folder
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -141,8 +142,8 @@ def filter_store(
     kernel: np.ndarray,
     name: str,
     *,
-    signed: bool = False,
     watch: Callable[[int, int], object] = lambda done, tasks: None,
+    **choices: Unpack[FilterOptions],
 ) -> None:
     """Filter a Zarr array or a TIFF image into a new Zarr array, as `filter_image` does a photograph.
 
@@ -168,7 +169,7 @@ def filter_store(
     check_folder(target)
     image = open_image(source)
     # With the image's own chunks, no two tasks write to one chunk of the store.
-    result = filter_image(image, kernel, name, signed=signed).rechunk(image.chunks)
+    result = filter_image(image, kernel, name, **choices).rechunk(image.chunks)
     grid, version = image.chunksize, 3
     if is_store(source):
         stored = _open_zarr(source)

@@ -119,7 +119,8 @@ def test_sixteen_bits_with_alpha(tmp_path) -> None:
         cv2.imread(str(tmp_path / "alpha.png"), cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]], alpha
     )
     invoke("filter", tmp_path / "alpha.png", "-f", "box:3", "-o", tmp_path / "out.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "out.png")[..., 3], alpha[..., 3])
+    blurred = scipy.ndimage.uniform_filter(alpha[..., 3].astype(float), 3, mode="mirror")
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png")[..., 3], np.rint(blurred))
 
 
 def test_sixteen_bit_colour_without_opencv_says_so(tmp_path, monkeypatch) -> None:
@@ -150,8 +151,8 @@ def test_alpha_palettes_and_bilevel(tmp_path) -> None:
     alpha = np.dstack([COLOUR, GREY])
     write_image(tmp_path / "alpha.png", alpha)
     invoke("filter", tmp_path / "alpha.png", "-f", "box:3", "-o", tmp_path / "out.png")
-    result = read_image(tmp_path / "out.png")
-    np.testing.assert_array_equal(result[..., 3], GREY)
+    blurred = scipy.ndimage.uniform_filter(GREY.astype(float), 3, mode="mirror")
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png")[..., 3], np.rint(blurred))
     invoke("filter", tmp_path / "alpha.png", "-f", "box:3", "-o", tmp_path / "out.jpg")
     assert read_image(tmp_path / "out.jpg").shape == COLOUR.shape
     Image.fromarray(COLOUR).quantize(16).save(tmp_path / "palette.png")
@@ -190,9 +191,6 @@ def test_several_images_into_a_folder(tmp_path) -> None:
     assert done.returncode == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
     assert "missing.png: no such file" in done.stderr
-    done = run("filter", *names, "-f", "box:3", "-o", tmp_path / "nowhere")
-    assert done.returncode == 2
-    assert "no such folder, expected one for 3 images" in done.stderr
     done = run("filter", names[0], tmp_path / "out" / "0.png", "-f", "box:3", "-o", tmp_path / "out")
     assert "two images would be written to one file" in done.stderr
 
