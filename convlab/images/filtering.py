@@ -10,8 +10,9 @@ import numpy as np
 
 from ..correlation.corr2d import corr2d
 from ..errors import DataError, GeometryError
+from ..geometry import names
+from ..geometry.checks import shown
 from ..geometry.geometry import PaddingMode, Pads
-from ..geometry.options import options, shown
 from ..lab import Backend, backend
 
 # About how many numbers a strip of rows has: they stay in a processor's cache.
@@ -73,7 +74,7 @@ class Filter:
     @property
     def padding_mode(self) -> PaddingMode:
         """The border by corr2d's own name."""
-        return options(self.kernel.shape, padding_mode=self.border)[0].padding_mode
+        return names.padding_mode(self.border)
 
     @property
     def sum(self) -> float:
@@ -103,6 +104,8 @@ def filter_image(
 ) -> Any:
     """Correlate each colour with a kernel on the backend of that name; the size stays, and by default the dtype.
 
+    The kernel's element size // 2 lies on the pixel, as in OpenCV and SciPy.
+
     Pixels beyond the border are the image's reflection, or what `border` names (corr2d's `padding_mode`). The response
     of a kernel that sums to 0, an edge or a derivative, is shown by its magnitude. With `signed` it is shown by half of
     it around mid-grey (signed integers and floats: by itself); with `scale` or `offset` by response * scale + offset;
@@ -127,7 +130,7 @@ def filter_image(
 
     def correlate(planes: Any) -> Any:
         image = planes.astype(compute)
-        return corr2d(image, dask_kernel, backend=name, padding="same", padding_mode=work.padding_mode)
+        return corr2d(image, dask_kernel, backend=name, padding="same", origin=0, padding_mode=work.padding_mode)
 
     planes = _filtered(pixels, work, alpha, correlate)[0]
     return planes[0] if pixels.ndim == 2 else np.moveaxis(planes, 0, -1)
@@ -147,7 +150,8 @@ def filter_pixels(pixels: np.ndarray, work: Filter, alpha: bool) -> tuple[np.nda
     framework, (h, w), height = backend(work.backend), work.kernel.shape, pixels.shape[0]
     compute = _computed_in(pixels.dtype, work)
     kernel = framework.asarray(work.kernel.astype(compute))
-    above, left = (h - 1) // 2, (w - 1) // 2
+    # As corr2d's origin=0.
+    above, left = h // 2, w // 2
     below = h - 1 - above
     # The border of a circular image lies at its other end.
     circular = work.padding_mode == "circular"

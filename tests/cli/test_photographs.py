@@ -343,11 +343,11 @@ def test_strips_are_seamless(lab, monkeypatch) -> None:
 
     monkeypatch.setattr(filtering, "_STRIP", 1)
     tall = rng.integers(0, 256, (203, 21)).astype("uint8")
-    for border, mode in (("reflect", "mirror"), ("replicate", "nearest"), ("zeros", "constant"), ("circular", "wrap")):
+    modes = {"reflect": "mirror", "symmetric": "reflect", "edge": "nearest", "zeros": "constant", "wrap": "wrap"}
+    for border, mode in modes.items():
         for shape in ((3, 3), (1, 5), (7, 2), (40, 3)):
             kernel = rng.integers(-3, 4, shape).astype(float)
-            origin = [-1 if size % 2 == 0 else 0 for size in shape]
-            expected = scipy.ndimage.correlate(tall.astype(float), kernel, mode=mode, origin=origin)
+            expected = scipy.ndimage.correlate(tall.astype(float), kernel, mode=mode)
             result = filter_image(tall, kernel, lab.name, border=border, dtype="float32", scale=1.0)
             np.testing.assert_allclose(result, expected, atol=0.05, err_msg=f"{border} {shape}")
 
