@@ -105,7 +105,9 @@ class MXNetOperations(Operations):
         # MXNet's own argument for the value is lost on the way to its operator.
         sizes = (n if any(width) else 1 for n, width in zip(x.shape, widths, strict=True))
         inside = mx.np.array(np.pad(np.ones([*sizes], bool), widths), dtype="bool", ctx=_context(x))
-        return mx.np.where(inside, padded, self.number(value, x))
+        # Without the shapes of `mx.np`, MXNet knows no arrays of rank 0.
+        constant = mx.np.array(np.full([1] * x.ndim, value), dtype=x.dtype, ctx=_context(x))
+        return mx.np.where(inside, padded, constant)
 
     def flip(self, x: Any, axes: Sequence[int]) -> Any:
         return _np(x).flip(x, tuple(axes))

@@ -410,7 +410,7 @@ def test_unknown_layers_are_named(tmp_path):
         save(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LSTM(2, 3)), path)
     with pytest.raises(ModelError, match="Sequential"):
         save(nn.Sequential(), path)
-    with pytest.raises(ModelError, match=r"got builtins\.int"):
+    with pytest.raises(ModelError, match="got int"):
         save(3, path)
     assert not path.exists()
 

@@ -223,7 +223,7 @@ ALIKE = {
     "circular": [Pad(((1, 1), (2, 2)), "circular"), conv(4, 2)],
     "symmetric": [Pad(((1, 1), (2, 2)), "symmetric"), conv(4, 2)],
     "value": [Pad(((1, 0), (2, 1)), value=2.5), conv(4, 2, padding=1, padding_value=2.5)],
-    "value without a border": [conv(4, 2, padding_value=2.5)],
+    "value without a border": [Pad(((1, 0), (2, 1))), conv(4, 2, padding_value=2.5)],
     "named": [conv(4, 2, (2, 3), padding="full"), conv(4, 4, padding="same_lower", dilation=2)],
     "average": [Pad(((1, 0), (1, 1))), Pool("average", (2, 3), (2, 2))],
     "max": [Activation("relu"), Pad(((1, 0), (1, 1))), Pool("max", (2, 3), (2, 2))],

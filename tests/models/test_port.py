@@ -80,7 +80,7 @@ def test_convlabs_layers_pad_by_the_image(source, target):
     layer, size = CONVOLUTIONS["same, stride 2"]
     original = built(source, layer, style="convlab")
     if needs_size(target):
-        with pytest.raises(UnsupportedError, match=r"depends on the image's size.*Hint: give input_size="):
+        with pytest.raises(UnsupportedError, match=r"needs the image's size.*Hint: give input_size="):
             port(original, to=target)
     ported = port(original, to=target, layers="convlab")
     assert all(holds(target, ported.model, layer, each) for each in (size, (9, 8), (5, 12)))
