@@ -27,6 +27,7 @@ _HALF = ("float16", "bfloat16") if importlib.util.find_spec("ml_dtypes") else ("
 
 adapter = Adapter(
     name="numpy",
+    aliases=("np",),
     package="convlab_numpy",
     frameworks=("numpy",),
     is_native=lambda x: isinstance(x, (np.ndarray, np.generic)),

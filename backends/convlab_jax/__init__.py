@@ -28,7 +28,7 @@ def _is_nnx(model: object) -> bool:
 
 adapter = Adapter(
     name="jax",
-    aliases=("flax", "linen"),
+    aliases=("flax", "linen", "flax.linen", "jnp"),
     package="convlab_jax",
     frameworks=("jax", "flax"),
     is_native=is_native,

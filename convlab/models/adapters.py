@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
-from ..registry import adapters, framework
+from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
 from .layers.reading import Model
 
@@ -84,27 +84,43 @@ class Models(Protocol):
         """The weights in such a file, by the framework's own loader; no code that the file brings is run."""
 
 
-def models_of(name: str) -> Models:
-    """The module `models` of a backend, whose framework is loaded; "jax.nnx" is one of `Adapter.extras`.
+def models_name(name: str) -> str:
+    """The name of a backend with models, of any name that people use for it; "jax.nnx" is one of `Adapter.extras`.
+
+    >>> models_name("NumPy"), models_name("flax.linen"), models_name("nnx")
+    ('numpy', 'jax', 'jax.nnx')
 
     Raises:
+        UnknownBackendError: no backend has that name.
         UnsupportedError: the backend has no layers of its own.
     """
-    base, _, extra = str(name).partition(".")
-    loaded = framework(base)
-    if not loaded.adapter.models or (extra and extra not in loaded.adapter.extras):
+    wanted = str(name).lower()
+    for each in adapters().values():
+        if wanted in each.aliases:
+            return each.name
+        if wanted in each.extras:
+            return f"{each.name}.{wanted}"
+    base, _, extra = wanted.partition(".")
+    known = adapter(base)
+    if not known.models or (extra and extra not in known.extras):
         raise UnsupportedError(
-            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="torch has them."
+            f"backend {name!r}: it has no models, expected one of {', '.join(_able())}.", hint="to='torch' is one."
         )
+    return f"{known.name}.{extra}" if extra else known.name
+
+
+def models_of(name: str) -> Models:
+    """The module `models` of a backend (see `models_name`), whose framework is loaded."""
+    base, _, extra = models_name(name).partition(".")
     module = f"{extra}_models" if extra else "models"
-    return importlib.import_module(f"{loaded.adapter.package}.{module}")
+    return importlib.import_module(f"{framework(base).adapter.package}.{module}")
 
 
 def model_owner(model: object) -> str | None:
     """The backend whose layer or model an object is, as `models_of` takes it: "jax.nnx" is one of JAX's extras."""
-    adapter = next((each for each in adapters().values() if each.models and each.is_model(model)), None)
-    extra = "" if adapter is None else adapter.extra_of(model)
-    return None if adapter is None else f"{adapter.name}.{extra}" if extra else adapter.name
+    owner = next((each for each in adapters().values() if each.models and each.is_model(model)), None)
+    extra = "" if owner is None else owner.extra_of(model)
+    return None if owner is None else f"{owner.name}.{extra}" if extra else owner.name
 
 
 class StandIn:
@@ -149,7 +165,10 @@ def read(model: object, inputs: object = None, name: str = "model") -> Model:
 
 
 def _able() -> list[str]:
-    return [each.name for each in adapters().values() if each.models]
+    names = [
+        [each.name, *(f"{each.name}.{extra}" for extra in each.extras)] for each in adapters().values() if each.models
+    ]
+    return [name for several in names for name in several]
 
 
 def _kind(model: object) -> str:

@@ -64,7 +64,7 @@ def diagnose(
     >>> X, K = np.arange(12.0).reshape(3, 4), np.array([[1.0, 2.0]])
     >>> print(diagnose(oracle(X, K[:, ::-1]), X, K))
     kernel flipped: the kernel is flipped on both axes, as in a true convolution. But for that, ...
-    To mend it: flip the kernel back: K[..., ::-1, ::-1]; for a true convolution compare with conv2d (in SciPy, ...).
+    To mend it: flip the kernel back: K[..., ::-1, ::-1]; in PyTorch K.flip(-2, -1); for a true convolution compare ...
     >>> diagnose(oracle(X, K), X, K) is None
     True
 

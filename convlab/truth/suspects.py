@@ -22,7 +22,7 @@ from .faults import Fault, SuspectedCall, suspect
 
 @suspect("kernel flipped")
 def _kernel_flipped(call: SuspectedCall) -> Iterator[Fault]:
-    wanted = "for a true convolution compare with conv2d (in SciPy, corr2d is correlate2d)"
+    wanted = "in PyTorch K.flip(-2, -1); for a true convolution compare with conv2d (in SciPy, corr2d is correlate2d)"
     for axes, how, back in (
         ((2, 3), "on both axes, as in a true convolution", f"::-1, ::-1]; {wanted}"),
         ((2,), "top to bottom", "::-1, :]"),
@@ -122,8 +122,13 @@ def _batch_axis(call: SuspectedCall) -> Iterator[Fault]:
 
 def _use(pads: Pads) -> str:
     (top, bottom), (left, right) = pads
-    by = f"torch.nn.functional.pad(X, ({left}, {right}, {top}, {bottom})), numpy.pad or jax.numpy.pad"
-    return f"use padding={pads}; where only symmetric padding is accepted, pad X first: {by}"
+    wanted = f"pad {padding_in_words(pads)}: padding={pads}"
+    if pads == NO_PADDING:
+        return "don't pad: padding='valid'"
+    if (top, left) == (bottom, right):
+        return f"{wanted}; in Keras, ZeroPadding2D({(top, left)}) before a layer without padding"
+    by = f"torch.nn.functional.pad(X, ({left}, {right}, {top}, {bottom})), keras ZeroPadding2D({pads}) or numpy.pad"
+    return f"{wanted}; where a layer only pads alike on both sides, pad X before it: {by}"
 
 
 def padding_in_words(pads: Pads) -> str:
@@ -300,7 +305,8 @@ def _ordered(call: SuspectedCall, order: list[int]) -> Iterator[Fault]:
 @suspect("input channels reversed")
 def _input_channels_reversed(call: SuspectedCall) -> Iterator[Fault]:
     what = "the input channels stand in reverse, as BGR against RGB"
-    change = f"reverse X's channels: X[..., ::-1{'' if call.nhwc else ', :, :'}]"
+    axis = -1 if call.nhwc else -3
+    change = f"reverse X's channels: numpy.flip(X, {axis}), in PyTorch X.flip({axis})"
     yield Fault(what, change, call.changed(x=call.x[:, ::-1]))
 
 

@@ -76,7 +76,7 @@ def test_models_that_diverge(folder):
     assert done.returncode == 1, done.stderr
     verdict = "The outputs diverge at layer '2' (torch) and layer 'layers_2' (jax)."
     assert verdict in done.stdout
-    assert "use padding=((1, 1), (1, 1))" in done.stdout
+    assert "padding=((1, 1), (1, 1))" in done.stdout
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert verdict in html.unescape(page)
     assert "convlab compare a.py:model b.py:model --seed 3" in page
@@ -129,7 +129,7 @@ def test_inputs_of_ones_own(folder):
         (["nomodule:model", "a.py:model"], "No module named"),
         (["exits.py:model", "a.py:model"], "its own code fails (SystemExit"),
         (["broken.py:model", "a.py:model"], "its own code fails (SyntaxError"),
-        (["a.py:number", "a.py:model"], "a: got builtins.int"),
+        (["a.py:number", "a.py:model"], "a: got int"),
         (["a.py:model", "a.py:model", "--inputs", "a.py"], "isn't an array of numbers"),
         (["a.py:model", "a.py:model", "--inputs", "junk.zip"], "isn't an array of numbers"),
         (["a.py:model", "a.py:model", "--inputs", "huge.npy"], "isn't an array of numbers"),

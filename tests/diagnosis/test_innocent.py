@@ -150,7 +150,7 @@ def test_it_reads_well() -> None:
     assert text.splitlines()[0].startswith(
         "padding reversed: the padding's ends are swapped: 1 before and 2 after instead of 2 before and 1 after. "
     )
-    assert text.splitlines()[1].startswith("To mend it: use padding=((2, 1), (2, 1)); ")
+    assert text.splitlines()[1].startswith("To mend it: pad 2 before and 1 after: padding=((2, 1), (2, 1)); ")
     assert text.splitlines()[2] == "These data are explained as well by: stride offset."
 
 

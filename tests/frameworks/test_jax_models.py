@@ -297,3 +297,19 @@ def test_a_pair_of_a_module_and_its_variables_is_a_model(tmp_path):
     for strange in ((1, {}), (pair[0], 3), (pair[0],), (nnx.Conv(1, 1, (1, 1), rngs=nnx.Rngs(0)), {})):
         with pytest.raises(ModelError, match="expected a layer or a model"):
             compare(strange, pair)
+
+
+def test_a_ported_chain_takes_linens_own_switches() -> None:
+    """`use_running_average` and `deterministic` overrule `train`, each for its own layers."""
+    norm = nn.BatchNorm(momentum=0.9)
+    from convlab_jax.models.sequential import Sequential
+
+    model = Sequential([norm, nn.Dropout(0.5)])
+    x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    variables = model.init(jax.random.key(0), x)
+    inference = model.apply(variables, x)
+    np.testing.assert_array_equal(model.apply(variables, x, use_running_average=True, deterministic=True), inference)
+    y, updates = model.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_allclose(updates["batch_stats"]["layers_0"]["mean"], [0.3, 0.4], atol=1e-6)

@@ -255,7 +255,7 @@ def test_compare_tells_where_two_models_part():
     assert [row.same for row in comparison.rows] == [True, True, False]
     assert comparison.first.a == "2"
     assert comparison.first.differences == {"padding": "the first pads 1 on each side, the second nothing"}
-    assert "use padding=((1, 1), (1, 1))" in comparison.first.diagnosis
+    assert "padding=((1, 1), (1, 1))" in comparison.first.diagnosis
     b[0].weight.data.mul_(1.5)
     assert compare(a, b).first.a == "0"
 

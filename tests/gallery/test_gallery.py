@@ -62,7 +62,7 @@ def test_flax_2993_same_is_not_padding_3():
     assert not comparison.same
     assert comparison.first.diagnosis.startswith("other padding:")
     assert "SAME, as in TensorFlow" in comparison.first.diagnosis
-    assert "use padding=((3, 3), (3, 3))" in comparison.first.diagnosis
+    assert "padding=((3, 3), (3, 3))" in comparison.first.diagnosis
     assert compare(conv, flax_conv(conv, padding=((3, 3), (3, 3)))).same
     assert mended(conv, "jax")
     with pytest.raises(PortError, match=r"(?s)the weights fit.*SAME"):
@@ -77,7 +77,7 @@ def test_keras_16363_resnet_in_keras():
         assert shapes_agree(conv, wrong) == (stride == 2)
         comparison = compare(conv, wrong)
         assert comparison.same == (stride == 1)
-    assert "use padding=((1, 1), (1, 1))" in comparison.first.diagnosis
+    assert "padding=((1, 1), (1, 1))" in comparison.first.diagnosis
     ported = port(conv, to="tensorflow").model
     assert [type(each).__name__ for each in ported.layers] == ["ZeroPadding2D", "Conv2D"]
     assert mended(conv, "tensorflow")
@@ -252,7 +252,7 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
     ported = port_parts(nn.Sequential(*model, nn.Hardtanh()), "Hardtanh", to="tensorflow", input_size=16)
     # Without the last layer there is no whole model, and so no order to change.
     assert list(ported.untouched) == ["2", "4"]
-    assert "once the whole model can be ported, without '4'" in ported.untouched["2"]
+    assert "only in a whole model, which '4' prevents" in ported.untouched["2"]
     adaptive = nn.Sequential(model[0], nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(100, 5))
     ported = port_parts(adaptive, "1: it pools 14x14 pixels to 5x5 by windows", to="tensorflow", input_size=16)
     unknown = nn.Sequential(*model[:2], nn.Hardtanh(), *model[2:])
@@ -288,7 +288,7 @@ def test_leaky_slopes_and_gelus_differ_by_default():
     model = nn.Sequential(conv, nn.LeakyReLU())
     wrong = keras.Sequential([keras.Input((None, None, 3)), keras_conv(conv, activation="leaky_relu")])
     comparison = compare(model, wrong)
-    assert comparison.first.differences["parameter"].startswith("parameter is 0.01 in the first, 0.2")
+    assert comparison.first.differences["parameter"].startswith("the function's parameter is 0.01 in the first, 0.2")
     model = nn.Sequential(conv, nn.GELU())
     bound = flax_conv(conv, padding="VALID")
     other = fl.Sequential([bound.unbind()[0], fl.gelu]).bind({"params": {"layers_0": bound.variables["params"]}})

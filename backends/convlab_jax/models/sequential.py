@@ -17,7 +17,7 @@ def switch_of(layer: Any) -> str | None:
 
 
 class Sequential(nn.Sequential):
-    """`flax.linen.Sequential` with `train`.
+    """`flax.linen.Sequential` with `train`, and with `use_running_average` and `deterministic`, which overrule it.
 
     With `train=True` batch normalisation takes the statistics of the batch and updates its running ones, where
     `mutable=["batch_stats"]` lets it, and dropout draws from `rngs={"dropout": key}`.
@@ -31,9 +31,18 @@ class Sequential(nn.Sequential):
     """
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool = False,
+        *,
+        use_running_average: bool | None = None,
+        deterministic: bool | None = None,
+    ) -> Array:
         """The result of the layers one after another, in inference or in training."""
+        given = {"use_running_average": use_running_average, "deterministic": deterministic}
+        inference = {switch: not train if value is None else value for switch, value in given.items()}
         for layer in self.layers:
             switch = switch_of(layer)
-            x = layer(x) if switch is None else layer(x, **{switch: not train})
+            x = layer(x) if switch is None else layer(x, **{switch: inference[switch]})
         return x

@@ -16,7 +16,7 @@ ERRORS_ARE = "errors are multiples of what rounding allows: at most 1 is agreeme
 _MARKS = {True: "differs by itself", False: "DIVERGES"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Comparison:
     """Two models, layer by layer.
 
@@ -69,6 +69,9 @@ class Comparison:
 
     def __bool__(self) -> bool:
         return self.same is True
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         return as_text(self)

@@ -42,7 +42,7 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
             sentence = f"the first flattens pixels {ORDERS[value]}, the second {ORDERS[there]}"
             sentence += ", so that the dense layer's columns must be reordered, as convlab.port does"
         else:
-            sentence = f"{name} is {value} in the first, {there} in the second"
+            sentence = f"{_words(name)} is {value} in the first, {there} in the second"
         if sentence:
             yield name, sentence
 
@@ -51,8 +51,22 @@ def _arrays(name: str, a: np.ndarray | None, b: np.ndarray | None) -> str:
     if a is None or b is None:
         return f"the first has {'no' if a is None else 'a'} {name}, the second has {'no' if b is None else 'one'}"
     if a.shape != b.shape:
-        return f"{name} has shape {a.shape} in the first, {b.shape} in the second"
-    return "" if np.array_equal(a, b) else f"{name} differs by up to {np.abs(a - b).max():.3g}"
+        return f"{_words(name)} has shape {a.shape} in the first, {b.shape} in the second"
+    return "" if np.array_equal(a, b) else f"{_words(name)} differs by up to {np.abs(a - b).max():.3g}"
+
+
+def _words(name: str) -> str:
+    """An attribute in the field's words."""
+    return _WORDS.get(name, name)
+
+
+_WORDS = {
+    "padding_mode": "the border (padding_mode)",
+    "padding_value": "the border's value (padding_value)",
+    "mean": "the running mean",
+    "variance": "the running variance",
+    "parameter": "the function's parameter",
+}
 
 
 def _padding(layer: Layer, size: Pair | None) -> str:

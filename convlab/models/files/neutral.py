@@ -116,6 +116,10 @@ def read_layers(path: Path) -> list[Layer]:
             key: StoredArray(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)
         }
         content = _parsed(header)
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{name}: no such file, expected one that convlab wrote.", hint="check the path."
+        ) from None
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{name}: got a file that can't be read ({type(error).__name__}: {excerpt(str(error))}), expected a "

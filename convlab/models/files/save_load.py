@@ -85,7 +85,7 @@ def load(
 
     >>> load("no.safetensors")
     Traceback (most recent call last):
-    convlab.errors.ModelFileError: no.safetensors: got a file that can't be read (FileNotFoundError: ...
+    convlab.errors.ModelFileError: no.safetensors: no such file, expected one that convlab wrote. Hint: ...
 
     Args:
         path: a `.safetensors` file that convlab wrote, or with `into` a framework's own file of weights.

@@ -112,7 +112,8 @@ class Lowering:
         if isinstance(layer, Flatten):
             self.tied = self.tied or self.size not in (None, (1, 1))
             if layer.order != self.order:
-                return self._other_order(layer, path)
+                # A single pixel has no order.
+                return Flatten(self.order) if self.size == (1, 1) else self._other_order(layer, path)
         if isinstance(layer, Dense) and self.pixels:
             layer, self.pixels = self._reordered(layer, self.pixels), None
         return layer
@@ -125,7 +126,7 @@ class Lowering:
         others = [repr(other) for other in self.blockers if other != path]
         if others:
             raise UnsupportedError(
-                f"{orders}; the next dense layer is reordered once the whole model can be ported, without {others[0]}"
+                f"{orders}; the next dense layer can be reordered only in a whole model, which {others[0]} prevents"
             )
         self.pixels, self.flattened = self.size, path
         return Flatten(self.order)

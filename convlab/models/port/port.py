@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
-from ..adapters import STYLES, Models, StandIn, models_of, read
+from ..adapters import STYLES, Models, StandIn, models_name, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.layer import Dropout, Flatten
@@ -19,7 +19,7 @@ from ..layers.steps import Step
 from .lowering import Built, Lowering
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Ported(StandIn):
     """A model of another framework; convlab takes it wherever it takes a model.
 
@@ -50,6 +50,9 @@ class Ported(StandIn):
             f"model: the whole model wasn't ported ({_listed(self.untouched, '; ')}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         reasons = [wrapped(f"  {path}: {why}", indent="    ") for path, why in self.untouched.items()]
@@ -105,6 +108,7 @@ def port(
     choice("layers", layers, STYLES)
     images = None if inputs is None else images_of(inputs)
     source = read(model, None if images is None else images[0])
+    to = models_name(to)
     target = models_of(to)
     size = _size(source, images, input_size)
     given, source = source, for_size(source, size)
