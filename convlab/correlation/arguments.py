@@ -54,7 +54,7 @@ def unify(framework: Framework, arguments: dict[str, Any], floating: bool = Fals
     unified: dict[str, Any] = {}
     with ops.scope(dtype):
         for key, name in dtypes.items():
-            if name == "uint64":
+            if name == "uint64" and dtype in (None, "int64"):
                 _check_uint64(framework, key, tensors.get(key, arrays.get(key)))
         for key, x in tensors.items():
             unified[key] = ops.cast(x, dtype)
@@ -103,8 +103,10 @@ def as_array(name: str, x: Any) -> np.ndarray:
         return _in_this_order(x)
     if isinstance(x, (str, bytes, os.PathLike)):
         raise DTypeError(
-            f"{name}: got the text {shown(x)}, expected a tensor, an array or a list.",
-            hint="PIL.Image.open(path) reads an image, and is taken as it is.",
+            f"{name}: got {shown(x)}, expected a tensor, an array or a list.",
+            hint="convlab.filters.sobel() and others make kernels."
+            if name == "K"
+            else "PIL.Image.open(path) reads an image, and is taken as it is.",
         )
     if getattr(x, "mode", None) == "P" and type(x).__module__.startswith("PIL."):
         raise DTypeError(
@@ -112,10 +114,8 @@ def as_array(name: str, x: Any) -> np.ndarray:
             hint="image.convert('RGB'), or image.convert('L') for grey.",
         )
     if not _readable(x):
-        raise DTypeError(
-            f"{name}: got {type(x).__module__}.{type(x).__qualname__}, expected a tensor, an array or a list.",
-            hint="convlab.backend(name).asarray makes a tensor of an array.",
-        )
+        kind = "None" if x is None else f"{type(x).__module__}.{type(x).__qualname__}"
+        raise DTypeError(f"{name}: got {kind}, expected a tensor, an array or a list.", hint=_no_array_hint(x))
     if isinstance(x, (list, tuple)) and any(owner(item) not in (None, "numpy") for item in _leaves(x)):
         raise DTypeError(
             f"{name}: got a list of tensors, expected a tensor, an array or a list of numbers.",
@@ -129,6 +129,17 @@ def as_array(name: str, x: Any) -> np.ndarray:
                 f"{name}: got a ragged list, expected rows of one length.", hint="pad the short rows."
             ) from None
         raise DTypeError(f"{name}: NumPy can't read it ({error}).", hint="give an array of numbers.") from error
+    except OSError as error:
+        raise DTypeError(f"{name}: the image can't be read ({error}).", hint="the file may be cut off.") from error
+
+
+def _no_array_hint(x: Any) -> str:
+    """What may have happened to what is no array."""
+    if x is None:
+        return "cv2.imread gives None for a file that it can't read."
+    if callable(x):
+        return "a function must be called: convlab.filters.sobel()."
+    return "convlab.backend(name).asarray makes a tensor of an array."
 
 
 def _readable(x: Any) -> bool:

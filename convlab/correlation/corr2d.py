@@ -10,7 +10,7 @@ from ..contract.framework import Framework
 from ..contract.operations import Operations
 from ..contract.rule import ALGORITHMS, Algorithm, RuleAlgorithm
 from ..dtypes import itemsize
-from ..errors import GeometryError, ShapeError, UnsupportedError
+from ..errors import GeometryError, OptionError, ShapeError, UnsupportedError
 from ..geometry.checks import boolean, choice
 from ..geometry.geometry import Geometry, Padding, Pair
 from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
@@ -149,6 +149,18 @@ class CorrelationOptions(GeometryOptions, total=False):
     backend: str | None
 
 
+_OPTIONS = frozenset(CorrelationOptions.__annotations__)
+# What other libraries call them.
+_ELSEWHERE = {
+    "mode": "scipy.signal's mode is padding='same' or 'full', scipy.ndimage's is padding_mode",
+    "boundary": "it is padding_mode",
+    "fillvalue": "it is padding_value",
+    "cval": "it is padding_value",
+    "strides": "it is stride",
+    "dilation_rate": "it is dilation",
+}
+
+
 @_untouched_by_autograph
 def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
     """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
@@ -157,6 +169,10 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
     array([[1, 2, 0],
            [3, 4, 0]])
     """
+    for name in options:
+        if name not in _OPTIONS:
+            hint = f"{_ELSEWHERE[name]}." if name in _ELSEWHERE else f"there are {', '.join(sorted(_OPTIONS))}."
+            raise OptionError(f"{name}: got an argument that conv2d doesn't have.", hint=hint)
     return _correlate(X, K, True, None, **options)  # type: ignore[no-any-return]
 
 

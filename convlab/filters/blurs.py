@@ -23,13 +23,16 @@ def box_blur(size: int | Sequence[int] = 3) -> np.ndarray:
     >>> box_blur((1, 4))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    rows, columns = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
-    h, w = size_of("size", rows, 1), size_of("size", columns, 1)  # type: ignore[arg-type]
+    h, w = _sizes(size)
     return np.full((h, w), 1.0 / (h * w))
 
 
 def gaussian_blur(
-    sigma: float | Sequence[float] = 1.0, *, size: int | None = None, truncate: float = 4.0, angle: float = 0.0
+    sigma: float | Sequence[float] = 1.0,
+    *,
+    size: int | Sequence[int] | None = None,
+    truncate: float = 4.0,
+    angle: float = 0.0,
 ) -> np.ndarray:
     """A Gaussian of standard deviation `sigma` in pixels; a pair (down, right) blurs one way more than the other.
 
@@ -43,7 +46,7 @@ def gaussian_blur(
 
     Args:
         sigma: the standard deviation, or (down, right).
-        size: the kernel's rows and columns, instead of what `truncate` gives.
+        size: the kernel's rows and columns, an int or a pair, instead of what `truncate` gives.
         truncate: how many standard deviations the kernel reaches.
         angle: by how many degrees the Gaussian is turned, counter-clockwise as one sees the picture.
     """
@@ -51,17 +54,25 @@ def gaussian_blur(
     truncate, angle = positive("truncate", truncate), finite_number("angle", angle)
     if angle % 180 and down != right:
         return _turned(down, right, size, truncate, math.radians(angle))
-    rows = size_of("size", 2 * reach(down, truncate) + 1 if size is None else size, 1)
-    columns = size_of("size", 2 * reach(right, truncate) + 1 if size is None else size, 1)
+    if size is None:
+        size = 2 * reach(down, truncate) + 1, 2 * reach(right, truncate) + 1
+    rows, columns = _sizes(size)
     return np.outer(gaussian_row(down, rows), gaussian_row(right, columns))
 
 
-def _turned(down: float, right: float, size: int | None, truncate: float, angle: float) -> np.ndarray:
+def _sizes(size: int | Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a size, an int or a pair."""
+    rows, columns = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
+    return size_of("size", rows, 1), size_of("size", columns, 1)  # type: ignore[arg-type]
+
+
+def _turned(down: float, right: float, size: int | Sequence[int] | None, truncate: float, angle: float) -> np.ndarray:
     """exp(-(a**2 / right**2 + b**2 / down**2) / 2), a and b being the distances along the turned axes; sum 1."""
-    n = size_of("size", 2 * reach(max(down, right), truncate) + 1 if size is None else size, 1)
-    y, x = np.mgrid[:n, :n] - (n - 1) / 2
+    h, w = _sizes(2 * reach(max(down, right), truncate) + 1 if size is None else size)
+    y, x = np.arange(h)[:, None] - (h - 1) / 2, np.arange(w)[None] - (w - 1) / 2
     along, across = x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)
-    kernel = np.exp(-0.5 * ((along / right) ** 2 + (across / down) ** 2))
+    exponent = (along / right) ** 2 + (across / down) ** 2
+    kernel = np.exp(-0.5 * (exponent - exponent.min()))
     normalised: np.ndarray = kernel / kernel.sum()
     return normalised
 

@@ -71,7 +71,7 @@ def sobel(axis: int = 1, *, size: int = 3) -> np.ndarray:
            [-2.,  0.,  2.],
            [-1.,  0.,  1.]])
     """
-    size = _odd(size)
+    size = _odd(size_of("size", size, 3, 501))
     scale = 2.0 ** (size - 1)
     return _across(np.convolve(scale / 4 * binomial(size - 2), [-1.0, 0.0, 1.0]), scale * binomial(size), axis)
 

@@ -54,10 +54,14 @@ def parse(text: str) -> np.ndarray:
     Raises:
         GeometryError: an unknown name, or parameters that the filter doesn't take; the hint lists the filters.
     """
-    name, colon, parameters = text.partition(":")
-    if name not in _FILTERS:
+    import difflib  # deferred: only errors need it
+
+    name, colon, parameters = text.partition(":") if isinstance(text, str) else (text, "", "")
+    if not isinstance(name, str) or name not in _FILTERS:
         known = ", ".join(f"{name}:{what}" for name, (_, what) in _FILTERS.items())
-        raise GeometryError(f"filter: got {shown(text)}, expected one of {known}.", hint="edge:45 is an example.")
+        near = difflib.get_close_matches(name, _FILTERS, 1) if isinstance(name, str) else []
+        hint = f"did you mean {near[0]}:{_FILTERS[near[0]][1]}?" if near else "edge:45 is an example."
+        raise GeometryError(f"filter: got {shown(text)}, expected one of {known}.", hint=hint)
     make, what = _FILTERS[name]
     try:
         numbers = [_number(number) for number in parameters.split(",")] if colon else []

@@ -6,6 +6,7 @@ The kernel is one of `corr2d`, as `learn_kernel` finds it. A point spread functi
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,14 +14,13 @@ import numpy as np
 from ..contract.framework import Framework
 from ..correlation.arguments import as_array, unify
 from ..correlation.corr2d import conv2d, corr2d
-from ..correlation.images import planes_first, planes_last
+from ..correlation.images import planes_first, planes_last, warn_of_channels
 from ..dtypes import COMPLEX, check_numeric
 from ..errors import DataError, DTypeError, ShapeError, UnsupportedError
 from ..geometry import names
-from ..geometry.checks import boolean, integer
+from ..geometry.checks import boolean, integer, real, shown
 from ..registry import owner, resolve
 from .edges import laplacian
-from .parameters import finite_number
 
 Tensor = TypeVar("Tensor")
 
@@ -65,9 +65,11 @@ def wiener(
         DataError: K's numbers aren't finite, or `noise` is 0 and K lets nothing of some frequency through.
     """
     framework, x, channels_last, kernel = _arguments(X, K, data_format, backend)
-    noise = finite_number("noise", noise)
-    if noise < 0:
-        raise DataError(f"noise: got {noise}, expected at least 0.", hint="noise=1e-3 is a start.")
+    strength = real(noise)
+    if not 0 <= strength < math.inf:
+        raise DataError(
+            f"noise: got {shown(noise)}, expected a finite number of at least 0.", hint="noise=1e-3 is a start."
+        )
     ops, shape = framework.ops, framework.ops.sizes(x)
     if not all(type(n) is int for n in shape[-2:]):
         raise UnsupportedError(
@@ -77,9 +79,9 @@ def wiener(
     if any(n < k for n, k in zip(shape[-2:], kernel.shape, strict=True)):
         raise ShapeError(
             f"K: got shape {kernel.shape}, larger than X's images of {shape[-2:]}, expected a kernel that fits.",
-            hint="are X and K swapped?",
+            hint="data_format='NHWC' if X's last axis is the channels; else X and K may be swapped.",
         )
-    response = _response(kernel, (shape[-2], shape[-1]), noise)
+    response = _response(kernel, (shape[-2], shape[-1]), strength)
     # A convolution's transform is the conjugate of a correlation's.
     response = response.conj() if boolean("convolution", convolution) else response
     dtype = ops.dtype(x)
@@ -121,10 +123,12 @@ def richardson_lucy(
     data_format: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The image that was blurred to X by a known kernel: the likeliest one where pixels count photons.
+    """The image that was blurred to X by a known kernel: where pixels count photons, ever likelier ones.
 
     Each step multiplies the image, 0.5 everywhere at first, by `corr2d`'s adjoint of X over the blurred image. It stays
-    positive if X and K are. The blur is `corr2d(image, K, padding="same", origin=0)`. Source: W. H. Richardson,
+    positive if X and K are. The blur is `corr2d(image, K, padding="same", origin=0)` by a kernel of sum 1. As in
+    scikit-image the border isn't corrected for: within a kernel's reach of it the result is too dark or too bright, and
+    many steps carry that inwards; pad X before by its reflection where that matters. Source: W. H. Richardson,
     "Bayesian-based iterative method of image restoration", 1972; L. B. Lucy, 1974. For odd kernels
     `skimage.restoration.richardson_lucy(X, K, num_steps, clip=False)` is this with `convolution=True`; for even ones it
     takes another adjoint, which moves the image.
@@ -175,8 +179,10 @@ def _arguments(X: Any, K: Any, data_format: str | None, backend: str | None) -> 
     shape = framework.ops.sizes(x)
     if len(shape) < 2:
         raise ShapeError(f"X: got shape {shape}, expected (..., H, W).", hint="X[None] makes a one-row image.")
+    kernel = _kernel(K)
+    warn_of_channels(shape, kernel.shape, data_format)
     channels_last = names.data_format(data_format) == "NHWC" and len(shape) > 2
-    return framework, planes_first(framework.ops, x) if channels_last else x, channels_last, _kernel(K)
+    return framework, planes_first(framework.ops, x) if channels_last else x, channels_last, kernel
 
 
 def _kernel(K: Any) -> np.ndarray:

@@ -19,11 +19,8 @@ def integer(name: str, value: object, minimum: int) -> int:
     # The common case first: it takes a tenth of the time.
     if type(value) is int and LONGEST >= value >= minimum:
         return value
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < minimum or number.bit_length() > MOST_BITS:
+    number = whole_number(value)
+    if number is None or number < minimum or number.bit_length() > MOST_BITS:
         kind = "a positive int" if minimum else "an int of at least 0"
         most = "" if number is None or number < minimum else f" of at most {MOST_BITS} bits"
         raise GeometryError(
@@ -31,6 +28,19 @@ def integer(name: str, value: object, minimum: int) -> int:
             hint=f"{name}={max(minimum, 0)} is the least that works.",
         )
     return number
+
+
+def whole_number(value: object) -> int | None:
+    """An integer of any kind as an int; None for anything else.
+
+    >>> import numpy as np
+    >>> whole_number(np.int64(-2)), whole_number(True), whole_number(1.0)
+    (-2, None, None)
+    """
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def real(value: object) -> float:

@@ -39,6 +39,11 @@ def padding_mode(value: object) -> PaddingMode:
         raise GeometryError(
             f"padding_mode: got {value}, expected a name.", hint=f"OpenCV's border {value} is {_OPENCV[value]!r}."
         )
+    if isinstance(value, str) and value.lower() in PADDING_NAMES:
+        raise GeometryError(
+            f"padding_mode: got {value!r}, which is a padding.",
+            hint=f"padding={value.lower()!r}, padding_mode='zeros'.",
+        )
     return choice("padding_mode", value, PADDING_MODES, PADDING_MODE_ALIASES)
 
 
@@ -48,6 +53,12 @@ def padding_name(value: str) -> PaddingName:
     >>> padding_name("SAME_UPPER")
     'same'
     """
+    known = {mode: (mode, *aliases) for mode, aliases in PADDING_MODE_ALIASES.items()}
+    mode = next((mode for mode, names in known.items() if value.lower() in names), None)
+    if mode is not None:
+        raise GeometryError(
+            f"padding: got {value!r}, which is a padding_mode.", hint=f"padding='same', padding_mode={mode!r}."
+        )
     return choice("padding", value, PADDING_NAMES, _PADDING_ALIASES)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 from ..errors import GeometryError, ShapeError
 from . import names
-from .checks import integer, pair, real, shown
+from .checks import integer, pair, real, shown, whole_number
 from .geometry import NO_PADDING, Geometry, Padding, PaddingName, Pads, Pair
 
 # The options of a correlation beside X and K that a checked geometry keeps, in the order of `options`' parameters.
@@ -63,9 +63,12 @@ def _padding_value(padding_value: object, padding_mode: object) -> float:
         return 0.0
     value = real(padding_value)
     if not math.isfinite(value) or value != padding_value:
+        number = isinstance(padding_value, (int, float))
         raise GeometryError(
             f"padding_value: got {shown(padding_value)}, expected a finite number that float64 holds.",
-            hint="with padding='valid' the result has no pixel that depends on a border.",
+            hint="with padding='valid' the result has no pixel that depends on a border."
+            if number
+            else "padding_value=0.5 is an example; an array's number is array.item().",
         )
     if names.padding_mode(padding_mode) != "zeros":
         raise GeometryError(
@@ -87,7 +90,8 @@ def _placed(geometry: Geometry, padding_name: str, origin: object) -> Pads:
     pads = []
     for size, dilation, offset in zip(geometry.kernel_size, geometry.dilation, offsets, strict=True):
         centre, last = size // 2, size - 1
-        if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= centre + offset <= last:
+        offset = whole_number(offset)
+        if offset is None or not 0 <= centre + offset <= last:
             raise GeometryError(
                 f"origin: got {shown(origin)} for a kernel of {geometry.kernel_size}, expected integers, from "
                 f"{-centre} to {last - centre} along this axis.",
@@ -104,9 +108,12 @@ def flipped_origin(origin: object, size: Pair) -> object:
     ((0, -1), (-1, 1))
     """
     offsets = origin if isinstance(origin, (tuple, list)) else (origin, origin)
-    if len(offsets) != 2 or any(type(offset) is not int for offset in offsets):
+    numbers = [whole_number(offset) for offset in offsets]
+    if len(numbers) != 2 or any(
+        number is None or not 0 <= n // 2 + number < n for n, number in zip(size, numbers, strict=False)
+    ):
         return origin
-    rows, columns = (n - 1 - 2 * (n // 2) - offset for n, offset in zip(size, offsets, strict=True))
+    rows, columns = (n - 1 - 2 * (n // 2) - (number or 0) for n, number in zip(size, numbers, strict=True))
     return rows, columns
 
 

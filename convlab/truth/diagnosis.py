@@ -13,7 +13,7 @@ from ..geometry.options import GeometryOptions
 from . import precision, suspects  # noqa: F401 (the imports register the suspects, in this order)
 from .bounds import LARGEST, error_ratios
 from .faults import LOSSES, SUSPECTS, Fault, SuspectedCall
-from .oracle import wide
+from .oracle import as_numpy, wide
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -85,7 +85,8 @@ def diagnose(
         call, y = SuspectedCall.read(X, K, bias, dtype, geometry), wide(y_mine)
         if y.dtype.kind == "c":
             raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
-        case = _Case(call, y)
+        stored = as_numpy(y_mine).dtype
+        case = _Case(call.changed(stored=stored.name) if stored.kind in "iu" else call, y)
         if y.shape == case.truth.shape and not case.wrong.any():
             return None
         explanations = case.explanations()

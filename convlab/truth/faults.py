@@ -29,6 +29,7 @@ class SuspectedCall:
         leading, nhwc, rank: the caller's axes before an image, whether channels come last, the kernel's rank.
         planes_last: whether the last of `leading` comes last for the caller, as the channels of a rank-2 kernel do.
         slack: how many times its rounding bound the result may be off.
+        stored: the dtype of a result in integers, "" for any other.
     """
 
     x: np.ndarray
@@ -46,6 +47,7 @@ class SuspectedCall:
     rank: int
     planes_last: bool = False
     slack: int = 1
+    stored: str = ""
 
     @classmethod
     def read(

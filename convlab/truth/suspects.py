@@ -147,7 +147,7 @@ def _padded_by(call: SuspectedCall, paddings: Iterable[tuple[str, Pads]]) -> Ite
     pads = call.geometry.padding
     for name, other in paddings:
         what = f"the padding is {padding_in_words(other)} ({name}) instead of {padding_in_words(pads)}"
-        yield Fault(what, _use(pads), call.changed(padding=other))
+        yield Fault(what, f"{_use(pads)}; or take the other one: padding={other}", call.changed(padding=other))
 
 
 @suspect("symmetric padding")
@@ -215,19 +215,43 @@ _BORDERS: dict[PaddingMode, str] = {
 def _image_library(call: SuspectedCall) -> Iterator[Fault]:
     if call.stride != (1, 1):
         return
-    (h, w), (down, right) = call.geometry.kernel_size, call.dilation
-    place = (h // 2 * down, (h - 1 - h // 2) * down), (w // 2 * right, (w - 1 - w // 2) * right)
-    mirrored = place[0][::-1], place[1][::-1]
-    functions = ("corr2d", call.k, place), ("conv2d", np.flip(call.k, (2, 3)), mirrored)
-    for mode, (name, k, padding) in itertools.product(_BORDERS, functions):
-        same_border, same_place = mode == call.padding_mode, padding == call.geometry.padding
+    h, w = call.geometry.kernel_size
+    centre, corner = (h // 2, w // 2), (h - 1, w - 1)
+    # Of a large kernel, or beside a large image, only the centre is tried.
+    few = h * w <= 25 and call.x.size <= 10**5
+    places = [centre, *(each for each in np.ndindex(h, w) if few and each != centre)]
+    for mode, place, function in itertools.product(_BORDERS, places, ("corr2d", "conv2d")):
+        pads = _placed(call, place)
+        same_border, same_place = mode == call.padding_mode, pads == call.geometry.padding
         # Other suspects stand for one of the two alone.
-        if (same_border and same_place) or (name == "corr2d" and (same_border or same_place)):
+        if function == "corr2d" and (same_place or (same_border and (mode == "zeros" or place == centre))):
             continue
-        what = f"the kernel's element {(h // 2, w // 2)} lies on each pixel, and the border is {_BORDERS[mode]}"
-        what += "; the convolution is a true one" if name == "conv2d" else ""
-        change = f"to get the same, use {name}(..., padding='same', origin=0, padding_mode={mode!r})"
-        yield Fault(what, change, call.changed(k=k, padding=padding, padding_mode=mode, padding_value=0.0))
+        if function == "conv2d" and same_border and same_place:
+            continue
+        origin = "0" if place == centre else str((place[0] - centre[0], place[1] - centre[1]))
+        what = f"the kernel's element {place} lies on each pixel, and the border is {_BORDERS[mode]}"
+        change = f"{function}(..., padding='same', origin={origin}, padding_mode={mode!r})"
+        yield _true(call, what, change, pads, mode, function == "conv2d")
+    for mode in _BORDERS:
+        pads = _placed(call, corner)[0][:1] * 2, _placed(call, corner)[1][:1] * 2
+        what = f"the kernel overhangs by all but one of its rows and columns, and the border is {_BORDERS[mode]}"
+        yield _true(call, what, f"conv2d(..., padding='full', padding_mode={mode!r})", pads, mode, True)
+
+
+def _placed(call: SuspectedCall, place: Pair) -> Pads:
+    """The padding with which an element of the kernel lies on each pixel."""
+    (h, w), (down, right) = call.geometry.kernel_size, call.dilation
+    (i, j) = place
+    return (i * down, (h - 1 - i) * down), (j * right, (w - 1 - j) * right)
+
+
+def _true(call: SuspectedCall, what: str, change: str, pads: Pads, mode: PaddingMode, flipped: bool) -> Fault:
+    """The fault of a correlation with a border, or of a true convolution."""
+    k = np.flip(call.k, (2, 3)) if flipped else call.k
+    pads = (pads[0][::-1], pads[1][::-1]) if flipped else pads
+    what += "; the convolution is a true one" if flipped else ""
+    other = call.changed(k=k, padding=pads, padding_mode=mode, padding_value=0.0)
+    return Fault(what, f"to get the same, use {change}", other)
 
 
 def _ignored(name: str) -> None:
@@ -336,3 +360,27 @@ def _averaged(call: SuspectedCall) -> Iterator[Fault]:
         change = f"don't divide by {n}; a kernel K / {n} averages"
         other = call.changed(k=call.k / n, dtype="float64" if call.dtype == "int64" else call.dtype)
         yield Fault(f"the sums are divided by {n}, the number of {what}", change, other)
+
+
+@suspect("integer result")
+def _integer_result(call: SuspectedCall) -> Iterator[Fault]:
+    if not call.stored:
+        return
+    limits = np.iinfo(call.stored)
+    change = (
+        f"compare results in floats: give X in floats; numpy.clip(numpy.rint(Y), {limits.min}, {limits.max}) rounds"
+    )
+    roundings: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+        ("rounded to the nearest", np.rint),
+        ("cut off behind the point", np.trunc),
+    )
+    for how, cut in roundings:
+
+        def clipped(y: np.ndarray, cut: Callable[[np.ndarray], np.ndarray] = cut) -> np.ndarray:
+            return np.asarray(np.clip(cut(y), limits.min, limits.max))
+
+        def wrapped(y: np.ndarray, cut: Callable[[np.ndarray], np.ndarray] = cut) -> np.ndarray:
+            return cut(y).astype(np.int64).astype(call.stored).astype(np.float64)
+
+        yield Fault(f"the result is {how} and clipped to {call.stored}", change, call, view=clipped)
+        yield Fault(f"the result is {how} and wraps round in {call.stored}", change, call, view=wrapped)

@@ -222,3 +222,34 @@ def test_groups_in_any_order(seed, layout) -> None:
     outputs = np.concatenate([np.split(y, 3, 1)[i] for i in order], 1)
     for wrong in (naive(inputs, p.k, groups=3), naive(p.x, kernels, groups=3), outputs):
         assert p.diagnose(wrong).suspect == "channel groups"
+
+
+@pytest.mark.parametrize("stored", ["uint8", "int16"])
+def test_results_in_integers(stored) -> None:
+    """What is rounded or cut off, and clipped or wraps round, is no loss of precision."""
+    rng = np.random.default_rng(0)
+    X, K = rng.integers(0, 256, (20, 21)), rng.standard_normal((3, 3)) * (1 if stored == "uint8" else 300)
+    y = scipy.signal.correlate2d(X.astype(float), K, "valid")
+    limits = np.iinfo(stored)
+    for cut, how in ((np.rint, "rounded to the nearest"), (np.trunc, "cut off behind the point")):
+        for end, result in (
+            ("clipped to", np.clip(cut(y), limits.min, limits.max).astype(stored)),
+            ("wraps round in", cut(y).astype(np.int64).astype(stored)),
+        ):
+            diagnosis = diagnose(result, X, K)
+            is_named(diagnosis, "integer result")
+            assert f"{how} and {end} {stored}" in diagnosis.explanation
+
+
+def test_origins_and_full_convolutions() -> None:
+    rng = np.random.default_rng(0)
+    X, K = rng.integers(-9, 9, (9, 10)).astype(float), rng.integers(-5, 5, (4, 3)).astype(float)
+    for theirs, change in (
+        (scipy.ndimage.correlate(X, K, origin=(-1, 1)), "corr2d(..., padding='same', origin=(-1, 1), padding_mode="),
+        (scipy.ndimage.convolve(X, K, mode="mirror", origin=(1, 0)), "conv2d(..., padding='same', origin="),
+        (scipy.signal.convolve2d(X, K), "conv2d(..., padding='full', padding_mode='zeros')"),
+        (scipy.signal.convolve2d(X, K, boundary="symm"), "conv2d(..., padding='full', padding_mode='symmetric')"),
+    ):
+        diagnosis = diagnose(theirs, X, K)
+        is_named(diagnosis, "SciPy's or OpenCV's place and border")
+        assert change in diagnosis.change

@@ -11,7 +11,7 @@ import scipy.ndimage
 import scipy.signal
 
 import convlab
-from convlab.errors import LayoutWarning
+from convlab.errors import LayoutWarning, OptionError
 from convlab.geometry.names import PADDING_MODE_ALIASES
 from convlab.testing import error_bound, gradient_bounds, gradients, oracle, oracle_gradients
 from convlab.truth.oracle import reproducible_gradients
@@ -61,6 +61,24 @@ def test_scipys_convolve_with_an_origin() -> None:
         X, K = np.arange(30.0).reshape(5, 6) ** 2, np.arange(float(size[0] * size[1])).reshape(size)
         y = convlab.conv2d(X, K, padding="same", padding_mode="wrap", origin=origin)
         np.testing.assert_array_equal(y, scipy.ndimage.convolve(X, K, mode="wrap", origin=origin))
+
+
+def test_origins_are_integers_of_any_kind() -> None:
+    X, K = np.arange(30.0).reshape(5, 6) ** 2, np.arange(6.0).reshape(3, 2)
+    y = convlab.corr2d(X, K, padding="same", origin=(np.int64(1), np.int32(-1)))
+    np.testing.assert_array_equal(y, scipy.ndimage.correlate(X, K, mode="constant", origin=(1, -1)))
+
+
+@pytest.mark.parametrize(("option", "part"), [("mode", "padding='same' or 'full'"), ("cval", "it is padding_value")])
+def test_scipys_arguments_of_conv2d(option, part) -> None:
+    with pytest.raises(OptionError, match=f"{option}: got an argument that conv2d doesn't have. Hint: .*{part}"):
+        convlab.conv2d(np.ones((3, 3)), np.ones((2, 2)), **{option: "same"})
+
+
+def test_large_integers_beside_floats(lab) -> None:
+    """They are no integers any more, so that int64 need not hold them."""
+    y = lab.corr2d(np.array([[2**63, 1]], "uint64"), lab.asarray([[1.0, 0.0]], "float32"))
+    assert lab.to_numpy(y).tolist() == [[2.0**63]]
 
 
 @pytest.mark.parametrize("boundary", ["fill", "symm", "wrap"])

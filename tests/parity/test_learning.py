@@ -479,3 +479,9 @@ def test_a_float16_loss_that_is_too_large_says_so(lab) -> None:
             errors.DivergedError, match="although lr=1e-10 is stable: float16 can't hold the numbers on the way"
         ):
             lab.learn_kernel(lab.asarray(X), lab.asarray(Y), 1, lr=1e-10, init=[[1.0]])
+
+
+def test_a_target_of_the_images_size_needs_same() -> None:
+    X = np.arange(30.0).reshape(5, 6)
+    with pytest.raises(errors.ShapeError, match="Hint: padding='same' would fit"):
+        convlab.learn_kernel(X, X, 3)
