@@ -245,7 +245,8 @@ def _untransformed() -> bool:
 @torch.library.custom_op("convlab::compute", mutates_args=())
 def _compute(code: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
     """A rule's result. To torch.compile it is one operator, into which it can't look, and so can't reorder."""
-    return compute(ops, Rule.decode(code), *inputs)
+    # A gradient may be a part of a larger tensor; the operator's result is contiguous, as `register_fake` says.
+    return compute(ops, Rule.decode(code), *inputs).contiguous()
 
 
 @_compute.register_fake
