@@ -177,13 +177,22 @@ def _read(x: Any) -> np.ndarray:
     """The array of an array-like, or a ValueError that calls a ragged list inhomogeneous."""
     if _RAGGED_IS_AN_ERROR:
         return np.asarray(x)
-    # Older NumPys only warn of a ragged list.
+    # Older NumPys only warn of a ragged list, and of array-likes in a list, which they don't read.
+    if isinstance(x, (list, tuple)):
+        x = _with_arrays(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             return np.asarray(x)
         except Warning as warning:
             raise ValueError("inhomogeneous shape") from warning
+
+
+def _with_arrays(x: Any) -> Any:
+    """A list of lists whose array-likes are arrays."""
+    if isinstance(x, (list, tuple)):
+        return [_with_arrays(item) for item in x]
+    return np.asarray(x) if hasattr(x, "__array_interface__") or hasattr(x, "__array__") else x
 
 
 def check_supported(framework: Framework, dtype: str) -> None:
