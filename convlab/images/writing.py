@@ -33,9 +33,10 @@ class _Format(NamedTuple):
 
 
 _ALL = ("profile", "dpi", "exif")
+_DTYPES = ("uint8", "uint16", "int8", "int16", "uint32", "int32", "float16", "float32", "float64")
 _FORMATS = {
     "PNG": _Format(("uint8", "uint16"), True, _ALL, "frames"),
-    "TIFF": _Format(("uint8", "uint16", "int16", "float32", "float64"), True, _ALL, "pages"),
+    "TIFF": _Format(_DTYPES, True, _ALL, "pages"),
     "JPEG": _Format(extras=_ALL),
     "WEBP": _Format(alpha=True, extras=("profile", "exif"), several="frames"),
     "AVIF": _Format(alpha=True, extras=("profile", "exif")),
@@ -43,7 +44,7 @@ _FORMATS = {
     "BMP": _Format(extras=("dpi",)),
     "PPM": _Format(),
     "GIF": _Format(),
-    "NPY": _Format(("uint8", "uint16", "int8", "int16", "uint32", "int32", "float16", "float32", "float64"), True),
+    "NPY": _Format(_DTYPES, True),
 }
 _EXTRAS = {"profile": "ICC profile", "dpi": "resolution", "exif": "EXIF data"}
 
@@ -100,8 +101,8 @@ def check_suffix(path: Path, dtype: str = "") -> str:
         got = f"unknown image format {suffix!r}" if suffix else "no suffix, expected one that names a format"
         raise ImageError(f"{path}: {got}.", hint=".png, .jpg, .tif and .npy work; a folder ends with a slash.")
     if dtype and dtype not in _FORMATS[form].dtypes:
-        kind = "floats" if dtype.startswith("float") else dtype
-        raise ImageError(f"{path}: {suffix} can't hold an image of {kind}.", hint="write a .tif or .npy.")
+        hint = "write a .tif or .npy, or use --dtype uint8." if dtype in _DTYPES else "convert it to float64 first."
+        raise ImageError(f"{path}: {suffix} can't hold {dtype}.", hint=hint)
     return form
 
 

@@ -102,7 +102,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
         ([photos], tmp_path / "a.png" / "o", [], "is no folder that can be written to"),
         ([photos], tmp_path / "o", ["--border", "reflekt"], "reflekt"),
         ([photos], tmp_path / "o", ["--dtype", "f4"], "dtype: got 'f4'"),
-        ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold an image of floats"),
+        ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold float32"),
         ([photos], tmp_path / "o", ["--scale", "nan"], "scale: got nan"),
     ):
         with pytest.raises(ConvlabError, match=part) as caught:
