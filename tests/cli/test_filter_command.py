@@ -125,9 +125,11 @@ def test_kernels_from_files(tmp_path: Path) -> None:
     kernel = np.array([[1.0, 2.0, 1.0], [0.0, 1.0, -1.0]]) / 4
     np.save(tmp_path / "k.npy", kernel)
     (tmp_path / "k.csv").write_text("0.25,0.5,0.25\n0,0.25,-0.25\n")
-    (tmp_path / "k.txt").write_text("# a comment\n0.25 0.5 0.25\n0 0.25 -0.25\n")
+    (tmp_path / "k.txt").write_text("# a comment, of words\n0.25 0.5\t0.25\n0 0.25 -0.25  # another\n")
+    (tmp_path / "spaced.csv").write_text("0.25, 0.5, 0.25\n0 ,0.25, -0.25\n")
+    (tmp_path / "german.csv").write_text("0.25;0.5;0.25\n0;0.25;-0.25\n")
     expected = scipy.ndimage.correlate(GREY.astype(float), kernel, mode="mirror")
-    for name in ("k.npy", "k.csv", "k.txt"):
+    for name in ("k.npy", "k.csv", "k.txt", "spaced.csv", "german.csv"):
         run(tmp_path / "a.png", "--kernel", tmp_path / name, "-o", tmp_path / "b.png")
         assert np.abs(read_image(tmp_path / "b.png") - np.clip(expected, 0, 255)).max() <= 0.5001
     (tmp_path / "ragged.txt").write_text("1 2\n3\n")
@@ -135,7 +137,14 @@ def test_kernels_from_files(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan]]))
     np.save(tmp_path / "rank.npy", np.ones((2, 2, 2)))
     np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.save(tmp_path / "row.npy", np.ones(3))
+    (tmp_path / "comma.csv").write_text("0,5;0,5\n0,5;0,5\n")
+    (tmp_path / "comma.txt").write_text("0,5 0,5\n")
     for name, part in (
+        ("comma.csv", r"got both ';' and ',', expected one of them\. Hint: write 0\.5 with a point"),
+        ("comma.txt", r"got both ',' and ' ', expected one of them\. Hint: write 0\.5 with a point"),
+        ("row.npy", r"got shape \(3,\), .* Hint: kernel\[None\] is a kernel of one row"),
+        (".", "a folder, expected a file with a kernel"),
         ("ragged.txt", "not a matrix of numbers"),
         ("empty.txt", r"got shape \(0, 0\)"),
         ("nan.npy", "got nan in row 0, column 1"),
