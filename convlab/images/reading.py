@@ -231,11 +231,15 @@ def _subsampling(image: Any) -> int | None:
 
 
 def _resolution(image: Any) -> tuple[float, float] | None:
-    """Pixels per inch of the upright image."""
+    """Pixels per inch of the upright image, or None if the file doesn't say."""
     dpi = image.info.get("dpi")
     if not dpi or not all(0 < float(value) < 1e9 for value in dpi):
         return None
-    turned = image.getexif().get(0x0112, 1) >= 5
+    exif = image.getexif()
+    # Without a resolution Pillow says (1, 1) of a TIFF, and (72, 72) of a JPEG that has EXIF data.
+    if image.format in ("TIFF", "JPEG", "MPO") and not image.info.get("jfif_unit") and 0x011A not in exif:
+        return None
+    turned = exif.get(0x0112, 1) >= 5
     right, down = map(float, dpi)
     return (down, right) if turned else (right, down)
 

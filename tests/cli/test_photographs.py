@@ -191,6 +191,23 @@ def test_profile_resolution_and_exif_are_kept(tmp_path: Path, kind: str, other: 
         assert (exif[0x010F], exif[0x0112], exif.get_ifd(0x8769)[0x829A]) == ("Maker", 1, 0.01)
 
 
+def test_no_resolution_is_invented(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(GREY).save(tmp_path / "b.tif")
+    Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "c.tif")
+    for source, target in (("a.jpg", "a.png"), ("b.tif", "b.png"), ("c.tif", "d.tif"), ("b.tif", "e.tif")):
+        run(tmp_path / source, "-f", "box:3", "-o", tmp_path / target)
+        if target.endswith(".tif"):
+            with tifffile.TiffFile(tmp_path / target) as file:
+                # The tags of the two resolutions and of their unit.
+                assert {282, 283, 296}.isdisjoint(tag.code for tag in file.pages[0].tags)
+        else:
+            with Image.open(tmp_path / target) as image:
+                assert "dpi" not in image.info
+
+
 def test_sixteen_bit_colour_keeps_its_profile(tmp_path: Path) -> None:
     deep = COLOUR.astype("uint16") * 257
     tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", iccprofile=PROFILE, resolution=(300, 300),
