@@ -74,7 +74,11 @@ class Filter:
     @property
     def padding_mode(self) -> PaddingMode:
         """The border by corr2d's own name."""
-        return names.padding_mode(self.border)
+        border: str | int = int(self.border) if str(self.border).isdecimal() else self.border
+        try:
+            return names.padding_mode(border)
+        except GeometryError as error:
+            raise GeometryError(str(error).replace("padding_mode", "border")) from None
 
     @property
     def sum(self) -> float:

@@ -18,7 +18,9 @@ class KernelFileError(ConvlabError, ValueError):
 
 
 def read_kernel(path: str | Path) -> np.ndarray:
-    """A kernel (h, w) in float64: an .npy, or a text of numbers, a row a line, apart by spaces, tabs, commas or semicolons.
+    """A kernel (h, w) in float64: an .npy, or a text of numbers, a row a line.
+
+    The numbers of a text are apart by spaces and tabs, by commas, or by semicolons.
 
     Raises:
         KernelFileError: no such file, or content that is no matrix of finite numbers.

@@ -87,17 +87,24 @@ def write_photograph(path: str | Path, photograph: Photograph, quality: int = 95
         raise
     except Exception as error:
         # Encoders raise errors of all kinds.
-        raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ImageError(f"{path}: can't be written ({reason}).", hint="check the folder and the suffix.") from error
     return notes
 
 
-def check_suffix(path: Path, dtype: str = "") -> str:
-    """The format that a path's suffix names, or an `ImageError`, also if it can't hold a dtype that is given."""
+def written_format(path: Path) -> str:
+    """The format that a path's suffix names, or "" if it isn't written."""
     from PIL import Image
 
     suffix = path.suffix.lower()
     form = "NPY" if suffix == ".npy" else Image.registered_extensions().get(suffix, "")
-    if form not in _FORMATS:
+    return form if form in _FORMATS else ""
+
+
+def check_suffix(path: Path, dtype: str = "") -> str:
+    """The format that a path's suffix names, or an `ImageError`, also if it can't hold a dtype that is given."""
+    suffix, form = path.suffix.lower(), written_format(path)
+    if not form:
         got = f"unknown image format {suffix!r}" if suffix else "no suffix, expected one that names a format"
         raise ImageError(f"{path}: {got}.", hint=".png, .jpg, .tif and .npy work; a folder ends with a slash.")
     if dtype and dtype not in _FORMATS[form].dtypes:

@@ -299,10 +299,10 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
             ("-f", "derivative:2000", "-o", tmp_path / "b.png"),
             "order: got a kernel of order 2000, expected at most 1000",
         ),
-        (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
+        (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png: can't be written (No such file or directory)."),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),
         (("-f", "edge:1", "-o", tmp_path / "b.xyz"), "unknown image format '.xyz'"),
-        (("-f", "edge:1", "-o", tmp_path / "no" / "b.png"), "there is no folder"),
+        (("-f", "edge:1", "-o", tmp_path / "a.png" / "b.png"), "a.png is a file, expected a folder"),
     ):
         done = run("filter", tmp_path / "a.png", *options)
         assert done.returncode == 2

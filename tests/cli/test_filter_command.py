@@ -50,7 +50,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_a_folder(tmp_path: Path, photos: Path) -> None:
     line = run(photos, "-f", "box:3", "-o", tmp_path / "new" / "out")
-    assert line == f"wrote 4 of 4 images to {tmp_path / 'new' / 'out'}; 1 other file left out"
+    assert line == f"wrote 4 of 4 images to {tmp_path / 'new' / 'out'}; 1 other file left out (.txt)"
     assert below(tmp_path / "new" / "out") == ["[1].png", "a b.png", "größe.png", "x*y.png"]
     expected = np.rint(scipy.ndimage.uniform_filter(GREY.astype(float), 3, mode="mirror"))
     np.testing.assert_array_equal(read_image(tmp_path / "new" / "out" / "größe.png"), expected)
@@ -61,11 +61,41 @@ def test_folders_in_folders_and_what_exists(tmp_path: Path, photos: Path) -> Non
     run(photos, "-f", "box:3", "-o", out)
     (out / "a b.png").write_bytes(b"mine")
     line = run(photos, "-f", "box:3", "-o", out, "--recursive", "--skip-existing")
-    assert line == f"wrote 1 of 5 images to {out}; 4 existed; 1 other file left out"
+    assert line == f"wrote 1 of 5 images to {out}; 4 existed; 1 other file left out (.txt)"
     assert below(out) == ["[1].png", "a b.png", "größe.png", "older ones/c.png", "x*y.png"]
     assert (out / "a b.png").read_bytes() == b"mine"
     run(photos, "-f", "box:3", "-o", out)
     assert read_image(out / "a b.png").shape == GREY.shape
+
+
+def test_a_folder_with_formats_that_arent_written(tmp_path: Path, photos: Path) -> None:
+    """Icons and Targa are read by Pillow, a film and a picture that Pillow doesn't know aren't."""
+    Image.fromarray(GREY).save(photos / "d.ico", sizes=[(16, 16)])
+    Image.fromarray(GREY).save(photos / "e.tga")
+    (photos / "clip.mpg").write_bytes(b"\0\0\1\xba")
+    (photos / "IMG_1.HEIC").write_bytes(b"0")
+    line = run(photos, "-f", "box:3", "-o", tmp_path / "out")
+    left_out = "5 other files left out (.heic, .ico, .mpg, .tga, .txt)"
+    assert line == f"wrote 4 of 4 images to {tmp_path / 'out'}; {left_out}"
+    line = run(photos, "-f", "box:1", "-o", tmp_path / "tiffs", "--suffix", "tif")
+    assert line.startswith(f"wrote 6 of 6 images to {tmp_path / 'tiffs'}; 3 other files left out (.heic, .mpg, .txt)")
+    np.testing.assert_array_equal(read_image(tmp_path / "tiffs" / "e.tif"), GREY)
+
+
+def test_the_output_of_one_image_makes_its_folder(tmp_path: Path, photos: Path) -> None:
+    line = run(photos / "a b.png", "-f", "box:1", "-o", tmp_path / "new" / "er" / "o.png")
+    assert line == f"wrote {tmp_path / 'new' / 'er' / 'o.png'}"
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "er" / "o.png"), GREY)
+
+
+@pytest.mark.parametrize("arguments", [["", "-o", "out"], [".", "-o", ""], ["a.png", "", "-o", "out"]])
+def test_an_empty_path_is_refused(tmp_path: Path, monkeypatch, arguments: list[str]) -> None:
+    """The shell makes nothing of a variable that isn't set, and pathlib the current folder of nothing."""
+    write_image(tmp_path / "a.png", GREY)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, ["filter", *arguments, "-f", "box:3"])
+    assert (result.exit_code, "got an empty path" in result.output, "Hint:" in result.output) == (2, True, True)
+    assert below(tmp_path) == ["a.png"]
 
 
 def test_patterns(tmp_path: Path, photos: Path) -> None:
@@ -89,6 +119,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
     write_image(tmp_path / "a.png", GREY)
     write_image(tmp_path / "a.jpg", GREY)
     (tmp_path / "empty").mkdir()
+    clip = tmp_path / "films" / "clip.mpg"
+    clip.parent.mkdir()
+    clip.write_bytes(b"\0\0\1\xba")
     before = below(tmp_path)
     for inputs, output, options, part in (
         ([photos], photos, [], "is an input, which would be overwritten"),
@@ -99,11 +132,17 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
         ([tmp_path / "empty"], tmp_path / "o", [], "no image in this folder"),
         ([tmp_path / "a.png"], tmp_path / "o", [], "no suffix"),
         ([photos], tmp_path / "o", ["--suffix", "xyz"], "unknown image format '.xyz'"),
-        ([photos], tmp_path / "a.png" / "o", [], "is no folder that can be written to"),
-        ([photos], tmp_path / "o", ["--border", "reflekt"], "reflekt"),
-        ([photos], tmp_path / "o", ["--dtype", "f4"], "dtype: got 'f4'"),
+        ([photos], tmp_path / "a.png" / "o", [], r"a\.png is a file, expected a folder"),
+        ([tmp_path / "a.jpg"], tmp_path / "a.png" / "o.png", [], r"a\.png is a file, expected a folder"),
+        ([photos / "notes.txt"], f"{tmp_path / 'o'}/", [], r"notes\.txt: not a photograph, got \.txt"),
+        ([tmp_path / "a.png", clip], tmp_path / "o", [], r"clip\.mpg: not a photograph, got \.mpg"),
+        ([tmp_path / "a.png", "icon.ico"], tmp_path / "o", [], r"icon\.ico: \.ico is read and not written"),
+        ([clip.parent], tmp_path / "o", [], r"no image in this folder, only \.mpg"),
+        ([photos], tmp_path / "o", ["--border", "reflekt"], "^--border: got 'reflekt'.* did you mean 'reflect'"),
+        ([photos], tmp_path / "o", ["--border", "4"], "^--border: got 4, .* OpenCV's border 4 is 'reflect'"),
+        ([photos], tmp_path / "o", ["--dtype", "f4"], "^--dtype: got 'f4'"),
         ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold float32"),
-        ([photos], tmp_path / "o", ["--scale", "nan"], "scale: got nan"),
+        ([photos], tmp_path / "o", ["--scale", "nan"], "^--scale: got nan"),
     ):
         with pytest.raises(ConvlabError, match=part) as caught:
             run(*inputs, "-f", "box:3", "-o", output, *options)
