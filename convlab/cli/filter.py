@@ -47,6 +47,7 @@ def filter_images(
     ] = None,
     on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
     border: Annotated[str, typer.Option(help="What lies beyond the border, as corr2d's padding_mode.")] = "reflect",
+    border_value: Annotated[float, typer.Option(help="The value beyond the border with --border constant.")] = 0.0,
     signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
     dtype: Annotated[str, typer.Option(help="Of the result: uint8, uint16, int16, int32, float32, float64.")] = "",
     scale: Annotated[float | None, typer.Option(help="Write response * scale + offset, with its sign.")] = None,
@@ -74,10 +75,11 @@ def filter_images(
             chosen = backend(on or default_backend()).name
         matrix = _kernel(name, kernel)
         try:
-            work = Filter(matrix, chosen, border, signed, dtype or None, scale, offset)
+            work = Filter(matrix, chosen, border, border_value, signed, dtype or None, scale, offset)
         except GeometryError as error:
             # The attributes of a filter have the names of the options.
-            raise GeometryError(f"--{error}") from error
+            attribute, _, rest = str(error).partition(":")
+            raise GeometryError(f"--{attribute.replace('_', '-')}:{rest}") from error
         title = f"{name or kernel} on {chosen}"
         if stores:
             _filter_stores(sources, target, work, title)

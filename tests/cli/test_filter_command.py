@@ -140,6 +140,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
         ([clip.parent], tmp_path / "o", [], r"no image in this folder, only \.mpg"),
         ([photos], tmp_path / "o", ["--border", "reflekt"], "^--border: got 'reflekt'.* did you mean 'reflect'"),
         ([photos], tmp_path / "o", ["--border", "4"], "^--border: got 4, .* OpenCV's border 4 is 'reflect'"),
+        ([photos], tmp_path / "o", ["--border-value", "9"], "^--border-value: got 9.0 with border='reflect'"),
         ([photos], tmp_path / "o", ["--dtype", "f4"], "^--dtype: got 'f4'"),
         ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold float32"),
         ([photos], tmp_path / "o", ["--scale", "nan"], "^--scale: got nan"),
@@ -157,6 +158,24 @@ def test_borders(tmp_path: Path, border: str, mode: str) -> None:
     run(tmp_path / "a.png", "-f", "box:5", "--border", border, "-o", tmp_path / "b.png")
     expected = scipy.ndimage.uniform_filter(GREY.astype(float), 5, mode=mode)
     assert np.abs(read_image(tmp_path / "b.png") - expected).max() <= 0.5001
+
+
+def test_a_constant_border_has_a_value(tmp_path: Path, lab) -> None:
+    write_image(tmp_path / "a.png", GREY)
+    options = ["--border", "constant", "--border-value", 200, "-b", lab.name]
+    run(tmp_path / "a.png", "-f", "box:5", *options, "-o", tmp_path / "b.png")
+    expected = scipy.ndimage.uniform_filter(GREY.astype(float), 5, mode="constant", cval=200)
+    assert np.abs(read_image(tmp_path / "b.png") - expected).max() <= 0.5001
+
+
+def test_a_constant_border_is_opaque(tmp_path: Path) -> None:
+    """By hand: beside a transparent pixel lie two of 90 beyond the border, and two of 0 by default."""
+    write_image(tmp_path / "a.png", np.array([[[9, 9, 9, 0]]], "uint8"))
+    (tmp_path / "k.txt").write_text("0.25 0.5 0.25")
+    for value, colour in (("90", 90), ("0", 0)):
+        options = ["--border", "constant", "--border-value", value]
+        run(tmp_path / "a.png", "--kernel", tmp_path / "k.txt", *options, "-o", tmp_path / "b.png")
+        assert read_image(tmp_path / "b.png").tolist() == [[[colour, colour, colour, 128]]]
 
 
 def test_kernels_from_files(tmp_path: Path) -> None:
