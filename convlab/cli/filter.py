@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..compiled import threads
-from ..errors import ConvlabError
+from ..errors import ConvlabError, GeometryError
 from ..lab import backend
 from ..registry import default_backend, pip_command
 from .quiet import quiet
@@ -32,11 +32,11 @@ _MOST_THREADS = 16
 
 def filter_images(
     images: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(help="Photographs, folders of them, patterns such as 'photos/*.jpg', .npy arrays; or a .zarr."),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="A file; a folder, made if need be, for several images; or a .zarr.")
+        str, typer.Option("--output", "-o", help="A file; a folder for several images; or a .zarr. Folders are made.")
     ],
     name: Annotated[
         str,
@@ -47,6 +47,7 @@ def filter_images(
     ] = None,
     on: Annotated[str, typer.Option("--backend", "-b", help="The framework that computes.")] = "",
     border: Annotated[str, typer.Option(help="What lies beyond the border, as corr2d's padding_mode.")] = "reflect",
+    border_value: Annotated[float, typer.Option(help="The value beyond the border with --border constant.")] = 0.0,
     signed: Annotated[bool, typer.Option(help="Show an edge's sign around mid-grey, not its magnitude.")] = False,
     dtype: Annotated[str, typer.Option(help="Of the result: uint8, uint16, int16, int32, float32, float64.")] = "",
     scale: Annotated[float | None, typer.Option(help="Write response * scale + offset, with its sign.")] = None,
@@ -68,18 +69,33 @@ def filter_images(
         from ..images.filtering import Filter
         from ..images.stores import is_store
 
-        stores = is_store(Path(output)) or any(map(is_store, images))
+        sources, target = [_path("images", text) for text in images], _path("--output", output)
+        stores = is_store(target) or any(map(is_store, sources))
         with quiet():
             chosen = backend(on or default_backend()).name
-        work = Filter(_kernel(name, kernel), chosen, border, signed, dtype or None, scale, offset)
+        matrix = _kernel(name, kernel)
+        try:
+            work = Filter(matrix, chosen, border, border_value, signed, dtype or None, scale, offset)
+        except GeometryError as error:
+            # The attributes of a filter have the names of the options.
+            attribute, _, rest = str(error).partition(":")
+            raise GeometryError(f"--{attribute.replace('_', '-')}:{rest}") from error
         title = f"{name or kernel} on {chosen}"
         if stores:
-            _filter_stores(images, Path(output), work, title)
+            _filter_stores(sources, target, work, title)
             return
         from ..images.folders import plan_jobs
 
-        plan = plan_jobs(images, output, recursive=recursive, suffix=suffix, dtype=dtype)
+        plan = plan_jobs(sources, output, recursive=recursive, suffix=suffix, dtype=dtype)
         _filter_photographs(plan, work, title, quality, skip_existing)
+
+
+def _path(option: str, text: str) -> Path:
+    """A path, which must have a name: the shell makes nothing of a variable that isn't set."""
+    if not text:
+        fail(f"{option}: got an empty path, expected a file or a folder. Hint: is a variable of the shell not set?")
+        raise typer.Exit(BAD_INPUT)
+    return Path(text)
 
 
 def _kernel(name: str, path: Path | None) -> Any:
@@ -144,9 +160,11 @@ class _Summary:
 
     def line(self, plan: Jobs, interrupted: bool) -> str:
         """One line for the user."""
-        jobs, target = plan.jobs, plan.makes or plan.jobs[0].target
-        what = f"{self.written} of {_images(len(jobs))} to {target}" if plan.makes else str(target)
-        parts = [f"wrote {what}" if self.written or plan.makes else f"{target} not written"]
+        from ..images.folders import suffixes
+
+        jobs, target = plan.jobs, plan.folder or plan.jobs[0].target
+        what = f"{self.written} of {_images(len(jobs))} to {target}" if plan.folder else str(target)
+        parts = [f"wrote {what}" if self.written or plan.folder else f"{target} not written"]
         if interrupted:
             parts = [f"interrupted; {parts[0]}; --skip-existing goes on from here"]
         if self.skipped:
@@ -154,7 +172,8 @@ class _Summary:
         if self.failed:
             parts.append(f"{self.failed} failed")
         if plan.others:
-            parts.append(f"{plan.others} other file{'s' * (plan.others > 1)} left out")
+            number = len(plan.others)
+            parts.append(f"{number} other file{'s' * (number > 1)} left out ({suffixes(plan.others)})")
         if self.clipped:
             percent = f"{100 * self.clipped / self.numbers:.1f} %"
             parts.append(
@@ -174,7 +193,7 @@ def _filter_photographs(plan: Jobs, work: Filter, title: str, quality: int, skip
     jobs = [job for job in plan.jobs if not (skip_existing and job.target.exists())]
     summary, stop = _Summary(skipped=len(plan.jobs) - len(jobs)), threading.Event()
     number = max(1, min(len(jobs), threads.available(), _MOST_THREADS))
-    run = _worker(work, quality, plan.makes is not None, max(1, threads.available() // number), stop)
+    run = _worker(work, quality, max(1, threads.available() // number), stop)
     interrupted = False
     with progress_bar() as progress, unwarned(), ThreadPoolExecutor(number) as pool:
         bar = progress.add_task(title, total=len(jobs))
@@ -200,7 +219,7 @@ def _filter_photographs(plan: Jobs, work: Filter, title: str, quality: int, skip
         raise typer.Exit(BAD_INPUT)
 
 
-def _worker(work: Filter, quality: int, makes: bool, share: int, stop: threading.Event) -> Callable[[Job], Filtered]:
+def _worker(work: Filter, quality: int, share: int, stop: threading.Event) -> Callable[[Job], Filtered]:
     """The function that filters one photograph in a thread of the pool."""
     from ..images.photographs import filter_photograph
 
@@ -211,7 +230,7 @@ def _worker(work: Filter, quality: int, makes: bool, share: int, stop: threading
     def run(job: Job) -> Filtered:
         watch()
         with threads.limited(share):
-            return filter_photograph(job.source, job.target, work, quality, makes, watch)
+            return filter_photograph(job.source, job.target, work, quality, watch)
 
     return run
 

@@ -11,23 +11,25 @@ from typing import Any
 import numpy as np
 
 from ..registry import pip_command
-from .photograph import ImageError, Photograph
+from .photograph import ImageError, Photograph, check_dtype
 
 _AS_RGB = "save it as RGB, with or without a plain alpha channel."
 
 
 def stored_deep(image: Any) -> str:
-    """The stored mode of an image that Pillow would read with fewer bits or without the sign; "" for others.
+    """The stored mode of the page at which an image is, if Pillow would change its numbers; "" for others.
 
-    It is known only until Pillow loads the image.
+    It is known only until Pillow loads the page.
     """
     arguments: Any = image.tile[0].args if image.tile else ""
     stored = str(arguments if isinstance(arguments, str) else arguments[0])
-    bits = max(getattr(image, "tag_v2", {}).get(258, (8,)))
+    tags = getattr(image, "tag_v2", {})
+    # BitsPerSample, and SampleFormat, in which 2 is signed integers (TIFF 6.0, section 19).
+    bits, signed = max(tags.get(258, (8,))), 2 in tags.get(339, ())
     if len(image.getbands()) == 1:
-        deep = bits == 64 or (bits == 16 and image.mode == "I")
+        deep = signed or bits == 64 or (bits >= 32 and image.mode != "F")
     else:
-        deep = "16" in stored or bits > 8
+        deep = signed or "16" in stored or bits > 8
     return stored or "unknown" if deep else ""
 
 
@@ -79,12 +81,14 @@ def read_with_tifffile(path: Path) -> Photograph:
             pixels = page.asarray()
             pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
             kind = (page.photometric.name, page.extrasamples)
-            if kind not in (("MINISBLACK", ()), ("RGB", ()), ("RGB", (2,))) or pixels.dtype.kind not in "uif":
+            if kind not in (("MINISBLACK", ()), ("RGB", ()), ("RGB", (2,))):
                 what = f"{page.photometric.name} with {page.samplesperpixel} channels of {page.dtype}"
                 raise ImageError(f"{path}: {what} isn't known.", hint=_AS_RGB)
+            check_dtype(path, pixels.dtype)
             if pages and (pixels.shape, pixels.dtype) != (pages[0].shape, pages[0].dtype):
                 raise ImageError(
-                    f"{path}: page {index + 1} has shape {pixels.shape}, expected {pages[0].shape} like page 1.",
+                    f"{path}: page {index + 1} has shape {pixels.shape} and dtype {pixels.dtype}, expected "
+                    f"{pages[0].shape} and {pages[0].dtype} like page 1.",
                     hint="save its pages to files of their own.",
                 )
             orientation = page.tags.valueof(274, 1)

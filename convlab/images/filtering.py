@@ -26,6 +26,7 @@ class FilterOptions(TypedDict, total=False):
 
     signed: bool
     border: str
+    border_value: float
     dtype: str | None
     scale: float | None
     offset: float | None
@@ -39,6 +40,7 @@ class Filter:
         kernel: (h, w), finite.
         backend: the name of the backend that computes.
         border: what lies beyond the image, a `padding_mode` of `corr2d`.
+        border_value: the value beyond the image for the border "constant".
         signed: show the response of a kernel that sums to 0 around mid-grey.
         dtype: of the result; the image's own if None.
         scale, offset: the result is response * scale + offset.
@@ -47,19 +49,25 @@ class Filter:
     kernel: np.ndarray
     backend: str
     border: str = "reflect"
+    border_value: float = 0.0
     signed: bool = False
     dtype: str | None = None
     scale: float | None = None
     offset: float | None = None
 
     def __post_init__(self) -> None:
-        _ = self.padding_mode  # An unknown name raises an error.
+        # An unknown name raises an error.
+        if self.padding_mode != "zeros" and self.border_value != 0:
+            raise GeometryError(
+                f"border_value: got {self.border_value} with border={self.border!r}, expected border='constant'.",
+                hint="leave it out, or choose the border 'constant'.",
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise GeometryError(
                 f"dtype: got {shown(self.dtype)}, expected one of {', '.join(DTYPES)}.",
                 hint="float32 holds every response.",
             )
-        for name in ("scale", "offset"):
+        for name in ("border_value", "scale", "offset"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
                 raise GeometryError(f"{name}: got {value}, expected a finite number.", hint=f"{name}=1 is an example.")
@@ -68,13 +76,22 @@ class Filter:
     def choices(self) -> FilterOptions:
         """All but the kernel and the backend."""
         return FilterOptions(
-            signed=self.signed, border=self.border, dtype=self.dtype, scale=self.scale, offset=self.offset
+            signed=self.signed,
+            border=self.border,
+            border_value=self.border_value,
+            dtype=self.dtype,
+            scale=self.scale,
+            offset=self.offset,
         )
 
     @property
     def padding_mode(self) -> PaddingMode:
         """The border by corr2d's own name."""
-        return names.padding_mode(self.border)
+        border: str | int = int(self.border) if str(self.border).isdecimal() else self.border
+        try:
+            return names.padding_mode(border)
+        except GeometryError as error:
+            raise GeometryError(str(error).replace("padding_mode", "border")) from None
 
     @property
     def sum(self) -> float:
@@ -106,7 +123,8 @@ def filter_image(
 
     The kernel's element size // 2 lies on the pixel, as in OpenCV and SciPy.
 
-    Pixels beyond the border are the image's reflection, or what `border` names (corr2d's `padding_mode`). The response
+    Pixels beyond the border are the image's reflection, or what `border` names (corr2d's `padding_mode`, and with
+    "constant" its `padding_value` is `border_value`). The response
     of a kernel that sums to 0, an edge or a derivative, is shown by its magnitude. With `signed` it is shown by half of
     it around mid-grey (signed integers and floats: by itself); with `scale` or `offset` by response * scale + offset;
     with a `dtype` that holds negative numbers by itself. Integers are rounded to the nearest and clipped to the dtype's
@@ -128,9 +146,11 @@ def filter_image(
     compute = _computed_in(pixels.dtype, work)
     dask_kernel = backend("dask").asarray(work.kernel, compute)
 
-    def correlate(planes: Any) -> Any:
-        image = planes.astype(compute)
-        return corr2d(image, dask_kernel, backend=name, padding="same", origin=0, padding_mode=work.padding_mode)
+    def correlate(planes: Any, beyond: float) -> Any:
+        image, mode = planes.astype(compute), work.padding_mode
+        return corr2d(
+            image, dask_kernel, backend=name, padding="same", origin=0, padding_mode=mode, padding_value=beyond
+        )
 
     planes = _filtered(pixels, work, alpha, correlate)[0]
     return planes[0] if pixels.ndim == 2 else np.moveaxis(planes, 0, -1)
@@ -174,12 +194,12 @@ def filter_pixels(pixels: np.ndarray, work: Filter, alpha: bool) -> tuple[np.nda
 
 def _correlation(
     framework: Backend, kernel: Any, compute: np.dtype[Any], padding: Pads, mode: PaddingMode
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that correlates planes (C, H, W) on a backend."""
+) -> Callable[[np.ndarray, float], np.ndarray]:
+    """The function that correlates planes (C, H, W) on a backend, with a value beyond the image."""
 
-    def correlate(planes: np.ndarray) -> np.ndarray:
+    def correlate(planes: np.ndarray, beyond: float) -> np.ndarray:
         image = framework.asarray(np.ascontiguousarray(planes, compute))
-        response = framework.corr2d(image, kernel, padding=padding, padding_mode=mode)
+        response = framework.corr2d(image, kernel, padding=padding, padding_mode=mode, padding_value=beyond)
         return np.require(framework.to_numpy(response), requirements="W")
 
     return correlate
@@ -191,22 +211,22 @@ def _computed_in(dtype: np.dtype[Any], work: Filter) -> np.dtype[Any]:
 
 
 def _filtered(
-    pixels: Any, work: Filter, alpha: bool, correlate: Callable[[Any], Any], rows: slice = slice(None)
+    pixels: Any, work: Filter, alpha: bool, correlate: Callable[[Any, float], Any], rows: slice = slice(None)
 ) -> tuple[Any, int]:
     """The filtered channels (C, H, W), and how many numbers were clipped; the result has these rows of the pixels."""
     planes = np.moveaxis(pixels[..., None] if pixels.ndim == 2 else pixels, -1, 0)
     target = np.dtype(work.dtype or pixels.dtype)
     if not alpha:
-        return _rounded(work.shown(correlate(planes), target), target)
+        return _rounded(work.shown(correlate(planes, work.border_value), target), target)
     colours, opacity = planes[:-1], planes[-1:]
     wide = _computed_in(pixels.dtype, work)
     weight = opacity.astype(wide) / _opaque(opacity.dtype)
-    response = correlate(colours * weight)
+    response = correlate(colours * weight, work.border_value)
     if work.sum == 0:
         weight = weight[:, rows]
     else:
-        # Where all pixels are opaque this is 1 to the bit.
-        weight = np.clip(1 - correlate(1 - weight) / work.sum, 0, 1)
+        # Where all pixels are opaque this is 1 to the bit. A constant beyond the image is opaque.
+        weight = np.clip(1 - correlate(1 - weight, 0.0) / work.sum, 0, 1)
         visible = weight >= (0.5 / _opaque(target) if target.kind in "ui" else 1e-6)
         response = np.where(visible, response / np.where(visible, weight, 1), 0)
     # An opacity has the range of an unsigned result, and else the one that it had.

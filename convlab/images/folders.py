@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from .photograph import ImageError
-from .writing import check_folder, check_suffix
+from .writing import check_suffix, written_format
 
 
 class Job(NamedTuple):
@@ -21,11 +21,11 @@ class Job(NamedTuple):
 
 
 class Jobs(NamedTuple):
-    """What is to be done, and how many other files the folders have; `makes` is a folder that needn't exist yet."""
+    """What is to be done, the other files of the folders, and the folder of the targets if they have one."""
 
     jobs: list[Job]
-    others: int
-    makes: Path | None
+    others: list[Path]
+    folder: Path | None
 
 
 def plan_jobs(
@@ -33,11 +33,11 @@ def plan_jobs(
 ) -> Jobs:
     """The jobs for files, folders and patterns such as "photos/*.jpg".
 
-    A path that exists is taken as it is, whatever characters it has. A folder stands for the files in it whose suffix
-    is that of an image, hidden files and the output left out; with `recursive` its folders are gone through too, and
-    their names kept below the output. Several images, a folder, a pattern, and an output with a slash at its end are
-    filtered into a folder, under their own names; `suffix` changes the end of each. Each format must hold the `dtype`,
-    if there is one.
+    A path that exists is taken as it is, whatever characters it has. A folder stands for the images in it of formats
+    that are read and written, hidden files and the output left out; with `recursive` its folders are gone through too,
+    and their names kept below the output. Several images, a folder, a pattern, and an output with a slash at its end
+    are filtered into a folder, under their own names; `suffix` changes the end of each. Each format must hold the
+    `dtype`, if there is one.
 
     Raises:
         ImageError: an unknown format, or an output that can't be made, that two images would be written to, or that
@@ -45,16 +45,20 @@ def plan_jobs(
     """
     into_folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
     folder = Path(output)
+    end = suffix if suffix.startswith(".") or not suffix else f".{suffix}"
     sources: dict[Path, Path] = {}
-    others = 0
+    others: list[Path] = []
     for path in inputs:
         if path.is_dir():
             into_folder = True
-            found = list(_walk(path, folder, recursive))
-            images = [file for file in found if _is_image(file)]
-            others += len(found) - len(images)
+            files = list(_walk(path, folder, recursive))
+            images = [file for file in files if _is_read(file) and (end or written_format(file))]
+            others += sorted({*files} - {*images})
             if not images:
-                raise ImageError(f"{path}: no image in this folder.", hint="--recursive also looks into its folders.")
+                only = f", only {suffixes(others)}" if others else ""
+                raise ImageError(
+                    f"{path}: no image in this folder{only}.", hint="--recursive also looks into its folders."
+                )
             sources |= {image: image.relative_to(path) for image in images}
         elif not path.exists() and glob.has_magic(str(path)):
             into_folder = True
@@ -69,15 +73,22 @@ def plan_jobs(
             f"{folder}: is a file, expected a folder for {len(sources)} images.", hint="name another output."
         )
     jobs = [Job(source, folder / name if into_folder else folder) for source, name in sources.items()]
-    if suffix:
-        end = suffix if suffix.startswith(".") else f".{suffix}"
+    if end:
         jobs = [Job(source, target.with_suffix(end)) for source, target in jobs]
+    elif into_folder:
+        _check_own_formats(sources)
     _check(jobs, dtype)
-    if into_folder:
-        _check_creatable(folder)
-    else:
-        check_folder(folder)
+    _check_creatable(folder if into_folder else folder.parent)
     return Jobs(jobs, others, folder if into_folder else None)
+
+
+def suffixes(files: Iterable[Path]) -> str:
+    """The suffixes of files, for a line to the user.
+
+    >>> suffixes([Path("notes.txt"), Path("IMG_1.HEIC"), Path("IMG_2.heic"), Path("LICENSE")])
+    '.heic, .txt, LICENSE'
+    """
+    return ", ".join(sorted({file.suffix.lower() or file.name for file in files}))
 
 
 def _walk(folder: Path, output: Path, recursive: bool) -> Iterator[Path]:
@@ -91,11 +102,25 @@ def _walk(folder: Path, output: Path, recursive: bool) -> Iterator[Path]:
             yield from _walk(path, output, recursive)
 
 
-def _is_image(path: Path) -> bool:
+# Pillow opens such files and shows no picture of them.
+_NO_PICTURES = ("MPEG", "BUFR", "GRIB", "HDF5", "WMF")
+
+
+def _is_read(path: Path) -> bool:
     from PIL import Image
 
     suffix = path.suffix.lower()
-    return suffix == ".npy" or Image.registered_extensions().get(suffix) in Image.OPEN
+    form = Image.registered_extensions().get(suffix)
+    return suffix == ".npy" or (form in Image.OPEN and form not in _NO_PICTURES)
+
+
+def _check_own_formats(sources: Iterable[Path]) -> None:
+    """Refuse images that are to be written in a format of their own that convlab doesn't write."""
+    for source in sources:
+        if not written_format(source):
+            suffix = source.suffix.lower() or "no suffix"
+            got = f"{suffix} is read and not written" if _is_read(source) else f"not a photograph, got {suffix}"
+            raise ImageError(f"{source}: {got}.", hint="--suffix .png writes each image as a PNG.")
 
 
 def _check(jobs: list[Job], dtype: str) -> None:
@@ -121,5 +146,7 @@ def _check_creatable(folder: Path) -> None:
     there = folder.absolute()
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ImageError(f"{folder}: {there} is no folder that can be written to.", hint="choose another output.")
+    if not there.is_dir():
+        raise ImageError(f"{folder}: {there} is a file, expected a folder.", hint="choose another output.")
+    if not os.access(there, os.W_OK):
+        raise ImageError(f"{folder}: the folder {there} can't be written to.", hint="choose another output.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,14 @@ from ..errors import ConvlabError
 
 class ImageError(ConvlabError, OSError):
     """A file that can't be read or written as an image."""
+
+
+def check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
+    """Raise `ImageError` unless pixels of a dtype can be filtered: integers of up to 32 bits, floats of up to 64."""
+    if dtype.kind not in "uif" or dtype.itemsize > (8 if dtype.kind == "f" else 4):
+        raise ImageError(
+            f"{path}: got dtype {dtype}, expected integers of up to 32 bits or floats.", hint="save it as float64."
+        )
 
 
 @dataclass

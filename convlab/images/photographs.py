@@ -41,17 +41,17 @@ def filter_photograph(
     target: Path,
     work: Filter,
     quality: int = 95,
-    makes: bool = False,
     watch: Callable[[], object] = lambda: None,
 ) -> Filtered:
     """Filter all pages or frames of an image file into another file, which appears whole or not at all.
+
+    The folder of the other file, and those above it, are made if need be.
 
     Args:
         source: the file that is read.
         target: the file that is written.
         work: what is done.
         quality: of JPEG and AVIF, 1 to 100.
-        makes: whether to make the target's folder.
         watch: called before each page, and before the file is written; an exception of it ends the work.
 
     Raises:
@@ -69,5 +69,5 @@ def filter_photograph(
         pages.append(filtered)
         clipped += count
     watch()
-    notes = write_photograph(target, replace(photograph, pages=pages), quality, makes)
+    notes = write_photograph(target, replace(photograph, pages=pages), quality, makes=True)
     return Filtered(clipped, sum(page.size for page in pages), [*photograph.notes, *notes])

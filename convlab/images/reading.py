@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ConvlabError
 from ..geometry.limits import memory
 from .deep import read_deep_pages, read_with_tifffile, stored_deep
-from .photograph import ImageError, Photograph
+from .photograph import ImageError, Photograph, check_dtype
 
 # The formats whose further images are frames of an animation.
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
@@ -103,10 +103,7 @@ def _read_array(path: Path) -> Photograph:
             f"{path}: got shape {getattr(pixels, 'shape', ())}, expected (H, W), or (H, W, C) with up to 4 channels.",
             hint="save one image to a file; convlab.corr2d takes any array.",
         )
-    if pixels.dtype.kind not in "uif" or (pixels.dtype.kind != "f" and pixels.dtype.itemsize > 4):
-        raise ImageError(
-            f"{path}: got dtype {pixels.dtype}, expected integers of up to 32 bits or floats.", hint="use .astype."
-        )
+    check_dtype(path, pixels.dtype)
     native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     return Photograph([native])
 
@@ -129,6 +126,11 @@ def _read_open(path: Path, image: Any) -> Photograph:
     images = []
     for index in range(number):
         image.seek(index)
+        if index and stored_deep(image):
+            raise ImageError(
+                f"{path}: page {index + 1} of {number} has another dtype than page 1.",
+                hint="save its pages to files of their own.",
+            )
         images.append(_plain(path, image, index, photograph))
         if number > 1 and image.format in _ANIMATED:
             photograph.durations.append(float(image.info.get("duration", 0)))
@@ -149,7 +151,7 @@ def _read_open(path: Path, image: Any) -> Photograph:
                 hint="save its pages to files of their own.",
             )
     photograph.alpha, photograph.inks = images[0].mode in ("LA", "RGBA"), images[0].mode == "CMYK"
-    photograph.pages = [_array(frame) for frame in images]
+    photograph.pages = [_array(path, frame) for frame in images]
     return photograph
 
 
@@ -192,7 +194,7 @@ def _plain(path: Path, image: Any, index: int, photograph: Photograph) -> Any:
         target, note = ("LA" if target == "L" else "RGBA"), note or "a transparent colour became an alpha channel"
     if target not in ("L", "LA", "RGB", "RGBA", "CMYK", "F") and not deep:
         raise ImageError(f"{path}: has the mode {mode}, expected grey, RGB or CMYK.", hint="convert it to RGB first.")
-    if mode == "I" and image.format != "PNG":
+    if mode == "I" and image.format not in ("PNG", "PPM"):
         note = "32-bit integers became 16 bits"
     if note and note not in photograph.notes:
         photograph.notes.append(note)
@@ -201,7 +203,7 @@ def _plain(path: Path, image: Any, index: int, photograph: Photograph) -> Any:
     return upright if target == mode else upright.convert(target)
 
 
-def _array(image: Any) -> np.ndarray:
+def _array(path: Path, image: Any) -> np.ndarray:
     """The pixels of an image of Pillow's."""
     if not image.mode.startswith("I"):
         width, height = image.size
@@ -215,7 +217,9 @@ def _array(image: Any) -> np.ndarray:
         return pixels
     values = np.asarray(image)
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**16:
-        raise ValueError("its integers need more than 16 bits")
+        raise ImageError(
+            f"{path}: 32-bit integers are read from .tif and .npy only.", hint="save it as a .tif of float32."
+        )
     return values.astype(np.uint16)
 
 
@@ -227,11 +231,15 @@ def _subsampling(image: Any) -> int | None:
 
 
 def _resolution(image: Any) -> tuple[float, float] | None:
-    """Pixels per inch of the upright image."""
+    """Pixels per inch of the upright image, or None if the file doesn't say."""
     dpi = image.info.get("dpi")
     if not dpi or not all(0 < float(value) < 1e9 for value in dpi):
         return None
-    turned = image.getexif().get(0x0112, 1) >= 5
+    exif = image.getexif()
+    # Without a resolution Pillow says (1, 1) of a TIFF, and (72, 72) of a JPEG that has EXIF data.
+    if image.format in ("TIFF", "JPEG", "MPO") and not image.info.get("jfif_unit") and 0x011A not in exif:
+        return None
+    turned = exif.get(0x0112, 1) >= 5
     right, down = map(float, dpi)
     return (down, right) if turned else (right, down)
 
@@ -249,6 +257,9 @@ def _upright_exif(image: Any, notes: list[str]) -> bytes:
         kept = Image.Exif()
         for tag in list(exif):
             if image.format == "TIFF" and tag not in _DESCRIPTIVE:
+                continue
+            # By such a description tifffile finds the pages in a file as it writes it, and not in others.
+            if tag == 270 and str(exif[tag]).startswith('{"shape"'):
                 continue
             kept[tag] = exif.get_ifd(tag) if tag in (34853, 34665) else exif[tag]
         if 0x0112 in kept:

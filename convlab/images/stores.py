@@ -17,6 +17,7 @@ from ..atomic import whole
 from ..compiled import threads
 from ..errors import ConvlabError, ShapeError
 from .filtering import FilterOptions, filter_image
+from .photograph import check_dtype
 from .writing import check_folder
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def open_image(path: str | Path) -> da.Array:
 
     Raises:
         StoreError: no such file, not a Zarr array or a TIFF image, or a damaged one.
+        ImageError: a dtype that can't be filtered.
         ShapeError: another rank, or more than four channels.
     """
     import dask.array as da
@@ -65,10 +67,7 @@ def open_image(path: str | Path) -> da.Array:
             f"{path}: got shape {shape}, expected an image (H, W), or (H, W, C) with up to four channels.",
             hint="convlab.corr2d takes any Dask array.",
         )
-    if stored.dtype.kind not in "uif" or (stored.dtype.kind != "f" and stored.dtype.itemsize > 4):
-        raise StoreError(
-            f"{path}: got dtype {stored.dtype}, expected integers of up to 32 bits or floats.", hint="convert it first."
-        )
+    check_dtype(path, stored.dtype)
     return da.from_array(stored, chunks=_chunks(shape, stored.chunks))
 
 

@@ -33,9 +33,10 @@ class _Format(NamedTuple):
 
 
 _ALL = ("profile", "dpi", "exif")
+_DTYPES = ("uint8", "uint16", "int8", "int16", "uint32", "int32", "float16", "float32", "float64")
 _FORMATS = {
     "PNG": _Format(("uint8", "uint16"), True, _ALL, "frames"),
-    "TIFF": _Format(("uint8", "uint16", "int16", "float32", "float64"), True, _ALL, "pages"),
+    "TIFF": _Format(_DTYPES, True, _ALL, "pages"),
     "JPEG": _Format(extras=_ALL),
     "WEBP": _Format(alpha=True, extras=("profile", "exif"), several="frames"),
     "AVIF": _Format(alpha=True, extras=("profile", "exif")),
@@ -43,7 +44,7 @@ _FORMATS = {
     "BMP": _Format(extras=("dpi",)),
     "PPM": _Format(),
     "GIF": _Format(),
-    "NPY": _Format(("uint8", "uint16", "int8", "int16", "uint32", "int32", "float16", "float32", "float64"), True),
+    "NPY": _Format(_DTYPES, True),
 }
 _EXTRAS = {"profile": "ICC profile", "dpi": "resolution", "exif": "EXIF data"}
 
@@ -86,22 +87,29 @@ def write_photograph(path: str | Path, photograph: Photograph, quality: int = 95
         raise
     except Exception as error:
         # Encoders raise errors of all kinds.
-        raise ImageError(f"{path}: can't be written ({error}).", hint="check the folder and the suffix.") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ImageError(f"{path}: can't be written ({reason}).", hint="check the folder and the suffix.") from error
     return notes
 
 
-def check_suffix(path: Path, dtype: str = "") -> str:
-    """The format that a path's suffix names, or an `ImageError`, also if it can't hold a dtype that is given."""
+def written_format(path: Path) -> str:
+    """The format that a path's suffix names, or "" if it isn't written."""
     from PIL import Image
 
     suffix = path.suffix.lower()
     form = "NPY" if suffix == ".npy" else Image.registered_extensions().get(suffix, "")
-    if form not in _FORMATS:
+    return form if form in _FORMATS else ""
+
+
+def check_suffix(path: Path, dtype: str = "") -> str:
+    """The format that a path's suffix names, or an `ImageError`, also if it can't hold a dtype that is given."""
+    suffix, form = path.suffix.lower(), written_format(path)
+    if not form:
         got = f"unknown image format {suffix!r}" if suffix else "no suffix, expected one that names a format"
         raise ImageError(f"{path}: {got}.", hint=".png, .jpg, .tif and .npy work; a folder ends with a slash.")
     if dtype and dtype not in _FORMATS[form].dtypes:
-        kind = "floats" if dtype.startswith("float") else dtype
-        raise ImageError(f"{path}: {suffix} can't hold an image of {kind}.", hint="write a .tif or .npy.")
+        hint = "write a .tif or .npy, or use --dtype uint8." if dtype in _DTYPES else "convert it to float64 first."
+        raise ImageError(f"{path}: {suffix} can't hold {dtype}.", hint=hint)
     return form
 
 

@@ -134,8 +134,8 @@ def test_sixteen_bit_colour_without_opencv_says_so(tmp_path, monkeypatch) -> Non
 
 def test_integers_of_more_than_sixteen_bits(tmp_path) -> None:
     Image.fromarray(np.array([[0, 70000]], "int32")).save(tmp_path / "a.tif")
-    with pytest.raises(errors.ConvlabError, match="need more than 16 bits"):
-        read_image(tmp_path / "a.tif")
+    pixels = read_image(tmp_path / "a.tif")
+    assert (pixels.dtype, pixels.tolist()) == ("int32", [[0, 70000]])
 
 
 def test_floats(tmp_path) -> None:
@@ -144,7 +144,7 @@ def test_floats(tmp_path) -> None:
     expected = scipy.ndimage.uniform_filter(GREY.astype(float) / 7, 3, mode="mirror")
     np.testing.assert_allclose(read_image(tmp_path / "b.tif"), expected, rtol=1e-5)
     done = run("filter", tmp_path / "a.tif", "-f", "box:3", "-o", tmp_path / "b.png")
-    assert (done.returncode, "can't hold an image of floats" in done.stderr) == (2, True)
+    assert (done.returncode, "can't hold float32" in done.stderr) == (2, True)
 
 
 def test_alpha_palettes_and_bilevel(tmp_path) -> None:
@@ -299,10 +299,10 @@ def test_bad_arguments_are_one_line(tmp_path) -> None:
             ("-f", "derivative:2000", "-o", tmp_path / "b.png"),
             "order: got a kernel of order 2000, expected at most 1000",
         ),
-        (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png"),
+        (("-f", "edge:1", "-o", "/proc/b.png"), "/proc/b.png: can't be written (No such file or directory)."),
         (("-f", "edge:1", "-b", "theano", "-o", tmp_path / "b.png"), "backend: got 'theano', expected one of"),
         (("-f", "edge:1", "-o", tmp_path / "b.xyz"), "unknown image format '.xyz'"),
-        (("-f", "edge:1", "-o", tmp_path / "no" / "b.png"), "there is no folder"),
+        (("-f", "edge:1", "-o", tmp_path / "a.png" / "b.png"), "a.png is a file, expected a folder"),
     ):
         done = run("filter", tmp_path / "a.png", *options)
         assert done.returncode == 2

@@ -50,7 +50,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_a_folder(tmp_path: Path, photos: Path) -> None:
     line = run(photos, "-f", "box:3", "-o", tmp_path / "new" / "out")
-    assert line == f"wrote 4 of 4 images to {tmp_path / 'new' / 'out'}; 1 other file left out"
+    assert line == f"wrote 4 of 4 images to {tmp_path / 'new' / 'out'}; 1 other file left out (.txt)"
     assert below(tmp_path / "new" / "out") == ["[1].png", "a b.png", "größe.png", "x*y.png"]
     expected = np.rint(scipy.ndimage.uniform_filter(GREY.astype(float), 3, mode="mirror"))
     np.testing.assert_array_equal(read_image(tmp_path / "new" / "out" / "größe.png"), expected)
@@ -61,11 +61,41 @@ def test_folders_in_folders_and_what_exists(tmp_path: Path, photos: Path) -> Non
     run(photos, "-f", "box:3", "-o", out)
     (out / "a b.png").write_bytes(b"mine")
     line = run(photos, "-f", "box:3", "-o", out, "--recursive", "--skip-existing")
-    assert line == f"wrote 1 of 5 images to {out}; 4 existed; 1 other file left out"
+    assert line == f"wrote 1 of 5 images to {out}; 4 existed; 1 other file left out (.txt)"
     assert below(out) == ["[1].png", "a b.png", "größe.png", "older ones/c.png", "x*y.png"]
     assert (out / "a b.png").read_bytes() == b"mine"
     run(photos, "-f", "box:3", "-o", out)
     assert read_image(out / "a b.png").shape == GREY.shape
+
+
+def test_a_folder_with_formats_that_arent_written(tmp_path: Path, photos: Path) -> None:
+    """Icons and Targa are read by Pillow, a film and a picture that Pillow doesn't know aren't."""
+    Image.fromarray(GREY).save(photos / "d.ico", sizes=[(16, 16)])
+    Image.fromarray(GREY).save(photos / "e.tga")
+    (photos / "clip.mpg").write_bytes(b"\0\0\1\xba")
+    (photos / "IMG_1.HEIC").write_bytes(b"0")
+    line = run(photos, "-f", "box:3", "-o", tmp_path / "out")
+    left_out = "5 other files left out (.heic, .ico, .mpg, .tga, .txt)"
+    assert line == f"wrote 4 of 4 images to {tmp_path / 'out'}; {left_out}"
+    line = run(photos, "-f", "box:1", "-o", tmp_path / "tiffs", "--suffix", "tif")
+    assert line.startswith(f"wrote 6 of 6 images to {tmp_path / 'tiffs'}; 3 other files left out (.heic, .mpg, .txt)")
+    np.testing.assert_array_equal(read_image(tmp_path / "tiffs" / "e.tif"), GREY)
+
+
+def test_the_output_of_one_image_makes_its_folder(tmp_path: Path, photos: Path) -> None:
+    line = run(photos / "a b.png", "-f", "box:1", "-o", tmp_path / "new" / "er" / "o.png")
+    assert line == f"wrote {tmp_path / 'new' / 'er' / 'o.png'}"
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "er" / "o.png"), GREY)
+
+
+@pytest.mark.parametrize("arguments", [["", "-o", "out"], [".", "-o", ""], ["a.png", "", "-o", "out"]])
+def test_an_empty_path_is_refused(tmp_path: Path, monkeypatch, arguments: list[str]) -> None:
+    """The shell makes nothing of a variable that isn't set, and pathlib the current folder of nothing."""
+    write_image(tmp_path / "a.png", GREY)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, ["filter", *arguments, "-f", "box:3"])
+    assert (result.exit_code, "got an empty path" in result.output, "Hint:" in result.output) == (2, True, True)
+    assert below(tmp_path) == ["a.png"]
 
 
 def test_patterns(tmp_path: Path, photos: Path) -> None:
@@ -89,6 +119,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
     write_image(tmp_path / "a.png", GREY)
     write_image(tmp_path / "a.jpg", GREY)
     (tmp_path / "empty").mkdir()
+    clip = tmp_path / "films" / "clip.mpg"
+    clip.parent.mkdir()
+    clip.write_bytes(b"\0\0\1\xba")
     before = below(tmp_path)
     for inputs, output, options, part in (
         ([photos], photos, [], "is an input, which would be overwritten"),
@@ -99,11 +132,18 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path: Path, 
         ([tmp_path / "empty"], tmp_path / "o", [], "no image in this folder"),
         ([tmp_path / "a.png"], tmp_path / "o", [], "no suffix"),
         ([photos], tmp_path / "o", ["--suffix", "xyz"], "unknown image format '.xyz'"),
-        ([photos], tmp_path / "a.png" / "o", [], "is no folder that can be written to"),
-        ([photos], tmp_path / "o", ["--border", "reflekt"], "reflekt"),
-        ([photos], tmp_path / "o", ["--dtype", "f4"], "dtype: got 'f4'"),
-        ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold an image of floats"),
-        ([photos], tmp_path / "o", ["--scale", "nan"], "scale: got nan"),
+        ([photos], tmp_path / "a.png" / "o", [], r"a\.png is a file, expected a folder"),
+        ([tmp_path / "a.jpg"], tmp_path / "a.png" / "o.png", [], r"a\.png is a file, expected a folder"),
+        ([photos / "notes.txt"], f"{tmp_path / 'o'}/", [], r"notes\.txt: not a photograph, got \.txt"),
+        ([tmp_path / "a.png", clip], tmp_path / "o", [], r"clip\.mpg: not a photograph, got \.mpg"),
+        ([tmp_path / "a.png", "icon.ico"], tmp_path / "o", [], r"icon\.ico: \.ico is read and not written"),
+        ([clip.parent], tmp_path / "o", [], r"no image in this folder, only \.mpg"),
+        ([photos], tmp_path / "o", ["--border", "reflekt"], "^--border: got 'reflekt'.* did you mean 'reflect'"),
+        ([photos], tmp_path / "o", ["--border", "4"], "^--border: got 4, .* OpenCV's border 4 is 'reflect'"),
+        ([photos], tmp_path / "o", ["--border-value", "9"], "^--border-value: got 9.0 with border='reflect'"),
+        ([photos], tmp_path / "o", ["--dtype", "f4"], "^--dtype: got 'f4'"),
+        ([photos], tmp_path / "o", ["--dtype", "float32"], r"\.png can't hold float32"),
+        ([photos], tmp_path / "o", ["--scale", "nan"], "^--scale: got nan"),
     ):
         with pytest.raises(ConvlabError, match=part) as caught:
             run(*inputs, "-f", "box:3", "-o", output, *options)
@@ -120,14 +160,34 @@ def test_borders(tmp_path: Path, border: str, mode: str) -> None:
     assert np.abs(read_image(tmp_path / "b.png") - expected).max() <= 0.5001
 
 
+def test_a_constant_border_has_a_value(tmp_path: Path, lab) -> None:
+    write_image(tmp_path / "a.png", GREY)
+    options = ["--border", "constant", "--border-value", 200, "-b", lab.name]
+    run(tmp_path / "a.png", "-f", "box:5", *options, "-o", tmp_path / "b.png")
+    expected = scipy.ndimage.uniform_filter(GREY.astype(float), 5, mode="constant", cval=200)
+    assert np.abs(read_image(tmp_path / "b.png") - expected).max() <= 0.5001
+
+
+def test_a_constant_border_is_opaque(tmp_path: Path) -> None:
+    """By hand: beside a transparent pixel lie two of 90 beyond the border, and two of 0 by default."""
+    write_image(tmp_path / "a.png", np.array([[[9, 9, 9, 0]]], "uint8"))
+    (tmp_path / "k.txt").write_text("0.25 0.5 0.25")
+    for value, colour in (("90", 90), ("0", 0)):
+        options = ["--border", "constant", "--border-value", value]
+        run(tmp_path / "a.png", "--kernel", tmp_path / "k.txt", *options, "-o", tmp_path / "b.png")
+        assert read_image(tmp_path / "b.png").tolist() == [[[colour, colour, colour, 128]]]
+
+
 def test_kernels_from_files(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", GREY)
     kernel = np.array([[1.0, 2.0, 1.0], [0.0, 1.0, -1.0]]) / 4
     np.save(tmp_path / "k.npy", kernel)
     (tmp_path / "k.csv").write_text("0.25,0.5,0.25\n0,0.25,-0.25\n")
-    (tmp_path / "k.txt").write_text("# a comment\n0.25 0.5 0.25\n0 0.25 -0.25\n")
+    (tmp_path / "k.txt").write_text("# a comment, of words\n0.25 0.5\t0.25\n0 0.25 -0.25  # another\n")
+    (tmp_path / "spaced.csv").write_text("0.25, 0.5, 0.25\n0 ,0.25, -0.25\n")
+    (tmp_path / "german.csv").write_text("0.25;0.5;0.25\n0;0.25;-0.25\n")
     expected = scipy.ndimage.correlate(GREY.astype(float), kernel, mode="mirror")
-    for name in ("k.npy", "k.csv", "k.txt"):
+    for name in ("k.npy", "k.csv", "k.txt", "spaced.csv", "german.csv"):
         run(tmp_path / "a.png", "--kernel", tmp_path / name, "-o", tmp_path / "b.png")
         assert np.abs(read_image(tmp_path / "b.png") - np.clip(expected, 0, 255)).max() <= 0.5001
     (tmp_path / "ragged.txt").write_text("1 2\n3\n")
@@ -135,7 +195,14 @@ def test_kernels_from_files(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan]]))
     np.save(tmp_path / "rank.npy", np.ones((2, 2, 2)))
     np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.save(tmp_path / "row.npy", np.ones(3))
+    (tmp_path / "comma.csv").write_text("0,5;0,5\n0,5;0,5\n")
+    (tmp_path / "comma.txt").write_text("0,5 0,5\n")
     for name, part in (
+        ("comma.csv", r"got both ';' and ',', expected one of them\. Hint: write 0\.5 with a point"),
+        ("comma.txt", r"got both ',' and ' ', expected one of them\. Hint: write 0\.5 with a point"),
+        ("row.npy", r"got shape \(3,\), .* Hint: kernel\[None\] is a kernel of one row"),
+        (".", "a folder, expected a file with a kernel"),
         ("ragged.txt", "not a matrix of numbers"),
         ("empty.txt", r"got shape \(0, 0\)"),
         ("nan.npy", "got nan in row 0, column 1"),

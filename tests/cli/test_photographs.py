@@ -121,6 +121,32 @@ def test_a_page_of_another_size_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "b.tif").exists()
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (5, 7, 3)], ids=["grey", "stack", "colour"])
+@pytest.mark.parametrize("order", "<>")
+def test_tiffs_of_every_dtype(tmp_path: Path, dtype: str, shape: tuple[int, ...], order: str) -> None:
+    """Numbers from the whole range of each dtype pass unchanged through reading, an identity and writing."""
+    limits = np.iinfo(dtype) if dtype[0] in "iu" else np.finfo(dtype)
+    pixels = np.linspace(float(limits.min) / 2, float(limits.max) / 2, np.prod(shape)).astype(dtype).reshape(shape)
+    colour = "rgb" if shape[-1] == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=colour, byteorder=order)
+    (tmp_path / "k.txt").write_text("1")
+    run(tmp_path / "a.tif", "--kernel", tmp_path / "k.txt", "-o", tmp_path / "b.tif")
+    result = tifffile.imread(tmp_path / "b.tif")
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_a_page_of_another_dtype_is_named(tmp_path: Path) -> None:
+    for first, second in (("u1", "i1"), ("i1", "u1"), ("f8", "f4"), ("u2", "u4")):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for dtype in (first, second):
+                file.write(np.ones((4, 5), dtype), photometric="minisblack")
+        code, output = run(tmp_path / "a.tif", "-f", "box:3", "-o", tmp_path / "b.tif")
+        assert (code, "page 2" in output, "page 1" in output) == (2, True, True), output
+    assert not (tmp_path / "b.tif").exists()
+
+
 @pytest.mark.parametrize("kind", ["gif", "webp", "png"])
 @pytest.mark.parametrize("other", ["webp", "png"])
 def test_animations_keep_frames_and_durations(tmp_path: Path, kind: str, other: str) -> None:
@@ -163,6 +189,23 @@ def test_profile_resolution_and_exif_are_kept(tmp_path: Path, kind: str, other: 
         assert image.info["icc_profile"] == PROFILE
         exif = image.getexif()
         assert (exif[0x010F], exif[0x0112], exif.get_ifd(0x8769)[0x829A]) == ("Maker", 1, 0.01)
+
+
+def test_no_resolution_is_invented(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(GREY).save(tmp_path / "b.tif")
+    Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "c.tif")
+    for source, target in (("a.jpg", "a.png"), ("b.tif", "b.png"), ("c.tif", "d.tif"), ("b.tif", "e.tif")):
+        run(tmp_path / source, "-f", "box:3", "-o", tmp_path / target)
+        if target.endswith(".tif"):
+            with tifffile.TiffFile(tmp_path / target) as file:
+                # The tags of the two resolutions and of their unit.
+                assert {282, 283, 296}.isdisjoint(tag.code for tag in file.pages[0].tags)
+        else:
+            with Image.open(tmp_path / target) as image:
+                assert "dpi" not in image.info
 
 
 def test_sixteen_bit_colour_keeps_its_profile(tmp_path: Path) -> None:
@@ -237,6 +280,7 @@ def test_what_would_be_changed_is_refused(tmp_path: Path) -> None:
                      extrasamples=["unspecified"] * 2)  # fmt: skip
     tifffile.imwrite(tmp_path / "inks.tif", np.zeros((6, 7, 4), "uint16"), photometric="separated",
                      planarconfig="contig")  # fmt: skip
+    tifffile.imwrite(tmp_path / "long.tif", np.zeros((6, 7), "int64"), photometric="minisblack")
     tifffile.imwrite(tmp_path / "white.tif", GREY.astype("uint16"), photometric="miniswhite")
     Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "cmyk.jpg")
     Image.fromarray(COLOUR).save(tmp_path / "rgb.png")
@@ -245,6 +289,7 @@ def test_what_would_be_changed_is_refused(tmp_path: Path) -> None:
         ("five.tif", "b.tif", "has 5 channels, of which only 3 would be read"),
         ("inks.tif", "b.tif", "SEPARATED with 4 channels of uint16 isn't known"),
         ("white.tif", "b.tif", "0 is white"),
+        ("long.tif", "b.npy", "got dtype int64, expected integers of up to 32 bits or floats"),
         ("cmyk.jpg", "b.png", "can't hold CMYK"),
         ("rgb.png", "b.gif", "only 256 colours"),
     ):
@@ -273,7 +318,7 @@ def test_signed_results(tmp_path: Path) -> None:
         pixels = read_image(tmp_path / target)
         assert pixels[1, 1:5].tolist() == expected
         assert pixels.dtype == (options[1] if "--dtype" in options else "uint8")
-    with pytest.raises(ImageError, match="can't hold an image of floats"):
+    with pytest.raises(ImageError, match=r"\.png can't hold float32\. Hint: .* or use --dtype uint8"):
         run(tmp_path / "a.png", "-f", "edge:0", "--dtype", "float32", "-o", tmp_path / "h.png")
 
 

@@ -93,6 +93,14 @@ def test_the_same_pixels_as_a_photograph(tmp_path) -> None:
         assert np.abs(store[:].astype(int) - filter_image(pixels, parse(name), "numpy", signed=signed)).max() <= 1
 
 
+def test_a_constant_border_has_a_value(tmp_path, lab) -> None:
+    source = write(tmp_path / "a.zarr", GREY)
+    options = ("--border", "constant", "--border-value", "200", "-b", lab.name)
+    store = filtered(source, "box:5", tmp_path / "b.zarr", *options)
+    wanted = scipy.ndimage.uniform_filter(GREY.astype(float), 5, mode="constant", cval=200)
+    assert np.abs(store[:] - wanted).max() <= 0.5001
+
+
 def test_what_goes_wrong_is_one_line_and_leaves_nothing(tmp_path) -> None:
     import zarr
 
