@@ -45,12 +45,21 @@ class OnBoth:
 
     def __call__(self, x: Any, *others: Any) -> Any:
         """The block's result, computed on arrays of the kind that its parameters are."""
-        numpy = isinstance(x, mx.np.ndarray)
-        if not isinstance(x, mx.nd.NDArray) or numpy == mx.util.is_np_array():
+        if not isinstance(x, mx.nd.NDArray):
+            return super().__call__(x, *others)  # type: ignore[misc]
+        numpy, current = isinstance(x, mx.np.ndarray), mx.util.is_np_array()
+        if numpy == current and _kind(self) in (None, numpy):
             return super().__call__(x, *others)  # type: ignore[misc]
         with semantics([self]) as (inside, _):
             y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
         return _as_kind(y, numpy)
+
+
+def _kind(block: Any) -> bool | None:
+    """Whether a block's parameters are arrays of `mx.np`; None before there are any."""
+    values = map(_value, block.collect_params().values())
+    first = next((value for value in values if value is not None), None)
+    return None if first is None else isinstance(first, mx.np.ndarray)
 
 
 def _as_kind(x: Any, numpy: bool) -> Any:

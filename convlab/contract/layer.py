@@ -35,7 +35,7 @@ class LayerArguments(LayerOptions, total=False):
     kernel_size: int | Pair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerSpec:
     """The checked options of a layer: adapters build their native layers from it.
 
@@ -130,19 +130,35 @@ class LayerSpec:
             LayoutWarning: nobody chose a layout, and the shape looks like that of the other one.
         """
         spec = self._fitted(shape)
-        if spec is not self and not self.layout_given:
-            _warn_of_layout(shape)
+        if spec is not self and not self.layout_given and _looks_channels_last(shape):
+            self._tell_layout(spec, shape)
         return spec
+
+    def _tell_layout(self, spec: LayerSpec, shape: tuple[int | None, ...]) -> None:
+        """Warn of a shape that looks like the other layout; raise `ShapeError` if the kernel doesn't fit it so."""
+        what = f"X: got shape {tuple(shape)}, which looks like (H, W, C), while data_format is 'NCHW'."
+        try:
+            spec.output_shape(shape)
+        except ShapeError:
+            raise ShapeError(what, hint=f"{_LAST}.") from None
+        hint = f"{_LAST}, data_format='NCHW' to say that it isn't."
+        warnings.warn(f"{what} Hint: {hint}", LayoutWarning, stacklevel=4)
 
     def _fitted(self, shape: tuple[int | None, ...]) -> LayerSpec:
         if not self.lazy:
             return self
         axis = -3 if self.data_format == "NCHW" else -1
         if len(shape) not in (3, 4) or shape[axis] is None:
+            if len(shape) > 4:
+                hint = "fold the leading axes into one: X.reshape(-1, *X.shape[-3:])."
+            elif len(shape) > 2 and not self.layout_given and shape[-1] is not None:
+                hint = f"{_LAST}."
+            else:
+                hint = "give in_channels, or leave out out_channels for images without channels."
             raise ShapeError(
                 f"X: got shape {tuple(shape)}, expected rank 4 in {self.data_format} order with a known number of "
                 "channels.",
-                hint="give in_channels, or leave out out_channels for images without channels.",
+                hint=hint,
             )
         return replace(self, in_channels=shape[axis])
 
@@ -203,6 +219,9 @@ class LayerSpec:
         """The keyword arguments that make the same layer again, in plain Python values."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}
 
+    def __repr__(self) -> str:
+        return f"({self})"
+
     def __str__(self) -> str:
         shown = {
             field.name: getattr(self, field.name)
@@ -227,16 +246,13 @@ def seeded_kernel(seed: int, shape: tuple[int, int, int, int]) -> np.ndarray:
     return LayerSpec(tuple(size), in_channels=per_group, out_channels=outputs, seed=seed).seeded()
 
 
-def _warn_of_layout(shape: tuple[int | None, ...]) -> None:
-    """Warn of an image (C, H, W), or a batch, whose last axis looks like its channels."""
+_LAST = "data_format='NHWC' if the last axis is the channels"
+
+
+def _looks_channels_last(shape: tuple[int | None, ...]) -> bool:
+    """Whether a shape looks like that of an image (H, W, C), or of a batch of such."""
     first, second, last = (n or 0 for n in shape[-3:])
-    if last in (1, 3, 4) and first > 4 and second > last:
-        warnings.warn(
-            f"X: got shape {tuple(shape)}, which looks like (H, W, C), while data_format is 'NCHW'. Hint: "
-            "data_format='NHWC' if the last axis is the channels, data_format='NCHW' to say that it isn't.",
-            LayoutWarning,
-            stacklevel=3,
-        )
+    return last in (1, 3, 4) and first > 4 and second > last
 
 
 def _floating(dtype: Any) -> str:

@@ -71,6 +71,9 @@ class NativeLayer:
                 self._check_idle(name, value)
                 continue
             option = self._option(name, value)
+            if name == "bias" and value is None:
+                # PyTorch's None is no bias.
+                value = False
             if value is None and (name != option or name == "data_format"):
                 # A framework's None stands for a default, and convlab's is taken.
                 continue
@@ -103,7 +106,7 @@ class NativeLayer:
             hint = f"write {SYNONYMS[name]}={shown(value)}."
         else:
             known = sorted({*_OURS, *self.order, *self.own} - {*self.refused})
-            near = difflib.get_close_matches(name, known, 3)
+            near = difflib.get_close_matches(name, known, 3, 0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
         raise OptionError(f"{name}: got an argument that Conv2D doesn't have.", hint=hint)
 

@@ -199,7 +199,8 @@ def check_supported(framework: Framework, dtype: str) -> None:
     """Raise `DTypeError` for a floating or complex dtype that the backend lacks."""
     if dtype not in framework.adapter.dtypes and dtype not in INTEGERS:
         raise DTypeError(
-            f"backend {framework.name!r}: got dtype {dtype}, expected one of {', '.join(framework.adapter.dtypes)}.",
+            f"backend {framework.name!r}: got dtype {dtype}, expected integers or one of "
+            f"{', '.join(framework.adapter.dtypes)}.",
             hint="convert the arguments first, or use another backend.",
         )
 

@@ -25,7 +25,9 @@ def integer(name: str, value: object, minimum: int) -> int:
         most = "" if number is None or number < minimum else f" of at most {MOST_BITS} bits"
         raise GeometryError(
             f"{name}: got {shown(value)}, expected {kind}{most}.",
-            hint=f"{name}={max(minimum, 0)} is the least that works.",
+            hint=f"give {value}, not {value!r}."
+            if isinstance(value, str) and value.isdigit()
+            else f"{name}={max(minimum, 0)} is the least that works.",
         )
     return number
 

@@ -81,7 +81,7 @@ def _check_fit(geometry: Geometry, size: Sequence[int | None]) -> None:
 def _fit_hint(geometry: Geometry, size: Sequence[int | None]) -> str:
     """What a caller may do whose kernel is larger than the image; X and K may be swapped if it is so on both axes."""
     if all(type(n) is int and n < extent for n, extent in zip(size, geometry.extent, strict=True)):
-        return "if X and K are swapped: corr2d(X, K) takes the image first; else padding='same'."
+        return "use a smaller kernel, or padding='same'; corr2d(X, K) takes the image first."
     return "use a smaller kernel or dilation, or padding='same'."
 
 

@@ -155,3 +155,39 @@ def test_an_image_that_looks_channels_last() -> None:
     layer.initialize()
     with pytest.warns(errors.LayoutWarning, match=r"X: got shape \(1, 16, 16, 3\), which looks like \(H, W, C\)"):
         layer(mx.np.ones((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+@pytest.mark.parametrize("make", ["layer", "conv", "stack"])
+def test_arrays_of_both_kinds_before_and_after_set_np(make, hybridized) -> None:
+    """Whatever semantics MXNet has, the values are the same and the kind that came in goes out."""
+    x = np.random.default_rng(0).integers(-4, 5, (2, 4, 9, 8)).astype("float32")
+    layer = lab.Conv2D(3, in_channels=4, out_channels=8, padding=1, seed=0)
+    layer.initialize()
+    if make == "layer":
+        block = layer
+    elif make == "conv":
+        block = convlab.port(layer, to="mxnet").model
+    else:
+        stack = mx.gluon.nn.HybridSequential()
+        stack.add(layer, mx.gluon.nn.MaxPool2D(2))
+        block = convlab.port(stack, to="mxnet", input_size=(9, 8)).model
+    expected = None
+    for switch in (None, mx.npx.set_np, mx.npx.reset_np):
+        if switch is not None:
+            switch()
+        try:
+            if hybridized:
+                block.hybridize()
+            for kind in (mx.np.array, mx.nd.array):
+                y = block(kind(x))
+                assert isinstance(y, mx.np.ndarray) == (kind is mx.np.array)
+                expected = y.asnumpy() if expected is None else expected
+                np.testing.assert_array_equal(y.asnumpy(), expected)
+        except BaseException:
+            mx.npx.reset_np()
+            raise
+    bound = convlab.testing.error_bound(x, layer.weight.data().asnumpy(), padding=1)
+    true = convlab.testing.oracle(x, layer.weight.data().asnumpy(), padding=1)
+    if make != "stack":
+        assert (np.abs(expected - true) <= bound).all()

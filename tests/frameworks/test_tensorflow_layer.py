@@ -209,3 +209,19 @@ def test_an_image_that_looks_channels_last() -> None:
     with pytest.warns(errors.LayoutWarning, match=r"X: got shape \(1, 16, 16, 3\), which looks like \(H, W, C\)"):
         lab.Conv2D(8, 3)(np.ones((1, 16, 16, 3)))
     lab.Conv2D(8, 3, data_format="channels_first")(np.ones((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_mixed_policy_is_compared_and_ported(policy) -> None:
+    """The layer computes in the narrower dtype, as Keras's own does."""
+    layer = lab.Conv2D(6, 3, dtype=policy, data_format="channels_last")
+    layer(X)
+    assert convlab.compare(layer, layer).same
+    ported = convlab.port(layer, to="tensorflow")
+    assert ported.evidence.same
+
+
+@pytest.mark.parametrize("size", [(28, 28), (None, None)])
+def test_a_layout_that_is_missing_is_asked_for(size) -> None:
+    with pytest.raises(errors.ShapeError, match=r"Hint: data_format='NHWC' if the last axis is the channels\."):
+        lab.Conv2D(4, 3)(keras.Input((*size, 1)))

@@ -147,3 +147,8 @@ def test_an_image_that_looks_channels_last() -> None:
         layer(torch.ones(16, 16, 3))
     layer(torch.ones(16, 16, 3))
     lab.Conv2D(3, out_channels=2, data_format="NCHW")(torch.ones(16, 16, 3))
+
+
+def test_no_bias_as_torchs_none() -> None:
+    assert lab.Conv2D(3, 4, 3, bias=None).bias is None
+    assert nn.Conv2d(3, 4, 3, bias=None).bias is None

@@ -168,8 +168,8 @@ def _computed(m: kl.Layer, variable: Any) -> np.ndarray:
 
 
 def _ours(m: Conv2D) -> Layer:
-    bias = None if m.bias is None else array_of(m.bias)
-    return Convolution.ours(m.spec, array_of(m.weight), bias, m.weight.dtype)
+    bias = None if m.bias is None else _computed(m, m.bias)
+    return Convolution.ours(m.spec, _computed(m, m.weight), bias, m.compute_dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
