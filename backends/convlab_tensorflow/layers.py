@@ -13,7 +13,7 @@ from convlab.contract.layer import LayerArguments, LayerSpec
 from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry.geometry import Pads
+from convlab.geometry.geometry import Pads, Pair
 
 from . import private
 
@@ -158,6 +158,49 @@ class Conv2D(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The output's shape; sizes that aren't known stay None."""
         return self.spec.output_shape(tuple(input_shape))
+
+    @property
+    def filters(self) -> int | None:
+        """The number of output channels, as Keras calls it."""
+        return self.spec.out_channels
+
+    @property
+    def kernel_size(self) -> Pair:
+        """The kernel's rows and columns."""
+        rows, columns = self.spec.kernel_size
+        return rows, columns
+
+    @property
+    def strides(self) -> Pair:
+        """The stride, as Keras calls it."""
+        down, right = self.spec.stride
+        return down, right
+
+    @property
+    def dilation_rate(self) -> Pair:
+        """The dilation, as Keras calls it."""
+        down, right = self.spec.dilation
+        return down, right
+
+    @property
+    def data_format(self) -> str:
+        """The layout, as Keras calls it."""
+        return "channels_first" if self.spec.data_format == "NCHW" else "channels_last"
+
+    @property
+    def groups(self) -> int:
+        """The number of groups of channels."""
+        return self.spec.groups
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether there is a bias."""
+        return self.spec.use_bias
+
+    @property
+    def kernel(self) -> Any:
+        """The weight, as Keras calls it."""
+        return self.weight
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make the same layer."""

@@ -225,3 +225,13 @@ def test_a_mixed_policy_is_compared_and_ported(policy) -> None:
 def test_a_layout_that_is_missing_is_asked_for(size) -> None:
     with pytest.raises(errors.ShapeError, match=r"Hint: data_format='NHWC' if the last axis is the channels\."):
         lab.Conv2D(4, 3)(keras.Input((*size, 1)))
+
+
+def test_kerass_attributes() -> None:
+    theirs, ours = pair(strides=2, dilation_rate=1, groups=3, use_bias=False)
+    for layer in (theirs, ours):
+        layer(X)
+    for name in ("filters", "kernel_size", "strides", "dilation_rate", "data_format", "groups", "use_bias"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert ours.kernel.shape == theirs.kernel.shape
+    assert ours.kernel is ours.weight
