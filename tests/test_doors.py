@@ -364,7 +364,7 @@ def test_adapters_say_what_they_can(lab) -> None:
         assert lab.to_numpy(y).tolist() == [[11]]
     missing = {"bfloat16", "complex64"} - set(lab.adapter.dtypes)
     for dtype in missing:
-        with pytest.raises(errors.DTypeError, match=f"got dtype {dtype}, expected one of"):
+        with pytest.raises(errors.DTypeError, match=f"got dtype {dtype}, expected integers or one of"):
             lab.asarray([[1]], dtype)
 
 

@@ -252,27 +252,31 @@ def test_the_summary_counts(tmp_path: Path) -> None:
 def test_a_run_that_is_stopped_leaves_whole_files_and_can_go_on(tmp_path: Path, stop: signal.Signals) -> None:
     source, out = tmp_path / "photos", tmp_path / "out"
     source.mkdir()
-    large = scipy.ndimage.zoom(GREY, 30, order=1)
-    for number in range(40):
-        write_image(source / f"{number:02}.png", large)
+    count = 200
+    write_image(tmp_path / "large.png", scipy.ndimage.zoom(GREY, 30, order=1))
+    for number in range(count):
+        os.link(tmp_path / "large.png", source / f"{number:03}.png")
     arguments = [*COMMAND, str(source), "-f", "gaussian:2", "-o", str(out)]
     environment = os.environ | {"CONVLAB_NUM_THREADS": "2"}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         while not (out.is_dir() and len(list(out.glob("[0-9]*.png"))) > 3):
-            assert run.poll() is None, "it ended before it could be stopped"
+            assert run.poll() is None, "it ended without an image"
         run.send_signal(stop)
         output, errors = run.communicate()
     written = sorted(out.glob("[0-9]*.png"))
-    assert 3 < len(written) < 40
-    if stop == signal.SIGINT:
+    assert 3 < len(written) <= count
+    if run.returncode == 0:
+        # A busy machine may let it end before the signal comes.
+        assert len(written) == count
+    elif stop == signal.SIGINT:
         assert (run.returncode, errors) == (130, "")
-        assert output.startswith(f"interrupted; wrote {len(written)} of 40 images to {out}")
+        assert output.startswith(f"interrupted; wrote {len(written)} of {count} images to {out}")
         assert below(out) == [path.name for path in written]
     else:
         assert all(name.startswith(".convlab-") for name in set(below(out)) - {path.name for path in written})
     contents = {path: path.read_bytes() for path in written}
     assert len({*contents.values()}) == 1
     done = subprocess.run([*arguments, "--skip-existing"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"wrote {40 - len(written)} of 40 images to {out}; {len(written)} existed")
+    assert done.stdout.startswith(f"wrote {count - len(written)} of {count} images to {out}; {len(written)} existed")
     assert {path.read_bytes() for path in out.glob("[0-9]*.png")} == {*contents.values()}
-    assert len(list(out.glob("[0-9]*.png"))) == 40
+    assert len(list(out.glob("[0-9]*.png"))) == count
