@@ -314,7 +314,8 @@ def test_layers_in_every_dtype(dtype) -> None:
         weight = layer.weight.data()
         assert y.dtype == weight.dtype == np.dtype(dtype)
         assert 0.4 < float(mx.np.abs(weight.astype("float32")).max()) <= 0.5
-    with pytest.raises(errors.DTypeError, match="got dtype bfloat16, expected integers or one of float16, float32, float64"):
+    message = "got dtype bfloat16, expected integers or one of float16, float32, float64"
+    with pytest.raises(errors.DTypeError, match=message):
         lab.Conv2D(3, dtype="bfloat16")
 
 
