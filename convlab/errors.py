@@ -6,6 +6,8 @@ Every error is a `ConvlabError`, and also the built-in error that a caller would
 
 from __future__ import annotations
 
+import inspect
+
 
 class ConvlabError(Exception):
     """The base of every error of convlab.
@@ -104,3 +106,11 @@ class RankDeficientWarning(UserWarning):
 
 class PartialPortWarning(UserWarning):
     """A part of a model was left out when it was ported, so that the other framework has only some of its parts."""
+
+
+def callers_level() -> int:
+    """The `stacklevel` of a warning, counted from the function that calls this one, of the code that called convlab."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
+        frame, level = frame.f_back, level + 1
+    return level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..dtypes import INTEGERS
-from ..errors import DTypeError, LayoutWarning
+from ..errors import DTypeError, LayoutWarning, callers_level
 from ..geometry.geometry import NO_PADDING, Geometry
 from ..registry import constant_for_dynamo
 
@@ -45,16 +44,8 @@ def _warn(shape: tuple[int | None, ...]) -> None:
         f"X: got shape {shape}, which looks like (H, W, C); the last axis was taken as the width. "
         "Hint: data_format='NHWC' filters each channel; data_format='NCHW' says that the last axis is the width.",
         LayoutWarning,
-        stacklevel=_outside(),
+        stacklevel=callers_level(),
     )
-
-
-def _outside() -> int:
-    """The `stacklevel` at which `_warn` warns of the line that called convlab."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("convlab."):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def padded_by_name(

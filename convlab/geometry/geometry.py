@@ -63,6 +63,18 @@ class Geometry(NamedTuple):
         return self._replace(**pairs)
 
 
+def placed(kernel_size: Pair, dilation: Pair, element: Pair) -> Pads:
+    """The padding with which an element of the kernel, counted from its first, lies on each pixel.
+
+    >>> placed((3, 4), (1, 2), (1, 2))
+    ((1, 1), (4, 2))
+    """
+    rows, columns = (
+        (place * step, (n - 1 - place) * step) for n, step, place in zip(kernel_size, dilation, element, strict=True)
+    )
+    return rows, columns
+
+
 class IdleStrides(NamedTuple):
     """What `idle_strides` returns.
 

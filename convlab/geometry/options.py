@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from ..errors import GeometryError, ShapeError
 from . import names
 from .checks import integer, pair, real, shown, whole_number
-from .geometry import NO_PADDING, Geometry, Padding, PaddingName, Pads, Pair
+from .geometry import NO_PADDING, Geometry, Padding, PaddingName, Pads, Pair, placed
 
 # The options of a correlation beside X and K that a checked geometry keeps, in the order of `options`' parameters.
 GEOMETRY_OPTIONS = ("stride", "padding", "padding_mode", "dilation", "groups", "data_format", "padding_value")
@@ -87,8 +87,8 @@ def _placed(geometry: Geometry, padding_name: str, origin: object) -> Pads:
             hint="a padding in integers places the kernel by itself.",
         )
     offsets = origin if isinstance(origin, (tuple, list)) and len(origin) == 2 else (origin, origin)
-    pads = []
-    for size, dilation, offset in zip(geometry.kernel_size, geometry.dilation, offsets, strict=True):
+    element = []
+    for size, offset in zip(geometry.kernel_size, offsets, strict=True):
         centre, last = size // 2, size - 1
         offset = whole_number(offset)
         if offset is None or not 0 <= centre + offset <= last:
@@ -97,8 +97,8 @@ def _placed(geometry: Geometry, padding_name: str, origin: object) -> Pads:
                 f"{-centre} to {last - centre} along this axis.",
                 hint="origin=0 puts the kernel's centre, size // 2, on the pixel.",
             )
-        pads.append(((centre + offset) * dilation, (last - centre - offset) * dilation))
-    return pads[0], pads[1]
+        element.append(centre + offset)
+    return placed(geometry.kernel_size, geometry.dilation, (element[0], element[1]))
 
 
 def flipped_origin(origin: object, size: Pair) -> object:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import RankDeficientWarning
+from ..errors import RankDeficientWarning, callers_level
 from .moments import Factor, Moments
 from .problem import LearningProblem, blocks, unblocks
 
@@ -162,13 +161,5 @@ def _warn(rank: int, gram: np.ndarray, pixels: int, use_bias: bool) -> None:
         f"rank {rank} of {n}: {why}. Other kernels fit as well; this is the one of least norm. "
         "Hint: ridge= makes it unique, other images determine it.",
         RankDeficientWarning,
-        stacklevel=_callers_level(),
+        stacklevel=callers_level(),
     )
-
-
-def _callers_level() -> int:
-    """The stack level, counted from the function that calls this one, of the code that called convlab."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "convlab":
-        frame, level = frame.f_back, level + 1
-    return level

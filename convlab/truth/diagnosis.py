@@ -82,10 +82,10 @@ def diagnose(
         DTypeError: dtypes that corr2d refuses, or complex numbers.
     """
     with np.errstate(all="ignore"):
-        call, y = SuspectedCall.read(X, K, bias, dtype, geometry), wide(y_mine)
+        call, result = SuspectedCall.read(X, K, bias, dtype, geometry), as_numpy(y_mine)
+        y, stored = wide(result), result.dtype
         if y.dtype.kind == "c":
             raise DTypeError("y_mine: got complex numbers, expected real ones.", hint="look at the parts apart.")
-        stored = as_numpy(y_mine).dtype
         case = _Case(call.changed(stored=stored.name) if stored.kind in "iu" else call, y)
         if y.shape == case.truth.shape and not case.wrong.any():
             return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry.geometry import NO_PADDING, PaddingMode, Pads, Pair
+from ..geometry.geometry import NO_PADDING, PaddingMode, Pads, Pair, placed
 from .faults import Fault, SuspectedCall, suspect
 
 
@@ -221,7 +221,7 @@ def _image_library(call: SuspectedCall) -> Iterator[Fault]:
     few = h * w <= 25 and call.x.size <= 10**5
     places = [centre, *(each for each in np.ndindex(h, w) if few and each != centre)]
     for mode, place, function in itertools.product(_BORDERS, places, ("corr2d", "conv2d")):
-        pads = _placed(call, place)
+        pads = placed((h, w), call.dilation, place)
         same_border, same_place = mode == call.padding_mode, pads == call.geometry.padding
         # Other suspects stand for one of the two alone.
         if function == "corr2d" and (same_place or (same_border and (mode == "zeros" or place == centre))):
@@ -232,17 +232,11 @@ def _image_library(call: SuspectedCall) -> Iterator[Fault]:
         what = f"the kernel's element {place} lies on each pixel, and the border is {_BORDERS[mode]}"
         change = f"{function}(..., padding='same', origin={origin}, padding_mode={mode!r})"
         yield _true(call, what, change, pads, mode, function == "conv2d")
+    (above, _), (left, _) = placed((h, w), call.dilation, corner)
     for mode in _BORDERS:
-        pads = _placed(call, corner)[0][:1] * 2, _placed(call, corner)[1][:1] * 2
+        pads = (above, above), (left, left)
         what = f"the kernel overhangs by all but one of its rows and columns, and the border is {_BORDERS[mode]}"
         yield _true(call, what, f"conv2d(..., padding='full', padding_mode={mode!r})", pads, mode, True)
-
-
-def _placed(call: SuspectedCall, place: Pair) -> Pads:
-    """The padding with which an element of the kernel lies on each pixel."""
-    (h, w), (down, right) = call.geometry.kernel_size, call.dilation
-    (i, j) = place
-    return (i * down, (h - 1 - i) * down), (j * right, (w - 1 - j) * right)
 
 
 def _true(call: SuspectedCall, what: str, change: str, pads: Pads, mode: PaddingMode, flipped: bool) -> Fault:
