@@ -61,11 +61,11 @@ def correlate(
         return y
     if algorithm == "fft" and _fft().correlate_tiles(x, k, y, geometry):
         return y
-    work = _direct().correlate_bands
+    work, arguments = _direct().correlate_bands, layout.arguments
     if layout.chunk >= layout.items:
-        work(x, k, y, *layout.maps, 0, layout.items)
+        work(x, k, y, *arguments, 0, layout.items)
     else:
-        threads.spread(lambda start, stop: work(x, k, y, *layout.maps, start, stop), layout.items, layout.chunk)
+        threads.spread(lambda start, stop: work(x, k, y, *arguments, start, stop), layout.items, layout.chunk)
     return y
 
 
@@ -98,7 +98,7 @@ def kernel_gradient(
     totals = np.zeros((layout.parts, *shape))
     items = layout.parts * x.shape[1]
     chunk = items if layout.chunk >= layout.items else max(1, items // 32)
-    threads.spread(lambda start, stop: work(x, dy, totals, *layout.maps, start, stop), items, chunk)
+    threads.spread(lambda start, stop: work(x, dy, totals, layout.arguments[0], start, stop), items, chunk)
     return _narrowed(totals.sum(axis=0), x.dtype)
 
 
@@ -133,7 +133,7 @@ def separable(
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
         work = _direct().separable_bands
-        threads.spread(lambda start, stop: work(x, u, v, y, *layout.maps, start, stop), layout.items, layout.chunk)
+        threads.spread(lambda start, stop: work(x, u, v, y, *layout.arguments, start, stop), layout.items, layout.chunk)
     return y
 
 
@@ -166,14 +166,14 @@ class _Layout(NamedTuple):
 
     Attributes:
         shape: the result's shape.
-        maps: the columns' offsets; which row and which column stands where; the numbers `STRIDE` to `BAND` of `direct`.
+        arguments: the plan, which `direct` describes, and the extents that the kernels are compiled for.
         items: how many pieces of work there are.
         chunk: how many of them a thread takes at a time.
         parts: how many sums a gradient is split into.
     """
 
     shape: tuple[int, int, int, int]
-    maps: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    arguments: tuple[np.ndarray, tuple[int, ...], tuple[int, ...]]
     items: int
     chunk: int
     parts: int
@@ -204,21 +204,23 @@ def _layout(
     row_cost = (
         products * -(-columns // lanes) / _PRODUCTS_PER_MICROSECOND + columns * per_group / _ELEMENTS_PER_MICROSECOND
     )
-    # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice.
-    least = 32 if task == "gradient" else max(8, geometry.extent[0] // 4)
+    # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice. Bands are
+    # even, and each has the rows of a block.
+    least = 32 if task == "gradient" else max(8 * dilation // math.gcd(dilation, stride), geometry.extent[0] // 4)
+    scratches = per_group if task == "correlate" else 1
     band = max(least, int(_CHUNK / max(row_cost, 1e-9)))
     if gathered or task == "separable":
-        band = min(band, max(least, _SCRATCH // (max(len(right), 1) * itemsize * stride)))
-    block = 4 * max(dilation // stride, 1)
-    band = min(-(-band // block) * block, max(rows, 1))
-    bands = images * -(-rows // band)
+        band = min(band, max(least, _SCRATCH // (max(len(right), 1) * itemsize * stride * scratches)))
+    per_image = -(-rows // min(band, max(rows, 1)))
+    bands = images * per_image
     items = bands * geometry.groups
     cost = row_cost * rows * images * geometry.groups
     pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
-    layout = (stride, dilation, len(right) if gathered else 0, *copied, band)
-    maps = (taps % step * phase + taps // step, down, right, np.array(layout, np.int64))
+    header = stride, dilation, len(right) if gathered else 0, *copied, -(-rows // per_image), per_image, w, len(down)
+    plan = np.concatenate([header, taps % step * phase + taps // step, down, right]).astype(np.int64)
+    arguments = plan, *_direct().extents(h, w, dilation % stride == 0)
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
-    return _Layout((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
+    return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)
 
 
 def _ready(a: np.ndarray) -> np.ndarray:
