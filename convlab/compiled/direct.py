@@ -31,7 +31,7 @@ Extent = tuple[int, ...]
 
 
 def extents(h: int, w: int, same_rows: bool) -> tuple[Extent, Extent]:
-    """The extents for which a kernel of h by w is compiled; `same_rows` says whether neighbours in y share rows of x."""
+    """What is written out of a kernel of h by w; `same_rows` says whether neighbours in y share rows of x."""
     across = (0,) * w if w in (3, 5, 7) else ()
     # Beyond 3x3, the whole kernel written out doesn't fit the registers.
     return across if h == w == 3 and same_rows else (), across

@@ -13,34 +13,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .instructions import instruction_set
+
 if TYPE_CHECKING:  # numba's type hints are incomplete, and differ between its versions
     numba: Any
     cgutils: Any
     ir: Any
-    get_host_cpu_features: Any
 
     from llvmlite.ir import Value
 else:
     import numba
     from llvmlite import ir
-    from llvmlite.binding import get_host_cpu_features
     from numba.core import cgutils
 
 Array = np.ndarray
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def _has_avx512() -> bool:
-    """Whether numba compiles for AVX-512: its settings say so, or else the processor."""
-    settings = numba.config.CPU_FEATURES
-    return bool(get_host_cpu_features().get("avx512f")) if settings is None else "+avx512f" in settings.split(",")
-
-
+_AVX512 = instruction_set() == "AVX-512"
 # The bytes of a vector: one register of AVX-512 or of AVX, or two of NEON.
-REGISTER = 64 if _has_avx512() else 32
+REGISTER = 64 if _AVX512 else 32
 # The rows and columns of a block of sums, each of them a vector. AVX-512 has 32 registers, which hold 16 sums and their
 # operands; AVX has 16, for 9 sums.
-BLOCK = (4, 4) if _has_avx512() else (3, 3)
+BLOCK = (4, 4) if _AVX512 else (3, 3)
 
 _INT, _SHORT = ir.IntType(64), ir.IntType(32)
 # a * b + c may become one instruction; nothing is reordered.

@@ -10,8 +10,10 @@ from ..contract.operations import Mode, Operations
 from ..contract.rule import Part, Rule
 from ..dtypes import FLOATS
 from ..errors import UnsupportedError
+from ..planning import costs
 from ..planning.choose import Choice
 from ..planning.execute import choose
+from ..registry import framework
 
 _LAYOUT = "another algorithm would have to copy the image into another layout"
 
@@ -110,3 +112,12 @@ def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
         a, b = (rule.output_shape(images, weights) if i is None else (images, weights)[i] for i in sources)
         choices[derivative.part] = choose(ops, derivative, a, b, call.dtype or "", mode)
     return choices
+
+
+def _measure(backend: str) -> costs.Table:
+    from .measure import quick_table  # deferred: few processors need it
+
+    return quick_table(framework(backend))
+
+
+costs.measure_with(_measure)

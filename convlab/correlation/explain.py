@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 from ..contract.operations import Operations
 from ..contract.rule import Rule
+from ..planning.costs import source
 from ..planning.execute import settle
 from .corr2d import CorrelationOptions, checked
 from .decide import Decision
@@ -21,6 +22,7 @@ class Explanation(NamedTuple):
         gradients: the algorithms of the gradients of X and K; empty on a backend without autograd.
         seconds: the predicted time of each variant that could be taken (`convlab.contract.call.Variant`).
         refused: why each other variant can't be taken.
+        table: the table of costs that the prediction is made from; "" if nothing is predicted.
     """
 
     backend: str
@@ -29,6 +31,7 @@ class Explanation(NamedTuple):
     gradients: dict[str, str]
     seconds: dict[str, float]
     refused: dict[str, str]
+    table: str
 
     def __str__(self) -> str:
         lines = [f"{self.algorithm} on {self.backend}: {self.reason}"]
@@ -36,6 +39,7 @@ class Explanation(NamedTuple):
             lines.append(f"  {variant:<15} {1e3 * seconds:10.3f} ms predicted")
         lines += [f"  {variant:<15} {why}" for variant, why in self.refused.items()]
         lines += [f"  gradient of {name}: {algorithm}" for name, algorithm in self.gradients.items()]
+        lines += [f"  costs: {self.table}"] if self.table else []
         return "\n".join(lines)
 
 
@@ -59,6 +63,7 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
         {part.upper(): choice.variant.algorithm for part, choice in choices.items() if part != "y"},
         {str(variant): seconds for variant, seconds in costs.items() if seconds < 1e5},
         {str(variant): why for variant, why in choices["y"].refused.items()} if choices else {},
+        source(framework.name, framework.version).name if choices else "",
     )
 
 

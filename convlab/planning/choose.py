@@ -45,6 +45,18 @@ _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for varia
 # Another variant is chosen only if its predicted time is below this share of native's. Between many channels the model
 # is coarse, and the frameworks are good.
 _MARGIN: dict[ChannelKind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
+# From the simplest on: of variants whose predicted times differ by less than the model's error, the first is taken.
+_SIMPLEST = (
+    Variant.NATIVE,
+    Variant.HOST,
+    Variant.TAPS,
+    Variant.PHASE,
+    Variant.SEPARABLE_ON_HOST,
+    Variant.SEPARABLE,
+    Variant.FFT_ON_HOST,
+    Variant.FFT,
+)
+_ERROR = 1.1
 # For kernels of at most so many elements, sums of products win; between many channels, the framework's own.
 _SMALL_KERNEL = 100
 # The pixels of a row that the compiled kernels compute at once.
@@ -162,8 +174,7 @@ def cheapest(
         seconds = {variant: cost for variant, cost in seconds.items() if variant not in factored}
     if not seconds:
         return Choice(None, seconds, refused)  # type: ignore[arg-type]
-    margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[workload.kind] for variant in seconds}
-    variant = min(seconds, key=lambda variant: seconds[variant] / margin[variant])
+    variant = _best(seconds, workload.kind)
     large_enough = workload.pixels >= _FEW_PIXELS
     if algorithm == "auto" and variant.on_host:
         elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
@@ -182,13 +193,21 @@ def cheapest(
     return Choice(variant, seconds, refused, best, factored[best])
 
 
+def _best(seconds: dict[Variant, float], kind: ChannelKind) -> Variant:
+    """The simplest of the variants whose predicted time is the least within the model's error."""
+    margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[kind] for variant in seconds}
+    times = {variant: cost / margin[variant] for variant, cost in seconds.items()}
+    least = min(times.values())
+    return next(variant for variant in _SIMPLEST if times.get(variant, math.inf) <= _ERROR * least)
+
+
 def _considered(
     backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: RuleAlgorithm
 ) -> tuple[dict[Variant, float], dict[Variant, str]]:
     """The predicted seconds of each variant that can be taken, and why each other can't."""
     from .costs import table  # deferred: importing it takes a while
 
-    constants = table(backend, version)
+    constants = table(backend, version, may_measure=mode == "eager")
     seconds, refused = {}, {}
     for variant in VARIANTS.get(algorithm, _EVERY):
         why = unavailable(variant, algorithms, mode) or unfit(variant, workload)
@@ -289,7 +308,7 @@ def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> st
     if variant.on_host:
         if mode != "eager":
             return "only for eager tensors on a CPU"
-        return "" if tiling.numba_installed() else "numba isn't installed: pip install 'convlab[fast]'"
+        return "" if tiling.numba_installed() else "numba isn't installed: pip install numba"
     if variant is Variant.SEPARABLE and mode == "traced":
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"
