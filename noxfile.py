@@ -271,6 +271,18 @@ def browser(session: nox.Session) -> None:
     run_tests(session, "numpy", "tests/browser")
 
 
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """PyTorch on a GPU, which must be there: conformance, reproducible bits, and the grid beside cuDNN.
+
+    `nox -s gpu -- torch==2.13.0+cu130` installs this PyTorch instead of the one that the constraints name.
+    """
+    install(session)
+    session.install(*(session.posargs or ("--constraint", CONSTRAINTS, "torch")))
+    session.run("pytest", "--quiet", "--backends", "numpy,torch", str(ROOT / "tests" / "gpu"))
+    session.run("python", str(ROOT / "benchmarks" / "gpu.py"))
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """What the sessions before it covered together."""
