@@ -161,6 +161,17 @@ def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (u, v) if bool((error <= 2 * np.finfo(k.dtype).eps * np.abs(k)).all()) else None
 
 
+def compile_ahead() -> None:
+    """Compile the kernels for float32, or fetch what is compiled: half a minute once on a machine, then a second."""
+    x, rows = np.ones((1, 1, 48, 48), np.float32), np.ones(3, np.float32)
+    for size in (3, 5, 7, 9):
+        k = np.ones((1, 1, size, size), np.float32)
+        kernel_gradient(x, correlate(x, k, Geometry((size, size))), Geometry((size, size)))
+    geometry = Geometry((9, 9))
+    kernel_gradient(x, correlate(x, k, geometry, "fft"), geometry, "fft")
+    separable(x, rows, rows, Geometry((3, 3)))
+
+
 class _Layout(NamedTuple):
     """How a kernel computes inputs of some shapes.
 
