@@ -18,6 +18,7 @@ import numpy as np
 
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
+from .instructions import instruction_set
 from .tiling import border_indices
 
 # A thread computes about so many products of 64-byte vectors in a microsecond, and reads or writes so many elements.
@@ -245,16 +246,19 @@ def _ready(a: np.ndarray) -> np.ndarray:
 
 
 def _wide(a: np.ndarray) -> np.ndarray:
-    return np.asarray(a, np.float32)
+    """The float16 array in float32."""
+    return np.asarray(a, np.float32) if instruction_set() == "other" else _halves().widened(_ready(a))
 
 
 def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """The float32 array in float16, in `out` if there is one."""
-    if out is None:
-        return _narrowed(y, np.dtype(np.float16))
-    with np.errstate(over="ignore"):
-        out[...] = y
-    return np.asarray(out)
+    """The C-contiguous float32 array in float16, in `out` if there is one."""
+    out = np.empty(y.shape, np.float16) if out is None else out
+    if instruction_set() == "other":
+        with np.errstate(over="ignore"):
+            out[...] = y
+    else:
+        _halves().narrow_into(y, out)
+    return out
 
 
 def _narrowed(y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -270,3 +274,8 @@ def _direct() -> ModuleType:
 @functools.cache
 def _fft() -> ModuleType:
     return importlib.import_module(".fft", __package__)
+
+
+@functools.cache
+def _halves() -> ModuleType:
+    return importlib.import_module(".halves", __package__)
