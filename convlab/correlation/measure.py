@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract.call import Variant
+from ..contract.call import Call, Variant
 from ..contract.framework import Framework
 from ..contract.rule import Part, Rule
 from ..geometry.geometry import Geometry
 from ..planning.choose import VARIANTS, ChannelKind, Choice, Workload, predicted, unavailable, unfit, work
 from ..planning.costs import Constants, Table, table
 from ..planning.execute import compute_chosen
-from .corr2d import corr2d
+from .repeated import prepared
 
 # The sides of square images and kernels, from small to large; for `_DEPTHWISE`, with the number of channels first.
 _SIZES = ((12, 3), (64, 3), (256, 7), (256, 31), (512, 15), (1024, 3), (1024, 31))
@@ -149,12 +149,13 @@ def _runner(lab: Framework, variant: Variant, rule: Rule, a: Any, b: Any) -> Cal
     """A function that computes a rule by one variant, as a call of corr2d or of its gradient would."""
     ops = lab.ops
     groups = rule.geometry.groups
-    # For tiny images the call itself counts, so these are called as a user would.
+    # For tiny images the call itself counts, so these are computed as a user's call is.
     if rule.part == "y" and variant in (Variant.NATIVE, Variant.HOST):
         if groups == ops.sizes(a)[1] == ops.sizes(b)[0] == 1:
-            x, k = (ops.reshape(each, ops.sizes(each)[2:]) for each in (a, b))
-            return lambda a, b: ops.wait(corr2d(x, k, algorithm=variant.value, backend=lab.name))  # type: ignore[arg-type]
-        return lambda a, b: ops.wait(corr2d(a, b, groups=groups, algorithm=variant.value, backend=lab.name))  # type: ignore[arg-type]
+            a, b = (ops.reshape(each, ops.sizes(each)[2:]) for each in (a, b))
+        call = Call(rule.geometry, ops.sizes(a), ops.sizes(b), "float32", False, variant.value, variant)  # type: ignore[arg-type]
+        run = prepared(ops, call, a, b, None)
+        return lambda *_: ops.wait(run(a, b, None))
     choice = Choice(variant, {}, {}, variant if variant.algorithm == "separable" else None)
 
     def compute(a: Any, b: Any) -> Any:
