@@ -9,14 +9,19 @@ All of them compute only true products: rows of a block that a row of x doesn't 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .pointers import A, B, Y, sums, table, tensor
 from .vectors import ABREAST, REGISTER, Array, Emitter, inlined, kernel, move
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numba's type hints are incomplete
+    numba: Any
+
     from llvmlite.ir import Value
+else:
+    import numba
 
 # The numbers of a layout: the rows' stride and dilation; the length of a gathered row, 0 if x is read in place; where
 # in that row plain copies start and stop, and how far back in x they are; the rows of a band.
@@ -305,3 +310,19 @@ def separable_bands(
         _correlate_band(
             between, 0, columns, u, 0, len(u), 1, none, flat_y, at_y, count, columns, stride, dilation, True
         )
+
+
+def correlate_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`correlate_bands` for native code (`convlab.compiled.stages`)."""
+    like = numba.carray(first, (1,))
+    x, k, y = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)
+    correlate_bands(x, k, y, table(job, 3), table(job, 4), table(job, 5), table(job, 6), start, stop)
+    return 0
+
+
+def gradient_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`gradient_bands` for native code."""
+    like = numba.carray(first, (1,))
+    x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
+    gradient_bands(x, dy, totals, table(job, 3), table(job, 4), table(job, 5), table(job, 6), start, stop)
+    return 0
