@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +29,20 @@ def works() -> bool:
         warnings.warn(f"convlab: XLA can't call the compiled kernels: {error}.", RuntimeWarning, stacklevel=2)
         return False
     return True
+
+
+def per_number_of_threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, compiled for each number of threads that it is called with (`threads.limited`)."""
+    programs: dict[int, Callable[..., Any]] = {}
+
+    def run(*arguments: Any) -> Any:
+        number = threads.count()
+        if number not in programs:
+            # JAX takes a function that it has seen for one that is compiled.
+            programs[number] = jax.jit(functools.partial(function))
+        return programs[number](*arguments)
+
+    return run
 
 
 def compute(ops: Operations, rule: Rule, a: Any, b: Any, algorithm: kernels.KernelAlgorithm) -> Any:

@@ -128,9 +128,9 @@ class JaxOperations(Operations[Array]):
     def mode(self, *tensors: Any) -> Mode:
         if not all(self.is_concrete(x) for x in tensors):
             # With several devices XLA's partitioner may have to share the work, which it can't do with all operators.
-            if jax.default_backend() != "cpu" or jax.device_count() > 1:
-                return "other"
-            return "embedded" if numba_installed() else "traced"
+            if _embeds():
+                return "embedded"
+            return "traced" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "other"
         devices = {device for x in tensors for device in x.devices()}
         if any(device.platform != "cpu" for device in devices):
             return "other"
@@ -163,9 +163,13 @@ class JaxOperations(Operations[Array]):
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
+        compiled = functools.partial(execute, self, call)
+        run: Callable[..., Any] = jax.jit(compiled)
         if call.variant.on_host:
-            return None
-        run = jax.jit(functools.partial(execute, self, call))
+            # A separable kernel is known by its values, which a program doesn't have.
+            if not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST:
+                return None
+            run = ffi.per_number_of_threads(compiled)
 
         def wide(x: Any, k: Any, b: Any) -> Any:
             with self.scope(call.dtype):
@@ -271,6 +275,11 @@ def _lower_for_cpu(context: Any, *inputs: Any, rule: Rule) -> Any:
     """An exported program may run where convlab isn't: it has XLA's own operators only."""
     exported = context.module_context.lowering_parameters.for_export
     return (_lower_operators if exported else _lower_calls)(context, *inputs, rule=rule)
+
+
+def _embeds() -> bool:
+    """Whether programs can call the compiled kernels."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1 and numba_installed()
 
 
 def _needs_x64(dtype: str | None) -> bool:
