@@ -61,9 +61,7 @@ def compute(ops: Operations, rule: Rule, a: Any, b: Any, algorithm: kernels.Kern
     return y.astype(narrow) if narrow else y
 
 
-def _call(
-    part: str, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b: Any, geometry: Geometry
-) -> Any:
+def _call(part: str, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b: Any, geometry: Geometry) -> Any:
     """The call that computes the result (part "y") or the gradient of K (part "k")."""
     from convlab.compiled import stages
 

@@ -146,7 +146,12 @@ def _handle(address: int) -> int:
         job = allocate(8 * _SIZE)
         entries = integers(job, _SIZE)
         entries[:] = 0
-        entries[FUNCTION], entries[STAGE], entries[_ITEMS], entries[_CHUNK] = function, stage, header[ITEMS], header[CHUNK]
+        entries[FUNCTION], entries[STAGE], entries[_ITEMS], entries[_CHUNK] = (
+            function,
+            stage,
+            header[ITEMS],
+            header[CHUNK],
+        )
         entries[A], entries[B], entries[Y], entries[SPACE] = a.data, b.data, y.data, space.data
         sound = _shared(frame.api, frame.context, job, most)
         index += header[SOUND] if sound else header[OTHERWISE]
