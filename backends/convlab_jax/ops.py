@@ -17,7 +17,8 @@ from jax.interpreters import ad, batching, mlir
 
 from convlab.algorithms.taps import by_taps, too_long
 from convlab.compiled import kernels
-from convlab.contract.call import Call
+from convlab.compiled.tiling import numba_installed
+from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import execute
@@ -26,7 +27,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
 
-from . import adapter, private
+from . import adapter, ffi, private
 
 _WIDE = ("int64", "uint64", "float64", "complex128")
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
@@ -127,6 +128,8 @@ class JaxOperations(Operations[Array]):
     def mode(self, *tensors: Any) -> Mode:
         if not all(self.is_concrete(x) for x in tensors):
             # With several devices XLA's partitioner may have to share the work, which it can't do with all operators.
+            if _embeds():
+                return "embedded"
             return "traced" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "other"
         devices = {device for x in tensors for device in x.devices()}
         if any(device.platform != "cpu" for device in devices):
@@ -160,9 +163,13 @@ class JaxOperations(Operations[Array]):
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
+        compiled = functools.partial(execute, self, call)
+        run: Callable[..., Any] = jax.jit(compiled)
         if call.variant.on_host:
-            return None
-        run = jax.jit(functools.partial(execute, self, call))
+            # A separable kernel is known by its values, which a program doesn't have.
+            if not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST:
+                return None
+            run = ffi.per_number_of_threads(compiled)
 
         def wide(x: Any, k: Any, b: Any) -> Any:
             with self.scope(call.dtype):
@@ -233,13 +240,46 @@ def _function(rule: Rule) -> Callable[..., Array]:
     return jax.jit(function)
 
 
+class _Portable(JaxOperations):
+    """Operations for programs that may run anywhere."""
+
+    def mode(self, *tensors: Any) -> Mode:
+        mode = super().mode(*tensors)
+        return "traced" if mode == "embedded" else mode
+
+
 @functools.lru_cache(1024)
 def _compiled(rule: Rule) -> Callable[..., Array]:
-    return jax.jit(functools.partial(compute, ops, rule))
+    return jax.jit(functools.partial(correlate_p.bind, rule=rule))
 
 
-def _lower(a: Any, b: Any, rule: Rule) -> Array:
-    return compute(ops, rule, a, b)  # type: ignore[no-any-return]
+def _operators(a: Any, b: Any, rule: Rule) -> Array:
+    """A rule's result by XLA's own operators."""
+    return compute(_Portable(), rule, a, b)  # type: ignore[no-any-return]
+
+
+def _calls(a: Any, b: Any, rule: Rule) -> Array:
+    """A rule's result by the compiled kernels, if they are the fastest."""
+    variant = choose_for(ops, rule, a, b).variant
+    empty = 0 in (*a.shape, *b.shape, *rule.output_shape(a.shape, b.shape))
+    if not variant.on_host or empty or not ffi.works():
+        return _operators(a, b, rule)
+    return ffi.compute(ops, rule, a, b, "fft" if variant is Variant.FFT_ON_HOST else "direct")  # type: ignore[no-any-return]
+
+
+_lower_operators = mlir.lower_fun(_operators, multiple_results=False)
+_lower_calls = mlir.lower_fun(_calls, multiple_results=False)
+
+
+def _lower_for_cpu(context: Any, *inputs: Any, rule: Rule) -> Any:
+    """An exported program may run where convlab isn't: it has XLA's own operators only."""
+    exported = context.module_context.lowering_parameters.for_export
+    return (_lower_operators if exported else _lower_calls)(context, *inputs, rule=rule)
+
+
+def _embeds() -> bool:
+    """Whether programs can call the compiled kernels."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1 and numba_installed()
 
 
 def _needs_x64(dtype: str | None) -> bool:
@@ -306,7 +346,8 @@ def _merge(x: Any) -> Any:
 correlate_p = Primitive("convlab")
 correlate_p.def_impl(lambda a, b, rule: _compiled(rule)(a, b))  # type: ignore[no-untyped-call]
 correlate_p.def_abstract_eval(_shape)  # type: ignore[no-untyped-call]
-mlir.register_lowering(correlate_p, mlir.lower_fun(_lower, multiple_results=False))
+mlir.register_lowering(correlate_p, _lower_operators)
+mlir.register_lowering(correlate_p, _lower_for_cpu, platform="cpu")
 ad.defbilinear(correlate_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))  # type: ignore[no-untyped-call]
 batching.primitive_batchers[correlate_p] = _batch
 

@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .pointers import A, B, Y, sums, table, tensor
 from .vectors import BLOCK, REGISTER, Array, Emitter, inlined, kernel, move
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numba's type hints are incomplete
+    numba: Any
+
     from llvmlite.ir import Value
+else:
+    import numba
 
 # The numbers at the start of a plan: the rows' stride and dilation; the length of a gathered row, 0 if x is read in
 # place; where in that row plain copies start and stop, and how far back in x they are; the most rows of a band, and how
@@ -349,3 +354,27 @@ def separable_bands(
         _correlate_band(
             between, 0, 0, columns, u, 0, 1, len(u), 1, (), (0,), none, flat_y, at_y, count, columns, stride, dilation
         )
+
+
+def _correlate_stage(tall: Extent, across: Extent) -> Callable[..., int]:
+    """`correlate_bands` for native code (`convlab.compiled.stages`), for a kernel of some extents."""
+
+    def stage(first: Any, job: int, start: int, stop: int) -> int:
+        like = numba.carray(first, (1,))
+        x, k, y = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)
+        correlate_bands(x, k, y, table(job, 3), tall, across, start, stop)
+        return 0
+
+    return stage
+
+
+CORRELATE_STAGES = {extents(size, size, True): _correlate_stage(*extents(size, size, True)) for size in (1, 3, 5, 7)}
+CORRELATE_STAGES[extents(3, 3, False)] = _correlate_stage(*extents(3, 3, False))
+
+
+def gradient_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`gradient_bands` for native code."""
+    like = numba.carray(first, (1,))
+    x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
+    gradient_bands(x, dy, totals, table(job, 3), start, stop)
+    return 0

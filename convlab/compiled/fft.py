@@ -9,16 +9,22 @@ in which it is multiplied; the inverse ones decimate in time and restore the ord
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..geometry.geometry import Geometry
 from . import threads
 from .direct import padded_row
+from .pointers import SPACE, A, B, Y, floats, sums, table, tensor
 from .tiling import border_indices, tile
 from .transforms import forward, inverse, multiply, multiply_add, read_strip, scatter, write_transposed
 from .vectors import REGISTER, Array, kernel
+
+if TYPE_CHECKING:  # numba's type hints are incomplete
+    numba: Any
+else:
+    import numba
 
 _Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -51,20 +57,20 @@ class _Layout(NamedTuple):
 
 def correlate_tiles(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geometry) -> bool:
     """Write `kernels.correlate(x, k, geometry)` to y, all of one dtype and C-contiguous; whether y is finite."""
-    layout = _layout(x.shape, k.shape, geometry, x.dtype.char)
+    layout = tile_layout(x.shape, k.shape, geometry, x.dtype.char)
     kernels = k.shape[0] * k.shape[1]
     spectra = np.empty((kernels, 2, layout.size**2), x.dtype)
     lines = k.reshape(1, kernels, *k.shape[2:])
     threads.spread(
         lambda start, stop: kernel_spectra(lines, spectra, *layout.k, layout.table, start, stop),
         kernels,
-        _chunk(layout, 1),
+        tiles_per_chunk(layout, 1),
     )
     checks: list[float] = []
     threads.spread(
         lambda start, stop: checks.append(correlate_pairs(x, spectra, y, *layout.x, layout.table, start, stop)),
         layout.pairs * geometry.groups,
-        _chunk(layout, kernels // geometry.groups),
+        tiles_per_chunk(layout, kernels // geometry.groups),
     )
     return all(check == 0 for check in checks)
 
@@ -72,26 +78,32 @@ def correlate_tiles(x: np.ndarray, k: np.ndarray, y: np.ndarray, geometry: Geome
 def gradient_of_tiles(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, bool]:
     """`kernels.kernel_gradient(x, dy, geometry)` in float64, and whether all of it is finite."""
     shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
-    layout = _layout(x.shape, shape, geometry, x.dtype.char)
+    layout = tile_layout(x.shape, shape, geometry, x.dtype.char)
     kernels = shape[0] * shape[1]
-    parts = max(1, min(8 // kernels, layout.pairs // 3))
+    parts = gradient_parts(layout, kernels)
     totals = np.zeros((parts, *shape))
     threads.spread(
         lambda start, stop: gradient_pairs(x, dy, totals, *layout.x, *layout.dy, layout.table, start, stop),
         parts * kernels,
-        _chunk(layout, layout.pairs // parts),
+        tiles_per_chunk(layout, layout.pairs // parts),
     )
     total = totals.sum(axis=0)
     return total, bool(np.isfinite(total).all())
 
 
-def _chunk(layout: _Layout, transforms: int) -> int:
+def gradient_parts(layout: _Layout, kernels: int) -> int:
+    """How many sums the gradient of each of so many kernels is split into."""
+    return max(1, min(8 // kernels, layout.pairs // 3))
+
+
+def tiles_per_chunk(layout: _Layout, transforms: int) -> int:
     """How many items of so many transforms are worth handing over to another thread."""
     return -(-(2**15) // (layout.size**2 * max(transforms, 1)))
 
 
 @functools.lru_cache(256)
-def _layout(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Layout:
+def tile_layout(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, dtype: str) -> _Layout:
+    """How tiles cover images of shape x beside kernels of shape k; `dtype` is a character."""
     (images, _, height, width), (h, w) = x, k[2:]
     rows, columns = geometry.output_size((height, width))
 
@@ -277,3 +289,28 @@ def gradient_pairs(
             if pair % _RUN == 0 or pair == last - 1:
                 _add_back(spectrum, layout, table, re, im, space, totals[part, o, c])
                 spectrum[:] = 0
+
+
+def spectra_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`kernel_spectra` for native code (`convlab.compiled.stages`)."""
+    like = numba.carray(first, (1,))
+    k, spectra = tensor(job, B, 0, like), tensor(job, SPACE, 1, like)[0]
+    kernel_spectra(k, spectra, table(job, 2), table(job, 3), table(job, 4), floats(job, 5, like), start, stop)
+    return 0
+
+
+def pairs_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`correlate_pairs` for native code; 1 unless the result is finite."""
+    like = numba.carray(first, (1,))
+    x, spectra, y = tensor(job, A, 0, like), tensor(job, SPACE, 1, like)[0], tensor(job, Y, 2, like)
+    maps = table(job, 3), table(job, 4), table(job, 5)
+    return int(correlate_pairs(x, spectra, y, *maps, floats(job, 6, like), start, stop) != 0)
+
+
+def gradient_pairs_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`gradient_pairs` for native code."""
+    like = numba.carray(first, (1,))
+    x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
+    maps = table(job, 3), table(job, 4), table(job, 5), table(job, 6), table(job, 7), table(job, 8)
+    gradient_pairs(x, dy, totals, *maps, floats(job, 9, like), start, stop)
+    return 0

@@ -56,7 +56,7 @@ def correlate(
     if x.dtype == np.float16:
         return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
     x, k = _ready(x), _ready(k)
-    layout = _layout(x.shape, k.shape, geometry, x.itemsize)
+    layout = band_layout(x.shape, k.shape, geometry, x.itemsize)
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if not y.size:
         return y
@@ -94,7 +94,7 @@ def kernel_gradient(
         total, finite = _fft().gradient_of_tiles(x, dy, geometry)
         if finite:
             return _narrowed(total, x.dtype)
-    layout = _layout(x.shape, shape, geometry, x.itemsize, "gradient")
+    layout = band_layout(x.shape, shape, geometry, x.itemsize, "gradient")
     work = _direct().gradient_bands
     totals = np.zeros((layout.parts, *shape))
     items = layout.parts * x.shape[1]
@@ -130,7 +130,7 @@ def separable(
     if x.dtype == np.float16:
         return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
     x, u, v = _ready(x), _ready(u), _ready(v)
-    layout = _layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
+    layout = band_layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
         work = _direct().separable_bands
@@ -192,9 +192,10 @@ class _Layout(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _layout(
+def band_layout(
     x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, itemsize: int, task: Task = "correlate"
 ) -> _Layout:
+    """How a task cuts its work into bands, for images of shape x and kernels of shape k."""
     (images, channels, height, width), (outputs, per_group, h, w) = x, k
     (stride, step), (dilation, spread) = geometry.stride, geometry.dilation
     rows, columns = geometry.output_size((height, width))

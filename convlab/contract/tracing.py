@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from .arrays import Arrays, T
 
-Mode = Literal["eager", "traced", "deferred", "native", "other"]
+Mode = Literal["eager", "traced", "embedded", "deferred", "native", "other"]
 
 
 class Tracing(Arrays[T]):
@@ -22,6 +22,7 @@ class Tracing(Arrays[T]):
 
         - "eager": they have values, on a CPU.
         - "traced": `apply` is traced, for a CPU.
+        - "embedded": so it is, and the program can call the compiled kernels.
         - "deferred": while tracing, `apply` becomes one operator, which plans when it has values.
         - "native": only the framework's own operators may be used.
         - "other": they are on another processor.

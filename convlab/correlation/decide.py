@@ -56,7 +56,7 @@ def decide(ops: Operations[T], call: Call, x: T, k: T) -> Decision:
         return _native(call, "the framework only takes its own operators here")
     if mode == "deferred":
         return _deferred(call)
-    if mode == "traced" and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
+    if mode in ("traced", "embedded") and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
         return _native(call, unknown)
     return _planned(ops, call, mode)
 

@@ -89,7 +89,7 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
         images, weights = call.canonical_shapes()
         in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
         if call.variant.on_host and call.dtype != "bfloat16" and in_order:
-            return _OnHost(ops, call, images, weights)
+            return ops.prepare(call) or _OnHost(ops, call, images, weights)
         if call.variant is Variant.NATIVE:
             # Only gradients would be computed otherwise, and there are none.
             call = call._replace(algorithm="native")

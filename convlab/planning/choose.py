@@ -306,10 +306,12 @@ def _unfit_fft(variant: Variant, workload: Workload) -> str:
 def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> str:
     """Why a backend of these algorithms can't take a variant in a mode; "" if it can."""
     if variant.on_host:
-        if mode != "eager":
-            return "only for eager tensors on a CPU"
+        if mode not in ("eager", "embedded"):
+            return "only for tensors on a CPU, eager or in a program that can call it"
+        if mode == "embedded" and variant is Variant.SEPARABLE_ON_HOST:
+            return "only for kernels with values"
         return "" if tiling.numba_installed() else "numba isn't installed: pip install numba"
-    if variant is Variant.SEPARABLE and mode == "traced":
+    if variant is Variant.SEPARABLE and mode in ("traced", "embedded"):
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"
 
