@@ -28,6 +28,7 @@ _COMPILED_FROM = 2**20
 
 class TensorFlowOperations(Operations):
     adapter = adapter
+    apply_seconds = 5e-4
 
     @property
     def version(self) -> str:
