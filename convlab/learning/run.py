@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from ..registry import framework as load_framework
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
 from .moments import ExactMoments, Factor, Moments, StatisticsKind
-from .problem import LearningProblem, finite, statistics, unblocks
+from .problem import LearningProblem, finite, residuals_of, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 
 Method = Literal["autograd", "gram", "lstsq"]
@@ -212,7 +213,8 @@ class Training:
         # A factor is slower than moments, but images that can't be read again leave no second chance for accuracy.
         kind: StatisticsKind = "factor" if self.again is None else "moments"
         summed = self._statistics_of_all(kind, checkpoint)
-        solution = solve(self.problem, summed, self.settings.ridge, functools.partial(self._reread, "factor"))
+        factor = functools.partial(self._reread, "factor")
+        solution = solve(self.problem, summed, self.settings.ridge, factor, None if self._lazy else self._residuals)
         oihw, bias = unblocks(self.problem, solution.unknowns)
         kernel, bias = self._result(self.problem.from_oihw(oihw), bias)
         return LearnedKernel(kernel, [solution.loss], bias, rank=solution.rank, condition=solution.condition)
@@ -292,6 +294,12 @@ class Training:
         """The statistics of all images, read once more."""
         assert self.again is not None
         return _bounded(functools.reduce(operator.add, (self._statistics(images, kind) for images in self.again())))
+
+    def _residuals(self, unknowns: np.ndarray) -> tuple[np.ndarray, float]:
+        """See `convlab.learning.window_sums.residuals`: of all images, read once more."""
+        assert self.again is not None
+        parts = [residuals_of(self.problem, *self._arrays(images), unknowns, images.name) for images in self.again()]
+        return np.sum([slope for slope, _ in parts], axis=0), math.fsum(loss for _, loss in parts)
 
     def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
         if self.settings.checkpoint is None:

@@ -64,6 +64,8 @@ _VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
 # result has at least `_FEW_PIXELS` numbers.
 _WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
+# How many times longer SciPy's transforms take than the compiled ones, which kernels above 256 don't fit.
+_UNCOMPILED = 3
 # The most pairs of channels whose spectra are multiplied one after another.
 _MOST_PAIRS = 64
 
@@ -246,13 +248,14 @@ def predicted(table: Table, variant: Variant, workload: Workload) -> float:
 
 def work(variant: Variant, workload: Workload) -> float:
     """The work of a variant: the number of products, or points times log2(points)."""
-    if variant is Variant.FFT_ON_HOST:
+    if variant is Variant.FFT_ON_HOST and tiling.fits_tiles(workload.geometry.kernel_size):
         size = workload.geometry.output_size(workload.size)
         # Each pair of channels has transforms of its own.
         per_pair = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
         return per_pair * workload.inputs * workload.outputs
-    if variant is Variant.FFT:
+    if variant.algorithm == "fft":
         points = fourier.fft_tiling(workload.padded, workload.geometry.kernel_size)[1]
+        points *= _UNCOMPILED if variant.on_host else 1
         return points * workload.batch * (workload.outputs + workload.inputs * workload.geometry.groups) / 2
     if variant is Variant.PHASE:
         (h, w), (down, right) = workload.geometry.kernel_size, PHASES
@@ -296,8 +299,8 @@ def _unfit_separable(workload: Workload) -> str:
 
 
 def _unfit_fft(variant: Variant, workload: Workload) -> str:
-    if variant.on_host:
-        return "" if tiling.fits_fft(workload.geometry) else "only for kernels that leave room in a tile of its cache"
+    if variant.on_host and tiling.fits_tiles(workload.geometry.kernel_size):
+        return ""
     groups = workload.geometry.groups if workload.part == "k" else 1
     pairs = workload.inputs * (workload.outputs // groups if workload.part == "k" else 1)
     return "too many pairs of channels" if pairs > _MOST_PAIRS else ""
