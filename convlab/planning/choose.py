@@ -215,6 +215,8 @@ def _considered(
         why = unavailable(variant, algorithms, mode) or unfit(variant, workload)
         if not why and variant is not Variant.NATIVE and algorithm == "auto":
             why = _not_worth_a_look(variant, workload, mode)
+        if not why and variant is Variant.FFT_ON_HOST and mode == "embedded":
+            why = "" if tiling.fits_tiles(workload.geometry.kernel_size) else "a program can call the tiles' code only"
         if variant is Variant.NATIVE and algorithm == "direct" and mode == "other" and workload.part != "k":
             why = "on another processor than the CPU it may take Winograd's algorithm or the FFT"
         if why:
