@@ -1,0 +1,376 @@
+"""Correlation and its gradients in the order of `reproducible=True`, as numba kernels.
+
+Both kernels keep a block of sums of float64 in registers. Correlation: some output channels by some vectors of columns;
+the sums go through all (channel, row, column) of K. Gradient of K: some output channels by some elements of K, for one
+vector of columns; the sums go through all rows of the images. A block never splits a sum, so that its order is that of
+a plain loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..dtypes import LEAST, LEAST_PRODUCT
+from .vectors import REGISTER, Array, Emitter, inlined, ir, kernel
+
+if TYPE_CHECKING:
+    from llvmlite.ir import Value
+
+# The numbers of a layout: the rows and columns of the kernel's windows; the images' and kernel's channels in a group,
+# and the groups; how far apart two rows of windows are, in rows of a padded image; the length of such a row; where in it
+# plain copies start and stop; the rows of windows of a band, and the rows of a padded image that they need; the pieces
+# that the output channels, or the elements of a kernel, of a group are split into.
+(ROWS, COLUMNS, PER_GROUP, GROUPS, SHARE, STRIDE, PITCH, START, STOP, BAND, LINES, PIECES) = range(12)
+LANES = REGISTER // 8
+# The blocks of sums, (output channels, vectors): of several output channels, and of a single one. AVX-512 has 32
+# registers, AVX 16.
+BLOCK, SINGLE = ((4, 6), (1, 8)) if REGISTER == 64 else ((4, 2), (1, 6))
+
+
+def _is_wide(pointer: Value) -> bool:
+    """Whether an array is of float64, where products are rounded, and not of float32."""
+    return isinstance(pointer.type.pointee, ir.DoubleType)
+
+
+def _flushed(e: Emitter, value: Value, limit: Value) -> Value:
+    """The vector of float64 with +0 for all that is nearer to zero than a positive limit, a vector or a number."""
+    above, below = (limit, e.subtract(e.zero, limit)) if not isinstance(limit, float) else map(e.splat, (limit, -limit))
+    small = e.builder.and_(e.builder.fcmp_ordered("<", value, above), e.builder.fcmp_ordered(">", value, below))
+    return e.builder.select(small, e.zero, value)
+
+
+def _add_product(e: Emitter, total: Value, a: Value, b: Value, rounded: bool) -> None:
+    """Add a * b to a variable. Unless the product is exact, it is rounded first, and counts as zero if it is tiny."""
+    if not rounded:
+        e.accumulate(total, a, b)
+        return
+    # Without flags, LLVM doesn't fuse the multiplication with the addition.
+    product = _flushed(e, e.builder.fmul(a, b), LEAST_PRODUCT)
+    e.builder.store(e.builder.fadd(e.builder.load(total), product), total)
+
+
+def _masked(e: Emitter, name: str, vector: Value, result: Value, *arguments: Value) -> Value:
+    """LLVM's masked load or store of a vector of float32 or float64."""
+    bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
+    function = ir.FunctionType(result, [argument.type for argument in arguments])
+    module, name = e.builder.module, f"llvm.masked.{name}.v{e.lanes}f{bits}.p0"
+    declared = module.globals.get(name) or ir.Function(module, function, name)
+    return e.builder.call(declared, arguments)
+
+
+def _place(e: Emitter, pointer: Value, index: Value) -> tuple[Value, Value, Value]:
+    """The type of as many elements of an array as e has lanes, the pointer to those from an index on, its alignment."""
+    vector = ir.VectorType(pointer.type.pointee, e.lanes)
+    align = ir.Constant(ir.IntType(32), 8 if _is_wide(pointer) else 4)
+    return vector, e.builder.bitcast(e.builder.gep(pointer, [e.index(index)]), vector.as_pointer()), align
+
+
+def _widened(e: Emitter, x: Value, index: Value, count: Value) -> Value:
+    """The first `count` elements from an index on in float64, subnormal numbers as zero; zeros in the other lanes."""
+    vector, place, align = _place(e, x, index)
+    value = _masked(e, "load", vector, vector, place, align, e.mask(count), ir.Constant(vector, None))
+    if _is_wide(x):
+        return _flushed(e, value, LEAST["float64"])
+    return _flushed(e, e.builder.fpext(value, e.vector), LEAST["float32"])
+
+
+@inlined
+def _widen(e: Emitter, out: Value, to: Value, x: Value, at: Value, count: Value) -> None:
+    """Write elements of x in float64, and up to the next full vector zeros."""
+    with e.loop(count, step=e.lanes) as i:
+        value = _widened(e, x, e.index(at, i), e.index(count, e.times(-1, i)))
+        e.store(value, out, e.index(to, i))
+
+
+@inlined
+def _narrow(
+    e: Emitter, sums: Value, y: Value, at: Value, step: Value, limit: Value, bias: Value, places: Value, first: Value,
+    rows: Value, count: Value,
+) -> None:  # fmt: skip
+    """Store rows of `count` vectors of sums in y, each with a bias, rounded to y's dtype.
+
+    Numbers below the limit become +0, and every NaN the same one.
+    """
+    limit, vector = e.splat(e.number(limit, e.index(0))), ir.VectorType(y.type.pointee, e.lanes)
+    with e.loop(rows) as r:
+        addend = e.splat(e.number(bias, r))
+        with e.loop(count) as v:
+            place = e.times(e.index(first, v), 3)
+            value = e.builder.fadd(e.load(sums, e.times(e.index(e.times(r, count), v), e.lanes)), addend)
+            is_nan = e.builder.fcmp_unordered("uno", value, value)
+            value = _flushed(e, value, limit)
+            value = e.builder.select(is_nan, e.splat(math.nan), value)
+            if not _is_wide(y):
+                value = e.builder.fptrunc(value, vector)
+            target = e.index(at, e.times(r, step), e.number(places, e.index(place, 1)))
+            _, pointer, align = _place(e, y, target)
+            mask = e.mask(e.number(places, e.index(place, 2)))
+            _masked(e, "store", vector, ir.VoidType(), value, pointer, align, mask)
+
+
+def _tile(block: tuple[int, int]) -> Any:
+    """The function that computes a block's output channels by up to as many vectors of columns as it has."""
+    outputs, most = block
+
+    def emit(
+        e: Emitter, x: Value, raw: Value, places: Value, first: Value, count: Value, k: Value, at_k: Value, taps: Value,
+        channels: Value, per_channel: Value, plane: Value, sums: Value,
+    ) -> None:  # fmt: skip
+        def compute(vectors: int) -> None:
+            starts = [e.number(places, e.times(e.index(first, v), 3)) for v in range(vectors)]
+            totals = [[e.variable(e.zero) for _ in starts] for _ in range(outputs)]
+            with e.loop(channels) as c, e.loop(per_channel) as t:
+                shift = e.index(e.times(c, plane), e.number(taps, t))
+                pixels = [e.load(x, e.index(start, shift)) for start in starts]
+                at = e.index(at_k, e.times(e.index(e.times(c, per_channel), t), outputs))
+                for o, row in enumerate(totals):
+                    weight = e.splat(e.number(k, e.index(at, o)))
+                    for total, pixel in zip(row, pixels, strict=True):
+                        _add_product(e, total, weight, pixel, _is_wide(raw))
+            for o, row in enumerate(totals):
+                for v, total in enumerate(row):
+                    e.store(e.builder.load(total), sums, e.index((o * vectors + v) * e.lanes))
+
+        _by_count(e, count, most, compute)
+
+    return inlined(emit)
+
+
+def _products(block: tuple[int, int]) -> Any:
+    """The function that adds what some rows contribute to the gradient of up to so many elements of K."""
+    outputs, most = block
+
+    def emit(
+        e: Emitter, x: Value, raw: Value, at_x: Value, step: Value, shifts: Value, first: Value, count: Value,
+        seeds: Value, rows: Value, totals: Value, at: Value, apart: Value,
+    ) -> None:  # fmt: skip
+        def compute(taps: int) -> None:
+            starts = [e.index(at_x, e.number(shifts, e.index(first, t))) for t in range(taps)]
+            places = [[e.index(at, e.times(t * outputs + o, apart)) for o in range(outputs)] for t in range(taps)]
+            sums = [[e.variable(e.load(totals, place)) for place in row] for row in places]
+            with e.loop(rows) as i:
+                factors = [e.load(seeds, e.times(e.index(e.times(i, outputs), o), e.lanes)) for o in range(outputs)]
+                for row, start in zip(sums, starts, strict=True):
+                    pixel = e.load(x, e.index(start, e.times(i, step)))
+                    for total, factor in zip(row, factors, strict=True):
+                        _add_product(e, total, factor, pixel, _is_wide(raw))
+            for row, to in zip(sums, places, strict=True):
+                for total, place in zip(row, to, strict=True):
+                    e.store(e.builder.load(total), totals, place)
+
+        _by_count(e, count, most, compute)
+
+    return inlined(emit)
+
+
+def _by_count(e: Emitter, count: Value, most: int, body: Callable[[int], None]) -> None:
+    """Run body(count), written out for each count from 1 to `most`."""
+    for size in range(1, most + 1):
+        with e.builder.if_then(e.builder.icmp_signed("==", e.index(count), e.index(size))):
+            body(size)
+
+
+_tile_block, _tile_single = _tile(BLOCK), _tile(SINGLE)
+_products_block, _products_single = _products(BLOCK), _products(SINGLE)
+
+
+@kernel
+def _widened_number(value: float, least: float) -> float:
+    return 0.0 if abs(value) < least else value
+
+
+@kernel
+def pack(k: Array, packed: Array, least: float, groups: int) -> None:
+    """Write K (O, C/groups, h, w) in float64 as (groups, blocks, C/groups, h * w, output channels of a block)."""
+    outputs, per_group, h, w = k.shape
+    _, blocks, _, _, size = packed.shape
+    share = outputs // groups
+    for group in range(groups):
+        for block in range(blocks):
+            for c in range(per_group):
+                for p in range(h):
+                    for q in range(w):
+                        for o in range(size):
+                            value = 0.0
+                            if block * size + o < share:
+                                value = k[group * share + block * size + o, c, p, q]
+                            packed[group, block, c, p * w + q, o] = 0.0 if abs(value) < least else value
+
+
+@kernel
+def _gather(
+    x: Array, at: int, width: int, channels: int, height: int, down: Array, right: Array, first: int, lines: int,
+    start: int, stop: int, least: float, out: Array,
+) -> None:  # fmt: skip
+    """Write lines of some channels' padded images in float64, their columns in the layout's order."""
+    pitch = len(right)
+    for c in range(channels):
+        for r in range(lines):
+            row, to = down[first + r], (c * lines + r) * pitch
+            if row < 0:
+                for t in range(pitch):
+                    out[to + t] = 0.0
+                continue
+            source = at + (c * height + row) * width
+            if start < stop:
+                _widen(out, to + start, x, source, stop - start)
+            for t in range(start):
+                value = x[source + right[t]] if right[t] >= 0 else 0.0
+                out[to + t] = 0.0 if abs(value) < least else value
+            for t in range(stop, pitch):
+                value = x[source + right[t]] if right[t] >= 0 else 0.0
+                out[to + t] = 0.0 if abs(value) < least else value
+
+
+@kernel
+def correlate(
+    x: Array, k: Array, bias: Array, y: Array, limits: Array, down: Array, right: Array, taps: Array, places: Array,
+    layout: Array, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Compute pieces start to stop of y (N, O, H', W'): some output channels in a band of rows.
+
+    k is packed; `limits` are the least normal numbers of the result and of x; for each vector of a band, `places` has
+    where it starts in the padded image and in y, and how many numbers of it are in y.
+    """
+    rows, columns, per_group, groups, share = layout[0], layout[1], layout[2], layout[3], layout[4]
+    stride, pitch, band, lines, pieces = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES], layout[PIECES]
+    images, _, height, width = x.shape
+    size, per_channel, blocks, bands = k.shape[4], len(taps), k.shape[1], -(-rows // band)
+    flat_x, flat_k, flat_y = x.reshape(-1), k.reshape(-1), y.reshape(-1)
+    scratch = np.empty(per_group * lines * pitch + 2 * LANES)
+    sums = np.empty(64 * LANES)
+    across, gathered = -(-columns // LANES), -1
+    most = BLOCK[1] if size > 1 else SINGLE[1]
+    for item in range(start, stop):
+        place, piece = item // pieces, item % pieces
+        image, first = place // bands, place % bands * band
+        count, group = min(band, rows - first), image % groups
+        if place != gathered:
+            gathered = place
+            needed = lines - (band - count) * stride
+            _gather(
+                flat_x, image * per_group * height * width, width, per_group, height, down, right, first * stride,
+                needed, layout[START], layout[STOP], limits[1], scratch,
+            )  # fmt: skip
+        plane, vectors = needed * pitch, count * across
+        tiles = -(-vectors // most)
+        for block in range(piece * blocks // pieces, (piece + 1) * blocks // pieces):
+            at_k = (group * blocks + block) * per_group * per_channel * size
+            outputs, output = min(size, share - block * size), group * share + block * size
+            at_y = ((image // groups * groups * share + output) * rows + first) * columns
+            for tile in range(tiles):
+                v = tile * vectors // tiles
+                width_of_tile = (tile + 1) * vectors // tiles - v
+                if size == 1:
+                    _tile_single(
+                        scratch, flat_x, places, v, width_of_tile, flat_k, at_k, taps, per_group, per_channel, plane,
+                        sums,
+                    )  # fmt: skip
+                else:
+                    _tile_block(
+                        scratch, flat_x, places, v, width_of_tile, flat_k, at_k, taps, per_group, per_channel, plane,
+                        sums,
+                    )  # fmt: skip
+                _narrow(
+                    sums, flat_y, at_y, rows * columns, limits, bias[output:], places, v, outputs, width_of_tile
+                )  # fmt: skip
+
+
+@kernel
+def _halve(numbers: Array, at: int, length: int) -> None:
+    """Add up numbers in a halving tree; the sum is then the first of them."""
+    while length > 1:
+        half = (length + 1) // 2
+        for i in range(length - half):
+            numbers[at + i] += numbers[at + half + i]
+        length = half
+
+
+@kernel
+def _narrowed(value: float, limit: float) -> float:
+    if value != value:
+        return math.nan
+    return 0.0 if abs(value) < limit else value
+
+
+@kernel
+def kernel_gradient(
+    x: Array, dy: Array, out: Array, limits: Array, down: Array, right: Array, taps: Array, layout: Array, size: int,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    """Compute pieces start to stop of the gradient of K (O, C/groups, h, w): some output channels by some elements."""
+    rows, columns, per_group, groups, share = layout[0], layout[1], layout[2], layout[3], layout[4]
+    stride, pitch, band, lines, pieces = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES], layout[PIECES]
+    images, channels, height, width = x.shape
+    per_channel, blocks, bands = len(taps), -(-share // size), -(-rows // band)
+    elements, across = per_group * per_channel, -(-columns // LANES)
+    apart = across * LANES
+    flat_x, flat_dy, flat_out = x.reshape(-1), dy.reshape(-1), out.reshape(-1)
+    longest = -(-elements // pieces)
+    deepest = min(per_group, (longest + per_channel - 2) // per_channel + 1)
+    scratch = np.empty(deepest * lines * pitch + 2 * LANES)
+    seeds = np.zeros(band * size * LANES)
+    totals = np.empty(longest * size * apart)
+    shifts = np.empty(longest, np.int64)
+    most = BLOCK[1] if size > 1 else SINGLE[1]
+    for item in range(start, stop):
+        group, block, piece = item // pieces // blocks, item // pieces % blocks, item % pieces
+        first, last = piece * elements // pieces, (piece + 1) * elements // pieces
+        channel, deep = first // per_channel, (last - 1) // per_channel + 1 - first // per_channel
+        outputs, output = min(size, share - block * size), group * share + block * size
+        totals[:] = 0.0
+        for image in range(images):
+            for top in range(0, rows, band):
+                count = min(band, rows - top)
+                needed = lines - (band - count) * stride
+                at = ((image * groups + group) * per_group + channel) * height * width
+                _gather(
+                    flat_x, at, width, deep, height, down, right, top * stride, needed, layout[START], layout[STOP],
+                    limits[1], scratch,
+                )  # fmt: skip
+                for t in range(first, last):
+                    shifts[t - first] = (t // per_channel - channel) * needed * pitch + taps[t % per_channel]
+                for v in range(across):
+                    for i in range(count):
+                        for o in range(outputs):
+                            at = ((image * groups * share + output + o) * rows + top + i) * columns + v * LANES
+                            _widen(seeds, (i * size + o) * LANES, flat_dy, at, min(LANES, columns - v * LANES))
+                    tiles = -(-(last - first) // most)
+                    for tile in range(tiles):
+                        t = tile * (last - first) // tiles
+                        many = (tile + 1) * (last - first) // tiles - t
+                        to = t * size * apart + v * LANES
+                        if size == 1:
+                            _products_single(
+                                scratch, flat_x, v * LANES, stride * pitch, shifts, t, many, seeds, count, totals, to,
+                                apart,
+                            )  # fmt: skip
+                        else:
+                            _products_block(
+                                scratch, flat_x, v * LANES, stride * pitch, shifts, t, many, seeds, count, totals, to,
+                                apart,
+                            )  # fmt: skip
+        for t in range(first, last):
+            for o in range(outputs):
+                at = ((t - first) * size + o) * apart
+                _halve(totals, at, columns)
+                flat_out[(output + o) * elements + t] = _narrowed(totals[at], limits[0])
+
+
+@kernel
+def plane_sums(x: Array, sums: Array, start: int, stop: int) -> None:
+    """The sums of planes start to stop of x (planes, H, W): columns in a halving tree, then rows in a halving tree."""
+    _, rows, columns = x.shape
+    flat = x.reshape(-1)
+    line, column = np.empty(columns + LANES), np.empty(rows)
+    for plane in range(start, stop):
+        for row in range(rows):
+            _widen(line, 0, flat, (plane * rows + row) * columns, columns)
+            _halve(line, 0, columns)
+            column[row] = line[0]
+        _halve(column, 0, rows)
+        sums[plane] = column[0]

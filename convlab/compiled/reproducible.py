@@ -1,0 +1,209 @@
+"""Correlation of NumPy arrays in the order of `reproducible=True`, by numba kernels.
+
+All arrays are NCHW and OIHW, float32 or float64. What is computed, to the last bit, is what the operations of
+`convlab.algorithms.reproducible` compute. numba is imported, and kernels are compiled or fetched from its cache on disk,
+when they are first used.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..dtypes import LEAST
+from ..geometry.geometry import Geometry
+from . import threads
+from .kernels import ready
+from .tiling import border_indices
+
+_MODULE = f"{__package__}.in_order"
+# A thread adds up about so many vectors of products in a microsecond.
+_VECTORS_PER_MICROSECOND = 2000
+# A second thread is used for work of at least `_PAYS` microseconds; a piece of work takes at least `_PIECE`.
+_PAYS, _PIECE = 100, 20
+# The bytes of padded images, and of sums, that stay in a thread's cache.
+_IMAGES, _SUMS = 2**18 + 2**17, 2**18
+# The most rows of dY that are widened at a time.
+_SEEDS = 64
+
+
+def is_loaded() -> bool:
+    """Whether the kernels have been imported."""
+    return _MODULE in sys.modules
+
+
+def correlate(
+    x: np.ndarray, k: np.ndarray, bias: np.ndarray, geometry: Geometry, out: np.ndarray, limit: float
+) -> np.ndarray:
+    """Cross-correlation, where each sum has the order (channel, kernel row, kernel column), and then the bias.
+
+    Args:
+        x: (N, C, H, W), float32 or float64.
+        k: (O, C/groups, h, w), of x's dtype, in any memory order.
+        bias: (O,), float64.
+        geometry: NCHW, with padding in integers.
+        out: where to put the result (N, O, H', W'), C-contiguous.
+        limit: what is nearer to zero becomes zero.
+
+    Returns:
+        out.
+    """
+    kernels, x, size = _in_order(), ready(x), _block(len(k) // geometry.groups)
+    plan = _correlation(x.shape, k.shape, geometry, size)
+    shape = geometry.groups, -(-len(k) // geometry.groups // size), k.shape[1], k.shape[2] * k.shape[3], size
+    packed, limits = np.empty(shape), np.array([limit, LEAST[x.dtype.name]])
+    kernels.pack(k, packed, limits[1], geometry.groups)
+
+    def work(start: int, stop: int) -> None:
+        kernels.correlate(x, packed, bias, out, limits, *plan.maps, plan.places, plan.layout, start, stop)
+
+    threads.spread(work, plan.items, plan.chunk)
+    return out
+
+
+def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np.ndarray) -> np.ndarray:
+    """The gradient of K: each sum image by image and row by row, then the columns in a halving tree.
+
+    Args:
+        x: (N, C, H, W), float32 or float64.
+        dy: (N, O, H', W'), of x's dtype.
+        geometry: NCHW, with padding in integers.
+        out: where to put the result (O, C/groups, h, w), C-contiguous and of x's dtype.
+
+    Returns:
+        out.
+    """
+    kernels, x, dy, size = _in_order(), ready(x), ready(dy), _block(len(out) // geometry.groups)
+    plan = _gradient(x.shape, out.shape, geometry, size, threads.count())
+    limits = np.array([LEAST[x.dtype.name]] * 2)
+
+    def work(start: int, stop: int) -> None:
+        kernels.kernel_gradient(x, dy, out, limits, *plan.maps, plan.layout, size, start, stop)
+
+    threads.spread(work, plan.items, plan.chunk)
+    return out
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """The sums (O,) in float64 of x (N, O, H, W): columns and rows in halving trees, then image by image."""
+    planes = ready(x).reshape(-1, *x.shape[2:])
+    sums = np.empty(len(planes))
+    chunk = max(1, _PAYS * _VECTORS_PER_MICROSECOND // planes[0].size)
+    threads.spread(lambda start, stop: _in_order().plane_sums(planes, sums, start, stop), len(planes), chunk)
+    total = np.zeros(x.shape[1])
+    for image in sums.reshape(x.shape[:2]):
+        total += image
+    return total
+
+
+class _Plan(NamedTuple):
+    """How a kernel computes inputs of some shapes.
+
+    Attributes:
+        maps: which row and which column of the image stands where in a padded one; where the windows' elements are in it.
+        places: for each vector of sums in a band of rows: where it begins in the padded image and in the result, and how
+            many of its numbers are in the result.
+        layout: the numbers `ROWS` to `PIECES` of `in_order`.
+        items: how many pieces of work there are.
+        chunk: how many of them a thread takes at a time.
+    """
+
+    maps: tuple[np.ndarray, np.ndarray, np.ndarray]
+    places: np.ndarray
+    layout: np.ndarray
+    items: int
+    chunk: int
+
+
+@functools.lru_cache(512)
+def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int) -> _Plan:
+    maps, pitch = _maps(x, geometry)
+    (images, _, _, _), (outputs, per_group, h, w) = x, k
+    (stride, _), (dilation, _), groups = geometry.stride, geometry.dilation, geometry.groups
+    rows, columns = geometry.output_size((x[2], x[3]))
+    lanes = _in_order().LANES
+    across, blocks = -(-columns // lanes), -(-outputs // groups // size)
+    extent = (h - 1) * dilation + 1
+    cost = images * groups * rows * across * blocks * size * per_group * h * w / _VECTORS_PER_MICROSECOND
+    lines = _IMAGES // (8 * per_group * pitch)
+    band = max((lines - extent) // stride + 1, -(-6 // across), extent // 4)
+    if cost > _PAYS:
+        # There is work for each thread.
+        band = min(band, max(-(-rows * images * groups * blocks // 16), 4, extent // 4))
+    band = max(1, min(band, rows))
+    bands = images * groups * -(-rows // band)
+    pieces = 1 if cost <= _PAYS else min(blocks, -(-16 // bands))
+    starts = [
+        (i * stride * pitch + j * lanes, i * columns + j * lanes, min(lanes, columns - j * lanes))
+        for i in range(band)
+        for j in range(across)
+    ]
+    lines = (band - 1) * stride + extent
+    layout = _layout(x, k, geometry, pitch, band, lines, pieces)
+    items = bands * pieces
+    chunk = items if cost <= _PAYS else max(1, int(items * _PIECE / cost))
+    return _Plan(maps, np.array(starts, np.int64).reshape(-1), layout, items, chunk)
+
+
+@functools.lru_cache(512)
+def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int, helpers: int) -> _Plan:
+    maps, pitch = _maps(x, geometry)
+    (images, _, _, _), (outputs, per_group, h, w) = x, k
+    (stride, _), (dilation, _), groups = geometry.stride, geometry.dilation, geometry.groups
+    rows, columns = geometry.output_size((x[2], x[3]))
+    across, blocks = -(-columns // _in_order().LANES), -(-outputs // groups // size)
+    extent, elements = (h - 1) * dilation + 1, per_group * h * w
+    cost = images * groups * rows * across * blocks * size * elements / _VECTORS_PER_MICROSECOND
+    band = max(8, min((_IMAGES // (8 * pitch) - extent) // stride + 1, _SEEDS))
+    band = max(1, min(band, rows))
+    lines = (band - 1) * stride + extent
+    channels = max(1, _IMAGES // (8 * pitch * lines))
+    longest = min(channels * h * w, max(8, _SUMS // (size * across * 64)))
+    pieces = -(-elements // longest)
+    if cost > _PAYS:
+        pieces = min(max(pieces, -(-2 * helpers // (groups * blocks))), elements)
+    layout = _layout(x, k, geometry, pitch, band, lines, pieces)
+    items = groups * blocks * pieces
+    return _Plan(maps, maps[0], layout, items, items if cost <= _PAYS else 1)
+
+
+def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """The `_Plan.maps` of an image, and the length of a padded row."""
+    (h, w), (_, step), (dilation, spread) = geometry.kernel_size, geometry.stride, geometry.dilation
+    _, columns = geometry.output_size((x[2], x[3]))
+    down = border_indices(x[2], geometry.padding[0], geometry.padding_mode)
+    right = border_indices(x[3], geometry.padding[1], geometry.padding_mode)
+    lanes = _in_order().LANES
+    # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there. A phase is long
+    # enough for whole vectors.
+    phase = max(-(-len(right) // step), -(-columns // lanes) * lanes + (w - 1) * spread // step)
+    right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
+    shifts = np.arange(w) * spread
+    taps = np.arange(h)[:, None] * dilation * phase * step + shifts % step * phase + shifts // step
+    return (down, np.ascontiguousarray(right), taps.ravel()), phase * step
+
+
+def _layout(
+    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, pitch: int, band: int, lines: int, pieces: int
+) -> np.ndarray:
+    left, groups = geometry.padding[1][0], geometry.groups
+    start, stop = (left, left + x[3]) if geometry.stride[1] == 1 else (0, 0)
+    rows, columns = geometry.output_size((x[2], x[3]))
+    channels = k[1], groups, k[0] // groups
+    return np.array((rows, columns, *channels, geometry.stride[0], pitch, start, stop, band, lines, pieces), np.int64)
+
+
+def _block(share: int) -> int:
+    """How many output channels are computed together, for so many in a group."""
+    size: int = (_in_order().BLOCK if share > 1 else _in_order().SINGLE)[0]
+    return size
+
+
+@functools.cache
+def _in_order() -> ModuleType:
+    return importlib.import_module(_MODULE)
