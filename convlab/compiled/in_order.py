@@ -20,11 +20,12 @@ from .vectors import REGISTER, Array, Emitter, inlined, ir, kernel
 if TYPE_CHECKING:
     from llvmlite.ir import Value
 
-# The numbers of a layout: the rows and columns of the kernel's windows; the images' and kernel's channels in a group,
-# and the groups; how far apart two rows of windows are, in rows of a padded image; the length of such a row; where in it
-# plain copies start and stop; the rows of windows of a band, and the rows of a padded image that they need; the pieces
-# that the output channels, or the elements of a kernel, of a group are split into.
-(ROWS, COLUMNS, PER_GROUP, GROUPS, SHARE, STRIDE, PITCH, START, STOP, BAND, LINES, PIECES) = range(12)
+# The numbers of a layout: the rows and columns of the kernel's windows; the channels of an image and of the result in a
+# group, and the groups; how far apart two rows of windows are, in rows of a padded image; the length of such a row;
+# where in it plain copies start and stop; the rows of windows in a band, and the rows of a padded image that they need;
+# the images that are computed together; the pieces that a group's blocks of output channels are split into, and the
+# pieces that a kernel's elements are split into.
+(ROWS, COLUMNS, PER_GROUP, GROUPS, SHARE, STRIDE, PITCH, START, STOP, BAND, LINES, BATCH, BLOCKS, ELEMENTS) = range(14)
 LANES = REGISTER // 8
 # The blocks of sums, (output channels, vectors): of several output channels, and of a single one. AVX-512 has 32
 # registers, AVX 16.
@@ -87,6 +88,17 @@ def _widen(e: Emitter, out: Value, to: Value, x: Value, at: Value, count: Value)
 
 
 @inlined
+def _widen_seeds(
+    e: Emitter, seeds: Value, to: Value, outputs: Value, dy: Value, at: Value, step: Value, rows: Value, apart: Value,
+    some: Value, count: Value,
+) -> None:  # fmt: skip
+    """Write the first `count` numbers of some output channels' rows of dY; rows have room for `outputs` vectors."""
+    with e.loop(rows) as i, e.loop(some) as o:
+        value = _widened(e, dy, e.index(at, e.times(i, step), e.times(o, apart)), count)
+        e.store(value, seeds, e.times(e.index(to, e.times(i, outputs), o), e.lanes))
+
+
+@inlined
 def _narrow(
     e: Emitter, sums: Value, y: Value, at: Value, step: Value, limit: Value, bias: Value, places: Value, first: Value,
     rows: Value, count: Value,
@@ -146,16 +158,17 @@ def _products(block: tuple[int, int]) -> Any:
 
     def emit(
         e: Emitter, x: Value, raw: Value, at_x: Value, step: Value, shifts: Value, first: Value, count: Value,
-        seeds: Value, rows: Value, totals: Value, at: Value, apart: Value,
+        seeds: Value, images: Value, rows: Value, plane: Value, totals: Value, at: Value, apart: Value,
     ) -> None:  # fmt: skip
         def compute(taps: int) -> None:
             starts = [e.index(at_x, e.number(shifts, e.index(first, t))) for t in range(taps)]
             places = [[e.index(at, e.times(t * outputs + o, apart)) for o in range(outputs)] for t in range(taps)]
             sums = [[e.variable(e.load(totals, place)) for place in row] for row in places]
-            with e.loop(rows) as i:
-                factors = [e.load(seeds, e.times(e.index(e.times(i, outputs), o), e.lanes)) for o in range(outputs)]
+            with e.loop(images) as n, e.loop(rows) as i:
+                seed = e.times(e.index(e.times(n, rows), i), outputs)
+                factors = [e.load(seeds, e.times(e.index(seed, o), e.lanes)) for o in range(outputs)]
                 for row, start in zip(sums, starts, strict=True):
-                    pixel = e.load(x, e.index(start, e.times(i, step)))
+                    pixel = e.load(x, e.index(start, e.times(n, plane), e.times(i, step)))
                     for total, factor in zip(row, factors, strict=True):
                         _add_product(e, total, factor, pixel, _is_wide(raw))
             for row, to in zip(sums, places, strict=True):
@@ -204,13 +217,13 @@ def pack(k: Array, packed: Array, least: float, groups: int) -> None:
 @kernel
 def _gather(
     x: Array, at: int, width: int, channels: int, height: int, down: Array, right: Array, first: int, lines: int,
-    start: int, stop: int, least: float, out: Array,
+    start: int, stop: int, least: float, out: Array, begin: int,
 ) -> None:  # fmt: skip
-    """Write lines of some channels' padded images in float64, their columns in the layout's order."""
+    """Write lines of some channels of a padded image in float64, their columns in the layout's order."""
     pitch = len(right)
     for c in range(channels):
         for r in range(lines):
-            row, to = down[first + r], (c * lines + r) * pitch
+            row, to = down[first + r], begin + (c * lines + r) * pitch
             if row < 0:
                 for t in range(pitch):
                     out[to + t] = 0.0
@@ -231,53 +244,52 @@ def correlate(
     x: Array, k: Array, bias: Array, y: Array, limits: Array, down: Array, right: Array, taps: Array, places: Array,
     layout: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Compute pieces start to stop of y (N, O, H', W'): some output channels in a band of rows.
+    """Compute pieces start to stop of y (N, O, H', W'): some output channels in a band of rows of some images.
 
-    k is packed; `limits` are the least normal numbers of the result and of x; for each vector of a band, `places` has
-    where it starts in the padded image and in y, and how many numbers of it are in y.
+    k is packed; `limits` are the least numbers of the result and of x that count; for each vector of a piece, `places`
+    has where it starts in the padded images and in y, and how many numbers of it are in y.
     """
     rows, columns, per_group, groups, share = layout[0], layout[1], layout[2], layout[3], layout[4]
-    stride, pitch, band, lines, pieces = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES], layout[PIECES]
+    stride, pitch, band, lines = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES]
+    batch, pieces = layout[BATCH], layout[BLOCKS]
     images, _, height, width = x.shape
     size, per_channel, blocks, bands = k.shape[4], len(taps), k.shape[1], -(-rows // band)
     flat_x, flat_k, flat_y = x.reshape(-1), k.reshape(-1), y.reshape(-1)
-    scratch = np.empty(per_group * lines * pitch + 2 * LANES)
-    sums = np.empty(64 * LANES)
+    scratch = np.empty(batch * per_group * lines * pitch + 2 * LANES)
+    sums = np.empty(BLOCK[0] * (BLOCK[1] + SINGLE[1]) * LANES)
     across, gathered = -(-columns // LANES), -1
     most = BLOCK[1] if size > 1 else SINGLE[1]
     for item in range(start, stop):
         place, piece = item // pieces, item % pieces
-        image, first = place // bands, place % bands * band
-        count, group = min(band, rows - first), image % groups
+        first, group, image = place % bands * band, place // bands % groups, place // bands // groups * batch
+        count, many = min(band, rows - first), min(batch, images - image)
+        plane = (lines - (band - count) * stride) * pitch
         if place != gathered:
             gathered = place
-            needed = lines - (band - count) * stride
-            _gather(
-                flat_x, image * per_group * height * width, width, per_group, height, down, right, first * stride,
-                needed, layout[START], layout[STOP], limits[1], scratch,
-            )  # fmt: skip
-        plane, vectors = needed * pitch, count * across
+            for n in range(many):
+                at = ((image + n) * groups + group) * per_group * height * width
+                _gather(
+                    flat_x, at, width, per_group, height, down, right, first * stride, plane // pitch, layout[START],
+                    layout[STOP], limits[1], scratch, n * per_group * plane,
+                )  # fmt: skip
+        vectors = many * count * across
         tiles = -(-vectors // most)
         for block in range(piece * blocks // pieces, (piece + 1) * blocks // pieces):
             at_k = (group * blocks + block) * per_group * per_channel * size
             outputs, output = min(size, share - block * size), group * share + block * size
-            at_y = ((image // groups * groups * share + output) * rows + first) * columns
+            at_y = ((image * groups * share + output) * rows + first) * columns
             for tile in range(tiles):
                 v = tile * vectors // tiles
-                width_of_tile = (tile + 1) * vectors // tiles - v
+                wide = (tile + 1) * vectors // tiles - v
                 if size == 1:
                     _tile_single(
-                        scratch, flat_x, places, v, width_of_tile, flat_k, at_k, taps, per_group, per_channel, plane,
-                        sums,
+                        scratch, flat_x, places, v, wide, flat_k, at_k, taps, per_group, per_channel, plane, sums
                     )  # fmt: skip
                 else:
                     _tile_block(
-                        scratch, flat_x, places, v, width_of_tile, flat_k, at_k, taps, per_group, per_channel, plane,
-                        sums,
+                        scratch, flat_x, places, v, wide, flat_k, at_k, taps, per_group, per_channel, plane, sums
                     )  # fmt: skip
-                _narrow(
-                    sums, flat_y, at_y, rows * columns, limits, bias[output:], places, v, outputs, width_of_tile
-                )  # fmt: skip
+                _narrow(sums, flat_y, at_y, rows * columns, limits, bias[output:], places, v, outputs, wide)
 
 
 @kernel
@@ -304,61 +316,67 @@ def kernel_gradient(
 ) -> None:  # fmt: skip
     """Compute pieces start to stop of the gradient of K (O, C/groups, h, w): some output channels by some elements."""
     rows, columns, per_group, groups, share = layout[0], layout[1], layout[2], layout[3], layout[4]
-    stride, pitch, band, lines, pieces = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES], layout[PIECES]
-    images, channels, height, width = x.shape
-    per_channel, blocks, bands = len(taps), -(-share // size), -(-rows // band)
-    elements, across = per_group * per_channel, -(-columns // LANES)
-    apart = across * LANES
+    stride, pitch, band, lines = layout[STRIDE], layout[PITCH], layout[BAND], layout[LINES]
+    batch, parts, pieces = layout[BATCH], layout[BLOCKS], layout[ELEMENTS]
+    images, _, height, width = x.shape
+    per_channel, blocks, outputs = len(taps), -(-share // size), groups * share
+    elements, apart = per_group * per_channel, -(-columns // LANES) * LANES
     flat_x, flat_dy, flat_out = x.reshape(-1), dy.reshape(-1), out.reshape(-1)
-    longest = -(-elements // pieces)
+    longest, broadest = -(-elements // pieces), -(-blocks // parts)
     deepest = min(per_group, (longest + per_channel - 2) // per_channel + 1)
-    scratch = np.empty(deepest * lines * pitch + 2 * LANES)
-    seeds = np.zeros(band * size * LANES)
-    totals = np.empty(longest * size * apart)
+    scratch = np.empty(batch * deepest * lines * pitch + 2 * LANES)
+    seeds = np.zeros(batch * band * size * LANES)
+    totals = np.empty(broadest * longest * size * apart)
     shifts = np.empty(longest, np.int64)
     most = BLOCK[1] if size > 1 else SINGLE[1]
+    tiles = -(-longest // most)
     for item in range(start, stop):
-        group, block, piece = item // pieces // blocks, item // pieces % blocks, item % pieces
+        group, part, piece = item // pieces // parts, item // pieces % parts, item % pieces
         first, last = piece * elements // pieces, (piece + 1) * elements // pieces
         channel, deep = first // per_channel, (last - 1) // per_channel + 1 - first // per_channel
-        outputs, output = min(size, share - block * size), group * share + block * size
+        begin, end = part * blocks // parts, (part + 1) * blocks // parts
         totals[:] = 0.0
-        for image in range(images):
+        for image in range(0, images, batch):
+            many = min(batch, images - image)
             for top in range(0, rows, band):
                 count = min(band, rows - top)
-                needed = lines - (band - count) * stride
-                at = ((image * groups + group) * per_group + channel) * height * width
-                _gather(
-                    flat_x, at, width, deep, height, down, right, top * stride, needed, layout[START], layout[STOP],
-                    limits[1], scratch,
-                )  # fmt: skip
+                plane = (lines - (band - count) * stride) * pitch
+                for n in range(many):
+                    at = (((image + n) * groups + group) * per_group + channel) * height * width
+                    _gather(
+                        flat_x, at, width, deep, height, down, right, top * stride, plane // pitch, layout[START],
+                        layout[STOP], limits[1], scratch, n * deep * plane,
+                    )  # fmt: skip
                 for t in range(first, last):
-                    shifts[t - first] = (t // per_channel - channel) * needed * pitch + taps[t % per_channel]
-                for v in range(across):
-                    for i in range(count):
-                        for o in range(outputs):
-                            at = ((image * groups * share + output + o) * rows + top + i) * columns + v * LANES
-                            _widen(seeds, (i * size + o) * LANES, flat_dy, at, min(LANES, columns - v * LANES))
-                    tiles = -(-(last - first) // most)
-                    for tile in range(tiles):
-                        t = tile * (last - first) // tiles
-                        many = (tile + 1) * (last - first) // tiles - t
-                        to = t * size * apart + v * LANES
-                        if size == 1:
-                            _products_single(
-                                scratch, flat_x, v * LANES, stride * pitch, shifts, t, many, seeds, count, totals, to,
-                                apart,
+                    shifts[t - first] = (t // per_channel - channel) * plane + taps[t % per_channel]
+                for block in range(begin, end):
+                    output, at_block = group * share + block * size, (block - begin) * longest * size * apart
+                    for v in range(0, columns, LANES):
+                        for n in range(many):
+                            at = (((image + n) * outputs + output) * rows + top) * columns + v
+                            _widen_seeds(
+                                seeds, n * count * size, size, flat_dy, at, columns, count, rows * columns,
+                                min(size, share - block * size), min(LANES, columns - v),
                             )  # fmt: skip
-                        else:
-                            _products_block(
-                                scratch, flat_x, v * LANES, stride * pitch, shifts, t, many, seeds, count, totals, to,
-                                apart,
-                            )  # fmt: skip
-        for t in range(first, last):
-            for o in range(outputs):
-                at = ((t - first) * size + o) * apart
+                        for tile in range(tiles):
+                            t = tile * (last - first) // tiles
+                            wide = (tile + 1) * (last - first) // tiles - t
+                            to = at_block + t * size * apart + v
+                            if size == 1:
+                                _products_single(
+                                    scratch, flat_x, v, stride * pitch, shifts, t, wide, seeds, many, count,
+                                    deep * plane, totals, to, apart,
+                                )  # fmt: skip
+                            else:
+                                _products_block(
+                                    scratch, flat_x, v, stride * pitch, shifts, t, wide, seeds, many, count,
+                                    deep * plane, totals, to, apart,
+                                )  # fmt: skip
+        for o in range(begin * size, min(end * size, share)):
+            for t in range(first, last):
+                at = (((o // size - begin) * longest + t - first) * size + o % size) * apart
                 _halve(totals, at, columns)
-                flat_out[(output + o) * elements + t] = _narrowed(totals[at], limits[0])
+                flat_out[(group * share + o) * elements + t] = _narrowed(totals[at], limits[0])
 
 
 @kernel

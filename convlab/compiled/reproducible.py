@@ -26,8 +26,10 @@ _MODULE = f"{__package__}.in_order"
 _VECTORS_PER_MICROSECOND = 2000
 # A second thread is used for work of at least `_PAYS` microseconds; a piece of work takes at least `_PIECE`.
 _PAYS, _PIECE = 100, 20
+# Where there is enough, the work is split into so many pieces.
+_PIECES = 16
 # The bytes of padded images, and of sums, that stay in a thread's cache.
-_IMAGES, _SUMS = 2**18 + 2**17, 2**18
+_IMAGES, _SUMS = 2**18 + 2**17, 2**19
 # The most rows of dY that are widened at a time.
 _SEEDS = 64
 
@@ -108,7 +110,7 @@ class _Plan(NamedTuple):
         maps: which row and which column of the image stands where in a padded one; where the windows' elements are in it.
         places: for each vector of sums in a band of rows: where it begins in the padded image and in the result, and how
             many of its numbers are in the result.
-        layout: the numbers `ROWS` to `PIECES` of `in_order`.
+        layout: the numbers `ROWS` to `ELEMENTS` of `in_order`.
         items: how many pieces of work there are.
         chunk: how many of them a thread takes at a time.
     """
@@ -124,52 +126,62 @@ class _Plan(NamedTuple):
 def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int) -> _Plan:
     maps, pitch = _maps(x, geometry)
     (images, _, _, _), (outputs, per_group, h, w) = x, k
-    (stride, _), (dilation, _), groups = geometry.stride, geometry.dilation, geometry.groups
+    stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
     rows, columns = geometry.output_size((x[2], x[3]))
     lanes = _in_order().LANES
     across, blocks = -(-columns // lanes), -(-outputs // groups // size)
-    extent = (h - 1) * dilation + 1
     cost = images * groups * rows * across * blocks * size * per_group * h * w / _VECTORS_PER_MICROSECOND
-    lines = _IMAGES // (8 * per_group * pitch)
-    band = max((lines - extent) // stride + 1, -(-6 // across), extent // 4)
+    line = 8 * per_group * pitch
+    band = max((_IMAGES // line - extent) // stride + 1, -(-6 // across), extent // 4)
     if cost > _PAYS:
         # There is work for each thread.
-        band = min(band, max(-(-rows * images * groups * blocks // 16), 4, extent // 4))
+        band = min(band, max(-(-rows * images * groups * blocks // _PIECES), 4, extent // 4))
     band = max(1, min(band, rows))
-    bands = images * groups * -(-rows // band)
-    pieces = 1 if cost <= _PAYS else min(blocks, -(-16 // bands))
-    starts = [
-        (i * stride * pitch + j * lanes, i * columns + j * lanes, min(lanes, columns - j * lanes))
-        for i in range(band)
-        for j in range(across)
-    ]
     lines = (band - 1) * stride + extent
-    layout = _layout(x, k, geometry, pitch, band, lines, pieces)
-    items = bands * pieces
-    chunk = items if cost <= _PAYS else max(1, int(items * _PIECE / cost))
-    return _Plan(maps, np.array(starts, np.int64).reshape(-1), layout, items, chunk)
+    bands = groups * -(-rows // band)
+    # The vectors of small images are computed with those of the next.
+    batch = max(1, min(images, _IMAGES // (line * lines), -(-24 // (rows * across)))) if band == rows else 1
+    items = bands * -(-images // batch)
+    parts = 1 if cost <= _PAYS else min(blocks, -(-_PIECES // items))
+    places = [
+        ((n * per_group * lines + i * stride) * pitch + j, (n * outputs * rows + i) * columns + j, columns - j)
+        for n in range(batch)
+        for i in range(band)
+        for j in range(0, columns, lanes)
+    ]
+    starts = np.array(places, np.int64).clip((0, 0, 0), (2**62, 2**62, lanes)).ravel()
+    layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, 1))
+    return _Plan(maps, starts, layout, items * parts, _chunk(items * parts, cost))
 
 
 @functools.lru_cache(512)
 def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int, helpers: int) -> _Plan:
     maps, pitch = _maps(x, geometry)
     (images, _, _, _), (outputs, per_group, h, w) = x, k
-    (stride, _), (dilation, _), groups = geometry.stride, geometry.dilation, geometry.groups
+    stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
     rows, columns = geometry.output_size((x[2], x[3]))
     across, blocks = -(-columns // _in_order().LANES), -(-outputs // groups // size)
-    extent, elements = (h - 1) * dilation + 1, per_group * h * w
+    elements = per_group * h * w
     cost = images * groups * rows * across * blocks * size * elements / _VECTORS_PER_MICROSECOND
     band = max(8, min((_IMAGES // (8 * pitch) - extent) // stride + 1, _SEEDS))
     band = max(1, min(band, rows))
     lines = (band - 1) * stride + extent
-    channels = max(1, _IMAGES // (8 * pitch * lines))
-    longest = min(channels * h * w, max(8, _SUMS // (size * across * 64)))
-    pieces = -(-elements // longest)
+    batch = max(1, min(images, _SEEDS // rows, _IMAGES // (8 * pitch * lines))) if band == rows else 1
+    channels = max(1, _IMAGES // (8 * pitch * lines * batch))
+    sums = size * across * 8 * _in_order().LANES
+    pieces = -(-elements // min(channels * h * w, max(8, _SUMS // sums)))
+    parts = min(blocks, -(-blocks * sums * -(-elements // pieces) // _SUMS))
     if cost > _PAYS:
-        pieces = min(max(pieces, -(-2 * helpers // (groups * blocks))), elements)
-    layout = _layout(x, k, geometry, pitch, band, lines, pieces)
-    items = groups * blocks * pieces
+        parts = max(parts, min(blocks, -(-2 * helpers // (groups * pieces))))
+        pieces = max(pieces, min(elements, -(-2 * helpers // (groups * parts))))
+    layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, pieces))
+    items = groups * parts * pieces
     return _Plan(maps, maps[0], layout, items, items if cost <= _PAYS else 1)
+
+
+def _chunk(items: int, cost: float) -> int:
+    """How many pieces of work a thread takes at a time, where all take `cost` microseconds."""
+    return items if cost <= _PAYS else max(1, int(items * _PIECE / cost))
 
 
 def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
@@ -189,13 +201,12 @@ def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.
 
 
 def _layout(
-    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, pitch: int, band: int, lines: int, pieces: int
+    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, pitch: int, cut: tuple[int, int, int, int, int]
 ) -> np.ndarray:
     left, groups = geometry.padding[1][0], geometry.groups
     start, stop = (left, left + x[3]) if geometry.stride[1] == 1 else (0, 0)
-    rows, columns = geometry.output_size((x[2], x[3]))
-    channels = k[1], groups, k[0] // groups
-    return np.array((rows, columns, *channels, geometry.stride[0], pitch, start, stop, band, lines, pieces), np.int64)
+    sizes = *geometry.output_size((x[2], x[3])), k[1], groups, k[0] // groups
+    return np.array((*sizes, geometry.stride[0], pitch, start, stop, *cut), np.int64)
 
 
 def _block(share: int) -> int:
