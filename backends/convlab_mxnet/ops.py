@@ -222,9 +222,9 @@ class MXNetOperations(Operations):
         return run
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        if not mx.autograd.is_recording():
-            if rule.algorithm != "reproducible" or reproducible_on_host(self, rule, *inputs):
-                return compute(self, rule, *inputs)
+        planned = rule.algorithm != "reproducible"
+        if not mx.autograd.is_recording() and (planned or reproducible_on_host(self, rule, *inputs)):
+            return compute(self, rule, *inputs)
         y = _nd(inputs[0]).Custom(
             *(x.as_nd_ndarray() for x in inputs),
             op_type="convlab",

@@ -192,11 +192,6 @@ _products_block, _products_single = _products(BLOCK), _products(SINGLE)
 
 
 @kernel
-def _widened_number(value: float, least: float) -> float:
-    return 0.0 if abs(value) < least else value
-
-
-@kernel
 def pack(k: Array, packed: Array, least: float, groups: int) -> None:
     """Write K (O, C/groups, h, w) in float64 as (groups, blocks, C/groups, h * w, output channels of a block)."""
     outputs, per_group, h, w = k.shape
@@ -240,7 +235,7 @@ def _gather(
 
 
 @kernel
-def correlate(
+def correlate_pieces(
     x: Array, k: Array, bias: Array, y: Array, limits: Array, down: Array, right: Array, taps: Array, places: Array,
     layout: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
@@ -310,7 +305,34 @@ def _narrowed(value: float, limit: float) -> float:
 
 
 @kernel
-def kernel_gradient(
+def _add_rows(
+    x: Array, raw: Array, shifts: Array, step: int, plane: int, dy: Array, at: int, area: int, outputs: int,
+    columns: int, some: int, images: int, rows: int, seeds: Array, size: int, totals: Array, to: int,
+) -> None:  # fmt: skip
+    """Add what rows of some images contribute to the gradient of some elements of K, for a block of output channels."""
+    apart, most = -(-columns // LANES) * LANES, BLOCK[1] if size > 1 else SINGLE[1]
+    tiles = -(-len(shifts) // most)
+    for v in range(0, columns, LANES):
+        for n in range(images):
+            place = at + n * outputs * area + v
+            _widen_seeds(
+                seeds, n * rows * size, size, dy, place, columns, rows, area, some, min(LANES, columns - v)
+            )  # fmt: skip
+        for tile in range(tiles):
+            t = tile * len(shifts) // tiles
+            count, place = (tile + 1) * len(shifts) // tiles - t, to + t * size * apart + v
+            if size == 1:
+                _products_single(
+                    x, raw, v, step, shifts, t, count, seeds, images, rows, plane, totals, place, apart
+                )  # fmt: skip
+            else:
+                _products_block(
+                    x, raw, v, step, shifts, t, count, seeds, images, rows, plane, totals, place, apart
+                )  # fmt: skip
+
+
+@kernel
+def gradient_pieces(
     x: Array, dy: Array, out: Array, limits: Array, down: Array, right: Array, taps: Array, layout: Array, size: int,
     start: int, stop: int,
 ) -> None:  # fmt: skip
@@ -328,8 +350,6 @@ def kernel_gradient(
     seeds = np.zeros(batch * band * size * LANES)
     totals = np.empty(broadest * longest * size * apart)
     shifts = np.empty(longest, np.int64)
-    most = BLOCK[1] if size > 1 else SINGLE[1]
-    tiles = -(-longest // most)
     for item in range(start, stop):
         group, part, piece = item // pieces // parts, item // pieces % parts, item % pieces
         first, last = piece * elements // pieces, (piece + 1) * elements // pieces
@@ -351,27 +371,12 @@ def kernel_gradient(
                     shifts[t - first] = (t // per_channel - channel) * plane + taps[t % per_channel]
                 for block in range(begin, end):
                     output, at_block = group * share + block * size, (block - begin) * longest * size * apart
-                    for v in range(0, columns, LANES):
-                        for n in range(many):
-                            at = (((image + n) * outputs + output) * rows + top) * columns + v
-                            _widen_seeds(
-                                seeds, n * count * size, size, flat_dy, at, columns, count, rows * columns,
-                                min(size, share - block * size), min(LANES, columns - v),
-                            )  # fmt: skip
-                        for tile in range(tiles):
-                            t = tile * (last - first) // tiles
-                            wide = (tile + 1) * (last - first) // tiles - t
-                            to = at_block + t * size * apart + v
-                            if size == 1:
-                                _products_single(
-                                    scratch, flat_x, v, stride * pitch, shifts, t, wide, seeds, many, count,
-                                    deep * plane, totals, to, apart,
-                                )  # fmt: skip
-                            else:
-                                _products_block(
-                                    scratch, flat_x, v, stride * pitch, shifts, t, wide, seeds, many, count,
-                                    deep * plane, totals, to, apart,
-                                )  # fmt: skip
+                    at = ((image * outputs + output) * rows + top) * columns
+                    _add_rows(
+                        scratch, flat_x, shifts[: last - first], stride * pitch, deep * plane, flat_dy, at,
+                        rows * columns, outputs, columns, min(size, share - block * size), many, count, seeds, size,
+                        totals, at_block,
+                    )  # fmt: skip
         for o in range(begin * size, min(end * size, share)):
             for t in range(first, last):
                 at = (((o // size - begin) * longest + t - first) * size + o % size) * apart

@@ -1,8 +1,8 @@
 """Correlation of NumPy arrays in the order of `reproducible=True`, by numba kernels.
 
 All arrays are NCHW and OIHW, float32 or float64. What is computed, to the last bit, is what the operations of
-`convlab.algorithms.reproducible` compute. numba is imported, and kernels are compiled or fetched from its cache on disk,
-when they are first used.
+`convlab.algorithms.reproducible` compute. numba is imported, and kernels are compiled or fetched from its cache on
+disk, when they are first used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_loaded() -> bool:
     return _MODULE in sys.modules
 
 
-def correlate(
+def correlate_in_order(
     x: np.ndarray, k: np.ndarray, bias: np.ndarray, geometry: Geometry, out: np.ndarray, limit: float
 ) -> np.ndarray:
     """Cross-correlation, where each sum has the order (channel, kernel row, kernel column), and then the bias.
@@ -62,13 +62,13 @@ def correlate(
     kernels.pack(k, packed, limits[1], geometry.groups)
 
     def work(start: int, stop: int) -> None:
-        kernels.correlate(x, packed, bias, out, limits, *plan.maps, plan.places, plan.layout, start, stop)
+        kernels.correlate_pieces(x, packed, bias, out, limits, *plan.maps, plan.places, plan.layout, start, stop)
 
     threads.spread(work, plan.items, plan.chunk)
     return out
 
 
-def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np.ndarray) -> np.ndarray:
+def gradient_in_order(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np.ndarray) -> np.ndarray:
     """The gradient of K: each sum image by image and row by row, then the columns in a halving tree.
 
     Args:
@@ -85,13 +85,13 @@ def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np.n
     limits = np.array([LEAST[x.dtype.name]] * 2)
 
     def work(start: int, stop: int) -> None:
-        kernels.kernel_gradient(x, dy, out, limits, *plan.maps, plan.layout, size, start, stop)
+        kernels.gradient_pieces(x, dy, out, limits, *plan.maps, plan.layout, size, start, stop)
 
     threads.spread(work, plan.items, plan.chunk)
     return out
 
 
-def channel_sums(x: np.ndarray) -> np.ndarray:
+def sums_in_order(x: np.ndarray) -> np.ndarray:
     """The sums (O,) in float64 of x (N, O, H, W): columns and rows in halving trees, then image by image."""
     planes = ready(x).reshape(-1, *x.shape[2:])
     sums = np.empty(len(planes))
@@ -107,8 +107,8 @@ class _Plan(NamedTuple):
     """How a kernel computes inputs of some shapes.
 
     Attributes:
-        maps: which row and which column of the image stands where in a padded one; where the windows' elements are in it.
-        places: for each vector of sums in a band of rows: where it begins in the padded image and in the result, and how
+        maps: which row and which column of the image stands where in a padded one; where in it the elements of K lie.
+        places: for each vector of sums of a piece: where it begins in the padded images and in the result, and how
             many of its numbers are in the result.
         layout: the numbers `ROWS` to `ELEMENTS` of `in_order`.
         items: how many pieces of work there are.

@@ -24,7 +24,7 @@ from ..geometry.geometry import NO_PADDING, Geometry
 from ..reference import ops as reference
 
 # Loading the kernels takes a second, once. It pays for at least so many products.
-_WORTH_LOADING = 2**15
+WORTH_LOADING = 2**15
 
 
 def reproducible_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> bool:
@@ -34,7 +34,7 @@ def reproducible_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> bool:
     shapes = [ops.sizes(x) for x in inputs]
     if ops.dtype(inputs[0]) not in FLOATS or 0 in (math.prod(shape) for shape in (*shapes, rule.output_shape(*shapes))):
         return False
-    return reproducible.is_loaded() or rule.products(*shapes) >= _WORTH_LOADING
+    return reproducible.is_loaded() or rule.products(*shapes) >= WORTH_LOADING
 
 
 def reproduce_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> T:
@@ -52,7 +52,7 @@ def reproduce_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> T:
 def _result(ops: Operations, rule: Rule, x: np.ndarray, k: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     bias = np.zeros(len(k)) if b is None else widen(reference, b)
     y = ops.host_empty(rule.output_shape(x.shape, k.shape), x.dtype)
-    return reproducible.correlate(x, ready(k), bias, rule.geometry, y, LEAST[x.dtype.name])
+    return reproducible.correlate_in_order(x, ready(k), bias, rule.geometry, y, LEAST[x.dtype.name])
 
 
 def _image_gradient(ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def _image_gradient(ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray) 
 
     def correlate(dy: np.ndarray, k: np.ndarray, geometry: Geometry) -> np.ndarray:
         shape = (len(dy), len(k), *geometry.output_size((dy.shape[2], dy.shape[3])))
-        return reproducible.correlate(dy, k, np.zeros(len(k)), geometry, ops.host_empty(shape, dtype), limit)
+        return reproducible.correlate_in_order(dy, k, np.zeros(len(k)), geometry, ops.host_empty(shape, dtype), limit)
 
     dx = image_gradient(reference, dy, ready(k), rule.geometry, rule.size, correlate)
     if repeats:
@@ -76,11 +76,11 @@ def _image_gradient(ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray) 
 
 def _kernel_gradient(ops: Operations, rule: Rule, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     dk = ops.host_empty(rule.output_shape(x.shape, dy.shape), x.dtype)
-    return reproducible.kernel_gradient(x, dy, rule.geometry, dk)
+    return reproducible.gradient_in_order(x, dy, rule.geometry, dk)
 
 
 def _bias_gradient(ops: Operations, rule: Rule, dy: np.ndarray) -> np.ndarray:
-    return narrow(reference, reproducible.channel_sums(dy), dy.dtype.name)
+    return narrow(reference, reproducible.sums_in_order(dy), dy.dtype.name)
 
 
 _COMPUTE: dict[Part, Callable[..., Any]] = {
