@@ -28,13 +28,22 @@ WORTH_LOADING = 2**15
 
 
 def reproducible_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> bool:
-    """Whether the compiled kernels compute this: CPU tensors with values, and enough of them."""
-    if rule.algorithm != "reproducible" or not numba_installed() or ops.mode(*inputs) != "eager":
+    """Whether the compiled kernels compute this rule of these tensors."""
+    if rule.algorithm != "reproducible" or not kernels_take(ops, *inputs):
         return False
     shapes = [ops.sizes(x) for x in inputs]
-    if ops.dtype(inputs[0]) not in FLOATS or 0 in (math.prod(shape) for shape in (*shapes, rule.output_shape(*shapes))):
-        return False
-    return reproducible.is_loaded() or rule.products(*shapes) >= WORTH_LOADING
+    empty = 0 in (math.prod(shape) for shape in (*shapes, rule.output_shape(*shapes)))
+    return not empty and worth_loading(rule.products(*shapes))
+
+
+def kernels_take(ops: Operations, *tensors: Any) -> bool:
+    """Whether the compiled kernels can read tensors of one dtype: those on a CPU that have values."""
+    return numba_installed() and ops.mode(*tensors) == "eager" and ops.dtype(tensors[0]) in FLOATS
+
+
+def worth_loading(products: int) -> bool:
+    """Whether the compiled kernels are loaded, or so many products are worth it."""
+    return reproducible.is_loaded() or products >= WORTH_LOADING
 
 
 def reproduce_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> T:
