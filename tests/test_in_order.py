@@ -166,7 +166,7 @@ def test_image_and_bias_gradients_are_those_of_plain_loops(way, problem, dtype, 
 
 
 def test_zeros_of_a_padding_take_part(way) -> None:
-    """An infinite element of K makes NaN of them, and an infinite number of dY, where zeros lie around K."""
+    """An infinite element of K makes NaN of them: those around X, and those around dY."""
     x, k = np.ones((1, 1, 2, 2), "float32"), np.array([[[[1.0, np.inf]]]], "float32")
     y = compute(ops, Rule("y", Geometry((1, 2), padding=((0, 0), (0, 1)))), x, k)
     assert np.isinf(y[..., 0]).all()
@@ -174,6 +174,13 @@ def test_zeros_of_a_padding_take_part(way) -> None:
     dx = compute(ops, Rule("x", Geometry((1, 2)), (1, 3)), np.ones((1, 1, 1, 2), "float32"), k)
     assert np.isnan(dx[0, 0, 0, 0])
     assert np.isinf(dx[0, 0, 0, 1:]).all()
+
+
+def test_zeros_of_a_stride_take_part(way) -> None:
+    """An infinite number of dY makes NaN of the pixel that the stride leaves out beside it."""
+    dy, k = np.array([[[[3.0, np.inf, 5.0]]]], "float32"), np.full((1, 1, 1, 1), 2.0, "float32")
+    dx = compute(ops, Rule("x", Geometry((1, 1), (1, 2)), (1, 6)), dy, k)
+    assert bits(dx) == bits(np.array([[[[6.0, 0.0, np.inf, np.nan, 10.0, 0.0]]]], "float32"))
 
 
 # Shapes of x and k whose work is cut in each way that the kernels know: bands of rows, several images, some of the

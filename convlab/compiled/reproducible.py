@@ -40,7 +40,13 @@ def is_loaded() -> bool:
 
 
 def correlate_in_order(
-    x: np.ndarray, k: np.ndarray, bias: np.ndarray, geometry: Geometry, out: np.ndarray, limit: float
+    x: np.ndarray,
+    k: np.ndarray,
+    bias: np.ndarray,
+    geometry: Geometry,
+    out: np.ndarray,
+    limit: float,
+    phases: int = 1,
 ) -> np.ndarray:
     """Cross-correlation, where each sum has the order (channel, kernel row, kernel column), and then the bias.
 
@@ -51,18 +57,24 @@ def correlate_in_order(
         geometry: NCHW, with padding in integers.
         out: where to put the result (N, O, H', W'), C-contiguous.
         limit: what is nearer to zero becomes zero.
+        phases: output channels that are so far apart are computed together. If they have zeros at the same elements of
+            K, they save time.
 
     Returns:
         out.
     """
-    kernels, x, size = _in_order(), ready(x), _block(len(k) // geometry.groups)
-    plan = _correlation(x.shape, k.shape, geometry, size)
-    shape = geometry.groups, -(-len(k) // geometry.groups // size), k.shape[1], k.shape[2] * k.shape[3], size
-    packed, limits = np.empty(shape), np.array([limit, LEAST[x.dtype.name]])
-    kernels.pack(k, packed, limits[1], geometry.groups)
+    kernels, x, share = _in_order(), ready(x), len(k) // geometry.groups // phases
+    size = _block(share)
+    blocks = geometry.groups, phases * -(-share // size)
+    plan = _correlation(x.shape, k.shape, geometry, blocks[1] * size, size)
+    elements = k.shape[2] * k.shape[3]
+    packed, kept = np.empty((*blocks, k.shape[1], elements, size)), np.empty((*blocks, elements), np.bool_)
+    limits = np.array([limit, LEAST[x.dtype.name]])
+    kernels.pack(k, packed, kept, limits[1], phases)
 
     def work(start: int, stop: int) -> None:
-        kernels.correlate_pieces(x, packed, bias, out, limits, *plan.maps, plan.places, plan.layout, start, stop)
+        inputs = x, packed, kept, phases, bias, out, limits
+        kernels.correlate_pieces(*inputs, *plan.maps, plan.places, plan.layout, start, stop)
 
     threads.spread(work, plan.items, plan.chunk)
     return out
@@ -123,14 +135,14 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int) -> _Plan:
+def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, computed: int, size: int) -> _Plan:
     maps, pitch = _maps(x, geometry)
     (images, _, _, _), (outputs, per_group, h, w) = x, k
     stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
     rows, columns = geometry.output_size((x[2], x[3]))
     lanes = _in_order().LANES
-    across, blocks = -(-columns // lanes), -(-outputs // groups // size)
-    cost = images * groups * rows * across * blocks * size * per_group * h * w / _VECTORS_PER_MICROSECOND
+    across, blocks = -(-columns // lanes), computed // size
+    cost = images * groups * rows * across * computed * per_group * h * w / _VECTORS_PER_MICROSECOND
     line = 8 * per_group * pitch
     band = max((_IMAGES // line - extent) // stride + 1, -(-6 // across), extent // 4)
     if cost > _PAYS:

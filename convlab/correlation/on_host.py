@@ -71,7 +71,8 @@ def _image_gradient(ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray) 
 
     def correlate(dy: np.ndarray, k: np.ndarray, geometry: Geometry) -> np.ndarray:
         shape = (len(dy), len(k), *geometry.output_size((dy.shape[2], dy.shape[3])))
-        return reproducible.correlate_in_order(dy, k, np.zeros(len(k)), geometry, ops.host_empty(shape, dtype), limit)
+        out, phases = ops.host_empty(shape, dtype), math.prod(rule.geometry.stride)
+        return reproducible.correlate_in_order(dy, k, np.zeros(len(k)), geometry, out, limit, phases)
 
     dx = image_gradient(reference, dy, ready(k), rule.geometry, rule.size, correlate)
     if repeats:
