@@ -21,13 +21,14 @@ from . import threads
 from .kernels import ready
 from .tiling import border_indices
 
-_MODULE = f"{__package__}.in_order"
 # A thread adds up about so many vectors of products in a microsecond.
 _VECTORS_PER_MICROSECOND = 2000
 # A second thread is used for work of at least `_PAYS` microseconds; a piece of work takes at least `_PIECE`.
 _PAYS, _PIECE = 100, 20
 # Where there is enough, the work is split into so many pieces.
 _PIECES = 16
+# A second thread widens at least so many numbers.
+_NUMBERS = 2**16
 # The bytes of padded images, and of sums, that stay in a thread's cache.
 _IMAGES, _SUMS = 2**18 + 2**17, 2**19
 # The most rows of dY that are widened at a time.
@@ -36,7 +37,7 @@ _SEEDS = 64
 
 def is_loaded() -> bool:
     """Whether the kernels have been imported."""
-    return _MODULE in sys.modules
+    return f"{__package__}.in_order" in sys.modules
 
 
 def correlate_in_order(
@@ -63,14 +64,16 @@ def correlate_in_order(
     Returns:
         out.
     """
-    kernels, x, share = _in_order(), ready(x), len(k) // geometry.groups // phases
+    kernels, x, share = _results(), ready(x), len(k) // geometry.groups // phases
     size = _block(share)
     blocks = geometry.groups, phases * -(-share // size)
     plan = _correlation(x.shape, k.shape, geometry, blocks[1] * size, size)
     elements = k.shape[2] * k.shape[3]
     packed, kept = np.empty((*blocks, k.shape[1], elements, size)), np.empty((*blocks, elements), np.bool_)
     limits = np.array([limit, LEAST[x.dtype.name]])
-    kernels.pack(k, packed, kept, limits[1], phases)
+    many = blocks[0] * blocks[1]
+    chunk = max(1, _NUMBERS * many // packed.size)
+    threads.spread(lambda start, stop: kernels.pack(k, packed, kept, limits[1], phases, start, stop), many, chunk)
 
     def work(start: int, stop: int) -> None:
         inputs = x, packed, kept, phases, bias, out, limits
@@ -92,7 +95,7 @@ def gradient_in_order(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np
     Returns:
         out.
     """
-    kernels, x, dy, size = _in_order(), ready(x), ready(dy), _block(len(out) // geometry.groups)
+    kernels, x, dy, size = _gradients(), ready(x), ready(dy), _block(len(out) // geometry.groups)
     plan = _gradient(x.shape, out.shape, geometry, size, threads.count())
     limits = np.array([LEAST[x.dtype.name]] * 2)
 
@@ -107,8 +110,8 @@ def sums_in_order(x: np.ndarray) -> np.ndarray:
     """The sums (O,) in float64 of x (N, O, H, W): columns and rows in halving trees, then image by image."""
     planes = ready(x).reshape(-1, *x.shape[2:])
     sums = np.empty(len(planes))
-    chunk = max(1, _PAYS * _VECTORS_PER_MICROSECOND // planes[0].size)
-    threads.spread(lambda start, stop: _in_order().plane_sums(planes, sums, start, stop), len(planes), chunk)
+    chunk = max(1, _NUMBERS // planes[0].size)
+    threads.spread(lambda start, stop: _gradients().plane_sums(planes, sums, start, stop), len(planes), chunk)
     total = np.zeros(x.shape[1])
     for image in sums.reshape(x.shape[:2]):
         total += image
@@ -229,4 +232,14 @@ def _block(share: int) -> int:
 
 @functools.cache
 def _in_order() -> ModuleType:
-    return importlib.import_module(_MODULE)
+    return importlib.import_module(".in_order", __package__)
+
+
+@functools.cache
+def _results() -> ModuleType:
+    return importlib.import_module(".in_order_result", __package__)
+
+
+@functools.cache
+def _gradients() -> ModuleType:
+    return importlib.import_module(".in_order_gradient", __package__)
