@@ -31,7 +31,7 @@ from .in_order import (
     load_widened,
     widen_row,
 )
-from .vectors import Array, Emitter, inlined, kernel, transposed
+from .vectors import Array, Emitter, inlined, kernel, transposed_square
 
 if TYPE_CHECKING:
     from llvmlite.ir import Value
@@ -53,7 +53,7 @@ def _columns(e: Emitter, sums: Value, at: Value, apart: Value, columns: Value, o
     """Write the columns of as many rows of sums as a vector has lanes, each a vector."""
     with e.loop(columns, step=e.lanes) as j:
         rows = [e.load(sums, e.index(at, j, e.times(i, apart))) for i in range(e.lanes)]
-        for i, column in enumerate(transposed(e, rows)):
+        for i, column in enumerate(transposed_square(e, rows)):
             e.store(column, out, e.times(e.index(j, i), e.lanes))
 
 

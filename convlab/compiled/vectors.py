@@ -216,7 +216,7 @@ def move(e: Emitter, source: Value, at: Value, target: Value, to: Value) -> None
     e.store(e.load(source, at), target, to)
 
 
-def transposed(e: Emitter, rows: Sequence[Value]) -> Sequence[Value]:
+def transposed_square(e: Emitter, rows: Sequence[Value]) -> Sequence[Value]:
     """The columns of a square of vectors."""
     columns, apart = list(rows), e.lanes // 2
     while apart:
