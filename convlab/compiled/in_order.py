@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 # pieces that a kernel's elements are split into.
 (ROWS, COLUMNS, PER_GROUP, GROUPS, SHARE, STRIDE, PITCH, START, STOP, BAND, LINES, BATCH, BLOCKS, ELEMENTS) = range(14)
 LANES = REGISTER // 8
-# The blocks of sums, (output channels, vectors): of several output channels, and of a single one. AVX-512 has 32
-# registers, AVX 16.
-BLOCK, SINGLE = ((4, 6), (1, 8)) if REGISTER == 64 else ((4, 2), (1, 6))
+# The sums in a block: so many output channels by so many vectors of columns, or elements of K; and of either where
+# there is a single output channel. AVX-512 has 32 registers, AVX 16.
+CHANNELS = 4
+VECTORS, TAPS, ALONE = (6, 6, 8) if REGISTER == 64 else (3, 2, 6)
 
 
 def is_float64(pointer: Value) -> bool:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .in_order import (
+    ALONE,
     BAND,
     BATCH,
-    BLOCK,
     BLOCKS,
+    CHANNELS,
     ELEMENTS,
     LANES,
     LINES,
     PITCH,
-    SINGLE,
     START,
     STOP,
     STRIDE,
+    TAPS,
     add_product,
     by_count,
     gather_widened,
@@ -65,9 +66,8 @@ def _add_vectors(e: Emitter, numbers: Value, half: Value, count: Value) -> None:
         e.store(total, numbers, e.times(i, e.lanes))
 
 
-def _products(block: tuple[int, int]) -> Any:
-    """The function that adds what some rows contribute to the gradient of up to so many elements of K."""
-    outputs, most = block
+def _products(outputs: int, most: int) -> Any:
+    """The function that adds what rows contribute to the gradients of so many output channels by up to so many taps."""
 
     def emit(
         e: Emitter, x: Value, raw: Value, at_x: Value, lines: Value, rows: Value, shifts: Value, first: Value,
@@ -93,7 +93,7 @@ def _products(block: tuple[int, int]) -> Any:
     return inlined(emit)
 
 
-_products_block, _products_single = _products(BLOCK), _products(SINGLE)
+_products_block, _products_single = _products(CHANNELS, TAPS), _products(1, ALONE)
 
 
 @kernel
@@ -112,7 +112,7 @@ def _add_rows(
     columns: int, some: int, images: int, rows: int, seeds: Array, size: int, totals: Array, to: int,
 ) -> None:  # fmt: skip
     """Add what rows of some images contribute to the gradient of some elements of K, for a block of output channels."""
-    apart, most = -(-columns // LANES) * LANES, BLOCK[1] if size > 1 else SINGLE[1]
+    apart, most = -(-columns // LANES) * LANES, TAPS if size > 1 else ALONE
     tiles = -(-len(shifts) // most)
     for v in range(0, columns, LANES):
         for n in range(images):

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .in_order import (
+    ALONE,
     BAND,
     BATCH,
-    BLOCK,
     BLOCKS,
+    CHANNELS,
     LANES,
     LINES,
     PITCH,
-    SINGLE,
     START,
     STOP,
     STRIDE,
+    VECTORS,
     add_product,
     by_count,
     flushed,
@@ -71,9 +72,8 @@ def _narrow(
             masked_call(e, "store", vector, ir.VoidType(), value, pointer, align, mask)
 
 
-def _tile(block: tuple[int, int]) -> Any:
-    """The function that computes a block's output channels by up to as many vectors of columns as it has."""
-    outputs, most = block
+def _tile(outputs: int, most: int) -> Any:
+    """The function that computes so many output channels by up to so many vectors of columns."""
 
     def emit(
         e: Emitter, x: Value, raw: Value, places: Value, first: Value, count: Value, k: Value, at_k: Value, taps: Value,
@@ -100,7 +100,7 @@ def _tile(block: tuple[int, int]) -> Any:
     return inlined(emit)
 
 
-_tile_block, _tile_single = _tile(BLOCK), _tile(SINGLE)
+_tile_block, _tile_single = _tile(CHANNELS, VECTORS), _tile(1, ALONE)
 
 
 @kernel
@@ -149,11 +149,11 @@ def correlate_pieces(
     size, per_channel, blocks, bands = k.shape[4], len(shifts), k.shape[1], -(-rows // band)
     flat_x, flat_k, flat_y = x.reshape(-1), k.reshape(-1), y.reshape(-1)
     scratch = np.empty(batch * per_group * lines * pitch + 2 * LANES)
-    sums = np.empty(BLOCK[0] * (BLOCK[1] + SINGLE[1]) * LANES)
+    sums = np.empty(max(CHANNELS * VECTORS, ALONE) * LANES)
     scratch[-2 * LANES :] = 0.0
     taps, check = np.empty(per_channel, np.int64), np.zeros(1)
     across, gathered = -(-columns // LANES), -1
-    most = BLOCK[1] if size > 1 else SINGLE[1]
+    most = VECTORS if size > 1 else ALONE
     for item in range(start, stop):
         place, piece = item // pieces, item % pieces
         first, group, image = place % bands * band, place // bands % groups, place // bands // groups * batch

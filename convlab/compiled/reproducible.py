@@ -226,7 +226,7 @@ def _layout(
 
 def _block(share: int) -> int:
     """How many output channels are computed together, for so many in a group."""
-    size: int = (_in_order().BLOCK if share > 1 else _in_order().SINGLE)[0]
+    size: int = _in_order().CHANNELS if share > 1 else 1
     return size
 
 
