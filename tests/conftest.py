@@ -87,3 +87,13 @@ def lab(request: pytest.FixtureRequest):
 @pytest.fixture
 def backends(request: pytest.FixtureRequest) -> list[str]:
     return selected(request.config)
+
+
+@pytest.fixture(params=["operations", *(["kernels"] if importlib.util.find_spec("numba") else [])])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two ways to compute `reproducible=True` on CPU tensors, however small; where numba is, both."""
+    from convlab.correlation import on_host
+
+    monkeypatch.setattr(on_host, "numba_installed", lambda: request.param == "kernels")
+    monkeypatch.setattr(on_host, "WORTH_LOADING", 0)
+    return str(request.param)

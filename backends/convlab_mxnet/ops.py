@@ -15,6 +15,7 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.compute import compute, gradients_of_rule
+from convlab.correlation.on_host import reproducible_on_host
 from convlab.errors import IntegerOverflowError, UnsupportedError
 from convlab.geometry.geometry import Geometry
 
@@ -232,7 +233,8 @@ class MXNetOperations(Operations):
         return run
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        if rule.algorithm != "reproducible" and not mx.autograd.is_recording():
+        planned = rule.algorithm != "reproducible"
+        if not mx.autograd.is_recording() and (planned or reproducible_on_host(self, rule, *inputs)):
             return compute(self, rule, *inputs)
         y = _nd(inputs[0]).Custom(
             *(x.as_nd_ndarray() for x in inputs),

@@ -15,6 +15,7 @@ from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Part, Rule
 from convlab.correlation.compute import compute, gradients_of_rule
+from convlab.correlation.on_host import reproducible_on_host
 from convlab.dtypes import COMPLEX
 from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
@@ -223,6 +224,8 @@ class TensorFlowOperations(Operations):
         if rule.algorithm != "reproducible":
             variant = choose_for(self, rule, *inputs).variant
             return variant is not Variant.NATIVE and not variant.on_host
+        if reproducible_on_host(self, rule, *inputs):
+            return False
         return rule.products(*(tuple(x.shape) for x in inputs)) >= _COMPILED_FROM
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:

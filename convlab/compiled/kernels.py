@@ -55,7 +55,7 @@ def correlate(
     """
     if x.dtype == np.float16:
         return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
-    x, k = _ready(x), _ready(k)
+    x, k = ready(x), ready(k)
     layout = band_layout(x.shape, k.shape, geometry, x.itemsize)
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if not y.size:
@@ -86,7 +86,7 @@ def kernel_gradient(
     """
     if x.dtype == np.float16:
         return _rounded(kernel_gradient(_wide(x), _wide(dy), geometry, algorithm))
-    x, dy = _ready(x), _ready(dy)
+    x, dy = ready(x), ready(dy)
     shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
     if not dy.size:
         return np.zeros(shape, x.dtype)
@@ -129,7 +129,7 @@ def separable(
     """
     if x.dtype == np.float16:
         return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
-    x, u, v = _ready(x), _ready(u), _ready(v)
+    x, u, v = ready(x), ready(u), ready(v)
     layout = band_layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
@@ -236,7 +236,7 @@ def band_layout(
     return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)
 
 
-def _ready(a: np.ndarray) -> np.ndarray:
+def ready(a: np.ndarray) -> np.ndarray:
     """The array, C-contiguous and of a type that numba has compiled for: a read-only array has another type."""
     a = np.ascontiguousarray(a)
     if a.flags.writeable or not a.size:
@@ -248,7 +248,7 @@ def _ready(a: np.ndarray) -> np.ndarray:
 
 def _wide(a: np.ndarray) -> np.ndarray:
     """The float16 array in float32."""
-    return np.asarray(a, np.float32) if instruction_set() == "other" else _halves().widened(_ready(a))
+    return np.asarray(a, np.float32) if instruction_set() == "other" else _halves().widened(ready(a))
 
 
 def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

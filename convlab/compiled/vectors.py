@@ -229,3 +229,18 @@ class Emitter:
 def move(e: Emitter, source: Value, at: Value, target: Value, to: Value) -> None:
     """Copy one vector."""
     e.store(e.load(source, at), target, to)
+
+
+def transposed_square(e: Emitter, rows: Sequence[Value]) -> Sequence[Value]:
+    """The columns of a square of vectors."""
+    columns, apart = list(rows), e.lanes // 2
+    while apart:
+        # Swap the off-diagonal quarters of squares of vectors, which halve with each turn.
+        for i in range(e.lanes):
+            if not i & apart:
+                a, b = columns[i], columns[i + apart]
+                upper = [lane + e.lanes - apart if lane & apart else lane for lane in range(e.lanes)]
+                lower = [lane + e.lanes if lane & apart else lane + apart for lane in range(e.lanes)]
+                columns[i], columns[i + apart] = e.shuffle(a, b, upper), e.shuffle(a, b, lower)
+        apart //= 2
+    return columns

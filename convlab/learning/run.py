@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from textwrap import shorten
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..contract.framework import Framework
+from ..correlation.on_host import kernels_take, worth_loading
 from ..errors import DataError, DivergedError, GeometryError, UnsupportedError
 from ..registry import framework as load_framework
 from .checkpoint import Checkpoint, digest
@@ -160,8 +161,8 @@ class Training:
                 read = digest(read, *self._identity(images))
             checkpoint.begin(len(kept), read)
         framework, problem = self.framework, self.problem
-        if problem.reproducible and self._lazy:
-            # The order of a reproducible sum is that of whole images.
+        if problem.reproducible and (self._lazy or self._faster_on_numpy(kept)):
+            # The order of a reproducible sum is that of whole images, and its bits are the same everywhere.
             framework = load_framework("numpy")
             kept = [Images(images.name, *finite(problem, *self._arrays(images), images.name)) for images in kept]
         pairs = [[tensor for tensor in images[1:] if tensor is not None] for images in kept]
@@ -169,6 +170,15 @@ class Training:
             return ReproducibleDescent(framework.ops, problem, pairs, *self._first(start))
         descent: Descent = framework.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
         return descent
+
+    def _faster_on_numpy(self, kept: Sequence[Images]) -> bool:
+        """Whether the compiled kernels serve each reproducible step, which then needs no framework."""
+        ops, problem = self.framework.ops, self.problem
+        # NumPy may have no bfloat16.
+        if problem.dtype == "bfloat16" or not all(kernels_take(ops, images.x, images.y) for images in kept):
+            return False
+        pixels = sum(math.prod(ops.sizes(images.y)) for images in kept)
+        return worth_loading(pixels * math.prod(problem.oihw[1:]))
 
     def _walk(
         self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Moments | None
