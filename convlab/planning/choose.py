@@ -62,8 +62,8 @@ _SMALL_KERNEL = 100
 # The pixels of a row that the compiled kernels compute at once.
 _VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
-# result has at least `_FEW_PIXELS` numbers.
-_WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
+# result has at least `_FEW_PIXELS` numbers, or sums up `_FEW_PRODUCTS`.
+_WORTH_LOADING, _FEW_PIXELS, _FEW_PRODUCTS = 20e-6, 400, 40_000
 # How many times longer SciPy's transforms take than the compiled ones, which kernels above 256 don't fit.
 _UNCOMPILED = 3
 # The most pairs of channels whose spectra are multiplied one after another.
@@ -177,7 +177,7 @@ def cheapest(
     if not seconds:
         return Choice(None, seconds, refused)  # type: ignore[arg-type]
     variant = _best(seconds, workload.kind)
-    large_enough = workload.pixels >= _FEW_PIXELS
+    large_enough = workload.pixels >= _FEW_PIXELS or workload.products >= _FEW_PRODUCTS
     if algorithm == "auto" and variant.on_host:
         elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
         other = min(elsewhere, key=elsewhere.__getitem__)

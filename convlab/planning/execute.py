@@ -276,10 +276,10 @@ _RESULTS: dict[Variant, Correlation] = {
     Variant.PHASE: phase,
     Variant.FFT: fourier.fft_correlation,
     Variant.HOST: _hosted(_direct_sums),
-    Variant.FFT_ON_HOST: _hosted(large_fft.correlate),
+    Variant.FFT_ON_HOST: _hosted(large_fft.fft_on_host),
 }
 _KERNEL_GRADIENTS: dict[Variant, Correlation] = {
     Variant.FFT: fourier.fft_kernel_gradient,
     Variant.HOST: _hosted_gradient(kernels.kernel_gradient),
-    Variant.FFT_ON_HOST: _hosted_gradient(large_fft.kernel_gradient),
+    Variant.FFT_ON_HOST: _hosted_gradient(large_fft.fft_gradient_on_host),
 }

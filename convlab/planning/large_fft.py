@@ -10,7 +10,7 @@ from ..geometry.geometry import Geometry
 from ..reference import ops as reference
 
 
-def correlate(x: np.ndarray, k: np.ndarray, geometry: Geometry, y: np.ndarray) -> np.ndarray:
+def fft_on_host(x: np.ndarray, k: np.ndarray, geometry: Geometry, y: np.ndarray) -> np.ndarray:
     """`kernels.correlate` by the FFT, for stride and dilation 1, written to y."""
     if tiling.fits_tiles(geometry.kernel_size):
         return kernels.correlate(x, k, geometry, "fft", y)
@@ -19,7 +19,7 @@ def correlate(x: np.ndarray, k: np.ndarray, geometry: Geometry, y: np.ndarray) -
     return y if np.isfinite(y).all() else kernels.correlate(x, k, geometry, "direct", y)
 
 
-def kernel_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
+def fft_gradient_on_host(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
     """`kernels.kernel_gradient` by the FFT, for stride and dilation 1."""
     if tiling.fits_tiles(geometry.kernel_size):
         return kernels.kernel_gradient(x, dy, geometry, "fft")
