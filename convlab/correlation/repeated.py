@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..compiled import kernels
 from ..contract.call import Call, Variant
 from ..contract.operations import Operations
@@ -125,7 +127,8 @@ class _OnHost:
         if b is not None:
             with self.memory.scope(None):
                 y += ops.as_host(b).reshape(-1, 1, 1)
-        return ops.from_host(y.reshape(self.shape), x)
+        # The uncompiled FFT's result is a part of a larger array, which not every framework takes.
+        return ops.from_host(np.ascontiguousarray(y).reshape(self.shape), x)
 
 
 cleared_with_costs(forget_calls)
