@@ -214,7 +214,7 @@ def unknown(home, monkeypatch):
         assert costs.source(backend, VERSION).name.startswith("convlab's for AVX2")
         return {"native y single": (1.0, 2.0, 3.0)}
 
-    monkeypatch.setattr(costs, "_MEASURE", [measured])
+    monkeypatch.setattr(costs, "MEASURE", [measured])
     costs.processor.cache_clear()
     yield calls
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pointers import A, B, Y, sums, table, tensor
+from .pointers import A, B, Y, stage_array, sums, tensor
 from .vectors import BLOCK, REGISTER, Array, Emitter, inlined, kernel, move
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
@@ -362,7 +362,7 @@ def _correlate_stage(tall: Extent, across: Extent) -> Callable[..., int]:
     def stage(first: Any, job: int, start: int, stop: int) -> int:
         like = numba.carray(first, (1,))
         x, k, y = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)
-        correlate_bands(x, k, y, table(job, 3), tall, across, start, stop)
+        correlate_bands(x, k, y, stage_array(job, 3), tall, across, start, stop)
         return 0
 
     return stage
@@ -376,5 +376,5 @@ def gradient_stage(first: Any, job: int, start: int, stop: int) -> int:
     """`gradient_bands` for native code."""
     like = numba.carray(first, (1,))
     x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
-    gradient_bands(x, dy, totals, table(job, 3), start, stop)
+    gradient_bands(x, dy, totals, stage_array(job, 3), start, stop)
     return 0

@@ -11,9 +11,9 @@ from ..contract.operations import Mode, Operations
 from ..contract.rule import Part, Rule
 from ..dtypes import FLOATS
 from ..errors import UnsupportedError
-from ..planning import costs
 from ..planning.choose import Choice
 from ..planning.execute import choose
+from ..planning.on_need import Measured, measure_with
 from ..registry import framework
 
 _GRADIENTS = "the framework's own gradients are the fastest where those of another algorithm would save little"
@@ -125,10 +125,10 @@ def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     return choices
 
 
-def _measure(backend: str) -> costs.Table:
+def _measure(backend: str) -> Measured:
     from .measure import quick_table  # deferred: few processors need it
 
     return quick_table(framework(backend))
 
 
-costs.measure_with(_measure)
+measure_with(_measure)

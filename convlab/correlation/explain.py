@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Unpack
 
 from ..contract.operations import Operations
 from ..contract.rule import Rule
-from ..planning.costs import source
 from ..planning.execute import settle
 from .corr2d import CorrelationOptions, checked
 from .decide import Decision
@@ -52,6 +51,8 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     Raises:
         The errors of `corr2d`.
     """
+    from ..planning.costs import source  # deferred: importing it takes a while
+
     framework, decision, (x, k, _), _ = checked(X, K, **options)
     algorithm, reason = _settled(framework.ops, decision, x, k)
     choices = decision.choices

@@ -16,7 +16,6 @@ import json
 import platform
 import threading
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from ..atomic import whole
 from ..compiled import threads
 from ..compiled.instructions import instruction_set
 from .caches import cleared_with_costs, forget_costs
+from .on_need import MEASURE
 
 FORMAT = 2
 Constants = tuple[float, float, float]
@@ -34,8 +34,6 @@ _MOST = 1e300
 # How many units of the file a second is, for each constant.
 _UNITS = 1e6, 1e9, 1e9
 _SHIPPED = Path(__file__).with_name("costs.json")
-# Computes the table of a backend in a few seconds, by its name.
-_MEASURE: list[Callable[[str], Table]] = []
 _measuring = threading.RLock()
 # For each backend and version of its framework, the table that this process uses.
 _IN_USE: dict[tuple[str, str], Source] = {}
@@ -64,11 +62,6 @@ def source(backend: str, version: str, may_measure: bool = False) -> Source:
     return _IN_USE[backend, version]
 
 
-def measure_with(measure: Callable[[str], Table]) -> None:
-    """Use a function to measure a backend where convlab has no table."""
-    _MEASURE[:] = [measure]
-
-
 def _source(backend: str, version: str, may_measure: bool) -> Source:
     measured, instructions = _measured(backend, version), instruction_set()
     if measured:
@@ -76,11 +69,11 @@ def _source(backend: str, version: str, may_measure: bool) -> Source:
     shipped = {name: tables.get(backend, {}) for name, tables in _shipped().items()}
     if instructions in shipped:
         return Source(shipped[instructions], f"convlab's for {instructions}")
-    if may_measure and _MEASURE and shipped["AVX2"]:
+    if may_measure and MEASURE and shipped["AVX2"]:
         # Until they are known, what is measured is computed by the costs of another processor.
         _IN_USE[backend, version] = Source(shipped["AVX2"], "convlab's for AVX2, while this machine is measured")
         try:
-            constants = _MEASURE[0](backend)
+            constants = MEASURE[0](backend)
             with contextlib.suppress(OSError):
                 save_costs({backend: version}, {backend: constants})
         finally:
