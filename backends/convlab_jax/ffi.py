@@ -14,7 +14,7 @@ import numpy as np
 from convlab.algorithms.adjoint import image_gradient
 from convlab.compiled import kernels, threads
 from convlab.contract.operations import Operations
-from convlab.contract.rule import Rule
+from convlab.contract.rule import Part, Rule
 from convlab.geometry.geometry import Geometry
 
 
@@ -25,7 +25,8 @@ def works() -> bool:
         from . import handler
 
         handler.registered()
-    except Exception as error:  # noqa: BLE001  (whatever it is, XLA's own operations serve)
+    except Exception as error:
+        # Whatever it is, XLA's own operations serve.
         warnings.warn(f"convlab: XLA can't call the compiled kernels: {error}.", RuntimeWarning, stacklevel=2)
         return False
     return True
@@ -61,7 +62,7 @@ def compute(ops: Operations, rule: Rule, a: Any, b: Any, algorithm: kernels.Kern
     return y.astype(narrow) if narrow else y
 
 
-def _call(part: str, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b: Any, geometry: Geometry) -> Any:
+def _call(part: Part, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b: Any, geometry: Geometry) -> Any:
     """The call that computes the result (part "y") or the gradient of K (part "k")."""
     from convlab.compiled import stages
 
@@ -71,7 +72,10 @@ def _call(part: str, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b:
     program = make(a.shape, b.shape, geometry, a.dtype.name, algorithm, exact)
     handler.prepare(program, a.dtype.name)
     shape = Rule(part, geometry).output_shape(a.shape, b.shape)
-    results = jax.ShapeDtypeStruct(shape, a.dtype), jax.ShapeDtypeStruct((program.space,), jnp.uint8)
+    results = [
+        jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+        for shape, dtype in ((shape, a.dtype), ((program.space,), jnp.uint8))
+    ]
     numbers = np.concatenate([[threads.count()], program.numbers])
     y, _ = jax.ffi.ffi_call(handler.registered(), results)(a, b, program=numbers)
     return y

@@ -82,6 +82,7 @@ _FRAME_STRUCT = _struct(
 # threads run, what to say if a stage is missing, and the stages' functions, each for float32 and for float64.
 _SYMBOL = "convlab_jax"
 _TASK, _YIELD, _MESSAGE, _STAGES = range(4)
+_table = symbol(_SYMBOL)
 _addresses = np.zeros(_STAGES + 2 * len(stages.FUNCTIONS), np.int64)
 _message = ctypes.create_string_buffer(
     b"convlab: a program was loaded that another process has compiled. Hint: jit the function in this process."
@@ -107,7 +108,8 @@ def registered() -> str:
         _addresses[_MESSAGE] = ctypes.addressof(_message)
         _addresses[_TASK] = _c_functions()[0].address
         handler = ctypes.c_void_p(_c_functions()[1].address)
-        jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(handler), platform="cpu")
+        capsule = jax.ffi.pycapsule(handler)  # type: ignore[no-untyped-call]
+        jax.ffi.register_ffi_target(_TARGET, capsule, platform="cpu")
     return _TARGET
 
 
@@ -139,7 +141,7 @@ def _handle(address: int) -> int:
     while index < count:
         stage = program + 8 * integers(program + 8, count)[index]
         header = integers(stage, HEADER)
-        function = integers(symbol(_SYMBOL), len(_addresses))[_place(header[KIND], wide)]
+        function = integers(_table(), len(_addresses))[_place(header[KIND], wide)]
         if not function:
             return _error(frame.api)
         integers(space.data, header[CLEAR])[:] = 0
@@ -161,7 +163,7 @@ def _handle(address: int) -> int:
 @kernel
 def _shared(api: int, context: int, job: int, most: int) -> bool:
     """Compute all of a job on at most so many threads; whether the result is sound."""
-    entries, addresses = integers(job, _SIZE), integers(symbol(_SYMBOL), _STAGES)
+    entries, addresses = integers(job, _SIZE), integers(_table(), _STAGES)
     chunks = -(-entries[_ITEMS] // entries[_CHUNK])
     helpers, functions = min(most, chunks) - 1, integers(api + _FUNCTIONS, _SCHEDULE + 1)
     entries[USERS] = 1 + max(helpers, 0)
@@ -177,7 +179,7 @@ def _shared(api: int, context: int, job: int, most: int) -> bool:
     _drain(job)
     while fetch_add(job + 8 * DONE, 0) < chunks:
         call(addresses[_YIELD], ())
-    sound = entries[UNSOUND] == 0
+    sound = bool(entries[UNSOUND] == 0)
     _leave(job)
     return sound
 
@@ -211,10 +213,10 @@ def _leave(job: int) -> None:
 @kernel
 def _error(api: int) -> int:
     """XLA's error for a program whose functions aren't compiled in this process."""
-    message = integers(symbol(_SYMBOL), _STAGES)[_MESSAGE]
+    message = integers(_table(), _STAGES)[_MESSAGE]
     # size, extension, message, code
     error = np.array([28, 0, message, _FAILED_PRECONDITION])
-    return call(integers(api + _FUNCTIONS, 1)[_ERROR_CREATE], (error.ctypes.data,))
+    return int(call(integers(api + _FUNCTIONS, 1)[_ERROR_CREATE], (error.ctypes.data,)))
 
 
 @kernel

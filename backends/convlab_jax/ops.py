@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -279,7 +280,7 @@ def _lower_for_cpu(context: Any, *inputs: Any, rule: Rule) -> Any:
 
 def _embeds() -> bool:
     """Whether programs can call the compiled kernels."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1 and numba_installed()
+    return os.name == "posix" and jax.default_backend() == "cpu" and jax.device_count() == 1 and numba_installed()
 
 
 def _needs_x64(dtype: str | None) -> bool:

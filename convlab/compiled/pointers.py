@@ -6,8 +6,9 @@ is a header of numbers, the lengths of some arrays of int64, and the arrays one 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # numba's type hints are incomplete, and differ between its v
     numba: Any
     ir: Any
     cgutils: Any
+
+    from llvmlite.ir import Value
 else:
     import numba
     from llvmlite import ir
@@ -41,84 +44,81 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
-def _of_integers(emit: Callable[..., Any], result: Any) -> Any:
-    """The signature and code of an intrinsic whose arguments are all int64, or tuples of int64."""
+class _Code(NamedTuple):
+    """Where instructions are written: numba's context and an LLVM builder."""
 
-    def typed(_: Any, *kinds: Any) -> tuple[Any, Any]:
-        return result(*(kind if isinstance(kind, numba.types.BaseTuple) else numba.types.int64 for kind in kinds)), emit
-
-    return typed
+    context: Any
+    builder: Any
 
 
-@numba.extending.intrinsic
-def pointer(typing: Any, address: Any) -> tuple[Any, Any]:
-    """The address as a pointer, for `numba.carray`."""
+def _instruction(result: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make functions that write instructions, `emit(code, *values)`, functions that kernels call.
 
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], _BYTES)
-
-    return _of_integers(emit, numba.types.voidptr)(typing, address)
-
-
-@numba.extending.intrinsic
-def fetch_add(typing: Any, address: Any, number: Any) -> tuple[Any, Any]:
-    """Add a number to the int64 at an address, atomically; the value before."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = builder.inttoptr(values[0], _INT.as_pointer())
-        return builder.atomic_rmw("add", place, values[1], "seq_cst")
-
-    return _of_integers(emit, numba.types.int64)(typing, address, number)
-
-
-@numba.extending.intrinsic
-def call(typing: Any, function: Any, arguments: Any) -> tuple[Any, Any]:
-    """Call the C function at an address with a tuple of int64, or of addresses; its result as an int64."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        kind = ir.FunctionType(_INT, [_INT] * len(numbers))
-        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), numbers)
-
-    return _of_integers(emit, numba.types.int64)(typing, function, arguments)
-
-
-@numba.extending.intrinsic
-def allocate(typing: Any, size: Any) -> tuple[Any, Any]:
-    """The address of so many new bytes."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.ptrtoint(context.nrt.allocate(builder, values[0]), _INT)
-
-    return _of_integers(emit, numba.types.int64)(typing, size)
-
-
-@numba.extending.intrinsic
-def release(typing: Any, address: Any) -> tuple[Any, Any]:
-    """Give back what `allocate` gave."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        context.nrt.free(builder, builder.inttoptr(values[0], _BYTES))
-        return context.get_dummy_value()
-
-    return _of_integers(emit, numba.types.void)(typing, address)
-
-
-@numba.extending.intrinsic
-def symbol(typing: Any, name: Any) -> tuple[Any, Any]:
-    """The address that `llvmlite.binding.add_symbol` has given to a literal name.
-
-    Code on disk looks names up when it is loaded, so that no process finds another's addresses in it.
+    Their arguments there are int64 or tuples of int64.
     """
 
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        name, module = signature.args[0].literal_value, builder.module
-        place = module.globals.get(name) or cgutils.add_global_variable(module, ir.IntType(8), name)
-        return builder.ptrtoint(place, _INT)
+    def intrinsic(emit: Callable[..., Any]) -> Any:
+        def typed(_: Any, *kinds: Any) -> tuple[Any, Any]:
+            wide = (kind if isinstance(kind, numba.types.BaseTuple) else numba.types.int64 for kind in kinds)
+            return result(*wide), generate
 
-    if not isinstance(name, numba.types.StringLiteral):
-        raise numba.errors.RequireLiteralValue("symbol: got a value, expected a literal name.")
-    return numba.types.int64(name), emit
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return emit(_Code(context, builder), *values)
+
+        # numba needs the number of parameters.
+        typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
+        return numba.extending.intrinsic(typed)
+
+    return intrinsic
+
+
+@_instruction(numba.types.voidptr)
+def pointer(code: _Code, address: Value) -> Value:
+    """The address as a pointer, for `numba.carray`."""
+    return code.builder.inttoptr(address, _BYTES)
+
+
+@_instruction(numba.types.int64)
+def fetch_add(code: _Code, address: Value, number: Value) -> Value:
+    """Add a number to the int64 at an address, atomically; the value before."""
+    place = code.builder.inttoptr(address, _INT.as_pointer())
+    return code.builder.atomic_rmw("add", place, number, "seq_cst")
+
+
+@_instruction(numba.types.int64)
+def call(code: _Code, function: Value, arguments: Value) -> Value:
+    """Call the C function at an address with a tuple of int64, or of addresses; its result as an int64."""
+    numbers = cgutils.unpack_tuple(code.builder, arguments)
+    kind = ir.FunctionType(_INT, [_INT] * len(numbers))
+    return code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), numbers)
+
+
+@_instruction(numba.types.int64)
+def allocate(code: _Code, size: Value) -> Value:
+    """The address of so many new bytes."""
+    return code.builder.ptrtoint(code.context.nrt.allocate(code.builder, size), _INT)
+
+
+@_instruction(numba.types.void)
+def release(code: _Code, address: Value) -> Value:
+    """Give back what `allocate` gave."""
+    code.context.nrt.free(code.builder, code.builder.inttoptr(address, _BYTES))
+    return code.context.get_dummy_value()
+
+
+def symbol(name: str) -> Any:
+    """A function of kernels: the address that `llvmlite.binding.add_symbol` has given to a name.
+
+    Code on disk looks it up when it is loaded, so that no process finds another's addresses in it.
+    """
+
+    @_instruction(numba.types.int64)
+    def address(code: _Code) -> Value:
+        module = code.builder.module
+        place = module.globals.get(name) or cgutils.add_global_variable(module, ir.IntType(8), name)
+        return code.builder.ptrtoint(place, _INT)
+
+    return address
 
 
 # The entries of a job: how many threads still know it, the next chunk of work, the chunks done, and those whose result
@@ -133,7 +133,8 @@ KIND, ITEMS, CHUNK, CLEAR, SOUND, OTHERWISE, ARRAYS, HEADER = range(8)
 @kernel
 def integers(address: int, count: int) -> Array:
     """The int64 numbers at an address."""
-    return numba.carray(pointer(address), (count,), np.int64)
+    numbers: Array = numba.carray(pointer(address), (count,), np.int64)
+    return numbers
 
 
 @kernel
@@ -149,18 +150,21 @@ def table(job: int, index: int) -> Array:
 def tensor(job: int, which: int, index: int, like: Array) -> Array:
     """The job's array `which`, `A` to `SPACE`, of rank 4 and like's dtype; the stage's array `index` is its shape."""
     place, shape = pointer(integers(job, JOB)[which]), table(job, index)
-    return numba.carray(place, (shape[0], shape[1], shape[2], shape[3]), like.dtype)
+    array: Array = numba.carray(place, (shape[0], shape[1], shape[2], shape[3]), like.dtype)
+    return array
 
 
 @kernel
 def sums(job: int, index: int) -> Array:
     """The job's space as float64 of rank 5; the stage's array `index` is its shape."""
     place, shape = pointer(integers(job, JOB)[SPACE]), table(job, index)
-    return numba.carray(place, (shape[0], shape[1], shape[2], shape[3], shape[4]), np.float64)
+    array: Array = numba.carray(place, (shape[0], shape[1], shape[2], shape[3], shape[4]), np.float64)
+    return array
 
 
 @kernel
 def floats(job: int, index: int, like: Array) -> Array:
     """The stage's array `index`, which holds floats of like's dtype."""
     words = table(job, index)
-    return numba.carray(pointer(words.ctypes.data), (8 * words.size // like.itemsize,), like.dtype)
+    array: Array = numba.carray(pointer(words.ctypes.data), (8 * words.size // like.itemsize,), like.dtype)
+    return array

@@ -17,7 +17,7 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import direct, fft
 from .kernels import KernelAlgorithm, band_layout
-from .pointers import JOB, KIND, SPACE, A, B, Y, integers, c_function, pointer, table
+from .pointers import JOB, KIND, SPACE, A, B, Y, c_function, integers, pointer, table
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
     numba: Any
@@ -57,7 +57,8 @@ class _Stage(NamedTuple):
         """The stage in int64."""
         arrays = [_words(array) for array in self.arrays]
         header = FUNCTIONS.index(self.function), *self[2:], len(arrays)
-        return np.concatenate([np.array(header), np.array([len(array) for array in arrays]), *arrays]).astype(np.int64)
+        lengths = [len(array) for array in arrays]
+        return np.concatenate([np.array(header), np.array(lengths), *arrays]).astype(np.int64)
 
 
 def correlation(
@@ -145,8 +146,8 @@ def _program(stages: list[_Stage], space: int) -> Program:
 
 def _words(array: Any) -> np.ndarray:
     """An array of integers as int64; of floats, their bytes as int64."""
-    array = np.asarray(array)
-    return array.view(np.int64) if array.dtype.kind == "f" else array.astype(np.int64)
+    words: np.ndarray = np.asarray(array)
+    return words.view(np.int64) if words.dtype.kind == "f" else words.astype(np.int64)
 
 
 def _integral_stage(first: Any, job: int, start: int, stop: int) -> int:
