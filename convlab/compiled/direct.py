@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pointers import A, B, Y, sums, table, tensor
+from .pointers import A, B, Pointer, Y, stored, sums, tensor
 from .vectors import ABREAST, REGISTER, Array, Emitter, inlined, kernel, move
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
@@ -312,17 +312,17 @@ def separable_bands(
         )
 
 
-def correlate_stage(first: Any, job: int, start: int, stop: int) -> int:
+def correlate_stage(first: Pointer, job: int, start: int, stop: int) -> int:
     """`correlate_bands` for native code (`convlab.compiled.stages`)."""
     like = numba.carray(first, (1,))
     x, k, y = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)
-    correlate_bands(x, k, y, table(job, 3), table(job, 4), table(job, 5), table(job, 6), start, stop)
+    correlate_bands(x, k, y, stored(job, 3), stored(job, 4), stored(job, 5), stored(job, 6), start, stop)
     return 0
 
 
-def gradient_stage(first: Any, job: int, start: int, stop: int) -> int:
+def gradient_stage(first: Pointer, job: int, start: int, stop: int) -> int:
     """`gradient_bands` for native code."""
     like = numba.carray(first, (1,))
     x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
-    gradient_bands(x, dy, totals, table(job, 3), table(job, 4), table(job, 5), table(job, 6), start, stop)
+    gradient_bands(x, dy, totals, stored(job, 3), stored(job, 4), stored(job, 5), stored(job, 6), start, stop)
     return 0

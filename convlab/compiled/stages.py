@@ -17,7 +17,7 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import direct, fft
 from .kernels import KernelAlgorithm, band_layout
-from .pointers import JOB, KIND, SPACE, A, B, Y, c_function, integers, pointer, table
+from .pointers import JOB, KIND, SPACE, A, B, Pointer, Y, c_function, integers, pointer, stored
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
     numba: Any
@@ -61,7 +61,7 @@ class _Stage(NamedTuple):
         return np.concatenate([np.array(header), np.array(lengths), *arrays]).astype(np.int64)
 
 
-def correlation(
+def correlation_stages(
     x: Sequence[int], k: Sequence[int], geometry: Geometry, dtype: str, algorithm: KernelAlgorithm, exact: bool
 ) -> Program:
     """`kernels.correlate` for inputs of two shapes, whose result isn't empty.
@@ -94,10 +94,10 @@ def correlation(
     return _program([*_unless_integral(x, k, exact), *stages], math.prod(spectra) * wide.itemsize)
 
 
-def kernel_gradient(
+def gradient_stages(
     x: Sequence[int], dy: Sequence[int], geometry: Geometry, dtype: str, algorithm: KernelAlgorithm, exact: bool
 ) -> Program:
-    """`kernels.kernel_gradient` for inputs of two shapes, neither of them empty; `exact` as in `correlation`."""
+    """`kernels.kernel_gradient` for inputs of two shapes, neither of them empty; `exact` as in `correlation_stages`."""
     wide, shape = np.dtype(dtype), (dy[1], x[1] // geometry.groups, *geometry.kernel_size)
     layout, numbers = band_layout(tuple(x), shape, geometry, wide.itemsize, "gradient"), math.prod(shape)
     items, sums = layout.parts * x[1], layout.parts * numbers
@@ -150,11 +150,11 @@ def _words(array: Any) -> np.ndarray:
     return words.view(np.int64) if words.dtype.kind == "f" else words.astype(np.int64)
 
 
-def _integral_stage(first: Any, job: int, start: int, stop: int) -> int:
+def _integral_stage(first: Pointer, job: int, start: int, stop: int) -> int:
     """1 if both inputs hold integers only."""
     like = numba.carray(first, (1,))
     for which in (B, A):
-        count = table(job, 0 if which == A else 1)[0]
+        count = stored(job, 0 if which == A else 1)[0]
         values = numba.carray(pointer(integers(job, JOB)[which]), (count,), like.dtype)
         for at in range(0, count, _BLOCK):
             block = values[at : at + _BLOCK]
@@ -163,10 +163,10 @@ def _integral_stage(first: Any, job: int, start: int, stop: int) -> int:
     return 1
 
 
-def _total_stage(first: Any, job: int, start: int, stop: int) -> int:
+def _total_stage(first: Pointer, job: int, start: int, stop: int) -> int:
     """Add up the parts of a gradient's sums in y; 1 unless they are finite."""
     like = numba.carray(first, (1,))
-    shape, addresses = table(job, 0), integers(job, JOB)
+    shape, addresses = stored(job, 0), integers(job, JOB)
     parts, count, unsound = shape[0], shape[1], 0
     totals = numba.carray(pointer(addresses[SPACE]), (parts, count), np.float64)
     y = numba.carray(pointer(addresses[Y]), (count,), like.dtype)
