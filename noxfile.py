@@ -123,35 +123,35 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The examples in the docstrings of the core, run with NumPy and numba; the parity session runs those in docs/."""
-    install(session, "fast")
+    install(session)
     run_tests(session, "numpy", "convlab", "convlab_numpy", *CORE)
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """PyTorch."""
-    install(session, "torch", "fast", "onnx")
+    install(session, "torch", "onnx")
     framework(session, "torch")
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """JAX and Flax."""
-    install(session, "jax", "fast", "onnx", also=("optax",))
+    install(session, "jax", "onnx", also=("optax",))
     framework(session, "jax")
 
 
 @nox.session
 def tensorflow(session: nox.Session) -> None:
     """TensorFlow and Keras."""
-    install(session, "tensorflow", "fast", "onnx")
+    install(session, "tensorflow", "onnx")
     framework(session, "tensorflow")
 
 
 @nox.session
 def dask(session: nox.Session) -> None:
     """Dask, with NumPy computing its chunks."""
-    install(session, "dask", "fast")
+    install(session, "dask")
     framework(session, "dask", "tests/cli/test_stores.py", "docs/scale.md")
 
 
@@ -160,7 +160,7 @@ def dask(session: nox.Session) -> None:
 def mxnet(session: nox.Session, numpy: str) -> None:
     """MXNet on the last NumPy with all the names that it knows, the last that its metadata accepts, and today's."""
     if numpy == "current":
-        install(session, "fast", also=("requests",))
+        install(session, also=("requests",))
         install_mxnet_alone(session)
     else:
         install(session, "mxnet", also=(f"numpy=={numpy}",))
@@ -180,7 +180,6 @@ def install_all(session: nox.Session) -> None:
         "jax",
         "tensorflow",
         "dask",
-        "fast",
         "onnx",
         *PHOTOGRAPHS,
         also=("optax", "requests", "scikit-image"),
@@ -258,7 +257,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session(default=False)
 def choices(session: nox.Session) -> None:
     """The planner's choices beside the best that it could have made, timed on this machine, which must be quiet."""
-    install(session, "torch", "fast")
+    install(session, "torch")
     private_cache(session)
     session.run("convlab", "tune", "--backends", "numpy,torch")
     session.run("python", str(ROOT / "benchmarks" / "choices.py"), "--backends", "numpy,torch", *session.posargs)
@@ -270,6 +269,18 @@ def browser(session: nox.Session) -> None:
     """The parity report in a real Chromium, which must be installed (Debian's `chromium`)."""
     install(session)
     run_tests(session, "numpy", "tests/browser")
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """PyTorch on a GPU, which must be there: conformance, reproducible bits, and the grid beside cuDNN.
+
+    `nox -s gpu -- torch==2.13.0+cu130` installs this PyTorch instead of the one that the constraints name.
+    """
+    install(session)
+    session.install(*(session.posargs or ("--constraint", CONSTRAINTS, "torch")))
+    session.run("pytest", "--quiet", "--backends", "numpy,torch", str(ROOT / "tests" / "gpu"))
+    session.run("python", str(ROOT / "benchmarks" / "gpu.py"))
 
 
 @nox.session

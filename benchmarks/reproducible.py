@@ -15,15 +15,21 @@ import numpy as np
 from rich.table import Table
 from timing import FRAMEWORKS, coloured, console, interleaved, names, ours, own, timed
 
-# name, X, K
+# name, X, K, stride, padding: images of one channel, and layers of a ResNet.
 CASES = [
-    ("256x256, 5x5", (1, 1, 256, 256), (1, 1, 5, 5)),
-    ("1024x1024, 7x7", (1, 1, 1024, 1024), (1, 1, 7, 7)),
-    ("256x256, 31x31", (1, 1, 256, 256), (1, 1, 31, 31)),
-    ("8x16x32x32, 32 of 3x3", (8, 16, 32, 32), (32, 16, 3, 3)),
-    ("8x32x56x56, 64 of 3x3", (8, 32, 56, 56), (64, 32, 3, 3)),
+    ("256x256, 5x5", (1, 1, 256, 256), (1, 1, 5, 5), 1, 0),
+    ("1024x1024, 7x7", (1, 1, 1024, 1024), (1, 1, 7, 7), 1, 0),
+    ("256x256, 31x31", (1, 1, 256, 256), (1, 1, 31, 31), 1, 0),
+    ("8x16x32x32, 32 of 3x3", (8, 16, 32, 32), (32, 16, 3, 3), 1, 0),
+    ("8x3x224x224, 64 of 7x7, stride 2", (8, 3, 224, 224), (64, 3, 7, 7), 2, 3),
+    ("8x64x56x56, 64 of 3x3", (8, 64, 56, 56), (64, 64, 3, 3), 1, 1),
+    ("8x64x56x56, 256 of 1x1", (8, 64, 56, 56), (256, 64, 1, 1), 1, 0),
+    ("8x128x28x28, 128 of 3x3", (8, 128, 28, 28), (128, 128, 3, 3), 1, 1),
+    ("8x128x28x28, 256 of 3x3, stride 2", (8, 128, 28, 28), (256, 128, 3, 3), 2, 1),
+    ("8x256x14x14, 256 of 3x3", (8, 256, 14, 14), (256, 256, 3, 3), 1, 1),
+    ("8x512x7x7, 512 of 3x3", (8, 512, 7, 7), (512, 512, 3, 3), 1, 1),
 ]
-ROWS = {"jax": ("jax.jit",), "tensorflow": ("tensorflow", "tensorflow.xla")}
+ROWS = {"jax": ("jax", "jax.jit"), "tensorflow": ("tensorflow", "tensorflow.xla")}
 
 
 def main() -> None:
@@ -35,12 +41,16 @@ def main() -> None:
     rng = np.random.default_rng(0)
     table = Table("reproducible / native", "of what", *arguments.backends)
     first = dict.fromkeys(arguments.backends, 0.0)
-    for title, *shapes in CASES:
+    for title, *shapes, stride, padding in CASES:
         x, k = (rng.standard_normal(shape).astype("float32") for shape in shapes)
+        geometry = {"stride": stride, "padding": padding}
         for what, gradients in (("result", False), ("gradients", True)):
             cells = []
             for row in arguments.backends:
-                runs = {"ours": ours(row, x, k, gradients, reproducible=True), "own": own(row, x, k, gradients)}
+                runs = {
+                    "ours": ours(row, x, k, gradients, **geometry, reproducible=True),
+                    "own": own(row, x, k, gradients, **geometry),
+                }
                 first[row] = max(first[row], timed(runs["ours"]))
                 times = interleaved(runs, arguments.seconds)
                 cells.append(coloured(times["ours"] / times["own"]))

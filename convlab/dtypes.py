@@ -25,6 +25,10 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 COMPLEX = ("complex64", "complex128")
 # The bits of the significand, with the hidden one: the unit roundoff is 2**-bits.
 SIGNIFICAND = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+# With `reproducible=True`, numbers nearer to zero than these count as zero; so do products of two float64 numbers that
+# are nearer than `LEAST_PRODUCT`.
+LEAST = {"float32": 2.0**-126, "float64": 2.0**-1000}
+LEAST_PRODUCT = 2.0**-960
 
 
 def dtype_name(dtype: Any) -> str:

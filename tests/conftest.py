@@ -37,8 +37,8 @@ def selected(config: pytest.Config) -> list[str]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A framework's own tests and its adapter's doctests belong to the sessions that select it."""
-    # These two have sessions of their own, which name them.
-    if collection_path.name in ("toy", "browser"):
+    # These have sessions of their own, which name them.
+    if collection_path.name in ("toy", "browser", "gpu"):
         return not any(Path(each).absolute() == collection_path for each in config.args)
     for name in FRAMEWORKS:
         mine = collection_path.name.startswith((f"test_{name}", f"convlab_{name}"))
@@ -87,3 +87,13 @@ def lab(request: pytest.FixtureRequest):
 @pytest.fixture
 def backends(request: pytest.FixtureRequest) -> list[str]:
     return selected(request.config)
+
+
+@pytest.fixture(params=["operations", *(["kernels"] if importlib.util.find_spec("numba") else [])])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two ways to compute `reproducible=True` on CPU tensors, however small; where numba is, both."""
+    from convlab.correlation import on_host
+
+    monkeypatch.setattr(on_host, "numba_installed", lambda: request.param == "kernels")
+    monkeypatch.setattr(on_host, "WORTH_LOADING", 0)
+    return str(request.param)

@@ -25,14 +25,15 @@ FRAMEWORKS = ("torch", "mxnet", "jax", "flax", "tensorflow", "keras", "dask")
 # starts threads or learns, which would take several times as long.
 IMPORTED = """
     algorithms algorithms.adjoint algorithms.border algorithms.fourier algorithms.phase algorithms.reproducible
-    algorithms.taps chapter compiled compiled.kernels compiled.threads compiled.tiling contract contract.adapter
-    contract.arrays contract.autograd contract.call contract.framework contract.layer contract.memory
-    contract.operations contract.rule contract.tracing contract.transforms correlation correlation.arguments
-    correlation.call correlation.compute correlation.corr2d correlation.decide correlation.explain
-    correlation.images correlation.integers correlation.matrix correlation.repeated dtypes errors filters
-    filters.blurs filters.edges filters.parameters filters.parse filters.restoration geometry geometry.checks
-    geometry.geometry geometry.limits geometry.lower geometry.names geometry.options geometry.receptive lab
-    planning planning.caches planning.choose planning.execute reference registry
+    algorithms.taps chapter compiled compiled.instructions compiled.kernels compiled.reproducible compiled.threads
+    compiled.tiling contract contract.adapter contract.arrays contract.autograd contract.call contract.framework
+    contract.layer contract.memory contract.operations contract.rule contract.tracing contract.transforms
+    correlation correlation.arguments correlation.call correlation.compute correlation.corr2d correlation.decide
+    correlation.explain correlation.images correlation.integers correlation.matrix correlation.on_host
+    correlation.repeated dtypes errors filters filters.blurs filters.edges filters.parameters filters.parse
+    filters.restoration geometry geometry.checks geometry.geometry geometry.limits geometry.lower geometry.names
+    geometry.options geometry.receptive lab planning planning.caches planning.choose planning.execute
+    planning.large_fft planning.on_need reference registry
 """
 STANDARD = """
     __future__ collections contextlib contextvars copy ctypes dataclasses functools importlib itertools math numbers os

@@ -96,6 +96,25 @@ def test_integers_are_exact(problem, dtype):
     )
 
 
+def test_every_float16_is_widened_and_rounded_as_numpy_does() -> None:
+    """All of them, and what lies between two neighbours, with infinities, NaN and what is too large."""
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    with np.errstate(invalid="ignore", over="ignore"):
+        wide = every.astype(np.float32)
+        between = np.concatenate([wide * np.float32(1 + sign * 2.0**-11) for sign in (-1.01, -1, 0, 1, 1.01)])
+        expected = between.astype(np.float16)
+    one = np.ones((1, 1, 1, 1), np.float16)
+    y = kernels.correlate(every.reshape(1, 1, 1, -1), one, Geometry((1, 1)))
+    np.testing.assert_array_equal(y.ravel(), every)
+    if tiling.numba_installed():
+        from convlab.compiled import halves
+
+        np.testing.assert_array_equal(halves.widened(every), wide)
+        rounded = np.empty(expected.shape, np.float16)
+        halves.narrow_into(between, rounded)
+        np.testing.assert_array_equal(rounded, expected)
+
+
 @given(problems(), st.sampled_from(DTYPES))
 def test_separable_is_two_passes(problem, dtype):
     (n, _, height, width), (_, _, h, w), geometry = problem

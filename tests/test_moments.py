@@ -15,12 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import convlab
 from convlab import errors
 from convlab.geometry.geometry import Geometry
+from convlab.learning import window_sums as strips
 from convlab.learning.checkpoint import Checkpoint, digest
 from convlab.learning.exact_sums import ExactSum
 from convlab.learning.moments import ExactMoments
-from convlab.learning.window_sums import PreparedImages, window_sums
+from convlab.learning.window_sums import PreparedImages, residuals, window_sums
 from convlab.truth.bounds import gamma
 
 
@@ -79,6 +81,71 @@ def test_measured_as_by_hand(kind, tile) -> None:
         assert np.abs(gram[block] - a).max() <= bound
         assert np.abs(cross[block, :, own] - b).max() <= bound
     assert abs(energy - sum(c for _, _, c in truth)) <= bound * len(truth)
+
+
+@given(tile=tiles(), per_output=st.booleans())
+def test_what_a_kernel_leaves_over(tile, per_output) -> None:
+    """The slope is b - A K and the loss c - 2 b K + K A K, whether outputs share a block or not."""
+    truth = by_hand(tile)
+    outputs, n = tile.y.shape[1], len(truth[0][1])
+    own_weights = tile.weights is not None and tile.weights.shape[1] > 1
+    blocks = outputs if own_weights or per_output else tile.geometry.groups
+    kernel = np.random.default_rng(1).standard_normal((blocks, n, outputs // blocks))
+    slope, loss = residuals(tile, kernel)
+    scale = max(max(np.abs(a).max(), np.abs(b).max(), c) for a, b, c in truth) * (1 + np.abs(kernel).sum()) ** 2
+    expected = 0.0
+    for output, (a, b, c) in enumerate(truth):
+        block, own = divmod(output, outputs // blocks)
+        k = kernel[block, :, own]
+        assert np.abs(slope[block, :, own] - (b - a @ k)).max() <= gamma(tile.y.size + 60, "float64") * scale
+        expected += c - 2 * b @ k + k @ a @ k
+    assert abs(loss - expected) <= gamma(tile.y.size + 60, "float64") * scale * outputs
+
+
+@pytest.mark.parametrize("kind", ["moments", "reproducible", "factor"])
+def test_small_images_are_put_together(kind, monkeypatch) -> None:
+    """Strips of several images, the last of them smaller, add up to the sums of integers."""
+    monkeypatch.setattr(strips, "_BLOCK", 1000)
+    monkeypatch.setattr(strips, "_MOST", 1000)
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(-3, 4, (7, 2, n, n)).astype("float32") for n in (5, 4))
+    tile = PreparedImages(x, y, None, Geometry((2, 2)))
+    v = np.lib.stride_tricks.sliding_window_view(x, (2, 2), (2, 3)).transpose(0, 2, 3, 1, 4, 5).reshape(-1, 8)
+    rows = y.transpose(0, 2, 3, 1).reshape(-1, 2)
+    statistics = window_sums(tile, kind)
+    if kind == "factor":
+        square = statistics.triangle[0].T @ statistics.triangle[0]
+        gram, cross = square[:8, :8], square[:8, 8:]
+    else:
+        statistics = statistics.rounded() if kind == "reproducible" else statistics
+        gram, cross = statistics.gram[0], statistics.cross[0]
+    np.testing.assert_allclose(gram, v.T @ v, atol=1e-10)
+    np.testing.assert_allclose(cross, v.T @ rows, atol=1e-10)
+    assert statistics.pixels == y.size
+
+
+@pytest.mark.parametrize("blur", [0.8, 1.2, 2.0, 2.6])
+@pytest.mark.parametrize("ridge", [0.0, 1e-6])
+def test_smooth_images_of_many_channels(blur, ridge) -> None:
+    """From sums alone the kernel would lose twice the digits; it is held to NumPy's, which factorises the windows."""
+    import scipy.ndimage
+
+    rng = np.random.default_rng(0)
+    x = scipy.ndimage.gaussian_filter(rng.standard_normal((2, 3, 40, 40)), (0, 0, blur, blur))
+    y = convlab.corr2d(x, rng.standard_normal((2, 3, 4, 4)), bias=[0.5, 1.0])
+    y = y + 1e-3 * rng.standard_normal(y.shape)
+    v = np.lib.stride_tricks.sliding_window_view(x, (4, 4), (2, 3)).transpose(0, 2, 3, 1, 4, 5).reshape(-1, 48)
+    v = np.concatenate([v, np.ones((len(v), 1))], 1)
+    penalty = np.diag([ridge**0.5] * 48 + [0.0])
+    rows = np.concatenate([y.transpose(0, 2, 3, 1).reshape(-1, 2), np.zeros((49, 2))])
+    expected, _, _, values = np.linalg.lstsq(np.concatenate([v, penalty]), rows, rcond=None)
+    learned = convlab.learn_kernel(x, y, 4, out_channels=2, use_bias=True, method="lstsq", ridge=ridge)
+    condition = values[0] / values[-1]
+    assert learned.condition == pytest.approx(condition, rel=1e-4)
+    found = np.concatenate([learned.kernel.reshape(2, 48), learned.bias[:, None]], 1)
+    assert np.abs(found - expected.T).max() <= 1e-14 * condition * np.abs(expected).max()
+    misfit = rows[: len(v)] - v @ expected
+    assert learned.losses[0] == pytest.approx((misfit**2).sum(), rel=1e-9, abs=1e-13 * (y**2).sum())
 
 
 def test_images_of_many_strips() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 import convlab
 from convlab.algorithms.adjoint import adjoint
-from convlab.cli import tune
 from convlab.contract.call import Variant
 from convlab.contract.rule import Rule
+from convlab.correlation import measure
 from convlab.geometry.geometry import Geometry
 from convlab.planning import choose, costs
 from convlab.planning.caches import forget_costs
@@ -27,7 +27,7 @@ ALL = ("native", "taps", "phase", "fft", "separable")
 def table(monkeypatch):
     """Fill in a backend's constants, in seconds."""
     tables: dict[str, dict[str, tuple[float, float, float]]] = {}
-    monkeypatch.setattr(costs, "table", lambda backend, version: tables[backend])
+    monkeypatch.setattr(costs, "table", lambda backend, version, may_measure=False: tables[backend])
     yield tables
     choose.cheapest.cache_clear()
 
@@ -96,6 +96,14 @@ def test_between_many_channels_another_way_must_promise_more(table) -> None:
     assert choose.cheapest("b", "1", ALL, "traced", workload(k=9, inputs=4, outputs=4)).variant == "native"
 
 
+def test_of_equals_within_the_models_error_the_simplest_is_taken(table) -> None:
+    others = {"native y single": (9.0, 0, 0), "fft@host y single": (1.0, 0, 0)}
+    table["a"] = {"host y single": (1.05, 0, 0), **others}
+    assert choose.cheapest("a", "1", ALL, "eager", workload(k=15)).variant == "host"
+    table["b"] = {"host y single": (1.2, 0, 0), **others}
+    assert choose.cheapest("b", "1", ALL, "eager", workload(k=15)).variant == "fft@host"
+
+
 @pytest.mark.parametrize(
     ("way", "wrong", "why"),
     [
@@ -142,8 +150,8 @@ def test_constants_are_fitted(table) -> None:
     measurements = []
     for size, k in ((64, 3), (256, 3), (256, 7), (512, 15), (1024, 31)):
         each = workload(size=size, k=k)
-        measurements.append(tune.Measurement(Variant.HOST, each, choose.predicted(known, Variant.HOST, each)))
-    np.testing.assert_allclose(tune.fit(measurements), known["host y single"], rtol=1e-6)
+        measurements.append(measure.Measurement(Variant.HOST, each, choose.predicted(known, Variant.HOST, each)))
+    np.testing.assert_allclose(measure.fit(measurements), known["host y single"], rtol=1e-6)
 
 
 def test_this_machines_table_is_written_and_read(home) -> None:
@@ -195,6 +203,42 @@ def test_each_version_of_a_framework_has_a_table_of_its_own(home) -> None:
     assert set(json.loads(home.read_text())["backends"]["numpy"]) == {"1.0", convlab.backend("numpy").version}
 
 
+@pytest.fixture
+def unknown(home, monkeypatch):
+    """A processor of which convlab has no table, and how often it is measured."""
+    monkeypatch.setattr(costs, "instruction_set", lambda: "other")
+    calls = []
+
+    def measured(backend: str) -> costs.Table:
+        calls.append(backend)
+        assert costs.source(backend, VERSION).name.startswith("convlab's for AVX2")
+        return {"native y single": (1.0, 2.0, 3.0)}
+
+    monkeypatch.setattr(costs, "MEASURE", [measured])
+    costs.processor.cache_clear()
+    yield calls
+    monkeypatch.undo()
+    costs.processor.cache_clear()
+
+
+def test_an_unknown_processor_is_measured_once(unknown, home) -> None:
+    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    explanation = convlab.plan(x, x[:5, :5])
+    assert (unknown, explanation.algorithm) == (["numpy"], "native")
+    assert costs.table("numpy", VERSION) == {"native y single": (1.0, 2.0, 3.0)}
+    assert json.loads(home.read_text())["processor"] == costs.processor()
+    forget_costs()  # another process finds it in the file
+    assert convlab.plan(x, x[:5, :5]).table == f"this machine's, {home}"
+    assert unknown == ["numpy"]
+
+
+def test_an_unknown_processor_is_not_measured_while_tracing(unknown) -> None:
+    assert choose.cheapest("numpy", VERSION, ALL, "traced", workload()).costs
+    assert choose.cheapest("numpy", VERSION, ALL, "eager", workload()).costs  # nor later: the bits would change
+    assert unknown == []
+    assert "this processor's isn't known" in costs.source("numpy", VERSION).name
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"[" * 100_000, b'{"format": NaN}'])
 def test_what_is_no_table_at_all(home, content) -> None:
     home.parent.mkdir()
@@ -207,9 +251,11 @@ def test_what_is_no_table_at_all(home, content) -> None:
 
 
 def test_the_table_that_ships_knows_every_backend() -> None:
-    shipped = json.loads(costs._SHIPPED.read_text())["backends"]
-    assert set(shipped) == {"numpy", "torch", "mxnet", "jax", "tensorflow"}
-    assert all(map(costs._is_entry, shipped.values()))
+    shipped = json.loads(costs._SHIPPED.read_text())
+    assert set(shipped) == {"AVX-512", "AVX2"}
+    for entry in shipped.values():
+        assert set(entry["backends"]) == {"numpy", "torch", "mxnet", "jax", "tensorflow"}
+        assert all(map(costs._is_entry, entry["backends"].values()))
 
 
 def test_plan_tells_why() -> None:
@@ -218,6 +264,7 @@ def test_plan_tells_why() -> None:
     assert (explanation.backend, explanation.algorithm, explanation.gradients) == ("numpy", "host", {})
     assert explanation.seconds["host"] < explanation.seconds["native"]
     assert "host on numpy: predicted to be the fastest" in str(explanation)
+    assert explanation.table in str(explanation).splitlines()[-1]
     assert convlab.plan(x, np.ones((13, 13), np.float32)).algorithm == "separable"
     assert convlab.plan(x, k, stride=2).refused["fft"] == "only for stride 1 and dilation 1"
     whole = convlab.plan(x, np.arange(961, dtype=np.float32).reshape(31, 31))

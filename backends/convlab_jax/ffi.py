@@ -68,7 +68,7 @@ def _call(part: Part, algorithm: kernels.KernelAlgorithm, exact: bool, a: Any, b
 
     from . import handler
 
-    make = stages.correlation_stages if part == "y" else stages.gradient_stages
+    make = stages.correlation_program if part == "y" else stages.gradient_program
     program = make(a.shape, b.shape, geometry, a.dtype.name, algorithm, exact)
     handler.prepare(program, a.dtype.name)
     shape = Rule(part, geometry).output_shape(a.shape, b.shape)

@@ -91,6 +91,10 @@ _message = ctypes.create_string_buffer(
 _ITEMS, _CHUNK, _SIZE = JOB, JOB + 1, JOB + 2
 _TARGET = "convlab"
 _lock = threading.Lock()
+# `jax.ffi.pycapsule` gives `ctypes.pythonapi.PyCapsule_New`, which MXNet calls too, other types for the whole process.
+_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
 
 
 @functools.cache
@@ -108,8 +112,7 @@ def registered() -> str:
         _addresses[_MESSAGE] = ctypes.addressof(_message)
         _addresses[_TASK] = _c_functions()[0].address
         handler = ctypes.c_void_p(_c_functions()[1].address)
-        capsule = jax.ffi.pycapsule(handler)  # type: ignore[no-untyped-call]
-        jax.ffi.register_ffi_target(_TARGET, capsule, platform="cpu")
+        jax.ffi.register_ffi_target(_TARGET, _capsule(handler, None, None), platform="cpu")
     return _TARGET
 
 

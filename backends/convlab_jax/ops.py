@@ -24,6 +24,7 @@ from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.call import execute
 from convlab.correlation.compute import compute, gradients_of_rule
+from convlab.correlation.on_host import reproducible_on_host
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
@@ -164,6 +165,8 @@ class JaxOperations(Operations[Array]):
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
+        if call.algorithm == "reproducible":
+            return None
         compiled = functools.partial(execute, self, call)
         run: Callable[..., Any] = jax.jit(compiled)
         if call.variant.on_host:
@@ -228,8 +231,14 @@ class JaxOperations(Operations[Array]):
 
 @functools.lru_cache(1024)  # bounded, since each function holds compiled programs
 def _function(rule: Rule) -> Callable[..., Array]:
-    """A rule as a JAX function, compiled once for each shape."""
-    function = jax.custom_vjp(functools.partial(compute, ops, rule))
+    """A rule as a JAX function with its gradient; XLA compiles what convlab's kernels don't compute."""
+    compiled = jax.jit(functools.partial(compute, ops, rule))
+
+    def run(*inputs: Any) -> Any:
+        here = reproducible_on_host(ops, rule, *inputs)
+        return compute(ops, rule, *inputs) if here else compiled(*inputs)
+
+    function = jax.custom_vjp(run)
 
     def forward(*inputs: Any) -> tuple[Any, tuple[Any, ...]]:
         return function(*inputs), inputs
@@ -238,7 +247,7 @@ def _function(rule: Rule) -> Callable[..., Array]:
         return tuple(gradients_of_rule(ops, rule, inputs, dy, (True,) * len(inputs)))
 
     function.defvjp(forward, backward)
-    return jax.jit(function)
+    return function
 
 
 class _Portable(JaxOperations):

@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from convlab.contract.call import Call
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Rule
 from convlab.correlation.compute import compute, gradients_of_rule
+from convlab.correlation.on_host import reproducible_on_host
 from convlab.errors import IntegerOverflowError, UnsupportedError
 from convlab.geometry.geometry import Geometry
 
 from . import adapter, private
+from .convolution import LONG_ROW, convolution_options, plain_convolution, spare_channels
 from .facade import import_mxnet
 
 mx: Any = import_mxnet()
@@ -32,6 +35,8 @@ class MXNetOperations(Operations):
     """Inside, everything is `mx.np`: `cast` and `native` go to and fro without copying."""
 
     adapter = adapter
+    # A custom operator waits for another thread, forward and backward.
+    apply_seconds = 3e-3
 
     @property
     def version(self) -> str:
@@ -204,24 +209,32 @@ class MXNetOperations(Operations):
         return mx.autograd.is_recording()  # type: ignore[no-any-return]
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if any(type(y) is not mx.np.ndarray for y in (x, k, b) if y is not None):
+        array = mx.np.ndarray
+        if type(x) is not array or type(k) is not array or (b is not None and type(b) is not array):
             return None
-        return tuple((y.shape, y.dtype, str(y.ctx)) for y in (x, k, b) if y is not None), self.records()
+        pair = x.shape, k.shape, private.kind(x), private.kind(k), self.records()
+        return pair if b is None else (*pair, b.shape, private.kind(b))
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
         g, (images, weights) = call.geometry, call.canonical_shapes()
-        if call.algorithm != "native" or g.padding_mode != "zeros" or len(call.kernel) == 4:
+        if call.algorithm != "native" or g.padding_mode != "zeros":
             return None
+        convolve = plain_convolution(call.dtype, g, images, weights) or partial(self.conv, geometry=g)
+        if len(call.kernel) == 4:
+            if len(call.image) == 3 or g.data_format == "NHWC":
+                return None
+            return lambda x, k, b: convolve(x, k) if b is None else convolve(x, k) + b.reshape((-1, 1, 1))
         shape = (*call.image[:-2], *g.output_size(images[2:]))
 
         def run(x: Any, k: Any, b: Any) -> Any:
-            y = self.conv(x.reshape(images), k.reshape(weights), g).reshape(shape)
+            y = convolve(x.reshape(images), k.reshape(weights)).reshape(shape)
             return y if b is None else y + b
 
         return run
 
     def apply(self, rule: Rule, *inputs: Any) -> Any:
-        if rule.algorithm != "reproducible" and not mx.autograd.is_recording():
+        planned = rule.algorithm != "reproducible"
+        if not mx.autograd.is_recording() and (planned or reproducible_on_host(self, rule, *inputs)):
             return compute(self, rule, *inputs)
         y = _nd(inputs[0]).Custom(
             *(x.as_nd_ndarray() for x in inputs),
@@ -263,7 +276,7 @@ class MXNetOperations(Operations):
             y = self.conv(x.astype("float32"), kernel.astype("float32"), geometry)
             return y.astype("float16")
         height, width = (n or 0 for n in (self.shape(x) or (0,) * 4)[2:])
-        if width > max(height, _LONG_ROW):
+        if width > max(height, LONG_ROW):
             y = self.conv(_columns_first(x), _columns_first(kernel), geometry.swapped())
             return _columns_first(y)
         (top, bottom), (left, right) = geometry.padding
@@ -272,24 +285,13 @@ class MXNetOperations(Operations):
             top = left = 0
         outputs, per_group = (self.shape(kernel) or ())[:2]
         assert outputs is not None
-        spare = _spare_channels(outputs, geometry) if per_group else 0
+        spare = spare_channels(outputs, geometry) if per_group else 0
         if spare:
             kernel = _np(x).pad(kernel, ((0, spare), (0, 0), (0, 0), (0, 0)))
         y = _npx(x).convolution(
-            x,
-            kernel,
-            kernel=geometry.kernel_size,
-            stride=geometry.stride,
-            pad=(top, left),
-            dilate=geometry.dilation,
-            num_filter=outputs + spare,
-            num_group=geometry.groups,
-            no_bias=True,
+            x, kernel, **convolution_options(geometry._replace(padding=((top, top), (left, left))), outputs + spare)
         )
         return _slice(y, 1, 0, outputs) if spare else y
-
-
-_LONG_ROW = 2**16  # oneDNN may take 2.6 kB of memory for each pixel of a row, however many rows there are
 
 
 def _columns_first(x: Any) -> Any:
@@ -319,12 +321,6 @@ class _Capsule:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # DLPack's numbers of the CPU
-
-
-def _spare_channels(outputs: int, geometry: Geometry) -> int:
-    """Zero output channels to add: with fewer than four, MXNet's convolution is 20 times slower from 7x7 on."""
-    h, w = geometry.kernel_size
-    return 8 - outputs if outputs < 4 and geometry.groups == 1 and h * w >= 49 else 0
 
 
 def _slice(x: Any, axis: int, start: int, stop: int | None) -> Any:

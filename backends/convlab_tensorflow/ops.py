@@ -15,10 +15,13 @@ from convlab.contract.call import Call, Variant
 from convlab.contract.operations import Mode, Operations
 from convlab.contract.rule import Part, Rule
 from convlab.correlation.compute import compute, gradients_of_rule
-from convlab.geometry.geometry import NO_PADDING, Geometry, Pair, idle_strides
+from convlab.correlation.on_host import reproducible_on_host
+from convlab.dtypes import COMPLEX
+from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
 
 from . import adapter, private
+from .convolution import convolve, fitted, reshaped
 
 # An operation on a small tensor takes 10 us eagerly, and compiling 0.2 s: XLA soon pays from so many products on.
 _COMPILED_FROM = 2**20
@@ -26,6 +29,7 @@ _COMPILED_FROM = 2**20
 
 class TensorFlowOperations(Operations):
     adapter = adapter
+    apply_seconds = 5e-4
 
     @property
     def version(self) -> str:
@@ -61,8 +65,8 @@ class TensorFlowOperations(Operations):
         x = tf.convert_to_tensor(x)
         return x if dtype is None else tf.cast(x, dtype)
 
-    def reshape(self, x: Any, shape: Sequence[int]) -> Any:
-        return tf.reshape(x, shape)
+    def reshape(self, x: Any, shape: Sequence[Any]) -> Any:
+        return reshaped(x, tuple(shape)) if all(type(n) is int for n in shape) else tf.reshape(x, shape)
 
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:
         return tf.transpose(x, axes)
@@ -164,21 +168,23 @@ class TensorFlowOperations(Operations):
 
     def prepare(self, call: Call) -> Callable[..., Any] | None:
         g = call.geometry
-        plain = call.algorithm == "native" and g.padding_mode == "zeros"
-        if plain and len(call.kernel) == 2:
-            return self._prepared_image(call)
-        if not plain or len(call.image) != 4 or g.data_format == "NCHW":
+        n, _, *size = call.canonical_shapes()[0]
+        if call.algorithm != "native" or g.padding_mode != "zeros" or call.dtype in COMPLEX or too_long(size, g):
             return None
-        return lambda x, k, b: self.conv(x, k, g) if b is None else self.conv(x, k, g) + b
+        convolution = fitted(g._replace(data_format="NHWC"), (size[0], size[1]))
+        if len(call.kernel) == 2:
+            return self._prepared_image(call, n, convolution)
+        if len(call.image) != 4 or g.data_format == "NCHW":
+            return None
+        return lambda x, k, b: convolution(x, k) if b is None else convolution(x, k) + b
 
-    def _prepared_image(self, call: Call) -> Callable[..., Any]:
-        (n, _, height, width), (h, w) = call.canonical_shapes()[0], call.kernel
-        geometry = call.geometry._replace(data_format="NHWC")
-        shape = (*call.image[:-2], *geometry.output_size((height, width)))
+    def _prepared_image(self, call: Call, n: int, convolution: Callable[..., Any]) -> Callable[..., Any]:
+        shapes: list[Any] = [call.image, call.kernel]
+        image, kernel = (n, *shapes[0][-2:], 1), (*shapes[1], 1, 1)
+        result = (*shapes[0][:-2], *call.geometry.output_size(shapes[0][-2:]))
 
         def run(x: Any, k: Any, b: Any) -> Any:
-            y = self.conv(tf.reshape(x, (n, height, width, 1)), tf.reshape(k, (h, w, 1, 1)), geometry)
-            y = tf.reshape(y, shape)
+            y = reshaped(convolution(reshaped(x, image), reshaped(k, kernel)), result)
             return y if b is None else y + b
 
         return run
@@ -218,6 +224,8 @@ class TensorFlowOperations(Operations):
         if rule.algorithm != "reproducible":
             variant = choose_for(self, rule, *inputs).variant
             return variant is not Variant.NATIVE and not variant.on_host
+        if reproducible_on_host(self, rule, *inputs):
+            return False
         return rule.products(*(tuple(x.shape) for x in inputs)) >= _COMPILED_FROM
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -264,12 +272,7 @@ class TensorFlowOperations(Operations):
                 geometry._replace(data_format="NHWC"),
             )
             return tf.transpose(y, (0, 3, 1, 2))
-        plain = geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
-        if plain and any(map(any, geometry.padding)):
-            return tf.nn.conv2d(x, kernel, 1, ((0, 0), *geometry.padding, (0, 0)))
-        if any(map(any, geometry.padding)):
-            x, geometry = tf.pad(x, ((0, 0), *geometry.padding, (0, 0))), geometry._replace(padding=NO_PADDING)
-        return _valid(x, kernel, geometry)
+        return convolve(x, kernel, geometry)
 
 
 @lru_cache(256)  # bounded, since each function holds a compiled program
@@ -277,67 +280,6 @@ def _compiled(rule: Rule, dtype: str, *shapes: tuple[int, ...]) -> Callable[...,
     """A rule for tensors of one dtype and shape: one function for each, so that TensorFlow traces none again."""
     function = ops.compiled(partial(compute, ops, rule))
     return lambda *inputs: function(*map(tf.stop_gradient, inputs))  # `apply` gives it the rule's gradient
-
-
-def _valid(x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """A convolution of NHWC without padding, around two faults of TensorFlow's CPU kernels.
-
-    The kernel's gradient writes beyond its memory if a stride leaves rows or columns over: they are cut off before. The
-    other fault is that of `idle_strides`; while the width isn't known, the columns are computed with stride 1 and taken
-    from the result.
-    """
-    height, width = x.shape[1:3]
-    if width is None and kernel.shape[2] == geometry.stride[0] == 1 < geometry.stride[1]:
-        y = _valid(x, kernel, geometry._replace(stride=(1, 1)))
-        return y[:, :, :: geometry.stride[1]]
-    idle = None if None in (height, width) else idle_strides(geometry, (height, width))
-    if idle:
-        x, geometry = x[:, : idle.size[0], : idle.size[1]], geometry._replace(stride=idle.stride)
-    if geometry.stride != (1, 1):
-        used = zip(ops.sizes(x)[1:3], geometry.extent, geometry.stride, strict=True)
-        rows, columns = ((n - extent) // s * s + extent for n, extent, s in used)
-        x = x[:, :rows, :columns]
-    if geometry.groups == 1 and geometry.dilation == (1, 1):
-        return tf.nn.conv2d(x, kernel, geometry.stride, "VALID")
-    return _general(x, kernel, geometry)
-
-
-def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """Groups and dilation, for which TensorFlow's CPU has a forward kernel and, for most dtypes, no gradient."""
-    h, w, per_group, outputs = kernel.shape
-    (sh, sw), dense = geometry.stride, geometry.dilation == (1, 1)
-    if per_group == 1 and geometry.groups == x.shape[3] and sh == sw and dense:
-        kernel = tf.reshape(kernel, (h, w, geometry.groups, outputs // geometry.groups))
-        return tf.nn.depthwise_conv2d(x, kernel, (1, sh, sw, 1), "VALID")
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def conv(x: Any, kernel: Any) -> Any:
-        y = tf.nn.conv2d(x, kernel, geometry.stride, "VALID", dilations=geometry.dilation)
-
-        def gradient(dy: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch((x, kernel))
-                plain = _ungrouped(x, kernel, geometry)
-            return tape.gradient(plain, (x, kernel), output_gradients=dy)
-
-        return y, gradient
-
-    return conv(x, kernel)
-
-
-def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
-    """The convolution of `_general` by plain ones: one for each group, with zeros between the kernel's elements."""
-    (dh, dw), (h, w) = geometry.dilation, geometry.extent
-    if geometry.dilation != (1, 1):
-        kh, kw, inputs, outputs = kernel.shape
-        spread = tf.pad(
-            tf.reshape(kernel, (kh, 1, kw, 1, inputs, outputs)),
-            ((0, 0), (0, dh - 1), (0, 0), (0, dw - 1), (0, 0), (0, 0)),
-        )
-        kernel = tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
-    plain = Geometry((h, w), geometry.stride)
-    pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
-    return tf.concat([_valid(*pair, plain) for pair in pairs], axis=3)
 
 
 ops = TensorFlowOperations()

@@ -2,7 +2,8 @@
 
 What is computed: the inputs are widened to float64, where a product of two narrower numbers is exact; the products are
 added one after another in a fixed order; the sum is rounded once to the inputs' dtype. Nothing but elementwise
-operations takes part, so that no library chooses an order.
+operations takes part, so that no library chooses an order. Where numba is installed, CPU tensors that have values are
+computed by the loops of `convlab.compiled.in_order` instead, which give the same bits (`convlab.correlation.on_host`).
 
 | | the order of the sum |
 |---|---|
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..contract.arrays import T
 from ..contract.operations import Operations
+from ..dtypes import LEAST, LEAST_PRODUCT
 from ..geometry.geometry import Geometry
 from .adjoint import image_gradient
 from .border import with_border
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from ..contract.rule import Part, Rule
 
 _HALF_OF_FLOAT16S_LEAST = 2.0**-25 * (1 + 2.0**-23)
-_TINY32, _TINY64, _CUT64 = 2.0**-126, 2.0**-1000, 2.0**-960
 
 
 def reproduce(ops: Operations[T], rule: Rule, *inputs: T) -> T:
@@ -53,13 +54,13 @@ def widen(ops: Operations[T], x: T) -> T:
     dtype = ops.dtype(x)
     if dtype in ("float16", "bfloat16"):
         x = ops.cast(x, "float32")
-    return ops.cast(_flush(ops, x, _TINY64 if dtype == "float64" else _TINY32), "float64")
+    return ops.cast(_flush(ops, x, LEAST["float64" if dtype == "float64" else "float32"]), "float64")
 
 
 def narrow(ops: Operations[T], y: T, dtype: str) -> T:
     """A float64 tensor rounded to a dtype: subnormal numbers as zero, zeros as +0, every NaN the same."""
     is_nan = y != y
-    y = _flush(ops, y, _TINY64 if dtype == "float64" else _TINY32)
+    y = _flush(ops, y, LEAST["float64" if dtype == "float64" else "float32"])
     if dtype != "float64":
         y = ops.cast(y, "float32")
     if dtype == "float16":
@@ -80,7 +81,7 @@ def product(ops: Operations[T], a: T, b: T, dtype: str) -> T:
     above all XLA, from fusing the multiplication with the addition after it, which would round only once. The float64
     cases of `tests/frameworks/test_*_reproducible.py` guard it under each compiler.
     """
-    return _flush(ops, a * b, _CUT64) if dtype == "float64" else a * b
+    return _flush(ops, a * b, LEAST_PRODUCT) if dtype == "float64" else a * b
 
 
 def _subtraction(ops: Operations[T], dtype: str) -> Callable[[T, T, T], T]:

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from .. import chapter
 from ..atomic import whole
+from ..compiled.kernels import compile_ahead
+from ..compiled.tiling import numba_installed
 from ..errors import BackendBroken, BackendNotInstalled
 from ..lab import Backend, backend
 from ..learning.run import LearnedKernel
@@ -26,6 +28,9 @@ LR, STEPS, INIT = 3e-2, 10, np.array([[0.05, -0.05]], np.float32)
 def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bool:
     """Print the demo; True if every result agrees. With names, a backend that doesn't load is an error."""
     labs = load_backends(console, names)
+    if numba_installed():
+        with busy(console, "compiling for this processor, which takes half a minute once"):
+            compile_ahead()
     X = chapter.edge_image()
     Y = oracle(X, chapter.EDGE_KERNEL).astype(np.float32)
     _show_chapter(console, labs, X)

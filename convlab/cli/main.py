@@ -179,9 +179,10 @@ def tune(
     show: Annotated[bool, typer.Option("--show", help="Measure nothing; print the fastest algorithm by size.")] = False,
 ) -> None:
     """Measure once what each algorithm costs on this machine, so that corr2d picks the fastest here."""
+    from ..correlation.measure import fit as fitted
+    from ..correlation.measure import tasks, time_task
     from ..planning.costs import save_costs, user_file
-    from .tune import fit as fitted
-    from .tune import tasks, time_task, winners
+    from .tune import winners
 
     names = [each.strip() for each in only.split(",")] if only else list(adapters())
     # A backend that wraps others computes on them, and so has no costs of its own.

@@ -16,7 +16,7 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import threads
 from .direct import padded_row
-from .pointers import SPACE, A, B, Pointer, Y, floats, stored, sums, tensor
+from .pointers import SPACE, A, B, Y, floats, stage_array, sums, tensor
 from .tiling import border_indices, tile
 from .transforms import forward, inverse, multiply, multiply_add, read_strip, scatter, write_transposed
 from .vectors import REGISTER, Array, kernel
@@ -291,26 +291,35 @@ def gradient_pairs(
                 spectrum[:] = 0
 
 
-def spectra_stage(first: Pointer, job: int, start: int, stop: int) -> int:
+def spectra_stage(first: Any, job: int, start: int, stop: int) -> int:
     """`kernel_spectra` for native code (`convlab.compiled.stages`)."""
     like = numba.carray(first, (1,))
     k, spectra = tensor(job, B, 0, like), tensor(job, SPACE, 1, like)[0]
-    kernel_spectra(k, spectra, stored(job, 2), stored(job, 3), stored(job, 4), floats(job, 5, like), start, stop)
+    kernel_spectra(
+        k, spectra, stage_array(job, 2), stage_array(job, 3), stage_array(job, 4), floats(job, 5, like), start, stop
+    )
     return 0
 
 
-def pairs_stage(first: Pointer, job: int, start: int, stop: int) -> int:
+def pairs_stage(first: Any, job: int, start: int, stop: int) -> int:
     """`correlate_pairs` for native code; 1 unless the result is finite."""
     like = numba.carray(first, (1,))
     x, spectra, y = tensor(job, A, 0, like), tensor(job, SPACE, 1, like)[0], tensor(job, Y, 2, like)
-    maps = stored(job, 3), stored(job, 4), stored(job, 5)
+    maps = stage_array(job, 3), stage_array(job, 4), stage_array(job, 5)
     return int(correlate_pairs(x, spectra, y, *maps, floats(job, 6, like), start, stop) != 0)
 
 
-def gradient_pairs_stage(first: Pointer, job: int, start: int, stop: int) -> int:
+def gradient_pairs_stage(first: Any, job: int, start: int, stop: int) -> int:
     """`gradient_pairs` for native code."""
     like = numba.carray(first, (1,))
     x, dy, totals = tensor(job, A, 0, like), tensor(job, B, 1, like), sums(job, 2)
-    maps = stored(job, 3), stored(job, 4), stored(job, 5), stored(job, 6), stored(job, 7), stored(job, 8)
+    maps = (
+        stage_array(job, 3),
+        stage_array(job, 4),
+        stage_array(job, 5),
+        stage_array(job, 6),
+        stage_array(job, 7),
+        stage_array(job, 8),
+    )
     gradient_pairs(x, dy, totals, *maps, floats(job, 9, like), start, stop)
     return 0

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
+from .instructions import instruction_set
 from .tiling import border_indices
 
 # A thread computes about so many products of 64-byte vectors in a microsecond, and reads or writes so many elements.
@@ -54,18 +55,18 @@ def correlate(
     """
     if x.dtype == np.float16:
         return _rounded(correlate(_wide(x), _wide(k), geometry, algorithm), out)
-    x, k = _ready(x), _ready(k)
+    x, k = ready(x), ready(k)
     layout = band_layout(x.shape, k.shape, geometry, x.itemsize)
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if not y.size:
         return y
     if algorithm == "fft" and _fft().correlate_tiles(x, k, y, geometry):
         return y
-    work = _direct().correlate_bands
+    work, arguments = _direct().correlate_bands, layout.arguments
     if layout.chunk >= layout.items:
-        work(x, k, y, *layout.maps, 0, layout.items)
+        work(x, k, y, *arguments, 0, layout.items)
     else:
-        threads.spread(lambda start, stop: work(x, k, y, *layout.maps, start, stop), layout.items, layout.chunk)
+        threads.spread(lambda start, stop: work(x, k, y, *arguments, start, stop), layout.items, layout.chunk)
     return y
 
 
@@ -85,7 +86,7 @@ def kernel_gradient(
     """
     if x.dtype == np.float16:
         return _rounded(kernel_gradient(_wide(x), _wide(dy), geometry, algorithm))
-    x, dy = _ready(x), _ready(dy)
+    x, dy = ready(x), ready(dy)
     shape = (dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size)
     if not dy.size:
         return np.zeros(shape, x.dtype)
@@ -98,7 +99,7 @@ def kernel_gradient(
     totals = np.zeros((layout.parts, *shape))
     items = layout.parts * x.shape[1]
     chunk = items if layout.chunk >= layout.items else max(1, items // 32)
-    threads.spread(lambda start, stop: work(x, dy, totals, *layout.maps, start, stop), items, chunk)
+    threads.spread(lambda start, stop: work(x, dy, totals, layout.arguments[0], start, stop), items, chunk)
     return _narrowed(totals.sum(axis=0), x.dtype)
 
 
@@ -128,12 +129,12 @@ def separable(
     """
     if x.dtype == np.float16:
         return _rounded(separable(_wide(x), _wide(u), _wide(v), geometry), out)
-    x, u, v = _ready(x), _ready(u), _ready(v)
+    x, u, v = ready(x), ready(u), ready(v)
     layout = band_layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
         work = _direct().separable_bands
-        threads.spread(lambda start, stop: work(x, u, v, y, *layout.maps, start, stop), layout.items, layout.chunk)
+        threads.spread(lambda start, stop: work(x, u, v, y, *layout.arguments, start, stop), layout.items, layout.chunk)
     return y
 
 
@@ -161,19 +162,30 @@ def separate(k: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (u, v) if bool((error <= 2 * np.finfo(k.dtype).eps * np.abs(k)).all()) else None
 
 
+def compile_ahead() -> None:
+    """Compile the kernels for float32, or fetch what is compiled: half a minute once on a machine, then a second."""
+    x, rows = np.ones((1, 1, 48, 48), np.float32), np.ones(3, np.float32)
+    for size in (3, 5, 7, 9):
+        k = np.ones((1, 1, size, size), np.float32)
+        kernel_gradient(x, correlate(x, k, Geometry((size, size))), Geometry((size, size)))
+    geometry = Geometry((9, 9))
+    kernel_gradient(x, correlate(x, k, geometry, "fft"), geometry, "fft")
+    separable(x, rows, rows, Geometry((3, 3)))
+
+
 class _Layout(NamedTuple):
     """How a kernel computes inputs of some shapes.
 
     Attributes:
         shape: the result's shape.
-        maps: the columns' offsets; which row and which column stands where; the numbers `STRIDE` to `BAND` of `direct`.
+        arguments: the plan, which `direct` describes, and the extents that the kernels are compiled for.
         items: how many pieces of work there are.
         chunk: how many of them a thread takes at a time.
         parts: how many sums a gradient is split into.
     """
 
     shape: tuple[int, int, int, int]
-    maps: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    arguments: tuple[np.ndarray, tuple[int, ...], tuple[int, ...]]
     items: int
     chunk: int
     parts: int
@@ -205,24 +217,26 @@ def band_layout(
     row_cost = (
         products * -(-columns // lanes) / _PRODUCTS_PER_MICROSECOND + columns * per_group / _ELEMENTS_PER_MICROSECOND
     )
-    # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice.
-    least = 32 if task == "gradient" else max(8, geometry.extent[0] // 4)
+    # A gradient's sums are set up and added up for each band, and what two bands share is gathered twice. Bands are
+    # even, and each has the rows of a block.
+    least = 32 if task == "gradient" else max(8 * dilation // math.gcd(dilation, stride), geometry.extent[0] // 4)
+    scratches = per_group if task == "correlate" else 1
     band = max(least, int(_CHUNK / max(row_cost, 1e-9)))
     if gathered or task == "separable":
-        band = min(band, max(least, _SCRATCH // (max(len(right), 1) * itemsize * stride)))
-    block = 4 * max(dilation // stride, 1)
-    band = min(-(-band // block) * block, max(rows, 1))
-    bands = images * -(-rows // band)
+        band = min(band, max(least, _SCRATCH // (max(len(right), 1) * itemsize * stride * scratches)))
+    per_image = -(-rows // min(band, max(rows, 1)))
+    bands = images * per_image
     items = bands * geometry.groups
     cost = row_cost * rows * images * geometry.groups
     pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
-    layout = (stride, dilation, len(right) if gathered else 0, *copied, band)
-    maps = (taps % step * phase + taps // step, down, right, np.array(layout, np.int64))
+    header = stride, dilation, len(right) if gathered else 0, *copied, -(-rows // per_image), per_image, w, len(down)
+    plan = np.concatenate([header, taps % step * phase + taps // step, down, right]).astype(np.int64)
+    arguments = plan, *_direct().extents(h, w, dilation % stride == 0)
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
-    return _Layout((images, outputs, rows, columns), maps, items, max(1, -(-items // max(pieces, 1))), parts)
+    return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)
 
 
-def _ready(a: np.ndarray) -> np.ndarray:
+def ready(a: np.ndarray) -> np.ndarray:
     """The array, C-contiguous and of a type that numba has compiled for: a read-only array has another type."""
     a = np.ascontiguousarray(a)
     if a.flags.writeable or not a.size:
@@ -233,16 +247,19 @@ def _ready(a: np.ndarray) -> np.ndarray:
 
 
 def _wide(a: np.ndarray) -> np.ndarray:
-    return np.asarray(a, np.float32)
+    """The float16 array in float32."""
+    return np.asarray(a, np.float32) if instruction_set() == "other" else _halves().widened(ready(a))
 
 
 def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """The float32 array in float16, in `out` if there is one."""
-    if out is None:
-        return _narrowed(y, np.dtype(np.float16))
-    with np.errstate(over="ignore"):
-        out[...] = y
-    return np.asarray(out)
+    """The C-contiguous float32 array in float16, in `out` if there is one."""
+    out = np.empty(y.shape, np.float16) if out is None else out
+    if instruction_set() == "other":
+        with np.errstate(over="ignore"):
+            out[...] = y
+    else:
+        _halves().narrow_into(y, out)
+    return out
 
 
 def _narrowed(y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -258,3 +275,8 @@ def _direct() -> ModuleType:
 @functools.cache
 def _fft() -> ModuleType:
     return importlib.import_module(".fft", __package__)
+
+
+@functools.cache
+def _halves() -> ModuleType:
+    return importlib.import_module(".halves", __package__)

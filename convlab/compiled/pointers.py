@@ -25,9 +25,6 @@ else:
     from llvmlite import ir
     from numba.core import cgutils
 
-# A pointer to numbers of one dtype, for `numba.carray`.
-Pointer = Any
-
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
@@ -141,7 +138,7 @@ def integers(address: int, count: int) -> Array:
 
 
 @kernel
-def stored(job: int, index: int) -> Array:
+def stage_array(job: int, index: int) -> Array:
     """The stage's array of this index."""
     address = integers(job, JOB)[STAGE]
     count = integers(address, HEADER)[ARRAYS]
@@ -152,7 +149,7 @@ def stored(job: int, index: int) -> Array:
 @kernel
 def tensor(job: int, which: int, index: int, like: Array) -> Array:
     """The job's array `which`, `A` to `SPACE`, of rank 4 and like's dtype; the stage's array `index` is its shape."""
-    place, shape = pointer(integers(job, JOB)[which]), stored(job, index)
+    place, shape = pointer(integers(job, JOB)[which]), stage_array(job, index)
     array: Array = numba.carray(place, (shape[0], shape[1], shape[2], shape[3]), like.dtype)
     return array
 
@@ -160,7 +157,7 @@ def tensor(job: int, which: int, index: int, like: Array) -> Array:
 @kernel
 def sums(job: int, index: int) -> Array:
     """The job's space as float64 of rank 5; the stage's array `index` is its shape."""
-    place, shape = pointer(integers(job, JOB)[SPACE]), stored(job, index)
+    place, shape = pointer(integers(job, JOB)[SPACE]), stage_array(job, index)
     array: Array = numba.carray(place, (shape[0], shape[1], shape[2], shape[3], shape[4]), np.float64)
     return array
 
@@ -168,6 +165,6 @@ def sums(job: int, index: int) -> Array:
 @kernel
 def floats(job: int, index: int, like: Array) -> Array:
     """The stage's array `index`, which holds floats of like's dtype."""
-    words = stored(job, index)
+    words = stage_array(job, index)
     array: Array = numba.carray(pointer(words.ctypes.data), (8 * words.size // like.itemsize,), like.dtype)
     return array

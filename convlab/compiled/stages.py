@@ -17,7 +17,7 @@ import numpy as np
 from ..geometry.geometry import Geometry
 from . import direct, fft
 from .kernels import KernelAlgorithm, band_layout
-from .pointers import JOB, KIND, SPACE, A, B, Pointer, Y, c_function, integers, pointer, stored
+from .pointers import JOB, KIND, SPACE, A, B, Y, c_function, integers, pointer, stage_array
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
     numba: Any
@@ -61,7 +61,7 @@ class _Stage(NamedTuple):
         return np.concatenate([np.array(header), np.array(lengths), *arrays]).astype(np.int64)
 
 
-def correlation_stages(
+def correlation_program(
     x: Sequence[int], k: Sequence[int], geometry: Geometry, dtype: str, algorithm: KernelAlgorithm, exact: bool
 ) -> Program:
     """`kernels.correlate` for inputs of two shapes, whose result isn't empty.
@@ -70,7 +70,10 @@ def correlation_stages(
     """
     wide = np.dtype(dtype)
     layout = band_layout(tuple(x), tuple(k), geometry, wide.itemsize)
-    bands = _Stage(direct.correlate_stage, (x, k, layout.shape, *layout.maps), layout.items, layout.chunk)
+    plan, *extents = layout.arguments
+    bands = _Stage(
+        direct.CORRELATE_STAGES[extents[0], extents[1]], (x, k, layout.shape, plan), layout.items, layout.chunk
+    )
     if algorithm == "direct":
         return _program([bands], 0)
     tiles, kernels = fft.tile_layout(tuple(x), tuple(k), geometry, wide.char), k[0] * k[1]
@@ -94,16 +97,16 @@ def correlation_stages(
     return _program([*_unless_integral(x, k, exact), *stages], math.prod(spectra) * wide.itemsize)
 
 
-def gradient_stages(
+def gradient_program(
     x: Sequence[int], dy: Sequence[int], geometry: Geometry, dtype: str, algorithm: KernelAlgorithm, exact: bool
 ) -> Program:
-    """`kernels.kernel_gradient` for inputs of two shapes, neither of them empty; `exact` as in `correlation_stages`."""
+    """`kernels.kernel_gradient` for inputs of two shapes, neither of them empty; `exact` as in `correlation`."""
     wide, shape = np.dtype(dtype), (dy[1], x[1] // geometry.groups, *geometry.kernel_size)
     layout, numbers = band_layout(tuple(x), shape, geometry, wide.itemsize, "gradient"), math.prod(shape)
     items, sums = layout.parts * x[1], layout.parts * numbers
     chunk = items if layout.chunk >= layout.items else max(1, items // 32)
     stages = [
-        _Stage(direct.gradient_stage, (x, dy, (layout.parts, *shape), *layout.maps), items, chunk, sums),
+        _Stage(direct.gradient_stage, (x, dy, (layout.parts, *shape), layout.arguments[0]), items, chunk, sums),
         _Stage(_total_stage, [(layout.parts, numbers)]),
     ]
     if algorithm == "fft":
@@ -150,11 +153,11 @@ def _words(array: Any) -> np.ndarray:
     return words.view(np.int64) if words.dtype.kind == "f" else words.astype(np.int64)
 
 
-def _integral_stage(first: Pointer, job: int, start: int, stop: int) -> int:
+def _integral_stage(first: Any, job: int, start: int, stop: int) -> int:
     """1 if both inputs hold integers only."""
     like = numba.carray(first, (1,))
     for which in (B, A):
-        count = stored(job, 0 if which == A else 1)[0]
+        count = stage_array(job, 0 if which == A else 1)[0]
         values = numba.carray(pointer(integers(job, JOB)[which]), (count,), like.dtype)
         for at in range(0, count, _BLOCK):
             block = values[at : at + _BLOCK]
@@ -163,10 +166,10 @@ def _integral_stage(first: Pointer, job: int, start: int, stop: int) -> int:
     return 1
 
 
-def _total_stage(first: Pointer, job: int, start: int, stop: int) -> int:
+def _total_stage(first: Any, job: int, start: int, stop: int) -> int:
     """Add up the parts of a gradient's sums in y; 1 unless they are finite."""
     like = numba.carray(first, (1,))
-    shape, addresses = stored(job, 0), integers(job, JOB)
+    shape, addresses = stage_array(job, 0), integers(job, JOB)
     parts, count, unsound = shape[0], shape[1], 0
     totals = numba.carray(pointer(addresses[SPACE]), (parts, count), np.float64)
     y = numba.carray(pointer(addresses[Y]), (count,), like.dtype)
@@ -180,7 +183,7 @@ def _total_stage(first: Pointer, job: int, start: int, stop: int) -> int:
 
 
 FUNCTIONS: tuple[Callable[..., int], ...] = (
-    direct.correlate_stage,
+    *direct.CORRELATE_STAGES.values(),
     direct.gradient_stage,
     fft.spectra_stage,
     fft.pairs_stage,

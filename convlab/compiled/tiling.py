@@ -20,9 +20,14 @@ def numba_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def fits_tiles(kernel: Pair) -> bool:
+    """Whether a kernel of so many rows and columns leaves room in a tile of the compiled FFT."""
+    return max(kernel) <= 256
+
+
 def fits_fft(geometry: Geometry) -> bool:
-    """Whether `algorithm="fft"` can do this: no strides, no dilation, and a kernel that fits its tiles."""
-    return geometry.stride == (1, 1) == geometry.dilation and max(geometry.kernel_size) <= 256
+    """Whether the compiled FFT can do this: no strides, no dilation, and a kernel that fits its tiles."""
+    return geometry.stride == (1, 1) == geometry.dilation and fits_tiles(geometry.kernel_size)
 
 
 @functools.lru_cache(1024)

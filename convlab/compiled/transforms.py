@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .vectors import REGISTER, Array, Emitter, inlined, kernel, move
+from .vectors import REGISTER, Array, Emitter, inlined, kernel, move, transposed_square
 
 if TYPE_CHECKING:
     from llvmlite.ir import Value
@@ -117,17 +117,7 @@ _forward_8, _inverse_8 = _eight(False), _eight(True)
 def _transpose(e: Emitter, source: Value, at: Value, target: Value, to: Value, step: Value) -> None:
     """Write a square of vectors, one after the other in a strip, transposed to rows that are a step apart."""
     rows = [e.load(source, e.index(at, i * e.lanes)) for i in range(e.lanes)]
-    apart = e.lanes // 2
-    while apart:
-        # Swap the off-diagonal quarters of squares of vectors, which halve with each turn.
-        for i in range(e.lanes):
-            if not i & apart:
-                a, b = rows[i], rows[i + apart]
-                upper = [lane + e.lanes - apart if lane & apart else lane for lane in range(e.lanes)]
-                lower = [lane + e.lanes if lane & apart else lane + apart for lane in range(e.lanes)]
-                rows[i], rows[i + apart] = e.shuffle(a, b, upper), e.shuffle(a, b, lower)
-        apart //= 2
-    for i, row in enumerate(rows):
+    for i, row in enumerate(transposed_square(e, rows)):
         e.store(row, target, e.index(to, e.times(i, step)))
 
 

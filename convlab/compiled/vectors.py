@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .instructions import instruction_set
+
 if TYPE_CHECKING:  # numba's type hints are incomplete, and differ between its versions
     numba: Any
     cgutils: Any
     ir: Any
-    get_host_cpu_features: Any
 
     from llvmlite.ir import Value
 else:
     import numba
     from llvmlite import ir
-    from llvmlite.binding import get_host_cpu_features
     from numba.core import cgutils
 
 Array = np.ndarray
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# The bytes of a vector: one register of AVX-512, elsewhere two registers of AVX or four of NEON.
-REGISTER = 64
-# The vectors side by side in a block of accumulators, which has four rows of them: 32 registers hold 16 accumulators
-# and their operands.
-ABREAST = 4 if get_host_cpu_features().get("avx512f") else 1
+_AVX512 = instruction_set() == "AVX-512"
+# The bytes of a vector: one register of AVX-512 or of AVX, or two of NEON.
+REGISTER = 64 if _AVX512 else 32
+# The rows and columns of a block of sums, each of them a vector. AVX-512 has 32 registers, which hold 16 sums and their
+# operands; AVX has 16, for 9 sums.
+BLOCK = (4, 4) if _AVX512 else (3, 3)
 
 _INT, _SHORT = ir.IntType(64), ir.IntType(32)
 # a * b + c may become one instruction; nothing is reordered.
@@ -54,16 +55,22 @@ def kernel(function: Function) -> Function:
 def inlined(emit: Callable[..., None]) -> Any:
     """Make a function that writes instructions, `emit(emitter, *arguments)`, a function that kernels call.
 
-    Its arguments there are arrays, which arrive as the pointers to their data, and integers.
+    Its arguments there are arrays, which arrive as the pointers to their data, integers, and tuples, which arrive as
+    their lengths: an `int` that is known while the instructions are written.
     """
 
     def typed(context: Any, *kinds: Any) -> tuple[Any, Any]:
-        return numba.types.void(*(kind if _is_array(kind) else numba.types.int64 for kind in kinds)), generate
+        kept = (kind if _is_array(kind) or _is_tuple(kind) else numba.types.int64 for kind in kinds)
+        return numba.types.void(*kept), generate
+
+    def argument(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+        if _is_tuple(kind):
+            return kind.count
+        return context.make_array(kind)(context, builder, value).data if _is_array(kind) else value
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         arguments = [
-            context.make_array(kind)(context, builder, value).data if _is_array(kind) else value
-            for kind, value in zip(signature.args, values, strict=True)
+            argument(context, builder, kind, value) for kind, value in zip(signature.args, values, strict=True)
         ]
         emit(Emitter(builder, arguments[0].type.pointee), *arguments)
         return context.get_dummy_value()
@@ -75,6 +82,10 @@ def inlined(emit: Callable[..., None]) -> Any:
 
 def _is_array(kind: Any) -> bool:
     return isinstance(kind, numba.types.Array)
+
+
+def _is_tuple(kind: Any) -> bool:
+    return isinstance(kind, numba.types.BaseTuple)
 
 
 class Emitter:
@@ -97,6 +108,10 @@ class Emitter:
     def times(self, a: Value, b: Value) -> Value:
         """The product of two integers, Python's or LLVM's."""
         return self.builder.mul(self.index(a), self.index(b))
+
+    def quotient(self, a: Value, b: Value) -> Value:
+        """The quotient of two integers, rounded towards zero."""
+        return self.builder.sdiv(self.index(a), self.index(b))
 
     def number(self, pointer: Value, index: Value) -> Value:
         """The array's element, as it is."""
@@ -214,3 +229,18 @@ class Emitter:
 def move(e: Emitter, source: Value, at: Value, target: Value, to: Value) -> None:
     """Copy one vector."""
     e.store(e.load(source, at), target, to)
+
+
+def transposed_square(e: Emitter, rows: Sequence[Value]) -> Sequence[Value]:
+    """The columns of a square of vectors."""
+    columns, apart = list(rows), e.lanes // 2
+    while apart:
+        # Swap the off-diagonal quarters of squares of vectors, which halve with each turn.
+        for i in range(e.lanes):
+            if not i & apart:
+                a, b = columns[i], columns[i + apart]
+                upper = [lane + e.lanes - apart if lane & apart else lane for lane in range(e.lanes)]
+                lower = [lane + e.lanes if lane & apart else lane + apart for lane in range(e.lanes)]
+                columns[i], columns[i + apart] = e.shuffle(a, b, upper), e.shuffle(a, b, lower)
+        apart //= 2
+    return columns

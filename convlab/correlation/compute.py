@@ -12,11 +12,16 @@ from ..contract.operations import Operations
 from ..contract.rule import Rule, RuleAlgorithm
 from ..geometry.geometry import Geometry
 from ..planning.execute import by_plan
+from .on_host import reproduce_on_host, reproducible_on_host
 
 
 def compute(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     """A rule's result for tensors with values, or while tracing; without gradient."""
-    return reproduce(ops, rule, *inputs) if rule.algorithm == "reproducible" else by_plan(ops, rule, *inputs)
+    if rule.algorithm != "reproducible":
+        return by_plan(ops, rule, *inputs)
+    if reproducible_on_host(ops, rule, *inputs):
+        return reproduce_on_host(ops, rule, *inputs)
+    return reproduce(ops, rule, *inputs)
 
 
 def apply(ops: Operations[T], rule: Rule, *inputs: T) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from ..contract.arrays import T
@@ -12,7 +13,10 @@ from ..dtypes import FLOATS
 from ..errors import UnsupportedError
 from ..planning.choose import Choice
 from ..planning.execute import choose
+from ..planning.on_need import Measured, measure_with
+from ..registry import framework
 
+_GRADIENTS = "the framework's own gradients are the fastest where those of another algorithm would save little"
 _LAYOUT = "another algorithm would have to copy the image into another layout"
 
 
@@ -56,7 +60,7 @@ def decide(ops: Operations[T], call: Call, x: T, k: T) -> Decision:
         return _deferred(call)
     if mode in ("traced", "embedded") and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
         return _native(call, unknown)
-    return _planned(ops, call, mode)
+    return _planned(ops, call, mode, ops.apply_seconds if mode == "eager" and ops.records(x, k) else 0.0)
 
 
 def _native(call: Call, why: str) -> Decision:
@@ -77,7 +81,8 @@ def _deferred(call: Call) -> Decision:
     return Decision(call, "planned when there are values", {})
 
 
-def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
+def _planned(ops: Operations[T], call: Call, mode: Mode, overhead: float) -> Decision:
+    """The decision for known shapes; any gradient but the framework's own takes `overhead` seconds more."""
     auto = call.algorithm == "auto"
     channels_last = auto and call.geometry.data_format == "NHWC" and len(call.kernel) == 4
     if channels_last and call.canonical_shapes()[1][:2] != (1, 1):
@@ -87,6 +92,8 @@ def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     choice = choices["y"]
     if all(part.variant is Variant.NATIVE and not part.factored for part in choices.values()):
         call = call._replace(algorithm="native")
+    elif auto and sum(map(_saved, choices.values())) < overhead:
+        return Decision(call._replace(algorithm="native"), _GRADIENTS, choices)
     elif channels_last and not choice.variant.on_host:
         return Decision(call._replace(algorithm="native"), _LAYOUT, choices)
     else:
@@ -101,6 +108,12 @@ def _planned(ops: Operations[T], call: Call, mode: Mode) -> Decision:
     return Decision(call, "predicted to be the fastest" if len(choice.costs) > 1 else "nothing else can", choices)
 
 
+def _saved(choice: Choice) -> float:
+    """The seconds that a choice is predicted to save beside the framework's own convolution."""
+    fastest = min(choice.costs[choice.variant], choice.factored_cost)
+    return choice.costs.get(Variant.NATIVE, math.inf) - fastest
+
+
 def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     """The planner's choices for the result and, where there is autograd, for both gradients."""
     images, weights = call.canonical_shapes()
@@ -110,3 +123,12 @@ def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
         a, b = (rule.output_shape(images, weights) if i is None else (images, weights)[i] for i in sources)
         choices[derivative.part] = choose(ops, derivative, a, b, call.dtype or "", mode)
     return choices
+
+
+def _measure(backend: str) -> Measured:
+    from .measure import quick_table  # deferred: few processors need it
+
+    return quick_table(framework(backend))
+
+
+measure_with(_measure)

@@ -21,6 +21,7 @@ class Explanation(NamedTuple):
         gradients: the algorithms of the gradients of X and K; empty on a backend without autograd.
         seconds: the predicted time of each variant that could be taken (`convlab.contract.call.Variant`).
         refused: why each other variant can't be taken.
+        table: the table of costs that the prediction is made from; "" if nothing is predicted.
     """
 
     backend: str
@@ -29,6 +30,7 @@ class Explanation(NamedTuple):
     gradients: dict[str, str]
     seconds: dict[str, float]
     refused: dict[str, str]
+    table: str
 
     def __str__(self) -> str:
         lines = [f"{self.algorithm} on {self.backend}: {self.reason}"]
@@ -36,6 +38,7 @@ class Explanation(NamedTuple):
             lines.append(f"  {variant:<15} {1e3 * seconds:10.3f} ms predicted")
         lines += [f"  {variant:<15} {why}" for variant, why in self.refused.items()]
         lines += [f"  gradient of {name}: {algorithm}" for name, algorithm in self.gradients.items()]
+        lines += [f"  costs: {self.table}"] if self.table else []
         return "\n".join(lines)
 
 
@@ -48,6 +51,8 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     Raises:
         The errors of `corr2d`.
     """
+    from ..planning.costs import source  # deferred: importing it takes a while
+
     framework, decision, (x, k, _), _ = checked(X, K, **options)
     algorithm, reason = _settled(framework.ops, decision, x, k)
     choices = decision.choices
@@ -59,6 +64,7 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
         {part.upper(): choice.variant.algorithm for part, choice in choices.items() if part != "y"},
         {str(variant): seconds for variant, seconds in costs.items() if seconds < 1e5},
         {str(variant): why for variant, why in choices["y"].refused.items()} if choices else {},
+        source(framework.name, framework.version).name if choices else "",
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..compiled import kernels
 from ..contract.call import Call, Variant
 from ..contract.operations import Operations
@@ -113,7 +115,7 @@ class _OnHost:
             self.shape = (*shape[:-3], *result[1:])
         self.memory = copy.copy(reference)
         self.memory.host_empty = ops.host_empty  # type: ignore[method-assign]
-        self.summed = self.choice.variant is Variant.HOST and not self.choice.factored and call.dtype != "float16"
+        self.summed = self.choice.variant is Variant.HOST and not self.choice.factored
 
     def __call__(self, x: Any, k: Any, b: Any) -> Any:
         ops = self.ops
@@ -125,7 +127,8 @@ class _OnHost:
         if b is not None:
             with self.memory.scope(None):
                 y += ops.as_host(b).reshape(-1, 1, 1)
-        return ops.from_host(y.reshape(self.shape), x)
+        # The uncompiled FFT's result is a part of a larger array, which not every framework takes.
+        return ops.from_host(np.ascontiguousarray(y).reshape(self.shape), x)
 
 
 cleared_with_costs(forget_calls)

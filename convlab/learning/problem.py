@@ -20,7 +20,7 @@ from ..geometry.lower import lower, output_shape
 from ..geometry.options import GEOMETRY_OPTIONS, GeometryOptions, channels_follow, check_shapes
 from ..reference import ops as reference
 from .moments import StatisticsKind
-from .window_sums import PreparedImages, window_sums
+from .window_sums import PreparedImages, residuals, window_sums
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,18 @@ def statistics(
 ) -> Any:
     """`convlab.learning.window_sums.window_sums` of NumPy images in the user's layout, which errors call by `name`."""
     return window_sums(prepared_images(problem, *finite(problem, x, y, weights, name)), kind, workers)
+
+
+def residuals_of(
+    problem: LearningProblem,
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    unknowns: np.ndarray,
+    name: str = "",
+) -> tuple[np.ndarray, float]:
+    """`convlab.learning.window_sums.residuals` of NumPy images in the user's layout, which errors call by `name`."""
+    return residuals(prepared_images(problem, *finite(problem, x, y, weights, name)), unknowns)
 
 
 def prepared_images(

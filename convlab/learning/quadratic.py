@@ -13,7 +13,11 @@ from .moments import Factor, Moments
 from .problem import LearningProblem, blocks, unblocks
 
 # A's largest condition number for which the kernel is computed from A: its error is that number times 1e-16.
-_WELL_CONDITIONED = 1e8
+_WELL_CONDITIONED, _WELL_CONDITIONED_FLOAT64 = 1e8, 1e4
+# A's largest condition number, times its size, for which such a kernel can be corrected, and the most corrections.
+_CORRECTABLE, _CORRECTIONS = 1e15, 5
+# `convlab.learning.window_sums.residuals` of all images.
+Residuals = Callable[[np.ndarray], tuple[np.ndarray, float]]
 
 
 class QuadraticDescent:
@@ -101,25 +105,27 @@ class Solution(NamedTuple):
 
 
 def solve(
-    problem: LearningProblem, statistics: Moments | Factor, ridge: float, factor: Callable[[], Factor] | None = None
+    problem: LearningProblem,
+    statistics: Moments | Factor,
+    ridge: float,
+    factor: Callable[[], Factor] | None = None,
+    residuals: Residuals | None = None,
 ) -> Solution:
     """The kernel of least squared error, plus ridge times the kernel's (not the bias's) sum of squares.
 
-    It is computed from A. If A's condition number, the square of V's, would cost accuracy, it is computed from a
-    triangular factor of V, for which `factor` reads the images once more. Of several minimisers it is that of least
-    norm.
+    It is computed from A. If A's condition number, the square of V's, would cost accuracy, the kernel is corrected by
+    what it leaves over, for which `residuals` reads the images again; or it is computed from a triangular factor of V,
+    for which `factor` does. Of several minimisers it is that of least norm.
     """
     gram = statistics.gram
     penalty = np.full(gram.shape[1], ridge)
     if problem.use_bias:
         penalty[-1] = 0
     if isinstance(statistics, Moments):
-        values, vectors = np.linalg.eigh(gram + np.diag(penalty))
-        enough = 1e4 if problem.dtype == "float64" else _WELL_CONDITIONED
-        if (values[:, 0] * enough >= values[:, -1]).all() and (values[:, 0] > 0).all():
-            unknowns = vectors @ ((vectors.transpose(0, 2, 1) @ statistics.cross) / values[:, :, None])
-            condition = float((values[:, -1] / values[:, 0]).max()) ** 0.5
-            return Solution(unknowns, max(statistics.loss(unknowns), 0.0), gram.shape[1], condition)
+        well_conditioned = _WELL_CONDITIONED_FLOAT64 if problem.dtype == "float64" else _WELL_CONDITIONED
+        solution = _by_moments(statistics, penalty, well_conditioned, residuals)
+        if solution is not None:
+            return solution
         # The statistics of images that can't be read again are a factor already.
         assert factor is not None
         statistics = factor()
@@ -127,6 +133,41 @@ def solve(
     if solution.rank < gram.shape[1]:
         _warn(solution.rank, gram, statistics.pixels, problem.use_bias)
     return solution
+
+
+def _by_moments(
+    moments: Moments, penalty: np.ndarray, well_conditioned: float, residuals: Residuals | None
+) -> Solution | None:
+    """The minimiser from A, or None where that isn't accurate.
+
+    Each correction solves the normal equations for what is left over (Björck, "Stability analysis of the method of
+    seminormal equations for linear least squares problems", 1987): it divides the error by about 1e15 / A's condition.
+    """
+    gram = moments.gram + np.diag(penalty)
+    values = np.linalg.eigvalsh(gram)
+    if not (values[:, 0] > 0).all():
+        return None
+    condition = float((values[:, -1] / values[:, 0]).max())
+    if condition > (well_conditioned if residuals is None else _CORRECTABLE / len(penalty)):
+        return None
+    unknowns = np.linalg.solve(gram, moments.cross)
+    if condition <= well_conditioned:
+        return Solution(unknowns, max(moments.loss(unknowns), 0.0), gram.shape[1], condition**0.5)
+    assert residuals is not None
+    last = float(np.linalg.norm(unknowns))
+    for _ in range(_CORRECTIONS):
+        slope, loss = residuals(unknowns)
+        step = np.linalg.solve(gram, slope - penalty[:, None] * unknowns)
+        loss += float((step * (moments.gram @ step - 2 * slope)).sum())
+        unknowns = unknowns + step
+        size = float(np.linalg.norm(step))
+        # The next correction would be smaller by 1e14 / A's condition: less than what V's condition leaves uncertain.
+        if 10 * size * condition**0.5 <= np.linalg.norm(unknowns):
+            return Solution(unknowns, max(loss, 0.0), gram.shape[1], condition**0.5)
+        if size > 0.1 * last:
+            return None
+        last = size
+    return None
 
 
 def _by_factor(factor: Factor, penalty: np.ndarray) -> Solution:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from textwrap import shorten
 from typing import Any, Literal, NamedTuple
@@ -13,12 +14,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..contract.framework import Framework
+from ..correlation.on_host import kernels_take, worth_loading
 from ..errors import DataError, DivergedError, GeometryError, UnsupportedError
 from ..registry import framework as load_framework
 from .checkpoint import Checkpoint, digest
 from .descent import Descent, ReproducibleDescent, Walk
 from .moments import ExactMoments, Factor, Moments, StatisticsKind
-from .problem import LearningProblem, finite, statistics, unblocks
+from .problem import LearningProblem, finite, residuals_of, statistics, unblocks
 from .quadratic import QuadraticDescent, largest_rate, solve
 
 Method = Literal["autograd", "gram", "lstsq"]
@@ -159,8 +161,8 @@ class Training:
                 read = digest(read, *self._identity(images))
             checkpoint.begin(len(kept), read)
         framework, problem = self.framework, self.problem
-        if problem.reproducible and self._lazy:
-            # The order of a reproducible sum is that of whole images.
+        if problem.reproducible and (self._lazy or self._faster_on_numpy(kept)):
+            # The order of a reproducible sum is that of whole images, and its bits are the same everywhere.
             framework = load_framework("numpy")
             kept = [Images(images.name, *finite(problem, *self._arrays(images), images.name)) for images in kept]
         pairs = [[tensor for tensor in images[1:] if tensor is not None] for images in kept]
@@ -168,6 +170,15 @@ class Training:
             return ReproducibleDescent(framework.ops, problem, pairs, *self._first(start))
         descent: Descent = framework.training.Descent(problem, pairs, *self._first(start), self.settings.optimizer)
         return descent
+
+    def _faster_on_numpy(self, kept: Sequence[Images]) -> bool:
+        """Whether the compiled kernels serve each reproducible step, which then needs no framework."""
+        ops, problem = self.framework.ops, self.problem
+        # NumPy may have no bfloat16.
+        if problem.dtype == "bfloat16" or not all(kernels_take(ops, images.x, images.y) for images in kept):
+            return False
+        pixels = sum(math.prod(ops.sizes(images.y)) for images in kept)
+        return worth_loading(pixels * math.prod(problem.oihw[1:]))
 
     def _walk(
         self, descent: Descent, lr: float, checkpoint: Checkpoint | None, moments: Moments | None
@@ -212,7 +223,8 @@ class Training:
         # A factor is slower than moments, but images that can't be read again leave no second chance for accuracy.
         kind: StatisticsKind = "factor" if self.again is None else "moments"
         summed = self._statistics_of_all(kind, checkpoint)
-        solution = solve(self.problem, summed, self.settings.ridge, functools.partial(self._reread, "factor"))
+        factor = functools.partial(self._reread, "factor")
+        solution = solve(self.problem, summed, self.settings.ridge, factor, None if self._lazy else self._residuals)
         oihw, bias = unblocks(self.problem, solution.unknowns)
         kernel, bias = self._result(self.problem.from_oihw(oihw), bias)
         return LearnedKernel(kernel, [solution.loss], bias, rank=solution.rank, condition=solution.condition)
@@ -292,6 +304,12 @@ class Training:
         """The statistics of all images, read once more."""
         assert self.again is not None
         return _bounded(functools.reduce(operator.add, (self._statistics(images, kind) for images in self.again())))
+
+    def _residuals(self, unknowns: np.ndarray) -> tuple[np.ndarray, float]:
+        """See `convlab.learning.window_sums.residuals`: of all images, read once more."""
+        assert self.again is not None
+        parts = [residuals_of(self.problem, *self._arrays(images), unknowns, images.name) for images in self.again()]
+        return np.sum([slope for slope, _ in parts], axis=0), math.fsum(loss for _, loss in parts)
 
     def _checkpoint(self, start: np.ndarray | None) -> Checkpoint | None:
         if self.settings.checkpoint is None:

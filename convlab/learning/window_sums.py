@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 else:
     sliding_window_view = np.lib.stride_tricks.sliding_window_view
 
-# The numbers of V that are computed at a time: they stay in the cache.
-_BLOCK = 1 << 19
+# The numbers of V that are computed at a time: they stay in the cache. For many unknowns they are more, up to _MOST, so
+# that a strip's products take longer than adding them to the sums; a triangular factor needs taller strips.
+_BLOCK, _MOST = 1 << 19, 1 << 25
+_PIXELS_PER_UNKNOWN, _ROWS_PER_UNKNOWN = 4, 16
 # The pixels that are transformed at a time.
 _STRIP = 1 << 20
 # The least number of a kernel's elements for which an FFT is faster.
@@ -69,15 +71,56 @@ def _sum_of_strips(images: PreparedImages, kind: StatisticsKind, workers: int | 
     if kind == "moments" and _suits_fft(images):
         most_rows = max(_STRIP // images.y.shape[3], 4 * images.geometry.kernel_size[0])
         return _total(_by_fft(strip, workers) for strip in _strips(images, most_rows))
-    strips = _strips(images, max(1, _BLOCK // (_columns(images) * images.y.shape[3])))
     if kind == "factor":
-        return _total(map(_factor, strips))
+        factor = None
+        for strip in _blocks(images, _ROWS_PER_UNKNOWN):
+            factor = _factor(strip, factor)
+        return factor
+    strips = _blocks(images, _PIXELS_PER_UNKNOWN)
     by_products = _exactly if kind == "reproducible" else _by_products
     return _total(by_products(strip) for strip in strips)
 
 
 def _total(statistics: Iterable[Any]) -> Any:
     return functools.reduce(operator.add, statistics)
+
+
+def residuals(images: PreparedImages, unknowns: np.ndarray) -> tuple[np.ndarray, float]:
+    """V' W r and r' W r, where r = Y - V K is what a kernel K leaves over: half the downward slope, and the loss.
+
+    Args:
+        images: the images.
+        unknowns: K, (blocks, n, outputs in a block).
+
+    >>> one = np.ones((1, 1, 3, 4))
+    >>> slope, loss = residuals(PreparedImages(one, one[:, :, :, 1:] * 2, None, Geometry((1, 2))), np.ones((1, 2, 1)))
+    >>> slope.tolist(), loss
+    ([[[0.0], [0.0]]], 0.0)
+    """
+    slope, loss = np.zeros(unknowns.shape), 0.0
+    for strip in _blocks(images, _PIXELS_PER_UNKNOWN):
+        v, y, weights = _weighted(strip)
+        if len(v) < len(unknowns):
+            v, y = np.repeat(v, y.shape[1], 0), y.reshape(-1, 1, y.shape[2])
+        left = y - unknowns.transpose(0, 2, 1) @ v
+        counted = left if weights is None else left * weights
+        slope += times_transposed(v, counted)
+        loss += float(np.vdot(counted, left))
+    return slope, loss
+
+
+def _blocks(images: PreparedImages, per_unknown: int) -> Iterator[PreparedImages]:
+    """The images cut into strips, or small images put together, so that V has so many pixels for each unknown."""
+    columns = _columns(images)
+    pixels = max(_BLOCK // columns, min(per_unknown * _unknowns(images), _MOST // columns))
+    at_once = pixels // (images.y.shape[2] * images.y.shape[3])
+    if at_once <= 1:
+        yield from _strips(images, max(1, pixels // images.y.shape[3]))
+        return
+    for start in range(0, len(images.y), at_once):
+        part = slice(start, start + at_once)
+        weights = None if images.weights is None else images.weights[part]
+        yield images._replace(x=images.x[part], y=images.y[part], weights=weights)
 
 
 def _strips(images: PreparedImages, most_rows: int) -> Iterator[PreparedImages]:
@@ -105,17 +148,17 @@ def _unknowns(images: PreparedImages) -> int:
 
 
 def _transposed(images: PreparedImages) -> tuple[np.ndarray, np.ndarray]:
-    """V' (groups, n, pixels) and Y' (groups, outputs in a group, pixels) in float64, for one image."""
+    """V' (groups, n, pixels) and Y' (groups, outputs in a group, pixels) in float64."""
     (sh, sw), (dh, dw), groups = images.geometry.stride, images.geometry.dilation, images.geometry.groups
-    views = sliding_window_view(images.x[0], images.geometry.extent, (1, 2))[:, ::sh, ::sw, ::dh, ::dw]
-    views = views.transpose(0, 3, 4, 1, 2)
+    views = sliding_window_view(images.x, images.geometry.extent, (2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+    views = views.transpose(1, 4, 5, 0, 2, 3)
     pixels = math.prod(views.shape[3:])
     v = np.empty((groups, _unknowns(images), pixels))
     for group, channels in enumerate(np.split(views, groups)):
         v[group, : v.shape[1] - images.use_bias].reshape(channels.shape)[...] = channels
     if images.use_bias:
         v[:, -1] = 1
-    return v, images.y.reshape(groups, -1, pixels).astype(np.float64)
+    return v, images.y.transpose(1, 0, 2, 3).reshape(groups, -1, pixels).astype(np.float64)
 
 
 def _weighted(images: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -123,7 +166,7 @@ def _weighted(images: PreparedImages) -> tuple[np.ndarray, np.ndarray, np.ndarra
     v, y = _transposed(images)
     if images.weights is None:
         return v, y, None
-    weights = images.weights.reshape(images.weights.shape[1], 1, -1).astype(np.float64)
+    weights = images.weights.transpose(1, 0, 2, 3).reshape(images.weights.shape[1], 1, -1).astype(np.float64)
     if len(weights) > 1:
         v, y = np.repeat(v, y.shape[1], 0), y.reshape(-1, 1, y.shape[2])
     return v, y, weights
@@ -154,12 +197,16 @@ def _count(images: PreparedImages) -> int:
     return int(np.count_nonzero(np.broadcast_to(images.weights, images.y.shape)))
 
 
-def _factor(images: PreparedImages) -> Factor:
+def _factor(images: PreparedImages, before: Factor | None) -> Factor:
+    """The factor of images, and of those before them."""
     v, y, weights = _weighted(images)
     rows = np.concatenate([v, y], 1).transpose(0, 2, 1)
     if weights is not None:
         rows = rows * np.sqrt(weights).transpose(0, 2, 1)
-    return Factor(triangular_factors(rows), y.shape[1], _count(images))
+    if before is not None:
+        rows = np.concatenate([before.triangle, rows], 1)
+    pixels = _count(images) + (before.pixels if before is not None else 0)
+    return Factor(triangular_factors(rows), y.shape[1], pixels)
 
 
 def _suits_fft(images: PreparedImages) -> bool:

@@ -45,13 +45,27 @@ _EVERY = tuple(dict.fromkeys(variant for variants in VARIANTS.values() for varia
 # Another variant is chosen only if its predicted time is below this share of native's. Between many channels the model
 # is coarse, and the frameworks are good.
 _MARGIN: dict[ChannelKind, float] = {"single": 1.0, "depthwise": 0.25, "dense": 0.7}
+# From the simplest on: of variants whose predicted times differ by less than the model's error, the first is taken.
+_SIMPLEST = (
+    Variant.NATIVE,
+    Variant.HOST,
+    Variant.TAPS,
+    Variant.PHASE,
+    Variant.SEPARABLE_ON_HOST,
+    Variant.SEPARABLE,
+    Variant.FFT_ON_HOST,
+    Variant.FFT,
+)
+_ERROR = 1.1
 # For kernels of at most so many elements, sums of products win; between many channels, the framework's own.
 _SMALL_KERNEL = 100
 # The pixels of a row that the compiled kernels compute at once.
 _VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
-# result has at least `_FEW_PIXELS` numbers.
-_WORTH_LOADING, _FEW_PIXELS = 20e-6, 400
+# result has at least `_FEW_PIXELS` numbers, or sums up `_FEW_PRODUCTS`.
+_WORTH_LOADING, _FEW_PIXELS, _FEW_PRODUCTS = 20e-6, 400, 40_000
+# How many times longer SciPy's transforms take than the compiled ones, which kernels above 256 don't fit.
+_UNCOMPILED = 3
 # The most pairs of channels whose spectra are multiplied one after another.
 _MOST_PAIRS = 64
 
@@ -162,9 +176,8 @@ def cheapest(
         seconds = {variant: cost for variant, cost in seconds.items() if variant not in factored}
     if not seconds:
         return Choice(None, seconds, refused)  # type: ignore[arg-type]
-    margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[workload.kind] for variant in seconds}
-    variant = min(seconds, key=lambda variant: seconds[variant] / margin[variant])
-    large_enough = workload.pixels >= _FEW_PIXELS
+    variant = _best(seconds, workload.kind)
+    large_enough = workload.pixels >= _FEW_PIXELS or workload.products >= _FEW_PRODUCTS
     if algorithm == "auto" and variant.on_host:
         elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
         other = min(elsewhere, key=elsewhere.__getitem__)
@@ -182,18 +195,28 @@ def cheapest(
     return Choice(variant, seconds, refused, best, factored[best])
 
 
+def _best(seconds: dict[Variant, float], kind: ChannelKind) -> Variant:
+    """The simplest of the variants whose predicted time is the least within the model's error."""
+    margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[kind] for variant in seconds}
+    times = {variant: cost / margin[variant] for variant, cost in seconds.items()}
+    least = min(times.values())
+    return next(variant for variant in _SIMPLEST if times.get(variant, math.inf) <= _ERROR * least)
+
+
 def _considered(
     backend: str, version: str, algorithms: tuple[str, ...], mode: Mode, workload: Workload, algorithm: RuleAlgorithm
 ) -> tuple[dict[Variant, float], dict[Variant, str]]:
     """The predicted seconds of each variant that can be taken, and why each other can't."""
     from .costs import table  # deferred: importing it takes a while
 
-    constants = table(backend, version)
+    constants = table(backend, version, may_measure=mode == "eager")
     seconds, refused = {}, {}
     for variant in VARIANTS.get(algorithm, _EVERY):
         why = unavailable(variant, algorithms, mode) or unfit(variant, workload)
         if not why and variant is not Variant.NATIVE and algorithm == "auto":
             why = _not_worth_a_look(variant, workload, mode)
+        if not why and variant is Variant.FFT_ON_HOST and mode == "embedded":
+            why = "" if tiling.fits_tiles(workload.geometry.kernel_size) else "a program can call the tiles' code only"
         if variant is Variant.NATIVE and algorithm == "direct" and mode == "other" and workload.part != "k":
             why = "on another processor than the CPU it may take Winograd's algorithm or the FFT"
         if why:
@@ -227,13 +250,14 @@ def predicted(table: Table, variant: Variant, workload: Workload) -> float:
 
 def work(variant: Variant, workload: Workload) -> float:
     """The work of a variant: the number of products, or points times log2(points)."""
-    if variant is Variant.FFT_ON_HOST:
+    if variant is Variant.FFT_ON_HOST and tiling.fits_tiles(workload.geometry.kernel_size):
         size = workload.geometry.output_size(workload.size)
         # Each pair of channels has transforms of its own.
         per_pair = tiling.tile(workload.batch, size, workload.geometry.kernel_size)[1]
         return per_pair * workload.inputs * workload.outputs
-    if variant is Variant.FFT:
+    if variant.algorithm == "fft":
         points = fourier.fft_tiling(workload.padded, workload.geometry.kernel_size)[1]
+        points *= _UNCOMPILED if variant.on_host else 1
         return points * workload.batch * (workload.outputs + workload.inputs * workload.geometry.groups) / 2
     if variant is Variant.PHASE:
         (h, w), (down, right) = workload.geometry.kernel_size, PHASES
@@ -277,8 +301,8 @@ def _unfit_separable(workload: Workload) -> str:
 
 
 def _unfit_fft(variant: Variant, workload: Workload) -> str:
-    if variant.on_host:
-        return "" if tiling.fits_fft(workload.geometry) else "only for kernels that leave room in a tile of its cache"
+    if variant.on_host and tiling.fits_tiles(workload.geometry.kernel_size):
+        return ""
     groups = workload.geometry.groups if workload.part == "k" else 1
     pairs = workload.inputs * (workload.outputs // groups if workload.part == "k" else 1)
     return "too many pairs of channels" if pairs > _MOST_PAIRS else ""
@@ -291,7 +315,7 @@ def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> st
             return "only for tensors on a CPU, eager or in a program that can call it"
         if mode == "embedded" and variant is Variant.SEPARABLE_ON_HOST:
             return "only for kernels with values"
-        return "" if tiling.numba_installed() else "numba isn't installed: pip install 'convlab[fast]'"
+        return "" if tiling.numba_installed() else "numba isn't installed: pip install numba"
     if variant is Variant.SEPARABLE and mode in ("traced", "embedded"):
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"

@@ -1,9 +1,11 @@
-"""The cost of each variant: from convlab's own table, or from this machine's, which `convlab tune` has measured.
+"""The cost of each variant: from this machine's table, or one of convlab's own.
 
 A table has entries `"<variant> <part> <kind>": [fixed, per_pixel, per_work]`, in microseconds and nanoseconds, for each
-backend and version of its framework (see `convlab.planning.choose`). convlab's own is `costs.json` beside this file. It
-was measured on two cores with AVX-512, and its ratios, which are all that matters, hold roughly elsewhere. The user's
-table is in the cache folder, and belongs to one version of convlab and one processor.
+backend and version of its framework (see `convlab.planning.choose`). Costs belong to a processor. `costs.json` beside
+this file has one table for AVX-512 and one for AVX2, whose ratios, which are all that matters, hold roughly on all
+processors that have these instructions. The user's table, which `convlab tune` writes to the cache folder, belongs to
+one version of convlab and one processor. On a processor with neither, a backend is measured for some seconds when it
+is first needed, and the result is kept in the user's table.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ import contextlib
 import functools
 import json
 import platform
+import threading
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..atomic import whole
 from ..compiled import threads
+from ..compiled.instructions import instruction_set
 from .caches import cleared_with_costs, forget_costs
+from .on_need import MEASURE
 
-FORMAT = 1
+FORMAT = 2
 Constants = tuple[float, float, float]
 Table = dict[str, Constants]
 # The bound of a constant. Every NaN and every int, however long, compares with it correctly.
@@ -29,11 +34,52 @@ _MOST = 1e300
 # How many units of the file a second is, for each constant.
 _UNITS = 1e6, 1e9, 1e9
 _SHIPPED = Path(__file__).with_name("costs.json")
+_measuring = threading.RLock()
+# For each backend and version of its framework, the table that this process uses.
+_IN_USE: dict[tuple[str, str], Source] = {}
 
 
-def table(backend: str, version: str) -> Table:
-    """The constants of a backend's variants, in seconds: this machine's, or else convlab's."""
-    return _measured(backend, version) or _shipped().get(backend, {})
+class Source(NamedTuple):
+    """A table, and where it comes from, in words."""
+
+    table: Table
+    name: str
+
+
+def table(backend: str, version: str, may_measure: bool = False) -> Table:
+    """The constants of a backend's variants, in seconds; the same for the whole process.
+
+    `may_measure` allows to measure them if convlab has none for this processor's instructions.
+    """
+    return source(backend, version, may_measure).table
+
+
+def source(backend: str, version: str, may_measure: bool = False) -> Source:
+    """The table that `table` returns, and its name."""
+    if (backend, version) not in _IN_USE:
+        with _measuring:
+            _IN_USE.setdefault((backend, version), _source(backend, version, may_measure))
+    return _IN_USE[backend, version]
+
+
+def _source(backend: str, version: str, may_measure: bool) -> Source:
+    measured, instructions = _measured(backend, version), instruction_set()
+    if measured:
+        return Source(measured, f"this machine's, {user_file()}")
+    shipped = {name: tables.get(backend, {}) for name, tables in _shipped().items()}
+    if instructions in shipped:
+        return Source(shipped[instructions], f"convlab's for {instructions}")
+    if may_measure and MEASURE and shipped["AVX2"]:
+        # Until they are known, what is measured is computed by the costs of another processor.
+        _IN_USE[backend, version] = Source(shipped["AVX2"], "convlab's for AVX2, while this machine is measured")
+        try:
+            constants = MEASURE[0](backend)
+            with contextlib.suppress(OSError):
+                save_costs({backend: version}, {backend: constants})
+        finally:
+            forget_costs()
+        return Source(constants, "this machine's, measured when it was first needed")
+    return Source(shipped["AVX2"], "convlab's for AVX2, as this processor's isn't known")
 
 
 def user_file() -> Path:
@@ -46,13 +92,14 @@ def user_file() -> Path:
 @functools.cache
 def processor() -> str:
     """This machine's processor and its number of threads: a table is of no use where they differ."""
+    # The settings of numba may choose other instructions than the processor's best.
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {threads.available()} threads"
+    return f"{name}, {instruction_set()}, {threads.available()} threads"
 
 
 def save_costs(versions: dict[str, str], tables: dict[str, Table], path: Path | None = None) -> Path:
@@ -95,9 +142,15 @@ def _user() -> dict[str, Any]:
 
 
 @functools.cache
-def _shipped() -> dict[str, Table]:
+def _shipped() -> dict[str, dict[str, Table]]:
+    """For each set of instructions the tables of the backends."""
     content = json.loads(_SHIPPED.read_text())
-    return {name: _table(constants) for name, tables in content["backends"].items() for constants in tables.values()}
+    return {
+        instructions: {
+            name: _table(constants) for name, tables in entry["backends"].items() for constants in tables.values()
+        }
+        for instructions, entry in content.items()
+    }
 
 
 def _read(path: Path) -> Any:
@@ -150,5 +203,5 @@ def _warn(why: str) -> None:
     )
 
 
-for _cache in (_user, _measured, _shipped):
-    cleared_with_costs(_cache.cache_clear)
+for _clear in (_user.cache_clear, _measured.cache_clear, _shipped.cache_clear, _IN_USE.clear):
+    cleared_with_costs(_clear)

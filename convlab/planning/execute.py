@@ -22,13 +22,13 @@ from ..algorithms.border import with_border
 from ..algorithms.phase import phase
 from ..algorithms.taps import taps
 from ..compiled import kernels
-from ..compiled.kernels import KernelAlgorithm
 from ..contract.arrays import T
 from ..contract.call import Variant
 from ..contract.operations import Mode, Operations
 from ..contract.rule import Rule
 from ..errors import UnsupportedError
 from ..geometry.geometry import NO_PADDING, Geometry
+from . import large_fft
 from .choose import Choice, Workload, cheapest
 
 # A function of two tensors and the geometry: X and K to the result, or X and dY to the gradient of K.
@@ -246,25 +246,28 @@ def _separable(ops: Operations[T], variant: Variant, factors: tuple[Any, Any], x
     return _taps(ops, x, ops.asarray(v.reshape(1, 1, 1, w), dtype, x), horizontal)
 
 
-def _hosted(algorithm: KernelAlgorithm) -> Correlation:
-    """The function that correlates by a compiled kernel."""
+def _hosted(correlate: Callable[[np.ndarray, np.ndarray, Geometry, np.ndarray], np.ndarray]) -> Correlation:
+    """A correlation of arrays that is written to a fourth, as one of tensors on their memory."""
 
-    def correlate(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
+    def hosted(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
         image, kernel = ops.as_host(x), ops.as_host(k)
         shape = len(image), len(kernel), *geometry.output_size(image.shape[2:])
-        y = ops.host_empty(shape, image.dtype)
-        return ops.from_host(kernels.correlate(image, kernel, geometry, algorithm, y), x)
+        return ops.from_host(correlate(image, kernel, geometry, ops.host_empty(shape, image.dtype)), x)
 
-    return correlate
+    return hosted
 
 
-def _hosted_gradient(algorithm: KernelAlgorithm) -> Correlation:
-    """The function that computes the gradient of K by a compiled kernel."""
+def _hosted_gradient(gradient: Callable[[np.ndarray, np.ndarray, Geometry], np.ndarray]) -> Correlation:
+    """A gradient of K for arrays as one for tensors on their memory."""
 
-    def kernel_gradient(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
-        return ops.from_host(kernels.kernel_gradient(ops.as_host(x), ops.as_host(dy), geometry, algorithm), x)
+    def hosted(ops: Operations[T], x: T, dy: T, geometry: Geometry) -> T:
+        return ops.from_host(gradient(ops.as_host(x), ops.as_host(dy), geometry), x)
 
-    return kernel_gradient
+    return hosted
+
+
+def _direct_sums(x: np.ndarray, k: np.ndarray, geometry: Geometry, y: np.ndarray) -> np.ndarray:
+    return kernels.correlate(x, k, geometry, "direct", y)
 
 
 _RESULTS: dict[Variant, Correlation] = {
@@ -272,11 +275,11 @@ _RESULTS: dict[Variant, Correlation] = {
     Variant.TAPS: _taps,
     Variant.PHASE: phase,
     Variant.FFT: fourier.fft_correlation,
-    Variant.HOST: _hosted("direct"),
-    Variant.FFT_ON_HOST: _hosted("fft"),
+    Variant.HOST: _hosted(_direct_sums),
+    Variant.FFT_ON_HOST: _hosted(large_fft.fft_on_host),
 }
 _KERNEL_GRADIENTS: dict[Variant, Correlation] = {
     Variant.FFT: fourier.fft_kernel_gradient,
-    Variant.HOST: _hosted_gradient("direct"),
-    Variant.FFT_ON_HOST: _hosted_gradient("fft"),
+    Variant.HOST: _hosted_gradient(kernels.kernel_gradient),
+    Variant.FFT_ON_HOST: _hosted_gradient(large_fft.fft_gradient_on_host),
 }

@@ -247,7 +247,7 @@ def list_of(*structs):
     return np.array([struct.ctypes.data for struct in structs])
 
 x, k, y, space = np.ones((1, 1, 90, 80), "f"), np.full((1, 1, 3, 3), 2, "f"), np.zeros((1, 1, 88, 78), "f"), np.zeros(0)
-program = stages.correlation_stages(x.shape, k.shape, Geometry((3, 3)), "float32", "direct", False)
+program = stages.correlation_program(x.shape, k.shape, Geometry((3, 3)), "float32", "direct", False)
 handler.registered()
 handler.prepare(program, "float32")
 numbers = np.concatenate([[1], program.numbers])

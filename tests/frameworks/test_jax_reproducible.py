@@ -11,6 +11,8 @@ from revealing import OPTIONS, arrays
 import convlab
 from convlab.testing import reproducible_gradients
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def same(tensor, array: np.ndarray) -> bool:
     return np.asarray(tensor).tobytes() == array.tobytes()

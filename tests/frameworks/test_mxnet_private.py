@@ -26,6 +26,15 @@ def test_the_library_has_dlpack_and_openmp() -> None:
     assert private.library().omp_get_max_threads() >= 1
 
 
+def test_dtype_and_device_as_numbers() -> None:
+    """Those that MXNet's C header lists, and a context shows."""
+    codes = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
+    for dtype, code in codes.items():
+        array = mx.np.zeros((2, 3), dtype=dtype)
+        assert private.kind(array) == (code, array.ctx.device_typeid, array.ctx.device_id) == (code, 1, 0)
+    assert private.kind(mx.nd.zeros((1,), ctx=mx.cpu(1))) == (0, 1, 1)
+
+
 def foreign() -> list[bool]:
     """What a thread that Python hasn't started says."""
     import _thread

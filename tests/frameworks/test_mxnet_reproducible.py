@@ -13,6 +13,9 @@ from convlab.testing import reproducible_gradients
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 
 
+pytestmark = pytest.mark.usefixtures("way")
+
+
 def same(tensor, array: np.ndarray) -> bool:
     return tensor.asnumpy().tobytes() == array.tobytes()
 

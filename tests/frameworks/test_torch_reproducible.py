@@ -10,6 +10,8 @@ from revealing import OPTIONS, arrays
 import convlab
 from convlab.testing import reproducible_gradients
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def same(tensor: torch.Tensor, array: np.ndarray) -> bool:
     return tensor.detach().numpy().tobytes() == array.tobytes()

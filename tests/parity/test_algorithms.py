@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.signal
 
 import convlab
 from convlab.compiled import tiling
@@ -218,6 +219,60 @@ def test_the_chosen_backend_counts_for_arrays_seen_before(lab) -> None:
         with convlab.use_backend(lab.name):
             assert type(convlab.corr2d(x, k)) is type(lab.asarray(x))
         assert type(convlab.corr2d(x, k, backend=lab.name)) is type(lab.asarray(x))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((300, 300), (290, 280)), ((280, 60), (270, 20)), ((2, 3, 40, 300), (3, 1, 5, 260))]
+)
+def test_kernels_above_256_beside_scipy(lab, shapes) -> None:
+    """Eagerly by SciPy's transforms on the tensors' memory: result and gradients in float64."""
+    if not offered(lab, "fft"):
+        with pytest.raises(UnsupportedError, match="algorithm: got 'fft'"):
+            lab.corr2d(lab.asarray(np.ones(shapes[0])), lab.asarray(np.ones(shapes[1])), algorithm="fft")
+        return
+    rng = np.random.default_rng(0)
+    x, k = (rng.standard_normal(shape) for shape in shapes)
+    options = {"groups": 3} if k.ndim == 4 else {}
+    images, kernels = x.reshape(-1, *x.shape[-2:]), np.broadcast_to(k, (2, *k.shape)).reshape(-1, *k.shape[-2:])
+    pairs = list(zip(images, kernels[: len(images)], strict=True))
+    true = np.stack([scipy.signal.correlate(a, b, "valid") for a, b in pairs])
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm="fft", **options))
+    np.testing.assert_allclose(y.reshape(true.shape), true, atol=1e-11)
+    if not lab.adapter.autograd:
+        return
+    dy = rng.standard_normal(y.shape)
+    bias = np.zeros(() if k.ndim == 2 else len(k))
+    computed = gradients(lab, x, k, bias, dy, algorithm="fft", **options)
+    slopes = dy.reshape(true.shape)
+    by_image = np.stack([scipy.signal.convolve(d, b, "full") for d, (_, b) in zip(slopes, pairs, strict=True)])
+    np.testing.assert_allclose(computed.X.reshape(by_image.shape), by_image, atol=1e-11)
+    by_kernel = np.stack([scipy.signal.correlate(a, d, "valid") for (a, _), d in zip(pairs, slopes, strict=True)])
+    if k.ndim == 4:
+        by_kernel = by_kernel.reshape(2, 3, *k.shape[-2:]).sum(0)
+    np.testing.assert_allclose(computed.K.reshape(by_kernel.shape), by_kernel, atol=1e-11)
+
+
+def test_infinities_stay_in_their_places_under_kernels_above_256(lab) -> None:
+    algorithm = "fft" if offered(lab, "fft") else "auto"
+    rng = np.random.default_rng(0)
+    x, k = rng.standard_normal((4, 300)).astype(np.float32), rng.standard_normal((3, 260)).astype(np.float32)
+    x[0, 20] = np.inf
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), algorithm=algorithm))
+    true = oracle(x, k)
+    assert np.array_equal(np.isfinite(y), np.isfinite(true))
+    assert np.isfinite(y[1]).all()
+    assert np.isfinite(y[0, 21:]).all()
+    np.testing.assert_allclose(y[np.isfinite(true)], true[np.isfinite(true)], atol=1e-3)
+
+
+@pytest.mark.parametrize("padding", [0, 150])
+def test_few_results_of_a_large_kernel(lab, padding) -> None:
+    """A single result of 90,000 products isn't left to thousands of operations."""
+    rng = np.random.default_rng(0)
+    x, k = (rng.standard_normal((300, 300)).astype(np.float32) for _ in range(2))
+    y = lab.to_numpy(lab.corr2d(lab.asarray(x), lab.asarray(k), padding=padding))
+    true = scipy.signal.correlate(np.pad(x, padding).astype(float), k.astype(float), "valid")
+    np.testing.assert_allclose(y, true, atol=2e-2)
 
 
 def test_a_huge_kernel_of_rank_one(lab) -> None:

@@ -28,6 +28,7 @@ from convlab.testing import (
 )
 from convlab.truth.oracle import oracle
 
+pytestmark = pytest.mark.usefixtures("way")
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -263,6 +264,8 @@ def test_one_thread_and_a_lower_instruction_set(lab) -> None:
         "DNNL_MAX_CPU_ISA": "SSE41",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "NPY_DISABLE_CPU_FEATURES": numpys_features() if lab.name == "numpy" else "",
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
         "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2 --xla_cpu_multi_thread_eigen=false",
     }
     done = subprocess.run(

@@ -1,0 +1,245 @@
+"""Correlation of NumPy arrays in the order of `reproducible=True`, by numba kernels.
+
+All arrays are NCHW and OIHW, float32 or float64. What is computed, to the last bit, is what the operations of
+`convlab.algorithms.reproducible` compute. numba is imported, and kernels are compiled or fetched from its cache on
+disk, when they are first used.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..dtypes import LEAST
+from ..geometry.geometry import Geometry
+from . import threads
+from .kernels import ready
+from .tiling import border_indices
+
+# A thread adds up about so many vectors of products in a microsecond.
+_VECTORS_PER_MICROSECOND = 2000
+# A second thread is used for work of at least `_PAYS` microseconds; a piece of work takes at least `_PIECE`.
+_PAYS, _PIECE = 100, 20
+# Where there is enough, the work is split into so many pieces.
+_PIECES = 16
+# A second thread widens at least so many numbers.
+_NUMBERS = 2**16
+# The bytes of padded images, and of sums, that stay in a thread's cache.
+_IMAGES, _SUMS = 2**18 + 2**17, 2**19
+# The most rows of dY that are widened at a time.
+_SEEDS = 64
+
+
+def is_loaded() -> bool:
+    """Whether the kernels have been imported."""
+    return f"{__package__}.in_order" in sys.modules
+
+
+def correlate_in_order(
+    x: np.ndarray,
+    k: np.ndarray,
+    bias: np.ndarray,
+    geometry: Geometry,
+    out: np.ndarray,
+    limit: float,
+    phases: int = 1,
+) -> np.ndarray:
+    """Cross-correlation, where each sum has the order (channel, kernel row, kernel column), and then the bias.
+
+    Args:
+        x: (N, C, H, W), float32 or float64.
+        k: (O, C/groups, h, w), of x's dtype, in any memory order.
+        bias: (O,), float64.
+        geometry: NCHW, with padding in integers.
+        out: where to put the result (N, O, H', W'), C-contiguous.
+        limit: what is nearer to zero becomes zero.
+        phases: output channels that are so far apart are computed together. If they have zeros at the same elements of
+            K, they save time.
+
+    Returns:
+        out.
+    """
+    kernels, x, share = _results(), ready(x), len(k) // geometry.groups // phases
+    size = _block(share)
+    blocks = geometry.groups, phases * -(-share // size)
+    plan = _correlation(x.shape, k.shape, geometry, blocks[1] * size, size)
+    elements = k.shape[2] * k.shape[3]
+    packed, kept = np.empty((*blocks, k.shape[1], elements, size)), np.empty((*blocks, elements), np.bool_)
+    limits = np.array([limit, LEAST[x.dtype.name]])
+    many = blocks[0] * blocks[1]
+    chunk = max(1, _NUMBERS * many // packed.size)
+    threads.spread(lambda start, stop: kernels.pack(k, packed, kept, limits[1], phases, start, stop), many, chunk)
+
+    def work(start: int, stop: int) -> None:
+        inputs = x, packed, kept, phases, bias, out, limits
+        kernels.correlate_pieces(*inputs, *plan.maps, plan.places, plan.layout, start, stop)
+
+    threads.spread(work, plan.items, plan.chunk)
+    return out
+
+
+def gradient_in_order(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np.ndarray) -> np.ndarray:
+    """The gradient of K: each sum image by image and row by row, then the columns in a halving tree.
+
+    Args:
+        x: (N, C, H, W), float32 or float64.
+        dy: (N, O, H', W'), of x's dtype.
+        geometry: NCHW, with padding in integers.
+        out: where to put the result (O, C/groups, h, w), C-contiguous and of x's dtype.
+
+    Returns:
+        out.
+    """
+    kernels, x, dy, size = _gradients(), ready(x), ready(dy), _block(len(out) // geometry.groups)
+    plan = _gradient(x.shape, out.shape, geometry, size, threads.count())
+    limits = np.array([LEAST[x.dtype.name]] * 2)
+
+    def work(start: int, stop: int) -> None:
+        kernels.gradient_pieces(x, dy, out, limits, *plan.maps, plan.layout, size, start, stop)
+
+    threads.spread(work, plan.items, plan.chunk)
+    return out
+
+
+def sums_in_order(x: np.ndarray) -> np.ndarray:
+    """The sums (O,) in float64 of x (N, O, H, W): columns and rows in halving trees, then image by image."""
+    planes = ready(x).reshape(-1, *x.shape[2:])
+    sums = np.empty(len(planes))
+    chunk = max(1, _NUMBERS // planes[0].size)
+    threads.spread(lambda start, stop: _gradients().plane_sums(planes, sums, start, stop), len(planes), chunk)
+    total = np.zeros(x.shape[1])
+    for image in sums.reshape(x.shape[:2]):
+        total += image
+    return total
+
+
+class _Plan(NamedTuple):
+    """How a kernel computes inputs of some shapes.
+
+    Attributes:
+        maps: which row and which column of the image stands where in a padded one; where in it the elements of K lie.
+        places: for each vector of sums of a piece: where it begins in the padded images and in the result, and how
+            many of its numbers are in the result.
+        layout: the numbers `ROWS` to `ELEMENTS` of `in_order`.
+        items: how many pieces of work there are.
+        chunk: how many of them a thread takes at a time.
+    """
+
+    maps: tuple[np.ndarray, np.ndarray, np.ndarray]
+    places: np.ndarray
+    layout: np.ndarray
+    items: int
+    chunk: int
+
+
+@functools.lru_cache(512)
+def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, computed: int, size: int) -> _Plan:
+    maps, pitch = _maps(x, geometry)
+    (images, _, _, _), (outputs, per_group, h, w) = x, k
+    stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
+    rows, columns = geometry.output_size((x[2], x[3]))
+    lanes = _in_order().LANES
+    across, blocks = -(-columns // lanes), computed // size
+    cost = images * groups * rows * across * computed * per_group * h * w / _VECTORS_PER_MICROSECOND
+    line = 8 * per_group * pitch
+    band = max((_IMAGES // line - extent) // stride + 1, -(-6 // across), extent // 4)
+    if cost > _PAYS:
+        # There is work for each thread.
+        band = min(band, max(-(-rows * images * groups * blocks // _PIECES), 4, extent // 4))
+    band = max(1, min(band, rows))
+    lines = (band - 1) * stride + extent
+    bands = groups * -(-rows // band)
+    # The vectors of small images are computed with those of the next.
+    batch = max(1, min(images, _IMAGES // (line * lines), -(-24 // (rows * across)))) if band == rows else 1
+    items = bands * -(-images // batch)
+    parts = 1 if cost <= _PAYS else min(blocks, -(-_PIECES // items))
+    places = [
+        ((n * per_group * lines + i * stride) * pitch + j, (n * outputs * rows + i) * columns + j, columns - j)
+        for n in range(batch)
+        for i in range(band)
+        for j in range(0, columns, lanes)
+    ]
+    starts = np.array(places, np.int64).clip((0, 0, 0), (2**62, 2**62, lanes)).ravel()
+    layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, 1))
+    return _Plan(maps, starts, layout, items * parts, _chunk(items * parts, cost))
+
+
+@functools.lru_cache(512)
+def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int, helpers: int) -> _Plan:
+    maps, pitch = _maps(x, geometry)
+    (images, _, _, _), (outputs, per_group, h, w) = x, k
+    stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
+    rows, columns = geometry.output_size((x[2], x[3]))
+    across, blocks = -(-columns // _in_order().LANES), -(-outputs // groups // size)
+    elements = per_group * h * w
+    cost = images * groups * rows * across * blocks * size * elements / _VECTORS_PER_MICROSECOND
+    band = max(8, min((_IMAGES // (8 * pitch) - extent) // stride + 1, _SEEDS))
+    band = max(1, min(band, rows))
+    lines = (band - 1) * stride + extent
+    batch = max(1, min(images, _SEEDS // rows, _IMAGES // (8 * pitch * lines))) if band == rows else 1
+    channels = max(1, _IMAGES // (8 * pitch * lines * batch))
+    sums = size * across * 8 * _in_order().LANES
+    pieces = -(-elements // min(channels * h * w, max(8, _SUMS // sums)))
+    parts = min(blocks, -(-blocks * sums * -(-elements // pieces) // _SUMS))
+    if cost > _PAYS:
+        parts = max(parts, min(blocks, -(-2 * helpers // (groups * pieces))))
+        pieces = max(pieces, min(elements, -(-2 * helpers // (groups * parts))))
+    layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, pieces))
+    items = groups * parts * pieces
+    return _Plan(maps, maps[0], layout, items, items if cost <= _PAYS else 1)
+
+
+def _chunk(items: int, cost: float) -> int:
+    """How many pieces of work a thread takes at a time, where all take `cost` microseconds."""
+    return items if cost <= _PAYS else max(1, int(items * _PIECE / cost))
+
+
+def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """The `_Plan.maps` of an image, and the length of a padded row."""
+    (h, w), (_, step), (dilation, spread) = geometry.kernel_size, geometry.stride, geometry.dilation
+    _, columns = geometry.output_size((x[2], x[3]))
+    down = border_indices(x[2], geometry.padding[0], geometry.padding_mode)
+    right = border_indices(x[3], geometry.padding[1], geometry.padding_mode)
+    lanes = _in_order().LANES
+    # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there. A phase is long
+    # enough for whole vectors.
+    phase = max(-(-len(right) // step), -(-columns // lanes) * lanes + (w - 1) * spread // step)
+    right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
+    shifts = np.arange(w) * spread
+    taps = np.arange(h)[:, None] * dilation * phase * step + shifts % step * phase + shifts // step
+    return (down, np.ascontiguousarray(right), taps.ravel()), phase * step
+
+
+def _layout(
+    x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, pitch: int, cut: tuple[int, int, int, int, int]
+) -> np.ndarray:
+    left, groups = geometry.padding[1][0], geometry.groups
+    start, stop = (left, left + x[3]) if geometry.stride[1] == 1 else (0, 0)
+    sizes = *geometry.output_size((x[2], x[3])), k[1], groups, k[0] // groups
+    return np.array((*sizes, geometry.stride[0], pitch, start, stop, *cut), np.int64)
+
+
+def _block(share: int) -> int:
+    """How many output channels are computed together, for so many in a group."""
+    size: int = _in_order().CHANNELS if share > 1 else 1
+    return size
+
+
+@functools.cache
+def _in_order() -> ModuleType:
+    return importlib.import_module(".in_order", __package__)
+
+
+@functools.cache
+def _results() -> ModuleType:
+    return importlib.import_module(".in_order_result", __package__)
+
+
+@functools.cache
+def _gradients() -> ModuleType:
+    return importlib.import_module(".in_order_gradient", __package__)
