@@ -64,7 +64,8 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
     """Run pytest under coverage; a backend that is named here and doesn't load fails."""
     files = [*session.posargs] or paths
     session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
-    # The sessions share what XLA has compiled for JAX: most of their time.
+    # The sessions share what XLA and numba have compiled: most of their time.
+    session.env["NUMBA_CACHE_DIR"] = str((session.cache_dir / "numba").absolute())
     session.env.update(
         JAX_COMPILATION_CACHE_DIR=str((session.cache_dir / "jax").absolute()),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",

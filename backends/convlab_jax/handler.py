@@ -18,6 +18,7 @@ import llvmlite.binding
 import numpy as np
 
 from convlab.compiled import stages
+from convlab.compiled.disk_cache import c_function
 from convlab.compiled.pointers import (
     CHUNK,
     CLEAR,
@@ -38,7 +39,6 @@ from convlab.compiled.pointers import (
     B,
     Y,
     allocate,
-    c_function,
     call,
     fetch_add,
     integers,

@@ -193,6 +193,9 @@ class JaxOperations(Operations[Array]):
             total = function(total, jnp.int32(0))
             return lax.fori_loop(1, count, lambda index, total: function(total, index), total)
 
+    def portable(self) -> JaxOperations:
+        return _Portable()
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
 
@@ -265,7 +268,7 @@ def _compiled(rule: Rule) -> Callable[..., Array]:
 
 def _operators(a: Any, b: Any, rule: Rule) -> Array:
     """A rule's result by XLA's own operators."""
-    return compute(_Portable(), rule, a, b)  # type: ignore[no-any-return]
+    return compute(ops.portable(), rule, a, b)  # type: ignore[no-any-return]
 
 
 def _calls(a: Any, b: Any, rule: Rule) -> Array:

@@ -28,22 +28,6 @@ else:
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
-def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make Python functions C functions of a numba signature, which never take the interpreter's lock.
-
-    Their code is kept on disk if possible. They mustn't raise errors.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.cfunc(signature, cache=True, error_model="numpy")(function)
-        except RuntimeError:
-            # There is no place to write to.
-            return numba.cfunc(signature, error_model="numpy")(function)
-
-    return compiled
-
-
 class _Code(NamedTuple):
     """Where instructions are written: numba's context and an LLVM builder."""
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..geometry.geometry import Geometry
 from . import direct, fft
+from .disk_cache import c_function
 from .kernels import KernelAlgorithm, band_layout
-from .pointers import JOB, KIND, SPACE, A, B, Y, c_function, integers, pointer, stage_array
+from .pointers import JOB, KIND, SPACE, A, B, Y, integers, pointer, stage_array
 
 if TYPE_CHECKING:  # numba's type hints are incomplete
     numba: Any

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .disk_cache import kept
 from .instructions import instruction_set
 
 if TYPE_CHECKING:  # numba's type hints are incomplete, and differ between its versions
@@ -43,13 +44,8 @@ _FLAGS = ("contract",)
 
 def kernel(function: Function) -> Function:
     """Compile a function once per dtype, keep the code on disk if possible, and let other threads run beside it."""
-    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    try:
-        compiled: Function = numba.njit(cache=True, **settings)(function)
-    except RuntimeError:
-        # There is no place to write to.
-        compiled = numba.njit(**settings)(function)
-    return compiled
+    compiled = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    return kept(function, compiled)  # type: ignore[no-any-return]
 
 
 def inlined(emit: Callable[..., None]) -> Any:
