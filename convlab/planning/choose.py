@@ -63,7 +63,7 @@ _SMALL_KERNEL = 100
 _VECTOR = 16
 # Loading the compiled kernels takes 0.5 s once. Use them only if they save `_WORTH_LOADING` seconds a call and the
 # result has at least `_FEW_PIXELS` numbers, or sums up `_FEW_PRODUCTS`.
-_WORTH_LOADING, _FEW_PIXELS, _FEW_PRODUCTS = 20e-6, 400, 40_000
+_WORTH_LOADING, _FEW_PIXELS, _FEW_PRODUCTS = 5e-6, 400, 40_000
 # How many times longer SciPy's transforms take than the compiled ones, which kernels above 256 don't fit.
 _UNCOMPILED = 3
 # The most pairs of channels whose spectra are multiplied one after another.
