@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,11 @@ _FRAME_STRUCT = _struct(
     arguments=_LIST_STRUCT, results=_LIST_STRUCT, attributes=_ATTRIBUTES_STRUCT,
 )  # fmt: skip
 
-# What the handler finds by the symbol of this name, and where in it: the functions that share work and that let other
-# threads run, what to say if a stage is missing, and the stages' functions, each for float32 and for float64.
+# What the handler finds by the symbol of this name, and where in it: the functions that share work, that let other
+# threads run, and that ask for large pages (0 where there are none); what to say if a stage is missing; and the stages'
+# functions, each for float32 and for float64.
 _SYMBOL = "convlab_jax"
-_TASK, _YIELD, _MESSAGE, _STAGES = range(4)
+_TASK, _YIELD, _ADVISE, _MESSAGE, _STAGES = range(5)
 _table = symbol(_SYMBOL)
 _addresses = np.zeros(_STAGES + 2 * len(stages.FUNCTIONS), np.int64)
 _message = ctypes.create_string_buffer(
@@ -90,6 +92,9 @@ _message = ctypes.create_string_buffer(
 # A job's own copies of numbers of its stage, which late tasks mustn't read.
 _ITEMS, _CHUNK, _SIZE = JOB, JOB + 1, JOB + 2
 _TARGET = "convlab"
+# Linux's advice for large pages, and the bytes of memory from which they pay: without them, the kernel's first touch of
+# XLA's new memory takes as long as a small correlation.
+_HUGE_PAGES, _LARGE, _PAGE = 14, 2**22, 4096
 _lock = threading.Lock()
 # `jax.ffi.pycapsule` gives `ctypes.pythonapi.PyCapsule_New`, which MXNet calls too, other types for the whole process.
 _capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
@@ -108,7 +113,10 @@ def registered() -> str:
 
     with _lock:
         llvmlite.binding.add_symbol(_SYMBOL, _addresses.ctypes.data)
-        _addresses[_YIELD] = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+        system = ctypes.CDLL(None)
+        _addresses[_YIELD] = ctypes.cast(system.sched_yield, ctypes.c_void_p).value or 0
+        if sys.platform == "linux":
+            _addresses[_ADVISE] = ctypes.cast(system.madvise, ctypes.c_void_p).value or 0
         _addresses[_MESSAGE] = ctypes.addressof(_message)
         _addresses[_TASK] = _c_functions()[0].address
         handler = ctypes.c_void_p(_c_functions()[1].address)
@@ -140,6 +148,7 @@ def _handle(address: int) -> int:
     y, space = _buffer(frame.results, 0), _buffer(frame.results, 1)
     numbers = _record(integers(frame.attributes.values, 1)[0], _ARRAY_STRUCT).data
     most, program, wide = integers(numbers, 1)[0], numbers + 8, int(a.dtype == _FLOAT64)
+    _advise(y, 8 if wide else 4)
     count, index = integers(program, 1)[0], 0
     while index < count:
         stage = program + 8 * integers(program + 8, count)[index]
@@ -161,6 +170,16 @@ def _handle(address: int) -> int:
         sound = _shared(frame.api, frame.context, job, most)
         index += header[SOUND] if sound else header[OTHERWISE]
     return 0
+
+
+@kernel
+def _advise(buffer: Any, itemsize: int) -> None:
+    """Ask for large pages for a large buffer."""
+    size = integers(buffer.dims, buffer.rank).prod() * itemsize
+    advise = integers(_table(), _STAGES)[_ADVISE]
+    if advise and size >= _LARGE:
+        start = -(-buffer.data // _PAGE) * _PAGE
+        call(advise, (start, (buffer.data + size - start) // _PAGE * _PAGE, _HUGE_PAGES))
 
 
 @kernel
