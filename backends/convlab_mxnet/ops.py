@@ -36,7 +36,7 @@ class MXNetOperations(Operations):
 
     adapter = adapter
     # A custom operator waits for another thread, forward and backward.
-    apply_seconds = 3e-3
+    apply_seconds = 8e-3
 
     @property
     def version(self) -> str:
