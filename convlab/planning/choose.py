@@ -181,7 +181,9 @@ def cheapest(
     if algorithm == "auto" and variant.on_host:
         elsewhere = {other: cost for other, cost in seconds.items() if not other.on_host}
         other = min(elsewhere, key=elsewhere.__getitem__)
-        if not large_enough or elsewhere[other] - seconds[variant] < _WORTH_LOADING:
+        spared = elsewhere[other] - seconds[variant]
+        # What the compiled FFT computes takes long enough.
+        if not large_enough or (variant is Variant.HOST and spared < _WORTH_LOADING):
             variant = other
     time_to_beat = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
     better = [
