@@ -167,13 +167,11 @@ class JaxOperations(Operations[Array]):
     def prepare(self, call: Call) -> Callable[..., Any] | None:
         if call.algorithm == "reproducible":
             return None
-        compiled = functools.partial(execute, self, call)
-        run: Callable[..., Any] = jax.jit(compiled)
-        if call.variant.on_host:
-            # A separable kernel is known by its values, which a program doesn't have.
-            if not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST:
-                return None
-            run = ffi.per_number_of_threads(compiled)
+        # A separable kernel is known by its values, which a program doesn't have.
+        if call.variant.on_host and (not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST):
+            return None
+        compiled: Callable[..., Any] = ffi.per_number_of_threads if call.variant.on_host else jax.jit
+        run = compiled(functools.partial(execute, self, call))
 
         def wide(x: Any, k: Any, b: Any) -> Any:
             with self.scope(call.dtype):

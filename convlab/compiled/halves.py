@@ -18,11 +18,12 @@ else:
 _LANES = REGISTER // 4
 
 
-def _conversion(lanes: int, widens: bool) -> Any:
-    """The numba function that converts so many numbers from one array to another: uint16 memory holds float16."""
+def _conversion(lanes: int) -> Any:
+    """The numba function that converts so many numbers from one array to the other: uint16 memory holds float16."""
 
     def emit(e: Emitter, source: Value, target: Value, at: Value) -> None:
         half, single = (ir.VectorType(kind, lanes) for kind in (ir.HalfType(), ir.FloatType()))
+        widens = isinstance(source.type.pointee, ir.IntType)
         before, after = (half, single) if widens else (single, half)
         places = [
             e.builder.bitcast(e.builder.gep(array, [at]), kind.as_pointer())
@@ -35,34 +36,25 @@ def _conversion(lanes: int, widens: bool) -> Any:
     return inlined(emit)
 
 
-_widen, _widen_one, _narrow, _narrow_one = (_conversion(n, widens) for widens in (True, False) for n in (_LANES, 1))
+_convert, _convert_one = _conversion(_LANES), _conversion(1)
 
 
 @kernel
-def _widen_all(source: Array, target: Array) -> None:
+def _convert_all(source: Array, target: Array) -> None:
     whole = len(source) // _LANES * _LANES
     for at in range(0, whole, _LANES):
-        _widen(source, target, at)
+        _convert(source, target, at)
     for at in range(whole, len(source)):
-        _widen_one(source, target, at)
-
-
-@kernel
-def _narrow_all(source: Array, target: Array) -> None:
-    whole = len(source) // _LANES * _LANES
-    for at in range(0, whole, _LANES):
-        _narrow(source, target, at)
-    for at in range(whole, len(source)):
-        _narrow_one(source, target, at)
+        _convert_one(source, target, at)
 
 
 def widened(x: np.ndarray) -> np.ndarray:
     """A C-contiguous float16 array in float32."""
     wide = np.empty(x.shape, np.float32)
-    _widen_all(x.reshape(-1).view(np.uint16), wide.reshape(-1))
+    _convert_all(x.reshape(-1).view(np.uint16), wide.reshape(-1))
     return wide
 
 
 def narrow_into(x: np.ndarray, out: np.ndarray) -> None:
     """Write a C-contiguous float32 array, rounded to float16, to a C-contiguous array of that dtype."""
-    _narrow_all(x.reshape(-1), out.reshape(-1).view(np.uint16))
+    _convert_all(x.reshape(-1), out.reshape(-1).view(np.uint16))

@@ -50,15 +50,6 @@ def add_product(e: Emitter, total: Value, a: Value, b: Value, rounded: bool) -> 
     e.builder.store(e.builder.fadd(e.builder.load(total), product), total)
 
 
-def masked_call(e: Emitter, name: str, vector: Value, result: Value, *arguments: Value) -> Value:
-    """LLVM's masked load or store of a vector of float32 or float64."""
-    bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
-    function = ir.FunctionType(result, [argument.type for argument in arguments])
-    module, name = e.builder.module, f"llvm.masked.{name}.v{e.lanes}f{bits}.p0"
-    declared = module.globals.get(name) or ir.Function(module, function, name)
-    return e.builder.call(declared, arguments)
-
-
 def vector_at(e: Emitter, pointer: Value, index: Value) -> tuple[Value, Value, Value]:
     """The type of as many elements of an array as e has lanes, the pointer to those from an index on, its alignment."""
     vector = ir.VectorType(pointer.type.pointee, e.lanes)
@@ -69,7 +60,7 @@ def vector_at(e: Emitter, pointer: Value, index: Value) -> tuple[Value, Value, V
 def load_widened(e: Emitter, x: Value, index: Value, count: Value) -> Value:
     """The first `count` elements from an index on in float64, subnormal numbers as zero; zeros in the other lanes."""
     vector, place, align = vector_at(e, x, index)
-    value = masked_call(e, "load", vector, vector, place, align, e.mask(count), ir.Constant(vector, None))
+    value = e.masked("load", vector, vector, place, align, e.mask(count), ir.Constant(vector, None))
     if is_float64(x):
         return flushed(e, value, LEAST["float64"])
     return flushed(e, e.builder.fpext(value, e.vector), LEAST["float32"])

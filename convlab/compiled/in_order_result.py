@@ -28,7 +28,6 @@ from .in_order import (
     flushed,
     gather_widened,
     is_float64,
-    masked_call,
     vector_at,
 )
 from .vectors import Array, Emitter, inlined, ir, kernel
@@ -69,7 +68,7 @@ def _narrow(
             target = e.index(at, e.times(r, step), e.number(places, e.index(place, 1)))
             _, pointer, align = vector_at(e, y, target)
             mask = e.mask(e.number(places, e.index(place, 2)))
-            masked_call(e, "store", vector, ir.VoidType(), value, pointer, align, mask)
+            e.masked("store", vector, ir.VoidType(), value, pointer, align, mask)
 
 
 def _tile(outputs: int, most: int) -> Any:

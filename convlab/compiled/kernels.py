@@ -19,7 +19,7 @@ import numpy as np
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
 from .instructions import instruction_set
-from .tiling import border_indices
+from .tiling import border_indices, phase_by_phase, phase_offsets
 
 # A thread computes about so many products of 64-byte vectors in a microsecond, and reads or writes so many elements.
 _PRODUCTS_PER_MICROSECOND, _ELEMENTS_PER_MICROSECOND = 3000, 20_000
@@ -206,9 +206,7 @@ def band_layout(
     down = border_indices(height, geometry.padding[0], geometry.padding_mode)
     right = border_indices(width, geometry.padding[1], geometry.padding_mode)
     phase = -(-len(right) // step)
-    # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there.
-    right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
-    taps = np.arange(w) * spread
+    right, offsets = phase_by_phase(right, step, phase), phase_offsets(np.arange(w) * spread, step, phase)
     left = geometry.padding[1][0]
     copied = (left, left + width, -left) if step == 1 else (0, 0, 0)
 
@@ -230,7 +228,7 @@ def band_layout(
     cost = row_cost * rows * images * geometry.groups
     pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
     header = stride, dilation, len(right) if gathered else 0, *copied, -(-rows // per_image), per_image, w, len(down)
-    plan = np.concatenate([header, taps % step * phase + taps // step, down, right]).astype(np.int64)
+    plan = np.concatenate([header, offsets, down, right]).astype(np.int64)
     arguments = plan, *_direct().extents(h, w, dilation % stride == 0)
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
     return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)

@@ -19,7 +19,7 @@ from ..dtypes import LEAST
 from ..geometry.geometry import Geometry
 from . import threads
 from .kernels import ready
-from .tiling import border_indices
+from .tiling import border_indices, phase_by_phase, phase_offsets
 
 # A thread adds up about so many vectors of products in a microsecond.
 _VECTORS_PER_MICROSECOND = 2000
@@ -206,13 +206,11 @@ def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.
     down = border_indices(x[2], geometry.padding[0], geometry.padding_mode)
     right = border_indices(x[3], geometry.padding[1], geometry.padding_mode)
     lanes = _in_order().LANES
-    # A stride's columns are gathered phase by phase, so that neighbours in y are neighbours there. A phase is long
-    # enough for whole vectors.
+    # A phase is long enough for whole vectors.
     phase = max(-(-len(right) // step), -(-columns // lanes) * lanes + (w - 1) * spread // step)
-    right = np.pad(right, (0, phase * step - len(right)), constant_values=-1).reshape(phase, step).T.ravel()
-    shifts = np.arange(w) * spread
-    taps = np.arange(h)[:, None] * dilation * phase * step + shifts % step * phase + shifts // step
-    return (down, np.ascontiguousarray(right), taps.ravel()), phase * step
+    offsets = phase_offsets(np.arange(w) * spread, step, phase)
+    taps = np.arange(h)[:, None] * dilation * phase * step + offsets
+    return (down, phase_by_phase(right, step, phase), taps.ravel()), phase * step
 
 
 def _layout(

@@ -46,6 +46,21 @@ def tile(images: int, result: Pair, kernel: Pair) -> tuple[int, float]:
     return size, work(size)
 
 
+def phase_by_phase(right: np.ndarray, step: int, phase: int) -> np.ndarray:
+    """The columns of a padded row in the order in which a stride's phases follow each other, each of so many columns.
+
+    Neighbours in the result are then neighbours in the row; a column beyond the row is -1, a zero.
+    """
+    padded = np.pad(right, (0, phase * step - len(right)), constant_values=-1)
+    return np.ascontiguousarray(padded.reshape(phase, step).T).ravel()
+
+
+def phase_offsets(columns: np.ndarray, step: int, phase: int) -> np.ndarray:
+    """Where columns of a padded row stand in `phase_by_phase`."""
+    offsets: np.ndarray = columns % step * phase + columns // step
+    return offsets
+
+
 def border_indices(n: int, pads: Pair, mode: PaddingMode) -> np.ndarray:
     """For each position of a padded axis, the index of the pixel, out of n, that stands there; -1 for a zero."""
     before, after = pads

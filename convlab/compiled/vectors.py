@@ -136,7 +136,7 @@ class Emitter:
         place = self._place(pointer, index)
         if mask is None:
             return self.builder.load(place, align=self.size)
-        return self._masked("load", self.vector, place, self._align(), mask, self.zero)
+        return self.masked("load", self.vector, self.vector, place, self._align(), mask, self.zero)
 
     def store(self, value: Value, pointer: Value, index: Value, mask: Value = None) -> None:
         """Store a vector from an index on; with a mask only the lanes in it."""
@@ -144,7 +144,7 @@ class Emitter:
         if mask is None:
             self.builder.store(value, place, align=self.size)
         else:
-            self._masked("store", ir.VoidType(), value, place, self._align(), mask)
+            self.masked("store", self.vector, ir.VoidType(), value, place, self._align(), mask)
 
     def add(self, a: Value, b: Value) -> Value:
         """The sum a + b."""
@@ -215,9 +215,11 @@ class Emitter:
     def _align(self) -> Value:
         return ir.Constant(_SHORT, self.size)
 
-    def _masked(self, name: str, result: Value, *arguments: Value) -> Value:
+    def masked(self, name: str, vector: Value, result: Value, *arguments: Value) -> Value:
+        """LLVM's masked "load" or "store" of a vector of float32 or float64, which may not be this emitter's."""
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        name = f"llvm.masked.{name}.v{self.lanes}f{8 * self.size}.p0"
+        bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
+        name = f"llvm.masked.{name}.v{self.lanes}f{bits}.p0"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
 
 
