@@ -15,7 +15,7 @@ from convlab.contract.call import Variant
 from convlab.contract.rule import Rule
 from convlab.correlation import measure
 from convlab.geometry.geometry import Geometry
-from convlab.planning import choose, costs
+from convlab.planning import choose, costs, on_need
 from convlab.planning.caches import forget_costs
 from convlab.planning.choose import Workload
 
@@ -209,7 +209,7 @@ def unknown(home, monkeypatch):
     monkeypatch.setattr(costs, "instruction_set", lambda: "other")
     calls = []
 
-    def measured(backend: str) -> costs.Table:
+    def measured(backend: str) -> on_need.Table:
         calls.append(backend)
         assert costs.source(backend, VERSION).name.startswith("convlab's for AVX2")
         return {"native y single": (1.0, 2.0, 3.0)}

@@ -13,7 +13,7 @@ from ..dtypes import FLOATS
 from ..errors import UnsupportedError
 from ..planning.choose import Choice
 from ..planning.execute import choose
-from ..planning.on_need import Measured, measure_with
+from ..planning.on_need import Table, measure_with
 from ..registry import framework
 
 _GRADIENTS = "the framework's own gradients are the fastest where those of another algorithm would save little"
@@ -125,7 +125,7 @@ def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     return choices
 
 
-def _measure(backend: str) -> Measured:
+def _measure(backend: str) -> Table:
     from .measure import quick_table  # deferred: few processors need it
 
     return quick_table(framework(backend))

@@ -18,8 +18,9 @@ from ..contract.framework import Framework
 from ..contract.rule import Part, Rule
 from ..geometry.geometry import Geometry
 from ..planning.choose import VARIANTS, ChannelKind, Choice, Workload, predicted, unavailable, unfit, work
-from ..planning.costs import Constants, Table, table
+from ..planning.costs import table
 from ..planning.execute import compute_chosen
+from ..planning.on_need import Constants, Table
 from .repeated import prepared
 
 # The sides of square images and kernels, from small to large; for `_DEPTHWISE`, with the number of channels first.

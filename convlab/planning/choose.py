@@ -27,7 +27,7 @@ from ..geometry.geometry import Geometry, Pair
 from .caches import cleared_with_costs
 
 if TYPE_CHECKING:
-    from .costs import Table
+    from .on_need import Table
 
 ChannelKind = Literal["single", "depthwise", "dense"]
 

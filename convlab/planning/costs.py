@@ -24,11 +24,9 @@ from ..atomic import whole
 from ..compiled import threads
 from ..compiled.instructions import instruction_set
 from .caches import cleared_with_costs, forget_costs
-from .on_need import MEASURE
+from .on_need import MEASURE, Table
 
 FORMAT = 2
-Constants = tuple[float, float, float]
-Table = dict[str, Constants]
 # The bound of a constant. Every NaN and every int, however long, compares with it correctly.
 _MOST = 1e300
 # How many units of the file a second is, for each constant.
