@@ -7,10 +7,13 @@ same names at the end of this file take both at any time.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.geometry.geometry import Pads
+from convlab.models.adapters import Node
+from convlab.models.layers.reading import INPUT
 
 from .ops import mx
 
@@ -115,6 +118,65 @@ class Softmax(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         """The shares of the channels, which sum up to 1, or their logarithms."""
         functions = F.npx if mx.util.is_np_array() else F
         return (functions.log_softmax if self.log else functions.softmax)(x, axis=1)
+
+
+class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The sum of arrays."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The sum."""
+        return functools.reduce(F.np.add if mx.util.is_np_array() else F.broadcast_add, values)
+
+
+class Multiply(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The product of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The product."""
+        return functools.reduce(F.np.multiply if mx.util.is_np_array() else F.broadcast_mul, values)
+
+
+class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The channels of images NCHW or of rows, one after another."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """All channels."""
+        return F.np.concatenate(values, axis=1) if mx.util.is_np_array() else F.concat(*values, dim=1)
+
+
+class Group(mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Blocks whose names begin alike; it isn't called itself."""
+
+
+class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """A graph of blocks: a call computes them in order, each of the results that it takes.
+
+    Blocks are attributes by their names, `network.layer1.conv`; one that is put in the place of another is used.
+
+    Args:
+        nodes: in order; the last gives the result.
+    """
+
+    def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
+        super().__init__(**names)
+        self.steps: list[tuple[str, tuple[str, ...], str]] = []
+        for name, block, inputs, value in nodes:
+            *between, last = name.split(".")
+            outer = self
+            for part in between:
+                if not isinstance(getattr(outer, part, None), mx.gluon.Block):
+                    setattr(outer, part, Group())
+                outer = getattr(outer, part)
+            setattr(outer, last, block)
+            self.steps.append((name, inputs, value))
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The result for images NCHW."""
+        values = {INPUT: x}
+        for name, inputs, value in self.steps:
+            block = functools.reduce(getattr, name.split("."), self)
+            values[value] = x = block(*[values[each] for each in inputs])
+        return x
 
 
 Activation = _on_both(mx.gluon.nn.Activation)

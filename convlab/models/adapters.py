@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,31 @@ from .layers.reading import Model
 STYLES = ("builtin", "convlab")
 # The names of a kernel in the frameworks, and its name in the result of `gradients`.
 ROLES = {"weight": "K", "kernel": "K"}
+
+
+# What a layer takes: an array for each value.
+Arrays = tuple[np.ndarray, ...]
+
+
+def as_input(values: Arrays) -> np.ndarray | Arrays:
+    """What `Models.run` takes for these values: a lone one as it is."""
+    return values[0] if len(values) == 1 else values
+
+
+class Node(NamedTuple):
+    """A native layer in the graph of a new model.
+
+    Attributes:
+        name: its name in the model; parts are separated by ".".
+        native: the layer.
+        inputs: the names of the values that it takes; `convlab.models.layers.reading.INPUT` is the image.
+        value: the name of its result.
+    """
+
+    name: str
+    native: Any
+    inputs: tuple[str, ...]
+    value: str
 
 
 class Models(Protocol):
@@ -53,11 +78,17 @@ class Models(Protocol):
             UnsupportedError: the framework has none that do.
         """
 
-    def assemble(self, steps: Sequence[tuple[str, Any]]) -> Any:
-        """A native model of native layers with names, one after another."""
+    def assemble(self, nodes: Sequence[Node]) -> Any:
+        """A native model of native layers with names, of which the last gives the result.
 
-    def run(self, natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
-        """The result of native layers one after another, in inference mode, for x in `dtype`."""
+        Layers one after another make the framework's own `Sequential`.
+        """
+
+    def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+        """The result of native layers one after another, in inference mode, for x in `dtype`.
+
+        The first layer may take several arrays.
+        """
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.

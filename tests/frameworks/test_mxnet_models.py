@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gluon_layers import images, models, randomly, right, rng, semantics
+from making import nodes_of
 
 import convlab
 from convlab import errors
@@ -88,7 +89,7 @@ def test_assembled(numpy) -> None:
     dense = Dense(images((3, 24), 1)[0, 0], None)
     neutral = [convolution, Activation("relu"), Pool("max", (2, 2), (2, 2)), Flatten("CHW"), dense]
     natives = [native for layer in neutral for native in models.build(layer, "builtin")]
-    net = models.assemble([(f"steps.{n // 2}", native) for n, native in enumerate(natives)])
+    net = models.assemble(nodes_of((f"steps.{n // 2}", native) for n, native in enumerate(natives)))
     assert list(net._children) == ["steps.0", "steps.0_1", "steps.1", "steps.1_1", "steps.2", "steps.2_1"]
     x = images((9, 8), 2)
     y = models.run(natives, x, "float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from making import nodes_of
 
 import convlab
 from convlab import errors
@@ -67,10 +68,10 @@ def test_weights() -> None:
 
 def test_what_numpy_lacks(tmp_path) -> None:
     layer = convlab.numpy.Conv2D(3)
-    assert models.assemble([("x", layer)]) is layer
+    assert models.assemble(nodes_of([("x", layer)])) is layer
     for refused in (
         lambda: models.build(Activation("relu"), "convlab"),
-        lambda: models.assemble([("x", layer), ("y", layer)]),
+        lambda: models.assemble(nodes_of([("x", layer), ("y", layer)])),
         lambda: models.save(layer, tmp_path / "x"),
         lambda: models.load(tmp_path / "x", layer),
     ):

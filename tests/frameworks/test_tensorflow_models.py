@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 from keras_layers import SIZES, images, models, only, randomly, right, rng
+from making import nodes_of
 
 import convlab
 from convlab import errors
@@ -119,7 +120,7 @@ def test_assembled(dtype) -> None:
     dense = Dense(np.asarray(images((3, 24), 1, dtype)[0, 0]), None, dtype)
     neutral = [convolution, Activation("relu"), Pool("max", (2, 2), (2, 2)), Flatten("HWC"), dense]
     natives = [native for layer in neutral for native in models.build(layer, "builtin")]
-    model = models.assemble([(f"steps.{n // 2}", native) for n, native in enumerate(natives)])
+    model = models.assemble(nodes_of((f"steps.{n // 2}", native) for n, native in enumerate(natives)))
     assert [each.name for each in model.layers] == [
         "steps_0",
         "steps_0_1",
@@ -138,7 +139,7 @@ def test_assembled(dtype) -> None:
     "layers", [[Activation("relu")], [Flatten("HWC"), Dense(np.ones((2, 12)))], [GlobalPool("max"), Flatten("HWC")]]
 )
 def test_assembled_without_a_convolution(layers) -> None:
-    model = models.assemble([("x", native) for layer in layers for native in models.build(layer, "builtin")])
+    model = models.assemble(nodes_of(("x", native) for layer in layers for native in models.build(layer, "builtin")))
     assert models.run([model], images((2, 2), 3), "float32").shape[0] == 2
     assert len(models.read(model).parts) == len(layers)
 
@@ -166,7 +167,9 @@ def test_weights_and_files(make, tmp_path) -> None:
 
 def test_an_assembled_model_is_copied_and_saved(tmp_path) -> None:
     natives = models.build(Convolution.of(rng.standard_normal((2, 3, 3, 3)), None, "float64"), "convlab")
-    model = models.assemble([("conv", natives[0]), ("act", models.build(Activation("gelu_tanh"), "builtin")[0])])
+    model = models.assemble(
+        nodes_of([("conv", natives[0]), ("act", models.build(Activation("gelu_tanh"), "builtin")[0])])
+    )
     models.save(model, tmp_path / "x.weights.h5")
     other = models.with_weights(model, models.load(tmp_path / "x.weights.h5", model))
     x = images((5, 5), 3)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from convlab import Ported, port
 from convlab.errors import PartialPortWarning
-from convlab.models.adapters import models_of
+from convlab.models.adapters import Node, models_of
 from convlab.models.layers.layer import Convolution, Layer
+from convlab.models.layers.reading import INPUT
 
 
 def kernel(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -40,7 +42,19 @@ def built(name: str, *layers: Layer, style: str = "builtin") -> Any:
     """A native model of a backend that computes these layers; a lone layer if it takes one."""
     models = models_of(name)
     natives = [native for layer in layers for native in models.build(layer, style)]
-    return natives[0] if len(natives) == 1 else models.assemble([(f"n{i}", each) for i, each in enumerate(natives)])
+    return natives[0] if len(natives) == 1 else assembled(models, *natives)
+
+
+def assembled(models: Any, *natives: Any) -> Any:
+    """A model of native layers one after another."""
+    return models.assemble(nodes_of((f"n{i}", native) for i, native in enumerate(natives)))
+
+
+def nodes_of(steps: Iterable[tuple[str, Any]]) -> list[Node]:
+    """The nodes of native layers with names, one after another."""
+    named = list(steps)
+    values = [INPUT, *map(str, range(len(named)))]
+    return [Node(name, native, (values[i],), values[i + 1]) for i, (name, native) in enumerate(named)]
 
 
 def port_parts(model: Any, match: str, **options: Any) -> Ported:

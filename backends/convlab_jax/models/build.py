@@ -9,11 +9,14 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
+from convlab.models.adapters import Node
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.reading import is_chain
 
 from ..layers import Conv2D
 from ..ops import ops
 from ..shared.build import build_function, convolution_options
+from .network import Graph, Network
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
 
@@ -52,22 +55,27 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
     return [bound] if border is None else [border, bound]
 
 
-def assemble(steps: Sequence[tuple[str, Any]]) -> nn.Module:
+def assemble(nodes: Sequence[Node]) -> nn.Module:
     """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential.
 
     Layers that differ in training are told by the call which it is, `model(x, train=True)`.
     """
-    layers: list[Any] = []
+    chain = is_chain(nodes)
+    layers: list[Node] = []
     variables: dict[str, dict[str, Any]] = {}
-    for index, (_, native) in enumerate(steps):
-        if not isinstance(native, nn.Module):
-            layers.append(native)
-            continue
-        module, trees = native.unbind()
-        told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
-        layers.append(module.clone(**told))
-        for collection, tree in trees.items():
-            variables.setdefault(collection, {})[f"layers_{index}"] = tree
-    kind = TrainableSequential if any(map(switch_of, layers)) else nn.Sequential
-    bound: nn.Module = kind(layers).bind(variables)
-    return bound
+    for index, node in enumerate(nodes):
+        node = node._replace(name=f"layers_{index}" if chain else node.name.replace(".", "_"))
+        if isinstance(node.native, nn.Module):
+            module, trees = node.native.unbind()
+            told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
+            node = node._replace(native=module.clone(**told))
+            for collection, tree in trees.items():
+                variables.setdefault(collection, {})[node.name] = tree
+        layers.append(node)
+    model: nn.Module
+    if chain:
+        natives = [node.native for node in layers]
+        model = (TrainableSequential if any(map(switch_of, natives)) else nn.Sequential)(natives)
+    else:
+        model = Network(Graph(layers))
+    return model.bind(variables)

@@ -10,25 +10,27 @@ import jax
 import numpy as np
 from jax import Array
 
+from convlab.models.adapters import Arrays
+
 from ..layers import Conv2D, spec_of
 from ..ops import ops
-from ..shared.run import forward, once, to_oihw
+from ..shared.run import forward, once, tensors, to_oihw
 from .sequential import switch_of
 
 
-def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        compiled = once(lambda x: forward(natives, x, _call, _layout))
-        return ops.to_numpy(compiled(ops.asarray(x, dtype)))
+        compiled = once(lambda values: forward(natives, values, _call, _layout))
+        return ops.to_numpy(compiled(tensors(x, dtype)))
 
 
-def _call(native: Any, x: Array) -> Any:
+def _call(native: Any, *values: Array) -> Any:
     if not isinstance(native, nn.Module):
-        return native(x)
+        return native(*values)
     module, variables = native.unbind()
     with nn.intercept_methods(_infer):
-        return module.apply(variables, x)
+        return module.apply(variables, *values)
 
 
 def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -52,12 +54,12 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     module, variables = (None, {}) if owner is None else owner.unbind()
 
     def called(parameters: Any, x: Array) -> Array:
-        def call(native: Any, x: Array) -> Any:
+        def call(native: Any, *values: Array) -> Any:
             if module is None or native is not owner:
-                return _call(native, x)
-            return module.apply(parameters, x)
+                return _call(native, *values)
+            return module.apply(parameters, *values)
 
-        return forward(natives, x, call, _layout)
+        return forward(natives, [x], call, _layout)
 
     with ops.scope(dtype):
         pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))

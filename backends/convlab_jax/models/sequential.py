@@ -16,6 +16,18 @@ def switch_of(layer: Any) -> str | None:
     return next((switch for kind, switch in SWITCHES.items() if isinstance(layer, kind)), None)
 
 
+def inference_of(train: bool, use_running_average: bool | None, deterministic: bool | None) -> dict[str, bool]:
+    """The value of each switch: the one that is given, otherwise that of inference unless it is for training."""
+    given = {"use_running_average": use_running_average, "deterministic": deterministic}
+    return {switch: not train if value is None else value for switch, value in given.items()}
+
+
+def switch_in(layer: Any, switches: dict[str, bool]) -> dict[str, bool]:
+    """The arguments by which a layer is told its mode."""
+    switch = switch_of(layer)
+    return {} if switch is None else {switch: switches[switch]}
+
+
 class Sequential(nn.Sequential):
     """`flax.linen.Sequential` with `train`, and with `use_running_average` and `deterministic`, which overrule it.
 
@@ -40,9 +52,7 @@ class Sequential(nn.Sequential):
         deterministic: bool | None = None,
     ) -> Array:
         """The result of the layers one after another, in inference or in training."""
-        given = {"use_running_average": use_running_average, "deterministic": deterministic}
-        inference = {switch: not train if value is None else value for switch, value in given.items()}
+        switches = inference_of(train, use_running_average, deterministic)
         for layer in self.layers:
-            switch = switch_of(layer)
-            x = layer(x) if switch is None else layer(x, **{switch: inference[switch]})
+            x = layer(x, **switch_in(layer, switches))
         return x

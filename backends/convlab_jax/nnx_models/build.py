@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from convlab.models.adapters import Node
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.reading import is_chain
 
 from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.build import NAMES, build_function, convolution_options
+from .network import Network
 
 
 def build(layer: Layer, style: str) -> list[Any]:
@@ -67,6 +70,6 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
     return [conv] if border is None else [border, conv]
 
 
-def assemble(steps: Sequence[tuple[str, Any]]) -> nnx.Module:
-    """See `convlab.models.adapters.Models`; nnx numbers the layers."""
-    return nnx.Sequential(*(native for _, native in steps))
+def assemble(nodes: Sequence[Node]) -> nnx.Module:
+    """See `convlab.models.adapters.Models`; nnx numbers the layers of a Sequential."""
+    return nnx.Sequential(*(node.native for node in nodes)) if is_chain(nodes) else Network(nodes)

@@ -10,32 +10,35 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from convlab.models.adapters import Arrays
+
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.run import forward, once, to_oihw
+from ..shared.run import forward, once, tensors, to_oihw
 from .read import is_known
 
 
-def run(natives: Sequence[Any], x: np.ndarray, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        compiled = once(lambda x: forward(natives, x, _call, _layout))
-        return ops.to_numpy(compiled(ops.asarray(x, dtype)))
+        compiled = once(lambda values: forward(natives, values, _call, _layout))
+        return ops.to_numpy(compiled(tensors(x, dtype)))
 
 
-def _call(native: Any, x: Array) -> Any:
+def _call(native: Any, *values: Array) -> Any:
     if isinstance(native, nnx.BatchNorm):
-        return native(x, use_running_average=True)
+        return native(*values, use_running_average=True)
     if isinstance(native, nnx.Dropout):
-        return native(x, deterministic=True)
+        return native(*values, deterministic=True)
     if type(native) is nnx.Sequential:
+        (x,) = values
         for layer in native.layers:
             x = _call(layer, x)
         return x
     if isinstance(native, nnx.Module) and not is_known(native):
         native = nnx.clone(native)
         native.eval()
-    return native(x)
+    return native(*values)
 
 
 def _layout(native: Any) -> str:
@@ -50,12 +53,12 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     graph, parameters = (None, {}) if owner is None else nnx.split(owner, nnx.Param)
 
     def called(parameters: Any, x: Array) -> Array:
-        def call(native: Any, x: Array) -> Any:
+        def call(native: Any, *values: Array) -> Any:
             if graph is None or native is not owner:
-                return _call(native, x)
-            return nnx.merge(graph, parameters)(x)
+                return _call(native, *values)
+            return nnx.merge(graph, parameters)(*values)
 
-        return forward(natives, x, call, _layout)
+        return forward(natives, [x], call, _layout)
 
     with ops.scope(dtype):
         pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))

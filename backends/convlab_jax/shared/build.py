@@ -15,16 +15,17 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
-from .read import MODES, flatten
+from .read import MODES, add, concatenate, flatten, multiply
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
 
 
-def build_function(layer: Layer) -> Callable[[Array], Array] | None:
+def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
@@ -48,7 +49,10 @@ def build_function(layer: Layer) -> Callable[[Array], Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return None
+    return _JOINING.get(type(layer))
+
+
+_JOINING: dict[type[Layer], Callable[..., Array]] = {Add: add, Multiply: multiply, Concatenate: concatenate}
 
 
 def _build_activation(layer: Activation) -> Callable[[Array], Array]:

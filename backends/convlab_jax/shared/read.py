@@ -15,6 +15,7 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
@@ -35,6 +36,21 @@ _REPEATED = {"CIRCULAR": "circular", "REFLECT": "reflect"}
 def flatten(x: Array) -> Array:
     """Each image of (N, H, W, C) as one row, pixel by pixel."""
     return jnp.reshape(x, (x.shape[0], -1))
+
+
+def add(*values: Array) -> Array:
+    """The sum of arrays."""
+    return functools.reduce(jnp.add, values)
+
+
+def multiply(*values: Array) -> Array:
+    """The product of arrays, element by element."""
+    return functools.reduce(jnp.multiply, values)
+
+
+def concatenate(*values: Array) -> Array:
+    """The channels of images (N, H, W, C) or of rows, one after another."""
+    return jnp.concatenate(values, axis=-1)
 
 
 def read_function(function: Any) -> tuple[Layer | None, str]:
@@ -133,6 +149,9 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.max, _mean("max")),
     (jnp.pad, _pad),
     (flatten, lambda: Flatten("HWC")),
+    (add, Add),
+    (multiply, Multiply),
+    (concatenate, Concatenate),
 ]
 
 

@@ -12,6 +12,8 @@ from jax import Array
 
 from convlab.models.layers.layer import Convolution
 
+from ..ops import ops
+
 _AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # the permutation from the other layout into each
 
 
@@ -20,15 +22,25 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def forward(natives: Any, x: Array, call: Callable[[Any, Array], Any], layout: Callable[[Any], str]) -> Array:
-    """Call native layers in turn on x, NCHW, each in its layout; the result is NCHW again."""
+def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Array:
+    """Call native layers in turn on values, NCHW, each layer in its layout; the result is NCHW again.
+
+    The first layer takes all of the values, the others the result of the one before.
+    """
     current = "NCHW"
     for native in natives:
         wanted = layout(native)
-        if x.ndim == 4 and wanted != current:
-            x, current = jnp.transpose(x, _AXES[wanted]), wanted
-        x = call(native, x)
+        if wanted != current:
+            values = [jnp.transpose(x, _AXES[wanted]) if x.ndim == 4 else x for x in values]
+            current = wanted if any(x.ndim == 4 for x in values) else current
+        values = [call(native, *values)]
+    (x,) = values
     return jnp.transpose(x, _AXES["NCHW"]) if x.ndim == 4 and current == "NHWC" else x
+
+
+def tensors(x: Any, dtype: str) -> list[Array]:
+    """The values that a layer takes: one array, or a tuple of several."""
+    return [ops.asarray(value, dtype) for value in (x if isinstance(x, tuple) else (x,))]
 
 
 def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:

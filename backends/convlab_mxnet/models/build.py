@@ -12,7 +12,9 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
+from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
     BatchNorm,
@@ -25,7 +27,7 @@ from convlab.models.layers.layer import (
     depends_on_size,
 )
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
-from convlab.models.layers.reading import ArrayNames, is_around
+from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 
 from .. import blocks as nn
 from .. import private
@@ -168,6 +170,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
+    Add: lambda layer, style: [nn.Add()],
+    Multiply: lambda layer, style: [nn.Multiply()],
+    Concatenate: lambda layer, style: [nn.Concatenate()],
 }
 
 
@@ -178,10 +183,12 @@ def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
     return _NAMES.arrays(layer, native.spec.data_format if isinstance(native, Conv2D) else None)
 
 
-def assemble(steps: Sequence[tuple[str, Block]]) -> Block:
+def assemble(nodes: Sequence[Node]) -> Block:
     """See `convlab.models.adapters.Models`."""
+    if not is_chain(nodes):
+        return nn.Network(nodes)
     net = nn.HybridSequential()
-    for wanted, native in steps:
+    for wanted, native, _, _ in nodes:
         taken = private.children(net)
         net.register_child(
             native, next(name for n in count() if (name := f"{wanted}_{n}" if n else wanted) not in taken)

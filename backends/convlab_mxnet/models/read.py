@@ -11,11 +11,12 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
-from .. import private
+from .. import blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -220,6 +221,9 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),
     nn.GELU: lambda m: Activation("gelu"),
     nn.Swish: _swish,
+    blocks.Add: lambda m: Add(),
+    blocks.Multiply: lambda m: Multiply(),
+    blocks.Concatenate: lambda m: Concatenate(),
 }
 
 

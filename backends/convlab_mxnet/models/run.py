@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convlab.models.adapters import ROLES
+from convlab.models.adapters import ROLES, Arrays
 from convlab.models.layers.layer import Convolution
 
 from .. import private
@@ -26,8 +26,11 @@ def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
             check_dtype(dtype, kind or "layer")
 
 
-def _through(natives: Sequence[Block], x: Any, leaves: dict[str, Any] | None = None) -> Any:
+def _through(natives: Sequence[Block], *values: Any, leaves: dict[str, Any] | None = None) -> Any:
     """Call natives one after another; the convolution among them with other parameters, if they are given."""
+    x = values[0]
+    if len(values) > 1:
+        x, natives = natives[0](*values), natives[1:]
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.transpose((0, 2, 3, 1)) if nhwc else x
@@ -40,11 +43,12 @@ def _convolves(native: Block) -> bool:
     return isinstance(native, (Conv2D, nn.Conv2D))
 
 
-def run(natives: Sequence[Block], x: np.ndarray, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
     with semantics(natives) as (numpy, ctx), mx.autograd.pause(train_mode=False):
         _check_run(natives, dtype, ctx)
-        return ops.to_numpy(_through(natives, tensor(x, dtype, numpy, ctx)))
+        values = x if isinstance(x, tuple) else (x,)
+        return ops.to_numpy(_through(natives, *(tensor(value, dtype, numpy, ctx) for value in values)))
 
 
 def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
@@ -58,7 +62,7 @@ def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: st
         for leaf in inputs.values():
             leaf.attach_grad()
         with mx.autograd.record(train_mode=False):
-            y = _through(natives, inputs["X"], leaves)
+            y = _through(natives, inputs["X"], leaves=leaves)
         y.backward(tensor(dy, dtype, numpy, ctx), train_mode=False)
         arrays = {ROLES.get(name, name): ops.to_numpy(leaf.grad) for name, leaf in inputs.items()}
     if isinstance(owner, Conv2D):

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import Node
 from convlab.models.layers.layer import Convolution, Layer
 
 from ..layers import Conv2D
@@ -27,8 +28,9 @@ def build(layer: Layer, style: str) -> list[Conv2D]:
     return [native]
 
 
-def assemble(steps: Sequence[tuple[str, Conv2D]]) -> Conv2D:
+def assemble(nodes: Sequence[Node]) -> Conv2D:
     """See `convlab.models.adapters.Models`."""
-    if len(steps) != 1:
-        raise UnsupportedError(f"NumPy has no models of {len(steps)} layers.", hint="torch has.")
-    return steps[0][1]
+    if len(nodes) != 1:
+        raise UnsupportedError(f"NumPy has no models of {len(nodes)} layers.", hint="torch has.")
+    lone: Conv2D = nodes[0].native
+    return lone

@@ -13,10 +13,12 @@ from keras import layers as kl
 from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
+from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
-from convlab.models.layers.reading import ArrayNames
+from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 
 from ..layers import Conv2D, LowestPadding2D
 from .read import gelu_tanh
@@ -162,25 +164,39 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: _build_softmax,
+    Add: lambda layer, style: [kl.Add(autocast=False)],
+    Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
+    Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
 }
 
 
-def assemble(steps: Sequence[tuple[str, kl.Layer]]) -> keras.Sequential:
+def assemble(nodes: Sequence[Node]) -> keras.Model:
     """See `convlab.models.adapters.Models`."""
-    natives, names = [native for _, native in steps], set[str]()
+    natives, names = [node.native for node in nodes], set[str]()
     dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
-    for wanted, native in steps:
+    for wanted, native, _, _ in nodes:
         name = wanted.replace(".", "_").replace("/", "_") or "layer"
         native.name = next(free for n in count() if (free := f"{name}_{n}" if n else name) not in names)
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
     shape = next(filter(None, map(_input_shape, natives)), None)
+    if not is_chain(nodes):
+        return _functional(nodes, keras.Input(shape or (None, None, None), dtype=dtype))
     if shape is None:
         model = keras.Sequential(natives)
         model.built = True  # none of the layers has weights to build
         return model
     return keras.Sequential([keras.Input(shape, dtype=dtype), *natives])
+
+
+def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
+    """A functional model, whose layers are called as the nodes say."""
+    values, x = {INPUT: image}, image
+    for _, native, inputs, value in nodes:
+        given = [values[name] for name in inputs]
+        values[value] = x = native(given if len(given) > 1 else given[0])
+    return keras.Model(image, x)
 
 
 def _input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:

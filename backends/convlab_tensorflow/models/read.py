@@ -13,6 +13,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
@@ -256,6 +257,12 @@ def _activation(m: kl.Activation) -> Layer:
     return layer
 
 
+def _concatenate(m: kl.Concatenate) -> Layer:
+    if m.axis not in (-1, 3):
+        raise UnsupportedError(f"it concatenates along axis {m.axis}, expected -1, the channels")
+    return Concatenate()
+
+
 CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
 _WEIGHTED = (*CONVOLUTIONS, kl.BatchNormalization, kl.Dense)
 _READERS: dict[type, Callable[[Any], Layer]] = {
@@ -277,7 +284,11 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
+    kl.Add: lambda m: Add(),
+    kl.Multiply: lambda m: Multiply(),
+    kl.Concatenate: _concatenate,
 }
+JOINING = (kl.Add, kl.Multiply, kl.Concatenate)
 
 
 def layout(native: kl.Layer) -> str | None:

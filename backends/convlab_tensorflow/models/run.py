@@ -11,16 +11,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from convlab.models.adapters import ROLES
+from convlab.models.adapters import ROLES, Arrays
 
 from .. import private
-from .read import CONVOLUTIONS, FORMATS, array_of, layout, oihw
+from .read import CONVOLUTIONS, FORMATS, JOINING, array_of, layout, oihw
 
 
-def run(natives: Sequence[kl.Layer], x: np.ndarray, dtype: str) -> np.ndarray:
+def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
-    through, given = partial(_through, natives), _tensor(x, dtype)
-    return array_of(_compiled(through, given) if _lacks_kernels(natives) else through(given))
+    through = partial(_through, natives)
+    given = [_tensor(value, dtype) for value in (x if isinstance(x, tuple) else (x,))]
+    return array_of(_compiled(through, *given) if _lacks_kernels(natives) else through(*given))
 
 
 def _compiled(function: Callable[..., Any], *given: tf.Tensor) -> Any:
@@ -52,13 +53,15 @@ def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(np.ascontiguousarray(x)), dtype)
 
 
-def _through(natives: Sequence[kl.Layer], x: tf.Tensor) -> tf.Tensor:
+def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
+    """Call natives one after another, the first with all values."""
     for native in natives:
         last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
-        x = tf.transpose(x, (0, 2, 3, 1)) if last and x.shape.rank == 4 else x
-        x = native(x, training=False)
-        x = tf.transpose(x, (0, 3, 1, 2)) if last and x.shape.rank == 4 else x
-    return x
+        given = [tf.transpose(x, (0, 2, 3, 1)) if last and x.shape.rank == 4 else x for x in values]
+        # Keras's layers that join take a list, and no argument for the mode.
+        x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
+        values = (tf.transpose(x, (0, 3, 1, 2)) if last and x.shape.rank == 4 else x,)
+    return values[0]
 
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

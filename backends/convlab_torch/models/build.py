@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +13,9 @@ from torch import nn
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
+from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
     BatchNorm,
@@ -27,9 +28,11 @@ from convlab.models.layers.layer import (
     depends_on_size,
 )
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
-from convlab.models.layers.reading import ArrayNames, is_around
+from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 
 from ..layers import Conv2D
+from .functions import add, concatenate, multiply
+from .network import Network, sequential
 
 _NAMES = ArrayNames("running_mean", "running_var", "weight", "bias", kernel="weight", channels_last=False)
 _PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
@@ -41,7 +44,7 @@ _PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
 }
 
 
-def build(layer: Layer, style: str) -> list[nn.Module]:
+def build(layer: Layer, style: str) -> list[Any]:
     """See `convlab.models.adapters.Models`."""
     return _BUILDERS[type(layer)](layer, style)
 
@@ -148,7 +151,7 @@ def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
     return [constructors[layer.function]()]
 
 
-_BUILDERS: dict[type[Layer], Callable[[Any, str], list[nn.Module]]] = {
+_BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Convolution: _build_convolution,
     Pad: _build_pad,
     Pool: _build_pool,
@@ -160,6 +163,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[nn.Module]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],
+    Add: lambda layer, style: [add],
+    Multiply: lambda layer, style: [multiply],
+    Concatenate: lambda layer, style: [concatenate],
 }
 
 
@@ -173,6 +179,7 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
 
 
-def assemble(steps: Sequence[tuple[str, nn.Module]]) -> nn.Module:
+def assemble(nodes: Sequence[Node]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
-    return nn.Sequential(OrderedDict(steps)).eval()
+    chain = sequential(nodes) if is_chain(nodes) else None
+    return (Network(nodes) if chain is None else chain).eval()

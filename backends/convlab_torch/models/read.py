@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.fx
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -22,15 +21,31 @@ from convlab.models.layers.reading import Model, Part, around, known, loose_arra
 
 from ..layers import Conv2D
 from ..ops import ops
+from .functions import read_function
+from .trace import traced
 
 
 def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    if not isinstance(model, nn.Module):
+        return Model("torch", [Part("", model, *read_function(model))], True, model)
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
+        unknown: dict[str, list[str]] = {}
+        if with_code:
+            try:
+                graph, unknown = traced(model, _is_leaf, lambda module, path: [*_parts(module, path)])
+            except UnsupportedError as error:
+                unknown = {"": [str(error).rstrip(".")]}
+            if not unknown:
+                return Model("torch", [*_with_rows(graph)], True, model, loose=_loose(model, graph, {}, {}))
         parts = parts if with_code else [*_with_rows(parts)]
-        loose = _loose(model, parts, with_code)
+        loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return isinstance(module, tuple(_READERS))
 
 
 @contextlib.contextmanager
@@ -64,17 +79,22 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
 
 
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts of a chain, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    rows = False
+    """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
+    rows: set[str] = set()
     for part in parts:
+        of_rows = part.inputs[0] in rows if part.inputs else bool(rows)
         over_last = isinstance(part.native, (nn.Softmax, nn.LogSoftmax)) and part.native.dim == -1
-        yield replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax))) if rows and over_last else part
-        rows = rows or isinstance(part.layer, (Dense, Flatten))
+        yield replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax))) if of_rows and over_last else part
+        if of_rows or isinstance(part.layer, (Dense, Flatten)):
+            rows.add(part.value)
 
 
-def _loose(model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.Module]) -> dict[str, str]:
+def _loose(
+    model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.Module], unknown: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
     """Parameters, buffers and operations that belong to no known layer."""
-    inside = {id(module) for part in parts if part.layer is not None for module in part.native.modules()}
+    natives = [part.native for part in parts if part.layer is not None and isinstance(part.native, nn.Module)]
+    inside = {id(module) for native in natives for module in native.modules()}
     loose = {}
     for path, module in model.named_modules():
         if id(module) not in inside:
@@ -82,33 +102,10 @@ def _loose(model: nn.Module, parts: Sequence[Part], with_code: Mapping[str, nn.M
                 loose[name] = loose_array("parameter", parameter.shape)
             for name, buffer in module.named_buffers(path, recurse=False):
                 loose[name] = loose_array("buffer", buffer.shape)
-    operations = _operations(model) if with_code else {}
     for path, module in with_code.items():
-        loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", operations.get(path, ()))
+        if path in unknown:
+            loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", unknown[path])
     return loose
-
-
-class _Tracer(torch.fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(module, tuple(_READERS)) or not any(True for _ in module.children())
-
-
-def _operations(model: nn.Module) -> dict[str, list[str]]:
-    """What the containers in a model call beside their layers, by their paths, as far as it can be traced."""
-    operations: dict[str, list[str]] = {}
-    try:
-        nodes = _Tracer().trace(model).nodes
-    except Exception:  # the model's own code may fail in any way when it is given a proxy
-        return operations
-    for node in nodes:
-        if node.op in ("call_function", "call_method"):
-            path = next(reversed(node.meta.get("nn_module_stack") or [""]))
-            operations.setdefault(path, []).append(_name(node.target))
-    return operations
-
-
-def _name(target: Any) -> str:
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:

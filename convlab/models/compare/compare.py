@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ from ...truth.bounds import worst_ratio
 from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
-from ..layers.layer import Dense, Dropout
-from ..layers.reading import Model
+from ..layers.joining import COMMUTATIVE
+from ..layers.layer import Dense
+from ..layers.reading import INPUT, Model
 from ..layers.sized import for_size
-from ..layers.steps import steps, weighted
+from ..layers.steps import Step, steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
@@ -77,7 +79,7 @@ class _Comparing:
     """Two models on their way to a comparison.
 
     Attributes:
-        in_order: whether both are layers one after another, all of them known, which are compared in that order.
+        in_order: whether both are graphs of layers, all of them known, which are compared in the order of the graphs.
         first, second: the models.
     """
 
@@ -156,15 +158,30 @@ class _Comparing:
             images = [*self.images]
             for batch in images:
                 first.run(rounded(batch, first.steps[0].dtype), first.steps[0].dtype)
-        reaching = images
-        for mine, theirs in pairs:
-            a, b = RunnableStep(first.models, mine), RunnableStep(second.models, theirs)
-            row, reaching = prove(a, b, reaching, self.seed, every_size)
-            comparison.rows.append(row)
+        self._prove_pairs(comparison, pairs, images, every_size)
         if comparison.structure or comparison.first is not None:
             return
         if any(part.native is not side.model.native for side in (first, second) for part in side.model.parts):
             comparison.whole_model_errors = (_whole_model_error(first, images), _whole_model_error(second, images))
+
+    def _prove_pairs(
+        self, comparison: Comparison, pairs: Pairs, images: Sequence[np.ndarray], every_size: bool
+    ) -> None:
+        """Compare each pair of steps on what reaches it in the first model."""
+        values: dict[str, Sequence[np.ndarray]] = {INPUT: images}
+        counterparts = {INPUT: INPUT, **{theirs.value: mine.value for mine, theirs in pairs}}
+        left = Counter(value for mine, _ in pairs for value in mine.inputs)
+        for mine, theirs in pairs:
+            batches = [*zip(*(values[value] for value in mine.inputs), strict=True)]
+            a, b = RunnableStep(self.first.models, mine), RunnableStep(self.second.models, theirs)
+            row, values[mine.value] = prove(a, b, batches, self.seed, every_size)
+            if not row.diagnosis:
+                row.diagnosis = _other_inputs(mine, theirs, pairs, counterparts)
+            comparison.rows.append(row)
+            left.subtract(mine.inputs)
+            for value in {*mine.inputs, mine.value}:
+                if not left[value]:
+                    del values[value]
 
     def _results(self, comparison: Comparison) -> Results | None:
         """How the results of the whole models compare; None where they can't be run and are known to differ."""
@@ -176,6 +193,17 @@ class _Comparing:
             if comparison.same is not False:
                 raise
             return None
+
+
+def _other_inputs(mine: Step, theirs: Step, pairs: Pairs, counterparts: Mapping[str, str]) -> str:
+    """How the inputs of two steps differ; "" if they are the same."""
+    expected, given = [*mine.inputs], [counterparts.get(value, "") for value in theirs.inputs]
+    if given == expected or (isinstance(mine.main, COMMUTATIVE) and sorted(given) == sorted(expected)):
+        return ""
+    paths = {INPUT: "the image", "": "something else"} | {step.value: repr(step.path) for step, _ in pairs}
+    takes, instead = (", ".join(paths[value] for value in values) for values in (expected, given))
+    swapped = "swapped inputs: " if sorted(given) == sorted(expected) else "other inputs: "
+    return f"{swapped}the first takes the results of {takes}, the second those of {instead}."
 
 
 def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:
@@ -210,7 +238,7 @@ def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, s
         size = sizes.get(mine.path)
         images = random_images([mine], seed, size, [theirs])
         a, b = RunnableStep(models[0], mine), RunnableStep(models[1], theirs)
-        rows.append(prove(a, b, images, seed, every_size=size is None)[0])
+        rows.append(prove(a, b, [(image,) for image in images], seed, every_size=size is None)[0])
     return rows
 
 
@@ -220,18 +248,24 @@ def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
     Otherwise in bounds carried through all layers; infinite where these are as large as the result.
     """
     worst, dtype = 0.0, side.steps[0].dtype
-    natives = [part.native for part in side.model.parts if not isinstance(part.layer, Dropout)]
     for image in images:
         x = rounded(image, dtype)
-        error = np.zeros_like(x)
         y = side.run(x, dtype)
-        if np.array_equal(y, side.models.run(natives, x, dtype), equal_nan=True):
+        if np.array_equal(y, side.run_parts(x, dtype), equal_nan=True):
             continue
-        for step in side.steps:
-            error, x = step.error(x, error, step.dtype), step.reference(x)
-        says_something = y.shape == x.shape and error.max() < np.abs(x).max()
-        worst = max(worst, worst_ratio(y, x, error) if says_something else np.inf)
+        true, error = _carried(side.steps, x)
+        says_something = y.shape == true.shape and error.max() < np.abs(true).max()
+        worst = max(worst, worst_ratio(y, true, error) if says_something else np.inf)
     return worst
+
+
+def _carried(steps: Sequence[Step], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The result of steps by their definition, and how far roundings in all of them may take it from that."""
+    values = {INPUT: (x, np.zeros_like(x))}
+    for step in steps:
+        inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
+        values[step.value] = step.reference(*inputs), step.error(inputs, errors, step.dtype)
+    return values[steps[-1].value]
 
 
 def images_of(inputs: Any) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ...truth.bounds import error_ratios, gradient_bounds, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.oracle import oracle_gradients
 from ...truth.precision import rounded
-from ..adapters import Models
+from ..adapters import Arrays, Models, as_input
 from ..layers.activations import Activation
 from ..layers.layer import Convolution, Dense
 from ..layers.pooling import Pool
@@ -80,45 +80,46 @@ class Row:
 
 
 def prove(
-    a: RunnableStep, b: RunnableStep, images: Iterable[np.ndarray], seed: int = 0, every_size: bool = True
+    a: RunnableStep, b: RunnableStep, batches: Sequence[Arrays], seed: int = 0, every_size: bool = True
 ) -> tuple[Row, list[np.ndarray]]:
     """Run two steps on the same images (NCHW, float64), forward and with gradients; the first one's results come back.
 
-    With `every_size` they are also run on others, so that all remainders of their sizes by a stride occur.
+    Each batch holds an array for each value that the steps take. With `every_size` steps of one value are also run on
+    others, so that all remainders of their sizes by a stride occur.
     """
     step, other = a.step, b.step
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
-    images = list(images)
-    size = (images[0].shape[2], images[0].shape[3]) if images[0].ndim == 4 else None
+    first = [batch[0] for batch in batches]
+    size = (first[0].shape[2], first[0].shape[3]) if first[0].ndim == 4 else None
     row = Row(step.path, other.path, step.main.kind, differences=dict(differences(step, other, size)))
     results, rng = [], np.random.default_rng(seed)
-    further = [*_wide(step, images), *(_remainders((step, other), images, rng) if every_size else [])]
-    for index, x in enumerate([*images, *further]):
-        x = rounded(thinned(x, step, dtype, rng), dtype)
-        if x.ndim == 4:
-            row.sizes.append((x.shape[2], x.shape[3]))
-        true, fit = _results(row, a, b, x, dtype)
-        if index < len(images):
+    further = [*_wide(step, first), *(_remainders((step, other), first, rng) if every_size else [])]
+    for index, values in enumerate([*batches, *((x,) for x in further)]):
+        values = tuple(rounded(thinned(x, step, dtype, rng), dtype) for x in values)
+        if values[0].ndim == 4:
+            row.sizes.append((values[0].shape[2], values[0].shape[3]))
+        true, fit = _results(row, a, b, values, dtype)
+        if index < len(batches):
             results.append(rounded(true, dtype))
         if step.convolution and index < _WITH_GRADIENTS and fit:
-            _gradients(row, a, b, x, dtype, np.random.default_rng((seed, index)))
+            _gradients(row, a, b, values[0], dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)."
     return row, results
 
 
-def _results(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
-    """Hold both results for an image to the first step's reference.
+def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: str) -> tuple[np.ndarray, bool]:
+    """Hold both results for images to the first step's reference.
 
     Returns:
         The reference's result, and whether both results have its shape.
     """
     step, other = a.step, b.step
-    true, bound = step.reference(x), step.error(x, np.zeros_like(x), dtype)
-    y = _run(a, x)
+    true, bound = step.reference(*values), step.error(values, [np.zeros_like(x) for x in values], dtype)
+    y = _run(a, values)
     _keep_worst(row.own, "result", _ratio(y, true, bound))
     try:
-        z = b.models.run(other.natives, x, other.dtype)
+        z = b.models.run(other.natives, as_input(values), other.dtype)
     except Exception as error:  # A framework may raise any error.
         why = f"the second model's layer fails where the first model's doesn't: {first_line(error)}"
         row.diagnosis = row.diagnosis or why
@@ -127,7 +128,7 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: s
     for which, result in (("first", y), ("second", z)):
         ratio = _ratio(result, true, bound)
         if not row.diagnosis and ratio > 1:
-            row.diagnosis = _why(result, true, step, x, dtype, row, ratio)
+            row.diagnosis = _why(result, true, step, values[0], dtype, row, ratio)
             if which == "first" or not row.differences:
                 row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"
             row.image = _worst_plane(result, true, bound)
@@ -169,17 +170,22 @@ def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> 
     return x if some == 1 else np.where(rng.random(x.shape) < some, x, 0.0)
 
 
-def _run(a: RunnableStep, x: np.ndarray) -> np.ndarray:
+def _run(a: RunnableStep, values: Arrays) -> np.ndarray:
     step = a.step
     try:
-        return a.models.run(step.natives, x, step.dtype)
+        return a.models.run(step.natives, as_input(values), step.dtype)
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error.
         raise ModelError(
-            f"{step.path or 'the layer'}: it can't be run on an image of shape {x.shape}: {first_line(error)}",
+            f"{step.path or 'the layer'}: it can't be run on {_shapes(values)}: {first_line(error)}",
             hint="do its weights fit, and does it take one image, (N, C, H, W), and nothing else?",
         ) from error
+
+
+def _shapes(values: Arrays) -> str:
+    shapes = " and ".join(str(x.shape) for x in values)
+    return f"an image of shape {shapes}" if len(values) == 1 else f"arrays of shapes {shapes}"
 
 
 def _gradients(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: str, rng: np.random.Generator) -> None:

@@ -12,8 +12,10 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
 from ..layers.activations import Activation, Softmax
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Flatten, Layer, Pad, padding_in
-from ..layers.pooling import GlobalPool
+from ..layers.joining import Joining
+from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from ..layers.pooling import AdaptivePool, GlobalPool
+from ..layers.shapes import Known, channels_taken, known_after
 from ..layers.steps import Step
 
 # The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
@@ -50,8 +52,8 @@ def random_images(
     if size is not None:
         return [grid(rng, (1, channels, *size))]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
-    least = next((n for n in range(begin, _LARGEST) if _fits(layers, (n, n)) and _fits(also, (n, n))), None)
-    least = least or next((n for n in range(2, _LARGEST) if _fits(layers, (n, n))), None)
+    least = next((n for n in range(begin, _LARGEST) if _fits(steps, (n, n)) and _fits(others, (n, n))), None)
+    least = least or next((n for n in range(2, _LARGEST) if _fits(steps, (n, n))), None)
     if least is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
@@ -59,7 +61,7 @@ def random_images(
         )
     sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
     # A dense layer may take the least size and no other.
-    sizes = [size for size in sizes if _fits(layers, size)] or [(least, least)]
+    sizes = [size for size in sizes if _fits(steps, size)] or [(least, least)]
     return [grid(rng, (2, channels, *size)) for size in sizes]
 
 
@@ -90,24 +92,32 @@ def _layers(steps: Sequence[Step]) -> list[Layer]:
     return [layer for step in steps for layer in step.layers]
 
 
-def _fits(layers: Sequence[Layer], size: Pair) -> bool:
-    """Whether images of a size go through, and the maps on their way have at least two rows and columns."""
-    channels, wanted = 0, None
+def _fits(steps: Sequence[Step], size: Pair) -> bool:
+    """Whether images of a size go through, and no layer makes them less than two rows or columns."""
+    values: dict[str, Known] = {}
     try:
-        for layer in layers:
-            if isinstance(layer, GlobalPool):
-                return True
-            if isinstance(layer, Dense):
-                wanted = layer.kernel.shape[1]
-                break
-            if not _has_border(layer, size):
-                return False
-            size, channels = layer.output_size(size), _output_channels(layer, channels)
-            if min(size) < 2:
-                return False
+        for step in steps:
+            inputs = [values.get(value, Known(size=size)) for value in step.inputs]
+            for layer in step.layers:
+                if isinstance(layer, Dense) and inputs[0].channels not in (0, layer.kernel.shape[1]):
+                    return False
+                after = known_after(layer, inputs)
+                if not isinstance(layer, Joining) and not _keeps_enough(layer, inputs[0].size, after.size):
+                    return False
+                inputs = [after]
+            values[step.value] = inputs[0]
     except ConvlabError:
         return False
-    return wanted is None or not channels or channels * size[0] * size[1] == wanted
+    return True
+
+
+def _keeps_enough(layer: Layer, size: Pair | None, after: Pair | None) -> bool:
+    """Whether an image is large enough for a layer: what comes out is, too, unless it is one number a channel."""
+    if size is None:
+        return True
+    if size != (1, 1) and after is not None and min(after) < 2 and not isinstance(layer, (GlobalPool, AdaptivePool)):
+        return False
+    return _has_border(layer, size)
 
 
 def _has_border(layer: Layer, size: Pair) -> bool:
@@ -119,17 +129,6 @@ def _has_border(layer: Layer, size: Pair) -> bool:
     return min(size) > max(map(max, padding_in(layer.spec, size)))
 
 
-def _output_channels(layer: Layer, channels: int) -> int:
-    return int(layer.spec.out_channels or 1) if isinstance(layer, Convolution) else channels
-
-
 def _input_channels(layers: Sequence[Layer]) -> int:
     """How many channels the images have; 3 if any number will do."""
-    for layer in layers:
-        if isinstance(layer, Convolution):
-            return int(layer.spec.in_channels or 1)
-        if isinstance(layer, BatchNorm):
-            return len(layer.mean)
-        if isinstance(layer, Dense):
-            return int(layer.kernel.shape[1])
-    return 3
+    return next(filter(None, map(channels_taken, layers)), 3)

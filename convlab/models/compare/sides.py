@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...errors import ConvlabError, ModelError
-from ..adapters import Models
-from ..layers.reading import Model
+from ..adapters import Models, as_input
+from ..layers.layer import Dropout
+from ..layers.reading import INPUT, Model, is_chain, without
 from ..layers.steps import Step
 
 
@@ -48,6 +50,22 @@ class Side:
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
                 hint="give inputs=, images (N, C, H, W) that it takes; its other arguments need default values.",
             ) from error
+
+    def run_parts(self, x: np.ndarray, dtype: str) -> np.ndarray:
+        """The result of the model's layers, called by themselves."""
+        parts = without(self.model.parts, lambda part: isinstance(part.layer, Dropout))
+        if is_chain(parts):
+            return self.models.run([part.native for part in parts], x, dtype)
+        values = {INPUT: x}
+        left = Counter(value for part in parts for value in part.inputs)
+        for part in parts:
+            inputs = tuple(map(values.__getitem__, part.inputs))
+            values[part.value] = self.models.run([part.native], as_input(inputs), dtype)
+            left.subtract(part.inputs)
+            for value in {*part.inputs}:
+                if not left[value]:
+                    del values[value]
+        return values[parts[-1].value]
 
 
 def first_line(error: Exception) -> str:

@@ -1,47 +1,51 @@
-"""The axes and channels that reach each layer of a chain, as far as the layers before it tell."""
+"""The axes and channels that reach each layer of a file, as far as the layers before it tell."""
 
 from __future__ import annotations
 
-from ..layers.layer import BatchNorm, Convolution, Dense, Flatten, Layer, Pad
+from collections.abc import Sequence
+
+from ..layers.joining import Concatenate, Joining
+from ..layers.layer import Convolution, Dense, Flatten, Layer, Pad
 from ..layers.pooling import GlobalPool, Pool
+from ..layers.reading import INPUT
+from ..layers.shapes import channels_taken
+
+_NAMES = {2: "rows of numbers", 4: "images"}
 
 
 class Flow:
-    """How many axes and channels reach a layer; 0 where no layer has told yet.
+    """How many axes and channels each value has; 0 where no layer has told yet.
 
     >>> flow = Flow()
-    >>> flow.through(GlobalPool("max", keepdims=False)), flow.through(Pad(((1, 1), (1, 1))))
+    >>> flow.through(GlobalPool("max", keepdims=False), ["input"], "0"), flow.through(Pad(((1, 1), (1, 1))), ["0"], "1")
     (None, ('rows of numbers', 'images'))
     """
 
     def __init__(self) -> None:
-        self.rank, self.channels = 0, 0
+        self.values = {INPUT: (0, 0)}
 
-    def through(self, layer: Layer) -> tuple[str, str] | None:
+    def through(self, layer: Layer, inputs: Sequence[str], value: str) -> tuple[str, str] | None:
         """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""
+        ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
         wanted = 4 if isinstance(layer, (Convolution, Pad, Pool, GlobalPool)) else 2 if isinstance(layer, Dense) else 0
-        if wanted and self.rank not in (0, wanted):
-            names = {2: "rows of numbers", 4: "images"}
-            return names[self.rank], names[wanted]
-        channels = _channels(layer)
-        if channels and self.channels not in (0, channels):
-            return f"{self.channels} channels from the layer before it", f"{channels}"
-        self.rank = wanted or self.rank
-        self.channels = channels or self.channels
-        if isinstance(layer, (Convolution, Dense)):
-            self.channels = layer.kernel.shape[0]
-        elif isinstance(layer, Flatten):
-            self.channels = self.channels if self.rank == 2 else 0
-            self.rank = 2
-        elif isinstance(layer, GlobalPool) and not layer.keepdims:
-            self.rank = 2
+        for rank, _ in map(self.values.__getitem__, inputs):
+            if rank and rank != (wanted or ranks):
+                return _NAMES[rank], _NAMES[wanted or ranks]
+        taken = channels_taken(layer)
+        if taken and channels not in (0, taken):
+            return f"{channels} channels from the layer before it", f"{taken}"
+        if isinstance(layer, Joining):
+            each = [self.values[name][1] for name in inputs]
+            if isinstance(layer, Concatenate):
+                channels = sum(each) if all(each) else 0
+            elif len({count for count in each if count > 1}) > 1:
+                return f"{' and '.join(map(str, each))} channels", "the same number"
+        self.values[value] = self._after(layer, wanted or ranks, taken or channels)
         return None
 
-
-def _channels(layer: Layer) -> int:
-    """How many channels a layer takes; 0 if any number will do."""
-    if isinstance(layer, Convolution):
-        return int(layer.kernel.shape[1]) * int(layer.spec.groups)
-    if isinstance(layer, Dense):
-        return int(layer.kernel.shape[1])
-    return len(layer.mean) if isinstance(layer, BatchNorm) else 0
+    def _after(self, layer: Layer, rank: int, channels: int) -> tuple[int, int]:
+        if isinstance(layer, (Convolution, Dense)):
+            return rank, layer.kernel.shape[0]
+        if isinstance(layer, Flatten):
+            return 2, channels if rank == 2 else 0
+        return (2 if isinstance(layer, GlobalPool) and not layer.keepdims else rank), channels

@@ -17,6 +17,7 @@ from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Softmax
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
+from ..layers.reading import INPUT
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, excerpt
 from .flow import Flow
@@ -211,9 +212,10 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
     if unused:
         _refuse(name, f"a tensor {excerpt(min(unused))}", "none that is no layer's")
     layers = [_layer(*arguments) for arguments in checked]
-    flow = Flow()
-    for (where, _, _), layer in zip(checked, layers, strict=True):
-        reason = flow.through(layer)
+    flow, before = Flow(), INPUT
+    for (where, record, _), layer in zip(checked, layers, strict=True):
+        reason = flow.through(layer, [before], record["path"])
+        before = record["path"]
         if reason:
             _refuse(where, *reason)
     return layers

@@ -12,10 +12,10 @@ from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
 from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
-from ..adapters import STYLES, Models, model_owner, models_of, native_model, read
+from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
 from ..layers.layer import Layer, dtype_of
 from ..layers.pooling import AdaptivePool
-from ..layers.reading import Model, Part
+from ..layers.reading import INPUT, Model, Part
 from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
@@ -136,7 +136,7 @@ def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size
         raise UnsupportedError(f"{path}: {reasons}")
     model = assembled(target, lowering.built)
     if model_owner(model) is None:  # A lone activation of Flax is a function, and no model.
-        model = target.assemble([("layer", model)])
+        model = target.assemble([Node("layer", model, (INPUT,), "0")])
     native = [part.layer for part in target.read(model).parts if part.layer is not None]
     for (number, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(native), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:

@@ -37,11 +37,11 @@ class Layer:
     kind: ClassVar[str]
     arrays: ClassVar[tuple[str, ...]] = ()
 
-    def reference(self, x: np.ndarray) -> np.ndarray:
+    def reference(self, x: np.ndarray, /) -> np.ndarray:
         """The result for x, in float64."""
         raise NotImplementedError
 
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str, /) -> np.ndarray:
         """How far from `reference(x)` the result in `dtype` may be, if its input is off by up to `off`."""
         raise NotImplementedError
 

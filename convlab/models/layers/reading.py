@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,32 +12,82 @@ from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from .layer import BatchNorm, Dense, Layer
 
+# The value that a model is given: the image.
+INPUT = "input"
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A layer as a model has it.
+    """A layer as a model has it: a node of the graph that a model is.
 
     Attributes:
         path: where it is in the model, as the framework writes it.
         native: the framework's own object; called by its adapter's `run`.
         layer: what it computes; None where convlab can't tell.
         note: its class, as the framework writes it, and why convlab can't tell.
+        inputs: the names of the values that it takes, in order; `INPUT` is the model's image.
+        value: the name of its result, which no other part has.
     """
 
     path: str
     native: Any
     layer: Layer | None
     note: str = ""
+    inputs: tuple[str, ...] = ()
+    value: str = ""
+
+
+def chained(parts: Sequence[Part]) -> list[Part]:
+    """The parts one after another: each takes the result of the one before it.
+
+    >>> first, second = chained([Part("a", None, None), Part("b", None, None)])
+    >>> first.inputs, first.value, second.inputs
+    (('input',), '0', ('0',))
+    """
+    values = [INPUT, *map(str, range(len(parts)))]
+    return [replace(part, inputs=(values[i],), value=values[i + 1]) for i, part in enumerate(parts)]
+
+
+def is_chain(nodes: Sequence[Any]) -> bool:
+    """Whether each of the nodes, which have `inputs` and a `value`, takes the result of the one before it alone."""
+    before = [INPUT, *(node.value for node in nodes)]
+    return all(node.inputs == (value,) for node, value in zip(nodes, before, strict=False))
+
+
+def consumers(parts: Sequence[Part]) -> dict[str, list[Part]]:
+    """The parts that take each value, once for each time that they take it."""
+    takers: dict[str, list[Part]] = {}
+    for part in parts:
+        for value in part.inputs:
+            takers.setdefault(value, []).append(part)
+    return takers
+
+
+def without(parts: Sequence[Part], dropped: Callable[[Part], bool]) -> list[Part]:
+    """The parts without some that take one value, whose takers get that value instead; the last gives the result."""
+    names: dict[str, str] = {}
+    kept: list[Part] = []
+    for part in parts:
+        inputs = tuple(names.get(value, value) for value in part.inputs)
+        if dropped(part):
+            names[part.value] = inputs[0]
+        else:
+            kept.append(replace(part, inputs=inputs))
+    result = names.get(parts[-1].value) if parts else None
+    while result is not None and kept and kept[-1].value != result:
+        kept.pop()
+    return kept
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A framework's model, read.
+    """A framework's model, read: a graph of layers, often one layer after another.
 
     Attributes:
         backend: the backend of its framework.
-        parts: its layers, in the order of their paths or of their calls.
-        whole: whether the model is these layers one after another, and nothing else.
+        parts: its layers; each stands behind those whose results it takes, and the last gives the model's result. Parts
+            that are given without inputs are one after another.
+        whole: whether the model is these layers with these inputs, and nothing else.
         native: the model itself.
         image: the only shape of an image that it takes, (C, H, W), with None for a size that may vary; None where the
             framework doesn't tell.
@@ -51,6 +101,10 @@ class Model:
     native: Any = field(repr=False)
     image: tuple[int | None, ...] | None = None
     loose: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(part.value for part in self.parts):
+            object.__setattr__(self, "parts", chained(self.parts))
 
     @property
     def size(self) -> Pair | None:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ...errors import ConvlabError
 from ...geometry.geometry import Pair
 from .pooling import AdaptivePool
-from .reading import Model, Part
+from .reading import INPUT, Model, without
+from .shapes import Known, known_after
 
 
 def for_size(model: Model, size: Pair | None) -> Model:
-    """The model, its layers one after another, without its adaptive pooling as far as images of a size allow that."""
+    """The model without its adaptive pooling as far as images of a size allow that."""
     adaptive = any(isinstance(part.layer, AdaptivePool) for part in model.parts)
     if size is None or not model.whole or not adaptive:
         return model
-    return replace(model, parts=[*_sized(model.parts, size)])
-
-
-def _sized(parts: Sequence[Part], size: Pair | None) -> Iterator[Part]:
-    for part in parts:
-        layer = part.layer
-        if isinstance(layer, AdaptivePool) and size == layer.size:
-            continue
-        if isinstance(layer, AdaptivePool) and size is not None:
-            layer = layer.at(size) or layer
-            yield replace(part, layer=layer)
-        else:
-            yield part
+    values = {INPUT: Known(size=size)}
+    parts, needless = [], set()
+    for part in model.parts:
+        layer, inputs = part.layer, [values[value] for value in part.inputs]
+        if isinstance(layer, AdaptivePool) and inputs[0].size is not None:
+            if inputs[0].size == layer.size:
+                needless.add(part.value)
+            layer = layer.at(inputs[0].size) or layer
         try:
-            size = layer.output_size(size) if layer is not None and size is not None else None
+            values[part.value] = known_after(layer, inputs)
         except ConvlabError:  # The image is too small, which a port and a comparison say themselves.
-            size = None
+            values[part.value] = Known()
+        parts.append(replace(part, layer=layer))
+    return replace(model, parts=without(parts, lambda part: part.value in needless))

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .joining import COMMUTATIVE, Joining
 from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, join_border
 from .pooling import GlobalPool
-from .reading import Model, Part
+from .reading import INPUT, Model, Part, consumers, without
 
 WEIGHTED = (Convolution, BatchNorm, Dense)
 
@@ -23,11 +24,15 @@ class Step:
         path: the path of the main layer.
         layers: what they compute, one after another.
         natives: the framework's own layers, one after another.
+        inputs: the names of the values that the first layer takes.
+        value: the name of the last layer's result.
     """
 
     path: str
     layers: tuple[Layer, ...]
     natives: tuple[Any, ...]
+    inputs: tuple[str, ...] = (INPUT,)
+    value: str = ""
 
     @property
     def main(self) -> Layer:
@@ -50,37 +55,75 @@ class Step:
         border = self.layers[0]
         return join_border(border, main) if isinstance(border, Pad) else None
 
-    def reference(self, x: np.ndarray) -> np.ndarray:
+    def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        for layer in self.layers:
+        first, *others = self.layers
+        x = first.reference(*values)
+        for layer in others:
             x = layer.reference(x)
         return x
 
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+    def error(self, values: Sequence[np.ndarray], offs: Sequence[np.ndarray], dtype: str) -> np.ndarray:
         """See `Layer.error`."""
-        for layer in self.layers:
+        first, *others = self.layers
+        if isinstance(first, Joining):
+            x, off = first.reference(*values), first.error(values, offs, dtype)
+        else:
+            x, off = first.reference(values[0]), first.error(values[0], offs[0], dtype)
+        for layer in others:
             off = layer.error(x, off, dtype)
             x = layer.reference(x)
         return off
 
 
 def steps(model: Model) -> list[Step]:
-    """A model's steps, all of whose layers are known; what does nothing in inference is left out."""
-    complete: list[Step] = []
-    waiting: list[Part] = []
-    for part in model.parts:
-        layer = part.layer
-        if layer is None or isinstance(layer, Dropout):
+    """A model's steps, all of whose layers are known; what does nothing in inference is left out.
+
+    They stand in an order that depends on the graph alone, and not on how the framework lists its layers.
+    """
+    parts = without(model.parts, lambda part: part.layer is None or isinstance(part.layer, Dropout))
+    takers = consumers(parts)
+    by_value: dict[str, Step] = {}
+    waiting: dict[str, list[Part]] = {}
+    for part in parts:
+        source = part.inputs[0]
+        together = [*waiting.pop(source, []), part] if len(part.inputs) == 1 else [part]
+        if isinstance(part.layer, Flatten) and len(together) == 1 and len(takers[source]) == 1:
+            pooling = by_value.get(source)
+            if pooling is not None and isinstance(pooling.main, GlobalPool):
+                del by_value[source]
+                flattened = (*pooling.layers, part.layer), (*pooling.natives, part.native)
+                by_value[part.value] = Step(pooling.path, *flattened, pooling.inputs, part.value)
+                continue
+        after = takers.get(part.value, [])
+        if isinstance(part.layer, (Pad, Flatten)) and len(after) == 1 and len(after[0].inputs) == 1:
+            waiting[part.value] = together
+        else:
+            by_value[part.value] = _step(together)
+    return _ordered(by_value, parts[-1].value) if parts else []
+
+
+def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
+    """The steps from a result back to the image, inputs first; of a sum, the longer way from the image first."""
+    heights = {INPUT: 0}
+    for value, step in by_value.items():
+        heights[value] = 1 + max(heights.get(each, 0) for each in step.inputs)
+    order: dict[str, Step] = {}
+    stack = [(result, False)]
+    while stack:
+        value, inputs_done = stack.pop()
+        if value not in by_value or value in order:
             continue
-        if isinstance(layer, Flatten) and complete and not waiting and isinstance(complete[-1].main, GlobalPool):
-            last = complete.pop()
-            complete.append(Step(last.path, (*last.layers, layer), (*last.natives, part.native)))
+        step = by_value[value]
+        if inputs_done:
+            order[value] = step
             continue
-        waiting.append(part)
-        if not isinstance(layer, (Pad, Flatten)):
-            complete.append(_step(waiting))
-            waiting = []
-    return [*complete, _step(waiting)] if waiting else complete
+        stack.append((value, True))
+        inputs = [*step.inputs]
+        if isinstance(step.main, COMMUTATIVE):
+            inputs.sort(key=lambda each: -heights.get(each, 0))
+        stack += [(each, False) for each in reversed(inputs)]
+    return [*order.values()]
 
 
 def weighted(model: Model) -> list[Step]:
@@ -92,4 +135,5 @@ def weighted(model: Model) -> list[Step]:
 
 def _step(parts: Sequence[Part]) -> Step:
     layers = [part.layer for part in parts if part.layer is not None]
-    return Step(parts[-1].path, tuple(layers), tuple(part.native for part in parts))
+    natives = tuple(part.native for part in parts)
+    return Step(parts[-1].path, tuple(layers), natives, parts[0].inputs, parts[-1].value)

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
-from ..adapters import STYLES, Models, StandIn, models_name, models_of, read
+from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.layer import Dropout, Flatten
@@ -169,14 +169,22 @@ def assembled(target: Models, built: Built) -> Any:
     natives = [native for _, natives in built for native in natives]
     if len(natives) == 1 and not built[0][0].path:
         return natives[0]
-    return target.assemble([*zip(_names(built), natives, strict=True)])
+    names = iter(_names(built))
+    nodes: list[Node] = []
+    for part, natives in built:
+        inputs = part.inputs
+        for index, native in enumerate(natives, 1):
+            value = part.value if native is natives[-1] else f"{part.value}.{index}"
+            nodes.append(Node(next(names), native, inputs, value))
+            inputs = (value,)
+    return target.assemble(nodes)
 
 
 def _names(built: Built) -> list[str]:
     """A name of its own for each native layer: the original's path without the characters that names can't have."""
     names: list[str] = []
     for part, natives in built:
-        stem = "".join(c if c.isalnum() else "_" for c in part.path) or "layer"
+        stem = "".join(c if c.isalnum() or c == "." else "_" for c in part.path).strip(".") or "layer"
         for native in natives:
             own = stem if native is natives[-1] else f"{stem}_before"
             again = 1

@@ -1,0 +1,51 @@
+"""A linen model of layers that aren't one after another, which can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+from jax import Array
+
+from convlab.models.adapters import Node
+from convlab.models.layers.reading import INPUT
+
+from .sequential import inference_of, switch_in
+
+
+class Graph:
+    """The layers of a `Network`, which linen would name itself if it saw them: in order, the last gives the result."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+
+
+class Network(nn.Module):
+    """A graph of modules and functions: a call computes them in order, each of the results that it takes.
+
+    With `train=True` batch normalisation takes the statistics of the batch and updates its running ones, where
+    `mutable=["batch_stats"]` lets it, and dropout draws from `rngs={"dropout": key}`; `use_running_average` and
+    `deterministic` overrule it. The variables are called as the nodes are.
+
+    Attributes:
+        graph: the modules, without variables, and functions.
+    """
+
+    graph: Graph
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        train: bool = False,
+        *,
+        use_running_average: bool | None = None,
+        deterministic: bool | None = None,
+    ) -> Array:
+        """The result for images (N, H, W, C), in inference or in training."""
+        switches = inference_of(train, use_running_average, deterministic)
+        values = {INPUT: x}
+        for name, layer, inputs, value in self.graph.nodes:
+            layer = layer.clone(parent=self, name=name) if isinstance(layer, nn.Module) else layer
+            values[value] = x = layer(*[values[each] for each in inputs], **switch_in(layer, switches))
+        return x

@@ -1,0 +1,138 @@
+"""PyTorch's functions as layers: what a model's code calls between its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.pooling import GlobalPool
+
+
+def add(*tensors: Tensor) -> Tensor:
+    """The sum of tensors."""
+    return reduce(torch.add, tensors)
+
+
+def multiply(*tensors: Tensor) -> Tensor:
+    """The product of tensors, element by element."""
+    return reduce(torch.mul, tensors)
+
+
+def concatenate(*tensors: Tensor) -> Tensor:
+    """The channels of tensors, one after another."""
+    return torch.cat(tensors, dim=1)
+
+
+def average(x: Tensor, keepdim: bool) -> Tensor:
+    """The mean of each channel."""
+    return x.mean(dim=(2, 3), keepdim=keepdim)
+
+
+def maximum(x: Tensor, keepdim: bool) -> Tensor:
+    """The greatest element of each channel."""
+    return x.amax(dim=(2, 3), keepdim=keepdim)
+
+
+def read_function(native: Any) -> tuple[Layer | None, str]:
+    """What a function that `native_of` gives computes, and its name."""
+    function, options = (native.func, native.keywords) if isinstance(native, partial) else (native, {})
+    readers: dict[Any, Callable[[], Layer]] = {
+        add: Add,
+        multiply: Multiply,
+        concatenate: Concatenate,
+        average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
+        maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
+    }
+    name = str(getattr(function, "__name__", function))
+    return (readers[function](), name) if function in readers else (None, name)
+
+
+def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
+    if training:
+        raise UnsupportedError("it drops elements in inference, too; training=self.training is customary")
+    return nn.Dropout(p)
+
+
+def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+    if len(pad) != 4:
+        raise UnsupportedError(f"it pads {len(pad) // 2} axes, expected the rows and columns")
+    kinds = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
+    return kinds[mode](tuple(pad)) if mode in kinds else nn.ConstantPad2d(tuple(pad), value or 0.0)
+
+
+def _over_pixels(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    def native(dim: Any = None, keepdim: bool = False) -> Any:
+        if dim is None or isinstance(dim, int) or sorted(axis % 4 for axis in dim) != [2, 3]:
+            raise UnsupportedError(f"it reduces the axes {dim}, expected (2, 3), rows and columns")
+        return partial(function, keepdim=keepdim)
+
+    return native
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
+    return nn.Flatten(start_dim, end_dim)
+
+
+def _concatenate(dim: int = 0) -> Any:
+    if dim not in (1, -3):
+        raise UnsupportedError(f"it concatenates along axis {dim}, expected 1, the channels")
+    return concatenate
+
+
+# The module, or the function of this file, that computes what a function with these further arguments does.
+_NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
+    ((F.relu, torch.relu, "relu", "relu_"), lambda inplace=False: nn.ReLU()),
+    ((F.relu6,), lambda inplace=False: nn.ReLU6()),
+    ((F.leaky_relu,), lambda negative_slope=0.01, inplace=False: nn.LeakyReLU(negative_slope)),
+    ((F.elu,), lambda alpha=1.0, inplace=False: nn.ELU(alpha)),
+    ((F.gelu,), lambda approximate="none": nn.GELU(approximate)),
+    ((F.silu,), lambda inplace=False: nn.SiLU()),
+    ((F.hardswish,), lambda inplace=False: nn.Hardswish()),
+    ((F.hardsigmoid,), lambda inplace=False: nn.Hardsigmoid()),
+    ((F.mish,), lambda inplace=False: nn.Mish()),
+    ((F.selu,), lambda inplace=False: nn.SELU()),
+    ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
+    ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
+    ((F.softplus,), nn.Softplus),
+    ((F.softmax, torch.softmax, "softmax"), lambda dim=None: nn.Softmax(dim)),
+    ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda dim=None: nn.LogSoftmax(dim)),
+    ((F.dropout,), _dropout),
+    ((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
+    ((F.avg_pool2d,), nn.AvgPool2d),
+    ((F.adaptive_avg_pool2d,), nn.AdaptiveAvgPool2d),
+    ((F.adaptive_max_pool2d,), nn.AdaptiveMaxPool2d),
+    ((F.pad,), _pad),
+    ((torch.flatten, "flatten"), _flatten),
+    ((torch.mean, "mean"), _over_pixels(average)),
+    ((torch.amax, "amax"), _over_pixels(maximum)),
+    ((torch.cat, torch.concat), _concatenate),
+    (("contiguous",), nn.Identity),
+]
+
+
+def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """A module or a function of one tensor, or of several to join, that computes a function of PyTorch's.
+
+    Args:
+        function: a function, or the name of a tensor's method.
+        *args: its arguments beside the tensors.
+        **kwargs: likewise.
+
+    Raises:
+        UnsupportedError: none is known.
+    """
+    constructor = next((constructor for functions, constructor in _NATIVES if function in functions), None)
+    if constructor is None:
+        raise UnsupportedError("convlab doesn't know it")
+    try:
+        return constructor(*args, **kwargs)
+    except TypeError as error:
+        raise UnsupportedError(f"its arguments are unknown ({error})") from error

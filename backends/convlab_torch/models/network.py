@@ -1,0 +1,73 @@
+"""A PyTorch model of layers that aren't one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from convlab.models.adapters import Node
+from convlab.models.layers.reading import INPUT
+
+
+class Network(nn.Module):
+    """A graph of modules and functions: `forward` computes them in order, each of the results that it takes.
+
+    Modules are attributes by their names, `network.layer1.conv`; one that is put in the place of another is used.
+
+    Args:
+        nodes: in order; the last gives the result.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        super().__init__()
+        self.steps: list[tuple[Any, tuple[str, ...], str]] = []
+        for name, native, inputs, value in nodes:
+            if isinstance(native, nn.Module):
+                _put(self, name, native)
+            self.steps.append((name if isinstance(native, nn.Module) else native, inputs, value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The result for images (N, C, H, W)."""
+        values = {INPUT: x}
+        for called, inputs, value in self.steps:
+            function = self.get_submodule(called) if isinstance(called, str) else called
+            values[value] = x = function(*[values[name] for name in inputs])
+        return x
+
+
+def _put(outer: nn.Module, name: str, module: nn.Module) -> None:
+    """Make a module an attribute of another; of a name with several parts the first are modules in between."""
+    *between, last = name.split(".")
+    for part in between:
+        if not isinstance(getattr(outer, part, None), nn.Module):
+            outer.add_module(part, nn.Module())
+        outer = outer.get_submodule(part)
+    outer.add_module(last, module)
+
+
+def sequential(nodes: Sequence[Node]) -> nn.Sequential | None:
+    """Modules one after another in nested `nn.Sequential`, as their names have parts; None where names don't allow it."""
+    root = nn.Sequential()
+    path: list[tuple[str, nn.Module]] = []
+    for name, native, _, _ in nodes:
+        if not isinstance(native, nn.Module):
+            return None
+        *between, last = name.split(".")
+        common = 0
+        while common < min(len(path), len(between)) and path[common][0] == between[common]:
+            common += 1
+        del path[common:]
+        outer = path[-1][1] if path else root
+        for part in between[common:]:
+            if part in dict(outer.named_children()):
+                return None
+            inner = nn.Sequential()
+            outer.add_module(part, inner)
+            path.append((part, inner))
+            outer = inner
+        if last in dict(outer.named_children()):
+            return None
+        outer.add_module(last, native)
+    return root

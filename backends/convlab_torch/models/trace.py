@@ -1,0 +1,182 @@
+"""The graph of a PyTorch model whose code is its own, traced by `torch.fx`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.reading import INPUT, Part
+
+from .functions import add, multiply, native_of, read_function
+
+_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
+# What tells a shape, and is no layer.
+_SHAPES = ("size", getattr, operator.getitem)
+
+
+class _Tracer(torch.fx.Tracer):
+    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self._is_leaf = is_leaf
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return self._is_leaf(module) or not any(True for _ in module.children())
+
+
+def traced(
+    model: nn.Module, is_leaf: Callable[[nn.Module], bool], parts: Callable[[nn.Module, str], Sequence[Part]]
+) -> tuple[list[Part], dict[str, list[str]]]:
+    """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
+
+    Args:
+        model: any module.
+        is_leaf: whether a module is read as a whole.
+        parts: the parts that a module at a path is; none for one that does nothing.
+
+    Raises:
+        UnsupportedError: it can't be traced, or takes or gives more than one tensor.
+    """
+    try:
+        graph = _Tracer(is_leaf).trace(model)
+    except Exception as error:  # The model's own code may fail in any way when it is given a proxy.
+        raise UnsupportedError(f"it can't be traced ({type(error).__name__})") from error
+    return _Reading(model, parts).of(graph)
+
+
+class _Reading:
+    """A traced graph on its way to parts.
+
+    Attributes:
+        values: the name of each node's value; a node that does nothing has that of its input.
+    """
+
+    def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]]) -> None:
+        self.model, self.parts = model, parts
+        self.values: dict[torch.fx.Node, str] = {}
+        self.result: list[Part] = []
+        self.unknown: dict[str, list[str]] = {}
+
+    def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
+        """The parts, and the unknown operations."""
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                self._input(node)
+            elif node.op == "call_module":
+                self._module(node)
+            elif node.op == "output":
+                self._output(node.args[0])
+            elif node.target in _SHAPES and not _is_tensor(node):
+                continue
+            else:
+                self._function(node)
+        return self.result, self.unknown
+
+    def _input(self, node: torch.fx.Node) -> None:
+        if INPUT not in self.values.values():
+            self.values[node] = INPUT
+        elif node.users:
+            raise UnsupportedError("it takes more than one tensor")
+
+    def _output(self, result: Any) -> None:
+        value = self.values.get(result) if isinstance(result, torch.fx.Node) else None
+        if not self.unknown and value is None:
+            raise UnsupportedError("its result isn't one tensor")
+        while self.result and value and self.result[-1].value != value:
+            self.result.pop()
+
+    def _module(self, node: torch.fx.Node) -> None:
+        path, source = str(node.target), node.args[0] if node.args else None
+        if len(node.args) != 1 or node.kwargs or not isinstance(source, torch.fx.Node):
+            self._refuse(node, f"{path}, called with more than one tensor")
+            return
+        self._append(node, self.parts(self.model.get_submodule(path), path), [source])
+
+    def _append(self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node]) -> None:
+        inputs = tuple(self.values.get(source, "") for source in sources)
+        for index, part in enumerate(parts):
+            value = f"{node.name}.{index}" if index else node.name
+            self.result.append(Part(part.path, part.native, part.layer, part.note, inputs, value))
+            inputs = (value,)
+        self.values[node] = inputs[0] if parts or len(inputs) == 1 else node.name
+
+    def _function(self, node: torch.fx.Node) -> None:
+        try:
+            native, sources = _native(node)
+        except UnsupportedError as error:
+            self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
+            return
+        path = ".".join(filter(None, [_owner(node), _name(node.target)]))
+        if isinstance(native, nn.Module):
+            self._append(node, self.parts(native, path), sources)
+        else:
+            self._append(node, [Part(path, native, *read_function(native))], sources)
+
+    def _refuse(self, node: torch.fx.Node, what: str) -> None:
+        self.unknown.setdefault(_owner(node), []).append(what)
+
+
+def _owner(node: torch.fx.Node) -> str:
+    """The path of the module whose code a node is of."""
+    return str(next(reversed(node.meta.get("nn_module_stack") or [""])))
+
+
+def _name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def _is_tensor(node: torch.fx.Node) -> bool:
+    """Whether a node that may tell a shape gives a part of a tensor instead."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        return isinstance(source, torch.fx.Node) and source.target not in _SHAPES
+    return node.target is getattr and node.args[1] != "shape"
+
+
+def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
+    """What computes a node, and the nodes whose values it takes."""
+    first, *others = node.args
+    options = {name: value for name, value in node.kwargs.items() if name not in ("input", "tensors")}
+    if node.target in (*_SUMS, *_PRODUCTS):
+        if len(others) != 1 or options or not all(isinstance(each, torch.fx.Node) for each in (first, *others)):
+            raise UnsupportedError("it takes a number")
+        return add if node.target in _SUMS else multiply, [first, *others]  # type: ignore[list-item]
+    if isinstance(first, (list, tuple)):
+        if not all(isinstance(each, torch.fx.Node) for each in first):
+            raise UnsupportedError("it takes a number")
+        return native_of(node.target, *others, **options), [*first]  # type: ignore[list-item]
+    if not isinstance(first, torch.fx.Node):
+        raise UnsupportedError("it takes no tensor")
+    if node.target in ("view", "reshape", torch.reshape):
+        return _rows(first, others[0] if len(others) == 1 else others), [first]
+    if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
+        raise UnsupportedError("it depends on the tensor's shape or values")
+    return native_of(node.target, *others, **options), [first]
+
+
+def _rows(x: torch.fx.Node, shape: Any) -> nn.Module:
+    """The flattening that a reshape to (N, -1) is, where N is the number of images of x."""
+    if isinstance(shape, (list, tuple)) and len(shape) == 2 and shape[1] == -1 and _is_count(shape[0], x):
+        return nn.Flatten()
+    raise UnsupportedError("it gives other axes than (N, -1)")
+
+
+def _is_count(size: Any, x: torch.fx.Node) -> bool:
+    if not isinstance(size, torch.fx.Node):
+        return False
+    if size.target == "size":
+        return size.args == (x, 0)
+    of = size.args[0]
+    shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
+    return size.target is operator.getitem and shape and size.args[1] == 0
+
+
+def _flat(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from _flat(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,0 +1,98 @@
+"""Layers that take several values: their sum, their product, their channels one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from ...dtypes import SIGNIFICAND
+from ...errors import ShapeError
+from ...geometry.geometry import Pair
+from .layer import Layer
+
+
+class Joining(Layer):
+    """A layer of several values. Images of one pixel count for images of any size, as a scale for each channel does."""
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """The result for these values, in float64."""
+        raise NotImplementedError
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """How far from `reference(*values)` the result in `dtype` may be, if its inputs are off by up to `off`."""
+        raise NotImplementedError
+
+    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+        """The rows and columns of the result for images of these sizes.
+
+        Raises:
+            ShapeError: they don't go together.
+        """
+        larger = [*dict.fromkeys(size for size in sizes if size != (1, 1))]
+        if len(larger) > 1:
+            raise ShapeError(
+                f"{self.kind}: got images of {' and '.join(f'{h}x{w}' for h, w in larger)} pixels, expected one size.",
+                hint="another size of the model's image may go through.",
+            )
+        return larger[0] if larger else (1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Joining):
+    """The sum of its inputs, added in order."""
+
+    kind = "add"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.asarray(reduce(np.add, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: each of the additions is rounded."""
+        carried = self.reference(*off)
+        magnitude = self.reference(*map(np.abs, values)) + carried
+        return np.asarray(carried + len(values) * 2.0 ** -SIGNIFICAND[dtype] * magnitude)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Joining):
+    """The product of its inputs, element by element."""
+
+    kind = "multiply"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.asarray(reduce(np.multiply, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: the factors may all be as large as they can be, and each product is rounded."""
+        magnitudes = [np.abs(value) for value in values]
+        largest = self.reference(*(value + error for value, error in zip(magnitudes, off, strict=True)))
+        rounding = len(values) * 2.0 ** -SIGNIFICAND[dtype] * largest
+        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
+        return np.asarray(largest - self.reference(*magnitudes) + rounding + underflow)
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenate(Joining):
+    """The channels of its inputs, one after another."""
+
+    kind = "concatenate"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.concatenate(values, axis=1)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`."""
+        return self.reference(*off)
+
+    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+        """See `Joining.joined_size`; here an image of one pixel counts for itself alone."""
+        return sizes[0] if len(set(sizes)) == 1 else super().joined_size([(0, 0), *sizes])
+
+
+COMMUTATIVE = (Add, Multiply)

@@ -1,0 +1,70 @@
+"""What is known of the shapes of a model's values, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...geometry.geometry import Pair
+from .joining import Concatenate, Joining
+from .layer import BatchNorm, Convolution, Dense, Flatten, Layer
+from .pooling import AdaptivePool, GlobalPool
+
+
+class Known(NamedTuple):
+    """What is known of a value.
+
+    Attributes:
+        channels: how many channels an image has, or how many numbers a row; 0 where no layer has told.
+        size: an image's rows and columns; None where they aren't known, and for rows of numbers.
+    """
+
+    channels: int = 0
+    size: Pair | None = None
+
+
+def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
+    """What is known of a layer's result; nothing of that of an unknown layer.
+
+    >>> known_after(Flatten(), [Known(3, (2, 5))])
+    Known(channels=30, size=None)
+
+    Raises:
+        GeometryError, ShapeError: images of the known size don't go through.
+    """
+    if layer is None:
+        return Known()
+    channels, size = inputs[0]
+    if isinstance(layer, Joining):
+        return _joined(layer, inputs)
+    if isinstance(layer, Flatten):
+        return Known(channels * math.prod(size) if size else 0)
+    if isinstance(layer, GlobalPool):
+        return Known(channels, (1, 1) if layer.keepdims else None)
+    if isinstance(layer, Dense):
+        return Known(len(layer.kernel))
+    if isinstance(layer, BatchNorm):
+        channels = len(layer.mean)
+    if isinstance(layer, Convolution):
+        channels = len(layer.kernel)
+    if isinstance(layer, AdaptivePool):
+        return Known(channels, layer.size)
+    return Known(channels, None if size is None else layer.output_size(size))
+
+
+def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
+    channels, sizes = [each.channels for each in inputs], [each.size for each in inputs if each.size is not None]
+    size = layer.joined_size(sizes) if len(sizes) == len(inputs) else None
+    if isinstance(layer, Concatenate):
+        return Known(sum(channels) if all(channels) else 0, size)
+    return Known(max(channels), size)
+
+
+def channels_taken(layer: Layer | None) -> int:
+    """How many channels a layer takes; 0 if any number will do."""
+    if isinstance(layer, Convolution):
+        return int(layer.kernel.shape[1]) * int(layer.spec.groups)
+    if isinstance(layer, Dense):
+        return int(layer.kernel.shape[1])
+    return len(layer.mean) if isinstance(layer, BatchNorm) else 0
