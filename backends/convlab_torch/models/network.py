@@ -48,7 +48,7 @@ def _put(outer: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def sequential(nodes: Sequence[Node]) -> nn.Sequential | None:
-    """Modules one after another in nested `nn.Sequential`, as their names have parts; None where names don't allow it."""
+    """Modules one after another in nested `nn.Sequential`, as their names say; None where the names don't allow it."""
     root = nn.Sequential()
     path: list[tuple[str, nn.Module]] = []
     for name, native, _, _ in nodes:

@@ -72,6 +72,8 @@ class _Reading:
                 self._module(node)
             elif node.op == "output":
                 self._output(node.args[0])
+            elif node.op == "get_attr":
+                self._refuse(node, f"{node.target}, an array of its own")
             elif node.target in _SHAPES and not _is_tensor(node):
                 continue
             else:
