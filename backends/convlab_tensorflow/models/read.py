@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from convlab.truth.precision import rounded
 
 from .. import private
 from ..layers import Conv2D, LowestPadding2D
+from .graph import graph_of
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -29,9 +30,26 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     parts, with_code = walk(model, _inside, _parts, _is_chain, "/")
     layouts = {layout(part.native) for part in parts} - {None}
-    whole = not with_code and len(layouts) <= 1
-    loose = _loose(model, {} if whole else with_code or {"": model})
+    one_layout, why = len(layouts) <= 1, {}
+    if with_code and one_layout:
+        try:
+            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], _shape(model, inputs, layouts))
+            return Model("tensorflow", graph, True, model, _image(model))
+        except UnsupportedError as error:
+            why = {"": str(error).rstrip(".")}
+    whole = not with_code and one_layout
+    loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _image(model), loose)
+
+
+def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[int | None] | None:
+    """The shape of the images that a model with a `call` of its own takes, with the batch."""
+    if inputs is not None:
+        n, *image = np.shape(inputs) if np.ndim(inputs) == 4 else (1, *np.shape(inputs))
+        return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
+    built = (model.get_build_config() or {}) if model.built else {}
+    shape = built.get("input_shape")
+    return shape if isinstance(shape, (tuple, list)) else None
 
 
 def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
@@ -49,7 +67,7 @@ def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 and nhwc else shape
 
 
-def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]:
+def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str, str]) -> dict[str, str]:
     """Weights and operations that belong to no known layer."""
     loose: dict[str, str] = {}
 
@@ -66,11 +84,7 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]
 
     visit(model, "")
     for path, layer in with_code.items():
-        calls = private.calls(layer) or []
-        operations = [call.operation.name for call in calls if not isinstance(call.operation, kl.Layer)]
-        branches = isinstance(layer, private.functional_class()) and calls and not operations
-        note = "its layers aren't one after another; how they are connected is not carried"
-        loose[f"{path}/call()".lstrip("/")] = note if branches else loose_code(layer, "call", operations)
+        loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", [why[path]] if path in why else [])
     return loose
 
 
