@@ -33,7 +33,7 @@ from .. import blocks as nn
 from .. import private
 from ..layers import Conv2D
 from ..ops import mx
-from .read import ACTIVATIONS, MODES, Block, rounds_alike
+from .options import ACTIVATIONS, MODES, Block, rounds_alike
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
 _OURS = 'layers="convlab" has it.'

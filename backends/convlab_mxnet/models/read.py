@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,22 @@ from .. import blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
+from .graph import graph_of
+from .options import ACTIVATIONS, MODES, Block, rounds_alike, value_of
 
-Block: TypeAlias = Any  # mx.gluon.Block, of which mypy knows nothing
 nn = mx.gluon.nn
 
 
 def read(model: Block, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     parts, with_code = walk(model, _inside, _parts, _is_chain, ".")
-    loose = _loose(model, parts, with_code)
+    why = ""
+    if with_code or isinstance(model, mx.gluon.SymbolBlock):
+        try:
+            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)]), True, model)
+        except UnsupportedError as error:
+            why = str(error).rstrip(".")
+    loose = _loose(model, parts, with_code, why)
     if not with_code and _is_chain(model):
         parts = list(_flattened(parts))
     return Model("mxnet", parts, not with_code, model, loose=loose)
@@ -39,7 +46,7 @@ def _inside(block: Block) -> list[tuple[str, Block]]:
     return [] if isinstance(block, tuple(_READERS)) else list(private.children(block).items())
 
 
-def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) -> dict[str, str]:
+def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block], why: str) -> dict[str, str]:
     """Parameters and operations that belong to no known layer."""
     inside = [part.native.collect_params().values() for part in parts if part.layer is not None]
     known_parameters = {id(parameter) for parameters in inside for parameter in parameters}
@@ -50,7 +57,7 @@ def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) 
     }
     for path, block in with_code.items():
         method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
-        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method)
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, [] if path or not why else [why])
     return loose
 
 
@@ -110,11 +117,6 @@ def _read(block: Block) -> tuple[Layer | None, str]:
     return known(block, _READERS, *_METHODS)
 
 
-def value_of(parameter: Any) -> Any:
-    """A parameter's array, on the first of its devices."""
-    return parameter.data(parameter.list_ctx()[0])
-
-
 def _array(parameter: Any) -> np.ndarray | None:
     return None if parameter is None else ops.to_numpy(value_of(parameter))
 
@@ -164,16 +166,6 @@ def _pool(function: str) -> Callable[[Any], Layer]:
     return read
 
 
-def rounds_alike(layer: Pool) -> bool:
-    """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
-    assert not isinstance(layer.padding, str)
-    (top, _), (left, _) = layer.padding
-    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
-
-
-ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
-
-
 def _activation(m: Any) -> Layer:
     function = private.option(m, "act_type")
     if function not in ACTIVATIONS:
@@ -199,7 +191,6 @@ def _reflection(m: Any) -> Layer:
     return Pad(((top, bottom), (left, right)), "reflect")
 
 
-MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv2D: _convolution,
