@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from making import built, convolution, kernel, port_parts, run
+from making import built, convolution, kernel, run
 
 from convlab import compare, port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -192,11 +192,11 @@ def _activation(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _leaky(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    names = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu"}
+    names = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu", "selu": "selu"}
     kind = options.get("act_type", "leaky")
     if kind not in names:
         raise UnsupportedError(f"convlab doesn't know the function {kind}")
-    return Activation(names[kind], 0.0 if kind == "gelu" else float(np.float32(options.get("slope", 0.25))))
+    return Activation(names[kind], 0.0 if kind in ("gelu", "selu") else float(np.float32(options.get("slope", 0.25))))
 
 
 def _clip(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -238,6 +238,10 @@ def _function(name: str) -> Callable[[Mapping[str, Any], Arrays], Layer]:
     return lambda options, arrays: Activation(name)
 
 
+def _affine(of: Callable[[float], Layer]) -> Callable[[Mapping[str, Any], Arrays], Layer]:
+    return lambda options, arrays: of(float(options["scalar"]))
+
+
 def _dense(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return Dense(arrays[0], arrays[1] if len(arrays) > 1 else None, arrays[0].dtype.name)
 
@@ -265,6 +269,10 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Arrays], Layer]] = {
     "Dropout": lambda options, arrays: Dropout(float(options.get("p", 0.5))),
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
+    **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
+    **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),
+    **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _affine(lambda number: Affine(shift=number))),
+    **dict.fromkeys(("_minus_scalar", "_npi_subtract_scalar"), _affine(lambda number: Affine(shift=-number))),
     **dict.fromkeys(("relu", "_npx_relu"), _function("relu")),
     **dict.fromkeys(("sigmoid", "_npx_sigmoid"), _function("sigmoid")),
     **dict.fromkeys(("tanh", "_npi_tanh"), _function("tanh")),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
@@ -28,6 +29,8 @@ nn = mx.gluon.nn
 
 def read(model: Block, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    if type(model) is blocks.Network:
+        return Model("mxnet", [*_of_network(model)], True, model)
     parts, with_code = walk(model, _inside, _parts, _is_chain, ".")
     why = ""
     if with_code or isinstance(model, mx.gluon.SymbolBlock):
@@ -39,6 +42,15 @@ def read(model: Block, inputs: Any = None) -> Model:
     if not with_code and _is_chain(model):
         parts = list(_flattened(parts))
     return Model("mxnet", parts, not with_code, model, loose=loose)
+
+
+def _of_network(network: blocks.Network) -> Iterator[Part]:
+    for name, native, inputs, value in network.nodes():
+        part = next(_parts(native, name))
+        if isinstance(part.layer, Dense) and private.option(native, "flatten"):
+            yield Part(name, nn.Flatten(), Flatten("CHW"), "Dense: it flattens", inputs, f"{value}.flatten")
+            inputs = (f"{value}.flatten",)
+        yield replace(part, inputs=inputs, value=value)
 
 
 def _inside(block: Block) -> list[tuple[str, Block]]:
@@ -212,6 +224,10 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),
     nn.GELU: lambda m: Activation("gelu"),
     nn.Swish: _swish,
+    nn.SELU: lambda m: Activation("selu"),
+    blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
+    blocks.Mish: lambda m: Activation("mish"),
+    blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),

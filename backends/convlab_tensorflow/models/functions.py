@@ -6,16 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
 
-def _joined(layer: type[kl.Layer]) -> Callable[..., list[kl.Layer]]:
-    def natives(*values: Any) -> list[kl.Layer]:
-        if not all(map(_is_tensor, values)):
-            raise UnsupportedError("it takes a number")
-        return [layer()]
+def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
+    """A sum or a product: of two tensors by a layer, of a tensor and a number by a rescaling."""
+
+    def natives(a: Any, b: Any) -> list[kl.Layer]:
+        if _is_tensor(a) and _is_tensor(b) and layer is not None:
+            return [layer()]
+        number = a if layer is not None and _is_tensor(b) else b
+        if _is_tensor(number) or np.ndim(number):
+            raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
+        return [rescaling(float(number))]
 
     return natives
 
@@ -42,8 +48,11 @@ def _function(name: str) -> Callable[..., list[kl.Layer]]:
 
 # By the name of the operation's class, which has no public one.
 _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
-    "Add": _joined(kl.Add),
-    "Multiply": _joined(kl.Multiply),
+    "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
+    "Subtract": _arithmetic(None, lambda number: kl.Rescaling(1.0, -number)),
+    "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
+    "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
+    "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
     "Concatenate": _concatenate,
     "Mean": _over_pixels(kl.GlobalAveragePooling2D),
     "Max": _over_pixels(kl.GlobalMaxPooling2D),

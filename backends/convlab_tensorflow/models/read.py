@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -246,11 +246,12 @@ def _functions() -> list[tuple[Any, Layer]]:
     """The functions that `activation=` may be, and the activation that each is."""
     pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
     pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
-    layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
+    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
+    layers = [Activation(name) for name in names]
     for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        pairs += [
-            (getattr(module, activation.function), activation) for module in (keras.activations, keras.ops, tf.nn)
-        ]
+        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
+        pairs += [(getattr(module, activation.function), activation) for module in modules]
+    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
     return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
@@ -269,6 +270,12 @@ def _activation(m: kl.Activation) -> Layer:
     if layer is None:
         raise UnsupportedError(f"convlab doesn't know the function {note}")
     return layer
+
+
+def _rescaling(m: kl.Rescaling) -> Layer:
+    if np.ndim(m.scale) or np.ndim(m.offset):
+        raise UnsupportedError("its scale or offset isn't one number")
+    return Affine(float(m.scale), float(m.offset))
 
 
 def _concatenate(m: kl.Concatenate) -> Layer:
@@ -298,6 +305,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
+    kl.Rescaling: _rescaling,
     kl.Add: lambda m: Add(),
     kl.Multiply: lambda m: Multiply(),
     kl.Concatenate: _concatenate,

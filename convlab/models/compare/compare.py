@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,9 @@ class _Comparing:
         if comparison.structure or comparison.first is not None:
             return
         if any(part.native is not side.model.native for side in (first, second) for part in side.model.parts):
-            comparison.whole_model_errors = tuple(_whole_model_error(side, images, self.seed) for side in (first, second))
+            comparison.whole_model_errors = tuple(
+                _whole_model_error(side, images, self.seed) for side in (first, second)
+            )
 
     def _prove_pairs(
         self, comparison: Comparison, pairs: Pairs, images: Sequence[np.ndarray], every_size: bool
