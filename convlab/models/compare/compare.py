@@ -19,7 +19,7 @@ from ..layers.joining import COMMUTATIVE
 from ..layers.layer import Dense
 from ..layers.reading import INPUT, Model
 from ..layers.sized import for_size
-from ..layers.steps import Step, steps, weighted
+from ..layers.steps import Step, carried, steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
@@ -256,21 +256,12 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
         y = side.run(x, dtype)
         if np.array_equal(y, side.run_parts(x, dtype), equal_nan=True):
             continue
-        true, error = _carried(side.steps, x)
+        true, error = carried(side.steps, x)
         if y.shape == true.shape and error.max() < np.abs(true).max():
             worst = max(worst, worst_ratio(y, true, error))
             continue
         worst = max(worst, apart_in_tolerances(side.in_parts(), side, image, dtype, seed))
     return worst
-
-
-def _carried(steps: Sequence[Step], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The result of steps by their definition, and how far roundings in all of them may take it from that."""
-    values = {INPUT: (x, np.zeros_like(x))}
-    for step in steps:
-        inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
-        values[step.value] = step.reference(*inputs), step.error(inputs, errors, step.dtype)
-    return values[steps[-1].value]
 
 
 def images_of(inputs: Any) -> list[np.ndarray]:
