@@ -136,12 +136,17 @@ def channel_sums(ops: Operations[T], x: T) -> T:
     """The sums of x (N, O, H, W) over all axes but the second: (O,)."""
     n, outputs, rows, _ = ops.sizes(x)
     sums = ops.reshape(halve(ops, x), (n * outputs, rows))
-    sums = -ops.reshape(halve(ops, sums), (n, outputs))
+    return add_images(ops, ops.reshape(halve(ops, sums), (n, outputs)))
+
+
+def add_images(ops: Operations[T], sums: T) -> T:
+    """The sums of each image's channels (N, O), added up image by image: (O,)."""
+    (n, outputs), sums = ops.sizes(sums), -sums
 
     def add(total: T, index: Any) -> T:
         return total - ops.part(sums, index, 1, 0)
 
-    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), x), n), (outputs,))
+    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), sums), n), (outputs,))
 
 
 def halve(ops: Operations[T], x: T) -> T:
