@@ -207,10 +207,11 @@ def _shaped(x: Any, shape: Sequence[int]) -> Any:
 
 def _differentiate(inputs: Sequence[Any], tangents: Sequence[Any], rule: Rule) -> tuple[Any, Any]:
     """The result and its tangent: a rule is linear in each of two inputs, and the third, a bias, is added."""
-    y, (x, *others) = ops.apply(rule, *inputs), inputs
+    correlate = functools.partial(correlate_p.bind, rule=rule)
+    y, (x, *others) = correlate(*inputs), inputs
     along = (
-        lambda tangent: ops.apply(rule, tangent, *others[:1]),
-        lambda tangent: ops.apply(rule, x, tangent),
+        lambda tangent: correlate(tangent, *others[:1]),
+        lambda tangent: correlate(x, tangent),
         lambda tangent: spread_p.bind(tangent, shape=y.shape),  # type: ignore[no-untyped-call]
     )
     terms = [term(tangent) for term, tangent in zip(along, tangents, strict=False) if not isinstance(tangent, ad.Zero)]
@@ -219,16 +220,17 @@ def _differentiate(inputs: Sequence[Any], tangents: Sequence[Any], rule: Rule) -
 
 def _transpose(dy: Any, *inputs: Any, rule: Rule) -> list[Any]:
     """The gradient of the input that is linear, which has only an `aval` here; it is another rule's result."""
-    which = next(i for i, x in enumerate(inputs) if ad.is_undefined_primal(x))
+    slopes: list[Any] = [None] * len(inputs)
     if isinstance(dy, ad.Zero):
-        slope = ad.Zero(inputs[which].aval)
-    elif rule.part == "b":
-        slope = spread_p.bind(dy, shape=inputs[0].aval.shape)  # type: ignore[no-untyped-call]
+        return slopes
+    which = next(i for i, x in enumerate(inputs) if ad.is_undefined_primal(x))
+    shape = inputs[0].aval.shape if which == 0 else inputs[0].shape
+    if rule.part == "b":
+        slopes[which] = spread_p.bind(dy, shape=shape)  # type: ignore[no-untyped-call]
     else:
-        shape = inputs[0].aval.shape if which == 0 else inputs[0].shape
         derived, *sources = rule.derivatives(shape)[which]
-        slope = ops.apply(derived, *(dy if source is None else inputs[source] for source in sources))
-    return [slope if i == which else None for i in range(len(inputs))]
+        slopes[which] = ops.apply(derived, *(dy if source is None else inputs[source] for source in sources))
+    return slopes
 
 
 def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
