@@ -67,11 +67,11 @@ class JaxOperations(JaxArrays):
         return placed
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if isinstance(x, jax.core.Tracer) or not isinstance(k, jax.Array) or isinstance(k, jax.core.Tracer):
+        if isinstance(x, jax.core.Tracer) or type(k) is not type(x):
             return None
         if b is None:
             return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding
-        if not isinstance(b, jax.Array) or isinstance(b, jax.core.Tracer):
+        if type(b) is not type(x):
             return None
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
@@ -81,7 +81,7 @@ class JaxOperations(JaxArrays):
         # A separable kernel is known by its values, which a program doesn't have.
         if call.variant.on_host and (not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST):
             return None
-        compiled: Callable[..., Any] = ffi.per_number_of_threads if call.variant.on_host else jax.jit
+        compiled: Callable[..., Any] = ffi.per_number_of_threads if _shares_work(call) else jax.jit
         run = compiled(functools.partial(execute, self, call))
 
         def wide(x: Any, k: Any, b: Any) -> Any:
@@ -174,6 +174,14 @@ def _lower_for_cpu(context: Any, *inputs: Any, rule: Rule) -> Any:
     """An exported program may run where convlab isn't: it has XLA's own operators only."""
     exported = context.module_context.lowering_parameters.for_export
     return (_lower_operators if exported else _lower_calls)(context, *inputs, rule=rule)
+
+
+def _shares_work(call: Call) -> bool:
+    """Whether the program of an eager call runs kernels on several threads."""
+    if call.variant is not Variant.HOST:
+        return call.variant.on_host
+    geometry = call.geometry._replace(data_format="NCHW")
+    return kernels.is_shared(*call.canonical_shapes(), geometry, call.dtype or "")
 
 
 def _embeds() -> bool:

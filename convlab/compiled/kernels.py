@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..dtypes import itemsize
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
 from .instructions import instruction_set
@@ -232,6 +233,12 @@ def band_layout(
     arguments = plan, *compiled_module("direct").extents(h, w, dilation % stride == 0)
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
     return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)
+
+
+def is_shared(x: Sequence[int], k: Sequence[int], geometry: Geometry, dtype: str) -> bool:
+    """Whether `correlate` by "direct", for inputs of two shapes and of a dtype, shares its work among threads."""
+    layout = band_layout(tuple(x), tuple(k), geometry, max(4, itemsize(dtype)))
+    return layout.chunk < layout.items
 
 
 @functools.cache
