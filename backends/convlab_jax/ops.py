@@ -217,7 +217,7 @@ def _differentiate(inputs: Sequence[Any], tangents: Sequence[Any], rule: Rule) -
     """The result and its tangent: a rule is linear in each of two inputs, and the third, a bias, is added."""
     correlate = functools.partial(correlate_p.bind, rule=rule)
     y, (x, *others) = correlate(*inputs), inputs
-    along = (
+    along: tuple[Callable[[Any], Any], ...] = (
         lambda tangent: correlate(tangent, *others[:1]),
         lambda tangent: correlate(x, tangent),
         lambda tangent: spread_p.bind(tangent, shape=y.shape),  # type: ignore[no-untyped-call]
@@ -231,7 +231,7 @@ def _transpose(dy: Any, *inputs: Any, rule: Rule) -> list[Any]:
     slopes: list[Any] = [None] * len(inputs)
     if isinstance(dy, ad.Zero):
         return slopes
-    which = next(i for i, x in enumerate(inputs) if ad.is_undefined_primal(x))
+    which = next(i for i, x in enumerate(inputs) if isinstance(x, ad.UndefinedPrimal))
     shape = inputs[0].aval.shape if which == 0 else inputs[0].shape
     if rule.part == "b":
         slopes[which] = spread_p.bind(dy, shape=shape)  # type: ignore[no-untyped-call]
@@ -277,6 +277,11 @@ def _spread(b: Any, shape: Sequence[int]) -> Array:
     return jnp.broadcast_to(b.reshape(1, -1, 1, 1), shape)
 
 
+def _collect(dy: Any, b: Any, shape: Sequence[int]) -> list[Array]:
+    """The gradient of the bias from that of `_spread`."""
+    return [ops.apply(_BIAS_GRADIENT, dy)]
+
+
 def _batch_spread(inputs: Sequence[Any], axes: Sequence[Any], shape: Sequence[int]) -> tuple[Any, int]:
     b = jnp.moveaxis(inputs[0], axes[0], 0)
     images, outputs, *size = shape
@@ -299,7 +304,7 @@ spread_p = Primitive("convlab_spread")
 spread_p.def_impl(_spread)  # type: ignore[no-untyped-call]
 spread_p.def_abstract_eval(_shaped)  # type: ignore[no-untyped-call]
 mlir.register_lowering(spread_p, mlir.lower_fun(_spread, multiple_results=False))
-ad.deflinear2(spread_p, lambda dy, b, shape: [ops.apply(_BIAS_GRADIENT, dy)])  # type: ignore[no-untyped-call]
+ad.deflinear2(spread_p, _collect)  # type: ignore[no-untyped-call]
 batching.primitive_batchers[spread_p] = _batch_spread
 
 ops = JaxOperations()

@@ -239,7 +239,7 @@ def plane_sums(x: Array, sums: Array, start: int, stop: int) -> None:
         sums[plane] = column[0]
 
 
-def gradient_stage(first: Any, job: int, start: int, stop: int) -> int:
+def gradient_in_order_stage(first: Any, job: int, start: int, stop: int) -> int:
     """`gradient_pieces` for native code (`convlab.compiled.stages`)."""
     like = numba.carray(first, (1,))
     x, dy, out = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)

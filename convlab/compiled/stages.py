@@ -167,7 +167,7 @@ def gradient_in_order_program(
     shape = dy[1], x[1] // geometry.groups, *geometry.kernel_size
     plan, limits = reproducible.gradient_plan(tuple(x), shape, geometry, helpers), np.array([LEAST[dtype]] * 2)
     arrays = x, dy, shape, limits, *plan.maps, plan.layout, [plan.packed[-1]]
-    return _program([_Stage(in_order_gradient.gradient_stage, arrays, plan.items, plan.chunk)], 0)
+    return _program([_Stage(in_order_gradient.gradient_in_order_stage, arrays, plan.items, plan.chunk)], 0)
 
 
 def plane_sums_program(x: Sequence[int]) -> Program:
@@ -243,7 +243,7 @@ FUNCTIONS: tuple[Callable[..., int], ...] = (
     in_order_result.pack_stage,
     in_order_result.result_stage,
     in_order_result.unrounded_result_stage,
-    in_order_gradient.gradient_stage,
+    in_order_gradient.gradient_in_order_stage,
     in_order_gradient.plane_sums_stage,
     _integral_stage,
     _total_stage,

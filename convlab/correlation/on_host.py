@@ -120,7 +120,8 @@ def _kernel_gradient(ops: Operations[T], kernels: InOrder, rule: Rule, x: T, dy:
 
 
 def _bias_gradient(ops: Operations[T], kernels: InOrder, rule: Rule, dy: T) -> T:
-    return narrow(ops, add_images(ops, kernels.plane_sums(dy)), ops.dtype(dy) or "")
+    sums: T = kernels.plane_sums(dy)
+    return narrow(ops, add_images(ops, sums), ops.dtype(dy) or "")
 
 
 _COMPUTE: dict[Part, Callable[..., Any]] = {
