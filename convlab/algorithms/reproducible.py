@@ -2,8 +2,9 @@
 
 What is computed: the inputs are widened to float64, where a product of two narrower numbers is exact; the products are
 added one after another in a fixed order; the sum is rounded once to the inputs' dtype. Nothing but elementwise
-operations takes part, so that no library chooses an order. Where numba is installed, CPU tensors that have values are
-computed by the loops of `convlab.compiled.in_order` instead, which give the same bits (`convlab.correlation.on_host`).
+operations takes part, so that no library chooses an order. Where numba is installed, CPU tensors that have values, and
+JAX's programs, are computed by the loops of `convlab.compiled.in_order` instead, which give the same bits
+(`convlab.correlation.on_host`).
 
 | | the order of the sum |
 |---|---|
