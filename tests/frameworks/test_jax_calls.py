@@ -226,6 +226,15 @@ def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, number) -> Non
         assert DIGESTS.setdefault(algorithm, digest) == digest
 
 
+@pytest.mark.parametrize("size", [40, 900])
+def test_eager_calls_while_the_number_of_threads_changes(monkeypatch, size) -> None:
+    """The same call again: a small image is computed by one thread, and a large one has a program for each number."""
+    x, k = jnp.asarray(integers((size, size))), jnp.asarray(integers((3, 3), 1))
+    for number in ("2", "1", "7", "2"):
+        monkeypatch.setenv("CONVLAB_NUM_THREADS", number)
+        np.testing.assert_array_equal(convlab.corr2d(x, k, algorithm="host"), oracle(x, k))
+
+
 def test_several_threads_at_once() -> None:
     x, k = integers((300, 310)), integers((7, 7), 1)
     run, true = jax.jit(by("host")), oracle(x, k)

@@ -41,14 +41,6 @@ LARGE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def fresh_programs(way):
-    """A program that was compiled for the other way would be taken again."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 def normal(*shapes, dtype: str = "float32") -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape).astype(jnp.dtype(dtype)) for shape in shapes]
