@@ -155,15 +155,15 @@ def _operators(*inputs: Any, rule: Rule) -> Array:
 def _calls(*inputs: Any, rule: Rule) -> Array:
     """A rule's result by the compiled kernels, if they are the fastest."""
     if rule.algorithm == "reproducible":
-        if reproducible_on_host(ops, rule, *inputs, mode="embedded") and ffi.works():
-            return ffi.reproduce(ops, rule, *inputs)  # type: ignore[no-any-return]
-        return _operators(*inputs, rule=rule)
+        calls = ffi.calls() if reproducible_on_host(ops, rule, *inputs, mode="embedded") else None
+        return calls.reproduce(ops, rule, *inputs) if calls else _operators(*inputs, rule=rule)
     a, b = inputs
     variant = choose_for(ops, rule, a, b).variant
     empty = 0 in (*a.shape, *b.shape, *rule.output_shape(a.shape, b.shape))
-    if not variant.on_host or empty or not ffi.works():
+    calls = ffi.calls() if variant.on_host and not empty else None
+    if calls is None:
         return _operators(a, b, rule=rule)
-    return ffi.compute(ops, rule, a, b, "fft" if variant is Variant.FFT_ON_HOST else "direct")  # type: ignore[no-any-return]
+    return calls.compute(ops, rule, a, b, "fft" if variant is Variant.FFT_ON_HOST else "direct")  # type: ignore[no-any-return]
 
 
 _lower_operators = mlir.lower_fun(_operators, multiple_results=False)

@@ -309,12 +309,12 @@ def test_where_xla_has_another_interface(monkeypatch) -> None:
         raise ValueError("another interface")
 
     monkeypatch.setattr(handler, "registered", refuse)
-    ffi.works.cache_clear()
+    ffi.calls.cache_clear()
     x, k = integers((200, 180)), integers((31, 31), 1)
     run = jax.jit(lambda x, k: convlab.corr2d(x, k))
     with pytest.warns(RuntimeWarning, match="XLA can't call the compiled kernels: another interface"):
         program = run.lower(x, k)
-    ffi.works.cache_clear()
+    ffi.calls.cache_clear()
     assert "@convlab" not in program.as_text()
     np.testing.assert_array_equal(program.compile()(x, k), oracle(x, k))
 
