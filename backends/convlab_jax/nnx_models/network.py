@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
 
 
@@ -28,7 +28,7 @@ class Network(nnx.Module):
     def __init__(self, nodes: Sequence[Node]) -> None:
         steps: list[tuple[Any, tuple[str, ...], str]] = []
         for name, native, inputs, value in nodes:
-            path = tuple(name.split("."))
+            path = tuple(free_name(name, Network).split("."))
             if isinstance(native, nnx.Module):
                 _put(self, path, native)
             steps.append((path if isinstance(native, nnx.Module) else native, inputs, value))
