@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from convlab.geometry.geometry import Geometry
+from convlab.algorithms.border import channels_first
+from convlab.contract.operations import Operations
+from convlab.geometry.geometry import Geometry, Pair
 
 from .facade import import_mxnet
 
@@ -39,6 +41,38 @@ def plain_convolution(
     # MXNet would write each of them out at each call.
     options = {name: str(value) for name, value in convolution_options(geometry, weights[0]).items()}
     return partial(mx.npx.convolution, **options)
+
+
+def convolve_transposed(ops: Operations, y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Any:
+    """MXNet's transposed convolution of arrays or symbols in either layout."""
+    if geometry.data_format == "NHWC":
+        y, kernel = channels_first(ops, y, kernel)
+        x = convolve_transposed(ops, y, kernel, geometry._replace(data_format="NCHW"), output_padding)
+        return ops.transpose(x, (0, 2, 3, 1))
+    # MXNet has float16 on GPUs only.
+    if ops.dtype(y) == "float16" and y.ctx.device_type != "gpu":
+        x = convolve_transposed(ops, y.astype("float32"), kernel.astype("float32"), geometry, output_padding)
+        return x.astype("float16")
+    # MXNet takes as much off both ends; the rest is cut off after it.
+    (top, bottom), (left, right) = geometry.padding
+    rows, columns = min(top, bottom), min(left, right)
+    channels = (ops.shape(kernel) or ())[1]
+    assert channels is not None
+    options = convolution_options(
+        geometry._replace(padding=((rows, rows), (columns, columns))), channels * geometry.groups
+    )
+    functions = mx.sym.npx if isinstance(y, mx.sym.Symbol) else mx.npx
+    x = functions.deconvolution(y, kernel, adj=output_padding, **options)
+    for axis, before, after in ((2, top - rows, bottom - rows), (3, left - columns, right - columns)):
+        if before or after:
+            x = sliced(x, axis, before, -after or None)
+    return x
+
+
+def sliced(x: Any, axis: int, start: int, stop: int | None) -> Any:
+    """x[start:stop] along an axis; basic slicing would crash, since it misreads oneDNN's blocked layout."""
+    functions = mx.sym if isinstance(x, mx.sym.Symbol) else mx.nd
+    return functions.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
 
 
 def spare_channels(outputs: int, geometry: Geometry) -> int:

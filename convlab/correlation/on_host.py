@@ -64,15 +64,20 @@ def _result(ops: Operations, rule: Rule, x: np.ndarray, k: np.ndarray, b: np.nda
     return reproducible.correlate_in_order(x, ready(k), bias, rule.geometry, y, LEAST[x.dtype.name])
 
 
-def _image_gradient(ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _image_gradient(
+    ops: Operations, rule: Rule, dy: np.ndarray, k: np.ndarray, b: np.ndarray | None = None
+) -> np.ndarray:
     # Where a padding mode repeats pixels, their gradients are added up before they are rounded.
     repeats = rule.geometry.padding_mode != "zeros" and rule.geometry.padding != NO_PADDING
     dtype, limit = (np.dtype(np.float64), 0.0) if repeats else (dy.dtype, LEAST[dy.dtype.name])
+    channels, phases = k.shape[1] * rule.geometry.groups, math.prod(rule.geometry.stride)
+    # Each phase of a channel is a channel of the correlation.
+    bias = np.repeat(np.zeros(channels) if b is None else widen(reference, b), phases)
 
     def correlate(dy: np.ndarray, k: np.ndarray, geometry: Geometry) -> np.ndarray:
         shape = (len(dy), len(k), *geometry.output_size((dy.shape[2], dy.shape[3])))
-        out, phases = ops.host_empty(shape, dtype), math.prod(rule.geometry.stride)
-        return reproducible.correlate_in_order(dy, k, np.zeros(len(k)), geometry, out, limit, phases)
+        out = ops.host_empty(shape, dtype)
+        return reproducible.correlate_in_order(dy, k, bias, geometry, out, limit, phases)
 
     dx = image_gradient(reference, dy, ready(k), rule.geometry, rule.size, correlate)
     if repeats:
