@@ -53,6 +53,10 @@ def convolve_transposed(ops: Operations, y: Any, kernel: Any, geometry: Geometry
     if ops.dtype(y) == "float16" and y.ctx.device_type != "gpu":
         x = convolve_transposed(ops, y.astype("float32"), kernel.astype("float32"), geometry, output_padding)
         return x.astype("float16")
+    # Only oneDNN, which computes float32, gets dilations right.
+    if geometry.dilation != (1, 1) and ops.dtype(y) != "float32":
+        kernel = _spread(ops, kernel, geometry)
+        geometry = geometry._replace(kernel_size=geometry.extent, dilation=(1, 1))
     # MXNet takes as much off both ends; the rest is cut off after it.
     (top, bottom), (left, right) = geometry.padding
     rows, columns = min(top, bottom), min(left, right)
@@ -67,6 +71,18 @@ def convolve_transposed(ops: Operations, y: Any, kernel: Any, geometry: Geometry
         if before or after:
             x = sliced(x, axis, before, -after or None)
     return x
+
+
+def _spread(ops: Operations, kernel: Any, geometry: Geometry) -> Any:
+    """The kernel OIHW with the zeros of its dilation written out."""
+    outputs, inputs, h, w = ops.shape(kernel) or ()
+    (dh, dw), (rows, columns) = geometry.dilation, geometry.extent
+    lines = ops.pad(ops.reshape(kernel, (outputs, inputs, h, 1, w)), ((0, 0), (0, 0), (0, 0), (0, dh - 1), (0, 0)))
+    kernel = ops.reshape(
+        sliced(ops.reshape(lines, (outputs, inputs, h * dh, w)), 2, 0, rows), (outputs, inputs, rows, w, 1)
+    )
+    spread = ops.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, 0), (0, dw - 1)))
+    return sliced(ops.reshape(spread, (outputs, inputs, rows, w * dw)), 3, 0, columns)
 
 
 def sliced(x: Any, axis: int, start: int, stop: int | None) -> Any:

@@ -156,7 +156,11 @@ def _checked(
     channels = _result_channels(kernel, geometry)
     if b is not None:
         check_bias(ops.shape(b), channels)
-    if not wraps:
+    if wraps:
+        # Each chunk is checked by itself, but each gets all phases of the kernel.
+        phases = math.prod(place.geometry.stride)
+        check_held("K, stride", "a kernel", (phases, *[n or 1 for n in kernel]), itemsize(dtype))
+    else:
         most = memory() if ops.mode(y, k) in ("eager", "traced", "embedded") else MOST_BYTES
         _check_size(place, shape, channels, itemsize(dtype), most)
     if place.zeros != (0, 0):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 from ..errors import GeometryError, ShapeError
 from .checks import pair, shown
-from .geometry import Geometry, PaddingName, Pair
+from .geometry import Geometry, Padding, PaddingName, Pair
 from .lower import lower
+
+
+class TransposedOptions(TypedDict, total=False):
+    """The keyword arguments of `conv_transpose2d` that say where the kernel goes, and their types."""
+
+    stride: int | Pair
+    padding: Padding
+    output_padding: int | Pair
+    dilation: int | Pair
+    groups: int
+    data_format: str | None
 
 
 class TransposedGeometry(NamedTuple):
@@ -51,7 +62,7 @@ def lower_transposed(
             hint="a batch may be empty, an image may not.",
         )
     if padding_name:
-        axes = [_named_pads(padding_name, *axis) for axis in zip(geometry.extent, geometry.stride, strict=True)]
+        axes = [_named_pads(padding_name, *axis) for axis in zip(geometry.extent, geometry.stride, more, strict=True)]
         geometry, more = geometry._replace(padding=(axes[0][0], axes[1][0])), (axes[0][1], axes[1][1])
     zeros = more[0] // geometry.stride[0], more[1] // geometry.stride[1]
     more = more[0] % geometry.stride[0], more[1] % geometry.stride[1]
@@ -86,12 +97,12 @@ def _checked_output_padding(geometry: Geometry, padding_name: str, output_paddin
     return more
 
 
-def _named_pads(padding_name: str, extent: int, stride: int) -> tuple[Pair, int]:
-    """The rows that a padding's name takes off at both ends, and those that it adds at the end."""
+def _named_pads(padding_name: str, extent: int, stride: int, more: int) -> tuple[Pair, int]:
+    """The rows that a padding's name takes off at both ends, and those that are added at the end."""
     if padding_name == "valid":
-        return (0, 0), 0
+        return (0, 0), more
     if padding_name == "full":
-        return (extent - 1, extent - 1), 0
+        return (extent - 1, extent - 1), more
     total = max(extent - stride, 0)
     small = total // 2
     pads = (small, total - small) if padding_name == "same" else (total - small, small)
