@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from convlab.algorithms.border import channels_first
+from convlab.algorithms.adjoint import transposed_correlation
 from convlab.contract.operations import Operations
+from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Geometry, Pair
 
 from .facade import import_mxnet
@@ -44,45 +45,30 @@ def plain_convolution(
 
 
 def convolve_transposed(ops: Operations, y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Any:
-    """MXNet's transposed convolution of arrays or symbols in either layout."""
-    if geometry.data_format == "NHWC":
-        y, kernel = channels_first(ops, y, kernel)
-        x = convolve_transposed(ops, y, kernel, geometry._replace(data_format="NCHW"), output_padding)
-        return ops.transpose(x, (0, 2, 3, 1))
-    # MXNet has float16 on GPUs only.
-    if ops.dtype(y) == "float16" and y.ctx.device_type != "gpu":
-        x = convolve_transposed(ops, y.astype("float32"), kernel.astype("float32"), geometry, output_padding)
-        return x.astype("float16")
-    # Only oneDNN, which computes float32, gets dilations right.
-    if geometry.dilation != (1, 1) and ops.dtype(y) != "float32":
-        kernel = _spread(ops, kernel, geometry)
-        geometry = geometry._replace(kernel_size=geometry.extent, dilation=(1, 1))
+    """A transposed convolution: MXNet's own of symbols only, and of arrays a convolution of rearranged kernels.
+
+    MXNet's own has wrong results for dilations in float64, and its gradient of a kernel that was computed, be it by a
+    reshape, ends with oneDNN's "could not execute a primitive".
+    """
+    if not isinstance(y, mx.sym.Symbol):
+        return transposed_correlation(ops, y, kernel, geometry, output_padding, ops.conv)
+    if geometry.data_format == "NHWC" or geometry.dilation != (1, 1) or kernel.get_children() is not None:
+        raise UnsupportedError(
+            f"conv_transpose2d: got {geometry.data_format}, dilation {geometry.dilation} and K {kernel.name!r} in a "
+            "hybridized block, expected NCHW, no dilation, and as K a parameter (O, C/groups, h, w): MXNet's own "
+            "transposed convolution fails for others.",
+            hint="don't hybridize the block.",
+        )
     # MXNet takes as much off both ends; the rest is cut off after it.
     (top, bottom), (left, right) = geometry.padding
     rows, columns = min(top, bottom), min(left, right)
-    channels = (ops.shape(kernel) or ())[1]
-    assert channels is not None
-    options = convolution_options(
-        geometry._replace(padding=((rows, rows), (columns, columns))), channels * geometry.groups
-    )
-    functions = mx.sym.npx if isinstance(y, mx.sym.Symbol) else mx.npx
-    x = functions.deconvolution(y, kernel, adj=output_padding, **options)
+    channels = ops.sizes(kernel)[1] * geometry.groups
+    options = convolution_options(geometry._replace(padding=((rows, rows), (columns, columns))), channels)
+    x = mx.sym.npx.deconvolution(y, kernel, adj=output_padding, **options)
     for axis, before, after in ((2, top - rows, bottom - rows), (3, left - columns, right - columns)):
         if before or after:
             x = sliced(x, axis, before, -after or None)
     return x
-
-
-def _spread(ops: Operations, kernel: Any, geometry: Geometry) -> Any:
-    """The kernel OIHW with the zeros of its dilation written out."""
-    outputs, inputs, h, w = ops.shape(kernel) or ()
-    (dh, dw), (rows, columns) = geometry.dilation, geometry.extent
-    lines = ops.pad(ops.reshape(kernel, (outputs, inputs, h, 1, w)), ((0, 0), (0, 0), (0, 0), (0, dh - 1), (0, 0)))
-    kernel = ops.reshape(
-        sliced(ops.reshape(lines, (outputs, inputs, h * dh, w)), 2, 0, rows), (outputs, inputs, rows, w, 1)
-    )
-    spread = ops.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, 0), (0, dw - 1)))
-    return sliced(ops.reshape(spread, (outputs, inputs, rows, w * dw)), 3, 0, columns)
 
 
 def sliced(x: Any, axis: int, start: int, stop: int | None) -> Any:

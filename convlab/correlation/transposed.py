@@ -194,7 +194,7 @@ def _check_size(place: TransposedGeometry, shape: Shape, channels: int | None, i
     if type(rows) is not int or type(columns) is not int:
         return
     leading = shape[:-2] if channels is None else (*shape[:-3], channels)
-    planes = math.prod(n if type(n) is int else 1 for n in leading)
+    planes = math.prod([n if type(n) is int else 1 for n in leading])
     check_held("Y, K", "a result", (planes, rows + sum(pads[0]), columns + sum(pads[1])), item_bytes, most)
 
 

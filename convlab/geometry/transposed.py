@@ -67,8 +67,8 @@ def lower_transposed(
     zeros = more[0] // geometry.stride[0], more[1] // geometry.stride[1]
     more = more[0] % geometry.stride[0], more[1] % geometry.stride[1]
     rows, columns = geometry.transposed_size(((size[0] or 1) + zeros[0], (size[1] or 1) + zeros[1]), more)
-    for axis, n, pads in zip(("rows", "columns"), (rows, columns), geometry.padding, strict=True):
-        if n < 1:
+    for axis, known, n, pads in zip(("rows", "columns"), size, (rows, columns), geometry.padding, strict=True):
+        if known is not None and n < 1:
             raise GeometryError(
                 f"padding: got {pads}, which takes {sum(pads)} {axis} off a result of {n + sum(pads)}, expected to "
                 "leave at least one.",
