@@ -90,7 +90,8 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
     if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
     if call.part == "x":
-        return partial(execute, ops, call)
+        native = call.variant is Variant.NATIVE and not ops.records(x, k, b)
+        return partial(execute, ops, call._replace(algorithm="native") if native else call)
     if not ops.records(x, k, b):
         images, weights = call.canonical_shapes()
         in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
