@@ -27,9 +27,9 @@ def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarra
 
 def _call(native: Any, *values: Array) -> Any:
     if isinstance(native, nnx.BatchNorm):
-        return native(*values, use_running_average=True)
+        return native(values[0], use_running_average=True)
     if isinstance(native, nnx.Dropout):
-        return native(*values, deterministic=True)
+        return native(values[0], deterministic=True)
     if type(native) is nnx.Sequential:
         (x,) = values
         for layer in native.layers:

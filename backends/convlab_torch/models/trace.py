@@ -161,7 +161,7 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     if isinstance(first, (list, tuple)):
         if not all(isinstance(each, torch.fx.Node) for each in first):
             raise UnsupportedError("it takes a number")
-        return native_of(node.target, *others, **options), [*first]  # type: ignore[list-item]
+        return native_of(node.target, *others, **options), [*first]
     if not isinstance(first, torch.fx.Node):
         raise UnsupportedError("it takes no tensor")
     if node.target in ("view", "reshape", torch.reshape):
@@ -196,10 +196,10 @@ def _is_count(size: Any) -> bool:
     if not isinstance(size, torch.fx.Node):
         return False
     if size.target == "size":
-        return size.args[1:] == (0,)
+        return bool(size.args[1:] == (0,))
     of = size.args[0]
     shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
-    return size.target is operator.getitem and shape and size.args[1] == 0
+    return bool(size.target is operator.getitem and shape and size.args[1] == 0)
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:
