@@ -160,6 +160,14 @@ class Affine(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return y if self.shift == 0.0 else y + self.shift
 
 
+class Unflatten(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Each row of numbers as an image of one pixel."""
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The rows as (N, C, 1, 1)."""
+        return F.npx.reshape(x, (-2, -1, 1, 1)) if mx.util.is_np_array() else F.reshape(x, (0, -1, 1, 1))
+
+
 class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """The sum of arrays."""
 

@@ -216,7 +216,10 @@ class OfItsOwn(kl.Conv2D):
         (kl.Activation("squareplus"), "Activation: convlab doesn't know the function squareplus"),
         (kl.Rescaling([1.0, 2.0]), "Rescaling: its scale or offset isn't one number"),
         (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
-        (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: only Keras has a dropout with noise_shape"),
+        (
+            kl.Dropout(0.5, noise_shape=(None, 1)),
+            "Dropout: its noise_shape is (None, 1), expected None or (None, 1, 1, 1), whole images",
+        ),
         (kl.SpatialDropout2D(0.5), "SpatialDropout2D: it is a Dropout with a call of its own"),
         (
             randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)),

@@ -157,7 +157,7 @@ class Scaled(nn.Module):
         (lambda self, x: torch.cat([x, self.conv(x)], 2), "cat: it concatenates along axis 2, expected 1"),
         (lambda self, x: self.conv(x) * self.own, "own, an array of its own"),
         (lambda self, x: (self.conv(x), x), "its result isn't one tensor"),
-        (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), r"reshape: it gives other axes than \(N, -1\)"),
+        (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), r"reshape: it gives other axes than \(N, -1\) or"),
     ],
 )
 def test_what_isnt_known_is_named(forward, words):

@@ -19,7 +19,7 @@ from convlab.models.adapters import Node, models_of
 from convlab.models.files.neutral import read_parts, write_parts
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import Dense
+from convlab.models.layers.layer import Dense, Dropout, Unflatten
 from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part
 
@@ -33,14 +33,16 @@ GRAPH = [
     ("relu", Activation("relu"), ["stem"]),
     ("branch", BRANCH, ["relu"]),
     ("add", Add(), ["relu", "branch"]),
-    ("pool", GlobalPool("average"), ["add"]),
+    ("depth", Dropout(0.25, images=True), ["add"]),
+    ("mean", GlobalPool("average", keepdims=False), ["depth"]),
+    ("pool", Unflatten(), ["mean"]),
     ("squeeze", SQUEEZE, ["pool"]),
     ("sigmoid", Activation("sigmoid"), ["squeeze"]),
     ("half", Affine(0.5, 0.25), ["sigmoid"]),
     ("scaled", Multiply(), ["add", "half"]),
     ("both", Concatenate(), ["scaled", "stem"]),
-    ("mean", GlobalPool("average", keepdims=False), ["both"]),
-    ("head", HEAD, ["mean"]),
+    ("means", GlobalPool("average", keepdims=False), ["both"]),
+    ("head", HEAD, ["means"]),
 ]
 PARTS = [Part(path, None, layer, layer.kind, tuple(inputs), path) for path, layer, inputs in GRAPH]
 X = np.random.default_rng(5).normal(size=(2, 3, 9, 8)).astype("float32")
@@ -144,7 +146,7 @@ def test_what_a_file_says_of_branches(tmp_path):
     said = {record["path"]: record.get("inputs") for record in about["layers"]}
     # Those that take the result of the layer before them alone don't say so.
     named = {path: inputs for path, inputs in said.items() if inputs}
-    assert named == {"3": ["1", "2"], "8": ["3", "7"], "9": ["8", "0"]}
+    assert named == {"3": ["1", "2"], "10": ["3", "9"], "11": ["10", "0"]}
     assert [part.inputs for part in read_parts(path)][:4] == [("input",), ("0",), ("1",), ("1", "2")]
 
 

@@ -15,7 +15,7 @@ from convlab.models.layers.reading import is_chain
 
 from ..layers import Conv2D
 from ..ops import ops
-from ..shared.build import build_function, convolution_options
+from ..shared.build import build_function, convolution_options, dropout_options
 from .network import Graph, Network
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
@@ -36,7 +36,7 @@ def build(layer: Layer, style: str) -> list[Any]:
         dense = nn.Dense(len(layer.kernel), use_bias=layer.bias is not None, param_dtype=layer.dtype)
         return [dense.bind({"params": _arrays(layer.dtype, kernel=layer.kernel.T, bias=layer.bias)})]
     if isinstance(layer, Dropout):
-        return [nn.Dropout(layer.rate, deterministic=True).bind({})]
+        return [nn.Dropout(**dropout_options(layer)).bind({})]
     return [build_function(layer)]
 
 

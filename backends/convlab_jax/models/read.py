@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from convlab.errors import ModelError, UnsupportedError
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, unbuilt
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
-from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_function
+from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
 from .sequential import Sequential
 
 
@@ -173,5 +173,5 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Conv: _convolution,
     nn.BatchNorm: _batch_norm,
     nn.Dense: _dense,
-    nn.Dropout: lambda layer: Dropout(layer.rate),
+    nn.Dropout: read_dropout,
 }

@@ -14,7 +14,7 @@ from convlab.models.layers.reading import is_chain
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.build import NAMES, build_function, convolution_options
+from ..shared.build import NAMES, build_function, convolution_options, dropout_options
 from .network import Network
 
 
@@ -44,7 +44,7 @@ def _build(layer: Layer, style: str) -> list[Any]:
         dense = nnx.Linear(inputs, outputs, use_bias=layer.bias is not None, param_dtype=layer.dtype, rngs=rngs)
         return [filled(dense, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, Dropout):
-        return [nnx.Dropout(layer.rate, deterministic=True, rngs=rngs)]
+        return [nnx.Dropout(**dropout_options(layer), rngs=rngs)]
     return [build_function(layer)]
 
 

@@ -10,12 +10,12 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_function
+from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
 
 
 def is_known(module: Any) -> bool:
@@ -108,5 +108,5 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nnx.Conv: lambda layer: read_convolution(layer, layer.kernel[...], _value(layer.bias)),
     nnx.BatchNorm: _batch_norm,
     nnx.Linear: _dense,
-    nnx.Dropout: lambda layer: Dropout(layer.rate),
+    nnx.Dropout: read_dropout,
 }

@@ -16,11 +16,11 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad, depends_on_size
+from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
-from .read import MODES, add, affine, concatenate, flatten, multiply
+from .read import MODES, add, affine, concatenate, flatten, multiply, unflatten
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
 
@@ -51,10 +51,15 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return _JOINING.get(type(layer))
+    return _FUNCTIONS.get(type(layer))
 
 
-_JOINING: dict[type[Layer], Callable[..., Array]] = {Add: add, Multiply: multiply, Concatenate: concatenate}
+_FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
+    Add: add,
+    Multiply: multiply,
+    Concatenate: concatenate,
+    Unflatten: unflatten,
+}
 
 
 def _build_activation(layer: Activation) -> Callable[[Array], Array]:
@@ -86,6 +91,11 @@ def _build_pool(layer: Pool) -> Callable[[Array], Array]:
     if layer.function == "max":
         return functools.partial(nn.max_pool, **options)
     return functools.partial(nn.avg_pool, count_include_pad=layer.count_padding, **options)
+
+
+def dropout_options(layer: Dropout) -> dict[str, Any]:
+    """The arguments that `linen.Dropout` and `nnx.Dropout` share."""
+    return {"rate": layer.rate, "deterministic": True, "broadcast_dims": (1, 2, 3) if layer.images else ()}
 
 
 def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[Array], Array] | None]:

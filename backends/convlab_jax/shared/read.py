@@ -16,7 +16,7 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
+from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
 from convlab.truth.precision import rounded
@@ -57,6 +57,11 @@ def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
 def concatenate(*values: Array) -> Array:
     """The channels of images (N, H, W, C) or of rows, one after another."""
     return jnp.concatenate(values, axis=-1)
+
+
+def unflatten(x: Array) -> Array:
+    """Each row of numbers as an image of one pixel."""
+    return x[:, None, None, :]
 
 
 def read_function(function: Any) -> tuple[Layer | None, str]:
@@ -160,6 +165,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.pad, _pad),
     (flatten, lambda: Flatten("HWC")),
     (affine, Affine),
+    (unflatten, Unflatten),
     (add, Add),
     (multiply, Multiply),
     (concatenate, Concatenate),
@@ -192,6 +198,14 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
         dilation=dilation,
         groups=layer.feature_group_count,
     )
+
+
+def read_dropout(layer: Any) -> Dropout:
+    """A `linen.Dropout` or an `nnx.Dropout`."""
+    dims = tuple(layer.broadcast_dims)
+    if dims not in ((), (1, 2, 3)):
+        raise UnsupportedError(f"it drops along the axes {dims}, expected none or (1, 2, 3), whole images")
+    return Dropout(layer.rate, images=bool(dims))
 
 
 def computed(layer: Any, *arrays: Any) -> tuple[str, list[Any]]:

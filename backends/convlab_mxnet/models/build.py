@@ -24,6 +24,7 @@ from convlab.models.layers.layer import (
     Flatten,
     Layer,
     Pad,
+    Unflatten,
     depends_on_size,
 )
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
@@ -169,7 +170,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
     BatchNorm: _build_batch_norm,
-    Dropout: lambda layer, style: [nn.Dropout(layer.rate)],
+    Dropout: lambda layer, style: [nn.Dropout(layer.rate, (1, 2, 3) if layer.images else ())],
+    Unflatten: lambda layer, style: [nn.Unflatten()],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,

@@ -12,7 +12,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part, around
 
@@ -104,7 +104,8 @@ class _Reading:
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
             inputs = (self._append(path, build(Flatten(), "builtin")[0], Flatten(), inputs, f"{number}.flatten"),)
         value = self._append(path, native, layer, inputs, str(number))
-        if rows or isinstance(layer, (Dense, Flatten)):
+        pooled = isinstance(layer, GlobalPool) and not layer.keepdims
+        if not isinstance(layer, Unflatten) and (rows or pooled or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         self.values[number] = value
 
@@ -218,10 +219,20 @@ def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return GlobalPool("average", bool(options.get("keepdims", False)))
 
 
-def _rows(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("shape") != (0, -1):
-        raise UnsupportedError(f"it gives the shape {options.get('shape')}, expected (0, -1)")
-    return Flatten()
+def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    shape = options.get("shape")
+    if shape == (0, -1):
+        return Flatten()
+    if shape != (0, -1, 1, 1) or not options["rows"]:
+        raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, 1, 1) of rows")
+    return Unflatten()
+
+
+def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    axes = options.get("axes", ())
+    if axes not in ((), (1, 2, 3)):
+        raise UnsupportedError(f"it drops along the axes {axes}, expected none or (1, 2, 3), whole images")
+    return Dropout(float(options.get("p", 0.5)), images=bool(axes))
 
 
 def _softmax(log: bool) -> Callable[[Mapping[str, Any], Arrays], Layer]:
@@ -259,14 +270,14 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Arrays], Layer]] = {
     "_npi_concatenate": _concatenate,
     "mean": _mean,
     "_npi_mean": _mean,
-    "Reshape": _rows,
+    "Reshape": _reshape,
     "softmax": _softmax(log=False),
     "SoftmaxOutput": lambda options, arrays: Softmax(),
     "log_softmax": _softmax(log=True),
     "_npx_softmax": _softmax(log=False),
     "_npx_log_softmax": _softmax(log=True),
     "Flatten": lambda options, arrays: Flatten(),
-    "Dropout": lambda options, arrays: Dropout(float(options.get("p", 0.5))),
+    "Dropout": _dropout,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),

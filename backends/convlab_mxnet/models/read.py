@@ -13,7 +13,7 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
@@ -193,9 +193,10 @@ def _swish(m: Any) -> Layer:
 
 
 def _dropout(m: Any) -> Layer:
-    if private.option(m, "axes"):
-        raise UnsupportedError("only MXNet has a dropout with axes")
-    return Dropout(private.option(m, "rate"))
+    axes = tuple(private.option(m, "axes"))
+    if axes not in ((), (1, 2, 3)):
+        raise UnsupportedError(f"it drops along the axes {axes}, expected none or (1, 2, 3), whole images")
+    return Dropout(private.option(m, "rate"), images=bool(axes))
 
 
 def _reflection(m: Any) -> Layer:
@@ -227,6 +228,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
     blocks.Mish: lambda m: Activation("mish"),
+    blocks.Unflatten: lambda m: Unflatten(),
     blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
     blocks.Multiply: lambda m: Multiply(),

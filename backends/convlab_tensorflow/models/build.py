@@ -16,12 +16,23 @@ from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
+from convlab.models.layers.layer import (
+    LOWEST,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    Unflatten,
+    padding_in,
+)
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 
 from ..layers import Conv2D, LowestPadding2D
-from .read import gelu_tanh
+from .read import IMAGES, gelu_tanh
 
 _NAMES = ArrayNames("moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", channels_last=True)
 _OURS = 'layers="convlab" has it.'
@@ -160,7 +171,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
     BatchNorm: _build_batch_norm,
-    Dropout: lambda layer, style: [kl.Dropout(layer.rate, autocast=False)],
+    Dropout: lambda layer, style: [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)],
+    Unflatten: lambda layer, style: [kl.Reshape((1, 1, -1), autocast=False)],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,

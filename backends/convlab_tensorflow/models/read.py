@@ -14,7 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.truth.precision import rounded
@@ -213,9 +213,17 @@ def _pool(function: str) -> Callable[[Any], Layer]:
 
 
 def _dropout(m: kl.Dropout) -> Layer:
-    if m.noise_shape is not None:
-        raise UnsupportedError("only Keras has a dropout with noise_shape")
-    return Dropout(m.rate)
+    if m.noise_shape is not None and tuple(m.noise_shape) != IMAGES:
+        raise UnsupportedError(f"its noise_shape is {m.noise_shape}, expected None or {IMAGES}, whole images")
+    return Dropout(m.rate, images=m.noise_shape is not None)
+
+
+def _reshape(m: kl.Reshape) -> Layer:
+    if len(m.target_shape) == 1:
+        return Flatten("HWC")
+    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or len(m.input.shape) != 2:
+        raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (1, 1, numbers) of rows")
+    return Unflatten()
 
 
 def _relu(m: kl.ReLU) -> Layer:
@@ -284,6 +292,8 @@ def _concatenate(m: kl.Concatenate) -> Layer:
     return Concatenate()
 
 
+# The noise_shape of a dropout of whole images.
+IMAGES = (None, 1, 1, 1)
 CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
 _WEIGHTED = (*CONVOLUTIONS, kl.BatchNormalization, kl.Dense)
 _READERS: dict[type, Callable[[Any], Layer]] = {
@@ -300,6 +310,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
     kl.Dense: _dense,
     kl.Dropout: _dropout,
+    kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
     kl.Softmax: _softmax,

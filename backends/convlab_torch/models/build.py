@@ -25,13 +25,14 @@ from convlab.models.layers.layer import (
     Flatten,
     Layer,
     Pad,
+    Unflatten,
     depends_on_size,
 )
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 
 from ..layers import Conv2D
-from .functions import add, affine, concatenate, multiply
+from .functions import StochasticDepth, add, affine, concatenate, multiply
 from .network import Network, sequential
 
 _NAMES = ArrayNames("running_mean", "running_var", "weight", "bias", kernel="weight", channels_last=False)
@@ -162,8 +163,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
     BatchNorm: _build_batch_norm,
-    Dropout: lambda layer, style: [nn.Dropout(layer.rate).eval()],
+    Dropout: lambda layer, style: [(StochasticDepth if layer.images else nn.Dropout)(layer.rate).eval()],
     Flatten: _build_flatten,
+    Unflatten: lambda layer, style: [nn.Unflatten(1, (-1, 1, 1))],
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],

@@ -17,6 +17,21 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
 
 
+class StochasticDepth(nn.Module):
+    """In training each image becomes 0 with the probability p, and the others are divided by 1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images, in inference as they are."""
+        if not self.training or not self.p:
+            return x
+        kept = torch.rand((len(x), *(1,) * (x.ndim - 1)), device=x.device) >= self.p
+        return x * kept / (1 - self.p)
+
+
 def add(*tensors: Tensor) -> Tensor:
     """The sum of tensors."""
     return reduce(torch.add, tensors)

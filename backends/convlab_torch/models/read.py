@@ -15,13 +15,13 @@ from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Softmax
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 
 from ..layers import Conv2D
 from ..ops import ops
-from .functions import read_function
+from .functions import StochasticDepth, read_function
 from .network import Network
 from .trace import traced
 
@@ -198,6 +198,12 @@ def _flatten(m: nn.Flatten) -> Layer:
     return Flatten("CHW")
 
 
+def _unflatten(m: nn.Unflatten) -> Layer:
+    if m.dim != 1 or tuple(m.unflattened_size)[-2:] != (1, 1) or len(m.unflattened_size) != 3:
+        raise UnsupportedError(f"it gives axis {m.dim} the sizes {m.unflattened_size}, expected (-1, 1, 1) of axis 1")
+    return Unflatten()
+
+
 def _softmax(m: Any) -> Layer:
     # Without a dim, PyTorch takes the channels of images and of rows, and warns.
     if m.dim not in (1, None):
@@ -239,6 +245,8 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Flatten: _flatten,
     nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
+    StochasticDepth: lambda m: Dropout(m.p, images=True),
+    nn.Unflatten: _unflatten,
     nn.ReLU6: lambda m: Activation("relu6"),
     nn.ReLU: lambda m: Activation("relu"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),

@@ -165,7 +165,7 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     if not isinstance(first, torch.fx.Node):
         raise UnsupportedError("it takes no tensor")
     if node.target in ("view", "reshape", torch.reshape):
-        return _rows(others[0] if len(others) == 1 else others), [first]
+        return _reshaped(others[0] if len(others) == 1 else others), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, **options), [first]
@@ -184,22 +184,25 @@ def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]
     return partial(affine, scale=float(number if function in _PRODUCTS else 1 / number)), [tensor]
 
 
-def _rows(shape: Any) -> nn.Module:
-    """The flattening that a reshape to (N, -1) is."""
-    if isinstance(shape, (list, tuple)) and len(shape) == 2 and shape[1] == -1 and _is_count(shape[0]):
+def _reshaped(shape: Any) -> nn.Module:
+    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse for one pixel, (N, C, 1, 1)."""
+    axes = [*shape] if isinstance(shape, (list, tuple)) else []
+    if len(axes) == 2 and ((_is_size(axes[0], 0) and (axes[1] == -1 or _is_size(axes[1], 1))) or axes[0] == -1):
         return nn.Flatten()
-    raise UnsupportedError("it gives other axes than (N, -1)")
+    if len(axes) == 4 and axes[2:] == [1, 1] and _is_size(axes[0], 0):
+        return nn.Unflatten(1, (-1, 1, 1))
+    raise UnsupportedError("it gives other axes than (N, -1) or (N, C, 1, 1)")
 
 
-def _is_count(size: Any) -> bool:
-    """Whether it is the number of images, of whichever tensor."""
+def _is_size(size: Any, axis: int) -> bool:
+    """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
     if not isinstance(size, torch.fx.Node):
         return False
     if size.target == "size":
-        return bool(size.args[1:] == (0,))
+        return bool(size.args[1:] == (axis,))
     of = size.args[0]
     shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
-    return bool(size.target is operator.getitem and shape and size.args[1] == 0)
+    return bool(size.target is operator.getitem and shape and size.args[1] == axis)
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

@@ -108,7 +108,8 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     },
     "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN},
     "batch_norm": {"epsilon": _number("a number of at least 0", lambda value: value >= 0), "momentum": _SHARE},
-    "dropout": {"rate": _SHARE},
+    "dropout": {"rate": _SHARE, "images": replace(_BOOLEAN, default=False)},
+    "unflatten": {},
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..layers.joining import Concatenate, Joining
-from ..layers.layer import Convolution, Dense, Flatten, Layer, Pad
+from ..layers.layer import Convolution, Dense, Flatten, Layer, Pad, Unflatten
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken
@@ -27,7 +27,8 @@ class Flow:
     def through(self, layer: Layer, inputs: Sequence[str], value: str) -> tuple[str, str] | None:
         """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""
         ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
-        wanted = 4 if isinstance(layer, (Convolution, Pad, Pool, GlobalPool)) else 2 if isinstance(layer, Dense) else 0
+        wanted = 4 if isinstance(layer, (Convolution, Pad, Pool, GlobalPool)) else 0
+        wanted = 2 if isinstance(layer, (Dense, Unflatten)) else wanted
         for rank, _ in map(self.values.__getitem__, inputs):
             if rank and rank != (wanted or ranks):
                 return _NAMES[rank], _NAMES[wanted or ranks]
@@ -48,4 +49,6 @@ class Flow:
             return rank, layer.kernel.shape[0]
         if isinstance(layer, Flatten):
             return 2, channels if rank == 2 else 0
+        if isinstance(layer, Unflatten):
+            return 4, channels
         return (2 if isinstance(layer, GlobalPool) and not layer.keepdims else rank), channels

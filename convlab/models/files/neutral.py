@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Affine, Softmax
 from ..layers.joining import Add, Concatenate, Joining, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from .canonical import canonical
@@ -35,7 +35,7 @@ _MOST_INPUTS = 1000
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
 _SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
-_CLASSES = (*_SIMPLE, Add, Multiply, Concatenate)
+_CLASSES = (*_SIMPLE, Unflatten, Add, Multiply, Concatenate)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 

@@ -18,7 +18,7 @@ from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
 from ..layers.activations import Activation, Affine, Softmax
 from ..layers.joining import Add, Concatenate, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten, dtype_of
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT, Model, Part
 from ..layers.steps import carried, steps
@@ -251,6 +251,11 @@ def _flatten(graph: _Graph, layer: Flatten) -> None:
     graph.rank = 2
 
 
+def _unflatten(graph: _Graph, layer: Unflatten) -> None:
+    graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
+    graph.rank = 4
+
+
 def _dense(graph: _Graph, layer: Dense) -> None:
     if graph.rank != 2:
         raise graph.refused(graph.number, "images", "rows of numbers, of a flattening before it")
@@ -268,6 +273,7 @@ _NODES: dict[type[Layer], Callable[[_Graph, Any], None]] = {
     BatchNorm: _batch_norm,
     Dropout: lambda graph, layer: None,
     Flatten: _flatten,
+    Unflatten: _unflatten,
     Dense: _dense,
     Affine: _affine,
     Add: _joined("Add"),

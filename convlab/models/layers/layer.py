@@ -208,11 +208,17 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Dropout(Layer):
-    """Nothing in inference; in training a share `rate` of the elements becomes 0."""
+    """Nothing in inference; in training a share `rate` of the elements becomes 0.
+
+    Attributes:
+        rate: the share.
+        images: whether whole images become 0 (stochastic depth, arXiv:1603.09382).
+    """
 
     kind = "dropout"
 
     rate: float
+    images: bool = False
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -243,6 +249,21 @@ class Flatten(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
         return np.asarray(self.reference(off))
+
+
+@dataclass(frozen=True, eq=False)
+class Unflatten(Layer):
+    """Each row of numbers as an image of one pixel."""
+
+    kind = "unflatten"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return x[:, :, None, None]
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return off[:, :, None, None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...geometry.geometry import Pair
 from .joining import Concatenate, Joining
-from .layer import BatchNorm, Convolution, Dense, Flatten, Layer
+from .layer import BatchNorm, Convolution, Dense, Flatten, Layer, Unflatten
 from .pooling import AdaptivePool, GlobalPool
 
 
@@ -40,6 +40,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
         return _joined(layer, inputs)
     if isinstance(layer, Flatten):
         return Known(channels * math.prod(size) if size else 0)
+    if isinstance(layer, Unflatten):
+        return Known(channels, (1, 1))
     if isinstance(layer, GlobalPool):
         return Known(channels, (1, 1) if layer.keepdims else None)
     if isinstance(layer, Dense):

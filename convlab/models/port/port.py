@@ -12,7 +12,8 @@ from ...geometry.geometry import Pair
 from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
-from ..layers.layer import Dropout, Flatten
+from ..layers.joining import Joining
+from ..layers.layer import Dropout, Flatten, Unflatten
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.steps import Step
@@ -194,13 +195,17 @@ def _names(built: Built) -> list[str]:
     return names
 
 
+# These do nothing in inference, or say nothing by themselves: they only move numbers, or take several values.
+_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining)
+
+
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
     """Compare each layer of the source with the layers that it became, which are read again."""
     pairs: list[tuple[Step, Step]] = []
     for part, natives in lowering.built:
         parts = [each for native in natives for each in target.read(native).parts]
         layers = tuple(each.layer for each in parts if each.layer is not None)
-        if part.layer is not None and layers and not isinstance(part.layer, (Dropout, Flatten)):
+        if part.layer is not None and layers and not isinstance(part.layer, _NOT_ALONE):
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
     rows = compare_separately((models_of(source.backend), target), pairs, seed, lowering.at)
