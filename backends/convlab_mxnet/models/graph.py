@@ -103,9 +103,11 @@ class _Reading:
             if not options.get("flatten", True):
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
             inputs = (self._append(path, build(Flatten(), "builtin")[0], Flatten(), inputs, f"{number}.flatten"),)
+        if isinstance(layer, GlobalPool) and not layer.keepdims:
+            inputs = (self._append(path, native, GlobalPool(layer.function), inputs, f"{number}.pool"),)
+            native, layer = build(Flatten(), "builtin")[0], Flatten()
         value = self._append(path, native, layer, inputs, str(number))
-        pooled = isinstance(layer, GlobalPool) and not layer.keepdims
-        if not isinstance(layer, Unflatten) and (rows or pooled or isinstance(layer, (Dense, Flatten))):
+        if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         self.values[number] = value
 

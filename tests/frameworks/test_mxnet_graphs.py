@@ -1,0 +1,117 @@
+"""Gluon blocks whose code is their own, and symbols from files: read as graphs, and ported whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gluon_layers import models
+from making import port_parts
+
+from convlab import port
+
+import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
+from mxnet.gluon import nn  # isort: skip
+
+X = np.random.default_rng(0).normal(size=(2, 3, 13, 12)).astype("float32")
+
+
+class Block(mx.gluon.HybridBlock):
+    """A sum, a product, channels one after another, numbers, and a dense layer that flattens."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(4, 3, padding=1, in_channels=3, activation="relu")
+        self.branch = nn.HybridSequential()
+        self.branch.add(nn.Conv2D(4, 3, padding=1, in_channels=4), nn.BatchNorm(in_channels=4), nn.LeakyReLU(0.1))
+        self.squeeze = nn.Conv2D(4, 1, in_channels=4)
+        self.pool = nn.MaxPool2D(3, 2, ceil_mode=True)
+        self.last = nn.Dense(5, in_units=8)
+
+    def hybrid_forward(self, F, x):
+        x = self.conv(x)
+        x = x + self.branch(x)
+        share = F.sigmoid(self.squeeze(F.mean(x, axis=(2, 3), keepdims=True)) * 0.5 - 1)
+        y = F.concat(F.broadcast_mul(x, share), F.clip(x, 0, 6), dim=1)
+        return F.log_softmax(self.last(F.mean(self.pool(y), axis=(2, 3))), axis=-1)
+
+
+def net():
+    mx.random.seed(0)
+    block = Block()
+    block.initialize(mx.init.Uniform(0.5))
+    block(mx.nd.array(X))
+    for parameter in block.collect_params(".*running_var").values():
+        parameter.set_data(mx.nd.random.uniform(0.5, 2, shape=parameter.shape))
+    return block
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+def test_ported_whole(hybridized):
+    block = net()
+    if hybridized:
+        block.hybridize()
+    ported = port(block, to="mxnet")
+    assert ported.evidence.same
+    assert ported.untouched == {}
+    expected = block(mx.nd.array(X)).asnumpy()
+    assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    ported.model.hybridize()
+    assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_paths():
+    paths = [part.path for part in models.read(net()).parts]
+    assert paths[:6] == ["conv", "conv.act", "branch.0", "branch.1", "branch.2", "plus0"]
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type:UserWarning")
+def test_a_symbol_of_files(tmp_path):
+    """What MXNet exported is ported without the code that made it."""
+    block = net()
+    block.hybridize()
+    block(mx.nd.array(X))
+    block.export(str(tmp_path / "net"))
+    loaded = mx.gluon.SymbolBlock.imports(
+        str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params")
+    )
+    ported = port(loaded, to="mxnet")
+    assert ported.evidence.same
+    expected = block(mx.nd.array(X)).asnumpy()
+    assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_a_model_of_the_zoo():
+    """A ResNet of gluon's own collection, one layer of each stage."""
+    block = mx.gluon.model_zoo.vision.ResNetV2(
+        mx.gluon.model_zoo.vision.BasicBlockV2, [1, 1], [4, 4, 8], classes=3, thumbnail=True
+    )
+    block.initialize(mx.init.Xavier())
+    block(mx.nd.array(X))
+    ported = port(block, to="mxnet")
+    assert ported.evidence.same
+    assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(block(mx.nd.array(X)).asnumpy(), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (lambda F, x: F.sort(x), "sort0: convlab doesn't know the operator sort"),
+        (lambda F, x: F.concat(x, x, dim=2), "it concatenates along axis 2, expected 1"),
+        (lambda F, x: F.reshape(x, (0, 2, -1)), r"it gives the shape \(0, 2, -1\), expected \(0, -1\)"),
+        (lambda F, x: F.mean(x, axis=1), "it reduces the axes 1, expected"),
+        (lambda F, x: F.Activation(x, act_type="softsign"), "convlab doesn't know the function softsign"),
+    ],
+)
+def test_what_isnt_known_is_named(code, words):
+    class Odd(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 3, in_channels=3)
+
+        def hybrid_forward(self, F, x):
+            return code(F, self.conv(x))
+
+    block = Odd()
+    block.initialize()
+    ported = port_parts(block, words, to="mxnet")
+    assert list(ported.layers) == ["conv"]

@@ -1,0 +1,97 @@
+"""Keras models with branches, and with a `call` of their own: read as graphs, and ported whole."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+from keras_layers import models
+from making import port_parts
+
+from convlab import port
+
+X = np.random.default_rng(0).normal(size=(2, 12, 11, 3)).astype("float32")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Squeeze(kl.Layer):
+    """A squeeze-and-excite with a `call` of its own (arXiv:1709.01507)."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.down, self.up = kl.Dense(2, activation="relu"), kl.Dense(4, activation="hard_sigmoid")
+
+    def call(self, x):
+        share = self.up(self.down(keras.ops.mean(x, axis=(1, 2))))
+        return x * kl.Reshape((1, 1, 4))(share)
+
+
+def functional():
+    image = keras.Input((None, None, 3))
+    x = kl.Rescaling(1 / 4, offset=-0.5)(image)
+    x = keras.Sequential([kl.Conv2D(4, 3, padding="same"), kl.BatchNormalization()], name="stem")(x)
+    y = keras.ops.relu(kl.Conv2D(4, 3, padding="same", activation="hard_silu", name="branch")(x))
+    y = kl.Dropout(0.2, noise_shape=(None, 1, 1, 1))(y)
+    z = kl.Concatenate()([kl.Add()([x, y]), kl.MaxPooling2D(3, 1, "same")(x)]) * 0.5 + 1
+    return keras.Model(image, kl.Dense(5, "softmax")(kl.GlobalAveragePooling2D()(z)))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.squeeze = kl.Conv2D(4, 3, strides=2, padding="same"), Squeeze()
+        self.last = kl.Dense(3)
+
+    def call(self, x):
+        y = self.squeeze(self.first(x))
+        return self.last(keras.ops.max(keras.ops.concatenate([y, y + 1], -1), axis=(1, 2)))
+
+
+def randomly(model):
+    model(X)
+    rng = np.random.default_rng(1)
+    # Variances are to be positive.
+    model.set_weights([rng.uniform(0.1, 0.6, array.shape) for array in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("make", [functional, Subclassed])
+def test_ported_whole(make):
+    model = randomly(make())
+    ported = port(model, to="tensorflow")
+    assert ported.evidence.same
+    assert ported.untouched == {}
+    assert ported.model(X).numpy() == pytest.approx(model(X).numpy(), rel=1e-5, abs=1e-6)
+
+
+def test_a_ported_model_is_trained_and_saved(tmp_path):
+    ported = port(randomly(functional()), to="tensorflow").model
+    before = ported(X).numpy()
+    ported.compile("sgd", "mse")
+    ported.fit(X, np.zeros((2, 5)), verbose=0)
+    assert not np.array_equal(ported(X).numpy(), before)
+    ported.save(tmp_path / "model.keras")
+    assert np.array_equal(keras.saving.load_model(tmp_path / "model.keras")(X).numpy(), ported(X).numpy())
+
+
+def test_paths():
+    paths = [part.path for part in models.read(randomly(functional())).parts]
+    assert {"stem/conv2d", "stem/batch_normalization"} <= {path.rstrip("_0123456789") for path in paths}
+    assert "relu" in paths
+    assert "branch" in paths
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (lambda x: keras.ops.flip(x, 1), "flip: convlab doesn't know it"),
+        (lambda x: x - x, "subtract: it takes neither two tensors nor a tensor and a number"),
+        (lambda x: keras.ops.mean(x, axis=3, keepdims=True) * x, r"mean: it reduces the axes .*3.*, expected \(1, 2\)"),
+        (lambda x: kl.Dropout(0.5)(x, training=True), "dropout.* is called with training"),
+    ],
+)
+def test_what_isnt_known_is_named(operation, words):
+    image = keras.Input((8, 8, 3))
+    ported = port_parts(keras.Model(image, operation(kl.Conv2D(3, 3, name="conv")(image))), words, to="tensorflow")
+    assert next(iter(ported.layers)) == "conv"
