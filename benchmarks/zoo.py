@@ -3,7 +3,7 @@
 `python benchmarks/zoo.py --families keras,gluon --targets torch,jax.nnx --models "ResNet*,mobilenet*"`
 
 The weights are random, and so are the statistics of the batch norms. Torchvision's models are there where torchvision
-is installed. A line has the model, the target, the number of nodes, the worst node in bounds, seconds, and what came out;
+is installed. A line has the model, the target, the number of nodes, the worst one in bounds, seconds, and the outcome;
 `--read` only reads the models, which takes a second each.
 """
 
