@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -28,12 +29,13 @@ def in_inference(model: nnx.Module, seen: Seen | None = None) -> nnx.Module:
         seen: `seen(path, call, *args, **kwargs)` stands for each module's call, which it may call.
     """
     copy: nnx.Module = nnx.clone(model)
-    copy.eval()
+    copy.eval()  # type: ignore[no-untyped-call]
     for path, module in [*nnx.iter_modules(copy)]:
         kind = type(module)
         if callable(module):
             called = _called("/".join(map(str, path)), kind, switches_of(module), seen)
-            module.__class__ = type(kind)(kind.__name__, (kind,), {"__call__": called, "__module__": kind.__module__})
+            module.__class__ = types.new_class(kind.__name__, (kind,))
+            module.__class__.__call__ = called  # type: ignore[method-assign]
     return copy
 
 

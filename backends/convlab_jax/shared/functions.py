@@ -69,7 +69,7 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
 def _pattern(function: Function, shape: tuple[int, ...], dtype: str) -> Program | None:
     """What a function computes for an array; None if it doesn't take it."""
     try:
-        return Program(function.native, jax.ShapeDtypeStruct(shape, dtype))
+        return Program(function.native, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[no-untyped-call]
     except (TypeError, ValueError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,16 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation
-from convlab.models.layers.joining import Add, Multiply
-from convlab.models.layers.layer import Convolution, Dense, Dropout
-from convlab.models.layers.pooling import GlobalPool
-from convlab.models.layers.reading import INPUT, Part, consumers, loose_code, without
+from convlab.models.layers.layer import Dense
+from convlab.models.layers.reading import INPUT, Part, loose_code
 
 from ..ops import ops
 from .functions import Function, functions_of
-from .program import LAYER, Equation, Program, Value
-from .read import add, concatenate, multiply, pixel, read_function
+from .pixels import makes_pixels, of_pixels, without_rows
+from .program import LAYER, Constant, Equation, Program, Value
+from .read import add, concatenate, multiply, read_function
 
 _SIZES = (32, 64, 28, 224, 16, 8)
 # What is added to an image's size, so that it is even or odd wherever it was halved some times.
@@ -51,13 +48,11 @@ def traced(
     with ops.scope(dtype):
         shape, program = _first(model, _shapes(inputs, [array.shape for array in weights]), dtype)
         graph = _Reading(program, layer)
-        for more in _LARGER if len(shape) == 4 else ():
-            if not any(len(choices) > 1 for choices in graph.choices.values()):
+        for larger in _larger(shape):
+            with contextlib.suppress(UnsupportedError):  # The model may take images of one size.
+                graph.keep(_Reading(_first(model, [larger], dtype)[1], layer))
+            if graph.is_clear:
                 break
-            with contextlib.suppress(Exception):  # The model may take images of one size.
-                n, rows, columns, channels = shape
-                larger = Program(model, jax.ShapeDtypeStruct((n, rows + more, columns + more, channels), dtype))
-                graph.keep(_Reading(larger, layer))
         return graph.result()
 
 
@@ -73,6 +68,12 @@ def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
     yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))
 
 
+def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    if len(shape) == 4:
+        n, rows, columns, channels = shape
+        yield from ((n, rows + more, columns + more, channels) for more in _LARGER)
+
+
 def _first(
     model: Callable[[Any], Any], shapes: Iterable[tuple[int, ...]], dtype: str
 ) -> tuple[tuple[int, ...], Program]:
@@ -81,7 +82,7 @@ def _first(
     tried: list[tuple[int, ...]] = []
     for shape in shapes:
         try:
-            return shape, Program(model, jax.ShapeDtypeStruct(shape, dtype))
+            return shape, Program(model, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[no-untyped-call]
         except Exception as error:  # The model's own code may raise anything.
             first = first or error
             tried.append(shape)
@@ -137,16 +138,14 @@ class _Reading:
             self.choices[equation.number] = functions
             self._append(equation, Part(equation.owner, None, None), sources)
         else:
-            takes_number = len(sources) == 1 and equation.primitive in ("add", "mul", "sub", "div")
-            what = f"{equation.name}{': it takes a number' if takes_number else ''}"
-            self.refused[equation.number] = equation.owner, what
+            self.refused[equation.number] = equation.owner, f"{equation.name}{_constant_in(equation)}"
         return sources
 
     def _read_layer(self, equation: Equation, sources: Sequence[Value]) -> None:
         path, axes = equation.params["path"], len(sources[0].shape)
         part = self.layer(path)
         if isinstance(part.layer, Dense) and axes == 4:
-            part = replace(part, layer=_of_pixels(part.layer))
+            part = replace(part, layer=of_pixels(part.layer))
         if len(sources) > 1 or axes not in (2, 4):
             with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
             self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
@@ -156,6 +155,11 @@ class _Reading:
         inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in sources)
         self.parts[equation.number] = replace(part, inputs=inputs, value=str(equation.number))
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether no two functions are left for one value."""
+        return all(len(functions) == 1 for functions in self.choices.values())
+
     def keep(self, other: _Reading) -> None:
         """Keep the functions that are also found for images of another size."""
         numbers, theirs = sorted(self.parts), sorted(other.parts)
@@ -164,12 +168,12 @@ class _Reading:
             return
         for number, their in zip(numbers, theirs, strict=True):
             if number in self.choices:
-                both = [each for each in self.choices[number] if each in other.choices[their]]
-                if both:
-                    self.choices[number] = both
-                else:
-                    name = self.choices[number][0].function.__name__
-                    self.refused[number] = self.parts[number].path, f"{name}: its window depends on the image's size"
+                name = self.choices[number][0].function.__name__
+                self.choices[number] = [each for each in self.choices[number] if each in other.choices[their]]
+                if not self.choices[number]:
+                    self.choices[number] = other.choices[their]
+                    what = f"{name}, whose arguments depend on the image's size"
+                    self.refused[number] = self.parts[number].path, what
 
     def result(self) -> tuple[list[Part], Unknown]:
         """The parts, and the unknown operations by their owners' paths."""
@@ -181,8 +185,8 @@ class _Reading:
                 path = "/".join(filter(None, [part.path, note.partition(":")[0]]))
                 part = replace(part, path=path, native=native, layer=layer, note=note)
             parts.append(part)
-        graph = [] if self.refused else _without_rows(parts)
-        if any(_function(part) is pixel for part in graph):
+        graph = [] if self.refused else without_rows(parts)
+        if any(map(makes_pixels, graph)):
             self.refused[-1] = "", "rows of numbers that become images"
         if not self.refused:
             return graph, {}
@@ -204,43 +208,9 @@ def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
     return {"add": add, "add_any": add, "mul": multiply}.get(equation.primitive)
 
 
-def _of_pixels(layer: Dense) -> Convolution:
-    """What a dense layer computes of images: of each pixel."""
-    return Convolution.of(layer.kernel[:, :, None, None], layer.bias, layer.dtype)
-
-
-def _function(part: Part) -> Any:
-    return part.native.func if isinstance(part.native, functools.partial) else part.native
-
-
-def _without_rows(parts: Sequence[Part]) -> list[Part]:
-    """The parts, where rows of numbers that become images of one pixel again have been such images all along.
-
-    That is how the scales of channels are computed: a global pooling, dense layers, `x * scale[:, None, None, :]`.
-    """
-    by_value, takers = {part.value: part for part in parts}, consumers(parts)
-    changed: dict[str, Part] = {}
-    stack = [part.inputs[0] for part in parts if _function(part) is pixel]
-    while stack:
-        value = stack.pop()
-        if value in changed:
-            continue
-        part = by_value.get(value)
-        if part is None:
-            return [*parts]
-        if isinstance(part.layer, GlobalPool):
-            native = functools.partial(_function(part), axis=(1, 2), keepdims=True)
-            changed[value] = replace(part, native=native, layer=replace(part.layer, keepdims=True))
-            continue
-        if isinstance(part.layer, Dense):
-            part = replace(part, layer=_of_pixels(part.layer))
-        elif not isinstance(part.layer, (Activation, Dropout, Add, Multiply)):
-            return [*parts]
-        changed[value] = part
-        stack += part.inputs
-    kept = {*changed, *(part.value for part in parts if _function(part) is pixel)}
-    if parts and (
-        parts[-1].value in kept or any(taker.value not in kept for value in changed for taker in takers[value])
-    ):
-        return [*parts]
-    return without([changed.get(part.value, part) for part in parts], lambda part: _function(part) is pixel)
+def _constant_in(equation: Equation) -> str:
+    """What an operation on two numbers takes beside one that is computed, in words."""
+    others = [each for each in equation.inputs if isinstance(each, Constant) or not each.varies]
+    if not others or equation.primitive not in ("add", "mul", "sub", "div"):
+        return ""
+    return ": it takes a number" if not others[0].shape else f": it takes an array of shape {others[0].shape}"

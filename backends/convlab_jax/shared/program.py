@@ -178,7 +178,7 @@ def _alike(mine: Value | Constant, theirs: Value | Constant, source: Value, sour
 # A layer's call, as one operation of the program that calls it.
 _layer = Primitive("convlab_layer")
 LAYER = _layer.name
-_layer.def_abstract_eval(lambda *inputs, path, like: jax.core.ShapedArray(like.shape, like.dtype))
+_layer.def_abstract_eval(lambda *inputs, path, result: result)  # type: ignore[no-untyped-call]
 
 
 def layer_call(path: str, result: Any, arguments: Sequence[Any]) -> Any:
@@ -186,7 +186,7 @@ def layer_call(path: str, result: Any, arguments: Sequence[Any]) -> Any:
     arrays = [each for each in arguments if isinstance(each, jax.Array)]
     if not arrays or not isinstance(result, jax.Array):
         return result
-    return _layer.bind(*arrays, path=path, like=jax.ShapeDtypeStruct(result.shape, result.dtype))
+    return _layer.bind(*arrays, path=path, result=jax.typeof(result))  # type: ignore[no-untyped-call]
 
 
 def code_of(path: str) -> Any:

@@ -46,7 +46,8 @@ def pixel(x: Array) -> Array:
 def average_of_window(x: Array, strided: bool = False) -> Array:
     """The mean of each channel, by a pooling whose one window is the whole image."""
     window = x.shape[1:3]
-    return nn.avg_pool(x, window, strides=window if strided else None)  # type: ignore[no-untyped-call]
+    y: Array = nn.avg_pool(x, window, strides=window if strided else None)  # type: ignore[no-untyped-call]
+    return y
 
 
 def add(*values: Array) -> Array:
