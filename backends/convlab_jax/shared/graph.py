@@ -23,7 +23,7 @@ from .read import add, concatenate, multiply, read_function
 
 _SIZES = (32, 64, 28, 224, 16, 8)
 # What is added to an image's size, so that it is even or odd wherever it was halved some times.
-_LARGER = (1, 2, 4, 8, 16)
+_LARGER = (9, 2, 4, 8, 16)
 
 Unknown = dict[str, list[str]]
 
