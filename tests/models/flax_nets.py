@@ -130,7 +130,7 @@ class UNet(nnx.Module):
     def __call__(self, x):
         above = nnx.elu(self.down[0](x))
         middle = nnx.elu(self.down[1](above))
-        below = nnx.gelu(self.bottom(middle))
+        below = nnx.gelu(self.bottom(middle), approximate=False)
         x = nnx.elu(self.up[0](jnp.concatenate((middle, below), axis=3)))
         return self.up[1](jnp.concatenate((above, x), axis=3))
 
