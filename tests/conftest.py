@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,10 +93,18 @@ def backends(request: pytest.FixtureRequest) -> list[str]:
 
 
 @pytest.fixture(params=["operations", *(["kernels"] if importlib.util.find_spec("numba") else [])])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two ways to compute `reproducible=True` on CPU tensors, however small; where numba is, both."""
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each of the two ways to compute `reproducible=True` on a CPU, however small; where numba is, both."""
     from convlab.correlation import on_host
 
     monkeypatch.setattr(on_host, "numba_installed", lambda: request.param == "kernels")
     monkeypatch.setattr(on_host, "WORTH_LOADING", 0)
-    return str(request.param)
+    _forget_programs()
+    yield str(request.param)
+    _forget_programs()
+
+
+def _forget_programs() -> None:
+    """Let JAX, if it is there, compile anew: a program keeps the way that it was compiled for."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -38,6 +38,7 @@ from convlab.compiled.pointers import (
     USERS,
     A,
     B,
+    C,
     Y,
     allocate,
     call,
@@ -144,11 +145,13 @@ def _handle(address: int) -> int:
         return 0
     if frame.stage != _EXECUTE:
         return 0
-    a, b = _buffer(frame.arguments, 0), _buffer(frame.arguments, 1)
+    # The stages of a program with fewer inputs don't look at the others.
+    last = frame.arguments.count - 1
+    a, b, c = _buffer(frame.arguments, 0), _buffer(frame.arguments, min(1, last)), _buffer(frame.arguments, last)
     y, space = _buffer(frame.results, 0), _buffer(frame.results, 1)
     numbers = _record(integers(frame.attributes.values, 1)[0], _ARRAY_STRUCT).data
     most, program, wide = integers(numbers, 1)[0], numbers + 8, int(a.dtype == _FLOAT64)
-    _advise(y, 8 if wide else 4)
+    _advise(y, 8 if y.dtype == _FLOAT64 else 4)
     count, index = integers(program, 1)[0], 0
     while index < count:
         stage = program + 8 * integers(program + 8, count)[index]
@@ -166,7 +169,8 @@ def _handle(address: int) -> int:
             header[ITEMS],
             header[CHUNK],
         )
-        entries[A], entries[B], entries[Y], entries[SPACE] = a.data, b.data, y.data, space.data
+        entries[A], entries[B], entries[C] = a.data, b.data, c.data
+        entries[Y], entries[SPACE] = y.data, space.data
         sound = _shared(frame.api, frame.context, job, most)
         index += header[SOUND] if sound else header[OTHERWISE]
     return 0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -20,112 +18,25 @@ from convlab.algorithms.taps import by_taps, too_long
 from convlab.compiled import kernels
 from convlab.compiled.tiling import numba_installed
 from convlab.contract.call import Call, Variant
-from convlab.contract.operations import Mode, Operations
+from convlab.contract.operations import Mode
 from convlab.contract.rule import Rule
 from convlab.correlation.call import execute
-from convlab.correlation.compute import compute, gradients_of_rule
+from convlab.correlation.compute import compute
 from convlab.correlation.on_host import reproducible_on_host
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import Geometry, Pair
+from convlab.geometry.geometry import Geometry
 from convlab.planning.execute import choose_for
 
 from . import adapter, ffi, private
+from .arrays import WIDE, JaxArrays, needs_x64
 
-_WIDE = ("int64", "uint64", "float64", "complex128")
+_BIAS_GRADIENT = Rule("b", Geometry((1, 1)))
 _LAYOUTS = {"NCHW": ("NCHW", "OIHW", "NCHW"), "NHWC": ("NHWC", "HWIO", "NHWC")}
 
 
-class JaxOperations(Operations[Array]):
+class JaxOperations(JaxArrays):
     adapter = adapter
     jitted = True
-
-    @property
-    def version(self) -> str:
-        return jax.__version__
-
-    def devices(self) -> list[str]:
-        return [str(device) for device in jax.devices()]
-
-    def device(self, x: Any) -> Hashable | None:
-        # JAX itself moves arrays that nobody has committed to a device.
-        if isinstance(x, jax.core.Tracer) or not getattr(x, "committed", False):
-            return None
-        return tuple(sorted(str(device) for device in x.devices()))
-
-    def is_concrete(self, x: Any) -> bool:
-        return not isinstance(x, jax.core.Tracer)
-
-    def scope(self, dtype: str | None) -> AbstractContextManager[Any]:
-        scope: AbstractContextManager[Any] = jax.enable_x64(True) if _needs_x64(dtype) else contextlib.nullcontext()
-        return scope
-
-    def shape(self, x: Any) -> tuple[int, ...]:
-        return x.shape  # type: ignore[no-any-return]
-
-    def dtype(self, x: Any) -> str:
-        return x.dtype.name  # type: ignore[no-any-return]
-
-    def asarray(self, array: np.ndarray, dtype: str, like: Any = None) -> Array:
-        with self.scope(dtype):
-            return jnp.asarray(array, dtype)
-
-    def to_numpy(self, x: Any) -> np.ndarray:
-        return np.asarray(x, dtype=np.float32 if x.dtype.name == "bfloat16" else None)
-
-    def cast(self, x: Any, dtype: str | None) -> Array:
-        with self.scope(dtype):
-            return jnp.asarray(x, dtype)
-
-    def reshape(self, x: Any, shape: Sequence[int]) -> Array:
-        return jnp.reshape(x, shape)
-
-    def transpose(self, x: Any, axes: Sequence[int]) -> Array:
-        return jnp.transpose(x, axes)
-
-    def pad(self, x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
-        return jnp.pad(x, widths, constant_values=value)
-
-    def flip(self, x: Any, axes: Sequence[int]) -> Any:
-        return jnp.flip(x, axes)
-
-    def take(self, x: Any, index: Sequence[int] | np.ndarray, axis: int) -> Array:
-        chosen = np.asarray(index, np.int32)
-        runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
-        if len(runs) > 64 or not chosen.size:
-            return jnp.take(x, chosen, axis=axis, mode="clip")
-        # Slices are faster for a border's few pixels, and have a gradient in float64 without the x64 flag.
-        return jnp.concatenate([lax.slice_in_dim(x, run[0], run[-1] + 1, axis=axis) for run in runs], axis)
-
-    def stack(self, tensors: Sequence[Any], axis: int) -> Array:
-        return jnp.stack(tensors, axis)
-
-    def where(self, condition: Any, x: Any, y: Any) -> Array:
-        return jnp.where(condition, x, y)
-
-    def zeros(self, shape: Sequence[int], like: Any) -> Array:
-        return jnp.zeros(shape, like.dtype)
-
-    def sum(self, x: Any, axes: tuple[int, ...]) -> Array:
-        return x.sum(axes)  # type: ignore[no-any-return]
-
-    def rfft2(self, x: Any, size: Pair) -> Array:
-        return jnp.fft.rfft2(x, size)
-
-    def irfft2(self, spectrum: Any, size: Pair) -> Array:
-        return jnp.fft.irfft2(spectrum, size)
-
-    def conj(self, x: Any) -> Array:
-        return jnp.conj(x)
-
-    def floor(self, x: Any) -> Array:
-        return jnp.floor(x)
-
-    def every(self, condition: Any) -> Any:
-        answer = condition.all()
-        return bool(answer) if self.is_concrete(answer) else answer
-
-    def choose(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        return super().choose(condition, yes, no) if isinstance(condition, bool) else lax.cond(condition, yes, no)
 
     def mode(self, *tensors: Any) -> Mode:
         if not all(self.is_concrete(x) for x in tensors):
@@ -147,7 +58,7 @@ class JaxOperations(Operations[Array]):
     def from_host(self, array: np.ndarray, like: Any) -> Array:
         device, dtype = next(iter(like.devices())), array.dtype.name
         # An array over NumPy's memory is committed to its device, which makes no difference where there is only one.
-        if jax.device_count() == 1 and array.size and array.ctypes.data % 64 == 0 and not _needs_x64(dtype):
+        if jax.device_count() == 1 and array.size and array.ctypes.data % 64 == 0 and not needs_x64(dtype):
             y = private.from_dlpack(array, device)
             if y is not None:
                 return y
@@ -156,11 +67,11 @@ class JaxOperations(Operations[Array]):
         return placed
 
     def signature(self, x: Any, k: Any, b: Any) -> Hashable | None:
-        if isinstance(x, jax.core.Tracer) or not isinstance(k, jax.Array) or isinstance(k, jax.core.Tracer):
+        if isinstance(x, jax.core.Tracer) or type(k) is not type(x):
             return None
         if b is None:
             return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding
-        if not isinstance(b, jax.Array) or isinstance(b, jax.core.Tracer):
+        if type(b) is not type(x):
             return None
         return x.shape, x.dtype, x.sharding, k.shape, k.dtype, k.sharding, b.shape, b.dtype, b.sharding
 
@@ -170,17 +81,14 @@ class JaxOperations(Operations[Array]):
         # A separable kernel is known by its values, which a program doesn't have.
         if call.variant.on_host and (not _embeds() or call.variant is Variant.SEPARABLE_ON_HOST):
             return None
-        compiled: Callable[..., Any] = ffi.per_number_of_threads if call.variant.on_host else jax.jit
+        compiled: Callable[..., Any] = ffi.per_number_of_threads if _shares_work(call) else jax.jit
         run = compiled(functools.partial(execute, self, call))
 
         def wide(x: Any, k: Any, b: Any) -> Any:
             with self.scope(call.dtype):
                 return run(x, k, b)
 
-        return wide if call.dtype in _WIDE else run
-
-    def part(self, x: Any, start: Any, size: int, axis: int) -> Array:
-        return lax.dynamic_slice_in_dim(x, start, size, axis)
+        return wide if call.dtype in WIDE else run
 
     def fold(self, function: Callable[[Any, Any], Any], total: Any, count: int) -> Any:
         if self.is_concrete(total):  # outside of a program, XLA's loop would be compiled anew at every call
@@ -191,9 +99,6 @@ class JaxOperations(Operations[Array]):
             total = function(total, jnp.int32(0))
             return lax.fori_loop(1, count, lambda index, total: function(total, index), total)
 
-    def portable(self) -> JaxOperations:
-        return _Portable()
-
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
 
@@ -202,10 +107,6 @@ class JaxOperations(Operations[Array]):
 
     def apply(self, rule: Rule, *inputs: Any) -> Array:
         inputs = tuple(_varying_alike(inputs))
-        if rule.algorithm == "reproducible":
-            return _function(rule)(*inputs)
-        if self.mode(*inputs) == "eager" and choose_for(self, rule, *inputs).variant.on_host:
-            return compute(self, rule, *inputs)  # type: ignore[no-any-return]
         return correlate_p.bind(*inputs, rule=rule)  # type: ignore[no-any-return, no-untyped-call]
 
     def vjp(self, function: Callable[..., Any], inputs: Sequence[Any], dy: Any) -> tuple[Any, ...]:
@@ -230,52 +131,39 @@ class JaxOperations(Operations[Array]):
         )
 
 
-@functools.lru_cache(1024)  # bounded, since each function holds compiled programs
-def _function(rule: Rule) -> Callable[..., Array]:
-    """A rule as a JAX function with its gradient; XLA compiles what convlab's kernels don't compute."""
-    compiled = jax.jit(functools.partial(compute, ops, rule))
-
-    def run(*inputs: Any) -> Any:
-        here = reproducible_on_host(ops, rule, *inputs)
-        return compute(ops, rule, *inputs) if here else compiled(*inputs)
-
-    function = jax.custom_vjp(run)
-
-    def forward(*inputs: Any) -> tuple[Any, tuple[Any, ...]]:
-        return function(*inputs), inputs
-
-    def backward(inputs: tuple[Any, ...], dy: Any) -> tuple[Any, ...]:
-        return tuple(gradients_of_rule(ops, rule, inputs, dy, (True,) * len(inputs)))
-
-    function.defvjp(forward, backward)
-    return function
-
-
-class _Portable(JaxOperations):
-    """Operations for programs that may run anywhere."""
-
-    def mode(self, *tensors: Any) -> Mode:
-        mode = super().mode(*tensors)
-        return "traced" if mode == "embedded" else mode
-
-
 @functools.lru_cache(1024)
 def _compiled(rule: Rule) -> Callable[..., Array]:
     return jax.jit(functools.partial(correlate_p.bind, rule=rule))
 
 
-def _operators(a: Any, b: Any, rule: Rule) -> Array:
+def _evaluate(*inputs: Any, rule: Rule) -> Array:
+    """A rule's result for tensors with values; JAX's gradients may be NumPy's arrays."""
+    with ops.scope(inputs[0].dtype.name):
+        inputs = tuple(x if isinstance(x, Array) else jnp.asarray(x) for x in inputs)
+        if ops.mode(*inputs) == "eager":
+            here = reproducible_on_host(ops, rule, *inputs)
+            if here or (rule.algorithm != "reproducible" and choose_for(ops, rule, *inputs).variant.on_host):
+                return compute(ops, rule, *inputs)  # type: ignore[no-any-return]
+        return _compiled(rule)(*inputs)
+
+
+def _operators(*inputs: Any, rule: Rule) -> Array:
     """A rule's result by XLA's own operators."""
-    return compute(ops.portable(), rule, a, b)  # type: ignore[no-any-return]
+    return compute(ops, rule, *inputs)  # type: ignore[no-any-return]
 
 
-def _calls(a: Any, b: Any, rule: Rule) -> Array:
+def _calls(*inputs: Any, rule: Rule) -> Array:
     """A rule's result by the compiled kernels, if they are the fastest."""
+    if rule.algorithm == "reproducible":
+        calls = ffi.calls() if reproducible_on_host(ops, rule, *inputs, mode="embedded") else None
+        return calls.reproduce(ops, rule, *inputs) if calls else _operators(*inputs, rule=rule)
+    a, b = inputs
     variant = choose_for(ops, rule, a, b).variant
     empty = 0 in (*a.shape, *b.shape, *rule.output_shape(a.shape, b.shape))
-    if not variant.on_host or empty or not ffi.works():
-        return _operators(a, b, rule)
-    return ffi.compute(ops, rule, a, b, "fft" if variant is Variant.FFT_ON_HOST else "direct")  # type: ignore[no-any-return]
+    calls = ffi.calls() if variant.on_host and not empty else None
+    if calls is None:
+        return _operators(a, b, rule=rule)
+    return calls.compute(ops, rule, a, b, "fft" if variant is Variant.FFT_ON_HOST else "direct")  # type: ignore[no-any-return]
 
 
 _lower_operators = mlir.lower_fun(_operators, multiple_results=False)
@@ -288,14 +176,17 @@ def _lower_for_cpu(context: Any, *inputs: Any, rule: Rule) -> Any:
     return (_lower_operators if exported else _lower_calls)(context, *inputs, rule=rule)
 
 
+def _shares_work(call: Call) -> bool:
+    """Whether the program of an eager call runs kernels on several threads."""
+    if call.variant is not Variant.HOST:
+        return call.variant.on_host
+    geometry = call.geometry._replace(data_format="NCHW")
+    return kernels.is_shared(*call.canonical_shapes(), geometry, call.dtype or "")
+
+
 def _embeds() -> bool:
     """Whether programs can call the compiled kernels."""
     return os.name == "posix" and jax.default_backend() == "cpu" and jax.device_count() == 1 and numba_installed()
-
-
-def _needs_x64(dtype: str | None) -> bool:
-    """Whether JAX computes in a dtype only where it is told to."""
-    return dtype in _WIDE and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
 
 def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
@@ -310,39 +201,67 @@ def _varying_alike(inputs: Sequence[Any]) -> Sequence[Any]:
     return [jnp.concatenate([x.ravel(), nothing]).reshape(x.shape) for x in inputs]
 
 
-def _shape(a: Any, b: Any, rule: Rule) -> Any:
-    shape = rule.output_shape(a.shape, b.shape)
+def _shape(*inputs: Any, rule: Rule) -> Any:
+    return _shaped(inputs[0], rule.output_shape(*(x.shape for x in inputs)))
+
+
+def _shaped(x: Any, shape: Sequence[int]) -> Any:
+    """What is known of a result of this shape that is computed from x."""
     if jax.sharding.get_abstract_mesh().manual_axes:
-        return a.update(shape=shape)  # the result differs between the devices as the inputs do
-    return jax.core.ShapedArray(shape, a.dtype)
+        # The result differs between the devices as the inputs do.
+        return x.update(shape=shape)
+    return jax.core.ShapedArray(shape, x.dtype)
 
 
-def _transpose(which: int, dy: Any, a: Any, b: Any, rule: Rule) -> Any:
-    """The gradient of one input, which has only an `aval` here; the gradient is another rule's result."""
-    shape = a.aval.shape if which == 0 else a.shape
-    derived, *sources = rule.derivatives(shape)[which]
-    return ops.apply(derived, *(dy if source is None else (a, b)[source] for source in sources))
+def _differentiate(inputs: Sequence[Any], tangents: Sequence[Any], rule: Rule) -> tuple[Any, Any]:
+    """The result and its tangent: a rule is linear in each of two inputs, and the third, a bias, is added."""
+    correlate = functools.partial(correlate_p.bind, rule=rule)
+    y, (x, *others) = correlate(*inputs), inputs
+    along: tuple[Callable[[Any], Any], ...] = (
+        lambda tangent: correlate(tangent, *others[:1]),
+        lambda tangent: correlate(x, tangent),
+        lambda tangent: spread_p.bind(tangent, shape=y.shape),  # type: ignore[no-untyped-call]
+    )
+    terms = [term(tangent) for term, tangent in zip(along, tangents, strict=False) if not isinstance(tangent, ad.Zero)]
+    return y, functools.reduce(ad.add_tangents, terms)
+
+
+def _transpose(dy: Any, *inputs: Any, rule: Rule) -> list[Any]:
+    """The gradient of the input that is linear, which has only an `aval` here; it is another rule's result."""
+    slopes: list[Any] = [None] * len(inputs)
+    if isinstance(dy, ad.Zero):
+        return slopes
+    which = next(i for i, x in enumerate(inputs) if isinstance(x, ad.UndefinedPrimal))
+    shape = inputs[0].aval.shape if which == 0 else inputs[0].shape
+    if rule.part == "b":
+        slopes[which] = spread_p.bind(dy, shape=shape)  # type: ignore[no-untyped-call]
+    else:
+        derived, *sources = rule.derivatives(shape)[which]
+        slopes[which] = ops.apply(derived, *(dy if source is None else inputs[source] for source in sources))
+    return slopes
 
 
 def _batch(inputs: Sequence[Any], axes: Sequence[Any], rule: Rule) -> tuple[Any, int]:
     """The rule of vmap: more images for one kernel, or more groups."""
     (size,) = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not None}
-    if axes[1] is None and rule.part != "k":
+    if rule.part in ("y", "x") and not any(axis is not None for axis in axes[1:]):
         a = jnp.moveaxis(inputs[0], axes[0], 0)
-        y = ops.apply(rule, a.reshape(-1, *a.shape[2:]), inputs[1])
+        y = ops.apply(rule, a.reshape(-1, *a.shape[2:]), *inputs[1:])
         return y.reshape(size, -1, *y.shape[1:]), 0
-    a, b = (
+    whole = [
         jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(inputs, axes, strict=True)
-    )
-    a, b = _merge(a), _merge(b) if rule.part == "k" else b.reshape(-1, *b.shape[2:])
+    ]
+    # Kernels and biases have no axis of images, which would come first.
+    merged = [_merge(x) if i == 0 or rule.part == "k" else x.reshape(-1, *x.shape[2:]) for i, x in enumerate(whole)]
     rule = rule._replace(geometry=rule.geometry._replace(groups=rule.geometry.groups * size))
     try:
-        choose_for(ops, rule, a, b)
+        if rule.algorithm != "reproducible":
+            choose_for(ops, rule, *merged)
     except UnsupportedError:  # the call's algorithm doesn't know groups
         rule = rule._replace(algorithm="auto")
-    y = ops.apply(rule, a, b)
-    if rule.part == "k":
+    y = ops.apply(rule, *merged)
+    if rule.part in ("k", "b"):
         return y.reshape(size, -1, *y.shape[1:]), 0
     return y.reshape(y.shape[0], size, -1, *y.shape[2:]), 1
 
@@ -353,13 +272,39 @@ def _merge(x: Any) -> Any:
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-# As the primitive is bilinear, its derivatives of any order, and its batches, are rules again.
+def _spread(b: Any, shape: Sequence[int]) -> Array:
+    """A bias (O,) at each pixel of an image (N, O, H, W)."""
+    return jnp.broadcast_to(b.reshape(1, -1, 1, 1), shape)
+
+
+def _collect(dy: Any, b: Any, shape: Sequence[int]) -> list[Array]:
+    """The gradient of the bias from that of `_spread`."""
+    return [ops.apply(_BIAS_GRADIENT, dy)]
+
+
+def _batch_spread(inputs: Sequence[Any], axes: Sequence[Any], shape: Sequence[int]) -> tuple[Any, int]:
+    b = jnp.moveaxis(inputs[0], axes[0], 0)
+    images, outputs, *size = shape
+    y = spread_p.bind(b.reshape(-1), shape=(images, b.size, *size))  # type: ignore[no-untyped-call]
+    return y.reshape(images, len(b), outputs, *size), 1
+
+
+# As the primitive is linear in each input, its derivatives of any order, and its batches, are rules again.
 correlate_p = Primitive("convlab")
-correlate_p.def_impl(lambda a, b, rule: _compiled(rule)(a, b))  # type: ignore[no-untyped-call]
+correlate_p.def_impl(_evaluate)  # type: ignore[no-untyped-call]
 correlate_p.def_abstract_eval(_shape)  # type: ignore[no-untyped-call]
 mlir.register_lowering(correlate_p, _lower_operators)
 mlir.register_lowering(correlate_p, _lower_for_cpu, platform="cpu")
-ad.defbilinear(correlate_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))  # type: ignore[no-untyped-call]
+ad.primitive_jvps[correlate_p] = _differentiate
+ad.primitive_transposes[correlate_p] = _transpose
 batching.primitive_batchers[correlate_p] = _batch
+
+# The gradient of a bias is a rule, so that its inverse, which is linear too, has a name.
+spread_p = Primitive("convlab_spread")
+spread_p.def_impl(_spread)  # type: ignore[no-untyped-call]
+spread_p.def_abstract_eval(_shaped)  # type: ignore[no-untyped-call]
+mlir.register_lowering(spread_p, mlir.lower_fun(_spread, multiple_results=False))
+ad.deflinear2(spread_p, _collect)  # type: ignore[no-untyped-call]
+batching.primitive_batchers[spread_p] = _batch_spread
 
 ops = JaxOperations()

@@ -120,6 +120,46 @@ class Softmax(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return (functions.log_softmax if self.log else functions.softmax)(x, axis=1)
 
 
+class HardSigmoid(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """min(max(x + 3, 0), 6) / 6, or that times x.
+
+    Args:
+        times_x: whether it is the hard swish.
+    """
+
+    def __init__(self, times_x: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.times_x = times_x
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The function of each number."""
+        share = (F.np if mx.util.is_np_array() else F).clip(x + 3, 0, 6) / 6
+        return x * share if self.times_x else share
+
+
+class Mish(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """x * tanh(log(1 + exp(x)))."""
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The function of each number."""
+        if mx.util.is_np_array():
+            return x * F.np.tanh(F.npx.activation(x, act_type="softrelu"))
+        return x * F.tanh(F.Activation(x, act_type="softrelu"))
+
+
+class Affine(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """x * scale + shift."""
+
+    def __init__(self, scale: float = 1.0, shift: float = 0.0, **names: Any) -> None:
+        super().__init__(**names)
+        self.scale, self.shift = scale, shift
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The function of each number."""
+        y = x if self.scale == 1.0 else x * self.scale
+        return y if self.shift == 0.0 else y + self.shift
+
+
 class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """The sum of arrays."""
 
@@ -159,7 +199,7 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
     def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
         super().__init__(**names)
-        self.steps: list[tuple[str, tuple[str, ...], str]] = []
+        self.steps: list[Node] = []
         for name, block, inputs, value in nodes:
             *between, last = name.split(".")
             outer = self
@@ -168,14 +208,18 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
                     setattr(outer, part, Group())
                 outer = getattr(outer, part)
             setattr(outer, last, block)
-            self.steps.append((name, inputs, value))
+            self.steps.append(Node(name, None, inputs, value))
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes, with the blocks that are attributes now."""
+        for node in self.steps:
+            yield node._replace(native=functools.reduce(getattr, node.name.split("."), self))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The result for images NCHW."""
         values = {INPUT: x}
-        for name, inputs, value in self.steps:
-            block = functools.reduce(getattr, name.split("."), self)
-            values[value] = x = block(*[values[each] for each in inputs])
+        for _, block, inputs, value in self.nodes():
+            values[value] = x = block(*[values[name] for name in inputs])
         return x
 
 
@@ -193,4 +237,5 @@ GlobalMaxPool2D = _on_both(mx.gluon.nn.GlobalMaxPool2D)
 HybridSequential = _on_both(mx.gluon.nn.HybridSequential)
 LeakyReLU = _on_both(mx.gluon.nn.LeakyReLU)
 MaxPool2D = _on_both(mx.gluon.nn.MaxPool2D)
+SELU = _on_both(mx.gluon.nn.SELU)
 Swish = _on_both(mx.gluon.nn.Swish)

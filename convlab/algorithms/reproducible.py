@@ -2,8 +2,9 @@
 
 What is computed: the inputs are widened to float64, where a product of two narrower numbers is exact; the products are
 added one after another in a fixed order; the sum is rounded once to the inputs' dtype. Nothing but elementwise
-operations takes part, so that no library chooses an order. Where numba is installed, CPU tensors that have values are
-computed by the loops of `convlab.compiled.in_order` instead, which give the same bits (`convlab.correlation.on_host`).
+operations takes part, so that no library chooses an order. Where numba is installed, CPU tensors that have values, and
+JAX's programs, are computed by the loops of `convlab.compiled.in_order` instead, which give the same bits
+(`convlab.correlation.on_host`).
 
 | | the order of the sum |
 |---|---|
@@ -136,12 +137,17 @@ def channel_sums(ops: Operations[T], x: T) -> T:
     """The sums of x (N, O, H, W) over all axes but the second: (O,)."""
     n, outputs, rows, _ = ops.sizes(x)
     sums = ops.reshape(halve(ops, x), (n * outputs, rows))
-    sums = -ops.reshape(halve(ops, sums), (n, outputs))
+    return add_images(ops, ops.reshape(halve(ops, sums), (n, outputs)))
+
+
+def add_images(ops: Operations[T], sums: T) -> T:
+    """The sums of each image's channels (N, O), added up image by image: (O,)."""
+    (n, outputs), sums = ops.sizes(sums), -sums
 
     def add(total: T, index: Any) -> T:
         return total - ops.part(sums, index, 1, 0)
 
-    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), x), n), (outputs,))
+    return ops.reshape(ops.fold(add, ops.zeros((1, outputs), sums), n), (outputs,))
 
 
 def halve(ops: Operations[T], x: T) -> T:

@@ -32,10 +32,15 @@ from .in_order import (
     load_widened,
     widen_row,
 )
+from .pointers import JOB, A, B, Y, doubles, integers, pointer, stage_array, tensor
 from .vectors import Array, Emitter, inlined, kernel, transposed_square
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numba's type hints are incomplete
+    numba: Any
+
     from llvmlite.ir import Value
+else:
+    import numba
 
 
 @inlined
@@ -232,3 +237,22 @@ def plane_sums(x: Array, sums: Array, start: int, stop: int) -> None:
             column[row] = line[0]
         _halve(column, 0, rows)
         sums[plane] = column[0]
+
+
+def gradient_in_order_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`gradient_pieces` for native code (`convlab.compiled.stages`)."""
+    like = numba.carray(first, (1,))
+    x, dy, out = tensor(job, A, 0, like), tensor(job, B, 1, like), tensor(job, Y, 2, like)
+    down, right, taps = stage_array(job, 4), stage_array(job, 5), stage_array(job, 6)
+    layout, size = stage_array(job, 7), stage_array(job, 8)[0]
+    gradient_pieces(x, dy, out, doubles(job, 3), down, right, taps, layout, size, start, stop)
+    return 0
+
+
+def plane_sums_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`plane_sums` for native code; the result is float64."""
+    x = tensor(job, A, 0, numba.carray(first, (1,)))
+    images, channels, rows, columns = x.shape
+    sums = numba.carray(pointer(integers(job, JOB)[Y]), (images * channels,), np.float64)
+    plane_sums(x.reshape((images * channels, rows, columns)), sums, start, stop)
+    return 0

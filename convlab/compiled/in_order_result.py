@@ -30,10 +30,15 @@ from .in_order import (
     is_float64,
     vector_at,
 )
+from .pointers import JOB, SPACE, A, B, C, Y, doubles, integers, pointer, stage_array, sums, tensor
 from .vectors import Array, Emitter, inlined, ir, kernel
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numba's type hints are incomplete
+    numba: Any
+
     from llvmlite.ir import Value
+else:
+    import numba
 
 
 @inlined
@@ -196,3 +201,43 @@ def correlate_pieces(
                 _narrow(
                     sums, flat_y, at_y, apart * rows * columns, limits, bias, output, apart, places, v, outputs, wide
                 )  # fmt: skip
+
+
+def pack_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`pack` for native code (`convlab.compiled.stages`); the blocks and `kept` are in the job's space."""
+    like, packed = numba.carray(first, (1,)), sums(job, 1)
+    apart = stage_array(job, 3)[0]
+    pack(tensor(job, B, 0, like), packed, _kept(job, packed), doubles(job, 2)[1], apart, start, stop)
+    return 0
+
+
+def result_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`correlate_pieces` for native code, after `pack_stage`."""
+    like = numba.carray(first, (1,))
+    _correlate_packed(job, like, tensor(job, Y, 2, like), start, stop)
+    return 0
+
+
+def unrounded_result_stage(first: Any, job: int, start: int, stop: int) -> int:
+    """`result_stage` with a result of float64."""
+    _correlate_packed(job, numba.carray(first, (1,)), tensor(job, Y, 2, sums(job, 1)), start, stop)
+    return 0
+
+
+@kernel
+def _correlate_packed(job: int, like: Array, y: Array, start: int, stop: int) -> None:
+    x, packed, limits, apart = tensor(job, A, 0, like), sums(job, 1), doubles(job, 3), stage_array(job, 4)[0]
+    bias = numba.carray(pointer(integers(job, JOB)[C]), (y.shape[1],), np.float64)
+    down, right, shifts = stage_array(job, 5), stage_array(job, 6), stage_array(job, 7)
+    places, layout = stage_array(job, 8), stage_array(job, 9)
+    correlate_pieces(
+        x, packed, _kept(job, packed), apart, bias, y, limits, down, right, shifts, places, layout, start, stop
+    )
+
+
+@kernel
+def _kept(job: int, packed: Array) -> Array:
+    """The array `kept` of `pack`, which lies after the blocks."""
+    place = pointer(integers(job, JOB)[SPACE] + 8 * packed.size)
+    kept: Array = numba.carray(place, (packed.shape[0], packed.shape[1], packed.shape[3]), np.bool_)
+    return kept

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..dtypes import itemsize
 from ..geometry.geometry import NO_PADDING, Geometry
 from . import threads
 from .instructions import instruction_set
@@ -60,9 +61,9 @@ def correlate(
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if not y.size:
         return y
-    if algorithm == "fft" and _fft().correlate_tiles(x, k, y, geometry):
+    if algorithm == "fft" and compiled_module("fft").correlate_tiles(x, k, y, geometry):
         return y
-    work, arguments = _direct().correlate_bands, layout.arguments
+    work, arguments = compiled_module("direct").correlate_bands, layout.arguments
     if layout.chunk >= layout.items:
         work(x, k, y, *arguments, 0, layout.items)
     else:
@@ -91,11 +92,11 @@ def kernel_gradient(
     if not dy.size:
         return np.zeros(shape, x.dtype)
     if algorithm == "fft":
-        total, finite = _fft().gradient_of_tiles(x, dy, geometry)
+        total, finite = compiled_module("fft").gradient_of_tiles(x, dy, geometry)
         if finite:
             return _narrowed(total, x.dtype)
     layout = band_layout(x.shape, shape, geometry, x.itemsize, "gradient")
-    work = _direct().gradient_bands
+    work = compiled_module("direct").gradient_bands
     totals = np.zeros((layout.parts, *shape))
     items = layout.parts * x.shape[1]
     chunk = items if layout.chunk >= layout.items else max(1, items // 32)
@@ -133,7 +134,7 @@ def separable(
     layout = band_layout(x.shape, (x.shape[1], 1, len(u), len(v)), geometry, x.itemsize, "separable")
     y = np.empty(layout.shape, x.dtype) if out is None else out
     if y.size:
-        work = _direct().separable_bands
+        work = compiled_module("direct").separable_bands
         threads.spread(lambda start, stop: work(x, u, v, y, *layout.arguments, start, stop), layout.items, layout.chunk)
     return y
 
@@ -229,9 +230,21 @@ def band_layout(
     pieces = min(32, int(cost / _CHUNK)) if cost > _PAYS else 1
     header = stride, dilation, len(right) if gathered else 0, *copied, -(-rows // per_image), per_image, w, len(down)
     plan = np.concatenate([header, offsets, down, right]).astype(np.int64)
-    arguments = plan, *_direct().extents(h, w, dilation % stride == 0)
+    arguments = plan, *compiled_module("direct").extents(h, w, dilation % stride == 0)
     parts = max(1, min(bands, -(-pieces // max(channels, 1))))
     return _Layout((images, outputs, rows, columns), arguments, items, max(1, -(-items // max(pieces, 1))), parts)
+
+
+def is_shared(x: Sequence[int], k: Sequence[int], geometry: Geometry, dtype: str) -> bool:
+    """Whether `correlate` by "direct", for inputs of two shapes and of a dtype, shares its work among threads."""
+    layout = band_layout(tuple(x), tuple(k), geometry, max(4, itemsize(dtype)))
+    return layout.chunk < layout.items
+
+
+@functools.cache
+def compiled_module(name: str) -> ModuleType:
+    """A module of this package that needs numba; it is imported when it is first asked for."""
+    return importlib.import_module(f".{name}", __package__)
 
 
 def ready(a: np.ndarray) -> np.ndarray:
@@ -246,7 +259,7 @@ def ready(a: np.ndarray) -> np.ndarray:
 
 def _wide(a: np.ndarray) -> np.ndarray:
     """The float16 array in float32."""
-    return np.asarray(a, np.float32) if instruction_set() == "other" else _halves().widened(ready(a))
+    return np.asarray(a, np.float32) if instruction_set() == "other" else compiled_module("halves").widened(ready(a))
 
 
 def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -256,25 +269,10 @@ def _rounded(y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         with np.errstate(over="ignore"):
             out[...] = y
     else:
-        _halves().narrow_into(y, out)
+        compiled_module("halves").narrow_into(y, out)
     return out
 
 
 def _narrowed(y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     with np.errstate(over="ignore"):
         return y.astype(dtype)
-
-
-@functools.cache
-def _direct() -> ModuleType:
-    return importlib.import_module(".direct", __package__)
-
-
-@functools.cache
-def _fft() -> ModuleType:
-    return importlib.import_module(".fft", __package__)
-
-
-@functools.cache
-def _halves() -> ModuleType:
-    return importlib.import_module(".halves", __package__)

@@ -106,9 +106,9 @@ def symbol(name: str) -> Any:
 
 
 # The entries of a job: how many threads still know it, the next chunk of work, the chunks done, and those whose result
-# isn't what the stage promises; the addresses of the function, of two inputs, of the result, of memory for what is
-# computed in between, and of the stage.
-USERS, NEXT, DONE, UNSOUND, FUNCTION, A, B, Y, SPACE, STAGE, JOB = range(11)
+# isn't what the stage promises; the addresses of the function, of up to three inputs, of the result, of memory for what
+# is computed in between, and of the stage.
+USERS, NEXT, DONE, UNSOUND, FUNCTION, A, B, C, Y, SPACE, STAGE, JOB = range(12)
 # The header of a stage: which function; pieces of work; how many make a chunk; how many float64 of the space to clear
 # first; how far away the next stage is after a sound and an unsound result; how many arrays there are.
 KIND, ITEMS, CHUNK, CLEAR, SOUND, OTHERWISE, ARRAYS, HEADER = range(8)
@@ -143,6 +143,14 @@ def sums(job: int, index: int) -> Array:
     """The job's space as float64 of rank 5; the stage's array `index` is its shape."""
     place, shape = pointer(integers(job, JOB)[SPACE]), stage_array(job, index)
     array: Array = numba.carray(place, (shape[0], shape[1], shape[2], shape[3], shape[4]), np.float64)
+    return array
+
+
+@kernel
+def doubles(job: int, index: int) -> Array:
+    """The stage's array `index`, which holds float64."""
+    words = stage_array(job, index)
+    array: Array = numba.carray(pointer(words.ctypes.data), (words.size,), np.float64)
     return array
 
 

@@ -8,9 +8,7 @@ disk, when they are first used.
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy as np
 from ..dtypes import LEAST
 from ..geometry.geometry import Geometry
 from . import threads
-from .kernels import ready
+from .kernels import compiled_module, ready
 from .tiling import border_indices, phase_by_phase, phase_offsets
 
 # A thread adds up about so many vectors of products in a microsecond.
@@ -64,16 +62,16 @@ def correlate_in_order(
     Returns:
         out.
     """
-    kernels, x, share = _results(), ready(x), len(k) // geometry.groups // phases
-    size = _block(share)
-    blocks = geometry.groups, phases * -(-share // size)
-    plan = _correlation(x.shape, k.shape, geometry, blocks[1] * size, size)
-    elements = k.shape[2] * k.shape[3]
-    packed, kept = np.empty((*blocks, k.shape[1], elements, size)), np.empty((*blocks, elements), np.bool_)
+    kernels, x = compiled_module("in_order_result"), ready(x)
+    plan = correlation_plan(x.shape, k.shape, geometry, phases)
+    groups, blocks, _, elements, _ = plan.packed
+    packed, kept = np.empty(plan.packed), np.empty((groups, blocks, elements), np.bool_)
     limits = np.array([limit, LEAST[x.dtype.name]])
-    many = blocks[0] * blocks[1]
-    chunk = max(1, _NUMBERS * many // packed.size)
-    threads.spread(lambda start, stop: kernels.pack(k, packed, kept, limits[1], phases, start, stop), many, chunk)
+
+    def pack(start: int, stop: int) -> None:
+        kernels.pack(k, packed, kept, limits[1], phases, start, stop)
+
+    threads.spread(pack, groups * blocks, at_once(packed[0, 0].size))
 
     def work(start: int, stop: int) -> None:
         inputs = x, packed, kept, phases, bias, out, limits
@@ -95,30 +93,31 @@ def gradient_in_order(x: np.ndarray, dy: np.ndarray, geometry: Geometry, out: np
     Returns:
         out.
     """
-    kernels, x, dy, size = _gradients(), ready(x), ready(dy), _block(len(out) // geometry.groups)
-    plan = _gradient(x.shape, out.shape, geometry, size, threads.count())
+    kernels, x, dy = compiled_module("in_order_gradient"), ready(x), ready(dy)
+    plan = gradient_plan(x.shape, out.shape, geometry, threads.count())
     limits = np.array([LEAST[x.dtype.name]] * 2)
 
     def work(start: int, stop: int) -> None:
-        kernels.gradient_pieces(x, dy, out, limits, *plan.maps, plan.layout, size, start, stop)
+        kernels.gradient_pieces(x, dy, out, limits, *plan.maps, plan.layout, plan.packed[-1], start, stop)
 
     threads.spread(work, plan.items, plan.chunk)
     return out
 
 
-def sums_in_order(x: np.ndarray) -> np.ndarray:
-    """The sums (O,) in float64 of x (N, O, H, W): columns and rows in halving trees, then image by image."""
-    planes = ready(x).reshape(-1, *x.shape[2:])
-    sums = np.empty(len(planes))
-    chunk = max(1, _NUMBERS // planes[0].size)
-    threads.spread(lambda start, stop: _gradients().plane_sums(planes, sums, start, stop), len(planes), chunk)
-    total = np.zeros(x.shape[1])
-    for image in sums.reshape(x.shape[:2]):
-        total += image
-    return total
+def plane_sums_in_order(x: np.ndarray) -> np.ndarray:
+    """The sums (N, O) in float64 of each plane of x (N, O, H, W): columns and rows in halving trees."""
+    kernels, x = compiled_module("in_order_gradient"), ready(x)
+    sums = np.empty(x.shape[:2])
+    planes, flat = x.reshape(-1, *x.shape[2:]), sums.reshape(-1)
+
+    def work(start: int, stop: int) -> None:
+        kernels.plane_sums(planes, flat, start, stop)
+
+    threads.spread(work, len(planes), at_once(planes[0].size))
+    return sums
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a kernel computes inputs of some shapes.
 
     Attributes:
@@ -126,6 +125,7 @@ class _Plan(NamedTuple):
         places: for each vector of sums of a piece: where it begins in the padded images and in the result, and how
             many of its numbers are in the result.
         layout: the numbers `ROWS` to `ELEMENTS` of `in_order`.
+        packed: K's shape in blocks of output channels: (groups, blocks, C/groups, h * w, channels of a block).
         items: how many pieces of work there are.
         chunk: how many of them a thread takes at a time.
     """
@@ -133,18 +133,22 @@ class _Plan(NamedTuple):
     maps: tuple[np.ndarray, np.ndarray, np.ndarray]
     places: np.ndarray
     layout: np.ndarray
+    packed: tuple[int, int, int, int, int]
     items: int
     chunk: int
 
 
 @functools.lru_cache(512)
-def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, computed: int, size: int) -> _Plan:
+def correlation_plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, phases: int = 1) -> Plan:
+    """How images of shape x and kernels of shape k are correlated; `phases` as in `correlate_in_order`."""
     maps, pitch = _maps(x, geometry)
     (images, _, _, _), (outputs, per_group, h, w) = x, k
     stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
     rows, columns = geometry.output_size((x[2], x[3]))
-    lanes = _in_order().LANES
-    across, blocks = -(-columns // lanes), computed // size
+    lanes, share = compiled_module("in_order").LANES, outputs // groups // phases
+    size = _block(share)
+    across, blocks = -(-columns // lanes), phases * -(-share // size)
+    computed = blocks * size
     cost = images * groups * rows * across * computed * per_group * h * w / _VECTORS_PER_MICROSECOND
     line = 8 * per_group * pitch
     band = max((_IMAGES // line - extent) // stride + 1, -(-6 // across), extent // 4)
@@ -166,16 +170,19 @@ def _correlation(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, com
     ]
     starts = np.array(places, np.int64).clip((0, 0, 0), (2**62, 2**62, lanes)).ravel()
     layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, 1))
-    return _Plan(maps, starts, layout, items * parts, _chunk(items * parts, cost))
+    packed = groups, blocks, per_group, h * w, size
+    return Plan(maps, starts, layout, packed, items * parts, _chunk(items * parts, cost))
 
 
 @functools.lru_cache(512)
-def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: int, helpers: int) -> _Plan:
+def gradient_plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, helpers: int) -> Plan:
+    """How the gradient of kernels of shape k is computed from images of shape x, on so many threads at most."""
     maps, pitch = _maps(x, geometry)
     (images, _, _, _), (outputs, per_group, h, w) = x, k
     stride, groups, extent = geometry.stride[0], geometry.groups, geometry.extent[0]
     rows, columns = geometry.output_size((x[2], x[3]))
-    across, blocks = -(-columns // _in_order().LANES), -(-outputs // groups // size)
+    lanes, size = compiled_module("in_order").LANES, _block(outputs // groups)
+    across, blocks = -(-columns // lanes), -(-outputs // groups // size)
     elements = per_group * h * w
     cost = images * groups * rows * across * blocks * size * elements / _VECTORS_PER_MICROSECOND
     band = max(8, min((_IMAGES // (8 * pitch) - extent) // stride + 1, _SEEDS))
@@ -183,7 +190,7 @@ def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: 
     lines = (band - 1) * stride + extent
     batch = max(1, min(images, _SEEDS // rows, _IMAGES // (8 * pitch * lines))) if band == rows else 1
     channels = max(1, _IMAGES // (8 * pitch * lines * batch))
-    sums = size * across * 8 * _in_order().LANES
+    sums = size * across * 8 * lanes
     pieces = -(-elements // min(channels * h * w, max(8, _SUMS // sums)))
     parts = min(blocks, -(-blocks * sums * -(-elements // pieces) // _SUMS))
     if cost > _PAYS:
@@ -191,7 +198,13 @@ def _gradient(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, size: 
         pieces = max(pieces, min(elements, -(-2 * helpers // (groups * parts))))
     layout = _layout(x, k, geometry, pitch, (band, lines, batch, parts, pieces))
     items = groups * parts * pieces
-    return _Plan(maps, maps[0], layout, items, items if cost <= _PAYS else 1)
+    packed = groups, blocks, per_group, h * w, size
+    return Plan(maps, maps[0], layout, packed, items, items if cost <= _PAYS else 1)
+
+
+def at_once(numbers: int) -> int:
+    """How many pieces of work, each of which widens so many numbers, a thread takes at a time."""
+    return max(1, _NUMBERS // numbers)
 
 
 def _chunk(items: int, cost: float) -> int:
@@ -200,12 +213,12 @@ def _chunk(items: int, cost: float) -> int:
 
 
 def _maps(x: tuple[int, ...], geometry: Geometry) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
-    """The `_Plan.maps` of an image, and the length of a padded row."""
+    """The `Plan.maps` of an image, and the length of a padded row."""
     (h, w), (_, step), (dilation, spread) = geometry.kernel_size, geometry.stride, geometry.dilation
     _, columns = geometry.output_size((x[2], x[3]))
     down = border_indices(x[2], geometry.padding[0], geometry.padding_mode)
     right = border_indices(x[3], geometry.padding[1], geometry.padding_mode)
-    lanes = _in_order().LANES
+    lanes = compiled_module("in_order").LANES
     # A phase is long enough for whole vectors.
     phase = max(-(-len(right) // step), -(-columns // lanes) * lanes + (w - 1) * spread // step)
     offsets = phase_offsets(np.arange(w) * spread, step, phase)
@@ -224,20 +237,5 @@ def _layout(
 
 def _block(share: int) -> int:
     """How many output channels are computed together, for so many in a group."""
-    size: int = _in_order().CHANNELS if share > 1 else 1
+    size: int = compiled_module("in_order").CHANNELS if share > 1 else 1
     return size
-
-
-@functools.cache
-def _in_order() -> ModuleType:
-    return importlib.import_module(".in_order", __package__)
-
-
-@functools.cache
-def _results() -> ModuleType:
-    return importlib.import_module(".in_order_result", __package__)
-
-
-@functools.cache
-def _gradients() -> ModuleType:
-    return importlib.import_module(".in_order_gradient", __package__)

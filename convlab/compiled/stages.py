@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..dtypes import LEAST
 from ..geometry.geometry import Geometry
-from . import direct, fft
+from . import direct, fft, in_order_gradient, in_order_result, reproducible
 from .disk_cache import c_function
 from .kernels import KernelAlgorithm, band_layout
 from .pointers import JOB, KIND, SPACE, A, B, Y, integers, pointer, stage_array
@@ -125,6 +126,56 @@ def gradient_program(
     return _program(stages, 8 * sums)
 
 
+def correlation_in_order_program(
+    x: Sequence[int], k: Sequence[int], geometry: Geometry, dtype: str, phases: int, unrounded: bool
+) -> Program:
+    """`reproducible.correlate_in_order` for inputs of two shapes and a bias of float64, whose result isn't empty.
+
+    If `unrounded`, the result is float64, without a limit.
+    """
+    plan = reproducible.correlation_plan(tuple(x), tuple(k), geometry, phases)
+    groups, blocks, *block = plan.packed
+    limits, shape = np.array([0.0 if unrounded else LEAST[dtype], LEAST[dtype]]), (x[0], k[0])
+    pack = _Stage(
+        in_order_result.pack_stage,
+        (k, plan.packed, limits, [phases]),
+        groups * blocks,
+        reproducible.at_once(math.prod(block)),
+    )
+    result = _Stage(
+        in_order_result.unrounded_result_stage if unrounded else in_order_result.result_stage,
+        (
+            x,
+            plan.packed,
+            (*shape, *geometry.output_size((x[2], x[3]))),
+            limits,
+            [phases],
+            *plan.maps,
+            plan.places,
+            plan.layout,
+        ),
+        plan.items,
+        plan.chunk,
+    )
+    return _program([pack, result], 8 * math.prod(plan.packed) + groups * blocks * k[2] * k[3])
+
+
+def gradient_in_order_program(
+    x: Sequence[int], dy: Sequence[int], geometry: Geometry, dtype: str, helpers: int
+) -> Program:
+    """`reproducible.gradient_in_order` for inputs of two shapes, neither of them empty."""
+    shape = dy[1], x[1] // geometry.groups, *geometry.kernel_size
+    plan, limits = reproducible.gradient_plan(tuple(x), shape, geometry, helpers), np.array([LEAST[dtype]] * 2)
+    arrays = x, dy, shape, limits, *plan.maps, plan.layout, [plan.packed[-1]]
+    return _program([_Stage(in_order_gradient.gradient_in_order_stage, arrays, plan.items, plan.chunk)], 0)
+
+
+def plane_sums_program(x: Sequence[int]) -> Program:
+    """`reproducible.plane_sums_in_order` for an input of a shape that isn't empty."""
+    chunk = reproducible.at_once(x[2] * x[3])
+    return _program([_Stage(in_order_gradient.plane_sums_stage, [x], x[0] * x[1], chunk)], 0)
+
+
 def address(kind: int, dtype: str) -> int:
     """Where the function `FUNCTIONS[kind]` for a dtype begins; it is compiled when it is first asked for."""
     return int(_compiled(kind, dtype).address)
@@ -189,6 +240,11 @@ FUNCTIONS: tuple[Callable[..., int], ...] = (
     fft.spectra_stage,
     fft.pairs_stage,
     fft.gradient_pairs_stage,
+    in_order_result.pack_stage,
+    in_order_result.result_stage,
+    in_order_result.unrounded_result_stage,
+    in_order_gradient.gradient_in_order_stage,
+    in_order_gradient.plane_sums_stage,
     _integral_stage,
     _total_stage,
 )

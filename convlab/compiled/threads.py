@@ -14,7 +14,12 @@ from ..errors import GeometryError
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-_limit = threading.local()
+
+class _Limit(threading.local):
+    number: int | None = None
+
+
+_limit = _Limit()
 
 
 @contextlib.contextmanager
@@ -25,8 +30,7 @@ def limited(number: int) -> Iterator[None]:
     ...     count()
     1
     """
-    before = getattr(_limit, "number", None)
-    _limit.number = number
+    before, _limit.number = _limit.number, number
     try:
         yield
     finally:
@@ -35,7 +39,7 @@ def limited(number: int) -> Iterator[None]:
 
 def count() -> int:
     """How many threads to use: all that are available, or at most as many as `limited` allows."""
-    limit = getattr(_limit, "number", None)
+    limit = _limit.number
     return available() if limit is None else min(limit, available())
 
 

@@ -16,10 +16,10 @@ from .autograd import Autograd
 from .call import Call
 from .memory import HostMemory
 from .rule import Part
-from .tracing import Mode, Tracing
+from .tracing import TRACED, Mode, Tracing
 from .transforms import Transforms
 
-__all__ = ["Mode", "Operations"]
+__all__ = ["TRACED", "Mode", "Operations"]
 
 
 class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from .arrays import Arrays, T
 
 Mode = Literal["eager", "traced", "embedded", "deferred", "native", "other"]
+# The modes of tensors without values for which an algorithm is chosen while tracing.
+TRACED: tuple[Mode, ...] = ("traced", "embedded")
 
 
 class Tracing(Arrays[T]):
@@ -52,10 +54,6 @@ class Tracing(Arrays[T]):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of tensors, without gradients, compiled where calling it again and again is faster for it."""
         return function
-
-    def portable(self) -> Self:
-        """These operations for programs that may run anywhere, which call no compiled kernel."""
-        return self
 
     def choose(self, condition: Any, yes: Callable[[], T], no: Callable[[], T]) -> T:
         """The result of yes() or of no(), tensors of one shape and dtype, by a condition that `every` returned."""

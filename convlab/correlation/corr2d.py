@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar, Unpack
 
 from ..contract.call import Call, Shape
 from ..contract.framework import Framework
-from ..contract.operations import Operations
+from ..contract.operations import TRACED, Operations
 from ..contract.rule import ALGORITHMS, Algorithm, RuleAlgorithm
 from ..dtypes import itemsize
 from ..errors import GeometryError, OptionError, ShapeError, UnsupportedError
@@ -262,7 +262,7 @@ def checked(
     if padded is not None:
         x, padding_name, shape = padded, "valid", ops.shape(padded) or ()
         geometry, image_size = geometry._replace(padding_value=0.0), check_shapes(shape, kernel, geometry)
-    most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", "traced", "embedded") else MOST_BYTES
+    most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", *TRACED) else MOST_BYTES
     geometry = laid_out(geometry, padding_name, image_size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
         _check_bias(ops.shape(b), kernel, geometry)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..contract.arrays import T
 from ..contract.call import Call, Variant
-from ..contract.operations import Mode, Operations
+from ..contract.operations import TRACED, Mode, Operations
 from ..contract.rule import Part, Rule
 from ..dtypes import FLOATS
 from ..errors import UnsupportedError
@@ -58,7 +58,7 @@ def decide(ops: Operations[T], call: Call, x: T, k: T) -> Decision:
         return _native(call, "the framework only takes its own operators here")
     if mode == "deferred":
         return _deferred(call)
-    if mode in ("traced", "embedded") and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
+    if mode in TRACED and not all(isinstance(n, int) for n in (*call.image, *call.kernel)):  # symbols
         return _native(call, unknown)
     return _planned(ops, call, mode, ops.apply_seconds if mode == "eager" and ops.records(x, k) else 0.0)
 

@@ -160,7 +160,7 @@ def _runner(lab: Framework, variant: Variant, rule: Rule, a: Any, b: Any) -> Cal
     choice = Choice(variant, {}, {}, variant if variant.algorithm == "separable" else None)
 
     def compute(a: Any, b: Any) -> Any:
-        return compute_chosen(ops.portable() if compiled else ops, rule, a, b, choice)
+        return compute_chosen(ops, rule, a, b, choice)
 
     compiled = not variant.on_host and (ops.jitted or variant is not Variant.NATIVE)
     function = ops.compiled(compute) if compiled else compute

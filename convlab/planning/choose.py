@@ -20,7 +20,7 @@ from ..algorithms.adjoint import adjoint
 from ..algorithms.phase import PHASES
 from ..compiled import tiling
 from ..contract.call import Variant
-from ..contract.operations import Mode
+from ..contract.operations import TRACED, Mode
 from ..contract.rule import Part, Rule, RuleAlgorithm
 from ..dtypes import FLOATS
 from ..geometry.geometry import Geometry, Pair
@@ -318,7 +318,7 @@ def unavailable(variant: Variant, algorithms: tuple[str, ...], mode: Mode) -> st
         if mode == "embedded" and variant is Variant.SEPARABLE_ON_HOST:
             return "only for kernels with values"
         return "" if tiling.numba_installed() else "numba isn't installed: pip install numba"
-    if variant is Variant.SEPARABLE and mode in ("traced", "embedded"):
+    if variant is Variant.SEPARABLE and mode in TRACED:
         return "only for kernels with values"
     return "" if variant in algorithms else "this backend has no operations for it"
 

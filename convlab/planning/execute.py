@@ -38,10 +38,15 @@ Correlation = Callable[[Operations, Any, Any, Geometry], Any]
 def by_plan(ops: Operations[T], rule: Rule, a: T, b: T) -> T:
     """A rule's result by the variant that the planner chooses, without gradient.
 
+    Tensors without values are computed by the backend's operations.
+
     Raises:
         UnsupportedError: a named algorithm that can't compute it.
     """
-    return compute_chosen(ops, rule, a, b, choose_for(ops, rule, a, b))
+    mode = ops.mode(a, b)
+    # A backend whose programs can call the compiled kernels does so itself.
+    mode = "traced" if mode == "embedded" else mode
+    return compute_chosen(ops, rule, a, b, choose(ops, rule, ops.sizes(a), ops.sizes(b), ops.dtype(a) or "", mode))
 
 
 def choose_for(ops: Operations[T], rule: Rule, a: T, b: T) -> Choice:

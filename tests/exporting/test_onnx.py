@@ -17,6 +17,7 @@ from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import FUNCTIONS, Activation
 from convlab.models.layers.layer import Convolution, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import parts_of
 from convlab.testing import worst_ratio
 
 
@@ -65,7 +66,7 @@ LAYERS: dict[str, list[Layer]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_onnxruntime_computes_what_the_layers_say(name, tmp_path):
     layers, path = LAYERS[name], tmp_path / "model.onnx"
-    ours.export(layers, path)  # which holds it to the rounding bounds
+    ours.export(parts_of(layers), path)  # which holds it to the rounding bounds
     first = layers[0]
     channels = first.spec.in_channels if isinstance(first, Convolution) else 3
     x = np.random.default_rng(3).integers(-8, 9, (3, channels, 7, 7)) / 4.0
@@ -79,7 +80,7 @@ def test_models_of_every_framework(framework, chain, tmp_path):
     neutral.write_layers(CHAINS[chain], tmp_path / "model.safetensors")
     model, path = load(tmp_path / "model.safetensors", backend=framework), tmp_path / "model.onnx"
     save(model, path)
-    ours.export(CHAINS[chain], tmp_path / "again.onnx")
+    ours.export(parts_of(CHAINS[chain]), tmp_path / "again.onnx")
     assert path.read_bytes() == (tmp_path / "again.onnx").read_bytes()
     with pytest.raises(ModelFileError, match="only writes them"):
         load(path)
@@ -90,12 +91,12 @@ def test_other_dtypes(dtype, tmp_path):
     path = tmp_path / "model.onnx"
     if dtype == "float64":
         with pytest.raises(ModelError, match=r"layer 0, conv2d: got float64 .*Conv"):
-            ours.export(classifier(dtype), path)
+            ours.export(parts_of(classifier(dtype)), path)
         assert not path.exists()
         layers: list[Layer] = [dense(3, 4, dtype), norm(3, dtype), Activation("tanh")]
     else:
         layers = classifier(dtype)
-    ours.export(layers, path)
+    ours.export(parts_of(layers), path)
     x = np.random.default_rng(0).integers(-8, 9, (2, 4) if dtype == "float64" else (2, 3, 8, 9)) / 4.0
     found = run(path, x.astype(dtype))
     assert found.dtype == dtype
@@ -114,17 +115,17 @@ def test_other_dtypes(dtype, tmp_path):
 )
 def test_what_it_cant_express_is_named(layers, message, tmp_path):
     with pytest.raises(ModelError, match=message):
-        ours.export(layers, tmp_path / "model.onnx")
+        ours.export(parts_of(layers), tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
 def test_a_wrong_graph_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(ours, "_pads", lambda pads: [pads[0][1], pads[1][1], pads[0][0], pads[1][0]])  # swapped ends
     with pytest.raises(PortError, match=r"off by .* what rounding allows"):
-        ours.export([conv(3, 2, padding=((0, 1), (2, 0)))], tmp_path / "model.onnx")
+        ours.export(parts_of([conv(3, 2, padding=((0, 1), (2, 0)))]), tmp_path / "model.onnx")
     monkeypatch.setattr(ours, "_pads", lambda pads: [1, 1, 1, 1])
     with pytest.raises(PortError, match="expected shape"):
-        ours.export([conv(3, 2)], tmp_path / "model.onnx")
+        ours.export(parts_of([conv(3, 2)]), tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -132,4 +133,4 @@ def test_a_wrong_graph_is_found(tmp_path, monkeypatch):
 def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelFileError, match=f"no package {package}.*install.* onnx onnxruntime"):
-        ours.export([conv(3, 2)], tmp_path / "model.onnx")
+        ours.export(parts_of([conv(3, 2)]), tmp_path / "model.onnx")

@@ -226,6 +226,15 @@ def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, number) -> Non
         assert DIGESTS.setdefault(algorithm, digest) == digest
 
 
+@pytest.mark.parametrize("size", [40, 900])
+def test_eager_calls_while_the_number_of_threads_changes(monkeypatch, size) -> None:
+    """The same call again: a small image is computed by one thread, and a large one has a program for each number."""
+    x, k = jnp.asarray(integers((size, size))), jnp.asarray(integers((3, 3), 1))
+    for number in ("2", "1", "7", "2"):
+        monkeypatch.setenv("CONVLAB_NUM_THREADS", number)
+        np.testing.assert_array_equal(convlab.corr2d(x, k, algorithm="host"), oracle(x, k))
+
+
 def test_several_threads_at_once() -> None:
     x, k = integers((300, 310)), integers((7, 7), 1)
     run, true = jax.jit(by("host")), oracle(x, k)
@@ -300,12 +309,12 @@ def test_where_xla_has_another_interface(monkeypatch) -> None:
         raise ValueError("another interface")
 
     monkeypatch.setattr(handler, "registered", refuse)
-    ffi.works.cache_clear()
+    ffi.calls.cache_clear()
     x, k = integers((200, 180)), integers((31, 31), 1)
     run = jax.jit(lambda x, k: convlab.corr2d(x, k))
     with pytest.warns(RuntimeWarning, match="XLA can't call the compiled kernels: another interface"):
         program = run.lower(x, k)
-    ffi.works.cache_clear()
+    ffi.calls.cache_clear()
     assert "@convlab" not in program.as_text()
     np.testing.assert_array_equal(program.compile()(x, k), oracle(x, k))
 

@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from making import built, convolution, kernel, port_parts, run
+from making import built, convolution, kernel, run
 
 from convlab import compare, port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
@@ -192,16 +192,15 @@ def test_a_softmax_over_the_channels_of_images(giver, taker):
     assert run(taker, ported.model, x) == pytest.approx(exponentials / exponentials.sum(1, keepdims=True), rel=1e-5)
 
 
-def test_hints_name_what_helps(giver, taker):
-    """What was given isn't asked for, and what wouldn't help isn't either."""
+def test_pixels_of_any_size_are_reordered(giver, taker):
+    """The channels tell how a dense layer's columns are reordered; the image's size isn't needed."""
     order = ordered(giver, [Flatten()])[0].order
     model = built(giver, convolution(4, 3, (3, 3), padding=1), Flatten(order), Dense(kernel((7, 144))))
-    if ordered(taker, [Flatten()])[0].order == order:
-        assert port(model, to=taker).evidence.same
-        return
-    ported = port_parts(model, "Hint: give input_size=", to=taker)
-    assert len(ported.untouched) == 1
-    assert port(model, to=taker, input_size=6).evidence.same
+    x = np.random.default_rng(3).normal(size=(2, 3, 6, 6)).astype("float32")
+    for options in ({}, {"input_size": 6}):
+        ported = port(model, to=taker, **options)
+        assert ported.evidence.same
+        np.testing.assert_allclose(run(taker, ported.model, x), run(giver, model, x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cant_be_ported_is_refused(source):

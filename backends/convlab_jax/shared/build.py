@@ -14,13 +14,13 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 
-from .read import MODES, add, concatenate, flatten, multiply
+from .read import MODES, add, affine, concatenate, flatten, multiply
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
 
@@ -29,6 +29,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
+    if isinstance(layer, Affine):
+        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
@@ -66,6 +68,10 @@ def _build_activation(layer: Activation) -> Callable[[Array], Array]:
         "tanh": nn.tanh,
         "softplus": nn.softplus,
         "silu": nn.silu,
+        "hard_sigmoid": jax.nn.hard_sigmoid,
+        "hard_swish": jax.nn.hard_silu,
+        "mish": jax.nn.mish,
+        "selu": jax.nn.selu,
         "gelu": functools.partial(nn.gelu, approximate=False),
         "gelu_tanh": nn.gelu,
     }

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -58,6 +58,12 @@ def add(*values: Array) -> Array:
 def multiply(*values: Array) -> Array:
     """The product of arrays, element by element."""
     return functools.reduce(jnp.multiply, values)
+
+
+def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
+    """The array times a number, and another number added."""
+    y = x if scale == 1.0 else x * scale
+    return y if shift == 0.0 else y + shift
 
 
 def concatenate(*values: Array) -> Array:
@@ -149,6 +155,10 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.tanh, lambda: Activation("tanh")),
     (nn.softplus, lambda: Activation("softplus")),
     (nn.silu, lambda: Activation("silu")),
+    (jax.nn.hard_sigmoid, lambda: Activation("hard_sigmoid")),
+    (jax.nn.hard_silu, lambda: Activation("hard_swish")),
+    (jax.nn.mish, lambda: Activation("mish")),
+    (jax.nn.selu, lambda: Activation("selu")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
@@ -162,6 +172,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.pad, _pad),
     (average_of_window, lambda strided=False: GlobalPool("average")),
     (flatten, lambda: Flatten("HWC")),
+    (affine, Affine),
     (add, Add),
     (multiply, Multiply),
     (concatenate, Concatenate),

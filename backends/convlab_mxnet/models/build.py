@@ -13,7 +13,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -33,7 +33,7 @@ from .. import blocks as nn
 from .. import private
 from ..layers import Conv2D
 from ..ops import mx
-from .read import ACTIVATIONS, MODES, Block, rounds_alike
+from .options import ACTIVATIONS, MODES, Block, rounds_alike
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -151,6 +151,10 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "elu": lambda: nn.ELU(layer.parameter),
         "gelu": nn.GELU,
         "silu": nn.Swish,
+        "hard_sigmoid": nn.HardSigmoid,
+        "hard_swish": partial(nn.HardSigmoid, times_x=True),
+        "mish": nn.Mish,
+        "selu": nn.SELU,
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
     if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
@@ -170,6 +174,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
+    Affine: lambda layer, style: [nn.Affine(layer.scale, layer.shift)],
     Add: lambda layer, style: [nn.Add()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Concatenate: lambda layer, style: [nn.Concatenate()],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
@@ -20,18 +21,36 @@ from .. import blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
+from .graph import graph_of
+from .options import ACTIVATIONS, MODES, Block, rounds_alike, value_of
 
-Block: TypeAlias = Any  # mx.gluon.Block, of which mypy knows nothing
 nn = mx.gluon.nn
 
 
 def read(model: Block, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    if type(model) is blocks.Network:
+        return Model("mxnet", [*_of_network(model)], True, model)
     parts, with_code = walk(model, _inside, _parts, _is_chain, ".")
-    loose = _loose(model, parts, with_code)
+    why = ""
+    if with_code or isinstance(model, mx.gluon.SymbolBlock):
+        try:
+            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)]), True, model)
+        except UnsupportedError as error:
+            why = str(error).rstrip(".")
+    loose = _loose(model, parts, with_code, why)
     if not with_code and _is_chain(model):
         parts = list(_flattened(parts))
     return Model("mxnet", parts, not with_code, model, loose=loose)
+
+
+def _of_network(network: blocks.Network) -> Iterator[Part]:
+    for name, native, inputs, value in network.nodes():
+        part = next(_parts(native, name))
+        if isinstance(part.layer, Dense) and private.option(native, "flatten"):
+            yield Part(name, nn.Flatten(), Flatten("CHW"), "Dense: it flattens", inputs, f"{value}.flatten")
+            inputs = (f"{value}.flatten",)
+        yield replace(part, inputs=inputs, value=value)
 
 
 def _inside(block: Block) -> list[tuple[str, Block]]:
@@ -39,7 +58,7 @@ def _inside(block: Block) -> list[tuple[str, Block]]:
     return [] if isinstance(block, tuple(_READERS)) else list(private.children(block).items())
 
 
-def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) -> dict[str, str]:
+def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block], why: str) -> dict[str, str]:
     """Parameters and operations that belong to no known layer."""
     inside = [part.native.collect_params().values() for part in parts if part.layer is not None]
     known_parameters = {id(parameter) for parameters in inside for parameter in parameters}
@@ -50,7 +69,7 @@ def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block]) 
     }
     for path, block in with_code.items():
         method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
-        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method)
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, [] if path or not why else [why])
     return loose
 
 
@@ -110,11 +129,6 @@ def _read(block: Block) -> tuple[Layer | None, str]:
     return known(block, _READERS, *_METHODS)
 
 
-def value_of(parameter: Any) -> Any:
-    """A parameter's array, on the first of its devices."""
-    return parameter.data(parameter.list_ctx()[0])
-
-
 def _array(parameter: Any) -> np.ndarray | None:
     return None if parameter is None else ops.to_numpy(value_of(parameter))
 
@@ -164,16 +178,6 @@ def _pool(function: str) -> Callable[[Any], Layer]:
     return read
 
 
-def rounds_alike(layer: Pool) -> bool:
-    """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
-    assert not isinstance(layer.padding, str)
-    (top, _), (left, _) = layer.padding
-    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
-
-
-ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
-
-
 def _activation(m: Any) -> Layer:
     function = private.option(m, "act_type")
     if function not in ACTIVATIONS:
@@ -199,7 +203,6 @@ def _reflection(m: Any) -> Layer:
     return Pad(((top, bottom), (left, right)), "reflect")
 
 
-MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv2D: _convolution,
@@ -221,6 +224,10 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),
     nn.GELU: lambda m: Activation("gelu"),
     nn.Swish: _swish,
+    nn.SELU: lambda m: Activation("selu"),
+    blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
+    blocks.Mish: lambda m: Activation("mish"),
+    blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),

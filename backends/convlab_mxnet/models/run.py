@@ -15,7 +15,8 @@ from ..blocks import semantics
 from ..layers import Conv2D
 from ..ops import mx, ops
 from .build import check_dtype, tensor
-from .read import Block, nn, value_of
+from .options import Block, value_of
+from .read import nn
 
 
 def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:

@@ -17,7 +17,8 @@ from .. import private
 from ..blocks import semantics
 from ..ops import mx
 from .build import arrays_of, tensor
-from .read import Block, read, value_of
+from .options import Block, value_of
+from .read import read
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> Block:

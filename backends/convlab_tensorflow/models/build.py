@@ -14,7 +14,7 @@ from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, padding_in
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
@@ -144,7 +144,8 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
     }
     if layer.function in constructors:
         return [constructors[layer.function](autocast=False)]
-    return [kl.Activation(layer.function, autocast=False)]
+    names = {"hard_swish": "hard_silu"}
+    return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
 
 
 def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
@@ -164,6 +165,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: _build_softmax,
+    Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],

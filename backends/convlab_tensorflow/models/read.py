@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -21,6 +21,7 @@ from convlab.truth.precision import rounded
 
 from .. import private
 from ..layers import Conv2D, LowestPadding2D
+from .graph import graph_of
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -29,9 +30,26 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     parts, with_code = walk(model, _inside, _parts, _is_chain, "/")
     layouts = {layout(part.native) for part in parts} - {None}
-    whole = not with_code and len(layouts) <= 1
-    loose = _loose(model, {} if whole else with_code or {"": model})
+    one_layout, why = len(layouts) <= 1, {}
+    if with_code and one_layout:
+        try:
+            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], _shape(model, inputs, layouts))
+            return Model("tensorflow", graph, True, model, _image(model))
+        except UnsupportedError as error:
+            why = {"": str(error).rstrip(".")}
+    whole = not with_code and one_layout
+    loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _image(model), loose)
+
+
+def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[int | None] | None:
+    """The shape of the images that a model with a `call` of its own takes, with the batch."""
+    if inputs is not None:
+        n, *image = np.shape(inputs) if np.ndim(inputs) == 4 else (1, *np.shape(inputs))
+        return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
+    built = (model.get_build_config() or {}) if model.built else {}
+    shape = built.get("input_shape")
+    return shape if isinstance(shape, (tuple, list)) else None
 
 
 def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
@@ -49,7 +67,7 @@ def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 and nhwc else shape
 
 
-def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]:
+def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str, str]) -> dict[str, str]:
     """Weights and operations that belong to no known layer."""
     loose: dict[str, str] = {}
 
@@ -66,11 +84,7 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer]) -> dict[str, str]
 
     visit(model, "")
     for path, layer in with_code.items():
-        calls = private.calls(layer) or []
-        operations = [call.operation.name for call in calls if not isinstance(call.operation, kl.Layer)]
-        branches = isinstance(layer, private.functional_class()) and calls and not operations
-        note = "its layers aren't one after another; how they are connected is not carried"
-        loose[f"{path}/call()".lstrip("/")] = note if branches else loose_code(layer, "call", operations)
+        loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", [why[path]] if path in why else [])
     return loose
 
 
@@ -232,11 +246,12 @@ def _functions() -> list[tuple[Any, Layer]]:
     """The functions that `activation=` may be, and the activation that each is."""
     pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
     pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
-    layers = [Activation(name) for name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu")]
+    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
+    layers = [Activation(name) for name in names]
     for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        pairs += [
-            (getattr(module, activation.function), activation) for module in (keras.activations, keras.ops, tf.nn)
-        ]
+        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
+        pairs += [(getattr(module, activation.function), activation) for module in modules]
+    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
     return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
@@ -255,6 +270,12 @@ def _activation(m: kl.Activation) -> Layer:
     if layer is None:
         raise UnsupportedError(f"convlab doesn't know the function {note}")
     return layer
+
+
+def _rescaling(m: kl.Rescaling) -> Layer:
+    if np.ndim(m.scale) or np.ndim(m.offset):
+        raise UnsupportedError("its scale or offset isn't one number")
+    return Affine(float(m.scale), float(m.offset))
 
 
 def _concatenate(m: kl.Concatenate) -> Layer:
@@ -284,6 +305,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
+    kl.Rescaling: _rescaling,
     kl.Add: lambda m: Add(),
     kl.Multiply: lambda m: Multiply(),
     kl.Concatenate: _concatenate,

@@ -14,7 +14,7 @@ from torch import nn
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -31,7 +31,7 @@ from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 
 from ..layers import Conv2D
-from .functions import add, concatenate, multiply
+from .functions import add, affine, concatenate, multiply
 from .network import Network, sequential
 
 _NAMES = ArrayNames("running_mean", "running_var", "weight", "bias", kernel="weight", channels_last=False)
@@ -145,6 +145,10 @@ def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
         "tanh": nn.Tanh,
         "softplus": nn.Softplus,
         "silu": nn.SiLU,
+        "hard_sigmoid": nn.Hardsigmoid,
+        "hard_swish": nn.Hardswish,
+        "mish": nn.Mish,
+        "selu": nn.SELU,
         "gelu": nn.GELU,
         "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     }
@@ -163,6 +167,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],
+    Affine: lambda layer, style: [partial(affine, scale=layer.scale, shift=layer.shift)],
     Add: lambda layer, style: [add],
     Multiply: lambda layer, style: [multiply],
     Concatenate: lambda layer, style: [concatenate],

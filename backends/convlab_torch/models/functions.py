@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Affine
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
@@ -31,6 +32,12 @@ def concatenate(*tensors: Tensor) -> Tensor:
     return torch.cat(tensors, dim=1)
 
 
+def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    """The tensor times a number, and another number added."""
+    y = x if scale == 1.0 else x * scale
+    return y if shift == 0.0 else y + shift
+
+
 def average(x: Tensor, keepdim: bool) -> Tensor:
     """The mean of each channel."""
     return x.mean(dim=(2, 3), keepdim=keepdim)
@@ -48,6 +55,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         add: Add,
         multiply: Multiply,
         concatenate: Concatenate,
+        affine: lambda: Affine(**options),
         average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
         maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -22,18 +21,23 @@ class Network(nn.Module):
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__()
-        self.steps: list[tuple[Any, tuple[str, ...], str]] = []
-        for name, native, inputs, value in nodes:
-            if isinstance(native, nn.Module):
-                _put(self, name, native)
-            self.steps.append((name if isinstance(native, nn.Module) else native, inputs, value))
+        self.steps: list[Node] = []
+        for node in nodes:
+            if isinstance(node.native, nn.Module):
+                _put(self, node.name, node.native)
+                node = node._replace(native=None)
+            self.steps.append(node)
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes, with the modules that are attributes now."""
+        for node in self.steps:
+            yield node if node.native is not None else node._replace(native=self.get_submodule(node.name))
 
     def forward(self, x: Tensor) -> Tensor:
         """The result for images (N, C, H, W)."""
         values = {INPUT: x}
-        for called, inputs, value in self.steps:
-            function = self.get_submodule(called) if isinstance(called, str) else called
-            values[value] = x = function(*[values[name] for name in inputs])
+        for _, native, inputs, value in self.nodes():
+            values[value] = x = native(*[values[name] for name in inputs])
         return x
 
 
@@ -48,7 +52,7 @@ def _put(outer: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def sequential(nodes: Sequence[Node]) -> nn.Sequential | None:
-    """Modules one after another in nested `nn.Sequential`, as their names have parts; None where names don't allow it."""
+    """Modules one after another in nested `nn.Sequential`, as their names say; None where the names don't allow it."""
     root = nn.Sequential()
     path: list[tuple[str, nn.Module]] = []
     for name, native, _, _ in nodes:

@@ -22,6 +22,7 @@ from convlab.models.layers.reading import Model, Part, around, known, loose_arra
 from ..layers import Conv2D
 from ..ops import ops
 from .functions import read_function
+from .network import Network
 from .trace import traced
 
 
@@ -29,6 +30,8 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
+    if type(model) is Network:
+        return Model("torch", [*_with_rows(_of_network(model))], True, model)
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
@@ -42,6 +45,14 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
+
+
+def _of_network(network: Network) -> Iterator[Part]:
+    for name, native, inputs, value in network.nodes():
+        parts = (
+            [*_parts(native, name)] if isinstance(native, nn.Module) else [Part(name, native, *read_function(native))]
+        )
+        yield replace(parts[0] if parts else Part(name, native, Dropout(0.0)), inputs=inputs, value=value)
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -238,6 +249,10 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Softmax: _softmax,
     nn.LogSoftmax: _softmax,
     nn.SiLU: lambda m: Activation("silu"),
+    nn.Hardsigmoid: lambda m: Activation("hard_sigmoid"),
+    nn.Hardswish: lambda m: Activation("hard_swish"),
+    nn.Mish: lambda m: Activation("mish"),
+    nn.SELU: lambda m: Activation("selu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
     nn.ZeroPad2d: lambda m: _pad(m, "zeros"),
     nn.ReflectionPad2d: lambda m: _pad(m, "reflect"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import nn
 from convlab.errors import UnsupportedError
 from convlab.models.layers.reading import INPUT, Part
 
-from .functions import add, multiply, native_of, read_function
+from .functions import add, affine, multiply, native_of, read_function
 
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
+_QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
 # What tells a shape, and is no layer.
 _SHAPES = ("size", getattr, operator.getitem)
@@ -72,6 +75,8 @@ class _Reading:
                 self._module(node)
             elif node.op == "output":
                 self._output(node.args[0])
+            elif node.op == "get_attr":
+                self._refuse(node, f"{node.target}, an array of its own")
             elif node.target in _SHAPES and not _is_tensor(node):
                 continue
             else:
@@ -143,10 +148,10 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     """What computes a node, and the nodes whose values it takes."""
     first, *others = node.args
     options = {name: value for name, value in node.kwargs.items() if name not in ("input", "tensors")}
-    if node.target in (*_SUMS, *_PRODUCTS):
-        if len(others) != 1 or options or not all(isinstance(each, torch.fx.Node) for each in (first, *others)):
-            raise UnsupportedError("it takes a number")
-        return add if node.target in _SUMS else multiply, [first, *others]  # type: ignore[list-item]
+    if node.target in (*_SUMS, *_PRODUCTS, *_DIFFERENCES, *_QUOTIENTS):
+        if len(others) != 1 or options:
+            raise UnsupportedError("its arguments are unknown")
+        return _arithmetic(node.target, first, others[0])
     if isinstance(first, (list, tuple)):
         if not all(isinstance(each, torch.fx.Node) for each in first):
             raise UnsupportedError("it takes a number")
@@ -158,6 +163,19 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, **options), [first]
+
+
+def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
+    """A sum or a product of two tensors, or of a tensor and a number."""
+    commutes = function in (*_SUMS, *_PRODUCTS)
+    if commutes and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
+        return add if function in _SUMS else multiply, [a, b]
+    tensor, number = (b, a) if commutes and isinstance(b, torch.fx.Node) else (a, b)
+    if not isinstance(tensor, torch.fx.Node) or not isinstance(number, (int, float)):
+        raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
+    if function in (*_SUMS, *_DIFFERENCES):
+        return partial(affine, shift=float(number if function in _SUMS else -number)), [tensor]
+    return partial(affine, scale=float(number if function in _PRODUCTS else 1 / number)), [tensor]
 
 
 def _rows(x: torch.fx.Node, shape: Any) -> nn.Module:

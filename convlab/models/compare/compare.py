@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from ..layers.joining import COMMUTATIVE
 from ..layers.layer import Dense
 from ..layers.reading import INPUT, Model
 from ..layers.sized import for_size
-from ..layers.steps import Step, steps, weighted
+from ..layers.steps import Step, carried, steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
 from .random_images import random_images
-from .results import Results, compare_results
+from .results import Results, apart_in_tolerances, compare_results
 from .sides import Side
 
 
@@ -162,7 +162,9 @@ class _Comparing:
         if comparison.structure or comparison.first is not None:
             return
         if any(part.native is not side.model.native for side in (first, second) for part in side.model.parts):
-            comparison.whole_model_errors = (_whole_model_error(first, images), _whole_model_error(second, images))
+            comparison.whole_model_errors = tuple(
+                _whole_model_error(side, images, self.seed) for side in (first, second)
+            )
 
     def _prove_pairs(
         self, comparison: Comparison, pairs: Pairs, images: Sequence[np.ndarray], every_size: bool
@@ -242,10 +244,11 @@ def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, s
     return rows
 
 
-def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
-    """How far a model, called as a whole, is from its layers one after another: 0 for the same bits.
+def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> float:
+    """How far a model, called as a whole, is from its layers called by themselves: 0 for the same bits.
 
-    Otherwise in bounds carried through all layers; infinite where these are as large as the result.
+    Otherwise in bounds carried through all layers; where these are as large as the result, in tolerances
+    (`apart_in_tolerances`).
     """
     worst, dtype = 0.0, side.steps[0].dtype
     for image in images:
@@ -253,19 +256,12 @@ def _whole_model_error(side: Side, images: Iterable[np.ndarray]) -> float:
         y = side.run(x, dtype)
         if np.array_equal(y, side.run_parts(x, dtype), equal_nan=True):
             continue
-        true, error = _carried(side.steps, x)
-        says_something = y.shape == true.shape and error.max() < np.abs(true).max()
-        worst = max(worst, worst_ratio(y, true, error) if says_something else np.inf)
+        true, error = carried(side.steps, x)
+        if y.shape == true.shape and error.max() < np.abs(true).max():
+            worst = max(worst, worst_ratio(y, true, error))
+            continue
+        worst = max(worst, apart_in_tolerances(side.in_parts(), side, image, dtype, seed))
     return worst
-
-
-def _carried(steps: Sequence[Step], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The result of steps by their definition, and how far roundings in all of them may take it from that."""
-    values = {INPUT: (x, np.zeros_like(x))}
-    for step in steps:
-        inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
-        values[step.value] = step.reference(*inputs), step.error(inputs, errors, step.dtype)
-    return values[steps[-1].value]
 
 
 def images_of(inputs: Any) -> list[np.ndarray]:

@@ -26,8 +26,9 @@ class Comparison:
         structure: how the structures of the models differ; "" if they don't.
         whole: whether every layer was compared, one after another; else only those with weights, each by itself.
         uncompared: what wasn't compared by itself: layers, parameters and operations, by path, with notes.
-        whole_model_errors: how far each model, called as a whole, is from its layers one after another: 0 for the same
-            bits, otherwise in bounds carried through all layers. Empty if not `whole`, or if a pair of layers diverges.
+        whole_model_errors: how far each model, called as a whole, is from its layers called by themselves: 0 for the
+            same bits, otherwise in bounds carried through all layers; where these say nothing, in tolerances, measured
+            as for `results`. Empty if not `whole`, or if a pair of layers diverges.
         results: if not all layers could be paired one after another, how the models' results for whole images compare;
             None if that wasn't tried.
         partial: why only parts were asked for; "" for whole models.

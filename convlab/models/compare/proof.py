@@ -159,7 +159,9 @@ def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.ran
     least = -(-(least + 1) // stride) * stride
     of_rows, of_columns = ({x.shape[axis] % stride for x in images} for axis in (2, 3))
     missing = [r for r in range(stride) if r not in of_rows or r not in of_columns]
-    return [grid(rng, (1, images[0].shape[1], least + r, least + r)) for r in missing]
+    further = [grid(rng, (1, images[0].shape[1], least + r, least + r)) for r in missing]
+    # What a ReLU gives is never negative: a border of zeros may count on that.
+    return further if min(x.min(initial=0.0) for x in images) < 0 else [*map(np.abs, further)]
 
 
 def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> np.ndarray:

@@ -21,6 +21,8 @@ from ..layers.steps import Step
 # The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
 SIZES = 3
 _LARGEST = 2048
+# Of larger images there is only one: the remainders by a stride are tried on small ones.
+_LARGE = 96
 # The number of products that aren't 0 in a sum in float16 or bfloat16.
 _PRODUCTS = 8
 
@@ -52,13 +54,19 @@ def random_images(
     if size is not None:
         return [grid(rng, (1, channels, *size))]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
-    least = next((n for n in range(begin, _LARGEST) if _fits(steps, (n, n)) and _fits(others, (n, n))), None)
-    least = least or next((n for n in range(2, _LARGEST) if _fits(steps, (n, n))), None)
+    tries = (
+        lambda n: _fits(steps, (n, n)) and _fits(others, (n, n)),
+        lambda n: _fits(steps, (n, n)),
+        lambda n: _fits(steps, (n, n), fewest=1),
+    )
+    least = next((n for fits in tries for n in range(begin, _LARGEST) if fits(n)), None)
     if least is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
             hint="give inputs=, a batch of images that does.",
         )
+    if least > _LARGE:
+        return [grid(rng, (1, channels, least, least))]
     sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
     # A dense layer may take the least size and no other.
     sizes = [size for size in sizes if _fits(steps, size)] or [(least, least)]
@@ -92,8 +100,8 @@ def _layers(steps: Sequence[Step]) -> list[Layer]:
     return [layer for step in steps for layer in step.layers]
 
 
-def _fits(steps: Sequence[Step], size: Pair) -> bool:
-    """Whether images of a size go through, and no layer makes them less than two rows or columns."""
+def _fits(steps: Sequence[Step], size: Pair, fewest: int = 2) -> bool:
+    """Whether images of a size go through, and no layer makes them less than so many rows or columns."""
     values: dict[str, Known] = {}
     try:
         for step in steps:
@@ -102,7 +110,7 @@ def _fits(steps: Sequence[Step], size: Pair) -> bool:
                 if isinstance(layer, Dense) and inputs[0].channels not in (0, layer.kernel.shape[1]):
                     return False
                 after = known_after(layer, inputs)
-                if not isinstance(layer, Joining) and not _keeps_enough(layer, inputs[0].size, after.size):
+                if not isinstance(layer, Joining) and not _keeps_enough(layer, inputs[0].size, after.size, fewest):
                     return False
                 inputs = [after]
             values[step.value] = inputs[0]
@@ -111,11 +119,12 @@ def _fits(steps: Sequence[Step], size: Pair) -> bool:
     return True
 
 
-def _keeps_enough(layer: Layer, size: Pair | None, after: Pair | None) -> bool:
+def _keeps_enough(layer: Layer, size: Pair | None, after: Pair | None, fewest: int) -> bool:
     """Whether an image is large enough for a layer: what comes out is, too, unless it is one number a channel."""
     if size is None:
         return True
-    if size != (1, 1) and after is not None and min(after) < 2 and not isinstance(layer, (GlobalPool, AdaptivePool)):
+    pools = isinstance(layer, (GlobalPool, AdaptivePool))
+    if size != (1, 1) and after is not None and min(after) < fewest and not pools:
         return False
     return _has_border(layer, size)
 

@@ -87,6 +87,13 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     return results
 
 
+def apart_in_tolerances(a: Side, b: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
+    """How far the results of two ways to run a model are apart for a batch, in tolerances."""
+    x = _varied(batch, dtype, np.random.default_rng(seed))
+    y, z = a.run(x, dtype), b.run(x, dtype)
+    return _ratio(y, z, len(batch), dtype)[0] if y.shape == z.shape else np.inf
+
+
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Random images of the first shape that both models take, or else that the first one takes, and of near sizes."""
     only_first: Shape | None = None

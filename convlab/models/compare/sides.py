@@ -51,6 +51,10 @@ class Side:
                 hint="give inputs=, images (N, C, H, W) that it takes; its other arguments need default values.",
             ) from error
 
+    def in_parts(self) -> Side:
+        """The same model, which is run layer by layer."""
+        return _InParts(self.models, self.model, self.steps)
+
     def run_parts(self, x: np.ndarray, dtype: str) -> np.ndarray:
         """The result of the model's layers, called by themselves."""
         parts = without(self.model.parts, lambda part: isinstance(part.layer, Dropout))
@@ -66,6 +70,12 @@ class Side:
                 if not left[value]:
                     del values[value]
         return values[parts[-1].value]
+
+
+class _InParts(Side):
+    def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Side.run_parts`."""
+        return self.run_parts(x, dtype)
 
 
 def first_line(error: Exception) -> str:

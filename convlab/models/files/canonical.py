@@ -8,33 +8,45 @@ from dataclasses import replace
 import numpy as np
 
 from ...geometry.geometry import NO_PADDING
-from ..layers.activations import NEVER_NEGATIVE, Activation
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, join_border
 from ..layers.pooling import GlobalPool, Pool
+from ..layers.reading import Part, consumers
 
 
-def canonical(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers that compute the same, with borders in the layers that they are for, and integer paddings where possible.
+def canonical(parts: Sequence[Part]) -> list[Part]:
+    """Parts that compute the same, with borders in the layers that they are for, and integer paddings where possible.
 
     >>> pad = Pad(((0, 1), (0, 1)))
-    >>> [layer.padding for layer in canonical([pad, Pool("average", (2, 2), (2, 2))])]
+    >>> [part.layer.padding for part in canonical(parts_of([pad, Pool("average", (2, 2), (2, 2))]))]
     [((0, 1), (0, 1))]
     """
-    result: list[Layer] = []
-    wide = any(dtype_of(layer) == "float64" for layer in layers)
-    for layer in (_plain(each if wide else _narrow(each)) for each in layers):
-        joined = _joined(result[-1], layer, result[-2] if len(result) > 1 else None) if result else None
-        if joined is None:
-            result.append(layer)
+    result: dict[str, Part] = {}
+    takers = consumers(parts)
+    wide = any(part.layer is not None and dtype_of(part.layer) == "float64" for part in parts)
+    for part in parts:
+        assert part.layer is not None
+        layer = _plain(part.layer if wide else _narrow(part.layer))
+        last = result.get(part.inputs[0])
+        joined = None
+        if last is not None and len(takers[last.value]) == 1 and len(part.inputs) == 1:
+            before = result.get(last.inputs[0])
+            joined = _joined(last.layer, layer, before.layer if before else None)
+        if last is not None and joined is not None:
+            del result[last.value]
+            result[part.value] = replace(part, layer=_plain(joined), inputs=last.inputs)
         else:
-            result[-1] = _plain(joined)
-    return result
+            result[part.value] = replace(part, layer=layer)
+    return [*result.values()]
 
 
 def _narrow(layer: Layer) -> Layer:
     """The layer, with its parameter in as few digits as float32 needs: TensorFlow keeps no more of a slope."""
     if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:
         return replace(layer, parameter=float(str(np.float32(layer.parameter))))
+    if isinstance(layer, Affine) and max(abs(layer.scale), abs(layer.shift)) < 1e38:
+        scale, shift = (float(str(np.float32(number))) for number in (layer.scale, layer.shift))
+        return replace(layer, scale=scale, shift=shift)
     return layer
 
 
@@ -53,7 +65,7 @@ def _plain(layer: Layer) -> Layer:
     return layer
 
 
-def _joined(last: Layer, layer: Layer, before: Layer | None) -> Layer | None:
+def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | None:
     """The one layer that computes the same as two; None if there is none."""
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)

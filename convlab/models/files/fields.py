@@ -93,6 +93,10 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     },
     "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES), "value": _BORDER},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
+    "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
+    "add": {},
+    "multiply": {},
+    "concatenate": {},
     "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),

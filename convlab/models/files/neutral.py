@@ -14,23 +14,28 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.activations import Activation, Softmax
+from ..layers.activations import Activation, Affine, Softmax
+from ..layers.joining import Add, Concatenate, Joining, Multiply
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
-from ..layers.reading import INPUT
+from ..layers.reading import INPUT, Part, parts_of
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, excerpt
 from .flow import Flow
 
-FORMAT, VERSION = "convlab.model", 1
+FORMAT = "convlab.model"
+# A file of layers one after another is of version 1; with branches it is of version 2.
+CHAIN, GRAPH = 1, 2
 MOST_LAYERS = 10_000
 # In bytes; MOST_LAYERS layers need less.
 _LONGEST_HEADER = 2**23
 _LONGEST_PATH = 200
+_MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_CLASSES = (Convolution, Pad, Activation, Softmax, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+_SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
+_CLASSES = (*_SIMPLE, Add, Multiply, Concatenate)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -50,11 +55,17 @@ class StoredArray(NamedTuple):
 
 def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     """Write layers, one after another, to a file; `name` is the path for error messages."""
-    records, tensors = packed(canonical(layers))
+    write_parts(parts_of(layers), path, name)
+
+
+def write_parts(parts: Sequence[Part], path: Path, name: str = "") -> None:
+    """Write a model's layers and how they are connected to a file; `name` is the path for error messages."""
+    records, tensors = packed(canonical(parts))
     unpacked(records, tensors, name or str(path))  # A file that can't be read isn't written.
     widths = [*DTYPES.values()]
     order = sorted(tensors, key=lambda key: (widths.index(tensors[key].code), key))
-    about = {"format": FORMAT, "version": VERSION, "layers": records}
+    version = GRAPH if any("inputs" in record for record in records) else CHAIN
+    about = {"format": FORMAT, "version": version, "layers": records}
     header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
     # The file is written by hand: safetensors.serialize changed its arguments, and safetensors.numpy has no bfloat16.
     end = 0
@@ -73,18 +84,24 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def packed(layers: Sequence[Layer]) -> tuple[list[dict[str, Any]], dict[str, StoredArray]]:
+def packed(parts: Sequence[Part]) -> tuple[list[dict[str, Any]], dict[str, StoredArray]]:
     """Layers as records of JSON, and their arrays by their names in the file."""
     records: list[dict[str, Any]] = []
     tensors: dict[str, StoredArray] = {}
-    for number, layer in enumerate(layers):
-        path = str(number) if len(layers) > 1 else "layer"
+    paths, before = {INPUT: INPUT}, INPUT
+    for number, part in enumerate(parts):
+        layer = part.layer
+        assert layer is not None
+        path = paths[part.value] = str(number) if len(parts) > 1 else "layer"
         options = layer.spec if isinstance(layer, Convolution) else layer
         fields = {name: rule.plain(getattr(options, name)) for name, rule in FIELDS[layer.kind].items()}
         rules = FIELDS[layer.kind]
         fields = {
             key: value for key, value in fields.items() if rules[key].default is None or value != rules[key].default
         }
+        if part.inputs != (before,):
+            fields["inputs"] = [paths[value] for value in part.inputs]
+        before = part.value
         records.append({"path": path, "kind": layer.kind, **fields})
         for name in layer.arrays:
             array = getattr(layer, name)
@@ -103,7 +120,12 @@ def _tensor(array: np.ndarray, dtype: str) -> StoredArray:
 
 
 def read_layers(path: Path) -> list[Layer]:
-    """The layers in a file.
+    """The layers in a file, in order; see `read_parts`."""
+    return [part.layer for part in read_parts(path) if part.layer is not None]
+
+
+def read_parts(path: Path) -> list[Part]:
+    """The layers in a file, and how they are connected.
 
     Raises:
         ModelFileError: it can't be read, or isn't such a file.
@@ -175,10 +197,15 @@ def _records(name: str, text: str) -> Any:
             f"{name}: metadata 'convlab'", f"format {excerpt(got)}", repr(FORMAT), "it is another file of convlab's"
         )
     version = about.get("version")
-    if type(version) is not int or version != VERSION:
-        _refuse(name, f"version {excerpt(version)}", str(VERSION), "a newer convlab may read it")
+    if type(version) is not int or version not in (CHAIN, GRAPH):
+        _refuse(name, f"version {excerpt(version)}", f"{CHAIN} or {GRAPH}", "a newer convlab may read it")
     _check_keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
-    return about["layers"]
+    records = about["layers"]
+    connected = type(records) is list and any(type(record) is dict and "inputs" in record for record in records)
+    if type(records) is list and connected != (version == GRAPH):
+        got = f"{'layers with' if connected else 'no layer with'} inputs in version {version}"
+        _refuse(name, got, f"version {CHAIN} without them, {GRAPH} with them")
+    return records
 
 
 def _check_keys(where: str, record: Mapping[str, object], expected: set[str]) -> None:
@@ -186,8 +213,8 @@ def _check_keys(where: str, record: Mapping[str, object], expected: set[str]) ->
         _refuse(where, f"the keys {excerpt(sorted(record))}", f"{', '.join(sorted(expected))}")
 
 
-def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> list[Layer]:
-    """The layers that records and tensors describe, checked in every respect.
+def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> list[Part]:
+    """The layers that records and tensors describe, and how they are connected, checked in every respect.
 
     Raises:
         ModelFileError: something is wrong with them.
@@ -211,14 +238,26 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
         checked.append((where, record, own))
     if unused:
         _refuse(name, f"a tensor {excerpt(min(unused))}", "none that is no layer's")
-    layers = [_layer(*arguments) for arguments in checked]
-    flow, before = Flow(), INPUT
-    for (where, record, _), layer in zip(checked, layers, strict=True):
-        reason = flow.through(layer, [before], record["path"])
+    flow, before, parts = Flow(), INPUT, list[Part]()
+    for number, (where, record, own) in enumerate(checked):
+        layer, inputs = _layer(where, record, own), tuple(record.get("inputs", [before]))
+        _check_inputs(where, layer, inputs, flow)
         before = record["path"]
+        reason = flow.through(layer, inputs, before)
         if reason:
             _refuse(where, *reason)
-    return layers
+        parts.append(Part(str(number) if len(checked) > 1 else "", None, layer, layer.kind, inputs, before))
+    return parts
+
+
+def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -> None:
+    """Check that a layer takes results of layers before it, and as many as it can."""
+    for value in inputs:
+        if value not in flow.values:
+            what = f"{INPUT!r} or the path of a layer before it"
+            _refuse(f"{where}.inputs", excerpt(value), what)
+    if len(inputs) != 1 and not isinstance(layer, Joining):
+        _refuse(f"{where}.inputs", f"{len(inputs)} values", "one")
 
 
 def _check_record(where: str, record: object) -> None:
@@ -227,13 +266,20 @@ def _check_record(where: str, record: object) -> None:
         _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
     # What may be missing stands for its default.
     rules = {key: rule for key, rule in FIELDS[record["kind"]].items() if rule.default is None or key in record}
-    _check_keys(where, record, {"path", "kind", *rules})
+    own = {"inputs"} & record.keys()
+    _check_keys(where, record, {"path", "kind", *own, *rules})
     path = record["path"]
-    if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH:
-        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {_LONGEST_PATH} characters")
+    if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH or path == INPUT:
+        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {_LONGEST_PATH} characters other than {INPUT!r}")
+    if own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
+        _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {_MOST_INPUTS} paths")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
             _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
+
+
+def _are_names(values: list[object]) -> bool:
+    return 1 <= len(values) <= _MOST_INPUTS and all(type(value) is str for value in values)
 
 
 def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> None:

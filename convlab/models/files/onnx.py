@@ -16,11 +16,12 @@ from ...registry import pip_command
 from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
-from ..layers.activations import Activation, Softmax
+from ..layers.activations import Activation, Affine, Softmax
+from ..layers.joining import Add, Concatenate, Multiply
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of
 from ..layers.pooling import GlobalPool, Pool
-from ..layers.reading import Model, Part
-from ..layers.steps import steps
+from ..layers.reading import INPUT, Model, Part
+from ..layers.steps import carried, steps
 from .canonical import canonical
 
 # onnxruntime has had these since its version 1.17.
@@ -32,8 +33,8 @@ _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 _DTYPES = ("float16", "float32", "float64")
 
 
-def export(layers: Sequence[Layer], path: Path, name: str = "") -> None:
-    """Write layers, one after another, as a graph from "X" (N, C, H, W) to "Y"; `name` is the path for messages.
+def export(parts: Sequence[Part], path: Path, name: str = "") -> None:
+    """Write a model's layers as a graph from "X" (N, C, H, W) to "Y"; `name` is the path for messages.
 
     Raises:
         ModelError: ONNX or onnxruntime has no such layer.
@@ -42,7 +43,7 @@ def export(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     """
     name = name or str(path)
     onnx, runtime = _package("onnx", name), _package("onnxruntime", name)
-    graph = _Graph(onnx, name, canonical(layers))
+    graph = _Graph(onnx, name, canonical(parts))
     proto = graph.model()
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
@@ -66,18 +67,23 @@ class _Graph:
         name: the file's path, for messages.
         layers: what is computed.
         dtype: the dtype that it is computed in.
+        last, others: the values that the next layer takes.
         flat: whether the input is (N, C).
     """
 
-    def __init__(self, onnx: Any, name: str, layers: Sequence[Layer]) -> None:
-        self.onnx, self.name, self.layers = onnx, name, layers
+    def __init__(self, onnx: Any, name: str, parts: Sequence[Part]) -> None:
+        self.onnx, self.name, self.parts = onnx, name, parts
+        self.layers = layers = [part.layer for part in parts if part.layer is not None]
         self.nodes: list[Any] = []
+        self.others: list[str] = []
         self.constants: list[Any] = []
         self.dtype = self._dtype()
         # These layers take images and rows of numbers; the first of the others tells the rank of the input.
         either = (Activation, BatchNorm, Dropout, Softmax)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
+        # The name and the rank of each value.
+        self.values = {INPUT: (self.last, self.rank)}
 
     def _dtype(self) -> str:
         common = ""
@@ -100,9 +106,12 @@ class _Graph:
 
     def model(self) -> Any:
         """The whole file, as ONNX's own object."""
-        for number, layer in enumerate(self.layers):
+        for number, (part, layer) in enumerate(zip(self.parts, self.layers, strict=True)):
             self.number = number
+            self.others = [self.values[value][0] for value in part.inputs[1:]]
+            self.last, self.rank = self.values[part.inputs[0]]
             _NODES[type(layer)](self, layer)
+            self.values[part.value] = self.last, self.rank
         self.node("Identity", output="Y")
         helper = self.onnx.helper
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
@@ -170,6 +179,25 @@ def _pad(graph: _Graph, layer: Pad) -> None:
     graph.node("Pad", sizes, *value, mode=_PAD_MODES[layer.mode])
 
 
+# ONNX's own alpha is 0.2; its numbers are float32.
+_HARD = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
+
+
+def _affine(graph: _Graph, layer: Affine) -> None:
+    graph.node("Mul", graph.constant("scale", layer.scale))
+    graph.node("Add", graph.constant("shift", layer.shift))
+
+
+def _joined(kind: str) -> Callable[[_Graph, Any], None]:
+    def add(graph: _Graph, layer: Layer) -> None:
+        others = graph.others
+        graph.node(kind, others[0] if others else graph.constant("one", float(kind == "Mul")))
+        for other in others[1:]:
+            graph.node(kind, other)
+
+    return add
+
+
 def _activation(graph: _Graph, layer: Activation) -> None:
     function, before = layer.function, graph.last
     if function == "relu6":
@@ -179,6 +207,11 @@ def _activation(graph: _Graph, layer: Activation) -> None:
         graph.node("Mul", before)
     elif function in ("gelu", "gelu_tanh"):
         graph.node("Gelu", approximate="tanh" if function == "gelu_tanh" else "none")
+    elif function in ("hard_sigmoid", "hard_swish", "mish"):
+        graph.node(
+            {"hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "mish": "Mish"}[function],
+            **_HARD.get(function, {}),
+        )
     elif function in ("leaky_relu", "elu"):
         graph.node("LeakyRelu" if function == "leaky_relu" else "Elu", alpha=layer.parameter)
     else:
@@ -236,6 +269,10 @@ _NODES: dict[type[Layer], Callable[[_Graph, Any], None]] = {
     Dropout: lambda graph, layer: None,
     Flatten: _flatten,
     Dense: _dense,
+    Affine: _affine,
+    Add: _joined("Add"),
+    Multiply: _joined("Mul"),
+    Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
 }
 
 
@@ -278,13 +315,9 @@ def _images(graph: _Graph) -> list[np.ndarray]:
     if graph.flat:
         inputs = next(each.kernel.shape[1] for each in graph.layers if isinstance(each, Dense))
         return [grid(rng, (n, inputs)) for n in (1, 4)]
-    return random_images(steps(Model("", [Part(str(i), None, e) for i, e in enumerate(graph.layers)], True, None)), 0)
+    return random_images(steps(Model("", [*graph.parts], True, None)), 0)
 
 
 def _expected(graph: _Graph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the layers compute, and how far rounding may take it from that."""
-    off = np.zeros_like(x)
-    for layer in graph.layers:
-        off = layer.error(x, off, graph.dtype)
-        x = layer.reference(x)
-    return x, off
+    return carried(steps(Model("", [*graph.parts], True, None)), x, graph.dtype)

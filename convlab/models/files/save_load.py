@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
-from ..layers.layer import Layer, dtype_of
+from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
 from ..port.lowering import Lowering
@@ -59,11 +59,11 @@ def save(model: object, path: str | Path) -> None:
     try:
         with whole(path) as part:
             if suffix == NEUTRAL:
-                neutral.write_layers(_layers(read(model), path), part, str(path))
+                neutral.write_parts(_parts(read(model), path), part, str(path))
             elif suffix == ONNX:
                 from .onnx import export
 
-                export(_layers(read(model), path), part, str(path))
+                export(_parts(read(model), path), part, str(path))
             else:
                 _own(model, path, suffix).save(model, part)
     except OSError as error:
@@ -114,9 +114,9 @@ def load(
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    neutral_layers, target = neutral.read_layers(path), models_of(backend or default_backend())
+    parts, target = neutral.read_parts(path), models_of(backend or default_backend())
     try:
-        return _built(path, neutral_layers, target, layers, size)
+        return _built(path, parts, target, layers, size)
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error for layers that don't go together.
@@ -126,30 +126,31 @@ def load(
         ) from error
 
 
-def _built(path: Path, layers: Sequence[Layer], target: Models, style: str, size: Pair | None) -> Any:
+def _built(path: Path, parts: list[Part], target: Models, style: str, size: Pair | None) -> Any:
     """A native model of layers from a file."""
-    names = map(str, range(len(layers))) if len(layers) > 1 else [""]
-    parts = [Part(name, None, layer, layer.kind) for name, layer in zip(names, layers, strict=True)]
-    lowering = Lowering(Model("", parts, True, None), target, style, size)
+    model = Model("", parts, True, None)
+    lowering = Lowering(model, target, style, size)
+    if lowering.untouched:
+        lowering = Lowering(model, target, style, size, lowering.untouched)
     if lowering.untouched:
         reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
-    model = assembled(target, lowering.built)
-    if model_owner(model) is None:  # A lone activation of Flax is a function, and no model.
-        model = target.assemble([Node("layer", model, (INPUT,), "0")])
-    native = [part.layer for part in target.read(model).parts if part.layer is not None]
-    for (number, wide), (_, narrow) in zip(_dtypes(layers), _dtypes(native), strict=True):
+    new = assembled(target, lowering.built)
+    if model_owner(new) is None:  # A lone activation of Flax is a function, and no model.
+        new = target.assemble([Node("layer", new, (INPUT,), "0")])
+    for (number, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
             hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
             raise UnsupportedError(
                 f"{path}: layers[{number}]: got {wide}, which the framework reduced to {narrow}.", hint=hint
             )
-    return model
+    return new
 
 
-def _dtypes(layers: Sequence[Layer]) -> list[tuple[int, str]]:
+def _dtypes(model: Model) -> list[tuple[int, str]]:
     """The layers with weights: their numbers and dtypes."""
-    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer.arrays]
+    layers = [part.layer for part in model.parts]
+    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer is not None and layer.arrays]
 
 
 def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
@@ -208,22 +209,20 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def _layers(model: Model, path: Path) -> list[Layer]:
-    """The layers of a model that is nothing but its layers one after another, all of them known."""
+def _parts(model: Model, path: Path) -> list[Part]:
+    """The parts of a model that is nothing but its layers, all of them known."""
     unknown = [
         f"{part.path or 'the layer'} ({part.note})"
         for part in model.parts
         if part.layer is None or part.layer.kind not in neutral.KINDS
     ]
     if unknown or not model.whole or not model.parts:
-        got = ", ".join(unknown) or (
-            "a model that is more than its layers one after another" if model.parts else "none"
-        )
+        got = ", ".join(unknown) or ("a model that is more than its layers" if model.parts else "none")
         hint = "save the weights in its framework's own file, or the parts that are known by themselves."
         if any(isinstance(part.layer, AdaptivePool) for part in model.parts):
             hint = "adaptive pooling depends on the image's size: save port(model, to=..., input_size=...)."
-        raise ModelError(f"{path}: got {got}, expected layers that convlab knows, one after another.", hint=hint)
-    return [part.layer for part in model.parts if part.layer is not None]
+        raise ModelError(f"{path}: got {got}, expected layers that convlab knows.", hint=hint)
+    return model.parts
 
 
 def _refuse(path: Path, got: str, expected: str, hint: str) -> NoReturn:

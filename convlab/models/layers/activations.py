@@ -37,7 +37,10 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
-# The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289.
+_SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+# The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289;
+# SELU: arXiv:1706.02515; Mish: arXiv:1908.08681; hard swish: MobileNetV3, arXiv:1905.02244.
 FUNCTIONS = {
     "relu": Function(lambda x, a: np.maximum(x, 0), 1, exact=True),
     "relu6": Function(lambda x, a: np.clip(x, 0, 6), 1, exact=True),
@@ -47,6 +50,10 @@ FUNCTIONS = {
     "tanh": Function(lambda x, a: np.tanh(x), 1),
     "softplus": Function(lambda x, a: np.logaddexp(0, x), 1),
     "silu": Function(lambda x, a: x * _sigmoid(x), 1.1),
+    "hard_sigmoid": Function(lambda x, a: np.clip(x + 3, 0, 6) / 6, 1 / 6),
+    "hard_swish": Function(lambda x, a: x * np.clip(x + 3, 0, 6) / 6, 1.5),
+    "mish": Function(lambda x, a: x * np.tanh(np.logaddexp(0, x)), 1.1),
+    "selu": Function(lambda x, a: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))), 1.76),
     "gelu": Function(lambda x, a: _gelu(x), 1.13),
     "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
 }
@@ -83,7 +90,27 @@ class Activation(Layer):
         return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off))
 
 
-NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus")
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus")
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Layer):
+    """x * scale + shift, with a number for each."""
+
+    kind = "affine"
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.asarray(x * self.scale + self.shift)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: both numbers, the product and the sum are rounded."""
+        size = np.abs(self.scale) * (np.abs(x) + off)
+        rounding = 4 * 2.0 ** -SIGNIFICAND[dtype] * (size + np.abs(self.shift))
+        return np.asarray(np.abs(self.scale) * off + rounding)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,12 @@ def chained(parts: Sequence[Part]) -> list[Part]:
     return [replace(part, inputs=(values[i],), value=values[i + 1]) for i, part in enumerate(parts)]
 
 
+def parts_of(layers: Sequence[Layer]) -> list[Part]:
+    """Layers one after another, as the parts of a model of no framework."""
+    names = map(str, range(len(layers))) if len(layers) > 1 else [""]
+    return chained([Part(name, None, layer, layer.kind) for name, layer in zip(names, layers, strict=True)])
+
+
 def is_chain(nodes: Sequence[Any]) -> bool:
     """Whether each of the nodes, which have `inputs` and a `value`, takes the result of the one before it alone."""
     before = [INPUT, *(node.value for node in nodes)]

@@ -126,6 +126,18 @@ def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
     return [*order.values()]
 
 
+def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """The result of steps by their definition, and how far roundings in all of them may take it from that.
+
+    Each step computes in its own dtype, or all in the given one.
+    """
+    values = {INPUT: (x, np.zeros_like(x))}
+    for step in steps:
+        inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
+        values[step.value] = step.reference(*inputs), step.error(inputs, errors, dtype or step.dtype)
+    return values[steps[-1].value] if steps else values[INPUT]
+
+
 def weighted(model: Model) -> list[Step]:
     """The steps that have weights, each by itself, of a model whose layers may do more than follow one another."""
     if model.whole:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...contract.layer import LayerSpec
 from ...errors import ConvlabError, ModelError, UnsupportedError
-from ...geometry.geometry import Pads, Pair
+from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
 from ..layers.layer import (
@@ -102,7 +102,9 @@ class Lowering:
             inputs = [self.values.get(value, image) for value in part.inputs]
             self.values[part.value] = self._add(part, inputs)
         if parts:
-            self._refuse_order(self.values[parts[-1].value], "no dense layer comes that could be reordered")
+            last = self.values[parts[-1].value]
+            pixel = f"; if it is one pixel, {last.hint}" if last.hint and last.image.size is None else ""
+            self._refuse_order(last, f"no dense layer comes that could be reordered{pixel}")
         self._refuse_without_weights()
 
     def _refuse_order(self, value: Reaching, why: str) -> None:
@@ -218,14 +220,15 @@ class Lowering:
         except UnsupportedError:
             if isinstance(layer, AdaptivePool):
                 raise self._adaptive(layer, given) from None
-            if not isinstance(layer, Pool) or isinstance(layer.padding, str) or layer.ceil:
+            if not isinstance(layer, Pool):
                 raise
-            if layer.function == "average" and not layer.count_padding:
+            pads = _border_of(layer)
+            if pads is None:
                 raise
             before = given.layer if self.whole else None
             never_negative = isinstance(before, Activation) and before.function in NEVER_NEGATIVE
-            border = Pad(layer.padding, "zeros" if never_negative or layer.function == "average" else LOWEST)
-            inner = replace(layer, padding=((0, 0), (0, 0)), count_padding=False)
+            border = Pad(pads, "zeros" if never_negative or layer.function == "average" else LOWEST)
+            inner = replace(layer, padding=NO_PADDING, count_padding=False, ceil=False)
             return [*self.target.build(border, self.style), *self.target.build(inner, self.style)]
 
     def _adaptive(self, layer: AdaptivePool, given: Reaching) -> UnsupportedError:
@@ -246,6 +249,21 @@ class Lowering:
         except ConvlabError as error:
             why = str(error).partition(" Hint: ")[0]
             raise ModelError(f"input_size: the image doesn't go through: {why}", hint="give a larger one.") from error
+
+
+def _border_of(layer: Pool) -> Pads | None:
+    """The border with which a pooling without padding computes the same; None if there is none."""
+    padding = layer.padding
+    if isinstance(padding, str) or (layer.function == "average" and (layer.ceil or not layer.count_padding)):
+        return None
+    if not layer.ceil:
+        return padding
+    # So many more rows and columns give each window that begins in the image, if none can begin beyond it.
+    (top, bottom), (left, right) = padding
+    (down, across), (h, w) = layer.stride, layer.size
+    if bottom + down > h or right + across > w:
+        return None
+    return (top, bottom + down - 1), (left, right + across - 1)
 
 
 # The layers that compute each number by itself, wherever it stands.

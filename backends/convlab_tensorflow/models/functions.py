@@ -1,0 +1,87 @@
+"""Keras's operations as layers: what stands between the layers of a model, `keras.ops.relu(x + y)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+from convlab.errors import UnsupportedError
+
+
+def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
+    """A sum or a product: of two tensors by a layer, of a tensor and a number by a rescaling."""
+
+    def natives(a: Any, b: Any) -> list[kl.Layer]:
+        if _is_tensor(a) and _is_tensor(b) and layer is not None:
+            return [layer()]
+        number = a if layer is not None and _is_tensor(b) else b
+        if _is_tensor(number) or np.ndim(number):
+            raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
+        return [rescaling(float(number))]
+
+    return natives
+
+
+def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:
+    return [kl.Concatenate(axis)]
+
+
+def _over_pixels(layer: type[kl.Layer]) -> Callable[..., list[kl.Layer]]:
+    def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
+        if not isinstance(axis, (tuple, list)) or sorted(each % 4 for each in axis) != [1, 2]:
+            raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")
+        return [layer(keepdims=keepdims)]
+
+    return natives
+
+
+def _function(name: str) -> Callable[..., list[kl.Layer]]:
+    def natives(x: Any) -> list[kl.Layer]:
+        return [kl.Activation(name, autocast=False)]
+
+    return natives
+
+
+# By the name of the operation's class, which has no public one.
+_NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
+    "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
+    "Subtract": _arithmetic(None, lambda number: kl.Rescaling(1.0, -number)),
+    "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
+    "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
+    "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
+    "Concatenate": _concatenate,
+    "Mean": _over_pixels(kl.GlobalAveragePooling2D),
+    "Max": _over_pixels(kl.GlobalMaxPooling2D),
+    "Relu": _function("relu"),
+    "Relu6": _function("relu6"),
+    "Sigmoid": _function("sigmoid"),
+    "Tanh": _function("tanh"),
+    "Silu": _function("silu"),
+    "Softplus": _function("softplus"),
+    "HardSigmoid": _function("hard_sigmoid"),
+    "HardSilu": _function("hard_silu"),
+}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def native_of(operation: Any, args: Any, kwargs: Any) -> list[kl.Layer]:
+    """Layers that compute an operation with these arguments, one after another.
+
+    Raises:
+        UnsupportedError: none is known.
+    """
+    own = {name: value for name, value in vars(operation).items() if name in ("axis", "keepdims")}
+    constructor = _NATIVES.get(type(operation).__name__)
+    if constructor is None:
+        raise UnsupportedError("convlab doesn't know it")
+    try:
+        return constructor(*args, **{**own, **{key: value for key, value in kwargs.items() if value is not None}})
+    except TypeError as error:
+        raise UnsupportedError(f"its arguments are unknown ({error})") from error

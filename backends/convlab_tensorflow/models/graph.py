@@ -1,0 +1,126 @@
+"""The graph of a Keras model: a functional one's own, or that of a `call` of its own, traced on a symbolic tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.reading import INPUT, Part
+
+from .. import private
+from .functions import native_of
+
+Parts = Callable[[kl.Layer, str], Sequence[Part]]
+
+
+def graph_of(model: keras.Model, parts: Parts, shape: Sequence[int | None] | None) -> list[Part]:
+    """The parts of a model with their inputs.
+
+    Args:
+        model: any model or layer with layers inside.
+        parts: the parts that a layer at a path is; none for one that does nothing.
+        shape: of the images that a model takes which has a `call` of its own, with the batch.
+
+    Raises:
+        UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
+    """
+    reading = _Reading(parts)
+    value = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
+    if value == INPUT:
+        return []
+    while reading.result[-1].value != value:
+        reading.result.pop()
+    return reading.result
+
+
+class _Reading:
+    """A model on its way to parts, in the order in which they are computed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.result: list[Part] = []
+
+    def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> str:
+        """Read a layer that takes these values; the name of its result comes back."""
+        if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
+            for child in layer.layers:
+                inputs = [self.layer(child, _inside(path, child.name), inputs, [None])]
+            return inputs[0]
+        functional: Any = private.functional_class()
+        if isinstance(layer, functional) and type(layer).call is functional.call:
+            return self._functional(layer, path, inputs)
+        parts = self.parts(layer, path)
+        if any(part.layer is None for part in parts) and tensors[0] is not None:
+            traced = _traced(layer, tensors)
+            if traced is not None:
+                return self._functional(traced, path, inputs)
+        return self._append(parts, inputs)
+
+    def _append(self, parts: Sequence[Part], inputs: Sequence[str]) -> str:
+        """Add parts one after another."""
+        for part in parts:
+            value = str(len(self.result))
+            self.result.append(Part(part.path, part.native, part.layer, part.note, tuple(inputs), value))
+            inputs = [value]
+        return inputs[0]
+
+    def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> str:
+        if len(model.outputs) != 1 or len(model.inputs) != len(inputs):
+            raise UnsupportedError("it takes or gives more than one tensor")
+        values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
+        for call in _in_order(model):
+            taken = [values[id(tensor)] for tensor in call.input_tensors]
+            values[id(call.outputs[0])] = self._called(call, path, taken)
+        return values[id(model.outputs[0])]
+
+    def _called(self, call: Any, path: str, inputs: Sequence[str]) -> str:
+        operation = call.operation
+        if len(call.outputs) != 1:
+            raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
+        if isinstance(operation, kl.Layer):
+            return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
+        name = _inside(path, operation.name)
+        try:
+            natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{name}: {error}") from error
+        return self._append([part for native in natives for part in self.parts(native, name)], inputs)
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | None:
+    """A functional model of what a layer's own `call` does to tensors of these shapes; None if it can't be traced."""
+    symbols = [keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in tensors]
+    try:
+        result = layer.call(symbols if len(symbols) > 1 else symbols[0])
+        return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
+    except Exception:  # The layer's own code may fail in any way on symbolic tensors.
+        return None
+
+
+def _in_order(model: keras.Model) -> Iterator[Any]:
+    """The calls that a functional model is made of, each behind those whose results it takes."""
+    calls = private.calls(model)
+    if calls is None:
+        raise UnsupportedError("this Keras doesn't tell how its layers are connected")
+    by_result = {id(tensor): call for call in calls for tensor in call.outputs}
+    done: set[int] = set()
+    stack = [(by_result[id(tensor)], False) for tensor in model.outputs if id(tensor) in by_result]
+    while stack:
+        call, inputs_done = stack.pop()
+        if id(call) in done:
+            continue
+        if inputs_done:
+            done.add(id(call))
+            yield call
+            continue
+        stack.append((call, True))
+        given = [by_result[id(tensor)] for tensor in call.input_tensors if id(tensor) in by_result]
+        stack += [(each, False) for each in reversed(given)]
