@@ -76,6 +76,9 @@ FUNCTIONS = {
     "softplus": nn.softplus,
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "elu": lambda x: nn.elu(x, 0.5),
+    "hard_silu": lambda x: x * nn.hard_sigmoid(x),
+    "mish": jax.nn.mish,
+    "selu": jax.nn.selu,
     "leaky_relu": lambda x: nn.leaky_relu(x, 0.3),
     "softmax": nn.softmax,
     "max_pool": lambda x: nn.max_pool(x, (2, 2), (2, 2), "SAME"),
@@ -93,6 +96,16 @@ def test_a_function_in_a_models_code_is_read_as_what_it_is(name):
     ported = port(model, to="jax.nnx")
     assert ported.evidence.same is True
     assert near(ported.model(jnp.asarray(NHWC)), model(jnp.asarray(NHWC)))
+
+
+NUMBERS = [lambda x: 2 * x, lambda x: x + 0.5, lambda x: 0.5 + x, lambda x: x - 0.1, lambda x: x / 255]
+
+
+@pytest.mark.parametrize("number", range(len(NUMBERS)))
+def test_numbers_between_layers(number):
+    model = around(NUMBERS[number])
+    assert [part.path for part in read(model).parts] == ["before", "affine", "after"]
+    assert near(port(model, to="jax.nnx", inputs=X).model(jnp.asarray(NHWC)), model(jnp.asarray(NHWC)))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap"])
@@ -125,10 +138,10 @@ def test_same_padding_is_told_from_integers_deep_in_a_model():
 @pytest.mark.parametrize(
     ("function", "named"),
     [
-        (lambda x: 2 * x, "mul: it takes a number"),
+        (lambda x: 2 / x, "div: it takes a number"),
         (lambda x: x + jnp.arange(4.0), r"add: it takes an array of shape \(1, 1, 1, 4\)"),
         (lambda x: x - nn.relu(x), "sub"),
-        (lambda x: nn.hard_silu(x), "hard_silu"),
+        (lambda x: nn.celu(x), "celu"),
         (lambda x: jnp.moveaxis(x, 1, 2), "transpose"),
         (lambda x: nn.avg_pool(x, (x.shape[1] // 2, 2)), "avg_pool, whose arguments depend on the image's size"),
         (lambda x: nn.Conv(4, (3, 3), name="more")(x[None])[0], "more, called with an array of 5 axes"),

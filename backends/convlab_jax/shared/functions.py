@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .program import Constant, Equation, Program, Value, source_of
-from .read import MODES, average_of_window, flatten, pixel
+from .read import MODES, affine, average_of_window, flatten, pixel
 
 # Those that end like others, but do more before, come first.
 _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -22,6 +22,10 @@ _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (nn.softmax, {}),
     (nn.gelu, {}),
     (nn.gelu, {"approximate": False}),
+    (jax.nn.hard_silu, {}),
+    (jax.nn.hard_sigmoid, {}),
+    (jax.nn.mish, {}),
+    (jax.nn.selu, {}),
     (nn.silu, {}),
     (nn.softplus, {}),
     (nn.sigmoid, {}),
@@ -62,7 +66,7 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None:
             functions.append(candidate)
             source = x
-    return (functions, source) if functions else _reshaped(value)
+    return (functions, source) if functions else _affine(value) or _reshaped(value)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -106,6 +110,30 @@ def _before(value: Value) -> Iterator[Equation]:
             return
         yield given.by
         given = given.by.inputs[0]
+
+
+def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a sum or a product with a number is; None for anything else."""
+    assert value.by is not None
+    x, number = value.by.inputs if len(value.by.inputs) == 2 else (None, None)
+    if isinstance(x, Constant) and value.by.primitive in ("add", "mul"):
+        x, number = number, x
+    if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
+        return None
+    with_number: dict[str, Callable[[float], tuple[str, float]]] = {
+        "add": lambda shift: ("shift", shift),
+        "sub": lambda shift: ("shift", -shift),
+        "mul": lambda scale: ("scale", scale),
+        "div": lambda scale: ("scale", 1 / scale),
+    }
+    if value.by.primitive not in with_number:
+        return None
+    return [Function(affine, (with_number[value.by.primitive](_short(number)),))], x
+
+
+def _short(number: Constant) -> float:
+    """A number as short as its dtype lets it be."""
+    return float(str(np.asarray(number.array)[()]))
 
 
 def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
@@ -163,6 +191,6 @@ def _with_factors(value: Value) -> _Candidates:
     for branch in value.by.inputs:
         for factor in branch.by.inputs if isinstance(branch, Value) and branch.by else ():
             if isinstance(factor, Constant) and factor.is_number:
-                number = float(str(np.asarray(factor.array)[()]))  # as short as its dtype lets it be
+                number = _short(factor)
                 yield nn.leaky_relu, {"negative_slope": number}
                 yield nn.elu, {"alpha": number}
