@@ -18,6 +18,7 @@ from . import chapter, errors, filters
 from .correlation.corr2d import conv2d, corr2d
 from .correlation.explain import plan
 from .correlation.matrix import corr2d_matrix, im2col
+from .correlation.transposed import conv_transpose2d
 from .geometry.lower import output_shape
 from .geometry.receptive import ReceptiveField, receptive_field
 from .lab import Backend, Conv2D, backend, use_backend
@@ -54,6 +55,7 @@ __all__ = [
     "chapter",
     "compare",
     "conv2d",
+    "conv_transpose2d",
     "corr2d",
     "corr2d_matrix",
     "errors",

@@ -13,6 +13,7 @@ from .contract.layer import LayerArguments
 from .correlation.arguments import asarray
 from .correlation.corr2d import conv2d, corr2d
 from .correlation.matrix import im2col
+from .correlation.transposed import conv_transpose2d
 from .registry import chosen, constant_for_dynamo, default_backend, framework
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Backend(Framework):
 
     corr2d = _Bound(corr2d)
     conv2d = _Bound(conv2d)
+    conv_transpose2d = _Bound(conv_transpose2d)
     im2col = _Bound(im2col)
     if TYPE_CHECKING:
         learn_kernel = _Bound(learn_kernel)

@@ -151,6 +151,17 @@ class NumpyOperations(Operations[np.ndarray]):
         with self.scope(None):
             return windows.join(y).astype(x.dtype, copy=False)
 
+    def conv_transpose(self, y: np.ndarray, kernel: np.ndarray, geometry: Geometry, output_padding: Pair) -> np.ndarray:
+        if geometry.data_format == "NHWC":
+            y, kernel, geometry = (
+                np.moveaxis(y, -1, 1),
+                kernel.transpose(3, 2, 0, 1),
+                geometry._replace(data_format="NCHW"),
+            )
+            return np.moveaxis(self.conv_transpose(y, kernel, geometry, output_padding), 1, -1)
+        size = geometry.transposed_size((y.shape[2], y.shape[3]), output_padding)
+        return self.conv_gradient("x", y, kernel, geometry, size)
+
     def conv_gradient(self, part: Part, a: np.ndarray, b: np.ndarray, geometry: Geometry, size: Pair) -> np.ndarray:
         if part == "x":
             x = np.zeros((len(a), b.shape[1] * geometry.groups, *size), a.dtype)

@@ -30,10 +30,10 @@ IMPORTED = """
     contract.layer contract.memory contract.operations contract.rule contract.tracing contract.transforms
     correlation correlation.arguments correlation.call correlation.compute correlation.corr2d correlation.decide
     correlation.explain correlation.images correlation.integers correlation.matrix correlation.on_host
-    correlation.repeated dtypes errors filters filters.blurs filters.edges filters.parameters filters.parse
-    filters.restoration geometry geometry.checks geometry.geometry geometry.limits geometry.lower geometry.names
-    geometry.options geometry.receptive lab planning planning.caches planning.choose planning.execute
-    planning.large_fft planning.on_need reference registry
+    correlation.repeated correlation.transposed dtypes errors filters filters.blurs filters.edges filters.parameters
+    filters.parse filters.restoration geometry geometry.checks geometry.geometry geometry.limits geometry.lower
+    geometry.names geometry.options geometry.receptive geometry.transposed lab planning planning.caches
+    planning.choose planning.execute planning.large_fft planning.on_need reference registry
 """
 STANDARD = """
     __future__ collections contextlib contextvars copy ctypes dataclasses functools importlib itertools math numbers os

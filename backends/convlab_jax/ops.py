@@ -24,7 +24,7 @@ from convlab.correlation.call import execute
 from convlab.correlation.compute import compute
 from convlab.correlation.on_host import reproducible_on_host
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import Geometry
+from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
 
 from . import adapter, ffi, private
@@ -129,6 +129,15 @@ class JaxOperations(JaxArrays):
             # The default precision is less than float32 on other processors than a CPU.
             precision=lax.Precision.HIGHEST,
         )
+
+    def conv_transpose(self, y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Array:
+        rows, groups = 2 if geometry.data_format == "NCHW" else 1, geometry.groups
+        size = geometry.transposed_size(y.shape[rows : rows + 2], output_padding)
+        channels = kernel.shape[1 if rows == 2 else 2] * groups
+        shape = (len(y), channels, *size) if rows == 2 else (len(y), *size, channels)
+        image = jax.ShapeDtypeStruct(shape, y.dtype)  # type: ignore[no-untyped-call]
+        x: Array = jax.linear_transpose(lambda x: self.conv(x, kernel, geometry), image)(y)[0]
+        return x
 
 
 @functools.lru_cache(1024)

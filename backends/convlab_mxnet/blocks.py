@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.geometry.geometry import Pads
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
 
 from .ops import mx
@@ -200,7 +200,8 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
         super().__init__(**names)
         self.steps: list[Node] = []
-        for name, block, inputs, value in nodes:
+        for wanted, block, inputs, value in nodes:
+            name = free_name(wanted, Network)
             *between, last = name.split(".")
             outer = self
             for part in between:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from convlab.geometry.geometry import Geometry
+from convlab.algorithms.adjoint import transposed_correlation
+from convlab.contract.operations import Operations
+from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import Geometry, Pair
 
 from .facade import import_mxnet
 
@@ -39,6 +42,42 @@ def plain_convolution(
     # MXNet would write each of them out at each call.
     options = {name: str(value) for name, value in convolution_options(geometry, weights[0]).items()}
     return partial(mx.npx.convolution, **options)
+
+
+def convolve_transposed(ops: Operations, y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Any:
+    """A transposed convolution: MXNet's own where it is right, or else a convolution of rearranged kernels.
+
+    MXNet's own has wrong results for dilations in float64, and its gradient of a kernel that was computed, be it by a
+    reshape, ends with oneDNN's "could not execute a primitive".
+    """
+    plain = geometry.data_format == "NCHW" and geometry.dilation == (1, 1)
+    if isinstance(y, mx.sym.Symbol):
+        if not plain or kernel.get_children() is not None:
+            raise UnsupportedError(
+                f"conv_transpose2d: got {geometry.data_format}, dilation {geometry.dilation} and K {kernel.name!r} in "
+                "a hybridized block, expected NCHW, no dilation, and as K a parameter (O, C/groups, h, w): MXNet's own "
+                "transposed convolution fails for others.",
+                hint="don't hybridize the block.",
+            )
+    elif not plain or mx.autograd.is_recording() or ops.dtype(y) == "float16" or y.shape[3] > LONG_ROW:
+        return transposed_correlation(ops, y, kernel, geometry, output_padding, ops.conv)
+    # MXNet takes as much off both ends; the rest is cut off after it.
+    (top, bottom), (left, right) = geometry.padding
+    rows, columns = min(top, bottom), min(left, right)
+    channels = ops.sizes(kernel)[1] * geometry.groups
+    options = convolution_options(geometry._replace(padding=((rows, rows), (columns, columns))), channels)
+    functions = mx.sym.npx if isinstance(y, mx.sym.Symbol) else mx.npx
+    x = functions.deconvolution(y, kernel, adj=output_padding, **options)
+    for axis, before, after in ((2, top - rows, bottom - rows), (3, left - columns, right - columns)):
+        if before or after:
+            x = sliced(x, axis, before, -after or None)
+    return x
+
+
+def sliced(x: Any, axis: int, start: int, stop: int | None) -> Any:
+    """x[start:stop] along an axis; basic slicing would crash, since it misreads oneDNN's blocked layout."""
+    functions = mx.sym if isinstance(x, mx.sym.Symbol) else mx.nd
+    return functions.slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
 
 
 def spare_channels(outputs: int, geometry: Geometry) -> int:

@@ -20,7 +20,7 @@ from convlab.errors import IntegerOverflowError, UnsupportedError
 from convlab.geometry.geometry import Geometry
 
 from . import adapter, private
-from .convolution import LONG_ROW, convolution_options, plain_convolution, spare_channels
+from .convolution import LONG_ROW, convolution_options, convolve_transposed, plain_convolution, sliced, spare_channels
 from .facade import import_mxnet
 
 mx: Any = import_mxnet()
@@ -153,8 +153,8 @@ class MXNetOperations(Operations):
 
     def border(self, x: Any, axis: int, pads: tuple[int, int], mode: str) -> Any:
         def part(start: int, stop: int | None, *, reverse: bool = False) -> list[Any]:
-            sliced = _slice(x, axis, start, stop)
-            return [self.flip(sliced, (axis,)) if reverse else sliced]
+            pixels = sliced(x, axis, start, stop)
+            return [self.flip(pixels, (axis,)) if reverse else pixels]
 
         before, after = pads
         if mode == "replicate":
@@ -291,7 +291,10 @@ class MXNetOperations(Operations):
         y = _npx(x).convolution(
             x, kernel, **convolution_options(geometry._replace(padding=((top, top), (left, left))), outputs + spare)
         )
-        return _slice(y, 1, 0, outputs) if spare else y
+        return sliced(y, 1, 0, outputs) if spare else y
+
+    def conv_transpose(self, y: Any, kernel: Any, geometry: Geometry, output_padding: Any) -> Any:
+        return convolve_transposed(self, y, kernel, geometry, output_padding)
 
 
 def _columns_first(x: Any) -> Any:
@@ -321,11 +324,6 @@ class _Capsule:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # DLPack's numbers of the CPU
-
-
-def _slice(x: Any, axis: int, start: int, stop: int | None) -> Any:
-    """x[start:stop] along an axis; basic slicing would crash, since it misreads oneDNN's blocked layout."""
-    return _nd(x).slice_axis(x.as_nd_ndarray(), axis=axis, begin=start, end=stop).as_np_ndarray()
 
 
 def _context(x: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -135,14 +135,64 @@ def _general(x: Any, kernel: Any, geometry: Geometry) -> Any:
 
 def _ungrouped(x: Any, kernel: Any, geometry: Geometry) -> Any:
     """The convolution of `_general` by plain ones: one for each group, with zeros between the kernel's elements."""
+    plain = Geometry(geometry.extent, geometry.stride, data_format="NHWC")
+    return tf.concat(
+        [convolve(*pair, plain) for pair in _by_group(x, _spread(kernel, geometry), geometry.groups)], axis=3
+    )
+
+
+def _by_group(x: Any, kernel: Any, groups: int) -> Iterator[tuple[Any, Any]]:
+    """The channels of x and the kernel's outputs for each group."""
+    return zip(tf.split(x, groups, axis=3), tf.split(kernel, groups, axis=3), strict=True)
+
+
+def _spread(kernel: Any, geometry: Geometry) -> Any:
+    """The kernel with the zeros of its dilation written out."""
     (dh, dw), (h, w) = geometry.dilation, geometry.extent
-    if geometry.dilation != (1, 1):
-        kh, kw, inputs, outputs = kernel.shape
-        spread = tf.pad(
-            tf.reshape(kernel, (kh, 1, kw, 1, inputs, outputs)),
-            ((0, 0), (0, dh - 1), (0, 0), (0, dw - 1), (0, 0), (0, 0)),
-        )
-        kernel = tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
-    plain = Geometry((h, w), geometry.stride, data_format="NHWC")
-    pairs = zip(tf.split(x, geometry.groups, axis=3), tf.split(kernel, geometry.groups, axis=3), strict=True)
-    return tf.concat([convolve(*pair, plain) for pair in pairs], axis=3)
+    if geometry.dilation == (1, 1):
+        return kernel
+    kh, kw, inputs, outputs = kernel.shape
+    spread = tf.pad(
+        tf.reshape(kernel, (kh, 1, kw, 1, inputs, outputs)),
+        ((0, 0), (0, dh - 1), (0, 0), (0, dw - 1), (0, 0), (0, 0)),
+    )
+    return tf.reshape(spread, (kh * dh, kw * dw, inputs, outputs))[:h, :w]
+
+
+def convolve_transposed(y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Any:
+    """The transpose of `convolve` for y (N, H, W, O) and a kernel HWIO, of images of the size that `Geometry` says.
+
+    The whole result is computed, and the padding cut off: so no gradient meets rows that a stride leaves over, which
+    TensorFlow's CPU kernels get wrong, nor a dilation, for which they have none.
+    """
+    down, right = (1 if n == 1 else s for n, s in zip(y.shape[1:3], geometry.stride, strict=True))
+    whole = geometry._replace(kernel_size=geometry.extent, stride=(down, right), padding=NO_PADDING, dilation=(1, 1))
+    kernel = _spread(kernel, geometry)
+    depthwise = kernel.shape[2] == 1 and geometry.groups == y.shape[3] and down == right
+    if geometry.groups == 1 or depthwise:
+        x = _whole_transposed(y, kernel, whole)
+    else:
+        single = whole._replace(groups=1)
+        x = tf.concat([_whole_transposed(*pair, single) for pair in _by_group(y, kernel, geometry.groups)], axis=3)
+    widths = [[0, 0], [0, 0]]
+    cuts = []
+    for axis, ((before, after), more) in enumerate(zip(geometry.padding, output_padding, strict=True)):
+        widths[axis][1] = max(more - after, 0)
+        cuts.append(slice(before, min(more - after, 0) or None))
+    if widths != [[0, 0], [0, 0]]:
+        x = tf.pad(x, ((0, 0), *widths, (0, 0)))
+    return x if cuts == [slice(0, None)] * 2 else x[:, cuts[0], cuts[1]]
+
+
+def _whole_transposed(y: Any, kernel: Any, geometry: Geometry) -> Any:
+    """The transpose of `convolve` without padding and dilation, by one operator of TensorFlow."""
+    channels = kernel.shape[2] * geometry.groups
+    known = None not in y.shape
+    n, height, width = y.shape[:3] if known else tf.unstack(tf.shape(y)[:3])
+    shape = (n, *geometry.transposed_size((height, width)), channels)
+    options = {"strides": (1, *geometry.stride, 1), "padding": "VALID", "out_backprop": y}
+    sizes = _eager_shape(shape) if known and tf.executing_eagerly() else tf.stack(shape)
+    if geometry.groups == 1:
+        return tf.raw_ops.Conv2DBackpropInput(input_sizes=sizes, filter=kernel, **options)
+    kernel = _by_channel(kernel, geometry.groups)
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropInput(input_sizes=sizes, filter=kernel, **options)

@@ -21,7 +21,7 @@ from convlab.geometry.geometry import Geometry, Pair
 from convlab.planning.execute import choose_for
 
 from . import adapter, private
-from .convolution import convolve, fitted, reshaped
+from .convolution import convolve, convolve_transposed, fitted, reshaped
 
 # An operation on a small tensor takes 10 us eagerly, and compiling 0.2 s: XLA soon pays from so many products on.
 _COMPILED_FROM = 2**20
@@ -257,12 +257,8 @@ class TensorFlowOperations(Operations):
         return tuple(tape.gradient(y, inputs, output_gradients=dy))
 
     def conv(self, x: Any, kernel: Any, geometry: Geometry) -> Any:
-        if x.dtype.is_complex:  # TensorFlow convolves real numbers only
-            parts = tf.concat([tf.math.real(x), tf.math.imag(x)], 0)
-            by_real, by_imaginary = (
-                tf.split(self.conv(parts, part, geometry), 2) for part in (tf.math.real(kernel), tf.math.imag(kernel))
-            )
-            return tf.complex(by_real[0] - by_imaginary[1], by_imaginary[0] + by_real[1])
+        if x.dtype.is_complex:
+            return self._of_parts(lambda x, kernel: self.conv(x, kernel, geometry), x, kernel)
         if too_long(x.shape[2:] if geometry.data_format == "NCHW" else x.shape[1:3], geometry):
             return by_taps(self, x, kernel, geometry)
         if geometry.data_format == "NCHW":  # TensorFlow has this convolution on GPUs only
@@ -273,6 +269,22 @@ class TensorFlowOperations(Operations):
             )
             return tf.transpose(y, (0, 3, 1, 2))
         return convolve(x, kernel, geometry)
+
+    def conv_transpose(self, y: Any, kernel: Any, geometry: Geometry, output_padding: Pair) -> Any:
+        if y.dtype.is_complex:
+            return self._of_parts(lambda y, kernel: self.conv_transpose(y, kernel, geometry, output_padding), y, kernel)
+        if geometry.data_format == "NCHW":
+            y, kernel = tf.transpose(y, (0, 2, 3, 1)), tf.transpose(kernel, (2, 3, 1, 0))
+            return tf.transpose(convolve_transposed(y, kernel, geometry, output_padding), (0, 3, 1, 2))
+        return convolve_transposed(y, kernel, geometry, output_padding)
+
+    def _of_parts(self, convolution: Callable[[Any, Any], Any], x: Any, kernel: Any) -> Any:
+        """A convolution of complex numbers by that of real ones, the only one that TensorFlow has."""
+        parts = tf.concat([tf.math.real(x), tf.math.imag(x)], 0)
+        by_real, by_imaginary = (
+            tf.split(convolution(parts, part), 2) for part in (tf.math.real(kernel), tf.math.imag(kernel))
+        )
+        return tf.complex(by_real[0] - by_imaginary[1], by_imaginary[0] + by_real[1])
 
 
 @lru_cache(256)  # bounded, since each function holds a compiled program

@@ -177,6 +177,21 @@ class TorchOperations(Operations[Tensor]):
             return _compute(rule.encode(), list(inputs))  # type: ignore[no-any-return]
         return _Apply.apply(*rule.encode(), *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
+    def conv_transpose(self, y: Tensor, kernel: Tensor, geometry: Geometry, output_padding: Pair) -> Tensor:
+        if geometry.data_format == "NHWC":
+            y, kernel = y.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1).contiguous()
+            x = self.conv_transpose(y, kernel, geometry._replace(data_format="NCHW"), output_padding)
+            return x.permute(0, 2, 3, 1)
+        # PyTorch takes as much off both ends; the rest is cut off after it.
+        both = [min(pads) for pads in geometry.padding]
+        x = F.conv_transpose2d(
+            y, kernel, None, geometry.stride, both, output_padding, geometry.groups, geometry.dilation
+        )
+        (top, bottom), (left, right) = (
+            [n - least for n in pads] for pads, least in zip(geometry.padding, both, strict=True)
+        )
+        return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right] if top + bottom + left + right else x
+
     def conv_gradient(self, part: Part, a: Tensor, b: Tensor, geometry: Geometry, size: Pair) -> Tensor:
         (top, bottom), (left, right) = geometry.padding
         height, width = size if part == "x" else (a.shape[2], a.shape[3])

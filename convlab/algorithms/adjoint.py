@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..contract.arrays import T
 from ..contract.operations import Operations
 from ..geometry.geometry import Geometry, Pair, border_index
+from .border import channels_first
 
 
 def image_gradient(
@@ -24,6 +25,24 @@ def image_gradient(
         height, width = (n + sum(pads) for n, pads in zip(size, geometry.padding, strict=True))
         dx = ops.reshape(dx, (n, inputs, down * sh, right * sw))[:, :, :height, :width]
     return dx if _cropped(geometry) else _undo_border(ops, dx, geometry, size)
+
+
+def transposed_correlation(
+    ops: Operations[T],
+    y: T,
+    k: T,
+    geometry: Geometry,
+    output_padding: Pair,
+    correlate: Callable[[T, T, Geometry], T],
+) -> T:
+    """The result of `conv_transpose2d` for NCHW and OIHW, or NHWC and HWIO, computed by `correlate` on NCHW."""
+    channels_last = geometry.data_format == "NHWC"
+    if channels_last:
+        y, k = channels_first(ops, y, k)
+        geometry = geometry._replace(data_format="NCHW")
+    _, _, height, width = ops.sizes(y)
+    x = image_gradient(ops, y, k, geometry, geometry.transposed_size((height, width), output_padding), correlate)
+    return ops.transpose(x, (0, 2, 3, 1)) if channels_last else x
 
 
 def transposed(ops: Operations[T], k: T, geometry: Geometry) -> T:

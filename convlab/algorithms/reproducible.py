@@ -10,6 +10,7 @@ JAX's programs, are computed by the loops of `convlab.compiled.in_order` instead
 |---|---|
 | result | input channel, kernel row, kernel column; then the bias |
 | gradient of X | output channel, kernel row and column backwards; then the pixels that a padding mode repeats |
+| `conv_transpose2d` | that of the gradient of X; then the bias |
 | gradient of K | in each column of the result image by image and row by row; then the columns in a halving tree |
 | gradient of the bias, a loss | columns in a halving tree, rows in a halving tree, then image by image |
 
@@ -98,11 +99,12 @@ def _result(ops: Operations[T], rule: Rule, dtype: str, x: T, k: T, b: T | None 
     return y if b is None else y + ops.reshape(b, (1, -1, 1, 1))
 
 
-def _image_gradient(ops: Operations[T], rule: Rule, dtype: str, dy: T, k: T) -> T:
+def _image_gradient(ops: Operations[T], rule: Rule, dtype: str, dy: T, k: T, b: T | None = None) -> T:
     def correlate(dy: T, k: T, geometry: Geometry) -> T:
         return taps(ops, with_border(ops, dy, geometry), k, geometry, _subtraction(ops, dtype))
 
-    return image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
+    dx = image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
+    return dx if b is None else dx + ops.reshape(b, (1, -1, 1, 1))
 
 
 def _kernel_gradient(ops: Operations[T], rule: Rule, dtype: str, x: T, dy: T) -> T:

@@ -1,4 +1,4 @@
-"""`Call`: a checked call of `corr2d`, without its tensors; `Variant`: the ways to compute one."""
+"""`Call`: a checked call of `corr2d` or `conv_transpose2d`, without its tensors; `Variant`: the ways to compute one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ..geometry.geometry import Geometry
-from .rule import RuleAlgorithm
+from ..geometry.geometry import Geometry, Pair
+from .rule import Part, Rule, RuleAlgorithm
 
 Shape = tuple[int | None, ...]
 
@@ -43,17 +43,19 @@ _COMPILED: dict[str, str] = {"host": "host", "fft@host": "fft", "separable@host"
 
 
 class Call(NamedTuple):
-    """Everything about a call of `corr2d` except its tensors; it serves any tensors of the same shapes and dtype.
+    """Everything about a call except its tensors; it serves any tensors of the same shapes and dtype.
 
     Attributes:
         geometry: stride, padding and so on, in integers.
-        image: the shape of X.
+        image: the shape of X, or of `conv_transpose2d`'s Y.
         kernel: the shape of K.
         dtype: the dtype of both, by its NumPy name; None while it isn't known.
         flipped: whether K is flipped first, as in `conv2d`.
         algorithm: the algorithm of the call's `Rule`; "native" for the framework's own convolution.
         variant: the variant that the planner chose for the result (`convlab.planning.choose`).
         inner: the backend that computes the chunks of a wrapping backend's result; "" for any other backend.
+        part: "y" for `corr2d`, "x" for `conv_transpose2d`, which is the rule of X's gradient.
+        output_padding: rows and columns that `conv_transpose2d` adds at the end, fewer than the stride.
     """
 
     geometry: Geometry
@@ -64,6 +66,20 @@ class Call(NamedTuple):
     algorithm: RuleAlgorithm
     variant: Variant = Variant.NATIVE
     inner: str = ""
+    part: Part = "y"
+    output_padding: Pair = (0, 0)
+
+    def rule(self) -> Rule:
+        """The rule that computes the call on NCHW tensors of known sizes.
+
+        >>> Call(Geometry((3, 3)), (5, 8, 9), (3, 3), "float32", False, "auto", part="x").rule().size
+        (10, 11)
+        """
+        geometry = self.geometry._replace(data_format="NCHW")
+        if self.part == "y":
+            return Rule("y", geometry, algorithm=self.algorithm)
+        height, width = self.canonical_shapes()[0][2:]
+        return Rule("x", geometry, geometry.transposed_size((height, width), self.output_padding), self.algorithm)
 
     def canonical_shapes(self) -> tuple[Any, Any]:
         """The shapes of X and K as (N, C, H, W) and (O, C/groups, h, w).

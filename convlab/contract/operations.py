@@ -11,7 +11,7 @@ from typing import Any
 
 from ..geometry.geometry import DataFormat, Geometry, Pair
 from .adapter import Adapter
-from .arrays import T
+from .arrays import T, lacking
 from .autograd import Autograd
 from .call import Call
 from .memory import HostMemory
@@ -74,6 +74,15 @@ class Operations(Autograd[T], Tracing[T], HostMemory[T], Transforms[T]):
         NCHW: x (N, C, H, W), kernel (O, C/groups, h, w), result (N, O, H', W').
         NHWC: x (N, H, W, C), kernel (h, w, C/groups, O), result (N, H', W', O).
         """
+
+    def conv_transpose(self, y: T, kernel: T, geometry: Geometry, output_padding: Pair) -> T:
+        """The framework's own transposed convolution: the transpose of `conv` as a map of images, with gradients.
+
+        y and kernel are laid out as the result and the kernel of `conv`, the result as its image. Along each axis it
+        has as many places as `Geometry.transposed_size` says; `output_padding` is less than the stride. A backend
+        without it takes a plain convolution of rearranged kernels.
+        """
+        raise lacking("conv_transpose")
 
     def conv_gradient(self, part: Part, a: T, b: T, geometry: Geometry, size: Pair) -> T:
         """The framework's own gradient of `conv` on NCHW, without gradients of its own.

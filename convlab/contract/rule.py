@@ -30,7 +30,8 @@ class Rule(NamedTuple):
 
     Attributes:
         part: the result and the inputs: "y" is Y from (X, K) or (X, K, bias), "x" the gradient of X from (dY, K), "k"
-            that of K from (X, dY), "b" that of the bias from dY.
+            that of K from (X, dY), "b" that of the bias from dY. "x" alone is also `conv_transpose2d`: X from (Y, K)
+            or (Y, K, bias).
         geometry: where the kernel meets the image.
         size: X's (H, W), which the parts "x" and "k" need.
         algorithm: "reproducible" or one of corr2d's; only "reproducible" takes a bias.

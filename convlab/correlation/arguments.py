@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.call import Shape
 from ..contract.framework import Framework
+from ..contract.operations import Operations
 from ..dtypes import INTEGERS, check_numeric, dtype_name, promote
-from ..errors import DTypeError, IntegerOverflowError, MixedDevicesError, ShapeError
+from ..errors import DTypeError, IntegerOverflowError, MixedDevicesError, ShapeError, UnsupportedError
 from ..geometry.checks import shown
+from ..geometry.geometry import Geometry
 from ..registry import owner
 
 _RAGGED_IS_AN_ERROR = np.lib.NumpyVersion(np.__version__) >= "1.24.0"
@@ -203,6 +206,35 @@ def check_supported(framework: Framework, dtype: str) -> None:
             f"{', '.join(framework.adapter.dtypes)}.",
             hint="convert the arguments first, or use another backend.",
         )
+
+
+def kernel_shape(ops: Operations, k: Any) -> Shape:
+    """The kernel's shape, or `UnsupportedError` for a symbol of which it isn't known."""
+    shape = ops.shape(k)
+    if shape is None:
+        raise UnsupportedError(
+            "K: got a symbol of unknown shape, expected one whose shape is known while tracing.",
+            hint="declare the shape of the kernel's parameter.",
+        )
+    return shape
+
+
+def image_shape(ops: Operations, x: Any, kernel: Shape, geometry: Geometry) -> Shape:
+    """The image's shape, its sizes unknown (None) for a symbol."""
+    shape = ops.shape(x)
+    if shape is None and len(kernel) == 2 and geometry.data_format == "NHWC":
+        shape = ops.known_rank(x)
+    return (None,) * len(kernel) if shape is None else shape
+
+
+def check_bias(shape: Shape | None, channels: int | None) -> None:
+    """Raise `ShapeError` unless a bias has a number for each of the result's channels (None: the kernel has rank 2)."""
+    if channels is None:
+        fits, expected = shape in ((), (1,), None), "a number or shape (1,) for a rank-2 kernel"
+    else:
+        fits, expected = shape in ((channels,), (None,), None), f"shape ({channels},), one for each output channel"
+    if not fits:
+        raise ShapeError(f"bias: got shape {shape}, expected {expected}.", hint="the bias is added per channel.")
 
 
 def _check_devices(devices: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from ..algorithms.border import channels_first
 from ..algorithms.reproducible import reproduce
 from ..contract.arrays import T
 from ..contract.operations import Operations
-from ..contract.rule import Rule, RuleAlgorithm
-from ..geometry.geometry import Geometry
+from ..contract.rule import Rule
+from ..geometry.geometry import DataFormat
 from ..planning.execute import by_plan
 from .on_host import reproduce_on_host, reproducible_on_host
 
@@ -43,14 +43,13 @@ def gradients_of_rule(ops: Operations[T], rule: Rule, inputs: Sequence[T], dy: T
     return slopes
 
 
-def correlate_by_rule(ops: Operations[T], x: T, k: T, b: T | None, geometry: Geometry, algorithm: RuleAlgorithm) -> T:
-    """The correlation of NCHW or NHWC tensors of one floating dtype by a rule, with gradients.
+def correlate_by_rule(ops: Operations[T], rule: Rule, x: T, k: T, b: T | None, data_format: DataFormat) -> T:
+    """A rule's result for tensors of one floating dtype in a layout, with gradients.
 
     Only "reproducible" takes a bias b; for other algorithms it is None.
     """
-    channels_last = geometry.data_format == "NHWC"
+    channels_last = data_format == "NHWC"
     if channels_last:
         x, k = channels_first(ops, x, k)
-    rule = Rule("y", geometry._replace(data_format="NCHW"), algorithm=algorithm)
     y = apply(ops, rule, x, k) if b is None else apply(ops, rule, x, k, ops.reshape(b, (-1,)))
     return ops.transpose(y, (0, 2, 3, 1)) if channels_last else y

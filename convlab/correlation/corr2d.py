@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar, Unpack
 
-from ..contract.call import Call, Shape
+from ..contract.call import Call
 from ..contract.framework import Framework
-from ..contract.operations import TRACED, Operations
+from ..contract.operations import TRACED
 from ..contract.rule import ALGORITHMS, Algorithm, RuleAlgorithm
 from ..dtypes import itemsize
-from ..errors import GeometryError, OptionError, ShapeError, UnsupportedError
+from ..errors import GeometryError, OptionError
 from ..geometry.checks import boolean, choice
-from ..geometry.geometry import Geometry, Padding, Pair
+from ..geometry.geometry import Padding, Pair
 from ..geometry.limits import MOST_BYTES, laid_out, memory, planes
 from ..geometry.options import (
     GeometryOptions,
@@ -23,7 +23,7 @@ from ..geometry.options import (
     options,
 )
 from ..registry import inner_backend, resolve
-from .arguments import unify
+from .arguments import check_bias, image_shape, kernel_shape, unify
 from .call import execute
 from .decide import Decision, decide
 from .images import padded_by_name, planes_first, planes_last, warn_of_channels, with_value
@@ -33,7 +33,7 @@ Tensor = TypeVar("Tensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _untouched_by_autograph(function: Function) -> Function:
+def untouched_by_autograph(function: Function) -> Function:
     """Mark a function as TensorFlow's AutoGraph marks those it mustn't rewrite, without importing TensorFlow.
 
     Rewritten, they would be slower to trace and their errors would lose their types.
@@ -42,7 +42,7 @@ def _untouched_by_autograph(function: Function) -> Function:
     return function
 
 
-@_untouched_by_autograph
+@untouched_by_autograph
 def corr2d(
     X: Tensor,
     K: Any,
@@ -161,7 +161,7 @@ _ELSEWHERE = {
 }
 
 
-@_untouched_by_autograph
+@untouched_by_autograph
 def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
     """Strict convolution: `corr2d` with the kernel flipped on both axes; the same keyword arguments.
 
@@ -178,16 +178,30 @@ def conv2d(X: Tensor, K: Any, **options: Unpack[CorrelationOptions]) -> Tensor:
 
 def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options: Any) -> Any:
     """A call of `corr2d`, or if flipped of `conv2d`, that isn't remembered; from now on it is, if there is a key."""
-    framework, decision, (x, k, b), channels_last = checked(X, K, flipped, **options)
+
+    def key_again() -> Hashable | None:
+        forgotten = ("reproducible", "padding_value")
+        remembered_by = {name: value for name, value in options.items() if name not in forgotten}
+        return None if flipped or options["reproducible"] else recall(X, K, **remembered_by)[0]
+
+    return run_checked(checked(X, K, flipped, **options), X, K, options.get("bias"), key, key_again)
+
+
+def run_checked(
+    checked: Checked, X: Any, K: Any, bias: Any, key: Hashable | None, key_again: Callable[[], Hashable | None]
+) -> Any:
+    """The result of a checked call of X, K and bias, which is remembered if it has a key.
+
+    A call's key is known only after the first call with tensors of its type: `key_again` gives it then.
+    """
+    framework, decision, (x, k, b), channels_last = checked
     ops, call = framework.ops, decision.call
-    if call.inner:
+    if call.inner and call.part == "y":
         y = ops.correlate(call, x, k, b)
-    elif x is X and k is K and b is options.get("bias") and not flipped and ops.signature(x, k, b) is not None:
+    elif x is X and k is K and b is bias and not call.flipped and ops.signature(x, k, b) is not None:
         if type(X) not in SIGNATURES:
             SIGNATURES[type(X)] = ops.signature
-            forgotten = ("reproducible", "padding_value")
-            remembered_by = {name: value for name, value in options.items() if name not in forgotten}
-            key = None if options["reproducible"] else recall(X, K, **remembered_by)[0]
+            key = key_again()
         if key is not None:
             # The first call is computed like those after it, so that all have the same bits.
             return remember(key, prepared(ops, call, x, k, b))(x, k, b)
@@ -240,13 +254,13 @@ def checked(
     framework = resolve(backend, X=X, K=K, bias=bias)
     ops, wraps = framework.ops, framework.adapter.wraps
     (x, k, b), dtype = unify(framework, {"X": X, "K": K, "bias": bias})
-    kernel = _kernel_shape(ops, k)
+    kernel = kernel_shape(ops, k)
     size = kernel_size(kernel, data_format)
     origin = flipped_origin(origin, size) if flipped else origin
     geometry, padding_name = options(
         size, stride, padding, padding_mode, dilation, groups, data_format, padding_value, origin
     )
-    shape = _image_shape(ops, x, kernel, geometry)
+    shape = image_shape(ops, x, kernel, geometry)
     if len(kernel) == 2:
         warn_of_channels(shape, kernel, data_format)
     if wraps and framework.adapter.is_native(X) and not geometry.padding_value:
@@ -265,20 +279,12 @@ def checked(
     most = 0 if wraps else memory() if ops.mode(x, k) in ("eager", *TRACED) else MOST_BYTES
     geometry = laid_out(geometry, padding_name, image_size, planes(shape, kernel, geometry), itemsize(dtype), most)
     if b is not None:
-        _check_bias(ops.shape(b), kernel, geometry)
+        check_bias(ops.shape(b), None if len(kernel) == 2 else kernel[0 if geometry.data_format == "NCHW" else 3])
     if geometry.padding_value:
         x, geometry = with_value(ops, x, geometry, dtype, len(kernel))
         shape = ops.known_rank(x)
     call = Call(geometry, shape, kernel, dtype, flipped, algorithm, inner=inner_backend(backend) if wraps else "")
     return Checked(framework, decide(ops, call, x, k), [x, k, b], channels_last)
-
-
-def _image_shape(ops: Operations, x: Any, kernel: Shape, geometry: Geometry) -> Shape:
-    """The image's shape, its sizes unknown (None) for a symbol."""
-    shape = ops.shape(x)
-    if shape is None and len(kernel) == 2 and geometry.data_format == "NHWC":
-        shape = ops.known_rank(x)
-    return (None,) * len(kernel) if shape is None else shape
 
 
 def _checked_algorithm(algorithm: Any, reproducible: bool) -> RuleAlgorithm:
@@ -292,23 +298,3 @@ def _checked_algorithm(algorithm: Any, reproducible: bool) -> RuleAlgorithm:
             hint="reproducible=True has an algorithm of its own, the same on every backend.",
         )
     return "reproducible"
-
-
-def _kernel_shape(ops: Operations, k: Any) -> Shape:
-    shape = ops.shape(k)
-    if shape is None:
-        raise UnsupportedError(
-            "K: got a symbol of unknown shape, expected one whose shape is known while tracing.",
-            hint="declare the shape of the kernel's parameter.",
-        )
-    return shape
-
-
-def _check_bias(shape: Shape | None, kernel: Shape, geometry: Geometry) -> None:
-    if len(kernel) == 2:
-        fits, expected = shape in ((), (1,), None), "a number or shape (1,) for a rank-2 kernel"
-    else:
-        outputs = kernel[0] if geometry.data_format == "NCHW" else kernel[3]
-        fits, expected = shape in ((outputs,), (None,), None), f"shape ({outputs},), one for each output channel"
-    if not fits:
-        raise ShapeError(f"bias: got shape {shape}, expected {expected}.", hint="the bias is added per channel.")

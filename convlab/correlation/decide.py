@@ -1,4 +1,4 @@
-"""Deciding how a call of `corr2d` is computed, with the reason."""
+"""Deciding how a call of `corr2d` or `conv_transpose2d` is computed, with the reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..contract.arrays import T
 from ..contract.call import Call, Variant
 from ..contract.operations import TRACED, Mode, Operations
-from ..contract.rule import Part, Rule
+from ..contract.rule import Part
 from ..dtypes import FLOATS
 from ..errors import UnsupportedError
 from ..planning.choose import Choice
@@ -26,7 +26,8 @@ class Decision(NamedTuple):
     Attributes:
         call: the call, with its algorithm and variant.
         reason: why.
-        choices: what the planner chose for the parts "y" and, with autograd, "x" and "k"; empty if it wasn't asked.
+        choices: what the planner chose for the call's part and, with autograd, for the other two of "y", "x" and "k";
+            empty if it wasn't asked.
     """
 
     call: Call
@@ -89,7 +90,7 @@ def _planned(ops: Operations[T], call: Call, mode: Mode, overhead: float) -> Dec
         # The algorithms compute NCHW, and two copies would cost what they save.
         return _native(call, _LAYOUT)
     choices = _choices(ops, call, mode)
-    choice = choices["y"]
+    choice = choices[call.part]
     if all(part.variant is Variant.NATIVE and not part.factored for part in choices.values()):
         call = call._replace(algorithm="native")
     elif auto and sum(map(_saved, choices.values())) < overhead:
@@ -102,7 +103,7 @@ def _planned(ops: Operations[T], call: Call, mode: Mode, overhead: float) -> Dec
         return Decision(call, "asked for", choices)
     if choice.variant is Variant.NATIVE and call.algorithm != "native" and not choice.factored:
         slopes = "; ".join(
-            f"{name.upper()} by {part.variant.algorithm}" for name, part in choices.items() if name != "y"
+            f"{name.upper()} by {part.variant.algorithm}" for name, part in choices.items() if name != call.part
         )
         return Decision(call, f"the fastest for the result, but gradients are planned: {slopes}", choices)
     return Decision(call, "predicted to be the fastest" if len(choice.costs) > 1 else "nothing else can", choices)
@@ -116,9 +117,8 @@ def _saved(choice: Choice) -> float:
 
 def _choices(ops: Operations[T], call: Call, mode: Mode) -> dict[Part, Choice]:
     """The planner's choices for the result and, where there is autograd, for both gradients."""
-    images, weights = call.canonical_shapes()
-    rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
-    choices: dict[Part, Choice] = {"y": choose(ops, rule, images, weights, call.dtype or "", mode)}
+    (images, weights), rule = call.canonical_shapes(), call.rule()
+    choices: dict[Part, Choice] = {rule.part: choose(ops, rule, images, weights, call.dtype or "", mode)}
     for derivative, *sources in rule.derivatives(images) if ops.adapter is not None and ops.adapter.autograd else ():
         a, b = (rule.output_shape(images, weights) if i is None else (images, weights)[i] for i in sources)
         choices[derivative.part] = choose(ops, derivative, a, b, call.dtype or "", mode)

@@ -28,20 +28,22 @@ def planes_last(ops: Operations[T], y: T) -> T:
     return ops.transpose(y, (*range(rank - 3), rank - 2, rank - 1, rank - 3))
 
 
-def warn_of_channels(shape: Sequence[int | None], kernel_size: Sequence[int | None], data_format: object) -> None:
+def warn_of_channels(
+    shape: Sequence[int | None], kernel_size: Sequence[int | None], data_format: object, name: str = "X"
+) -> None:
     """Warn of an image for a kernel of rank 2 that looks like (H, W, 3) or (H, W, 4), unless its layout was named."""
     if data_format is not None or len(shape) < 3 or kernel_size[1] == 1:
         return
     height, width, channels = shape[-3:]
     if channels not in (3, 4) or not all(type(n) is int and n > channels for n in (height, width)):
         return
-    _warn(tuple(shape))
+    _warn(name, tuple(shape))
 
 
 @constant_for_dynamo
-def _warn(shape: tuple[int | None, ...]) -> None:
+def _warn(name: str, shape: tuple[int | None, ...]) -> None:
     warnings.warn(
-        f"X: got shape {shape}, which looks like (H, W, C); the last axis was taken as the width. "
+        f"{name}: got shape {shape}, which looks like (H, W, C); the last axis was taken as the width. "
         "Hint: data_format='NHWC' filters each channel; data_format='NCHW' says that the last axis is the width.",
         LayoutWarning,
         stacklevel=callers_level(),

@@ -104,15 +104,24 @@ def _result(ops: Operations[T], kernels: InOrder, rule: Rule, x: T, k: T, b: T |
     return kernels.correlate(x, k, None if b is None else widen(ops, b), rule.geometry, 1, False)
 
 
-def _image_gradient(ops: Operations[T], kernels: InOrder, rule: Rule, dy: T, k: T) -> T:
+def _image_gradient(ops: Operations[T], kernels: InOrder, rule: Rule, dy: T, k: T, b: T | None = None) -> T:
     # Where a padding mode repeats pixels, their gradients are added up before they are rounded.
     repeats = rule.geometry.padding_mode != "zeros" and rule.geometry.padding != NO_PADDING
 
+    phases = math.prod(rule.geometry.stride)
+    bias = None if b is None else _for_each_phase(ops, widen(ops, b), phases)
+
     def correlate(dy: T, k: T, geometry: Geometry) -> Any:
-        return kernels.correlate(dy, k, None, geometry, math.prod(rule.geometry.stride), repeats)
+        return kernels.correlate(dy, k, bias, geometry, phases, repeats)
 
     dx = image_gradient(ops, dy, k, rule.geometry, rule.size, correlate)
     return narrow(ops, dx, ops.dtype(dy) or "") if repeats else dx
+
+
+def _for_each_phase(ops: Operations[T], bias: T, phases: int) -> T:
+    """The bias of a correlation whose output channels are the phases of each channel, one after another."""
+    repeated = ops.reshape(bias, (-1, 1)) + ops.zeros((1, phases), bias)
+    return ops.reshape(repeated, (-1,))
 
 
 def _kernel_gradient(ops: Operations[T], kernels: InOrder, rule: Rule, x: T, dy: T) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 from ..compiled import kernels
 from ..contract.call import Call, Variant
 from ..contract.operations import Operations
-from ..contract.rule import Rule
 from ..planning.caches import cleared_with_costs
 from ..planning.execute import choose, compute_chosen
 from ..reference import ops as reference
@@ -40,10 +39,12 @@ def recall(
     data_format: object,
     algorithm: object,
     backend: object,
+    output_padding: object = None,
 ) -> tuple[Hashable | None, Run | None]:
     """The key of a call, which is everything that it depends on but its tensors' values, and what computes such calls.
 
-    The key is None for a call that isn't to be remembered, the function for one that hasn't been made before.
+    `output_padding` is `conv_transpose2d`'s, and None for any other function. The key is None for a call that isn't to
+    be remembered, the function for one that hasn't been made before.
     """
     signature = SIGNATURES.get(type(X))
     tensors = None if signature is None else signature(X, K, bias)
@@ -62,6 +63,7 @@ def recall(
             data_format,
             algorithm,
             backend,
+            None if output_padding is None else repr(output_padding),
         )
         return key, RUNS.get(key)
     except (TypeError, ValueError):
@@ -87,6 +89,9 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
     # Integers are computed according to their values, and frameworks refuse empty images.
     if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
+    if call.part == "x":
+        native = call.variant is Variant.NATIVE and not ops.records(x, k, b)
+        return partial(execute, ops, call._replace(algorithm="native") if native else call)
     if not ops.records(x, k, b):
         images, weights = call.canonical_shapes()
         in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
@@ -103,7 +108,7 @@ class _OnHost:
 
     def __init__(self, ops: Operations, call: Call, images: tuple[int, ...], weights: tuple[int, ...]) -> None:
         self.ops, self.images, self.weights = ops, images, weights
-        self.rule = Rule("y", call.geometry._replace(data_format="NCHW"), algorithm=call.algorithm)
+        self.rule = call.rule()
         self.choice = choose(ops, self.rule, images, weights, call.dtype or "", "eager")
         self.result = tuple(self.rule.output_shape(images, weights))
         shape, result = tuple(call.image), self.result

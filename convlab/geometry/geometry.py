@@ -57,6 +57,20 @@ class Geometry(NamedTuple):
         )
         return rows, columns
 
+    def transposed_size(self, size: Pair, output_padding: Pair = (0, 0)) -> Pair:
+        """Rows and columns of the result of `conv_transpose2d` for an image of `size`; `output_size` undoes it.
+
+        >>> Geometry((3, 3), stride=(2, 2)).transposed_size((4, 5))
+        (9, 11)
+        """
+        rows, columns = (
+            (n - 1) * stride + extent - lo - hi + more
+            for n, (lo, hi), extent, stride, more in zip(
+                size, self.padding, self.extent, self.stride, output_padding, strict=True
+            )
+        )
+        return rows, columns
+
     def swapped(self) -> Geometry:
         """The geometry of the image and the kernel with rows and columns swapped."""
         pairs = {name: getattr(self, name)[::-1] for name in ("kernel_size", "stride", "padding", "dilation")}

@@ -159,14 +159,18 @@ def kernel_size(kernel_shape: Sequence[int | None], data_format: object = None) 
 
 
 def check_shapes(
-    shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry
+    shape: Sequence[int | None], kernel: Sequence[int | None], geometry: Geometry, transposed: bool = False
 ) -> tuple[int | None, int | None]:
-    """The image's (height, width), once X's shape and its channels are checked against K's."""
+    """The image's (height, width), once X's shape and its channels are checked against K's.
+
+    With `transposed` it is Y, which `conv_transpose2d` takes and whose channels are K's output channels.
+    """
+    name = "Y" if transposed else "X"
     if len(kernel) == 2:
         if len(shape) < 2:
             raise ShapeError(
-                f"X: got shape {tuple(shape)}, expected (..., H, W) for a rank-2 kernel.",
-                hint="X[None] makes a one-row image of a vector.",
+                f"{name}: got shape {tuple(shape)}, expected (..., H, W) for a rank-2 kernel.",
+                hint=f"{name}[None] makes a one-row image of a vector.",
             )
         if geometry.groups != 1:
             raise GeometryError(
@@ -179,12 +183,16 @@ def check_shapes(
     if len(shape) not in (3, 4):
         layout = "(C, H, W) or (N, C, H, W)" if channels_first else "(H, W, C) or (N, H, W, C)"
         raise ShapeError(
-            f"X: got shape {tuple(shape)} of rank {len(shape)}, expected {layout} for a rank-4 kernel.",
+            f"{name}: got shape {tuple(shape)} of rank {len(shape)}, expected {layout} for a rank-4 kernel.",
             hint="a rank-2 kernel takes any leading axes.",
         )
     channels = shape[-3] if channels_first else shape[-1]
     per_group, outputs = (kernel[1], kernel[0]) if channels_first else (kernel[2], kernel[3])
-    _check_channels(shape, channels, per_group, outputs, geometry)
+    if transposed:
+        _check_transposed_channels(shape, channels, per_group, outputs, geometry)
+    else:
+        _check_channels(shape, channels, per_group, outputs, geometry)
+    _check_groups(outputs, geometry.groups)
     return (shape[-2], shape[-1]) if channels_first else (shape[-3], shape[-2])
 
 
@@ -215,6 +223,28 @@ def _check_channels(
             if elsewhere
             else "check data_format, groups and the order of K's axes.",
         )
+
+
+def _check_transposed_channels(
+    shape: Sequence[int | None],
+    channels: int | None,
+    per_group: int | None,
+    outputs: int | None,
+    geometry: Geometry,
+) -> None:
+    if channels is not None and outputs is not None and channels != outputs:
+        order = "OIHW" if geometry.data_format == "NCHW" else "HWIO"
+        swapped = "K.transpose(1, 0, 2, 3)" if order == "OIHW" else "K.transpose(0, 1, 3, 2)"
+        raise ShapeError(
+            f"Y: got {channels} channels in {tuple(shape)} ({geometry.data_format}), expected {outputs}: K ({order}) "
+            f"takes {outputs} channels to {(per_group or 1) * geometry.groups}.",
+            hint=f"K is laid out as for corr2d: {swapped} swaps its channels."
+            if channels == per_group
+            else "check data_format and the order of K's axes, which is that of corr2d's K.",
+        )
+
+
+def _check_groups(outputs: int | None, groups: int) -> None:
     if outputs is not None and outputs % groups:
         raise GeometryError(
             f"groups: got {groups}, expected a divisor of K's {outputs} output channels.",

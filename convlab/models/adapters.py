@@ -44,6 +44,15 @@ class Node(NamedTuple):
     value: str
 
 
+def free_name(name: str, owner: type) -> str:
+    """A name for attributes of a class, whose parts that the class itself has get a "_".
+
+    >>> free_name("block.append.conv", list)
+    'block.append_.conv'
+    """
+    return ".".join(f"{part}_" if hasattr(owner, part) else part for part in name.split("."))
+
+
 class Models(Protocol):
     """An adapter's module `models`.
 

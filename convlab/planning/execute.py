@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..algorithms import fourier
-from ..algorithms.adjoint import image_gradient
+from ..algorithms.adjoint import image_gradient, transposed_correlation
 from ..algorithms.border import with_border
 from ..algorithms.phase import phase
 from ..algorithms.taps import taps
@@ -27,7 +27,7 @@ from ..contract.call import Variant
 from ..contract.operations import Mode, Operations
 from ..contract.rule import Rule
 from ..errors import UnsupportedError
-from ..geometry.geometry import NO_PADDING, Geometry
+from ..geometry.geometry import NO_PADDING, Geometry, Pair
 from . import large_fft
 from .choose import Choice, Workload, cheapest
 
@@ -229,6 +229,13 @@ def native(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:
     if geometry.padding != NO_PADDING and geometry.padding_mode != "zeros":
         x, geometry = with_border(ops, x, geometry), geometry._replace(padding=NO_PADDING)
     return ops.conv(x, k, geometry)
+
+
+def native_transposed(ops: Operations[T], y: T, k: T, geometry: Geometry, output_padding: Pair) -> T:
+    """The framework's own transposed convolution, with its gradients, or else its convolution of rearranged kernels."""
+    if type(ops).conv_transpose is not Operations.conv_transpose:
+        return ops.conv_transpose(y, k, geometry, output_padding)
+    return transposed_correlation(ops, y, k, geometry, output_padding, functools.partial(native, ops))
 
 
 def _taps(ops: Operations[T], x: T, k: T, geometry: Geometry) -> T:

@@ -9,6 +9,7 @@ True
 from ..truth.bounds import descent, error_bound, error_ratios, gradient_bounds, overflows, worst_ratio
 from ..truth.diagnosis import Diagnosis, diagnose
 from ..truth.oracle import Gradients, oracle, oracle_gradients, reproducible_gradients
+from ..truth.transposed import transposed_error_bound, transposed_oracle
 from .assertion import assert_parity
 from .cases import KINDS, Case, fill, golden_cases, random_case
 from .tasks import gradients
@@ -32,5 +33,7 @@ __all__ = [
     "overflows",
     "random_case",
     "reproducible_gradients",
+    "transposed_error_bound",
+    "transposed_oracle",
     "worst_ratio",
 ]

@@ -26,6 +26,7 @@ from ..contract.call import Variant
 from ..contract.operations import Operations
 from ..contract.rule import Algorithm, Rule
 from ..correlation.compute import apply
+from ..correlation.transposed import conv_transpose2d
 from ..errors import DTypeError, UnsupportedError
 from ..geometry.geometry import Geometry
 from ..lab import Backend, backend
@@ -34,6 +35,7 @@ from ..planning.execute import compute_chosen
 from ..registry import adapter, owner, register
 from ..truth.bounds import error_bound, worst_ratio
 from ..truth.oracle import oracle
+from ..truth.transposed import transposed_oracle
 from .tasks import compute_task
 from .trials import Trial, fixed_trials, random_trials
 
@@ -142,6 +144,27 @@ class Conformance:
                     _check(lab, trial)
 
         check()
+
+    def test_transposed_convolution(self, lab: Backend) -> None:
+        """`conv_transpose2d`: integers exactly, and `reproducible=True` with NumPy's bits."""
+        rng = np.random.default_rng(0)
+        shapes = (2, 4, 3, 5), (4, 2, 3, 2), (4,)
+        cases: list[dict[str, Any]] = [
+            {},
+            {"stride": 2, "padding": "same"},
+            {"stride": (2, 3), "padding": 1, "output_padding": (1, 2), "groups": 2},
+        ]
+        for options in cases:
+            arrays = [rng.integers(-8, 9, shape).astype(np.float32) for shape in shapes]
+            arrays[2] = arrays[2][: 2 * options.get("groups", 1)]
+            y, k, bias = map(lab.asarray, arrays)
+            expected = transposed_oracle(arrays[0], arrays[1], bias=arrays[2], **options)
+            np.testing.assert_array_equal(lab.to_numpy(lab.conv_transpose2d(y, k, bias=bias, **options)), expected)
+            arrays = [rng.standard_normal(array.shape).astype(np.float32) for array in arrays]
+            y, k, bias = map(lab.asarray, arrays)
+            bits = lab.to_numpy(lab.conv_transpose2d(y, k, bias=bias, **options, reproducible=True)).tobytes()
+            y, k, bias = arrays
+            assert bits == conv_transpose2d(y, k, bias=bias, **options, reproducible=True, backend="numpy").tobytes()
 
     def test_operation(self, lab: Backend, operation: str) -> None:
         """Each operation of the contract, on a small tensor."""

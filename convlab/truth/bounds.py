@@ -105,26 +105,40 @@ def error_bound(
     # The value of a border is rounded, too.
     border = oracle(0 * factors[0], factors[1], **positive) * 2.0 ** -SIGNIFICAND[dtype] if value else 0.0
     if algorithm == "direct":
-        return _bound(total, n, dtype, *largest) + border
+        return sum_bound(total, n, dtype, *largest) + border
     if algorithm == "fft":
-        return _bound(total, 2, dtype, *largest) + _transformed(dtype, *factors, **positive) + border
+        padded = CanonicalCall(*factors, positive).padded()
+        return transform_bound(total, padded, factors[1], padded.shape[2:], dtype) + border
+    return rounded_sum_bound(oracle(X, K, bias=bias, **geometry), total, n, dtype, *largest) + border
+
+
+def rounded_sum_bound(truth: np.ndarray, total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
+    """The bound of a sum of n products in float64 that is rounded once to a dtype, as `reproducible=True` has it.
+
+    Args:
+        truth: the true sum.
+        total: the sum of its terms' magnitudes.
+        n: the number of terms.
+        dtype: the result's dtype.
+        factors: arrays of the magnitudes of the products' factors.
+    """
     if dtype == "float64":
-        return _bound(total, n, dtype, *largest) + _underflow(n, -960, *largest)
+        return np.asarray(sum_bound(total, n, dtype, *factors) + _underflow(n, -960, *factors))
     # Half types are rounded to float32 first.
     unit = 2.0 ** -SIGNIFICAND[dtype] + (2.0**-24 if dtype != "float32" else 0.0)
-    truth = np.abs(oracle(X, K, bias=bias, **geometry))
     # Only the subnormal numbers of float32 count as zero; a result may be rounded to a subnormal one of float16.
-    underflow = _underflow(n, -126, *largest) + (2.0**-24 if dtype == "float16" else 0.0)
-    return np.asarray(unit * truth + (1 + unit) * _bound(total, n, "float64", *largest) + underflow + border)
+    underflow = _underflow(n, -126, *factors) + (2.0**-24 if dtype == "float16" else 0.0)
+    return np.asarray(unit * np.abs(truth) + (1 + unit) * sum_bound(total, n, "float64", *factors) + underflow)
 
 
-def _transformed(dtype: str, x: np.ndarray, k: np.ndarray, **geometry: Unpack[GeometryOptions]) -> float:
-    padded = CanonicalCall(x, k, geometry).padded()
-    points = max(4 * padded.shape[2] * padded.shape[3], 2**18)  # A tile may be larger than the image.
+def transform_bound(total: np.ndarray, x: np.ndarray, k: np.ndarray, size: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The bound of the correlation of an image x of magnitudes, which fills `size`, with k by Fourier transforms."""
+    # A tile may be larger than the image.
+    points = max(4 * size[0] * size[1], 2**18)
     # Half types are computed in float32.
     unit = 2.0 ** -SIGNIFICAND[max(dtype, "float32", key=lambda name: SIGNIFICAND[name])]
-    norms = float(np.linalg.norm(padded)) * float(np.abs(k).sum())
-    return (24 * math.log2(points) + 4) * unit * norms
+    norms = float(np.linalg.norm(x)) * float(np.abs(k).sum())
+    return np.asarray(sum_bound(total, 2, dtype, x, k) + (24 * math.log2(points) + 4) * unit * norms)
 
 
 def overflows(
@@ -181,9 +195,9 @@ def gradient_bounds(
     # The value of a border is rounded, too.
     value = abs(geometry.get("padding_value", 0.0))
     return Gradients(
-        _bound(totals.X, terms[0] + 1, dtype, k, dy),
-        _bound(totals.K, terms[1] + (2 if value else 1), dtype, x, dy, np.array(value)),
-        _bound(totals.bias, terms[2] + 1, dtype, dy, np.ones(1)),
+        sum_bound(totals.X, terms[0] + 1, dtype, k, dy),
+        sum_bound(totals.K, terms[1] + (2 if value else 1), dtype, x, dy, np.array(value)),
+        sum_bound(totals.bias, terms[2] + 1, dtype, dy, np.ones(1)),
     )
 
 
@@ -251,7 +265,8 @@ def magnitude(a: Any) -> np.ndarray:
     return np.where(np.isfinite(array), array, 0.0)
 
 
-def _bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
+def sum_bound(total: np.ndarray, n: int, dtype: str, *factors: Any) -> np.ndarray:
+    """The bound of a sum of n products in a dtype, in any order; `total` is the sum of their magnitudes."""
     return np.asarray(gamma(n, dtype) * total + _underflow(n, _SMALLEST[dtype], *factors))
 
 

@@ -204,7 +204,6 @@ NOTES = [
     (lambda: nn.Activation("softsign"), "Activation: convlab doesn't know the function softsign"),
     (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
     (lambda: nn.Dropout(0.5, axes=(1,)), "Dropout: only MXNet has a dropout with axes"),
-    (nn.SELU, "SELU"),
 ]
 
 

@@ -76,12 +76,24 @@ class Other(mx.gluon.HybridBlock):
         return self.rest(self.first(x)) + 1
 
 
+class Sorted(mx.gluon.nn.HybridSequential):
+    def hybrid_forward(self, F, x):
+        return F.sort(x)
+
+
 def test_models_that_are_no_chains() -> None:
     residual = Residual()
     residual.add(nn.Activation("relu"))
-    assert not models.read(residual).whole
+    reading = models.read(residual)
+    assert (reading.whole, [part.layer.kind for part in reading.parts]) == (True, ["activation", "add"])
     reading = models.read(Other())
-    assert (reading.whole, [part.path for part in reading.parts]) == (False, ["first", "rest.0"])
+    assert (reading.whole, [part.path for part in reading.parts]) == (True, ["first", "rest.0", "plusscalar0"])
+    unknown = Sorted()
+    unknown.add(nn.Activation("relu"))
+    assert models.read(unknown).loose == {
+        "hybrid_forward()": "Sorted has a hybrid_forward of its own, whose operations between layers (sort0: convlab "
+        "doesn't know the operator sort) are not carried"
+    }
 
 
 def test_assembled(numpy) -> None:

@@ -193,9 +193,9 @@ def test_a_dtype_policy_is_kept() -> None:
 
 
 def test_an_unknown_activation_inside() -> None:
-    first, second = models.read(randomly(kl.Dense(3, activation="selu"), (None, 4))).parts
+    first, second = models.read(randomly(kl.Dense(3, activation="squareplus"), (None, 4))).parts
     assert isinstance(first.layer, Dense)
-    assert (second.layer, second.note) == (None, "Activation: convlab doesn't know the function selu")
+    assert (second.layer, second.note) == (None, "Activation: convlab doesn't know the function squareplus")
 
 
 # What isn't known.
@@ -213,7 +213,8 @@ class OfItsOwn(kl.Conv2D):
         (randomly(kl.SeparableConv2D(4, 3)), "SeparableConv2D"),
         (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(axis=1), "Softmax: its axis is 1, expected -1, the channels"),
-        (kl.Activation("selu"), "Activation: convlab doesn't know the function selu"),
+        (kl.Activation("squareplus"), "Activation: convlab doesn't know the function squareplus"),
+        (kl.Rescaling([1.0, 2.0]), "Rescaling: its scale or offset isn't one number"),
         (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
         (kl.Dropout(0.5, noise_shape=(None, 1)), "Dropout: only Keras has a dropout with noise_shape"),
         (kl.SpatialDropout2D(0.5), "SpatialDropout2D: it is a Dropout with a call of its own"),

@@ -84,10 +84,13 @@ def test_functional_models() -> None:
     y = kl.Conv2D(2, 3, padding="same", name="conv")(inputs)
     straight = keras.Model(inputs, kl.ReLU(name="relu")(y))
     assert (models.read(straight).whole, paths(straight)) == (True, ["conv", "relu"])
-    others = [kl.Add()([inputs, y]), keras.ops.relu(y), kl.Dropout(0.5)(y, training=True), [y, kl.ReLU()(y)]]
-    twice = kl.ReLU()
-    for outputs in (*others, twice(twice(y))):
+    for outputs in (kl.Dropout(0.5)(y, training=True), [y, kl.ReLU()(y)], keras.ops.flip(y)):
         assert not models.read(keras.Model(inputs, outputs)).whole
+    twice = kl.ReLU()
+    for outputs in (kl.Add()([inputs, y]), keras.ops.relu(y), twice(twice(y))):
+        reading = models.read(keras.Model(inputs, outputs))
+        assert reading.whole
+        assert all(part.layer is not None for part in reading.parts)
 
 
 class Subclassed(keras.Model):
@@ -103,7 +106,7 @@ class Subclassed(keras.Model):
 def test_a_subclassed_model() -> None:
     model = Subclassed()
     model(np.ones((1, 5, 5, 2), "float32"))
-    assert (models.read(model).whole, paths(model)) == (False, ["first", "rest/relu", "rest/last"])
+    assert (models.read(model).whole, paths(model)) == (True, ["first", "rest/relu", "rest/last", "add"])
     changed = models.with_weights(model, [0 * each for each in model.get_weights()])
     assert (changed(np.ones((1, 5, 5, 2), "float32")).numpy() == 1).all()
 

@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
 
 
@@ -29,6 +29,7 @@ class Network(nnx.Module):
     def __init__(self, nodes: Sequence[Node]) -> None:
         steps: list[Node] = []
         for node in nodes:
+            node = node._replace(name=free_name(node.name, Network))
             if isinstance(node.native, nnx.Module):
                 _put(self, node.name.split("."), node.native)
                 node = node._replace(native=None)

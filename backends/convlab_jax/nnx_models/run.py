@@ -28,7 +28,8 @@ def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarra
 def _call(native: Any, *values: Array) -> Any:
     if isinstance(native, nnx.Module) and not is_known(native):
         return in_inference(native)(*values)
-    return native(*values, **switches_of(native))
+    switches = switches_of(native)
+    return native(values[0], **switches) if switches else native(*values)
 
 
 def _layout(native: Any) -> str:

@@ -17,18 +17,21 @@ from .functions import native_of
 Parts = Callable[[kl.Layer, str], Sequence[Part]]
 
 
-def graph_of(model: keras.Model, parts: Parts, shape: Sequence[int | None] | None) -> list[Part]:
+def graph_of(
+    model: keras.Model, parts: Parts, joining: tuple[type[kl.Layer], ...], shape: Sequence[int | None] | None
+) -> list[Part]:
     """The parts of a model with their inputs.
 
     Args:
         model: any model or layer with layers inside.
         parts: the parts that a layer at a path is; none for one that does nothing.
+        joining: the layers that take several tensors.
         shape: of the images that a model takes which has a `call` of its own, with the batch.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
-    reading = _Reading(parts)
+    reading = _Reading(parts, joining)
     value = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
     if value == INPUT:
         return []
@@ -40,8 +43,8 @@ def graph_of(model: keras.Model, parts: Parts, shape: Sequence[int | None] | Non
 class _Reading:
     """A model on its way to parts, in the order in which they are computed."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...]) -> None:
+        self.parts, self.joining = parts, joining
         self.result: list[Part] = []
 
     def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> str:
@@ -54,10 +57,15 @@ class _Reading:
         if isinstance(layer, functional) and type(layer).call is functional.call:
             return self._functional(layer, path, inputs)
         parts = self.parts(layer, path)
-        if any(part.layer is None for part in parts) and tensors[0] is not None:
-            traced = _traced(layer, tensors)
+        if any(part.layer is None for part in parts):
+            traced = None if tensors[0] is None else _traced(layer, tensors)
             if traced is not None:
                 return self._functional(traced, path, inputs)
+            if private.layers_inside(layer):
+                why = "its input's shape isn't known" if tensors[0] is None else "its call can't be traced"
+                raise UnsupportedError(f"{path}: {why}" if path else why)
+        if len(inputs) > 1 and not isinstance(layer, self.joining):
+            raise UnsupportedError(f"{path}: it takes more than one tensor")
         return self._append(parts, inputs)
 
     def _append(self, parts: Sequence[Part], inputs: Sequence[str]) -> str:
@@ -82,8 +90,11 @@ class _Reading:
         if len(call.outputs) != 1:
             raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
+            others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
+            if others:
+                raise UnsupportedError(f"{_inside(path, operation.name)} is called with {', '.join(others)}")
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
-        name = _inside(path, operation.name)
+        name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
         try:
             natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
         except UnsupportedError as error:
@@ -97,7 +108,7 @@ def _inside(path: str, name: str) -> str:
 
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | None:
     """A functional model of what a layer's own `call` does to tensors of these shapes; None if it can't be traced."""
-    symbols = [keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in tensors]
+    symbols = [keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
     try:
         result = layer.call(symbols if len(symbols) > 1 else symbols[0])
         return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)

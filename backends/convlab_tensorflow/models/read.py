@@ -33,7 +33,7 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     one_layout, why = len(layouts) <= 1, {}
     if with_code and one_layout:
         try:
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], _shape(model, inputs, layouts))
+            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, _shape(model, inputs, layouts))
             return Model("tensorflow", graph, True, model, _image(model))
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}

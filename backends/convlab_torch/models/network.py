@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
 
 
@@ -24,8 +24,9 @@ class Network(nn.Module):
         self.steps: list[Node] = []
         for node in nodes:
             if isinstance(node.native, nn.Module):
-                _put(self, node.name, node.native)
-                node = node._replace(native=None)
+                name = free_name(node.name, Network)
+                _put(self, name, node.native)
+                node = node._replace(name=name, native=None)
             self.steps.append(node)
 
     def nodes(self) -> Iterator[Node]:
@@ -58,7 +59,7 @@ def sequential(nodes: Sequence[Node]) -> nn.Sequential | None:
     for name, native, _, _ in nodes:
         if not isinstance(native, nn.Module):
             return None
-        *between, last = name.split(".")
+        *between, last = free_name(name, nn.Sequential).split(".")
         common = 0
         while common < min(len(path), len(between)) and path[common][0] == between[common]:
             common += 1

@@ -31,7 +31,7 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
     if type(model) is Network:
-        return Model("torch", [*_with_rows(_of_network(model))], True, model)
+        return Model("torch", [*_with_rows([*_of_network(model)])], True, model)
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}

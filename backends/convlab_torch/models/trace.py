@@ -24,6 +24,10 @@ _PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul
 _SHAPES = ("size", getattr, operator.getitem)
 
 
+# Arguments that aren't looked at: the tensors, given by name, and what only warns.
+_UNUSED = ("input", "tensors", "_stacklevel")
+
+
 class _Tracer(torch.fx.Tracer):
     def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
         super().__init__()
@@ -147,7 +151,9 @@ def _is_tensor(node: torch.fx.Node) -> bool:
 def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     """What computes a node, and the nodes whose values it takes."""
     first, *others = node.args
-    options = {name: value for name, value in node.kwargs.items() if name not in ("input", "tensors")}
+    options = {name: value for name, value in node.kwargs.items() if name not in _UNUSED}
+    if options.get("dtype", first) is None:
+        del options["dtype"]
     if node.target in (*_SUMS, *_PRODUCTS, *_DIFFERENCES, *_QUOTIENTS):
         if len(others) != 1 or options:
             raise UnsupportedError("its arguments are unknown")
@@ -155,11 +161,11 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     if isinstance(first, (list, tuple)):
         if not all(isinstance(each, torch.fx.Node) for each in first):
             raise UnsupportedError("it takes a number")
-        return native_of(node.target, *others, **options), [*first]  # type: ignore[list-item]
+        return native_of(node.target, *others, **options), [*first]
     if not isinstance(first, torch.fx.Node):
         raise UnsupportedError("it takes no tensor")
     if node.target in ("view", "reshape", torch.reshape):
-        return _rows(first, others[0] if len(others) == 1 else others), [first]
+        return _rows(others[0] if len(others) == 1 else others), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, **options), [first]
@@ -178,21 +184,22 @@ def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]
     return partial(affine, scale=float(number if function in _PRODUCTS else 1 / number)), [tensor]
 
 
-def _rows(x: torch.fx.Node, shape: Any) -> nn.Module:
-    """The flattening that a reshape to (N, -1) is, where N is the number of images of x."""
-    if isinstance(shape, (list, tuple)) and len(shape) == 2 and shape[1] == -1 and _is_count(shape[0], x):
+def _rows(shape: Any) -> nn.Module:
+    """The flattening that a reshape to (N, -1) is."""
+    if isinstance(shape, (list, tuple)) and len(shape) == 2 and shape[1] == -1 and _is_count(shape[0]):
         return nn.Flatten()
     raise UnsupportedError("it gives other axes than (N, -1)")
 
 
-def _is_count(size: Any, x: torch.fx.Node) -> bool:
+def _is_count(size: Any) -> bool:
+    """Whether it is the number of images, of whichever tensor."""
     if not isinstance(size, torch.fx.Node):
         return False
     if size.target == "size":
-        return size.args == (x, 0)
+        return bool(size.args[1:] == (0,))
     of = size.args[0]
     shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
-    return size.target is operator.getitem and shape and size.args[1] == 0
+    return bool(size.target is operator.getitem and shape and size.args[1] == 0)
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

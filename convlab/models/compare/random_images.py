@@ -54,12 +54,12 @@ def random_images(
     if size is not None:
         return [grid(rng, (1, channels, *size))]
     begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
-    tries = (
-        lambda n: _fits(steps, (n, n)) and _fits(others, (n, n)),
-        lambda n: _fits(steps, (n, n)),
-        lambda n: _fits(steps, (n, n), fewest=1),
+    both = [*steps], [*others]
+    tries = (([*both], 2), ([both[0]], 2), ([both[0]], 1))
+    sizes_of = (
+        n for models, few in tries for n in range(begin, _LARGEST) if all(_fits(each, (n, n), few) for each in models)
     )
-    least = next((n for fits in tries for n in range(begin, _LARGEST) if fits(n)), None)
+    least = next(sizes_of, None)
     if least is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",

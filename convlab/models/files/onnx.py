@@ -180,7 +180,7 @@ def _pad(graph: _Graph, layer: Pad) -> None:
 
 
 # ONNX's own alpha is 0.2; its numbers are float32.
-_HARD = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
+_HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
 
 
 def _affine(graph: _Graph, layer: Affine) -> None:

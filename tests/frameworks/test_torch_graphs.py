@@ -1,0 +1,185 @@
+"""PyTorch models whose `forward` is their own: traced, ported whole, and trained on."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from making import port_parts
+from torch import nn
+
+from convlab import compare, port, port_weights
+from convlab.errors import PortError
+from convlab.models.adapters import read
+
+
+class Block(nn.Module):
+    """ResNet's (arXiv:1512.03385), whose one ReLU is called twice, and works in place."""
+
+    def __init__(self, inputs, outputs, stride=1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.down = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += self.down(x)
+        return self.relu(y)
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 7, 2, 3, bias=False), nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(Block(4, 4), Block(4, 8, 2))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        return self.fc(self.layer1(x).mean((2, 3)))
+
+
+class DenseNet(nn.Module):
+    """DenseNet's channels (arXiv:1608.06993), a squeeze-and-excite (arXiv:1709.01507) and numbers between."""
+
+    def __init__(self):
+        super().__init__()
+        self.grow = nn.ModuleList(nn.Conv2d(4 + 2 * i, 2, 3, padding=1) for i in range(2))
+        self.squeeze, self.excite = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+        self.last = nn.Linear(8 * 4 * 4, 3)
+
+    def forward(self, x):
+        for conv in self.grow:
+            x = torch.cat([x, F.hardswish(conv(x))], 1)
+        x = x * torch.sigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        x = F.avg_pool2d(x / 2 - 0.25, 2)
+        return F.log_softmax(self.last(F.dropout(x, 0.5, self.training).view(x.size(0), -1)), dim=-1)
+
+
+def randomly(model):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, array in model.state_dict().items():
+            if array.is_floating_point():
+                array.copy_(torch.rand(array.shape, generator=generator) + (0.5 if "var" in name else -0.5))
+    return model.eval()
+
+
+def images(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1)) - 0.5
+
+
+MODELS = {"ResNet": (ResNet, (2, 3, 33, 34)), "DenseNet": (DenseNet, (2, 4, 8, 8))}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ported_whole(name):
+    make, shape = MODELS[name]
+    model, x = randomly(make()), images(*shape)
+    ported = port(model, to="torch")
+    assert ported.evidence.same
+    assert ported.evidence.whole_model_errors[1] == 0
+    assert torch.allclose(ported.model(x), model(x), atol=1e-6)
+    assert torch.equal(pickle.loads(pickle.dumps(ported.model))(x), ported.model(x))
+    assert torch.equal(copy.deepcopy(ported.model)(x), ported.model(x))
+
+
+def test_names_come_back():
+    """The original takes what the ported model has learnt."""
+    model = randomly(ResNet())
+    ported = port(model, to="torch").model
+    assert ported.state_dict().keys() == model.state_dict().keys()
+    with torch.no_grad():
+        for parameter in ported.parameters():
+            parameter.mul_(0.5)
+    other = ResNet().eval()
+    other.load_state_dict(ported.state_dict())
+    assert torch.allclose(other(images(1, 3, 33, 34)), ported(images(1, 3, 33, 34)), atol=1e-6)
+
+
+def test_a_step_of_training_is_the_originals():
+    model, x = randomly(ResNet()), images(4, 3, 33, 34)
+    ported = port(model, to="torch").model
+    for each in (model, ported):
+        each.train()
+        optimizer = torch.optim.SGD(each.parameters(), 0.01)
+        each(x).square().sum().backward()
+        optimizer.step()
+    for name, array in model.state_dict().items():
+        # The mean over rows and columns, and so its gradient, is rounded in another order.
+        assert torch.allclose(ported.state_dict()[name], array, rtol=1e-4, atol=1e-5), name
+
+
+def test_a_layer_put_in_anothers_place_is_used():
+    ported = port(randomly(ResNet()), to="torch").model
+    ported.fc = nn.Linear(8, 2).eval()
+    assert ported(images(1, 3, 33, 34)).shape == (1, 2)
+
+
+def test_names_that_modules_have_for_something_else():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.ModuleDict({"half_": nn.Conv2d(2, 2, 1)})
+
+        def forward(self, x):
+            return x + self.a["half_"](x)
+
+    ported = port(Odd().eval(), to="torch")
+    assert list(ported.model.state_dict()) == ["a.half_.weight", "a.half_.bias"]
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x):
+        return x + self.conv(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda self, x: torch.einsum("nchw->nhwc", self.conv(x)), r"\(einsum: it takes no tensor\)"),
+        (lambda self, x: self.conv(x) if x.sum() > 0 else x, r"\(it can't be traced \(TraceError\)\)"),
+        (lambda self, x: F.dropout(self.conv(x)), r"dropout: it drops elements in inference, too"),
+        (lambda self, x: x.mean(1) * self.conv(x), r"mean: it reduces the axes 1, expected \(2, 3\)"),
+        (lambda self, x: torch.cat([x, self.conv(x)], 2), "cat: it concatenates along axis 2, expected 1"),
+        (lambda self, x: self.conv(x) * self.own, "own, an array of its own"),
+        (lambda self, x: (self.conv(x), x), "its result isn't one tensor"),
+        (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), r"reshape: it gives other axes than \(N, -1\)"),
+    ],
+)
+def test_what_isnt_known_is_named(forward, words):
+    model = type("Odd", (Scaled,), {"forward": forward})(1.0)
+    model.own = nn.Parameter(torch.ones(1))
+    ported = port_parts(model, words, to="torch")
+    assert list(ported.layers) == ["conv"]
+
+
+def test_two_models_that_differ_between_their_layers():
+    a, b = Scaled(1.0).eval(), Scaled(0.5).eval()
+    b.load_state_dict(a.state_dict())
+    assert compare(a, copy.deepcopy(a)).same
+    comparison = compare(a, b)
+    assert comparison.same is False
+    assert comparison.first.differences == {"scale": "scale is 1.0 in the first, 0.5 in the second"}
+    with pytest.raises(PortError, match=r"[Ss]cale is 1.0 in the first, 0.5 in the second"):
+        port_weights(a.state_dict(), a, b)
+
+
+def test_paths_of_operations_name_whose_code_they_are_of():
+    paths = [part.path for part in read(ResNet().eval()).parts]
+    assert paths[:4] == ["conv1", "bn1", "relu", "max_pool2d"]
+    assert "layer1.0.add" in paths
+    assert np.unique([part.value for part in read(ResNet().eval()).parts]).size == len(paths)
