@@ -205,9 +205,12 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         nodes: in order; the last gives the result.
     """
 
+    # The class has the name, too, so that no block gets it.
+    steps: Sequence[Node] = ()
+
     def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
         super().__init__(**names)
-        self.steps: list[Node] = []
+        steps: list[Node] = []
         for wanted, block, inputs, value in nodes:
             name = free_name(wanted, Network)
             *between, last = name.split(".")
@@ -217,7 +220,8 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
                     setattr(outer, part, Group())
                 outer = getattr(outer, part)
             setattr(outer, last, block)
-            self.steps.append(Node(name, None, inputs, value))
+            steps.append(Node(name, None, inputs, value))
+        self.steps = steps
 
     def nodes(self) -> Iterator[Node]:
         """The nodes, with the blocks that are attributes now."""

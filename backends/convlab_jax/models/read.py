@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,14 +9,19 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
+from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
-from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, unbuilt
+from convlab.models.layers.reading import Model, Part, known, loose_array, unbuilt
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
+from ..shared.graph import loose_calls, traced
+from ..shared.program import code_of, layer_call
 from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
+from .network import Network
+from .run import infer
 from .sequential import Sequential
 
 
@@ -30,26 +34,38 @@ def read(model: Any, inputs: Any = None) -> Model:
             f"model: got a {type(model).__name__} without its variables, expected both.",
             hint="(module, variables), or module.bind(variables).",
         )
-    if isinstance(model, nn.Sequential) and type(model).__call__ in _CHAINS:
-        sequence = list(_sequence(model, ""))
-        whole = all(whole for _, whole in sequence)
-        parts = [part for part, _ in sequence]
-        return Model("jax", parts, whole, model, loose={} if whole else _loose(model, parts, ()))
     if isinstance(model, tuple(_READERS)):
         return Model("jax", [Part("", model, *_read(model, ""))], True, model)
-    parts, operations = _called(model, inputs)
-    return Model("jax", parts, False, model, loose=_loose(model, parts, operations))
+    if isinstance(model, Network):
+        return Model("jax", [*_nodes(model)], True, model)
+    if isinstance(model, nn.Sequential) and type(model).__call__ in _CHAINS:
+        sequence = list(_sequence(model, ""))
+        if all(whole for _, whole in sequence):
+            return Model("jax", [part for part, _ in sequence], True, model)
+    parts, unknown = _traced(model, inputs)
+    return Model("jax", parts, not unknown, model, loose={**_loose(model, parts), **unknown})
 
 
-def _loose(model: nn.Module, parts: Sequence[Part], operations: Sequence[str]) -> dict[str, str]:
-    """Variables and operations that belong to no known layer."""
+def _loose(model: nn.Module, parts: Sequence[Part]) -> dict[str, str]:
+    """Variables that belong to no known layer."""
     known_paths = [tuple(part.path.split("/")) for part in parts if part.layer is not None]
     loose = {}
     for collection, tree in model.unbind()[1].items():
         for path, array in flax.traverse_util.flatten_dict(tree).items():  # type: ignore[no-untyped-call]
             if not any(path[: len(inside)] == inside for inside in known_paths):
                 loose["/".join(path)] = loose_array(f"variable in {collection}", np.shape(array))
-    return {**loose, "__call__()": loose_code(model, "__call__", operations)}
+    return loose
+
+
+def _nodes(model: Network) -> Iterator[Part]:
+    """The parts of a graph that `build` made."""
+    _, variables = model.unbind()
+    for name, native, inputs, value in model.graph.nodes:
+        if isinstance(native, nn.Module):
+            native = native.bind({kind: tree[name] for kind, tree in variables.items() if name in tree})
+            yield Part(name, native, *_read(native, name), inputs, value)
+        else:
+            yield Part(name, native, *read_function(native), inputs, value)
 
 
 def _sequence(model: nn.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
@@ -72,55 +88,43 @@ def _alone(layer: nn.Module) -> nn.Module:
     return module.bind(variables)
 
 
-def _called(model: nn.Module, inputs: Any) -> tuple[list[Part], list[str]]:
-    """The layers that a module calls, in order, each once; and the operations that it calls between them."""
-    if inputs is None:
-        raise ModelError(
-            f"model: got a {type(model).__name__}, whose layers show only when it runs.",
-            hint="give inputs=, an image it takes, (N, C, H, W).",
-        )
+def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
+    """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
     module, variables = model.unbind()
-    parts: dict[tuple[str, ...], Part] = {}
+    layers: dict[str, Part] = {}
+    others: dict[str, nn.Module] = {}
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        inner = context.module
-        if inner.path not in parts and context.method_name == "__call__":
-            path = "/".join(inner.path)
+        inner, path = context.module, "/".join(context.module.path)
+        if not _is_layer(inner) or context.method_name != "__call__":
+            others[path] = inner
+            with code_of(path):
+                return call(*args, **kwargs)
+        if path not in layers:
             below = {name: _under(tree, inner.path) for name, tree in variables.items()}
             alone = inner.clone(parent=None, name=None).bind({name: tree for name, tree in below.items() if tree})
-            parts[inner.path] = Part(path, alone, *_read(alone, path))
-        with jax.named_scope(_LEAF) if isinstance(inner, tuple(_READERS)) else contextlib.nullcontext():
-            return call(*args, **kwargs)
+            layers[path] = Part(path, alone, *_read(alone, path))
+        return layer_call(path, call(*args, **kwargs), [*args, *kwargs.values()])
 
-    x = np.moveaxis(np.asarray(inputs, np.float32), 1, -1)
-    with nn.intercept_methods(record):
+    def called(x: Array) -> Any:
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-        try:
-            traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, mutable=True, rngs=keys))(variables, x)
-        except Exception as error:  # the module's own code may raise anything
-            why = (str(error).strip().splitlines() or [""])[0][:300]
-            raise ModelError(
-                f"model: it can't be run on inputs of shape {np.shape(inputs)} ({type(error).__name__}: {why}).",
-                hint="give what it takes; other arguments than the image need defaults.",
-            ) from error
-    outer = {path[:length] for path in parts for length in range(len(path))}
-    return [part for path, part in parts.items() if path not in outer], [*_between(traced.jaxpr)]
+        with nn.intercept_methods(infer), nn.intercept_methods(record):
+            return module.apply(variables, x, mutable=True, rngs=keys)[0]
+
+    try:
+        parts, unknown = traced(called, layers.__getitem__, inputs, jax.tree.leaves(variables))
+    except UnsupportedError as error:
+        hint = "give inputs=, an image it takes, (N, C, H, W)" if inputs is None else "give what it takes"
+        raise ModelError(
+            f"model: {str(error).rstrip('.')}.", hint=f"{hint}; other arguments than the image need defaults."
+        ) from error
+    return parts, loose_calls(others, unknown)
 
 
-_LEAF = "convlab_known_layer"
-
-
-def _between(jaxpr: Any) -> Iterator[str]:
-    """The operations of a traced module outside of the layers that convlab knows."""
-    for equation in jaxpr.eqns:
-        if _LEAF in str(equation.source_info.name_stack):
-            continue
-        inner = equation.params.get("jaxpr")
-        name = str(equation.params.get("name", equation.primitive.name))
-        if inner is not None and name in ("pjit", "jit", "core_call", "__call__"):
-            yield from _between(getattr(inner, "jaxpr", inner))
-        else:
-            yield name
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is read as a whole: convlab's, or one of linen's that isn't made of others."""
+    ours = isinstance(module, tuple(_READERS))
+    return ours or (type(module).__module__.startswith("flax.linen") and not isinstance(module, nn.Sequential))
 
 
 def _under(tree: Any, path: tuple[str, ...]) -> Any:

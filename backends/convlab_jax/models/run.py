@@ -14,26 +14,25 @@ from convlab.models.adapters import Arrays
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
-from ..shared.run import forward, once, tensors, to_oihw
+from ..shared.run import forward, tensors, to_oihw
 from .sequential import switch_of
 
 
 def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        compiled = once(lambda values: forward(natives, values, _call, _layout))
-        return ops.to_numpy(compiled(tensors(x, dtype)))
+        return ops.to_numpy(forward(natives, tensors(x, dtype), _call, _layout))
 
 
 def _call(native: Any, *values: Array) -> Any:
     if not isinstance(native, nn.Module):
         return native(*values)
     module, variables = native.unbind()
-    with nn.intercept_methods(_infer):
+    with nn.intercept_methods(infer):
         return module.apply(variables, *values)
 
 
-def _infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+def infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     """Call a module in inference mode, wherever it stands in a model and however it was made."""
     switch = switch_of(context.module)
     if switch is not None and context.method_name == "__call__":
@@ -62,7 +61,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return forward(natives, [x], call, _layout)
 
     with ops.scope(dtype):
-        pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
-        slopes, dx = pull(variables, ops.asarray(x, dtype), ops.asarray(dy, dtype))
+        _, pull = jax.vjp(called, variables, ops.asarray(x, dtype))
+        slopes, dx = pull(ops.asarray(dy, dtype))
         arrays = {name: ops.to_numpy(slope) for name, slope in slopes.get("params", {}).items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

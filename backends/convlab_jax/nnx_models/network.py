@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 from flax import nnx
@@ -25,20 +26,30 @@ class Network(nnx.Module):
         nodes: in order; the last gives the result.
     """
 
+    # The class has the name, too, so that no module gets it.
+    steps: Any = ()
+
     def __init__(self, nodes: Sequence[Node]) -> None:
-        steps: list[tuple[Any, tuple[str, ...], str]] = []
-        for name, native, inputs, value in nodes:
-            path = tuple(free_name(name, Network).split("."))
-            if isinstance(native, nnx.Module):
-                _put(self, path, native)
-            steps.append((path if isinstance(native, nnx.Module) else native, inputs, value))
+        steps: list[Node] = []
+        for node in nodes:
+            node = node._replace(name=free_name(node.name, Network))
+            if isinstance(node.native, nnx.Module):
+                _put(self, node.name.split("."), node.native)
+                node = node._replace(native=None)
+            steps.append(node)
         self.steps = nnx.static(tuple(steps))
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes, with the modules that stand there now."""
+        for node in self.steps:
+            if node.native is None:
+                node = node._replace(native=reduce(getattr, node.name.split("."), self))
+            yield node
 
     def __call__(self, x: Array) -> Array:
         """The result for images (N, H, W, C)."""
         values = {INPUT: x}
-        for called, inputs, value in self.steps:
-            function = _at(self, called) if isinstance(called, tuple) else called
+        for _, function, inputs, value in self.nodes():
             values[value] = x = function(*[values[name] for name in inputs])
         return x
 
@@ -50,9 +61,3 @@ def _put(outer: Any, path: Sequence[str], module: nnx.Module) -> None:
             setattr(outer, part, Group())
         outer = getattr(outer, part)
     setattr(outer, last, module)
-
-
-def _at(outer: Any, path: Sequence[str]) -> Any:
-    for part in path:
-        outer = getattr(outer, part)
-    return outer

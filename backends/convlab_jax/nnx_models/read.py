@@ -15,7 +15,67 @@ from convlab.models.layers.reading import Model, Part, known, loose_array, loose
 
 from ..nnx import Conv2D
 from ..ops import ops
+from ..shared.graph import loose_calls, traced
+from ..shared.program import code_of, layer_call
 from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
+from .inference import in_inference
+from .network import Network
+
+
+def read(model: nnx.Module, inputs: Any = None) -> Model:
+    """See `convlab.models.adapters.Models`."""
+    if not isinstance(model, nnx.Module):
+        return read_alone(model, "jax.nnx")
+    if is_known(model):
+        return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
+    if isinstance(model, Network):
+        return Model("jax.nnx", [*_nodes(model)], True, model)
+    if type(model) is nnx.Sequential:
+        sequence = list(_sequence(model, ""))
+        if all(whole for _, whole in sequence):
+            return Model("jax.nnx", [part for part, _ in sequence], True, model)
+    parts, unknown = _traced(model, inputs)
+    return Model("jax.nnx", parts, not unknown, model, loose={**_loose(model, parts), **unknown})
+
+
+def _loose(model: nnx.Module, parts: Sequence[Part]) -> dict[str, str]:
+    """Variables that belong to no known layer."""
+    known_paths = [part.path for part in parts if part.layer is not None]
+    loose = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))):
+        name = "/".join(map(str, path))
+        if not any(name.startswith(f"{inside}/") for inside in known_paths):
+            loose[name] = loose_array(type(variable).__name__, np.shape(variable[...]))
+    return loose
+
+
+def _nodes(model: Network) -> Iterator[Part]:
+    """The parts of a graph that `build` made."""
+    for name, native, inputs, value in model.nodes():
+        described = _read(native) if isinstance(native, nnx.Module) else read_function(native)
+        yield Part(name.replace(".", "/"), native, *described, inputs, value)
+
+
+def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
+    """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
+    modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+
+    def seen(path: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if _is_layer(modules[path]):
+            return layer_call(path, call(*args, **kwargs), [*args, *kwargs.values()])
+        with code_of(path):
+            return call(*args, **kwargs)
+
+    def layer(path: str) -> Part:
+        return Part(path, modules[path], *_read(modules[path]))
+
+    weights = [variable[...] for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))]
+    try:
+        parts, unknown = traced(in_inference(model, seen), layer, inputs, weights)
+    except UnsupportedError as error:
+        parts = [layer(path) for path, module in modules.items() if is_known(module)]
+        return parts, {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}
+    return parts, loose_calls(modules, unknown)
 
 
 def is_known(module: Any) -> bool:
@@ -23,33 +83,9 @@ def is_known(module: Any) -> bool:
     return isinstance(module, tuple(_READERS))
 
 
-def read(model: nnx.Module, inputs: Any = None) -> Model:
-    """See `convlab.models.adapters.Models`."""
-    if not isinstance(model, nnx.Module):
-        return read_alone(model, "jax.nnx")
-    if type(model) is nnx.Sequential:
-        sequence = list(_sequence(model, ""))
-        parts, whole = [part for part, _ in sequence], all(whole for _, whole in sequence)
-        return Model("jax.nnx", parts, whole, model, loose={} if whole else _loose(model, parts))
-    if is_known(model):
-        return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
-    parts = [
-        Part("/".join(map(str, path)), module, *_read(module))
-        for path, module in nnx.iter_modules(model)
-        if is_known(module)
-    ]
-    return Model("jax.nnx", parts, False, model, loose=_loose(model, parts))
-
-
-def _loose(model: nnx.Module, parts: Sequence[Part]) -> dict[str, str]:
-    """Variables and operations that belong to no known layer."""
-    known_paths = [part.path for part in parts if part.layer is not None]
-    loose = {}
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))):
-        name = "/".join(map(str, path))
-        if not any(name.startswith(f"{inside}/") for inside in known_paths):
-            loose[name] = loose_array(type(variable).__name__, np.shape(variable[...]))
-    return {**loose, "__call__()": loose_code(model, "__call__")}
+def _is_layer(module: nnx.Module) -> bool:
+    """Whether a module is read as a whole: convlab's, or one of nnx's that isn't made of others."""
+    return is_known(module) or (type(module).__module__.startswith("flax.nnx") and type(module) is not nnx.Sequential)
 
 
 def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:

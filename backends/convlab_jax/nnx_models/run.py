@@ -14,31 +14,22 @@ from convlab.models.adapters import Arrays
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.run import forward, once, tensors, to_oihw
+from ..shared.run import forward, tensors, to_oihw
+from .inference import in_inference, switches_of
 from .read import is_known
 
 
 def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        compiled = once(lambda values: forward(natives, values, _call, _layout))
-        return ops.to_numpy(compiled(tensors(x, dtype)))
+        return ops.to_numpy(forward(natives, tensors(x, dtype), _call, _layout))
 
 
 def _call(native: Any, *values: Array) -> Any:
-    if isinstance(native, nnx.BatchNorm):
-        return native(values[0], use_running_average=True)
-    if isinstance(native, nnx.Dropout):
-        return native(values[0], deterministic=True)
-    if type(native) is nnx.Sequential:
-        (x,) = values
-        for layer in native.layers:
-            x = _call(layer, x)
-        return x
     if isinstance(native, nnx.Module) and not is_known(native):
-        native = nnx.clone(native)
-        native.eval()
-    return native(*values)
+        return in_inference(native)(*values)
+    switches = switches_of(native)
+    return native(values[0], **switches) if switches else native(*values)
 
 
 def _layout(native: Any) -> str:
@@ -61,7 +52,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return forward(natives, [x], call, _layout)
 
     with ops.scope(dtype):
-        pull = once(lambda at, x, dy: jax.vjp(called, at, x)[1](dy))
-        slopes, dx = pull(parameters, ops.asarray(x, dtype), ops.asarray(dy, dtype))
+        _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
+        slopes, dx = pull(ops.asarray(dy, dtype))
         arrays = {name: ops.to_numpy(slope[...]) for name, slope in slopes.items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

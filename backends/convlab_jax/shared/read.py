@@ -38,6 +38,18 @@ def flatten(x: Array) -> Array:
     return jnp.reshape(x, (x.shape[0], -1))
 
 
+def pixel(x: Array) -> Array:
+    """Each row of (N, C) as an image of one pixel, (N, 1, 1, C)."""
+    return x[:, None, None, :]
+
+
+def average_of_window(x: Array, strided: bool = False) -> Array:
+    """The mean of each channel, by a pooling whose one window is the whole image."""
+    window = x.shape[1:3]
+    y: Array = nn.avg_pool(x, window, strides=window if strided else None)  # type: ignore[no-untyped-call]
+    return y
+
+
 def add(*values: Array) -> Array:
     """The sum of arrays."""
     return functools.reduce(jnp.add, values)
@@ -163,6 +175,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.mean, _mean("average")),
     (jnp.max, _mean("max")),
     (jnp.pad, _pad),
+    (average_of_window, lambda strided=False: GlobalPool("average")),
     (flatten, lambda: Flatten("HWC")),
     (affine, Affine),
     (unflatten, Unflatten),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,11 +14,6 @@ from convlab.models.layers.layer import Convolution
 from ..ops import ops
 
 _AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # the permutation from the other layout into each
-
-
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function compiled for a single call: as a whole, and without trouble taken over its speed."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Array:

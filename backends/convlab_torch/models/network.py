@@ -19,15 +19,19 @@ class Network(nn.Module):
         nodes: in order; the last gives the result.
     """
 
+    # The class has the name, too, so that no module gets it.
+    steps: Sequence[Node] = ()
+
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__()
-        self.steps: list[Node] = []
+        steps: list[Node] = []
         for node in nodes:
             if isinstance(node.native, nn.Module):
                 name = free_name(node.name, Network)
                 _put(self, name, node.native)
                 node = node._replace(name=name, native=None)
-            self.steps.append(node)
+            steps.append(node)
+        self.steps = steps
 
     def nodes(self) -> Iterator[Node]:
         """The nodes, with the modules that are attributes now."""

@@ -1,0 +1,196 @@
+"""What a model's code calls between its layers, found in a traced program."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .program import Constant, Equation, Program, Value, source_of
+from .read import MODES, affine, average_of_window, flatten, pixel
+
+# Those that end like others, but do more before, come first.
+_ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
+    (nn.log_softmax, {}),
+    (nn.softmax, {}),
+    (nn.gelu, {}),
+    (nn.gelu, {"approximate": False}),
+    (jax.nn.hard_silu, {}),
+    (jax.nn.hard_sigmoid, {}),
+    (jax.nn.mish, {}),
+    (jax.nn.selu, {}),
+    (nn.silu, {}),
+    (nn.softplus, {}),
+    (nn.sigmoid, {}),
+    (nn.tanh, {}),
+    (jax.nn.relu6, {}),
+    (nn.relu, {}),
+)
+# Those of which one more may compute the same images of a size.
+_POOLS = (nn.max_pool, nn.avg_pool)
+_Candidates = Iterator[tuple[Callable[..., Any], dict[str, Any]]]
+
+
+class Function(NamedTuple):
+    """A function with its further arguments."""
+
+    function: Callable[..., Any]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def native(self) -> Any:
+        """It, as a model has it."""
+        return functools.partial(self.function, **dict(self.options)) if self.options else self.function
+
+
+def functions_of(value: Value) -> tuple[list[Function], Value | None]:
+    """The functions that may compute a value, and of which other one.
+
+    There are several where they differ only for images of other sizes; none where no function is known.
+    """
+    functions: list[Function] = []
+    source: Value | None = None
+    for like, function, options in _candidates(value):
+        if functions and function not in _POOLS:
+            break
+        candidate = Function(function, tuple(options.items()))
+        pattern = _pattern(candidate, like.shape, np.dtype(like.dtype).name)
+        x = source_of(pattern, value) if pattern else None
+        if x is not None:
+            functions.append(candidate)
+            source = x
+    return (functions, source) if functions else _affine(value) or _reshaped(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _pattern(function: Function, shape: tuple[int, ...], dtype: str) -> Program | None:
+    """What a function computes for an array; None if it doesn't take it."""
+    try:
+        return Program(function.native, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError):
+        return None
+
+
+def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[str, Any]]]:
+    """What may compute a value, each with a value that is like what it takes."""
+    for equation in _before(value):
+        x = equation.inputs[0] if equation.inputs else None
+        if isinstance(x, Value) and len(x.shape) == 4:
+            if equation.name == "_pad" and equation.primitive != "pad":
+                x = _unpadded(value)
+            yield from ((x, *each) for each in _over_pixels(equation, x, value))
+    yield from ((value, *each) for each in (*_ACTIVATIONS, *_with_factors(value)))
+
+
+def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
+    """What may compute a value of an image x by an equation that looks at more than one pixel at once."""
+    if equation.primitive in ("reduce_window_max", "reduce_window_sum"):
+        yield from _pools(equation, x)
+    elif equation.primitive in ("reduce_sum", "reduce_max") and equation.params["axes"] == (1, 2):
+        for keepdims in ({}, {"keepdims": True}):
+            yield jnp.mean if equation.primitive == "reduce_sum" else jnp.max, {"axis": (1, 2), **keepdims}
+    elif equation.primitive == "pad":
+        yield from _constant_pads(equation)
+    elif equation.name == "_pad" and len(value.shape) == 4:
+        yield from _pads(x, value)
+
+
+def _before(value: Value) -> Iterator[Equation]:
+    """The last three equations that give a value, each the first input of the next."""
+    given: Value | Constant = value
+    for _ in range(3):
+        if not isinstance(given, Value) or given.by is None or not given.by.inputs:
+            return
+        yield given.by
+        given = given.by.inputs[0]
+
+
+def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a sum or a product with a number is; None for anything else."""
+    assert value.by is not None
+    x, number = value.by.inputs if len(value.by.inputs) == 2 else (None, None)
+    if isinstance(x, Constant) and value.by.primitive in ("add", "mul"):
+        x, number = number, x
+    if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
+        return None
+    with_number: dict[str, Callable[[float], tuple[str, float]]] = {
+        "add": lambda shift: ("shift", shift),
+        "sub": lambda shift: ("shift", -shift),
+        "mul": lambda scale: ("scale", scale),
+        "div": lambda scale: ("scale", 1 / scale),
+    }
+    if value.by.primitive not in with_number:
+        return None
+    return [Function(affine, (with_number[value.by.primitive](_short(number)),))], x
+
+
+def _short(number: Constant) -> float:
+    """A number as short as its dtype lets it be."""
+    return float(str(np.asarray(number.array)[()]))
+
+
+def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
+    """The function that a change of the shape is."""
+    assert value.by is not None
+    x = value.by.inputs[0]
+    if value.by.primitive in ("reshape", "squeeze", "broadcast_in_dim") and isinstance(x, Value):
+        if len(x.shape) == 4 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
+            return [Function(flatten)], x
+        if len(x.shape) == 2 and value.shape == (x.shape[0], 1, 1, x.shape[1]):
+            return [Function(pixel)], x
+    return [], None
+
+
+def _pools(equation: Equation, x: Value) -> _Candidates:
+    window, strides, pads = (equation.params[name][1:3] for name in ("window_dimensions", "window_strides", "padding"))
+    maximum = equation.primitive == "reduce_window_max"
+    if not maximum and window == x.shape[1:3]:
+        yield average_of_window, {"strided": strides == window}
+    options = {"window_shape": tuple(window), "strides": tuple(strides)}
+    explicit: Any = "VALID" if not any(map(any, pads)) else tuple((int(before), int(after)) for before, after in pads)
+    for further in [{}] if maximum else [{}, {"count_include_pad": False}]:
+        for padding in (explicit, "SAME"):
+            yield nn.max_pool if maximum else nn.avg_pool, {**options, "padding": padding, **further}
+
+
+def _constant_pads(equation: Equation) -> _Candidates:
+    border, config = equation.inputs[1], equation.params["padding_config"]
+    if isinstance(border, Constant) and not any(between for _, _, between in config):
+        widths = tuple((int(before), int(after)) for before, after, _ in config)
+        yield jnp.pad, {"pad_width": widths, "constant_values": float(border.array)}
+
+
+def _unpadded(value: Value) -> Value:
+    """The image that `jnp.pad` took for a result."""
+    while value.by is not None and value.by.name == "_pad":
+        value = max(
+            (each for each in value.by.inputs if isinstance(each, Value)), key=lambda each: math.prod(each.shape)
+        )
+    return value
+
+
+def _pads(x: Value, value: Value) -> _Candidates:
+    """The borders of repeated pixels that make an image as large as another one, even ones first."""
+    rows, columns = (after - before for before, after in zip(x.shape[1:3], value.shape[1:3], strict=True))
+    splits = [((top, rows - top), (left, columns - left)) for top in range(rows + 1) for left in range(columns + 1)]
+    splits.sort(key=lambda split: sum(abs(before - after) for before, after in split))
+    for (above, beside), mode in itertools.product(splits, MODES.values()):
+        yield jnp.pad, {"pad_width": ((0, 0), above, beside, (0, 0)), "mode": mode}
+
+
+def _with_factors(value: Value) -> _Candidates:
+    """The activations that multiply what is negative by a number."""
+    assert value.by is not None
+    for branch in value.by.inputs:
+        for factor in branch.by.inputs if isinstance(branch, Value) and branch.by else ():
+            if isinstance(factor, Constant) and factor.is_number:
+                number = _short(factor)
+                yield nn.leaky_relu, {"negative_slope": number}
+                yield nn.elu, {"alpha": number}

@@ -1,0 +1,216 @@
+"""The graph of a model whose `__call__` is its own, traced by JAX."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.layer import Dense
+from convlab.models.layers.reading import INPUT, Part, loose_code
+
+from ..ops import ops
+from .functions import Function, functions_of
+from .pixels import makes_pixels, of_pixels, without_rows
+from .program import LAYER, Constant, Equation, Program, Value
+from .read import add, concatenate, multiply, read_function
+
+_SIZES = (32, 64, 28, 224, 16, 8)
+# What is added to an image's size, so that it is even or odd wherever it was halved some times.
+_LARGER = (9, 2, 4, 8, 16)
+
+Unknown = dict[str, list[str]]
+
+
+def traced(
+    model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Sequence[Any]
+) -> tuple[list[Part], Unknown]:
+    """The parts of a model with their inputs, and by their owners' paths the operations that convlab doesn't know.
+
+    Where there are such operations, the parts are the model's layers, each once, in the order of their calls.
+
+    Args:
+        model: what calls it, and each layer in it by `convlab_jax.shared.program.layer_call`.
+        layer: the part that the layer at a path is.
+        inputs: images that it takes, (N, C, H, W); None for some that are found.
+        weights: the model's arrays.
+
+    Raises:
+        UnsupportedError: it can't be run on the images, or on any of those that were tried.
+    """
+    dtype = next((ops.dtype(array) for array in weights if jnp.issubdtype(array.dtype, jnp.floating)), "float32")
+    with ops.scope(dtype):
+        shape, program = _first(model, _shapes(inputs, [array.shape for array in weights]), dtype)
+        graph = _Reading(program, layer)
+        for larger in _larger(shape):
+            with contextlib.suppress(UnsupportedError):  # The model may take images of one size.
+                graph.keep(_Reading(_first(model, [larger], dtype)[1], layer))
+            if graph.is_clear:
+                break
+        return graph.result()
+
+
+def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    """Shapes that a model may take: that of the given images, or some that kernels among its weights take."""
+    if inputs is not None:
+        n, channels, *size = np.shape(inputs)
+        yield n, *size, channels
+        return
+    channels_of = {shape[2] for shape in weights if len(shape) == 4} or {1, 3}
+    for channels in sorted(channels_of, key=lambda number: (number != 3, number)):
+        yield from ((2, size, size, channels) for size in _SIZES)
+    yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))
+
+
+def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    if len(shape) == 4:
+        n, rows, columns, channels = shape
+        yield from ((n, rows + more, columns + more, channels) for more in _LARGER)
+
+
+def _first(
+    model: Callable[[Any], Any], shapes: Iterable[tuple[int, ...]], dtype: str
+) -> tuple[tuple[int, ...], Program]:
+    """The first of the shapes that a model takes, and what it computes there."""
+    first: Exception | None = None
+    tried: list[tuple[int, ...]] = []
+    for shape in shapes:
+        try:
+            return shape, Program(model, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[no-untyped-call]
+        except Exception as error:  # The model's own code may raise anything.
+            first = first or error
+            tried.append(shape)
+    on = f"images (N, H, W, C) = {tried[0]}{' and others' if tried[1:] else ''}" if tried else "anything"
+    why = f" ({type(first).__name__}: {(str(first).strip().splitlines() or [''])[0][:300]})" if first else ""
+    raise UnsupportedError(f"it can't be run on {on}{why}") from first
+
+
+def loose_calls(modules: Mapping[str, Any], unknown: Unknown) -> dict[str, str]:
+    """The notes of what modules at paths do between their layers, by the paths of their calls."""
+    return {
+        f"{path}/__call__()".lstrip("/"): loose_code(modules[path], "__call__", operations)
+        for path, operations in unknown.items()
+    }
+
+
+class _Reading:
+    """A traced program on its way to parts, read from its result back to the image.
+
+    Attributes:
+        parts: by the number of the equation that gives their values; functions are still without a native.
+        choices: the functions that each of the latter may be.
+        refused: the owners' paths of equations that convlab doesn't know, and what they do, by their numbers.
+    """
+
+    def __init__(self, program: Program, layer: Callable[[str], Part]) -> None:
+        self.layer = layer
+        self.parts: dict[int, Part] = {}
+        self.choices: dict[int, list[Function]] = {}
+        self.refused: dict[int, tuple[str, str]] = {}
+        results = [value for value in program.outputs if isinstance(value, Value) and value.varies]
+        if not len(program.outputs) == len(results) == 1:
+            self.refused[len(program.equations)] = "", "a result that isn't one array"
+        seen: set[int] = set()
+        while results:
+            value = results.pop()
+            if value.by is not None and value.by.number not in seen:
+                seen.add(value.by.number)
+                results += self._read(value, value.by)
+
+    def _read(self, value: Value, equation: Equation) -> list[Value]:
+        """Read what gives a value; the values that it takes come back."""
+        sources = [each for each in equation.inputs if isinstance(each, Value) and each.varies]
+        if equation.primitive == LAYER:
+            self._read_layer(equation, sources)
+            return sources
+        functions, source = functions_of(value)
+        if source is not None:
+            sources = [source]
+        elif (joining := _joining(value, equation)) is not None:
+            functions = [Function(joining)]
+        if functions:
+            self.choices[equation.number] = functions
+            self._append(equation, Part(equation.owner, None, None), sources)
+        else:
+            self.refused[equation.number] = equation.owner, f"{equation.name}{_constant_in(equation)}"
+        return sources
+
+    def _read_layer(self, equation: Equation, sources: Sequence[Value]) -> None:
+        path, axes = equation.params["path"], len(sources[0].shape)
+        part = self.layer(path)
+        if isinstance(part.layer, Dense) and axes == 4:
+            part = replace(part, layer=of_pixels(part.layer))
+        if len(sources) > 1 or axes not in (2, 4):
+            with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
+            self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
+        self._append(equation, part, sources)
+
+    def _append(self, equation: Equation, part: Part, sources: Sequence[Value]) -> None:
+        inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in sources)
+        self.parts[equation.number] = replace(part, inputs=inputs, value=str(equation.number))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no two functions are left for one value."""
+        return all(len(functions) == 1 for functions in self.choices.values())
+
+    def keep(self, other: _Reading) -> None:
+        """Keep the functions that are also found for images of another size."""
+        numbers, theirs = sorted(self.parts), sorted(other.parts)
+        if [self.parts[each].path for each in numbers] != [other.parts[each].path for each in theirs]:
+            self.refused[-1] = "", "what depends on the image's size"
+            return
+        for number, their in zip(numbers, theirs, strict=True):
+            if number in self.choices:
+                name = self.choices[number][0].function.__name__
+                self.choices[number] = [each for each in self.choices[number] if each in other.choices[their]]
+                if not self.choices[number]:
+                    self.choices[number] = other.choices[their]
+                    what = f"{name}, whose arguments depend on the image's size"
+                    self.refused[number] = self.parts[number].path, what
+
+    def result(self) -> tuple[list[Part], Unknown]:
+        """The parts, and the unknown operations by their owners' paths."""
+        parts: list[Part] = []
+        for number, part in sorted(self.parts.items()):
+            if number in self.choices:
+                native = self.choices[number][0].native
+                layer, note = read_function(native)
+                path = "/".join(filter(None, [part.path, note.partition(":")[0]]))
+                part = replace(part, path=path, native=native, layer=layer, note=note)
+            parts.append(part)
+        graph = [] if self.refused else without_rows(parts)
+        if any(map(makes_pixels, graph)):
+            self.refused[-1] = "", "rows of numbers that become images"
+        if not self.refused:
+            return graph, {}
+        unknown: Unknown = {}
+        for _, (owner, what) in sorted(self.refused.items()):
+            unknown.setdefault(owner, []).append(what)
+        layers = {
+            part.path: replace(part, inputs=(), value="") for part in parts if int(part.value) not in self.choices
+        }
+        return [*layers.values()], unknown
+
+
+def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
+    """The function by which an equation joins several values; None if it doesn't."""
+    if len(equation.inputs) < 2 or not all(isinstance(each, Value) and each.varies for each in equation.inputs):
+        return None
+    if equation.primitive == "concatenate":
+        return concatenate if equation.params["dimension"] == len(value.shape) - 1 else None
+    return {"add": add, "add_any": add, "mul": multiply}.get(equation.primitive)
+
+
+def _constant_in(equation: Equation) -> str:
+    """What an operation on two numbers takes beside one that is computed, in words."""
+    others = [each for each in equation.inputs if isinstance(each, Constant) or not each.varies]
+    if not others or equation.primitive not in ("add", "mul", "sub", "div"):
+        return ""
+    return ": it takes a number" if not others[0].shape else f": it takes an array of shape {others[0].shape}"

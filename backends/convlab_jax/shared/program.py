@@ -1,0 +1,194 @@
+"""What a function of JAX computes, as one list of operations: its jaxpr, with all that it calls written out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Literal, Primitive
+
+# The operations that call functions, and their parameters that hold those.
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "custom_jvp_call", "custom_vjp_call")
+_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+# The operations that leave an array as it is, and those that do where its shape stays.
+_SAME = ("copy", "stop_gradient")
+_RESHAPING = ("reshape", "broadcast_in_dim", "squeeze")
+_COMMUTATIVE = ("add", "mul", "max", "min")
+_SCOPE = re.compile(r"convlab\(([^)]*)\)")
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """An operation.
+
+    Attributes:
+        primitive: its name.
+        params: its parameters.
+        inputs: what it takes.
+        owner: the path of the module whose code it is of.
+        name: that of the outermost function that calls it, or its own.
+        number: how many there were before it.
+        varies: whether it depends on the inputs of the program.
+    """
+
+    primitive: str
+    params: dict[str, Any]
+    inputs: tuple[Value | Constant, ...]
+    owner: str
+    name: str
+    number: int
+    varies: bool
+
+    @cached_property
+    def kind(self) -> str:
+        """What it does, in words, by which it is like another one."""
+        return f"{self.primitive} {sorted(self.params.items())}"
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """An array that is computed.
+
+    Attributes:
+        shape, dtype: its own.
+        by: the operation that gives it; None for an input of the program.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    by: Equation | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether it depends on the inputs of the program."""
+        return self.by is None or self.by.varies
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An array that is known."""
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(np.shape(self.array))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a single number; those of bfloat16 are of NumPy's kind V."""
+        return not self.shape and np.asarray(self.array).dtype.kind in "biufV"
+
+    def equals(self, other: Value | Constant) -> bool:
+        """Whether another one is the same number of the same dtype."""
+        if not isinstance(other, Constant) or not self.is_number or not other.is_number:
+            return False
+        mine, theirs = np.asarray(self.array), np.asarray(other.array)
+        return mine.dtype == theirs.dtype and bool(mine == theirs)
+
+
+class Program:
+    """What a function computes.
+
+    Attributes:
+        inputs: its arguments.
+        equations: the operations, in order.
+        outputs: its results.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        closed = jax.make_jaxpr(function)(*arguments)
+        self.inputs = [Value(each.shape, each.dtype) for each in arguments]
+        self.equations: list[Equation] = []
+        self.outputs = self._written_out(closed.jaxpr, closed.consts, self.inputs, "", "")
+
+    def _written_out(
+        self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Value | Constant], owner: str, name: str
+    ) -> list[Value | Constant]:
+        values: dict[Any, Value | Constant] = dict(zip(jaxpr.constvars, map(Constant, constants), strict=True))
+        values.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def value_of(variable: Any) -> Value | Constant:
+            return Constant(variable.val) if isinstance(variable, Literal) else values[variable]
+
+        for eqn in jaxpr.eqns:
+            inputs, primitive = tuple(map(value_of, eqn.invars)), eqn.primitive.name
+            scopes = _SCOPE.findall(str(eqn.source_info.name_stack))
+            place = scopes[-1].replace("|", "/") if scopes else owner, name or str(eqn.params.get("name", primitive))
+            called = next((eqn.params[each] for each in _CALLED if each in eqn.params), None)
+            outputs: Sequence[Value | Constant]
+            if primitive in _CALLS and called is not None:
+                inner = getattr(called, "jaxpr", called)
+                outputs = self._written_out(inner, getattr(called, "consts", ()), inputs, *place)
+            elif (same := _same(eqn, inputs)) is not None:
+                outputs = [same]
+            else:
+                varies = any(isinstance(value, Value) and value.varies for value in inputs)
+                equation = Equation(primitive, eqn.params, inputs, *place, len(self.equations), varies)
+                self.equations.append(equation)
+                outputs = [Value(variable.aval.shape, variable.aval.dtype, equation) for variable in eqn.outvars]
+            values.update(zip(eqn.outvars, outputs, strict=True))
+        return [*map(value_of, jaxpr.outvars)]
+
+
+def _same(eqn: Any, inputs: Sequence[Value | Constant]) -> Value | Constant | None:
+    """What an operation that does nothing gives; None for one that does something."""
+    if not inputs:
+        return None
+    first, primitive, result = inputs[0], eqn.primitive.name, eqn.outvars[0].aval
+    if primitive == "convert_element_type":
+        if isinstance(first, Constant) and first.is_number:
+            return Constant(np.asarray(first.array).astype(result.dtype))
+        return first if isinstance(first, Value) and first.dtype == result.dtype else None
+    stays = primitive in _RESHAPING and first.shape == result.shape
+    return first if stays or primitive in _SAME else None
+
+
+def source_of(pattern: Program, value: Value) -> Value | None:
+    """The value of which a function that is given as a program of one input computes another one; None if of none."""
+    sources: list[Value] = []
+    return sources[0] if _alike(pattern.outputs[0], value, pattern.inputs[0], sources) and sources else None
+
+
+def _alike(mine: Value | Constant, theirs: Value | Constant, source: Value, sources: list[Value]) -> bool:
+    """Whether two values are computed alike from a source; what the second one's source is comes into `sources`."""
+    if isinstance(mine, Constant) or isinstance(theirs, Constant):
+        return isinstance(mine, Constant) and mine.equals(theirs)
+    if mine is source:
+        if not sources and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype):
+            sources.append(theirs)
+        return sources[:1] == [theirs]
+    if mine.by is None or theirs.by is None or mine.by.kind != theirs.by.kind:
+        return False
+    orders = [theirs.by.inputs, theirs.by.inputs[::-1]] if mine.by.primitive in _COMMUTATIVE else [theirs.by.inputs]
+    before = [*sources]
+    for inputs in orders:
+        sources[:] = before
+        if all(_alike(one, other, source, sources) for one, other in zip(mine.by.inputs, inputs, strict=True)):
+            return True
+    return False
+
+
+# A layer's call, as one operation of the program that calls it.
+_layer = Primitive("convlab_layer")
+LAYER = _layer.name
+_layer.def_abstract_eval(lambda *inputs, path, result: result)  # type: ignore[no-untyped-call]
+
+
+def layer_call(path: str, result: Any, arguments: Sequence[Any]) -> Any:
+    """What stands in a traced program for the result of a layer that was called with these arguments."""
+    arrays = [each for each in arguments if isinstance(each, jax.Array)]
+    if not arrays or not isinstance(result, jax.Array):
+        return result
+    return _layer.bind(*arrays, path=path, result=jax.typeof(result))  # type: ignore[no-untyped-call]
+
+
+def code_of(path: str) -> Any:
+    """A context whose operations are of the code of the module at a path."""
+    return jax.named_scope(f"convlab({path.replace('/', '|')})")
