@@ -26,7 +26,8 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
         wanted = layout(native)
         if wanted != current:
             values = [jnp.transpose(x, _AXES[wanted]) if x.ndim == 4 else x for x in values]
-            current = wanted if any(x.ndim == 4 for x in values) else current
+            # Rows of numbers have no layout; an image that is made of them has the layer's.
+            current = wanted
         values = [call(native, *values)]
     (x,) = values
     return jnp.transpose(x, _AXES["NCHW"]) if x.ndim == 4 and current == "NHWC" else x
