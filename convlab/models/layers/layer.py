@@ -7,6 +7,7 @@ are those of `convlab.truth.bounds`; those of the other layers count their round
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ from ...truth.bounds import error_bound
 from ...truth.oracle import oracle
 
 LOWEST = "lowest"
+# Of a dense layer that are computed with at once, in float64.
+_MOST_WEIGHTS = 2**22
 # The orders of flattened pixels, in words.
 ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at all"}
 
@@ -283,16 +286,23 @@ class Dense(Layer):
     bias: np.ndarray | None = None
     dtype: str = "float32"
 
-    def _convolution(self) -> Convolution:
-        return Convolution.of(self.kernel[:, :, None, None], self.bias, self.dtype)
+    def _convolutions(self) -> Iterator[Convolution]:
+        """The convolutions of one pixel that give a few outputs each: in float64 the whole kernel may be large."""
+        few = max(1, _MOST_WEIGHTS // self.kernel.shape[1])
+        for start in range(0, len(self.kernel), few):
+            bias = None if self.bias is None else self.bias[start : start + few]
+            yield Convolution.of(self.kernel[start : start + few, :, None, None], bias, self.dtype)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return self._convolution().reference(x[:, :, None, None])[:, :, 0, 0]
+        pixel = x[:, :, None, None]
+        return np.concatenate([some.reference(pixel) for some in self._convolutions()], axis=1)[:, :, 0, 0]
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: that of a convolution of one pixel."""
-        return self._convolution().error(x[:, :, None, None], off[:, :, None, None], dtype)[:, :, 0, 0]
+        pixel, off = x[:, :, None, None], off[:, :, None, None]
+        errors = [some.error(pixel, off, dtype) for some in self._convolutions()]
+        return np.concatenate(errors, axis=1)[:, :, 0, 0]
 
 
 def dtype_of(layer: Layer) -> str:
