@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convlab import compare, port_weights
-from convlab.errors import ModelError, PortError
+from convlab.errors import ModelError
 from convlab.models.compare.report import as_dict, comparison_page
 
 SIZE = 16
@@ -85,10 +85,9 @@ def test_twins_are_the_same(original, twin):
     for comparison in (compare(original, twin), compare(twin, original), compare(original, twin, IMAGES)):
         assert comparison.same is True
         assert comparison
-        assert comparison.results.ratio <= 1
         assert "The models compute the same results." in words(comparison)
     padded = next(row for row in comparison.rows if row.a == "conv2")
-    # Keras pads in a layer of its own, which a functional model without branches shows.
+    # Keras pads in a layer of its own, which its graph shows.
     assert (padded.same, padded.elsewhere) == (True, False)
     assert all(compare(model, model).same is True for model in (original, twin))
 
@@ -113,7 +112,7 @@ def test_what_stands_between_layers_is_compared(original, fault):
         assert comparison.same is False
         assert not comparison
         assert "compute the same" not in words(comparison)
-        assert "the whole models give different results" in words(comparison)
+        assert any(said in words(comparison) for said in ("The outputs diverge at", "have different structures"))
     assert as_dict(comparison)["same"] is False
 
 
@@ -148,7 +147,8 @@ def test_inputs_of_which_results_do_not_depend_say_nothing():
         def __init__(self, least):
             super().__init__()
             torch.manual_seed(0)
-            self.conv, self.least = nn.Conv2d(3, 2, 3), least
+            self.conv = nn.Conv2d(3, 2, 3)
+            self.register_buffer("least", torch.tensor(float(least)))
 
         def forward(self, x):
             return torch.relu(self.conv(x) * 0 - self.least)
@@ -198,13 +198,18 @@ class Residual(nn.Module):
         return F.relu(conv2(F.relu(bn1(conv1(x)))) + down(x))
 
 
+def pairs(comparison):
+    """The layers with weights that were compared."""
+    return [(row.a, row.b) for row in comparison.rows if row.kind in ("conv2d", "batch_norm")]
+
+
 def test_layers_are_matched_by_name_then_by_weights():
     comparison = compare(Residual(False).eval(), Residual(True).eval())
     assert comparison.same is True
-    assert [(row.a, row.b) for row in comparison.rows] == [(name, name) for name in ("conv1", "conv2", "bn1", "down")]
+    assert pairs(comparison) == [(name, name) for name in ("conv1", "bn1", "conv2", "down")]
     renamed = compare(Residual(False).eval(), Residual(True, ("a", "b", "c", "d")).eval())
     assert renamed.same is True
-    assert [(row.a, row.b) for row in renamed.rows] == [("conv1", "a"), ("conv2", "b"), ("bn1", "c"), ("down", "d")]
+    assert pairs(renamed) == [("conv1", "a"), ("bn1", "c"), ("conv2", "b"), ("down", "d")]
 
 
 def test_a_border_of_its_own_is_no_difference():
@@ -216,9 +221,10 @@ def test_a_border_of_its_own_is_no_difference():
             torch.manual_seed(0)
             self.conv1, self.conv2 = nn.Conv2d(3, 4, 7, 2, 3 * inside), nn.Conv2d(4, 2, 3, 2, 1 * inside)
             self.inside = inside
+            self.register_buffer("one", torch.ones(()))  # which convlab doesn't carry
 
         def forward(self, x):
-            x = F.relu(self.conv1(x if self.inside else F.pad(x, (3,) * 4)))
+            x = F.relu(self.conv1((x if self.inside else F.pad(x, (3,) * 4)) * self.one))
             return self.conv2(x if self.inside else F.pad(x, (1,) * 4))
 
     comparison = compare(Padded(True), Padded(False))
@@ -259,7 +265,7 @@ def test_models_that_differ_before_a_dense_layer_give_a_report(change):
 
 def test_weights_for_a_model_that_flattens_in_another_order_are_refused(original):
     for inputs in (None, IMAGES):
-        with pytest.raises(PortError, match="the weights fit, but the models don't compute the same"):
+        with pytest.raises(ModelError, match="fc: its pixels are flattened pixel by pixel, the source's channel by"):
             port_weights(original.state_dict(), original, keras_twin(original, flat="HWC"), inputs=inputs)
     other = keras_twin(Classifier())
     other.set_weights([np.zeros_like(each) for each in other.get_weights()])
@@ -286,7 +292,7 @@ def test_what_is_not_carried_is_listed():
     assert list(ported.untouched) == ["1.layer_scale", "1.shift", "1.forward()"]
     assert "a parameter of shape (3, 1, 1)" in ported.untouched["1.layer_scale"]
     assert "a buffer" in ported.untouched["1.shift"]
-    assert "(gelu, mul, add)" in ported.untouched["1.forward()"]
+    assert "(1.layer_scale, an array of its own, 1.shift, an array" in ported.untouched["1.forward()"]
     assert "the same" not in words(ported)
     with pytest.raises(ModelError, match="layer_scale"):
         _ = ported.model
@@ -305,4 +311,4 @@ def test_keras_lists_what_is_not_carried():
     model = keras.Model(inputs, keras.ops.add(Shift(name="mine")(x), inputs))
     ported = port_parts(model, r"mine.*call\(\)", to="torch")
     assert list(ported.untouched) == ["mine", "mine/shift", "call()"]
-    assert "operations between layers (add" in ported.untouched["call()"]
+    assert "operations between layers (mine/add: it takes neither two tensors" in ported.untouched["call()"]

@@ -16,7 +16,18 @@ from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
-from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.reading import (
+    Model,
+    Part,
+    chained,
+    consumers,
+    known,
+    loose_array,
+    loose_code,
+    replaces,
+    unbuilt,
+    walk,
+)
 from convlab.truth.precision import rounded
 
 from .. import private
@@ -34,12 +45,33 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     if with_code and one_layout:
         try:
             graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, _shape(model, inputs, layouts))
-            return Model("tensorflow", graph, True, model, _image(model))
+            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model))
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
+    parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _image(model), loose)
+
+
+def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts, where a flattening behind a permutation of an image's axes is one, channel by channel."""
+    takers = consumers(parts)
+    before: dict[str, Part] = {}
+    for part in parts:
+        first = before.pop(part.inputs[0], None)
+        if first is not None and isinstance(part.layer, Flatten):
+            both = keras.Sequential([first.native, part.native])
+            yield Part(part.path, both, Flatten("CHW"), "Flatten", first.inputs, part.value)
+            continue
+        if first is not None:
+            yield first
+        permutes = isinstance(part.native, kl.Permute) and tuple(part.native.dims) == (3, 1, 2)
+        if permutes and len(takers.get(part.value, [])) == 1:
+            before[part.value] = part
+        else:
+            yield part
+    yield from before.values()
 
 
 def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[int | None] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from ..layers.joining import COMMUTATIVE
 from ..layers.layer import Dense
 from ..layers.reading import INPUT, Model
 from ..layers.sized import for_size
-from ..layers.steps import Step, carried, steps, weighted
+from ..layers.steps import Step, carried, is_known, steps, weighted
 from .comparison import Comparison
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
@@ -93,11 +95,11 @@ class _Comparing:
         seed: int,
     ) -> None:
         self.images, self.size, self.names, self.seed = images, size, names, seed
-        in_order = names is None and all(
-            model.whole and all(part.layer is not None for part in model.parts) for model in (a, b)
-        )
+        known = is_known(a) and is_known(b)
+        in_order = names is None and known
         self.first, self.second = (
-            Side(models_of(model.backend), model, steps(model) if in_order else weighted(model)) for model in (a, b)
+            Side(models_of(model.backend), model, steps(model) if in_order else weighted(model, alone=not known))
+            for model in (a, b)
         )
         # Layers that do nothing in inference are no steps: a model may have none.
         self.in_order = in_order and bool(self.first.steps or self.second.steps)
@@ -128,11 +130,25 @@ class _Comparing:
             comparison.partial = "only the layers that were named were looked at"
             return comparison
         comparison.results = self._results(comparison)
+        ratio = None if comparison.results is None else comparison.results.ratio
+        if self.in_order and ratio is not None and ratio <= 1:
+            comparison = self._by_weights(comparison)
         if not comparison.rows and comparison.results is not None and not comparison.whole_results_compared:
             raise ModelError(
                 f"a, b: got models of which nothing can be compared: {comparison.results.reason}", hint="give inputs=."
             )
         return comparison
+
+    def _by_weights(self, comparison: Comparison) -> Comparison:
+        """For models whose results agree, and whose layers are in another order: their layers with weights."""
+        first, second = (weighted(side.model, alone=True) for side in (self.first, self.second))
+        pairs, structure = paired(first, second, None, in_order=False)
+        if structure or self._other_size():
+            return comparison
+        rows = compare_separately((self.first.models, self.second.models), pairs, self.seed, {})
+        _note_elsewhere(rows, pairs)
+        uncompared = _uncompared(self.first.model, self.second.model)
+        return replace(comparison, rows=rows, structure="", whole=False, uncompared=uncompared)
 
     def _other_size(self) -> str:
         """How the only sizes of images that the models take differ; "" if they don't."""
@@ -156,8 +172,8 @@ class _Comparing:
             images = random_images(first.steps, self.seed, size, second.steps)
         else:
             images = [*self.images]
-            for batch in images:
-                first.run(rounded(batch, first.steps[0].dtype), first.steps[0].dtype)
+            for batch, side in itertools.product(images, (first, second)):
+                side.run(rounded(batch, side.steps[0].dtype), side.steps[0].dtype)
         self._prove_pairs(comparison, pairs, images, every_size)
         if comparison.structure or comparison.first is not None:
             return

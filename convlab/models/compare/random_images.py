@@ -53,24 +53,27 @@ def random_images(
         return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
         return [grid(rng, (1, channels, *size))]
-    begin = max([2, *(max(each.spec.kernel_size) for each in layers if isinstance(each, Convolution))])
-    both = [*steps], [*others]
-    tries = (([*both], 2), ([both[0]], 2), ([both[0]], 1))
-    sizes_of = (
-        n for models, few in tries for n in range(begin, _LARGEST) if all(_fits(each, (n, n), few) for each in models)
-    )
-    least = next(sizes_of, None)
-    if least is None:
-        raise ModelError(
-            f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
-            hint="give inputs=, a batch of images that does.",
-        )
+    least = _least_size(steps, others)
     if least > _LARGE:
         return [grid(rng, (1, channels, least, least))]
     sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
     # A dense layer may take the least size and no other.
     sizes = [size for size in sizes if _fits(steps, size)] or [(least, least)]
     return [grid(rng, (2, channels, *size)) for size in sizes]
+
+
+def _least_size(steps: Sequence[Step], others: Sequence[Step]) -> int:
+    """The least number of rows and columns that goes through all steps, if possible with two and more everywhere."""
+    kernels = [layer.spec.kernel_size for layer in _layers(steps) if isinstance(layer, Convolution)]
+    begin = max([2, *map(max, kernels)])
+    enough = next((n for n in range(begin, _LARGEST) if _fits(steps, (n, n), fewest=1)), None)
+    if enough is None:
+        raise ModelError(
+            f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
+            hint="give inputs=, a batch of images that does.",
+        )
+    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST)) if _fits(steps, (n, n))]
+    return next((n for n in better if _fits(others, (n, n))), next(iter(better), enough))
 
 
 def _takes_rows(layers: Sequence[Layer]) -> bool:

@@ -138,9 +138,14 @@ def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.n
     return values[steps[-1].value] if steps else values[INPUT]
 
 
-def weighted(model: Model) -> list[Step]:
-    """The steps that have weights, each by itself, of a model whose layers may do more than follow one another."""
-    if model.whole:
+def is_known(model: Model) -> bool:
+    """Whether a model is its layers and nothing else, and convlab knows what all of them compute."""
+    return model.whole and all(part.layer is not None for part in model.parts)
+
+
+def weighted(model: Model, alone: bool = False) -> list[Step]:
+    """The steps that have weights; `alone`, or if the model isn't known, layers without the border before them."""
+    if is_known(model) and not alone:
         return [each for each in steps(model) if isinstance(each.main, WEIGHTED)]
     return [_step([part]) for part in model.parts if isinstance(part.layer, WEIGHTED)]
 
