@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .program import Constant, Equation, Program, Value, source_of
-from .read import MODES, affine, average_of_window, flatten, pixel
+from .read import MODES, affine, average_of_window, flatten, unflatten
 
 # Those that end like others, but do more before, come first.
 _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -144,7 +144,7 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
         if len(x.shape) == 4 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
             return [Function(flatten)], x
         if len(x.shape) == 2 and value.shape == (x.shape[0], 1, 1, x.shape[1]):
-            return [Function(pixel)], x
+            return [Function(unflatten)], x
     return [], None
 
 

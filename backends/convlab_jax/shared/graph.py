@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.layer import Dense
+from convlab.models.layers.layer import Convolution, Dense
 from convlab.models.layers.reading import INPUT, Part, loose_code
 
 from ..ops import ops
 from .functions import Function, functions_of
-from .pixels import makes_pixels, of_pixels, without_rows
 from .program import LAYER, Constant, Equation, Program, Value
 from .read import add, concatenate, multiply, read_function
 
@@ -91,6 +90,11 @@ def _first(
     raise UnsupportedError(f"it can't be run on {on}{why}") from first
 
 
+def _of_each_pixel(layer: Dense) -> Convolution:
+    """What a dense layer computes of images."""
+    return Convolution.of(layer.kernel[:, :, None, None], layer.bias, layer.dtype)
+
+
 def loose_calls(modules: Mapping[str, Any], unknown: Unknown) -> dict[str, str]:
     """The notes of what modules at paths do between their layers, by the paths of their calls."""
     return {
@@ -145,7 +149,7 @@ class _Reading:
         path, axes = equation.params["path"], len(sources[0].shape)
         part = self.layer(path)
         if isinstance(part.layer, Dense) and axes == 4:
-            part = replace(part, layer=of_pixels(part.layer))
+            part = replace(part, layer=_of_each_pixel(part.layer))
         if len(sources) > 1 or axes not in (2, 4):
             with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
             self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
@@ -185,11 +189,8 @@ class _Reading:
                 path = "/".join(filter(None, [part.path, note.partition(":")[0]]))
                 part = replace(part, path=path, native=native, layer=layer, note=note)
             parts.append(part)
-        graph = [] if self.refused else without_rows(parts)
-        if any(map(makes_pixels, graph)):
-            self.refused[-1] = "", "rows of numbers that become images"
         if not self.refused:
-            return graph, {}
+            return parts, {}
         unknown: Unknown = {}
         for _, (owner, what) in sorted(self.refused.items()):
             unknown.setdefault(owner, []).append(what)

@@ -38,11 +38,6 @@ def flatten(x: Array) -> Array:
     return jnp.reshape(x, (x.shape[0], -1))
 
 
-def pixel(x: Array) -> Array:
-    """Each row of (N, C) as an image of one pixel, (N, 1, 1, C)."""
-    return x[:, None, None, :]
-
-
 def average_of_window(x: Array, strided: bool = False) -> Array:
     """The mean of each channel, by a pooling whose one window is the whole image."""
     window = x.shape[1:3]
