@@ -17,6 +17,7 @@ from ..layers.reading import Part, consumers
 def canonical(parts: Sequence[Part]) -> list[Part]:
     """Parts that compute the same, with borders in the layers that they are for, and integer paddings where possible.
 
+    >>> from convlab.models.layers.reading import parts_of
     >>> pad = Pad(((0, 1), (0, 1)))
     >>> [part.layer.padding for part in canonical(parts_of([pad, Pool("average", (2, 2), (2, 2))]))]
     [((0, 1), (0, 1))]
