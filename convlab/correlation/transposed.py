@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, TypeVar
 
 from ..contract.call import Call, Shape, Variant
-from ..contract.operations import Operations
+from ..contract.operations import TRACED, Operations
 from ..contract.rule import RuleAlgorithm
 from ..dtypes import itemsize
 from ..errors import GeometryError
@@ -161,7 +161,7 @@ def _checked(
         phases = math.prod(place.geometry.stride)
         check_held("K, stride", "a kernel", (phases, *[n or 1 for n in kernel]), itemsize(dtype))
     else:
-        most = memory() if ops.mode(y, k) in ("eager", "traced", "embedded") else MOST_BYTES
+        most = memory() if ops.mode(y, k) in ("eager", *TRACED) else MOST_BYTES
         _check_size(place, shape, channels, itemsize(dtype), most)
     if place.zeros != (0, 0):
         y = _with_zeros(ops, y, place, dtype, len(kernel))

@@ -14,7 +14,7 @@ from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
 from convlab.models.layers.pooling import GlobalPool, Pool
-from convlab.models.layers.reading import INPUT, Part, around
+from convlab.models.layers.reading import INPUT, Part, around, ending_with
 
 from .. import private
 from ..blocks import semantics
@@ -77,9 +77,7 @@ class _Reading:
                 if INPUT in self.values.values():
                     raise UnsupportedError("it takes more than one array")
                 self.values[number] = INPUT
-        while self.result and self.result[-1].value != self.values[head]:
-            self.result.pop()
-        return self.result
+        return ending_with(self.result, self.values[head])
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         name, operator = node["name"], node["op"]

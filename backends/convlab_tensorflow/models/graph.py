@@ -9,7 +9,7 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.reading import INPUT, Part
+from convlab.models.layers.reading import INPUT, Part, ending_with, inputs_first
 
 from .. import private
 from .functions import native_of
@@ -33,11 +33,7 @@ def graph_of(
     """
     reading = _Reading(parts, joining)
     value = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
-    if value == INPUT:
-        return []
-    while reading.result[-1].value != value:
-        reading.result.pop()
-    return reading.result
+    return ending_with(reading.result, value)
 
 
 class _Reading:
@@ -122,16 +118,8 @@ def _in_order(model: keras.Model) -> Iterator[Any]:
     if calls is None:
         raise UnsupportedError("this Keras doesn't tell how its layers are connected")
     by_result = {id(tensor): call for call in calls for tensor in call.outputs}
-    done: set[int] = set()
-    stack = [(by_result[id(tensor)], False) for tensor in model.outputs if id(tensor) in by_result]
-    while stack:
-        call, inputs_done = stack.pop()
-        if id(call) in done:
-            continue
-        if inputs_done:
-            done.add(id(call))
-            yield call
-            continue
-        stack.append((call, True))
-        given = [by_result[id(tensor)] for tensor in call.input_tensors if id(tensor) in by_result]
-        stack += [(each, False) for each in reversed(given)]
+
+    def giving(tensors: Sequence[Any]) -> list[Any]:
+        return [by_result[id(tensor)] for tensor in tensors if id(tensor) in by_result]
+
+    return inputs_first(giving(model.outputs), lambda call: giving(call.input_tensors))

@@ -12,7 +12,7 @@ import torch.fx
 from torch import nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.reading import INPUT, Part
+from convlab.models.layers.reading import INPUT, Part, ending_with
 
 from .functions import add, affine, multiply, native_of, read_function
 
@@ -97,8 +97,8 @@ class _Reading:
         value = self.values.get(result) if isinstance(result, torch.fx.Node) else None
         if not self.unknown and value is None:
             raise UnsupportedError("its result isn't one tensor")
-        while self.result and value and self.result[-1].value != value:
-            self.result.pop()
+        if value is not None and not self.unknown:
+            self.result = ending_with(self.result, value)
 
     def _module(self, node: torch.fx.Node) -> None:
         path, source = str(node.target), node.args[0] if node.args else None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from .layer import BatchNorm, Dense, Layer
+
+Key = TypeVar("Key", bound=Hashable)
 
 # The value that a model is given: the image.
 INPUT = "input"
@@ -80,9 +82,33 @@ def without(parts: Sequence[Part], dropped: Callable[[Part], bool]) -> list[Part
         else:
             kept.append(replace(part, inputs=inputs))
     result = names.get(parts[-1].value) if parts else None
-    while result is not None and kept and kept[-1].value != result:
-        kept.pop()
-    return kept
+    return kept if result is None else ending_with(kept, result)
+
+
+def ending_with(parts: Sequence[Part], value: str) -> list[Part]:
+    """The parts up to the one that gives a value, none for the image: what stands behind it isn't needed for that."""
+    values = [INPUT, *(part.value for part in parts)]
+    return [*parts[: values.index(value)]]
+
+
+def inputs_first(results: Sequence[Key], inputs: Callable[[Key], Sequence[Key]]) -> Iterator[Key]:
+    """The nodes of a graph that results need, each behind its inputs, and once.
+
+    >>> [*inputs_first(["sum"], {"sum": ["b", "a"], "b": ["a"], "a": []}.__getitem__)]
+    ['a', 'b', 'sum']
+    """
+    done: set[Key] = set()
+    stack = [(node, False) for node in results]
+    while stack:
+        node, inputs_done = stack.pop()
+        if node in done:
+            continue
+        if inputs_done:
+            done.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack += [(each, False) for each in reversed(inputs(node))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from .joining import COMMUTATIVE, Joining
 from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, join_border
 from .pooling import GlobalPool
-from .reading import INPUT, Model, Part, consumers, without
+from .reading import INPUT, Model, Part, consumers, inputs_first, without
 
 WEIGHTED = (Convolution, BatchNorm, Dense)
 
@@ -108,22 +108,14 @@ def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
     heights = {INPUT: 0}
     for value, step in by_value.items():
         heights[value] = 1 + max(heights.get(each, 0) for each in step.inputs)
-    order: dict[str, Step] = {}
-    stack = [(result, False)]
-    while stack:
-        value, inputs_done = stack.pop()
-        if value not in by_value or value in order:
-            continue
+
+    def inputs(value: str) -> list[str]:
         step = by_value[value]
-        if inputs_done:
-            order[value] = step
-            continue
-        stack.append((value, True))
-        inputs = [*step.inputs]
-        if isinstance(step.main, COMMUTATIVE):
-            inputs.sort(key=lambda each: -heights.get(each, 0))
-        stack += [(each, False) for each in reversed(inputs)]
-    return [*order.values()]
+        known = [each for each in step.inputs if each in by_value]
+        commutes = isinstance(step.main, COMMUTATIVE)
+        return sorted(known, key=lambda each: -heights[each]) if commutes else known
+
+    return [by_value[value] for value in inputs_first([result], inputs)]
 
 
 def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.ndarray, np.ndarray]:
