@@ -26,21 +26,16 @@ CONSTRAINTS = str(ROOT / "constraints.txt")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 TESTS = nox.project.dependency_groups(PROJECT, "test")
 LINTERS = nox.project.dependency_groups(PROJECT, "lint")
-CORE = tuple(
+# Tests that run with NumPy alone, whatever else is installed, and those that run with each backend.
+WITHOUT_FRAMEWORKS = tuple(
     f"tests/{name}"
-    for name in (
-        "test_house.py",
-        "test_oracle.py",
-        "test_filters.py",
-        "test_archive.py",
-        "test_large_numbers.py",
-        "test_moments.py",
-        "test_doors.py",
-        "test_host.py",
-        "diagnosis",
-        "parity",
-        "frameworks/test_numpy_models.py",
-    )
+    for name in ("test_house.py", "test_oracle.py", "test_archive.py", "test_moments.py", "test_host.py", "diagnosis")
+)
+CORE = (
+    *WITHOUT_FRAMEWORKS,
+    *(f"tests/{name}.py" for name in ("test_filters", "test_large_numbers", "test_doors")),
+    "tests/parity",
+    "tests/frameworks/test_numpy_models.py",
 )
 PHOTOGRAPHS = ("image", "plot")
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
@@ -193,7 +188,7 @@ def parity(session: nox.Session) -> None:
     """All frameworks in one environment and one process; Dask with each of them inside; and a smaller processor."""
     install_all(session)
     together = "numpy,torch,mxnet,jax,tensorflow"
-    elsewhere = ("--ignore=tests/frameworks", "--ignore=tests/test_host.py")  # each framework's session has its own
+    elsewhere = [f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS)]  # other sessions have them
     run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     run_as_if_smaller(session)

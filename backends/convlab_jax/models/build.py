@@ -11,11 +11,14 @@ from jax import Array
 
 from convlab.models.adapters import Node
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
+from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from ..shared.build import build_function, convolution_options, dropout_options
+from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
+from .affine import ChannelAffine as ChannelAffineModule
 from .network import Graph, Network
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
@@ -35,9 +38,25 @@ def build(layer: Layer, style: str) -> list[Any]:
     if isinstance(layer, Dense):
         dense = nn.Dense(len(layer.kernel), use_bias=layer.bias is not None, param_dtype=layer.dtype)
         return [dense.bind({"params": _arrays(layer.dtype, kernel=layer.kernel.T, bias=layer.bias)})]
+    if isinstance(layer, TransposedConvolution):
+        transposed = nn.ConvTranspose(layer.output_channels(), **transposed_options(layer))
+        return [transposed.bind({"params": _named(layer)})]
+    if isinstance(layer, (GroupNorm, LayerNorm)):
+        options = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}
+        normalises = nn.GroupNorm(layer.groups, **options) if isinstance(layer, GroupNorm) else nn.LayerNorm(**options)
+        return [normalises.bind({"params": _named(layer)})]
+    if isinstance(layer, ChannelAffine):
+        affine = ChannelAffineModule(
+            layer.scale is not None, layer.shift is not None, layer.trained, param_dtype=layer.dtype
+        )
+        return [affine.bind({"params" if layer.trained else "constants": _named(layer)})]
     if isinstance(layer, Dropout):
         return [nn.Dropout(**dropout_options(layer)).bind({})]
     return [build_function(layer)]
+
+
+def _named(layer: Any) -> dict[str, Array]:
+    return _arrays(layer.dtype, **NAMES.arrays(layer))
 
 
 def _arrays(dtype: str, **arrays: np.ndarray | None) -> dict[str, Array]:

@@ -13,13 +13,24 @@ from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
+from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
 from convlab.models.layers.reading import Model, Part, known, loose_array, unbuilt
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
 from ..shared.graph import loose_calls, traced
 from ..shared.program import code_of, layer_call
-from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
+from ..shared.read import (
+    check_dtype,
+    computed,
+    read_alone,
+    read_convolution,
+    read_dropout,
+    read_function,
+    read_norm,
+    read_transposed,
+)
+from .affine import ChannelAffine
 from .network import Network
 from .run import infer
 from .sequential import Sequential
@@ -155,6 +166,29 @@ def _ours(layer: Conv2D) -> Layer:
     return Convolution.ours(spec_of(layer), weight, bias, dtype)
 
 
+def _transposed(layer: nn.ConvTranspose) -> Layer:
+    values = _values(layer)
+    return read_transposed(layer, values["kernel"], values.get("bias"))
+
+
+def _scale_and_bias(layer: nn.Module) -> tuple[Any, Any]:
+    values = layer.variables.get("params", {})
+    return values.get("scale"), values.get("bias")
+
+
+def _group_norm(layer: nn.GroupNorm) -> Layer:
+    scale, bias = _scale_and_bias(layer)
+    given = scale if bias is None else bias
+    groups = layer.num_groups or (0 if given is None else len(given) // (layer.group_size or 1))
+    return read_norm(layer, scale, bias, groups)
+
+
+def _channel_affine(layer: ChannelAffine) -> Layer:
+    values = layer.variables["params" if layer.trained else "constants"]
+    arrays = [ops.to_numpy(values[name]) if name in values else None for name in ("scale", "bias")]
+    return ChannelAffineLayer(*arrays, layer.trained, str(np.dtype(layer.param_dtype).name))
+
+
 def _batch_norm(layer: nn.BatchNorm) -> Layer:
     statistics, values = _values(layer, "batch_stats"), layer.variables.get("params", {})
     if layer.axis not in (-1, 3):
@@ -175,7 +209,12 @@ def _dense(layer: nn.Dense) -> Layer:
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv: _convolution,
+    nn.ConvTranspose: _transposed,
     nn.BatchNorm: _batch_norm,
+    nn.GroupNorm: _group_norm,
+    nn.InstanceNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), 0),
+    nn.LayerNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), None),
+    ChannelAffine: _channel_affine,
     nn.Dense: _dense,
     nn.Dropout: read_dropout,
 }

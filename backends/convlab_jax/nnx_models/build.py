@@ -10,11 +10,15 @@ from flax import nnx
 
 from convlab.models.adapters import Node
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
+from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.transposed import TransposedConvolution
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.build import NAMES, build_function, convolution_options, dropout_options
+from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
+from .affine import ChannelAffine as ChannelAffineModule
 from .network import Network
 
 
@@ -43,6 +47,24 @@ def _build(layer: Layer, style: str) -> list[Any]:
         outputs, inputs = layer.kernel.shape
         dense = nnx.Linear(inputs, outputs, use_bias=layer.bias is not None, param_dtype=layer.dtype, rngs=rngs)
         return [filled(dense, layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, TransposedConvolution):
+        inputs = len(layer.kernel)
+        transposed = nnx.ConvTranspose(inputs, layer.output_channels(), **transposed_options(layer), rngs=rngs)
+        return [filled(transposed, layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, (GroupNorm, LayerNorm)):
+        options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype, "rngs": rngs}
+        grouped = {"num_groups": layer.groups} if isinstance(layer, GroupNorm) else {}
+        kind: Any = nnx.GroupNorm if grouped else nnx.LayerNorm
+        return [filled(kind(len(layer.scale), **grouped, **options), layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, ChannelAffine):
+        affine = ChannelAffineModule(
+            channels_taken(layer),
+            use_scale=layer.scale is not None,
+            use_bias=layer.shift is not None,
+            trained=layer.trained,
+            param_dtype=layer.dtype,
+        )
+        return [filled(affine, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, Dropout):
         return [nnx.Dropout(**dropout_options(layer), rngs=rngs)]
     return [build_function(layer)]

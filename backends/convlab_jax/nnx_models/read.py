@@ -11,13 +11,24 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
+from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
 
 from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.graph import loose_calls, traced
 from ..shared.program import code_of, layer_call
-from ..shared.read import check_dtype, computed, read_alone, read_convolution, read_dropout, read_function
+from ..shared.read import (
+    check_dtype,
+    computed,
+    read_alone,
+    read_convolution,
+    read_dropout,
+    read_function,
+    read_norm,
+    read_transposed,
+)
+from .affine import ChannelAffine
 from .inference import in_inference
 from .network import Network
 
@@ -112,6 +123,16 @@ def _value(variable: Any) -> Array | None:
     return None if variable is None else variable[...]
 
 
+def _norm(layer: Any, groups: int | None) -> Layer:
+    return read_norm(layer, _value(layer.scale), _value(layer.bias), groups, layer.num_features)
+
+
+def _channel_affine(layer: ChannelAffine) -> Layer:
+    scale, bias = _array(layer.scale), _array(layer.bias)
+    dtype = ops.dtype((layer.bias if layer.scale is None else layer.scale)[...])
+    return ChannelAffineLayer(scale, bias, layer.trained, dtype)
+
+
 def _batch_norm(layer: nnx.BatchNorm) -> Layer:
     if layer.axis not in (-1, 3):
         raise UnsupportedError(f"it normalises axis {layer.axis}, which isn't that of the channels")
@@ -142,7 +163,12 @@ def _ours(layer: Conv2D) -> Layer:
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nnx.Conv: lambda layer: read_convolution(layer, layer.kernel[...], _value(layer.bias)),
+    nnx.ConvTranspose: lambda layer: read_transposed(layer, layer.kernel[...], _value(layer.bias)),
     nnx.BatchNorm: _batch_norm,
+    nnx.GroupNorm: lambda layer: _norm(layer, layer.num_groups),
+    nnx.InstanceNorm: lambda layer: _norm(layer, 0),
+    nnx.LayerNorm: lambda layer: _norm(layer, None),
+    ChannelAffine: _channel_affine,
     nnx.Linear: _dense,
     nnx.Dropout: read_dropout,
 }

@@ -19,7 +19,9 @@ from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
+from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
+from .moving import build_moving
 from .read import MODES, add, affine, concatenate, flatten, multiply, unflatten
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
@@ -51,7 +53,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return _FUNCTIONS.get(type(layer))
+    return _FUNCTIONS.get(type(layer)) or build_moving(layer)
 
 
 _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
@@ -96,6 +98,25 @@ def _build_pool(layer: Pool) -> Callable[[Array], Array]:
 def dropout_options(layer: Dropout) -> dict[str, Any]:
     """The arguments that `linen.Dropout` and `nnx.Dropout` share."""
     return {"rate": layer.rate, "deterministic": True, "broadcast_dims": (1, 2, 3) if layer.images else ()}
+
+
+def transposed_options(layer: TransposedConvolution) -> dict[str, Any]:
+    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share."""
+    if layer.groups > 1:
+        raise UnsupportedError(f"Flax has no transposed convolution with groups {layer.groups}.")
+    names = ("SAME", "VALID")
+    axes = zip(layer.extent, layer.crop, strict=True)
+    own: Any = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in axes)
+    named = (name for name in names if named_crop(name.lower(), layer.extent, layer.stride) == layer.crop)
+    return {
+        "kernel_size": layer.kernel.shape[2:],
+        "strides": layer.stride,
+        "padding": next(named, own),
+        "kernel_dilation": layer.dilation,
+        "use_bias": layer.bias is not None,
+        "param_dtype": layer.dtype,
+        "transpose_kernel": True,
+    }
 
 
 def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[Array], Array] | None]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .moving import chunk, crop, upsample
 from .program import Constant, Equation, Program, Value, source_of
 from .read import MODES, affine, average_of_window, flatten, unflatten
 
@@ -84,7 +85,9 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
         x = equation.inputs[0] if equation.inputs else None
         if isinstance(x, Value) and len(x.shape) == 4:
             if equation.name == "_pad" and equation.primitive != "pad":
-                x = _unpadded(value)
+                x = _before_call(value, "_pad")
+            if equation.name == "_resize":
+                x = _before_call(value, "_resize")
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
     yield from ((value, *each) for each in (*_ACTIVATIONS, *_with_factors(value)))
 
@@ -100,6 +103,10 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == 4:
         yield from _pads(x, value)
+    elif equation.name == "_resize" and len(value.shape) == 4:
+        yield from _upsamplings(x, value)
+    elif equation.primitive == "slice":
+        yield from _slices(equation, x)
 
 
 def _before(value: Value) -> Iterator[Equation]:
@@ -167,12 +174,31 @@ def _constant_pads(equation: Equation) -> _Candidates:
         yield jnp.pad, {"pad_width": widths, "constant_values": float(border.array)}
 
 
-def _unpadded(value: Value) -> Value:
-    """The image that `jnp.pad` took for a result."""
-    while value.by is not None and value.by.name == "_pad":
-        value = max(
-            (each for each in value.by.inputs if isinstance(each, Value)), key=lambda each: math.prod(each.shape)
-        )
+def _upsamplings(x: Value, value: Value) -> _Candidates:
+    sizes = [*zip(x.shape[1:3], value.shape[1:3], strict=True)]
+    if all(after % before == 0 for before, after in sizes):
+        factor = tuple(after // before for before, after in sizes)
+        yield from ((upsample, {"factor": factor, "method": method}) for method in ("nearest", "bilinear"))
+
+
+def _slices(equation: Equation, x: Value) -> _Candidates:
+    """The crop or the part of the channels that a slice is."""
+    starts, limits = equation.params["start_indices"], equation.params["limit_indices"]
+    if equation.params["strides"] is not None:
+        return
+    pads = tuple((int(start), int(n - limit)) for start, limit, n in zip(starts, limits, x.shape, strict=True))
+    size = int(limits[3] - starts[3])
+    if pads[0] == pads[3] == (0, 0):
+        yield crop, {"pads": pads[1:3]}
+    elif not any(map(any, pads[:3])) and x.shape[3] % size == 0 and starts[3] % size == 0:
+        yield chunk, {"index": int(starts[3]) // size, "count": x.shape[3] // size}
+
+
+def _before_call(value: Value, name: str) -> Value:
+    """The image that a function of JAX's of this name took for a result."""
+    while value.by is not None and value.by.name == name:
+        inputs = [each for each in value.by.inputs if isinstance(each, Value)]
+        value = max(inputs, key=lambda each: (each.varies, math.prod(each.shape)))
     return value
 
 

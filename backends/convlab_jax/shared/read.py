@@ -17,11 +17,14 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
+from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
 from ..ops import ops
+from .moving import READERS as MOVING
 
 MODES = {
     "zeros": "constant",
@@ -177,6 +180,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (add, Add),
     (multiply, Multiply),
     (concatenate, Concatenate),
+    *MOVING,
 ]
 
 
@@ -227,6 +231,53 @@ def check_dtype(norm: Any, statistics: Array) -> None:
     """Refuse a batch normalisation that computes in another dtype than it keeps, and so casts its result."""
     if norm.dtype is not None and np.dtype(norm.dtype).name != statistics.dtype.name:
         raise UnsupportedError(f"it keeps {statistics.dtype.name} and computes in {np.dtype(norm.dtype).name}")
+
+
+def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution:
+    """A `linen.ConvTranspose` or an `nnx.ConvTranspose` with these values."""
+    size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
+    if len(size) != 2 or layer.mask is not None:
+        raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2, or it has a mask")
+    dtype, (values, shift) = computed(layer, kernel, bias)
+    # Without transpose_kernel, Flax doesn't flip the kernel, and has the inputs before the outputs.
+    oihw = values.transpose(3, 2, 0, 1) if layer.transpose_kernel else values[::-1, ::-1].transpose(2, 3, 0, 1)
+    stride, dilation = _both(layer.strides), _both(layer.kernel_dilation)
+    extent = (size[0] - 1) * dilation[0] + 1, (size[1] - 1) * dilation[1] + 1
+    padding = _pads(layer.padding)
+    if padding == "circular":
+        raise UnsupportedError("only Flax has a transposed convolution with a circular border")
+    if isinstance(padding, str):
+        crop = named_crop(padding, extent, stride)
+    else:
+        rows, columns = ((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
+        crop = rows, columns
+    return TransposedConvolution(np.ascontiguousarray(oihw), shift, stride, crop, dilation, 1, dtype)
+
+
+def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: int = 0) -> GroupNorm | LayerNorm:
+    """A normalisation by each image's statistics; `groups` is None for a layer norm.
+
+    Args:
+        layer: linen's or nnx's.
+        scale: its values, or None.
+        bias: likewise.
+        groups: of the channels.
+        channels: how many there are, where it has no values.
+    """
+    for axes in ("feature_axes", "reduction_axes"):
+        if getattr(layer, axes, None) not in (None, -1, (-1,)):
+            raise UnsupportedError(f"its {axes} are {getattr(layer, axes)}, expected -1, the channels")
+    given = scale if bias is None else bias
+    if given is None and not channels:
+        raise UnsupportedError("it has neither a scale nor a bias, so that its channels aren't known")
+    dtype = "float32" if given is None else ops.dtype(given)
+    if layer.dtype is not None and np.dtype(layer.dtype).name != dtype:
+        raise UnsupportedError(f"it keeps {dtype} and computes in {np.dtype(layer.dtype).name}")
+    ones = np.ones(channels, dtype) if given is None else np.ones_like(ops.to_numpy(given))
+    arrays = ones if scale is None else ops.to_numpy(scale), 0 * ones if bias is None else ops.to_numpy(bias)
+    if groups is None:
+        return LayerNorm(*arrays, layer.epsilon, dtype)
+    return GroupNorm(*arrays, groups or len(ones), layer.epsilon, dtype)
 
 
 def _both(value: Any) -> tuple[int, int]:

@@ -28,11 +28,16 @@ from convlab.models.layers.layer import (
     Unflatten,
     padding_in,
 )
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
+from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
+from ..layers import ChannelAffine as ChannelAffineLayer
 from ..layers import Conv2D, LowestPadding2D
-from .read import IMAGES, gelu_tanh
+from .readers import IMAGES, gelu_tanh
 
 _NAMES = ArrayNames("moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", channels_last=True)
 _OURS = 'layers="convlab" has it.'
@@ -133,6 +138,53 @@ def _build_batch_norm(layer: BatchNorm, style: str) -> list[kl.Layer]:
     return [_filled(norm, (None, None, None, len(layer.mean)), *arrays)]
 
 
+def _build_group_norm(layer: GroupNorm, style: str) -> list[kl.Layer]:
+    norm = kl.GroupNormalization(layer.groups, -1, layer.epsilon, dtype=layer.dtype)
+    return [_filled(norm, (None, None, None, len(layer.scale)), layer.scale, layer.shift)]
+
+
+def _build_layer_norm(layer: LayerNorm, style: str) -> list[kl.Layer]:
+    norm = kl.LayerNormalization(-1, layer.epsilon, dtype=layer.dtype)
+    return [_filled(norm, (None, None, None, len(layer.scale)), layer.scale, layer.shift)]
+
+
+def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
+    if not layer.trained:
+        scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
+        return [kl.Rescaling(np.asarray(scale).tolist(), np.asarray(shift).tolist(), dtype=layer.dtype)]
+    affine = ChannelAffineLayer(layer.scale is not None, layer.shift is not None, dtype=layer.dtype)
+    return [_filled(affine, (None, None, None, channels_taken(layer)), layer.scale, layer.shift)]
+
+
+def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
+    if layer.groups > 1:
+        raise UnsupportedError(f"Keras has no transposed convolution with groups {layer.groups}.")
+    if max(layer.stride) > 1 and max(layer.dilation) > 1:
+        raise UnsupportedError(f"Keras has no stride {layer.stride} with dilation {layer.dilation}.")
+    names = ("valid", "same")
+    padding = next((name for name in names if named_crop(name, layer.extent, layer.stride) == layer.crop), None)
+    if padding is None:
+        raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
+    conv = kl.Conv2DTranspose(
+        layer.output_channels(),
+        layer.kernel.shape[2:],
+        layer.stride,
+        padding,
+        data_format="channels_last",
+        dilation_rate=layer.dilation,
+        use_bias=layer.bias is not None,
+        dtype=layer.dtype,
+    )
+    kernel = layer.kernel.transpose(2, 3, 1, 0)
+    return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
+
+
+def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
+    if layer.align_corners:
+        raise UnsupportedError("Keras's upsampling has no aligned corners.")
+    return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+
+
 def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:
     if layer.order != "HWC":
         raise UnsupportedError("Keras flattens images pixel by pixel, this one channel by channel.")
@@ -170,7 +222,13 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
+    TransposedConvolution: _build_transposed,
     BatchNorm: _build_batch_norm,
+    GroupNorm: _build_group_norm,
+    LayerNorm: _build_layer_norm,
+    ChannelAffine: _build_channel_affine,
+    Upsample: _build_upsample,
+    Crop: lambda layer, style: [kl.Cropping2D(layer.pads, data_format="channels_last", autocast=False)],
     Dropout: lambda layer, style: [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)],
     Unflatten: lambda layer, style: [kl.Reshape((1, 1, -1), autocast=False)],
     Flatten: _build_flatten,

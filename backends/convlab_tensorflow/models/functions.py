@@ -11,6 +11,8 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
+from ..layers import ChannelAffine
+
 
 def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
     """A sum or a product: of two tensors by a layer, of a tensor and a number by a rescaling."""
@@ -19,11 +21,25 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
         if _is_tensor(a) and _is_tensor(b) and layer is not None:
             return [layer()]
         number = a if layer is not None and _is_tensor(b) else b
-        if _is_tensor(number) or np.ndim(number):
+        if _is_tensor(number):
             raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
+        if layer is not None and np.ndim(number) and np.size(number) == np.shape(number)[-1]:
+            return [_of_channels(layer, number)]
+        if np.ndim(number):
+            raise UnsupportedError(f"it takes an array of shape {np.shape(number)}")
         return [rescaling(float(number))]
 
     return natives
+
+
+def _of_channels(layer: type[kl.Layer], numbers: Any) -> kl.Layer:
+    """The sum or the product with a number for each channel, of NHWC."""
+    channels = np.size(numbers)
+    scales = layer is kl.Multiply
+    affine = ChannelAffine(scales, not scales, trainable=getattr(numbers, "trainable", False))
+    affine.build((None, None, None, channels))
+    affine.set_weights([np.reshape(keras.ops.convert_to_numpy(numbers), channels)])
+    return affine
 
 
 def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine, Softmax
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.layer import Flatten
 from convlab.models.layers.reading import (
     Model,
     Part,
     chained,
     consumers,
-    known,
     loose_array,
     loose_code,
     replaces,
     unbuilt,
     walk,
 )
-from convlab.truth.precision import rounded
 
 from .. import private
-from ..layers import Conv2D, LowestPadding2D
 from .graph import graph_of
-
-FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
+from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
@@ -86,7 +77,7 @@ def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[i
 
 def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
     """The layers inside a container, by name."""
-    return [] if isinstance(layer, tuple(_READERS)) else [(child.name, child) for child in children(layer)]
+    return [] if isinstance(layer, tuple(READERS)) else [(child.name, child) for child in children(layer)]
 
 
 def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
@@ -105,7 +96,7 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str,
 
     def visit(layer: kl.Layer, path: str) -> None:
         inside = _inside(layer)
-        if not inside and _read(layer)[0] is not None:
+        if not inside and all(part.layer is not None for part in _parts(layer, path)):
             return
         below = {id(variable) for _, child in inside for variable in child.weights}
         for variable in layer.weights:
@@ -118,11 +109,6 @@ def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str,
     for path, layer in with_code.items():
         loose[f"{path}/call()".lstrip("/")] = loose_code(layer, "call", [why[path]] if path in why else [])
     return loose
-
-
-def children(layer: kl.Layer) -> list[kl.Layer]:
-    """The layers right inside a layer."""
-    return [child for child in private.layers_inside(layer) if not isinstance(child, kl.InputLayer)]
 
 
 def _is_chain(layer: kl.Layer) -> bool:
@@ -147,21 +133,46 @@ def _is_chain(layer: kl.Layer) -> bool:
 def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
     """The part that a layer is, or two if there is an activation inside; none for a layer that does nothing."""
     activation = None if isinstance(layer, kl.Activation) else getattr(layer, "activation", None)
-    if isinstance(layer, _WEIGHTED) and not layer.built:
+    if isinstance(layer, WEIGHTED) and not layer.built:
         raise unbuilt(path, layer, "call it once")
-    read_layer, note = _read(layer)
-    if read_layer is None or activation in _NOTHING:
-        if not _does_nothing(layer):
-            yield Part(path, layer, read_layer, note)
+    if type(layer) is kl.SeparableConv2D:
+        yield from _separable(layer, path)
+    else:
+        known_layer, note = read_layer(layer)
+        if known_layer is None or activation in NOTHING:
+            if not _does_nothing(layer):
+                yield Part(path, layer, known_layer, note)
+            return
+        yield Part(path, layer if activation is None else _without_activation(layer), known_layer, note)
+    if activation in NOTHING:
         return
-    yield Part(path, _without_activation(layer), read_layer, note)
     native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
-    yield Part(path, native, *_read(native))
+    yield Part(path, native, *read_layer(native))
+
+
+def _separable(layer: kl.SeparableConv2D, path: str) -> Iterator[Part]:
+    """The two convolutions that a separable one is: of each channel by itself, and of each pixel."""
+    config = layer.get_config()
+    shared = {name: config[name] for name in ("data_format", "dtype")}
+    options = {name: config[name] for name in ("strides", "padding", "dilation_rate", "depth_multiplier")}
+    depthwise = kl.DepthwiseConv2D(config["kernel_size"], **options, use_bias=False, **shared)
+    pointwise = kl.Conv2D(config["filters"], 1, use_bias=config["use_bias"], **shared)
+    channels = layer.get_build_config()["input_shape"]
+    after = layer.pointwise_kernel.shape[2]
+    bias = [] if layer.bias is None else [layer.bias]
+    first = layout(layer) == "NCHW"
+    for native, shape, variables in (
+        (depthwise, channels, [layer.depthwise_kernel]),
+        (pointwise, (None, after, None, None) if first else (None, None, None, after), [layer.pointwise_kernel, *bias]),
+    ):
+        native.build(shape)
+        native.set_weights([array_of(variable) for variable in variables])
+        yield Part(f"{path}/{'depthwise' if native is depthwise else 'pointwise'}", native, *read_layer(native))
 
 
 def _does_nothing(layer: kl.Layer) -> bool:
     if isinstance(layer, kl.Activation):
-        return layer.activation in _NOTHING
+        return layer.activation in NOTHING
     return type(layer) in (kl.Identity, kl.InputLayer)
 
 
@@ -170,199 +181,3 @@ def _without_activation(layer: kl.Layer) -> kl.Layer:
     other.build_from_config(layer.get_build_config())
     other.set_weights(layer.get_weights())
     return other
-
-
-def _read(layer: kl.Layer) -> tuple[Layer | None, str]:
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return None, f"{type(layer).__name__}: its kernel isn't one array, but quantized or adapted (LoRA)"
-    return known(layer, _READERS, "call")
-
-
-def array_of(variable: Any) -> np.ndarray:
-    """A variable's or a tensor's values; bfloat16 widened to float32."""
-    array = np.asarray(keras.ops.convert_to_numpy(variable))
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
-def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
-    """A layer's kernel, or the gradient of it, as OIHW."""
-    if isinstance(layer, Conv2D):
-        return Convolution.ours(layer.spec, array, None, "float32").kernel
-    if isinstance(layer, kl.DepthwiseConv2D):
-        h, w, channels, multiplier = array.shape
-        return array.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, h, w)
-    return array.transpose(3, 2, 0, 1)
-
-
-def _convolution(m: Any) -> Layer:
-    return Convolution.of(
-        oihw(m, _computed(m, m.kernel)),
-        None if m.bias is None else _computed(m, m.bias),
-        m.compute_dtype,
-        m.kernel.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
-        stride=m.strides,
-        padding=m.padding,
-        dilation=m.dilation_rate,
-    )
-
-
-def _computed(m: kl.Layer, variable: Any) -> np.ndarray:
-    """A layer's weights as it computes with them, which under a mixed policy is in a narrower dtype."""
-    array = array_of(variable)
-    if m.compute_dtype == m.variable_dtype:
-        return array
-    return rounded(array, m.compute_dtype).astype("float32" if m.compute_dtype == "bfloat16" else m.compute_dtype)
-
-
-def _ours(m: Conv2D) -> Layer:
-    bias = None if m.bias is None else _computed(m, m.bias)
-    return Convolution.ours(m.spec, _computed(m, m.weight), bias, m.compute_dtype)
-
-
-def _dense(m: kl.Dense) -> Layer:
-    if m.built and len(m.get_build_config()["input_shape"]) != 2:
-        raise UnsupportedError("it is applied to each pixel and not to whole images")
-    return Dense(_computed(m, m.kernel).T, None if m.bias is None else _computed(m, m.bias), m.compute_dtype)
-
-
-def _batch_norm(m: kl.BatchNormalization) -> Layer:
-    if m.compute_dtype != m.variable_dtype:
-        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
-        raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
-    mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
-    scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
-    shift = array_of(m.beta) if m.center else np.zeros_like(mean)
-    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype)
-
-
-def _pool(function: str) -> Callable[[Any], Layer]:
-    def read(m: Any) -> Layer:
-        padding = NO_PADDING if m.padding == "valid" else m.padding
-        return Pool(function, tuple(m.pool_size), tuple(m.strides), padding)
-
-    return read
-
-
-def _dropout(m: kl.Dropout) -> Layer:
-    if m.noise_shape is not None and tuple(m.noise_shape) != IMAGES:
-        raise UnsupportedError(f"its noise_shape is {m.noise_shape}, expected None or {IMAGES}, whole images")
-    return Dropout(m.rate, images=m.noise_shape is not None)
-
-
-def _reshape(m: kl.Reshape) -> Layer:
-    if len(m.target_shape) == 1:
-        return Flatten("HWC")
-    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or len(m.input.shape) != 2:
-        raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (1, 1, numbers) of rows")
-    return Unflatten()
-
-
-def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
-    if m.max_value is not None:
-        return Activation("relu6")
-    return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
-
-
-def _softmax(m: kl.Softmax) -> Layer:
-    if m.axis != -1:
-        raise UnsupportedError(f"its axis is {m.axis}, expected -1, the channels")
-    return Softmax()
-
-
-def _leaky(slope: float) -> Activation:
-    return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
-
-
-@keras.saving.register_keras_serializable(package="convlab")  # type: ignore[untyped-decorator]
-def gelu_tanh(x: Any) -> Any:
-    """GELU with tanh in the place of the normal distribution."""
-    return keras.activations.gelu(x, approximate=True)
-
-
-def _functions() -> list[tuple[Any, Layer]]:
-    """The functions that `activation=` may be, and the activation that each is."""
-    pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
-    pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
-    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
-    layers = [Activation(name) for name in names]
-    for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
-        pairs += [(getattr(module, activation.function), activation) for module in modules]
-    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
-    for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
-        pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
-
-
-_FUNCTIONS = _functions()
-_NOTHING = (None, keras.activations.linear)
-
-
-def _activation(m: kl.Activation) -> Layer:
-    if isinstance(m.activation, kl.Layer):
-        layer, note = _read(m.activation)
-    else:
-        layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
-        note = getattr(m.activation, "__name__", str(m.activation))
-    if layer is None:
-        raise UnsupportedError(f"convlab doesn't know the function {note}")
-    return layer
-
-
-def _rescaling(m: kl.Rescaling) -> Layer:
-    if np.ndim(m.scale) or np.ndim(m.offset):
-        raise UnsupportedError("its scale or offset isn't one number")
-    return Affine(float(m.scale), float(m.offset))
-
-
-def _concatenate(m: kl.Concatenate) -> Layer:
-    if m.axis not in (-1, 3):
-        raise UnsupportedError(f"it concatenates along axis {m.axis}, expected -1, the channels")
-    return Concatenate()
-
-
-# The noise_shape of a dropout of whole images.
-IMAGES = (None, 1, 1, 1)
-CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
-_WEIGHTED = (*CONVOLUTIONS, kl.BatchNormalization, kl.Dense)
-_READERS: dict[type, Callable[[Any], Layer]] = {
-    Conv2D: _ours,
-    kl.Conv2D: _convolution,
-    kl.DepthwiseConv2D: _convolution,
-    kl.BatchNormalization: _batch_norm,
-    kl.MaxPooling2D: _pool("max"),
-    kl.AveragePooling2D: _pool("average"),
-    kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
-    kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
-    LowestPadding2D: lambda m: Pad(m.padding, LOWEST),
-    kl.ZeroPadding2D: lambda m: Pad((tuple(m.padding[0]), tuple(m.padding[1]))),
-    kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
-    kl.Dense: _dense,
-    kl.Dropout: _dropout,
-    kl.Reshape: _reshape,
-    kl.Activation: _activation,
-    kl.ReLU: _relu,
-    kl.Softmax: _softmax,
-    kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
-    kl.ELU: lambda m: Activation("elu", float(m.alpha)),
-    kl.Rescaling: _rescaling,
-    kl.Add: lambda m: Add(),
-    kl.Multiply: lambda m: Multiply(),
-    kl.Concatenate: _concatenate,
-}
-JOINING = (kl.Add, kl.Multiply, kl.Concatenate)
-
-
-def layout(native: kl.Layer) -> str | None:
-    """How a layer's images are laid out; None where it doesn't matter to it."""
-    if isinstance(native, Conv2D):
-        return str(native.spec.data_format)
-    if isinstance(native, kl.BatchNormalization):
-        spec = native.input_spec
-        return None if spec is None or spec.ndim != 4 else "NCHW" if native.axis % 4 == 1 else "NHWC"
-    if hasattr(native, "data_format"):
-        return FORMATS[native.data_format]
-    return next(filter(None, map(layout, children(native))), None)

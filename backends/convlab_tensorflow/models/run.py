@@ -14,7 +14,7 @@ from keras import layers as kl
 from convlab.models.adapters import ROLES, Arrays
 
 from .. import private
-from .read import CONVOLUTIONS, FORMATS, JOINING, array_of, layout, oihw
+from .readers import CONVOLUTIONS, FORMATS, JOINING, array_of, layout, oihw
 
 
 def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:

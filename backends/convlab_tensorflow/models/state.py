@@ -17,7 +17,7 @@ from convlab.models.layers.reading import Model
 
 from .. import private
 from .build import arrays_of
-from .read import children
+from .readers import children
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
@@ -30,7 +30,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
             native = next(child for child in children(native) if child.name == name)
         for name, array in arrays_of(native, layer).items():
             if (variable := getattr(native, name, None)) is not None:
-                variable.assign(array)
+                variable.assign(array.reshape(variable.shape))
     return other
 
 

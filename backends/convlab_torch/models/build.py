@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -28,10 +29,15 @@ from convlab.models.layers.layer import (
     Unflatten,
     depends_on_size,
 )
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
+from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
+from . import functions
 from .functions import StochasticDepth, add, affine, concatenate, multiply
 from .network import Network, sequential
 
@@ -124,6 +130,57 @@ def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
     return [filled(norm, **arrays_of(norm, layer))]
 
 
+def _build_group_norm(layer: GroupNorm, style: str) -> list[nn.Module]:
+    norm = nn.GroupNorm(layer.groups, len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
+    return [filled(norm, **_NAMES.arrays(layer))]
+
+
+def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
+    norm = functions.LayerNorm2d(len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
+    return [filled(norm, **_NAMES.arrays(layer))]
+
+
+def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
+    has = layer.scale is not None, layer.shift is not None
+    module = functions.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    return [filled(module.to(getattr(torch, layer.dtype)), **_NAMES.arrays(layer))]
+
+
+def _build_transposed(layer: TransposedConvolution, style: str) -> list[nn.Module]:
+    padding = layer.own_padding
+    if padding is None:
+        raise UnsupportedError(f"torch has no transposed convolution whose result is cropped by {layer.crop}.")
+    conv = nn.ConvTranspose2d(
+        len(layer.kernel),
+        layer.output_channels(),
+        layer.kernel.shape[2:],
+        layer.stride,
+        *padding,
+        layer.groups,
+        layer.bias is not None,
+        layer.dilation,
+        dtype=getattr(torch, layer.dtype),
+    )
+    return [filled(conv, **_NAMES.arrays(layer))]
+
+
+def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
+    (top, bottom), (left, right) = layer.pads
+    return [nn.ZeroPad2d((-left, -right, -top, -bottom))]
+
+
+def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
+    aligned = layer.align_corners if layer.method == "bilinear" else None
+    factor = float(layer.factor[0]), float(layer.factor[1])
+    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=aligned)]
+
+
+def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[nn.Module]:
+    if layer.channels_last:
+        raise UnsupportedError("torch's pixel shuffle has the channels of the result first, this one last.")
+    return [nn.PixelShuffle(layer.factor)]
+
+
 def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
     if layer.order != "CHW":
         raise UnsupportedError("torch flattens images channel by channel, this one pixel by pixel.")
@@ -162,7 +219,16 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
+    TransposedConvolution: _build_transposed,
     BatchNorm: _build_batch_norm,
+    GroupNorm: _build_group_norm,
+    LayerNorm: _build_layer_norm,
+    ChannelAffine: _build_channel_affine,
+    Upsample: _build_upsample,
+    Crop: _build_crop,
+    Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
+    ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
+    PixelShuffle: _build_pixel_shuffle,
     Dropout: lambda layer, style: [(StochasticDepth if layer.images else nn.Dropout)(layer.rate).eval()],
     Flatten: _build_flatten,
     Unflatten: lambda layer, style: [nn.Unflatten(1, (-1, 1, 1))],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Affine
+from convlab.models.layers.channels import Chunk
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
@@ -30,6 +31,47 @@ class StochasticDepth(nn.Module):
             return x
         kept = torch.rand((len(x), *(1,) * (x.ndim - 1)), device=x.device) >= self.p
         return x * kept / (1 - self.p)
+
+
+class ChannelAffine(nn.Module):
+    """x * weight + bias, with one number of each for each channel.
+
+    Args:
+        channels: how many there are.
+        scale, shift: whether there is a weight, and whether there is a bias.
+        trained: whether they are parameters, or buffers.
+    """
+
+    def __init__(self, channels: int, scale: bool = True, shift: bool = True, trained: bool = True) -> None:
+        super().__init__()
+        for name, has, start in (("weight", scale, 1.0), ("bias", shift, 0.0)):
+            numbers = torch.full((channels,), start)
+            if has and not trained:
+                self.register_buffer(name, numbers)
+            else:
+                self.register_parameter(name, nn.Parameter(numbers) if has else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image (N, C, H, W), or rows (N, C), with its channels scaled and shifted."""
+        shape = -1, *(1,) * (x.ndim - 2)
+        y = x if self.weight is None else x * self.weight.view(shape)
+        return y if self.bias is None else y + self.bias.view(shape)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """`nn.LayerNorm` over the channels of each pixel of images (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, normalised."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class PixelLinear(nn.Linear):
+    """`nn.Linear` of the channels of each pixel of images (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image with other channels."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 def add(*tensors: Tensor) -> Tensor:
@@ -53,6 +95,24 @@ def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     return y if shift == 0.0 else y + shift
 
 
+def over_last_axis(module: nn.Module) -> nn.Module | None:
+    """A module that does to the channels of images NCHW what another does to their last axis, with its parameters."""
+    other: nn.Module
+    if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
+        other = LayerNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
+    elif type(module) is nn.Linear:
+        other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
+    else:
+        return None
+    other.weight, other.bias = module.weight, module.bias
+    return other.train(module.training)
+
+
+def chunk(x: Tensor, index: int, count: int) -> Tensor:
+    """One of some equal parts of the channels."""
+    return x.chunk(count, dim=1)[index]
+
+
 def average(x: Tensor, keepdim: bool) -> Tensor:
     """The mean of each channel."""
     return x.mean(dim=(2, 3), keepdim=keepdim)
@@ -71,6 +131,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         multiply: Multiply,
         concatenate: Concatenate,
         affine: lambda: Affine(**options),
+        chunk: lambda: Chunk(**options),
         average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
         maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
     }
@@ -98,6 +159,21 @@ def _over_pixels(function: Callable[..., Tensor]) -> Callable[..., Any]:
         return partial(function, keepdim=keepdim)
 
     return native
+
+
+def _interpolate(
+    size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None, **others: Any
+) -> nn.Module:
+    if size is not None or any(others.values()):
+        raise UnsupportedError("it resizes to a size, or with options beyond scale_factor, mode and align_corners")
+    return nn.Upsample(scale_factor=scale_factor, mode=mode, align_corners=align_corners)
+
+
+def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
+    """Torchvision's function of this name."""
+    if mode != "row":
+        raise UnsupportedError(f"its mode is {mode!r}, expected 'row', whole images")
+    return StochasticDepth(p)
 
 
 def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
@@ -133,6 +209,9 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.adaptive_avg_pool2d,), nn.AdaptiveAvgPool2d),
     ((F.adaptive_max_pool2d,), nn.AdaptiveMaxPool2d),
     ((F.pad,), _pad),
+    ((F.interpolate, F.upsample), _interpolate),
+    ((F.pixel_shuffle,), nn.PixelShuffle),
+    (("stochastic_depth",), _stochastic_depth),
     ((torch.flatten, "flatten"), _flatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
@@ -152,7 +231,8 @@ def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
     Raises:
         UnsupportedError: none is known.
     """
-    constructor = next((constructor for functions, constructor in _NATIVES if function in functions), None)
+    names = function, getattr(function, "__name__", "")
+    constructor = next((each for functions, each in _NATIVES if any(name in functions for name in names)), None)
     if constructor is None:
         raise UnsupportedError("convlab doesn't know it")
     try:

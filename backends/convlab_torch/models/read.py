@@ -15,12 +15,17 @@ from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
+from . import functions
 from .functions import StochasticDepth, read_function
 from .network import Network
 from .trace import traced
@@ -95,7 +100,11 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     for part in parts:
         of_rows = part.inputs[0] in rows if part.inputs else bool(rows)
         over_last = isinstance(part.native, (nn.Softmax, nn.LogSoftmax)) and part.native.dim == -1
-        yield replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax))) if of_rows and over_last else part
+        if of_rows and over_last:
+            part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
+        if of_rows and type(part.native) is nn.LayerNorm:
+            part = replace(part, layer=_layer_norm(part.native))
+        yield part
         if of_rows or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
 
@@ -105,14 +114,13 @@ def _loose(
 ) -> dict[str, str]:
     """Parameters, buffers and operations that belong to no known layer."""
     natives = [part.native for part in parts if part.layer is not None and isinstance(part.native, nn.Module)]
-    inside = {id(module) for native in natives for module in native.modules()}
+    inside = {id(array) for native in natives for array in (*native.parameters(), *native.buffers())}
+    taken = {part.path for part in parts}
     loose = {}
-    for path, module in model.named_modules():
-        if id(module) not in inside:
-            for name, parameter in module.named_parameters(path, recurse=False):
-                loose[name] = loose_array("parameter", parameter.shape)
-            for name, buffer in module.named_buffers(path, recurse=False):
-                loose[name] = loose_array("buffer", buffer.shape)
+    for kind, arrays in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, array in arrays:
+            if id(array) not in inside and name not in taken:
+                loose[name] = loose_array(kind, array.shape)
     for path, module in with_code.items():
         if path in unknown:
             loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", unknown[path])
@@ -211,6 +219,61 @@ def _softmax(m: Any) -> Layer:
     return Softmax(isinstance(m, nn.LogSoftmax))
 
 
+def _transposed(m: nn.ConvTranspose2d) -> Layer:
+    if m.padding_mode != "zeros":
+        raise UnsupportedError(f"its padding_mode is {m.padding_mode}, expected zeros")
+    pads = zip(_pair(m.padding), _pair(m.output_padding), strict=True)
+    rows, columns = ((before, before - more) for before, more in pads)
+    options = _pair(m.stride), (rows, columns), _pair(m.dilation), m.groups
+    return TransposedConvolution(ops.to_numpy(m.weight), _array(m.bias), *options, _dtype(m.weight))
+
+
+def _scale_and_shift(m: Any, channels: int) -> tuple[np.ndarray, np.ndarray, str]:
+    scale, shift = _array(m.weight), _array(m.bias)
+    dtype = "float32" if m.weight is None else _dtype(m.weight)
+    ones = np.ones(channels, "float32" if scale is None else scale.dtype)
+    return ones if scale is None else scale, 0 * ones if shift is None else shift, dtype
+
+
+def _group_norm(m: nn.GroupNorm) -> Layer:
+    scale, shift, dtype = _scale_and_shift(m, m.num_channels)
+    return GroupNorm(scale, shift, m.num_groups, m.eps, dtype)
+
+
+def _instance_norm(m: nn.InstanceNorm2d) -> Layer:
+    if m.track_running_stats:
+        raise UnsupportedError("it normalises by running statistics (track_running_stats)")
+    scale, shift, dtype = _scale_and_shift(m, m.num_features)
+    return GroupNorm(scale, shift, m.num_features, m.eps, dtype)
+
+
+def _layer_norm(m: nn.LayerNorm) -> Layer:
+    if len(m.normalized_shape) != 1:
+        raise UnsupportedError(
+            f"it normalises {len(m.normalized_shape)} axes; GroupNorm(1, channels) does all of an image"
+        )
+    scale, shift, dtype = _scale_and_shift(m, m.normalized_shape[0])
+    return LayerNorm(scale, shift, m.eps, dtype)
+
+
+def _channel_affine(m: functions.ChannelAffine) -> Layer:
+    trained = any(True for _ in m.parameters())
+    return ChannelAffine(_array(m.weight), _array(m.bias), trained, _dtype(next(iter(m.state_dict().values()))))
+
+
+def _upsample(m: nn.Upsample) -> Layer:
+    factor = None if m.size is not None else _pair(m.scale_factor)
+    if factor is None or m.recompute_scale_factor or any(number != int(number) for number in factor):
+        raise UnsupportedError("it resizes to a size or by a fraction, expected a scale_factor of integers")
+    if m.mode not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
+    return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
+
+
+def _of_pixels(m: nn.Linear) -> Layer:
+    return Convolution.of(ops.to_numpy(m.weight)[:, :, None, None], _array(m.bias), _dtype(m.weight))
+
+
 def _softplus(m: nn.Softplus) -> Layer:
     if m.beta != 1 or m.threshold < 20:
         raise UnsupportedError(f"only PyTorch has a softplus with beta {m.beta} and threshold {m.threshold}")
@@ -219,6 +282,10 @@ def _softplus(m: nn.Softplus) -> Layer:
 
 def _pad(m: Any, mode: str, value: float = 0.0) -> Layer:
     left, right, top, bottom = m.padding
+    if max(m.padding) <= 0 > min(m.padding):
+        return Crop(((-top, -bottom), (-left, -right)))
+    if min(m.padding) < 0:
+        raise UnsupportedError(f"it pads and crops at once, by {m.padding}")
     return Pad(((top, bottom), (left, right)), mode, value)
 
 
@@ -237,7 +304,16 @@ def _ours(m: Conv2D) -> Layer:
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv2d: _convolution,
+    nn.ConvTranspose2d: _transposed,
     nn.BatchNorm2d: _batch_norm,
+    nn.GroupNorm: _group_norm,
+    nn.InstanceNorm2d: _instance_norm,
+    functions.LayerNorm2d: _layer_norm,
+    functions.ChannelAffine: _channel_affine,
+    functions.PixelLinear: _of_pixels,
+    nn.Upsample: _upsample,
+    nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
+    nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,
     nn.AdaptiveMaxPool2d: _adaptive_pool("max"),

@@ -9,32 +9,51 @@ from typing import Any
 
 import torch
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation, Affine
+from convlab.models.layers.joining import Add, Multiply
+from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
-from .functions import add, affine, multiply, native_of, read_function
+from .constants import with_arrays
+from .functions import (
+    ChannelAffine,
+    LayerNorm2d,
+    PixelLinear,
+    add,
+    affine,
+    multiply,
+    native_of,
+    over_last_axis,
+    read_function,
+)
+from .patterns import is_part_of_pattern, native_of_pattern, permutation
 
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
 _QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
-# What tells a shape, and is no layer.
-_SHAPES = ("size", getattr, operator.getitem)
 
+# What computes the same whichever axis is that of the channels, or knows that it is the last.
+_ELEMENTWISE = (Activation, Affine, Dropout, Add, Multiply)
+_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
 
 
 class _Tracer(torch.fx.Tracer):
-    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
+    """A tracer that knows what is read as a whole: PyTorch's own layers, or whatever has no modules inside."""
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool], into_all: bool) -> None:
         super().__init__()
-        self._is_leaf = is_leaf
+        self._is_leaf, self._into_all = is_leaf, into_all
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        return self._is_leaf(module) or not any(True for _ in module.children())
+        of_torch = type(module).__module__.startswith("torch.")
+        return self._is_leaf(module) or (not any(True for _ in module.children()) and (of_torch or not self._into_all))
 
 
 def traced(
@@ -50,11 +69,17 @@ def traced(
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    try:
-        graph = _Tracer(is_leaf).trace(model)
-    except Exception as error:  # The model's own code may fail in any way when it is given a proxy.
-        raise UnsupportedError(f"it can't be traced ({type(error).__name__})") from error
-    return _Reading(model, parts).of(graph)
+    return _Reading(model, parts).of(_graph(model, is_leaf))
+
+
+def _graph(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> torch.fx.Graph:
+    for into_all in (True, False):
+        # A model's code may fail in any way when it is given a proxy.
+        try:
+            return _Tracer(is_leaf, into_all).trace(model)
+        except Exception as error:
+            failure = error
+    raise UnsupportedError(f"it can't be traced ({type(failure).__name__})") from failure
 
 
 class _Reading:
@@ -62,11 +87,17 @@ class _Reading:
 
     Attributes:
         values: the name of each node's value; a node that does nothing has that of its input.
+        arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
+        last: the nodes whose last axis is that of the channels, since the code permuted the axes.
+        sizes: the nodes that are numbers computed from shapes.
     """
 
     def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]]) -> None:
         self.model, self.parts = model, parts
         self.values: dict[torch.fx.Node, str] = {}
+        self.arrays: dict[torch.fx.Node, Tensor] = {}
+        self.last: set[torch.fx.Node] = set()
+        self.sizes: set[torch.fx.Node] = set()
         self.result: list[Part] = []
         self.unknown: dict[str, list[str]] = {}
 
@@ -80,12 +111,19 @@ class _Reading:
             elif node.op == "output":
                 self._output(node.args[0])
             elif node.op == "get_attr":
-                self._refuse(node, f"{node.target}, an array of its own")
-            elif node.target in _SHAPES and not _is_tensor(node):
+                self.arrays[node] = operator.attrgetter(str(node.target))(self.model)
+            elif self._is_size(node):
+                self.sizes.add(node)
+            elif is_part_of_pattern(node):
                 continue
             else:
                 self._function(node)
         return self.result, self.unknown
+
+    def _is_size(self, node: torch.fx.Node) -> bool:
+        """Whether a node tells a tensor's shape, or computes with numbers from one: it is no layer."""
+        taken = node.all_input_nodes
+        return node.target == "size" or node.args[1:] == ("shape",) or (bool(taken) and self.sizes.issuperset(taken))
 
     def _input(self, node: torch.fx.Node) -> None:
         if INPUT not in self.values.values():
@@ -105,10 +143,17 @@ class _Reading:
         if len(node.args) != 1 or node.kwargs or not isinstance(source, torch.fx.Node):
             self._refuse(node, f"{path}, called with more than one tensor")
             return
-        self._append(node, self.parts(self.model.get_submodule(path), path), [source])
+        module = self.model.get_submodule(path)
+        if source in self.last:
+            module = over_last_axis(module) or module
+        self._append(node, self.parts(module, path), [source])
 
     def _append(self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node]) -> None:
         inputs = tuple(self.values.get(source, "") for source in sources)
+        if any(source in self.last for source in sources):
+            self.last.add(node)
+            if not all(map(_of_any_axis, parts)) or not self.last.issuperset(sources):
+                self._refuse(node, f"{_name(node.target)}, which takes images NHWC")
         for index, part in enumerate(parts):
             value = f"{node.name}.{index}" if index else node.name
             self.result.append(Part(part.path, part.native, part.layer, part.note, inputs, value))
@@ -116,16 +161,39 @@ class _Reading:
         self.values[node] = inputs[0] if parts or len(inputs) == 1 else node.name
 
     def _function(self, node: torch.fx.Node) -> None:
+        if (order := permutation(node)) is not None and node.args[0] in self.values:
+            self._permute(node, order)
+            return
         try:
-            native, sources = _native(node)
+            native, sources, own = self._native(node)
         except UnsupportedError as error:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
-        path = ".".join(filter(None, [_owner(node), _name(node.target)]))
+        path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
         if isinstance(native, nn.Module):
             self._append(node, self.parts(native, path), sources)
         else:
             self._append(node, [Part(path, native, *read_function(native))], sources)
+
+    def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
+        """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
+        own = [str(each.target) for each in node.all_input_nodes if each in self.arrays]
+        if not own:
+            return *_native(node), ""
+        last = any(each in self.last for each in node.all_input_nodes)
+        native, tensor = with_arrays(node, self.arrays, last)
+        return native, [tensor], own[0] if len(own) == 1 else own[0].rpartition(".")[0]
+
+    def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:
+        """Note that a node has its channels last, or no longer."""
+        source = node.args[0]
+        assert isinstance(source, torch.fx.Node)
+        to_last, back = order == (0, 2, 3, 1), order == (0, 3, 1, 2)
+        if (source in self.last and not back) or (source not in self.last and not to_last):
+            self._refuse(node, f"a permutation of the axes to {order}")
+        self.values[node] = self.values[source]
+        if to_last:
+            self.last.add(node)
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
         self.unknown.setdefault(_owner(node), []).append(what)
@@ -140,12 +208,8 @@ def _name(target: Any) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
-def _is_tensor(node: torch.fx.Node) -> bool:
-    """Whether a node that may tell a shape gives a part of a tensor instead."""
-    if node.target is operator.getitem:
-        source = node.args[0]
-        return isinstance(source, torch.fx.Node) and source.target not in _SHAPES
-    return node.target is getattr and node.args[1] != "shape"
+def _of_any_axis(part: Part) -> bool:
+    return isinstance(part.native, _OVER_LAST) or isinstance(part.layer, _ELEMENTWISE)
 
 
 def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
@@ -164,6 +228,8 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
         return native_of(node.target, *others, **options), [*first]
     if not isinstance(first, torch.fx.Node):
         raise UnsupportedError("it takes no tensor")
+    if (pattern := native_of_pattern(node)) is not None:
+        return pattern
     if node.target in ("view", "reshape", torch.reshape):
         return _reshaped(others[0] if len(others) == 1 else others), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):

@@ -65,6 +65,7 @@ def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) 
 
 
 _COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
+_INDEX = FieldRule(f"an integer from 0 to {LARGEST}", _counts(0), int)
 _PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
 _PADS = FieldRule(
     f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples
@@ -75,8 +76,15 @@ _PADDING = FieldRule(
     _lists,
     _tuples,
 )
+_CROP = FieldRule(
+    f"[[top, bottom], [left, right]], integers from -{LARGEST} to {LARGEST}",
+    _two(_two(_counts(-LARGEST))),
+    _lists,
+    _tuples,
+)
 _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_EPSILON = _number("a number of at least 0", lambda value: value >= 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
 
@@ -107,16 +115,34 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "ceil": _BOOLEAN,
     },
     "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN},
-    "batch_norm": {"epsilon": _number("a number of at least 0", lambda value: value >= 0), "momentum": _SHARE},
+    "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE},
+    "group_norm": {"groups": _COUNT, "epsilon": _EPSILON},
+    "layer_norm": {"epsilon": _EPSILON},
+    "channel_affine": {"trained": _BOOLEAN},
+    "conv_transpose2d": {"stride": _PAIR, "crop": _CROP, "dilation": _PAIR, "groups": _COUNT},
+    "crop": {"pads": _PADS},
+    "chunk": {"index": _INDEX, "count": _COUNT},
+    "channel_shuffle": {"groups": _COUNT},
+    "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {"rate": _SHARE, "images": replace(_BOOLEAN, default=False)},
     "unflatten": {},
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-# The ranks of the arrays of each kind; a bias may be missing.
+# Of these arrays one may be missing.
+OPTIONAL = {
+    "dense": ("bias",),
+    "conv2d": ("bias",),
+    "conv_transpose2d": ("bias",),
+    "channel_affine": ("scale", "shift"),
+}
+# The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "conv2d": {"kernel": 4, "bias": 1},
+    "conv_transpose2d": {"kernel": 4, "bias": 1},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
+    **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
 }
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.joining import Concatenate, Joining
 from ..layers.layer import Convolution, Dense, Flatten, Layer, Pad, Unflatten
+from ..layers.pixels import Crop, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken
+from ..layers.transposed import TransposedConvolution
 
+_MOVING = (Chunk, ChannelShuffle, PixelShuffle)
+_OF_IMAGES = (Convolution, TransposedConvolution, Pad, Crop, Upsample, Pool, GlobalPool, *_MOVING)
 _NAMES = {2: "rows of numbers", 4: "images"}
 
 
@@ -27,7 +32,7 @@ class Flow:
     def through(self, layer: Layer, inputs: Sequence[str], value: str) -> tuple[str, str] | None:
         """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""
         ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
-        wanted = 4 if isinstance(layer, (Convolution, Pad, Pool, GlobalPool)) else 0
+        wanted = 4 if isinstance(layer, _OF_IMAGES) else 0
         wanted = 2 if isinstance(layer, (Dense, Unflatten)) else wanted
         for rank, _ in map(self.values.__getitem__, inputs):
             if rank and rank != (wanted or ranks):
@@ -45,10 +50,9 @@ class Flow:
         return None
 
     def _after(self, layer: Layer, rank: int, channels: int) -> tuple[int, int]:
-        if isinstance(layer, (Convolution, Dense)):
-            return rank, layer.kernel.shape[0]
         if isinstance(layer, Flatten):
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
             return 4, channels
-        return (2 if isinstance(layer, GlobalPool) and not layer.keepdims else rank), channels
+        pooled = isinstance(layer, GlobalPool) and not layer.keepdims
+        return 2 if pooled else rank, layer.output_channels(channels)

@@ -15,12 +15,16 @@ import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Affine, Softmax
+from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.joining import Add, Concatenate, Joining, Multiply
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten, dtype_of
+from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.pixels import Crop, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
+from ..layers.transposed import TransposedConvolution
 from .canonical import canonical
-from .fields import ARRAYS, FIELDS, excerpt
+from .fields import ARRAYS, FIELDS, OPTIONAL, excerpt
 from .flow import Flow
 
 FORMAT = "convlab.model"
@@ -34,8 +38,10 @@ _MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, BatchNorm, Dropout, Flatten, Dense)
-_CLASSES = (*_SIMPLE, Unflatten, Add, Multiply, Concatenate)
+_SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
+_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
+_MOVING = (Chunk, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
+_CLASSES = (*_SIMPLE, *_NORMS, TransposedConvolution, *_MOVING, Add, Multiply, Concatenate)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -287,7 +293,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     ranks = ARRAYS.get(record["kind"], {})
     for field, rank in ranks.items():
         if field not in own:
-            if field != "bias":
+            if field not in OPTIONAL.get(record["kind"], ()) or (ranks and not own):
                 _refuse(where, f"no tensor '{excerpt(record['path'])[1:-1]}.{field}'", "one")
             continue
         code, shape, _ = own[field]
@@ -297,17 +303,17 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     if not own:
         return
     (first, one), *others = own.items()
+    transposed = record["kind"] == TransposedConvolution.kind
+    count = one.shape[1] * record["groups"] if transposed else one.shape[0]
     for field, tensor in others:
-        if (tensor.code, tensor.shape) != (one.code, one.shape[:1]):
-            what = f"{one.shape[0]} numbers of {one.code}, as its {first} has it"
+        if (tensor.code, tensor.shape) != (one.code, (count,)):
+            what = f"{count} numbers of {one.code}, as its {first} has it"
             _refuse(f"{where}: {field}", f"{tensor.shape[0]} of {tensor.code}", what)
-    if record["kind"] == "conv2d":
-        if list(one.shape[2:]) != record["kernel_size"]:
-            _refuse(
-                f"{where}: kernel", f"sizes {excerpt([*one.shape])}", f"kernel_size {record['kernel_size']} at the end"
-            )
-        if one.shape[0] % record["groups"]:
-            _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} output channels")
+    size = record.get("kernel_size", [])
+    if size and list(one.shape[2:]) != size:
+        _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", f"kernel_size {size} at the end")
+    if one.shape[0] % record.get("groups", 1):
+        _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} channels")
 
 
 def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> Layer:
@@ -319,7 +325,7 @@ def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -
         if kind == Convolution.kind:
             del fields["kernel_size"]
             return Convolution.of(arrays["kernel"], arrays.get("bias"), dtype, **fields)
-        if kind in (BatchNorm.kind, Dense.kind):
+        if own:
             fields["dtype"] = dtype
         return KINDS[kind](**fields, **arrays)
     except ConvlabError as error:

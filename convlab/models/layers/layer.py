@@ -52,6 +52,10 @@ class Layer:
         """The rows and columns of the result for an image of a size."""
         return size
 
+    def output_channels(self, channels: int) -> int:
+        """The channels of the result for an image of so many; 0 where they aren't known."""
+        return channels
+
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Layer):
@@ -109,6 +113,10 @@ class Convolution(Layer):
     def depthwise(self) -> bool:
         """Whether each channel has kernels of its own."""
         return self.spec.groups == self.spec.in_channels and self.spec.groups > 1
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return len(self.kernel)
 
     def output_size(self, size: Pair) -> Pair:
         """See `Layer.output_size`."""
@@ -285,6 +293,10 @@ class Dense(Layer):
     kernel: np.ndarray
     bias: np.ndarray | None = None
     dtype: str = "float32"
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return len(self.kernel)
 
     def _convolutions(self) -> Iterator[Convolution]:
         """The convolutions of one pixel that give a few outputs each: in float64 the whole kernel may be large."""

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from .layer import BatchNorm, Dense, Layer
+from .norms import ChannelAffine, GroupNorm, LayerNorm
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -239,7 +240,7 @@ class ArrayNames:
     """How a framework's layers name and lay out their arrays.
 
     Attributes:
-        mean, variance, scale, shift: the names of a batch normalisation's arrays.
+        mean, variance, scale, shift: the names of a normalisation's arrays.
         kernel: the name of a convolution's and of a dense layer's kernel.
         channels_last: whether kernels are HWIO, and those of dense layers (inputs, outputs).
     """
@@ -260,6 +261,9 @@ class ArrayNames:
                 self.scale: layer.scale,
                 self.shift: layer.shift,
             }
+        if isinstance(layer, (GroupNorm, LayerNorm, ChannelAffine)):
+            both = {self.scale: layer.scale, self.shift: layer.shift}
+            return {name: array for name, array in both.items() if array is not None}
         if data_format is not None:
             arrays = {"weight": layer.ours_for(data_format)[1]}
         elif not self.channels_last:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...geometry.geometry import Pair
 from .joining import Concatenate, Joining
-from .layer import BatchNorm, Convolution, Dense, Flatten, Layer, Unflatten
+from .layer import Convolution, Dense, Flatten, Layer, Unflatten
 from .pooling import AdaptivePool, GlobalPool
 
 
@@ -45,11 +45,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
     if isinstance(layer, GlobalPool):
         return Known(channels, (1, 1) if layer.keepdims else None)
     if isinstance(layer, Dense):
-        return Known(len(layer.kernel))
-    if isinstance(layer, BatchNorm):
-        channels = len(layer.mean)
-    if isinstance(layer, Convolution):
-        channels = len(layer.kernel)
+        return Known(layer.output_channels(channels))
+    channels = layer.output_channels(channels_taken(layer) or channels)
     if isinstance(layer, AdaptivePool):
         return Known(channels, layer.size)
     return Known(channels, None if size is None else layer.output_size(size))
@@ -69,4 +66,6 @@ def channels_taken(layer: Layer | None) -> int:
         return int(layer.kernel.shape[1]) * int(layer.spec.groups)
     if isinstance(layer, Dense):
         return int(layer.kernel.shape[1])
-    return len(layer.mean) if isinstance(layer, BatchNorm) else 0
+    # All other arrays have a number for each channel.
+    arrays = () if layer is None else (getattr(layer, name) for name in layer.arrays)
+    return next((len(array) for array in arrays if array is not None), 0)

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from .joining import COMMUTATIVE, Joining
-from .layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, dtype_of, join_border
+from .layer import Convolution, Dropout, Flatten, Layer, Pad, dtype_of, join_border
+from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
+from .transposed import TransposedConvolution
 
-WEIGHTED = (Convolution, BatchNorm, Dense)
+# What belongs to the layer before it.
+_BEHIND = {Flatten: GlobalPool, Crop: TransposedConvolution}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Step:
     @property
     def main(self) -> Layer:
         """The layer that the others belong to."""
-        return next((each for each in self.layers if not isinstance(each, (Pad, Flatten))), self.layers[-1])
+        return next((each for each in self.layers if not isinstance(each, (Pad, Flatten, Crop))), self.layers[-1])
 
     @property
     def dtype(self) -> str:
@@ -88,13 +91,13 @@ def steps(model: Model) -> list[Step]:
     for part in parts:
         source = part.inputs[0]
         together = [*waiting.pop(source, []), part] if len(part.inputs) == 1 else [part]
-        if isinstance(part.layer, Flatten) and len(together) == 1 and len(takers[source]) == 1:
-            pooling = by_value.get(source)
-            if pooling is not None and isinstance(pooling.main, GlobalPool):
-                del by_value[source]
-                flattened = (*pooling.layers, part.layer), (*pooling.natives, part.native)
-                by_value[part.value] = Step(pooling.path, *flattened, pooling.inputs, part.value)
-                continue
+        main = _BEHIND.get(type(part.layer)) if len(together) == 1 and len(takers[source]) == 1 else None
+        before = by_value.get(source)
+        if part.layer is not None and main is not None and before is not None and isinstance(before.main, main):
+            del by_value[source]
+            both = (*before.layers, part.layer), (*before.natives, part.native)
+            by_value[part.value] = Step(before.path, *both, before.inputs, part.value)
+            continue
         after = takers.get(part.value, [])
         if isinstance(part.layer, (Pad, Flatten)) and len(after) == 1 and len(after[0].inputs) == 1:
             waiting[part.value] = together
@@ -138,8 +141,8 @@ def is_known(model: Model) -> bool:
 def weighted(model: Model, alone: bool = False) -> list[Step]:
     """The steps that have weights; `alone`, or if the model isn't known, layers without the border before them."""
     if is_known(model) and not alone:
-        return [each for each in steps(model) if isinstance(each.main, WEIGHTED)]
-    return [_step([part]) for part in model.parts if isinstance(part.layer, WEIGHTED)]
+        return [each for each in steps(model) if each.main.arrays]
+    return [_step([part]) for part in model.parts if part.layer is not None and part.layer.arrays]
 
 
 def _step(parts: Sequence[Part]) -> Step:

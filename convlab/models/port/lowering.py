@@ -27,6 +27,7 @@ from ..layers.layer import (
 from ..layers.pooling import AdaptivePool, Pool
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
+from ..layers.transposed import TransposedConvolution
 
 Built = list[tuple[Part, list[Any]]]
 
@@ -214,12 +215,15 @@ class Lowering:
         return replace(layer, kernel=kernel.reshape(outputs, inputs))
 
     def _natives(self, layer: Layer, given: Reaching) -> list[Any]:
-        """The target's layers for a layer; for a pooling whose border it lacks, a border layer and the pooling."""
+        """The target's layers for a layer; where it lacks a border or a crop, that is a layer of its own."""
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:
             if isinstance(layer, AdaptivePool):
                 raise self._adaptive(layer, given) from None
+            cropped = layer.cropped() if isinstance(layer, TransposedConvolution) else None
+            if cropped is not None and max(map(max, layer.crop)) > 0:
+                return [native for each in cropped for native in self.target.build(each, self.style)]
             if not isinstance(layer, Pool):
                 raise
             pads = _border_of(layer)

@@ -17,6 +17,7 @@ from ..layers.layer import Dropout, Flatten, Unflatten
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.steps import Step
+from ..layers.transposed import TransposedConvolution
 from .lowering import Built, Lowering
 
 
@@ -186,8 +187,9 @@ def _names(built: Built) -> list[str]:
     names: list[str] = []
     for part, natives in built:
         stem = "".join(c if c.isalnum() or c == "." else "_" for c in part.path).strip(".") or "layer"
-        for native in natives:
-            own = stem if native is natives[-1] else f"{stem}_before"
+        main, other = (0, "after") if isinstance(part.layer, TransposedConvolution) else (len(natives) - 1, "before")
+        for index, _ in enumerate(natives):
+            own = stem if index == main else f"{stem}_{other}"
             again = 1
             while (name := own if again == 1 else f"{own}_{again}") in names:
                 again += 1

@@ -1,0 +1,70 @@
+"""Functions that flax hasn't got: they move pixels and channels of images (N, H, W, C)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from convlab.errors import UnsupportedError
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.pixels import Crop, Upsample
+
+
+def crop(x: Array, pads: Any) -> Array:
+    """The image without some rows and columns, ((top, bottom), (left, right))."""
+    (top, bottom), (left, right) = pads
+    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+
+def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
+    """The image with so many times as many rows and columns, by `jax.image.resize`."""
+    n, rows, columns, channels = x.shape
+    return jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method)
+
+
+def chunk(x: Array, index: int, count: int) -> Array:
+    """One of some equal parts of the channels."""
+    size = x.shape[-1] // count
+    return x[..., index * size : (index + 1) * size]
+
+
+def channel_shuffle(x: Array, groups: int) -> Array:
+    """The first channel of each group, then the second of each, and so on."""
+    return jnp.reshape(x, (*x.shape[:-1], groups, -1)).swapaxes(-1, -2).reshape(x.shape)
+
+
+def pixel_shuffle(x: Array, factor: int, channels_last: bool = False) -> Array:
+    """The channels of each pixel as a square of pixels, in PyTorch's order or in TensorFlow's."""
+    n, rows, columns, channels = x.shape
+    r, c = factor, channels // factor**2
+    if channels_last:
+        squares = x.reshape(n, rows, columns, r, r, c).transpose(0, 1, 3, 2, 4, 5)
+    else:
+        squares = x.reshape(n, rows, columns, c, r, r).transpose(0, 1, 4, 2, 5, 3)
+    return squares.reshape(n, rows * r, columns * r, c)
+
+
+# The function that computes each layer, with the layer's fields as its arguments.
+_FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
+    Crop: (crop, ("pads",)),
+    Upsample: (upsample, ("factor", "method")),
+    Chunk: (chunk, ("index", "count")),
+    ChannelShuffle: (channel_shuffle, ("groups",)),
+    PixelShuffle: (pixel_shuffle, ("factor", "channels_last")),
+}
+READERS: list[tuple[Any, Callable[..., Layer]]] = [(function, layer) for layer, (function, _) in _FUNCTIONS.items()]
+
+
+def build_moving(layer: Layer) -> Callable[..., Array] | None:
+    """A function that computes a layer; None if it isn't one of these."""
+    if isinstance(layer, Upsample) and layer.align_corners:
+        raise UnsupportedError("JAX's resize has no aligned corners.")
+    function, fields = _FUNCTIONS.get(type(layer), (None, ()))
+    options = {name: getattr(layer, name) for name in fields}
+    return None if function is None else functools.partial(function, **options)

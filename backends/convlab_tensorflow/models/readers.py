@@ -1,0 +1,319 @@
+"""What each of Keras's layers computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as kl
+
+from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import NO_PADDING
+from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import known
+from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.truth.precision import rounded
+
+from .. import private
+from ..layers import ChannelAffine as ChannelAffineLayer
+from ..layers import Conv2D, LowestPadding2D
+
+FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
+
+
+def array_of(variable: Any) -> np.ndarray:
+    """A variable's or a tensor's values; bfloat16 widened to float32."""
+    array = np.asarray(keras.ops.convert_to_numpy(variable))
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
+    """A layer's kernel, or the gradient of it, as OIHW."""
+    if isinstance(layer, Conv2D):
+        return Convolution.ours(layer.spec, array, None, "float32").kernel
+    if isinstance(layer, kl.DepthwiseConv2D):
+        h, w, channels, multiplier = array.shape
+        return array.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, h, w)
+    return array.transpose(3, 2, 0, 1)
+
+
+def _convolution(m: Any) -> Layer:
+    return Convolution.of(
+        oihw(m, _computed(m, m.kernel)),
+        None if m.bias is None else _computed(m, m.bias),
+        m.compute_dtype,
+        m.kernel.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
+        stride=m.strides,
+        padding=m.padding,
+        dilation=m.dilation_rate,
+    )
+
+
+def _computed(m: kl.Layer, variable: Any) -> np.ndarray:
+    """A layer's weights as it computes with them, which under a mixed policy is in a narrower dtype."""
+    array = array_of(variable)
+    if m.compute_dtype == m.variable_dtype:
+        return array
+    return rounded(array, m.compute_dtype).astype("float32" if m.compute_dtype == "bfloat16" else m.compute_dtype)
+
+
+def _ours(m: Conv2D) -> Layer:
+    bias = None if m.bias is None else _computed(m, m.bias)
+    return Convolution.ours(m.spec, _computed(m, m.weight), bias, m.compute_dtype)
+
+
+def _transposed(m: kl.Conv2DTranspose) -> Layer:
+    kernel = oihw(m, _computed(m, m.kernel))
+    extent = [(k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True)]
+    crop = named_crop(m.padding, (extent[0], extent[1]), m.strides, _both(m.output_padding))
+    bias = None if m.bias is None else _computed(m, m.bias)
+    return TransposedConvolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
+
+
+def _both(value: Any) -> tuple[int, int] | None:
+    return (value, value) if isinstance(value, int) else value if value is None else tuple(value)
+
+
+def _dense(m: kl.Dense) -> Layer:
+    """Of images it is a convolution of each pixel."""
+    kernel, bias = _computed(m, m.kernel).T, None if m.bias is None else _computed(m, m.bias)
+    axes = len(m.get_build_config()["input_shape"]) if m.built else 2
+    if axes == 4:
+        return Convolution.of(kernel[:, :, None, None], bias, m.compute_dtype)
+    if axes != 2:
+        raise UnsupportedError(f"it is applied to arrays of {axes} axes, expected rows of numbers or images")
+    return Dense(kernel, bias, m.compute_dtype)
+
+
+def _statistics_axis(m: kl.Layer, axis: Any) -> None:
+    """Refuse a normalisation that computes in another dtype than it keeps, or whose axis isn't that of the channels."""
+    if m.compute_dtype != m.variable_dtype:
+        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
+    rank = len(m.get_build_config()["input_shape"])
+    axes = [axis] if isinstance(axis, int) else [*axis]
+    if rank not in (2, 4) or len(axes) != 1 or axes[0] % rank not in (1, rank - 1):
+        raise UnsupportedError(f"it normalises the axes {axes} of {rank}, expected that of the channels")
+
+
+def _scale_and_shift(m: kl.Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    dtype = m.variable_dtype
+    scale = np.ones(channels, dtype) if m.gamma is None else array_of(m.gamma).reshape(-1)
+    return scale, np.zeros(channels, dtype) if m.beta is None else array_of(m.beta).reshape(-1)
+
+
+def _channels(m: kl.Layer, axis: int) -> int:
+    return int(m.get_build_config()["input_shape"][axis])
+
+
+def _layer_norm(m: kl.LayerNormalization) -> Layer:
+    _statistics_axis(m, m.axis)
+    if getattr(m, "rms_scaling", False):
+        raise UnsupportedError("it subtracts no mean (rms_scaling)")
+    axis = m.axis if isinstance(m.axis, int) else m.axis[0]
+    return LayerNorm(*_scale_and_shift(m, _channels(m, axis)), m.epsilon, m.variable_dtype)
+
+
+def _group_norm(m: kl.GroupNormalization) -> Layer:
+    _statistics_axis(m, m.axis)
+    channels = _channels(m, m.axis)
+    groups = channels if m.groups == -1 else m.groups
+    return GroupNorm(*_scale_and_shift(m, channels), groups, m.epsilon, m.variable_dtype)
+
+
+def _normalization(m: kl.Normalization) -> Layer:
+    """(x - mean) / max(sqrt(variance), epsilon), as a product and a sum."""
+    if m.invert or np.size(m.mean) != np.shape(m.mean)[-1]:
+        raise UnsupportedError("it is inverted, or has another mean for each pixel")
+    mean, variance = (np.asarray(array_of(each), np.float64).reshape(-1) for each in (m.mean, m.variance))
+    scale = 1 / np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    dtype = m.compute_dtype
+    return ChannelAffine(scale.astype(dtype), (-mean * scale).astype(dtype), False, dtype)
+
+
+def _own_affine(m: ChannelAffineLayer) -> Layer:
+    scale, shift = (None if each is None else array_of(each) for each in (m.gamma, m.beta))
+    return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
+
+
+def _upsampling(m: kl.UpSampling2D) -> Layer:
+    if m.interpolation not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"its interpolation is {m.interpolation}, expected nearest or bilinear")
+    return Upsample(tuple(m.size), m.interpolation)
+
+
+def _batch_norm(m: kl.BatchNormalization) -> Layer:
+    if m.compute_dtype != m.variable_dtype:
+        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
+    if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
+        raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
+    mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
+    scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
+    shift = array_of(m.beta) if m.center else np.zeros_like(mean)
+    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype)
+
+
+def _pool(function: str) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        padding = NO_PADDING if m.padding == "valid" else m.padding
+        return Pool(function, tuple(m.pool_size), tuple(m.strides), padding)
+
+    return read
+
+
+def _dropout(m: kl.Dropout) -> Layer:
+    if m.noise_shape is not None and tuple(m.noise_shape) != IMAGES:
+        raise UnsupportedError(f"its noise_shape is {m.noise_shape}, expected None or {IMAGES}, whole images")
+    return Dropout(m.rate, images=m.noise_shape is not None)
+
+
+def _reshape(m: kl.Reshape) -> Layer:
+    if len(m.target_shape) == 1:
+        return Flatten("HWC")
+    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or len(m.input.shape) != 2:
+        raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (1, 1, numbers) of rows")
+    return Unflatten()
+
+
+def _relu(m: kl.ReLU) -> Layer:
+    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
+        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
+    if m.max_value is not None:
+        return Activation("relu6")
+    return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
+
+
+def _softmax(m: kl.Softmax) -> Layer:
+    if m.axis != -1:
+        raise UnsupportedError(f"its axis is {m.axis}, expected -1, the channels")
+    return Softmax()
+
+
+def _leaky(slope: float) -> Activation:
+    return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
+
+
+@keras.saving.register_keras_serializable(package="convlab")  # type: ignore[untyped-decorator]
+def gelu_tanh(x: Any) -> Any:
+    """GELU with tanh in the place of the normal distribution."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def _functions() -> list[tuple[Any, Layer]]:
+    """The functions that `activation=` may be, and the activation that each is."""
+    pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
+    pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
+    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
+    layers = [Activation(name) for name in names]
+    for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
+        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
+        pairs += [(getattr(module, activation.function), activation) for module in modules]
+    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
+    for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
+        pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
+    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
+
+
+_FUNCTIONS = _functions()
+NOTHING = (None, keras.activations.linear)
+
+
+def _activation(m: kl.Activation) -> Layer:
+    if isinstance(m.activation, kl.Layer):
+        layer, note = read_layer(m.activation)
+    else:
+        layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
+        note = getattr(m.activation, "__name__", str(m.activation))
+    if layer is None:
+        raise UnsupportedError(f"convlab doesn't know the function {note}")
+    return layer
+
+
+def _rescaling(m: kl.Rescaling) -> Layer:
+    scale, shift = (np.asarray(each, m.compute_dtype) for each in (m.scale, m.offset))
+    if max(scale.size, shift.size) == 1:
+        return Affine(float(m.scale), float(m.offset))
+    both = np.broadcast_arrays(scale, shift)
+    if both[0].size != both[0].shape[-1]:
+        raise UnsupportedError(f"its scale and offset have the shapes {scale.shape} and {shift.shape}")
+    plain = scale.size == 1 and scale == 1, shift.size == 1 and shift == 0
+    arrays = (None if nothing else each.reshape(-1).copy() for nothing, each in zip(plain, both, strict=True))
+    return ChannelAffine(*arrays, dtype=m.compute_dtype)
+
+
+def _concatenate(m: kl.Concatenate) -> Layer:
+    if m.axis not in (-1, 3):
+        raise UnsupportedError(f"it concatenates along axis {m.axis}, expected -1, the channels")
+    return Concatenate()
+
+
+# The noise_shape of a dropout of whole images.
+IMAGES = (None, 1, 1, 1)
+CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
+_NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
+WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Conv2DTranspose, kl.Dense)
+READERS: dict[type, Callable[[Any], Layer]] = {
+    Conv2D: _ours,
+    kl.Conv2D: _convolution,
+    kl.DepthwiseConv2D: _convolution,
+    kl.Conv2DTranspose: _transposed,
+    kl.BatchNormalization: _batch_norm,
+    kl.LayerNormalization: _layer_norm,
+    kl.GroupNormalization: _group_norm,
+    kl.Normalization: _normalization,
+    ChannelAffineLayer: _own_affine,
+    kl.UpSampling2D: _upsampling,
+    kl.Cropping2D: lambda m: Crop((tuple(m.cropping[0]), tuple(m.cropping[1]))),
+    kl.MaxPooling2D: _pool("max"),
+    kl.AveragePooling2D: _pool("average"),
+    kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
+    kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
+    LowestPadding2D: lambda m: Pad(m.padding, LOWEST),
+    kl.ZeroPadding2D: lambda m: Pad((tuple(m.padding[0]), tuple(m.padding[1]))),
+    kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
+    kl.Dense: _dense,
+    kl.Dropout: _dropout,
+    kl.Reshape: _reshape,
+    kl.Activation: _activation,
+    kl.ReLU: _relu,
+    kl.Softmax: _softmax,
+    kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    kl.ELU: lambda m: Activation("elu", float(m.alpha)),
+    kl.Rescaling: _rescaling,
+    kl.Add: lambda m: Add(),
+    kl.Multiply: lambda m: Multiply(),
+    kl.Concatenate: _concatenate,
+}
+JOINING = (kl.Add, kl.Multiply, kl.Concatenate)
+
+
+def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:
+    """What a layer computes, without its activation, and its class; None and why not."""
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        return None, f"{type(layer).__name__}: its kernel isn't one array, but quantized or adapted (LoRA)"
+    return known(layer, READERS, "call")
+
+
+def children(layer: kl.Layer) -> list[kl.Layer]:
+    """The layers right inside a layer."""
+    return [child for child in private.layers_inside(layer) if not isinstance(child, kl.InputLayer)]
+
+
+def layout(native: kl.Layer) -> str | None:
+    """How a layer's images are laid out; None where it doesn't matter to it."""
+    if isinstance(native, Conv2D):
+        return str(native.spec.data_format)
+    if isinstance(native, _NORMS):
+        shape = (native.get_build_config() or {}).get("input_shape") or ()
+        axis = native.axis if isinstance(native.axis, int) else native.axis[0]
+        return None if len(shape) != 4 else "NCHW" if axis % 4 == 1 else "NHWC"
+    if hasattr(native, "data_format"):
+        return FORMATS[native.data_format]
+    return next(filter(None, map(layout, children(native))), None)

@@ -1,0 +1,79 @@
+"""What a model's code computes with its own parameters and buffers, as modules."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlab.errors import UnsupportedError
+
+from .functions import ChannelAffine, LayerNorm2d
+
+_OPERATIONS: list[tuple[tuple[Any, ...], str]] = [
+    ((operator.add, operator.iadd, torch.add, "add", "add_"), "add"),
+    ((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"), "mul"),
+    ((operator.sub, operator.isub, torch.sub, "sub", "sub_"), "sub"),
+    ((operator.truediv, operator.itruediv, torch.div, "div", "div_"), "div"),
+]
+
+
+def with_arrays(
+    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool
+) -> tuple[nn.Module, torch.fx.Node]:
+    """The module of images NCHW that computes a node of a tensor and of arrays that the model holds, and the tensor.
+
+    Args:
+        node: the call of a function.
+        arrays: the arrays by the nodes that fetch them.
+        channels_last: whether the tensor's last axis is that of the channels.
+
+    Raises:
+        UnsupportedError: none is known.
+    """
+    if node.target is F.layer_norm and channels_last:
+        return _layer_norm(node, arrays)
+    operation = next((name for functions, name in _OPERATIONS if node.target in functions), "")
+    if len(node.args) != 2 or not operation:
+        raise UnsupportedError(f"it takes {_names(node, arrays)}, an array of the model's own")
+    first, second = node.args
+    tensor, array = (second, first) if first in arrays else (first, second)
+    if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and operation in ("sub", "div")):
+        raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
+    numbers = arrays[array]  # type: ignore[index]
+    own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 3
+    if own_axis < 0 or numbers.numel() != numbers.shape[own_axis] or numbers.numel() == 1:
+        raise UnsupportedError(f"it takes {_names(node, arrays)}, which hasn't one number for each channel")
+    return _affine(numbers, operation), tensor
+
+
+def _names(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> str:
+    return " and ".join(str(each.target) for each in node.all_input_nodes if each in arrays)
+
+
+def _affine(numbers: Tensor, operation: str) -> ChannelAffine:
+    trained = isinstance(numbers, nn.Parameter)
+    if trained and operation in ("sub", "div"):
+        raise UnsupportedError("it subtracts or divides by a parameter")
+    scales, flat = operation in ("mul", "div"), numbers.detach().reshape(-1)
+    module = ChannelAffine(flat.numel(), scales, not scales, trained).to(flat)
+    value = {"sub": -flat, "div": 1 / flat}.get(operation, flat)
+    with torch.no_grad():
+        (module.weight if scales else module.bias).copy_(value)
+    return module
+
+
+def _layer_norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
+    names = ("input", "normalized_shape", "weight", "bias", "eps")
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    shape: Sequence[int] = given["normalized_shape"]
+    if len(shape) != 1:
+        raise UnsupportedError(f"it normalises {len(shape)} axes, expected the last")
+    norm = LayerNorm2d(shape[0], given.get("eps", 1e-5), elementwise_affine=False)
+    norm.weight, norm.bias = (arrays.get(given.get(name), None) for name in ("weight", "bias"))
+    return norm, given["input"]

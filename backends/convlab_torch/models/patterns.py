@@ -1,0 +1,71 @@
+"""Calls in a traced graph that are one layer together: parts of the channels, and channels that are shuffled."""
+
+from __future__ import annotations
+
+import operator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+
+from .functions import chunk
+
+_CHUNKS = (torch.chunk, "chunk")
+_VIEWS = ("view", "reshape", torch.reshape)
+_SWAPS = ("transpose", torch.transpose)
+
+
+def permutation(node: torch.fx.Node) -> tuple[int, ...] | None:
+    """The axes of an image in the order that a node gives them; None for another node."""
+    if node.target not in (torch.permute, "permute"):
+        return None
+    order = node.args[1:] or tuple(node.kwargs.values())
+    axes: Any = order[0] if len(order) == 1 else order
+    return tuple(axis % len(axes) for axis in axes)
+
+
+def is_part_of_pattern(node: torch.fx.Node) -> bool:
+    """Whether a node is read with the ones that take its result."""
+    return node.target in _CHUNKS or _axes_of_view(node, 5) is not None or _swapped(node) is not None
+
+
+def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+    """What computes a node and those before it that belong to it, and the nodes whose values these take."""
+    source = node.args[0]
+    if node.target is operator.getitem and isinstance(source, torch.fx.Node) and source.target in _CHUNKS:
+        count, axis = _chunk_arguments(source)
+        index = node.args[1]
+        if axis in (1, -3) and isinstance(index, int):
+            return partial(chunk, index=index % count, count=count), [source.args[0]]  # type: ignore[list-item]
+    if _axes_of_view(node, 4) is not None and isinstance(source, torch.fx.Node):
+        while source.target == "contiguous":
+            source = source.args[0]  # type: ignore[assignment]
+        groups = _swapped(source)
+        if groups is not None:
+            view: Any = source.args[0]
+            return nn.ChannelShuffle(groups), [view.args[0]]
+    return None
+
+
+def _chunk_arguments(node: torch.fx.Node) -> tuple[int, int]:
+    given: dict[str, Any] = {**dict(zip(("input", "chunks", "dim"), node.args, strict=False)), **node.kwargs}
+    return int(given["chunks"]), int(given.get("dim", 0))
+
+
+def _axes_of_view(node: torch.fx.Node, rank: int) -> tuple[Any, ...] | None:
+    """The axes that a node gives a tensor, if there are so many."""
+    if node.target not in _VIEWS:
+        return None
+    axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    return tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == rank else None
+
+
+def _swapped(node: Any) -> int | None:
+    """The groups of channels whose axis a node swaps with that of the channels in a group."""
+    if not isinstance(node, torch.fx.Node) or node.target not in _SWAPS or sorted(node.args[1:]) != [1, 2]:  # type: ignore[type-var]
+        return None
+    source = node.args[0]
+    axes = _axes_of_view(source, 5) if isinstance(source, torch.fx.Node) else None
+    return axes[1] if axes is not None and isinstance(axes[1], int) else None

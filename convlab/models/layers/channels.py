@@ -1,0 +1,99 @@
+"""Layers that take some channels, or put them in another order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...geometry.geometry import Pair
+from .layer import Layer
+
+
+class Moving(Layer):
+    """A layer that moves numbers and computes none."""
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return self.reference(off)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk(Moving):
+    """One of some equal parts of the channels.
+
+    Attributes:
+        index: which part, from 0.
+        count: how many parts there are.
+    """
+
+    kind = "chunk"
+
+    index: int
+    count: int
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return channels // self.count
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.split(x, self.count, axis=1)[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelShuffle(Moving):
+    """The first channel of each group, then the second of each, and so on.
+
+    Source: ShuffleNet, arXiv:1707.01083.
+
+    Attributes:
+        groups: how many groups there are; channels that follow one another form a group.
+    """
+
+    kind = "channel_shuffle"
+
+    groups: int
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        n, channels, *size = x.shape
+        return x.reshape(n, self.groups, channels // self.groups, *size).swapaxes(1, 2).reshape(x.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelShuffle(Moving):
+    """The channels of each pixel as a square of pixels of fewer channels.
+
+    Channel c * factor**2 + i * factor + j becomes channel c of the pixel at row i and column j of the square; or with
+    `channels_last`, as in TensorFlow, channel (i * factor + j) * C + c of C in the result.
+
+    Source: arXiv:1609.05158.
+
+    Attributes:
+        factor: the rows and columns of the square.
+        channels_last: see above.
+    """
+
+    kind = "pixel_shuffle"
+
+    factor: int
+    channels_last: bool = False
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return channels // self.factor**2
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        return size[0] * self.factor, size[1] * self.factor
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        n, channels, rows, columns = x.shape
+        r, c = self.factor, self.output_channels(channels)
+        if self.channels_last:
+            squares = x.reshape(n, r, r, c, rows, columns).transpose(0, 3, 4, 1, 5, 2)
+        else:
+            squares = x.reshape(n, c, r, r, rows, columns).transpose(0, 1, 4, 2, 5, 3)
+        return squares.reshape(n, c, rows * r, columns * r)
