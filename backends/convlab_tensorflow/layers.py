@@ -78,38 +78,6 @@ class LowestPadding2D(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "padding": self.padding}
 
 
-@keras.saving.register_keras_serializable(package="convlab")
-class ChannelAffine(keras.layers.Layer):  # type: ignore[misc]
-    """x * gamma + beta, with one number of each for each channel, the last axis; Keras's `Rescaling` isn't trained.
-
-    Args:
-        scale, shift: whether there is a gamma, and whether there is a beta.
-    """
-
-    def __init__(self, scale: bool = True, shift: bool = True, **names: Any) -> None:
-        super().__init__(**names)
-        self.scale, self.shift = scale, shift
-        self.gamma = self.beta = None
-
-    def build(self, input_shape: Any) -> None:
-        """Make the weights."""
-        channels = (input_shape[-1],)
-        if self.scale:
-            self.gamma = self.add_weight(shape=channels, initializer="ones", name="gamma")
-        if self.shift:
-            self.beta = self.add_weight(shape=channels, initializer="zeros", name="beta")
-        super().build(input_shape)
-
-    def call(self, x: Any) -> Any:
-        """The image with its channels scaled and shifted."""
-        y = x if self.gamma is None else x * keras.ops.cast(self.gamma, x.dtype)
-        return y if self.beta is None else y + keras.ops.cast(self.beta, x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """See `keras.layers.Layer`."""
-        return {**super().get_config(), "scale": self.scale, "shift": self.shift}
-
-
 class Arguments(LayerArguments, total=False):
     """The keyword arguments of `Conv2D`: convlab's, and those of `keras.layers.Conv2D`."""
 

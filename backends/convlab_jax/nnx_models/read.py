@@ -124,7 +124,7 @@ def _value(variable: Any) -> Array | None:
 
 
 def _norm(layer: Any, groups: int | None) -> Layer:
-    return read_norm(layer, _value(layer.scale), _value(layer.bias), groups, layer.num_features)
+    return read_norm(layer, _value(layer.scale), _value(layer.bias), groups, getattr(layer, "num_features", 0))
 
 
 def _channel_affine(layer: ChannelAffine) -> Layer:

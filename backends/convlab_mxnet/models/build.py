@@ -14,6 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -27,11 +28,15 @@ from convlab.models.layers.layer import (
     Unflatten,
     depends_on_size,
 )
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
+from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.transposed import TransposedConvolution
 
 from .. import blocks as nn
-from .. import private
+from .. import image_blocks, private
 from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
@@ -132,6 +137,42 @@ def _build_batch_norm(layer: BatchNorm, style: str) -> list[Block]:
     return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
 
 
+def _build_group_norm(layer: GroupNorm, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "normalisation")
+    norm = image_blocks.GroupNorm(layer.groups, len(layer.scale), layer.epsilon)
+    return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
+
+
+def _build_layer_norm(layer: LayerNorm, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "normalisation")
+    norm = nn.LayerNorm(axis=1, epsilon=layer.epsilon, in_channels=len(layer.scale))
+    return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
+
+
+def _build_channel_affine(layer: ChannelAffine, style: str) -> list[Block]:
+    has = layer.scale is not None, layer.shift is not None
+    affine = image_blocks.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    return [_filled(affine, layer.dtype, **_NAMES.arrays(layer))]
+
+
+def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "transposed convolution")
+    padding = layer.own_padding
+    if padding is None:
+        raise UnsupportedError(f"MXNet has no transposed convolution whose result is cropped by {layer.crop}.")
+    conv = nn.Conv2DTranspose(
+        layer.output_channels(),
+        layer.kernel.shape[2:],
+        layer.stride,
+        *padding,
+        layer.dilation,
+        layer.groups,
+        use_bias=layer.bias is not None,
+        in_channels=len(layer.kernel),
+    )
+    return [_filled(conv, layer.dtype, **_NAMES.arrays(layer))]
+
+
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
     if layer.order != "CHW":
         raise UnsupportedError("MXNet flattens images channel by channel, this one pixel by pixel.")
@@ -169,7 +210,16 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
+    TransposedConvolution: _build_transposed,
     BatchNorm: _build_batch_norm,
+    GroupNorm: _build_group_norm,
+    LayerNorm: _build_layer_norm,
+    ChannelAffine: _build_channel_affine,
+    Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
+    Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
+    Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
+    ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],
+    PixelShuffle: lambda layer, style: [image_blocks.PixelShuffle(layer.factor, layer.channels_last)],
     Dropout: lambda layer, style: [nn.Dropout(layer.rate, (1, 2, 3) if layer.images else ())],
     Unflatten: lambda layer, style: [nn.Unflatten()],
     Flatten: _build_flatten,

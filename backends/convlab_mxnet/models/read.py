@@ -12,12 +12,16 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.transposed import TransposedConvolution
 
-from .. import blocks, private
+from .. import blocks, image_blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -165,6 +169,37 @@ def _batch_norm(m: Any) -> Layer:
     return BatchNorm(mean, variance, scale, shift, options["eps"], options["momentum"], _dtype(m.running_mean))
 
 
+def _transposed(m: Any) -> Layer:
+    options = private.operator_options(m)
+    pads = zip(options["pad"], options.get("adj", (0, 0)), strict=True)
+    rows, columns = ((before, before - more) for before, more in pads)
+    geometry = tuple(options["stride"]), (rows, columns), tuple(options["dilate"]), options["num_group"]
+    return TransposedConvolution(ops.to_numpy(value_of(m.weight)), _array(m.bias), *geometry, _dtype(m.weight))
+
+
+def _layer_norm(m: Any) -> Layer:
+    if private.option(m, "axis") != 1:
+        raise UnsupportedError(f"it normalises axis {private.option(m, 'axis')}, which isn't that of the channels")
+    return LayerNorm(*_scale_and_shift(m), private.option(m, "epsilon"), _dtype(m.gamma))
+
+
+def _instance_norm(m: Any) -> Layer:
+    if private.option(m, "axis") != 1:
+        raise UnsupportedError(f"it normalises axis {private.option(m, 'axis')}, which isn't that of the channels")
+    scale, shift = _scale_and_shift(m)
+    return GroupNorm(scale, shift, len(scale), private.option(m, "epsilon"), _dtype(m.gamma))
+
+
+def _scale_and_shift(m: Any) -> tuple[np.ndarray, np.ndarray]:
+    return ops.to_numpy(value_of(m.gamma)), ops.to_numpy(value_of(m.beta))
+
+
+def _channel_affine(m: Any) -> Layer:
+    parameters = private.parameters(m)
+    arrays = (_array(parameters.get(name)) for name in ("gamma", "beta"))
+    return ChannelAffine(*arrays, m.trained, _dtype(next(iter(parameters.values()))))
+
+
 def _pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
         options = private.operator_options(m)
@@ -207,7 +242,17 @@ def _reflection(m: Any) -> Layer:
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv2D: _convolution,
+    nn.Conv2DTranspose: _transposed,
     nn.BatchNorm: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.InstanceNorm: _instance_norm,
+    image_blocks.GroupNorm: lambda m: GroupNorm(*_scale_and_shift(m), m.groups, m.epsilon, _dtype(m.gamma)),
+    image_blocks.ChannelAffine: _channel_affine,
+    image_blocks.Crop: lambda m: Crop(m.pads),
+    image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
+    image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
+    image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
+    image_blocks.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
     nn.MaxPool2D: _pool("max"),
     nn.AvgPool2D: _pool("average"),
     nn.GlobalMaxPool2D: lambda m: GlobalPool("max"),

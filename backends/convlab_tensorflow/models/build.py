@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -35,7 +36,7 @@ from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
-from ..layers import ChannelAffine as ChannelAffineLayer
+from .. import image_layers
 from ..layers import Conv2D, LowestPadding2D
 from .readers import IMAGES, gelu_tanh
 
@@ -152,7 +153,7 @@ def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
     if not layer.trained:
         scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
         return [kl.Rescaling(np.asarray(scale).tolist(), np.asarray(shift).tolist(), dtype=layer.dtype)]
-    affine = ChannelAffineLayer(layer.scale is not None, layer.shift is not None, dtype=layer.dtype)
+    affine = image_layers.ChannelAffine(layer.scale is not None, layer.shift is not None, dtype=layer.dtype)
     return [_filled(affine, (None, None, None, channels_taken(layer)), layer.scale, layer.shift)]
 
 
@@ -228,6 +229,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
+    Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
+    ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
+    PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],
     Crop: lambda layer, style: [kl.Cropping2D(layer.pads, data_format="channels_last", autocast=False)],
     Dropout: lambda layer, style: [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)],
     Unflatten: lambda layer, style: [kl.Reshape((1, 1, -1), autocast=False)],

@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
-from ..layers import ChannelAffine
+from ..image_layers import ChannelAffine
 
 
 def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:

@@ -13,6 +13,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
@@ -22,8 +23,7 @@ from convlab.models.layers.reading import known
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
-from .. import private
-from ..layers import ChannelAffine as ChannelAffineLayer
+from .. import image_layers, private
 from ..layers import Conv2D, LowestPadding2D
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -138,7 +138,7 @@ def _normalization(m: kl.Normalization) -> Layer:
     return ChannelAffine(scale.astype(dtype), (-mean * scale).astype(dtype), False, dtype)
 
 
-def _own_affine(m: ChannelAffineLayer) -> Layer:
+def _own_affine(m: image_layers.ChannelAffine) -> Layer:
     scale, shift = (None if each is None else array_of(each) for each in (m.gamma, m.beta))
     return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
 
@@ -268,8 +268,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.LayerNormalization: _layer_norm,
     kl.GroupNormalization: _group_norm,
     kl.Normalization: _normalization,
-    ChannelAffineLayer: _own_affine,
+    image_layers.ChannelAffine: _own_affine,
     kl.UpSampling2D: _upsampling,
+    image_layers.Chunk: lambda m: Chunk(m.index, m.count),
+    image_layers.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
+    image_layers.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
     kl.Cropping2D: lambda m: Crop((tuple(m.cropping[0]), tuple(m.cropping[1]))),
     kl.MaxPooling2D: _pool("max"),
     kl.AveragePooling2D: _pool("average"),

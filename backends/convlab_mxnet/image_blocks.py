@@ -1,0 +1,172 @@
+"""Gluon blocks of images NCHW that gluon hasn't got: a norm by groups, and what moves pixels and channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlab.geometry.geometry import Pads, Pair
+
+from .blocks import OnBoth
+from .ops import mx
+
+
+class OfImages(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """A block that computes with operators of `mx.nd`, also on arrays of `mx.np`."""
+
+    def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
+        """The result, by operators of `mx.nd` or of `mx.sym`."""
+        raise NotImplementedError
+
+    def hybrid_forward(self, F: Any, x: Any, **parameters: Any) -> Any:
+        """The result, an array of the kind that came in."""
+        if not mx.util.is_np_array():
+            return self.computed(F, x, **parameters)
+        plain = {name: parameter.as_nd_ndarray() for name, parameter in parameters.items()}
+        return self.computed(F, x.as_nd_ndarray(), **plain).as_np_ndarray()
+
+
+class ChannelAffine(OfImages):
+    """x * gamma + beta, with one number of each for each channel.
+
+    Args:
+        channels: how many there are.
+        scale, shift: whether there is a gamma, and whether there is a beta.
+        trained: whether training changes them.
+    """
+
+    def __init__(
+        self, channels: int, scale: bool = True, shift: bool = True, trained: bool = True, **names: Any
+    ) -> None:
+        super().__init__(**names)
+        self.trained, request = trained, "write" if trained else "null"
+        for name, has in (("gamma", scale), ("beta", shift)):
+            if has:
+                setattr(self, name, self.params.get(name, shape=(channels,), grad_req=request, init="zeros"))
+
+    def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
+        """The image with its channels scaled and shifted."""
+        columns = {name: F.reshape(numbers, shape=(1, -1, 1, 1)) for name, numbers in parameters.items()}
+        y = F.broadcast_mul(x, columns["gamma"]) if "gamma" in columns else x
+        return F.broadcast_add(y, columns["beta"]) if "beta" in columns else y
+
+
+class GroupNorm(OfImages):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta; gluon's own has one gamma for each group, not each channel.
+
+    Args:
+        groups: of the channels, each of which has its statistics.
+        channels: how many there are.
+        epsilon: what is added to the variance.
+    """
+
+    def __init__(self, groups: int, channels: int, epsilon: float = 1e-5, **names: Any) -> None:
+        super().__init__(**names)
+        self.groups, self.epsilon = groups, epsilon
+        self.gamma = self.params.get("gamma", shape=(channels,), init="ones")
+        self.beta = self.params.get("beta", shape=(channels,), init="zeros")
+
+    def computed(self, F: Any, x: Any, gamma: Any, beta: Any) -> Any:
+        """The image, normalised."""
+        grouped = F.reshape(x, shape=(0, self.groups, -1))
+        centred = F.broadcast_sub(grouped, F.mean(grouped, axis=2, keepdims=True))
+        variance = F.mean(F.square(centred), axis=2, keepdims=True)
+        y = F.reshape_like(F.broadcast_div(centred, F.sqrt(variance + self.epsilon)), x)
+        scale, shift = (F.reshape(numbers, shape=(1, -1, 1, 1)) for numbers in (gamma, beta))
+        return F.broadcast_add(F.broadcast_mul(y, scale), shift)
+
+
+class Crop(OfImages):
+    """The image without some rows and columns.
+
+    Args:
+        pads: how many, ((top, bottom), (left, right)).
+    """
+
+    def __init__(self, pads: Pads, **names: Any) -> None:
+        super().__init__(**names)
+        self.pads = pads
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """What is left of the image."""
+        for axis, (start, end) in zip((2, 3), self.pads, strict=True):
+            x = F.slice_axis(x, axis=axis, begin=start, end=-end or None)
+        return x
+
+
+class Upsample(OfImages):
+    """The image with so many times as many rows and columns.
+
+    Args:
+        factor: of the rows and of the columns.
+        method: "nearest" or "bilinear".
+        align_corners: whether the corners of both images meet.
+    """
+
+    def __init__(self, factor: Pair, method: str, align_corners: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.factor, self.method, self.align_corners = factor, method, align_corners
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The larger image."""
+        down, across = self.factor
+        if self.method == "nearest":
+            return F.repeat(F.repeat(x, repeats=down, axis=2), repeats=across, axis=3)
+        return F.contrib.BilinearResize2D(x, scale_height=down, scale_width=across, align_corners=self.align_corners)
+
+
+class Chunk(OfImages):
+    """One of some equal parts of the channels.
+
+    Args:
+        index: which part, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self, index: int, count: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.index, self.count = index, count
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """These channels."""
+        return F.split(x, num_outputs=self.count, axis=1)[self.index] if self.count > 1 else x
+
+
+class ChannelShuffle(OfImages):
+    """The first channel of each group, then the second of each, and so on.
+
+    Args:
+        groups: how many groups there are.
+    """
+
+    def __init__(self, groups: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.groups = groups
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The channels in another order."""
+        grouped = F.reshape(x, shape=(0, -4, self.groups, -1, -2))
+        return F.reshape(F.swapaxes(grouped, 1, 2), shape=(0, -3, -2))
+
+
+class PixelShuffle(OfImages):
+    """The channels of each pixel as a square of pixels; gluon.contrib's has PyTorch's order alone.
+
+    Args:
+        factor: the rows and columns of the square.
+        channels_last: whether the channels of the result come last, as in TensorFlow.
+    """
+
+    def __init__(self, factor: int, channels_last: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.factor, self.channels_last = factor, channels_last
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The larger image."""
+        r = self.factor
+        if self.channels_last:
+            squares = F.reshape(F.reshape(x, shape=(0, -4, r * r, -1, 0, 0)), shape=(0, -4, r, r, 0, 0, 0))
+            squares = F.transpose(squares, axes=(0, 3, 4, 1, 5, 2))
+        else:
+            squares = F.reshape(F.reshape(x, shape=(0, -4, -1, r * r, 0, 0)), shape=(0, 0, -4, r, r, 0, 0))
+            squares = F.transpose(squares, axes=(0, 1, 4, 2, 5, 3))
+        return F.reshape(squares, shape=(0, 0, -3, -3))

@@ -1,0 +1,131 @@
+"""Layers of images NHWC that Keras hasn't got: a scale for each channel, and what moves pixels and channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras.saving import register_keras_serializable
+
+
+@register_keras_serializable(package="convlab")
+class ChannelAffine(keras.layers.Layer):  # type: ignore[misc]
+    """x * gamma + beta, with one number of each for each channel, the last axis; Keras's `Rescaling` isn't trained.
+
+    Args:
+        scale, shift: whether there is a gamma, and whether there is a beta.
+    """
+
+    def __init__(self, scale: bool = True, shift: bool = True, **names: Any) -> None:
+        super().__init__(**names)
+        self.scale, self.shift = scale, shift
+        self.gamma = self.beta = None
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights."""
+        channels = (input_shape[-1],)
+        if self.scale:
+            self.gamma = self.add_weight(shape=channels, initializer="ones", name="gamma")
+        if self.shift:
+            self.beta = self.add_weight(shape=channels, initializer="zeros", name="beta")
+        super().build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        """The image with its channels scaled and shifted."""
+        y = x if self.gamma is None else x * keras.ops.cast(self.gamma, x.dtype)
+        return y if self.beta is None else y + keras.ops.cast(self.beta, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        return {**super().get_config(), "scale": self.scale, "shift": self.shift}
+
+
+class Moving(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that moves numbers of images NHWC and has integers for options."""
+
+    data_format = "channels_last"
+    options: tuple[str, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+
+
+@register_keras_serializable(package="convlab")
+class Chunk(Moving):
+    """One of some equal parts of the channels.
+
+    Args:
+        index: which part, from 0.
+        count: how many there are.
+    """
+
+    options = ("index", "count")
+
+    def __init__(self, index: int, count: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.index, self.count = index, count
+
+    def call(self, x: Any) -> Any:
+        """These channels."""
+        size = x.shape[-1] // self.count
+        return x[..., self.index * size : (self.index + 1) * size]
+
+
+@register_keras_serializable(package="convlab")
+class ChannelShuffle(Moving):
+    """The first channel of each group, then the second of each, and so on.
+
+    Args:
+        groups: how many groups there are.
+    """
+
+    options = ("groups",)
+
+    def __init__(self, groups: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.groups = groups
+
+    def call(self, x: Any) -> Any:
+        """The channels in another order."""
+        _, rows, columns, channels = keras.ops.shape(x)
+        grouped = keras.ops.reshape(x, (-1, rows, columns, self.groups, x.shape[-1] // self.groups))
+        return keras.ops.reshape(keras.ops.swapaxes(grouped, 3, 4), (-1, rows, columns, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The same."""
+        return input_shape
+
+
+@register_keras_serializable(package="convlab")
+class PixelShuffle(Moving):
+    """The channels of each pixel as a square of pixels; `tf.nn.depth_to_space` has TensorFlow's order alone.
+
+    Args:
+        factor: the rows and columns of the square.
+        channels_last: whether the channels of the result come last, as in TensorFlow, or first, as in PyTorch.
+    """
+
+    options = ("factor", "channels_last")
+
+    def __init__(self, factor: int, channels_last: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.factor, self.channels_last = factor, channels_last
+
+    def call(self, x: Any) -> Any:
+        """The larger image."""
+        _, rows, columns, _ = keras.ops.shape(x)
+        r, channels = self.factor, x.shape[-1] // self.factor**2
+        if self.channels_last:
+            squares = keras.ops.reshape(x, (-1, rows, columns, r, r, channels))
+            squares = keras.ops.transpose(squares, (0, 1, 3, 2, 4, 5))
+        else:
+            squares = keras.ops.reshape(x, (-1, rows, columns, channels, r, r))
+            squares = keras.ops.transpose(squares, (0, 1, 4, 2, 5, 3))
+        return keras.ops.reshape(squares, (-1, rows * r, columns * r, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """So many times as many rows and columns."""
+        n, rows, columns, channels = input_shape
+        larger = [None if size is None else size * self.factor for size in (rows, columns)]
+        return n, *larger, channels // self.factor**2
