@@ -117,7 +117,7 @@ def test_a_convolution_is_what_it_is_read_as(number):
     [
         nn.Conv(3, (3, 3), input_dilation=2, padding=1),
         nn.Conv(3, (3, 3), mask=jnp.ones((3, 3, 4, 3))),
-        nn.ConvTranspose(3, (3, 3)),
+        nn.ConvTranspose(3, (3, 3), padding="CIRCULAR"),
         nn.ConvLocal(3, (3, 3)),
     ],
 )

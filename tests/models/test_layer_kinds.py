@@ -207,7 +207,8 @@ def test_a_decoder_is_ported_compared_and_saved(framework, backends, tmp_path) -
     layers = [up if layer is UP else layer for layer in DECODER]
     model = built(framework, *layers)
     ported = port(model, to=taker)
-    assert ported.evidence.same and not ported.untouched
+    assert ported.evidence.same
+    assert not ported.untouched
     x = np.random.default_rng(1).normal(size=(1, 4, 5, 6)).astype("float32")
     expected = x.astype(float)
     for layer in layers:

@@ -40,9 +40,9 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
-        if with_code:
+        if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             try:
-                graph, unknown = traced(model, _is_leaf, lambda module, path: [*_parts(module, path)])
+                graph, unknown = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)])
             except UnsupportedError as error:
                 unknown = {"": [str(error).rstrip(".")]}
             if not unknown:
@@ -58,6 +58,10 @@ def _of_network(network: Network) -> Iterator[Part]:
             [*_parts(native, name)] if isinstance(native, nn.Module) else [Part(name, native, *read_function(native))]
         )
         yield replace(parts[0] if parts else Part(name, native, Dropout(0.0)), inputs=inputs, value=value)
+
+
+def _of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.")
 
 
 def _is_leaf(module: nn.Module) -> bool:

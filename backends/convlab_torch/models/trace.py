@@ -45,39 +45,53 @@ _UNUSED = ("input", "tensors", "_stacklevel")
 
 
 class _Tracer(torch.fx.Tracer):
-    """A tracer that knows what is read as a whole: PyTorch's own layers, or whatever has no modules inside."""
+    """A tracer that is told which modules are read as a whole."""
 
-    def __init__(self, is_leaf: Callable[[nn.Module], bool], into_all: bool) -> None:
+    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
         super().__init__()
-        self._is_leaf, self._into_all = is_leaf, into_all
+        self._is_leaf = is_leaf
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        of_torch = type(module).__module__.startswith("torch.")
-        return self._is_leaf(module) or (not any(True for _ in module.children()) and (of_torch or not self._into_all))
+        return self._is_leaf(module)
 
 
 def traced(
-    model: nn.Module, is_leaf: Callable[[nn.Module], bool], parts: Callable[[nn.Module, str], Sequence[Part]]
+    model: nn.Module,
+    is_leaf: Callable[[nn.Module], bool],
+    of_torch: Callable[[nn.Module], bool],
+    parts: Callable[[nn.Module, str], Sequence[Part]],
 ) -> tuple[list[Part], dict[str, list[str]]]:
     """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
 
     Args:
         model: any module.
         is_leaf: whether a module is read as a whole.
+        of_torch: whether a module's class is PyTorch's own.
         parts: the parts that a module at a path is; none for one that does nothing.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    return _Reading(model, parts).of(_graph(model, is_leaf))
+    return _Reading(model, parts).of(_graph(model, is_leaf, of_torch))
 
 
-def _graph(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> torch.fx.Graph:
+def _graph(
+    model: nn.Module, is_leaf: Callable[[nn.Module], bool], of_torch: Callable[[nn.Module], bool]
+) -> torch.fx.Graph:
+    """The calls in a model: into all modules of others than PyTorch, or else only into those with modules inside."""
+
+    def has_none_inside(module: nn.Module) -> bool:
+        return not any(True for _ in module.children())
+
+    failure: Exception | None = None
     for into_all in (True, False):
-        # A model's code may fail in any way when it is given a proxy.
+
+        def leaf(module: nn.Module, into_all: bool = into_all) -> bool:
+            return is_leaf(module) or (has_none_inside(module) and (of_torch(module) or not into_all))
+
         try:
-            return _Tracer(is_leaf, into_all).trace(model)
-        except Exception as error:
+            return _Tracer(leaf).trace(model)
+        except Exception as error:  # A model's code may fail in any way when it is given a proxy.
             failure = error
     raise UnsupportedError(f"it can't be traced ({type(failure).__name__})") from failure
 

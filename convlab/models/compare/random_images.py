@@ -12,9 +12,11 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
 from ..layers.activations import Activation, Softmax
+from ..layers.channels import Moving
 from ..layers.joining import Joining
 from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
 from ..layers.pooling import AdaptivePool, GlobalPool
+from ..layers.reading import INPUT
 from ..layers.shapes import Known, channels_taken, known_after
 from ..layers.steps import Step
 
@@ -47,7 +49,7 @@ def random_images(
         ModelError: none does.
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
-    channels = _input_channels(layers)
+    channels = _image_channels(steps)
     if _takes_rows(layers):
         image = _before_dense(layers, also, size)
         return [grid(rng, (n, *image)) for n in (1, 4)]
@@ -139,6 +141,32 @@ def _has_border(layer: Layer, size: Pair) -> bool:
     if not isinstance(layer, Convolution) or layer.spec.padding_mode == "zeros":
         return True
     return min(size) > max(map(max, padding_in(layer.spec, size)))
+
+
+def _image_channels(steps: Sequence[Step]) -> int:
+    """How many channels the images of a model have; the fewest from 3 on if several numbers will do."""
+    layers = _layers(steps)
+    taken = _input_channels(layers)
+    moving = [layer.divisor for layer in layers if isinstance(layer, Moving)]
+    if not moving:
+        return taken
+    several = sorted({taken, 3, *(n * factor for n in (1, taken) for factor in range(1, 2 * math.lcm(*moving) + 1))})
+    return next((n for n in several if n > 2 and _takes(steps, n)), taken)
+
+
+def _takes(steps: Sequence[Step], channels: int) -> bool:
+    """Whether each layer gets as many channels as it takes."""
+    values = {INPUT: Known(channels)}
+    for step in steps:
+        inputs = [values[value] for value in step.inputs]
+        for layer in step.layers:
+            given = inputs[0].channels
+            divides = not isinstance(layer, Moving) or given % layer.divisor == 0
+            if not divides or (given and channels_taken(layer) not in (0, given)):
+                return False
+            inputs = [known_after(layer, inputs)]
+        values[step.value] = inputs[0]
+    return True
 
 
 def _input_channels(layers: Sequence[Layer]) -> int:

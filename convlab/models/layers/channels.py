@@ -11,7 +11,12 @@ from .layer import Layer
 
 
 class Moving(Layer):
-    """A layer that moves numbers and computes none."""
+    """A layer that moves numbers and computes none; the channels of what it takes are a multiple of `divisor`."""
+
+    @property
+    def divisor(self) -> int:
+        """See the class."""
+        raise NotImplementedError
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
@@ -31,6 +36,11 @@ class Chunk(Moving):
 
     index: int
     count: int
+
+    @property
+    def divisor(self) -> int:
+        """See `Moving`."""
+        return self.count
 
     def output_channels(self, channels: int) -> int:
         """See `Layer.output_channels`."""
@@ -54,6 +64,11 @@ class ChannelShuffle(Moving):
     kind = "channel_shuffle"
 
     groups: int
+
+    @property
+    def divisor(self) -> int:
+        """See `Moving`."""
+        return self.groups
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -79,6 +94,11 @@ class PixelShuffle(Moving):
 
     factor: int
     channels_last: bool = False
+
+    @property
+    def divisor(self) -> int:
+        """See `Moving`."""
+        return self.factor**2
 
     def output_channels(self, channels: int) -> int:
         """See `Layer.output_channels`."""

@@ -1,0 +1,185 @@
+"""PyTorch's norms, transposed convolutions and upsampling, and code that permutes axes or has arrays of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from convlab import port
+from convlab.errors import PartialPortWarning
+from convlab.models.adapters import read
+
+X = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 4, 9, 8)).astype("float32"))
+
+
+def shaken(model):
+    """The model in inference, with numbers in all parameters and statistics that aren't those of a new one."""
+    torch.manual_seed(0)
+    for array in model.state_dict().values():
+        if array.is_floating_point():
+            array.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def check(model) -> None:
+    """What is ported computes the same, without convlab."""
+    shaken(model)
+    ported = port(model, to="torch")
+    assert ported.evidence.same
+    assert not ported.untouched
+    with torch.no_grad():
+        expected = model(X)
+        assert (ported.model(X) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+NATIVES = {
+    "group": nn.GroupNorm(2, 4, eps=1e-2),
+    "group without numbers": nn.GroupNorm(2, 4, affine=False),
+    "instance": nn.InstanceNorm2d(4),
+    "instance with numbers": nn.InstanceNorm2d(4, affine=True, eps=1e-3),
+    "transposed": nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2, bias=False),
+    "dilated": nn.ConvTranspose2d(4, 3, (3, 2), stride=(1, 2), dilation=(2, 1), padding=(2, 0)),
+    "nearest": nn.Upsample(scale_factor=2),
+    "bilinear": nn.Upsample(scale_factor=(2.0, 3.0), mode="bilinear"),
+    "aligned": nn.UpsamplingBilinear2d(scale_factor=2),
+    "pixels": nn.PixelShuffle(2),
+    "channels": nn.ChannelShuffle(2),
+    "crop": nn.ZeroPad2d((-1, -2, 0, -1)),
+}
+
+
+@pytest.mark.parametrize("name", NATIVES)
+def test_layers(name) -> None:
+    check(nn.Sequential(NATIVES[name]))
+
+
+REFUSED = {
+    "running statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
+    "a size": (nn.Upsample(size=(20, 20)), "scale_factor"),
+    "a fraction": (nn.Upsample(scale_factor=1.5), "scale_factor"),
+    "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "bicubic"),
+    "both": (nn.ZeroPad2d((1, -1, 0, 0)), "pads and crops"),
+    "whole images": (nn.LayerNorm((4, 9, 8)), "LayerNorm"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_says_why(name) -> None:
+    layer, why = REFUSED[name]
+    with pytest.warns(PartialPortWarning, match=why):
+        port(nn.Sequential(nn.Conv2d(4, 4, 1), layer), to="torch")
+
+
+class Block(nn.Module):
+    """ConvNeXt's block, as torchvision writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 7, padding=3, groups=4)
+        self.norm = nn.LayerNorm(4, eps=1e-6)
+        self.wide, self.narrow = nn.Linear(4, 16), nn.Linear(16, 4)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x):
+        y = torch.permute(self.conv(x), (0, 2, 3, 1))
+        y = self.narrow(F.gelu(self.wide(self.norm(y)))).permute(0, 3, 1, 2)
+        return x + self.scale * y
+
+
+class Norm(nn.LayerNorm):
+    """Of the channels of images NCHW."""
+
+    def forward(self, x):
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class Unit(nn.Module):
+    """ShuffleNet's unit, as torchvision writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        a, b = x.chunk(2, dim=1)
+        x = torch.cat((a, self.conv(b)), dim=1)
+        n, channels, rows, columns = x.size()
+        x = x.view(n, 2, channels // 2, rows, columns)
+        return torch.transpose(x, 1, 2).contiguous().view(n, channels, rows, columns)
+
+
+class Normalised(nn.Module):
+    """A model that takes its images' mean away itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(1, 4, 1, 1))
+        self.register_buffer("spread", torch.ones(4, 1, 1))
+        self.conv = nn.Conv2d(4, 3, 3)
+
+    def forward(self, x):
+        return F.interpolate(self.conv((x - self.mean) / self.spread), scale_factor=2)
+
+
+class Swish(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+MODELS = {
+    "block": Block,
+    "norm": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Norm(4, eps=1e-3)),
+    "unit": Unit,
+    "normalised": Normalised,
+    "function": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Swish()),
+    "rows": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_code_of_ones_own(name) -> None:
+    check(MODELS[name]())
+
+
+def test_names_and_training_survive() -> None:
+    model = shaken(Block())
+    parts = {part.path: part.layer.kind for part in read(model).parts}
+    assert [parts[path] for path in ("scale", "wide", "norm")] == ["channel_affine", "conv2d", "layer_norm"]
+    again = port(model, to="torch").model
+    assert {name for name, _ in again.named_parameters()} >= {"conv.weight", "norm.bias", "wide.weight"}
+    assert again.scale.weight.requires_grad
+    assert again.scale.bias is None
+    normalised = port(shaken(Normalised()), to="torch").model
+    assert {name for name, _ in normalised.named_buffers()} == {"mean.bias", "spread.weight"}
+
+
+class Sharing(nn.Module):
+    """It permutes axes to what no layer is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.conv(x.permute(0, 1, 3, 2))
+
+
+class OverNHWC(nn.Module):
+    """It pools images NHWC as if they were NCHW."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return F.max_pool2d(self.conv(x).permute(0, 2, 3, 1), 2)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Sharing, r"permutation of the axes to \(0, 1, 3, 2\)"), (OverNHWC, "NHWC")])
+def test_other_axes_are_refused(kind, why) -> None:
+    with pytest.warns(PartialPortWarning, match=why):
+        port(kind(), to="torch")
