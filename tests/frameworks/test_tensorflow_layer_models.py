@@ -16,7 +16,7 @@ from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
 from convlab.models.layers.pooling import Pool
 from convlab.truth.bounds import error_ratios
-from convlab_tensorflow.models.read import gelu_tanh
+from convlab_tensorflow.models.readers import gelu_tanh
 
 # Reading: the native layer computes what its reading says, and so does what is built from it.
 
@@ -209,12 +209,11 @@ class OfItsOwn(kl.Conv2D):
 @pytest.mark.parametrize(
     ("native", "note"),
     [
-        (randomly(kl.Conv2DTranspose(4, 3)), "Conv2DTranspose"),
-        (randomly(kl.SeparableConv2D(4, 3)), "SeparableConv2D"),
+        (randomly(kl.UnitNormalization()), "UnitNormalization"),
         (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(axis=1), "Softmax: its axis is 1, expected -1, the channels"),
         (kl.Activation("squareplus"), "Activation: convlab doesn't know the function squareplus"),
-        (kl.Rescaling([1.0, 2.0]), "Rescaling: its scale or offset isn't one number"),
+        (kl.Rescaling([[1.0], [2.0]]), "Rescaling: its scale and offset have the shapes (2, 1) and ()"),
         (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
         (
             kl.Dropout(0.5, noise_shape=(None, 1)),
@@ -225,7 +224,10 @@ class OfItsOwn(kl.Conv2D):
             randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)),
             "BatchNormalization: it normalises axis 2, which isn't that of the channels",
         ),
-        (randomly(kl.Dense(3)), "Dense: it is applied to each pixel and not to whole images"),
+        (
+            randomly(kl.Dense(3), (None, 4, 4)),
+            "Dense: it is applied to arrays of 3 axes, expected rows of numbers or images",
+        ),
     ],
 )
 def test_notes(native, note) -> None:

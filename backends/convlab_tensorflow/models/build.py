@@ -288,7 +288,9 @@ def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a Keras layer has them."""
     if not isinstance(native, Conv2D):
         arrays = _NAMES.arrays(layer)
-        return {**arrays, "kernel": _by_channel(layer)} if isinstance(native, kl.DepthwiseConv2D) else arrays
+        half = isinstance(native, kl.SeparableConv2D) and layer.depthwise
+        by_channel = half or isinstance(native, kl.DepthwiseConv2D)
+        return {**arrays, "kernel": _by_channel(layer)} if by_channel else arrays
     arrays = _NAMES.arrays(layer, native.spec.data_format)
     return {**arrays, "weight": arrays["weight"].reshape(native.weight.shape)}
 

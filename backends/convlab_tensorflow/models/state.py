@@ -25,11 +25,15 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
     other = _copy(model.native)
     other.set_weights(model.native.get_weights())
     for path, layer in layers.items():
-        native = other
+        native, half = other, ""
         for name in filter(None, path.split("/")):
-            native = next(child for child in children(native) if child.name == name)
+            if isinstance(native, kl.SeparableConv2D):
+                half = f"{name}_"  # The layer is two of convlab's, which have its arrays.
+            else:
+                native = next(child for child in children(native) if child.name == name)
         for name, array in arrays_of(native, layer).items():
-            if (variable := getattr(native, name, None)) is not None:
+            variable = getattr(native, f"{half}{name}" if name == "kernel" else name, None)
+            if variable is not None:
                 variable.assign(array.reshape(variable.shape))
     return other
 
