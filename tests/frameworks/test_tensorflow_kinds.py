@@ -119,7 +119,9 @@ def test_what_is_ported_can_be_saved(tmp_path) -> None:
 def test_weights_of_a_separable_convolution_are_carried() -> None:
     def model(seed):
         keras.utils.set_random_seed(seed)
-        return keras.Sequential([keras.Input((9, 8, 4)), kl.SeparableConv2D(5, 3), kl.Dense(3), kl.LayerNormalization()])
+        return keras.Sequential(
+            [keras.Input((9, 8, 4)), kl.SeparableConv2D(5, 3), kl.Dense(3), kl.LayerNormalization()]
+        )
 
     source, target = shaken(model(0)), model(1)
     target.set_weights([*port_weights(None, source, target).values()])

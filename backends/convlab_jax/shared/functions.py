@@ -81,13 +81,14 @@ def _pattern(function: Function, shape: tuple[int, ...], dtype: str) -> Program 
 
 def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[str, Any]]]:
     """What may compute a value, each with a value that is like what it takes."""
+    # What stands before a resize may be another one; inside it each axis is resized by itself.
+    for x in reversed([*_before_call(value, "_resize")]):
+        yield from ((x, *each) for each in _upsamplings(x, value))
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
         if isinstance(x, Value) and len(x.shape) == 4:
             if equation.name == "_pad" and equation.primitive != "pad":
-                x = _before_call(value, "_pad")
-            if equation.name == "_resize":
-                x = _before_call(value, "_resize")
+                x = [*_before_call(value, "_pad")][-1]
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
     yield from ((value, *each) for each in (*_ACTIVATIONS, *_with_factors(value)))
 
@@ -103,8 +104,6 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == 4:
         yield from _pads(x, value)
-    elif equation.name == "_resize" and len(value.shape) == 4:
-        yield from _upsamplings(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
 
@@ -176,7 +175,7 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 def _upsamplings(x: Value, value: Value) -> _Candidates:
     sizes = [*zip(x.shape[1:3], value.shape[1:3], strict=True)]
-    if all(after % before == 0 for before, after in sizes):
+    if len(x.shape) == len(value.shape) == 4 and all(after % before == 0 for before, after in sizes):
         factor = tuple(after // before for before, after in sizes)
         yield from ((upsample, {"factor": factor, "method": method}) for method in ("nearest", "bilinear"))
 
@@ -194,12 +193,12 @@ def _slices(equation: Equation, x: Value) -> _Candidates:
         yield chunk, {"index": int(starts[3]) // size, "count": x.shape[3] // size}
 
 
-def _before_call(value: Value, name: str) -> Value:
-    """The image that a function of JAX's of this name took for a result."""
+def _before_call(value: Value, name: str) -> Iterator[Value]:
+    """What the functions of JAX's of this name took, one before another, that give a result."""
     while value.by is not None and value.by.name == name:
         inputs = [each for each in value.by.inputs if isinstance(each, Value)]
         value = max(inputs, key=lambda each: (each.varies, math.prod(each.shape)))
-    return value
+        yield value
 
 
 def _pads(x: Value, value: Value) -> _Candidates:
