@@ -190,7 +190,6 @@ class OfItsOwn(nn.Conv2D):
 
 
 NOTES = [
-    (lambda: randomly(nn.Conv2DTranspose(4, 3, in_channels=2)), "Conv2DTranspose"),
     (lambda: randomly(OfItsOwn(4, 3, in_channels=2)), "OfItsOwn: it is a Conv2D with a hybrid_forward of its own"),
     (
         lambda: randomly(nn.BatchNorm(axis=3, in_channels=2)),
