@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from convlab.geometry.geometry import Pads, Pair
@@ -13,9 +14,8 @@ from .ops import mx
 class OfImages(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A block that computes with operators of `mx.nd`, also on arrays of `mx.np`."""
 
-    def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
-        """The result, by operators of `mx.nd` or of `mx.sym`."""
-        raise NotImplementedError
+    # The result, by operators of `mx.nd` or of `mx.sym`, of the image and the parameters by name.
+    computed: Callable[..., Any]
 
     def hybrid_forward(self, F: Any, x: Any, **parameters: Any) -> Any:
         """The result, an array of the kind that came in."""

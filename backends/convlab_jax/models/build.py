@@ -42,7 +42,7 @@ def build(layer: Layer, style: str) -> list[Any]:
         transposed = nn.ConvTranspose(layer.output_channels(), **transposed_options(layer))
         return [transposed.bind({"params": _named(layer)})]
     if isinstance(layer, (GroupNorm, LayerNorm)):
-        options = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}
+        options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}
         normalises = nn.GroupNorm(layer.groups, **options) if isinstance(layer, GroupNorm) else nn.LayerNorm(**options)
         return [normalises.bind({"params": _named(layer)})]
     if isinstance(layer, ChannelAffine):

@@ -186,7 +186,7 @@ def _group_norm(layer: nn.GroupNorm) -> Layer:
 def _channel_affine(layer: ChannelAffine) -> Layer:
     values = layer.variables["params" if layer.trained else "constants"]
     arrays = [ops.to_numpy(values[name]) if name in values else None for name in ("scale", "bias")]
-    return ChannelAffineLayer(*arrays, layer.trained, str(np.dtype(layer.param_dtype).name))
+    return ChannelAffineLayer(arrays[0], arrays[1], layer.trained, str(np.dtype(layer.param_dtype).name))
 
 
 def _batch_norm(layer: nn.BatchNorm) -> Layer:

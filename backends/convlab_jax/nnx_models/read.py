@@ -129,8 +129,8 @@ def _norm(layer: Any, groups: int | None) -> Layer:
 
 def _channel_affine(layer: ChannelAffine) -> Layer:
     scale, bias = _array(layer.scale), _array(layer.bias)
-    dtype = ops.dtype((layer.bias if layer.scale is None else layer.scale)[...])
-    return ChannelAffineLayer(scale, bias, layer.trained, dtype)
+    numbers = _value(layer.bias) if layer.scale is None else _value(layer.scale)
+    return ChannelAffineLayer(scale, bias, layer.trained, ops.dtype(numbers))
 
 
 def _batch_norm(layer: nnx.BatchNorm) -> Layer:

@@ -82,13 +82,13 @@ def _pattern(function: Function, shape: tuple[int, ...], dtype: str) -> Program 
 def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[str, Any]]]:
     """What may compute a value, each with a value that is like what it takes."""
     # What stands before a resize may be another one; inside it each axis is resized by itself.
-    for x in reversed([*_before_call(value, "_resize")]):
-        yield from ((x, *each) for each in _upsamplings(x, value))
+    for image in reversed([*_before_call(value, "_resize")]):
+        yield from ((image, *each) for each in _upsamplings(image, value))
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
         if isinstance(x, Value) and len(x.shape) == 4:
             if equation.name == "_pad" and equation.primitive != "pad":
-                x = [*_before_call(value, "_pad")][-1]
+                x = [value, *_before_call(value, "_pad")][-1]
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
     yield from ((value, *each) for each in (*_ACTIVATIONS, *_with_factors(value)))
 

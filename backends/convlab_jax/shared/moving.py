@@ -25,7 +25,7 @@ def crop(x: Array, pads: Any) -> Array:
 def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
     """The image with so many times as many rows and columns, by `jax.image.resize`."""
     n, rows, columns, channels = x.shape
-    return jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method)
+    return jnp.asarray(jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method))
 
 
 def chunk(x: Array, index: int, count: int) -> Array:

@@ -196,8 +196,8 @@ def _scale_and_shift(m: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _channel_affine(m: Any) -> Layer:
     parameters = private.parameters(m)
-    arrays = (_array(parameters.get(name)) for name in ("gamma", "beta"))
-    return ChannelAffine(*arrays, m.trained, _dtype(next(iter(parameters.values()))))
+    scale, shift = (_array(parameters.get(name)) for name in ("gamma", "beta"))
+    return ChannelAffine(scale, shift, m.trained, _dtype(next(iter(parameters.values()))))
 
 
 def _pool(function: str) -> Callable[[Any], Layer]:

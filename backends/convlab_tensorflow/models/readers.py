@@ -244,8 +244,8 @@ def _rescaling(m: kl.Rescaling) -> Layer:
     if both[0].size != both[0].shape[-1]:
         raise UnsupportedError(f"its scale and offset have the shapes {scale.shape} and {shift.shape}")
     plain = scale.size == 1 and scale == 1, shift.size == 1 and shift == 0
-    arrays = (None if nothing else each.reshape(-1).copy() for nothing, each in zip(plain, both, strict=True))
-    return ChannelAffine(*arrays, dtype=m.compute_dtype)
+    numbers = [None if nothing else each.reshape(-1).copy() for nothing, each in zip(plain, both, strict=True)]
+    return ChannelAffine(numbers[0], numbers[1], dtype=m.compute_dtype)
 
 
 def _concatenate(m: kl.Concatenate) -> Layer:

@@ -63,8 +63,7 @@ def _affine(numbers: Tensor, operation: str) -> ChannelAffine:
     scales, flat = operation in ("mul", "div"), numbers.detach().reshape(-1)
     module = ChannelAffine(flat.numel(), scales, not scales, trained).to(flat)
     value = {"sub": -flat, "div": 1 / flat}.get(operation, flat)
-    with torch.no_grad():
-        (module.weight if scales else module.bias).copy_(value)
+    module.load_state_dict({"weight" if scales else "bias": value})
     return module
 
 
@@ -74,6 +73,6 @@ def _layer_norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> 
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:
         raise UnsupportedError(f"it normalises {len(shape)} axes, expected the last")
-    norm = LayerNorm2d(shape[0], given.get("eps", 1e-5), elementwise_affine=False)
-    norm.weight, norm.bias = (arrays.get(given.get(name), None) for name in ("weight", "bias"))
+    norm: Any = LayerNorm2d(shape[0], given.get("eps", 1e-5), elementwise_affine=False)
+    norm.weight, norm.bias = (arrays[given[name]] if given.get(name) else None for name in ("weight", "bias"))
     return norm, given["input"]

@@ -51,6 +51,9 @@ class ChannelAffine(nn.Module):
             else:
                 self.register_parameter(name, nn.Parameter(numbers) if has else None)
 
+    weight: Tensor | None
+    bias: Tensor | None
+
     def forward(self, x: Tensor) -> Tensor:
         """The image (N, C, H, W), or rows (N, C), with its channels scaled and shifted."""
         shape = -1, *(1,) * (x.ndim - 2)

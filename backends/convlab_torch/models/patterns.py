@@ -33,15 +33,16 @@ def is_part_of_pattern(node: torch.fx.Node) -> bool:
 
 def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
     """What computes a node and those before it that belong to it, and the nodes whose values these take."""
-    source = node.args[0]
+    source: Any = node.args[0]
+    image: Any
     if node.target is operator.getitem and isinstance(source, torch.fx.Node) and source.target in _CHUNKS:
         count, axis = _chunk_arguments(source)
-        index = node.args[1]
+        index, image = node.args[1], source.args[0]
         if axis in (1, -3) and isinstance(index, int):
-            return partial(chunk, index=index % count, count=count), [source.args[0]]  # type: ignore[list-item]
+            return partial(chunk, index=index % count, count=count), [image]
     if _axes_of_view(node, 4) is not None and isinstance(source, torch.fx.Node):
         while source.target == "contiguous":
-            source = source.args[0]  # type: ignore[assignment]
+            source = source.args[0]
         groups = _swapped(source)
         if groups is not None:
             view: Any = source.args[0]

@@ -261,8 +261,9 @@ def _layer_norm(m: nn.LayerNorm) -> Layer:
 
 
 def _channel_affine(m: functions.ChannelAffine) -> Layer:
-    trained = any(True for _ in m.parameters())
-    return ChannelAffine(_array(m.weight), _array(m.bias), trained, _dtype(next(iter(m.state_dict().values()))))
+    trained, arrays = any(True for _ in m.parameters()), m.state_dict()
+    scale, shift = (_array(arrays.get(name)) for name in ("weight", "bias"))
+    return ChannelAffine(scale, shift, trained, _dtype(next(iter(arrays.values()))))
 
 
 def _upsample(m: nn.Upsample) -> Layer:

@@ -96,8 +96,8 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
         spec = layer.spec
         for name in ("stride", "padding", "padding_mode", "padding_value", "dilation", "groups", "dtype"):
             yield name, getattr(spec, name)
-    # Momentum and rate count in training only; the others follow from the shapes of a pair, or are in the spec.
-    left_out = ("spec", "momentum", "rate", "keepdims", "count_padding")
+    # The first three count in training only; the others follow from the shapes of a pair, or are in the spec.
+    left_out = ("momentum", "rate", "trained", "spec", "keepdims", "count_padding")
     for attribute in fields(layer):  # type: ignore[arg-type]
         if attribute.name not in left_out:
             yield attribute.name, getattr(layer, attribute.name)

@@ -58,8 +58,11 @@ class TransposedConvolution(Layer):
         return (top, left), more
 
     def cropped(self) -> tuple[TransposedConvolution, Crop] | None:
-        """The layer that takes nothing off the result, and what takes it off; None where rows or columns are added."""
-        if min(map(min, self.crop)) < 0:
+        """The layer that takes nothing off the result, and what takes it off.
+
+        None where there is nothing to take off, or where rows or columns are added.
+        """
+        if min(map(min, self.crop)) < 0 or self.crop == NO_PADDING:
             return None
         whole = TransposedConvolution(
             self.kernel, self.bias, self.stride, NO_PADDING, self.dilation, self.groups, self.dtype

@@ -222,7 +222,7 @@ class Lowering:
             if isinstance(layer, AdaptivePool):
                 raise self._adaptive(layer, given) from None
             cropped = layer.cropped() if isinstance(layer, TransposedConvolution) else None
-            if cropped is not None and max(map(max, layer.crop)) > 0:
+            if cropped is not None:
                 return [native for each in cropped for native in self.target.build(each, self.style)]
             if not isinstance(layer, Pool):
                 raise
