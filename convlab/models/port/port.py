@@ -73,12 +73,10 @@ def port(
 ) -> Ported:
     """Make a layer or a model of another framework that computes the same, and prove that it does.
 
-    It takes convolutions (`torch.nn.Conv2d`, `flax.linen.Conv`, `flax.nnx.Conv`, `keras.layers.Conv2D` and
-    `DepthwiseConv2D`, gluon `nn.Conv2D`, convlab's `Conv2D`), and models that put them one after another with
-    activations, pooling, borders, batch norm, dropout, dense layers and softmax (`torch.nn.Sequential`,
-    `keras.Sequential`, `flax.linen.Sequential`, `flax.nnx.Sequential`, gluon `HybridSequential`). Of any other model it
-    ports the layers that have weights, by name. A `flax.linen` module comes with its variables, `(module, variables)`,
-    and goes bound to them; a ported chain with batch norm or dropout takes `train=`.
+    It takes layers of PyTorch, Keras, `flax.linen`, `flax.nnx` and gluon, convlab's `Conv2D`, and models of them, also
+    with branches and with code of their own: docs/porting.md lists the layers. Of a model whose code does more it ports
+    the layers that have weights, by name. A `flax.linen` module comes with its variables, `(module, variables)`, and
+    goes bound to them; a ported model with batch norm or dropout takes `train=`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
     rounding bounds, computed from the data, of what the original's attributes say. If anything of the original is left
