@@ -12,7 +12,7 @@ from convlab import compare, load, port, save
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import models_of
 from convlab.models.files.neutral import read_layers, write_layers
-from convlab.models.layers.activations import Activation
+from convlab.models.layers.activations import Activation, PReLU
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -26,6 +26,8 @@ LAYERS = {
     "layer": LayerNorm(*NUMBERS, 1e-6),
     "scale": ChannelAffine(NUMBERS[0], None, trained=True),
     "constants": ChannelAffine(*NUMBERS),
+    "prelu": PReLU(NUMBERS[0]),
+    "one slope": PReLU(np.array([0.3], "float32")),
     "crop": Crop(((1, 0), (2, 3))),
     "nearest": Upsample((2, 3), "nearest"),
     "bilinear": Upsample((2, 3), "bilinear"),
@@ -107,6 +109,8 @@ def by_hand(layer, x):
         return result * columns[0] + columns[1]
     if isinstance(layer, ChannelAffine):
         return x * columns[0] + (0 if layer.shift is None else columns[1])
+    if isinstance(layer, PReLU):
+        return np.maximum(x, 0) + np.asarray(layer.slope, float).reshape(-1, 1, 1) * np.minimum(x, 0)
     if isinstance(layer, Crop):
         return x[:, :, 1:, 2:-3]
     if isinstance(layer, Chunk):
@@ -193,6 +197,7 @@ DECODER = [
     TransposedConvolution(kernel((8, 8, 2, 2)), kernel((8,), 4), (2, 2)),
     LAYERS["layer"],
     LAYERS["shuffle"],
+    LAYERS["prelu"],
     LAYERS["nearest"],
     LAYERS["pixels"],
     Crop(((1, 2), (0, 1))),

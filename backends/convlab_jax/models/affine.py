@@ -1,4 +1,4 @@
-"""A scale and a shift for each channel, which linen has in its normalisations alone."""
+"""Numbers for each channel where linen has none: a scale and a shift, and the slopes of a PReLU."""
 
 from __future__ import annotations
 
@@ -34,3 +34,19 @@ class ChannelAffine(nn.Module):
         if self.trained:
             return jnp.asarray(self.param(name, start, shape, dtype))
         return jnp.asarray(self.variable("constants", name, start, None, shape, dtype).value)
+
+
+class ChannelPReLU(nn.Module):
+    """x where it is above 0, negative_slope * x below; linen's `PReLU` has one slope for all channels.
+
+    Attributes:
+        param_dtype: of the slopes.
+    """
+
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """The function of each number."""
+        slope = self.param("negative_slope", nn.initializers.constant(0.01), (x.shape[-1],), self.param_dtype)
+        return jnp.where(x >= 0, x, jnp.asarray(slope, x.dtype) * x)

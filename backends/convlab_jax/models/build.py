@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from convlab.models.adapters import Node
+from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
@@ -19,6 +20,7 @@ from ..layers import Conv2D
 from ..ops import ops
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from .affine import ChannelAffine as ChannelAffineModule
+from .affine import ChannelPReLU
 from .network import Graph, Network
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
@@ -45,6 +47,10 @@ def build(layer: Layer, style: str) -> list[Any]:
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}
         normalises = nn.GroupNorm(layer.groups, **options) if isinstance(layer, GroupNorm) else nn.LayerNorm(**options)
         return [normalises.bind({"params": _named(layer)})]
+    if isinstance(layer, PReLU):
+        prelu = (nn.PReLU if len(layer.slope) == 1 else ChannelPReLU)(param_dtype=layer.dtype)
+        slope = layer.slope[0] if len(layer.slope) == 1 else layer.slope
+        return [prelu.bind({"params": _arrays(layer.dtype, negative_slope=slope)})]
     if isinstance(layer, ChannelAffine):
         affine = ChannelAffineModule(
             layer.scale is not None, layer.shift is not None, layer.trained, param_dtype=layer.dtype

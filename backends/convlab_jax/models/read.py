@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
+from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
 from convlab.models.layers.reading import Model, Part, known, loose_array, unbuilt
@@ -30,7 +31,7 @@ from ..shared.read import (
     read_norm,
     read_transposed,
 )
-from .affine import ChannelAffine
+from .affine import ChannelAffine, ChannelPReLU
 from .network import Network
 from .run import infer
 from .sequential import Sequential
@@ -189,6 +190,11 @@ def _channel_affine(layer: ChannelAffine) -> Layer:
     return ChannelAffineLayer(arrays[0], arrays[1], layer.trained, str(np.dtype(layer.param_dtype).name))
 
 
+def _prelu(layer: nn.PReLU | ChannelPReLU) -> Layer:
+    slope = ops.to_numpy(_values(layer)["negative_slope"])
+    return PReLU(slope.reshape(-1), str(slope.dtype))
+
+
 def _batch_norm(layer: nn.BatchNorm) -> Layer:
     statistics, values = _values(layer, "batch_stats"), layer.variables.get("params", {})
     if layer.axis not in (-1, 3):
@@ -215,6 +221,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.InstanceNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), 0),
     nn.LayerNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), None),
     ChannelAffine: _channel_affine,
+    **dict.fromkeys((nn.PReLU, ChannelPReLU), _prelu),
     nn.Dense: _dense,
     nn.Dropout: read_dropout,
 }

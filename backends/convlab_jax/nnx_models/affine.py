@@ -1,4 +1,4 @@
-"""A scale and a shift for each channel, which nnx has in its normalisations alone."""
+"""Numbers for each channel where nnx has none: a scale and a shift, and the slopes of a PReLU."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ class ChannelAffine(nnx.Module):
         """The image (N, H, W, C), or rows (N, C), with its channels scaled and shifted."""
         y = x if self.scale is None else x * self.scale[...]
         return y if self.bias is None else y + self.bias[...]
+
+
+class ChannelPReLU(nnx.Module):
+    """x where it is above 0, negative_slope * x below; nnx's `PReLU` has one slope for all channels.
+
+    Args:
+        channels: how many there are.
+        param_dtype: of the slopes.
+    """
+
+    def __init__(self, channels: int, *, param_dtype: Any = jnp.float32) -> None:
+        self.negative_slope = nnx.Param(jnp.full(channels, 0.01, param_dtype))
+
+    def __call__(self, x: Array) -> Array:
+        """The function of each number."""
+        return jnp.where(x >= 0, x, jnp.asarray(self.negative_slope[...], x.dtype) * x)

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from convlab.models.adapters import Node
+from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
@@ -19,6 +20,7 @@ from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from .affine import ChannelAffine as ChannelAffineModule
+from .affine import ChannelPReLU
 from .network import Network
 
 
@@ -56,6 +58,10 @@ def _build(layer: Layer, style: str) -> list[Any]:
         grouped = {"num_groups": layer.groups} if isinstance(layer, GroupNorm) else {}
         kind: Any = nnx.GroupNorm if grouped else nnx.LayerNorm
         return [filled(kind(len(layer.scale), **grouped, **options), layer.dtype, **NAMES.arrays(layer))]
+    if isinstance(layer, PReLU):
+        channels, dtype = len(layer.slope), layer.dtype
+        prelu: Any = nnx.PReLU(param_dtype=dtype) if channels == 1 else ChannelPReLU(channels, param_dtype=dtype)
+        return [filled(prelu, dtype, negative_slope=layer.slope[0] if channels == 1 else layer.slope)]
     if isinstance(layer, ChannelAffine):
         affine = ChannelAffineModule(
             channels_taken(layer),

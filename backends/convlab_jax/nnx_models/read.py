@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
@@ -28,7 +29,7 @@ from ..shared.read import (
     read_norm,
     read_transposed,
 )
-from .affine import ChannelAffine
+from .affine import ChannelAffine, ChannelPReLU
 from .inference import in_inference
 from .network import Network
 
@@ -133,6 +134,11 @@ def _channel_affine(layer: ChannelAffine) -> Layer:
     return ChannelAffineLayer(scale, bias, layer.trained, ops.dtype(numbers))
 
 
+def _prelu(layer: nnx.PReLU | ChannelPReLU) -> Layer:
+    slope = ops.to_numpy(layer.negative_slope[...])
+    return PReLU(slope.reshape(-1), str(slope.dtype))
+
+
 def _batch_norm(layer: nnx.BatchNorm) -> Layer:
     if layer.axis not in (-1, 3):
         raise UnsupportedError(f"it normalises axis {layer.axis}, which isn't that of the channels")
@@ -169,6 +175,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nnx.InstanceNorm: lambda layer: _norm(layer, 0),
     nnx.LayerNorm: lambda layer: _norm(layer, None),
     ChannelAffine: _channel_affine,
+    **dict.fromkeys((nnx.PReLU, ChannelPReLU), _prelu),
     nnx.Linear: _dense,
     nnx.Dropout: read_dropout,
 }

@@ -24,7 +24,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from .moving import build_moving
 from .read import MODES, add, affine, concatenate, flatten, multiply, unflatten
 
-NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", channels_last=True)
+NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
 
 def build_function(layer: Layer) -> Callable[..., Array] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
@@ -41,7 +41,7 @@ from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
 
-_NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", channels_last=False)
+_NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
 
 
@@ -225,6 +225,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    PReLU: lambda layer, style: [_filled(nn.PReLU(in_channels=len(layer.slope)), layer.dtype, alpha=layer.slope)],
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
     Affine: lambda layer, style: [nn.Affine(layer.scale, layer.shift)],
     Add: lambda layer, style: [nn.Add()],

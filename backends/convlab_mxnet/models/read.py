@@ -10,7 +10,7 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine
+from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
@@ -267,6 +267,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     Softmax: lambda m: SoftmaxLayer(m.log),
     mx.gluon.model_zoo.vision.mobilenet.RELU6: lambda m: Activation("relu6"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", _single(private.option(m, "alpha"))),
+    nn.PReLU: lambda m: PReLU(ops.to_numpy(value_of(m.alpha)), _dtype(m.alpha)),
     nn.ELU: lambda m: Activation("elu", _single(private.option(m, "alpha"))),
     nn.GELU: lambda m: Activation("gelu"),
     nn.Swish: _swish,

@@ -14,7 +14,7 @@ from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
@@ -40,7 +40,9 @@ from .. import image_layers
 from ..layers import Conv2D, LowestPadding2D
 from .readers import IMAGES, gelu_tanh
 
-_NAMES = ArrayNames("moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", channels_last=True)
+_NAMES = ArrayNames(
+    "moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", slope="alpha", channels_last=True
+)
 _OURS = 'layers="convlab" has it.'
 
 
@@ -212,6 +214,13 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
     return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
 
 
+def _build_prelu(layer: PReLU, style: str) -> list[kl.Layer]:
+    channels = len(layer.slope)
+    shared, shape = ([1, 2], (None, None, None, channels)) if channels > 1 else ([1, 2, 3], (None, None, None, None))
+    prelu = kl.PReLU(shared_axes=shared, dtype=layer.dtype)
+    return [_filled(prelu, shape, layer.slope.reshape(1, 1, -1))]
+
+
 def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
     return [kl.Activation("log_softmax", autocast=False) if layer.log else kl.Softmax(autocast=False)]
 
@@ -239,6 +248,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Softmax: _build_softmax,
+    PReLU: _build_prelu,
     Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],

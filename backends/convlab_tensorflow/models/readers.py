@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
@@ -190,6 +190,15 @@ def _relu(m: kl.ReLU) -> Layer:
     return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
+def _prelu(m: kl.PReLU) -> Layer:
+    shape = tuple(m.alpha.shape)
+    if m.alpha.shape.num_elements() not in (1, shape[-1]):
+        raise UnsupportedError(
+            f"it has another slope for each pixel, {shape}; shared_axes=[1, 2] has one for each channel"
+        )
+    return PReLU(array_of(m.alpha).reshape(-1), m.variable_dtype)
+
+
 def _softmax(m: kl.Softmax) -> Layer:
     if m.axis != -1:
         raise UnsupportedError(f"its axis is {m.axis}, expected -1, the channels")
@@ -258,7 +267,7 @@ def _concatenate(m: kl.Concatenate) -> Layer:
 IMAGES = (None, 1, 1, 1)
 CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
 _NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
-WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Conv2DTranspose, kl.Dense)
+WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Conv2DTranspose, kl.Dense, kl.PReLU)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     kl.Conv2D: _convolution,
@@ -288,6 +297,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.ReLU: _relu,
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    kl.PReLU: _prelu,
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
     kl.Rescaling: _rescaling,
     kl.Add: lambda m: Add(),

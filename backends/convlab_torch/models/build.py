@@ -14,7 +14,7 @@ from torch import nn
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
@@ -41,7 +41,9 @@ from . import functions
 from .functions import StochasticDepth, add, affine, concatenate, multiply
 from .network import Network, sequential
 
-_NAMES = ArrayNames("running_mean", "running_var", "weight", "bias", kernel="weight", channels_last=False)
+_NAMES = ArrayNames(
+    "running_mean", "running_var", "weight", "bias", kernel="weight", slope="weight", channels_last=False
+)
 _PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
     "zeros": nn.ZeroPad2d,
     "reflect": nn.ReflectionPad2d,
@@ -234,6 +236,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Unflatten: lambda layer, style: [nn.Unflatten(1, (-1, 1, 1))],
     Dense: _build_dense,
     Activation: _build_activation,
+    PReLU: lambda layer, style: [
+        filled(nn.PReLU(len(layer.slope), dtype=getattr(torch, layer.dtype)), weight=layer.slope)
+    ],
     Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],
     Affine: lambda layer, style: [partial(affine, scale=layer.scale, shift=layer.shift)],
     Add: lambda layer, style: [add],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
@@ -331,6 +331,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.ReLU6: lambda m: Activation("relu6"),
     nn.ReLU: lambda m: Activation("relu"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
+    nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), _dtype(m.weight)),
     nn.ELU: lambda m: Activation("elu", m.alpha),
     nn.Sigmoid: lambda m: Activation("sigmoid"),
     nn.Tanh: lambda m: Activation("tanh"),

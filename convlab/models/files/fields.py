@@ -101,6 +101,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     },
     "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES), "value": _BORDER},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
+    "prelu": {},
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
     "add": {},
     "multiply": {},
@@ -139,6 +140,7 @@ OPTIONAL = {
 }
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
+    "prelu": {"slope": 1},
     "conv2d": {"kernel": 4, "bias": 1},
     "conv_transpose2d": {"kernel": 4, "bias": 1},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},

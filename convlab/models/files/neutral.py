@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.activations import Activation, Affine, Softmax
+from ..layers.activations import Activation, Affine, PReLU, Softmax
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.joining import Add, Concatenate, Joining, Multiply
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten, dtype_of
@@ -41,7 +41,7 @@ _NAMES = {code: name for name, code in DTYPES.items()}
 _SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
-_CLASSES = (*_SIMPLE, *_NORMS, TransposedConvolution, *_MOVING, Add, Multiply, Concatenate)
+_CLASSES = (*_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, Add, Multiply, Concatenate)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 

@@ -90,6 +90,41 @@ class Activation(Layer):
         return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off))
 
 
+@dataclass(frozen=True, eq=False)
+class PReLU(Layer):
+    """x where it is above 0, slope * x below, with a slope that is trained.
+
+    Source: arXiv:1502.01852.
+
+    Attributes:
+        slope: one number for each channel, or one for all, in an array of one element.
+        dtype: its dtype.
+    """
+
+    kind = "prelu"
+    arrays = ("slope",)
+
+    slope: np.ndarray
+    dtype: str = "float32"
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return len(self.slope) if len(self.slope) > 1 else 0
+
+    def _column(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.slope, np.float64).reshape(-1, *(1,) * (x.ndim - 2))
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.where(x > 0, x, self._column(x) * x)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: the slope and the product are rounded."""
+        slope = np.maximum(np.abs(self._column(x)), 1)
+        return np.asarray(slope * (off + 4 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off)))
+
+
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus")
 
 

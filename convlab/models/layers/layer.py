@@ -48,6 +48,12 @@ class Layer:
         """How far from `reference(x)` the result in `dtype` may be, if its input is off by up to `off`."""
         raise NotImplementedError
 
+    @property
+    def input_channels(self) -> int:
+        """How many channels, or numbers in a row, it takes; 0 if any number will do."""
+        arrays = (getattr(self, name) for name in self.arrays)
+        return next((len(array) for array in arrays if array is not None), 0)
+
     def output_size(self, size: Pair) -> Pair:
         """The rows and columns of the result for an image of a size."""
         return size
@@ -113,6 +119,11 @@ class Convolution(Layer):
     def depthwise(self) -> bool:
         """Whether each channel has kernels of its own."""
         return self.spec.groups == self.spec.in_channels and self.spec.groups > 1
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return int(self.kernel.shape[1]) * int(self.spec.groups)
 
     def output_channels(self, channels: int) -> int:
         """See `Layer.output_channels`."""
@@ -293,6 +304,11 @@ class Dense(Layer):
     kernel: np.ndarray
     bias: np.ndarray | None = None
     dtype: str = "float32"
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return int(self.kernel.shape[1])
 
     def output_channels(self, channels: int) -> int:
         """See `Layer.output_channels`."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
+from .activations import PReLU
 from .layer import BatchNorm, Dense, Layer
 from .norms import ChannelAffine, GroupNorm, LayerNorm
 
@@ -242,6 +243,7 @@ class ArrayNames:
     Attributes:
         mean, variance, scale, shift: the names of a normalisation's arrays.
         kernel: the name of a convolution's and of a dense layer's kernel.
+        slope: the name of a PReLU's slopes.
         channels_last: whether kernels are HWIO, and those of dense layers (inputs, outputs).
     """
 
@@ -250,6 +252,7 @@ class ArrayNames:
     scale: str
     shift: str
     kernel: str
+    slope: str
     channels_last: bool
 
     def arrays(self, layer: Any, data_format: str | None = None) -> dict[str, np.ndarray]:
@@ -261,6 +264,8 @@ class ArrayNames:
                 self.scale: layer.scale,
                 self.shift: layer.shift,
             }
+        if isinstance(layer, PReLU):
+            return {self.slope: layer.slope}
         if isinstance(layer, (GroupNorm, LayerNorm, ChannelAffine)):
             both = {self.scale: layer.scale, self.shift: layer.shift}
             return {name: array for name, array in both.items() if array is not None}

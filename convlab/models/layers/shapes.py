@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...geometry.geometry import Pair
 from .joining import Concatenate, Joining
-from .layer import Convolution, Dense, Flatten, Layer, Unflatten
+from .layer import Dense, Flatten, Layer, Unflatten
 from .pooling import AdaptivePool, GlobalPool
 
 
@@ -62,10 +62,4 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
 
 def channels_taken(layer: Layer | None) -> int:
     """How many channels a layer takes; 0 if any number will do."""
-    if isinstance(layer, Convolution):
-        return int(layer.kernel.shape[1]) * int(layer.spec.groups)
-    if isinstance(layer, Dense):
-        return int(layer.kernel.shape[1])
-    # All other arrays have a number for each channel.
-    arrays = () if layer is None else (getattr(layer, name) for name in layer.arrays)
-    return next((len(array) for array in arrays if array is not None), 0)
+    return 0 if layer is None else layer.input_channels
