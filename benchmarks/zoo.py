@@ -4,7 +4,8 @@
 
 The weights are random, and so are the statistics of the batch norms. Torchvision's models are there where torchvision
 is installed. A line has the model, the target, the number of nodes, the worst one in bounds, seconds, and the outcome;
-`--read` only reads the models, which takes a second each.
+`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/coverage.md, in the place of
+those of the same models and targets: a whole family takes hours, and can be ported in several runs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import fnmatch
 import gc
 import inspect
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,6 +98,7 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
         yield name, size, model
 
 
+COVERAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 FAMILIES = {"keras": keras_models, "gluon": gluon_models, "torchvision": torchvision_models}
 
 
@@ -113,12 +117,30 @@ def outcome(model: Any, target: str, size: int) -> tuple[str, float]:
     return f"{len(ported.untouched)} left out: {path}: {why}"[:200], worst
 
 
+def processor() -> str:
+    """The name of this machine's processor, where Linux tells it."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return names[0] if names else "unknown"
+
+
+def write(family: str, name: str, target: str, cells: list[str]) -> None:
+    """Put a line into docs/coverage.md, in the place of the same model's and target's."""
+    text = COVERAGE.read_text()
+    start, end = (text.index(mark) for mark in ("<!-- rows -->", "<!-- end -->"))
+    head, *lines = text[start:end].splitlines()
+    rows = {tuple(line.split(" | ")[:3]): line for line in lines}
+    key = f"| {family}", name, target
+    rows[key] = " | ".join([*key, *cells, processor()]) + " |"
+    COVERAGE.write_text("\n".join([text[:start] + head, *sorted(rows.values()), text[end:]]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default="keras,gluon")
     parser.add_argument("--targets", default="torch")
     parser.add_argument("--models", default="*", help="patterns of names, with commas between")
     parser.add_argument("--read", action="store_true")
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     whole = count = 0
     for family in arguments.families.split(","):
@@ -137,6 +159,9 @@ def main() -> None:
                 whole += said in ("proven", "whole")
                 seconds = time.perf_counter() - start
                 nodes = len(reading.parts)
+                if arguments.write:
+                    cells = [str(nodes), f"{worst:.2f}", f"{seconds:.0f} s", said.replace("|", "/")]
+                    write(family, name, target or "read", cells)
                 print(f"{family:12} {name:24} {target:11} {nodes:5} {worst:5.2f} {seconds:6.1f} s  {said}", flush=True)
             del model, reading
             gc.collect()

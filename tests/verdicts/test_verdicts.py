@@ -274,13 +274,13 @@ def test_weights_for_a_model_that_flattens_in_another_order_are_refused(original
 
 
 class Scaled(nn.Module):
-    """A ConvNeXt block's parts: a parameter of no layer, a buffer, functions between layers."""
+    """A parameter of no layer, a buffer, functions between layers."""
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 3, 3, padding=1)
-        self.layer_scale = nn.Parameter(torch.full((3, 1, 1), 1e-6))
-        self.register_buffer("shift", torch.zeros(3, 1, 1))
+        self.layer_scale = nn.Parameter(torch.full((8, 8), 1e-6))
+        self.register_buffer("shift", torch.zeros(8, 8))
 
     def forward(self, x):
         return x + self.layer_scale * F.gelu(self.conv(x)) + self.shift
@@ -290,9 +290,9 @@ def test_what_is_not_carried_is_listed():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), Scaled())
     ported = port_parts(model, r"layer_scale.*shift.*forward\(\)", to="tensorflow")
     assert list(ported.untouched) == ["1.layer_scale", "1.shift", "1.forward()"]
-    assert "a parameter of shape (3, 1, 1)" in ported.untouched["1.layer_scale"]
+    assert "a parameter of shape (8, 8)" in ported.untouched["1.layer_scale"]
     assert "a buffer" in ported.untouched["1.shift"]
-    assert "(1.layer_scale, an array of its own, 1.shift, an array" in ported.untouched["1.forward()"]
+    assert "mul: it takes 1.layer_scale, which hasn't one number for each" in ported.untouched["1.forward()"]
     assert "the same" not in words(ported)
     with pytest.raises(ModelError, match="layer_scale"):
         _ = ported.model
@@ -301,7 +301,7 @@ def test_what_is_not_carried_is_listed():
 def test_keras_lists_what_is_not_carried():
     class Shift(kl.Layer):
         def build(self, shape):
-            self.shift = self.add_weight(shape=(shape[-1],), name="shift")
+            self.shift = self.add_weight(shape=(8, 8, 3), name="shift")
 
         def call(self, x):
             return x + self.shift
@@ -311,4 +311,4 @@ def test_keras_lists_what_is_not_carried():
     model = keras.Model(inputs, keras.ops.add(Shift(name="mine")(x), inputs))
     ported = port_parts(model, r"mine.*call\(\)", to="torch")
     assert list(ported.untouched) == ["mine", "mine/shift", "call()"]
-    assert "operations between layers (mine/add: it takes neither two tensors" in ported.untouched["call()"]
+    assert "operations between layers (mine/add: it takes an array of shape (8, 8, 3)" in ported.untouched["call()"]
