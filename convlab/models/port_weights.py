@@ -14,7 +14,9 @@ from .compare.compare import compare_read, images_of
 from .compare.pairing import paired
 from .files.save_load import load
 from .layers.layer import ORDERS, Dense, Flatten, Layer
-from .layers.steps import Step, weighted
+from .layers.reading import INPUT, Model
+from .layers.shapes import Known, known_after
+from .layers.steps import Step, is_known, steps, weighted
 
 
 def port_weights(
@@ -61,7 +63,8 @@ def port_weights(
     pairs, reason = paired(weighted(first), weighted(second), names, first.whole and second.whole)
     if reason:
         raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")
-    fitted = {step.path: _fitted(given, step) for given, step in pairs}
+    channels = _flattened_channels(first)
+    fitted = {step.path: _fitted(given, step, channels.get(given.path, 0)) for given, step in pairs}
     filled = theirs.fill(second, fitted)
     comparison = compare_read(first, theirs.read(filled, example), images, None, names)
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
@@ -78,8 +81,26 @@ def port_weights(
     return theirs.weights(filled)
 
 
-def _fitted(first: Step, second: Step) -> Layer:
-    """The first step's layer, whose arrays must have the shapes of the second's."""
+def _flattened_channels(model: Model) -> dict[str, int]:
+    """The channels of the images that layers flatten, by their paths, as far as the layers before them tell."""
+    if not is_known(model):
+        return {}
+    values, channels = {INPUT: Known()}, {}
+    for step in steps(model):
+        inputs = [values[value] for value in step.inputs]
+        channels[step.path] = inputs[0].channels
+        for layer in step.layers:
+            inputs = [known_after(layer, inputs)]
+        values[step.value] = inputs[0]
+    return channels
+
+
+def _fitted(first: Step, second: Step, channels: int) -> Layer:
+    """The first step's layer, whose arrays must have the shapes of the second's.
+
+    A dense layer on images of so many channels (0: it isn't known) that the second flattens in another order has its
+    columns reordered.
+    """
     a, b = first.main, second.main
     for name in a.arrays:
         arrays = [getattr(layer, name) for layer in (a, b)]
@@ -92,6 +113,8 @@ def _fitted(first: Step, second: Step) -> Layer:
             )
     orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
     if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
+        if channels and a.input_channels % channels == 0:
+            return a.reordered(channels, orders[1])
         raise ModelError(
             f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
             hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",

@@ -263,14 +263,24 @@ def test_models_that_differ_before_a_dense_layer_give_a_report(change):
                 assert str(comparison)
 
 
-def test_weights_for_a_model_that_flattens_in_another_order_are_refused(original):
+def test_weights_for_a_model_that_flattens_in_another_order_are_reordered(original):
     for inputs in (None, IMAGES):
-        with pytest.raises(ModelError, match="fc: its pixels are flattened pixel by pixel, the source's channel by"):
-            port_weights(original.state_dict(), original, keras_twin(original, flat="HWC"), inputs=inputs)
+        other = keras_twin(Classifier(), flat="HWC")
+        assert apart(original, other) > 0.1
+        other.set_weights(list(port_weights(original.state_dict(), original, other, inputs=inputs).values()))
+        assert apart(original, other) < 1e-5
     other = keras_twin(Classifier())
     other.set_weights([np.zeros_like(each) for each in other.get_weights()])
     other.set_weights(list(port_weights(original.state_dict(), original, other).values()))
     assert apart(original, other) < 1e-5
+
+
+def test_an_order_that_cant_be_told_is_refused():
+    """Nothing before the dense layer tells the channels."""
+    dense = nn.Linear(12, 2)
+    target = keras.Sequential([keras.Input((2, 2, 3)), kl.Flatten(), kl.Dense(2)])
+    with pytest.raises(ModelError, match="its pixels are flattened pixel by pixel, the source's channel by"):
+        port_weights(None, nn.Sequential(nn.Flatten(), dense), target)
 
 
 class Scaled(nn.Module):

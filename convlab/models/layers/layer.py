@@ -314,6 +314,16 @@ class Dense(Layer):
         """See `Layer.output_channels`."""
         return len(self.kernel)
 
+    def reordered(self, channels: int, order: str) -> Dense:
+        """The layer for images of so many channels that are flattened in an order, instead of the other of `ORDERS`.
+
+        >>> Dense(np.array([[1, 2, 3, 4]])).reordered(2, "HWC").kernel
+        array([[1, 3, 2, 4]])
+        """
+        shape = (len(self.kernel), *((-1, channels) if order == "CHW" else (channels, -1)))
+        kernel = self.kernel.reshape(shape).transpose(0, 2, 1)
+        return replace(self, kernel=kernel.reshape(self.kernel.shape))
+
     def _convolutions(self) -> Iterator[Convolution]:
         """The convolutions of one pixel that give a few outputs each: in float64 the whole kernel may be large."""
         few = max(1, _MOST_WEIGHTS // self.kernel.shape[1])

@@ -197,7 +197,7 @@ class Lowering:
 
     def _reordered(self, layer: Dense, given: Reaching) -> Dense:
         """A dense layer for pixels that are now flattened in the target's order."""
-        (outputs, inputs), (channels, size) = layer.kernel.shape, given.image
+        inputs, (channels, size) = layer.input_channels, given.image
         pixels = math.prod(size) if size else inputs // channels
         if inputs % pixels or inputs // pixels != (channels or inputs // pixels):
             raise ModelError(
@@ -205,14 +205,7 @@ class Lowering:
                 f"reach a dense layer of {inputs} inputs.",
                 hint="give the size of the images that the model was made for.",
             )
-        channels = inputs // pixels
-        if self.order == "CHW":
-            pixel_by_pixel = layer.kernel.reshape(outputs, -1, channels)
-            kernel = pixel_by_pixel.transpose(0, 2, 1)
-        else:
-            channel_by_channel = layer.kernel.reshape(outputs, channels, -1)
-            kernel = channel_by_channel.transpose(0, 2, 1)
-        return replace(layer, kernel=kernel.reshape(outputs, inputs))
+        return layer.reordered(inputs // pixels, self.order)
 
     def _natives(self, layer: Layer, given: Reaching) -> list[Any]:
         """The target's layers for a layer; where it lacks a border or a crop, that is a layer of its own."""
