@@ -103,20 +103,18 @@ def load(
     """
     path = Path(path)
     suffix = _suffix(path)
-    if suffix == ONNX:
-        _refuse(path, "an ONNX file", "one that convlab reads", f"convlab only writes them; {NEUTRAL} files come back.")
     if into is not None:
         return _filled(path, suffix, backend, native_model(into))
-    if suffix != NEUTRAL:
+    if suffix not in _READERS:
         whose = _OWNERS.get(suffix, "a framework")
         _refuse(
             path, f"weights of {whose} and no layers", "layers, too", "give into=, a model that the weights are for."
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    parts, target = neutral.read_parts(path), models_of(backend or default_backend())
+    source, target = _READERS[suffix](path), models_of(backend or default_backend())
     try:
-        return _built(path, parts, target, layers, size)
+        return _built(path, source, target, layers, size)
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error for layers that don't go together.
@@ -126,31 +124,54 @@ def load(
         ) from error
 
 
-def _built(path: Path, parts: list[Part], target: Models, style: str, size: Pair | None) -> Any:
+def _neutral(path: Path) -> Model:
+    return Model("", neutral.read_parts(path), True, None)
+
+
+def _onnx(path: Path) -> Model:
+    from .onnx_read import read_onnx
+
+    return read_onnx(path)
+
+
+# Files that hold layers.
+_READERS = {NEUTRAL: _neutral, ONNX: _onnx}
+
+
+def _built(path: Path, model: Model, target: Models, style: str, size: Pair | None) -> Any:
     """A native model of layers from a file."""
-    model = Model("", parts, True, None)
+    size = size or model.size
     lowering = Lowering(model, target, style, size)
     if lowering.untouched:
         lowering = Lowering(model, target, style, size, lowering.untouched)
     if lowering.untouched:
-        reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
+        reasons = "; ".join(f"{_place(model, layer)}: {why}" for layer, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
     new = assembled(target, lowering.built)
     if model_owner(new) is None:  # A lone activation of Flax is a function, and no model.
         new = target.assemble([Node("layer", new, (INPUT,), "0")])
-    for (number, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
+    for (layer, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
             hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
             raise UnsupportedError(
-                f"{path}: layers[{number}]: got {wide}, which the framework reduced to {narrow}.", hint=hint
+                f"{path}: {_place(model, layer)}: got {wide}, which the framework reduced to {narrow}.", hint=hint
             )
+    if model.backend:
+        from .prove import prove
+
+        prove(str(path), model, target, new)
     return new
 
 
-def _dtypes(model: Model) -> list[tuple[int, str]]:
-    """The layers with weights: their numbers and dtypes."""
-    layers = [part.layer for part in model.parts]
-    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer is not None and layer.arrays]
+def _place(model: Model, layer: str) -> str:
+    """A layer of a file, in words: those of convlab's own are numbered."""
+    return layer if model.backend else f"layers[{layer or 0}]"
+
+
+def _dtypes(model: Model) -> list[tuple[str, str]]:
+    """The layers with weights: their paths and dtypes."""
+    layers = [(part.path, part.layer) for part in model.parts]
+    return [(path, dtype_of(layer)) for path, layer in layers if layer is not None and layer.arrays]
 
 
 def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
