@@ -97,9 +97,8 @@ def _difference(op: Operation) -> Sequence[Layer]:
     first = op.inputs[0]
     if isinstance(first, np.ndarray):
         return [Affine(-1.0), _per_channel(op, None, first)]
-    shift = op.constant(1, "what is subtracted")
-    assert shift is not None
-    return [_per_channel(op, None, -shift)]
+    shift = _other(op)
+    return [Elementwise(np.subtract) if shift is None else _per_channel(op, None, -shift)]
 
 
 def _quotient(op: Operation) -> Sequence[Layer]:
@@ -107,8 +106,9 @@ def _quotient(op: Operation) -> Sequence[Layer]:
     if isinstance(first, np.ndarray):
         dividend = _number(first)
         return [Elementwise(lambda x: dividend / x)]
-    divisor = op.constant(1, "what is divided by")
-    assert divisor is not None
+    divisor = _other(op)
+    if divisor is None:
+        return [Elementwise(np.divide)]
     if divisor.size == 1:
         return [Affine(1 / _number(divisor))]
     return [_per_channel(op, (1 / divisor.astype(np.float64)).astype(divisor.dtype), None)]

@@ -51,7 +51,7 @@ class Graph:
 
     Attributes:
         file: its path, for messages.
-        nodes: those that the result needs, each behind the ones whose results it takes.
+        nodes: in order, each behind the ones whose results it takes.
         constants: arrays by name.
         image: the name of the value that it takes.
         shape: of that, None for a size that may vary; None if it isn't told.
@@ -134,7 +134,7 @@ class _Checking:
         image, result = inputs[0].get("name", ""), graph["outputs"][0].get("name", "")
         nodes = [self._node(node, number) for number, node in enumerate(graph["nodes"])]
         self._check_order(nodes, image, result)
-        return Graph(self.name, _needed(nodes, result), self.constants, image, _shape(inputs[0]), result)
+        return Graph(self.name, nodes, self.constants, image, _shape(inputs[0]), result)
 
     def _node(self, node: Mapping[str, Any], number: int) -> Node:
         outputs, domain = tuple(node["outputs"]), node.get("domain", "")
@@ -183,16 +183,6 @@ class _Checking:
                 values.add(value)
         if result not in values:
             raise refused(self.name, f"the result {excerpt(result)}, which nothing gives", "a node's result")
-
-
-def _needed(nodes: Sequence[Node], result: str) -> list[Node]:
-    """The nodes that the result needs, in the same order."""
-    wanted, needed = {result}, list[Node]()
-    for node in reversed(nodes):
-        if wanted & {*node.outputs}:
-            wanted |= {*node.inputs}
-            needed.append(node)
-    return needed[::-1]
 
 
 def _shape(value: Mapping[str, Any]) -> tuple[int | None, ...] | None:

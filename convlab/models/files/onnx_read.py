@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import ConvlabError, ModelFileError, UnsupportedError
 from ..layers.layer import BatchNorm, Convolution, Dense, Flatten, Layer, Unflatten
-from ..layers.reading import INPUT, Model, Part, ending_with
+from ..layers.reading import INPUT, Model, Part, inputs_first
 from .checks import check_layer
 from .fields import excerpt
 from .flow import Flow
@@ -109,10 +109,15 @@ class _Reading:
         if self.graph.result not in self.values:
             raise self.graph.refused(f"result {excerpt(self.graph.result)}", "a constant", "what the image becomes")
         last = self.values[self.graph.result]
-        parts = _named_apart(with_biases(with_activations(ending_with(self.result, last.name))))
-        if not parts or last.layout not in _LAYOUTS:
-            raise self.graph.refused("graph", "no layer" if not parts else f"a result {last.layout}", "a model")
+        if not self.result or last.layout not in _LAYOUTS:
+            raise self.graph.refused("graph", f"a result {last.layout}" if self.result else "no layer", "a model")
+        self._check_needed(last.name)
+        parts = _named_apart(with_biases(with_activations(self.result)))
         flow = Flow()
+        flow.values[INPUT] = (
+            len(self.layout),
+            dict(zip(self.layout, self.graph.shape or (), strict=False)).get("C") or 0,
+        )
         for part in parts:
             node = self.nodes[part.value]
             if isinstance(part.layer, Elementwise):
@@ -120,6 +125,15 @@ class _Reading:
                 raise self.graph.refused(node, got, "one of its activations", self._around(node))
             check_layer(f"{self.graph.file}: {node}", part, flow)
         return parts
+
+    def _check_needed(self, result: str) -> None:
+        """Refuse layers that the result doesn't need: they would be run unseen."""
+        by_value = {part.value: part for part in self.result}
+        needed = {*inputs_first([result], lambda value: by_value[value].inputs if value in by_value else ())}
+        for value, node in self.nodes.items():
+            if value not in needed:
+                hint = "leave it out when the model is exported"
+                raise self.graph.refused(node, "a result that isn't needed", "a graph of one result", hint)
 
     def _around(self, node: Node) -> str:
         """What stands before and behind a node, in words."""

@@ -53,23 +53,29 @@ def prove(name: str, source: Model, target: Models, native: Any) -> None:
     dtypes = [dtype_of(layer) for layer in layers if layer.arrays]
     dtype = min(dtypes, key=SIGNIFICAND.__getitem__, default="float32")
     try:
-        images = _images(source)
+        ratio = _ratio(name, source, target, native, dtype)
     except ModelError as error:
         raise ModelFileError(f"{name}: {error.args[0]}", hint="the file is left as it is.") from error
-    at_once = max(1, _AT_ONCE // max(_largest(name, source, image) for image in images))
-    new = _Chunked(target, target.read(native), (), at_once)
-    if isinstance(source.native, OnnxFile) and (session := _session(name, source.native)) is not None:
-        first = _Session(target, source, (), session)
-        ratio = compare_results(first, new, dtype, images, 0).ratio or 0.0
-        if ratio > 1:  # A framework may round more than it takes to change the image: MXNet's logarithm does.
-            ratio = min(ratio, max(_by_definition(side, source, images[0], dtype)[0] for side in (first, new)))
-    else:
-        ratio = _by_definition(new, source, images[0][:1], dtype)[1]
     if ratio > 1:
         raise PortError(
             f"{name}: the new model's results are off by {ratio:.3g} times what rounding allows, expected at most 1.",
             hint="this is convlab's fault, or onnxruntime's.",
         )
+
+
+def _ratio(name: str, source: Model, target: Models, native: Any, dtype: str) -> float:
+    """How far the model's results are from those of the file, as a multiple of what is allowed."""
+    images = _images(source)
+    at_once = max(1, _AT_ONCE // max(_largest(name, source, image) for image in images))
+    new = _Chunked(target, target.read(native), (), at_once)
+    session = _session(name, source.native) if isinstance(source.native, OnnxFile) else None
+    if session is None:
+        return _by_definition(new, source, images[0][:1], dtype)[1]
+    first = _Session(target, source, (), session)
+    ratio = compare_results(first, new, dtype, images, 0).ratio or 0.0
+    if ratio > 1:  # A framework may round more than it takes to change the image: MXNet's logarithm does.
+        ratio = min(ratio, max(_by_definition(side, source, images[0], dtype)[0] for side in (first, new)))
+    return ratio
 
 
 def _images(source: Model) -> list[np.ndarray]:

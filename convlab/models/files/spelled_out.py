@@ -21,7 +21,7 @@ _MOST_OPERATIONS = 12
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Layer):
-    """A function of each number that is no layer by itself, only as a piece of an activation.
+    """A function of each number, or of two, that is no layer by itself, only as a piece of an activation.
 
     Attributes:
         of: the function.
@@ -29,11 +29,11 @@ class Elementwise(Layer):
 
     kind = "elementwise"
 
-    of: Callable[[np.ndarray], np.ndarray]
+    of: Callable[..., np.ndarray]
 
-    def reference(self, x: np.ndarray) -> np.ndarray:
+    def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return self.of(x)
+        return self.of(*values)
 
 
 _PIECES = (Activation, Affine, Elementwise, Add, Multiply)
