@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ModelFileError
-from ..layers.layer import Convolution
+from ..layers.layer import Convolution, Layer
 from ..layers.reading import Part
 from .fields import FIELDS, excerpt
 from .flow import Flow
@@ -25,6 +25,12 @@ def check_layer(where: str, part: Part, flow: Flow) -> None:
     wrong = flow.through(layer, part.inputs, part.value)
     if wrong:
         raise _refused(where, *wrong)
+
+
+def size_of(layer: Layer | None) -> int:
+    """How many bytes a layer's arrays have."""
+    arrays = [getattr(layer, name) for name in layer.arrays] if layer is not None else []
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def _refused(where: str, got: str, expected: str) -> ModelFileError:

@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import ConvlabError, ModelFileError, UnsupportedError
 from ..layers.layer import BatchNorm, Convolution, Dense, Flatten, Layer, Unflatten
 from ..layers.reading import INPUT, Model, Part, inputs_first
-from .checks import check_layer
+from .checks import check_layer, size_of
 from .fields import excerpt
 from .flow import Flow
 from .neutral import MOST_LAYERS
@@ -189,7 +189,7 @@ class _Reading:
         for layer in layers:
             value = str(len(self.result))
             self.nodes[value] = node
-            self._allow(sum(array.nbytes for name in layer.arrays if (array := getattr(layer, name)) is not None))
+            self._allow(size_of(layer))
             self.result.append(Part(self._path(node, layer), None, layer, node.operator, inputs, value))
             inputs = (value,)
         self.values[node.outputs[0]] = Value(inputs[0], layout)

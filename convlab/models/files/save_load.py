@@ -20,7 +20,7 @@ from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
 
-NEUTRAL, ONNX = ".safetensors", ".onnx"
+NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
 # Whose weights are in which file, for messages where no framework is loaded; else `Models.FILES` says it.
 _OWNERS = {
     ".pt": "torch",
@@ -80,19 +80,25 @@ def load(
     layers: str = "builtin",
     input_size: int | Pair | None = None,
     into: Any = None,
+    params: str | Path | None = None,
 ) -> Any:
-    """Read a file that `save` wrote.
+    """Read a file that `save` wrote, an ONNX file of any exporter, or what MXNet's `export` wrote.
+
+    What an ONNX file gives is run beside it by onnxruntime, if that is installed, on random images; otherwise, and for
+    MXNet's files, it is held to the definition of the layers. Neither `onnx` nor MXNet is needed.
 
     >>> load("no.safetensors")
     Traceback (most recent call last):
     convlab.errors.ModelFileError: no.safetensors: no such file, expected one that convlab wrote. Hint: ...
 
     Args:
-        path: a `.safetensors` file that convlab wrote, or with `into` a framework's own file of weights.
-        backend: whose model to make of a `.safetensors` file; the default backend if not given.
+        path: a `.safetensors` file that convlab wrote, an `.onnx` file, MXNet's `net-symbol.json`, or with `into` a
+            framework's own file of weights.
+        backend: whose model to make; the default backend if not given.
         layers: as in `port`.
-        input_size: as in `port`.
+        input_size: as in `port`; the size that an ONNX file takes if it takes one.
         into: a model; what comes back is a copy of it with the file's weights.
+        params: the parameters of `net-symbol.json`; the only `net-*.params` in the same folder if not given.
 
     Returns:
         A native model, or the native layer if the file holds a single one.
@@ -100,9 +106,12 @@ def load(
     Raises:
         ModelFileError: it can't be read, isn't what its name says, or doesn't fit; the file is left as it is.
         UnsupportedError: the backend can't express a layer.
+        PortError: the model doesn't compute what the file says.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = _suffix(path, SYMBOL)
+    if params is not None and suffix != SYMBOL:
+        _refuse(path, "params=", f"it with MXNet's {SYMBOL} alone", "leave it out.")
     if into is not None:
         return _filled(path, suffix, backend, native_model(into))
     if suffix not in _READERS:
@@ -112,7 +121,8 @@ def load(
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    source, target = _READERS[suffix](path), models_of(backend or default_backend())
+    source = _READERS[suffix](path, None if params is None else Path(params))
+    target = models_of(backend or default_backend())
     try:
         return _built(path, source, target, layers, size)
     except ConvlabError:
@@ -124,18 +134,24 @@ def load(
         ) from error
 
 
-def _neutral(path: Path) -> Model:
+def _neutral(path: Path, params: Path | None) -> Model:
     return Model("", neutral.read_parts(path), True, None)
 
 
-def _onnx(path: Path) -> Model:
+def _onnx(path: Path, params: Path | None) -> Model:
     from .onnx_read import read_onnx
 
     return read_onnx(path)
 
 
+def _symbol(path: Path, params: Path | None) -> Model:
+    from .mxnet_symbol import read_symbol
+
+    return read_symbol(path, params)
+
+
 # Files that hold layers.
-_READERS = {NEUTRAL: _neutral, ONNX: _onnx}
+_READERS = {NEUTRAL: _neutral, ONNX: _onnx, SYMBOL: _symbol}
 
 
 def _built(path: Path, model: Model, target: Models, style: str, size: Pair | None) -> Any:
@@ -176,9 +192,9 @@ def _dtypes(model: Model) -> list[tuple[str, str]]:
 
 def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
     """A copy of a model with the weights of its framework's own file."""
-    if suffix == NEUTRAL:
+    if suffix in _READERS:
         hint = "load it without into=, which makes the model, too."
-        _refuse(path, "into= with convlab's own file", "a framework's own file of weights", hint)
+        _refuse(path, "into= with a file that holds layers", "a framework's own file of weights", hint)
     if backend is not None:
         _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
     if not path.exists():
@@ -220,11 +236,11 @@ def _own(model: object, path: Path, suffix: str) -> Models:
     return models
 
 
-def _suffix(path: Path) -> str:
-    """The known suffix that the path ends with."""
-    known = {NEUTRAL, ONNX, *_OWNERS}
-    ends = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
-    suffix = next((end for end in ends if end in known), "")
+def _suffix(path: Path, *others: str) -> str:
+    """The known suffix, or one of some others, that the path ends with."""
+    known = {NEUTRAL, ONNX, *_OWNERS, *others}
+    name = path.name.lower()
+    suffix = max((end for end in known if name.endswith(end)), key=len, default="")
     if not suffix:
         _refuse(path, f"the suffix {path.suffix!r}", _or(sorted(known)), f"{NEUTRAL} is for every framework.")
     return suffix
