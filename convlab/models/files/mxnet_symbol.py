@@ -146,7 +146,7 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
     except ConvlabError as error:
         why = str(error).partition(" Hint:")[0].rstrip(".")
         hint = f"the parameters are those in {params}"
-        raise _refused(name, f"what can't be read, {why}", "layers that convlab knows, of one image", hint) from error
+        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows, of one image", hint) from error
     if not parts:
         raise _refused(name, "no layer", "a model")
     size = sum(size_of(part.layer) for part in parts)
@@ -216,9 +216,8 @@ def _params_beside(path: Path) -> Path:
     stem = path.name[: -len("-symbol.json")]
     files = sorted(each for each in path.parent.iterdir() if _belongs(each.name, stem))
     if len(files) != 1:
-        got = f"{len(files)} files of parameters beside it" + (
-            f", {excerpt([each.name for each in files])}" if files else ""
-        )
+        names = ", ".join(each.name for each in files)
+        got = f"{len(files)} files of parameters beside it{': ' if files else ''}{names}"
         raise _refused(str(path), got, f"one, {stem}-0000.params", "params= says which")
     return files[0]
 
