@@ -365,3 +365,12 @@ def test_onnxruntime_is_not_needed(tmp_path, monkeypatch, framework):
     for package in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     assert load(path, backend=framework) is not None
+
+
+def test_a_padding_that_depends_on_the_size(tmp_path, framework):
+    """The model is for the size that is given, and proven at that size."""
+    nodes: Nodes = [("Conv", "X K b", "Y", {"auto_pad": "SAME_LOWER", "strides": [2, 2]})]
+    path = write(tmp_path / "model.onnx", nodes, IMAGE)
+    model = load(path, backend=framework, input_size=(9, 8))
+    x = numbers(2, 3, 9, 8)
+    np.testing.assert_allclose(models_of(framework).run([model], x, "float32"), run(path, x), rtol=0, atol=1e-5)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError
+from ...geometry.geometry import Pair
 from ...truth.bounds import error_ratios
 from ...truth.precision import rounded
 from ..adapters import Models
@@ -30,7 +31,7 @@ _TELLING = 2.0**-4
 _ONNX_DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
 
 
-def prove(name: str, source: Model, target: Models, native: Any) -> None:
+def prove(name: str, source: Model, target: Models, native: Any, size: Pair | None) -> None:
     """Compare a native model with the file that it was made of, on random images.
 
     An ONNX file is run by onnxruntime if it is installed; the tolerance is that of `compare_results`. Otherwise the
@@ -41,6 +42,7 @@ def prove(name: str, source: Model, target: Models, native: Any) -> None:
         source: the layers that the file has, and an `OnnxFile` if it is one.
         target: the adapter of the new model's framework.
         native: the new model.
+        size: the rows and columns of the images that it is for; None for any.
 
     Raises:
         ModelFileError: the file can't be run.
@@ -53,7 +55,7 @@ def prove(name: str, source: Model, target: Models, native: Any) -> None:
     dtypes = [dtype_of(layer) for layer in layers if layer.arrays]
     dtype = min(dtypes, key=SIGNIFICAND.__getitem__, default="float32")
     try:
-        ratio = _ratio(name, source, target, native, dtype)
+        ratio = _ratio(name, source, _Chunked(target, target.read(native), (), 1), dtype, size)
     except ModelError as error:
         raise ModelFileError(f"{name}: {error.args[0]}", hint="the file is left as it is.") from error
     if ratio > 1:
@@ -63,26 +65,20 @@ def prove(name: str, source: Model, target: Models, native: Any) -> None:
         )
 
 
-def _ratio(name: str, source: Model, target: Models, native: Any, dtype: str) -> float:
+def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Pair | None) -> float:
     """How far the model's results are from those of the file, as a multiple of what is allowed."""
-    images = _images(source)
-    at_once = max(1, _AT_ONCE // max(_largest(name, source, image) for image in images))
-    new = _Chunked(target, target.read(native), (), at_once)
+    fixed = [n for n in source.image[1:] if n] if source.image else []
+    images = random_images(steps(source), 0, size or ((fixed[0], fixed[-1]) if fixed else None))
+    largest = max(_largest(name, source, image) for image in images)
+    new = replace(new, at_once=max(1, _AT_ONCE // largest))
     session = _session(name, source.native) if isinstance(source.native, OnnxFile) else None
     if session is None:
         return _by_definition(new, source, images[0][:1], dtype)[1]
-    first = _Session(target, source, (), session)
+    first = _Session(new.models, source, (), session)
     ratio = compare_results(first, new, dtype, images, 0).ratio or 0.0
     if ratio > 1:  # A framework may round more than it takes to change the image: MXNet's logarithm does.
         ratio = min(ratio, max(_by_definition(side, source, images[0], dtype)[0] for side in (first, new)))
     return ratio
-
-
-def _images(source: Model) -> list[np.ndarray]:
-    """Random images that go through the layers, of the size that the file says, if it says one."""
-    size = source.image[1:] if source.image and len(source.image) == 3 else ()
-    fixed = [n for n in size if n]
-    return random_images(steps(source), 0, (fixed[0], fixed[-1]) if fixed else None)
 
 
 def _largest(name: str, source: Model, image: np.ndarray) -> int:

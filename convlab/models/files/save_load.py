@@ -175,7 +175,7 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Pair | No
     if model.backend:
         from .prove import prove
 
-        prove(str(path), model, target, new)
+        prove(str(path), model, target, new, size)
     return new
 
 
