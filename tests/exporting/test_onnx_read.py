@@ -297,8 +297,14 @@ def test_names_are_those_of_the_exported_model(tmp_path):
         ("Cast", "net0_dense0_weight", "w", {"to": 1}),
         ("MatMul", "mean w", "Y", {}),
     ]
-    path = write(tmp_path / "model.onnx", nodes, {**constants, "axes": [2, 3]})
-    assert [part.path for part in read_onnx(path).parts] == ["layer1.0.conv1", "relu", "mean", "net0_dense0"]
+    model = model_of(nodes, {**constants, "axes": [2, 3]})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())  # Nodes that are named by modules, as PyTorch's old exporter does it:
+    assert [part.path for part in read_onnx(path).parts] == ["1", "relu", "mean", "Y"]
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node_{number}"
+    path.write_bytes(model.SerializeToString())
+    assert [part.path for part in read_onnx(path).parts] == ["layer1.0.conv1", "node_1", "node_2", "net0_dense0"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

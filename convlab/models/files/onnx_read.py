@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError, UnsupportedError
-from ..layers.layer import BatchNorm, Convolution, Dense, Flatten, Layer, Unflatten
+from ..layers.layer import Flatten, Layer, Unflatten
 from ..layers.reading import INPUT, Model, Part, inputs_first
 from .checks import check_layer, size_of
 from .fields import excerpt
@@ -196,15 +196,16 @@ class _Reading:
 
     def _path(self, node: Node, layer: Layer) -> str:
         """The name of the layer in the model that was exported, as far as names in the file tell."""
-        if isinstance(layer, (Convolution, Dense, BatchNorm)):
+        # PyTorch names nodes by modules, /layer1/layer1.0/conv1/Conv; its initialisers may belong to several layers.
+        own = re.sub(rf"[./]?{re.escape(node.operator)}(_\d+)?$", "", node.name)
+        if layer.arrays and not own.startswith("/"):
             arrays = [self.origins[name] for name in node.inputs if name in self.origins]
             named = next((match for name in arrays if (match := _WEIGHTS.fullmatch(name))), None)
             if named:
                 return named[1].replace("/", ".")
-        own = re.sub(rf"[./]?{re.escape(node.operator)}(_\d+)?$", "", node.name)
         path: list[str] = []
         for scope in filter(None, _AROUND.sub("", own or node.name).split("/")):
-            if path and scope.startswith(f"{path[-1]}."):  # PyTorch's scopes of nested modules
+            if path and scope.startswith(f"{path[-1]}."):
                 path.pop()
             path.append(scope)
         return ".".join(path) or node.name
