@@ -158,6 +158,18 @@ REFUSED = {
         changed(lambda model: None, shape=("N", 4, "H", "W")),
         "node '/conv/Conv'.*got 4 channels from the layer before it, expected 3",
     ),
+    "attributes of other types": (
+        changed(lambda model: None, [("Conv", "X K", "Y", {"strides": "ab", "group": [1]})], KERNEL),
+        r"node '/Y/Conv' \(Conv\): got",
+    ),
+    "axes that are none": (
+        changed(lambda model: None, [("Shape", "X", "s", {}), ("ReduceMean", "X s", "Y", {})], {}),
+        "node '/Y/ReduceMean'.*got",
+    ),
+    "a thousand axes": (
+        changed(lambda model: None, [("Unsqueeze", "X a", "Y", {})], {"a": [*range(1000)]}),
+        "node '/Y/Unsqueeze'.*got the axes",
+    ),
     "no layer": (changed(lambda model: None, [("Identity", "X", "Y", {})], {}), "got no layer"),
     "a name with an escape": (
         changed(lambda model: setattr(model.graph.node[1], "op_type", "\x1b[31m" + "x" * 10_000)),

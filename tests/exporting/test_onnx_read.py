@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from graphs import Nodes, model_of, numbers, run, write
 
-from convlab.errors import PortError
+from convlab.errors import ModelFileError, PortError
 from convlab.models.adapters import models_of
 from convlab.models.files import prove
 from convlab.models.files.onnx_read import read_onnx
@@ -233,6 +233,13 @@ def test_a_model_is_loaded_into_every_framework(framework, shape, tmp_path):
     x = numbers(3, 3, 9, 8)
     true = np.concatenate([run(path, x[i : i + 1]) for i in range(3)]) if shape[0] == 1 else run(path, x)
     np.testing.assert_allclose(models_of(framework).run([model], x, "float32"), true, rtol=0, atol=1e-6)
+
+
+def test_a_size_that_the_model_doesnt_take(tmp_path, framework):
+    path = write(tmp_path / "model.onnx", BLOCK, BLOCK_SHAPE, ("N", 3, 9, 8), opset=17)
+    assert load(path, backend=framework, input_size=(9, 8)) is not None
+    with pytest.raises(ModelFileError, match=r"got input_size of 8x8 pixels, expected 9x8 pixels, the only size"):
+        load(path, backend=framework, input_size=8)
 
 
 # As tf2onnx writes what Keras computes on pixels: the image is transposed, and the rows of numbers are pixel by pixel.

@@ -27,7 +27,7 @@ def check_layer(where: str, part: Part, flow: Flow) -> None:
         raise _refused(where, *wrong)
 
 
-def size_of(layer: Layer | None) -> int:
+def bytes_of(layer: Layer | None) -> int:
     """How many bytes a layer's arrays have."""
     arrays = [getattr(layer, name) for name in layer.arrays] if layer is not None else []
     return sum(array.nbytes for array in arrays if array is not None)

@@ -14,7 +14,7 @@ from ...errors import ConvlabError, ModelFileError, UnsupportedError
 from ..layers.layer import Dense, Flatten, Layer, Unflatten
 from ..layers.pooling import GlobalPool
 from ..layers.reading import INPUT, Model, Part, ending_with
-from .checks import check_layer, size_of
+from .checks import bytes_of, check_layer
 from .fields import excerpt
 from .flow import Flow
 from .mxnet_operators import NOTHING, OPERATORS
@@ -149,7 +149,7 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
         raise _refused(name, f"what can't be read ({why})", "layers that convlab knows, of one image", hint) from error
     if not parts:
         raise _refused(name, "no layer", "a model")
-    size = sum(size_of(part.layer) for part in parts)
+    size = sum(bytes_of(part.layer) for part in parts)
     if size > 4 * params.stat().st_size:
         raise _refused(name, f"layers of {size} bytes", "weights of few layers to be the same")
     flow = Flow()

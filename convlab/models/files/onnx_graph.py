@@ -25,7 +25,7 @@ _DOMAINS = ("", "ai.onnx")
 _ATTRIBUTE_FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints"}
 
 
-class Node(NamedTuple):
+class OnnxNode(NamedTuple):
     """An operation.
 
     Attributes:
@@ -59,7 +59,7 @@ class Graph:
     """
 
     file: str
-    nodes: list[Node]
+    nodes: list[OnnxNode]
     constants: dict[str, np.ndarray]
     image: str
     shape: tuple[int | None, ...] | None
@@ -136,11 +136,11 @@ class _Checking:
         self._check_order(nodes, image, result)
         return Graph(self.name, nodes, self.constants, image, _shape(inputs[0]), result)
 
-    def _node(self, node: Mapping[str, Any], number: int) -> Node:
+    def _node(self, node: Mapping[str, Any], number: int) -> OnnxNode:
         outputs, domain = tuple(node["outputs"]), node.get("domain", "")
         name = node.get("name") or next(iter(outputs), "") or f"number {number}"
         operator = node.get("operator", "") if domain in _DOMAINS else f"{domain}.{node.get('operator', '')}"
-        bare = Node(name, operator, tuple(node["inputs"]), outputs, {})
+        bare = OnnxNode(name, operator, tuple(node["inputs"]), outputs, {})
         if not any(outputs):
             raise refused(f"{self.name}: {bare}", "no result", "one")
         options: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class _Checking:
             options[key] = self._attribute(bare, attribute)
         return bare._replace(options=options)
 
-    def _attribute(self, node: Node, attribute: Mapping[str, Any]) -> Any:
+    def _attribute(self, node: OnnxNode, attribute: Mapping[str, Any]) -> Any:
         where = f"{self.name}: {node}: {excerpt(attribute.get('name', ''))}"
         field = _ATTRIBUTE_FIELDS.get(attribute.get("type", 0), "")
         value = attribute.get(field)
@@ -167,7 +167,7 @@ class _Checking:
             return value or 0
         return value if field == "ints" else None
 
-    def _check_order(self, nodes: Sequence[Node], image: str, result: str) -> None:
+    def _check_order(self, nodes: Sequence[OnnxNode], image: str, result: str) -> None:
         """Check that each value is given once, and before it is taken."""
         later = {output for node in nodes for output in node.outputs}
         values = {image, *self.constants}

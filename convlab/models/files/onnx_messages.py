@@ -92,7 +92,7 @@ def tensor_array(where: str, tensor: Mapping[str, Any]) -> np.ndarray:
     """
     if tensor["external_data"] or tensor.get("data_location", 0):
         pairs = {pair.get("key"): pair.get("value") for pair in tensor["external_data"]}
-        hint = 'onnx.save(onnx.load(path), "one.onnx") puts everything into one file'
+        hint = "onnx.save(onnx.load(path), other) and torch.onnx.export(..., external_data=False) write one file"
         got = f"numbers in another file, {excerpt(pairs.get('location'))}"
         raise refused(where, got, "numbers in this file, since no other is opened", hint)
     sizes, number = tensor["dims"], tensor.get("data_type", 0)

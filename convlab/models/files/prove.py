@@ -31,7 +31,7 @@ _TELLING = 2.0**-4
 _ONNX_DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
 
 
-def prove(name: str, source: Model, target: Models, native: Any, size: Pair | None) -> None:
+def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Pair | None) -> None:
     """Compare a native model with the file that it was made of, on random images.
 
     An ONNX file is run by onnxruntime if it is installed; the tolerance is that of `compare_results`. Otherwise the

@@ -156,6 +156,9 @@ _READERS = {NEUTRAL: _neutral, ONNX: _onnx, SYMBOL: _symbol}
 
 def _built(path: Path, model: Model, target: Models, style: str, size: Pair | None) -> Any:
     """A native model of layers from a file."""
+    if size and model.size and size != model.size:
+        got, only = (f"{rows}x{columns} pixels" for rows, columns in (size, model.size))
+        _refuse(path, f"input_size of {got}", f"{only}, the only size that the model takes", "leave it out.")
     size = size or model.size
     lowering = Lowering(model, target, style, size)
     if lowering.untouched:
@@ -173,9 +176,9 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Pair | No
                 f"{path}: {_place(model, layer)}: got {wide}, which the framework reduced to {narrow}.", hint=hint
             )
     if model.backend:
-        from .prove import prove
+        from .prove import prove_loaded
 
-        prove(str(path), model, target, new, size)
+        prove_loaded(str(path), model, target, new, size)
     return new
 
 
