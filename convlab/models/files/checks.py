@@ -9,20 +9,32 @@ from .fields import FIELDS, excerpt
 from .flow import Flow
 
 
-def check_layer(where: str, part: Part, flow: Flow) -> None:
-    """Check a layer's numbers, and that it takes what the layers before it give; `flow` goes on through it.
+def check_options(where: str, layer: Layer) -> None:
+    """Check a layer's numbers and names.
 
     Raises:
-        ModelFileError: something is out of range, or doesn't fit.
+        ModelFileError: one is out of range.
     """
-    layer = part.layer
-    assert layer is not None
     options = layer.spec if isinstance(layer, Convolution) else layer
     for name, rule in FIELDS[layer.kind].items():
-        value = rule.plain(getattr(options, name))
-        if not rule.holds(value) and value != rule.default:
-            raise _refused(where, f"{name} {excerpt(value)}", rule.expected)
-    wrong = flow.through(layer, part.inputs, part.value)
+        given = getattr(options, name)
+        try:
+            value = rule.plain(given)
+            holds = value == rule.default or rule.holds(value)
+        except (ArithmeticError, TypeError, ValueError):
+            holds = False
+        if not holds:
+            raise _refused(where, f"{name} {excerpt(given)}", rule.expected)
+
+
+def check_flow(where: str, part: Part, flow: Flow) -> None:
+    """Check that a layer takes what the layers before it give; `flow` goes on through it.
+
+    Raises:
+        ModelFileError: it takes something else.
+    """
+    assert part.layer is not None
+    wrong = flow.through(part.layer, part.inputs, part.value)
     if wrong:
         raise _refused(where, *wrong)
 

@@ -14,7 +14,7 @@ from ...errors import ConvlabError, ModelFileError, UnsupportedError
 from ..layers.layer import Dense, Flatten, Layer, Unflatten
 from ..layers.pooling import GlobalPool
 from ..layers.reading import INPUT, Model, Part, ending_with
-from .checks import bytes_of, check_layer
+from .checks import bytes_of, check_flow, check_options
 from .fields import excerpt
 from .flow import Flow
 from .mxnet_operators import NOTHING, OPERATORS
@@ -154,8 +154,11 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
         raise _refused(name, f"layers of {size} bytes", "weights of few layers to be the same")
     flow = Flow()
     for part in parts:
+        assert part.layer is not None
         number = int(part.value.partition(".")[0])
-        check_layer(f"{name}: {_place(nodes[number])}", part, flow)
+        where = f"{name}: {_place(nodes[number])}"
+        check_options(where, part.layer)
+        check_flow(where, part, flow)
     return Model("mxnet", parts, True, None)
 
 

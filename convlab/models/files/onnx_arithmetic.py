@@ -98,7 +98,7 @@ def _difference(op: Operation) -> Sequence[Layer]:
     if isinstance(first, np.ndarray):
         return [Affine(-1.0), _per_channel(op, None, first)]
     shift = _other(op)
-    return [Elementwise(np.subtract) if shift is None else _per_channel(op, None, -shift)]
+    return [Elementwise(np.subtract, 2) if shift is None else _per_channel(op, None, -shift)]
 
 
 def _quotient(op: Operation) -> Sequence[Layer]:
@@ -108,7 +108,9 @@ def _quotient(op: Operation) -> Sequence[Layer]:
         return [Elementwise(lambda x: dividend / x)]
     divisor = _other(op)
     if divisor is None:
-        return [Elementwise(np.divide)]
+        return [Elementwise(np.divide, 2)]
+    if not divisor.all():
+        raise UnsupportedError("got a divisor of 0, expected others")
     if divisor.size == 1:
         return [Affine(1 / _number(divisor))]
     return [_per_channel(op, (1 / divisor.astype(np.float64)).astype(divisor.dtype), None)]

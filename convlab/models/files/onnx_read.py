@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError, UnsupportedError
+from ..layers.joining import Joining
 from ..layers.layer import Layer
 from ..layers.reading import INPUT, Model, Part, inputs_first
-from .checks import bytes_of, check_layer
+from .checks import bytes_of, check_flow, check_options
 from .fields import excerpt
 from .flow import Flow
 from .neutral import MOST_LAYERS
@@ -125,7 +126,7 @@ class _Reading:
             if isinstance(part.layer, Elementwise):
                 got = f"an operation {node.operator} that is part of no activation convlab knows"
                 raise self.graph.refused(node, got, "one of its activations", self._around(node))
-            check_layer(f"{self.graph.file}: {node}", part, flow)
+            check_flow(f"{self.graph.file}: {node}", part, flow)
         return parts
 
     def _check_needed(self, result: str) -> None:
@@ -167,6 +168,10 @@ class _Reading:
         if node.operator in OPERATORS and operation.layout not in _LAYOUTS:
             raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
         layers = _made(reader, operation)
+        first = layers[0] if layers else None
+        count = first.values if isinstance(first, Elementwise) else 1
+        if len(values) != count and not isinstance(first, Joining):
+            raise UnsupportedError(f"got {len(values)} values that are computed, expected {count}")
         self._append(node, layers, values, operation.layout)
 
     def _fold(self, node: OnnxNode, operation: Operation) -> None:
@@ -188,6 +193,8 @@ class _Reading:
             value = str(len(self.result))
             self.nodes[value] = node
             self._allow(bytes_of(layer))
+            if not isinstance(layer, Elementwise):
+                check_options(f"{self.graph.file}: {node}", layer)
             self.result.append(Part(self._path(node, layer), None, layer, node.operator, inputs, value))
             inputs = (value,)
         self.values[node.outputs[0]] = Value(inputs[0], layout)

@@ -27,11 +27,13 @@ class Elementwise(Layer):
 
     Attributes:
         of: the function.
+        values: how many numbers it takes.
     """
 
     kind = "elementwise"
 
     of: Callable[..., np.ndarray]
+    values: int = 1
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
