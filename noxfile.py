@@ -98,7 +98,8 @@ def framework(session: nox.Session, name: str, *also: str, types: bool = True) -
     run_tests(session, name, "tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
     if name != "dask":  # which has no models; pairs of frameworks belong to `parity`
         exporting = () if name == "mxnet" else ("tests/exporting",)
-        run_tests(session, f"numpy,{name}", "tests/models/test_files.py", "tests/models/test_hostile.py", *exporting)
+        files = ("test_files.py", "test_hostile.py", "test_symbol_files.py")
+        run_tests(session, f"numpy,{name}", *(f"tests/models/{file}" for file in files), *exporting)
     if types:
         check_types(session, name)
     discard(session)

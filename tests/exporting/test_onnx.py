@@ -13,6 +13,7 @@ from chains import CHAINS, classifier, conv, dense, norm
 from convlab.errors import ModelError, ModelFileError, PortError
 from convlab.models.files import neutral
 from convlab.models.files import onnx as ours
+from convlab.models.files.onnx_read import read_onnx
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import FUNCTIONS, Activation
 from convlab.models.layers.layer import Convolution, Dropout, Flatten, Layer, Pad
@@ -82,8 +83,20 @@ def test_models_of_every_framework(framework, chain, tmp_path):
     save(model, path)
     ours.export(parts_of(CHAINS[chain]), tmp_path / "again.onnx")
     assert path.read_bytes() == (tmp_path / "again.onnx").read_bytes()
-    with pytest.raises(ModelFileError, match="only writes them"):
-        load(path)
+    again = tmp_path / "again.safetensors"
+    save(load(path, backend=framework), again)
+    inference = [layer for layer in CHAINS[chain] if not isinstance(layer, Dropout)]
+    neutral.write_layers(inference, tmp_path / "inference.safetensors")
+    assert again.read_bytes() == (tmp_path / "inference.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_written_is_read_again(name, tmp_path):
+    ours.export(parts_of(LAYERS[name]), tmp_path / "model.onnx")
+    neutral.write_parts(read_onnx(tmp_path / "model.onnx").parts, tmp_path / "again.safetensors")
+    inference = [layer for layer in LAYERS[name] if not isinstance(layer, Dropout)]
+    neutral.write_layers(inference, tmp_path / "model.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -20,7 +20,7 @@ from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
 
-NEUTRAL, ONNX = ".safetensors", ".onnx"
+NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
 # Whose weights are in which file, for messages where no framework is loaded; else `Models.FILES` says it.
 _OWNERS = {
     ".pt": "torch",
@@ -80,19 +80,25 @@ def load(
     layers: str = "builtin",
     input_size: int | Pair | None = None,
     into: Any = None,
+    params: str | Path | None = None,
 ) -> Any:
-    """Read a file that `save` wrote.
+    """Read a file that `save` wrote, an ONNX file of any exporter, or what MXNet's `export` wrote.
+
+    What an ONNX file gives is run beside it by onnxruntime, if that is installed, on random images; otherwise, and for
+    MXNet's files, it is held to the definition of the layers. Neither `onnx` nor MXNet is needed.
 
     >>> load("no.safetensors")
     Traceback (most recent call last):
     convlab.errors.ModelFileError: no.safetensors: no such file, expected one that convlab wrote. Hint: ...
 
     Args:
-        path: a `.safetensors` file that convlab wrote, or with `into` a framework's own file of weights.
-        backend: whose model to make of a `.safetensors` file; the default backend if not given.
+        path: a `.safetensors` file that convlab wrote, an `.onnx` file, MXNet's `net-symbol.json`, or with `into` a
+            framework's own file of weights.
+        backend: whose model to make; the default backend if not given.
         layers: as in `port`.
-        input_size: as in `port`.
+        input_size: as in `port`; the size that an ONNX file takes if it takes one.
         into: a model; what comes back is a copy of it with the file's weights.
+        params: the parameters of `net-symbol.json`; the only `net-*.params` in the same folder if not given.
 
     Returns:
         A native model, or the native layer if the file holds a single one.
@@ -100,23 +106,25 @@ def load(
     Raises:
         ModelFileError: it can't be read, isn't what its name says, or doesn't fit; the file is left as it is.
         UnsupportedError: the backend can't express a layer.
+        PortError: the model doesn't compute what the file says.
     """
     path = Path(path)
-    suffix = _suffix(path)
-    if suffix == ONNX:
-        _refuse(path, "an ONNX file", "one that convlab reads", f"convlab only writes them; {NEUTRAL} files come back.")
+    suffix = _suffix(path, SYMBOL)
+    if params is not None and suffix != SYMBOL:
+        _refuse(path, "params=", f"it with MXNet's {SYMBOL} alone", "leave it out.")
     if into is not None:
         return _filled(path, suffix, backend, native_model(into))
-    if suffix != NEUTRAL:
+    if suffix not in _READERS:
         whose = _OWNERS.get(suffix, "a framework")
         _refuse(
             path, f"weights of {whose} and no layers", "layers, too", "give into=, a model that the weights are for."
         )
     choice("layers", layers, STYLES)
     size = None if input_size is None else pair("input_size", input_size, 1)
-    parts, target = neutral.read_parts(path), models_of(backend or default_backend())
+    source = _READERS[suffix](path, None if params is None else Path(params))
+    target = models_of(backend or default_backend())
     try:
-        return _built(path, parts, target, layers, size)
+        return _built(path, source, target, layers, size)
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error for layers that don't go together.
@@ -126,38 +134,70 @@ def load(
         ) from error
 
 
-def _built(path: Path, parts: list[Part], target: Models, style: str, size: Pair | None) -> Any:
+def _neutral(path: Path, params: Path | None) -> Model:
+    return Model("", neutral.read_parts(path), True, None)
+
+
+def _onnx(path: Path, params: Path | None) -> Model:
+    from .onnx_read import read_onnx
+
+    return read_onnx(path)
+
+
+def _symbol(path: Path, params: Path | None) -> Model:
+    from .mxnet_symbol import read_symbol
+
+    return read_symbol(path, params)
+
+
+# Files that hold layers.
+_READERS = {NEUTRAL: _neutral, ONNX: _onnx, SYMBOL: _symbol}
+
+
+def _built(path: Path, model: Model, target: Models, style: str, size: Pair | None) -> Any:
     """A native model of layers from a file."""
-    model = Model("", parts, True, None)
+    if size and model.size and size != model.size:
+        got, only = (f"{rows}x{columns} pixels" for rows, columns in (size, model.size))
+        _refuse(path, f"input_size of {got}", f"{only}, the only size that the model takes", "leave it out.")
+    size = size or model.size
     lowering = Lowering(model, target, style, size)
     if lowering.untouched:
         lowering = Lowering(model, target, style, size, lowering.untouched)
     if lowering.untouched:
-        reasons = "; ".join(f"layers[{number or 0}]: {why}" for number, why in lowering.untouched.items())
+        reasons = "; ".join(f"{_place(model, layer)}: {why}" for layer, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
     new = assembled(target, lowering.built)
     if model_owner(new) is None:  # A lone activation of Flax is a function, and no model.
         new = target.assemble([Node("layer", new, (INPUT,), "0")])
-    for (number, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
+    for (layer, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
             hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."
             raise UnsupportedError(
-                f"{path}: layers[{number}]: got {wide}, which the framework reduced to {narrow}.", hint=hint
+                f"{path}: {_place(model, layer)}: got {wide}, which the framework reduced to {narrow}.", hint=hint
             )
+    if model.backend:
+        from .prove import prove_loaded
+
+        prove_loaded(str(path), model, target, new, size)
     return new
 
 
-def _dtypes(model: Model) -> list[tuple[int, str]]:
-    """The layers with weights: their numbers and dtypes."""
-    layers = [part.layer for part in model.parts]
-    return [(number, dtype_of(layer)) for number, layer in enumerate(layers) if layer is not None and layer.arrays]
+def _place(model: Model, layer: str) -> str:
+    """A layer of a file, in words: those of convlab's own are numbered."""
+    return layer if model.backend else f"layers[{layer or 0}]"
+
+
+def _dtypes(model: Model) -> list[tuple[str, str]]:
+    """The layers with weights: their paths and dtypes."""
+    layers = [(part.path, part.layer) for part in model.parts]
+    return [(path, dtype_of(layer)) for path, layer in layers if layer is not None and layer.arrays]
 
 
 def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
     """A copy of a model with the weights of its framework's own file."""
-    if suffix == NEUTRAL:
+    if suffix in _READERS:
         hint = "load it without into=, which makes the model, too."
-        _refuse(path, "into= with convlab's own file", "a framework's own file of weights", hint)
+        _refuse(path, "into= with a file that holds layers", "a framework's own file of weights", hint)
     if backend is not None:
         _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
     if not path.exists():
@@ -199,11 +239,11 @@ def _own(model: object, path: Path, suffix: str) -> Models:
     return models
 
 
-def _suffix(path: Path) -> str:
-    """The known suffix that the path ends with."""
-    known = {NEUTRAL, ONNX, *_OWNERS}
-    ends = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
-    suffix = next((end for end in ends if end in known), "")
+def _suffix(path: Path, *others: str) -> str:
+    """The known suffix, or one of some others, that the path ends with."""
+    known = {NEUTRAL, ONNX, *_OWNERS, *others}
+    name = path.name.lower()
+    suffix = max((end for end in known if name.endswith(end)), key=len, default="")
     if not suffix:
         _refuse(path, f"the suffix {path.suffix!r}", _or(sorted(known)), f"{NEUTRAL} is for every framework.")
     return suffix

@@ -1,0 +1,196 @@
+"""MXNet's operators and the layers that they are: one entry for each in `OPERATORS`; MXNet itself isn't needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ..layers.activations import Activation, Affine, Softmax
+from ..layers.joining import Add, Concatenate, Multiply
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
+from ..layers.pooling import GlobalPool, Pool
+from ..layers.reading import around
+
+# What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
+Arrays = Sequence[np.ndarray]
+Reader = Callable[[Mapping[str, Any], Arrays], Layer]
+
+ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
+
+
+def rounds_alike(layer: Pool) -> bool:
+    """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
+    assert not isinstance(layer.padding, str)
+    (top, _), (left, _) = layer.padding
+    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
+
+
+def _fitting(arrays: Arrays, ranks: Sequence[int], optional: int = 0) -> Arrays:
+    """Arrays with so many axes each, of which the last few may be missing, and vectors as long as the first's.
+
+    Raises:
+        UnsupportedError: they have others.
+    """
+    shapes = [array.shape for array in arrays]
+    numbers = all(array.dtype.kind == "f" and array.size and array.dtype == arrays[0].dtype for array in arrays)
+    least = len(ranks) - optional
+    if (
+        not numbers
+        or not least <= len(arrays) <= len(ranks)
+        or any(len(shape) != rank or shape[:1] != shapes[0][:1] for shape, rank in zip(shapes, ranks, strict=False))
+    ):
+        raise UnsupportedError(f"its arrays have shapes {shapes}, expected {least} to {len(ranks)} that fit together")
+    return arrays
+
+
+def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
+    arrays = _fitting(arrays, (4, 1), optional=1)
+    if arrays[0].shape[2:] != options["kernel"]:
+        raise UnsupportedError(f"its kernel has shape {arrays[0].shape}, expected {options['kernel']} at the end")
+    return Convolution.of(
+        arrays[0],
+        arrays[1] if len(arrays) > 1 else None,
+        arrays[0].dtype.name,
+        options.get("num_group", 1),
+        stride=options.get("stride") or (1, 1),
+        padding=around(options.get("pad") or (0, 0)),
+        dilation=options.get("dilate") or (1, 1),
+    )
+
+
+def _batch_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options.get("axis", 1) != 1:
+        raise UnsupportedError(f"it normalises axis {options['axis']}, which isn't that of the channels")
+    scale, shift, mean, variance = _fitting(arrays, (1, 1, 1, 1))
+    scale = np.ones_like(scale) if options.get("fix_gamma", True) else scale
+    epsilon, momentum = float(options.get("eps", 1e-3)), float(options.get("momentum", 0.9))
+    return BatchNorm(mean, variance, scale, shift, epsilon, momentum, mean.dtype.name)
+
+
+def _pool(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    names = {"max": "max", "avg": "average"}
+    kind = options.get("pool_type", "max")
+    if kind not in names:
+        raise UnsupportedError(f"convlab doesn't know the pooling {kind}")
+    if options.get("global_pool"):
+        return GlobalPool(names[kind])
+    padding = around(options.get("pad") or (0, 0))
+    counted = bool(options.get("count_include_pad", True)) and kind == "avg" and padding != around((0, 0))
+    ceil = options.get("pooling_convention", "valid") == "full"
+    pool = Pool(names[kind], options["kernel"], options.get("stride") or (1, 1), padding, counted, ceil)
+    if ceil and not rounds_alike(pool):
+        raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
+    return pool
+
+
+def _activation(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options["act_type"] not in ACTIVATIONS:
+        raise UnsupportedError(f"convlab doesn't know the function {options['act_type']}")
+    return Activation(ACTIVATIONS[options["act_type"]])
+
+
+def _leaky(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    names = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu", "selu": "selu"}
+    kind = options.get("act_type", "leaky")
+    if kind not in names:
+        raise UnsupportedError(f"convlab doesn't know the function {kind}")
+    return Activation(names[kind], 0.0 if kind in ("gelu", "selu") else float(np.float32(options.get("slope", 0.25))))
+
+
+def _clip(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if (options["a_min"], options["a_max"]) != (0, 6):
+        raise UnsupportedError(f"it clips at {options['a_min']} and {options['a_max']}, expected 0 and 6")
+    return Activation("relu6")
+
+
+def _concatenate(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    axis = options.get("dim", options.get("axis", 1))
+    if axis != 1:
+        raise UnsupportedError(f"it concatenates along axis {axis}, expected 1, the channels")
+    return Concatenate()
+
+
+def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options.get("axis") != (2, 3):
+        raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
+    return GlobalPool("average", bool(options.get("keepdims", False)))
+
+
+def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    shape = options.get("shape")
+    if shape == (0, -1):
+        return Flatten()
+    if shape != (0, -1, 1, 1) or not options["rows"]:
+        raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, 1, 1) of rows")
+    return Unflatten()
+
+
+def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    axes = options.get("axes", ())
+    if axes not in ((), (1, 2, 3)):
+        raise UnsupportedError(f"it drops along the axes {axes}, expected none or (1, 2, 3), whole images")
+    return Dropout(float(options.get("p", 0.5)), images=bool(axes))
+
+
+def _softmax(log: bool) -> Reader:
+    def read(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+        axis = options.get("axis", -1)
+        if axis != 1 and not (axis == -1 and options["rows"]):
+            raise UnsupportedError(f"its axis is {axis}, expected 1, the channels")
+        return Softmax(log)
+
+    return read
+
+
+def _function(name: str) -> Reader:
+    return lambda options, arrays: Activation(name)
+
+
+def _affine(of: Callable[[float], Layer]) -> Reader:
+    return lambda options, arrays: of(float(options["scalar"]))
+
+
+def _dense(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    arrays = _fitting(arrays, (2, 1), optional=1)
+    return Dense(arrays[0], arrays[1] if len(arrays) > 1 else None, arrays[0].dtype.name)
+
+
+# Another operator is another entry.
+OPERATORS: dict[str, Reader] = {
+    "Convolution": _convolution,
+    "BatchNorm": _batch_norm,
+    "FullyConnected": _dense,
+    "Pooling": _pool,
+    "Activation": _activation,
+    "LeakyReLU": _leaky,
+    "clip": _clip,
+    "_npi_clip": _clip,
+    "Concat": _concatenate,
+    "_npi_concatenate": _concatenate,
+    "mean": _mean,
+    "_npi_mean": _mean,
+    "Reshape": _reshape,
+    "softmax": _softmax(log=False),
+    "SoftmaxOutput": lambda options, arrays: Softmax(),
+    "log_softmax": _softmax(log=True),
+    "_npx_softmax": _softmax(log=False),
+    "_npx_log_softmax": _softmax(log=True),
+    "Flatten": lambda options, arrays: Flatten(),
+    "Dropout": _dropout,
+    **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
+    **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
+    **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
+    **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),
+    **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _affine(lambda number: Affine(shift=number))),
+    **dict.fromkeys(("_minus_scalar", "_npi_subtract_scalar"), _affine(lambda number: Affine(shift=-number))),
+    **dict.fromkeys(("relu", "_npx_relu"), _function("relu")),
+    **dict.fromkeys(("sigmoid", "_npx_sigmoid"), _function("sigmoid")),
+    **dict.fromkeys(("tanh", "_npi_tanh"), _function("tanh")),
+}
+# Operators that do nothing in inference.
+NOTHING = ("identity", "_copy", "BlockGrad", "_np_copy")

@@ -1,0 +1,235 @@
+"""MXNet's exported models, `net-symbol.json` and `net-0000.params`, read without MXNet."""
+
+from __future__ import annotations
+
+import json
+from ast import literal_eval
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import ConvlabError, ModelFileError, UnsupportedError
+from ..layers.layer import Dense, Flatten, Layer, Unflatten
+from ..layers.pooling import GlobalPool
+from ..layers.reading import INPUT, Model, Part, ending_with
+from .checks import bytes_of, check_flow, check_options
+from .fields import excerpt
+from .flow import Flow
+from .mxnet_operators import NOTHING, OPERATORS
+from .mxnet_params import read_params_file
+from .neutral import MOST_LAYERS
+
+# In bytes; the largest models have less than a tenth of it.
+_LONGEST_SYMBOL = 2**24
+_LONGEST_OPTION = 200
+
+
+class SymbolReading:
+    """A symbol's nodes on their way to parts; an adapter that has the blocks behind the nodes overrides the methods.
+
+    Attributes:
+        parameters: by name.
+        values: the name of each node's value, by its number.
+        rows: the values that are rows of numbers.
+        result: the parts.
+        places: the number of the node of each part, by the part's value.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.parameters = parameters
+        self.values: dict[int, str] = {}
+        self.rows: set[str] = set()
+        self.result: list[Part] = []
+        self.places: dict[str, int] = {}
+
+    def array(self, name: str) -> np.ndarray:
+        """A parameter's numbers."""
+        return np.asarray(self.parameters[name])
+
+    def path(self, node: str) -> str:
+        """The path of a node's layer."""
+        return node.removesuffix("_fwd")
+
+    def native(self, path: str, layer: Layer, parameters: Sequence[str]) -> tuple[str, Any]:
+        """The path of a layer with these parameters, and what computes it."""
+        weights = [name.rpartition("_") for name in parameters]
+        named = next((stem for stem, _, array in weights if stem and array in ("weight", "gamma")), path)
+        return named, None
+
+    def made(self, layer: Layer) -> Any:
+        """What computes a layer that is a piece of an operator."""
+        return None
+
+    def of(self, nodes: Sequence[Mapping[str, Any]], head: int) -> list[Part]:
+        """The parts, of which the last gives the value of the head.
+
+        Raises:
+            UnsupportedError: it takes more than one array, or an operator isn't known.
+        """
+        for number, node in enumerate(nodes):
+            if node["op"] != "null":
+                self._operator(number, node, nodes)
+            elif node["name"] not in self.parameters and not node["name"].endswith("_label"):
+                if INPUT in self.values.values():
+                    raise UnsupportedError(f"it takes more than one array: {excerpt(node['name'])} isn't a parameter")
+                self.values[number] = INPUT
+        if head not in self.values:
+            raise UnsupportedError("it gives a parameter, and nothing of the image")
+        return ending_with(self.result, self.values[head])
+
+    def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
+        name, operator = node["name"], node["op"]
+        given = [each[0] for each in node["inputs"]]
+        inputs = tuple(self.values[each] for each in given if each in self.values)
+        arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
+        options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
+        path, rows = self.path(name), all(value in self.rows for value in inputs)
+        options["rows"] = rows
+        if operator in NOTHING and len(inputs) == 1:
+            self.values[number] = inputs[0]
+            return
+        try:
+            if operator not in OPERATORS or not inputs:
+                raise UnsupportedError(f"convlab doesn't know the operator {operator}")
+            layer = OPERATORS[operator](options, [*map(self.array, arrays)])
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{path}: {error}") from error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
+        path, native = self.native(path, layer, arrays)
+        if isinstance(layer, Dense) and not rows:
+            if not options.get("flatten", True):
+                raise UnsupportedError(f"{path}: it is applied to each row of pixels")
+            inputs = (self._append(node, path, self.made(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
+        if isinstance(layer, GlobalPool) and not layer.keepdims:
+            inputs = (self._append(node, path, native, GlobalPool(layer.function), inputs, f"{number}.pool"),)
+            native, layer = self.made(Flatten()), Flatten()
+        value = self._append(node, path, native, layer, inputs, str(number))
+        if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
+            self.rows.add(value)
+        self.values[number] = value
+
+    def _append(
+        self, node: Mapping[str, Any], path: str, native: Any, layer: Layer, inputs: tuple[str, ...], value: str
+    ) -> str:
+        note = node["op"] if native is None else type(native).__name__
+        self.result.append(Part(path, native, layer, note, inputs, value))
+        return value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return literal_eval(text) if len(text) < _LONGEST_OPTION else text
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def read_symbol(path: Path, params: Path | None = None) -> Model:
+    """The model in an exported symbol and the parameters beside it.
+
+    Args:
+        path: `net-symbol.json`.
+        params: the file of parameters; by default the only `net-*.params` in the same folder.
+
+    Raises:
+        ModelFileError: one of them can't be read, they don't fit, or a node is no layer that convlab knows.
+    """
+    name = str(path)
+    nodes, head = _nodes(name, path)
+    params = params or _params_beside(path)
+    parameters = read_params_file(params)
+    reading = SymbolReading(parameters)
+    try:
+        parts = reading.of(nodes, head)
+    except ConvlabError as error:
+        why = str(error).partition(" Hint:")[0].rstrip(".")
+        hint = f"the parameters are those in {params}"
+        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows, of one image", hint) from error
+    if not parts:
+        raise _refused(name, "no layer", "a model")
+    size = sum(bytes_of(part.layer) for part in parts)
+    if size > 4 * params.stat().st_size:
+        raise _refused(name, f"layers of {size} bytes", "weights of few layers to be the same")
+    flow = Flow()
+    for part in parts:
+        assert part.layer is not None
+        number = int(part.value.partition(".")[0])
+        where = f"{name}: {_place(nodes[number])}"
+        check_options(where, part.layer)
+        check_flow(where, part, flow)
+    return Model("mxnet", parts, True, None)
+
+
+def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The nodes of a symbol, each behind those whose results it takes, and the number of the last."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        if path.stat().st_size > _LONGEST_SYMBOL:
+            raise ValueError(f"more than {_LONGEST_SYMBOL} bytes")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelFileError(f"{name}: no such file, expected a symbol of MXNet's.", hint="check the path.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        hint = "it may be another kind of file, or have been cut off"
+        why = f"a file that can't be read ({type(error).__name__}: {excerpt(str(error))})"
+        raise _refused(name, why, "the JSON of a symbol", hint) from error
+    nodes, heads = (content.get(key) if isinstance(content, dict) else None for key in ("nodes", "heads"))
+    if not isinstance(nodes, list) or not isinstance(heads, list):
+        raise _refused(name, "no nodes and heads", "the JSON of a symbol", "it may be another kind of file")
+    if len(nodes) > MOST_LAYERS:
+        raise _refused(name, f"{len(nodes)} nodes", f"at most {MOST_LAYERS}")
+    for number, node in enumerate(nodes):
+        _check_node(f"{name}: nodes[{number}]", node, number)
+    if len(heads) != 1 or not _is_reference(heads[0], len(nodes)):
+        raise _refused(name, f"the heads {excerpt(heads)}", "one, the first result of a node")
+    return nodes, heads[0][0]
+
+
+def _check_node(where: str, node: object, number: int) -> None:
+    known = isinstance(node, dict) and all(isinstance(node.get(key), str) for key in ("op", "name"))
+    if not isinstance(node, dict) or not known:
+        raise _refused(where, excerpt(node), "an object with 'op' and 'name'")
+    where = f"{where}: {_place(node)}"
+    options = node.get("attrs") or node.get("param") or {}
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise _refused(where, f"the attributes {excerpt(options)}", "strings by name")
+    inputs = node.get("inputs")
+    if not isinstance(inputs, list) or not all(_is_reference(each, number) for each in inputs):
+        expected = "[number, 0, ...] of nodes before it, whose first result it takes"
+        raise _refused(where, f"the inputs {excerpt(inputs)}", expected, "a node can't take what comes behind it")
+    if (node["op"] == "null" and inputs) or "subgraphs" in node:
+        raise _refused(where, "inputs of a variable, or a graph inside", "plain operators")
+
+
+def _is_reference(value: object, end: int) -> bool:
+    """Whether a value of JSON names the first result of a node before `end`."""
+    if not isinstance(value, list) or not 2 <= len(value) <= 3 or any(type(each) is not int for each in value):
+        return False
+    return bool(0 <= value[0] < end and value[1] == 0)
+
+
+def _place(node: Mapping[str, Any]) -> str:
+    return f"node {excerpt(node['name'])} ({excerpt(node['op'])[1:-1]})"
+
+
+def _params_beside(path: Path) -> Path:
+    stem = path.name[: -len("-symbol.json")]
+    files = sorted(each for each in path.parent.iterdir() if _belongs(each.name, stem))
+    if len(files) != 1:
+        names = ", ".join(each.name for each in files)
+        got = f"{len(files)} files of parameters beside it{': ' if files else ''}{names}"
+        raise _refused(str(path), got, f"one, {stem}-0000.params", "params= says which")
+    return files[0]
+
+
+def _belongs(name: str, stem: str) -> bool:
+    middle = name.removeprefix(stem).removesuffix(".params")
+    return name == f"{stem}{middle}.params" and (not middle or (middle[0] == "-" and middle[1:].isdecimal()))
+
+
+def _refused(where: str, got: str, expected: str, hint: str = "") -> ModelFileError:
+    hint = hint or "port the model in MXNet, or export it again"
+    return ModelFileError(f"{where}: got {got}, expected {expected}.", hint=f"{hint}; the files are left as they are.")

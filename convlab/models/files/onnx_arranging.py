@@ -1,0 +1,139 @@
+"""ONNX's operators that give values other axes, and those on constants, which are computed while the graph is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ..layers.layer import Flatten, Layer, Unflatten
+from .fields import excerpt
+from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Reader
+from .onnx_operators import flattened
+
+
+def _transpose(op: Operation) -> Sequence[Layer]:
+    perm = op.options.get("perm", [*range(len(op.layout))][::-1])
+    if sorted(perm) != [*range(len(op.layout))]:
+        raise UnsupportedError(f"got perm {excerpt(perm)}, expected the axes of {op.layout}")
+    op.layout = op.letters(perm)
+    return []
+
+
+def _unsqueeze(op: Operation) -> Sequence[Layer]:
+    axes = op.axes(1)
+    rank = len(op.layout) + len(axes)
+    new = {axis % rank for axis in axes if -rank <= axis < rank}
+    if rank > 4 or len(new) < len(axes):
+        raise UnsupportedError(f"got the axes {excerpt(axes)} for {op.layout}, expected those of one pixel")
+    letters = iter(op.layout)
+    op.layout = "".join("1" if axis in new else next(letters, "") for axis in range(rank))
+    if sorted(op.layout) != ["1", "1", "C", "N"]:
+        return []
+    op.layout = op.layout.replace("1", "H", 1).replace("1", "W", 1)
+    return [Unflatten()]
+
+
+def _squeeze(op: Operation) -> Sequence[Layer]:
+    dropped = op.letters(op.axes(1))
+    if not dropped or set(dropped) - set("HW1"):
+        raise UnsupportedError(f"got the axes {excerpt(op.axes(1))} of {op.layout}, expected rows and columns")
+    images = "H" in op.layout or "W" in op.layout
+    op.layout = "".join(letter for letter in op.layout if letter not in dropped)
+    return [Flatten()] if images and op.layout == ROWS else []
+
+
+def _reshape(op: Operation) -> Sequence[Layer]:
+    target = op.constant(1, "a shape")
+    sizes = [] if target is None else target.ravel().tolist()
+    first = sizes[0] if sizes else None
+    batch = first == "N" or (first == 0 and not op.options.get("allowzero", 0)) or (first == op.batch and op.batch)
+    fixed = [isinstance(size, int) and size > 0 for size in sizes]
+    if len(sizes) == 2 and ((batch and sizes[1] != "N") or (first == -1 and fixed[1])):
+        return flattened(op)
+    pixel = {(1, 1): IMAGES}.get(tuple(sizes[2:])) or {(1, 1): PIXELS}.get(tuple(sizes[1:3]))
+    if len(sizes) == 4 and (batch or first == -1) and op.layout == ROWS and pixel:
+        op.layout = pixel
+        return [Unflatten()]
+    raise UnsupportedError(
+        f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, or one pixel of rows"
+    )
+
+
+def _cast(op: Operation) -> Sequence[Layer]:
+    if op.options.get("to") not in _FLOATS:
+        raise UnsupportedError(f"got ONNX's dtype {op.options.get('to')}, expected floating-point numbers")
+    return []
+
+
+def _given(op: Operation) -> list[np.ndarray]:
+    return [np.asarray(each) for each in op.inputs]
+
+
+def _of_shapes(op: Operation) -> list[np.ndarray]:
+    """Inputs that are shapes or parts of them: other constants aren't cut and put together."""
+    if any(array.size > 8 or array.ndim > 1 for array in _given(op)):
+        raise UnsupportedError("got larger constants, expected shapes")
+    return _given(op)
+
+
+def _constant(op: Operation) -> np.ndarray:
+    names = {"value": None, "value_float": "f4", "value_int": "i8", "value_floats": "f4", "value_ints": "i8"}
+    (name,) = op.options
+    if name not in names:
+        raise UnsupportedError(f"got {excerpt(name)}, expected one of {', '.join(names)}")
+    return np.asarray(op.options[name], names[name])
+
+
+def _shape(op: Operation) -> np.ndarray:
+    shape = np.array([*op.layout], object) if op.layout else np.array(_given(op)[0].shape)
+    return shape[op.options.get("start", 0) : op.options.get("end", None)]
+
+
+def _gathered(op: Operation) -> np.ndarray:
+    array, places = _of_shapes(op)
+    return np.array(array[places], array.dtype)
+
+
+def _sliced(op: Operation) -> np.ndarray:
+    array, start, end, *others = (each.ravel() for each in _of_shapes(op))
+    step = int(others[1][0]) if len(others) > 1 else 1
+    return array[int(start[0]) : int(end[0]) : step]
+
+
+def _new_axes(op: Operation) -> np.ndarray:
+    return np.expand_dims(_given(op)[0], tuple(op.axes(1)))
+
+
+def _as_type(op: Operation) -> np.ndarray:
+    array = _given(op)[0]
+    return array if array.dtype == object else array.astype(_FLOATS.get(op.options["to"], np.int64), copy=False)
+
+
+# ONNX's numbers of the dtypes that layers have.
+_FLOATS = {1: "float32", 10: "float16", 11: "float64"}
+# Operators that give values other axes, and do nothing else.
+ARRANGING: dict[str, Reader] = {
+    "Identity": lambda op: [],
+    "Cast": _cast,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+}
+# Operators on constants; `Shape` is one, since its result is as good as constant.
+FOLDED: dict[str, Callable[[Operation], Any]] = {
+    "Constant": _constant,
+    "Identity": lambda op: _given(op)[0],
+    "Cast": _as_type,
+    "Transpose": lambda op: _given(op)[0].transpose(op.options.get("perm")),
+    "Unsqueeze": _new_axes,
+    "Squeeze": lambda op: np.squeeze(_given(op)[0], tuple(op.axes(1)) or None),
+    "Reshape": lambda op: _given(op)[0].reshape(_given(op)[1].tolist()),
+    "Shape": _shape,
+    "Gather": _gathered,
+    "Slice": _sliced,
+    "Concat": lambda op: np.concatenate(_of_shapes(op), axis=op.options.get("axis", 0)),
+}

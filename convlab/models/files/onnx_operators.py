@@ -1,0 +1,194 @@
+"""ONNX's operators and the layers that they are: one entry for each in `OPERATORS`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ...geometry.geometry import NO_PADDING, Pads
+from ..layers.activations import Softmax
+from ..layers.joining import Concatenate
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.pooling import GlobalPool, Pool
+from .fields import LARGEST, excerpt
+from .onnx_arithmetic import ARITHMETIC
+from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Reader, Value
+
+
+def _padding(op: Operation) -> Pads | str:
+    names: dict[str, Pads | str] = {"VALID": NO_PADDING, "SAME_UPPER": "same", "SAME_LOWER": "same_lower"}
+    auto, pads = op.options.get("auto_pad", "NOTSET"), op.options.get("pads", [0, 0, 0, 0])
+    if auto in names:
+        return names[auto]
+    if auto != "NOTSET" or not isinstance(pads, list) or len(pads) != 4 or not all(0 <= n <= LARGEST for n in pads):
+        raise UnsupportedError(f"got pads {excerpt(pads)} and auto_pad {excerpt(auto)}, expected four of at least 0")
+    top, left, bottom, right = pads
+    return (top, bottom), (left, right)
+
+
+def _convolution(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    kernel, groups = op.array(1, "a kernel", 4), op.options.get("group", 1)
+    bias = None if op.constant(2, "a bias") is None else op.vector(2, "a bias", len(kernel))
+    if op.options.get("kernel_shape", [*kernel.shape[2:]]) != [*kernel.shape[2:]]:
+        raise UnsupportedError(f"got kernel_shape {excerpt(op.options['kernel_shape'])}, expected that of its kernel")
+    if not 1 <= groups <= len(kernel) or len(kernel) % groups:
+        raise UnsupportedError(f"got {groups} groups, expected a divisor of its {len(kernel)} output channels")
+    stride, dilation = op.pair("strides"), op.pair("dilations")
+    return [
+        Convolution.of(kernel, bias, kernel.dtype.name, groups, stride=stride, padding=_padding(op), dilation=dilation)
+    ]
+
+
+def _batch_norm(op: Operation) -> Sequence[Layer]:
+    if op.layout not in (IMAGES, ROWS):
+        op.expect(IMAGES)
+    if op.options.get("training_mode", 0):
+        raise UnsupportedError("got a batch norm in training, expected inference")
+    scale = op.array(1, "a scale", 1)
+    shift, mean, variance = (
+        op.vector(i, name, len(scale)) for i, name in ((2, "a shift"), (3, "a mean"), (4, "a variance"))
+    )
+    if len({array.dtype for array in (scale, shift, mean, variance)}) > 1:
+        raise UnsupportedError("got arrays of several dtypes, expected one")
+    epsilon, momentum = op.options.get("epsilon", 1e-5), op.options.get("momentum", 0.9)
+    return [BatchNorm(mean, variance, scale, shift, epsilon, momentum, scale.dtype.name)]
+
+
+def _pool(function: str) -> Reader:
+    def read(op: Operation) -> Sequence[Layer]:
+        op.expect(IMAGES)
+        if op.pair("dilations") != (1, 1):
+            raise UnsupportedError(f"got dilations {op.options['dilations']}, expected 1")
+        if "kernel_shape" not in op.options:
+            raise UnsupportedError("got no kernel_shape, expected one")
+        padding, counted = _padding(op), bool(op.options.get("count_include_pad", 0)) and function == "average"
+        ceil = bool(op.options.get("ceil_mode", 0))
+        return [Pool(function, op.pair("kernel_shape"), op.pair("strides"), padding, counted, ceil)]
+
+    return read
+
+
+def _global_pool(function: str) -> Reader:
+    def read(op: Operation) -> Sequence[Layer]:
+        op.expect(IMAGES)
+        return [GlobalPool(function)]
+
+    return read
+
+
+def _reduce(function: str) -> Reader:
+    def read(op: Operation) -> Sequence[Layer]:
+        axes = op.axes(1)
+        if sorted(op.letters(axes)) != ["H", "W"]:
+            raise UnsupportedError(f"got the axes {axes} of {op.layout}, expected rows and columns")
+        keepdims = bool(op.options.get("keepdims", 1))
+        op.layout = op.layout if keepdims else ROWS
+        return [GlobalPool(function, keepdims)]
+
+    return read
+
+
+def _over_channels(layer: Layer) -> Reader:
+    """The reader of a layer that goes along the channels."""
+
+    def read(op: Operation) -> Sequence[Layer]:
+        axis = op.options.get("axis", -1)
+        if op.letters([axis]) != "C":
+            raise UnsupportedError(f"got axis {axis} of {op.layout}, expected that of the channels")
+        return [layer]
+
+    return read
+
+
+def _dense_layer(op: Operation, kernel: np.ndarray, bias: np.ndarray | None) -> Layer:
+    """A dense layer, which on pixels is a convolution of one pixel."""
+    if op.layout == PIXELS:
+        return Convolution.of(np.ascontiguousarray(kernel)[:, :, None, None], bias, kernel.dtype.name)
+    op.expect(ROWS)
+    return Dense(kernel, bias, kernel.dtype.name)
+
+
+def _gemm(op: Operation) -> Sequence[Layer]:
+    op.expect(ROWS)
+    if op.options.get("transA", 0) or not isinstance(op.inputs[0], Value):
+        raise UnsupportedError("got a product whose first factor is transposed or constant, expected rows of numbers")
+    kernel, bias = op.array(1, "a kernel", 2), op.constant(2, "a bias")
+    kernel = kernel if op.options.get("transB", 0) else kernel.T
+    if bias is not None:
+        if bias.dtype != kernel.dtype or bias.size not in (1, len(kernel)) or bias.shape[:-1] not in ((), (1,)):
+            raise UnsupportedError(f"got a bias of shape {bias.shape}, expected {len(kernel)} numbers as its kernel's")
+        bias = np.broadcast_to(bias.ravel() * bias.dtype.type(op.options.get("beta", 1.0)), len(kernel))
+    alpha = op.options.get("alpha", 1.0)
+    return [_dense_layer(op, kernel if alpha == 1 else kernel * kernel.dtype.type(alpha), bias)]
+
+
+def _matmul(op: Operation) -> Sequence[Layer]:
+    if not isinstance(op.inputs[0], Value):
+        raise UnsupportedError("got a product whose first factor is constant, expected rows of numbers")
+    return [_dense_layer(op, op.array(1, "a kernel", 2).T, None)]
+
+
+def _flatten(op: Operation) -> Sequence[Layer]:
+    axis, rank = op.options.get("axis", 1), len(op.layout)
+    if axis not in (1, 1 - rank):
+        raise UnsupportedError(f"got axis {axis}, expected 1")
+    return flattened(op)
+
+
+def flattened(op: Operation) -> Sequence[Layer]:
+    """The flattening of images; nothing for rows of numbers."""
+    before, op.layout = op.layout, ROWS
+    if before not in (IMAGES, PIXELS, ROWS):
+        raise UnsupportedError(f"got values with axes {before}, expected images")
+    return [] if before == ROWS else [Flatten(before[1:])]
+
+
+def _pad(op: Operation) -> Sequence[Layer]:
+    given, axes = op.constant(1, "pads"), op.constant(3, "axes")
+    modes = {"constant": "zeros", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+    mode = modes.get(op.options.get("mode", "constant"), "")
+    letters = op.layout if axes is None else op.letters(axes.ravel().tolist())
+    pads = [] if given is None else given.ravel().tolist()
+    if len(pads) != 2 * len(letters) or not all(0 <= n <= LARGEST for n in pads) or not mode:
+        raise UnsupportedError(f"got pads {excerpt(pads)} of {letters}, mode {mode!r}, expected numbers of at least 0")
+    both = dict(zip(letters, zip(pads[: len(letters)], pads[len(letters) :], strict=True), strict=True))
+    rows, columns = both.pop("H", (0, 0)), both.pop("W", (0, 0))
+    if any(map(any, both.values())) or op.layout not in (IMAGES, PIXELS):
+        raise UnsupportedError(f"got pads {excerpt(pads)} of {letters}, expected rows and columns of images")
+    filling = op.constant(2, "a value")
+    value = 0.0 if filling is None or not filling.size else float(filling.ravel()[0])
+    if value == -np.inf and mode == "zeros":
+        return [Pad((rows, columns), LOWEST)]
+    return [Pad((rows, columns), mode, value if mode == "zeros" else 0.0)]
+
+
+def _dropout(op: Operation) -> Sequence[Layer]:
+    rate, training = op.constant(1, "a rate"), op.constant(2, "a mode of training")
+    if training is not None and training.any():
+        raise UnsupportedError("got a dropout in training, expected inference")
+    return [Dropout(0.5 if rate is None or not rate.size else float(rate.ravel()[0]))]
+
+
+# Another kind of layer is another entry.
+OPERATORS: dict[str, Reader] = {
+    **ARITHMETIC,
+    "Conv": _convolution,
+    "BatchNormalization": _batch_norm,
+    "MaxPool": _pool("max"),
+    "AveragePool": _pool("average"),
+    "GlobalMaxPool": _global_pool("max"),
+    "GlobalAveragePool": _global_pool("average"),
+    "ReduceMax": _reduce("max"),
+    "ReduceMean": _reduce("average"),
+    "Softmax": _over_channels(Softmax()),
+    "LogSoftmax": _over_channels(Softmax(log=True)),
+    "Concat": _over_channels(Concatenate()),
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Flatten": _flatten,
+    "Pad": _pad,
+    "Dropout": _dropout,
+}

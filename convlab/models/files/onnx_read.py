@@ -1,0 +1,235 @@
+"""ONNX files as sources: the layers that a graph is, whoever exported it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import ConvlabError, ModelFileError, UnsupportedError
+from ..layers.joining import Joining
+from ..layers.layer import Layer
+from ..layers.reading import INPUT, Model, Part, inputs_first
+from .checks import bytes_of, check_flow, check_options
+from .fields import excerpt
+from .flow import Flow
+from .neutral import MOST_LAYERS
+from .onnx_arranging import ARRANGING, FOLDED
+from .onnx_graph import Graph, OnnxNode, read_graph
+from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Value
+from .onnx_operators import OPERATORS
+from .spelled_out import Elementwise, with_activations, with_biases
+
+# What exporters call the array of weights of a layer, and of what they put around all names.
+_WEIGHTS = re.compile(r"(.+?)[._/:]+(weight|kernel|scale|gamma)")
+_AROUND = re.compile(r"(StatefulPartitionedCall|PartitionedCall)/")
+_LAYOUTS = (IMAGES, PIXELS, ROWS)
+
+
+class OnnxFile(NamedTuple):
+    """How an ONNX file is run.
+
+    Attributes:
+        data: the file's bytes.
+        layout, result_layout: the letters of the axes of the image that the graph takes, and of its result.
+        batch: how many images it takes, 0 for any number.
+    """
+
+    data: bytes
+    layout: str
+    result_layout: str
+    batch: int
+
+
+def read_onnx(path: Path) -> Model:
+    """The model in a file, from images (N, C, H, W), or rows (N, C), to its result; its native is an `OnnxFile`.
+
+    Raises:
+        ModelFileError: it can't be read, or a node of it is no layer that convlab knows; the message names the node.
+    """
+    graph, data = read_graph(path)
+    if len(graph.nodes) > MOST_LAYERS:
+        raise graph.refused("graph", f"{len(graph.nodes)} nodes", f"at most {MOST_LAYERS}")
+    reading = _Reading(graph, len(data))
+    parts = reading.parts()
+    shape = dict(zip(reading.layout, graph.shape or (), strict=False))
+    image = tuple(shape.get(axis) for axis in (IMAGES if len(reading.layout) == 4 else ROWS)[1:])
+    native = OnnxFile(data, reading.layout, reading.values[graph.result].layout, reading.batch)
+    return Model("onnx", parts, True, native, image if any(image) else None)
+
+
+class _Reading:
+    """A graph on its way to parts.
+
+    Attributes:
+        values: what is known of each value by its name in the graph.
+        constants: arrays by name; what `Shape` gives is the letters of the axes.
+        origins: the initialisers that constants were made of.
+        result: the parts.
+        nodes: the node of each part, by the part's value.
+        allowed: how many bytes copies of the file's numbers, and layers that share them, may still take.
+    """
+
+    def __init__(self, graph: Graph, size: int) -> None:
+        self.graph, self.allowed = graph, 4 * size + 2**20
+        self.taken = {name for node in graph.nodes for name in node.inputs} | {graph.result}
+        self.constants: dict[str, np.ndarray] = dict(graph.constants)
+        self.origins = {name: name for name in graph.constants}
+        self.layout = self._layout_of_image()
+        self.batch = (graph.shape or (None,))[0] or 0
+        self.values = {graph.image: Value(INPUT, self.layout)}
+        self.result: list[Part] = []
+        self.nodes: dict[str, OnnxNode] = {}
+
+    def _layout_of_image(self) -> str:
+        """NCHW, unless all that is done with the image is to move its channels from the end to the front."""
+        shape = self.graph.shape
+        if shape is not None and len(shape) not in (2, 4):
+            got = f"values of {len(shape)} axes"
+            raise self.graph.refused(f"input {excerpt(self.graph.image)}", got, "images, or rows of numbers")
+        if shape is not None and len(shape) == 2:
+            return ROWS
+        takers = [node for node in self.graph.nodes if self.graph.image in node.inputs]
+        moved = [node.operator == "Transpose" and node.options.get("perm") == [0, 3, 1, 2] for node in takers]
+        return PIXELS if moved and all(moved) else IMAGES
+
+    def parts(self) -> list[Part]:
+        """The parts, of which the last gives the graph's result."""
+        for node in self.graph.nodes:
+            try:
+                self._node(node)
+            except ModelFileError:
+                raise
+            except ConvlabError as error:
+                text = str(error).partition(" Hint:")[0].rstrip(".")
+                got, _, expected = text.removeprefix("got ").partition(", expected ")
+                raise self.graph.refused(node, got, expected or "what convlab knows", self._around(node)) from error
+        if self.graph.result not in self.values:
+            raise self.graph.refused(f"result {excerpt(self.graph.result)}", "a constant", "what the image becomes")
+        last = self.values[self.graph.result]
+        if not self.result or last.layout not in _LAYOUTS:
+            raise self.graph.refused("graph", f"a result {last.layout}" if self.result else "no layer", "a model")
+        self._check_needed(last.name)
+        parts = _named_apart(with_biases(with_activations(self.result)))
+        flow = Flow()
+        flow.values[INPUT] = (
+            len(self.layout),
+            dict(zip(self.layout, self.graph.shape or (), strict=False)).get("C") or 0,
+        )
+        for part in parts:
+            node = self.nodes[part.value]
+            if isinstance(part.layer, Elementwise):
+                got = f"an operation {node.operator} that is part of no activation convlab knows"
+                raise self.graph.refused(node, got, "one of its activations", self._around(node))
+            check_flow(f"{self.graph.file}: {node}", part, flow)
+        return parts
+
+    def _check_needed(self, result: str) -> None:
+        """Refuse layers that the result doesn't need: they would be run unseen."""
+        by_value = {part.value: part for part in self.result}
+        needed = {*inputs_first([result], lambda value: by_value[value].inputs if value in by_value else ())}
+        for value, node in self.nodes.items():
+            if value not in needed:
+                hint = "leave it out when the model is exported"
+                raise self.graph.refused(node, "a result that isn't needed", "a graph of one result", hint)
+
+    def _around(self, node: OnnxNode) -> str:
+        """What stands before and behind a node, in words."""
+        before = [each for each in self.graph.nodes if {*each.outputs} & {*node.inputs}]
+        after = [each for each in self.graph.nodes if {*node.outputs} & {*each.inputs}]
+        sides = [" and ".join(map(str, each[:3])) for each in (before, after)]
+        return f"it takes the result of {sides[0] or 'no node'}, and {sides[1] or 'no node'} takes its own"
+
+    def _node(self, node: OnnxNode) -> None:
+        if node.operator not in OPERATORS and node.operator not in ARRANGING and node.operator not in FOLDED:
+            quantised = " (of a quantised model)" if "uantize" in node.operator or "Integer" in node.operator else ""
+            known = ", ".join(sorted({*OPERATORS, *ARRANGING, *FOLDED}))
+            raise UnsupportedError(f"got an operator{quantised} that convlab doesn't know, expected one of {known}")
+        inputs = tuple(self.constants.get(name, self.values.get(name)) for name in node.inputs)
+        values = [each for each in inputs if isinstance(each, Value)]
+        if extra := [name for name in node.outputs[1:] if name in self.taken]:
+            raise UnsupportedError(f"got further results {excerpt(extra)} that are taken, expected one")
+        operation = Operation(node.options, inputs, values[0].layout if values else "", self.batch)
+        if node.operator in FOLDED and (not values or node.operator == "Shape"):
+            self._fold(node, operation)
+            return
+        if not values:
+            raise UnsupportedError("got constants alone, expected a value")
+        if {value.layout for value in values} != {operation.layout}:
+            raise UnsupportedError(f"got axes {' and '.join(value.layout for value in values)}, expected the same")
+        reader = OPERATORS.get(node.operator) or ARRANGING.get(node.operator)
+        if reader is None:
+            raise UnsupportedError("got it on what is computed from the image, expected constants")
+        if node.operator in OPERATORS and operation.layout not in _LAYOUTS:
+            raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
+        layers = _made(reader, operation)
+        first = layers[0] if layers else None
+        count = first.values if isinstance(first, Elementwise) else 1
+        if len(values) != count and not isinstance(first, Joining):
+            raise UnsupportedError(f"got {len(values)} values that are computed, expected {count}")
+        self._append(node, layers, values, operation.layout)
+
+    def _fold(self, node: OnnxNode, operation: Operation) -> None:
+        array = _made(FOLDED[node.operator], operation)
+        if not any(np.may_share_memory(array, each) for each in operation.inputs if isinstance(each, np.ndarray)):
+            self._allow(array.nbytes)
+        name = node.outputs[0]
+        self.constants[name] = array
+        self.origins[name] = next((self.origins[each] for each in node.inputs if each in self.origins), name)
+
+    def _allow(self, size: int) -> None:
+        self.allowed -= size
+        if self.allowed < 0:
+            raise UnsupportedError("got more numbers than the file has, expected weights of few layers to be the same")
+
+    def _append(self, node: OnnxNode, layers: Sequence[Layer], values: Sequence[Value], layout: str) -> None:
+        inputs = tuple(value.name for value in values)
+        for layer in layers:
+            value = str(len(self.result))
+            self.nodes[value] = node
+            self._allow(bytes_of(layer))
+            if not isinstance(layer, Elementwise):
+                check_options(f"{self.graph.file}: {node}", layer)
+            self.result.append(Part(self._path(node, layer), None, layer, node.operator, inputs, value))
+            inputs = (value,)
+        self.values[node.outputs[0]] = Value(inputs[0], layout)
+
+    def _path(self, node: OnnxNode, layer: Layer) -> str:
+        """The name of the layer in the model that was exported, as far as names in the file tell."""
+        # PyTorch names nodes by modules, /layer1/layer1.0/conv1/Conv; its initialisers may belong to several layers.
+        own = re.sub(rf"[./]?{re.escape(node.operator)}(_\d+)?$", "", node.name)
+        if layer.arrays and not own.startswith("/"):
+            arrays = [self.origins[name] for name in node.inputs if name in self.origins]
+            named = next((match for name in arrays if (match := _WEIGHTS.fullmatch(name))), None)
+            if named:
+                return named[1].replace("/", ".")
+        path: list[str] = []
+        for scope in filter(None, _AROUND.sub("", own or node.name).split("/")):
+            if path and scope.startswith(f"{path[-1]}."):
+                path.pop()
+            path.append(scope)
+        return ".".join(path) or node.name
+
+
+def _made(reader: Callable[[Operation], Any], operation: Operation) -> Any:
+    """What a reader makes of an operation, whose attributes and constants may be anything."""
+    try:
+        return reader(operation)
+    except ConvlabError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        got = f"attributes {excerpt(operation.options)} and constants that don't fit ({excerpt(str(error))})"
+        raise UnsupportedError(f"got {got}, expected those of ONNX's definition") from error
+
+
+def _named_apart(parts: Sequence[Part]) -> list[Part]:
+    """The parts, with the operator behind names that others have, too, or that are of what others are in."""
+    paths = [part.path for part in parts]
+    taken = {name for name, count in Counter(paths).items() if count > 1}
+    taken |= {path[:place] for path in paths for place, letter in enumerate(path) if letter == "."}
+    return [replace(part, path=f"{part.path}.{part.note.lower()}") if part.path in taken else part for part in parts]

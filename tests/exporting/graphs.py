@@ -1,0 +1,49 @@
+"""ONNX files made by hand, with ONNX's own helpers, and run by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+# An operator, the names of its inputs, the name of its result, its attributes.
+Nodes = Sequence[tuple[str, str, str, dict[str, Any]]]
+
+
+def model_of(
+    nodes: Nodes, constants: Mapping[str, Any] = {}, shape: Sequence[Any] = ("N", 3, "H", "W"), opset: int = 20
+) -> onnx.ModelProto:
+    """A graph from "X" to "Y" in float32."""
+    made = [
+        helper.make_node(operator, [name.strip("-") for name in inputs.split()], [output], **attributes)
+        for operator, inputs, output, attributes in nodes
+    ]
+    for node, (operator, *_) in zip(made, nodes, strict=True):
+        node.name = f"/{node.output[0]}/{operator}"
+    x = helper.make_tensor_value_info("X", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
+    arrays = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(made, "by hand", [x], [y], arrays)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def write(path: Path, *args: Any, **options: Any) -> Path:
+    """A file of `model_of`."""
+    path.write_bytes(model_of(*args, **options).SerializeToString())
+    return path
+
+
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    """onnxruntime's result."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    """Random numbers of float32, as large as trained ones."""
+    return (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")

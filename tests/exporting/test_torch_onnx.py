@@ -1,0 +1,104 @@
+"""Models that PyTorch itself exported to ONNX come back with their names, their weights and their results."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from convlab import load
+
+
+class Squeeze(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Conv2d(channels, 2, 1), nn.SiLU(), nn.Conv2d(2, channels, 1)
+
+    def forward(self, x):
+        return x * F.hardsigmoid(self.fc2(self.act(self.fc1(F.adaptive_avg_pool2d(x, 1)))))
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=2, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+        self.se = Squeeze(outputs)
+        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(self.downsample(x) + self.se(y))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.maxpool = nn.Conv2d(3, 4, 7, 2, 3), nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(Block(4, 6, 1), Block(6, 6, 2))
+        self.acts = nn.Sequential(nn.GELU(), nn.GELU("tanh"), nn.Mish(), nn.Hardswish(), nn.SELU(), nn.ELU(0.5))
+        self.pool = nn.AvgPool2d(2, 1, 1, count_include_pad=False)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.layer1(self.maxpool(self.conv1(x)))
+        x = torch.cat([x, self.acts(x) * 0.5 + 1], 1)
+        x = self.pool(F.leaky_relu(F.relu6(x), 0.2)).mean((2, 3))
+        return F.log_softmax(self.fc(x.view(x.size(0), -1)), dim=1)
+
+
+def exported(model, path, x, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The exporter that needs no further package is the old one.
+        torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], **options)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = Net().eval()
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 1.5)
+    return net
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20])
+@pytest.mark.parametrize("sizes", ["one", "any"])
+def test_what_pytorch_exports(net, opset, sizes, tmp_path):
+    axes = {"x": {0: "n", 2: "h", 3: "w"}} if sizes == "any" else None
+    x = torch.randn(1, 3, 33, 34)
+    exported(net, tmp_path / "model.onnx", x, opset_version=opset, dynamic_axes=axes)
+    again = load(tmp_path / "model.onnx", backend="torch")
+    torch.testing.assert_close(again(x), net(x), rtol=0, atol=1e-5)
+    if sizes == "any":
+        x = torch.randn(2, 3, 41, 28)
+        torch.testing.assert_close(again(x), net(x), rtol=0, atol=1e-5)
+
+
+def test_the_weights_have_their_names(net, tmp_path):
+    """Where the exporter leaves batch norms as they are, the state dict is that of the original."""
+    preserve = torch.onnx.TrainingMode.PRESERVE
+    exported(net, tmp_path / "model.onnx", torch.randn(1, 3, 33, 34), training=preserve, do_constant_folding=False)
+    again = load(tmp_path / "model.onnx", backend="torch")
+    theirs = {name: array for name, array in net.state_dict().items() if "num_batches" not in name}
+    mine = {name: array for name, array in again.state_dict().items() if "num_batches" not in name}
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(array, theirs[name]) for name, array in mine.items())
+
+
+def test_flattened_pixels(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 5 * 4, 7), nn.Tanh()
+    )
+    x = torch.randn(1, 1, 12, 10)
+    exported(net.eval(), tmp_path / "model.onnx", x)
+    torch.testing.assert_close(load(tmp_path / "model.onnx", backend="torch")(x), net(x), rtol=0, atol=1e-6)
