@@ -8,6 +8,7 @@ from making import built, port_parts
 
 from convlab import port
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import read
 from convlab.models.layers.norms import ChannelAffine, GroupNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab_mxnet.ops import mx
@@ -43,6 +44,31 @@ def test_blocks(name) -> None:
     net = nn.HybridSequential()
     net.add(nn.Conv2D(4, 1), BLOCKS[name]())
     check(net)
+
+
+class Decoder(mx.gluon.HybridBlock):
+    """Code of its own, which is read by its symbol."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Conv2DTranspose(6, 3, 2, 1, 1, in_channels=4)
+        self.norm, self.slopes = nn.InstanceNorm(in_channels=6), nn.PReLU(in_channels=6)
+        self.layer = nn.LayerNorm(axis=1, in_channels=6)
+
+    def hybrid_forward(self, F, x):
+        x = self.slopes(self.norm(self.up(x)))
+        return F.UpSampling(self.layer(x), scale=2, sample_type="nearest") + 1
+
+
+def test_code_of_ones_own() -> None:
+    check(Decoder())
+    kinds = [part.layer.kind for part in read(shaken(Decoder())).parts]
+    assert kinds == ["conv_transpose2d", "group_norm", "prelu", "layer_norm", "upsample", "affine"]
+
+
+def shaken(block):
+    block.initialize(mx.init.Uniform(1.0))
+    return block
 
 
 REFUSED = {

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedError
-from ..layers.activations import Activation, Affine, Softmax
+from ..layers.activations import Activation, Affine, PReLU, Softmax
 from ..layers.joining import Add, Concatenate, Multiply
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
+from ..layers.norms import GroupNorm, LayerNorm
+from ..layers.pixels import Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import around
+from ..layers.transposed import TransposedConvolution
 
 # What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
 Arrays = Sequence[np.ndarray]
@@ -63,6 +66,40 @@ def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     )
 
 
+def _transposed(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
+    if options.get("target_shape"):
+        raise UnsupportedError("its result has a fixed size (target_shape)")
+    (kernel,), groups = _fitting(arrays[:1], (4,)), int(options.get("num_group", 1))
+    bias = arrays[1] if len(arrays) > 1 else None
+    if kernel.shape[2:] != options["kernel"] or (bias is not None and bias.shape != (kernel.shape[1] * groups,)):
+        raise UnsupportedError(f"its arrays have shapes {[array.shape for array in arrays]}, which don't fit together")
+    pads, adjusted = options.get("pad") or (0, 0), options.get("adj") or (0, 0)
+    rows, columns = ((before, before - more) for before, more in zip(pads, adjusted, strict=True))
+    geometry = options.get("stride") or (1, 1), (rows, columns), options.get("dilate") or (1, 1), groups
+    return TransposedConvolution(kernel, bias, *geometry, kernel.dtype.name)
+
+
+def _layer_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    axis = options.get("axis", -1)
+    if axis != 1 and not (axis == -1 and options["rows"]):
+        raise UnsupportedError(f"it normalises axis {axis}, which isn't that of the channels")
+    scale, shift = _fitting(arrays, (1, 1))
+    return LayerNorm(scale, shift, float(options.get("eps", 1e-5)), scale.dtype.name)
+
+
+def _instance_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    scale, shift = _fitting(arrays, (1, 1))
+    return GroupNorm(scale, shift, len(scale), float(options.get("eps", 1e-3)), scale.dtype.name)
+
+
+def _upsampling(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if options.get("sample_type") != "nearest":
+        raise UnsupportedError(f"its sample_type is {options.get('sample_type')}, expected nearest")
+    return Upsample((int(options["scale"]),) * 2, "nearest")
+
+
 def _batch_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if options.get("axis", 1) != 1:
         raise UnsupportedError(f"it normalises axis {options['axis']}, which isn't that of the channels")
@@ -97,6 +134,9 @@ def _activation(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 def _leaky(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     names = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu", "selu": "selu"}
     kind = options.get("act_type", "leaky")
+    if kind == "prelu":
+        (slope,) = _fitting(arrays, (1,))
+        return PReLU(slope, slope.dtype.name)
     if kind not in names:
         raise UnsupportedError(f"convlab doesn't know the function {kind}")
     return Activation(names[kind], 0.0 if kind in ("gelu", "selu") else float(np.float32(options.get("slope", 0.25))))
@@ -163,7 +203,12 @@ def _dense(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 # Another operator is another entry.
 OPERATORS: dict[str, Reader] = {
     "Convolution": _convolution,
+    "Deconvolution": _transposed,
     "BatchNorm": _batch_norm,
+    "LayerNorm": _layer_norm,
+    "_npx_layer_norm": _layer_norm,
+    "InstanceNorm": _instance_norm,
+    "UpSampling": _upsampling,
     "FullyConnected": _dense,
     "Pooling": _pool,
     "Activation": _activation,
