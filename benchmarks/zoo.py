@@ -4,8 +4,8 @@
 
 The weights are random, and so are the statistics of the batch norms. Torchvision's models are there where torchvision
 is installed. A line has the model, the target, the number of nodes, the worst one in bounds, seconds, and the outcome;
-`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/coverage.md, in the place of
-those of the same models and targets: a whole family takes hours, and can be ported in several runs.
+`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/coverage.md, in the place
+of those of the same models and targets: a whole family takes hours, and can be ported in several runs.
 """
 
 from __future__ import annotations

@@ -9,16 +9,21 @@ import numpy as np
 import onnxruntime
 import pytest
 from chains import CHAINS, classifier, conv, dense, norm
+from making import kernel
 
 from convlab.errors import ModelError, ModelFileError, PortError
-from convlab.models.files import neutral
+from convlab.models.files import neutral, onnx_nodes
 from convlab.models.files import onnx as ours
 from convlab.models.files.onnx_read import read_onnx
 from convlab.models.files.save_load import load, save
-from convlab.models.layers.activations import FUNCTIONS, Activation
+from convlab.models.layers.activations import FUNCTIONS, Activation, PReLU
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.layer import Convolution, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
+from convlab.models.layers.transposed import TransposedConvolution
 from convlab.testing import worst_ratio
 
 
@@ -35,6 +40,7 @@ def right(found: np.ndarray, layers: list[Layer], x: np.ndarray, dtype: str = "f
     return worst_ratio(found, x, off) <= 1
 
 
+NUMBERS = kernel((4,), 1), kernel((4,), 2)
 PADDINGS = ["valid", "same", "same_lower", "full", 2, ((0, 1), (2, 0))]
 LAYERS: dict[str, list[Layer]] = {
     **{f"padding {p} {s}": [conv(3, 2, (3, 2), padding=p, stride=s)] for p in PADDINGS for s in (1, (3, 2))},
@@ -60,6 +66,30 @@ LAYERS: dict[str, list[Layer]] = {
     **{f"global {f} {k}": [conv(3, 2), GlobalPool(f, k)] for f in ("max", "average") for k in (False, True)},
     **{f"flatten {o}": [conv(3, 2), Dropout(0.5), Flatten(o), dense(4, 3 * 25)] for o in ("CHW", "HWC")},
     "norm": [norm(3), conv(4, 3, groups=1), norm(4)],
+    "group norm": [conv(4, 3), GroupNorm(*NUMBERS, 2, 1e-3), conv(2, 4), PReLU(NUMBERS[0][:2])],
+    "instance norm": [conv(4, 3), GroupNorm(*NUMBERS, 4, 1e-3)],
+    "layer norm": [conv(4, 3), LayerNorm(*NUMBERS, 1e-3)],
+    "layer norm of rows": [conv(4, 3), GlobalPool("average", keepdims=False), LayerNorm(*NUMBERS, 1e-3), dense(2, 4)],
+    "scale": [ChannelAffine(NUMBERS[0][:3], None, True), conv(4, 3), ChannelAffine(*NUMBERS, True)],
+    "crop": [Crop(((1, 0), (2, 1))), conv(4, 3)],
+    **{
+        f"upsample {m} {a}": [Upsample((2, 3), m, a), conv(4, 3)]
+        for m in ("nearest", "bilinear")
+        for a in (False, m != "nearest")
+    },
+    "parts": [
+        conv(4, 3),
+        ChannelShuffle(2),
+        Chunk(1, 2),
+        conv(8, 2),
+        PixelShuffle(2),
+        PixelShuffle(1, channels_last=True),
+    ],
+    **{
+        f"transposed {crop}": [TransposedConvolution(kernel((3, 2, 3, 3)), NUMBERS[0][:2], (2, 2), crop)]
+        for crop in (((0, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (0, 0)))
+    },
+    "transposed by groups": [TransposedConvolution(kernel((4, 3, 2, 3)), None, (1, 2), dilation=(2, 1), groups=2)],
     "rows": [Activation("tanh"), dense(3, 4), Activation("softplus"), dense(2, 3)],
 }
 
@@ -69,7 +99,7 @@ def test_onnxruntime_computes_what_the_layers_say(name, tmp_path):
     layers, path = LAYERS[name], tmp_path / "model.onnx"
     ours.export(parts_of(layers), path)  # which holds it to the rounding bounds
     first = layers[0]
-    channels = first.spec.in_channels if isinstance(first, Convolution) else 3
+    channels = first.input_channels if isinstance(first, (Convolution, TransposedConvolution)) else 3
     x = np.random.default_rng(3).integers(-8, 9, (3, channels, 7, 7)) / 4.0
     if name == "rows":
         x = x[:, 0, :4, 0]
@@ -90,13 +120,24 @@ def test_models_of_every_framework(framework, chain, tmp_path):
     assert again.read_bytes() == (tmp_path / "inference.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", LAYERS)
+# What ONNX has no operator for, and several nodes compute.
+SPELLED_OUT = ("group norm", "parts")
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in SPELLED_OUT])
 def test_what_is_written_is_read_again(name, tmp_path):
     ours.export(parts_of(LAYERS[name]), tmp_path / "model.onnx")
     neutral.write_parts(read_onnx(tmp_path / "model.onnx").parts, tmp_path / "again.safetensors")
     inference = [layer for layer in LAYERS[name] if not isinstance(layer, Dropout)]
     neutral.write_layers(inference, tmp_path / "model.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", SPELLED_OUT)
+def test_what_several_nodes_compute_is_refused_by_name(name, tmp_path):
+    ours.export(parts_of(LAYERS[name]), tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match=r"Reshape|Gather"):
+        read_onnx(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
@@ -133,10 +174,12 @@ def test_what_it_cant_express_is_named(layers, message, tmp_path):
 
 
 def test_a_wrong_graph_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(ours, "_pads", lambda pads: [pads[0][1], pads[1][1], pads[0][0], pads[1][0]])  # swapped ends
+    monkeypatch.setattr(
+        onnx_nodes, "_pads", lambda pads: [pads[0][1], pads[1][1], pads[0][0], pads[1][0]]
+    )  # swapped ends
     with pytest.raises(PortError, match=r"off by .* what rounding allows"):
         ours.export(parts_of([conv(3, 2, padding=((0, 1), (2, 0)))]), tmp_path / "model.onnx")
-    monkeypatch.setattr(ours, "_pads", lambda pads: [1, 1, 1, 1])
+    monkeypatch.setattr(onnx_nodes, "_pads", lambda pads: [1, 1, 1, 1])
     with pytest.raises(PortError, match="expected shape"):
         ours.export(parts_of([conv(3, 2)]), tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -10,6 +10,7 @@ import numpy as np
 from ...geometry.geometry import NO_PADDING
 from ..layers.activations import NEVER_NEGATIVE, Activation, Affine
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, join_border
+from ..layers.norms import ChannelAffine
 from ..layers.pixels import Crop
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Part, consumers
@@ -72,6 +73,9 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
     """The one layer that computes the same as two; None if there is none."""
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)
+    if isinstance(last, ChannelAffine) and isinstance(layer, ChannelAffine):
+        parts = last.shift is None and layer.scale is None and last.trained == layer.trained
+        return replace(last, shift=layer.shift) if parts else None
     if isinstance(last, TransposedConvolution) and isinstance(layer, Crop):
         crops = zip(last.crop, layer.pads, strict=True)
         rows, columns = ((start + top, end + bottom) for (start, end), (top, bottom) in crops)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import ModelError, ModelFileError, PortError, UnsupportedError
-from ...geometry.geometry import Pads
+from ...errors import ModelError, ModelFileError, PortError
 from ...registry import pip_command
 from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..compare.random_images import grid, random_images
-from ..layers.activations import Activation, Affine, Softmax
-from ..layers.joining import Add, Concatenate, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten, dtype_of
-from ..layers.pooling import GlobalPool, Pool
+from ..layers.activations import Activation, PReLU, Softmax
+from ..layers.layer import BatchNorm, Dense, Dropout, dtype_of
+from ..layers.norms import ChannelAffine, LayerNorm
 from ..layers.reading import INPUT, Model, Part
+from ..layers.shapes import Known, known_after
 from ..layers.steps import carried, steps
 from .canonical import canonical
+from .onnx_nodes import NODES
 
 # onnxruntime has had these since its version 1.17.
 OPSET, IR_VERSION = 20, 9
 # A file of protobuf can have no more bytes.
 _LARGEST = 2**31 - 2**20
-_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-_AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 _DTYPES = ("float16", "float32", "float64")
 
 
@@ -79,11 +77,12 @@ class _Graph:
         self.constants: list[Any] = []
         self.dtype = self._dtype()
         # These layers take images and rows of numbers; the first of the others tells the rank of the input.
-        either = (Activation, BatchNorm, Dropout, Softmax)
+        either = (Activation, PReLU, BatchNorm, LayerNorm, ChannelAffine, Dropout, Softmax)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
         # The name and the rank of each value.
         self.values = {INPUT: (self.last, self.rank)}
+        self.known = {INPUT: Known()}
 
     def _dtype(self) -> str:
         common = ""
@@ -110,8 +109,9 @@ class _Graph:
             self.number = number
             self.others = [self.values[value][0] for value in part.inputs[1:]]
             self.last, self.rank = self.values[part.inputs[0]]
-            _NODES[type(layer)](self, layer)
+            NODES[type(layer)](self, layer)
             self.values[part.value] = self.last, self.rank
+            self.known[part.value] = known_after(layer, [self.known[value] for value in part.inputs])
         self.node("Identity", output="Y")
         helper = self.onnx.helper
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
@@ -126,6 +126,13 @@ class _Graph:
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="convlab")
 
+    def channels(self) -> int:
+        """The channels of what the layer takes."""
+        channels = self.known[self.parts[self.number].inputs[0]].channels
+        if not channels:
+            raise self.refused(self.number, "images of any number of channels", "a layer before it that tells them")
+        return channels
+
     def constant(self, name: str, value: Any, dtype: str = "") -> str:
         """Add an array; its name in the graph comes back."""
         full = f"{self.number}.{name}"
@@ -137,149 +144,10 @@ class _Graph:
         """Add an operation on the last result."""
         output = output or f"{self.number}.{len(self.nodes)}"
         node = self.onnx.helper.make_node(kind, [self.last, *inputs], [output], **attributes)
-        node.name = f"{self.number}.{kind}"
+        before = sum(each.name.startswith(f"{self.number}.{kind}") for each in self.nodes)
+        node.name = f"{self.number}.{kind}" + (f".{before}" if before else "")
         self.nodes.append(node)
         self.last = output
-
-
-def _pads(pads: Pads) -> list[int]:
-    (top, bottom), (left, right) = pads
-    return [top, left, bottom, right]
-
-
-def _padding(padding: Pads | str) -> dict[str, Any]:
-    return {"auto_pad": _AUTO_PAD[padding]} if isinstance(padding, str) else {"pads": _pads(padding)}
-
-
-def _convolution(graph: _Graph, layer: Convolution) -> None:
-    spec, padding = layer.spec, layer.spec.padding
-    if spec.padding_mode != "zeros" or spec.padding_value:
-        if isinstance(padding, str):
-            raise graph.refused(graph.number, f"padding {padding!r} of {spec.padding_mode}", "integers")
-        _pad(graph, Pad.before(spec))
-        padding = ((0, 0), (0, 0))
-    arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
-    graph.node(
-        "Conv",
-        *arrays,
-        kernel_shape=spec.kernel_size,
-        strides=spec.stride,
-        dilations=spec.dilation,
-        group=spec.groups,
-        **_padding(padding),
-    )
-
-
-def _pad(graph: _Graph, layer: Pad) -> None:
-    if layer.mode not in _PAD_MODES:
-        raise UnsupportedError(f"a border of mode {layer.mode!r} without pooling isn't exported.", hint="leave it out.")
-    top, left, bottom, right = _pads(layer.pads)
-    sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
-    value = [graph.constant("value", layer.value)] if layer.value else []
-    graph.node("Pad", sizes, *value, mode=_PAD_MODES[layer.mode])
-
-
-# ONNX's own alpha is 0.2; its numbers are float32.
-_HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
-
-
-def _affine(graph: _Graph, layer: Affine) -> None:
-    graph.node("Mul", graph.constant("scale", layer.scale))
-    graph.node("Add", graph.constant("shift", layer.shift))
-
-
-def _joined(kind: str) -> Callable[[_Graph, Any], None]:
-    def add(graph: _Graph, layer: Layer) -> None:
-        others = graph.others
-        graph.node(kind, others[0] if others else graph.constant("one", float(kind == "Mul")))
-        for other in others[1:]:
-            graph.node(kind, other)
-
-    return add
-
-
-def _activation(graph: _Graph, layer: Activation) -> None:
-    function, before = layer.function, graph.last
-    if function == "relu6":
-        graph.node("Clip", graph.constant("least", 0.0), graph.constant("most", 6.0))
-    elif function == "silu":
-        graph.node("Sigmoid")
-        graph.node("Mul", before)
-    elif function in ("gelu", "gelu_tanh"):
-        graph.node("Gelu", approximate="tanh" if function == "gelu_tanh" else "none")
-    elif function in ("hard_sigmoid", "hard_swish", "mish"):
-        graph.node(
-            {"hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "mish": "Mish"}[function],
-            **_HARD.get(function, {}),
-        )
-    elif function in ("leaky_relu", "elu"):
-        graph.node("LeakyRelu" if function == "leaky_relu" else "Elu", alpha=layer.parameter)
-    else:
-        graph.node(function.title())
-
-
-def _pool(graph: _Graph, layer: Pool) -> None:
-    own: dict[str, Any] = {"count_include_pad": int(layer.count_padding)} if layer.function == "average" else {}
-    graph.node(
-        "AveragePool" if layer.function == "average" else "MaxPool",
-        kernel_shape=layer.size,
-        strides=layer.stride,
-        ceil_mode=int(layer.ceil),
-        **_padding(layer.padding),
-        **own,
-    )
-
-
-def _global_pool(graph: _Graph, layer: GlobalPool) -> None:
-    graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
-    if not layer.keepdims:
-        _flatten(graph, Flatten())
-
-
-def _batch_norm(graph: _Graph, layer: BatchNorm) -> None:
-    epsilon, variance = layer.epsilon, layer.variance
-    if graph.dtype == "float64":  # The attribute epsilon is a float32.
-        epsilon, variance = 0.0, np.asarray(variance, np.float64) + epsilon
-    arrays = {"scale": layer.scale, "shift": layer.shift, "mean": layer.mean, "variance": variance}
-    graph.node("BatchNormalization", *(graph.constant(*each) for each in arrays.items()), epsilon=epsilon)
-
-
-def _flatten(graph: _Graph, layer: Flatten) -> None:
-    if layer.order == "HWC" and graph.rank == 4:
-        graph.node("Transpose", perm=[0, 2, 3, 1])
-    graph.node("Flatten", axis=1)
-    graph.rank = 2
-
-
-def _unflatten(graph: _Graph, layer: Unflatten) -> None:
-    graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
-    graph.rank = 4
-
-
-def _dense(graph: _Graph, layer: Dense) -> None:
-    if graph.rank != 2:
-        raise graph.refused(graph.number, "images", "rows of numbers, of a flattening before it")
-    arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
-    graph.node("Gemm", *arrays, transB=1)
-
-
-_NODES: dict[type[Layer], Callable[[_Graph, Any], None]] = {
-    Convolution: _convolution,
-    Pad: _pad,
-    Activation: _activation,
-    Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
-    Pool: _pool,
-    GlobalPool: _global_pool,
-    BatchNorm: _batch_norm,
-    Dropout: lambda graph, layer: None,
-    Flatten: _flatten,
-    Unflatten: _unflatten,
-    Dense: _dense,
-    Affine: _affine,
-    Add: _joined("Add"),
-    Multiply: _joined("Mul"),
-    Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
-}
 
 
 def _prove(runtime: Any, data: bytes, graph: _Graph) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...errors import UnsupportedError
-from ..layers.activations import Activation, Affine
+from ..layers.activations import Activation, Affine, PReLU
 from ..layers.joining import Add, Multiply
-from ..layers.layer import BatchNorm, Layer
+from ..layers.layer import Layer
+from ..layers.norms import ChannelAffine
 from .onnx_operation import Operation, Reader
 from .spelled_out import Elementwise
 
@@ -38,7 +39,10 @@ def _gelu(op: Operation) -> Sequence[Layer]:
 
 
 def _prelu(op: Operation) -> Sequence[Layer]:
-    return [Activation("leaky_relu", _number(op.constant(1, "a slope")))]
+    slope = op.constant(1, "a slope")
+    if slope is None or slope.dtype.kind != "f":
+        raise UnsupportedError("got no slope, expected floating-point numbers")
+    return [PReLU(slope.reshape(_channels(op, slope)), slope.dtype.name)]
 
 
 def _selu(op: Operation) -> Sequence[Layer]:
@@ -65,14 +69,18 @@ def _per_channel(op: Operation, scale: np.ndarray | None, shift: np.ndarray | No
     given = next(array for array in (scale, shift) if array is not None)
     if given.size == 1 and given.ndim <= len(op.layout):
         return Affine(1.0 if scale is None else _number(scale), 0.0 if shift is None else _number(shift))
+    count = _channels(op, given)
+    arrays = (None if array is None else array.reshape(count) for array in (scale, shift))
+    return ChannelAffine(*arrays, trained=True, dtype=given.dtype.name)
+
+
+def _channels(op: Operation, given: np.ndarray) -> int:
+    """How many numbers an array has, one for each channel of the values."""
     sizes = dict(zip(op.layout[::-1], given.shape[::-1], strict=False))
     count = sizes.pop("C", 1)
     if given.ndim > len(op.layout) or set(sizes.values()) - {1} or given.dtype.kind != "f" or not count:
         raise UnsupportedError(f"got an array of shape {given.shape} for values {op.layout}, expected one for channels")
-    zeros, ones = np.zeros(count, given.dtype), np.ones(count, given.dtype)
-    scale = ones if scale is None else scale.reshape(count)
-    shift = zeros if shift is None else shift.reshape(count)
-    return BatchNorm(zeros, ones, scale, shift, 0.0, 0.9, given.dtype.name)
+    return count
 
 
 def _other(op: Operation) -> np.ndarray | None:

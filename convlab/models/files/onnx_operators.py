@@ -9,9 +9,13 @@ import numpy as np
 from ...errors import UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads
 from ..layers.activations import Softmax
+from ..layers.channels import PixelShuffle
 from ..layers.joining import Concatenate
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ..layers.norms import GroupNorm, LayerNorm
+from ..layers.pixels import Crop, Upsample
 from ..layers.pooling import GlobalPool, Pool
+from ..layers.transposed import TransposedConvolution
 from .fields import LARGEST, excerpt
 from .onnx_arithmetic import ARITHMETIC
 from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Reader, Value
@@ -40,6 +44,74 @@ def _convolution(op: Operation) -> Sequence[Layer]:
     return [
         Convolution.of(kernel, bias, kernel.dtype.name, groups, stride=stride, padding=_padding(op), dilation=dilation)
     ]
+
+
+def _transposed(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    kernel, groups = op.array(1, "a kernel", 4), op.options.get("group", 1)
+    if not 1 <= groups <= len(kernel) or len(kernel) % groups:
+        raise UnsupportedError(f"got {groups} groups, expected a divisor of its {len(kernel)} input channels")
+    bias = None if op.constant(2, "a bias") is None else op.vector(2, "a bias", kernel.shape[1] * groups)
+    pads, more = _padding(op), op.options.get("output_padding", [0, 0])
+    if isinstance(pads, str) or "output_shape" in op.options or len(more) != 2:
+        raise UnsupportedError("got a padding by its name or an output_shape, expected pads and output_padding")
+    rows, columns = ((start, end - extra) for (start, end), extra in zip(pads, more, strict=True))
+    stride, dilation = op.pair("strides"), op.pair("dilations")
+    return [TransposedConvolution(kernel, bias, stride, (rows, columns), dilation, groups, kernel.dtype.name)]
+
+
+def _instance_norm(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    scale = op.array(1, "a scale", 1)
+    shift = op.vector(2, "a shift", len(scale))
+    return [GroupNorm(scale, shift, len(scale), op.options.get("epsilon", 1e-5), scale.dtype.name)]
+
+
+def _layer_norm(op: Operation) -> Sequence[Layer]:
+    axis = op.options.get("axis", -1)
+    if op.letters([axis]) != "C" or axis % len(op.layout) != len(op.layout) - 1:
+        raise UnsupportedError(f"got axis {axis} of {op.layout}, expected that of the channels, the last")
+    scale = op.array(1, "a scale", 1)
+    shift = np.zeros_like(scale) if op.constant(2, "a shift") is None else op.vector(2, "a shift", len(scale))
+    return [LayerNorm(scale, shift, op.options.get("epsilon", 1e-5), scale.dtype.name)]
+
+
+def _resize(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    scales, mode = op.constant(2, "scales"), op.options.get("mode", "nearest")
+    places = op.options.get("coordinate_transformation_mode", "half_pixel")
+    factors = [] if scales is None else scales.ravel().tolist()
+    if len(factors) != 4 or factors[:2] != [1, 1] or any(n != int(n) or not 1 <= n <= LARGEST for n in factors):
+        raise UnsupportedError(f"got scales {excerpt(factors)}, expected integers for rows and columns")
+    factor = int(factors[2]), int(factors[3])
+    floor = op.options.get("nearest_mode", "round_prefer_floor") == "floor"
+    if mode == "nearest" and ((places == "asymmetric" and floor) or places == "half_pixel"):
+        return [Upsample(factor, "nearest")]
+    if mode == "linear" and places in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        return [Upsample(factor, "bilinear", places == "align_corners")]
+    raise UnsupportedError(f"got mode {excerpt(mode)} with {excerpt(places)}, expected nearest or linear")
+
+
+def _depth_to_space(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    return [PixelShuffle(op.options["blocksize"], op.options.get("mode", "DCR") == "DCR")]
+
+
+def _slice(op: Operation) -> Sequence[Layer]:
+    """The crop that a slice of rows and columns is."""
+    op.expect(IMAGES)
+    names = ("starts", "ends", "axes", "steps")
+    starts, ends, axes, steps = (op.constant(index, name) for index, name in enumerate(names, 1))
+    if starts is None or ends is None or axes is None or (steps is not None and (steps != 1).any()):
+        raise UnsupportedError("got a slice with steps or without axes, expected one of rows and columns")
+    crops = {"H": (0, 0), "W": (0, 0)}
+    letters = op.letters(axes.ravel().tolist())
+    for letter, start, end in zip(letters, starts.ravel().tolist(), ends.ravel().tolist(), strict=True):
+        to_the_end = end >= 2**31 - 1
+        if letter not in crops or not 0 <= start <= LARGEST or not (to_the_end or -LARGEST <= end < 0):
+            raise UnsupportedError(f"got {start} to {end} of axis {letter}, expected rows or columns at the edges")
+        crops[letter] = start, 0 if to_the_end else -end
+    return [Crop((crops["H"], crops["W"]))]
 
 
 def _batch_norm(op: Operation) -> Sequence[Layer]:
@@ -176,7 +248,13 @@ def _dropout(op: Operation) -> Sequence[Layer]:
 OPERATORS: dict[str, Reader] = {
     **ARITHMETIC,
     "Conv": _convolution,
+    "ConvTranspose": _transposed,
     "BatchNormalization": _batch_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "Resize": _resize,
+    "DepthToSpace": _depth_to_space,
+    "Slice": _slice,
     "MaxPool": _pool("max"),
     "AveragePool": _pool("average"),
     "GlobalMaxPool": _global_pool("max"),

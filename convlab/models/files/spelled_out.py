@@ -10,7 +10,8 @@ import numpy as np
 
 from ..layers.activations import FUNCTIONS, Activation, Affine
 from ..layers.joining import Add, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Layer
+from ..layers.layer import Convolution, Dense, Layer
+from ..layers.norms import ChannelAffine
 from ..layers.reading import Part, consumers
 
 # Where functions are compared: beyond the bends of all of them. A file's constants have the digits of float32.
@@ -130,10 +131,11 @@ def with_biases(parts: Sequence[Part]) -> list[Part]:
 
 def _biased(layer: Layer | None, after: Layer | None) -> Layer | None:
     """The one layer that is another and the numbers added to its channels; None if there is none."""
-    if not isinstance(layer, (Convolution, Dense)) or layer.bias is not None or not isinstance(after, BatchNorm):
+    if not isinstance(layer, (Convolution, Dense)) or layer.bias is not None or not isinstance(after, ChannelAffine):
         return None
-    adds = not after.mean.any() and (after.variance == 1).all() and (after.scale == 1).all() and after.epsilon == 0
-    if not adds or len(after.shift) != len(layer.kernel) or after.shift.dtype != layer.kernel.dtype:
+    if after.scale is not None or after.shift is None:
+        return None
+    if len(after.shift) != len(layer.kernel) or after.shift.dtype != layer.kernel.dtype:
         return None
     if isinstance(layer, Convolution):
         return replace(layer, bias=after.shift, spec=replace(layer.spec, use_bias=True))

@@ -1,0 +1,272 @@
+"""The nodes of ONNX that compute each kind of layer: one entry for each in `NODES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ...geometry.geometry import Pads
+from ..layers.activations import Activation, Affine, PReLU, Softmax
+from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ..layers.joining import Add, Concatenate, Multiply
+from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.pixels import Crop, Upsample
+from ..layers.pooling import GlobalPool, Pool
+from ..layers.transposed import TransposedConvolution
+
+# `convlab.models.files.onnx.Graph`, which imports this file.
+Graph = Any
+_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
+# A slice that ends here ends where the image does.
+_END = 2**31 - 1
+
+
+def _pads(pads: Pads) -> list[int]:
+    (top, bottom), (left, right) = pads
+    return [top, left, bottom, right]
+
+
+def _padding(padding: Pads | str) -> dict[str, Any]:
+    return {"auto_pad": _AUTO_PAD[padding]} if isinstance(padding, str) else {"pads": _pads(padding)}
+
+
+def _convolution(graph: Graph, layer: Convolution) -> None:
+    spec, padding = layer.spec, layer.spec.padding
+    if spec.padding_mode != "zeros" or spec.padding_value:
+        if isinstance(padding, str):
+            raise graph.refused(graph.number, f"padding {padding!r} of {spec.padding_mode}", "integers")
+        _pad(graph, Pad.before(spec))
+        padding = ((0, 0), (0, 0))
+    arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
+    graph.node(
+        "Conv",
+        *arrays,
+        kernel_shape=spec.kernel_size,
+        strides=spec.stride,
+        dilations=spec.dilation,
+        group=spec.groups,
+        **_padding(padding),
+    )
+
+
+def _pad(graph: Graph, layer: Pad) -> None:
+    if layer.mode not in _PAD_MODES:
+        raise UnsupportedError(f"a border of mode {layer.mode!r} without pooling isn't exported.", hint="leave it out.")
+    top, left, bottom, right = _pads(layer.pads)
+    sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
+    value = [graph.constant("value", layer.value)] if layer.value else []
+    graph.node("Pad", sizes, *value, mode=_PAD_MODES[layer.mode])
+
+
+# ONNX's own alpha is 0.2; its numbers are float32.
+_HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
+
+
+def _affine(graph: Graph, layer: Affine) -> None:
+    graph.node("Mul", graph.constant("scale", layer.scale))
+    graph.node("Add", graph.constant("shift", layer.shift))
+
+
+def _joined(kind: str) -> Callable[[Graph, Any], None]:
+    def add(graph: Graph, layer: Layer) -> None:
+        others = graph.others
+        graph.node(kind, others[0] if others else graph.constant("one", float(kind == "Mul")))
+        for other in others[1:]:
+            graph.node(kind, other)
+
+    return add
+
+
+def _activation(graph: Graph, layer: Activation) -> None:
+    function, before = layer.function, graph.last
+    if function == "relu6":
+        graph.node("Clip", graph.constant("least", 0.0), graph.constant("most", 6.0))
+    elif function == "silu":
+        graph.node("Sigmoid")
+        graph.node("Mul", before)
+    elif function in ("gelu", "gelu_tanh"):
+        graph.node("Gelu", approximate="tanh" if function == "gelu_tanh" else "none")
+    elif function in ("hard_sigmoid", "hard_swish", "mish"):
+        graph.node(
+            {"hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "mish": "Mish"}[function],
+            **_HARD.get(function, {}),
+        )
+    elif function in ("leaky_relu", "elu"):
+        graph.node("LeakyRelu" if function == "leaky_relu" else "Elu", alpha=layer.parameter)
+    else:
+        graph.node(function.title())
+
+
+def _pool(graph: Graph, layer: Pool) -> None:
+    own: dict[str, Any] = {"count_include_pad": int(layer.count_padding)} if layer.function == "average" else {}
+    graph.node(
+        "AveragePool" if layer.function == "average" else "MaxPool",
+        kernel_shape=layer.size,
+        strides=layer.stride,
+        ceil_mode=int(layer.ceil),
+        **_padding(layer.padding),
+        **own,
+    )
+
+
+def _global_pool(graph: Graph, layer: GlobalPool) -> None:
+    graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
+    if not layer.keepdims:
+        _flatten(graph, Flatten())
+
+
+def _batch_norm(graph: Graph, layer: BatchNorm) -> None:
+    epsilon, variance = layer.epsilon, layer.variance
+    if graph.dtype == "float64":  # The attribute epsilon is a float32.
+        epsilon, variance = 0.0, np.asarray(variance, np.float64) + epsilon
+    arrays = {"scale": layer.scale, "shift": layer.shift, "mean": layer.mean, "variance": variance}
+    graph.node("BatchNormalization", *(graph.constant(*each) for each in arrays.items()), epsilon=epsilon)
+
+
+def _flatten(graph: Graph, layer: Flatten) -> None:
+    if layer.order == "HWC" and graph.rank == 4:
+        graph.node("Transpose", perm=[0, 2, 3, 1])
+    graph.node("Flatten", axis=1)
+    graph.rank = 2
+
+
+def _unflatten(graph: Graph, layer: Unflatten) -> None:
+    graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
+    graph.rank = 4
+
+
+def _dense(graph: Graph, layer: Dense) -> None:
+    if graph.rank != 2:
+        raise graph.refused(graph.number, "images", "rows of numbers, of a flattening before it")
+    arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
+    graph.node("Gemm", *arrays, transB=1)
+
+
+def _transposed(graph: Graph, layer: TransposedConvolution) -> None:
+    (top, bottom), (left, right) = layer.crop
+    more = max(-bottom, 0), max(-right, 0)
+    if min(top, left) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
+        raise graph.refused(graph.number, f"a crop of {layer.crop}", "fewer rows and columns to add")
+    arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
+    graph.node(
+        "ConvTranspose",
+        *arrays,
+        kernel_shape=layer.kernel.shape[2:],
+        strides=layer.stride,
+        dilations=layer.dilation,
+        group=layer.groups,
+        pads=[top, left, max(bottom, 0), max(right, 0)],
+        output_padding=more,
+    )
+
+
+def _column(graph: Graph, name: str, numbers: np.ndarray) -> str:
+    """An array with a number for each channel of what comes."""
+    return str(graph.constant(name, np.reshape(numbers, (-1, *(1,) * (graph.rank - 2)))))
+
+
+def _channel_affine(graph: Graph, layer: ChannelAffine) -> None:
+    if layer.scale is not None:
+        graph.node("Mul", _column(graph, "scale", layer.scale))
+    if layer.shift is not None:
+        graph.node("Add", _column(graph, "shift", layer.shift))
+
+
+def _prelu(graph: Graph, layer: PReLU) -> None:
+    graph.node("PRelu", _column(graph, "slope", layer.slope))
+
+
+def _group_norm(graph: Graph, layer: GroupNorm) -> None:
+    """An instance norm, of channels or of groups, each as one row of pixels."""
+    if layer.groups == len(layer.scale) and graph.rank == 4:
+        arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
+        graph.node("InstanceNormalization", *arrays, epsilon=layer.epsilon)
+        return
+    image = graph.last
+    graph.node("Shape")
+    shape = graph.last
+    graph.last = image
+    graph.node("Reshape", graph.constant("groups", [0, layer.groups, -1], "int64"))
+    ones, zeros = graph.constant("ones", np.ones(layer.groups)), graph.constant("zeros", np.zeros(layer.groups))
+    graph.node("InstanceNormalization", ones, zeros, epsilon=layer.epsilon)
+    graph.node("Reshape", shape)
+    graph.node("Mul", _column(graph, "scale", layer.scale))
+    graph.node("Add", _column(graph, "shift", layer.shift))
+
+
+def _layer_norm(graph: Graph, layer: LayerNorm) -> None:
+    if graph.rank == 4:
+        graph.node("Transpose", perm=[0, 2, 3, 1])
+    arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
+    graph.node("LayerNormalization", *arrays, axis=-1, epsilon=layer.epsilon)
+    if graph.rank == 4:
+        graph.node("Transpose", perm=[0, 3, 1, 2])
+
+
+def _crop(graph: Graph, layer: Crop) -> None:
+    (top, bottom), (left, right) = layer.pads
+    ends = [-bottom or _END, -right or _END]
+    indices = {"starts": [top, left], "ends": ends, "axes": [2, 3]}
+    graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
+
+
+def _upsample(graph: Graph, layer: Upsample) -> None:
+    factors = graph.constant("scales", [1.0, 1.0, *layer.factor], "float32")
+    if layer.method == "nearest":
+        graph.node(
+            "Resize", "", factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        )
+    else:
+        mode = "align_corners" if layer.align_corners else "half_pixel"
+        graph.node("Resize", "", factors, mode="linear", coordinate_transformation_mode=mode)
+
+
+def _chunk(graph: Graph, layer: Chunk) -> None:
+    size = layer.output_channels(graph.channels())
+    start = layer.index * size
+    indices = {"starts": [start], "ends": [start + size], "axes": [1]}
+    graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
+
+
+def _channel_shuffle(graph: Graph, layer: ChannelShuffle) -> None:
+    order = layer.reference(np.arange(graph.channels())[None])[0]
+    graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
+
+
+def _pixel_shuffle(graph: Graph, layer: PixelShuffle) -> None:
+    graph.node("DepthToSpace", blocksize=layer.factor, mode="DCR" if layer.channels_last else "CRD")
+
+
+# Another kind of layer is another entry.
+NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
+    Convolution: _convolution,
+    Pad: _pad,
+    Activation: _activation,
+    Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
+    Pool: _pool,
+    GlobalPool: _global_pool,
+    BatchNorm: _batch_norm,
+    Dropout: lambda graph, layer: None,
+    Flatten: _flatten,
+    Unflatten: _unflatten,
+    Dense: _dense,
+    Affine: _affine,
+    Add: _joined("Add"),
+    Multiply: _joined("Mul"),
+    Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
+    TransposedConvolution: _transposed,
+    ChannelAffine: _channel_affine,
+    PReLU: _prelu,
+    GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
+    Crop: _crop,
+    Upsample: _upsample,
+    Chunk: _chunk,
+    ChannelShuffle: _channel_shuffle,
+    PixelShuffle: _pixel_shuffle,
+}
