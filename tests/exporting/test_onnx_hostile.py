@@ -242,6 +242,15 @@ def test_empty_messages_are_counted(path):
     assert "more than 1048576 fields" in refusal(path, b"\x08\x07\x3a\x80\x80\x40" + nodes)
 
 
+def test_long_names_are_cut(path):
+    model = model_of(CHAIN, KERNEL)
+    for node in model.graph.node:
+        node.name = "." * 500_000 + node.op_type
+    model.graph.initializer[0].name = model.graph.node[0].input[1] = "." * 500_000 + "weight"
+    path.write_bytes(model.SerializeToString())
+    assert max(len(part.path) for part in read_onnx(path).parts) < 220
+
+
 def test_a_border_beyond_memory_is_not_computed(path, framework):
     nodes = [("Conv", "X K", "Y", {"pads": [60_000, 60_000, 60_000, 60_000]})]
     assert re.search(r"got a result of \d+ numbers", refusal(path, model_of(nodes, KERNEL), framework))

@@ -19,7 +19,7 @@ from .fields import excerpt
 from .flow import Flow
 from .mxnet_operators import NOTHING, OPERATORS
 from .mxnet_params import read_params_file
-from .neutral import MOST_LAYERS
+from .neutral import LONGEST_PATH, MOST_LAYERS
 
 # In bytes; the largest models have less than a tenth of it.
 _LONGEST_SYMBOL = 2**24
@@ -50,13 +50,13 @@ class SymbolReading:
 
     def path(self, node: str) -> str:
         """The path of a node's layer."""
-        return node.removesuffix("_fwd")
+        return node.removesuffix("_fwd")[:LONGEST_PATH]
 
     def native(self, path: str, layer: Layer, parameters: Sequence[str]) -> tuple[str, Any]:
         """The path of a layer with these parameters, and what computes it."""
         weights = [name.rpartition("_") for name in parameters]
         named = next((stem for stem, _, array in weights if stem and array in ("weight", "gamma")), path)
-        return named, None
+        return named[:LONGEST_PATH], None
 
     def made(self, layer: Layer) -> Any:
         """What computes a layer that is a piece of an operator."""

@@ -33,7 +33,7 @@ CHAIN, GRAPH = 1, 2
 MOST_LAYERS = 10_000
 # In bytes; MOST_LAYERS layers need less.
 _LONGEST_HEADER = 2**23
-_LONGEST_PATH = 200
+LONGEST_PATH = 200
 _MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -275,8 +275,8 @@ def _check_record(where: str, record: object) -> None:
     own = {"inputs"} & record.keys()
     _check_keys(where, record, {"path", "kind", *own, *rules})
     path = record["path"]
-    if type(path) is not str or not 1 <= len(path) <= _LONGEST_PATH or path == INPUT:
-        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {_LONGEST_PATH} characters other than {INPUT!r}")
+    if type(path) is not str or not 1 <= len(path) <= LONGEST_PATH or path == INPUT:
+        _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {LONGEST_PATH} characters other than {INPUT!r}")
     if own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
         _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {_MOST_INPUTS} paths")
     for field, rule in rules.items():

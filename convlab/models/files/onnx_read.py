@@ -18,7 +18,7 @@ from ..layers.reading import INPUT, Model, Part, inputs_first
 from .checks import bytes_of, check_flow, check_options
 from .fields import excerpt
 from .flow import Flow
-from .neutral import MOST_LAYERS
+from .neutral import LONGEST_PATH, MOST_LAYERS
 from .onnx_arranging import ARRANGING, FOLDED
 from .onnx_graph import Graph, OnnxNode, read_graph
 from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Value
@@ -202,18 +202,19 @@ class _Reading:
     def _path(self, node: OnnxNode, layer: Layer) -> str:
         """The name of the layer in the model that was exported, as far as names in the file tell."""
         # PyTorch names nodes by modules, /layer1/layer1.0/conv1/Conv; its initialisers may belong to several layers.
-        own = re.sub(rf"[./]?{re.escape(node.operator)}(_\d+)?$", "", node.name)
+        name = node.name[:LONGEST_PATH]
+        own = re.sub(rf"[./]?{re.escape(node.operator)}(_\d+)?$", "", name)
         if layer.arrays and not own.startswith("/"):
-            arrays = [self.origins[name] for name in node.inputs if name in self.origins]
-            named = next((match for name in arrays if (match := _WEIGHTS.fullmatch(name))), None)
+            arrays = [self.origins[each][:LONGEST_PATH] for each in node.inputs if each in self.origins]
+            named = next((match for each in arrays if (match := _WEIGHTS.fullmatch(each))), None)
             if named:
                 return named[1].replace("/", ".")
         path: list[str] = []
-        for scope in filter(None, _AROUND.sub("", own or node.name).split("/")):
+        for scope in filter(None, _AROUND.sub("", own or name).split("/")):
             if path and scope.startswith(f"{path[-1]}."):
                 path.pop()
             path.append(scope)
-        return ".".join(path) or node.name
+        return ".".join(path) or name
 
 
 def _made(reader: Callable[[Operation], Any], operation: Operation) -> Any:
