@@ -70,8 +70,8 @@ def _per_channel(op: Operation, scale: np.ndarray | None, shift: np.ndarray | No
     if given.size == 1 and given.ndim <= len(op.layout):
         return Affine(1.0 if scale is None else _number(scale), 0.0 if shift is None else _number(shift))
     count = _channels(op, given)
-    arrays = (None if array is None else array.reshape(count) for array in (scale, shift))
-    return ChannelAffine(*arrays, trained=True, dtype=given.dtype.name)
+    scale, shift = (None if array is None else array.reshape(count) for array in (scale, shift))
+    return ChannelAffine(scale, shift, trained=True, dtype=given.dtype.name)
 
 
 def _channels(op: Operation, given: np.ndarray) -> int:
@@ -80,7 +80,7 @@ def _channels(op: Operation, given: np.ndarray) -> int:
     count = sizes.pop("C", 1)
     if given.ndim > len(op.layout) or set(sizes.values()) - {1} or given.dtype.kind != "f" or not count:
         raise UnsupportedError(f"got an array of shape {given.shape} for values {op.layout}, expected one for channels")
-    return count
+    return int(count)
 
 
 def _other(op: Operation) -> np.ndarray | None:
