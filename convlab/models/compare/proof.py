@@ -56,6 +56,7 @@ class Row:
         differences: how their attributes differ, in words, by the attribute's name.
         image: where they diverge: the errors of one channel of one result, in bounds.
         elsewhere: whether they differ only in what their models may do outside of them (see `compare`).
+        only_in: which model has this step while the other one has none, "first" or "second"; "" for two steps.
     """
 
     a: str
@@ -68,11 +69,17 @@ class Row:
     differences: dict[str, str] = field(default_factory=dict)
     image: np.ndarray | None = None
     elsewhere: bool = False
+    only_in: str = ""
 
     @property
     def same(self) -> bool:
         """Whether both compute what the first one's attributes say."""
         return all(error <= 1 for error in [*self.own.values(), *self.errors.values()]) and not self.diagnosis
+
+    @property
+    def diverges(self) -> bool:
+        """Whether they differ in what nothing outside of them makes up for, or one of them is missing."""
+        return not self.same and not self.elsewhere
 
     def worst(self, quantity: str) -> float:
         """The second step's worst error among quantities whose names begin so; 0 if there is none."""
