@@ -158,7 +158,8 @@ def _blamed(comparison: Comparison, pair: Pair) -> Iterator[tuple[str, str]]:
     """The nodes that are said to diverge, and what is said of them."""
     for row in comparison.rows:
         if not row.same:
-            path = row.a.split("/")[-1] or pair.names.get(row.b.split("/")[-1], row.b)
+            mine, theirs = (path.split("/")[-1].removesuffix("_before") for path in (row.a, row.b))
+            path = mine or pair.names.get(theirs, theirs)
             yield path, " ".join([row.diagnosis, *row.differences.values()])
 
 

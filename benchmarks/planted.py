@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from convlab.geometry.geometry import Pads
-from convlab.models.layers.activations import Activation, Affine
+from convlab.models.layers.activations import FUNCTIONS, Activation, Affine
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Flatten, Layer
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part, consumers, without
 
@@ -53,6 +53,7 @@ class FaultKind:
 
 
 FAULTS: dict[str, FaultKind] = {}
+_NO_ACTIVATION = f"has no ({'|'.join(FUNCTIONS)})"
 
 
 def in_graph(name: str, words: str, *backends: str) -> Callable[[Any], Any]:
@@ -85,101 +86,101 @@ def _pads(layer: Convolution) -> Pads:
     return layer.spec.padding
 
 
-@in_layer("other padding", "pad", Convolution)
+@in_layer("other padding", "the first pads", Convolution)
 def _other_padding(rng: Rng, layer: Convolution) -> Layer | None:
     change = int(rng.choice((-1, 1, 2)))
     rows, columns = (tuple(max(0, n + change) for n in ends) for ends in _pads(layer))
     return _geometry(layer, padding=(rows, columns))
 
 
-@in_layer("padding at one end", "pad", Convolution)
+@in_layer("padding at one end", "the first pads", Convolution)
 def _uneven_padding(rng: Rng, layer: Convolution) -> Layer | None:
     rows, columns = ((before - 1, after + 1) for before, after in _pads(layer))
     return _geometry(layer, padding=(rows, columns)) if rows[0] >= 0 else None
 
 
-@in_layer("padding mode", "border", Convolution)
+@in_layer("padding mode", r"the border \(padding_mode\) is", Convolution)
 def _padding_mode(rng: Rng, layer: Convolution) -> Layer | None:
     modes = [mode for mode in ("zeros", "reflect", "replicate", "circular") if mode != layer.spec.padding_mode]
     return _geometry(layer, padding_mode=str(rng.choice(modes))) if max(map(max, _pads(layer))) else None
 
 
-@in_layer("stride", "stride", Convolution)
+@in_layer("stride", "stride is", Convolution)
 def _stride(rng: Rng, layer: Convolution) -> Layer | None:
     return _geometry(layer, stride=(1, 1) if layer.spec.stride != (1, 1) else (2, 2))
 
 
-@in_layer("dilation", "dilation", Convolution)
+@in_layer("dilation", "dilation is", Convolution)
 def _dilation(rng: Rng, layer: Convolution) -> Layer | None:
     return _geometry(layer, dilation=(1, 1) if layer.spec.dilation != (1, 1) else (2, 2))
 
 
-@in_layer("kernel flipped", "flipped", Convolution)
+@in_layer("kernel flipped", "kernel flipped", Convolution)
 def _flipped(rng: Rng, layer: Convolution) -> Layer | None:
     return replace(layer, kernel=np.ascontiguousarray(np.flip(layer.kernel, (2, 3))))
 
 
-@in_layer("kernel transposed", "transposed", Convolution)
+@in_layer("kernel transposed", "kernel transposed", Convolution)
 def _transposed(rng: Rng, layer: Convolution) -> Layer | None:
     return replace(layer, kernel=np.ascontiguousarray(layer.kernel.swapaxes(2, 3)))
 
 
-@in_layer("kernel's memory read in another layout", "layout", Convolution)
+@in_layer("kernel's memory read in another layout", "kernel layout", Convolution)
 def _layout(rng: Rng, layer: Convolution) -> Layer | None:
     return replace(layer, kernel=layer.kernel.transpose(2, 3, 1, 0).reshape(layer.kernel.shape))
 
 
-@in_layer("permuted outputs", "outputs|output channels", Convolution, Dense)
+@in_layer("permuted outputs", "permuted outputs|output channels reversed|channel groups", Convolution, Dense)
 def _permuted_outputs(rng: Rng, layer: Any) -> Layer | None:
     order = rng.permutation(len(layer.kernel))
     return replace(layer, kernel=layer.kernel[order], bias=None if layer.bias is None else layer.bias[order])
 
 
-@in_layer("permuted inputs", "inputs|input channels", Convolution, Dense)
+@in_layer("permuted inputs", "permuted inputs|input channels reversed|channel groups", Convolution, Dense)
 def _permuted_inputs(rng: Rng, layer: Any) -> Layer | None:
     order = rng.permutation(layer.kernel.shape[1])
     return replace(layer, kernel=np.ascontiguousarray(layer.kernel[:, order]))
 
 
-@in_layer("groups in another order", "group|output", Convolution)
+@in_layer("groups in another order", "permuted outputs|output channels reversed|channel groups", Convolution)
 def _groups(rng: Rng, layer: Convolution) -> Layer | None:
     groups = np.split(layer.kernel, layer.spec.groups)
     order = rng.permutation(len(groups))
     return replace(layer, kernel=np.concatenate([groups[i] for i in order])) if len(groups) > 1 else None
 
 
-@in_layer("scaled weights", "times", Convolution, Dense)
+@in_layer("scaled weights", "scaled weights", Convolution, Dense)
 def _scaled(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=layer.kernel * np.float32(rng.choice((0.5, 2.0, 1 / 255, 1.1))))
 
 
-@in_layer("negated weights", "negated|negative", Convolution, Dense)
+@in_layer("negated weights", "negated weights", Convolution, Dense)
 def _negated(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=-layer.kernel)
 
 
-@in_layer("no bias", "bias", Convolution, Dense)
+@in_layer("no bias", "the second has no bias", Convolution, Dense)
 def _no_bias(rng: Rng, layer: Any) -> Layer | None:
     if layer.bias is None:
         return None
     return replace(_geometry(layer, use_bias=False) if isinstance(layer, Convolution) else layer, bias=None)
 
 
-@in_layer("another bias", "bias", Convolution, Dense)
+@in_layer("another bias", "bias (negated|doubled|reversed)|bias differs", Convolution, Dense)
 def _another_bias(rng: Rng, layer: Any) -> Layer | None:
     if layer.bias is None:
         return None
     return replace(layer, bias=[-layer.bias, layer.bias[::-1].copy(), 2 * layer.bias][rng.integers(3)])
 
 
-@in_layer("a few weights changed", "output channel|outputs?", Convolution, Dense)
+@in_layer("a few weights changed", "some outputs", Convolution, Dense)
 def _few_weights(rng: Rng, layer: Any) -> Layer | None:
     kernel = layer.kernel.copy()
     kernel[rng.integers(len(kernel))] += np.float32(0.1)
     return replace(layer, kernel=kernel)
 
 
-@in_layer("flattened in another order", "flatten|pixel by pixel", Dense)
+@in_layer("flattened in another order", "flattened in another order", Dense)
 def _flatten_order(rng: Rng, layer: Dense) -> Layer | None:
     pixels = [n for n in (4, 9, 16, 64) if layer.kernel.shape[1] % n == 0 and layer.kernel.shape[1] > n]
     if not pixels:
@@ -188,28 +189,28 @@ def _flatten_order(rng: Rng, layer: Dense) -> Layer | None:
     return replace(layer, kernel=by_pixel.reshape(layer.kernel.shape))
 
 
-@in_layer("epsilon", "epsilon", BatchNorm)
+@in_layer("epsilon", "epsilon is", BatchNorm)
 def _epsilon(rng: Rng, layer: BatchNorm) -> Layer | None:
     return replace(layer, epsilon=float(rng.choice((1e-5, 1e-2))))
 
 
-@in_layer("mean and variance swapped", "mean and variance", BatchNorm)
+@in_layer("mean and variance swapped", "mean and variance swapped", BatchNorm)
 def _statistics_swapped(rng: Rng, layer: BatchNorm) -> Layer | None:
     return replace(layer, mean=layer.variance, variance=np.abs(layer.mean))
 
 
-@in_layer("scale and shift swapped", "scale and shift", BatchNorm)
+@in_layer("scale and shift swapped", "scale and shift swapped", BatchNorm)
 def _scale_swapped(rng: Rng, layer: BatchNorm) -> Layer | None:
     return replace(layer, scale=layer.shift, shift=layer.scale)
 
 
-@in_layer("statistics of another momentum", "momentum", BatchNorm)
+@in_layer("statistics of another momentum", "statistics of another momentum", BatchNorm)
 def _momentum(rng: Rng, layer: BatchNorm) -> Layer | None:
     share = np.float32(rng.choice((0.1, 0.01, 0.9)))
     return replace(layer, mean=layer.mean * share, variance=1 + (layer.variance - 1) * share)
 
 
-@in_layer("statistics not loaded", "statistics", BatchNorm)
+@in_layer("statistics not loaded", "statistics not loaded", BatchNorm)
 def _fresh(rng: Rng, layer: BatchNorm) -> Layer | None:
     return replace(layer, mean=np.zeros_like(layer.mean), variance=np.ones_like(layer.variance))
 
@@ -217,44 +218,44 @@ def _fresh(rng: Rng, layer: BatchNorm) -> Layer | None:
 _OTHERS = ("relu", "relu6", "silu", "hard_swish", "elu", "tanh", "sigmoid", "hard_sigmoid", "softplus", "mish", "selu")
 
 
-@in_layer("another activation", "function", Activation)
+@in_layer("another activation", "function is", Activation)
 def _another_activation(rng: Rng, layer: Activation) -> Layer | None:
     function = str(rng.choice([each for each in _OTHERS if each != layer.function]))
     return Activation(function, 1.0 if function == "elu" else 0.0)
 
 
-@in_layer("another slope", "parameter", Activation)
+@in_layer("another slope", "parameter is", Activation)
 def _slope(rng: Rng, layer: Activation) -> Layer | None:
     return replace(layer, parameter=layer.parameter + 0.2) if layer.function in ("leaky_relu", "elu") else None
 
 
-@in_layer("another GELU", "gelu", Activation)
+@in_layer("another GELU", "function is gelu", Activation)
 def _gelu(rng: Rng, layer: Activation) -> Layer | None:
     variants = {"gelu": "gelu_tanh", "gelu_tanh": "gelu"}
     return Activation(variants[layer.function]) if layer.function in variants else None
 
 
-@in_layer("average and maximum", "function", Pool, GlobalPool)
+@in_layer("average and maximum", "function is", Pool, GlobalPool)
 def _pooling(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, function={"max": "average", "average": "max"}[layer.function])
 
 
-@in_layer("border counted in the mean", "count_padding|border", Pool)
+@in_layer("border counted in the mean", "count_padding", Pool)
 def _counted(rng: Rng, layer: Pool) -> Layer | None:
     return replace(layer, count_padding=not layer.count_padding) if layer.function == "average" else None
 
 
-@in_layer("ceil_mode", "ceil", Pool)
+@in_layer("ceil_mode", "ceil is", Pool)
 def _ceil(rng: Rng, layer: Pool) -> Layer | None:
     return replace(layer, ceil=not layer.ceil)
 
 
-@in_layer("pooling's window", "size|stride", Pool)
+@in_layer("pooling's window", "size is", Pool)
 def _window(rng: Rng, layer: Pool) -> Layer | None:
     return replace(layer, size=(layer.size[0] + 1,) * 2)
 
 
-@in_layer("number between layers", "scale|shift", Affine)
+@in_layer("number between layers", "scale is", Affine)
 def _number(rng: Rng, layer: Affine) -> Layer | None:
     return replace(layer, scale=layer.scale / 2)
 
@@ -270,7 +271,7 @@ def _dropped(name: str, words: str, *kinds: type[Layer]) -> None:
         return Planted(without(parts, lambda part: part.path == path), (path,))
 
 
-_dropped("missing activation", "has no (relu|gelu|silu|elu|tanh|sig|hard|mish|selu|soft|leaky)", Activation)
+_dropped("missing activation", _NO_ACTIVATION, Activation)
 _dropped("missing batch norm", "has no batch_norm", BatchNorm)
 _dropped("missing pooling", "has no pool", Pool)
 _dropped("missing number", "has no affine", Affine)
@@ -298,7 +299,7 @@ def _normalised(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     return _inserted(parts, INPUT, ways[rng.integers(len(ways))]) if index == 0 else None
 
 
-@in_graph("activation before batch norm", "has no (relu|silu|hard|leaky|elu)")
+@in_graph("activation before batch norm", f"{_NO_ACTIVATION}|has no batch_norm")
 def _order(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     part = parts[index]
     before = next((each for each in parts if each.value == part.inputs[0]), None)
@@ -323,11 +324,13 @@ def _other_inputs(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     part = parts[index]
     earlier = [each.value for each in parts[:index] if each.value not in part.inputs]
     # A step begins with its flattening, and so a dense layer's inputs are those of that.
-    if not earlier or isinstance(part.layer, (Flatten, Dense)):
+    if not earlier or isinstance(part.layer, (Flatten, Dense, Dropout)):
         return None
     inputs = [*part.inputs]
     inputs[rng.integers(len(inputs))] = str(rng.choice(earlier[-6:]))
-    return Planted([*parts[:index], replace(part, inputs=tuple(inputs)), *parts[index + 1 :]], (part.path,))
+    others = [*parts[:index], replace(part, inputs=tuple(inputs)), *parts[index + 1 :]]
+    # Where nothing else takes what was taken before, a layer is missing.
+    return Planted(others, (part.path,)) if len(needed(others)) == len(parts) else None
 
 
 @in_graph("dropped branch", "has no (add|multiply|concatenate)")
@@ -342,7 +345,7 @@ def _dropped_branch(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     return Planted(left, tuple(each.path for each in parts if each.path not in paths))
 
 
-@in_graph("a sum for a product", "add|multiply")
+@in_graph("a sum for a product", "is a(n)? (add|multiply)")
 def _joined_otherwise(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     others = {Add: Multiply(), Multiply: Add()}
     part = parts[index]
@@ -352,7 +355,7 @@ def _joined_otherwise(rng: Rng, parts: list[Part], index: int) -> Planted | None
     return Planted([*parts[:index], other, *parts[index + 1 :]], (part.path,))
 
 
-@in_graph("the batch's statistics", "training|train", "torch")
+@in_graph("the batch's statistics", "training mode", "torch")
 def _training(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     def in_training(native: Any) -> None:
         from torch.nn.functional import batch_norm

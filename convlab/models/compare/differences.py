@@ -30,7 +30,7 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
         yield "kind", f"the first is a {a.kind}, the second a {b.kind}"
         return
     mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
-    for name, value in mine.items():
+    for name, value in ((name, value) for name, value in mine.items() if name in theirs):
         there = theirs[name]
         if isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
             sentence = _arrays(name, value, there)
@@ -66,6 +66,7 @@ _WORDS = {
     "mean": "the running mean",
     "variance": "the running variance",
     "parameter": "the function's parameter",
+    "count_padding": "whether the border counts in the mean (count_padding)",
 }
 
 
@@ -98,6 +99,8 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
             yield name, getattr(spec, name)
     # Momentum and rate count in training only; the others follow from the shapes of a pair, or are in the spec.
     left_out = ("spec", "momentum", "rate", "keepdims", "count_padding")
+    if isinstance(layer, Pool) and layer.function == "average" and layer.padding != NO_PADDING:
+        yield "count_padding", layer.count_padding
     for attribute in fields(layer):  # type: ignore[arg-type]
         if attribute.name not in left_out:
             yield attribute.name, getattr(layer, attribute.name)

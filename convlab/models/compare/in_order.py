@@ -9,10 +9,10 @@ import numpy as np
 
 from ...truth.precision import rounded
 from ..layers.reading import INPUT
-from .alignment import Beside, aligned
+from .alignment import Alignment, Beside
 from .proof import Row, RunnableStep, prove
 from .sides import Side
-from .wiring import Wiring
+from .wiring import only_in_one, other_inputs
 
 
 def prove_in_order(
@@ -23,14 +23,13 @@ def prove_in_order(
     The rows behind one that diverges don't depend on it: every pair takes what the first model's layers give by their
     definition. `every_size` is that of `prove`.
     """
-    sequence = aligned(first.steps, second.steps)
-    wiring, rows = Wiring(sequence), []
+    alignment, rows = Alignment(first.steps, second.steps), []
     values: dict[str, Sequence[np.ndarray]] = {INPUT: images}
     left = Counter(value for step in first.steps for value in step.inputs)
-    for beside in sequence:
+    for beside in alignment.sequence():
         mine, theirs = beside
         if mine is None or theirs is None:
-            rows.append(_unpaired(beside, wiring))
+            rows.append(_unpaired(alignment, beside))
         if mine is None:
             continue
         batches = [*zip(*(values[value] for value in mine.inputs), strict=True)]
@@ -39,7 +38,7 @@ def prove_in_order(
         else:
             a, b = RunnableStep(first.models, mine), RunnableStep(second.models, theirs)
             row, values[mine.value] = prove(a, b, batches, seed, every_size)
-            row.diagnosis = row.diagnosis or wiring.other_inputs(mine, theirs)
+            row.diagnosis = row.diagnosis or other_inputs(alignment, mine, theirs)
             rows.append(row)
         left.subtract(mine.inputs)
         for value in {*mine.inputs, mine.value}:
@@ -48,10 +47,10 @@ def prove_in_order(
     return rows
 
 
-def _unpaired(beside: Beside, wiring: Wiring) -> Row:
+def _unpaired(alignment: Alignment, beside: Beside) -> Row:
     """The row of a step that only one of the models has."""
     step = beside.mine or beside.theirs
     assert step is not None
     only_in = "first" if beside.theirs is None else "second"
     a, b = (step.path, "") if beside.theirs is None else ("", step.path)
-    return Row(a, b, step.main.kind, diagnosis=wiring.only_in_one(beside), only_in=only_in)
+    return Row(a, b, step.main.kind, diagnosis=only_in_one(alignment, beside), only_in=only_in)

@@ -25,6 +25,7 @@ from ..layers.steps import Step
 from .differences import differences
 from .random_images import grid, share
 from .sides import first_line
+from .suspects import LayerCase, layer_cause
 
 _MOST_REMAINDERS = 16
 # The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
@@ -132,10 +133,11 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
         row.diagnosis = row.diagnosis or why
         return true, False
     _keep_worst(row.errors, "result", _ratio(z, true, bound))
-    for which, result in (("first", y), ("second", z)):
+    for which, result, copy in (("first", y, step), ("second", z, other)):
         ratio = _ratio(result, true, bound)
         if not row.diagnosis and ratio > 1:
-            row.diagnosis = _why(result, true, step, values[0], dtype, row, ratio)
+            case = LayerCase(step.main, copy.main, values[0], result, bound)
+            row.diagnosis = _why(case, true, step, dtype, row, ratio)
             if which == "first" or not row.differences:
                 row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"
             row.image = _worst_plane(result, true, bound)
@@ -228,16 +230,20 @@ def _worst_plane(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.
     return np.asarray(planes[np.argmax(planes.max((1, 2)))])
 
 
-def _why(result: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, row: Row, ratio: float) -> str:
-    """Why a result is wrong, as far as its data tell; what is unexplained is left to the attributes that differ."""
-    convolution = step.convolution
+def _why(case: LayerCase, true: np.ndarray, step: Step, dtype: str, row: Row, ratio: float) -> str:
+    """Why a result is wrong, as far as its data and the layers tell; else that is left to the attributes that differ."""
+    convolution, result, unexplained = step.convolution, case.result, ""
     if convolution:
         diagnosis: Diagnosis | None = None
         with contextlib.suppress(ConvlabError):
             geometry = convolution.spec.geometry
-            diagnosis = diagnose(result, x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
-        if diagnosis and not (diagnosis.suspect == "unexplained" and row.differences):
-            return f"{diagnosis}{_note_on_padding(convolution, x)}"
+            diagnosis = diagnose(result, case.x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
+        if diagnosis and diagnosis.suspect != "unexplained":
+            return f"{diagnosis}{_note_on_padding(convolution, case.x)}"
+        unexplained = str(diagnosis) if diagnosis and not row.differences else ""
+    cause = layer_cause(case) or unexplained
+    if cause:
+        return cause
     if result.shape != true.shape:
         return f"the result has shape {result.shape} instead of {true.shape}."
     times = "" if np.isinf(ratio) else f", {number(ratio)} times what rounding allows"

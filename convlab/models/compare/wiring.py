@@ -1,77 +1,47 @@
-"""What takes what in two models whose steps stand side by side, in words where it differs."""
+"""How two graphs differ in what takes what, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import permutations
-
 from ...page.page import listed
 from ..layers.activations import Activation, Affine
-from ..layers.joining import COMMUTATIVE
 from ..layers.layer import BatchNorm, Layer
 from ..layers.reading import INPUT
 from ..layers.steps import Step
-from .alignment import Beside
+from .alignment import Alignment, Beside
 
-_MOST_ORDERS = 6
 # Where these come first, they normalise the image.
 _NORMALISES = (Affine, BatchNorm)
 
 
-class Wiring:
-    """The graphs of two models, and which value of one is which of the other.
+def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
+    """How the inputs of two steps differ; "" if they are the same."""
+    if alignment.agree(mine, theirs):
+        return ""
+    takes, instead = _takes(alignment, mine), _takes(alignment, theirs, second=True)
+    kind = "swapped inputs" if alignment.swapped(mine, theirs) else "other inputs"
+    return f"{kind}: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
 
-    A step that only one model has counts for each of its inputs: what takes its result takes in the other model what
-    the step took.
-    """
 
-    def __init__(self, sequence: Sequence[Beside]) -> None:
-        # The values of the first model that each value of each model may stand for.
-        self._mine: dict[str, set[str]] = {INPUT: {INPUT}}
-        self._theirs: dict[str, set[str]] = {INPUT: {INPUT}}
-        self._mine_named: dict[str, str] = {INPUT: "the image"}
-        self._theirs_named: dict[str, str] = {INPUT: "the image"}
-        for mine, theirs in sequence:
-            if mine is not None:
-                self._mine[mine.value] = {mine.value}
-                self._mine_named[mine.value] = _called(mine)
-                if theirs is None:
-                    self._mine[mine.value].update(*(self._mine[value] for value in mine.inputs))
-            if theirs is not None:
-                own = {mine.value} if mine is not None else set[str]().union(*(self._theirs[v] for v in theirs.inputs))
-                self._theirs[theirs.value] = own
-                self._theirs_named[theirs.value] = _called(mine or theirs)
+def only_in_one(alignment: Alignment, beside: Beside) -> str:
+    """What a step is that only one of the models has, and where it stands."""
+    step, second = beside.mine or beside.theirs, beside.mine is None
+    assert step is not None
+    lacking, having = ("first", "second") if second else ("second", "first")
+    where = "on the image" if step.inputs == (INPUT,) else f"behind {listed(_takes(alignment, step, second))}"
+    behind = alignment.theirs_behind if second else alignment.mine_behind
+    on_image = any(INPUT in behind(value) for value in step.inputs)
+    cause = "normalised inputs: " if on_image and isinstance(step.main, _NORMALISES) else ""
+    return f"{cause}the {lacking} model has no {in_words(step.main)}: the {having} has {_called(step)} {where}."
 
-    def other_inputs(self, mine: Step, theirs: Step) -> str:
-        """How the inputs of two steps differ; "" if they are the same."""
-        if self._agree(mine.inputs, theirs.inputs):
-            return ""
-        few = len(theirs.inputs) == len(mine.inputs) <= _MOST_ORDERS
-        swapped = few and any(self._agree(mine.inputs, order) for order in permutations(theirs.inputs))
-        if swapped and isinstance(mine.main, COMMUTATIVE):
-            return ""
-        takes = ", ".join(self._mine_named[value] for value in mine.inputs)
-        instead = ", ".join(self._theirs_named[value] for value in theirs.inputs)
-        kind = "swapped inputs" if swapped else "other inputs"
-        return f"{kind}: the first takes the results of {takes}, the second those of {instead}."
 
-    def _agree(self, mine: Sequence[str], theirs: Sequence[str]) -> bool:
-        """Whether values may stand for each other, one by one."""
-        both = zip(mine, theirs, strict=False)
-        return len(mine) == len(theirs) and all(self._mine[one] & self._theirs[two] for one, two in both)
-
-    def only_in_one(self, beside: Beside) -> str:
-        """What a step is that only one of the models has, and where it stands."""
-        step = beside.mine or beside.theirs
-        assert step is not None
-        lacking, having = ("second", "first") if beside.theirs is None else ("first", "second")
-        named, known = (self._mine_named, self._mine) if beside.theirs is None else (self._theirs_named, self._theirs)
-        where = "behind " + listed([named[value] for value in step.inputs])
-        if step.inputs == (INPUT,):
-            where = "on the image"
-        on_image = any(INPUT in known[value] for value in step.inputs)
-        cause = "normalised inputs: " if on_image and isinstance(step.main, _NORMALISES) else ""
-        return f"{cause}the {lacking} model has no {in_words(step.main)}: the {having} has {_called(step)} {where}."
+def _takes(alignment: Alignment, step: Step, second: bool = False) -> list[str]:
+    """What a step takes, by the first model's paths where it has that."""
+    steps = alignment.second if second else alignment.first
+    named = []
+    for value in step.inputs:
+        before = alignment.counterpart(value) if second else None
+        named.append("the image" if value == INPUT else _called(before or steps[value]))
+    return named
 
 
 def _called(step: Step) -> str:
