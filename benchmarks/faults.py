@@ -105,9 +105,12 @@ def differs(parts: Sequence[Part], others: Sequence[Part], rng: np.random.Genera
     return y.shape != z.shape or bool(np.abs(y - z).max() > _LEAST * np.abs(y).max())
 
 
-def plant(rng: np.random.Generator, kinds: Sequence[str], backends: Sequence[str]) -> Pair:
-    """A random model with a fault of each of these kinds, at nodes of their own."""
+def plant(
+    rng: np.random.Generator, first: str, others_of: Sequence[str], count: int, backends: Sequence[str]
+) -> Pair:
+    """A random model with a fault of a kind, and more of other kinds, at nodes of their own."""
     while True:
+        kinds = [first, *(str(kind) for kind in rng.choice(others_of, count - 1))]
         model, seed = str(rng.choice(list(MODELS))), int(rng.integers(2**31))
         parts = others = model_parts(model, seed)
         faults: list[tuple[str, Planted]] = []
@@ -217,8 +220,7 @@ def plant_and_find(options: argparse.Namespace) -> bool:
     rng, tallies = np.random.default_rng(options.seed), {kind: Counter[str]() for kind in _kinds(options)}
     kinds, left = [*tallies], options.show
     for number in track(range(options.count), "faults", console=timing.progress, transient=True):
-        several = [kinds[number % len(kinds)], *(str(kind) for kind in rng.choice(kinds, options.each - 1))]
-        pair = plant(rng, several, options.backends)
+        pair = plant(rng, kinds[number % len(kinds)], kinds, options.each, options.backends)
         results, report = outcomes(pair)
         for (kind, _), outcome in zip(pair.faults, results, strict=True):
             tallies[kind].update(planted=1, found=int(outcome.found), named=int(outcome.named))

@@ -159,7 +159,7 @@ def _negated(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=-layer.kernel)
 
 
-@in_layer("no bias", "the second has no bias", Convolution, Dense)
+@in_layer("no bias", "the first has a bias, the second none", Convolution, Dense)
 def _no_bias(rng: Rng, layer: Any) -> Layer | None:
     if layer.bias is None:
         return None
@@ -345,7 +345,7 @@ def _dropped_branch(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     return Planted(left, tuple(each.path for each in parts if each.path not in paths))
 
 
-@in_graph("a sum for a product", "is a(n)? (add|multiply)")
+@in_graph("a sum for a product", "the first has (add|multiply)")
 def _joined_otherwise(rng: Rng, parts: list[Part], index: int) -> Planted | None:
     others = {Add: Multiply(), Multiply: Add()}
     part = parts[index]

@@ -179,8 +179,8 @@ def _also(row: Row) -> str:
     """What a row says that diverges behind the first one that does."""
     if row.only_in:
         return row.diagnosis
-    why = "; ".join(row.differences.values()) or row.diagnosis.splitlines()[0].rstrip(".")
-    return f"{_called(row.a)} and {_called(row.b)} diverge, too: {why}."
+    why = [*row.differences.values(), row.diagnosis.splitlines()[0].rstrip(".")]
+    return f"{_called(row.a)} and {_called(row.b)} diverge, too: {'; '.join(why)}."
 
 
 def _sentence(text: str) -> str:

@@ -12,6 +12,7 @@ from ...contract.layer import LayerSpec
 from ...errors import ConvlabError
 from ...geometry.geometry import NO_PADDING, Pair
 from ...truth.suspects import padding_in_words
+from ..layers.activations import Activation, Affine
 from ..layers.layer import ORDERS, Convolution, Flatten, Layer, padding_in
 from ..layers.pooling import Pool
 from ..layers.steps import Step
@@ -27,7 +28,7 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
     """
     a, b = step.convolution or step.main, other.convolution or other.main
     if type(a) is not type(b):
-        yield "kind", f"the first is a {a.kind}, the second a {b.kind}"
+        yield "kind", f"the first has {in_words(a)}, the second {in_words(b)}"
         return
     mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
     for name, value in ((name, value) for name, value in mine.items() if name in theirs):
@@ -47,9 +48,23 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
             yield name, sentence
 
 
+def in_words(layer: Layer) -> str:
+    """What a layer is, as a user would call it.
+
+    >>> in_words(Activation("relu")), in_words(Affine(0.5, -1.0))
+    ('relu', 'affine (x * 0.5 - 1)')
+    """
+    if isinstance(layer, Activation):
+        return layer.function
+    if isinstance(layer, Affine):
+        sign = "-" if layer.shift < 0 else "+"
+        return f"affine (x * {layer.scale:.4g}" + (f" {sign} {abs(layer.shift):.4g})" if layer.shift else ")")
+    return layer.kind
+
+
 def _arrays(name: str, a: np.ndarray | None, b: np.ndarray | None) -> str:
     if a is None or b is None:
-        return f"the first has {'no' if a is None else 'a'} {name}, the second has {'no' if b is None else 'one'}"
+        return f"the first has {'no' if a is None else 'a'} {name}, the second {'none' if b is None else 'has one'}"
     if a.shape != b.shape:
         return f"{_words(name)} has shape {a.shape} in the first, {b.shape} in the second"
     return "" if np.array_equal(a, b) else f"{_words(name)} differs by up to {np.abs(a - b).max():.3g}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ...page.page import listed
-from ..layers.activations import Activation, Affine
-from ..layers.layer import BatchNorm, Layer
+from ..layers.activations import Affine
+from ..layers.layer import BatchNorm
 from ..layers.reading import INPUT
 from ..layers.steps import Step
 from .alignment import Alignment, Beside
+from .differences import in_words
 
 # Where these come first, they normalise the image.
 _NORMALISES = (Affine, BatchNorm)
@@ -47,16 +48,3 @@ def _takes(alignment: Alignment, step: Step, second: bool = False) -> list[str]:
 def _called(step: Step) -> str:
     return repr(step.path) if step.path else "its layer"
 
-
-def in_words(layer: Layer) -> str:
-    """What a layer is, as a user would call it.
-
-    >>> in_words(Activation("relu")), in_words(Affine(0.5, -1.0))
-    ('relu', 'affine (x * 0.5 - 1)')
-    """
-    if isinstance(layer, Activation):
-        return layer.function
-    if isinstance(layer, Affine):
-        sign = "-" if layer.shift < 0 else "+"
-        return f"affine (x * {layer.scale:.4g}" + (f" {sign} {abs(layer.shift):.4g})" if layer.shift else ")")
-    return layer.kind
