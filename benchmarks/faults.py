@@ -105,9 +105,7 @@ def differs(parts: Sequence[Part], others: Sequence[Part], rng: np.random.Genera
     return y.shape != z.shape or bool(np.abs(y - z).max() > _LEAST * np.abs(y).max())
 
 
-def plant(
-    rng: np.random.Generator, first: str, others_of: Sequence[str], count: int, backends: Sequence[str]
-) -> Pair:
+def plant(rng: np.random.Generator, first: str, others_of: Sequence[str], count: int, backends: Sequence[str]) -> Pair:
     """A random model with a fault of a kind, and more of other kinds, at nodes of their own."""
     while True:
         kinds = [first, *(str(kind) for kind in rng.choice(others_of, count - 1))]

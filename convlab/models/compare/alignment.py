@@ -39,7 +39,9 @@ class _Profile(NamedTuple):
     @classmethod
     def of(cls, step: Step) -> _Profile:
         main = step.main
-        arrays = [np.asarray(getattr(main, name), np.float64) for name in main.arrays if getattr(main, name) is not None]
+        arrays = [
+            np.asarray(getattr(main, name), np.float64) for name in main.arrays if getattr(main, name) is not None
+        ]
         options = [getattr(main, each.name) for each in fields(main) if each.name not in main.arrays]  # type: ignore[arg-type]
         shapes, contents = tuple(array.shape for array in arrays), tuple(array.tobytes() for array in arrays)
         return cls(main.kind, len(step.inputs), shapes, hash(contents), repr(options), path_words(step))
@@ -127,7 +129,7 @@ class Alignment:
             yield from zip(self.first, self.second, strict=True)
             return
         likeness = [[one.likeness(two) for _, two in theirs] for _, one in mine]
-        # The most likeness of what stands from step i and step j on: behind a pair, and behind a step without a partner.
+        # The most likeness of what stands from step i and step j on, behind a pair and behind a step without a partner.
         after_pair, after_gap = ([[0.0] * (len(theirs) + 1) for _ in range(len(mine) + 1)] for _ in range(2))
         for i in reversed(range(len(mine))):
             for j in reversed(range(len(theirs))):
@@ -190,9 +192,10 @@ class Alignment:
         if mine_before is not None:
             del self._theirs[mine_before]
         self._pair(mine, theirs)
-        if mine_before is not None and theirs_before is not None:
-            if _same_kind(self._profiles[0][mine_before], self._profiles[1][theirs_before]):
-                self._pair(mine_before, theirs_before)
+        if mine_before is None or theirs_before is None:
+            return
+        if _same_kind(self._profiles[0][mine_before], self._profiles[1][theirs_before]):
+            self._pair(mine_before, theirs_before)
 
 
 def _same_kind(a: _Profile, b: _Profile) -> bool:

@@ -35,10 +35,10 @@ _MOST_UNPAIRED = 3
 def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | None = None, seed: int = 0) -> Comparison:
     """Compare two layers or two models of any two frameworks.
 
-    Models that are one layer after another (`torch.nn.Sequential`, `keras.Sequential`, …) are compared layer by layer,
-    each pair on what reaches it in the first model, and then as a whole. Of others the layers with weights are compared
-    each by itself, paired by their names, then by equal weights, then in order; and both models are run as a whole on
-    the same images, for what stands between their layers. Where they can't be, the verdict `same` is None.
+    Models whose graph of layers can be read are compared layer by layer, each pair on what reaches it in the first
+    model, and then as a whole; a layer that only one of them has is a row of its own. Of others the layers with weights
+    are compared each by itself, paired by their names, then by equal weights, then in order; and both models are run as
+    a whole on the same images, for what stands between their layers. Where they can't be, the verdict `same` is None.
 
     >>> from convlab import numpy as lab
     >>> a = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0)

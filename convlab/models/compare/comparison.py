@@ -83,7 +83,8 @@ def as_text(comparison: Comparison, width: int = 80) -> str:
     head = (*comparison.backends, "layer", "result", "gradients", "")
     agrees = "same" if comparison.whole else "agrees"
     rows = [
-        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _mark(row)) for row in comparison.rows
+        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _mark(row))
+        for row in comparison.rows
     ]
     lines = _aligned([head, *rows])
     if max(map(len, lines)) > width:

@@ -231,7 +231,7 @@ def _worst_plane(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.
 
 
 def _why(case: LayerCase, true: np.ndarray, step: Step, dtype: str, row: Row, ratio: float) -> str:
-    """Why a result is wrong, as far as its data and the layers tell; else that is left to the attributes that differ."""
+    """Why a result is wrong, as far as its data and the layers tell; the attributes that differ say the rest."""
     convolution, result, unexplained = step.convolution, case.result, ""
     if convolution:
         diagnosis: Diagnosis | None = None

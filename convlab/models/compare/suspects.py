@@ -1,9 +1,9 @@
 """What commonly goes wrong with a layer that is copied: each function here is one suspect.
 
-To add a suspect, write a function of a `LayerCase` that yields a `Cause` for each way in which the mistake can show, and
-register it with `@layer_suspect` for the classes of layers that can have it. The first one that explains a difference
-names it. What goes wrong with the result of a convolution is in `convlab.truth.suspects`, and comes before these; how
-attributes differ is told by `differences` in any case.
+To add a suspect, write a function of a `LayerCase` that yields a `Cause` for each way in which the mistake can show,
+and register it with `@layer_suspect` for the classes of layers that can have it. The first one that explains a
+difference names it. What goes wrong with the result of a convolution is in `convlab.truth.suspects`, and comes before
+these; `differences` tells in any case how attributes differ.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _unbiased(case: LayerCase) -> Iterator[Cause]:
     factor = _factor(case.a.variance, case.b.variance)
     if factor is not None and _equal(case.a.mean, case.b.mean):
         yield Cause(
-            f"the second's running variance is {factor:.6g} times the first's, as n / (n - 1) is of batches of n pixels",
+            f"the second's running variance is {factor:.6g} times the first's, as n / (n - 1) of batches of n pixels",
             "copy it; PyTorch keeps the unbiased variance of a batch, the other frameworks the biased one",
         )
 
@@ -220,7 +220,7 @@ def _main_array(layer: Any) -> np.ndarray:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.any() and np.array_equal(a, b)
+    return a.shape == b.shape and bool(a.any()) and np.array_equal(a, b)
 
 
 def _factor(a: np.ndarray, b: np.ndarray) -> float | None:

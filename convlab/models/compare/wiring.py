@@ -47,4 +47,3 @@ def _takes(alignment: Alignment, step: Step, second: bool = False) -> list[str]:
 
 def _called(step: Step) -> str:
     return repr(step.path) if step.path else "its layer"
-
