@@ -100,7 +100,11 @@ class _Comparing:
         known = is_known(a) and is_known(b)
         in_order = names is None and known
         self.first, self.second = (
-            Side(models_of(model.backend), model, steps(model) if in_order else weighted(model, alone=not known))
+            Side(
+                model.runner or models_of(model.backend),
+                model,
+                steps(model) if in_order else weighted(model, alone=not known),
+            )
             for model in (a, b)
         )
         # Layers that do nothing in inference are no steps: a model may have none.
