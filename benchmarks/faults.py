@@ -12,6 +12,7 @@ listed in another way. The script exits with 1 where a goal isn't reached: 97 % 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections import Counter
@@ -129,7 +130,7 @@ def plant(rng: np.random.Generator, first: str, others_of: Sequence[str], count:
         copies, names = renamed(others)
         try:
             a, b = native(backends[0], parts), native(backends[1], copies)
-        except ConvlabError:  # The framework has no such layer.
+        except ConvlabError:  # A framework may not have a layer.
             continue
         for _, planted in faults:
             if planted.inside is not None:
@@ -166,10 +167,12 @@ def _blamed(comparison: Comparison, pair: Pair) -> Iterator[tuple[str, str]]:
 
 def clean(rng: np.random.Generator, backends: Sequence[str]) -> Pair:
     """A random model and a copy that computes the same."""
-    model, seed = str(rng.choice(list(MODELS))), int(rng.integers(2**31))
-    parts = model_parts(model, seed)
-    copies, names = renamed(listed_otherwise(rng, cut_otherwise(rng, parts)))
-    return Pair(f"{model}, seed {seed}", native(backends[0], parts), native(backends[1], copies), names, [])
+    while True:
+        model, seed = str(rng.choice(list(MODELS))), int(rng.integers(2**31))
+        parts = model_parts(model, seed)
+        copies, names = renamed(listed_otherwise(rng, cut_otherwise(rng, parts)))
+        with contextlib.suppress(ConvlabError):  # A framework may not have a layer.
+            return Pair(f"{model}, seed {seed}", native(backends[0], parts), native(backends[1], copies), names, [])
 
 
 def cut_otherwise(rng: np.random.Generator, parts: Sequence[Part]) -> list[Part]:
