@@ -25,7 +25,7 @@ import numpy as np
 import timing
 
 import convlab
-from convlab.cli.compare import _array
+from convlab.cli.places import array_of
 from convlab.errors import ConvlabError
 from convlab.images.photographs import read_image, write_image
 from convlab.models.adapters import models_of
@@ -119,7 +119,7 @@ def _originals(folder: Path, name: str) -> dict[str, Callable[[Path], Any]]:
     )
     readers["case.npz"] = read_case
     np.save(folder / "images.npy", x)
-    readers["images.npy"] = _array
+    readers["images.npy"] = array_of
     pictures = {"grey.png": (12, 15), "colour.png": (12, 15, 3), "colour.tif": (12, 15, 3), "colour.jpg": (12, 15, 3)}
     for each, shape in pictures.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / each)

@@ -2,101 +2,61 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import json
-import os
-import runpy
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from ..atomic import check_writable, write_text
-from ..errors import ModelError, ModelFileError
-from ..models.adapters import model_owner
-from ..models.compare.compare import compare
+from ..models.adapters import read
+from ..models.compare.compare import compare_read, images_of
 from ..models.compare.comparison import ERRORS_ARE, Comparison, verdict
 from ..models.compare.report import as_dict, comparison_page
 from ..page import page
+from ..parity.pool import WorkerFailed
+from .elsewhere import ModelElsewhere
+from .places import array_of, model_of
 from .quiet import quiet
 from .screen import print_line, print_table
 
 
 def run_compare(
-    console: Console, a: str, b: str, inputs: Path | None, seed: int, json_file: Path | None, html_file: Path | None
+    console: Console,
+    a: str,
+    b: str,
+    inputs: Path | None,
+    seed: int,
+    python: str,
+    json_file: Path | None,
+    html_file: Path | None,
 ) -> bool | None:
     """Run the command; True if the models compute the same, False if not, None if only parts were compared."""
     check_writable(json_file, html_file)
-    images = None if inputs is None else _array(inputs)
-    with quiet():
-        first, second = model(a), model(b)
-        comparison = compare(first, second, images, seed=seed)
+    images = None if inputs is None else images_of(array_of(inputs))
+    example = None if images is None else images[0]
+    with quiet(), contextlib.ExitStack() as stack:
+        first = read(model_of(a), example, "a")
+        if python:
+            elsewhere = ModelElsewhere(b, python, inputs)
+            stack.callback(elsewhere.stop)
+            elsewhere.start()
+            second = elsewhere.model()
+        else:
+            second = read(model_of(b), example, "b")
+        comparison = compare_read(first, second, images, seed=seed)
+        if python and elsewhere.failure:
+            raise WorkerFailed(f"{b}: {elsewhere.failure}")
     show_comparison(console, comparison, a, b)
     if json_file is not None:
         write_text(json_file, json.dumps(as_dict(comparison), indent=1) + "\n")
     if html_file is not None:
         options = [*(["--inputs", str(inputs)] if inputs else []), "--seed", str(seed)]
+        options += ["--python", python] if python else []
         write_text(html_file, comparison_page(comparison, a, b, shlex.join(["convlab", "compare", a, b, *options])))
     return comparison.same
-
-
-def model(place: str) -> Any:
-    """The model that "file.py:name" or "package.module:name" stands for; it may be a function that returns the model.
-
-    The file is run: give only those that you trust.
-    """
-    where, separator, name = place.rpartition(":")
-    if not (where and separator and name.isidentifier()):
-        raise ModelError(f"{place}: expected file.py:name or package.module:name.", hint="models.py:model")
-    if where.endswith(".py"):
-        if not Path(where).is_file():
-            raise ModelError(f"{place}: no such file.", hint="give the path of a Python file.")
-        names = _trusted(place, lambda: _run_file(where))
-    else:
-        names = _trusted(place, lambda: vars(importlib.import_module(where)))
-    if name not in names:
-        raise ModelError(f"{place}: there is no {name!r} in it.", hint="a model, or a function that returns one.")
-    value = names[name]
-    return value if model_owner(value) or not callable(value) else _trusted(place, value)
-
-
-def _trusted(place: str, function: Callable[[], Any]) -> Any:
-    """The result of a user's own code; whatever it raises becomes an error of one line."""
-    try:
-        return function()
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{place}: its own code fails ({type(error).__name__}: {error}).", hint="run it with python to see where."
-        ) from error
-
-
-def _run_file(path: str) -> dict[str, Any]:
-    """A script's names; the modules beside it are forgotten, for the other script may have some of the same names."""
-    folder = str(Path(path).absolute().parent)
-    before = set(sys.modules)
-    sys.path.insert(0, folder)  # Python does the same for a script.
-    try:
-        return runpy.run_path(path)
-    finally:
-        sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder + os.sep):
-                del sys.modules[name]
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
-            raise ValueError("it holds something else")
-        return array
-    except Exception as error:  # A damaged file may raise any error in NumPy and zipfile.
-        raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error
 
 
 def show_comparison(console: Console, comparison: Comparison, a: str, b: str) -> None:

@@ -159,6 +159,9 @@ def compare_models(
     b: Annotated[str, typer.Argument(help="Another model, of the same or of another framework.")],
     inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random images.")] = 0,
+    python: Annotated[
+        str, typer.Option(metavar="PATH", help="The Python of another environment, which loads and runs the second.")
+    ] = "",
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with pictures to this file.")] = None,
 ) -> None:
@@ -168,7 +171,7 @@ def compare_models(
     """
     from .compare import run_compare
 
-    same = run_compare(console, a, b, inputs, seed, json, html)
+    same = run_compare(console, a, b, inputs, seed, python, json, html)
     if same is not True:
         raise typer.Exit(DISAGREEMENT if same is False else PARTIAL)
 

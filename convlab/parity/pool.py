@@ -31,10 +31,13 @@ class Worker:
         name: the backend's name.
         facts: what it said about itself: "dtypes", "autograd", "versions".
         failure: why it can't go on; None if it can.
+        arguments: of the Python.
+        needs: what must be installed there beside convlab.
     """
 
     def __init__(self, name: str, python: str | None = None, *, patience: float = 120.0) -> None:
         self.name, self.python, self.patience = name, python, patience
+        self.arguments, self.needs = ["-m", "convlab.parity.worker", name], name
         self.facts: dict[str, Any] = {}
         self.failure: str | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
@@ -46,7 +49,7 @@ class Worker:
         # A test run sets warnings filters, which the worker must not have. JAX must not take all GPU memory at once.
         env = {**os.environ, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
         env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        command = [self.python or sys.executable, "-m", "convlab.parity.worker", self.name]
+        command = [self.python or sys.executable, *self.arguments]
         pipe = subprocess.PIPE
         try:
             # The worker has a session of its own, so that it isn't interrupted when the user interrupts convlab.
@@ -60,8 +63,15 @@ class Worker:
         self.facts = message
         if "error" in message or message.get("hello") != self.name:
             self._fail(str(message.get("error", f"it answered for {message.get('hello')!r}.")))
-        if not _is_greeting(message):
+        if not self.is_greeting(message):
             self._fail("its greeting isn't what wire.py says.")
+
+    def is_greeting(self, message: dict[str, Any]) -> bool:
+        """Whether a message says what the worker must say of itself."""
+        dtypes, versions = message.get("dtypes"), message.get("versions")
+        texts = isinstance(dtypes, list) and all(isinstance(each, str) for each in dtypes)
+        known = isinstance(versions, dict) and all(isinstance(each, str) for each in versions.values())
+        return texts and known and isinstance(message.get("autograd"), bool)
 
     def ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
         """Ask for something; the answer's arrays come back.
@@ -70,6 +80,8 @@ class Worker:
             WorkerFailed: it died, hung, gave no valid answer or ran out of memory, and was stopped.
             ConvlabError: it reported an error and goes on.
         """
+        if self.failure is not None:
+            raise WorkerFailed(f"{self.name}: {self.failure}")
         assert self._process is not None
         assert self._process.stdin is not None
         # A worker that hangs doesn't read either, so a thread writes.
@@ -139,20 +151,13 @@ class Worker:
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         said = f" It said: {lines[-1][:300]}" if lines else ""
         if "ModuleNotFoundError" in said and self.python is not None:
-            said += f" Hint: that Python needs convlab and {self.name}: {self.python} -m pip install …"
+            said += f" Hint: that Python needs convlab and {self.needs}: {self.python} -m pip install …"
         return said
 
     def _fail(self, reason: str) -> NoReturn:
         self.failure = reason
         self._kill()
         raise WorkerFailed(f"{self.name}: {reason}")
-
-
-def _is_greeting(message: dict[str, Any]) -> bool:
-    dtypes, versions = message.get("dtypes"), message.get("versions")
-    texts = isinstance(dtypes, list) and all(isinstance(each, str) for each in dtypes)
-    known = isinstance(versions, dict) and all(isinstance(each, str) for each in versions.values())
-    return texts and known and isinstance(message.get("autograd"), bool)
 
 
 def _send(stream: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -111,6 +111,38 @@ def test_each_model_has_the_modules_beside_it(folder):
     assert "The first pads 1 on each side, the second nothing" in done.stdout
 
 
+def test_the_second_model_in_another_process(folder):
+    """That process finds JAX, and the first one doesn't look for it."""
+    (folder / "c.py").write_text(
+        "import torch, os\nfrom a import model\nprint('noise')\nmodel = torch.nn.Sequential(model[0], model[2])\n"
+        "class Dies(torch.nn.Conv2d):\n    def _conv_forward(self, *args): os._exit(3)\n"
+        "dies = torch.nn.Sequential(Dies(3, 4, 3), torch.nn.ReLU())\n"
+    )
+    same = run(folder, "a.py:model", "b.py:right", "--python", sys.executable, "--html", "report.html")
+    assert same.returncode == 0, same.stderr
+    assert "second: b.py:right (jax)" in same.stdout
+    assert "The models compute the same results." in same.stdout
+    assert f"--python {sys.executable}" in (folder / "report.html").read_text()
+    other = run(folder, "a.py:model", "b.py:model", "--python", sys.executable)
+    assert other.returncode == 1, other.stderr
+    assert "padding=((1, 1), (1, 1))" in other.stdout
+    shorter = run(folder, "a.py:model", "c.py:model", "--python", sys.executable)
+    assert shorter.returncode == 1, shorter.stderr
+    assert "The second model has no relu: the first has '1' behind '0'." in shorter.stdout
+    np.save(folder / "even.npy", np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("float32"))
+    given = run(folder, "a.py:model", "b.py:right", "--python", sys.executable, "--inputs", "even.npy")
+    assert given.returncode == 0, given.stderr
+    for model, python, reason in (
+        ("c.py:nope", sys.executable, "c.py:nope: there is no 'nope' in it"),
+        ("c.py:model", "/no/such/python", "can't be run as a Python"),
+        ("c.py:dies", sys.executable, "ended with status 3"),
+    ):
+        done = run(folder, "a.py:model", model, "--python", python)
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_inputs_of_ones_own(folder):
     np.save(folder / "odd.npy", np.random.default_rng(0).normal(size=(1, 3, 7, 7)).astype("float32"))
     assert (

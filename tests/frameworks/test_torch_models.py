@@ -263,10 +263,11 @@ def test_compare_tells_where_models_are_made_up_differently():
     b = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2))
     b.load_state_dict(a.state_dict())
     comparison = compare(a, b)
-    assert comparison.first is None
-    assert not comparison.same
-    assert "the first model has '1' (activation), the second has '1' (pool)" in comparison.structure
-    assert "goes on with '1'" in compare(a, a[:1]).structure
+    assert comparison.first.differences == {"kind": "the first has relu, the second pool"}
+    assert comparison.same is False
+    shorter = compare(a, a[:1])
+    assert shorter.first.only_in == "first"
+    assert shorter.structure == "the second model has no relu: the first has '1' behind '0'"
     with pytest.raises(ModelError, match="names: got 'nope'"):
         compare(a, b, names={"nope": "0"})
     assert compare(a, b, names={"0": "0"}).same is False  # all layers with weights are named: the whole is compared

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,26 +16,29 @@ from ...truth.bounds import worst_ratio
 from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
 from ..adapters import Models, models_of, read
-from ..layers.joining import COMMUTATIVE
 from ..layers.layer import Dense
-from ..layers.reading import INPUT, Model
+from ..layers.reading import Model
 from ..layers.sized import for_size
-from ..layers.steps import Step, carried, is_known, steps, weighted
+from ..layers.steps import carried, is_known, steps, weighted
 from .comparison import Comparison
+from .in_order import prove_in_order
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
 from .random_images import random_images
 from .results import Results, apart_in_tolerances, compare_results
 from .sides import Side
 
+# Layers that only one of two models has are named up to so many in a sentence.
+_MOST_UNPAIRED = 3
+
 
 def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | None = None, seed: int = 0) -> Comparison:
     """Compare two layers or two models of any two frameworks.
 
-    Models that are one layer after another (`torch.nn.Sequential`, `keras.Sequential`, …) are compared layer by layer,
-    each pair on what reaches it in the first model, and then as a whole. Of others the layers with weights are compared
-    each by itself, paired by their names, then by equal weights, then in order; and both models are run as a whole on
-    the same images, for what stands between their layers. Where they can't be, the verdict `same` is None.
+    Models whose graph of layers can be read are compared layer by layer, each pair on what reaches it in the first
+    model, and then as a whole; a layer that only one of them has is a row of its own. Of others the layers with weights
+    are compared each by itself, paired by their names, then by equal weights, then in order; and both models are run as
+    a whole on the same images, for what stands between their layers. Where they can't be, the verdict `same` is None.
 
     >>> from convlab import numpy as lab
     >>> a = lab.Conv2D(3, out_channels=1, in_channels=1, stride=2, padding=1, seed=0)
@@ -98,7 +100,11 @@ class _Comparing:
         known = is_known(a) and is_known(b)
         in_order = names is None and known
         self.first, self.second = (
-            Side(models_of(model.backend), model, steps(model) if in_order else weighted(model, alone=not known))
+            Side(
+                model.runner or models_of(model.backend),
+                model,
+                steps(model) if in_order else weighted(model, alone=not known),
+            )
             for model in (a, b)
         )
         # Layers that do nothing in inference are no steps: a model may have none.
@@ -111,19 +117,20 @@ class _Comparing:
             ModelError: as `compare`.
         """
         first, second = self.first, self.second
-        pairs, structure = paired(first.steps, second.steps, self.names, self.in_order)
         comparison = Comparison(
             (first.model.backend, second.model.backend),
             [],
-            structure or self._other_size(),
+            self._other_size(),
             self.in_order,
             {} if self.in_order else _uncompared(first.model, second.model),
         )
         if self.in_order:
-            self._compare_in_order(comparison, pairs)
-            if not comparison.structure or comparison.first is not None:
+            self._compare_in_order(comparison)
+            if not comparison.structure:
                 return comparison
         else:
+            pairs, structure = paired(first.steps, second.steps, self.names, in_order=False)
+            comparison.structure = structure or comparison.structure
             comparison.rows = compare_separately((first.models, second.models), pairs, self.seed, {})
             _note_elsewhere(comparison.rows, pairs)
         if not self._names_cover_all():
@@ -163,7 +170,7 @@ class _Comparing:
         all_named = len(self.names) == len(self.first.steps) == len(self.second.steps)
         return all_named and not self.first.model.loose and not self.second.model.loose
 
-    def _compare_in_order(self, comparison: Comparison, pairs: Pairs) -> None:
+    def _compare_in_order(self, comparison: Comparison) -> None:
         """Compare each pair of steps on what reaches it in the first model, then both models with their layers."""
         first, second = self.first, self.second
         size = self.size or first.model.size or second.model.size
@@ -173,33 +180,16 @@ class _Comparing:
         else:
             images = [*self.images]
             for batch, side in itertools.product(images, (first, second)):
-                side.run(rounded(batch, side.steps[0].dtype), side.steps[0].dtype)
-        self._prove_pairs(comparison, pairs, images, every_size)
+                side.run(rounded(batch, side.dtype), side.dtype)
+        comparison.rows = prove_in_order(first, second, images, self.seed, every_size)
+        unpaired = [row.diagnosis.rstrip(".") for row in comparison.rows if row.only_in]
+        comparison.structure = "; ".join([*filter(None, [comparison.structure]), *unpaired[:_MOST_UNPAIRED]])
         if comparison.structure or comparison.first is not None:
             return
         if any(part.native is not side.model.native for side in (first, second) for part in side.model.parts):
             comparison.whole_model_errors = tuple(
                 _whole_model_error(side, images, self.seed) for side in (first, second)
             )
-
-    def _prove_pairs(
-        self, comparison: Comparison, pairs: Pairs, images: Sequence[np.ndarray], every_size: bool
-    ) -> None:
-        """Compare each pair of steps on what reaches it in the first model."""
-        values: dict[str, Sequence[np.ndarray]] = {INPUT: images}
-        counterparts = {INPUT: INPUT, **{theirs.value: mine.value for mine, theirs in pairs}}
-        left = Counter(value for mine, _ in pairs for value in mine.inputs)
-        for mine, theirs in pairs:
-            batches = [*zip(*(values[value] for value in mine.inputs), strict=True)]
-            a, b = RunnableStep(self.first.models, mine), RunnableStep(self.second.models, theirs)
-            row, values[mine.value] = prove(a, b, batches, self.seed, every_size)
-            if not row.diagnosis:
-                row.diagnosis = _other_inputs(mine, theirs, pairs, counterparts)
-            comparison.rows.append(row)
-            left.subtract(mine.inputs)
-            for value in {*mine.inputs, mine.value}:
-                if not left[value]:
-                    del values[value]
 
     def _results(self, comparison: Comparison) -> Results | None:
         """How the results of the whole models compare; None where they can't be run and are known to differ."""
@@ -211,17 +201,6 @@ class _Comparing:
             if comparison.same is not False:
                 raise
             return None
-
-
-def _other_inputs(mine: Step, theirs: Step, pairs: Pairs, counterparts: Mapping[str, str]) -> str:
-    """How the inputs of two steps differ; "" if they are the same."""
-    expected, given = [*mine.inputs], [counterparts.get(value, "") for value in theirs.inputs]
-    if given == expected or (isinstance(mine.main, COMMUTATIVE) and sorted(given) == sorted(expected)):
-        return ""
-    paths = {INPUT: "the image", "": "something else"} | {step.value: repr(step.path) for step, _ in pairs}
-    takes, instead = (", ".join(paths[value] for value in values) for values in (expected, given))
-    swapped = "swapped inputs: " if sorted(given) == sorted(expected) else "other inputs: "
-    return f"{swapped}the first takes the results of {takes}, the second those of {instead}."
 
 
 def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:

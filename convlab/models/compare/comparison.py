@@ -12,8 +12,8 @@ from .results import Results
 
 LONE = "the layer"
 ERRORS_ARE = "errors are multiples of what rounding allows: at most 1 is agreement"
-# The marks of pairs that differ, by `Row.elsewhere`.
-_MARKS = {True: "differs by itself", False: "DIVERGES"}
+# The verdict tells of so many rows that diverge behind the first one; the table has all.
+_MOST_BEHIND = 8
 
 
 @dataclass(eq=False, repr=False)
@@ -22,7 +22,7 @@ class Comparison:
 
     Attributes:
         backends: the two models' backends.
-        rows: the pairs of layers, in order.
+        rows: the pairs of layers, in order, and among them the layers that only one of the models has.
         structure: how the structures of the models differ; "" if they don't.
         whole: whether every layer was compared, one after another; else only those with weights, each by itself.
         uncompared: what wasn't compared by itself: layers, parameters and operations, by path, with notes.
@@ -53,7 +53,7 @@ class Comparison:
         if max(self.whole_model_errors, default=0.0) > 1 or (ratio is not None and ratio > 1):
             return False
         if ratio is None:
-            if self.first is not None or (self.structure and not self.results):
+            if any(row.diverges and not row.only_in for row in self.rows) or (self.structure and not self.results):
                 return False
             return True if self.whole and not self.structure else None
         return None if self.structure or self.first is not None else True
@@ -65,8 +65,8 @@ class Comparison:
 
     @property
     def first(self) -> Row | None:
-        """The first pair of layers that diverge, other than by what may stand elsewhere in the models."""
-        return next((row for row in self.rows if not row.same and not row.elsewhere), None)
+        """The first pair of layers that diverge, or layer that only one of the models has."""
+        return next((row for row in self.rows if row.diverges), None)
 
     def __bool__(self) -> bool:
         return self.same is True
@@ -83,7 +83,7 @@ def as_text(comparison: Comparison, width: int = 80) -> str:
     head = (*comparison.backends, "layer", "result", "gradients", "")
     agrees = "same" if comparison.whole else "agrees"
     rows = [
-        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _MARKS[row.elsewhere])
+        (row.a or "-", row.b or "-", row.kind, *_errors(row), agrees if row.same else _mark(row))
         for row in comparison.rows
     ]
     lines = _aligned([head, *rows])
@@ -93,6 +93,13 @@ def as_text(comparison: Comparison, width: int = 80) -> str:
     note = f"({ERRORS_ARE})" if rows else ""
     sentences = [line for sentence in [note, *verdict(comparison)] for line in wrapped(sentence, width)]
     return "\n".join([*lines, *sentences])
+
+
+def _mark(row: Row) -> str:
+    """What stands behind a row that isn't the same."""
+    if row.only_in:
+        return f"only in the {row.only_in}"
+    return "differs by itself" if row.elsewhere else "DIVERGES"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -108,6 +115,8 @@ def wrapped(text: str, width: int = 80, indent: str = "") -> list[str]:
 
 def _errors(row: Row) -> tuple[str, str]:
     """The second layer's worst errors in bounds: of results, and of gradients, where those were looked at."""
+    if row.only_in:
+        return "", ""
     gradients = any(name.startswith("gradient") for name in row.errors)
     return page.number(row.worst("result")), page.number(row.worst("gradient")) if gradients else ""
 
@@ -151,12 +160,28 @@ def _called(path: str) -> str:
 
 
 def _divergence(comparison: Comparison, row: Row) -> list[str]:
+    """Where the models diverge first and why, and what else differs behind that."""
     first, second = comparison.backends
     where = f"The outputs diverge at {_called(row.a)} ({first}) and {_called(row.b)} ({second})."
     if _subject(comparison) == "layers":
         where = f"The outputs of the two layers ({first} and {second}) differ."
+    if row.only_in:
+        where = "The models have different structures."
     differences = [f"{'; '.join(row.differences.values())}."] if row.differences else []
-    return [where, *map(_sentence, [*differences, *row.diagnosis.splitlines()])]
+    lines = [where, *map(_sentence, [*differences, *row.diagnosis.splitlines()])]
+    behind = [each for each in comparison.rows if each.diverges and each is not row]
+    lines += [_sentence(_also(each)) for each in behind[:_MOST_BEHIND]]
+    if len(behind) > _MOST_BEHIND:
+        lines.append(f"{page.counted(len(behind) - _MOST_BEHIND, 'further row')} of the table diverge.")
+    return lines
+
+
+def _also(row: Row) -> str:
+    """What a row says that diverges behind the first one that does."""
+    if row.only_in:
+        return row.diagnosis
+    why = [*row.differences.values(), row.diagnosis.splitlines()[0].rstrip(".")]
+    return f"{_called(row.a)} and {_called(row.b)} diverge, too: {'; '.join(why)}."
 
 
 def _sentence(text: str) -> str:

@@ -12,6 +12,7 @@ from ...contract.layer import LayerSpec
 from ...errors import ConvlabError
 from ...geometry.geometry import NO_PADDING, Pair
 from ...truth.suspects import padding_in_words
+from ..layers.activations import Activation, Affine
 from ..layers.layer import ORDERS, Convolution, Flatten, Layer, padding_in
 from ..layers.pooling import Pool
 from ..layers.steps import Step
@@ -27,10 +28,10 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
     """
     a, b = step.convolution or step.main, other.convolution or other.main
     if type(a) is not type(b):
-        yield "kind", f"the first is a {a.kind}, the second a {b.kind}"
+        yield "kind", f"the first has {in_words(a)}, the second {in_words(b)}"
         return
     mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
-    for name, value in mine.items():
+    for name, value in ((name, value) for name, value in mine.items() if name in theirs):
         there = theirs[name]
         if isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
             sentence = _arrays(name, value, there)
@@ -47,9 +48,23 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
             yield name, sentence
 
 
+def in_words(layer: Layer) -> str:
+    """What a layer is, as a user would call it.
+
+    >>> in_words(Activation("relu")), in_words(Affine(0.5, -1.0))
+    ('relu', 'affine (x * 0.5 - 1)')
+    """
+    if isinstance(layer, Activation):
+        return layer.function
+    if isinstance(layer, Affine):
+        sign = "-" if layer.shift < 0 else "+"
+        return f"affine (x * {layer.scale:.4g}" + (f" {sign} {abs(layer.shift):.4g})" if layer.shift else ")")
+    return layer.kind
+
+
 def _arrays(name: str, a: np.ndarray | None, b: np.ndarray | None) -> str:
     if a is None or b is None:
-        return f"the first has {'no' if a is None else 'a'} {name}, the second has {'no' if b is None else 'one'}"
+        return f"the first has {'no' if a is None else 'a'} {name}, the second {'none' if b is None else 'has one'}"
     if a.shape != b.shape:
         return f"{_words(name)} has shape {a.shape} in the first, {b.shape} in the second"
     return "" if np.array_equal(a, b) else f"{_words(name)} differs by up to {np.abs(a - b).max():.3g}"
@@ -66,6 +81,7 @@ _WORDS = {
     "mean": "the running mean",
     "variance": "the running variance",
     "parameter": "the function's parameter",
+    "count_padding": "whether the border counts in the mean (count_padding)",
 }
 
 
@@ -98,6 +114,8 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
             yield name, getattr(spec, name)
     # The first three count in training only; the others follow from the shapes of a pair, or are in the spec.
     left_out = ("momentum", "rate", "trained", "spec", "keepdims", "count_padding")
+    if isinstance(layer, Pool) and layer.function == "average" and layer.padding != NO_PADDING:
+        yield "count_padding", layer.count_padding
     for attribute in fields(layer):  # type: ignore[arg-type]
         if attribute.name not in left_out:
             yield attribute.name, getattr(layer, attribute.name)

@@ -87,7 +87,12 @@ def _match(
 
 def _by_name(steps: Sequence[Step]) -> list[Hashable]:
     """The path without what frameworks write between its parts, as in "block.0.conv1" and "block_0/conv1"."""
-    return [(step.main.kind, *re.findall(r"[a-z]+|[0-9]+", step.path.lower())) for step in steps]
+    return [(step.main.kind, *path_words(step)) for step in steps]
+
+
+def path_words(step: Step) -> tuple[str, ...]:
+    """The words and numbers of a step's path."""
+    return tuple(re.findall(r"[a-z]+|[0-9]+", step.path.lower()))
 
 
 def _by_weights(steps: Sequence[Step]) -> list[Hashable]:

@@ -25,6 +25,7 @@ from ..layers.steps import Step
 from .differences import differences
 from .random_images import grid, share
 from .sides import first_line
+from .suspects import LayerCase, layer_cause
 
 _MOST_REMAINDERS = 16
 # The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
@@ -56,6 +57,7 @@ class Row:
         differences: how their attributes differ, in words, by the attribute's name.
         image: where they diverge: the errors of one channel of one result, in bounds.
         elsewhere: whether they differ only in what their models may do outside of them (see `compare`).
+        only_in: which model has this step while the other one has none, "first" or "second"; "" for two steps.
     """
 
     a: str
@@ -68,11 +70,17 @@ class Row:
     differences: dict[str, str] = field(default_factory=dict)
     image: np.ndarray | None = None
     elsewhere: bool = False
+    only_in: str = ""
 
     @property
     def same(self) -> bool:
         """Whether both compute what the first one's attributes say."""
         return all(error <= 1 for error in [*self.own.values(), *self.errors.values()]) and not self.diagnosis
+
+    @property
+    def diverges(self) -> bool:
+        """Whether they differ in what nothing outside of them makes up for, or one of them is missing."""
+        return not self.same and not self.elsewhere
 
     def worst(self, quantity: str) -> float:
         """The second step's worst error among quantities whose names begin so; 0 if there is none."""
@@ -125,10 +133,11 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
         row.diagnosis = row.diagnosis or why
         return true, False
     _keep_worst(row.errors, "result", _ratio(z, true, bound))
-    for which, result in (("first", y), ("second", z)):
+    for which, result, copy in (("first", y, step), ("second", z, other)):
         ratio = _ratio(result, true, bound)
         if not row.diagnosis and ratio > 1:
-            row.diagnosis = _why(result, true, step, values[0], dtype, row, ratio)
+            case = LayerCase(step.main, copy.main, values[0], result, bound)
+            row.diagnosis = _why(case, true, step, dtype, row, ratio)
             if which == "first" or not row.differences:
                 row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"
             row.image = _worst_plane(result, true, bound)
@@ -221,16 +230,20 @@ def _worst_plane(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.
     return np.asarray(planes[np.argmax(planes.max((1, 2)))])
 
 
-def _why(result: np.ndarray, true: np.ndarray, step: Step, x: np.ndarray, dtype: str, row: Row, ratio: float) -> str:
-    """Why a result is wrong, as far as its data tell; what is unexplained is left to the attributes that differ."""
-    convolution = step.convolution
+def _why(case: LayerCase, true: np.ndarray, step: Step, dtype: str, row: Row, ratio: float) -> str:
+    """Why a result is wrong, as far as its data and the layers tell; the attributes that differ say the rest."""
+    convolution, result, unexplained = step.convolution, case.result, ""
     if convolution:
         diagnosis: Diagnosis | None = None
         with contextlib.suppress(ConvlabError):
             geometry = convolution.spec.geometry
-            diagnosis = diagnose(result, x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
-        if diagnosis and not (diagnosis.suspect == "unexplained" and row.differences):
-            return f"{diagnosis}{_note_on_padding(convolution, x)}"
+            diagnosis = diagnose(result, case.x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
+        if diagnosis and diagnosis.suspect != "unexplained":
+            return f"{diagnosis}{_note_on_padding(convolution, case.x)}"
+        unexplained = str(diagnosis) if diagnosis and not row.differences else ""
+    cause = layer_cause(case) or unexplained
+    if cause:
+        return cause
     if result.shape != true.shape:
         return f"the result has shape {result.shape} instead of {true.shape}."
     times = "" if np.isinf(ratio) else f", {number(ratio)} times what rounding allows"

@@ -27,6 +27,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "b": row.b,
                 "kind": row.kind,
                 "same": row.same,
+                "only_in": row.only_in,
                 "sizes": row.sizes,
                 "errors_of_a": {name: _finite(error) for name, error in row.own.items()},
                 "errors_of_b": {name: _finite(error) for name, error in row.errors.items()},

@@ -29,6 +29,11 @@ class Side:
     model: Model
     steps: Sequence[Step]
 
+    @property
+    def dtype(self) -> str:
+        """The dtype that the first step computes in."""
+        return self.steps[0].dtype if self.steps else "float32"
+
     def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
         """The whole model's result for a batch, or for its images one by one if it takes no batch of this length.
 

@@ -14,11 +14,15 @@ from .layer import Layer
 
 
 class Function(NamedTuple):
-    """An activation: what it computes, its steepest slope, and whether it is computed without rounding."""
+    """An activation: what it computes, its steepest slope, and whether it is computed without rounding.
+
+    `of_logarithm` says that it is x times a function of a softplus, whose error near 0 is multiplied by x.
+    """
 
     of: Callable[[np.ndarray, float], np.ndarray]
     slope: float
     exact: bool = False
+    of_logarithm: bool = False
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
@@ -52,7 +56,7 @@ FUNCTIONS = {
     "silu": Function(lambda x, a: x * _sigmoid(x), 1.1),
     "hard_sigmoid": Function(lambda x, a: np.clip(x + 3, 0, 6) / 6, 1 / 6),
     "hard_swish": Function(lambda x, a: x * np.clip(x + 3, 0, 6) / 6, 1.5),
-    "mish": Function(lambda x, a: x * np.tanh(np.logaddexp(0, x)), 1.1),
+    "mish": Function(lambda x, a: x * np.tanh(np.logaddexp(0, x)), 1.1, of_logarithm=True),
     "selu": Function(lambda x, a: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))), 1.76),
     "gelu": Function(lambda x, a: _gelu(x), 1.13),
     "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
@@ -87,7 +91,8 @@ class Activation(Layer):
         carried = max(function.slope, abs(self.parameter)) * off
         if function.exact:
             return carried
-        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off))
+        factor = 1 + np.maximum(-x, 0) if function.of_logarithm else 1.0
+        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off) * factor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,6 +127,8 @@ class Model:
             framework doesn't tell.
         loose: what belongs to no part: parameters and buffers by their path, operations by the path of the method that
             calls them, each with a note.
+        runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
+            for its backend's own.
     """
 
     backend: str
@@ -135,6 +137,7 @@ class Model:
     native: Any = field(repr=False)
     image: tuple[int | None, ...] | None = None
     loose: dict[str, str] = field(default_factory=dict)
+    runner: Any = None
 
     def __post_init__(self) -> None:
         if not all(part.value for part in self.parts):

@@ -1,0 +1,49 @@
+"""How two graphs differ in what takes what, in words."""
+
+from __future__ import annotations
+
+from ...page.page import listed
+from ..layers.activations import Affine
+from ..layers.layer import BatchNorm
+from ..layers.reading import INPUT
+from ..layers.steps import Step
+from .alignment import Alignment, Beside
+from .differences import in_words
+
+# Where these come first, they normalise the image.
+_NORMALISES = (Affine, BatchNorm)
+
+
+def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
+    """How the inputs of two steps differ; "" if they are the same."""
+    if alignment.agree(mine, theirs):
+        return ""
+    takes, instead = _takes(alignment, mine), _takes(alignment, theirs, second=True)
+    kind = "swapped inputs" if alignment.swapped(mine, theirs) else "other inputs"
+    return f"{kind}: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
+
+
+def only_in_one(alignment: Alignment, beside: Beside) -> str:
+    """What a step is that only one of the models has, and where it stands."""
+    step, second = beside.mine or beside.theirs, beside.mine is None
+    assert step is not None
+    lacking, having = ("first", "second") if second else ("second", "first")
+    where = "on the image" if step.inputs == (INPUT,) else f"behind {listed(_takes(alignment, step, second))}"
+    behind = alignment.theirs_behind if second else alignment.mine_behind
+    on_image = any(INPUT in behind(value) for value in step.inputs)
+    cause = "normalised inputs: " if on_image and isinstance(step.main, _NORMALISES) else ""
+    return f"{cause}the {lacking} model has no {in_words(step.main)}: the {having} has {_called(step)} {where}."
+
+
+def _takes(alignment: Alignment, step: Step, second: bool = False) -> list[str]:
+    """What a step takes, by the first model's paths where it has that."""
+    steps = alignment.second if second else alignment.first
+    named = []
+    for value in step.inputs:
+        before = alignment.counterpart(value) if second else None
+        named.append("the image" if value == INPUT else _called(before or steps[value]))
+    return named
+
+
+def _called(step: Step) -> str:
+    return repr(step.path) if step.path else "its layer"
