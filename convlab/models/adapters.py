@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ModelError, UnsupportedError
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
-from .layers.reading import Model
+from .layers.reading import Model, Part
 
 STYLES = ("builtin", "convlab")
 # The names of a kernel in the frameworks, and its name in the result of `gradients`.
@@ -91,6 +91,15 @@ class Models(Protocol):
         """A native model of native layers with names, of which the last gives the result.
 
         Layers one after another make the framework's own `Sequential`.
+        """
+
+    def source(self, parts: Sequence[Part]) -> str:
+        """The source of a model of these parts, as `read` gives them, as the framework's users write it.
+
+        It has no weights; a lone layer is one line.
+
+        Raises:
+            UnsupportedError: a layer has no source; the message names it.
         """
 
     def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
