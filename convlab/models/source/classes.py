@@ -1,0 +1,250 @@
+"""A model as classes: one for the whole, and one for each kind of block inside it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from ..layers.joining import Add
+from ..layers.reading import INPUT, Part
+from .blocks import Block, Body, parametrised
+from .code import Call, formatted, imports, listed
+from .forward import Step, lines_of
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """How the source has a layer.
+
+    Attributes:
+        made: the call that makes it; None for a function, which isn't made.
+        inline: the expression that a class has in its place, with {0} for the first value; it needs no attribute then.
+        item: it between the layers of a sequential container; None where it can't stand there.
+    """
+
+    made: Call | None = None
+    inline: str = ""
+    item: Any = None
+
+    @classmethod
+    def layer(cls, made: Call, inline: str = "") -> Written:
+        """A layer that is made, and can stand in a sequential container."""
+        return cls(made, inline, made)
+
+
+@dataclass(frozen=True)
+class Idiom:
+    """How a framework's users write a class.
+
+    Attributes:
+        written: how a layer is written.
+        imports: the lines of the names that the source may use; an empty one stands between groups.
+        base: the base class.
+        forward: the line that begins the method that computes.
+        sequential: the container that calls its layers in turn, as it is called and as it is derived from.
+        several: the container of layers with numbers, which the class calls itself.
+        opening: the first lines of a constructor.
+        passed: what each constructor hands on.
+        adds: whether a class derived from the sequential container adds its layers once it is made.
+        helpers: code that the source needs if it calls what the name says.
+    """
+
+    written: Callable[[Part], Written]
+    imports: Mapping[str, str]
+    base: str
+    forward: str
+    sequential: tuple[str, str]
+    several: str
+    opening: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
+    adds: bool = False
+    helpers: Mapping[str, str] = field(default_factory=dict)
+
+
+def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
+    """The source of a model: a class `Model`, the classes of its blocks before it, or of a lone layer one line."""
+    names = [tuple(part.path.replace("/", ".").split(".")) for part in parts]
+    if names == [("",)]:
+        code = [f"model = {idiom.written(parts[0]).item}"]
+        return _text([code[0]], idiom)
+    scopes = _Scopes(parts, idiom)
+    root = scopes.body([*zip(names, parts, strict=True)])
+    sections: list[str] = []
+    for name, body, parameters in parametrised(root.blocks(), idiom.passed, _class_name):
+        sections.append(_class(name, body, parameters, idiom, ""))
+    sections.append(_class("Model", root, [], idiom, f'"""Takes images {layout}."""'))
+    return _text(sections, idiom)
+
+
+def _text(sections: Sequence[str], idiom: Idiom) -> str:
+    code = "\n\n\n".join(sections)
+    helpers = [helper for name, helper in idiom.helpers.items() if f"{name}(" in code]
+    code = "\n\n\n".join([*helpers, code])
+    between = "\n\n" if code.startswith("model") else "\n\n\n"
+    return f"{imports(code, idiom.imports)}{between}{code}\n"
+
+
+def _class(name: str, body: Body, parameters: Sequence[str], idiom: Idiom, about: str) -> str:
+    base = idiom.sequential[1] if body.items is not None else idiom.base
+    passed = f", *, {', '.join(idiom.passed)}" if idiom.passed else ""
+    made = [f"def __init__({', '.join(['self', *parameters])}{passed}):"]
+    lines = [f"class {name}({base}):", *([f"    {about}", ""] if about else [])]
+    if body.items is not None and not idiom.adds:
+        made += [*formatted(f"super().__init__{str(listed('', body.items))}", 4)]
+    else:
+        made += [f"    {line}" for line in idiom.opening]
+        made += formatted(f"self.add{listed('', body.items)}", 4) if body.items is not None else []
+        for target, value in body.attributes:
+            made += formatted(f"{target} = {value}", 4)
+    if len(made) > 1:
+        lines += [f"    {line}" for line in made]
+    if body.items is None:
+        lines += ["", f"    {idiom.forward}"] if len(made) > 1 else [f"    {idiom.forward}"]
+        for line in lines_of(body.steps, body.steps[-1].value, fuses=True):
+            lines += formatted(line, 8)
+    return "\n".join(lines)
+
+
+def _class_name(block: Block, others: Mapping[str, Body]) -> str:
+    """A name for the class of a block: that of its place in the model, or for a number what it is."""
+    plain = _capitals(block.name)
+    if not plain[:1].isalpha():
+        plain = "ResidualBlock" if any(isinstance(step.layer, Add) for step in block.body.steps) else "Block"
+    if plain in others:
+        known = {target for target, _ in others[plain].attributes}
+        more = [target for target, _ in block.body.attributes if target not in known]
+        plain = _capitals(more[0].removeprefix("self.")) + plain if more else plain
+    taken = ["Model", *others]
+    return next(name for n in count(1) if (name := plain if n == 1 else f"{plain}{n}") not in taken)
+
+
+def _capitals(name: str) -> str:
+    """A name of a class, of that of an attribute."""
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", name))
+
+
+Named = tuple[tuple[str, ...], Part]
+
+
+class _Scopes:
+    """The parts of a model, put into blocks as their names say."""
+
+    def __init__(self, parts: Sequence[Part], idiom: Idiom) -> None:
+        self.idiom, self.result = idiom, parts[-1].value
+        self.takers: dict[str, list[str]] = {}
+        for part in parts:
+            for value in part.inputs:
+                self.takers.setdefault(value, []).append(part.value)
+
+    def body(self, parts: Sequence[Named]) -> Body:
+        """What a class of these parts has, whose names are relative to it."""
+        entries = [*self._entries(parts)]
+        written = [self._written(name, inside) for name, inside in entries]
+        lasts, firsts = ([inside[at][1] for _, inside in entries] for at in (-1, 0))
+        chain = all(part.inputs == (before.value,) for before, part in zip(lasts, firsts[1:], strict=False))
+        numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name, _ in entries)
+        sequential = chain and numbered and all(each.item is not None for each in written)
+        items = [each.item for each in written] if sequential else None
+        made = {name: each.made for (name, _), each in zip(entries, written, strict=True) if each.made}
+        made = {} if sequential else {name: made[name] for name, each in _uninlined(entries, written)}
+        references, attributes = self._attributes(made)
+        steps, (given, *_) = [], self._outside(parts)
+        for (name, inside), each in zip(entries, written, strict=True):
+            template = each.inline or f"{references.get(name, '')}({{0}})"
+            layer = inside[0][1].layer if len(inside) == 1 else None
+            taken = inside[0][1].inputs if len(inside) == 1 else (self._outside(inside)[0],)
+            taken = tuple(INPUT if value == given else value for value in taken)
+            steps.append(Step(template, taken, inside[-1][1].value, layer))
+        return Body(attributes, steps, items)
+
+    def _written(self, name: tuple[str, ...], inside: Sequence[Named]) -> Written:
+        if len(inside) == 1 and inside[0][0] == name:
+            return self.idiom.written(inside[0][1])
+        body = self.body([(path[len(name) :], part) for path, part in inside])
+        made: Any = Block(name[-1], body) if body.items is None else listed(self.idiom.sequential[0], body.items)
+        return Written.layer(made)
+
+    def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[tuple[str, ...], Sequence[Named]]]:
+        """The parts with their names, and in place of those that are a block the block."""
+        start = 0
+        while start < len(parts):
+            path = parts[start][0]
+            end, name = start + 1, path
+            for length in range(1, len(path)):
+                prefix = path[:length]
+                until = start
+                while until < len(parts) and parts[until][0][:length] == prefix:
+                    until += 1
+                if self._is_block(parts, start, until, prefix):
+                    end, name = until, prefix
+                    break
+            yield name, parts[start:end]
+            start = end
+
+    def _is_block(self, parts: Sequence[Named], start: int, end: int, prefix: tuple[str, ...]) -> bool:
+        """Whether the parts from one to another are all with a prefix, take one value and give one."""
+        inside = parts[start:end]
+        if any(path[: len(prefix)] == prefix for path, _ in [*parts[:start], *parts[end:]]):
+            return False
+        values = {part.value for _, part in inside}
+        last = inside[-1][1].value
+        given = [
+            value
+            for value in values
+            if value == self.result or any(taker not in values for taker in self.takers.get(value, []))
+        ]
+        has_layers = any(self.idiom.written(part).made for _, part in inside)
+        return given == [last] and len(self._outside(inside)) == 1 and len(inside) > 1 and has_layers
+
+    def _outside(self, inside: Sequence[Named]) -> list[str]:
+        """The values that parts take from outside."""
+        values = {part.value for _, part in inside}
+        return [*dict.fromkeys(value for _, part in inside for value in part.inputs if value not in values)]
+
+    def _attributes(self, made: Mapping[tuple[str, ...], Any]) -> tuple[dict[Any, str], list[tuple[str, Any]]]:
+        """How the forward refers to what is made, and what the constructor assigns, in order."""
+        references: dict[Any, str] = {}
+        attributes: dict[str, Any] = {}
+        for path, value in made.items():
+            *outer, last = path
+            siblings = [each for each in made if each[:-1] == tuple(outer)]
+            below = [each for each in made if len(outer) and each[: len(outer)] == tuple(outer)]
+            numbers = [each[-1] for each in siblings] == [str(n) for n in range(len(siblings))] and below == siblings
+            if len(outer) == 1 and numbers and _is_name(outer[0]):
+                references[path] = f"self.{outer[0]}[{last}]"
+                attributes[f"self.{outer[0]}"] = listed(self.idiom.several, [made[each] for each in siblings])
+                if self.idiom.several.endswith("List"):
+                    attributes[f"self.{outer[0]}"] = _list(self.idiom.several, [made[each] for each in siblings])
+                continue
+            if all(map(_is_name, path)):
+                for length in range(1, len(path)):
+                    attributes.setdefault(".".join(["self", *path[:length]]), Call(self.idiom.base, {}))
+                target = ".".join(["self", *path])
+            else:
+                target = "self." + _as_name("_".join(path))
+            references[path] = target
+            attributes[target] = value
+        return references, [*attributes.items()]
+
+
+def _uninlined(entries: Any, written: Sequence[Written]) -> Iterator[tuple[tuple[str, ...], Written]]:
+    for (name, _), each in zip(entries, written, strict=True):
+        if each.made and not each.inline:
+            yield name, each
+
+
+def _list(function: str, items: Sequence[Any]) -> Call:
+    return Call(function, {"0": [*items]}, positional=1)
+
+
+def _is_name(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
+def _as_name(name: str) -> str:
+    return name if _is_name(name) else f"layer{name}" if name[:1].isdigit() else f"{name}_"
+
