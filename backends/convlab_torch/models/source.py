@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from convlab.models.layers.reading import Part
-from convlab.models.source.classes import Idiom, Written, classes
+from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Call, Code, call, pair, parameters_of
-from convlab.models.source.layers import unwritten
+from convlab.models.source.layers import Written, layer, ours, unwritten
+from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
 from .functions import StochasticDepth, add, affine, concatenate, multiply
@@ -33,14 +34,14 @@ def _written(part: Part) -> Written:
     if kind not in _LAYERS:
         raise unwritten(part, "torch")
     made = _made(native)
-    return Written.layer(made, _LAYERS[kind](made))
+    return layer(made, _LAYERS[kind](made))
 
 
 def _made(native: nn.Module) -> Call:
     """The call that makes a module, which has its arguments as attributes of the same names."""
     kind = type(native)
     if isinstance(native, Conv2D):
-        return Call("Conv2D", native.spec.config())
+        return ours(native.spec)
     options = {name: pair(getattr(native, name)) for name in parameters_of(kind) if name not in ("device", "dtype")}
     if "bias" in options:
         options["bias"] = native.bias is not None
@@ -61,11 +62,7 @@ def _layer(made: Call) -> str:
 
 def _function(name: str) -> Callable[[Call], str]:
     """The function that computes what a module does, with the same arguments."""
-    return lambda made: f"{name}({{0}}{_of_function(made)})"
-
-
-def _of_function(made: Call) -> str:
-    return made.rest
+    return lambda made: f"{name}({{0}}{made.rest})"
 
 
 def _padded(mode: str) -> Callable[[Call], str]:
@@ -117,16 +114,11 @@ _LAYERS: dict[type[nn.Module], Callable[[Call], str]] = {
 }
 
 
-def _affine(scale: float = 1.0, shift: float = 0.0) -> str:
-    scaled = "{0}" if scale == 1.0 else f"{{0}} * {scale!r}"
-    return scaled if shift == 0.0 else f"{scaled} + {shift!r}"
-
-
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
     multiply: lambda: "{0} * {1}",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
-    affine: _affine,
+    affine: scaled,
 }
 
 _IDIOM = Idiom(
@@ -136,8 +128,9 @@ _IDIOM = Idiom(
         "": "",
         "torch": "import torch",
         "F": "import torch.nn.functional as F",
-        "Conv2D": "from convlab.torch import Conv2D",
         "nn": "from torch import nn",
+        " ": "",
+        "lab": "from convlab import torch as lab",
     },
     base="nn.Module",
     forward="def forward(self, x):",

@@ -14,26 +14,7 @@ from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, parametrised
 from .code import Call, formatted, imports, listed
 from .forward import Step, lines_of
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """How the source has a layer.
-
-    Attributes:
-        made: the call that makes it; None for a function, which isn't made.
-        inline: the expression that a class has in its place, with {0} for the first value; it needs no attribute then.
-        item: it between the layers of a sequential container; None where it can't stand there.
-    """
-
-    made: Call | None = None
-    inline: str = ""
-    item: Any = None
-
-    @classmethod
-    def layer(cls, made: Call, inline: str = "") -> Written:
-        """A layer that is made, and can stand in a sequential container."""
-        return cls(made, inline, made)
+from .layers import Written, layer
 
 
 @dataclass(frozen=True)
@@ -49,6 +30,7 @@ class Idiom:
         several: the container of layers with numbers, which the class calls itself.
         opening: the first lines of a constructor.
         passed: what each constructor hands on.
+        closing: the last lines of the constructor of the whole.
         adds: whether a class derived from the sequential container adds its layers once it is made.
         helpers: code that the source needs if it calls what the name says.
     """
@@ -60,6 +42,7 @@ class Idiom:
     sequential: tuple[str, str]
     several: str
     opening: tuple[str, ...] = ()
+    closing: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
     adds: bool = False
     helpers: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +52,9 @@ def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
     """The source of a model: a class `Model`, the classes of its blocks before it, or of a lone layer one line."""
     names = [tuple(part.path.replace("/", ".").split(".")) for part in parts]
     if names == [("",)]:
-        code = [f"model = {idiom.written(parts[0]).item}"]
-        return _text([code[0]], idiom)
+        code = formatted(f"model = {idiom.written(parts[0]).item}", 0)
+        code += [line.replace("self", "model") for line in idiom.closing]
+        return _text(["\n".join(code)], idiom)
     scopes = _Scopes(parts, idiom)
     root = scopes.body([*zip(names, parts, strict=True)])
     sections: list[str] = []
@@ -90,23 +74,26 @@ def _text(sections: Sequence[str], idiom: Idiom) -> str:
 
 def _class(name: str, body: Body, parameters: Sequence[str], idiom: Idiom, about: str) -> str:
     base = idiom.sequential[1] if body.items is not None else idiom.base
-    passed = f", *, {', '.join(idiom.passed)}" if idiom.passed else ""
-    made = [f"def __init__({', '.join(['self', *parameters])}{passed}):"]
+    made = [*_constructor(body, idiom), *(idiom.closing if name == "Model" else [])]
     lines = [f"class {name}({base}):", *([f"    {about}", ""] if about else [])]
-    if body.items is not None and not idiom.adds:
-        made += [*formatted(f"super().__init__{str(listed('', body.items))}", 4)]
-    else:
-        made += [f"    {line}" for line in idiom.opening]
-        made += formatted(f"self.add{listed('', body.items)}", 4) if body.items is not None else []
-        for target, value in body.attributes:
-            made += formatted(f"{target} = {value}", 4)
-    if len(made) > 1:
-        lines += [f"    {line}" for line in made]
+    if made:
+        passed = ["*", *idiom.passed] if idiom.passed else []
+        lines += formatted(f"def __init__({', '.join(['self', *parameters, *passed])}):", 4)
+        lines += [line for statement in made for line in formatted(statement, 8)]
     if body.items is None:
-        lines += ["", f"    {idiom.forward}"] if len(made) > 1 else [f"    {idiom.forward}"]
-        for line in lines_of(body.steps, body.steps[-1].value, fuses=True):
-            lines += formatted(line, 8)
+        lines += [*([""] if made else []), f"    {idiom.forward}"]
+        statements = lines_of(body.steps, body.steps[-1].value, fuses=True)
+        lines += [line for statement in statements for line in formatted(statement, 8)]
     return "\n".join(lines)
+
+
+def _constructor(body: Body, idiom: Idiom) -> list[str]:
+    """The statements of a constructor."""
+    if body.items is None:
+        return [*idiom.opening, *(f"{target} = {value}" for target, value in body.attributes)]
+    if idiom.adds:
+        return [*idiom.opening, str(listed("self.add", body.items))]
+    return [str(listed("super().__init__", body.items))]
 
 
 def _class_name(block: Block, others: Mapping[str, Body]) -> str:
@@ -155,10 +142,10 @@ class _Scopes:
         steps, (given, *_) = [], self._outside(parts)
         for (name, inside), each in zip(entries, written, strict=True):
             template = each.inline or f"{references.get(name, '')}({{0}})"
-            layer = inside[0][1].layer if len(inside) == 1 else None
+            alone = inside[0][1].layer if len(inside) == 1 else None
             taken = inside[0][1].inputs if len(inside) == 1 else (self._outside(inside)[0],)
             taken = tuple(INPUT if value == given else value for value in taken)
-            steps.append(Step(template, taken, inside[-1][1].value, layer))
+            steps.append(Step(template, taken, inside[-1][1].value, alone))
         return Body(attributes, steps, items)
 
     def _written(self, name: tuple[str, ...], inside: Sequence[Named]) -> Written:
@@ -166,7 +153,7 @@ class _Scopes:
             return self.idiom.written(inside[0][1])
         body = self.body([(path[len(name) :], part) for path, part in inside])
         made: Any = Block(name[-1], body) if body.items is None else listed(self.idiom.sequential[0], body.items)
-        return Written.layer(made)
+        return layer(made)
 
     def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[tuple[str, ...], Sequence[Named]]]:
         """The parts with their names, and in place of those that are a block the block."""

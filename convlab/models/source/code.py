@@ -46,7 +46,7 @@ class Call:
         written: list[str] = []
         by_position = True
         for index, (name, value) in enumerate(self.arguments.items()):
-            if name in self.defaults and is_same(value, self.defaults[name]):
+            if name in self.defaults and is_same(pair(value), pair(self.defaults[name])):
                 by_position = False
                 continue
             by_position = by_position and index < self.positional
@@ -70,7 +70,7 @@ def is_same(value: object, other: object) -> bool:
 def call(function: str, made: Callable[..., Any], **arguments: Any) -> Call:
     """A call of what `made` is, whose signature tells the order of the arguments and their defaults.
 
-    Required parameters are written without names, and so is a lone first number.
+    Required parameters are written without names, and so is a number that comes first.
 
     >>> print(call("nn.Dropout", lambda rate=0.5, axes=(): None, rate=0.2, axes=()))
     nn.Dropout(0.2)
@@ -78,27 +78,26 @@ def call(function: str, made: Callable[..., Any], **arguments: Any) -> Call:
     parameters = parameters_of(made)
     ordered = {name: arguments[name] for name in parameters if name in arguments}
     ordered |= {name: value for name, value in arguments.items() if name not in parameters}
-    defaults = {name: default for name, default in parameters.items() if default is not inspect.Parameter.empty}
-    required = sum(name not in defaults for name in ordered if name in parameters)
-    if not required:
-        written = [name for name, value in ordered.items() if not is_same(value, defaults.get(name, inspect.Parameter))]
-        first = next(iter(ordered), None)
-        number = isinstance(ordered.get(str(first)), (int, float)) and not isinstance(ordered.get(str(first)), bool)
-        required = int(written == [first] and number)
-    return Call(function, ordered, defaults, required)
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+    by_position = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY and name in ordered]
+    positional = sum(name not in defaults for name in by_position)
+    first = ordered.get(next(iter(parameters), ""))
+    is_number = isinstance(first, (int, float)) and not isinstance(first, bool)
+    return Call(function, ordered, defaults, positional or int(bool(by_position) and is_number))
 
 
 @cache
-def parameters_of(made: Callable[..., Any]) -> dict[str, Any]:
-    """The defaults of the parameters, in order, of what is called; those without one have `Parameter.empty`."""
+def parameters_of(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters, in order, of what is called."""
     parameters = inspect.signature(made).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
+    named = [each for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    return {each.name: each for each in named if each.name != "self"}
 
 
 def listed(function: str, items: Iterable[Any]) -> Call:
-    """A call with items, each on a line of its own: a container of layers."""
+    """A call with items, each on a line of its own if there are several: a container of layers."""
     named = {str(index): item for index, item in enumerate(items)}
-    return Call(function, named, positional=len(named), exploded=True)
+    return Call(function, named, positional=len(named), exploded=len(named) > 2)
 
 
 def pair(value: Any) -> Any:
@@ -147,6 +146,8 @@ def formatted(line: str, indent: int) -> list[str]:
     )
     """
     start, end = _last_brackets(line)
+    if start > 0 and line[start - 1] == ")" and EXPLODED not in line and indent + start + 1 > WIDTH:
+        start, end = _last_brackets(line[:start])  # the call before this one, whose result it calls
     inside = line[start + 1 : end]
     broken = EXPLODED in inside
     if start < 0 or not inside or (not broken and indent + len(line) <= WIDTH):
@@ -156,7 +157,8 @@ def formatted(line: str, indent: int) -> list[str]:
     first, last = " " * indent + line[: start + 1], " " * indent + line[end:]
     if not broken and indent + 4 + len(alone) <= WIDTH:
         return [first, " " * (indent + 4) + alone, last]
-    return [first, *(each for item in items for each in formatted(f"{item},", indent + 4)), last]
+    comma = "," if len(items) > 1 else ""
+    return [first, *(each for item in items for each in formatted(f"{item}{comma}", indent + 4)), last]
 
 
 def _last_brackets(line: str) -> tuple[int, int]:

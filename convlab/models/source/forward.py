@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby
 
 from ..layers.activations import Activation
 from ..layers.joining import Add, Concatenate, Multiply
@@ -42,7 +42,7 @@ class Step:
         return self.template.format(*values, all=", ".join(values))
 
 
-def lines_of(steps: Sequence[Step], result: str, fuses: bool) -> list[str]:
+def lines_of(steps: Sequence[Step], result: str, fuses: bool = False, image: str = "x") -> list[str]:
     """The lines that compute steps in order and return a value.
 
     The variable is `x` wherever the next step alone takes a value; a value that is taken later has a name of its own.
@@ -56,28 +56,29 @@ def lines_of(steps: Sequence[Step], result: str, fuses: bool) -> list[str]:
         steps: each behind those whose values it takes.
         result: the value that is returned.
         fuses: whether an activation or a batch norm stands round the call before it.
+        image: the variable of the model's image.
     """
-    return _Lines(steps, result).written(fuses)
+    return _Lines(steps, result, image).written(fuses)
 
 
 class _Lines:
-    def __init__(self, steps: Sequence[Step], result: str) -> None:
-        self.steps, self.result = steps, result
+    def __init__(self, steps: Sequence[Step], result: str, image: str) -> None:
+        self.steps, self.result, self.image = steps, result, image
         self.takers: dict[str, list[int]] = {result: [len(steps)]}
         for index, step in enumerate(steps):
             for value in step.inputs:
                 self.takers.setdefault(value, []).append(index)
-        self.names = {INPUT: "x"}
+        self.names = {INPUT: image}
 
     def written(self, fuses: bool) -> list[str]:
         lines: list[str] = []
-        if self._is_kept(INPUT, 0):
+        if self._is_kept(INPUT, 0) and self.image == "x":
             self.names[INPUT] = self._free(INPUT, 0)
             lines.append(f"{self.names[INPUT]} = x")
         pending = ""
         for index, step in enumerate(self.steps):
-            # The image is still called x where the first step takes it.
-            values = ["x" if not index and value == INPUT else self.names[value] for value in step.inputs]
+            # The image still has its own name where the first step takes it.
+            values = [self.image if not index and value == INPUT else self.names[value] for value in step.inputs]
             expression = step.of(pending or values[0], *values[1:])
             if index + 1 < len(self.steps) and fuses and self._goes_into_next(index, expression):
                 pending, self.names[step.value] = expression, "x"
@@ -85,8 +86,8 @@ class _Lines:
             pending = ""
             name = self._free(step.value, index + 1) if self._is_kept(step.value, index + 1) else "x"
             self.names[step.value] = name
-            is_last = index + 1 == len(self.steps) and step.value == self.result
-            lines.append(f"return {expression}" if is_last and fuses else f"{name} = {expression}")
+            is_last = index + 1 == len(self.steps) and self.image == "x"
+            lines.append(f"return {expression}" if is_last else f"{name} = {expression}")
         if not lines or not lines[-1].startswith("return "):
             lines.append(f"return {self.names[self.result]}")
         return lines
@@ -112,3 +113,30 @@ class _Lines:
         inside_call = after.template.count("{0}") == 1 and re.search(r"\w\(\{0\}", after.template)
         depth = len(re.findall(r"\w\(", expression))
         return bool(light and inside_call and depth < _DEPTH and len(after.of(expression)) < WIDTH - 20)
+
+
+def by_block(names: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """The lines that compute layers with these names, with the name of each block of several layers above it.
+
+    >>> by_block(["conv1", "layer1_0_conv1", "layer1_0_conv2"], ["x = a(x)", "x = b(x)", "return c(x)"])
+    ['x = a(x)', '', '# layer1_0', 'x = b(x)', 'return c(x)']
+    """
+    blocks = [_block(name) for name in names]
+    alone = [block for block, alike in groupby(blocks) if len([*alike]) == 1]
+    blocks = ["" if block in alone else block for block in blocks]
+    # A first line may give the image another name, and a last one may only return.
+    first = int(not lines[0].startswith(("x = ", "return ")) and len(lines) > len(names))
+    result = [*lines[:first]]
+    for before, block, line in zip(["", *blocks], [*blocks, ""], lines[first:], strict=False):
+        if block != before and result:
+            result.append("")
+        if block != before and block:
+            result.append(f"# {block}")
+        result.append(line)
+    return result
+
+
+def _block(name: str) -> str:
+    """The block that a layer is in, of a name such as `layer1_0_conv1`; "" for none."""
+    parts = re.split(r"[_/]", name.removesuffix("_before"))
+    return "_".join(parts[:2]) if len(parts) > 2 and parts[1][-1:].isdigit() else ""

@@ -1,0 +1,79 @@
+"""Flax's linen layers as source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from convlab.models.layers.reading import Part
+from convlab.models.source.code import Call, Code, call, formatted, imports
+from convlab.models.source.forward import Step, by_block, lines_of
+from convlab.models.source.layers import ours, unwritten
+
+from ..layers import Conv2D, spec_of
+from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
+
+_IMPORTS = {**IMPORTS, "nn": "from flax import linen as nn", " ": "", "lab": "from convlab import jax as lab"}
+
+
+def source(parts: Sequence[Part]) -> str:
+    """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
+    if [part.path for part in parts] == [""]:
+        return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
+    steps = [Step(_template(part), part.inputs, part.value, part.layer) for part in parts]
+    statements = by_block([part.path for part in parts], lines_of(steps, parts[-1].value))
+    switch = ", train=False" if any("not train" in line for line in statements) else ""
+    lines = ["class Model(nn.Module):", '    """Takes images (N, H, W, C)."""', "", "    @nn.compact"]
+    lines.append(f"    def __call__(self, x{switch}):")
+    return _text([*lines, *(line for each in statements for line in formatted(each, 8))], between=2)
+
+
+def _text(lines: Sequence[str], between: int) -> str:
+    code = "\n".join(line.rstrip() for line in lines)
+    return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
+
+
+def _alone(part: Part) -> Any:
+    if type(part.native) in _LAYERS:
+        return _LAYERS[type(part.native)](part.native, {})
+    written = function(part.native, "nn")
+    if written is None or written.item is None:
+        raise unwritten(part, "flax.linen")
+    return written.item
+
+
+def _template(part: Part) -> str:
+    """The expression of a layer's result; a module is made where it is called."""
+    if type(part.native) in _LAYERS:
+        made = _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
+        return f"{made}({{0}})"
+    written = function(part.native, "nn")
+    if written is None:
+        raise unwritten(part, "flax.linen")
+    return written.inline
+
+
+def _convolution(native: nn.Conv, name: dict[str, Any]) -> Call:
+    return call("nn.Conv", nn.Conv, features=native.features, **convolution(native), **name)
+
+
+def _norm(native: nn.BatchNorm, name: dict[str, Any]) -> Call:
+    told = {"use_running_average": Code("not train")} if name else {}
+    return call("nn.BatchNorm", nn.BatchNorm, **told, **norm(native), **name)
+
+
+def _dropout(native: nn.Dropout, name: dict[str, Any]) -> Call:
+    told = {"deterministic": Code("not train")} if name else {}
+    return call("nn.Dropout", nn.Dropout, **dropout(native), **told)
+
+
+# Each kind of module: the call that makes it, with a name where it isn't alone.
+_LAYERS: dict[type, Callable[[Any, dict[str, Any]], Call]] = {
+    Conv2D: lambda native, name: ours(spec_of(native), **name),
+    nn.Conv: _convolution,
+    nn.Dense: lambda native, name: call("nn.Dense", nn.Dense, features=native.features, **dense(native), **name),
+    nn.BatchNorm: _norm,
+    nn.Dropout: _dropout,
+}

@@ -1,0 +1,129 @@
+"""Keras's layers as source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from convlab.models.layers.reading import Part, is_chain
+from convlab.models.source.code import Call, Code, call, formatted, imports, pair, parameters_of
+from convlab.models.source.forward import Step, by_block, lines_of
+from convlab.models.source.layers import ours, padding, unwritten
+
+from ..layers import Conv2D, LowestPadding2D
+from .build import input_shape
+from .read import gelu_tanh
+
+_IMPORTS = {
+    "keras": "import keras",
+    "layers": "from keras import layers",
+    " ": "",
+    "lab": "from convlab import tensorflow as lab",
+    "LowestPadding2D": "from convlab_tensorflow.layers import LowestPadding2D",
+}
+
+
+def source(parts: Sequence[Part]) -> str:
+    """See `convlab.models.adapters.Models`: a function `build`, of a Sequential or of a functional model."""
+    if [part.path for part in parts] == [""]:
+        return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
+    shape = next(filter(None, (input_shape(part.native) for part in parts)), (None, None, None))
+    dtype = {_dtype(part.native) for part in parts} - {"float32"}
+    image = call("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
+    if is_chain(parts):
+        chain = [image, *(_made(part) for part in parts)]
+        lines = [f"return {Call('keras.Sequential', {'0': chain}, positional=1)}"]
+    else:
+        steps = [Step(_template(part), part.inputs, part.value, part.layer) for part in parts]
+        *statements, result = lines_of(steps, parts[-1].value, image="inputs")
+        result = f"return keras.Model(inputs, {result.removeprefix('return ')})"
+        lines = [f"inputs = {image}", *by_block([part.path for part in parts], [*statements, result])]
+    return _text(["def build():", *(line for each in lines for line in formatted(each, 4))], between=2)
+
+
+def _text(lines: Sequence[str], between: int) -> str:
+    code = "\n".join(line.rstrip() for line in lines)
+    return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
+
+
+def _template(part: Part) -> str:
+    """The expression of a layer's result; a layer is made where it is called."""
+    return f"{_made(part)}({'[{all}]' if len(part.inputs) > 1 else '{0}'})"
+
+
+def _made(part: Part) -> Call:
+    """The call that makes a layer."""
+    kind = type(part.native)
+    if kind not in _LAYERS:
+        raise unwritten(part, "Keras")
+    made = _LAYERS[kind](part.native)
+    further = {"name": part.native.name} if part.native.weights and not part.path.isdigit() else {}
+    if _dtype(part.native) != "float32" and kind is not Conv2D:
+        further["dtype"] = _dtype(part.native)
+    return Call(made.function, {**made.arguments, **further}, made.defaults, made.positional)
+
+
+def _dtype(native: kl.Layer) -> str:
+    return str(native.dtype_policy.name)
+
+
+def _layer(native: kl.Layer) -> Call:
+    """The call with the arguments of a layer's own configuration; those of initialisers and the like stay defaults."""
+    kind = type(native)
+    config = {name: value for name, value in native.get_config().items() if name in parameters_of(kind)}
+    options = {name: pair(value) for name, value in config.items() if not name.endswith(_NOT_WRITTEN)}
+    if options.get("activation") == "linear":
+        options["activation"] = None
+    if options.get("data_format") == keras.config.image_data_format():
+        del options["data_format"]
+    if "pool_size" in options and options["strides"] == options["pool_size"]:
+        options["strides"] = None
+    if "padding" in options:
+        pads = config["padding"]
+        options["padding"] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
+    return call(f"layers.{kind.__name__}", kind, **options)
+
+
+_NOT_WRITTEN = ("_initializer", "_regularizer", "_constraint", "name", "dtype", "trainable")
+
+
+def _activation(native: kl.Activation) -> Call:
+    if native.activation is gelu_tanh:
+        return Call("layers.Activation", {"": Code("lambda x: keras.activations.gelu(x, approximate=True)")}, {}, 1)
+    return Call("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
+
+
+# Each kind of layer: the call that makes it.
+_LAYERS: dict[type[kl.Layer], Callable[[Any], Call]] = {
+    Conv2D: lambda native: ours(native.spec),
+    LowestPadding2D: lambda native: Call("LowestPadding2D", {"padding": native.padding}, positional=1),
+    kl.Activation: _activation,
+    **dict.fromkeys(
+        (
+            kl.Conv2D,
+            kl.DepthwiseConv2D,
+            kl.BatchNormalization,
+            kl.Dense,
+            kl.Dropout,
+            kl.Flatten,
+            kl.Reshape,
+            kl.ZeroPadding2D,
+            kl.MaxPooling2D,
+            kl.AveragePooling2D,
+            kl.GlobalMaxPooling2D,
+            kl.GlobalAveragePooling2D,
+            kl.ReLU,
+            kl.LeakyReLU,
+            kl.ELU,
+            kl.Softmax,
+            kl.Rescaling,
+            kl.Add,
+            kl.Multiply,
+            kl.Concatenate,
+        ),
+        _layer,
+    ),
+}
