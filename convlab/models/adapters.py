@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
+from ..geometry.geometry import Pair
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
 from .layers.reading import Model, Part
@@ -93,10 +94,11 @@ class Models(Protocol):
         Layers one after another make the framework's own `Sequential`.
         """
 
-    def source(self, parts: Sequence[Part]) -> str:
+    def source(self, parts: Sequence[Part], size: Pair | None) -> str:
         """The source of a model of these parts, as `read` gives them, as the framework's users write it.
 
-        It has no weights; a lone layer is one line.
+        It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, if they
+        are known, for a framework whose models say it.
 
         Raises:
             UnsupportedError: a layer has no source; the message names it.

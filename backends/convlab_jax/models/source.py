@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.code import Call, Code, call, formatted, imports
 from convlab.models.source.forward import Step, by_block, lines_of
@@ -18,7 +19,7 @@ from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
 _IMPORTS = {**IMPORTS, "nn": "from flax import linen as nn", " ": "", "lab": "from convlab import jax as lab"}
 
 
-def source(parts: Sequence[Part]) -> str:
+def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import nnx
 
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Call, Code, call
@@ -18,10 +19,11 @@ from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
 _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 
 
-def source(parts: Sequence[Part]) -> str:
+def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`; nnx names the layers of a Sequential by numbers."""
     numbered = [Part(p.path.removeprefix("layers/"), p.native, p.layer, p.note, p.inputs, p.value) for p in parts]
-    return classes(numbered, _IDIOM, "(N, H, W, C)")
+    text = classes(numbered, _IDIOM, "(N, H, W, C)")
+    return text if "class " in text else text.replace("rngs=rngs", "rngs=nnx.Rngs(0)")
 
 
 def _written(part: Part) -> Written:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
@@ -34,7 +35,7 @@ from .options import ACTIVATIONS, MODES
 nn = mx.gluon.nn
 
 
-def source(parts: Sequence[Part]) -> str:
+def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`; the functions are those of `mx.np` where the parameters are its arrays."""
     with semantics([part.native for part in parts]) as (numpy, _):
         idiom = replace(_IDIOM, written=lambda part: _written(part, numpy))

@@ -8,7 +8,10 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from convlab.models.layers.reading import Part, is_chain
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.layer import Flatten
+from convlab.models.layers.reading import INPUT, Part, is_chain
+from convlab.models.layers.shapes import Known, known_after
 from convlab.models.source.code import Call, Code, call, formatted, imports, pair, parameters_of
 from convlab.models.source.forward import Step, by_block, lines_of
 from convlab.models.source.layers import ours, padding, unwritten
@@ -26,11 +29,11 @@ _IMPORTS = {
 }
 
 
-def source(parts: Sequence[Part]) -> str:
+def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`: a function `build`, of a Sequential or of a functional model."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
-    shape = next(filter(None, (input_shape(part.native) for part in parts)), (None, None, None))
+    shape, parameters = _image(parts, size)
     dtype = {_dtype(part.native) for part in parts} - {"float32"}
     image = call("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
     if is_chain(parts):
@@ -41,11 +44,24 @@ def source(parts: Sequence[Part]) -> str:
         *statements, result = lines_of(steps, parts[-1].value, image="inputs")
         result = f"return keras.Model(inputs, {result.removeprefix('return ')})"
         lines = [f"inputs = {image}", *by_block([part.path for part in parts], [*statements, result])]
-    return _text(["def build():", *(line for each in lines for line in formatted(each, 4))], between=2)
+    return _text([f"def build({parameters}):", *(line for each in lines for line in formatted(each, 4))], between=2)
+
+
+def _image(parts: Sequence[Part], size: Pair | None) -> tuple[tuple[Any, ...], str]:
+    """The shape of the image, and the parameters of `build`: what a dense layer takes depends on the image's size."""
+    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None, None, None))
+    values = {INPUT: Known()}
+    for part in parts:
+        inputs = [values[value] for value in part.inputs]
+        values[part.value] = known_after(part.layer, inputs)
+        if isinstance(part.layer, Flatten) and inputs[0].size is None and len(pixels) == 2:
+            return (*(size or (Code("rows"), Code("columns"))), channels), "" if size else "rows, columns"
+    return (*pixels, channels), ""
 
 
 def _text(lines: Sequence[str], between: int) -> str:
     code = "\n".join(line.rstrip() for line in lines)
+    code = f"{_GELU_TANH}\n\n\n{code}" if "(gelu_tanh)" in code else code
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
 
 
@@ -87,12 +103,15 @@ def _layer(native: kl.Layer) -> Call:
     return call(f"layers.{kind.__name__}", kind, **options)
 
 
+_GELU_TANH = """@keras.saving.register_keras_serializable()
+def gelu_tanh(x):
+    return keras.activations.gelu(x, approximate=True)"""
 _NOT_WRITTEN = ("_initializer", "_regularizer", "_constraint", "name", "dtype", "trainable")
 
 
 def _activation(native: kl.Activation) -> Call:
     if native.activation is gelu_tanh:
-        return Call("layers.Activation", {"": Code("lambda x: keras.activations.gelu(x, approximate=True)")}, {}, 1)
+        return Call("layers.Activation", {"activation": Code("gelu_tanh")}, {}, 1)
     return Call("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
 
 

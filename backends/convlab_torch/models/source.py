@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Call, Code, call, pair, parameters_of
@@ -20,7 +21,7 @@ from ..layers import Conv2D
 from .functions import StochasticDepth, add, affine, concatenate, multiply
 
 
-def source(parts: Sequence[Part]) -> str:
+def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`."""
     return classes(parts, _IDIOM, "(N, C, H, W)")
 
@@ -128,6 +129,7 @@ _IDIOM = Idiom(
         "": "",
         "torch": "import torch",
         "F": "import torch.nn.functional as F",
+        "Tensor": "from torch import Tensor",
         "nn": "from torch import nn",
         " ": "",
         "lab": "from convlab import torch as lab",

@@ -37,6 +37,7 @@ class Ported(StandIn):
     untouched: dict[str, str]
     evidence: Comparison
     _model: Any = None
+    _size: Pair | None = None
 
     @property
     def model(self) -> Any:
@@ -71,7 +72,7 @@ class Ported(StandIn):
             ModelError: the whole model wasn't ported.
             UnsupportedError: convlab can't write a layer as source; the message names it.
         """
-        return models_of(self.backend).source(read(self.model).parts)
+        return models_of(self.backend).source(read(self.model).parts, self._size)
 
     def __repr__(self) -> str:
         return str(self)
@@ -165,7 +166,7 @@ def port(
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
-    return Ported(to, by_path, untouched, evidence, new)
+    return Ported(to, by_path, untouched, evidence, new, size)
 
 
 def _listed(untouched: dict[str, str], separator: str) -> str:

@@ -1,0 +1,212 @@
+"""`Ported.source()`: run and given the weights from a file, it gives the bits of the ported model."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from chains import CHAINS, conv, dense, norm
+from making import built, words
+
+from convlab import load, port, save
+from convlab.errors import ModelError, ModelFileError, UnsupportedError
+from convlab.models.adapters import Node, models_of, read
+from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.layer import Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import INPUT, Part
+
+RELU = Activation("relu")
+
+
+def same(outputs, inputs, size=3, **options):
+    return conv(outputs, inputs, (size, size), padding=size // 2, **options)
+
+
+def residual(name, inputs, outputs, stride):
+    """The layers of a block of He et al., arXiv:1512.03385, with their names and what they take."""
+    shortcut, layers = "before", []
+    if stride > 1:
+        narrow = conv(outputs, inputs, (1, 1), stride=stride, bias=False)
+        shortcut, layers = "1", [("downsample.0", narrow, ["before"]), ("downsample.1", norm(outputs), ["downsample.0"])]
+        shortcut = "downsample.1"
+    main = [
+        ("conv1", same(outputs, inputs, stride=stride, bias=False), ["before"]),
+        ("bn1", norm(outputs), ["conv1"]),
+        ("relu", RELU, ["bn1"]),
+        ("conv2", same(outputs, outputs, bias=False), ["relu"]),
+        ("bn2", norm(outputs), ["conv2"]),
+        *layers,
+        ("add", Add(), ["bn2", shortcut]),
+        ("relu_2", RELU, ["add"]),
+    ]
+    return [(f"{name}.{path}", layer, [f"{name}.{value}" for value in inputs]) for path, layer, inputs in main]
+
+
+def resnet():
+    layers = [("stem", same(4, 3, 7, stride=2, bias=False), [INPUT]), ("norm", norm(4), ["stem"])]
+    layers += [("relu", RELU, ["norm"]), ("maxpool", Pool("max", (2, 2), (2, 2)), ["relu"])]
+    names = {"layer1.0.before": "maxpool", "layer1.1.before": "layer1.0.relu_2", "layer2.0.before": "layer1.1.relu_2"}
+    blocks = [*residual("layer1.0", 4, 4, 1), *residual("layer1.1", 4, 4, 1), *residual("layer2.0", 4, 6, 2)]
+    layers += [(path, layer, [names.get(value, value) for value in inputs]) for path, layer, inputs in blocks]
+    pooled = [("pool", GlobalPool("average", keepdims=False), ["layer2.0.relu_2"]), ("fc", dense(3, 6), ["pool"])]
+    return [*layers, *pooled]
+
+
+def unet():
+    return [
+        ("down.0", same(4, 3), [INPUT]),
+        ("elu", Activation("elu", 1.0), ["down.0"]),
+        ("down.1", conv(6, 4, padding=2, dilation=2), ["elu"]),
+        ("silu", Activation("silu"), ["down.1"]),
+        ("bottom", conv(6, 6, padding=((0, 2), (2, 0))), ["silu"]),
+        ("tanh", Activation("tanh"), ["bottom"]),
+        ("cat", Concatenate(), ["silu", "tanh"]),
+        ("up.0", same(4, 12), ["cat"]),
+        ("slope", Activation("leaky_relu", 0.2), ["up.0"]),
+        ("cat_2", Concatenate(), ["elu", "slope"]),
+        ("up.1", conv(2, 8, (1, 1)), ["cat_2"]),
+        ("classes", Softmax(log=True), ["up.1"]),
+    ]
+
+
+def squeeze():
+    """A block of MobileNetV3, arXiv:1905.02244, and numbers between the layers."""
+    return [
+        ("stem.0", same(6, 3, stride=2, bias=False), [INPUT]),
+        ("stem.1", norm(6), ["stem.0"]),
+        ("stem.2", Activation("hard_swish"), ["stem.1"]),
+        ("depthwise", same(6, 6, 5, groups=6), ["stem.2"]),
+        ("half", Affine(0.5, 0.25), ["depthwise"]),
+        ("se.mean", GlobalPool("average", keepdims=False), ["half"]),
+        ("se.pixel", Unflatten(), ["se.mean"]),
+        ("se.fc1", conv(3, 6, (1, 1)), ["se.pixel"]),
+        ("se.relu", Activation("relu6"), ["se.fc1"]),
+        ("se.fc2", conv(6, 3, (1, 1)), ["se.relu"]),
+        ("se.share", Activation("hard_sigmoid"), ["se.fc2"]),
+        ("se.mul", Multiply(), ["half", "se.share"]),
+        ("depth", Dropout(0.25, images=True), ["se.mul"]),
+        ("drop", Dropout(0.5), ["depth"]),
+        ("head", conv(2, 6, (1, 1)), ["drop"]),
+    ]
+
+
+NETS = {"resnet": resnet, "unet": unet, "squeeze": squeeze}
+
+
+def net(name, graph):
+    """A model of a framework that is a graph of layers with names."""
+    models, nodes = models_of(name), []
+    for path, layer, inputs in graph:
+        natives = models.build(layer, "builtin")
+        for index, native in enumerate(natives, 1):
+            value = path if native is natives[-1] else f"{path}_{index}"
+            nodes.append(Node(value, native, tuple(inputs), value))
+            inputs = (value,)
+    return models.assemble(nodes)
+
+
+def run_source(name, text, x):
+    """The model that a source makes, with weights of its own, by the framework alone; x is (N, C, H, W)."""
+    namespace: dict = {"__name__": "source"}
+    exec(compile(text, "source.py", "exec"), namespace)
+    model = namespace.get("model")
+    if name == "tensorflow":
+        model = model or namespace["build"]()
+        model(last(x))
+    elif name == "jax.nnx":
+        from flax import nnx
+
+        if isinstance(model, type) or "Model" in namespace:
+            model = namespace["Model"](rngs=nnx.Rngs(7))
+    elif name == "jax":
+        import jax
+
+        model = namespace["Model"]() if model is None else model
+        model = model.bind(model.init(jax.random.key(7), last(x)))
+    else:
+        model = namespace["Model"]() if model is None else model
+    if name == "mxnet":
+        model.initialize()
+    return model
+
+
+def last(x):
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def result(name, model, x):
+    """The result in inference, by the framework alone."""
+    if name == "torch":
+        import torch
+
+        with torch.no_grad():
+            return model.eval()(torch.from_numpy(x)).numpy()
+    if name == "mxnet":
+        import mxnet
+
+        return model(mxnet.nd.array(x, dtype=x.dtype)).asnumpy()
+    if name == "tensorflow":
+        return model(last(x), training=False).numpy()
+    if name == "jax.nnx":
+        model.eval()
+    return np.asarray(model(last(x)))
+
+
+def check(name, ported, folder, x):
+    text = ported.source()
+    assert text == ported.source()
+    check_text(name, text, ported.model, folder, x)
+    return text
+
+
+def check_text(name, text, original, folder, x):
+    assert max(map(len, text.splitlines())) <= 100
+    save(original, folder / "model.safetensors")
+    model = run_source(name, text, x)
+    loaded = load(folder / "model.safetensors", into=model)
+    assert np.array_equal(result(name, loaded, x), result(name, original, x))
+
+
+X = np.random.default_rng(3).normal(size=(2, 3, 16, 20)).astype("float32")
+
+
+def test_a_source_has_the_bits_of_the_ported_model(giver, taker, tmp_path):
+    check(taker, port(net(giver, resnet()), to=taker), tmp_path, X)
+
+
+@pytest.mark.parametrize("kind", ["unet", "squeeze"])
+def test_a_source_of_branches_needs_the_framework_alone(framework, kind, tmp_path):
+    text = check(framework, port(net(framework, NETS[kind]()), to=framework), tmp_path, X)
+    assert "convlab" not in text
+
+
+@pytest.mark.parametrize("kind", ["classifier", "uneven", "depthwise", "pooling", "dense"])
+def test_a_source_of_a_chain(framework, kind, tmp_path):
+    shape = {"uneven": (2, 2, 12, 14), "pooling": (2, 1, 12, 14), "dense": (2, 4)}.get(kind, (2, 3, 12, 14))
+    x = np.random.default_rng(1).normal(size=shape).astype("float32")
+    check(framework, port(built(framework, *CHAINS[kind]), to=framework), tmp_path, x)
+
+
+def test_each_activation_has_the_bits_of_the_ported_one(framework, tmp_path):
+    """Also where a model can't be ported because a framework computes one with more roundings than allowed."""
+    activations = [Activation(name, {"leaky_relu": 0.2, "elu": 0.7}.get(name, 0.0)) for name in FUNCTIONS]
+    if framework == "mxnet":
+        activations = [each for each in activations if each.function != "gelu_tanh"]  # it has none
+    chain = built(framework, same(4, 3), *activations, Softmax())
+    graph = [("conv", same(4, 3), [INPUT])]
+    for each in activations:
+        graph.append((each.function, each, [graph[-1][0]]))
+    branches = net(framework, [*graph, ("sum", Add(), ["conv", graph[-1][0]])])
+    for model in (chain, branches):
+        text = models_of(framework).source(read(model).parts, None)
+        check_text(framework, text, model, tmp_path, X)
+
+
+def test_convlabs_layers_are_written(framework, tmp_path):
+    layers = [conv(4, 3, padding=((1, 2), (0, 3)), padding_mode="symmetric"), RELU, conv(2, 4, stride=2, padding="same")]
+    text = check(framework, port(built(framework, *layers, style="convlab"), to=framework, layers="convlab"), tmp_path, X)
+    assert "lab" in text
