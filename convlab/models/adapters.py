@@ -97,8 +97,8 @@ class Models(Protocol):
     def source(self, parts: Sequence[Part], size: Pair | None) -> str:
         """The source of a model of these parts, as `read` gives them, as the framework's users write it.
 
-        It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, if they
-        are known, for a framework whose models say it.
+        It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where
+        they are known: a framework's models may have to say it.
 
         Raises:
             UnsupportedError: a layer has no source; the message names it.

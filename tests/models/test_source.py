@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from chains import CHAINS, conv, dense, norm
@@ -31,7 +28,10 @@ def residual(name, inputs, outputs, stride):
     shortcut, layers = "before", []
     if stride > 1:
         narrow = conv(outputs, inputs, (1, 1), stride=stride, bias=False)
-        shortcut, layers = "1", [("downsample.0", narrow, ["before"]), ("downsample.1", norm(outputs), ["downsample.0"])]
+        shortcut, layers = (
+            "1",
+            [("downsample.0", narrow, ["before"]), ("downsample.1", norm(outputs), ["downsample.0"])],
+        )
         shortcut = "downsample.1"
     main = [
         ("conv1", same(outputs, inputs, stride=stride, bias=False), ["before"]),
@@ -207,6 +207,12 @@ def test_each_activation_has_the_bits_of_the_ported_one(framework, tmp_path):
 
 
 def test_convlabs_layers_are_written(framework, tmp_path):
-    layers = [conv(4, 3, padding=((1, 2), (0, 3)), padding_mode="symmetric"), RELU, conv(2, 4, stride=2, padding="same")]
-    text = check(framework, port(built(framework, *layers, style="convlab"), to=framework, layers="convlab"), tmp_path, X)
+    layers = [
+        conv(4, 3, padding=((1, 2), (0, 3)), padding_mode="symmetric"),
+        RELU,
+        conv(2, 4, stride=2, padding="same"),
+    ]
+    text = check(
+        framework, port(built(framework, *layers, style="convlab"), to=framework, layers="convlab"), tmp_path, X
+    )
     assert "lab" in text

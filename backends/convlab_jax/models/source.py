@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import flax.linen as nn
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.code import Call, Code, call, formatted, imports
-from convlab.models.source.forward import Step, by_block, lines_of
+from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
 
 from ..layers import Conv2D, spec_of
@@ -23,16 +24,16 @@ def source(parts: Sequence[Part], size: Pair | None) -> str:
     """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
-    steps = [Step(_template(part), part.inputs, part.value, part.layer) for part in parts]
-    statements = by_block([part.path for part in parts], lines_of(steps, parts[-1].value))
-    switch = ", train=False" if any("not train" in line for line in statements) else ""
+    sections, statements = functions(parts, _written, "x", "train")
+    switch = ", train=False" if re.search(r"\btrain\b", "".join(statements)) else ""
     lines = ["class Model(nn.Module):", '    """Takes images (N, H, W, C)."""', "", "    @nn.compact"]
     lines.append(f"    def __call__(self, x{switch}):")
-    return _text([*lines, *(line for each in statements for line in formatted(each, 8))], between=2)
+    lines += [line for each in statements for line in formatted(each, 8)]
+    return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
 
 
 def _text(lines: Sequence[str], between: int) -> str:
-    code = "\n".join(line.rstrip() for line in lines)
+    code = "\n".join(lines)
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
 
 
@@ -45,11 +46,10 @@ def _alone(part: Part) -> Any:
     return written.item
 
 
-def _template(part: Part) -> str:
-    """The expression of a layer's result; a module is made where it is called."""
+def _written(part: Part) -> Call | str:
+    """The call that makes a module, named as its variables are, or the expression of a function."""
     if type(part.native) in _LAYERS:
-        made = _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
-        return f"{made}({{0}})"
+        return _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
     written = function(part.native, "nn")
     if written is None:
         raise unwritten(part, "flax.linen")

@@ -9,7 +9,7 @@ from flax import nnx
 
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
-from convlab.models.source.classes import Idiom, classes
+from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Call, Code, call
 from convlab.models.source.layers import Written, layer, ours, unwritten
 
@@ -61,8 +61,9 @@ _IDIOM = Idiom(
     written=_written,
     imports={**IMPORTS, "nnx": "from flax import nnx", " ": "", "lab": "from convlab import jax as lab"},
     base="nnx.Module",
+    owner=nnx.Module,
     forward="def __call__(self, x):",
     sequential=("nnx.Sequential", "nnx.Sequential"),
-    several="nnx.List",
+    several=layer_list("nnx.List"),
     passed=("rngs",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from convlab.geometry.geometry import Pair
@@ -24,7 +25,7 @@ from convlab.models.layers.layer import (
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes
-from convlab.models.source.code import Call, Code, call, pair
+from convlab.models.source.code import Call, Code, call, listed, pair
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
 from ..blocks import semantics
@@ -48,7 +49,8 @@ def _written(part: Part, numpy: bool) -> Written:
     if isinstance(part.native, Conv2D):
         return layer(ours(part.native.spec))
     known = part.layer
-    written = _LAYERS[type(known)](known) if type(known) in _LAYERS else None
+    write = None if known is None else _LAYERS.get(type(known))
+    written = None if write is None else write(known)
     if written is None:
         raise unwritten(part, "MXNet")
     if isinstance(written, Call):
@@ -77,7 +79,7 @@ def _convolution(known: Convolution) -> Call:
 
 
 def _pool(known: Pool) -> Call:
-    (top, _), (left, _) = known.padding
+    (top, _), (left, _) = known.padding  # type: ignore[str-unpack]  # gluon's are integers
     kind = nn.MaxPool2D if known.function == "max" else nn.AvgPool2D
     options = {"pool_size": pair(known.size), "strides": pair(known.stride), "padding": pair((top, left))}
     if options["strides"] == options["pool_size"]:
@@ -94,9 +96,7 @@ def _batch_norm(known: BatchNorm) -> Call:
 
 def _dense(known: Dense) -> Call:
     outputs, inputs = known.kernel.shape
-    return call(
-        "nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs
-    )
+    return call("nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs)
 
 
 def _pad(known: Pad) -> tuple[str, str]:
@@ -140,8 +140,8 @@ def _softmax(known: Softmax) -> tuple[str, str]:
     return f"F.{name}({{0}}, axis=1)", f"F.npx.{name}({{0}}, axis=1)"
 
 
-# Each kind of layer: the call that makes it; or the expressions for arrays of `mx.nd` and of `mx.np`, and the layer that
-# a container has in their place where gluon has one.
+# Each kind of layer: the call that makes it; or the expressions for arrays of `mx.nd` and of `mx.np`, and the layer
+# that a container has in their place where gluon has one.
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Convolution: _convolution,
     BatchNorm: _batch_norm,
@@ -175,9 +175,10 @@ _IDIOM = Idiom(
         "lab": "from convlab import mxnet as lab",
     },
     base="nn.HybridBlock",
+    owner=nn.HybridBlock,
     forward="def hybrid_forward(self, F, x):",
     sequential=("sequential", "nn.HybridSequential"),
-    several="sequential",
+    several=partial(listed, "sequential"),
     opening=("super().__init__()",),
     adds=True,
     helpers={"sequential": _SEQUENTIAL},

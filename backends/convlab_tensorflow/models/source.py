@@ -13,7 +13,7 @@ from convlab.models.layers.layer import Flatten
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
 from convlab.models.source.code import Call, Code, call, formatted, imports, pair, parameters_of
-from convlab.models.source.forward import Step, by_block, lines_of
+from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
 from ..layers import Conv2D, LowestPadding2D
@@ -36,15 +36,16 @@ def source(parts: Sequence[Part], size: Pair | None) -> str:
     shape, parameters = _image(parts, size)
     dtype = {_dtype(part.native) for part in parts} - {"float32"}
     image = call("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
+    sections: list[str] = []
     if is_chain(parts):
         chain = [image, *(_made(part) for part in parts)]
         lines = [f"return {Call('keras.Sequential', {'0': chain}, positional=1)}"]
     else:
-        steps = [Step(_template(part), part.inputs, part.value, part.layer) for part in parts]
-        *statements, result = lines_of(steps, parts[-1].value, image="inputs")
-        result = f"return keras.Model(inputs, {result.removeprefix('return ')})"
-        lines = [f"inputs = {image}", *by_block([part.path for part in parts], [*statements, result])]
-    return _text([f"def build({parameters}):", *(line for each in lines for line in formatted(each, 4))], between=2)
+        sections, (*statements, result) = functions(parts, _made, "inputs")
+        returned = f"return keras.Model(inputs, {result.removeprefix('return ')})"
+        lines = [f"inputs = {image}", *statements, returned]
+    lines = [f"def build({parameters}):", *(line for each in lines for line in formatted(each, 4))]
+    return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
 
 
 def _image(parts: Sequence[Part], size: Pair | None) -> tuple[tuple[Any, ...], str]:
@@ -60,14 +61,9 @@ def _image(parts: Sequence[Part], size: Pair | None) -> tuple[tuple[Any, ...], s
 
 
 def _text(lines: Sequence[str], between: int) -> str:
-    code = "\n".join(line.rstrip() for line in lines)
+    code = "\n".join(lines)
     code = f"{_GELU_TANH}\n\n\n{code}" if "(gelu_tanh)" in code else code
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
-
-
-def _template(part: Part) -> str:
-    """The expression of a layer's result; a layer is made where it is called."""
-    return f"{_made(part)}({'[{all}]' if len(part.inputs) > 1 else '{0}'})"
 
 
 def _made(part: Part) -> Call:

@@ -12,7 +12,7 @@ from torch import nn
 
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
-from convlab.models.source.classes import Idiom, classes
+from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Call, Code, call, pair, parameters_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
@@ -135,9 +135,10 @@ _IDIOM = Idiom(
         "lab": "from convlab import torch as lab",
     },
     base="nn.Module",
+    owner=nn.Module,
     forward="def forward(self, x):",
     sequential=("nn.Sequential", "nn.Sequential"),
-    several="nn.ModuleList",
+    several=layer_list("nn.ModuleList"),
     opening=("super().__init__()",),
     helpers={"StochasticDepth": inspect.getsource(StochasticDepth).rstrip()},
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
+from ..layers.joining import Add
 from .code import Call, Code, is_same, literal
 from .forward import Step, lines_of
 
@@ -163,3 +166,21 @@ def _with_parameters(value: Any, counted: Iterator[int], names: dict[int, str]) 
         return [_with_parameters(each, counted, names) for each in value]
     place = next(counted)
     return Code(names[place]) if place in names else value
+
+
+def class_name(block: Block, others: Mapping[str, Body]) -> str:
+    """A name for the class of a block: that of its place in the model, or for a number what it is."""
+    plain = _capitals(block.name)
+    if not plain[:1].isalpha():
+        plain = "ResidualBlock" if any(isinstance(step.layer, Add) for step in block.body.steps) else "Block"
+    if plain in others:
+        known = {target for target, _ in others[plain].attributes}
+        more = [target for target, _ in block.body.attributes if target not in known]
+        plain = _capitals(more[0].removeprefix("self.")) + plain if more else plain
+    taken = ["Model", *others]
+    return next(name for n in count(1) if (name := plain if n == 1 else f"{plain}{n}") not in taken)
+
+
+def _capitals(name: str) -> str:
+    """A name of a class, of that of an attribute."""
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", name))

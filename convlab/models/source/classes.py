@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
-from ..layers.joining import Add
+from ..adapters import free_name
 from ..layers.reading import INPUT, Part
-from .blocks import Block, Body, parametrised
+from .blocks import Block, Body, class_name, parametrised
 from .code import Call, formatted, imports, listed
 from .forward import Step, lines_of
 from .layers import Written, layer
@@ -24,10 +22,11 @@ class Idiom:
     Attributes:
         written: how a layer is written.
         imports: the lines of the names that the source may use; an empty one stands between groups.
-        base: the base class.
+        base: the base class, as the source calls it.
+        owner: the base class, whose attributes no layer is called like.
         forward: the line that begins the method that computes.
         sequential: the container that calls its layers in turn, as it is called and as it is derived from.
-        several: the container of layers with numbers, which the class calls itself.
+        several: the call that makes a container of layers with numbers, which the class calls itself.
         opening: the first lines of a constructor.
         passed: what each constructor hands on.
         closing: the last lines of the constructor of the whole.
@@ -38,9 +37,10 @@ class Idiom:
     written: Callable[[Part], Written]
     imports: Mapping[str, str]
     base: str
+    owner: type
     forward: str
     sequential: tuple[str, str]
-    several: str
+    several: Callable[[Sequence[Any]], Call]
     opening: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
@@ -48,9 +48,13 @@ class Idiom:
     helpers: Mapping[str, str] = field(default_factory=dict)
 
 
+Name = tuple[str, ...]
+Named = tuple[Name, Part]
+
+
 def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
     """The source of a model: a class `Model`, the classes of its blocks before it, or of a lone layer one line."""
-    names = [tuple(part.path.replace("/", ".").split(".")) for part in parts]
+    names: list[Name] = [tuple(part.path.replace("/", ".").split(".")) for part in parts]
     if names == [("",)]:
         code = formatted(f"model = {idiom.written(parts[0]).item}", 0)
         code += [line.replace("self", "model") for line in idiom.closing]
@@ -58,7 +62,7 @@ def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
     scopes = _Scopes(parts, idiom)
     root = scopes.body([*zip(names, parts, strict=True)])
     sections: list[str] = []
-    for name, body, parameters in parametrised(root.blocks(), idiom.passed, _class_name):
+    for name, body, parameters in parametrised(root.blocks(), idiom.passed, class_name):
         sections.append(_class(name, body, parameters, idiom, ""))
     sections.append(_class("Model", root, [], idiom, f'"""Takes images {layout}."""'))
     return _text(sections, idiom)
@@ -96,27 +100,6 @@ def _constructor(body: Body, idiom: Idiom) -> list[str]:
     return [str(listed("super().__init__", body.items))]
 
 
-def _class_name(block: Block, others: Mapping[str, Body]) -> str:
-    """A name for the class of a block: that of its place in the model, or for a number what it is."""
-    plain = _capitals(block.name)
-    if not plain[:1].isalpha():
-        plain = "ResidualBlock" if any(isinstance(step.layer, Add) for step in block.body.steps) else "Block"
-    if plain in others:
-        known = {target for target, _ in others[plain].attributes}
-        more = [target for target, _ in block.body.attributes if target not in known]
-        plain = _capitals(more[0].removeprefix("self.")) + plain if more else plain
-    taken = ["Model", *others]
-    return next(name for n in count(1) if (name := plain if n == 1 else f"{plain}{n}") not in taken)
-
-
-def _capitals(name: str) -> str:
-    """A name of a class, of that of an attribute."""
-    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", name))
-
-
-Named = tuple[tuple[str, ...], Part]
-
-
 class _Scopes:
     """The parts of a model, put into blocks as their names say."""
 
@@ -130,32 +113,33 @@ class _Scopes:
     def body(self, parts: Sequence[Named]) -> Body:
         """What a class of these parts has, whose names are relative to it."""
         entries = [*self._entries(parts)]
-        written = [self._written(name, inside) for name, inside in entries]
+        written = {name: self._written(name, inside) for name, inside in entries}
         lasts, firsts = ([inside[at][1] for _, inside in entries] for at in (-1, 0))
         chain = all(part.inputs == (before.value,) for before, part in zip(lasts, firsts[1:], strict=False))
-        numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name, _ in entries)
-        sequential = chain and numbered and all(each.item is not None for each in written)
-        items = [each.item for each in written] if sequential else None
-        made = {name: each.made for (name, _), each in zip(entries, written, strict=True) if each.made}
-        made = {} if sequential else {name: made[name] for name, each in _uninlined(entries, written)}
-        references, attributes = self._attributes(made)
-        steps, (given, *_) = [], self._outside(parts)
-        for (name, inside), each in zip(entries, written, strict=True):
-            template = each.inline or f"{references.get(name, '')}({{0}})"
-            alone = inside[0][1].layer if len(inside) == 1 else None
-            taken = inside[0][1].inputs if len(inside) == 1 else (self._outside(inside)[0],)
-            taken = tuple(INPUT if value == given else value for value in taken)
-            steps.append(Step(template, taken, inside[-1][1].value, alone))
-        return Body(attributes, steps, items)
+        numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name in written)
+        items = [each.item for each in written.values()] if chain and numbered else [None]
+        if None not in items:
+            return Body([], [Step("", (INPUT,), lasts[-1].value)], items)
+        references, attributes = self._attributes(
+            {name: each.made for name, each in written.items() if each.made and not each.inline}
+        )
+        (given, *_), steps = self._outside(parts), []
+        for name, inside in entries:
+            template = written[name].inline or f"{references[name]}({{0}})"
+            first, last = inside[0][1], inside[-1][1]
+            taken = first.inputs if len(inside) == 1 else self._outside(inside)
+            inputs = tuple(INPUT if value == given else value for value in taken)
+            steps.append(Step(template, inputs, last.value, first.layer if len(inside) == 1 else None))
+        return Body(attributes, steps)
 
-    def _written(self, name: tuple[str, ...], inside: Sequence[Named]) -> Written:
+    def _written(self, name: Name, inside: Sequence[Named]) -> Written:
         if len(inside) == 1 and inside[0][0] == name:
             return self.idiom.written(inside[0][1])
         body = self.body([(path[len(name) :], part) for path, part in inside])
         made: Any = Block(name[-1], body) if body.items is None else listed(self.idiom.sequential[0], body.items)
         return layer(made)
 
-    def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[tuple[str, ...], Sequence[Named]]]:
+    def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[Name, Sequence[Named]]]:
         """The parts with their names, and in place of those that are a block the block."""
         start = 0
         while start < len(parts):
@@ -172,7 +156,7 @@ class _Scopes:
             yield name, parts[start:end]
             start = end
 
-    def _is_block(self, parts: Sequence[Named], start: int, end: int, prefix: tuple[str, ...]) -> bool:
+    def _is_block(self, parts: Sequence[Named], start: int, end: int, prefix: Name) -> bool:
         """Whether the parts from one to another are all with a prefix, take one value and give one."""
         inside = parts[start:end]
         if any(path[: len(prefix)] == prefix for path, _ in [*parts[:start], *parts[end:]]):
@@ -192,46 +176,32 @@ class _Scopes:
         values = {part.value for _, part in inside}
         return [*dict.fromkeys(value for _, part in inside for value in part.inputs if value not in values)]
 
-    def _attributes(self, made: Mapping[tuple[str, ...], Any]) -> tuple[dict[Any, str], list[tuple[str, Any]]]:
+    def _attributes(self, made: Mapping[Name, Any]) -> tuple[dict[Name, str], list[tuple[str, Any]]]:
         """How the forward refers to what is made, and what the constructor assigns, in order."""
-        references: dict[Any, str] = {}
+        references: dict[Name, str] = {}
         attributes: dict[str, Any] = {}
         for path, value in made.items():
-            *outer, last = path
-            siblings = [each for each in made if each[:-1] == tuple(outer)]
-            below = [each for each in made if len(outer) and each[: len(outer)] == tuple(outer)]
-            numbers = [each[-1] for each in siblings] == [str(n) for n in range(len(siblings))] and below == siblings
-            if len(outer) == 1 and numbers and _is_name(outer[0]):
-                references[path] = f"self.{outer[0]}[{last}]"
-                attributes[f"self.{outer[0]}"] = listed(self.idiom.several, [made[each] for each in siblings])
-                if self.idiom.several.endswith("List"):
-                    attributes[f"self.{outer[0]}"] = _list(self.idiom.several, [made[each] for each in siblings])
+            outer = path[:-1]
+            inside = [each for each in made if outer and each[: len(outer)] == outer]
+            names = [*free_name(".".join(path), self.idiom.owner).split(".")]
+            if len(outer) == 1 and [*inside] == [(*outer, str(n)) for n in range(len(inside))]:
+                references[path] = f"self.{names[0]}[{path[-1]}]"
+                attributes[f"self.{names[0]}"] = self.idiom.several([made[each] for each in inside])
                 continue
-            if all(map(_is_name, path)):
-                for length in range(1, len(path)):
-                    attributes.setdefault(".".join(["self", *path[:length]]), Call(self.idiom.base, {}))
-                target = ".".join(["self", *path])
+            if all(map(_is_name, names)):
+                for length in range(1, len(names)):
+                    attributes.setdefault(".".join(["self", *names[:length]]), Call(self.idiom.base, {}))
             else:
-                target = "self." + _as_name("_".join(path))
-            references[path] = target
-            attributes[target] = value
+                names = [f"layer{'_'.join(names)}"]
+            references[path] = ".".join(["self", *names])
+            attributes[references[path]] = value
         return references, [*attributes.items()]
-
-
-def _uninlined(entries: Any, written: Sequence[Written]) -> Iterator[tuple[tuple[str, ...], Written]]:
-    for (name, _), each in zip(entries, written, strict=True):
-        if each.made and not each.inline:
-            yield name, each
-
-
-def _list(function: str, items: Sequence[Any]) -> Call:
-    return Call(function, {"0": [*items]}, positional=1)
 
 
 def _is_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
-def _as_name(name: str) -> str:
-    return name if _is_name(name) else f"layer{name}" if name[:1].isdigit() else f"{name}_"
-
+def layer_list(function: str) -> Callable[[Sequence[Any]], Call]:
+    """The call of a container that takes a list of layers."""
+    return lambda items: Call(function, {"": [*items]}, positional=1)

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 WIDTH = 100
@@ -86,7 +85,6 @@ def call(function: str, made: Callable[..., Any], **arguments: Any) -> Call:
     return Call(function, ordered, defaults, positional or int(bool(by_position) and is_number))
 
 
-@cache
 def parameters_of(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The named parameters, in order, of what is called."""
     parameters = inspect.signature(made).parameters.values()
@@ -137,14 +135,16 @@ def imports(code: str, lines: Mapping[str, str]) -> str:
 
 
 def formatted(line: str, indent: int) -> list[str]:
-    """A line of source as black writes it: what doesn't fit is broken at its last pair of brackets.
+    r"""A line of source as black writes it: what doesn't fit is broken at its last pair of brackets.
 
-    >>> print(*formatted("x = f(a, [b, c]" + EXPLODED + ")", 0), sep="\\n")
+    >>> print(*formatted("x = f(a, [b, c]" + EXPLODED + ")", 0), sep="\n")
     x = f(
         a,
         [b, c],
     )
     """
+    if not line:
+        return [""]
     start, end = _last_brackets(line)
     if start > 0 and line[start - 1] == ")" and EXPLODED not in line and indent + start + 1 > WIDTH:
         start, end = _last_brackets(line[:start])  # the call before this one, whose result it calls

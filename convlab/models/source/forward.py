@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count
 
 from ..layers.activations import Activation
 from ..layers.joining import Add, Concatenate, Multiply
@@ -14,7 +14,7 @@ from ..layers.reading import INPUT
 from .code import WIDTH
 
 # What a value is called that is taken more than once, by the layer that joins it, or what comes of it, with others.
-_ROLES: dict[type[Layer] | None, str] = {Add: "shortcut", Multiply: "features", Concatenate: "skip"}
+_ROLES: dict[type, str] = {Add: "shortcut", Multiply: "features", Concatenate: "skip"}
 # What a value is called that is taken once, but not by the next step.
 _ALONE = "branch"
 # So many calls stand inside each other at most.
@@ -100,8 +100,9 @@ class _Lines:
         """A name for a value that is kept, which no other value has that is still to be taken."""
         taken = {self.names[each] for each, takers in self.takers.items() if each in self.names and takers[-1] >= after}
         takers = self.takers[value]
-        after_last = (_ROLES[type(step.layer)] for step in self.steps[takers[-1] :] if type(step.layer) in _ROLES)
-        stem = next(after_last, _ALONE) if len(set(takers)) > 1 else _ALONE
+        joining = (_ROLES.get(type(step.layer)) for step in self.steps[takers[-1] :])
+        role = next(filter(None, joining), _ALONE)
+        stem = role if len(set(takers)) > 1 else _ALONE
         return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}_{n}") not in taken)
 
     def _goes_into_next(self, index: int, expression: str) -> bool:
@@ -113,30 +114,3 @@ class _Lines:
         inside_call = after.template.count("{0}") == 1 and re.search(r"\w\(\{0\}", after.template)
         depth = len(re.findall(r"\w\(", expression))
         return bool(light and inside_call and depth < _DEPTH and len(after.of(expression)) < WIDTH - 20)
-
-
-def by_block(names: Sequence[str], lines: Sequence[str]) -> list[str]:
-    """The lines that compute layers with these names, with the name of each block of several layers above it.
-
-    >>> by_block(["conv1", "layer1_0_conv1", "layer1_0_conv2"], ["x = a(x)", "x = b(x)", "return c(x)"])
-    ['x = a(x)', '', '# layer1_0', 'x = b(x)', 'return c(x)']
-    """
-    blocks = [_block(name) for name in names]
-    alone = [block for block, alike in groupby(blocks) if len([*alike]) == 1]
-    blocks = ["" if block in alone else block for block in blocks]
-    # A first line may give the image another name, and a last one may only return.
-    first = int(not lines[0].startswith(("x = ", "return ")) and len(lines) > len(names))
-    result = [*lines[:first]]
-    for before, block, line in zip(["", *blocks], [*blocks, ""], lines[first:], strict=False):
-        if block != before and result:
-            result.append("")
-        if block != before and block:
-            result.append(f"# {block}")
-        result.append(line)
-    return result
-
-
-def _block(name: str) -> str:
-    """The block that a layer is in, of a name such as `layer1_0_conv1`; "" for none."""
-    parts = re.split(r"[_/]", name.removesuffix("_before"))
-    return "_".join(parts[:2]) if len(parts) > 2 and parts[1][-1:].isdigit() else ""

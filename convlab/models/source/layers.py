@@ -40,7 +40,11 @@ def unwritten(part: Part, framework: str) -> UnsupportedError:
 
 def ours(spec: LayerSpec, function: str = "lab.Conv2D", **further: Any) -> Call:
     """The call that makes a `Conv2D` of convlab's."""
-    options = {"kernel_size": pair(spec.kernel_size), "in_channels": spec.in_channels, "out_channels": spec.out_channels}
+    options = {
+        "kernel_size": pair(spec.kernel_size),
+        "in_channels": spec.in_channels,
+        "out_channels": spec.out_channels,
+    }
     options |= {"stride": pair(spec.stride), "padding": padding(spec.padding), "padding_mode": spec.padding_mode}
     options |= {"dilation": pair(spec.dilation), "groups": spec.groups, "use_bias": spec.use_bias}
     options |= {"data_format": spec.data_format, "padding_value": spec.padding_value}
