@@ -133,7 +133,7 @@ class _Scopes:
         return Body(attributes, steps)
 
     def _written(self, name: Name, inside: Sequence[Named]) -> Written:
-        if len(inside) == 1 and inside[0][0] == name:
+        if len(inside) == 1:
             return self.idiom.written(inside[0][1])
         body = self.body([(path[len(name) :], part) for path, part in inside])
         made: Any = Block(name[-1], body) if body.items is None else listed(self.idiom.sequential[0], body.items)
@@ -146,30 +146,23 @@ class _Scopes:
             path = parts[start][0]
             end, name = start + 1, path
             for length in range(1, len(path)):
-                prefix = path[:length]
-                until = start
+                prefix, until = path[:length], start
                 while until < len(parts) and parts[until][0][:length] == prefix:
                     until += 1
-                if self._is_block(parts, start, until, prefix):
+                elsewhere = any(other[:length] == prefix for other, _ in [*parts[:start], *parts[until:]])
+                if not elsewhere and self._is_block(parts[start:until]):
                     end, name = until, prefix
                     break
             yield name, parts[start:end]
             start = end
 
-    def _is_block(self, parts: Sequence[Named], start: int, end: int, prefix: Name) -> bool:
-        """Whether the parts from one to another are all with a prefix, take one value and give one."""
-        inside = parts[start:end]
-        if any(path[: len(prefix)] == prefix for path, _ in [*parts[:start], *parts[end:]]):
-            return False
+    def _is_block(self, inside: Sequence[Named]) -> bool:
+        """Whether parts take one value and give one, so that they can be called; a lone function can, too."""
         values = {part.value for _, part in inside}
-        last = inside[-1][1].value
-        given = [
-            value
-            for value in values
-            if value == self.result or any(taker not in values for taker in self.takers.get(value, []))
-        ]
-        has_layers = any(self.idiom.written(part).made for _, part in inside)
-        return given == [last] and len(self._outside(inside)) == 1 and len(inside) > 1 and has_layers
+        given = [value for value in values if value == self.result or {*self.takers.get(value, [])} - values]
+        if given != [inside[-1][1].value] or len(self._outside(inside)) != 1:
+            return False
+        return any(self.idiom.written(part).made for _, part in inside) if len(inside) > 1 else _is_function(inside)
 
     def _outside(self, inside: Sequence[Named]) -> list[str]:
         """The values that parts take from outside."""
@@ -192,10 +185,15 @@ class _Scopes:
                 for length in range(1, len(names)):
                     attributes.setdefault(".".join(["self", *names[:length]]), Call(self.idiom.base, {}))
             else:
-                names = [f"layer{'_'.join(names)}"]
+                names = ["_".join(names)] if _is_name("_".join(names)) else [f"layer{'_'.join(names)}"]
             references[path] = ".".join(["self", *names])
             attributes[references[path]] = value
         return references, [*attributes.items()]
+
+
+def _is_function(inside: Sequence[Named]) -> bool:
+    """Whether parts have no weights, whose names would have to stay."""
+    return not any(part.layer is None or part.layer.arrays for _, part in inside)
 
 
 def _is_name(name: str) -> bool:
