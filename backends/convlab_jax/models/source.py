@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
-from convlab.models.source.code import Call, Code, call, formatted, imports
+from convlab.models.source.code import Code, SourceCall, call_of, formatted, imports
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
 
@@ -46,7 +46,7 @@ def _alone(part: Part) -> Any:
     return written.item
 
 
-def _written(part: Part) -> Call | str:
+def _written(part: Part) -> SourceCall | str:
     """The call that makes a module, named as its variables are, or the expression of a function."""
     if type(part.native) in _LAYERS:
         return _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
@@ -56,25 +56,25 @@ def _written(part: Part) -> Call | str:
     return written.inline
 
 
-def _convolution(native: nn.Conv, name: dict[str, Any]) -> Call:
-    return call("nn.Conv", nn.Conv, features=native.features, **convolution(native), **name)
+def _convolution(native: nn.Conv, name: dict[str, Any]) -> SourceCall:
+    return call_of("nn.Conv", nn.Conv, features=native.features, **convolution(native), **name)
 
 
-def _norm(native: nn.BatchNorm, name: dict[str, Any]) -> Call:
+def _norm(native: nn.BatchNorm, name: dict[str, Any]) -> SourceCall:
     told = {"use_running_average": Code("not train")} if name else {}
-    return call("nn.BatchNorm", nn.BatchNorm, **told, **norm(native), **name)
+    return call_of("nn.BatchNorm", nn.BatchNorm, **told, **norm(native), **name)
 
 
-def _dropout(native: nn.Dropout, name: dict[str, Any]) -> Call:
+def _dropout(native: nn.Dropout, name: dict[str, Any]) -> SourceCall:
     told = {"deterministic": Code("not train")} if name else {}
-    return call("nn.Dropout", nn.Dropout, **dropout(native), **told)
+    return call_of("nn.Dropout", nn.Dropout, **dropout(native), **told)
 
 
 # Each kind of module: the call that makes it, with a name where it isn't alone.
-_LAYERS: dict[type, Callable[[Any, dict[str, Any]], Call]] = {
+_LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
     Conv2D: lambda native, name: ours(spec_of(native), **name),
     nn.Conv: _convolution,
-    nn.Dense: lambda native, name: call("nn.Dense", nn.Dense, features=native.features, **dense(native), **name),
+    nn.Dense: lambda native, name: call_of("nn.Dense", nn.Dense, features=native.features, **dense(native), **name),
     nn.BatchNorm: _norm,
     nn.Dropout: _dropout,
 }

@@ -10,7 +10,7 @@ from flax import nnx
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes, layer_list
-from convlab.models.source.code import Call, Code, call
+from convlab.models.source.code import Code, SourceCall, call_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
 
 from ..nnx import Conv2D
@@ -36,25 +36,25 @@ def _written(part: Part) -> Written:
     return written
 
 
-def _convolution(native: nnx.Conv) -> Call:
+def _convolution(native: nnx.Conv) -> SourceCall:
     features = {"in_features": native.in_features, "out_features": native.out_features}
-    return call("nnx.Conv", nnx.Conv.__init__, **features, **convolution(native), **_RNGS)
+    return call_of("nnx.Conv", nnx.Conv.__init__, **features, **convolution(native), **_RNGS)
 
 
-def _linear(native: nnx.Linear) -> Call:
+def _linear(native: nnx.Linear) -> SourceCall:
     features = {"in_features": native.in_features, "out_features": native.out_features}
-    return call("nnx.Linear", nnx.Linear.__init__, **features, **dense(native), **_RNGS)
+    return call_of("nnx.Linear", nnx.Linear.__init__, **features, **dense(native), **_RNGS)
 
 
 # Each kind of module: the call that makes it.
-_LAYERS: dict[type, Callable[[Any], Call]] = {
+_LAYERS: dict[type, Callable[[Any], SourceCall]] = {
     Conv2D: lambda native: ours(native.spec, "lab.nnx.Conv2D", **_RNGS),
     nnx.Conv: _convolution,
     nnx.Linear: _linear,
-    nnx.BatchNorm: lambda native: call(
+    nnx.BatchNorm: lambda native: call_of(
         "nnx.BatchNorm", nnx.BatchNorm.__init__, num_features=native.num_features, **norm(native), **_RNGS
     ),
-    nnx.Dropout: lambda native: call("nnx.Dropout", nnx.Dropout.__init__, **dropout(native), **_RNGS),
+    nnx.Dropout: lambda native: call_of("nnx.Dropout", nnx.Dropout.__init__, **dropout(native), **_RNGS),
 }
 
 _IDIOM = Idiom(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.models.source.code import Call, Code, call, pair
+from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
@@ -69,8 +69,10 @@ def function(native: Any, flax: str) -> Written | None:
         return None
     if options.get("padding") == ((0, 0), (0, 0)):
         options = {**options, "padding": "VALID"}
-    called = call(name, inner, **options)
-    item = Call("partial", {"": Code(name), **called.arguments}, called.defaults, 1) if called.rest else Code(name)
+    called = call_of(name, inner, **options)
+    item = (
+        SourceCall("partial", {"": Code(name), **called.arguments}, called.defaults, 1) if called.rest else Code(name)
+    )
     return Written(inline=f"{name}({{0}}{called.rest})", item=item)
 
 
@@ -79,9 +81,9 @@ def convolution(module: Any) -> dict[str, Any]:
     pads = module.padding if isinstance(module.padding, str) else padding(module.padding)
     return {
         "kernel_size": tuple(module.kernel_size),
-        "strides": pair(module.strides),
+        "strides": brief(module.strides),
         "padding": "VALID" if pads == 0 else pads,
-        "kernel_dilation": pair(module.kernel_dilation),
+        "kernel_dilation": brief(module.kernel_dilation),
         "feature_group_count": module.feature_group_count,
         "use_bias": module.use_bias,
         **dtype(module),

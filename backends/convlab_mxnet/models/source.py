@@ -25,7 +25,7 @@ from convlab.models.layers.layer import (
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes
-from convlab.models.source.code import Call, Code, call, listed, pair
+from convlab.models.source.code import Code, SourceCall, brief, call_of, container
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
 from ..blocks import semantics
@@ -53,72 +53,72 @@ def _written(part: Part, numpy: bool) -> Written:
     written = None if write is None else write(known)
     if written is None:
         raise unwritten(part, "MXNet")
-    if isinstance(written, Call):
+    if isinstance(written, SourceCall):
         return layer(written)
     inline, item = written[numpy], written[2] if len(written) > 2 else None
     if item is None and "{1}" not in inline and "{all}" not in inline:
-        item = Call("nn.HybridLambda", {"0": Code(f"lambda F, x: {inline.format('x')}")}, positional=1)
+        item = SourceCall("nn.HybridLambda", {"0": Code(f"lambda F, x: {inline.format('x')}")}, positional=1)
     return Written(inline=inline, item=item)
 
 
-def _convolution(known: Convolution) -> Call:
+def _convolution(known: Convolution) -> SourceCall:
     spec = known.spec
     (top, _), (left, _) = spec.padding
-    return call(
+    return call_of(
         "nn.Conv2D",
         nn.Conv2D,
         channels=spec.out_channels,
-        kernel_size=pair(spec.kernel_size),
-        strides=pair(spec.stride),
-        padding=pair((top, left)),
-        dilation=pair(spec.dilation),
+        kernel_size=brief(spec.kernel_size),
+        strides=brief(spec.stride),
+        padding=brief((top, left)),
+        dilation=brief(spec.dilation),
         groups=spec.groups,
         use_bias=spec.use_bias,
         in_channels=spec.in_channels,
     )
 
 
-def _pool(known: Pool) -> Call:
+def _pool(known: Pool) -> SourceCall:
     (top, _), (left, _) = known.padding  # type: ignore[str-unpack]  # gluon's are integers
     kind = nn.MaxPool2D if known.function == "max" else nn.AvgPool2D
-    options = {"pool_size": pair(known.size), "strides": pair(known.stride), "padding": pair((top, left))}
+    options = {"pool_size": brief(known.size), "strides": brief(known.stride), "padding": brief((top, left))}
     if options["strides"] == options["pool_size"]:
         options["strides"] = None
     if kind is nn.AvgPool2D and options["padding"]:
         options["count_include_pad"] = known.count_padding
-    return call(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
+    return call_of(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
 
 
-def _batch_norm(known: BatchNorm) -> Call:
+def _batch_norm(known: BatchNorm) -> SourceCall:
     options = {"momentum": known.momentum, "epsilon": known.epsilon, "in_channels": len(known.mean)}
-    return call("nn.BatchNorm", nn.BatchNorm, **options)
+    return call_of("nn.BatchNorm", nn.BatchNorm, **options)
 
 
-def _dense(known: Dense) -> Call:
+def _dense(known: Dense) -> SourceCall:
     outputs, inputs = known.kernel.shape
-    return call("nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs)
+    return call_of("nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs)
 
 
 def _pad(known: Pad) -> tuple[str, str]:
     value = float("-inf") if known.mode == LOWEST else known.value
     options = {"mode": MODES.get(known.mode, "constant"), "pad_width": (0, 0, 0, 0, *known.pads[0], *known.pads[1])}
-    written = Call("", {**options, "constant_value": value}, {"constant_value": 0.0}).rest
+    written = SourceCall("", {**options, "constant_value": value}, {"constant_value": 0.0}).rest
     return f"F.Pad({{0}}{written})", f"F.Pad({{0}}.as_nd_ndarray(){written}).as_np_ndarray()"
 
 
 def _activation(known: Activation) -> Any:
-    modules: dict[str, Callable[[], Call]] = {
-        "leaky_relu": lambda: call("nn.LeakyReLU", nn.LeakyReLU, alpha=known.parameter),
-        "elu": lambda: call("nn.ELU", nn.ELU, alpha=known.parameter),
-        "gelu": lambda: Call("nn.GELU", {}),
-        "silu": lambda: Call("nn.Swish", {}),
-        "selu": lambda: Call("nn.SELU", {}),
+    modules: dict[str, Callable[[], SourceCall]] = {
+        "leaky_relu": lambda: call_of("nn.LeakyReLU", nn.LeakyReLU, alpha=known.parameter),
+        "elu": lambda: call_of("nn.ELU", nn.ELU, alpha=known.parameter),
+        "gelu": lambda: SourceCall("nn.GELU", {}),
+        "silu": lambda: SourceCall("nn.Swish", {}),
+        "selu": lambda: SourceCall("nn.SELU", {}),
     }
     if known.function in modules:
         return modules[known.function]()
     name = next((theirs for theirs, ours_ in ACTIVATIONS.items() if ours_ == known.function), None)
     if name is not None:
-        item = Call("nn.Activation", {"activation": name}, positional=1)
+        item = SourceCall("nn.Activation", {"activation": name}, positional=1)
         return f'F.Activation({{0}}, act_type="{name}")', f'F.npx.activation({{0}}, act_type="{name}")', item
     return _EXPRESSIONS.get(known.function)
 
@@ -147,13 +147,13 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     BatchNorm: _batch_norm,
     Dense: _dense,
     Pool: _pool,
-    GlobalPool: lambda known: Call(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
-    Dropout: lambda known: call("nn.Dropout", nn.Dropout, rate=known.rate, axes=(1, 2, 3) if known.images else ()),
+    GlobalPool: lambda known: SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
+    Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=(1, 2, 3) if known.images else ()),
     Pad: _pad,
     Activation: _activation,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
-    Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", Call("nn.Flatten", {})),
+    Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
     Unflatten: lambda known: ("F.reshape({0}, (0, -1, 1, 1))", "F.npx.reshape({0}, (-2, -1, 1, 1))"),
     Add: lambda known: ("{0} + {1}",) * 2,
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
@@ -178,7 +178,7 @@ _IDIOM = Idiom(
     owner=nn.HybridBlock,
     forward="def hybrid_forward(self, F, x):",
     sequential=("sequential", "nn.HybridSequential"),
-    several=partial(listed, "sequential"),
+    several=partial(container, "sequential"),
     opening=("super().__init__()",),
     adds=True,
     helpers={"sequential": _SEQUENTIAL},

@@ -12,7 +12,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers.layer import Flatten
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
-from convlab.models.source.code import Call, Code, call, formatted, imports, pair, parameters_of
+from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
@@ -35,11 +35,11 @@ def source(parts: Sequence[Part], size: Pair | None) -> str:
         return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
     shape, parameters = _image(parts, size)
     dtype = {_dtype(part.native) for part in parts} - {"float32"}
-    image = call("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
+    image = call_of("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
     sections: list[str] = []
     if is_chain(parts):
         chain = [image, *(_made(part) for part in parts)]
-        lines = [f"return {Call('keras.Sequential', {'0': chain}, positional=1)}"]
+        lines = [f"return {SourceCall('keras.Sequential', {'0': chain}, positional=1)}"]
     else:
         sections, (*statements, result) = functions(parts, _made, "inputs")
         returned = f"return keras.Model(inputs, {result.removeprefix('return ')})"
@@ -66,7 +66,7 @@ def _text(lines: Sequence[str], between: int) -> str:
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
 
 
-def _made(part: Part) -> Call:
+def _made(part: Part) -> SourceCall:
     """The call that makes a layer."""
     kind = type(part.native)
     if kind not in _LAYERS:
@@ -75,18 +75,18 @@ def _made(part: Part) -> Call:
     further = {"name": part.native.name} if part.native.weights and not part.path.isdigit() else {}
     if _dtype(part.native) != "float32" and kind is not Conv2D:
         further["dtype"] = _dtype(part.native)
-    return Call(made.function, {**made.arguments, **further}, made.defaults, made.positional)
+    return SourceCall(made.function, {**made.arguments, **further}, made.defaults, made.positional)
 
 
 def _dtype(native: kl.Layer) -> str:
     return str(native.dtype_policy.name)
 
 
-def _layer(native: kl.Layer) -> Call:
+def _layer(native: kl.Layer) -> SourceCall:
     """The call with the arguments of a layer's own configuration; those of initialisers and the like stay defaults."""
     kind = type(native)
     config = {name: value for name, value in native.get_config().items() if name in parameters_of(kind)}
-    options = {name: pair(value) for name, value in config.items() if not name.endswith(_NOT_WRITTEN)}
+    options = {name: brief(value) for name, value in config.items() if not name.endswith(_NOT_WRITTEN)}
     if options.get("activation") == "linear":
         options["activation"] = None
     if options.get("data_format") == keras.config.image_data_format():
@@ -96,7 +96,7 @@ def _layer(native: kl.Layer) -> Call:
     if "padding" in options:
         pads = config["padding"]
         options["padding"] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
-    return call(f"layers.{kind.__name__}", kind, **options)
+    return call_of(f"layers.{kind.__name__}", kind, **options)
 
 
 _GELU_TANH = """@keras.saving.register_keras_serializable()
@@ -105,16 +105,16 @@ def gelu_tanh(x):
 _NOT_WRITTEN = ("_initializer", "_regularizer", "_constraint", "name", "dtype", "trainable")
 
 
-def _activation(native: kl.Activation) -> Call:
+def _activation(native: kl.Activation) -> SourceCall:
     if native.activation is gelu_tanh:
-        return Call("layers.Activation", {"activation": Code("gelu_tanh")}, {}, 1)
-    return Call("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
+        return SourceCall("layers.Activation", {"activation": Code("gelu_tanh")}, {}, 1)
+    return SourceCall("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
 
 
 # Each kind of layer: the call that makes it.
-_LAYERS: dict[type[kl.Layer], Callable[[Any], Call]] = {
+_LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     Conv2D: lambda native: ours(native.spec),
-    LowestPadding2D: lambda native: Call("LowestPadding2D", {"padding": native.padding}, positional=1),
+    LowestPadding2D: lambda native: SourceCall("LowestPadding2D", {"padding": native.padding}, positional=1),
     kl.Activation: _activation,
     **dict.fromkeys(
         (

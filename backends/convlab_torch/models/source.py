@@ -13,7 +13,7 @@ from torch import nn
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.reading import Part
 from convlab.models.source.classes import Idiom, classes, layer_list
-from convlab.models.source.code import Call, Code, call, pair, parameters_of
+from convlab.models.source.code import Code, SourceCall, brief, call_of, parameters_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
@@ -38,12 +38,12 @@ def _written(part: Part) -> Written:
     return layer(made, _LAYERS[kind](made))
 
 
-def _made(native: nn.Module) -> Call:
+def _made(native: nn.Module) -> SourceCall:
     """The call that makes a module, which has its arguments as attributes of the same names."""
     kind = type(native)
     if isinstance(native, Conv2D):
         return ours(native.spec)
-    options = {name: pair(getattr(native, name)) for name in parameters_of(kind) if name not in ("device", "dtype")}
+    options = {name: brief(getattr(native, name)) for name in parameters_of(kind) if name not in ("device", "dtype")}
     if "bias" in options:
         options["bias"] = native.bias is not None
     if isinstance(native, (nn.MaxPool2d, nn.AvgPool2d)) and options["stride"] == options["kernel_size"]:
@@ -54,32 +54,32 @@ def _made(native: nn.Module) -> Call:
     if dtype != torch.float32:
         options["dtype"] = Code(str(dtype))
     prefix = "" if kind is StochasticDepth else "nn."
-    return call(f"{prefix}{kind.__name__}", kind, **options)
+    return call_of(f"{prefix}{kind.__name__}", kind, **options)
 
 
-def _layer(made: Call) -> str:
+def _layer(made: SourceCall) -> str:
     return ""
 
 
-def _function(name: str) -> Callable[[Call], str]:
+def _function(name: str) -> Callable[[SourceCall], str]:
     """The function that computes what a module does, with the same arguments."""
     return lambda made: f"{name}({{0}}{made.rest})"
 
 
-def _padded(mode: str) -> Callable[[Call], str]:
+def _padded(mode: str) -> Callable[[SourceCall], str]:
     """`F.pad` with a border."""
 
-    def inline(made: Call) -> str:
+    def inline(made: SourceCall) -> str:
         padding, value = made.arguments["padding"], made.arguments.get("value", 0.0)
         pads = padding if isinstance(padding, tuple) else (padding,) * 4
         options = {"pad": pads, "mode": mode, "value": value}
-        return f"F.pad({{0}}{Call('', options, {'mode': 'constant', 'value': 0.0}, 1).rest})"
+        return f"F.pad({{0}}{SourceCall('', options, {'mode': 'constant', 'value': 0.0}, 1).rest})"
 
     return inline
 
 
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
-_LAYERS: dict[type[nn.Module], Callable[[Call], str]] = {
+_LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
     nn.Conv2d: _layer,
     nn.BatchNorm2d: _layer,

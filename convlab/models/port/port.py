@@ -65,7 +65,7 @@ class Ported(StandIn):
         >>> print(port(layer, to="numpy").source())
         from convlab.numpy import Conv2D
         <BLANKLINE>
-        model = Conv2D(3, in_channels=2, out_channels=4, padding="same")
+        model = Conv2D(3, in_channels=2, out_channels=4, padding=1)
         <BLANKLINE>
 
         Raises:

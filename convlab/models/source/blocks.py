@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from ..layers.joining import Add
-from .code import Call, Code, is_same, literal
-from .forward import Step, lines_of
+from .code import Code, SourceCall, is_same, literal
+from .forward import Statement, lines_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Body:
     """
 
     attributes: list[tuple[str, Any]]
-    steps: list[Step]
+    steps: list[Statement]
     items: list[Any] | None = None
 
     def blocks(self) -> Iterator[Block]:
@@ -49,7 +49,7 @@ class Block:
 
     def __init__(self, name: str, body: Body) -> None:
         self.name, self.body = name, body
-        self.made: Call | None = None
+        self.made: SourceCall | None = None
 
     def __repr__(self) -> str:
         return str(self.made)
@@ -59,15 +59,15 @@ def _blocks(value: Any) -> Iterator[Block]:
     if isinstance(value, Block):
         yield from value.body.blocks()
         yield value
-    elif isinstance(value, (Call, list)):
-        for inner in value.arguments.values() if isinstance(value, Call) else value:
+    elif isinstance(value, (SourceCall, list)):
+        for inner in value.arguments.values() if isinstance(value, SourceCall) else value:
             yield from _blocks(inner)
 
 
 def _key(value: Any) -> Any:
     if isinstance(value, Block):
         return value.body.key()
-    if isinstance(value, Call):
+    if isinstance(value, SourceCall):
         return value.function, [(name, _key(inner)) for name, inner in value.arguments.items()]
     return [_key(inner) for inner in value] if isinstance(value, list) else ""
 
@@ -92,7 +92,7 @@ def parametrised(
         for index, block in enumerate(alike):
             arguments = {each: values[index] for each, values in parameters.items()}
             handed = {each: Code(each) for each in passed}
-            block.made = Call(name, arguments | handed, positional=min(2, len(arguments)))
+            block.made = SourceCall(name, arguments | handed, positional=min(2, len(arguments)))
         result.append((name, body, [*parameters]))
     return result
 
@@ -145,7 +145,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The arguments in what is made, in order, with the names of their parameters."""
     if isinstance(value, Block):
         value = value.made
-    if isinstance(value, Call):
+    if isinstance(value, SourceCall):
         for inner, argument in value.arguments.items():
             yield from _leaves(argument, inner)
     elif isinstance(value, list):
@@ -159,7 +159,7 @@ def _with_parameters(value: Any, counted: Iterator[int], names: dict[int, str]) 
     """What is made, with parameters in the place of arguments; they are counted as `_leaves` gives them."""
     if isinstance(value, Block):
         value = value.made
-    if isinstance(value, Call):
+    if isinstance(value, SourceCall):
         arguments = {name: _with_parameters(each, counted, names) for name, each in value.arguments.items()}
         return replace(value, arguments=arguments)
     if isinstance(value, list):

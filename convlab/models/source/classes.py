@@ -10,8 +10,8 @@ from typing import Any
 from ..adapters import free_name
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
-from .code import Call, formatted, imports, listed
-from .forward import Step, lines_of
+from .code import SourceCall, container, formatted, imports
+from .forward import Statement, lines_of
 from .layers import Written, layer
 
 
@@ -40,7 +40,7 @@ class Idiom:
     owner: type
     forward: str
     sequential: tuple[str, str]
-    several: Callable[[Sequence[Any]], Call]
+    several: Callable[[Sequence[Any]], SourceCall]
     opening: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
@@ -96,8 +96,8 @@ def _constructor(body: Body, idiom: Idiom) -> list[str]:
     if body.items is None:
         return [*idiom.opening, *(f"{target} = {value}" for target, value in body.attributes)]
     if idiom.adds:
-        return [*idiom.opening, str(listed("self.add", body.items))]
-    return [str(listed("super().__init__", body.items))]
+        return [*idiom.opening, str(container("self.add", body.items))]
+    return [str(container("super().__init__", body.items))]
 
 
 class _Scopes:
@@ -119,7 +119,7 @@ class _Scopes:
         numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name in written)
         items = [each.item for each in written.values()] if chain and numbered else [None]
         if None not in items:
-            return Body([], [Step("", (INPUT,), lasts[-1].value)], items)
+            return Body([], [Statement("", (INPUT,), lasts[-1].value)], items)
         references, attributes = self._attributes(
             {name: each.made for name, each in written.items() if each.made and not each.inline}
         )
@@ -129,14 +129,14 @@ class _Scopes:
             first, last = inside[0][1], inside[-1][1]
             taken = first.inputs if len(inside) == 1 else self._outside(inside)
             inputs = tuple(INPUT if value == given else value for value in taken)
-            steps.append(Step(template, inputs, last.value, first.layer if len(inside) == 1 else None))
+            steps.append(Statement(template, inputs, last.value, first.layer if len(inside) == 1 else None))
         return Body(attributes, steps)
 
     def _written(self, name: Name, inside: Sequence[Named]) -> Written:
         if len(inside) == 1:
             return self.idiom.written(inside[0][1])
         body = self.body([(path[len(name) :], part) for path, part in inside])
-        made: Any = Block(name[-1], body) if body.items is None else listed(self.idiom.sequential[0], body.items)
+        made: Any = Block(name[-1], body) if body.items is None else container(self.idiom.sequential[0], body.items)
         return layer(made)
 
     def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[Name, Sequence[Named]]]:
@@ -183,7 +183,7 @@ class _Scopes:
                 continue
             if all(map(_is_name, names)):
                 for length in range(1, len(names)):
-                    attributes.setdefault(".".join(["self", *names[:length]]), Call(self.idiom.base, {}))
+                    attributes.setdefault(".".join(["self", *names[:length]]), SourceCall(self.idiom.base, {}))
             else:
                 names = ["_".join(names)] if _is_name("_".join(names)) else [f"layer{'_'.join(names)}"]
             references[path] = ".".join(["self", *names])
@@ -200,6 +200,6 @@ def _is_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
-def layer_list(function: str) -> Callable[[Sequence[Any]], Call]:
+def layer_list(function: str) -> Callable[[Sequence[Any]], SourceCall]:
     """The call of a container that takes a list of layers."""
-    return lambda items: Call(function, {"": [*items]}, positional=1)
+    return lambda items: SourceCall(function, {"": [*items]}, positional=1)

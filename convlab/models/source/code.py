@@ -19,7 +19,7 @@ class Code(str):
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class SourceCall:
     """A call of a function or a class, before it is written.
 
     Attributes:
@@ -45,7 +45,7 @@ class Call:
         written: list[str] = []
         by_position = True
         for index, (name, value) in enumerate(self.arguments.items()):
-            if name in self.defaults and is_same(pair(value), pair(self.defaults[name])):
+            if name in self.defaults and is_same(brief(value), brief(self.defaults[name])):
                 by_position = False
                 continue
             by_position = by_position and index < self.positional
@@ -66,12 +66,12 @@ def is_same(value: object, other: object) -> bool:
     return type(value) is type(other) and bool(value == other)
 
 
-def call(function: str, made: Callable[..., Any], **arguments: Any) -> Call:
+def call_of(function: str, made: Callable[..., Any], **arguments: Any) -> SourceCall:
     """A call of what `made` is, whose signature tells the order of the arguments and their defaults.
 
     Required parameters are written without names, and so is a number that comes first.
 
-    >>> print(call("nn.Dropout", lambda rate=0.5, axes=(): None, rate=0.2, axes=()))
+    >>> print(call_of("nn.Dropout", lambda rate=0.5, axes=(): None, rate=0.2, axes=()))
     nn.Dropout(0.2)
     """
     parameters = parameters_of(made)
@@ -82,7 +82,7 @@ def call(function: str, made: Callable[..., Any], **arguments: Any) -> Call:
     positional = sum(name not in defaults for name in by_position)
     first = ordered.get(next(iter(parameters), ""))
     is_number = isinstance(first, (int, float)) and not isinstance(first, bool)
-    return Call(function, ordered, defaults, positional or int(bool(by_position) and is_number))
+    return SourceCall(function, ordered, defaults, positional or int(bool(by_position) and is_number))
 
 
 def parameters_of(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -92,16 +92,16 @@ def parameters_of(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {each.name: each for each in named if each.name != "self"}
 
 
-def listed(function: str, items: Iterable[Any]) -> Call:
+def container(function: str, items: Iterable[Any]) -> SourceCall:
     """A call with items, each on a line of its own if there are several: a container of layers."""
     named = {str(index): item for index, item in enumerate(items)}
-    return Call(function, named, positional=len(named), exploded=len(named) > 2)
+    return SourceCall(function, named, positional=len(named), exploded=len(named) > 2)
 
 
-def pair(value: Any) -> Any:
+def brief(value: Any) -> Any:
     """A number for two equal ones, which most frameworks take as well.
 
-    >>> pair((3, 3)), pair((3, 1)), pair(2)
+    >>> brief((3, 3)), brief((3, 1)), brief(2)
     (3, (3, 1), 2)
     """
     if isinstance(value, (tuple, list)):
@@ -115,7 +115,7 @@ def literal(value: Any) -> str:
     >>> literal((1, 2.5)), literal("same"), literal(float("-inf")), literal([Code("a")])
     ('(1, 2.5)', '"same"', '-math.inf', '[a]')
     """
-    if isinstance(value, (Code, Call)):
+    if isinstance(value, (Code, SourceCall)):
         return str(value)
     if isinstance(value, str):
         return f'"{value}"'

@@ -22,7 +22,7 @@ _DEPTH = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Statement:
     """One value of a model.
 
     Attributes:
@@ -42,14 +42,14 @@ class Step:
         return self.template.format(*values, all=", ".join(values))
 
 
-def lines_of(steps: Sequence[Step], result: str, fuses: bool = False, image: str = "x") -> list[str]:
+def lines_of(steps: Sequence[Statement], result: str, fuses: bool = False, image: str = "x") -> list[str]:
     """The lines that compute steps in order and return a value.
 
     The variable is `x` wherever the next step alone takes a value; a value that is taken later has a name of its own.
 
     >>> norm, relu = BatchNorm.__new__(BatchNorm), Activation("relu")
-    >>> steps = [Step("self.conv({0})", ("input",), "a"), Step("F.relu({0})", ("a",), "b", relu)]
-    >>> lines_of([*steps, Step("{0} + {1}", ("b", "input"), "c", Add())], "c", True)
+    >>> steps = [Statement("self.conv({0})", ("input",), "a"), Statement("F.relu({0})", ("a",), "b", relu)]
+    >>> lines_of([*steps, Statement("{0} + {1}", ("b", "input"), "c", Add())], "c", True)
     ['shortcut = x', 'x = F.relu(self.conv(x))', 'return x + shortcut']
 
     Args:
@@ -62,7 +62,7 @@ def lines_of(steps: Sequence[Step], result: str, fuses: bool = False, image: str
 
 
 class _Lines:
-    def __init__(self, steps: Sequence[Step], result: str, image: str) -> None:
+    def __init__(self, steps: Sequence[Statement], result: str, image: str) -> None:
         self.steps, self.result, self.image = steps, result, image
         self.takers: dict[str, list[int]] = {result: [len(steps)]}
         for index, step in enumerate(steps):

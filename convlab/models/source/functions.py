@@ -9,12 +9,12 @@ from itertools import groupby
 
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
-from .code import Call, Code, formatted
-from .forward import Step, lines_of
+from .code import Code, SourceCall, formatted
+from .forward import Statement, lines_of
 
 # What stands for a call in an expression until its arguments are known.
 _MARK = "\x01"
-Written = Callable[[Part], Call | str]
+Written = Callable[[Part], SourceCall | str]
 
 
 def functions(parts: Sequence[Part], written: Written, image: str, passed: str = "") -> tuple[list[str], list[str]]:
@@ -31,15 +31,15 @@ def functions(parts: Sequence[Part], written: Written, image: str, passed: str =
     alike = Counter(body.key() for body in bodies.values())
     blocks = {name: Block(_kind(name), body) for name, body in bodies.items() if alike[body.key()] > 1}
     sections = [_function(*each, passed) for each in parametrised(iter(blocks.values()), (), _name)]
-    steps: list[tuple[str, Step, dict[str, Call]]] = []
+    steps: list[tuple[str, Statement, dict[str, SourceCall]]] = []
     for name, inside in entries:
         if name in blocks:
             made = blocks[name].made
             assert made is not None
             further = {"name": name} | ({passed: Code(passed)} if _uses(blocks[name].body, passed) else {})
-            called = Call(made.function, {**made.arguments, **further}, positional=made.positional)
+            called = SourceCall(made.function, {**made.arguments, **further}, positional=made.positional)
             template = f"{made.function}({{0}}{called.rest})"
-            steps.append(("", Step(template, _outside(inside), inside[-1].value), {}))
+            steps.append(("", Statement(template, _outside(inside), inside[-1].value), {}))
         else:
             body = _body(inside, written, "")
             steps += [(name, step, dict(body.attributes)) for step in body.steps]
@@ -56,7 +56,7 @@ def _entries(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
     for part in parts:
         for value in part.inputs:
             takers.setdefault(value, []).append(part.value)
-    for name, several in groupby(zip(names, parts, strict=True), key=lambda pair: pair[0]):
+    for name, several in groupby(zip(names, parts, strict=True), key=lambda each: each[0]):
         inside = [part for _, part in several]
         values = {part.value for part in inside}
         given = [value for value in values if value == parts[-1].value or {*takers.get(value, [])} - values]
@@ -91,26 +91,26 @@ def _capitals(name: str) -> str:
 
 def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
     """What a function of these parts computes; `block` is the name that its parameter `name` stands for."""
-    attributes: list[tuple[str, Call]] = []
-    steps: list[Step] = []
+    attributes: list[tuple[str, SourceCall]] = []
+    steps: list[Statement] = []
     given = _outside(inside)[0]
     for part in inside:
         made = written(part)
         template = made if isinstance(made, str) else f"{_MARK}{part.path}{_MARK}"
         own = part.path.removeprefix(f"{block}_").replace("/", "_")
-        if isinstance(made, Call):
+        if isinstance(made, SourceCall):
             template = f"{_MARK}{own if block else part.path}{_MARK}"
             template += "([{all}])" if len(part.inputs) > 1 else "({0})"
             if block and "name" in made.arguments:
                 named = {**made.arguments, "name": Code(f'f"{{name}}_{own}"')}
-                made = Call(made.function, named, made.defaults, made.positional)
+                made = SourceCall(made.function, named, made.defaults, made.positional)
             attributes.append((own if block else part.path, made))
         inputs = tuple(INPUT if block and value == given else value for value in part.inputs)
-        steps.append(Step(template, inputs, part.value, part.layer))
+        steps.append(Statement(template, inputs, part.value, part.layer))
     return Body(attributes, steps)
 
 
-def _filled(line: str, calls: dict[str, Call]) -> str:
+def _filled(line: str, calls: dict[str, SourceCall]) -> str:
     """A line with the calls in the place of their marks."""
     return re.sub(f"{_MARK}(.*?){_MARK}", lambda match: str(calls[match[1]]), line)
 

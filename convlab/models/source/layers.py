@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ...contract.layer import LayerSpec
 from ...errors import UnsupportedError
 from ..layers.reading import Part
-from .code import Call, call, pair
+from .code import SourceCall, brief, call_of
 
 
 class Written(NamedTuple):
@@ -19,12 +19,12 @@ class Written(NamedTuple):
         item: it between the layers of a sequential container; None where it can't stand there.
     """
 
-    made: Call | None = None
+    made: SourceCall | None = None
     inline: str = ""
     item: Any = None
 
 
-def layer(made: Call, inline: str = "") -> Written:
+def layer(made: SourceCall, inline: str = "") -> Written:
     """A layer that is made, and can stand in a sequential container."""
     return Written(made, inline, made)
 
@@ -38,19 +38,19 @@ def unwritten(part: Part, framework: str) -> UnsupportedError:
     )
 
 
-def ours(spec: LayerSpec, function: str = "lab.Conv2D", **further: Any) -> Call:
+def ours(spec: LayerSpec, function: str = "lab.Conv2D", **further: Any) -> SourceCall:
     """The call that makes a `Conv2D` of convlab's."""
     options = {
-        "kernel_size": pair(spec.kernel_size),
+        "kernel_size": brief(spec.kernel_size),
         "in_channels": spec.in_channels,
         "out_channels": spec.out_channels,
     }
-    options |= {"stride": pair(spec.stride), "padding": padding(spec.padding), "padding_mode": spec.padding_mode}
-    options |= {"dilation": pair(spec.dilation), "groups": spec.groups, "use_bias": spec.use_bias}
+    options |= {"stride": brief(spec.stride), "padding": padding(spec.padding), "padding_mode": spec.padding_mode}
+    options |= {"dilation": brief(spec.dilation), "groups": spec.groups, "use_bias": spec.use_bias}
     options |= {"data_format": spec.data_format, "padding_value": spec.padding_value}
     if spec.dtype not in (None, "float32"):
         options["dtype"] = spec.dtype
-    return call(function, LayerSpec, **options, **further)
+    return call_of(function, LayerSpec, **options, **further)
 
 
 def padding(pads: Any) -> Any:
@@ -61,7 +61,7 @@ def padding(pads: Any) -> Any:
     """
     if isinstance(pads, str) or any(before != after for before, after in pads):
         return pads
-    return pair(tuple(before for before, _ in pads))
+    return brief(tuple(before for before, _ in pads))
 
 
 def affine(scale: float = 1.0, shift: float = 0.0) -> str:
