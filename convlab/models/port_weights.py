@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ModelError, PortError
 from .adapters import models_of, read
 from .compare.compare import compare_read, images_of
-from .compare.pairing import fitted, paired
+from .compare.pairing import fitting_layer, paired
 from .files.save_load import load
 from .layers.steps import weighted
 
@@ -58,7 +58,7 @@ def port_weights(
     pairs, reason = paired(weighted(first), weighted(second), names, first.whole and second.whole)
     if reason:
         raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")
-    fitted = {step.path: fitted(given, step) for given, step in pairs}
+    fitted = {step.path: fitting_layer(given, step) for given, step in pairs}
     filled = theirs.fill(second, fitted)
     comparison = compare_read(first, theirs.read(filled, example), images, None, names)
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())

@@ -113,7 +113,7 @@ def _called(step: Step) -> str:
     return f"{repr(step.path) if step.path else 'the layer'} ({step.main.kind})"
 
 
-def fitted(first: Step, second: Step) -> Layer:
+def fitting_layer(first: Step, second: Step) -> Layer:
     """The first step's layer, whose arrays must have the shapes of the second's."""
     a, b = first.main, second.main
     for name in a.arrays:

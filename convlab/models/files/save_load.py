@@ -13,7 +13,7 @@ from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
-from ..compare.pairing import fitted, paired
+from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
@@ -189,7 +189,7 @@ def _with_layers(path: Path, model: Model) -> Any:
         if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
             _refuse(path, f"{one.dtype} for {other.path!r}", other.dtype, "make the model in the file's dtype.")
     try:
-        layers = {other.path: fitted(one, other) for one, other in pairs}
+        layers = {other.path: fitting_layer(one, other) for one, other in pairs}
     except ModelError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return models_of(model.backend).fill(model, layers)
