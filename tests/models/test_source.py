@@ -293,6 +293,17 @@ def test_blocks_alike_are_written_once(framework):
     assert RESIDUAL[framework] in text
 
 
+def test_blocks_of_other_functions_are_other_classes(framework, tmp_path):
+    graph, before = [], INPUT
+    for block, function in (("a.0", "relu"), ("a.1", "silu"), ("b.0", "relu")):
+        graph.append((f"{block}.0", same(3, 3), [before]))
+        graph.append((f"{block}.1", Activation(function), [f"{block}.0"]))
+        graph.append((f"{block}.add", Add(), [before, f"{block}.1"]))
+        before = f"{block}.add"
+    model = net(framework, graph)
+    check_text(framework, models_of(framework).source(read(model).parts, None), model, tmp_path, X)
+
+
 def test_a_dtype_is_in_the_source(framework, tmp_path):
     """The weights come from the framework's own file: Flax's statistics begin in float32, whatever the dtype is."""
     dtype = "float64" if framework == "mxnet" else "float16"

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
@@ -107,9 +109,10 @@ def _pad(known: Pad) -> tuple[str, str]:
 
 
 def _activation(known: Activation) -> Any:
+    alpha = float(str(np.float32(known.parameter)))  # MXNet holds it in float32
     modules: dict[str, Callable[[], SourceCall]] = {
-        "leaky_relu": lambda: call_of("nn.LeakyReLU", nn.LeakyReLU, alpha=known.parameter),
-        "elu": lambda: call_of("nn.ELU", nn.ELU, alpha=known.parameter),
+        "leaky_relu": lambda: call_of("nn.LeakyReLU", nn.LeakyReLU, alpha=alpha),
+        "elu": lambda: call_of("nn.ELU", nn.ELU, alpha=alpha),
         "gelu": lambda: SourceCall("nn.GELU", {}),
         "silu": lambda: SourceCall("nn.Swish", {}),
         "selu": lambda: SourceCall("nn.SELU", {}),

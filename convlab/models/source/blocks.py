@@ -69,7 +69,9 @@ def _key(value: Any) -> Any:
         return value.body.key()
     if isinstance(value, SourceCall):
         return value.function, [(name, _key(inner)) for name, inner in value.arguments.items()]
-    return [_key(inner) for inner in value] if isinstance(value, list) else ""
+    if isinstance(value, list):
+        return [_key(inner) for inner in value]
+    return str(value) if isinstance(value, Code) else ""
 
 
 def parametrised(

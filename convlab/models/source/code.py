@@ -148,6 +148,8 @@ def formatted(line: str, indent: int) -> list[str]:
     start, end = _last_brackets(line)
     if start > 0 and line[start - 1] == ")" and EXPLODED not in line and indent + start + 1 > WIDTH:
         start, end = _last_brackets(line[:start])  # the call before this one, whose result it calls
+    while start > 0 and end == start + 1 and "." in line[:start]:
+        start, end = _last_brackets(line[: line.rindex(".", 0, start)])  # a method without arguments of what is broken
     inside = line[start + 1 : end]
     broken = EXPLODED in inside
     if start < 0 or not inside or (not broken and indent + len(line) <= WIDTH):

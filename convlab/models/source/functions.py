@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from ..layers.reading import INPUT, Part
@@ -79,14 +80,10 @@ def _kind(name: str) -> str:
     return name.rpartition("_")[2].rstrip("0123456789")
 
 
-def _name(block: Block, others: object) -> str:
+def _name(block: Block, others: Mapping[str, Body]) -> str:
     """A name for the function of a block: that of a class in small letters."""
-    words = class_name(block, {_capitals(name): body for name, body in dict(others).items()})  # type: ignore[call-overload]
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", words).lower()
-
-
-def _capitals(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))
+    classes = {"".join(word.capitalize() for word in name.split("_")): body for name, body in others.items()}
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name(block, classes)).lower()
 
 
 def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
@@ -95,18 +92,15 @@ def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
     steps: list[Statement] = []
     given = _outside(inside)[0]
     for part in inside:
-        made = written(part)
-        template = made if isinstance(made, str) else f"{_MARK}{part.path}{_MARK}"
-        own = part.path.removeprefix(f"{block}_").replace("/", "_")
+        template = made = written(part)
         if isinstance(made, SourceCall):
-            template = f"{_MARK}{own if block else part.path}{_MARK}"
-            template += "([{all}])" if len(part.inputs) > 1 else "({0})"
+            mark = part.path.removeprefix(f"{block}_").replace("/", "_") if block else part.path
+            template = f"{_MARK}{mark}{_MARK}({'[{all}]' if len(part.inputs) > 1 else '{0}'})"
             if block and "name" in made.arguments:
-                named = {**made.arguments, "name": Code(f'f"{{name}}_{own}"')}
-                made = SourceCall(made.function, named, made.defaults, made.positional)
-            attributes.append((own if block else part.path, made))
+                made = replace(made, arguments={**made.arguments, "name": Code(f'f"{{name}}_{mark}"')})
+            attributes.append((mark, made))
         inputs = tuple(INPUT if block and value == given else value for value in part.inputs)
-        steps.append(Statement(template, inputs, part.value, part.layer))
+        steps.append(Statement(str(template), inputs, part.value, part.layer))
     return Body(attributes, steps)
 
 
