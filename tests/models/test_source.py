@@ -12,6 +12,7 @@ from making import built, run
 from convlab import load, port, save
 from convlab.errors import ModelFileError, UnsupportedError
 from convlab.models.adapters import Node, models_of, read
+from convlab.models.files.neutral import write_layers
 from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, Softmax
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import Dropout, Unflatten
@@ -322,6 +323,36 @@ def test_a_dtype_is_in_the_source(framework, tmp_path):
     assert dtype in text
 
 
+def test_a_source_trains_as_the_ported_model_does(framework, tmp_path):
+    """Batch norm takes the statistics of the batch: the result doesn't depend on the running ones."""
+    ported = port(built(framework, same(4, 3), norm(4), RELU, Dropout(0.0)), to=framework)
+    save(ported, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", into=run_source(framework, ported.source(), X))
+    results = [in_training(framework, model, X) for model in (loaded, ported.model)]
+    assert np.array_equal(*results)
+    assert not np.array_equal(results[0], result(framework, ported.model, X))
+
+
+def in_training(name, model, x):
+    """The result in training, by the framework alone."""
+    if name == "torch":
+        import torch
+
+        return model.train()(torch.from_numpy(x)).detach().numpy()
+    if name == "mxnet":
+        import mxnet
+
+        with mxnet.autograd.record():
+            return model(mxnet.nd.array(x)).asnumpy()
+    if name == "tensorflow":
+        return model(last(x), training=True).numpy()
+    if name == "jax.nnx":
+        model.train()
+        return np.asarray(model(last(x)))
+    module, variables = model.unbind()
+    return np.asarray(module.apply(variables, last(x), train=True, mutable=["batch_stats"])[0])
+
+
 def test_a_lone_layer_is_one_line(framework, tmp_path):
     ported = port(built(framework, same(4, 3)), to=framework)
     text = check(framework, ported, tmp_path, X)
@@ -343,6 +374,10 @@ def test_a_file_fills_a_model_of_the_same_layers(framework, tmp_path):
     filled = load(path, into=model)
     assert np.array_equal(run(framework, filled, X), run(framework, built(framework, *layers), X))
     assert np.array_equal(run(framework, model, X), before)  # loading leaves the model as it was
+    write_layers([replace(layer, spec=replace(layer.spec, dtype="float64")) for layer in (layers[0], layers[2])], path)
+    with pytest.raises(ModelFileError, match=r"got float64 for .*, expected float32"):
+        load(path, into=built(framework, layers[0], layers[2]))
+    save(built(framework, *layers), path)
     for other in ([same(4, 3)], [same(4, 3), RELU, same(5, 4)], [same(4, 3, bias=False), RELU, last_layer()]):
         with pytest.raises(ModelFileError, match=r"got another model.s layers|got (kernel|bias) of shape"):
             load(path, into=built(framework, *other))
