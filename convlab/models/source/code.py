@@ -129,8 +129,20 @@ def literal(value: Any) -> str:
 
 
 def imports(code: str, lines: Mapping[str, str]) -> str:
-    """The lines of those names that code uses, in the order of `lines`; an empty one stands between groups."""
-    used = [line for name, line in lines.items() if not line or re.search(rf"(?<![\w.]){name}\b", code)]
+    """The lines of those names that code uses, in the order of `lines`; an empty one stands between groups.
+
+    >>> imports("nn.Linear(x: Tensor)", {"Tensor": "from torch import Tensor", "nn": "from torch import nn"})
+    'from torch import Tensor, nn'
+    """
+    used: list[str] = []
+    for name, line in lines.items():
+        source, _, what = line.partition(" import ")
+        if line and not re.search(rf"(?<![\w.]){name}\b", code):
+            continue
+        if used and line.startswith("from ") and used[-1].startswith(f"{source} import "):
+            used[-1] += f", {what}"
+        else:
+            used.append(line)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(used)).strip("\n")
 
 
