@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
+from ..geometry.geometry import Pair
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
-from .layers.reading import Model
+from .layers.reading import Model, Part
 
 STYLES = ("builtin", "convlab")
 # The names of a kernel in the frameworks, and its name in the result of `gradients`.
@@ -91,6 +92,16 @@ class Models(Protocol):
         """A native model of native layers with names, of which the last gives the result.
 
         Layers one after another make the framework's own `Sequential`.
+        """
+
+    def source(self, parts: Sequence[Part], size: Pair | None) -> str:
+        """The source of a model of these parts, as `read` gives them, as the framework's users write it.
+
+        It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where
+        they are known: a framework's models may have to say it.
+
+        Raises:
+            UnsupportedError: a layer has no source; the message names it.
         """
 
     def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:

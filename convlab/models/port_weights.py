@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import ModelError, PortError
 from .adapters import models_of, read
 from .compare.compare import compare_read, images_of
-from .compare.pairing import paired
+from .compare.pairing import fitting_layer, paired
 from .files.save_load import load
-from .layers.layer import ORDERS, Dense, Flatten, Layer
 from .layers.reading import INPUT, Model
 from .layers.shapes import Known, known_after
-from .layers.steps import Step, is_known, steps, weighted
+from .layers.steps import is_known, steps, weighted
 
 
 def port_weights(
@@ -64,7 +61,7 @@ def port_weights(
     if reason:
         raise ModelError(f"source and target have different structures: {reason}.", hint="names={source's: target's}")
     channels = _flattened_channels(first)
-    fitted = {step.path: _fitted(given, step, channels.get(given.path, 0)) for given, step in pairs}
+    fitted = {step.path: fitting_layer(given, step, channels.get(given.path, 0)) for given, step in pairs}
     filled = theirs.fill(second, fitted)
     comparison = compare_read(first, theirs.read(filled, example), images, None, names)
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
@@ -93,30 +90,3 @@ def _flattened_channels(model: Model) -> dict[str, int]:
             inputs = [known_after(layer, inputs)]
         values[step.value] = inputs[0]
     return channels
-
-
-def _fitted(first: Step, second: Step, channels: int) -> Layer:
-    """The first step's layer, whose arrays must have the shapes of the second's.
-
-    A dense layer on images of so many channels (0: it isn't known) that the second flattens in another order has its
-    columns reordered.
-    """
-    a, b = first.main, second.main
-    for name in a.arrays:
-        arrays = [getattr(layer, name) for layer in (a, b)]
-        shapes = [None if array is None else np.shape(array) for array in arrays]
-        if shapes[0] != shapes[1]:
-            raise ModelError(
-                f"{second.path or 'the layer'}: got {name} of shape {shapes[0]} from {first.path or 'the layer'}, "
-                f"expected {shapes[1]} (kernels as OIHW).",
-                hint="names={source's: target's} says which layers belong together.",
-            )
-    orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
-    if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
-        if channels and a.input_channels % channels == 0:
-            return a.reordered(channels, orders[1])
-        raise ModelError(
-            f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
-            hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
-        )
-    return a

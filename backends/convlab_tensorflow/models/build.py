@@ -266,7 +266,7 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
-    shape = next(filter(None, map(_input_shape, natives)), None)
+    shape = next(filter(None, map(input_shape, natives)), None)
     if not is_chain(nodes):
         return _functional(nodes, keras.Input(shape or (None, None, None), dtype=dtype))
     if shape is None:
@@ -285,7 +285,8 @@ def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
     return keras.Model(image, x)
 
 
-def _input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
+def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
+    """The shape, without the number of images, that a layer was built for; None where it takes any."""
     if layer.weights:
         return tuple(layer.get_build_config()["input_shape"][1:])
     return (None, None, None) if isinstance(layer, (kl.Flatten, *_GLOBAL)) else None

@@ -19,7 +19,7 @@ from convlab.models.layers.pooling import GlobalPool
 
 
 class StochasticDepth(nn.Module):
-    """In training each image becomes 0 with the probability p, and the others are divided by 1 - p."""
+    """In training each image is 0 with the probability p, and the others are divided by 1 - p."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class StochasticDepth(nn.Module):
         """The images, in inference as they are."""
         if not self.training or not self.p:
             return x
-        kept = torch.rand((len(x), *(1,) * (x.ndim - 1)), device=x.device) >= self.p
+        ones = (1,) * (x.ndim - 1)
+        kept = torch.rand((len(x), *ones), device=x.device) >= self.p
         return x * kept / (1 - self.p)
 
 

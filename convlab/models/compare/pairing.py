@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from ...errors import ModelError
+from ..layers.layer import ORDERS, Dense, Flatten, Layer
 from ..layers.steps import Step
 
 Pairs = list[tuple[Step, Step]]
@@ -115,3 +116,30 @@ def _by_kind(steps: Sequence[Step]) -> list[Hashable]:
 
 def _called(step: Step) -> str:
     return f"{repr(step.path) if step.path else 'the layer'} ({step.main.kind})"
+
+
+def fitting_layer(first: Step, second: Step, channels: int = 0) -> Layer:
+    """The first step's layer, whose arrays must have the shapes of the second's.
+
+    A dense layer on images of so many channels (0: it isn't known) that the second flattens in another order has its
+    columns reordered.
+    """
+    a, b = first.main, second.main
+    for name in a.arrays:
+        arrays = [getattr(layer, name) for layer in (a, b)]
+        shapes = [None if array is None else np.shape(array) for array in arrays]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"{second.path or 'the layer'}: got {name} of shape {shapes[0]} from {first.path or 'the layer'}, "
+                f"expected {shapes[1]} (kernels as OIHW).",
+                hint="names={source's: target's} says which layers belong together.",
+            )
+    orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
+    if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
+        if channels and a.input_channels % channels == 0:
+            return a.reordered(channels, orders[1])
+        raise ModelError(
+            f"{second.path}: its pixels are flattened {ORDERS[orders[1]]}, the source's {ORDERS[orders[0]]}.",
+            hint="convlab.port(source, to=..., input_size=...) reorders the dense layer.",
+        )
+    return a

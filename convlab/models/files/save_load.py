@@ -13,9 +13,11 @@ from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
+from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
+from ..layers.steps import weighted
 from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
@@ -92,12 +94,13 @@ def load(
     convlab.errors.ModelFileError: no.safetensors: no such file, expected one that convlab wrote. Hint: ...
 
     Args:
-        path: a `.safetensors` file that convlab wrote, an `.onnx` file, MXNet's `net-symbol.json`, or with `into` a
-            framework's own file of weights.
+        path: a `.safetensors` file that convlab wrote, an `.onnx` file, MXNet's `net-symbol.json`, or with
+            `into` a framework's own file of weights.
         backend: whose model to make; the default backend if not given.
         layers: as in `port`.
         input_size: as in `port`; the size that an ONNX file takes if it takes one.
-        into: a model; what comes back is a copy of it with the file's weights.
+        into: a model; what comes back is a copy of it with the file's weights. Those of a `.safetensors` file go to its
+            layers in the order of both graphs, whatever their names are; a framework's own file goes by the names.
         params: the parameters of `net-symbol.json`; the only `net-*.params` in the same folder if not given.
 
     Returns:
@@ -195,11 +198,13 @@ def _dtypes(model: Model) -> list[tuple[str, str]]:
 
 def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
     """A copy of a model with the weights of its framework's own file."""
+    if backend is not None:
+        _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
+    if suffix == NEUTRAL:
+        return _with_layers(path, read(model))
     if suffix in _READERS:
         hint = "load it without into=, which makes the model, too."
         _refuse(path, "into= with a file that holds layers", "a framework's own file of weights", hint)
-    if backend is not None:
-        _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
     if not path.exists():
         _refuse(path, "no file", "one", "is the path right?")
     models = _own(model, path, suffix)
@@ -214,6 +219,23 @@ def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
             f"expected what {_OWNERS.get(suffix, 'its framework')} saved of such a model.",
             hint="it may be another model's, or have been cut off; it is left as it is.",
         ) from error
+
+
+def _with_layers(path: Path, model: Model) -> Any:
+    """A copy of a model with the weights of the layers in a neutral file, in the order of both graphs."""
+    stored = Model("", neutral.read_parts(path), True, None)
+    pairs, reason = paired(weighted(stored), weighted(model), None, model.whole)
+    hint = "into= takes a model of the same layers; without it the file makes one."
+    if reason:
+        _refuse(path, f"another model's layers ({reason}; the first is the file's)", "this model's", hint)
+    for one, other in pairs:
+        if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
+            _refuse(path, f"{one.dtype} for {other.path!r}", other.dtype, "make the model in the file's dtype.")
+    try:
+        layers = {other.path: fitting_layer(one, other) for one, other in pairs}
+    except ModelError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    return models_of(model.backend).fill(model, layers)
 
 
 def _why(error: Exception) -> str:

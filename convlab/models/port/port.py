@@ -38,6 +38,7 @@ class Ported(StandIn):
     untouched: dict[str, str]
     evidence: Comparison
     _model: Any = None
+    _size: Pair | None = None
 
     @property
     def model(self) -> Any:
@@ -52,6 +53,27 @@ class Ported(StandIn):
             f"model: the whole model wasn't ported ({_listed(self.untouched, '; ')}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
+
+    def source(self) -> str:
+        """The new model as source in its framework's idiom, without weights: a class `Model`, or a function `build`.
+
+        A lone layer is one line, `model = ...`. Run, it gives a model of the same layers; `convlab.save(ported, path)`
+        to a `.safetensors` file and `convlab.load(path, into=model)` bring the weights, with which it computes the same
+        bits as `model`.
+
+        >>> from convlab import numpy as lab
+        >>> layer = lab.Conv2D(3, out_channels=4, in_channels=2, padding="same", seed=0)
+        >>> print(port(layer, to="numpy").source())
+        from convlab.numpy import Conv2D
+        <BLANKLINE>
+        model = Conv2D(3, in_channels=2, out_channels=4, padding=1)
+        <BLANKLINE>
+
+        Raises:
+            ModelError: the whole model wasn't ported.
+            UnsupportedError: convlab can't write a layer as source; the message names it.
+        """
+        return models_of(self.backend).source(read(self.model).parts, self._size)
 
     def __repr__(self) -> str:
         return str(self)
@@ -143,7 +165,7 @@ def port(
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
-    return Ported(to, by_path, untouched, evidence, new)
+    return Ported(to, by_path, untouched, evidence, new, size)
 
 
 def _listed(untouched: dict[str, str], separator: str) -> str:

@@ -1,0 +1,80 @@
+"""Flax's linen layers as source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.reading import Part
+from convlab.models.source.code import Code, SourceCall, call_of, formatted, imports
+from convlab.models.source.functions import functions
+from convlab.models.source.layers import ours, unwritten
+
+from ..layers import Conv2D, spec_of
+from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
+
+_IMPORTS = {**IMPORTS, "nn": "from flax import linen as nn", " ": "", "lab": "from convlab import jax as lab"}
+
+
+def source(parts: Sequence[Part], size: Pair | None) -> str:
+    """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
+    if [part.path for part in parts] == [""]:
+        return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
+    sections, statements = functions(parts, _written, "x", "train")
+    switch = ", train=False" if re.search(r"\btrain\b", "".join(statements)) else ""
+    lines = ["class Model(nn.Module):", '    """Takes images (N, H, W, C)."""', "", "    @nn.compact"]
+    lines.append(f"    def __call__(self, x{switch}):")
+    lines += [line for each in statements for line in formatted(each, 8)]
+    return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
+
+
+def _text(lines: Sequence[str], between: int) -> str:
+    code = "\n".join(lines)
+    return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
+
+
+def _alone(part: Part) -> Any:
+    if type(part.native) in _LAYERS:
+        return _LAYERS[type(part.native)](part.native, {})
+    written = function(part.native, "nn")
+    if written is None or written.item is None:
+        raise unwritten(part, "flax.linen")
+    return written.item
+
+
+def _written(part: Part) -> SourceCall | str:
+    """The call that makes a module, named as its variables are, or the expression of a function."""
+    if type(part.native) in _LAYERS:
+        return _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
+    written = function(part.native, "nn")
+    if written is None:
+        raise unwritten(part, "flax.linen")
+    return written.inline
+
+
+def _convolution(native: nn.Conv, name: dict[str, Any]) -> SourceCall:
+    return call_of("nn.Conv", nn.Conv, features=native.features, **convolution(native), **name)
+
+
+def _norm(native: nn.BatchNorm, name: dict[str, Any]) -> SourceCall:
+    told = {"use_running_average": Code("not train")} if name else {}
+    return call_of("nn.BatchNorm", nn.BatchNorm, **told, **norm(native), **name)
+
+
+def _dropout(native: nn.Dropout, name: dict[str, Any]) -> SourceCall:
+    told = {"deterministic": Code("not train")} if name else {}
+    return call_of("nn.Dropout", nn.Dropout, **dropout(native), **told)
+
+
+# Each kind of module: the call that makes it, with a name where it isn't alone.
+_LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
+    Conv2D: lambda native, name: ours(spec_of(native), **name),
+    nn.Conv: _convolution,
+    nn.Dense: lambda native, name: call_of("nn.Dense", nn.Dense, features=native.features, **dense(native), **name),
+    nn.BatchNorm: _norm,
+    nn.Dropout: _dropout,
+}

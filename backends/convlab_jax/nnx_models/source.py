@@ -1,0 +1,69 @@
+"""Flax's nnx layers as source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import nnx
+
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.reading import Part
+from convlab.models.source.classes import Idiom, classes, layer_list
+from convlab.models.source.code import Code, SourceCall, call_of
+from convlab.models.source.layers import Written, layer, ours, unwritten
+
+from ..nnx import Conv2D
+from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
+
+_RNGS: dict[str, Any] = {"rngs": Code("rngs")}
+
+
+def source(parts: Sequence[Part], size: Pair | None) -> str:
+    """See `convlab.models.adapters.Models`; nnx names the layers of a Sequential by numbers."""
+    numbered = [Part(p.path.removeprefix("layers/"), p.native, p.layer, p.note, p.inputs, p.value) for p in parts]
+    text = classes(numbered, _IDIOM, "(N, H, W, C)")
+    return text if "class " in text else text.replace("rngs=rngs", "rngs=nnx.Rngs(0)")
+
+
+def _written(part: Part) -> Written:
+    native = part.native
+    if type(native) in _LAYERS:
+        return layer(_LAYERS[type(native)](native))
+    written = function(native, "nnx")
+    if written is None:
+        raise unwritten(part, "flax.nnx")
+    return written
+
+
+def _convolution(native: nnx.Conv) -> SourceCall:
+    features = {"in_features": native.in_features, "out_features": native.out_features}
+    return call_of("nnx.Conv", nnx.Conv.__init__, **features, **convolution(native), **_RNGS)
+
+
+def _linear(native: nnx.Linear) -> SourceCall:
+    features = {"in_features": native.in_features, "out_features": native.out_features}
+    return call_of("nnx.Linear", nnx.Linear.__init__, **features, **dense(native), **_RNGS)
+
+
+# Each kind of module: the call that makes it.
+_LAYERS: dict[type, Callable[[Any], SourceCall]] = {
+    Conv2D: lambda native: ours(native.spec, "lab.nnx.Conv2D", **_RNGS),
+    nnx.Conv: _convolution,
+    nnx.Linear: _linear,
+    nnx.BatchNorm: lambda native: call_of(
+        "nnx.BatchNorm", nnx.BatchNorm.__init__, num_features=native.num_features, **norm(native), **_RNGS
+    ),
+    nnx.Dropout: lambda native: call_of("nnx.Dropout", nnx.Dropout.__init__, **dropout(native), **_RNGS),
+}
+
+_IDIOM = Idiom(
+    written=_written,
+    imports={**IMPORTS, "nnx": "from flax import nnx", " ": "", "lab": "from convlab import jax as lab"},
+    base="nnx.Module",
+    owner=nnx.Module,
+    forward="def __call__(self, x):",
+    sequential=("nnx.Sequential", "nnx.Sequential"),
+    several=layer_list("nnx.List"),
+    passed=("rngs",),
+)

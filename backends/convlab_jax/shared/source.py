@@ -1,0 +1,111 @@
+"""Functions and modules as source, for both linen and nnx."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlab.models.source.code import Code, SourceCall, brief, call_of
+from convlab.models.source.layers import Written, padding
+from convlab.models.source.layers import affine as scaled
+
+from .read import add, affine, concatenate, flatten, multiply, unflatten
+
+# Functions that Flax has under both of its names, and those that are elsewhere.
+_FLAX = (
+    nn.relu,
+    nn.leaky_relu,
+    nn.elu,
+    nn.sigmoid,
+    nn.tanh,
+    nn.softplus,
+    nn.silu,
+    nn.selu,
+    nn.relu6,
+    nn.hard_sigmoid,
+    nn.hard_silu,
+    nn.gelu,
+    nn.softmax,
+    nn.log_softmax,
+    nn.max_pool,
+    nn.avg_pool,
+)
+_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
+_EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
+    (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
+    (unflatten, lambda: "{0}[:, None, None, :]"),
+    (affine, scaled),
+    (add, lambda: "{0} + {1}"),
+    (multiply, lambda: "{0} * {1}"),
+    (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
+]
+IMPORTS = {
+    "math": "import math",
+    "partial": "from functools import partial",
+    "": "",
+    "jax": "import jax",
+    "jnp": "import jax.numpy as jnp",
+}
+
+
+def function(native: Any, flax: str) -> Written | None:
+    """A function that `build_function` gives, as source; None for another one. `flax` is "nn" or "nnx"."""
+    options = native.keywords if isinstance(native, functools.partial) else {}
+    inner = native.func if isinstance(native, functools.partial) else native
+    for known, expression in _EXPRESSIONS:
+        if inner is known:
+            inline = expression(**options)
+            joins = "{1}" in inline or "{all}" in inline
+            return Written(inline=inline, item=None if joins else Code(f"lambda x: {inline.format('x')}"))
+    named = {**{f"{flax}.{known.__name__}": known for known in _FLAX}, **_ELSEWHERE}
+    name = next((name for name, known in named.items() if inner is known), None)
+    if name is None:
+        return None
+    if options.get("padding") == ((0, 0), (0, 0)):
+        options = {**options, "padding": "VALID"}
+    called = call_of(name, inner, **options)
+    item = (
+        SourceCall("partial", {"": Code(name), **called.arguments}, called.defaults, 1) if called.rest else Code(name)
+    )
+    return Written(inline=f"{name}({{0}}{called.rest})", item=item)
+
+
+def convolution(module: Any) -> dict[str, Any]:
+    """The arguments that `linen.Conv` and `nnx.Conv` share, and that a module was made with."""
+    pads = module.padding if isinstance(module.padding, str) else padding(module.padding)
+    return {
+        "kernel_size": tuple(module.kernel_size),
+        "strides": brief(module.strides),
+        "padding": "VALID" if pads == 0 else pads,
+        "kernel_dilation": brief(module.kernel_dilation),
+        "feature_group_count": module.feature_group_count,
+        "use_bias": module.use_bias,
+        **dtype(module),
+    }
+
+
+def norm(module: Any) -> dict[str, Any]:
+    """The arguments that `linen.BatchNorm` and `nnx.BatchNorm` share."""
+    return {"momentum": module.momentum, "epsilon": module.epsilon, **dtype(module)}
+
+
+def dense(module: Any) -> dict[str, Any]:
+    """The arguments that `linen.Dense` and `nnx.Linear` share."""
+    return {"use_bias": module.use_bias, **dtype(module)}
+
+
+def dropout(module: Any) -> dict[str, Any]:
+    """The arguments that `linen.Dropout` and `nnx.Dropout` share."""
+    return {"rate": module.rate, "broadcast_dims": tuple(module.broadcast_dims)}
+
+
+def dtype(module: Any) -> dict[str, Any]:
+    """The dtype of a module's parameters, if it isn't float32."""
+    name = np.dtype(module.param_dtype).name
+    return {} if name == "float32" else {"param_dtype": Code(f"jnp.{name}")}

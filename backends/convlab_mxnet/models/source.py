@@ -1,0 +1,188 @@
+"""Gluon's layers as source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.layer import (
+    LOWEST,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Pad,
+    Unflatten,
+    dtype_of,
+)
+from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.reading import Part
+from convlab.models.source.classes import Idiom, classes
+from convlab.models.source.code import Code, SourceCall, brief, call_of, container
+from convlab.models.source.layers import Written, affine, layer, ours, unwritten
+
+from ..blocks import semantics
+from ..layers import Conv2D
+from ..ops import mx
+from .options import ACTIVATIONS, MODES
+
+nn = mx.gluon.nn
+
+
+def source(parts: Sequence[Part], size: Pair | None) -> str:
+    """See `convlab.models.adapters.Models`; the functions are those of `mx.np` where the parameters are its arrays."""
+    with semantics([part.native for part in parts]) as (numpy, _):
+        idiom = replace(_IDIOM, written=lambda part: _written(part, numpy))
+    dtypes = {dtype_of(part.layer) for part in parts if part.layer is not None and part.layer.arrays}
+    cast = tuple(f'self.cast("{dtype}")' for dtype in sorted(dtypes - {"float32"}))
+    return classes(parts, replace(idiom, closing=cast), "(N, C, H, W)")
+
+
+def _written(part: Part, numpy: bool) -> Written:
+    if isinstance(part.native, Conv2D):
+        return layer(ours(part.native.spec))
+    known = part.layer
+    write = None if known is None else _LAYERS.get(type(known))
+    written = None if write is None else write(known)
+    if written is None:
+        raise unwritten(part, "MXNet")
+    if isinstance(written, SourceCall):
+        return layer(written)
+    inline, item = written[numpy], written[2] if len(written) > 2 else None
+    if item is None and "{1}" not in inline and "{all}" not in inline:
+        item = SourceCall("nn.HybridLambda", {"0": Code(f"lambda F, x: {inline.format('x')}")}, positional=1)
+    return Written(inline=inline, item=item)
+
+
+def _convolution(known: Convolution) -> SourceCall:
+    spec = known.spec
+    (top, _), (left, _) = spec.padding
+    return call_of(
+        "nn.Conv2D",
+        nn.Conv2D,
+        channels=spec.out_channels,
+        kernel_size=brief(spec.kernel_size),
+        strides=brief(spec.stride),
+        padding=brief((top, left)),
+        dilation=brief(spec.dilation),
+        groups=spec.groups,
+        use_bias=spec.use_bias,
+        in_channels=spec.in_channels,
+    )
+
+
+def _pool(known: Pool) -> SourceCall:
+    (top, _), (left, _) = known.padding  # type: ignore[str-unpack]  # gluon's are integers
+    kind = nn.MaxPool2D if known.function == "max" else nn.AvgPool2D
+    options = {"pool_size": brief(known.size), "strides": brief(known.stride), "padding": brief((top, left))}
+    if options["strides"] == options["pool_size"]:
+        options["strides"] = None
+    if kind is nn.AvgPool2D and options["padding"]:
+        options["count_include_pad"] = known.count_padding
+    return call_of(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
+
+
+def _batch_norm(known: BatchNorm) -> SourceCall:
+    options = {"momentum": known.momentum, "epsilon": known.epsilon, "in_channels": len(known.mean)}
+    return call_of("nn.BatchNorm", nn.BatchNorm, **options)
+
+
+def _dense(known: Dense) -> SourceCall:
+    outputs, inputs = known.kernel.shape
+    return call_of("nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs)
+
+
+def _pad(known: Pad) -> tuple[str, str]:
+    value = float("-inf") if known.mode == LOWEST else known.value
+    options = {"mode": MODES.get(known.mode, "constant"), "pad_width": (0, 0, 0, 0, *known.pads[0], *known.pads[1])}
+    written = SourceCall("", {**options, "constant_value": value}, {"constant_value": 0.0}).rest
+    return f"F.Pad({{0}}{written})", f"F.Pad({{0}}.as_nd_ndarray(){written}).as_np_ndarray()"
+
+
+def _activation(known: Activation) -> Any:
+    alpha = float(str(np.float32(known.parameter)))  # MXNet holds it in float32
+    modules: dict[str, Callable[[], SourceCall]] = {
+        "leaky_relu": lambda: call_of("nn.LeakyReLU", nn.LeakyReLU, alpha=alpha),
+        "elu": lambda: call_of("nn.ELU", nn.ELU, alpha=alpha),
+        "gelu": lambda: SourceCall("nn.GELU", {}),
+        "silu": lambda: SourceCall("nn.Swish", {}),
+        "selu": lambda: SourceCall("nn.SELU", {}),
+    }
+    if known.function in modules:
+        return modules[known.function]()
+    name = next((theirs for theirs, ours_ in ACTIVATIONS.items() if ours_ == known.function), None)
+    if name is not None:
+        item = SourceCall("nn.Activation", {"activation": name}, positional=1)
+        return f'F.Activation({{0}}, act_type="{name}")', f'F.npx.activation({{0}}, act_type="{name}")', item
+    return _EXPRESSIONS.get(known.function)
+
+
+_SHARE = "{clip}({{0}} + 3, 0, 6) / 6"
+_EXPRESSIONS = {
+    "relu6": ("F.clip({0}, 0, 6)", "F.np.clip({0}, 0, 6)"),
+    "hard_sigmoid": (_SHARE.format(clip="F.clip"), _SHARE.format(clip="F.np.clip")),
+    "hard_swish": (f"{{0}} * ({_SHARE.format(clip='F.clip')})", f"{{0}} * ({_SHARE.format(clip='F.np.clip')})"),
+    "mish": (
+        '{0} * F.tanh(F.Activation({0}, act_type="softrelu"))',
+        '{0} * F.np.tanh(F.npx.activation({0}, act_type="softrelu"))',
+    ),
+}
+
+
+def _softmax(known: Softmax) -> tuple[str, str]:
+    name = "log_softmax" if known.log else "softmax"
+    return f"F.{name}({{0}}, axis=1)", f"F.npx.{name}({{0}}, axis=1)"
+
+
+# Each kind of layer: the call that makes it; or the expressions for arrays of `mx.nd` and of `mx.np`, and the layer
+# that a container has in their place where gluon has one.
+_LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
+    Convolution: _convolution,
+    BatchNorm: _batch_norm,
+    Dense: _dense,
+    Pool: _pool,
+    GlobalPool: lambda known: SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
+    Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=(1, 2, 3) if known.images else ()),
+    Pad: _pad,
+    Activation: _activation,
+    Softmax: _softmax,
+    Affine: lambda known: (affine(known.scale, known.shift),) * 2,
+    Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
+    Unflatten: lambda known: ("F.reshape({0}, (0, -1, 1, 1))", "F.npx.reshape({0}, (-2, -1, 1, 1))"),
+    Add: lambda known: ("{0} + {1}",) * 2,
+    Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
+    Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
+}
+
+_SEQUENTIAL = """def sequential(*blocks):
+    net = nn.HybridSequential()
+    net.add(*blocks)
+    return net"""
+
+_IDIOM = Idiom(
+    written=lambda part: _written(part, numpy=False),
+    imports={
+        "math": "import math",
+        "": "",
+        "nn": "from mxnet.gluon import nn",
+        " ": "",
+        "lab": "from convlab import mxnet as lab",
+    },
+    base="nn.HybridBlock",
+    owner=nn.HybridBlock,
+    forward="def hybrid_forward(self, F, x):",
+    sequential=("sequential", "nn.HybridSequential"),
+    several=partial(container, "sequential"),
+    opening=("super().__init__()",),
+    adds=True,
+    helpers={"sequential": _SEQUENTIAL},
+)

@@ -1,0 +1,144 @@
+"""Keras's layers as source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.layer import Flatten
+from convlab.models.layers.reading import INPUT, Part, is_chain
+from convlab.models.layers.shapes import Known, known_after
+from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
+from convlab.models.source.functions import functions
+from convlab.models.source.layers import ours, padding, unwritten
+
+from ..layers import Conv2D, LowestPadding2D
+from .build import input_shape
+from .read import gelu_tanh
+
+_IMPORTS = {
+    "keras": "import keras",
+    "layers": "from keras import layers",
+    " ": "",
+    "lab": "from convlab import tensorflow as lab",
+    "LowestPadding2D": "from convlab_tensorflow.layers import LowestPadding2D",
+}
+
+
+def source(parts: Sequence[Part], size: Pair | None) -> str:
+    """See `convlab.models.adapters.Models`: a function `build`, of a Sequential or of a functional model."""
+    if [part.path for part in parts] == [""]:
+        return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
+    shape, parameters = _image(parts, size)
+    dtype = {_dtype(part.native) for part in parts} - {"float32"}
+    image = call_of("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
+    sections: list[str] = []
+    if is_chain(parts):
+        chain = [image, *(_made(part) for part in parts)]
+        lines = [f"return {SourceCall('keras.Sequential', {'0': chain}, positional=1)}"]
+    else:
+        sections, (*statements, result) = functions(parts, _made, "inputs")
+        returned = f"return keras.Model(inputs, {result.removeprefix('return ')})"
+        lines = [f"inputs = {image}", *statements, returned]
+    lines = [f"def build({parameters}):", *(line for each in lines for line in formatted(each, 4))]
+    return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
+
+
+def _image(parts: Sequence[Part], size: Pair | None) -> tuple[tuple[Any, ...], str]:
+    """The shape of the image, and the parameters of `build`: what a dense layer takes depends on the image's size."""
+    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None, None, None))
+    values = {INPUT: Known()}
+    for part in parts:
+        inputs = [values[value] for value in part.inputs]
+        values[part.value] = known_after(part.layer, inputs)
+        if isinstance(part.layer, Flatten) and inputs[0].size is None and len(pixels) == 2:
+            return (*(size or (Code("rows"), Code("columns"))), channels), "" if size else "rows, columns"
+    return (*pixels, channels), ""
+
+
+def _text(lines: Sequence[str], between: int) -> str:
+    code = "\n".join(lines)
+    code = f"{_GELU_TANH}\n\n\n{code}" if "(gelu_tanh)" in code else code
+    return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
+
+
+def _made(part: Part) -> SourceCall:
+    """The call that makes a layer."""
+    kind = type(part.native)
+    if kind not in _LAYERS:
+        raise unwritten(part, "Keras")
+    made = _LAYERS[kind](part.native)
+    further = {"name": part.native.name} if part.native.weights and not part.path.isdigit() else {}
+    if _dtype(part.native) != "float32" and kind is not Conv2D:
+        further["dtype"] = _dtype(part.native)
+    return SourceCall(made.function, {**made.arguments, **further}, made.defaults, made.positional)
+
+
+def _dtype(native: kl.Layer) -> str:
+    return str(native.dtype_policy.name)
+
+
+def _layer(native: kl.Layer) -> SourceCall:
+    """The call with the arguments of a layer's own configuration; those of initialisers and the like stay defaults."""
+    kind = type(native)
+    config = {name: value for name, value in native.get_config().items() if name in parameters_of(kind)}
+    options = {name: brief(value) for name, value in config.items() if not name.endswith(_NOT_WRITTEN)}
+    if options.get("activation") == "linear":
+        options["activation"] = None
+    if options.get("data_format") == keras.config.image_data_format():
+        del options["data_format"]
+    if "pool_size" in options and options["strides"] == options["pool_size"]:
+        options["strides"] = None
+    if "padding" in options:
+        pads = config["padding"]
+        options["padding"] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
+    return call_of(f"layers.{kind.__name__}", kind, **options)
+
+
+_GELU_TANH = """@keras.saving.register_keras_serializable()
+def gelu_tanh(x):
+    return keras.activations.gelu(x, approximate=True)"""
+_NOT_WRITTEN = ("_initializer", "_regularizer", "_constraint", "name", "dtype", "trainable")
+
+
+def _activation(native: kl.Activation) -> SourceCall:
+    if native.activation is gelu_tanh:
+        return SourceCall("layers.Activation", {"activation": Code("gelu_tanh")}, {}, 1)
+    return SourceCall("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
+
+
+# Each kind of layer: the call that makes it.
+_LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
+    Conv2D: lambda native: ours(native.spec),
+    LowestPadding2D: lambda native: SourceCall("LowestPadding2D", {"padding": native.padding}, positional=1),
+    kl.Activation: _activation,
+    **dict.fromkeys(
+        (
+            kl.Conv2D,
+            kl.DepthwiseConv2D,
+            kl.BatchNormalization,
+            kl.Dense,
+            kl.Dropout,
+            kl.Flatten,
+            kl.Reshape,
+            kl.ZeroPadding2D,
+            kl.MaxPooling2D,
+            kl.AveragePooling2D,
+            kl.GlobalMaxPooling2D,
+            kl.GlobalAveragePooling2D,
+            kl.ReLU,
+            kl.LeakyReLU,
+            kl.ELU,
+            kl.Softmax,
+            kl.Rescaling,
+            kl.Add,
+            kl.Multiply,
+            kl.Concatenate,
+        ),
+        _layer,
+    ),
+}

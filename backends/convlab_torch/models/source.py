@@ -1,0 +1,144 @@
+"""PyTorch's layers as source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.reading import Part
+from convlab.models.source.classes import Idiom, classes, layer_list
+from convlab.models.source.code import Code, SourceCall, brief, call_of, parameters_of
+from convlab.models.source.layers import Written, layer, ours, unwritten
+from convlab.models.source.layers import affine as scaled
+
+from ..layers import Conv2D
+from .functions import StochasticDepth, add, affine, concatenate, multiply
+
+
+def source(parts: Sequence[Part], size: Pair | None) -> str:
+    """See `convlab.models.adapters.Models`."""
+    return classes(parts, _IDIOM, "(N, C, H, W)")
+
+
+def _written(part: Part) -> Written:
+    native = part.native
+    function, options = (native.func, native.keywords) if isinstance(native, partial) else (native, {})
+    if function in _FUNCTIONS:
+        return Written(inline=_FUNCTIONS[function](**options))
+    kind = type(native)
+    if kind not in _LAYERS:
+        raise unwritten(part, "torch")
+    made = _made(native)
+    return layer(made, _LAYERS[kind](made))
+
+
+def _made(native: nn.Module) -> SourceCall:
+    """The call that makes a module, which has its arguments as attributes of the same names."""
+    kind = type(native)
+    if isinstance(native, Conv2D):
+        return ours(native.spec)
+    options = {name: brief(getattr(native, name)) for name in parameters_of(kind) if name not in ("device", "dtype")}
+    if "bias" in options:
+        options["bias"] = native.bias is not None
+    if isinstance(native, (nn.MaxPool2d, nn.AvgPool2d)) and options["stride"] == options["kernel_size"]:
+        options["stride"] = None
+    if isinstance(native, nn.AvgPool2d) and not options["padding"] and not options["ceil_mode"]:
+        options["count_include_pad"] = True  # there is none
+    dtype = next((parameter.dtype for parameter in native.parameters()), torch.float32)
+    if dtype != torch.float32:
+        options["dtype"] = Code(str(dtype))
+    prefix = "" if kind is StochasticDepth else "nn."
+    return call_of(f"{prefix}{kind.__name__}", kind, **options)
+
+
+def _layer(made: SourceCall) -> str:
+    return ""
+
+
+def _function(name: str) -> Callable[[SourceCall], str]:
+    """The function that computes what a module does, with the same arguments."""
+    return lambda made: f"{name}({{0}}{made.rest})"
+
+
+def _padded(mode: str) -> Callable[[SourceCall], str]:
+    """`F.pad` with a border."""
+
+    def inline(made: SourceCall) -> str:
+        padding, value = made.arguments["padding"], made.arguments.get("value", 0.0)
+        pads = padding if isinstance(padding, tuple) else (padding,) * 4
+        options = {"pad": pads, "mode": mode, "value": value}
+        return f"F.pad({{0}}{SourceCall('', options, {'mode': 'constant', 'value': 0.0}, 1).rest})"
+
+    return inline
+
+
+# Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
+_LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
+    Conv2D: _layer,
+    nn.Conv2d: _layer,
+    nn.BatchNorm2d: _layer,
+    nn.Linear: _layer,
+    nn.Dropout: _layer,
+    StochasticDepth: _layer,
+    nn.Unflatten: _layer,
+    nn.MaxPool2d: _function("F.max_pool2d"),
+    nn.AvgPool2d: _function("F.avg_pool2d"),
+    nn.AdaptiveMaxPool2d: _function("F.adaptive_max_pool2d"),
+    nn.AdaptiveAvgPool2d: _function("F.adaptive_avg_pool2d"),
+    nn.Flatten: lambda made: f"torch.flatten({{0}}, {made.arguments['start_dim']})",
+    nn.ReLU6: _function("F.relu6"),
+    nn.ReLU: _function("F.relu"),
+    nn.LeakyReLU: _function("F.leaky_relu"),
+    nn.ELU: _function("F.elu"),
+    nn.Sigmoid: _function("torch.sigmoid"),
+    nn.Tanh: _function("torch.tanh"),
+    nn.Softplus: _function("F.softplus"),
+    nn.Softmax: lambda made: f"F.softmax({{0}}, dim={made.arguments['dim']})",
+    nn.LogSoftmax: lambda made: f"F.log_softmax({{0}}, dim={made.arguments['dim']})",
+    nn.SiLU: _function("F.silu"),
+    nn.Hardsigmoid: _function("F.hardsigmoid"),
+    nn.Hardswish: _function("F.hardswish"),
+    nn.Mish: _function("F.mish"),
+    nn.SELU: _function("F.selu"),
+    nn.GELU: _function("F.gelu"),
+    nn.ZeroPad2d: _padded("constant"),
+    nn.ConstantPad2d: _padded("constant"),
+    nn.ReflectionPad2d: _padded("reflect"),
+    nn.ReplicationPad2d: _padded("replicate"),
+    nn.CircularPad2d: _padded("circular"),
+}
+
+
+_FUNCTIONS: dict[Any, Callable[..., str]] = {
+    add: lambda: "{0} + {1}",
+    multiply: lambda: "{0} * {1}",
+    concatenate: lambda: "torch.cat([{all}], dim=1)",
+    affine: scaled,
+}
+
+_IDIOM = Idiom(
+    written=_written,
+    imports={
+        "math": "import math",
+        "": "",
+        "torch": "import torch",
+        "F": "import torch.nn.functional as F",
+        "Tensor": "from torch import Tensor",
+        "nn": "from torch import nn",
+        " ": "",
+        "lab": "from convlab import torch as lab",
+    },
+    base="nn.Module",
+    owner=nn.Module,
+    forward="def forward(self, x):",
+    sequential=("nn.Sequential", "nn.Sequential"),
+    several=layer_list("nn.ModuleList"),
+    opening=("super().__init__()",),
+    helpers={"StochasticDepth": inspect.getsource(StochasticDepth).rstrip()},
+)

@@ -1,0 +1,1 @@
+"""A model as readable source in its framework's idiom."""

@@ -1,0 +1,135 @@
+"""A model as one function, and a function for each kind of block that it has several of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from ..layers.reading import INPUT, Part
+from .blocks import Block, Body, class_name, parametrised
+from .code import Code, SourceCall, formatted
+from .forward import Statement, lines_of
+
+# What stands for a call in an expression until its arguments are known.
+_MARK = "\x01"
+Written = Callable[[Part], SourceCall | str]
+
+
+def functions(parts: Sequence[Part], written: Written, image: str, passed: str = "") -> tuple[list[str], list[str]]:
+    """The functions of blocks, and the statements that compute the model from an image.
+
+    Args:
+        parts: the model's layers, of which a block's have names that begin alike, `layer1_0_conv1`.
+        written: the call that makes a layer, with its `name`, or the expression of a function.
+        image: the variable of the image.
+        passed: a parameter that the functions hand on to what is made in them, if it is used there.
+    """
+    entries = [*_entries(parts)]
+    bodies = {name: _body(inside, written, name) for name, inside in entries if name}
+    alike = Counter(body.key() for body in bodies.values())
+    blocks = {name: Block(_kind(name), body) for name, body in bodies.items() if alike[body.key()] > 1}
+    sections = [_function(*each, passed) for each in parametrised(iter(blocks.values()), (), _name)]
+    steps: list[tuple[str, Statement, dict[str, SourceCall]]] = []
+    for name, inside in entries:
+        if name in blocks:
+            made = blocks[name].made
+            assert made is not None
+            further = {"name": name} | ({passed: Code(passed)} if _uses(blocks[name].body, passed) else {})
+            called = SourceCall(made.function, {**made.arguments, **further}, positional=made.positional)
+            template = f"{made.function}({{0}}{called.rest})"
+            steps.append(("", Statement(template, _outside(inside), inside[-1].value), {}))
+        else:
+            body = _body(inside, written, "")
+            steps += [(name, step, dict(body.attributes)) for step in body.steps]
+    lines = lines_of([step for _, step, _ in steps], parts[-1].value, image=image)
+    calls = {mark: call for _, _, several in steps for mark, call in several.items()}
+    return sections, _with_comments([name for name, _, _ in steps], [_filled(line, calls) for line in lines])
+
+
+def _entries(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
+    """The parts of each block with its name, and those in between with "", in order."""
+    names = [_block_name(part.path) for part in parts]
+    runs = Counter(name for name, _ in groupby(names))
+    takers: dict[str, list[str]] = {}
+    for part in parts:
+        for value in part.inputs:
+            takers.setdefault(value, []).append(part.value)
+    for name, several in groupby(zip(names, parts, strict=True), key=lambda each: each[0]):
+        inside = [part for _, part in several]
+        values = {part.value for part in inside}
+        given = [value for value in values if value == parts[-1].value or {*takers.get(value, [])} - values]
+        is_block = runs[name] == 1 and given == [inside[-1].value] and len(_outside(inside)) == 1 and len(inside) > 1
+        yield name if is_block else "", inside
+
+
+def _outside(inside: Sequence[Part]) -> tuple[str, ...]:
+    values = {part.value for part in inside}
+    return tuple(dict.fromkeys(value for part in inside for value in part.inputs if value not in values))
+
+
+def _block_name(path: str) -> str:
+    """The block that a layer is in, of a name such as `layer1_0_conv1`; "" for none."""
+    parts = re.split(r"[_/]", path.removesuffix("_before"))
+    return "_".join(parts[:2]) if len(parts) > 2 and parts[1][-1:].isdigit() else ""
+
+
+def _kind(name: str) -> str:
+    return name.rpartition("_")[2].rstrip("0123456789")
+
+
+def _name(block: Block, others: Mapping[str, Body]) -> str:
+    """A name for the function of a block: that of a class in small letters."""
+    classes = {"".join(word.capitalize() for word in name.split("_")): body for name, body in others.items()}
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name(block, classes)).lower()
+
+
+def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
+    """What a function of these parts computes; `block` is the name that its parameter `name` stands for."""
+    attributes: list[tuple[str, SourceCall]] = []
+    steps: list[Statement] = []
+    given = _outside(inside)[0]
+    for part in inside:
+        template = made = written(part)
+        if isinstance(made, SourceCall):
+            mark = part.path.removeprefix(f"{block}_").replace("/", "_") if block else part.path
+            template = f"{_MARK}{mark}{_MARK}({'[{all}]' if len(part.inputs) > 1 else '{0}'})"
+            if block and "name" in made.arguments:
+                made = replace(made, arguments={**made.arguments, "name": Code(f'f"{{name}}_{mark}"')})
+            attributes.append((mark, made))
+        inputs = tuple(INPUT if block and value == given else value for value in part.inputs)
+        steps.append(Statement(str(template), inputs, part.value, part.layer))
+    return Body(attributes, steps)
+
+
+def _filled(line: str, calls: dict[str, SourceCall]) -> str:
+    """A line with the calls in the place of their marks."""
+    return re.sub(f"{_MARK}(.*?){_MARK}", lambda match: str(calls[match[1]]), line)
+
+
+def _uses(body: Body, name: str) -> bool:
+    return bool(name) and any(re.search(rf"\b{name}\b", str(call)) for _, call in body.attributes)
+
+
+def _function(name: str, body: Body, parameters: Sequence[str], passed: str) -> str:
+    further = [passed] if _uses(body, passed) else []
+    head = formatted(f"def {name}({', '.join(['x', *parameters, 'name', *further])}):", 0)
+    calls = dict(body.attributes)
+    lines = [_filled(line, calls) for line in lines_of(body.steps, body.steps[-1].value)]
+    return "\n".join([*head, *(each for line in lines for each in formatted(line, 4))])
+
+
+def _with_comments(names: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """The lines that compute layers of these blocks, with the name of each block above it."""
+    # A first line may give the image another name, and a last one may only return.
+    first = int(len(lines) > len(names) and not lines[0].startswith("x = "))
+    result = [*lines[:first]]
+    for before, block, line in zip(["", *names], [*names, ""], lines[first:], strict=False):
+        if block != before and result:
+            result.append("")
+        if block != before and block:
+            result.append(f"# {block}")
+        result.append(line)
+    return result
