@@ -7,17 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from chains import CHAINS, conv, dense, norm
-from making import built, run
+from making import built, kernel, run
 
 from convlab import load, port, save
 from convlab.errors import ModelFileError, UnsupportedError
 from convlab.models.adapters import Node, models_of, read
 from convlab.models.files.neutral import write_layers
-from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, Softmax
+from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, PReLU, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import Dropout, Unflatten
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part
+from convlab.models.layers.transposed import TransposedConvolution
 
 RELU = Activation("relu")
 
@@ -286,6 +290,40 @@ def test_convlabs_layers_are_written(framework, tmp_path):
         framework, port(built(framework, *layers, style="convlab"), to=framework, layers="convlab"), tmp_path, X
     )
     assert "lab" in text
+
+
+NUMBERS = np.linspace(0.5, 1.5, 8, dtype="float32"), np.linspace(-1, 1, 8, dtype="float32")
+KINDS = [
+    same(8, 3),
+    GroupNorm(*NUMBERS, 4, 1e-3),
+    PReLU(NUMBERS[0]),
+    PReLU(NUMBERS[0][:1]),
+    ChannelAffine(*NUMBERS, True),
+    ChannelAffine(NUMBERS[0], None),
+    TransposedConvolution(kernel((8, 8, 3, 3)), NUMBERS[1], (2, 2), ((0, 1), (0, 1))),
+    LayerNorm(*NUMBERS, 1e-3),
+    ChannelShuffle(4),
+    Upsample((2, 1), "nearest"),
+    Upsample((1, 2), "bilinear"),
+    Crop(((1, 2), (0, 1))),
+    PixelShuffle(2),
+    Chunk(1, 2),
+]
+
+
+def test_each_kind_of_layer_has_the_bits_of_the_ported_one(framework, tmp_path):
+    layers = [layer for layer in KINDS if not isinstance(layer, TransposedConvolution)]
+    if framework not in ("torch", "mxnet"):  # which have this crop as a layer of its own
+        layers = KINDS
+    graph = [("first", layers[0], [INPUT])]
+    for index, layer in enumerate(layers[1:]):
+        graph.append((f"layer{index}", layer, [graph[-1][0]]))
+    branches = net(framework, [*graph, ("sum", Add(), [graph[-1][0], graph[-1][0]])])
+    up = TransposedConvolution(kernel((8, 8, 3, 3)), None, (2, 2), ((0, 0), (0, 0)))
+    alone = built(framework, up if framework == "tensorflow" else replace(up, crop=((1, 0), (1, 0))))
+    for model, x in ((built(framework, *layers), X), (branches, X), (alone, np.repeat(X, 3, 1)[:, :8])):
+        text = models_of(framework).source(read(model).parts, None)
+        check_text(framework, text, model, tmp_path, x)
 
 
 def test_blocks_alike_are_written_once(framework):

@@ -15,9 +15,17 @@ from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
 
 from ..layers import Conv2D, spec_of
-from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
+from ..shared.source import IMPORTS, convolution, dense, dropout, dtype, function, norm, transposed
+from .affine import ChannelAffine, ChannelPReLU
 
-_IMPORTS = {**IMPORTS, "nn": "from flax import linen as nn", " ": "", "lab": "from convlab import jax as lab"}
+_IMPORTS = {
+    **IMPORTS,
+    "nn": "from flax import linen as nn",
+    " ": "",
+    "lab": "from convlab import jax as lab",
+    "ChannelAffine": "from convlab_jax.models.affine import ChannelAffine",
+    "ChannelPReLU": "from convlab_jax.models.affine import ChannelPReLU",
+}
 
 
 def source(parts: Sequence[Part], size: Pair | None) -> str:
@@ -77,4 +85,24 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
     nn.Dense: lambda native, name: call_of("nn.Dense", nn.Dense, features=native.features, **dense(native), **name),
     nn.BatchNorm: _norm,
     nn.Dropout: _dropout,
+    nn.ConvTranspose: lambda native, name: call_of(
+        "nn.ConvTranspose", nn.ConvTranspose, features=native.features, **transposed(native), **name
+    ),
+    nn.GroupNorm: lambda native, name: call_of(
+        "nn.GroupNorm", nn.GroupNorm, num_groups=native.num_groups, epsilon=native.epsilon, **dtype(native), **name
+    ),
+    nn.LayerNorm: lambda native, name: call_of(
+        "nn.LayerNorm", nn.LayerNorm, epsilon=native.epsilon, **dtype(native), **name
+    ),
+    nn.PReLU: lambda native, name: call_of("nn.PReLU", nn.PReLU, **dtype(native), **name),
+    ChannelPReLU: lambda native, name: call_of("ChannelPReLU", ChannelPReLU, **dtype(native), **name),
+    ChannelAffine: lambda native, name: call_of(
+        "ChannelAffine",
+        ChannelAffine,
+        use_scale=native.use_scale,
+        use_bias=native.use_bias,
+        trained=native.trained,
+        **dtype(native),
+        **name,
+    ),
 }

@@ -14,7 +14,8 @@ from convlab.models.source.code import Code, SourceCall, call_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
 
 from ..nnx import Conv2D
-from ..shared.source import IMPORTS, convolution, dense, dropout, function, norm
+from ..shared.source import IMPORTS, convolution, dense, dropout, dtype, function, norm, transposed
+from .affine import ChannelAffine, ChannelPReLU
 
 _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 
@@ -41,6 +42,11 @@ def _convolution(native: nnx.Conv) -> SourceCall:
     return call_of("nnx.Conv", nnx.Conv.__init__, **features, **convolution(native), **_RNGS)
 
 
+def _transposed(native: nnx.ConvTranspose) -> SourceCall:
+    features = {"in_features": native.in_features, "out_features": native.out_features}
+    return call_of("nnx.ConvTranspose", nnx.ConvTranspose.__init__, **features, **transposed(native), **_RNGS)
+
+
 def _linear(native: nnx.Linear) -> SourceCall:
     features = {"in_features": native.in_features, "out_features": native.out_features}
     return call_of("nnx.Linear", nnx.Linear.__init__, **features, **dense(native), **_RNGS)
@@ -55,11 +61,48 @@ _LAYERS: dict[type, Callable[[Any], SourceCall]] = {
         "nnx.BatchNorm", nnx.BatchNorm.__init__, num_features=native.num_features, **norm(native), **_RNGS
     ),
     nnx.Dropout: lambda native: call_of("nnx.Dropout", nnx.Dropout.__init__, **dropout(native), **_RNGS),
+    nnx.ConvTranspose: _transposed,
+    nnx.GroupNorm: lambda native: call_of(
+        "nnx.GroupNorm",
+        nnx.GroupNorm.__init__,
+        num_features=len(native.scale[...]),
+        num_groups=native.num_groups,
+        epsilon=native.epsilon,
+        **dtype(native),
+        **_RNGS,
+    ),
+    nnx.LayerNorm: lambda native: call_of(
+        "nnx.LayerNorm",
+        nnx.LayerNorm.__init__,
+        num_features=native.num_features,
+        epsilon=native.epsilon,
+        **dtype(native),
+        **_RNGS,
+    ),
+    nnx.PReLU: lambda native: call_of("nnx.PReLU", nnx.PReLU.__init__, **dtype(native)),
+    ChannelPReLU: lambda native: SourceCall(
+        "ChannelPReLU", {"channels": len(native.negative_slope[...])}, positional=1
+    ),
+    ChannelAffine: lambda native: call_of(
+        "ChannelAffine",
+        ChannelAffine.__init__,
+        channels=len((native.bias if native.scale is None else native.scale)[...]),
+        use_scale=native.scale is not None,
+        use_bias=native.bias is not None,
+        trained=native.trained,
+    ),
 }
 
 _IDIOM = Idiom(
     written=_written,
-    imports={**IMPORTS, "nnx": "from flax import nnx", " ": "", "lab": "from convlab import jax as lab"},
+    imports={
+        **IMPORTS,
+        "nnx": "from flax import nnx",
+        " ": "",
+        "lab": "from convlab import jax as lab",
+        "ChannelAffine": "from convlab_jax.nnx_models.affine import ChannelAffine",
+        "ChannelPReLU": "from convlab_jax.nnx_models.affine import ChannelPReLU",
+    },
     base="nnx.Module",
     owner=nnx.Module,
     forward="def __call__(self, x):",

@@ -15,7 +15,19 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
+from .moving import channel_shuffle, chunk, crop, pixel_shuffle, upsample
 from .read import add, affine, concatenate, flatten, multiply, unflatten
+
+
+def _slice(start: int, end: int) -> str:
+    return f"{start or ''}:{-end or ''}"
+
+
+def _resize(down: int, across: int, method: str) -> str:
+    n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
+    larger = f"({n}, {rows} * {down}, {columns} * {across}, {channels})"
+    return f'jax.image.resize({{0}}, {larger}, "{method}")'
+
 
 # Functions that Flax has under both of its names, and those that are elsewhere.
 _FLAX = (
@@ -44,6 +56,11 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (add, lambda: "{0} + {1}"),
     (multiply, lambda: "{0} * {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
+    (crop, lambda pads: f"{{0}}[:, {_slice(*pads[0])}, {_slice(*pads[1])}]"),
+    (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
+    (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
+    (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
+    (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
     "math": "import math",
@@ -51,6 +68,7 @@ IMPORTS = {
     "": "",
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
+    "pixel_shuffle": "from convlab_jax.shared.moving import pixel_shuffle",
 }
 
 
@@ -93,6 +111,20 @@ def convolution(module: Any) -> dict[str, Any]:
 def norm(module: Any) -> dict[str, Any]:
     """The arguments that `linen.BatchNorm` and `nnx.BatchNorm` share."""
     return {"momentum": module.momentum, "epsilon": module.epsilon, **dtype(module)}
+
+
+def transposed(module: Any) -> dict[str, Any]:
+    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share."""
+    pads = module.padding if isinstance(module.padding, str) else tuple(map(tuple, module.padding))
+    return {
+        "kernel_size": tuple(module.kernel_size),
+        "strides": brief(module.strides),
+        "padding": pads,
+        "kernel_dilation": brief(module.kernel_dilation),
+        "use_bias": module.use_bias,
+        "transpose_kernel": module.transpose_kernel,
+        **dtype(module),
+    }
 
 
 def dense(module: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import (
     LOWEST,
@@ -24,12 +25,17 @@ from convlab.models.layers.layer import (
     Unflatten,
     dtype_of,
 )
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Part
+from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Code, SourceCall, brief, call_of, container
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
+from .. import image_blocks
 from ..blocks import semantics
 from ..layers import Conv2D
 from ..ops import mx
@@ -143,11 +149,62 @@ def _softmax(known: Softmax) -> tuple[str, str]:
     return f"F.{name}({{0}}, axis=1)", f"F.npx.{name}({{0}}, axis=1)"
 
 
+def _transposed(known: TransposedConvolution) -> SourceCall:
+    padding, more = known.own_padding or ((0, 0), (0, 0))
+    return call_of(
+        "nn.Conv2DTranspose",
+        nn.Conv2DTranspose,
+        channels=known.output_channels(),
+        kernel_size=brief(known.kernel.shape[2:]),
+        strides=brief(known.stride),
+        padding=brief(padding),
+        output_padding=brief(more),
+        dilation=brief(known.dilation),
+        groups=known.groups,
+        use_bias=known.bias is not None,
+        in_channels=len(known.kernel),
+    )
+
+
+def _block(block: Any, **options: Any) -> SourceCall:
+    """The call of a block of convlab's."""
+    return call_of(f"image_blocks.{block.__name__}", block.__init__, **options)
+
+
+def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
+    return _block(block, **{name: getattr(known, name) for name in names})
+
+
 # Each kind of layer: the call that makes it; or the expressions for arrays of `mx.nd` and of `mx.np`, and the layer
 # that a container has in their place where gluon has one.
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Convolution: _convolution,
     BatchNorm: _batch_norm,
+    TransposedConvolution: _transposed,
+    LayerNorm: lambda known: call_of(
+        "nn.LayerNorm", nn.LayerNorm, axis=1, epsilon=known.epsilon, in_channels=len(known.scale)
+    ),
+    PReLU: lambda known: call_of("nn.PReLU", nn.PReLU, in_channels=len(known.slope)),
+    GroupNorm: lambda known: _block(
+        image_blocks.GroupNorm, groups=known.groups, channels=len(known.scale), epsilon=known.epsilon
+    ),
+    ChannelAffine: lambda known: _block(
+        image_blocks.ChannelAffine,
+        channels=channels_taken(known),
+        scale=known.scale is not None,
+        shift=known.shift is not None,
+        trained=known.trained,
+    ),
+    **{
+        kind: partial(_of_fields, block, names)
+        for kind, block, names in (
+            (Crop, image_blocks.Crop, ("pads",)),
+            (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
+            (Chunk, image_blocks.Chunk, ("index", "count")),
+            (ChannelShuffle, image_blocks.ChannelShuffle, ("groups",)),
+            (PixelShuffle, image_blocks.PixelShuffle, ("factor", "channels_last")),
+        )
+    },
     Dense: _dense,
     Pool: _pool,
     GlobalPool: lambda known: SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
@@ -176,6 +233,7 @@ _IDIOM = Idiom(
         "nn": "from mxnet.gluon import nn",
         " ": "",
         "lab": "from convlab import mxnet as lab",
+        "image_blocks": "from convlab_mxnet import image_blocks",
     },
     base="nn.HybridBlock",
     owner=nn.HybridBlock,

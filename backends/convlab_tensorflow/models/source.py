@@ -16,16 +16,19 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, formatt
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
+from .. import image_layers
 from ..layers import Conv2D, LowestPadding2D
 from .build import input_shape
-from .read import gelu_tanh
+from .readers import gelu_tanh
 
+# Layers that Keras hasn't got.
+_OURS = (image_layers.ChannelAffine, image_layers.Chunk, image_layers.ChannelShuffle, image_layers.PixelShuffle)
 _IMPORTS = {
     "keras": "import keras",
     "layers": "from keras import layers",
     " ": "",
     "lab": "from convlab import tensorflow as lab",
-    "LowestPadding2D": "from convlab_tensorflow.layers import LowestPadding2D",
+    **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (LowestPadding2D, *_OURS)},
 }
 
 
@@ -96,7 +99,7 @@ def _layer(native: kl.Layer) -> SourceCall:
     if "padding" in options:
         pads = config["padding"]
         options["padding"] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
-    return call_of(f"layers.{kind.__name__}", kind, **options)
+    return call_of(kind.__name__ if kind in _OURS else f"layers.{kind.__name__}", kind, **options)
 
 
 _GELU_TANH = """@keras.saving.register_keras_serializable()
@@ -116,11 +119,18 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     Conv2D: lambda native: ours(native.spec),
     LowestPadding2D: lambda native: SourceCall("LowestPadding2D", {"padding": native.padding}, positional=1),
     kl.Activation: _activation,
+    **dict.fromkeys(_OURS, _layer),
     **dict.fromkeys(
         (
             kl.Conv2D,
             kl.DepthwiseConv2D,
             kl.BatchNormalization,
+            kl.Conv2DTranspose,
+            kl.GroupNormalization,
+            kl.LayerNormalization,
+            kl.PReLU,
+            kl.UpSampling2D,
+            kl.Cropping2D,
             kl.Dense,
             kl.Dropout,
             kl.Flatten,

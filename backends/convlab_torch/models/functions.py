@@ -43,8 +43,15 @@ class ChannelAffine(nn.Module):
         trained: whether they are parameters, or buffers.
     """
 
-    def __init__(self, channels: int, scale: bool = True, shift: bool = True, trained: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        scale: bool = True,
+        shift: bool = True,
+        trained: bool = True,
+    ) -> None:
         super().__init__()
+        self.channels, self.scale, self.shift, self.trained = channels, scale, shift, trained
         for name, has, start in (("weight", scale, 1.0), ("bias", shift, 0.0)):
             numbers = torch.full((channels,), start)
             if has and not trained:
@@ -67,7 +74,9 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """The image, normalised."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
 
 
 class PixelLinear(nn.Linear):

@@ -18,7 +18,7 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
-from .functions import StochasticDepth, add, affine, concatenate, multiply
+from .functions import ChannelAffine, LayerNorm2d, StochasticDepth, add, affine, chunk, concatenate, multiply
 
 
 def source(parts: Sequence[Part], size: Pair | None) -> str:
@@ -53,7 +53,7 @@ def _made(native: nn.Module) -> SourceCall:
     dtype = next((parameter.dtype for parameter in native.parameters()), torch.float32)
     if dtype != torch.float32:
         options["dtype"] = Code(str(dtype))
-    prefix = "" if kind is StochasticDepth else "nn."
+    prefix = "nn." if kind.__name__ in vars(nn) else ""
     return call_of(f"{prefix}{kind.__name__}", kind, **options)
 
 
@@ -83,6 +83,11 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
     nn.Conv2d: _layer,
     nn.BatchNorm2d: _layer,
+    nn.ConvTranspose2d: _layer,
+    nn.GroupNorm: _layer,
+    nn.PReLU: _layer,
+    LayerNorm2d: _layer,
+    ChannelAffine: _layer,
     nn.Linear: _layer,
     nn.Dropout: _layer,
     StochasticDepth: _layer,
@@ -107,6 +112,9 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.Mish: _function("F.mish"),
     nn.SELU: _function("F.selu"),
     nn.GELU: _function("F.gelu"),
+    nn.Upsample: _function("F.interpolate"),
+    nn.ChannelShuffle: _function("F.channel_shuffle"),
+    nn.PixelShuffle: _function("F.pixel_shuffle"),
     nn.ZeroPad2d: _padded("constant"),
     nn.ConstantPad2d: _padded("constant"),
     nn.ReflectionPad2d: _padded("reflect"),
@@ -120,7 +128,10 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     multiply: lambda: "{0} * {1}",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     affine: scaled,
+    chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
 }
+# Classes that the source brings along.
+_HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d)}
 
 _IDIOM = Idiom(
     written=_written,
@@ -133,6 +144,7 @@ _IDIOM = Idiom(
         "nn": "from torch import nn",
         " ": "",
         "lab": "from convlab import torch as lab",
+        "ChannelAffine": f"from {ChannelAffine.__module__} import ChannelAffine",
     },
     base="nn.Module",
     owner=nn.Module,
@@ -140,5 +152,5 @@ _IDIOM = Idiom(
     sequential=("nn.Sequential", "nn.Sequential"),
     several=layer_list("nn.ModuleList"),
     opening=("super().__init__()",),
-    helpers={"StochasticDepth": inspect.getsource(StochasticDepth).rstrip()},
+    helpers=_HELPERS,
 )
