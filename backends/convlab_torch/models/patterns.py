@@ -19,6 +19,9 @@ _SWAPS = ("transpose", torch.transpose)
 
 def permutation(node: torch.fx.Node) -> tuple[int, ...] | None:
     """The axes of an image in the order that a node gives them; None for another node."""
+    if node.target in (torch.movedim, "movedim"):
+        moved: Any = {(1, -1): (0, 2, 3, 1), (-1, 1): (0, 3, 1, 2)}
+        return moved.get(node.args[1:])  # type: ignore[no-any-return]
     if node.target not in (torch.permute, "permute"):
         return None
     order = node.args[1:] or tuple(node.kwargs.values())
