@@ -19,16 +19,16 @@ def model_of(
     nodes: Nodes, constants: Mapping[str, Any] = {}, shape: Sequence[Any] = ("N", 3, "H", "W"), opset: int = 20
 ) -> onnx.ModelProto:
     """A graph from "X" to "Y" in float32."""
-    made = [
+    protos = [
         helper.make_node(operator, [name.strip("-") for name in inputs.split()], [output], **attributes)
         for operator, inputs, output, attributes in nodes
     ]
-    for node, (operator, *_) in zip(made, nodes, strict=True):
+    for node, (operator, *_) in zip(protos, nodes, strict=True):
         node.name = f"/{node.output[0]}/{operator}"
     x = helper.make_tensor_value_info("X", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
     arrays = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    graph = helper.make_graph(made, "by hand", [x], [y], arrays)
+    graph = helper.make_graph(protos, "by hand", [x], [y], arrays)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 

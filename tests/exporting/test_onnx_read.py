@@ -291,6 +291,34 @@ def test_shapes_that_are_computed(tmp_path):
     assert right(path, numbers(2, 3, 3, 2))
 
 
+def test_what_pytorchs_new_exporter_writes(framework, tmp_path):
+    """All options said, shapes cut out of `Shape`, and only initialisers named as in the model."""
+    rows = {"beta": 1.0, "alpha": 1.0, "transA": 0, "transB": 1}
+    plain = {"auto_pad": "NOTSET", "dilations": [1, 1], "strides": [1, 1]}
+    nodes: Nodes = [
+        ("Conv", "X features.0.weight features.0.bias", "conv", {**plain, "pads": [1, 1, 1, 1], "group": 1}),
+        ("Relu", "conv", "relu", {}),
+        ("MaxPool", "relu", "pool", {**plain, "kernel_shape": [2, 2], "storage_order": 0, "ceil_mode": 0}),
+        ("Shape", "X", "val_0", {"start": 0, "end": 1}),
+        ("Constant", "", "val_1", {"value_ints": [-1]}),
+        ("Concat", "val_0 val_1", "val_2", {"axis": 0}),
+        ("Reshape", "pool val_2", "view", {"allowzero": 1}),
+        ("Gemm", "view fc.weight fc.bias", "Y", rows),
+    ]
+    constants = {"features.0.weight": IMAGE["K"], "features.0.bias": IMAGE["b"]}
+    constants |= {"fc.weight": numbers(5, 4 * 6), "fc.bias": numbers(5)}
+    model = model_of(nodes, constants, ("batch", 3, 4, 3), opset=18)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node_{node.op_type}_{number}"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    paths = [part.path for part in read_onnx(path).parts if part.layer.arrays]
+    assert paths == ["features.0", "fc"]
+    x = numbers(2, 3, 4, 3)
+    result = models_of(framework).run([load(path, backend=framework)], x, "float32")
+    np.testing.assert_allclose(result, run(path, x), rtol=0, atol=1e-6)
+
+
 def test_names_are_those_of_the_exported_model(tmp_path):
     constants = {
         "layer1.0.conv1.weight": IMAGE["K"],
@@ -373,8 +401,8 @@ def test_a_model_that_computes_something_else_is_found(tmp_path, monkeypatch, fr
 
 def test_onnxruntime_is_not_needed(tmp_path, monkeypatch, framework):
     path = write(tmp_path / "model.onnx", BLOCK, BLOCK_SHAPE, opset=17)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else original(name))
     for package in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     assert load(path, backend=framework) is not None

@@ -167,7 +167,7 @@ class _Reading:
             raise UnsupportedError("got it on what is computed from the image, expected constants")
         if node.operator in OPERATORS and operation.layout not in _LAYOUTS:
             raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
-        layers = _made(reader, operation)
+        layers = _checked(reader, operation)
         first = layers[0] if layers else None
         count = first.values if isinstance(first, Elementwise) else 1
         if len(values) != count and not isinstance(first, Joining):
@@ -175,7 +175,7 @@ class _Reading:
         self._append(node, layers, values, operation.layout)
 
     def _fold(self, node: OnnxNode, operation: Operation) -> None:
-        array = _made(FOLDED[node.operator], operation)
+        array = _checked(FOLDED[node.operator], operation)
         if not any(np.may_share_memory(array, each) for each in operation.inputs if isinstance(each, np.ndarray)):
             self._allow(array.nbytes)
         name = node.outputs[0]
@@ -217,7 +217,7 @@ class _Reading:
         return ".".join(path) or name
 
 
-def _made(reader: Callable[[Operation], Any], operation: Operation) -> Any:
+def _checked(reader: Callable[[Operation], Any], operation: Operation) -> Any:
     """What a reader makes of an operation, whose attributes and constants may be anything."""
     try:
         return reader(operation)
