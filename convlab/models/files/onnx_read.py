@@ -140,10 +140,11 @@ class _Reading:
 
     def _around(self, node: OnnxNode) -> str:
         """What stands before and behind a node, in words."""
-        before = [each for each in self.graph.nodes if {*each.outputs} & {*node.inputs}]
-        after = [each for each in self.graph.nodes if {*node.outputs} & {*each.inputs}]
-        sides = [" and ".join(map(str, each[:3])) for each in (before, after)]
-        return f"it takes the result of {sides[0] or 'no node'}, and {sides[1] or 'no node'} takes its own"
+        before = [str(each) for each in self.graph.nodes if {*each.outputs} & {*node.inputs}]
+        after = [str(each) for each in self.graph.nodes if {*node.outputs} & {*each.inputs}]
+        takes = f"the result of {' and '.join(before[:3])}" if before else "the image"
+        gives = f"{' and '.join(after[:3])} takes its own" if after else "its own is the model's"
+        return f"it takes {takes}, and {gives}"
 
     def _node(self, node: OnnxNode) -> None:
         if node.operator not in OPERATORS and node.operator not in ARRANGING and node.operator not in FOLDED:
