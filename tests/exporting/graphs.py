@@ -11,6 +11,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from convlab.models.files.onnx_read import read_onnx
+from convlab.models.layers.steps import carried, steps
+from convlab.testing import worst_ratio
+
 # An operator, the names of its inputs, the name of its result, its attributes.
 Nodes = Sequence[tuple[str, str, str, dict[str, Any]]]
 
@@ -19,16 +23,16 @@ def model_of(
     nodes: Nodes, constants: Mapping[str, Any] = {}, shape: Sequence[Any] = ("N", 3, "H", "W"), opset: int = 20
 ) -> onnx.ModelProto:
     """A graph from "X" to "Y" in float32."""
-    made = [
+    protos = [
         helper.make_node(operator, [name.strip("-") for name in inputs.split()], [output], **attributes)
         for operator, inputs, output, attributes in nodes
     ]
-    for node, (operator, *_) in zip(made, nodes, strict=True):
+    for node, (operator, *_) in zip(protos, nodes, strict=True):
         node.name = f"/{node.output[0]}/{operator}"
     x = helper.make_tensor_value_info("X", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
     arrays = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    graph = helper.make_graph(made, "by hand", [x], [y], arrays)
+    graph = helper.make_graph(protos, "by hand", [x], [y], arrays)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
@@ -47,3 +51,20 @@ def run(path: Path, x: np.ndarray) -> np.ndarray:
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
     """Random numbers of float32, as large as trained ones."""
     return (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype("float32")
+
+
+# Arrays of a convolution, and of dense layers on rows of six numbers.
+IMAGE = {"K": numbers(4, 3, 3, 3), "b": numbers(4)}
+ROWS = ("N", 6)
+DENSE = {"W": numbers(6, 5), "V": numbers(5, 6), "c": numbers(5)}
+
+
+def right(path, x):
+    """Whether the layers that are read compute onnxruntime's result, within the bounds carried through them."""
+    model, result = read_onnx(path), run(path, x)
+    if model.native.layout == "NHWC":
+        x = np.moveaxis(x, -1, 1)
+    true, off = carried(steps(model), x.astype(float), "float32")
+    if model.native.result_layout == "NHWC":
+        result = np.moveaxis(result, -1, 1)
+    return result.shape == true.shape and worst_ratio(result, true, off) <= 1

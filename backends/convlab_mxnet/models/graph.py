@@ -60,7 +60,7 @@ class _Reading(SymbolReading):
         """See `SymbolReading`."""
         return ops.to_numpy(value_of(self.parameters[name]))
 
-    def made(self, layer: Layer) -> Block:
+    def native_of(self, layer: Layer) -> Block:
         """See `SymbolReading`."""
         return build(layer, "builtin")[0]
 
@@ -72,7 +72,7 @@ class _Reading(SymbolReading):
             part = next(iter(self.parts(owner, path)), None)
             if part is not None and type(part.layer) is type(layer):
                 return path, part.native
-        return path, self.made(layer)
+        return path, self.native_of(layer)
 
     def path(self, node: str) -> str:
         """The path of the innermost block whose operator has this name, and the operator's own name."""

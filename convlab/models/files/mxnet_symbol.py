@@ -58,7 +58,7 @@ class SymbolReading:
         named = next((stem for stem, _, array in weights if stem and array in ("weight", "gamma")), path)
         return named[:LONGEST_PATH], None
 
-    def made(self, layer: Layer) -> Any:
+    def native_of(self, layer: Layer) -> Any:
         """What computes a layer that is a piece of an operator."""
         return None
 
@@ -102,10 +102,10 @@ class SymbolReading:
         if isinstance(layer, Dense) and not rows:
             if not options.get("flatten", True):
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
-            inputs = (self._append(node, path, self.made(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
+            inputs = (self._append(node, path, self.native_of(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
         if isinstance(layer, GlobalPool) and not layer.keepdims:
             inputs = (self._append(node, path, native, GlobalPool(layer.function), inputs, f"{number}.pool"),)
-            native, layer = self.made(Flatten()), Flatten()
+            native, layer = self.native_of(Flatten()), Flatten()
         value = self._append(node, path, native, layer, inputs, str(number))
         if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)

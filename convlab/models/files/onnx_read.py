@@ -140,10 +140,11 @@ class _Reading:
 
     def _around(self, node: OnnxNode) -> str:
         """What stands before and behind a node, in words."""
-        before = [each for each in self.graph.nodes if {*each.outputs} & {*node.inputs}]
-        after = [each for each in self.graph.nodes if {*node.outputs} & {*each.inputs}]
-        sides = [" and ".join(map(str, each[:3])) for each in (before, after)]
-        return f"it takes the result of {sides[0] or 'no node'}, and {sides[1] or 'no node'} takes its own"
+        before = [str(each) for each in self.graph.nodes if {*each.outputs} & {*node.inputs}]
+        after = [str(each) for each in self.graph.nodes if {*node.outputs} & {*each.inputs}]
+        takes = f"the result of {' and '.join(before[:3])}" if before else "the image"
+        gives = f"{' and '.join(after[:3])} takes its own" if after else "its own is the model's"
+        return f"it takes {takes}, and {gives}"
 
     def _node(self, node: OnnxNode) -> None:
         if node.operator not in OPERATORS and node.operator not in ARRANGING and node.operator not in FOLDED:
@@ -167,7 +168,7 @@ class _Reading:
             raise UnsupportedError("got it on what is computed from the image, expected constants")
         if node.operator in OPERATORS and operation.layout not in _LAYOUTS:
             raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
-        layers = _made(reader, operation)
+        layers = _checked(reader, operation)
         first = layers[0] if layers else None
         count = first.values if isinstance(first, Elementwise) else 1
         if len(values) != count and not isinstance(first, Joining):
@@ -175,7 +176,7 @@ class _Reading:
         self._append(node, layers, values, operation.layout)
 
     def _fold(self, node: OnnxNode, operation: Operation) -> None:
-        array = _made(FOLDED[node.operator], operation)
+        array = _checked(FOLDED[node.operator], operation)
         if not any(np.may_share_memory(array, each) for each in operation.inputs if isinstance(each, np.ndarray)):
             self._allow(array.nbytes)
         name = node.outputs[0]
@@ -217,7 +218,7 @@ class _Reading:
         return ".".join(path) or name
 
 
-def _made(reader: Callable[[Operation], Any], operation: Operation) -> Any:
+def _checked(reader: Callable[[Operation], Any], operation: Operation) -> Any:
     """What a reader makes of an operation, whose attributes and constants may be anything."""
     try:
         return reader(operation)
