@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from convlab.models.files.onnx_read import read_onnx
+from convlab.models.files.onnx.read import read_onnx
 from convlab.models.layers.steps import carried, steps
 from convlab.testing import worst_ratio
 

@@ -12,9 +12,10 @@ from chains import CHAINS, classifier, conv, dense, norm
 from making import kernel
 
 from convlab.errors import ModelError, ModelFileError, PortError
-from convlab.models.files import neutral, onnx_nodes
-from convlab.models.files import onnx as ours
-from convlab.models.files.onnx_read import read_onnx
+from convlab.models.files import neutral
+from convlab.models.files.onnx import nodes as onnx_nodes
+from convlab.models.files.onnx import write as ours
+from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import FUNCTIONS, Activation, PReLU
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle

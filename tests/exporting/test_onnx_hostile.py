@@ -14,7 +14,7 @@ from graphs import model_of, numbers
 from onnx import TensorProto, helper, numpy_helper
 
 from convlab.errors import ModelFileError
-from convlab.models.files.onnx_read import read_onnx
+from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load
 
 CHAIN = [("Conv", "X K", "conv", {}), ("Relu", "conv", "Y", {})]

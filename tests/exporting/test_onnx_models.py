@@ -12,7 +12,7 @@ from graphs import DENSE, IMAGE, ROWS, Nodes, model_of, numbers, right, run, wri
 from convlab.errors import ModelFileError, PortError
 from convlab.models.adapters import models_of
 from convlab.models.files import prove
-from convlab.models.files.onnx_read import read_onnx
+from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load
 from convlab.models.layers.steps import carried, steps
 from convlab.testing import worst_ratio
@@ -176,7 +176,7 @@ def test_numbers_that_arent_plain_bytes(tmp_path):
     model.graph.initializer.extend([half, double, single, integers])
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    from convlab.models.files.onnx_graph import read_graph
+    from convlab.models.files.onnx.graph import read_graph
 
     constants = read_graph(path)[0].constants
     assert {name: array.tolist() for name, array in constants.items()} == {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from graphs import DENSE, IMAGE, ROWS, Nodes, numbers, right, write
 
-from convlab.models.files.onnx_read import read_onnx
+from convlab.models.files.onnx.read import read_onnx
 
 NORM = {name: abs(numbers(3, seed=seed)) for seed, name in enumerate("smvB")}
 

@@ -17,7 +17,7 @@ from chains import classifier, conv, dense, norm
 from convlab.errors import ModelFileError
 from convlab.models.adapters import models_of
 from convlab.models.files import neutral
-from convlab.models.files.mxnet_params import check_params_file
+from convlab.models.files.mxnet.params import check_params_file
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.layer import Flatten, Layer

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.files.mxnet_symbol import SymbolReading
+from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.reading import Part
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from convlab.models.files.mxnet_operators import ACTIVATIONS, rounds_alike
+from convlab.models.files.mxnet.operators import ACTIVATIONS, rounds_alike
 
 __all__ = ["ACTIVATIONS", "MODES", "Block", "rounds_alike", "value_of"]
 

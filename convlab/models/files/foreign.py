@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .mxnet_params import check_params_file
+from .mxnet.params import check_params_file
 
 
 def check_claimed_sizes(path: Path, suffix: str) -> None:

@@ -22,7 +22,7 @@ from ..layers.layer import dtype_of
 from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
 from ..layers.steps import carried, steps
-from .onnx_read import OnnxFile
+from .onnx.read import OnnxFile
 
 # Numbers in a layer's result: of one image, and of all that are run at once.
 _LARGEST, _AT_ONCE = 2**27, 2**24

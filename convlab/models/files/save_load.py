@@ -63,7 +63,7 @@ def save(model: object, path: str | Path) -> None:
             if suffix == NEUTRAL:
                 neutral.write_parts(_parts(read(model), path), part, str(path))
             elif suffix == ONNX:
-                from .onnx import export
+                from .onnx.write import export
 
                 export(_parts(read(model), path), part, str(path))
             else:
@@ -142,13 +142,13 @@ def _neutral(path: Path, params: Path | None) -> Model:
 
 
 def _onnx(path: Path, params: Path | None) -> Model:
-    from .onnx_read import read_onnx
+    from .onnx.read import read_onnx
 
     return read_onnx(path)
 
 
 def _symbol(path: Path, params: Path | None) -> Model:
-    from .mxnet_symbol import read_symbol
+    from .mxnet.symbol import read_symbol
 
     return read_symbol(path, params)
 

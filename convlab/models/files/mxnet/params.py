@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...errors import ModelFileError
+from ....errors import ModelFileError
 
 _LIST = 0x112
 _CLASSIC, _NUMPY = 0xF993FAC9, 0xF993FACA

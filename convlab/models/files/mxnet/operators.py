@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ..layers.activations import Activation, Affine, PReLU, Softmax
-from ..layers.joining import Add, Concatenate, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
-from ..layers.norms import GroupNorm, LayerNorm
-from ..layers.pixels import Upsample
-from ..layers.pooling import GlobalPool, Pool
-from ..layers.reading import around
-from ..layers.transposed import TransposedConvolution
+from ....errors import UnsupportedError
+from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.joining import Add, Concatenate, Multiply
+from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
+from ...layers.norms import GroupNorm, LayerNorm
+from ...layers.pixels import Upsample
+from ...layers.pooling import GlobalPool, Pool
+from ...layers.reading import around
+from ...layers.transposed import TransposedConvolution
 
 # What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
 Arrays = Sequence[np.ndarray]

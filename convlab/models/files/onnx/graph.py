@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ModelFileError
-from .fields import excerpt
-from .onnx_messages import MODEL, refused, tensor_array
+from ....errors import ModelFileError
+from ..fields import excerpt
+from .messages import MODEL, refused, tensor_array
 from .protobuf import parsed
 
 # Of the package onnx 1.23. What convlab reads computes the same in all of them.

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConvlabError, ModelFileError, UnsupportedError
-from ..layers.layer import Dense, Flatten, Layer, Unflatten
-from ..layers.pooling import GlobalPool
-from ..layers.reading import INPUT, Model, Part, ending_with
-from .checks import bytes_of, check_flow, check_options
-from .fields import excerpt
-from .flow import Flow
-from .mxnet_operators import NOTHING, OPERATORS
-from .mxnet_params import read_params_file
-from .neutral import LONGEST_PATH, MOST_LAYERS
+from ....errors import ConvlabError, ModelFileError, UnsupportedError
+from ...layers.layer import Dense, Flatten, Layer, Unflatten
+from ...layers.pooling import GlobalPool
+from ...layers.reading import INPUT, Model, Part, ending_with
+from ..checks import bytes_of, check_flow, check_options
+from ..fields import excerpt
+from ..flow import Flow
+from ..neutral import LONGEST_PATH, MOST_LAYERS
+from .operators import NOTHING, OPERATORS
+from .params import read_params_file
 
 # In bytes; the largest models have less than a tenth of it.
 _LONGEST_SYMBOL = 2**24

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ModelFileError
-from .fields import excerpt
+from ....errors import ModelFileError
+from ..fields import excerpt
 from .protobuf import Field, Fields
 
 _PAIR: Fields = {1: Field("key", "text"), 2: Field("value", "text")}

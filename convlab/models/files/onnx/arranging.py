@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ..layers.layer import Flatten, Layer, Unflatten
-from .fields import excerpt
-from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Reader
-from .onnx_operators import flattened
+from ....errors import UnsupportedError
+from ...layers.layer import Flatten, Layer, Unflatten
+from ..fields import excerpt
+from .operation import IMAGES, PIXELS, ROWS, Operation, Reader
+from .operators import flattened
 
 
 def _transpose(op: Operation) -> Sequence[Layer]:

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ConvlabError, ModelFileError, UnsupportedError
-from ..layers.joining import Joining
-from ..layers.layer import Layer
-from ..layers.reading import INPUT, Model, Part, inputs_first
-from .checks import bytes_of, check_flow, check_options
-from .fields import excerpt
-from .flow import Flow
-from .neutral import LONGEST_PATH, MOST_LAYERS
-from .onnx_arranging import ARRANGING, FOLDED
-from .onnx_graph import Graph, OnnxNode, read_graph
-from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Value
-from .onnx_operators import OPERATORS
+from ....errors import ConvlabError, ModelFileError, UnsupportedError
+from ...layers.joining import Joining
+from ...layers.layer import Layer
+from ...layers.reading import INPUT, Model, Part, inputs_first
+from ..checks import bytes_of, check_flow, check_options
+from ..fields import excerpt
+from ..flow import Flow
+from ..neutral import LONGEST_PATH, MOST_LAYERS
+from .arranging import ARRANGING, FOLDED
+from .graph import Graph, OnnxNode, read_graph
+from .operation import IMAGES, PIXELS, ROWS, Operation, Value
+from .operators import OPERATORS
 from .spelled_out import Elementwise, with_activations, with_biases
 
 # What exporters call the array of weights of a layer, and of what they put around all names.

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ..layers.activations import Activation, Affine, PReLU
-from ..layers.joining import Add, Multiply
-from ..layers.layer import Layer
-from ..layers.norms import ChannelAffine
-from .onnx_operation import Operation, Reader
+from ....errors import UnsupportedError
+from ...layers.activations import Activation, Affine, PReLU
+from ...layers.joining import Add, Multiply
+from ...layers.layer import Layer
+from ...layers.norms import ChannelAffine
+from .operation import Operation, Reader
 from .spelled_out import Elementwise
 
 _SELU = 1.6732632, 1.0507009

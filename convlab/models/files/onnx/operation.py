@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ...geometry.geometry import Pair
-from ..layers.layer import Layer
-from .fields import LARGEST, excerpt
+from ....errors import UnsupportedError
+from ....geometry.geometry import Pair
+from ...layers.layer import Layer
+from ..fields import LARGEST, excerpt
 
 IMAGES, PIXELS, ROWS = "NCHW", "NHWC", "NC"
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ...geometry.geometry import Pads
-from ..layers.activations import Activation, Affine, PReLU, Softmax
-from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from ..layers.joining import Add, Concatenate, Multiply
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
-from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from ..layers.pixels import Crop, Upsample
-from ..layers.pooling import GlobalPool, Pool
-from ..layers.transposed import TransposedConvolution
+from ....errors import UnsupportedError
+from ....geometry.geometry import Pads
+from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ...layers.joining import Add, Concatenate, Multiply
+from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ...layers.pixels import Crop, Upsample
+from ...layers.pooling import GlobalPool, Pool
+from ...layers.transposed import TransposedConvolution
 
 # `convlab.models.files.onnx.Graph`, which imports this file.
 Graph = Any

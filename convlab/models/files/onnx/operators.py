@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from ...geometry.geometry import NO_PADDING, Pads
-from ..layers.activations import Softmax
-from ..layers.channels import PixelShuffle
-from ..layers.joining import Concatenate
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
-from ..layers.norms import GroupNorm, LayerNorm
-from ..layers.pixels import Crop, Upsample
-from ..layers.pooling import GlobalPool, Pool
-from ..layers.transposed import TransposedConvolution
-from .fields import LARGEST, excerpt
-from .onnx_arithmetic import ARITHMETIC
-from .onnx_operation import IMAGES, PIXELS, ROWS, Operation, Reader, Value
+from ....errors import UnsupportedError
+from ....geometry.geometry import NO_PADDING, Pads
+from ...layers.activations import Softmax
+from ...layers.channels import PixelShuffle
+from ...layers.joining import Concatenate
+from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ...layers.norms import GroupNorm, LayerNorm
+from ...layers.pixels import Crop, Upsample
+from ...layers.pooling import GlobalPool, Pool
+from ...layers.transposed import TransposedConvolution
+from ..fields import LARGEST, excerpt
+from .arithmetic import ARITHMETIC
+from .operation import IMAGES, PIXELS, ROWS, Operation, Reader, Value
 
 
 def _padding(op: Operation) -> Pads | str:

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ModelError, ModelFileError, PortError
-from ...registry import pip_command
-from ...truth.bounds import worst_ratio
-from ...truth.precision import rounded
-from ..compare.random_images import grid, random_images
-from ..layers.activations import Activation, PReLU, Softmax
-from ..layers.layer import BatchNorm, Dense, Dropout, dtype_of
-from ..layers.norms import ChannelAffine, LayerNorm
-from ..layers.reading import INPUT, Model, Part
-from ..layers.shapes import Known, known_after
-from ..layers.steps import carried, steps
-from .canonical import canonical
-from .onnx_nodes import NODES
+from ....errors import ModelError, ModelFileError, PortError
+from ....registry import pip_command
+from ....truth.bounds import worst_ratio
+from ....truth.precision import rounded
+from ...compare.random_images import grid, random_images
+from ...layers.activations import Activation, PReLU, Softmax
+from ...layers.layer import BatchNorm, Dense, Dropout, dtype_of
+from ...layers.norms import ChannelAffine, LayerNorm
+from ...layers.reading import INPUT, Model, Part
+from ...layers.shapes import Known, known_after
+from ...layers.steps import carried, steps
+from ..canonical import canonical
+from .nodes import NODES
 
 # onnxruntime has had these since its version 1.17.
 OPSET, IR_VERSION = 20, 9

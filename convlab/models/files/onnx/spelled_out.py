@@ -8,11 +8,11 @@ from functools import cache
 
 import numpy as np
 
-from ..layers.activations import FUNCTIONS, Activation, Affine
-from ..layers.joining import Add, Multiply
-from ..layers.layer import Convolution, Dense, Layer
-from ..layers.norms import ChannelAffine
-from ..layers.reading import Part, consumers
+from ...layers.activations import FUNCTIONS, Activation, Affine
+from ...layers.joining import Add, Multiply
+from ...layers.layer import Convolution, Dense, Layer
+from ...layers.norms import ChannelAffine
+from ...layers.reading import Part, consumers
 
 # Where functions are compared: beyond the bends of all of them. A file's constants have the digits of float32.
 _NUMBERS = np.linspace(-9, 9, 193)

@@ -1,0 +1,1 @@
+"""The files that MXNet's `export` writes, read without MXNet."""

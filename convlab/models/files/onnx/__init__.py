@@ -1,0 +1,1 @@
+"""ONNX files of models, written and read."""
