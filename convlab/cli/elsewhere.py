@@ -122,7 +122,7 @@ def _tasks(model: Model) -> dict[str, Callable[[dict[str, Any], Answers], Answer
     return {"read": lambda request, arrays: _read_answer(model), "run": run, "gradients": gradients}
 
 
-def serve(place: str, inputs: str = "") -> None:
+def serve_model(place: str, inputs: str = "") -> None:
     """Answer requests from stdin on stdout until stdin ends."""
     # Frameworks and the model's own code may print to stdout, so the pipe of the answers gets another file descriptor.
     answers, requests = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
@@ -149,4 +149,4 @@ def serve(place: str, inputs: str = "") -> None:
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    serve_model(*sys.argv[1:])
