@@ -97,7 +97,7 @@ def framework(session: nox.Session, name: str, *also: str, types: bool = True) -
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
     run_tests(session, name, "tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
     if name != "dask":  # which has no models; pairs of frameworks belong to `parity`
-        exporting = () if name == "mxnet" else ("tests/exporting",)
+        exporting = () if name == "mxnet" else ("tests/exporting/test_onnx.py",)
         files = ("test_files.py", "test_hostile.py", "test_symbol_files.py")
         run_tests(session, f"numpy,{name}", *(f"tests/models/{file}" for file in files), *exporting)
     if types:

@@ -146,3 +146,28 @@ def test_a_norm_that_is_part_of_the_weights_is_no_difference_of_results():
     comparison = compare(nn.Sequential(conv, norm, nn.ReLU()).eval(), nn.Sequential(folded, nn.ReLU()).eval())
     assert comparison.same is None
     assert "the results agree on images of" in words(comparison)
+
+
+def test_the_corners_of_an_upsampling():
+    """The commonest difference between frameworks' decoders."""
+    conv = nn.Conv2d(3, 4, 3)
+    a, b = (nn.Sequential(conv, nn.Upsample(scale_factor=2, mode="bilinear", align_corners=c)) for c in (False, True))
+    comparison = compare(a, b)
+    assert comparison.first.a == "1"
+    assert "another upsampling: it takes bilinear interpolation of aligned corners" in comparison.first.diagnosis
+    nearest = nn.Sequential(conv, nn.Upsample(scale_factor=2))
+    assert "it takes the nearest pixel instead of bilinear" in compare(a, nearest).first.diagnosis
+
+
+def test_images_that_one_model_normalises():
+    class Normalising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1))
+            self.conv = conv
+
+        def forward(self, x):
+            return self.conv(x - self.mean)
+
+    conv = nn.Conv2d(3, 4, 3)
+    assert "Normalised inputs: the second model has no channel_affine" in words(compare(Normalising(), nn.Sequential(conv)))

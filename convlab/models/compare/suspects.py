@@ -16,6 +16,7 @@ import numpy as np
 from ...page.page import listed
 from ..layers.activations import FUNCTIONS, Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Layer
+from ..layers.pixels import Upsample
 
 # Arrays are in float32 or narrower; what is computed from them may be off by a few roundings.
 _NEARLY = 1e-5
@@ -136,6 +137,21 @@ def _another_activation(case: LayerCase) -> Iterator[Cause]:
     for name, other in others.items():
         if case.result.shape == other.shape and (np.abs(case.result - other) <= case.bound + _NEARLY).all():
             yield Cause(f"it computes {name} instead of {case.a.function}", f"use {case.a.function}")
+
+
+@layer_suspect("another upsampling", Upsample)
+def _another_upsampling(case: LayerCase) -> Iterator[Cause]:
+    ways = {
+        "nearest": "the nearest pixel",
+        "bilinear": "bilinear interpolation at half-pixel centres (align_corners=False)",
+        "aligned": "bilinear interpolation of aligned corners (align_corners=True)",
+    }
+    expected = "aligned" if case.a.align_corners else case.a.method
+    for way, words in ways.items():
+        other = Upsample(case.a.factor, "nearest" if way == "nearest" else "bilinear", way == "aligned")
+        result = other.reference(case.x)
+        if way != expected and case.result.shape == result.shape and (np.abs(case.result - result) <= case.bound).all():
+            yield Cause(f"it takes {words} instead of {ways[expected]}", f"take {ways[expected]}")
 
 
 @layer_suspect("flattened in another order", Dense)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from ...page.page import listed
 from ..layers.activations import Affine
 from ..layers.layer import BatchNorm
+from ..layers.norms import ChannelAffine
 from ..layers.reading import INPUT
 from ..layers.steps import Step
 from .alignment import Alignment, Beside
 from .differences import in_words
 
 # Where these come first, they normalise the image.
-_NORMALISES = (Affine, BatchNorm)
+_NORMALISES = (Affine, BatchNorm, ChannelAffine)
 
 
 def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
