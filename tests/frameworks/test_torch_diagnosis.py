@@ -170,4 +170,6 @@ def test_images_that_one_model_normalises():
             return self.conv(x - self.mean)
 
     conv = nn.Conv2d(3, 4, 3)
-    assert "Normalised inputs: the second model has no channel_affine" in words(compare(Normalising(), nn.Sequential(conv)))
+    assert "Normalised inputs: the second model has no channel_affine" in words(
+        compare(Normalising(), nn.Sequential(conv))
+    )
