@@ -131,7 +131,23 @@ def write(family: str, name: str, target: str, cells: list[str]) -> None:
     rows = {tuple(line.split(" | ")[:3]): line for line in lines}
     key = f"| {family}", name, target
     rows[key] = " | ".join([*key, *cells, processor()]) + " |"
-    COVERAGE.write_text("\n".join([text[:start] + head, *sorted(rows.values()), text[end:]]))
+    text = "\n".join([text[:start] + head, *sorted(rows.values()), text[end:]])
+    before, after = text.index("<!-- summary -->"), text.index("<!-- end of the summary -->")
+    COVERAGE.write_text(text[:before] + summary(rows) + text[after:])
+
+
+def summary(rows: dict[tuple[str, ...], str]) -> str:
+    """How many models of each family are read whole, and how many of the ports that were tried are proven."""
+    lines = ["<!-- summary -->", "| family | read whole | ports tried | proven | models that aren't read whole |"]
+    lines.append("|---|---|---|---|---|")
+    for family in sorted({key[0] for key in rows}):
+        read_rows = {key[1]: line for key, line in rows.items() if key[0] == family and key[2] == "read"}
+        ports = [line for key, line in rows.items() if key[0] == family and key[2] != "read"]
+        whole = [name for name, line in read_rows.items() if "| whole |" in line]
+        proven, left = sum("| proven |" in line for line in ports), sorted({*read_rows} - {*whole})
+        figures = f"{len(whole)} of {len(read_rows)} | {len(ports)} | {proven} | {', '.join(left) or 'none'}"
+        lines.append(f"{family} | {figures} |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -157,10 +173,12 @@ def main() -> None:
                 if target:
                     said, worst = outcome(model, target, size)
                 whole += said in ("proven", "whole")
+                read_only = not target
                 seconds = time.perf_counter() - start
                 nodes = len(reading.parts)
                 if arguments.write:
-                    cells = [str(nodes), f"{worst:.2f}", f"{seconds:.0f} s", said.replace("|", "/")]
+                    figures = ["", ""] if read_only else [f"{worst:.2f}", f"{seconds:.0f} s"]
+                    cells = [str(nodes), *figures, said.replace("|", "/")]
                     write(family, name, target or "read", cells)
                 print(f"{family:12} {name:24} {target:11} {nodes:5} {worst:5.2f} {seconds:6.1f} s  {said}", flush=True)
             del model, reading
