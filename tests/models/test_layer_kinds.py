@@ -166,6 +166,27 @@ def test_built_run_and_read(framework, name) -> None:
         np.testing.assert_array_equal(getattr(layers[0], each.name), getattr(LAYERS[name], each.name))
 
 
+TRANSPOSED = {name: each for name, each in {**LAYERS, **LACKED}.items() if isinstance(each, TransposedConvolution)}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_gradients_of_transposed_convolutions(name) -> None:
+    """The layer is linear in the image and in the kernel: its slopes along them are what it gives for them."""
+    layer, rng = TRANSPOSED[name], np.random.default_rng(2)
+    x, dy = rng.normal(size=(2, 8, 5, 4)), rng.normal(size=(2, layer.output_channels(), *layer.output_size((5, 4))))
+    true, bounds = layer.gradients(x, dy, "float32")
+    no_bias = replace(layer, bias=None)
+    image, weights = rng.normal(size=x.shape), rng.normal(size=layer.kernel.shape)
+    along_image = (dy * by_hand(no_bias, image)).sum()
+    along_kernel = (dy * by_hand(replace(no_bias, kernel=weights), x)).sum()
+    np.testing.assert_allclose((true.X * image).sum(), along_image, rtol=1e-9)
+    np.testing.assert_allclose((true.K * weights).sum(), along_kernel, rtol=1e-9)
+    np.testing.assert_allclose(true.bias, dy.sum((0, 2, 3)), rtol=1e-9)
+    for each, bound in zip(true, bounds, strict=True):
+        assert (np.abs(each.astype("float32") - each) <= bound).all()
+        assert bound.max() < 1e-3 * np.abs(each).max()
+
+
 @pytest.mark.parametrize("name", LACKED)
 def test_what_a_framework_lacks_is_refused(framework, name) -> None:
     if name in HAS[framework]:
@@ -214,6 +235,8 @@ def test_a_decoder_is_ported_compared_and_saved(framework, backends, tmp_path) -
     ported = port(model, to=taker)
     assert ported.evidence.same
     assert not ported.untouched
+    with_gradients = [row for row in ported.evidence.rows if row.worst("gradient of K")]
+    assert {row.kind for row in with_gradients} == {"conv2d", "conv_transpose2d"}
     x = np.random.default_rng(1).normal(size=(1, 4, 5, 6)).astype("float32")
     expected = x.astype(float)
     for layer in layers:

@@ -49,7 +49,7 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, (Conv2D, nn.Conv))), None)
+    owner = next((native for native in natives if isinstance(native, (Conv2D, nn.Conv, nn.ConvTranspose))), None)
     module, variables = (None, {}) if owner is None else owner.unbind()
 
     def called(parameters: Any, x: Array) -> Array:

@@ -40,7 +40,7 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, (Conv2D, nnx.Conv))), None)
+    owner = next((native for native in natives if isinstance(native, (Conv2D, nnx.Conv, nnx.ConvTranspose))), None)
     graph, parameters = (None, {}) if owner is None else nnx.split(owner, nnx.Param)
 
     def called(parameters: Any, x: Array) -> Array:

@@ -42,7 +42,10 @@ def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, 
     """A convolution's gradients by the names and in the layout of `convlab.models.adapters.Models`."""
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
     if "kernel" in slopes:
-        arrays["K"] = slopes["kernel"].transpose(3, 2, 0, 1)
+        # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
+        unflipped = not getattr(owner, "transpose_kernel", True)
+        kernel = slopes["kernel"][::-1, ::-1].swapaxes(2, 3) if unflipped else slopes["kernel"]
+        arrays["K"] = kernel.transpose(3, 2, 0, 1)
     if "weight" in slopes:
         arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
     return arrays

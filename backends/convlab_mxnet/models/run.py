@@ -41,7 +41,7 @@ def _through(natives: Sequence[Block], *values: Any, leaves: dict[str, Any] | No
 
 
 def _convolves(native: Block) -> bool:
-    return isinstance(native, (Conv2D, nn.Conv2D))
+    return isinstance(native, (Conv2D, nn.Conv2D, nn.Conv2DTranspose))
 
 
 def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:

@@ -265,9 +265,9 @@ def _concatenate(m: kl.Concatenate) -> Layer:
 
 # The noise_shape of a dropout of whole images.
 IMAGES = (None, 1, 1, 1)
-CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D)
+CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D, kl.Conv2DTranspose)
 _NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
-WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Conv2DTranspose, kl.Dense, kl.PReLU)
+WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Dense, kl.PReLU)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     kl.Conv2D: _convolution,

@@ -48,7 +48,7 @@ def _through(natives: Sequence[Any], *values: Tensor, leaves: dict[str, Tensor] 
 
 
 def _convolves(native: nn.Module) -> bool:
-    return isinstance(native, (Conv2D, nn.Conv2d))
+    return isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d))
 
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,15 +14,15 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
 from ...page.page import number
-from ...truth.bounds import error_ratios, gradient_bounds, worst_ratio
+from ...truth.bounds import error_ratios, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
-from ...truth.oracle import oracle_gradients
 from ...truth.precision import rounded
 from ..adapters import Arrays, Models, as_input
 from ..layers.activations import Activation
 from ..layers.layer import Convolution, Dense
 from ..layers.pooling import Pool
 from ..layers.steps import Step
+from ..layers.transposed import TransposedConvolution
 from .differences import differences
 from .random_images import grid, share
 from .sides import first_line
@@ -109,8 +110,9 @@ def prove(
         true, fit = _results(row, a, b, values, dtype)
         if index < len(batches):
             results.append(rounded(true, dtype))
-        if step.convolution and index < _WITH_GRADIENTS and fit:
-            _gradients(row, a, b, values[0], dtype, np.random.default_rng((seed, index)))
+        learned = step.convolution or step.transposed
+        if learned and index < _WITH_GRADIENTS and fit:
+            _gradients(row, learned, (a, b), values[0], dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)."
     return row, results
@@ -199,16 +201,20 @@ def _shapes(values: Arrays) -> str:
     return f"an image of shape {shapes}" if len(values) == 1 else f"arrays of shapes {shapes}"
 
 
-def _gradients(row: Row, a: RunnableStep, b: RunnableStep, x: np.ndarray, dtype: str, rng: np.random.Generator) -> None:
-    convolution = a.step.convolution
-    assert convolution is not None
-    geometry = convolution.spec.geometry
-    outputs, spec = convolution.kernel.shape[0] // convolution.spec.groups, convolution.spec
-    some = share(dtype, outputs * spec.kernel_size[0] * spec.kernel_size[1])
-    dy = grid(rng, convolution.reference(x).shape, some)
-    true = oracle_gradients(x, convolution.kernel, dy, **geometry)._asdict()
-    bounds = gradient_bounds(x, convolution.kernel, dy, dtype, **geometry)._asdict()
-    for (models, step), errors in ((a, row.own), (b, row.errors)):
+def _gradients(
+    row: Row,
+    layer: Convolution | TransposedConvolution,
+    both: tuple[RunnableStep, RunnableStep],
+    x: np.ndarray,
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    """Hold the gradients of both steps to those of the layer that the first one is."""
+    shape = layer.reference(x).shape
+    products = shape[1] * math.prod(layer.kernel.shape[2:])
+    dy = grid(rng, shape, share(dtype, products))
+    true, bounds = (each._asdict() for each in layer.gradients(x, dy, dtype))
+    for (models, step), errors in zip(both, (row.own, row.errors), strict=True):
         try:
             gradients = models.gradients(step.natives, x, dy, step.dtype)
         except Exception as error:  # A framework or the layer's own code may raise any error.

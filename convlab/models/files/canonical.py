@@ -77,9 +77,7 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
         parts = last.shift is None and layer.scale is None and last.trained == layer.trained
         return replace(last, shift=layer.shift) if parts else None
     if isinstance(last, TransposedConvolution) and isinstance(layer, Crop):
-        crops = zip(last.crop, layer.pads, strict=True)
-        rows, columns = ((start + top, end + bottom) for (start, end), (top, bottom) in crops)
-        return replace(last, crop=(rows, columns))
+        return last.with_crop(layer.pads)
     if not isinstance(last, Pad):
         return None
     if isinstance(layer, Convolution):

@@ -19,8 +19,8 @@ from ...errors import UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...geometry.lower import lower
 from ...geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
-from ...truth.bounds import error_bound
-from ...truth.oracle import oracle
+from ...truth.bounds import error_bound, gradient_bounds
+from ...truth.oracle import Gradients, oracle, oracle_gradients
 
 LOWEST = "lowest"
 # Of a dense layer that are computed with at once, in float64.
@@ -137,6 +137,12 @@ class Convolution(Layer):
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         return oracle(x, self.kernel, bias=self.bias, **self.spec.geometry)
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
+        """The gradients of sum(dy * reference(x)) by x, kernel and bias, and how far `dtype` may be from them."""
+        geometry = self.spec.geometry
+        true = oracle_gradients(x, self.kernel, dy, **geometry)
+        return true, gradient_bounds(x, self.kernel, dy, dtype, **geometry)
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: Higham's bound for sums of products of numbers as large as |x| + off."""

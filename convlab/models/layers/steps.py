@@ -58,6 +58,18 @@ class Step:
         border = self.layers[0]
         return join_border(border, main) if isinstance(border, Pad) else None
 
+    @property
+    def transposed(self) -> TransposedConvolution | None:
+        """The one transposed convolution that computes the same as the whole step, if there is one."""
+        first, *others = self.layers
+        if not isinstance(first, TransposedConvolution):
+            return None
+        for layer in others:
+            if not isinstance(layer, Crop):
+                return None
+            first = first.with_crop(layer.pads)
+        return first
+
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         first, *others = self.layers

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ...dtypes import SIGNIFICAND
 from ...geometry.geometry import NO_PADDING, Pads, Pair
+from ...truth.bounds import error_bound, gradient_bounds
+from ...truth.oracle import Gradients, oracle, oracle_gradients
 from ...truth.transposed import transposed_error_bound, transposed_oracle
 from .layer import Layer
 from .pixels import Crop
@@ -57,6 +60,12 @@ class TransposedConvolution(Layer):
             return None
         return (top, left), more
 
+    def with_crop(self, pads: Pads) -> TransposedConvolution:
+        """The layer that takes so much more off the result."""
+        both = zip(self.crop, pads, strict=True)
+        rows, columns = ((start + before, end + after) for (start, end), (before, after) in both)
+        return replace(self, crop=(rows, columns))
+
     def cropped(self) -> tuple[TransposedConvolution, Crop] | None:
         """The layer that takes nothing off the result, and what takes it off.
 
@@ -64,10 +73,7 @@ class TransposedConvolution(Layer):
         """
         if min(map(min, self.crop)) < 0 or self.crop == NO_PADDING:
             return None
-        whole = TransposedConvolution(
-            self.kernel, self.bias, self.stride, NO_PADDING, self.dilation, self.groups, self.dtype
-        )
-        return whole, Crop(self.crop)
+        return replace(self, crop=NO_PADDING), Crop(self.crop)
 
     def output_channels(self, channels: int = 0) -> int:
         """See `Layer.output_channels`."""
@@ -88,6 +94,18 @@ class TransposedConvolution(Layer):
         bound = transposed_error_bound(np.abs(x) + off, self.kernel, bias=self.bias, dtype=dtype, **self._options)
         carried = transposed_oracle(off, np.abs(self.kernel), **self._options) if off.any() else 0 * bound
         return self._cut(bound + carried, None)
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
+        """As `Convolution.gradients`: the plain convolution of dy, whose gradients by its kernel are those here."""
+        inner = [(max(start, 0), max(end, 0)) for start, end in self.crop]
+        (top, bottom), (left, right) = ((max(-start, 0), max(-end, 0)) for start, end in self.crop)
+        channels = dy.swapaxes(0, 1).reshape(dy.shape[1], -1)
+        dy = np.pad(dy[:, :, top : dy.shape[2] - bottom, left : dy.shape[3] - right], ((0, 0), (0, 0), *inner))
+        by_kernel = oracle_gradients(dy, self.kernel, x, **self._options)
+        bounds = gradient_bounds(dy, self.kernel, x, dtype, **self._options)
+        rounding = (channels.shape[1] + 1) * 2.0 ** -SIGNIFICAND[dtype] * np.abs(channels).sum(1)
+        true = Gradients(oracle(dy, self.kernel, **self._options), by_kernel.K, channels.sum(1))
+        return true, Gradients(error_bound(dy, self.kernel, dtype=dtype, **self._options), bounds.K, rounding)
 
     @property
     def _options(self) -> Any:
