@@ -125,6 +125,38 @@ class Normalised(nn.Module):
         return F.interpolate(self.conv((x - self.mean) / self.spread), scale_factor=2)
 
 
+class UNet(nn.Module):
+    """The decoder's images are padded and resized to the encoder's, as people write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.up = nn.ConvTranspose2d(6, 6, 2, stride=2)
+        self.last = nn.Conv2d(18, 2, 1)
+
+    def forward(self, x):
+        before = F.relu(self.down(x))
+        deep = F.relu(self.deep(F.max_pool2d(before, 2)))
+        up = self.up(deep)
+        rows, columns = before.size(2) - up.size(2), before.shape[3] - up.shape[3]
+        up = F.pad(up, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+        larger = F.interpolate(deep, size=before.shape[-2:], mode="bilinear", align_corners=False)
+        return self.last(torch.cat([before, up, larger], dim=1))
+
+
+class Head(nn.Module):
+    """It tells the number of pixels itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(4, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = F.adaptive_avg_pool2d(self.conv(x), 1)
+        n, channels, rows, columns = x.shape
+        return self.fc(x.reshape(n, channels * rows * columns))
+
+
 class Swish(nn.Module):
     def forward(self, x):
         return x * torch.sigmoid(x)
@@ -135,6 +167,7 @@ MODELS = {
     "norm": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Norm(4, eps=1e-3)),
     "unit": Unit,
     "normalised": Normalised,
+    "head": Head,
     "function": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Swish()),
     "rows": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3)),
 }
@@ -143,6 +176,18 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_code_of_ones_own(name) -> None:
     check(MODELS[name]())
+
+
+def test_sizes_are_computed_from_images() -> None:
+    """For images of an even size; a border of an odd one would depend on it."""
+    model = shaken(UNet())
+    ported = port(model, to="torch")
+    assert ported.evidence.same
+    kinds = [part.layer.kind for part in read(model).parts]
+    assert kinds.count("upsample") == 1
+    x = X[:, :, :8]
+    with torch.no_grad():
+        assert (ported.model(x) - model(x)).abs().max() <= 1e-5 * model(x).abs().max()
 
 
 def test_names_and_training_survive() -> None:

@@ -30,6 +30,7 @@ from .functions import (
     read_function,
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
+from .sizes import fold_sizes, image_channels, is_size
 
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
@@ -72,7 +73,9 @@ def traced(
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    return _Reading(model, parts).of(_graph(model, is_leaf, of_torch))
+    graph = _graph(model, is_leaf, of_torch)
+    fold_sizes(model, graph, next(image_channels(model), 3))
+    return _Reading(model, parts).of(graph)
 
 
 def _graph(
@@ -126,18 +129,13 @@ class _Reading:
                 self._output(node.args[0])
             elif node.op == "get_attr":
                 self.arrays[node] = operator.attrgetter(str(node.target))(self.model)
-            elif self._is_size(node):
+            elif is_size(node, self.sizes):
                 self.sizes.add(node)
             elif is_part_of_pattern(node):
                 continue
             else:
                 self._function(node)
         return self.result, self.unknown
-
-    def _is_size(self, node: torch.fx.Node) -> bool:
-        """Whether a node tells a tensor's shape, or computes with numbers from one: it is no layer."""
-        taken = node.all_input_nodes
-        return node.target == "size" or node.args[1:] == ("shape",) or (bool(taken) and self.sizes.issuperset(taken))
 
     def _input(self, node: torch.fx.Node) -> None:
         if INPUT not in self.values.values():
