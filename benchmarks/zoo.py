@@ -84,12 +84,15 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
     import torch
     import torchvision
 
-    for name in torchvision.models.list_models(module=torchvision.models):
+    kinds = (torchvision.models, torchvision.models.segmentation)
+    for name in (name for kind in kinds for name in torchvision.models.list_models(module=kind)):
         size = size_of(name, {"inception*": 96, "alexnet": 96, "vgg*": 32})
 
         def model(name: str = name) -> Any:
             torch.manual_seed(0)
-            made = torchvision.models.get_model(name, num_classes=7).eval()
+            segments = name in torchvision.models.list_models(module=torchvision.models.segmentation)
+            backbone = {"weights_backbone": None} if segments else {}
+            made = torchvision.models.get_model(name, weights=None, num_classes=7, **backbone).eval()
             for key, array in made.state_dict().items():
                 if key.endswith("running_var"):
                     array.uniform_(0.5, 1.5)

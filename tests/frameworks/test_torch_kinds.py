@@ -190,6 +190,28 @@ def test_sizes_are_computed_from_images() -> None:
         assert (ported.model(x) - model(x)).abs().max() <= 1e-5 * model(x).abs().max()
 
 
+class Segmenting(nn.Module):
+    """Its one result is in a dictionary, as torchvision's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 2, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        result = {}
+        result["out"] = F.interpolate(self.conv(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return result
+
+
+def test_a_result_in_a_dictionary() -> None:
+    model = shaken(Segmenting())
+    ported = port(model, to="torch")
+    assert ported.evidence.same
+    x = X[:, :, :8]
+    with torch.no_grad():
+        assert (ported.model(x) - model(x)["out"]).abs().max() <= 1e-5
+
+
 def test_names_and_training_survive() -> None:
     model = shaken(Block())
     parts = {part.path: part.layer.kind for part in read(model).parts}

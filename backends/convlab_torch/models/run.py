@@ -43,6 +43,7 @@ def _through(natives: Sequence[Any], *values: Tensor, leaves: dict[str, Tensor] 
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
         x = torch.func.functional_call(native, leaves, (x,)) if leaves and _convolves(native) else native(x)
+        (x,) = x.values() if isinstance(x, dict) and len(x) == 1 else (x,)
         x = x.permute(0, 3, 1, 2) if nhwc else x
     return x
 

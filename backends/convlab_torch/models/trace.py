@@ -144,6 +144,8 @@ class _Reading:
             raise UnsupportedError("it takes more than one tensor")
 
     def _output(self, result: Any) -> None:
+        if isinstance(result, dict) and len(result) == 1:  # as torchvision's segmentation gives it
+            (result,) = result.values()
         value = self.values.get(result) if isinstance(result, torch.fx.Node) else None
         if not self.unknown and value is None:
             raise UnsupportedError("its result isn't one tensor")
