@@ -42,11 +42,14 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             try:
-                graph, unknown = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)])
+                graph, unknown, multiple = traced(
+                    model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)]
+                )
             except UnsupportedError as error:
                 unknown = {"": [str(error).rstrip(".")]}
             if not unknown:
-                return Model("torch", [*_with_rows(graph)], True, model, loose=_loose(model, graph, {}, {}))
+                loose = _loose(model, graph, {}, {})
+                return Model("torch", [*_with_rows(graph)], True, model, loose=loose, multiple=multiple)
         parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
@@ -96,6 +99,10 @@ def _is_chain(module: nn.Module) -> bool:
 def _parts(module: nn.Module, path: str) -> Iterator[Part]:
     if not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward"):
         yield Part(path, module, *_read(module, path))
+
+
+def _parts_at(module: nn.Module, path: str) -> list[Part]:
+    return [*_parts(module, path)]
 
 
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Pairs of images, (N, H, W). Their numbers differ, too, so that nothing that depends on it is taken for a constant.
-_TRIED = (((2, 64, 64), (3, 96, 128)), ((2, 224, 224), (3, 256, 288)), ((2, 32, 32), (3, 48, 64)))
+# Images have at least so many rows and columns, if the model doesn't take smaller ones.
+_LEAST = (64, 224)
+# Code that halves an image and later makes it as large as it was is the same for multiples of a power of 2.
+_MULTIPLES = (1, 2, 4, 8, 16, 32)
 _VIEWS = ("view", "reshape", torch.reshape)
 Seen = dict[torch.fx.Node, Any]
 
@@ -23,7 +25,7 @@ def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
     return node.target == "size" or node.args[1:] == ("shape",) or (bool(taken) and sizes.issuperset(taken))
 
 
-def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> None:
+def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:
     """Write the numbers that are the same for images of all sizes into the calls that take them.
 
     A resize to another tensor's size becomes one by a factor, where that is always the same. What depends on the size
@@ -33,6 +35,9 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> None:
         model: the model.
         graph: its traced graph, which is changed.
         channels: of its images.
+
+    Returns:
+        What the rows and columns of images must be multiples of, so that the numbers hold.
     """
     sizes: set[torch.fx.Node] = set()
     takers: list[torch.fx.Node] = []
@@ -41,27 +46,50 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> None:
             sizes.add(node)
         elif sizes.intersection(node.all_input_nodes) and node.op in ("call_function", "call_method"):
             takers.append(node)
-    runs = _runs(model, graph, channels) if takers else []
-    if not runs:
-        return
-    for node in takers:
-        shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
-        if not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
-            continue
-        if node.target in (F.interpolate, F.upsample):
-            _fold_resize(node, shapes)
-        elif node.target in _VIEWS and all(_flattens(*both) for both in shapes):
-            node.target, node.args, node.kwargs = "flatten", (node.args[0], 1), {}
-            node.op = "call_method"
-        elif node.target not in _VIEWS:
-            _fold_numbers(node, sizes, runs)
+    best: tuple[int, list[_Change], int] = 0, [], 1
+    for multiple in _MULTIPLES if takers else ():
+        runs = _runs(model, graph, channels, multiple)
+        changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
+        if len(changes) > best[0]:
+            best = len(changes), changes, multiple
+    for node, op, target, args, kwargs in best[1]:
+        node.op, node.target, node.args, node.kwargs = op, target, args, kwargs
+    return best[2]
 
 
-def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int) -> list[Seen]:
-    """The shapes of all tensors, and the numbers from them, for images of two sizes that the model takes."""
-    for pair in _TRIED:
+class _Change(NamedTuple):
+    """A node, and what it is to call."""
+
+    node: torch.fx.Node
+    op: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
+    """The call without sizes that computes what a node does for images of all sizes that were tried."""
+    shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
+    if not shapes or not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
+        return None
+    if node.target in (F.interpolate, F.upsample):
+        return _resize(node, shapes)
+    if node.target in _VIEWS:
+        flattens = all(_flattens(*both) for both in shapes)
+        return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
+    return _numbers(node, sizes, runs)
+
+
+def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> list[Seen]:
+    """The shapes of all tensors, and the numbers from them, for images of two sizes that the model takes.
+
+    The sizes are odd multiples, and the images' numbers differ, too: what depends on either is taken for no constant.
+    """
+    for least in _LEAST:
+        n = -(-least // multiple) | 1
         try:
-            return [_run(model, graph, torch.zeros(n, channels, *size)) for n, *size in pair]
+            images = (2, n * multiple, (n + 2) * multiple), (3, (n + 4) * multiple, n * multiple)
+            return [_run(model, graph, torch.zeros(count, channels, *size)) for count, *size in images]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
@@ -81,29 +109,31 @@ def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
     return seen
 
 
-def _fold_resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> None:
+def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change | None:
     factors = {tuple(new / old for old, new in zip(x[2:], y[2:], strict=True)) for x, y in shapes}
     if len(factors) != 1 or any(number != int(number) for number in next(iter(factors))):
-        return
+        return None
     names = ("input", "size", "scale_factor", "mode", "align_corners")
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     given |= {"size": None, "scale_factor": factors.pop()}
-    node.args = (given.pop("input"),)
-    node.kwargs = {name: value for name, value in given.items() if value is not None}
+    image = given.pop("input")
+    return _Change(node, node.op, node.target, (image,), {k: v for k, v in given.items() if v is not None})
 
 
 def _flattens(x: torch.Size, y: torch.Size) -> bool:
     return len(x) == 4 and tuple(y) == (x[0], math.prod(x[1:]))
 
 
-def _fold_numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> None:
+def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
     def folded(each: torch.fx.Node) -> Any:
         values = [seen[each] for seen in runs]
         number = each in sizes and isinstance(values[0], int) and len(set(values)) == 1
         return values[0] if number else each
 
-    node.args = torch.fx.map_arg(node.args, folded)
-    node.kwargs = torch.fx.map_arg(node.kwargs, folded)
+    args, kwargs = torch.fx.map_arg(node.args, folded), torch.fx.map_arg(node.kwargs, folded)
+    left: list[torch.fx.Node] = []
+    torch.fx.map_arg((args, kwargs), left.append)
+    return None if sizes.intersection(left) else _Change(node, node.op, node.target, args, kwargs)
 
 
 def image_channels(model: nn.Module) -> Iterator[int]:

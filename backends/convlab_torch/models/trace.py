@@ -61,8 +61,10 @@ def traced(
     is_leaf: Callable[[nn.Module], bool],
     of_torch: Callable[[nn.Module], bool],
     parts: Callable[[nn.Module, str], Sequence[Part]],
-) -> tuple[list[Part], dict[str, list[str]]]:
+) -> tuple[list[Part], dict[str, list[str]], int]:
     """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
+
+    The third is what the rows and columns of images must be multiples of.
 
     Args:
         model: any module.
@@ -74,8 +76,8 @@ def traced(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
     graph = _graph(model, is_leaf, of_torch)
-    fold_sizes(model, graph, next(image_channels(model), 3))
-    return _Reading(model, parts).of(graph)
+    multiple = fold_sizes(model, graph, next(image_channels(model), 3))
+    return *_Reading(model, parts).of(graph), multiple
 
 
 def _graph(

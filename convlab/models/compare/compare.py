@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -176,7 +177,8 @@ class _Comparing:
         size = self.size or first.model.size or second.model.size
         every_size = self.images is None and size is None
         if self.images is None:
-            images = random_images(first.steps, self.seed, size, second.steps)
+            multiple = math.lcm(first.model.multiple, second.model.multiple)
+            images = random_images(first.steps, self.seed, size, second.steps, multiple)
         else:
             images = [*self.images]
             for batch, side in itertools.product(images, (first, second)):

@@ -41,9 +41,11 @@ def share(dtype: str, products: int) -> float:
 
 
 def random_images(
-    steps: Sequence[Step], seed: int, size: Pair | None = None, others: Sequence[Step] = ()
+    steps: Sequence[Step], seed: int, size: Pair | None = None, others: Sequence[Step] = (), multiple: int = 1
 ) -> list[np.ndarray]:
     """Batches that go through all steps, and through the others: of one size, or of the least sizes that do.
+
+    Rows and columns are multiples of a number.
 
     Raises:
         ModelError: none does.
@@ -55,26 +57,26 @@ def random_images(
         return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
         return [grid(rng, (1, channels, *size))]
-    least = _least_size(steps, others)
+    least = _least_size(steps, others, multiple)
     if least > _LARGE:
         return [grid(rng, (1, channels, least, least))]
-    sizes = [(least + i, least + (2 * i + 1) % SIZES) for i in range(SIZES)]
+    sizes = [(least + i * multiple, least + (2 * i + 1) % SIZES * multiple) for i in range(SIZES)]
     # A dense layer may take the least size and no other.
     sizes = [size for size in sizes if _fits(steps, size)] or [(least, least)]
     return [grid(rng, (2, channels, *size)) for size in sizes]
 
 
-def _least_size(steps: Sequence[Step], others: Sequence[Step]) -> int:
+def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int) -> int:
     """The least number of rows and columns that goes through all steps, if possible with two and more everywhere."""
     kernels = [layer.spec.kernel_size for layer in _layers(steps) if isinstance(layer, Convolution)]
-    begin = max([2, *map(max, kernels)])
-    enough = next((n for n in range(begin, _LARGEST) if _fits(steps, (n, n), fewest=1)), None)
+    begin = -(-max([2, *map(max, kernels)]) // multiple) * multiple
+    enough = next((n for n in range(begin, _LARGEST, multiple) if _fits(steps, (n, n), fewest=1)), None)
     if enough is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
             hint="give inputs=, a batch of images that does.",
         )
-    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST)) if _fits(steps, (n, n))]
+    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST), multiple) if _fits(steps, (n, n))]
     return next((n for n in better if _fits(others, (n, n))), next(iter(better), enough))
 
 

@@ -127,6 +127,7 @@ class Model:
             framework doesn't tell.
         loose: what belongs to no part: parameters and buffers by their path, operations by the path of the method that
             calls them, each with a note.
+        multiple: what the rows and columns of images must be multiples of, so that the parts compute the same.
         runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
             for its backend's own.
     """
@@ -137,6 +138,7 @@ class Model:
     native: Any = field(repr=False)
     image: tuple[int | None, ...] | None = None
     loose: dict[str, str] = field(default_factory=dict)
+    multiple: int = 1
     runner: Any = None
 
     def __post_init__(self) -> None:

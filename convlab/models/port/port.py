@@ -183,6 +183,12 @@ def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | No
             f"{source.size[0]}x{source.size[1]}, the only size that the model takes.",
             hint="leave it out: the model says what it takes.",
         )
+    if given is not None and any(n % source.multiple for n in given):
+        raise ModelError(
+            f"{'input_size' if images is None else 'inputs'}: got {given[0]}x{given[1]} pixels, expected multiples of "
+            f"{source.multiple}, for which what the model computes from its images' sizes is always the same.",
+            hint="leave it out, or give a larger one.",
+        )
     return source.size if given is None else given
 
 
