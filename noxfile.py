@@ -92,15 +92,19 @@ def check_types(session: nox.Session, name: str) -> None:
     session.run("mypy", "--strict", f"backends/convlab_{name}", env={"MYPYPATH": paths})
 
 
-def framework(session: nox.Session, name: str, *also: str, types: bool = True) -> None:
-    """One framework beside NumPy, with its own tests, its adapter's doctests and, on current releases, its types."""
+def framework(session: nox.Session, name: str, *also: str, current: bool = True) -> None:
+    """One framework beside NumPy, with its own tests and its adapter's doctests.
+
+    On current releases these are all tests of parity, and its types are checked; older ones have the central tests.
+    """
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    run_tests(session, name, "tests/parity", "tests/test_doors.py", *own, f"convlab_{name}", *also)
+    shared = ("tests/parity",) if current else (*SUMMING, "tests/parity/test_dtypes.py")
+    run_tests(session, name, *shared, "tests/test_doors.py", *own, f"convlab_{name}", *also)
     if name != "dask":  # which has no models; pairs of frameworks belong to `parity`
         exporting = () if name == "mxnet" else ("tests/exporting/test_onnx.py",)
         files = ("test_files.py", "test_hostile.py", "test_symbol_files.py")
         run_tests(session, f"numpy,{name}", *(f"tests/models/{file}" for file in files), *exporting)
-    if types:
+    if current:
         check_types(session, name)
     discard(session)
 
@@ -161,7 +165,7 @@ def mxnet(session: nox.Session, numpy: str) -> None:
         install_mxnet_alone(session)
     else:
         install(session, "mxnet", also=(f"numpy=={numpy}",))
-    framework(session, "mxnet", types=numpy == "current")  # an old NumPy has other types
+    framework(session, "mxnet", current=numpy == "current")  # an old NumPy has other types, too
 
 
 def install_mxnet_alone(session: nox.Session) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # The models are small: threads only wait for each other.
+if __name__ == "__main__":  # The models are small: threads only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import re
 
