@@ -58,9 +58,14 @@ def test_transposed_convolutions(options) -> None:
     close(port(module, to="jax").model(X), module(X))
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=str)
+@pytest.mark.parametrize("norm", NORMS, ids=range(len(NORMS)))
 def test_norms(norm) -> None:
     check(norm)
+
+
+def test_a_transposed_convolution_comes_first() -> None:
+    """Its kernel has the channels of the image last."""
+    check(nn.Sequential([nn.ConvTranspose(8, (3, 3), transpose_kernel=True), nn.relu]))
 
 
 def test_norms_of_nnx() -> None:

@@ -56,7 +56,6 @@ class Net(nn.Module):
             "Normalised inputs: the first model has no affine (x * 0.003922): the second has 'truediv' on the image.",
         ),
     ],
-    ids=str,
 )
 def test_a_mistake_is_named_where_it_is(mistake, path, sentence):
     comparison = compare(Net(), Net(**mistake))

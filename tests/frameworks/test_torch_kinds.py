@@ -157,6 +157,17 @@ class Head(nn.Module):
         return self.fc(x.reshape(n, channels * rows * columns))
 
 
+class Mean(nn.Module):
+    """ConvNeXt's head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(4, 6, 1), nn.LayerNorm(6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x).mean([-2, -1])))
+
+
 class Swish(nn.Module):
     def forward(self, x):
         return x * torch.sigmoid(x)
@@ -168,6 +179,7 @@ MODELS = {
     "unit": Unit,
     "normalised": Normalised,
     "head": Head,
+    "mean": Mean,
     "function": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Swish()),
     "rows": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3)),
 }
@@ -247,6 +259,35 @@ class OverNHWC(nn.Module):
 
     def forward(self, x):
         return F.max_pool2d(self.conv(x).permute(0, 2, 3, 1), 2)
+
+
+def test_what_the_code_doesnt_use_is_told_and_left() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.auxiliary = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 3, 1)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    with pytest.warns(PartialPortWarning, match="what the model's code doesn't use wasn't ported"):
+        ported = port(shaken(Auxiliary()), to="torch")
+    assert ported.evidence.same
+    assert list(ported.untouched) == ["auxiliary.weight", "auxiliary.bias"]
+    assert ported.model(X).shape == (2, 2, 9, 8)
+
+
+def test_a_size_as_a_number_is_refused() -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return self.conv(x) * x.size(2)
+
+    with pytest.warns(PartialPortWarning, match="mul"):
+        port(Sized(), to="torch")
 
 
 @pytest.mark.parametrize(("kind", "why"), [(Sharing, r"permutation of the axes to \(0, 1, 3, 2\)"), (OverNHWC, "NHWC")])

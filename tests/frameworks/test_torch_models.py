@@ -86,7 +86,6 @@ def raise_for(layer):
         (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
         (nn.AdaptiveAvgPool2d((None, 2)), "keeps the image's rows or columns"),
         (nn.Flatten(2), "axes 2 to -1"),
-        (nn.PReLU(), "PReLU"),
         (nn.Softplus(beta=2), "beta 2"),
         (nn.Conv3d(3, 3, 2), "Conv3d"),
     ],

@@ -10,10 +10,11 @@ from making import built, convolution, kernel, run
 
 from convlab import compare, load, port, save
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import models_of
+from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.activations import Activation, PReLU
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.layer import BatchNorm, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.transposed import TransposedConvolution
@@ -247,3 +248,23 @@ def test_a_decoder_is_ported_compared_and_saved(framework, backends, tmp_path) -
     save(ported, b := tmp_path / "b.safetensors")
     assert a.read_bytes() == b.read_bytes()
     assert compare(model, load(a, backend=taker)).same
+
+
+def test_what_is_ported_has_memory_of_its_own(giver, taker) -> None:
+    """The original can be trained without changing it; JAX keeps the memory of a NumPy array where it can."""
+    norm = BatchNorm(*(np.linspace(0.5, 1.5, 64, dtype="float32") for _ in range(4)), 1e-3, 0.9)
+    model = built(giver, convolution(64, 3, (3, 3)), norm)
+    ported = port(model, to=taker)
+    x = np.random.default_rng(1).normal(size=(1, 3, 6, 7)).astype("float32")
+    before = run(taker, ported.model, x)
+    for part in read(model).parts:
+        for array in (getattr(part.layer, name) for name in part.layer.arrays):
+            if array.flags.writeable:  # It is the memory of the framework's own array, or a copy.
+                array *= 3
+    assert np.array_equal(run(taker, ported.model, x), before)
+
+
+def test_a_border_of_minus_infinity_is_saved(tmp_path) -> None:
+    layers = [Pad(((0, 1), (1, 0)), "lowest"), convolution(2, 3, (1, 1))]
+    write_layers(layers, path := tmp_path / "m.safetensors")
+    assert read_layers(path)[0].mode == "lowest"

@@ -306,6 +306,7 @@ KINDS = [
     Upsample((2, 1), "nearest"),
     Upsample((1, 2), "bilinear"),
     Crop(((1, 2), (0, 1))),
+    Crop(((1, 0), (1, 0))),
     PixelShuffle(2),
     Chunk(1, 2),
 ]
@@ -419,6 +420,13 @@ def test_a_file_fills_a_model_of_the_same_layers(framework, tmp_path):
     for other in ([same(4, 3)], [same(4, 3), RELU, same(5, 4)], [same(4, 3, bias=False), RELU, last_layer()]):
         with pytest.raises(ModelFileError, match=r"got another model.s layers|got (kernel|bias) of shape"):
             load(path, into=built(framework, *other))
+
+
+def test_a_file_of_another_geometry_is_refused(framework, tmp_path):
+    """The arrays would fit, but the models don't compute the same."""
+    save(built(framework, same(4, 3), RELU), path := tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"got another layer than .*pads .*, the second nothing"):
+        load(path, into=built(framework, conv(4, 3), RELU))
 
 
 def last_layer(seed=9):

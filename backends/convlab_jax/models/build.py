@@ -66,7 +66,8 @@ def _named(layer: Any) -> dict[str, Array]:
 
 
 def _arrays(dtype: str, **arrays: np.ndarray | None) -> dict[str, Array]:
-    return {name: ops.asarray(array, dtype) for name, array in arrays.items() if array is not None}
+    # JAX may keep the memory of a NumPy array, which may be another framework's parameter.
+    return {name: ops.asarray(np.array(array), dtype) for name, array in arrays.items() if array is not None}
 
 
 def _build_convolution(layer: Convolution, style: str) -> list[Any]:

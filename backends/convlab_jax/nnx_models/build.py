@@ -81,7 +81,8 @@ def filled(module: Any, dtype: str, **arrays: np.ndarray | None) -> Any:
     for name, array in arrays.items():
         if array is not None:
             variable = getattr(module, name)
-            setattr(module, name, type(variable)(ops.asarray(array, dtype)))
+            # JAX may keep the memory of a NumPy array, which may be another framework's parameter.
+            setattr(module, name, type(variable)(ops.asarray(np.array(array), dtype)))
     return module
 
 

@@ -63,8 +63,9 @@ def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
         return
     kernels = [shape[2:] for shape in weights if len(shape) == 4] or [(1, 1), (3, 1)]
     channels_of = {inputs for inputs, _ in kernels}
-    # A convolution in groups takes more channels than its kernel says.
+    # A convolution in groups takes more channels than its kernel says, a transposed one its kernel's last number.
     in_groups = {inputs * n for inputs, outputs in kernels for n in range(2, outputs + 1) if outputs % n == 0}
+    in_groups |= {outputs for _, outputs in kernels}
     for channels in sorted(channels_of | in_groups, key=lambda n: (n not in channels_of, n != 3, n)):
         yield from ((2, size, size, channels) for size in _SIZES)
     yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))

@@ -174,10 +174,18 @@ def _dropout(m: kl.Dropout) -> Layer:
     return Dropout(m.rate, images=m.noise_shape is not None)
 
 
+def _takes_rows(m: kl.Reshape) -> bool:
+    """Whether it takes rows of numbers, or hasn't been called and may."""
+    try:
+        return len(m.input.shape) == 2
+    except AttributeError:
+        return True
+
+
 def _reshape(m: kl.Reshape) -> Layer:
     if len(m.target_shape) == 1:
         return Flatten("HWC")
-    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or len(m.input.shape) != 2:
+    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or not _takes_rows(m):
         raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (1, 1, numbers) of rows")
     return Unflatten()
 

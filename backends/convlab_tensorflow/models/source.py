@@ -96,9 +96,9 @@ def _layer(native: kl.Layer) -> SourceCall:
         del options["data_format"]
     if "pool_size" in options and options["strides"] == options["pool_size"]:
         options["strides"] = None
-    if "padding" in options:
-        pads = config["padding"]
-        options["padding"] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
+    for name in {"padding", "cropping"} & options.keys():
+        pads = config[name]
+        options[name] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
     return call_of(kind.__name__ if kind in _OURS else f"layers.{kind.__name__}", kind, **options)
 
 

@@ -48,8 +48,9 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
             except UnsupportedError as error:
                 unknown = {"": [str(error).rstrip(".")]}
             if not unknown:
-                loose = _loose(model, graph, {}, {})
-                return Model("torch", [*_with_rows(graph)], True, model, loose=loose, multiple=multiple)
+                whole = [*_with_rows(graph)]
+                unused = _loose(model, whole, {}, {})
+                return Model("torch", whole, True, model, multiple=multiple, unused=unused)
         parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
@@ -116,7 +117,8 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=_layer_norm(part.native))
         yield part
-        if of_rows or isinstance(part.layer, (Dense, Flatten)):
+        pooled = isinstance(part.layer, GlobalPool) and not part.layer.keepdims
+        if of_rows or pooled or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
 
 

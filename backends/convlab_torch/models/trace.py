@@ -98,7 +98,8 @@ def _graph(
             return _Tracer(leaf).trace(model)
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.
             failure = error
-    raise UnsupportedError(f"it can't be traced ({type(failure).__name__})") from failure
+    why = (str(failure).strip().splitlines() or [""])[0][:200]
+    raise UnsupportedError(f"it can't be traced ({type(failure).__name__}{': ' if why else ''}{why})") from failure
 
 
 class _Reading:
@@ -165,6 +166,8 @@ class _Reading:
         self._append(node, self.parts(module, path), [source])
 
     def _append(self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node]) -> None:
+        if self.sizes.intersection(sources):
+            self._refuse(node, f"{_name(node.target)}, which takes the size of an image")
         inputs = tuple(self.values.get(source, "") for source in sources)
         if any(source in self.last for source in sources):
             self.last.add(node)
@@ -269,14 +272,14 @@ def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]
 def _reshaped(shape: Any) -> nn.Module:
     """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse for one pixel, (N, C, 1, 1)."""
     axes = [*shape] if isinstance(shape, (list, tuple)) else []
-    if len(axes) == 2 and ((_is_size(axes[0], 0) and (axes[1] == -1 or _is_size(axes[1], 1))) or axes[0] == -1):
+    if len(axes) == 2 and ((_is_size_of(axes[0], 0) and (axes[1] == -1 or _is_size_of(axes[1], 1))) or axes[0] == -1):
         return nn.Flatten()
-    if len(axes) == 4 and axes[2:] == [1, 1] and _is_size(axes[0], 0):
+    if len(axes) == 4 and axes[2:] == [1, 1] and _is_size_of(axes[0], 0):
         return nn.Unflatten(1, (-1, 1, 1))
     raise UnsupportedError("it gives other axes than (N, -1) or (N, C, 1, 1)")
 
 
-def _is_size(size: Any, axis: int) -> bool:
+def _is_size_of(size: Any, axis: int) -> bool:
     """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
     if not isinstance(size, torch.fx.Node):
         return False

@@ -81,6 +81,7 @@ _WORDS = {
     "mean": "the running mean",
     "variance": "the running variance",
     "parameter": "the function's parameter",
+    "crop": "what is taken off the result (by padding, output_padding or a crop)",
     "count_padding": "whether the border counts in the mean (count_padding)",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
+from ..layers.layer import LOWEST
 
 # The largest value of the fields that count pixels.
 LARGEST = 2**16
@@ -99,7 +100,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "dilation": _PAIR,
         "groups": _COUNT,
     },
-    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES), "value": _BORDER},
+    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES, LOWEST), "value": _BORDER},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
     "prelu": {},
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},

@@ -13,6 +13,7 @@ from ...geometry.checks import choice, pair
 from ...geometry.geometry import Pair
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
+from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
@@ -229,6 +230,9 @@ def _with_layers(path: Path, model: Model) -> Any:
     if reason:
         _refuse(path, f"another model's layers ({reason}; the first is the file's)", "this model's", hint)
     for one, other in pairs:
+        apart = [words for name, words in differences(one, other) if name not in (*one.main.arrays, "order", "dtype")]
+        if apart:
+            _refuse(path, f"another layer than {other.path!r}: {apart[0]} (the first is the file's)", "the same", hint)
         if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
             _refuse(path, f"{one.dtype} for {other.path!r}", other.dtype, "make the model in the file's dtype.")
     try:

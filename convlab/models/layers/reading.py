@@ -128,6 +128,7 @@ class Model:
         loose: what belongs to no part: parameters and buffers by their path, operations by the path of the method that
             calls them, each with a note.
         multiple: what the rows and columns of images must be multiples of, so that the parts compute the same.
+        unused: parameters and buffers, as in `loose`, that the model's code doesn't use.
         runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
             for its backend's own.
     """
@@ -139,6 +140,7 @@ class Model:
     image: tuple[int | None, ...] | None = None
     loose: dict[str, str] = field(default_factory=dict)
     multiple: int = 1
+    unused: dict[str, str] = field(default_factory=dict)
     runner: Any = None
 
     def __post_init__(self) -> None:

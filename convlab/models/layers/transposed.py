@@ -23,7 +23,7 @@ class TransposedConvolution(Layer):
     Frameworks differ in what they take off the result and add to it: here that is one number for each edge.
 
     Attributes:
-        kernel: OIHW, as `conv_transpose2d` takes it: (inputs, outputs / groups, h, w).
+        kernel: (inputs, outputs / groups, h, w), as `conv_transpose2d` takes it.
         bias: one number for each output channel, or None.
         stride: of the copies of the kernel in the result.
         crop: the rows and columns taken off the whole result, ((top, bottom), (left, right)); below 0 where there are

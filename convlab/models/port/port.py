@@ -157,11 +157,11 @@ def port(
             f"{evidence}",
             hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
-    if not whole:
+    if not whole or source.unused:
+        what = "only parts of the model were ported" if not whole else "what the model's code doesn't use wasn't ported"
+        untouched |= source.unused
         omissions = _listed(untouched, "\n  ")
-        warnings.warn(
-            f"only parts of the model were ported. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2
-        )
+        warnings.warn(f"{what}. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)

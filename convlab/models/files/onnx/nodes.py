@@ -12,7 +12,7 @@ from ....geometry.geometry import Pads
 from ...layers.activations import Activation, Affine, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ...layers.joining import Add, Concatenate, Multiply
-from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Upsample
 from ...layers.pooling import GlobalPool, Pool
@@ -55,12 +55,13 @@ def _convolution(graph: Graph, layer: Convolution) -> None:
 
 
 def _pad(graph: Graph, layer: Pad) -> None:
-    if layer.mode not in _PAD_MODES:
-        raise UnsupportedError(f"a border of mode {layer.mode!r} without pooling isn't exported.", hint="leave it out.")
+    if layer.mode not in (*_PAD_MODES, LOWEST):
+        raise UnsupportedError(f"a border of mode {layer.mode!r} isn't exported.", hint="save it as .safetensors.")
     top, left, bottom, right = _pads(layer.pads)
     sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
-    value = [graph.constant("value", layer.value)] if layer.value else []
-    graph.node("Pad", sizes, *value, mode=_PAD_MODES[layer.mode])
+    number = -np.inf if layer.mode == LOWEST else layer.value
+    value = [graph.constant("value", number)] if number else []
+    graph.node("Pad", sizes, *value, mode=_PAD_MODES.get(layer.mode, "constant"))
 
 
 # ONNX's own alpha is 0.2; its numbers are float32.
