@@ -168,6 +168,35 @@ class Mean(nn.Module):
         return self.fc(self.norm(self.conv(x).mean([-2, -1])))
 
 
+class Squeeze(nn.Module):
+    """A scale for each channel, as people spell it."""
+
+    def __init__(self, spelling) -> None:
+        super().__init__()
+        self.conv, self.fc, self.spelling = nn.Conv2d(4, 6, 1), nn.Linear(6, 6), spelling
+
+    def forward(self, x):
+        x = self.conv(x)
+        y = torch.sigmoid(self.fc(x.mean((2, 3))))
+        return x * self.spelling(y, x)
+
+
+SPELLINGS = {
+    "none": lambda y, x: y[:, :, None, None],
+    "unsqueeze": lambda y, x: y.unsqueeze(-1).unsqueeze(-1),
+    "axes": lambda y, x: torch.unsqueeze(torch.unsqueeze(y, 2), 3),
+    "view": lambda y, x: y.view(x.size(0), x.size(1), 1, 1),
+    "expand": lambda y, x: y[:, :, None, None].expand_as(x),
+    "one less": lambda y, x: 1 - y[:, :, None, None],
+    "negative": lambda y, x: -y[:, :, None, None],
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spellings_of_squeeze_and_excite(name) -> None:
+    check(Squeeze(SPELLINGS[name]))
+
+
 class Swish(nn.Module):
     def forward(self, x):
         return x * torch.sigmoid(x)

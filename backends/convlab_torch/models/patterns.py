@@ -14,6 +14,8 @@ from .functions import chunk
 
 _CHUNKS = (torch.chunk, "chunk")
 _VIEWS = ("view", "reshape", torch.reshape)
+# An index that makes rows of numbers images of one pixel.
+_ONE_PIXEL = (slice(None), slice(None), None, None)
 _SWAPS = ("transpose", torch.transpose)
 
 
@@ -31,6 +33,8 @@ def permutation(node: torch.fx.Node) -> tuple[int, ...] | None:
 
 def is_part_of_pattern(node: torch.fx.Node) -> bool:
     """Whether a node is read with the ones that take its result."""
+    if _adds_axis(node) and node.users and all(map(_adds_axis, node.users)):
+        return True
     return node.target in _CHUNKS or _axes_of_view(node, 5) is not None or _swapped(node) is not None
 
 
@@ -38,6 +42,13 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
     """What computes a node and those before it that belong to it, and the nodes whose values these take."""
     source: Any = node.args[0]
     image: Any
+    if _adds_axis(node) and isinstance(source, torch.fx.Node) and _adds_axis(source):
+        image = source.args[0]
+        return nn.Unflatten(1, (-1, 1, 1)), [image]
+    if node.target is operator.getitem and node.args[1] == _ONE_PIXEL:
+        return nn.Unflatten(1, (-1, 1, 1)), [source]
+    if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
+        return nn.Identity(), [source]
     if node.target is operator.getitem and isinstance(source, torch.fx.Node) and source.target in _CHUNKS:
         count, axis = _chunk_arguments(source)
         index, image = node.args[1], source.args[0]
@@ -51,6 +62,11 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
             view: Any = source.args[0]
             return nn.ChannelShuffle(groups), [view.args[0]]
     return None
+
+
+def _adds_axis(node: torch.fx.Node) -> bool:
+    """Whether a node puts an axis behind those of rows of numbers."""
+    return node.target in ("unsqueeze", torch.unsqueeze) and node.args[1:] in ((-1,), (2,), (3,))
 
 
 def _chunk_arguments(node: torch.fx.Node) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from .sizes import fold_sizes, image_channels, is_size
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
 _QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
+_NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
@@ -233,10 +234,13 @@ def _of_any_axis(part: Part) -> bool:
 
 def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     """What computes a node, and the nodes whose values it takes."""
+    first: Any
     first, *others = node.args
     options = {name: value for name, value in node.kwargs.items() if name not in _UNUSED}
     if options.get("dtype", first) is None:
         del options["dtype"]
+    if node.target in _NEGATIVES:
+        return partial(affine, scale=-1.0), [first]
     if node.target in (*_SUMS, *_PRODUCTS, *_DIFFERENCES, *_QUOTIENTS):
         if len(others) != 1 or options:
             raise UnsupportedError("its arguments are unknown")
@@ -259,6 +263,8 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
 def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     """A sum or a product of two tensors, or of a tensor and a number."""
     commutes = function in (*_SUMS, *_PRODUCTS)
+    if function in _DIFFERENCES and isinstance(b, torch.fx.Node) and isinstance(a, (int, float)):
+        return partial(affine, scale=-1.0, shift=float(a)), [b]
     if commutes and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
         return add if function in _SUMS else multiply, [a, b]
     tensor, number = (b, a) if commutes and isinstance(b, torch.fx.Node) else (a, b)
