@@ -129,6 +129,11 @@ def load(
     target = models_of(backend or default_backend())
     try:
         return _built(path, source, target, layers, size)
+    except UnsupportedError as error:
+        if backend is not None or default_backend() != "numpy":
+            raise
+        hint = "backend='torch', or another framework that is installed, has them."
+        raise UnsupportedError(f"{path}: no backend was given, and NumPy has convolutions alone.", hint=hint) from error
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error for layers that don't go together.
