@@ -1,8 +1,7 @@
 """Build the explorer, one page that needs nothing beside itself; `--check` only says whether it is old.
 
 The page is convlab/page/explorer.html, where the package finds it; docs/explorer/index.html is a link to it. Its sources
-are beside this file: a page, a style sheet and ES modules, which are put one after another without their imports and
-exports, so that their top-level names must differ.
+are beside this file: a page, a style sheet and ES modules, each of which becomes a function in the page's one script.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from convlab.geometry.names import PADDING_MODE_ALIASES, padding_mode
 
 ROOT = Path(__file__).parents[2]
 SOURCE, PAGE = Path(__file__).parent / "source", ROOT / "convlab" / "page" / "explorer.html"
-IMPORT = re.compile(r'^import [^;]*? from "\./(\w+\.mjs)";\n', re.MULTILINE)
-NAME = re.compile(r"^(?:export )?(?:async )?(?:const|let|function|class) (\w+)", re.MULTILINE)
+IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.mjs";$', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
 FILTERS = (
     "edge:0",
     "edge:45",
@@ -49,28 +48,29 @@ LARGEST_KERNEL = 7
 STRIP = "abcd"
 
 
-def modules(name: str = "main.mjs", done: dict[str, str] | None = None) -> dict[str, str]:
+def modules(name: str = "main", done: dict[str, str] | None = None) -> dict[str, str]:
     """The text of a module and of all that it imports, each behind what it imports."""
     done = {} if done is None else done
-    text = (SOURCE / name).read_text(encoding="utf-8")
-    for imported in IMPORT.findall(text):
+    text = (SOURCE / f"{name}.mjs").read_text(encoding="utf-8")
+    for _, imported in IMPORT.findall(text):
         if imported not in done:
             modules(imported, done)
     done[name] = text
     return done
 
 
+def inlined(name: str, text: str) -> str:
+    """A module as a function that is called at once and returns what the module exports."""
+    exports = ", ".join(EXPORT.findall(text))
+    body = EXPORT.sub("", IMPORT.sub(r"const {\1} = \2_module;", text))
+    if re.search(r"^(import|export) ", body, re.MULTILINE):
+        raise SystemExit(f'{name}.mjs: write each import as import {{ … }} from "./….mjs", and export const or function.')
+    return f"const {name}_module = (() => {{\n{body}return {{ {exports} }};\n}})();\n"
+
+
 def script() -> str:
     """All modules as one."""
-    texts = modules()
-    owners: dict[str, str] = {}
-    for module, text in texts.items():
-        for name in NAME.findall(text):
-            if name in owners:
-                raise SystemExit(f"{module} and {owners[name]} both define {name} at the top: rename one.")
-            owners[name] = module
-    parts = [re.sub(r"^export ", "", IMPORT.sub("", text), flags=re.MULTILINE) for text in texts.values()]
-    return '"use strict";\n' + "\n".join(parts)
+    return '"use strict";\n' + "\n".join(inlined(name, text) for name, text in modules().items())
 
 
 def style() -> str:
@@ -105,7 +105,7 @@ def check_border(mode: str, strip: str, names: dict[str, str]) -> None:
         raise SystemExit(f"{mode}: the table says {strip}, convlab pads {' '.join(letters)}.")
     for cell in names.values():
         # A name in parentheses is the library's, and another border's in convlab.
-        for name in re.findall(r"(?<!\()`([^`]+)`", cell):
+        for name in re.findall(r"`([^`]+)`", re.sub(r"\([^)]*\)", "", cell)):
             if padding_mode(name) != mode:
                 raise SystemExit(f"{name}: the table says {mode}, convlab {padding_mode(name)}.")
 
