@@ -1,13 +1,17 @@
 /** The page: its parts are started, and drawn again whenever the layer or the look changes. */
 
 import { startAddress } from "./address.mjs";
+import { showBits, startBits } from "./bits_view.mjs";
+import { startBorders } from "./borders_view.mjs";
 import { onScheme } from "./colours.mjs";
+import { showConventions, startConventions } from "./conventions_view.mjs";
 import { startControls, showControls } from "./controls.mjs";
 import { showProgram, startCopy } from "./copy.mjs";
 import { byId } from "./dom.mjs";
 import { filled, inWords, symbols } from "./formula.mjs";
 import { showImage, startImage } from "./image_grid.mjs";
 import { showKernel } from "./kernel_table.mjs";
+import { showLearning, startLearning } from "./learning_view.mjs";
 import { keepInside, onLook } from "./look.mjs";
 import { startPhotograph } from "./photograph.mjs";
 import { showResult, startResult } from "./result_grid.mjs";
@@ -34,6 +38,8 @@ function showLayer() {
     byId(id).replaceChildren(symbols(store.layer, axis), document.createElement("br"), filled(store.layer, axis));
   }
   byId("in-words").textContent = inWords(store.layer);
+  showConventions();
+  showLearning();
 }
 
 const data = JSON.parse(byId("data").textContent);
@@ -43,7 +49,12 @@ startResult();
 startWalk();
 startPhotograph();
 startCopy();
+startConventions();
+startBorders(data.borders);
+startLearning();
+startBits();
 onChange(showLayer);
 onLook(showGrids);
-onScheme(showGrids);
+onScheme(showLayer);
 startAddress();
+showBits();
