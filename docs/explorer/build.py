@@ -1,7 +1,8 @@
 """Build the explorer, one page that needs nothing beside itself; `--check` only says whether it is old.
 
-The page is convlab/page/explorer.html, where the package finds it; docs/explorer/index.html is a link to it. Its sources
-are beside this file: a page, a style sheet and ES modules, each of which becomes a function in the page's one script.
+The page is convlab/page/explorer.html, where the package finds it; docs/explorer/index.html is a link to it. Its
+sources are beside this file: a page, a style sheet and ES modules, each of which becomes a function in the page's one
+script.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def inlined(name: str, text: str) -> str:
     exports = ", ".join(EXPORT.findall(text))
     body = EXPORT.sub("", IMPORT.sub(r"const {\1} = \2_module;", text))
     if re.search(r"^(import|export) ", body, re.MULTILINE):
-        raise SystemExit(f'{name}.mjs: write each import as import {{ … }} from "./….mjs", and export const or function.')
+        raise SystemExit(
+            f'{name}.mjs: write each import as import {{ … }} from "./….mjs", and export const or function.'
+        )
     return f"const {name}_module = (() => {{\n{body}return {{ {exports} }};\n}})();\n"
 
 
@@ -74,15 +77,19 @@ def script() -> str:
 
 
 def style() -> str:
-    """The colours and the text of the project's reports, and the explorer's own."""
-    common, _, _ = (ROOT / "convlab" / "page" / "page.css").read_text().partition("\n.verdict {")
-    return common + "\n" + (SOURCE / "style.css").read_text()
+    """The colours, the text and the tables of the project's reports, and the explorer's own."""
+    common = (ROOT / "convlab" / "page" / "page.css").read_text(encoding="utf-8")
+    text, _, rest = common.partition("\n.verdict {")
+    tables = rest[rest.index("\n.scroll {") : rest.index("\n.matrix {")]
+    return f"{text}\n{tables}\n{(SOURCE / 'style.css').read_text(encoding='utf-8')}"
 
 
 def border_names() -> list[dict[str, Any]]:
     """The table of borders in docs/how-to/from-scipy.md, held against what convlab does and which names it takes."""
     text = (ROOT / "docs" / "how-to" / "from-scipy.md").read_text(encoding="utf-8")
-    lines = [line.strip("| ") for line in text.partition("## What borders are called")[2].splitlines() if line[:1] == "|"]
+    lines = [
+        line.strip("| ") for line in text.partition("## What borders are called")[2].splitlines() if line[:1] == "|"
+    ]
     header, _, *rows = [re.split(r"\s*(?<!\\)\|\s?", line + " ") for line in lines]
     borders = []
     for row in rows:
@@ -99,7 +106,8 @@ def check_border(mode: str, strip: str, names: dict[str, str]) -> None:
     """Stop unless convlab's border has these pixels, and these names."""
     n = len(STRIP)
     letters = [
-        "0" if mode == "zeros" and not 0 <= i < n else STRIP[border_index(i, n, padding_mode(mode))] for i in range(-3, n + 3)
+        "0" if mode == "zeros" and not 0 <= i < n else STRIP[border_index(i, n, padding_mode(mode))]
+        for i in range(-3, n + 3)
     ]
     if letters != strip.replace("|", "").split():
         raise SystemExit(f"{mode}: the table says {strip}, convlab pads {' '.join(letters)}.")

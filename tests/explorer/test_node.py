@@ -90,6 +90,17 @@ def test_the_programs_compute_what_the_page_shows(answers: list[dict[str, Any]],
 
 def test_the_layers_are_of_every_kind(answers: list[dict[str, Any]]) -> None:
     code = "".join(answer["programs"]["PyTorch"] for answer in answers)
-    for each in ("F.conv2d", "F.conv_transpose2d", "F.pad", "np.pad", "dilation", "row[::-1]", '"same"', "output_padding"):
+    for each in (
+        "F.conv2d",
+        "F.conv_transpose2d",
+        "F.pad",
+        "np.pad",
+        "dilation",
+        "row[::-1]",
+        '"same"',
+        "output_padding",
+    ):
         assert each in code
-    assert all(f'"{mode}"' in "".join(a["programs"]["convlab"] for a in answers) for mode in itertools.islice(MODES, 1, 5))
+    assert all(
+        f'"{mode}"' in "".join(a["programs"]["convlab"] for a in answers) for mode in itertools.islice(MODES, 1, 5)
+    )
