@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { compareConventions } from "../../docs/explorer/source/conventions.mjs";
 import * as descent from "../../docs/explorer/source/descent.mjs";
 import { problem } from "../../docs/explorer/source/geometry.mjs";
 import { products, reached, result } from "../../docs/explorer/source/products.mjs";
@@ -118,4 +119,11 @@ test("the largest stable rate parts descent from divergence", () => {
   const last = (rate) => descent.descend(equations, [0.3, 0.1], rate, 400).at(-1).loss;
   assert.ok(last(largest * 0.99) < 1e-2);
   assert.ok(last(largest * 1.01) > 1);
+});
+
+test("the conventions differ as docs/semantics.md says", () => {
+  const layer = { ...chapterLayer(), image: [[1, 2, 3, 4, 5, 6, 7, 8]], kernel: [[1, 1, 1, 1, 1, 1, 1]], stride: [1, 2] };
+  const { sides, same, different, count } = compareConventions(layer);
+  assert.deepEqual([sides, same], [[[10, 21, 35, 30]], [[15, 28, 33, 26]]]);
+  assert.deepEqual([different, count], [4, 4]);
 });

@@ -1,7 +1,8 @@
-/** The layer's program by framework, to be copied, and a link to the layer. */
+/** The layer's program by framework, to be copied; a link to the layer; and the layer as a test case. */
 
 import { addressOf } from "./address.mjs";
-import { byId, copyText, make } from "./dom.mjs";
+import { byId, copyText, make, tell } from "./dom.mjs";
+import { caseOf, npz } from "./npz.mjs";
 import { FRAMEWORKS, program } from "./programs.mjs";
 import { store } from "./store.mjs";
 
@@ -11,6 +12,16 @@ const chosen = () => document.querySelector("#frameworks input:checked").value;
 export function showProgram() {
   byId("program").textContent = store.problem ? "" : program(chosen(), store.layer);
   byId("copy-program").disabled = Boolean(store.problem);
+  byId("save-case").disabled = Boolean(store.problem) || store.layer.transposed;
+}
+
+/** Save the layer and its result as a file for `convlab parity --case`. */
+function saveCase() {
+  const file = new Blob([npz(caseOf(store.layer, store.result))], { type: "application/octet-stream" });
+  const link = make("a", { href: URL.createObjectURL(file), download: "case.npz" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  tell("The layer is saved as case.npz. Compare the frameworks on it with: convlab parity --case case.npz");
 }
 
 /** Make a choice of the frameworks, and bind the buttons. */
@@ -22,5 +33,6 @@ export function startCopy() {
     return make("label", { class: "choice" }, field, name);
   }));
   byId("copy-program").addEventListener("click", () => copyText(byId("program").textContent, "The program"));
+  byId("save-case").addEventListener("click", saveCase);
   byId("copy-link").addEventListener("click", () => copyText(addressOf(store.layer), "The link"));
 }
