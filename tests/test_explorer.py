@@ -25,7 +25,7 @@ PAGE = EXPLORER.read_text(encoding="utf-8")
 
 
 def test_the_page_is_what_its_sources_make() -> None:
-    command = [sys.executable, str(FOLDER / "build.py"), "--check"]
+    command = [sys.executable, str(FOLDER / "build_page.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -36,7 +36,7 @@ function row(name, y, reference) {
   return make("tr", {}, make("th", { scope: "row" }, name),
     make("td", { "data-label": "sum" }, marked(digits(y), digits(reference))),
     make("td", { "data-label": "bits" }, marked(grouped(y), grouped(reference))),
-    make("td", { "data-label": "away" }, same ? "the same bits" : `${away} float32 number${away === 1 ? "" : "s"} away`));
+    make("td", { "data-label": "from the last row" }, same ? "the same bits" : `${away} float32 number${away === 1 ? "" : "s"} away`));
 }
 
 /** Draw the section as its controls are now. */

@@ -16,13 +16,13 @@ const EXAMPLES = {
 };
 const grids = {};
 
-const AXES = [["rows", "above", "below", "further down"], ["columns", "left", "right", "further to the right"]];
+const AXES = [["row", "above", "below", "further down"], ["column", "left", "right", "further to the right"]];
 
 function axisInWords([sides, same], axis) {
   const [name, before, after, direction] = AXES[axis], shift = sides[axis][0] - same[axis][0];
-  const padding = `Along the ${name}, PyTorch and gluon pad ${sides[axis][0]} ${before} and ${sides[axis][1]} ${after}, ` +
+  const padding = `Along the ${name}s, PyTorch and gluon pad ${sides[axis][0]} ${before} and ${sides[axis][1]} ${after}, ` +
     `SAME ${same[axis][0]} and ${same[axis][1]}`;
-  return shift > 0 ? `${padding}: each of its windows lies ${shift} ${direction}.` : `${padding}.`;
+  return shift > 0 ? `${padding}: each of its windows lies ${shift} ${name}${shift > 1 ? "s" : ""} ${direction}.` : `${padding}.`;
 }
 
 function verdict({ different, count, pads }) {
@@ -40,20 +40,22 @@ function showResultOf(name, matrix, differs) {
   }))));
 }
 
-const line = (...cells) => make("tr", {}, ...cells.map((cell, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }, cell)));
+/** A row of a table: its name, and cells with the labels that they have on a narrow screen. */
+const line = (name, cells) => make("tr", {}, make("th", { scope: "row" }, name),
+  ...Object.entries(cells).map(([label, cell]) => make("td", { "data-label": label }, cell)));
 
 /** Draw the section for the layer as it is now. */
 export function showConventions() {
   const found = compareConventions(store.layer), differ = String(found.pads[0]) !== String(found.pads[1]);
   byId("layers").replaceChildren(...Object.entries(layersByFramework(store.layer)).map(([name, [title, code, shapes]]) =>
-    line(name, title, make("code", {}, code), shapes)));
+    line(name, { "its name": title, "its code": make("code", {}, code), "its shapes": shapes })));
   byId("verdict").textContent = verdict(found);
   byId("verdict").className = differ ? "verdict-line bad" : "verdict-line good";
   showResultOf("sides", found.sides, found.differs);
   showResultOf("same", found.same, found.differs);
   byId("mending").hidden = !differ;
   byId("mended").replaceChildren(...Object.entries(mended(store.layer)).map(([name, code]) =>
-    line(name, make("code", {}, code))));
+    line(name, { "its code": make("code", {}, code) })));
 }
 
 /** Make the section's grids, and bind its examples. */

@@ -7,7 +7,7 @@ import { onScheme } from "./colours.mjs";
 import { showConventions, startConventions } from "./conventions_view.mjs";
 import { startControls, showControls } from "./controls.mjs";
 import { showProgram, startCopy } from "./copy.mjs";
-import { byId } from "./dom.mjs";
+import { byId, tell } from "./dom.mjs";
 import { filled, inWords, symbols } from "./formula.mjs";
 import { showImage, startImage } from "./image_grid.mjs";
 import { showKernel } from "./kernel_table.mjs";
@@ -58,3 +58,6 @@ onLook(showGrids);
 onScheme(showLayer);
 startAddress();
 showBits();
+// A message stays until it has been read.
+addEventListener("pointerdown", () => tell(""));
+addEventListener("keydown", ({ key }) => key === "Escape" && tell(""));

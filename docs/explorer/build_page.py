@@ -94,7 +94,7 @@ def border_names() -> list[dict[str, Any]]:
     borders = []
     for row in rows:
         mode, strip = row[1].strip("`"), row[0].strip("`").replace("\\|", "|")
-        names = {library: cell.strip() for library, cell in zip(header[1:], row[1:], strict=False)}
+        names = {library.strip(): cell.strip() for library, cell in zip(header[1:], row[1:], strict=False)}
         check_border(mode, strip, names)
         borders.append({"mode": mode, "strip": [part.split() for part in strip.split("|")], "names": names})
     if {border["mode"] for border in borders} != {*PADDING_MODES}:
@@ -144,7 +144,7 @@ def main() -> None:
     if "--check" not in sys.argv:
         PAGE.write_text(page, encoding="utf-8")
     elif page != PAGE.read_text(encoding="utf-8"):
-        raise SystemExit("convlab/page/explorer.html is old: run python docs/explorer/build.py.")
+        raise SystemExit("convlab/page/explorer.html is old: run python docs/explorer/build_page.py.")
 
 
 if __name__ == "__main__":
