@@ -228,6 +228,42 @@ def test_without_a_webcam_the_page_says_so(page: Browser) -> None:
     assert text_of(page, "message") == "There is no webcam, or the browser keeps it from this page."
 
 
+def test_the_webcam_paints_until_its_picture_is_kept(browser_with_webcam: Browser) -> None:
+    page = browser_with_webcam
+    page.open(EXPLORER, width=1400)
+    click(page, "document.getElementById('webcam')")
+    page.evaluate("new Promise(done => setTimeout(done, 2500))")
+    assert text_of(page, "webcam") == "Keep this picture"
+    pixels = "[...document.querySelectorAll('#image [role=gridcell]')].map(e => e.textContent)"
+    assert len(page.evaluate(pixels)) == 24 * 18
+    assert len(set(page.evaluate(pixels))) > 3
+    click(page, "document.getElementById('webcam')")
+    kept = page.evaluate(pixels)
+    page.evaluate("new Promise(done => setTimeout(done, 700))")
+    assert page.evaluate(pixels) == kept
+
+
+def test_copying_says_what_became_of_it(page: Browser) -> None:
+    for name in ("copy-program", "copy-link"):
+        click(page, f"document.getElementById('{name}')")
+        page.evaluate("new Promise(done => setTimeout(done, 300))")
+        assert "clipboard" in text_of(page, "message")
+
+
+def test_an_empty_brush_only_looks(page: Browser) -> None:
+    choose(page, "brush", "")
+    click(page, cell("image", 2, 3))
+    assert page.evaluate(f"{cell('image', 2, 3)}.textContent") == "0"
+    assert text_of(page, "about") == "Image at row 3, column 4"
+
+
+def test_every_framework_has_its_program(page: Browser) -> None:
+    for name in ("convlab", "torch", "keras", "flax", "mxnet"):
+        at = ["convlab", "torch", "keras", "flax", "mxnet"].index(name)
+        click(page, f"document.querySelectorAll('#frameworks input')[{at}]")
+        assert f"import {name}" in text_of(page, "program") or f"from {name}" in text_of(page, "program")
+
+
 def test_four_frameworks_differ_at_stride_2_and_agree_without(page: Browser) -> None:
     click(page, "document.getElementById('example-stride')")
     assert text_of(page, "verdict").startswith("10 of 12 pixels differ.")

@@ -1,7 +1,9 @@
 /** Why bits differ: one sum of products computed in several ways, and the digits and bits at which they part. */
 
 import { byId, make } from "./dom.mjs";
-import { bfloat16, bits, float16, float32, halving, numbers, ordered, orderedFused, reproducible, steps } from "./rounding.mjs";
+import {
+  bfloat16, bits, float16, float32, halving, numbers, ordered, orderedFused, reproducible, steps, totals,
+} from "./rounding.mjs";
 import { shown } from "./shown.mjs";
 import { number } from "./state.mjs";
 
@@ -39,6 +41,13 @@ function row(name, y, reference) {
     make("td", { "data-label": "from the last row" }, same ? "the same bits" : `${away} float32 number${away === 1 ? "" : "s"} away`));
 }
 
+/** The totals from the first product on beside those from the last one on, which meet in the same sum or don't. */
+function totalsOf(pairs) {
+  const [forward, backward] = [totals(pairs), totals([...pairs].reverse())];
+  return forward.map((total, i) => make("li", {}, make("span", {}, digits(total)), make("span", {}, i < pairs.length - 1
+    ? digits(backward[i]) : marked(digits(backward[i]), digits(total)))));
+}
+
 /** Draw the section as its controls are now. */
 export function showBits() {
   const pairs = pairsOf(number(byId("seed").value, 0, 1e6) ?? 0, byId("whole").checked), reference = reproducible(pairs);
@@ -46,6 +55,7 @@ export function showBits() {
   byId("pairs").textContent = pairs.map(([a, b]) => `${shown(a, 3)} × ${shown(b, 3)}`).join("  +  ");
   byId("sums").replaceChildren(...Object.keys(WAYS).map((name, i) => row(name, sums[i], reference)),
     row("reproducible=True, on every framework", reference, reference));
+  byId("totals").replaceChildren(...totalsOf(pairs));
   const different = new Set(sums.slice(0, 4).map(bits)).size;
   byId("bits-text").textContent = different === 1
     ? "All float32 sums have the same bits here: where no sum is rounded, or by chance, the order doesn't matter."

@@ -20,11 +20,13 @@ function setPixel([row, column], value) {
   change({ image });
 }
 
-/** Paint with a click, Enter or Space, which also erases; go on while the mouse is dragged; or type a digit. */
+/** Paint with a click, Enter or Space, which also erases; go on while the mouse is dragged; or type a digit. Without
+ *  a number for a brush, a click only looks. */
 function press(i, j, key) {
   const at = [i - first()[0], j - first()[1]];
   if (!isInside(at) || !/^(Enter|Drag|Delete|\d)$/.test(key)) return false;
-  const brush = number(byId("brush").value) ?? 1, before = store.layer.image[at[0]][at[1]];
+  const brush = number(byId("brush").value.trim()), before = store.layer.image[at[0]][at[1]];
+  if (brush === null && (key === "Enter" || key === "Drag")) return false;
   if (key === "Enter") paint = before === brush ? 0 : brush;
   setPixel(at, /\d/.test(key) ? Number(key) : key === "Delete" ? 0 : paint);
   return true;

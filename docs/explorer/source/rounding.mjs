@@ -32,6 +32,11 @@ export function ordered(pairs, round) {
   return pairs.reduce((total, [a, b]) => round(total + round(round(a) * round(b))), 0);
 }
 
+/** The totals after each product, each rounded to float32. */
+export function totals(pairs) {
+  return pairs.map((_, i) => ordered(pairs.slice(0, i + 1), float32));
+}
+
 /** The sum of products with a fused multiply-add each, in float32. */
 export const orderedFused = (pairs) => pairs.reduce((total, [a, b]) => fused(a, b, total), 0);
 
