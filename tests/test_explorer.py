@@ -54,6 +54,8 @@ def test_each_source_is_short() -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
     assert len(lengths) > 20
+    modules = [path for path in SOURCES if path.suffix == ".mjs"]
+    assert [line for path in modules for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120] == []
 
 
 def test_the_filters_are_those_of_convlab() -> None:

@@ -122,7 +122,8 @@ test("the largest stable rate parts descent from divergence", () => {
 });
 
 test("the conventions differ as docs/semantics.md says", () => {
-  const layer = { ...chapterLayer(), image: [[1, 2, 3, 4, 5, 6, 7, 8]], kernel: [[1, 1, 1, 1, 1, 1, 1]], stride: [1, 2] };
+  const image = [[1, 2, 3, 4, 5, 6, 7, 8]], kernel = [[1, 1, 1, 1, 1, 1, 1]];
+  const layer = { ...chapterLayer(), image, kernel, stride: [1, 2] };
   const { sides, same, different, count } = compareConventions(layer);
   assert.deepEqual([sides, same], [[[10, 21, 35, 30]], [[15, 28, 33, 26]]]);
   assert.deepEqual([different, count], [4, 4]);

@@ -20,8 +20,8 @@ test("float16 and bfloat16 round half to even, with subnormal numbers and infini
 
 /** A float32 number as an integer times 2^-300. */
 function exact(x) {
-  const [mantissa, exponent] = x === 0 ? [0, 0] : [x * 2 ** -Math.floor(Math.log2(Math.abs(x))), Math.floor(Math.log2(Math.abs(x)))];
-  return BigInt(mantissa * 2 ** 52) * 2n ** BigInt(exponent - 52 + 300);
+  const exponent = x === 0 ? 0 : Math.floor(Math.log2(Math.abs(x)));
+  return BigInt(x * 2 ** -exponent * 2 ** 52) * 2n ** BigInt(exponent - 52 + 300);
 }
 
 /** Whether y is a float32 number nearest to an exact value, times 2^-300. */

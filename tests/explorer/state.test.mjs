@@ -24,7 +24,8 @@ test("a layer comes back from its text", () => {
 const HOSTILE = [
   "image=<img src=x onerror=alert(1)>", "kernel=1x2:alert(1),2", "kernel=1x2:1", "kernel=0x0:", "kernel=99x99:1",
   "kernel=1x1:NaN", "kernel=1x1:Infinity", "kernel=1x1:1e999", "kernel=1x1:0x10", "kernel=1x1: 1", "kernel=1x1:",
-  "stride=0,1", "stride=-1,1", "stride=1", "stride=1,1,1", "stride=1.5,1", `stride=${LIMITS.stride + 1},1`, "mode=wrap ",
+  "stride=0,1", "stride=-1,1", "stride=1", "stride=1,1,1", "stride=1.5,1", `stride=${LIMITS.stride + 1},1`,
+  "mode=wrap ",
   "mode=__proto__", "padding=constructor", "padding=1,1,1", "flip=true", "flip=toString", "value=1;2", "output=9,9",
   "__proto__=1", "constructor=1", "toString=1", "unknown=1", "<script>=1", "image", "=", "dilation=4,1",
 ];

@@ -38,7 +38,7 @@ function row(name, y, reference) {
   return make("tr", {}, make("th", { scope: "row" }, name),
     make("td", { "data-label": "sum" }, marked(digits(y), digits(reference))),
     make("td", { "data-label": "bits" }, marked(grouped(y), grouped(reference))),
-    make("td", { "data-label": "from the last row" }, same ? "the same bits" : `${away} float32 number${away === 1 ? "" : "s"} away`));
+    make("td", { "data-label": "from the last row" }, same ? "the same bits" : `float32 numbers away: ${away}`));
 }
 
 /** The totals from the first product on beside those from the last one on, which meet in the same sum or don't. */
@@ -50,7 +50,8 @@ function totalsOf(pairs) {
 
 /** Draw the section as its controls are now. */
 export function showBits() {
-  const pairs = pairsOf(number(byId("seed").value, 0, 1e6) ?? 0, byId("whole").checked), reference = reproducible(pairs);
+  const pairs = pairsOf(number(byId("seed").value, 0, 1e6) ?? 0, byId("whole").checked);
+  const reference = reproducible(pairs);
   const sums = Object.values(WAYS).map((way) => way(pairs));
   byId("pairs").textContent = pairs.map(([a, b]) => `${shown(a, 3)} × ${shown(b, 3)}`).join("  +  ");
   byId("sums").replaceChildren(...Object.keys(WAYS).map((name, i) => row(name, sums[i], reference)),
@@ -59,7 +60,7 @@ export function showBits() {
   const different = new Set(sums.slice(0, 4).map(bits)).size;
   byId("bits-text").textContent = different === 1
     ? "All float32 sums have the same bits here: where no sum is rounded, or by chance, the order doesn't matter."
-    : `The four float32 sums have ${different} different values. None of them is wrong: each is within the rounding bound.`;
+    : `The four float32 sums have ${different} different values. None is wrong: each is within the rounding bound.`;
 }
 
 /** Bind the section's controls. */

@@ -12,8 +12,8 @@ function stripOf({ strip, mode }) {
     Object.assign(cell.style, grey(LEVELS[letter] ?? 0, 0, 9, where !== 1));
     return cell;
   }));
-  return make("span", { class: "strip", role: "img", "aria-label": `${mode}: ${strip.map((part) => part.join(" ")).join(", then ")}` },
-    ...cells);
+  const label = `${mode}: ${strip.map((part) => part.join(" ")).join(", then ")}`;
+  return make("span", { class: "strip", role: "img", "aria-label": label }, ...cells);
 }
 
 /** The text of a cell of the table, in which names stand between backticks. */

@@ -46,7 +46,8 @@ export function drawBowl(svg, hessian, minimum, path, step) {
   const { large, small, angle } = axes(hessian), [x, y] = spot(minimum), scale = SIDE / 2 / RADIUS;
   const turn = `rotate(${(-angle * 180) / Math.PI} ${x} ${y})`;
   const rings = [0.15, 0.4, 0.8, 1.3, 1.9, 2.6, 3.4].map((radius) => draw("ellipse", {
-    class: "ring", cx: x, cy: y, rx: radius * scale, ry: Math.min(radius * Math.sqrt(large / small), 1e3) * scale, transform: turn,
+    class: "ring", cx: x, cy: y, rx: radius * scale, ry: Math.min(radius * Math.sqrt(large / small), 1e3) * scale,
+    transform: turn,
   }));
   const far = (value) => Math.min(Math.max(value, -20 * SIDE), 20 * SIDE);
   const walked = path.slice(0, step + 1).map(({ kernel }) => spot(kernel).map(far));

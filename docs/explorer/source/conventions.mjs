@@ -4,7 +4,8 @@ import { extent, pads, problem, sizeOf } from "./geometry.mjs";
 import { products, result } from "./products.mjs";
 import { isOne, keywords, tuple } from "./python.mjs";
 
-const DEFAULTS = { stride: "(1, 1)", strides: "(1, 1)", dilation: "(1, 1)", dilation_rate: "(1, 1)", kernel_dilation: "(1, 1)" };
+const GEOMETRY = ["stride", "strides", "dilation", "dilation_rate", "kernel_dilation"];
+const DEFAULTS = Object.fromEntries(GEOMETRY.map((name) => [name, "(1, 1)"]));
 
 /** The layer as PyTorch's and gluon's users write it, half a kernel on each side, and as SAME pads it. */
 export function bothConventions(layer) {
@@ -19,20 +20,22 @@ export function compareConventions(layer) {
   const compute = (one) => (problem(one) ? [] : result(products(one)));
   const [sides, same] = [compute(both.sides), compute(both.same)];
   const differs = (i, j) => sides[i]?.[j] !== same[i]?.[j];
-  const count = Math.max(sides.length, same.length) * Math.max(sides[0]?.length ?? 0, same[0]?.length ?? 0);
-  const pixels = [...Array(Math.max(sides.length, same.length)).keys()].flatMap((i) =>
-    [...Array(Math.max(sides[0]?.length ?? 0, same[0]?.length ?? 0)).keys()].map((j) => differs(i, j)));
-  return { sides, same, differs, different: pixels.filter(Boolean).length, count, pads: [pads(both.sides), pads(both.same)] };
+  const rows = Math.max(sides.length, same.length), columns = Math.max(sides[0]?.length ?? 0, same[0]?.length ?? 0);
+  const pixels = [...Array(rows).keys()].flatMap((i) => [...Array(columns).keys()].map((j) => differs(i, j)));
+  const different = pixels.filter(Boolean).length;
+  return { sides, same, differs, different, count: pixels.length, pads: [pads(both.sides), pads(both.same)] };
 }
 
 /** For each framework: what it calls the layer, its code with its own convention, and the shapes that it takes. */
 export function layersByFramework(layer) {
   const { sides } = bothConventions(layer), size = tuple(sizeOf(layer.kernel)), [h, w] = sizeOf(layer.kernel);
   const half = tuple(sides.padding.map(([n]) => n)), stride = tuple(layer.stride), dilation = tuple(layer.dilation);
-  const first = `images (N, C, H, W), kernel (1, 1, ${h}, ${w})`, last = `images (N, H, W, C), kernel (${h}, ${w}, 1, 1)`;
+  const first = `images (N, C, H, W), kernel (1, 1, ${h}, ${w})`;
+  const last = `images (N, H, W, C), kernel (${h}, ${w}, 1, 1)`;
   const keras = { strides: stride, padding: '"same"', dilation_rate: dilation, use_bias: "False" };
   const flax = { strides: stride, padding: '"SAME"', kernel_dilation: dilation, use_bias: "False" };
-  const torch = { stride, padding: half, dilation, bias: "False" }, gluon = { strides: stride, padding: half, dilation };
+  const torch = { stride, padding: half, dilation, bias: "False" };
+  const gluon = { strides: stride, padding: half, dilation };
   // Keras's layer refuses both at once.
   const refused = !isOne(layer.stride) && !isOne(layer.dilation);
   return {
@@ -50,7 +53,8 @@ export function mended(layer) {
   const stride = tuple(layer.stride), dilation = tuple(layer.dilation), [[top, bottom], [left, right]] = pads(same);
   const torch = keywords({ stride, dilation, bias: "False" }, DEFAULTS);
   const keras = keywords({ strides: stride, dilation_rate: dilation, use_bias: "False" }, DEFAULTS);
-  const flax = keywords({ strides: stride, padding: tuple(sides.padding), kernel_dilation: dilation, use_bias: "False" }, DEFAULTS);
+  const both = { padding: tuple(sides.padding), kernel_dilation: dilation, use_bias: "False" };
+  const flax = keywords({ strides: stride, ...both }, DEFAULTS);
   return {
     "PyTorch, as SAME": `torch.nn.Sequential(torch.nn.ZeroPad2d((${left}, ${right}, ${top}, ${bottom})), ` +
       `torch.nn.Conv2d(1, 1, ${size}${torch}))`,

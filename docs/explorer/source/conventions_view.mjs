@@ -20,14 +20,17 @@ const AXES = [["row", "above", "below", "further down"], ["column", "left", "rig
 
 function axisInWords([sides, same], axis) {
   const [name, before, after, direction] = AXES[axis], shift = sides[axis][0] - same[axis][0];
-  const padding = `Along the ${name}s, PyTorch and gluon pad ${sides[axis][0]} ${before} and ${sides[axis][1]} ${after}, ` +
-    `SAME ${same[axis][0]} and ${same[axis][1]}`;
-  return shift > 0 ? `${padding}: each of its windows lies ${shift} ${name}${shift > 1 ? "s" : ""} ${direction}.` : `${padding}.`;
+  const [first, last] = sides[axis], [firstOfSame, lastOfSame] = same[axis];
+  const padding = `Along the ${name}s, PyTorch and gluon pad ${first} ${before} and ${last} ${after}, ` +
+    `SAME ${firstOfSame} and ${lastOfSame}`;
+  const lies = `each of its windows lies ${shift} ${name}${shift > 1 ? "s" : ""} ${direction}`;
+  return shift > 0 ? `${padding}: ${lies}.` : `${padding}.`;
 }
 
 function verdict({ different, count, pads }) {
   if (String(pads[0]) === String(pads[1])) return "Here both conventions pad alike, and the results agree.";
-  const head = different ? `${different} of ${count} pixels differ. ` : "The paddings differ; on this image the results don't. ";
+  const head = different ? `${different} of ${count} pixels differ. `
+    : "The paddings differ; on this image the results don't. ";
   return head + [0, 1].filter((axis) => String(pads[0][axis]) !== String(pads[1][axis]))
     .map((axis) => axisInWords(pads, axis)).join(" ");
 }
@@ -47,7 +50,8 @@ const line = (name, cells) => make("tr", {}, make("th", { scope: "row" }, name),
 /** Draw the section for the layer as it is now. */
 export function showConventions() {
   const found = compareConventions(store.layer), differ = String(found.pads[0]) !== String(found.pads[1]);
-  byId("layers").replaceChildren(...Object.entries(layersByFramework(store.layer)).map(([name, [title, code, shapes]]) =>
+  const layers = Object.entries(layersByFramework(store.layer));
+  byId("layers").replaceChildren(...layers.map(([name, [title, code, shapes]]) =>
     line(name, { "its name": title, "its code": make("code", {}, code), "its shapes": shapes })));
   byId("verdict").textContent = verdict(found);
   byId("verdict").className = differ ? "verdict-line bad" : "verdict-line good";

@@ -7,7 +7,8 @@ const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
 function build(holder, rows, columns) {
   holder.style.setProperty("--columns", columns);
   holder.classList.toggle("dense", columns > 20);
-  const cells = [...Array(rows)].map(() => [...Array(columns)].map(() => make("div", { role: "gridcell", tabindex: -1 })));
+  const cells = [...Array(rows)].map(() =>
+    [...Array(columns)].map(() => make("div", { role: "gridcell", tabindex: -1 })));
   holder.replaceChildren(...cells.map((row) => make("div", { role: "row" }, ...row)));
   cells.forEach((row, i) => row.forEach((cell, j) => Object.assign(cell.dataset, { row: i, column: j })));
   return cells;

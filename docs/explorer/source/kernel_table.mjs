@@ -4,7 +4,7 @@ import { signed } from "./colours.mjs";
 import { byId, make } from "./dom.mjs";
 import { sizeOf } from "./geometry.mjs";
 import { termsInView } from "./look.mjs";
-import { place } from "./shown.mjs";
+import { place, shown } from "./shown.mjs";
 import { number } from "./state.mjs";
 import { change, store } from "./store.mjs";
 
@@ -24,15 +24,16 @@ function build(rows, columns) {
   holder.style.setProperty("--columns", columns);
   fields = [...Array(rows).keys()].map((i) => [...Array(columns).keys()].map((j) => {
     const label = `weight at ${place(i, j)}`;
-    const field = make("input", { "aria-label": label, inputmode: "decimal", autocomplete: "off", spellcheck: "false" });
+    const field = make("input", { "aria-label": label, inputmode: "decimal", autocomplete: "off" });
     field.addEventListener("input", () => setWeight(i, j, field));
+    field.addEventListener("focus", () => (field.value = String(store.layer.kernel[i][j])));
     field.addEventListener("blur", showKernel);
     return field;
   }));
   holder.replaceChildren(...fields.flat());
 }
 
-/** Draw the kernel as it is now; a field in which the reader writes keeps its text. */
+/** Draw the kernel as it is now, in two digits; a field in which the reader writes keeps its text. */
 export function showKernel() {
   const { kernel } = store.layer, [rows, columns] = sizeOf(kernel), most = Math.max(...kernel.flat().map(Math.abs));
   if (fields.length !== rows || fields[0].length !== columns) build(rows, columns);
@@ -40,7 +41,8 @@ export function showKernel() {
   kernel.forEach((line, i) => line.forEach((weight, j) => {
     const field = fields[i][j];
     if (document.activeElement !== field) {
-      field.value = String(weight);
+      field.value = shown(weight, 2);
+      field.title = String(weight);
       field.removeAttribute("aria-invalid");
     }
     Object.assign(field.style, signed(weight, most));

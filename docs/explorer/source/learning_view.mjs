@@ -32,8 +32,9 @@ function showKernelAt(kernel, [, columns], truth) {
 
 function rateInWords(rate, eigenvalue) {
   if (eigenvalue === 0) return "The image is zero everywhere its windows are: there is nothing to learn from.";
-  const largest = 2 / eigenvalue, head = `The largest stable rate is 2 / λ = 2 / ${shown(eigenvalue)} = ${shown(largest)}, ` +
-    "λ the largest eigenvalue of the loss's Hessian.";
+  const largest = 2 / eigenvalue;
+  const head = `The largest stable rate is 2 / λ = 2 / ${shown(eigenvalue)} = ${shown(largest)}, ` +
+    "where λ is the largest eigenvalue of the loss's Hessian.";
   return rate < largest ? `${head} At ${shown(rate)}, gradient descent converges.`
     : `${head} At ${shown(rate)}, each step overshoots further: gradient descent diverges.`;
 }
@@ -50,7 +51,8 @@ export function showLearning() {
   const path = descend(squares, two ? start : truth.map(() => 0), rate, STEPS);
   const step = Math.min(Number(byId("step").value), path.length - 1), { kernel, loss } = path[step];
   showKernelAt(kernel, size, truth);
-  byId("step-text").textContent = `Step ${step}: the loss is ${shown(loss)}. The true kernel is ${truth.map((x) => shown(x)).join(", ")}.`;
+  const trueKernel = truth.map((x) => shown(x)).join(", ");
+  byId("step-text").textContent = `Step ${step}: the loss is ${shown(loss)}. The true kernel is ${trueKernel}.`;
   byId("rate-text").textContent = rateInWords(rate, largestEigenvalue(curvature));
   drawLosses(byId("losses"), path.map((each) => each.loss), step);
   byId("bowl-figure").hidden = !two;

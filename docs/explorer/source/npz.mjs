@@ -31,7 +31,8 @@ function crc32(bytes) {
 
 /** Little-endian numbers, each given with its count of bytes. */
 function little(...fields) {
-  return Uint8Array.from(fields.flatMap(([value, count]) => [...Array(count).keys()].map((i) => (value >>> (8 * i)) & 255)));
+  return Uint8Array.from(fields.flatMap(([value, count]) =>
+    [...Array(count).keys()].map((i) => (value >>> (8 * i)) & 255)));
 }
 
 /** The fields that a file has in its own header and in the archive's directory. 33 is the first of January 1980. */
@@ -45,7 +46,8 @@ export function npz(arrays) {
   for (const [title, array] of Object.entries(arrays)) {
     const name = encoder.encode(`${title}.npy`), data = npy(array), fields = common(name, data);
     const file = joined([little([0x04034b50, 4]), fields, name, data]);
-    directory.push(joined([little([0x02014b50, 4], [20, 2]), fields, little([0, 2], [0, 2], [0, 2], [0, 4], [at, 4]), name]));
+    const start = little([0x02014b50, 4], [20, 2]), end = little([0, 2], [0, 2], [0, 2], [0, 4], [at, 4]);
+    directory.push(joined([start, fields, end, name]));
     files.push(file);
     at += file.length;
   }
@@ -62,9 +64,11 @@ export function caseOf(layer, Y) {
   const kernel = layer.flip ? layer.kernel.map((row) => [...row].reverse()).reverse() : layer.kernel;
   const padding = typeof layer.padding === "string" ? { kind: "text", shape: [], values: layer.padding }
     : { kind: "integers", shape: [2, 2], values: layer.padding.flat() };
+  const filled = layer.mode === "zeros" && layer.value !== 0;
+  const value = filled ? { padding_value: { kind: "numbers", shape: [], values: [layer.value] } } : {};
   return {
-    X: matrix(layer.image), K: matrix(kernel), Y: matrix(Y), stride: pair(layer.stride), padding, dilation: pair(layer.dilation),
-    padding_mode: { kind: "text", shape: [], values: layer.mode },
-    ...(layer.mode === "zeros" && layer.value !== 0 ? { padding_value: { kind: "numbers", shape: [], values: [layer.value] } } : {}),
+    X: matrix(layer.image), K: matrix(kernel), Y: matrix(Y),
+    stride: pair(layer.stride), padding, dilation: pair(layer.dilation),
+    padding_mode: { kind: "text", shape: [], values: layer.mode }, ...value,
   };
 }

@@ -1,4 +1,4 @@
-/** An image from a file or the webcam, scaled down to at most 24 pixels a side, in ten levels of grey. It stays here. */
+/** An image from a file or the webcam, scaled down to 24 pixels a side at most, in ten greys. It stays here. */
 
 import { byId, tell } from "./dom.mjs";
 import { LIMITS } from "./state.mjs";
@@ -23,7 +23,7 @@ function levels(picture, width, height) {
 }
 
 async function readFile(file) {
-  if (!TYPES.includes(file.type)) return tell("The explorer reads PNG, JPEG, WebP, GIF (its first frame) and BMP files.");
+  if (!TYPES.includes(file.type)) return tell("The explorer reads PNG, JPEG, WebP, BMP and GIF files.");
   if (file.size > LARGEST) return tell("The explorer reads files of at most 30 MB. Make the photograph smaller first.");
   try {
     const bitmap = await createImageBitmap(file);
