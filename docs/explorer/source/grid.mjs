@@ -72,6 +72,7 @@ export function makeGrid(holder, { point, press = () => false }) {
         if (cell.ariaLabel !== label) cell.ariaLabel = label;
         if (cell.className !== name) cell.className = name;
         Object.assign(cell.style, style);
+        cell.style.setProperty("--letters", Math.max(text.length, 4));
       }));
     },
   };

@@ -46,6 +46,7 @@ export function showKernel() {
       field.removeAttribute("aria-invalid");
     }
     Object.assign(field.style, signed(weight, most));
+    field.style.setProperty("--letters", Math.max(field.value.length, 4));
     field.classList.toggle("window", used.has(`${i},${j}`));
   }));
 }

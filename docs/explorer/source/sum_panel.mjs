@@ -9,12 +9,13 @@ import { factor, place, shown } from "./shown.mjs";
 import { sum } from "./products.mjs";
 import { store } from "./store.mjs";
 
-const written = ({ x, k }) => `${factor(x)} × ${factor(k)}`;
+const written = ({ x, k }, digits) => `${factor(x, digits)} × ${factor(k, digits)}`;
 
-function productCells(terms) {
+function productCells(terms, digits) {
   const most = Math.max(...terms.map(({ x, k }) => Math.abs(x * k)), 0);
   return terms.map((term) => {
-    const cell = make("li", {}, make("span", {}, written(term)), make("b", {}, `= ${shown(term.x * term.k)}`));
+    const cell = make("li", {}, make("span", {}, written(term, digits)),
+      make("b", {}, `= ${shown(term.x * term.k, digits)}`));
     Object.assign(cell.style, signed(term.x * term.k, most));
     return cell;
   });
@@ -25,9 +26,9 @@ function showSum() {
   byId("about").textContent = `Result at ${place(...look.at)}`;
   byId("products").style.setProperty("--columns", columns || "auto-fill");
   byId("products").classList.toggle("wide", columns > 3);
-  byId("products").replaceChildren(...productCells(terms));
+  byId("products").replaceChildren(...productCells(terms, columns > 3 ? 2 : 4));
   byId("equation").textContent = terms.length
-    ? `${terms.map(written).join(" + ")} = ${shown(sum(terms), 6)}`
+    ? `${terms.map((term) => written(term)).join(" + ")} = ${shown(sum(terms), 6)}`
     : "No weight meets a pixel here: the sum is 0.";
 }
 
