@@ -96,7 +96,7 @@ export function showControls() {
   set("value", layer.value);
   byId("kind").value = Object.keys(KINDS).find((name) =>
     KINDS[name].flip === layer.flip && KINDS[name].transposed === layer.transposed);
-  byId("borders-of-layer").hidden = layer.transposed;
+  for (const id of ["borders-of-layer", "border-caption"]) byId(id).hidden = layer.transposed;
   byId("output-of-layer").hidden = !layer.transposed;
   byId("value").disabled = layer.mode !== "zeros";
 }
