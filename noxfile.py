@@ -33,7 +33,7 @@ WITHOUT_FRAMEWORKS = tuple(
 )
 CORE = (
     *WITHOUT_FRAMEWORKS,
-    *(f"tests/{name}.py" for name in ("test_filters", "test_large_numbers", "test_doors")),
+    *(f"tests/{name}.py" for name in ("test_filters", "test_large_numbers", "test_doors", "test_explorer")),
     "tests/parity",
     "tests/frameworks/test_numpy_models.py",
 )
@@ -267,9 +267,16 @@ def choices(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """The parity report in a real Chromium, which must be installed (Debian's `chromium`)."""
+    """The parity report and the explorer in a real Chromium, which must be installed (Debian's `chromium`)."""
     install(session)
     run_tests(session, "numpy", "tests/browser")
+
+
+@nox.session(default=False)
+def explorer(session: nox.Session) -> None:
+    """The explorer's arithmetic in node, which must be installed, and its Python programs on all frameworks."""
+    install_all(session)
+    run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests/explorer")
 
 
 @nox.session(default=False)

@@ -43,7 +43,7 @@ def selected(config: pytest.Config) -> list[str]:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A framework's own tests and its adapter's doctests belong to the sessions that select it."""
     # These have sessions of their own, which name them.
-    if collection_path.name in ("toy", "browser", "gpu"):
+    if collection_path.name in ("toy", "browser", "explorer", "gpu"):
         return not any(Path(each).absolute() == collection_path for each in config.args)
     for name in FRAMEWORKS:
         mine = collection_path.name.startswith((f"test_{name}", f"convlab_{name}"))

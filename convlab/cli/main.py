@@ -1,4 +1,4 @@
-"""The command line: `convlab backends`, `demo`, `parity`, `compare`, `tune` and `filter`."""
+"""The command line: `convlab backends`, `demo`, `explore`, `parity`, `compare`, `tune` and `filter`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import BackendNotInstalled, ConvlabError
 from ..lab import backend
 from ..registry import adapter, adapters, faults, pip_command
+from .explore import explore
 from .filter import filter_images
 from .quiet import quiet
 from .screen import busy
@@ -209,4 +210,5 @@ def tune(
         console.print(winners(lab))
 
 
+app.command()(explore)
 app.command(name="filter")(filter_images)

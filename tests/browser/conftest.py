@@ -34,12 +34,12 @@ class Browser:
         events: what it reported on its own, oldest first.
     """
 
-    def __init__(self, program: str, profile: Path) -> None:
+    def __init__(self, program: str, profile: Path, *flags: str) -> None:
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
         # The protocol wants file descriptors 3 and 4.
         shell = f'exec "$@" 3<&{requests} 4>&{answers}'
-        command = ["bash", "-c", shell, "-", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = ["bash", "-c", shell, "-", program, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet, pass_fds=(requests, answers))
         os.close(requests)
@@ -108,11 +108,24 @@ class Browser:
         os.close(self._answers)
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def chromium() -> str:
     program = shutil.which("chromium")
     assert program, "these tests need Debian's Chromium: apt-get install -y chromium"
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    return program
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(chromium(), tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser_with_webcam(tmp_path: Path) -> Iterator[Browser]:
+    """A browser whose webcam shows a moving pattern, and which asks nobody."""
+    webcam = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    browser = Browser(chromium(), tmp_path, *webcam)
     yield browser
     browser.close()
 

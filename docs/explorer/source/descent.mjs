@@ -1,0 +1,59 @@
+/** Gradient descent on the squared error of a kernel: the chapter's loop, and the quadratic that it walks on. */
+
+/** The windows of an image, one list of numbers for each output pixel, and the targets beside them. */
+export function equations(image, target, [h, w]) {
+  const windows = [];
+  target.forEach((row, i) => row.forEach((_, j) => {
+    windows.push([...Array(h * w).keys()].map((tap) => image[i + Math.floor(tap / w)][j + (tap % w)]));
+  }));
+  return { windows, targets: target.flat() };
+}
+
+const dot = (a, b) => a.reduce((total, x, i) => total + x * b[i], 0);
+
+/** The sum of the squared errors of a kernel, as a list of numbers. */
+export function loss({ windows, targets }, kernel) {
+  return windows.reduce((total, window, i) => total + (dot(window, kernel) - targets[i]) ** 2, 0);
+}
+
+/** The gradient of `loss` in the kernel. */
+export function gradient({ windows, targets }, kernel) {
+  const errors = windows.map((window, i) => dot(window, kernel) - targets[i]);
+  return kernel.map((_, tap) => 2 * windows.reduce((total, window, i) => total + errors[i] * window[tap], 0));
+}
+
+/** The kernels and losses of `steps` steps, from `start` on; it ends early where a number is no longer finite. */
+export function descend(problem, start, rate, steps) {
+  const path = [{ kernel: start, loss: loss(problem, start) }];
+  for (let step = 0; step < steps; step++) {
+    const slope = gradient(problem, path[step].kernel);
+    const kernel = path[step].kernel.map((weight, i) => weight - rate * slope[i]);
+    const next = { kernel, loss: loss(problem, kernel) };
+    if (!Number.isFinite(next.loss)) break;
+    path.push(next);
+  }
+  return path;
+}
+
+/** The matrix of the second derivatives of the loss. */
+export function hessian({ windows }) {
+  const taps = [...windows[0].keys()];
+  return taps.map((p) => taps.map((q) => 2 * windows.reduce((total, window) => total + window[p] * window[q], 0)));
+}
+
+/** The largest eigenvalue of a symmetric matrix without negative eigenvalues, by power iteration. */
+export function largestEigenvalue(matrix) {
+  let vector = matrix.map((_, i) => 1 + i / 7), value = 0;
+  for (let step = 0; step < 5000; step++) {
+    const next = matrix.map((row) => dot(row, vector)), length = Math.hypot(...next);
+    if (length === 0) return 0;
+    vector = next.map((x) => x / length);
+    const before = value;
+    value = dot(vector, matrix.map((row) => dot(row, vector)));
+    if (step > 50 && Math.abs(value - before) <= 1e-15 * value) break;
+  }
+  return value;
+}
+
+/** The learning rate above which gradient descent diverges. */
+export const largestRate = (problem) => 2 / largestEigenvalue(hessian(problem));
