@@ -18,7 +18,7 @@ from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
-from ..layers.steps import weighted
+from ..layers.steps import is_known, weighted
 from ..port.lowering import Lowering
 from ..port.port import assembled
 from . import foreign, neutral
@@ -234,8 +234,11 @@ def _with_layers(path: Path, model: Model) -> Any:
     hint = "into= takes a model of the same layers; without it the file makes one."
     if reason:
         _refuse(path, f"another model's layers ({reason}; the first is the file's)", "this model's", hint)
+    # Of a model with code that isn't known, a border may stand in that code.
+    elsewhere = () if is_known(model) else ("padding", "padding_mode", "padding_value")
     for one, other in pairs:
-        apart = [words for name, words in differences(one, other) if name not in (*one.main.arrays, "order", "dtype")]
+        ignored = (*one.main.arrays, "order", "dtype", *elsewhere)
+        apart = [words for name, words in differences(one, other) if name not in ignored]
         if apart:
             _refuse(path, f"another layer than {other.path!r}: {apart[0]} (the first is the file's)", "the same", hint)
         if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
