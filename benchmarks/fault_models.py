@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part
 from convlab.models.layers.shapes import Known, known_after

@@ -14,8 +14,9 @@ import numpy as np
 
 from convlab.geometry.geometry import Pads
 from convlab.models.layers.activations import FUNCTIONS, Activation, Affine
+from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part, consumers, without
 

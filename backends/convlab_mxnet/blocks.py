@@ -161,11 +161,22 @@ class Affine(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class Unflatten(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """Each row of numbers as an image of one pixel."""
+    """Each row of numbers as an image.
+
+    Args:
+        size: the image's rows and columns.
+        order: "CHW" if the rows have the images' numbers channel by channel, "HWC" if pixel by pixel.
+    """
+
+    def __init__(self, size: tuple[int, int] = (1, 1), order: str = "CHW", **names: Any) -> None:
+        super().__init__(**names)
+        self.size, self.order = size, order
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        """The rows as (N, C, 1, 1)."""
-        return F.npx.reshape(x, (-2, -1, 1, 1)) if mx.util.is_np_array() else F.reshape(x, (0, -1, 1, 1))
+        """The rows as (N, C, H, W)."""
+        axes = (-1, *self.size) if self.order == "CHW" else (*self.size, -1)
+        y = F.npx.reshape(x, (-2, *axes)) if mx.util.is_np_array() else F.reshape(x, (0, *axes))
+        return y if self.order == "CHW" else y.transpose((0, 3, 1, 2))
 
 
 class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
@@ -174,6 +185,14 @@ class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def hybrid_forward(self, F: Any, *values: Any) -> Any:
         """The sum."""
         return functools.reduce(F.np.add if mx.util.is_np_array() else F.broadcast_add, values)
+
+
+class Subtract(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The first of two arrays less the second."""
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> Any:
+        """The difference."""
+        return F.np.subtract(x, y) if mx.util.is_np_array() else F.broadcast_sub(x, y)
 
 
 class Multiply(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

@@ -19,7 +19,8 @@ from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import FUNCTIONS, Activation, PReLU
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.layer import Convolution, Dropout, Flatten, Layer, Pad
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.layer import Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -91,6 +92,10 @@ LAYERS: dict[str, list[Layer]] = {
         for crop in (((0, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (0, 0)))
     },
     "transposed by groups": [TransposedConvolution(kernel((4, 3, 2, 3)), None, (1, 2), dilation=(2, 1), groups=2)],
+    **{
+        f"unflatten {o}": [GlobalPool("max", keepdims=False), dense(24, 3), Unflatten((3, 2), o), conv(4, 4, padding=1)]
+        for o in ("CHW", "HWC")
+    },
     "rows": [Activation("tanh"), dense(3, 4), Activation("softplus"), dense(2, 3)],
 }
 
@@ -122,7 +127,7 @@ def test_models_of_every_framework(framework, chain, tmp_path):
 
 
 # What ONNX has no operator for, and several nodes compute.
-SPELLED_OUT = ("group norm", "parts")
+SPELLED_OUT = ("group norm", "parts", "unflatten HWC")
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in SPELLED_OUT])

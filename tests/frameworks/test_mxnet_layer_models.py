@@ -10,7 +10,8 @@ from convlab import errors
 from convlab import mxnet as lab
 from convlab.models import adapters
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab_mxnet.blocks import Pad2D, ReLU6
 

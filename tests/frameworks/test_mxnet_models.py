@@ -12,7 +12,8 @@ from convlab import errors
 from convlab import mxnet as lab
 from convlab.models import adapters
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.layer import Convolution, Dense, Flatten, Pad
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import Convolution, Dense, Pad
 from convlab.models.layers.pooling import Pool
 from convlab.truth.bounds import error_ratios, gradient_bounds
 from convlab.truth.oracle import oracle_gradients

@@ -43,7 +43,6 @@ LAYERS = {
     "transposed, small": lambda: kl.Conv2DTranspose(3, 2, 3, "valid"),
     "transposed, small and same": lambda: kl.Conv2DTranspose(3, 2, 3, "same"),
     "transposed, more": lambda: kl.Conv2DTranspose(3, 3, 2, "same", output_padding=1),
-    "transposed, dilated": lambda: kl.Conv2DTranspose(3, 3, 1, "same", dilation_rate=2),
     "separable": lambda: kl.SeparableConv2D(5, 3, 2, "same", depth_multiplier=2, activation="relu"),
     "separable without bias": lambda: kl.SeparableConv2D(5, (3, 2), use_bias=False),
     "crop": lambda: kl.Cropping2D(((1, 0), (2, 3))),

@@ -13,7 +13,8 @@ import convlab
 from convlab import errors
 from convlab.models import adapters
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Pad
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.pooling import Pool
 from convlab.truth.bounds import error_ratios
 from convlab_tensorflow.models.readers import gelu_tanh

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -202,7 +204,35 @@ class Swish(nn.Module):
         return x * torch.sigmoid(x)
 
 
+class Generator(nn.Module):
+    """Rows as images, by PyTorch's order of the numbers and by NHWC."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.fc, self.norm = nn.Linear(4, 24, bias=False), nn.BatchNorm1d(24)
+        self.conv, self.code = nn.Conv2d(4, 4, 3, padding=1), code
+
+    def forward(self, x):
+        rows = F.relu(self.norm(self.fc(x.mean((2, 3)))))
+        return self.conv(self.code(rows))
+
+
+class Denoiser(nn.Sequential):
+    """Zhang et al., arXiv:1608.03981: the layers compute the noise."""
+
+    def forward(self, x):
+        return x - super().forward(x)
+
+
+IMAGES = {
+    "view": lambda x: x.view(-1, 4, 3, 2),
+    "reshape": lambda x: x.reshape(x.size(0), 4, 3, 2),
+    "unflatten": lambda x: torch.unflatten(x, 1, (4, 3, 2)),
+    "pixels": lambda x: x.view(-1, 3, 2, 4).permute(0, 3, 1, 2),
+}
 MODELS = {
+    **{name: partial(Generator, code) for name, code in IMAGES.items()},
+    "denoiser": lambda: Denoiser(nn.Conv2d(4, 4, 3, padding=1), nn.Dropout2d(), nn.ReLU(), nn.Conv2d(4, 4, 1)),
     "block": Block,
     "norm": lambda: nn.Sequential(nn.Conv2d(4, 4, 1), Norm(4, eps=1e-3)),
     "unit": Unit,
@@ -217,6 +247,17 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_code_of_ones_own(name) -> None:
     check(MODELS[name]())
+
+
+class Regrouped(nn.Module):
+    def forward(self, x):
+        return x.view(-1, 2, 12, 12)
+
+
+def test_images_as_other_images_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), Regrouped())
+    with pytest.warns(PartialPortWarning, match="it is given images, expected rows"):
+        port(model, to="torch")
 
 
 def test_sizes_are_computed_from_images() -> None:

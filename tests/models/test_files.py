@@ -16,7 +16,8 @@ from convlab.models.files import neutral
 from convlab.models.files.canonical import canonical
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.layer import Convolution, Flatten, Layer, Pad
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import Convolution, Layer, Pad
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
 from convlab.testing import worst_ratio

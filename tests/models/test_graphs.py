@@ -18,8 +18,9 @@ from convlab.errors import ModelFileError
 from convlab.models.adapters import Node, models_of
 from convlab.models.files.neutral import read_parts, write_parts
 from convlab.models.layers.activations import Activation, Affine
+from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import Dense, Dropout, Unflatten
+from convlab.models.layers.layer import Dense, Dropout
 from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part
 

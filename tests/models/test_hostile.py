@@ -20,7 +20,8 @@ from convlab.models.files import neutral
 from convlab.models.files.mxnet.params import check_params_file
 from convlab.models.files.save_load import load, save
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.layer import Flatten, Layer
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
 

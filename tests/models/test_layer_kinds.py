@@ -39,20 +39,21 @@ LAYERS = {
     "valid": TransposedConvolution(*CONVOLVING, (1, 2)),
     "wide": TransposedConvolution(*CONVOLVING, (4, 4), ((0, -1), (0, -1))),
     "padded": TransposedConvolution(*CONVOLVING, (2, 2), ((1, 0), (1, 1))),
-    "dilated": TransposedConvolution(*CONVOLVING, (1, 1), ((2, 2), (1, 1)), (2, 1)),
     "uneven": TransposedConvolution(CONVOLVING[0], None, (2, 1), ((0, 2), (1, 0))),
 }
-# What a framework lacks. Keras and Flax have no groups and no aligned corners, PyTorch and MXNet one order of pixels.
+# What a framework lacks. Keras and Flax have no groups and no aligned corners, PyTorch and MXNet one order of pixels,
+# and TensorFlow a dilation of transposed convolutions on some processors alone.
 LACKED = {
+    "dilated": TransposedConvolution(*CONVOLVING, (1, 1), ((2, 2), (1, 1)), (2, 1)),
     "aligned": Upsample((2, 2), "bilinear", align_corners=True),
     "last": PixelShuffle(2, channels_last=True),
     "grouped": TransposedConvolution(CONVOLVING[0], kernel((6,)), (2, 2), ((1, 0), (1, 0)), groups=2),
 }
 HAS = {
-    "torch": ("aligned", "grouped"),
-    "mxnet": ("aligned", "last", "grouped"),
-    "jax": ("last",),
-    "jax.nnx": ("last",),
+    "torch": ("aligned", "grouped", "dilated"),
+    "mxnet": ("aligned", "last", "grouped", "dilated"),
+    "jax": ("last", "dilated"),
+    "jax.nnx": ("last", "dilated"),
     "tensorflow": ("last",),
 }
 X = np.random.default_rng(5).normal(size=(2, 8, 6, 7)).astype("float32")

@@ -11,7 +11,8 @@ from making import built, convolution, kernel, run
 from convlab import compare, port
 from convlab.errors import GeometryError, ModelError, UnknownBackendError, UnsupportedError
 from convlab.models.layers.activations import Activation, Softmax
-from convlab.models.layers.layer import BatchNorm, Dense, Dropout, Flatten
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.layer import BatchNorm, Dense, Dropout
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.testing import error_bound, worst_ratio
 from convlab.truth.oracle import oracle

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from chains import CHAINS, conv, dense, norm
 from making import built, kernel, run
+from sources import check, check_text, last, net, result, run_source
 
 from convlab import load, port, save
 from convlab.errors import ModelFileError, UnsupportedError
-from convlab.models.adapters import Node, models_of, read
+from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import write_layers
 from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import Dropout, Unflatten
+from convlab.models.layers.layer import Dropout
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -169,80 +171,6 @@ RESIDUAL = {
     return layers.ReLU()(x)
 """,
 }
-
-
-def net(name, graph):
-    """A model of a framework that is a graph of layers with names."""
-    models, nodes = models_of(name), []
-    for path, layer, inputs in graph:
-        natives = models.build(layer, "builtin")
-        for index, native in enumerate(natives, 1):
-            value = path if native is natives[-1] else f"{path}_{index}"
-            nodes.append(Node(value, native, tuple(inputs), value))
-            inputs = (value,)
-    return models.assemble(nodes)
-
-
-def run_source(name, text, x):
-    """The model that a source makes, with weights of its own, by the framework alone; x is (N, C, H, W)."""
-    namespace: dict = {"__name__": "source"}
-    exec(compile(text, "source.py", "exec"), namespace)
-    model = namespace.get("model")
-    if name == "tensorflow":
-        model = model or namespace["build"]()
-        model(last(x))
-    elif name == "jax.nnx":
-        from flax import nnx
-
-        if isinstance(model, type) or "Model" in namespace:
-            model = namespace["Model"](rngs=nnx.Rngs(7))
-    elif name == "jax":
-        import jax
-
-        model = namespace["Model"]() if model is None else model
-        model = model.bind(model.init(jax.random.key(7), last(x)))
-    else:
-        model = namespace["Model"]() if model is None else model
-    if name == "mxnet":
-        model.initialize()
-    return model
-
-
-def last(x):
-    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
-
-
-def result(name, model, x):
-    """The result in inference, by the framework alone."""
-    if name == "torch":
-        import torch
-
-        with torch.no_grad():
-            return model.eval()(torch.from_numpy(x)).numpy()
-    if name == "mxnet":
-        import mxnet
-
-        return model(mxnet.nd.array(x, dtype=x.dtype)).asnumpy()
-    if name == "tensorflow":
-        return model(last(x), training=False).numpy()
-    if name == "jax.nnx":
-        model.eval()
-    return np.asarray(model(last(x)))
-
-
-def check(name, ported, folder, x):
-    text = ported.source()
-    assert text == ported.source()
-    check_text(name, text, ported.model, folder, x)
-    return text
-
-
-def check_text(name, text, original, folder, x):
-    assert max(map(len, text.splitlines())) <= 100
-    save(original, folder / "model.safetensors")
-    model = run_source(name, text, x)
-    loaded = load(folder / "model.safetensors", into=model)
-    assert np.array_equal(result(name, loaded, x), result(name, original, x))
 
 
 X = np.random.default_rng(3).normal(size=(2, 3, 16, 20)).astype("float32")

@@ -47,11 +47,13 @@ def _build(layer: Layer, style: str) -> list[Any]:
         return [filled(norm, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, Dense):
         outputs, inputs = layer.kernel.shape
-        dense = nnx.Linear(inputs, outputs, use_bias=layer.bias is not None, param_dtype=layer.dtype, rngs=rngs)
+        has_bias = layer.bias is not None
+        dense = _without_numbers(nnx.Linear, inputs, outputs, use_bias=has_bias, param_dtype=layer.dtype)
         return [filled(dense, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, TransposedConvolution):
         inputs = len(layer.kernel)
-        transposed = nnx.ConvTranspose(inputs, layer.output_channels(), **transposed_options(layer), rngs=rngs)
+        outputs = layer.output_channels()
+        transposed = _without_numbers(nnx.ConvTranspose, inputs, outputs, **transposed_options(layer))
         return [filled(transposed, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, (GroupNorm, LayerNorm)):
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype, "rngs": rngs}
@@ -76,6 +78,11 @@ def _build(layer: Layer, style: str) -> list[Any]:
     return [build_function(layer)]
 
 
+def _without_numbers(kind: Any, *sizes: int, **options: Any) -> Any:
+    """A module whose parameters have no numbers yet: XLA compiles random ones for seconds for each shape."""
+    return nnx.eval_shape(lambda: kind(*sizes, **options, rngs=nnx.Rngs(0)))
+
+
 def filled(module: Any, dtype: str, **arrays: np.ndarray | None) -> Any:
     """A module, once its variables of these names have these numbers."""
     for name, array in arrays.items():
@@ -94,7 +101,7 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
         return [filled(ours, dtype, weight=weight, bias=layer.bias)]
     options, border = convolution_options(layer)
     outputs, inputs = layer.kernel.shape[:2]
-    conv = nnx.Conv(inputs * layer.spec.groups, outputs, **options, rngs=nnx.Rngs(0))
+    conv = _without_numbers(nnx.Conv, inputs * layer.spec.groups, outputs, **options)
     conv = filled(conv, dtype, **NAMES.arrays(layer))
     return [conv] if border is None else [border, conv]
 

@@ -15,14 +15,15 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten, depends_on_size
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .moving import build_moving
-from .read import MODES, add, affine, concatenate, flatten, multiply, unflatten
+from .read import MODES, add, affine, concatenate, flatten, multiply
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
@@ -58,9 +59,9 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
 
 _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Add: add,
+    Subtract: jnp.subtract,
     Multiply: multiply,
     Concatenate: concatenate,
-    Unflatten: unflatten,
 }
 
 
@@ -97,7 +98,7 @@ def _build_pool(layer: Pool) -> Callable[[Array], Array]:
 
 def dropout_options(layer: Dropout) -> dict[str, Any]:
     """The arguments that `linen.Dropout` and `nnx.Dropout` share."""
-    return {"rate": layer.rate, "deterministic": True, "broadcast_dims": (1, 2, 3) if layer.images else ()}
+    return {"rate": layer.rate, "deterministic": True, "broadcast_dims": layer.axes(pixels=(1, 2))}
 
 
 def transposed_options(layer: TransposedConvolution) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .moving import chunk, crop, upsample
+from .moving import chunk, crop, unflatten, upsample
 from .program import Constant, Equation, Program, Value, source_of
-from .read import MODES, affine, average_of_window, flatten, unflatten
+from .read import MODES, affine, average_of_window, flatten
 
 # Those that end like others, but do more before, come first.
 _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -149,9 +149,17 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
     if value.by.primitive in ("reshape", "squeeze", "broadcast_in_dim") and isinstance(x, Value):
         if len(x.shape) == 4 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
             return [Function(flatten)], x
-        if len(x.shape) == 2 and value.shape == (x.shape[0], 1, 1, x.shape[1]):
-            return [Function(unflatten)], x
+        if len(x.shape) == 2 and len(value.shape) == 4 and value.shape[0] == x.shape[0]:
+            return [Function(unflatten, _options(value.shape[1:3], "HWC"))], x
+    if value.by.primitive == "transpose" and value.by.params["permutation"] == (0, 2, 3, 1) and isinstance(x, Value):
+        functions, rows = _reshaped(x) if x.by is not None else ([], None)
+        if functions and functions[0].function is unflatten:
+            return [Function(unflatten, _options(x.shape[2:], "CHW"))], rows
     return [], None
+
+
+def _options(size: Any, order: str) -> tuple[tuple[str, Any], ...]:
+    return ("size", (int(size[0]), int(size[1]))), ("order", order)
 
 
 def _pools(equation: Equation, x: Value) -> _Candidates:

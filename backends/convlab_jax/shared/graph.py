@@ -210,7 +210,8 @@ def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
         return None
     if equation.primitive == "concatenate":
         return concatenate if equation.params["dimension"] == len(value.shape) - 1 else None
-    return {"add": add, "add_any": add, "mul": multiply}.get(equation.primitive)
+    joining: dict[str, Callable[..., Any]] = {"add": add, "add_any": add, "sub": jnp.subtract, "mul": multiply}
+    return joining.get(equation.primitive)
 
 
 def _constant_in(equation: Equation) -> str:

@@ -12,8 +12,16 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Crop, Upsample
+
+
+def unflatten(x: Array, size: tuple[int, int] = (1, 1), order: str = "HWC") -> Array:
+    """Each row of numbers as an image of some rows and columns, whose numbers stand in an order."""
+    if order == "HWC":
+        return x.reshape((x.shape[0], *size, -1))
+    return x.reshape((x.shape[0], -1, *size)).transpose((0, 2, 3, 1))
 
 
 def crop(x: Array, pads: Any) -> Array:
@@ -52,19 +60,25 @@ def pixel_shuffle(x: Array, factor: int, channels_last: bool = False) -> Array:
 
 # The function that computes each layer, with the layer's fields as its arguments.
 _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
+    Unflatten: (unflatten, ("size", "order")),
     Crop: (crop, ("pads",)),
     Upsample: (upsample, ("factor", "method")),
     Chunk: (chunk, ("index", "count")),
     ChannelShuffle: (channel_shuffle, ("groups",)),
     PixelShuffle: (pixel_shuffle, ("factor", "channels_last")),
 }
-READERS: list[tuple[Any, Callable[..., Layer]]] = [(function, layer) for layer, (function, _) in _FUNCTIONS.items()]
+READERS: list[tuple[Any, Callable[..., Layer]]] = [
+    *((function, layer) for layer, (function, _) in _FUNCTIONS.items() if layer is not Unflatten),
+    (unflatten, lambda size=(1, 1), order="HWC": Unflatten(size, order)),
+]
 
 
 def build_moving(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it isn't one of these."""
     if isinstance(layer, Upsample) and layer.align_corners:
         raise UnsupportedError("JAX's resize has no aligned corners.")
+    if isinstance(layer, Unflatten) and layer.size == (1, 1):
+        return unflatten
     function, fields = _FUNCTIONS.get(type(layer), (None, ()))
     options = {name: getattr(layer, name) for name in fields}
     return None if function is None else functools.partial(function, **options)

@@ -15,8 +15,9 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around
@@ -67,11 +68,6 @@ def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
 def concatenate(*values: Array) -> Array:
     """The channels of images (N, H, W, C) or of rows, one after another."""
     return jnp.concatenate(values, axis=-1)
-
-
-def unflatten(x: Array) -> Array:
-    """Each row of numbers as an image of one pixel."""
-    return x[:, None, None, :]
 
 
 def read_function(function: Any) -> tuple[Layer | None, str]:
@@ -176,8 +172,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (average_of_window, lambda strided=False: GlobalPool("average")),
     (flatten, lambda: Flatten("HWC")),
     (affine, Affine),
-    (unflatten, Unflatten),
     (add, Add),
+    (jnp.subtract, Subtract),
     (multiply, Multiply),
     (concatenate, Concatenate),
     *MOVING,
@@ -214,10 +210,7 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
 
 def read_dropout(layer: Any) -> Dropout:
     """A `linen.Dropout` or an `nnx.Dropout`."""
-    dims = tuple(layer.broadcast_dims)
-    if dims not in ((), (1, 2, 3)):
-        raise UnsupportedError(f"it drops along the axes {dims}, expected none or (1, 2, 3), whole images")
-    return Dropout(layer.rate, images=bool(dims))
+    return Dropout.along(layer.rate, layer.broadcast_dims, pixels=(1, 2))
 
 
 def computed(layer: Any, *arrays: Any) -> tuple[str, list[Any]]:

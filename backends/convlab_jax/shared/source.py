@@ -15,12 +15,19 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
-from .moving import channel_shuffle, chunk, crop, pixel_shuffle, upsample
-from .read import add, affine, concatenate, flatten, multiply, unflatten
+from .moving import channel_shuffle, chunk, crop, pixel_shuffle, unflatten, upsample
+from .read import add, affine, concatenate, flatten, multiply
 
 
 def _slice(start: int, end: int) -> str:
     return f"{start or ''}:{-end or ''}"
+
+
+def _unflatten(size: tuple[int, int] = (1, 1), order: str = "HWC") -> str:
+    rows, columns = size
+    if order == "HWC":
+        return f"{{0}}.reshape(({{0}}.shape[0], {rows}, {columns}, -1))"
+    return f"{{0}}.reshape(({{0}}.shape[0], -1, {rows}, {columns})).transpose((0, 2, 3, 1))"
 
 
 def _resize(down: int, across: int, method: str) -> str:
@@ -51,9 +58,10 @@ _FLAX = (
 _ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
-    (unflatten, lambda: "{0}[:, None, None, :]"),
+    (unflatten, _unflatten),
     (affine, scaled),
     (add, lambda: "{0} + {1}"),
+    (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
     (crop, lambda pads: f"{{0}}[:, {_slice(*pads[0])}, {_slice(*pads[1])}]"),

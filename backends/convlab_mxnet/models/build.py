@@ -15,19 +15,9 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import (
-    LOWEST,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    Pad,
-    Unflatten,
-    depends_on_size,
-)
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
@@ -220,8 +210,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],
     PixelShuffle: lambda layer, style: [image_blocks.PixelShuffle(layer.factor, layer.channels_last)],
-    Dropout: lambda layer, style: [nn.Dropout(layer.rate, (1, 2, 3) if layer.images else ())],
-    Unflatten: lambda layer, style: [nn.Unflatten()],
+    Dropout: lambda layer, style: [nn.Dropout(layer.rate, layer.axes())],
+    Unflatten: lambda layer, style: [nn.Unflatten(layer.size, layer.order)],
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
@@ -229,6 +219,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
     Affine: lambda layer, style: [nn.Affine(layer.scale, layer.shift)],
     Add: lambda layer, style: [nn.Add()],
+    Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
 }

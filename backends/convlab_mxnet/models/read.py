@@ -13,8 +13,9 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -228,10 +229,7 @@ def _swish(m: Any) -> Layer:
 
 
 def _dropout(m: Any) -> Layer:
-    axes = tuple(private.option(m, "axes"))
-    if axes not in ((), (1, 2, 3)):
-        raise UnsupportedError(f"it drops along the axes {axes}, expected none or (1, 2, 3), whole images")
-    return Dropout(private.option(m, "rate"), images=bool(axes))
+    return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
 
 
 def _reflection(m: Any) -> Layer:
@@ -274,9 +272,10 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
     blocks.Mish: lambda m: Activation("mish"),
-    blocks.Unflatten: lambda m: Unflatten(),
+    blocks.Unflatten: lambda m: Unflatten(m.size, m.order),
     blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
+    blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),
 }

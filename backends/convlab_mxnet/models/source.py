@@ -12,19 +12,9 @@ import numpy as np
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import (
-    LOWEST,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    Pad,
-    Unflatten,
-    dtype_of,
-)
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -144,6 +134,17 @@ _EXPRESSIONS = {
 }
 
 
+def _unflatten(known: Unflatten) -> tuple[str, str]:
+    rows, columns = known.size
+    if known.order == "CHW":
+        return f"F.reshape({{0}}, (0, -1, {rows}, {columns}))", f"F.npx.reshape({{0}}, (-2, -1, {rows}, {columns}))"
+    axes, order = f"{rows}, {columns}, -1", "(0, 3, 1, 2)"
+    return (
+        f"F.transpose(F.reshape({{0}}, (0, {axes})), {order})",
+        f"F.np.transpose(F.npx.reshape({{0}}, (-2, {axes})), {order})",
+    )
+
+
 def _softmax(known: Softmax) -> tuple[str, str]:
     name = "log_softmax" if known.log else "softmax"
     return f"F.{name}({{0}}, axis=1)", f"F.npx.{name}({{0}}, axis=1)"
@@ -208,14 +209,15 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Dense: _dense,
     Pool: _pool,
     GlobalPool: lambda known: SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
-    Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=(1, 2, 3) if known.images else ()),
+    Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=known.axes()),
     Pad: _pad,
     Activation: _activation,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
     Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
-    Unflatten: lambda known: ("F.reshape({0}, (0, -1, 1, 1))", "F.npx.reshape({0}, (-2, -1, 1, 1))"),
+    Unflatten: _unflatten,
     Add: lambda known: ("{0} + {1}",) * 2,
+    Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
 }

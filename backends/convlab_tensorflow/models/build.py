@@ -16,19 +16,9 @@ from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import (
-    LOWEST,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    Pad,
-    Unflatten,
-    padding_in,
-)
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, padding_in
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
@@ -138,7 +128,8 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[kl.Layer]:
     norm = kl.BatchNormalization(-1, layer.momentum, layer.epsilon, dtype=layer.dtype)
     arrays = layer.scale, layer.shift, layer.mean, layer.variance
-    return [_filled(norm, (None, None, None, len(layer.mean)), *arrays)]
+    images = () if layer.rows else (None, None)
+    return [_filled(norm, (None, *images, len(layer.mean)), *arrays)]
 
 
 def _build_group_norm(layer: GroupNorm, style: str) -> list[kl.Layer]:
@@ -162,8 +153,8 @@ def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
 def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
     if layer.groups > 1:
         raise UnsupportedError(f"Keras has no transposed convolution with groups {layer.groups}.")
-    if max(layer.stride) > 1 and max(layer.dilation) > 1:
-        raise UnsupportedError(f"Keras has no stride {layer.stride} with dilation {layer.dilation}.")
+    if max(layer.dilation) > 1:
+        raise UnsupportedError("TensorFlow has transposed convolutions with dilation on some processors alone.")
     names = ("valid", "same")
     padding = next((name for name in names if named_crop(name, layer.extent, layer.stride) == layer.crop), None)
     if padding is None:
@@ -174,7 +165,6 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
         layer.stride,
         padding,
         data_format="channels_last",
-        dilation_rate=layer.dilation,
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
@@ -225,6 +215,18 @@ def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
     return [kl.Activation("log_softmax", autocast=False) if layer.log else kl.Softmax(autocast=False)]
 
 
+def _build_dropout(layer: Dropout, style: str) -> list[kl.Layer]:
+    if layer.channels:
+        return [kl.SpatialDropout2D(layer.rate, "channels_last")]
+    return [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)]
+
+
+def _build_unflatten(layer: Unflatten, style: str) -> list[kl.Layer]:
+    if layer.size == (1, 1) or layer.order == "HWC":
+        return [kl.Reshape((*layer.size, -1), autocast=False)]
+    return [kl.Reshape((-1, *layer.size), autocast=False), kl.Permute((2, 3, 1), autocast=False)]
+
+
 # Without autocast a layer that has no numbers of its own computes in the dtype of what it gets.
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Convolution: _build_convolution,
@@ -242,8 +244,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
     PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],
     Crop: lambda layer, style: [kl.Cropping2D(layer.pads, data_format="channels_last", autocast=False)],
-    Dropout: lambda layer, style: [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)],
-    Unflatten: lambda layer, style: [kl.Reshape((1, 1, -1), autocast=False)],
+    Dropout: _build_dropout,
+    Unflatten: _build_unflatten,
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
@@ -251,6 +253,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     PReLU: _build_prelu,
     Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],
+    Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
 }

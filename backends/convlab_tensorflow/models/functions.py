@@ -32,6 +32,14 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
     return natives
 
 
+def _difference(a: Any, b: Any) -> list[kl.Layer]:
+    if _is_tensor(a) and _is_tensor(b):
+        return [kl.Subtract()]
+    if _is_tensor(b) and not np.ndim(a):
+        return [kl.Rescaling(-1.0, float(a))]
+    return _arithmetic(None, lambda number: kl.Rescaling(1.0, -number))(a, b)
+
+
 def _of_channels(layer: type[kl.Layer], numbers: Any) -> kl.Layer:
     """The sum or the product with a number for each channel, of NHWC."""
     channels = np.size(numbers)
@@ -65,7 +73,7 @@ def _function(name: str) -> Callable[..., list[kl.Layer]]:
 # By the name of the operation's class, which has no public one.
 _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
-    "Subtract": _arithmetic(None, lambda number: kl.Rescaling(1.0, -number)),
+    "Subtract": _difference,
     "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
     "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
     "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),

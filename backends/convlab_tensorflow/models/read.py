@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.layer import Flatten
+from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.reading import (
     Model,
     Part,
@@ -25,7 +25,7 @@ from convlab.models.layers.reading import (
 
 from .. import private
 from .graph import graph_of
-from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer
+from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer, takes_rows
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
@@ -46,23 +46,42 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
 
 
 def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts, where a flattening behind a permutation of an image's axes is one, channel by channel."""
+    """The parts, where a permutation of an image's axes and a change of shape are one, channel by channel."""
     takers = consumers(parts)
     before: dict[str, Part] = {}
     for part in parts:
         first = before.pop(part.inputs[0], None)
-        if first is not None and isinstance(part.layer, Flatten):
-            both = keras.Sequential([first.native, part.native])
-            yield Part(part.path, both, Flatten("CHW"), "Flatten", first.inputs, part.value)
+        both = None if first is None else _channel_by_channel(first, part)
+        if first is not None and both is not None:
+            native = keras.Sequential([first.native, part.native])
+            yield Part(part.path, native, both, type(both).__name__, first.inputs, part.value)
             continue
         if first is not None:
             yield first
-        permutes = isinstance(part.native, kl.Permute) and tuple(part.native.dims) == (3, 1, 2)
-        if permutes and len(takers.get(part.value, [])) == 1:
+        begins = _permutes(part, 3, 1, 2) or _rank_of_reshape(part) == 3
+        if begins and len(takers.get(part.value, [])) == 1:
             before[part.value] = part
         else:
             yield part
     yield from before.values()
+
+
+def _permutes(part: Part, *axes: int) -> bool:
+    return isinstance(part.native, kl.Permute) and tuple(part.native.dims) == axes
+
+
+def _rank_of_reshape(part: Part) -> int:
+    """The axes that it gives each image, or each row of numbers; 0 for another layer."""
+    return len(part.native.target_shape) if isinstance(part.native, kl.Reshape) and takes_rows(part.native) else 0
+
+
+def _channel_by_channel(first: Part, second: Part) -> Flatten | Unflatten | None:
+    """What a permutation and a flattening, or an image of rows and a permutation, are together."""
+    if _permutes(first, 3, 1, 2) and isinstance(second.layer, Flatten):
+        return Flatten("CHW")
+    if _rank_of_reshape(first) == 3 and _permutes(second, 2, 3, 1):
+        return Unflatten(tuple(first.native.target_shape[1:]), "CHW")
+    return None
 
 
 def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[int | None] | None:

@@ -14,8 +14,9 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -152,12 +153,13 @@ def _upsampling(m: kl.UpSampling2D) -> Layer:
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    if m.input_spec.ndim != 4 or m.axis % m.input_spec.ndim == 2:
+    rank = m.input_spec.ndim
+    if rank not in (2, 4) or m.axis % rank not in (1, 3):
         raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
     mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
     scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
     shift = array_of(m.beta) if m.center else np.zeros_like(mean)
-    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype)
+    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype, rank == 2)
 
 
 def _pool(function: str) -> Callable[[Any], Layer]:
@@ -169,12 +171,17 @@ def _pool(function: str) -> Callable[[Any], Layer]:
 
 
 def _dropout(m: kl.Dropout) -> Layer:
-    if m.noise_shape is not None and tuple(m.noise_shape) != IMAGES:
-        raise UnsupportedError(f"its noise_shape is {m.noise_shape}, expected None or {IMAGES}, whole images")
-    return Dropout(m.rate, images=m.noise_shape is not None)
+    shape = m.noise_shape or (None,) * 4
+    return Dropout.along(m.rate, [axis for axis, size in enumerate(shape) if size == 1], pixels=(1, 2))
 
 
-def _takes_rows(m: kl.Reshape) -> bool:
+def _spatial_dropout(m: kl.SpatialDropout2D) -> Layer:
+    if m.data_format != "channels_last":
+        raise UnsupportedError("its data_format is 'channels_first'")
+    return Dropout(m.rate, channels=True)
+
+
+def takes_rows(m: kl.Reshape) -> bool:
     """Whether it takes rows of numbers, or hasn't been called and may."""
     try:
         return len(m.input.shape) == 2
@@ -185,9 +192,9 @@ def _takes_rows(m: kl.Reshape) -> bool:
 def _reshape(m: kl.Reshape) -> Layer:
     if len(m.target_shape) == 1:
         return Flatten("HWC")
-    if len(m.target_shape) != 3 or tuple(m.target_shape[:2]) != (1, 1) or not _takes_rows(m):
-        raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (1, 1, numbers) of rows")
-    return Unflatten()
+    if len(m.target_shape) != 3 or not takes_rows(m) or min(m.target_shape[:2]) < 1:
+        raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (H, W, C) of rows")
+    return Unflatten(tuple(m.target_shape[:2]), "HWC")
 
 
 def _relu(m: kl.ReLU) -> Layer:
@@ -299,6 +306,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.ZeroPadding2D: lambda m: Pad((tuple(m.padding[0]), tuple(m.padding[1]))),
     kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
     kl.Dense: _dense,
+    kl.SpatialDropout2D: _spatial_dropout,
     kl.Dropout: _dropout,
     kl.Reshape: _reshape,
     kl.Activation: _activation,
@@ -309,10 +317,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
     kl.Rescaling: _rescaling,
     kl.Add: lambda m: Add(),
+    kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
     kl.Concatenate: _concatenate,
 }
-JOINING = (kl.Add, kl.Multiply, kl.Concatenate)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

@@ -9,7 +9,7 @@ import keras
 from keras import layers as kl
 
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.layer import Flatten
+from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
@@ -114,11 +114,18 @@ def _activation(native: kl.Activation) -> SourceCall:
     return SourceCall("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
 
 
+def _together(native: keras.Sequential) -> SourceCall:
+    """Layers that are one together, such as a change of the shape and a permutation."""
+    inside = [_LAYERS[type(layer)](layer) for layer in native.layers]
+    return SourceCall("keras.Sequential", {"0": inside}, positional=1)
+
+
 # Each kind of layer: the call that makes it.
 _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     Conv2D: lambda native: ours(native.spec),
     LowestPadding2D: lambda native: SourceCall("LowestPadding2D", {"padding": native.padding}, positional=1),
     kl.Activation: _activation,
+    keras.Sequential: _together,
     **dict.fromkeys(_OURS, _layer),
     **dict.fromkeys(
         (
@@ -133,8 +140,10 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.Cropping2D,
             kl.Dense,
             kl.Dropout,
+            kl.SpatialDropout2D,
             kl.Flatten,
             kl.Reshape,
+            kl.Permute,
             kl.ZeroPadding2D,
             kl.MaxPooling2D,
             kl.AveragePooling2D,
@@ -146,6 +155,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.Softmax,
             kl.Rescaling,
             kl.Add,
+            kl.Subtract,
             kl.Multiply,
             kl.Concatenate,
         ),

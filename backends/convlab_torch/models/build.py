@@ -16,19 +16,9 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.joining import Add, Concatenate, Multiply
-from convlab.models.layers.layer import (
-    LOWEST,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    Pad,
-    Unflatten,
-    depends_on_size,
-)
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
@@ -128,7 +118,8 @@ def _build_adaptive_pool(layer: AdaptivePool, style: str) -> list[nn.Module]:
 
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
     momentum = round(1 - layer.momentum, 12)
-    norm = nn.BatchNorm2d(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
+    kind = nn.BatchNorm1d if layer.rows else nn.BatchNorm2d
+    norm = kind(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
     return [filled(norm, **arrays_of(norm, layer))]
 
 
@@ -189,6 +180,17 @@ def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
     return [nn.Flatten()]
 
 
+def _build_unflatten(layer: Unflatten, style: str) -> list[Any]:
+    if layer.order == "HWC":
+        return [partial(functions.unflatten_pixels, size=layer.size)]
+    return [nn.Unflatten(1, (-1, *layer.size))]
+
+
+def _build_dropout(layer: Dropout, style: str) -> list[nn.Module]:
+    kind = StochasticDepth if layer.images else nn.Dropout2d if layer.channels else nn.Dropout
+    return [kind(layer.rate).eval()]
+
+
 def _build_dense(layer: Dense, style: str) -> list[nn.Module]:
     outputs, inputs = layer.kernel.shape
     dense = nn.Linear(inputs, outputs, layer.bias is not None, dtype=getattr(torch, layer.dtype))
@@ -231,9 +233,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
     ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
     PixelShuffle: _build_pixel_shuffle,
-    Dropout: lambda layer, style: [(StochasticDepth if layer.images else nn.Dropout)(layer.rate).eval()],
+    Dropout: _build_dropout,
     Flatten: _build_flatten,
-    Unflatten: lambda layer, style: [nn.Unflatten(1, (-1, 1, 1))],
+    Unflatten: _build_unflatten,
     Dense: _build_dense,
     Activation: _build_activation,
     PReLU: lambda layer, style: [
@@ -242,6 +244,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Softmax: lambda layer, style: [nn.LogSoftmax(1) if layer.log else nn.Softmax(1)],
     Affine: lambda layer, style: [partial(affine, scale=layer.scale, shift=layer.shift)],
     Add: lambda layer, style: [add],
+    Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
     Concatenate: lambda layer, style: [concatenate],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
 from convlab.models.layers.channels import Chunk
-from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.flattening import Unflatten
+from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
 
@@ -91,6 +94,11 @@ def add(*tensors: Tensor) -> Tensor:
     return reduce(torch.add, tensors)
 
 
+def subtract(x: Tensor, y: Tensor) -> Tensor:
+    """The difference of tensors."""
+    return x - y
+
+
 def multiply(*tensors: Tensor) -> Tensor:
     """The product of tensors, element by element."""
     return reduce(torch.mul, tensors)
@@ -125,6 +133,11 @@ def chunk(x: Tensor, index: int, count: int) -> Tensor:
     return x.chunk(count, dim=1)[index]
 
 
+def unflatten_pixels(x: Tensor, size: Pair) -> Tensor:
+    """Rows of numbers, pixel by pixel, as images (N, C, H, W) of a size."""
+    return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
+
+
 def average(x: Tensor, keepdim: bool) -> Tensor:
     """The mean of each channel."""
     return x.mean(dim=(2, 3), keepdim=keepdim)
@@ -140,10 +153,12 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
     function, options = (native.func, native.keywords) if isinstance(native, partial) else (native, {})
     readers: dict[Any, Callable[[], Layer]] = {
         add: Add,
+        subtract: Subtract,
         multiply: Multiply,
         concatenate: Concatenate,
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
+        unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
         maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
     }
@@ -151,10 +166,12 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
     return (readers[function](), name) if function in readers else (None, name)
 
 
-def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
+def _dropout(
+    p: float = 0.5, training: bool = True, inplace: bool = False, kind: type[nn.Module] = nn.Dropout
+) -> nn.Module:
     if training:
         raise UnsupportedError("it drops elements in inference, too; training=self.training is customary")
-    return nn.Dropout(p)
+    return kind(p)
 
 
 def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
@@ -216,6 +233,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.softmax, torch.softmax, "softmax"), lambda dim=None: nn.Softmax(dim)),
     ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda dim=None: nn.LogSoftmax(dim)),
     ((F.dropout,), _dropout),
+    ((F.dropout2d,), partial(_dropout, kind=nn.Dropout2d)),
     ((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
     ((F.avg_pool2d,), nn.AvgPool2d),
     ((F.adaptive_avg_pool2d,), nn.AdaptiveAvgPool2d),
@@ -226,6 +244,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.channel_shuffle, "channel_shuffle"), nn.ChannelShuffle),
     (("stochastic_depth",), _stochastic_depth),
     ((torch.flatten, "flatten"), _flatten),
+    ((torch.unflatten, "unflatten"), nn.Unflatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
     ((torch.cat, torch.concat), _concatenate),

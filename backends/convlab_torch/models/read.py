@@ -16,11 +16,24 @@ from torch.nn.parameter import is_lazy
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
-from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.reading import (
+    INPUT,
+    Model,
+    Part,
+    around,
+    chained,
+    known,
+    loose_array,
+    loose_code,
+    replaces,
+    unbuilt,
+    walk,
+)
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
@@ -102,22 +115,25 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
         yield Part(path, module, *_read(module, path))
 
 
-def _parts_at(module: nn.Module, path: str) -> list[Part]:
-    return [*_parts(module, path)]
-
-
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    rows: set[str] = set()
-    for part in parts:
-        of_rows = part.inputs[0] in rows if part.inputs else bool(rows)
+    first = next((part.layer for part in parts), None)
+    rows = {INPUT} if isinstance(first, Dense) else set[str]()
+    for part in parts if all(part.value for part in parts) else chained(parts):
+        of_rows = part.inputs[0] in rows
         over_last = isinstance(part.native, (nn.Softmax, nn.LogSoftmax)) and part.native.dim == -1
         if of_rows and over_last:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=_layer_norm(part.native))
+        if of_rows != isinstance(part.native, nn.BatchNorm1d) and isinstance(part.layer, BatchNorm):
+            part = replace(part, layer=None, note=f"{part.note}: it normalises {'rows' if of_rows else 'images'}")
+        if isinstance(part.layer, Unflatten) and not of_rows:
+            part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
         yield part
         pooled = isinstance(part.layer, GlobalPool) and not part.layer.keepdims
+        if isinstance(part.layer, Unflatten):
+            continue
         if of_rows or pooled or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
 
@@ -172,7 +188,7 @@ def _convolution(m: nn.Conv2d) -> Layer:
     )
 
 
-def _batch_norm(m: nn.BatchNorm2d) -> Layer:
+def _batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedError("it keeps no running statistics")
     ones = torch.ones_like(m.running_mean)
@@ -187,6 +203,7 @@ def _batch_norm(m: nn.BatchNorm2d) -> Layer:
         m.eps,
         round(1 - momentum, 12),
         _dtype(m.running_mean),
+        isinstance(m, nn.BatchNorm1d),
     )
 
 
@@ -220,9 +237,10 @@ def _flatten(m: nn.Flatten) -> Layer:
 
 
 def _unflatten(m: nn.Unflatten) -> Layer:
-    if m.dim != 1 or tuple(m.unflattened_size)[-2:] != (1, 1) or len(m.unflattened_size) != 3:
-        raise UnsupportedError(f"it gives axis {m.dim} the sizes {m.unflattened_size}, expected (-1, 1, 1) of axis 1")
-    return Unflatten()
+    sizes = tuple(m.unflattened_size)
+    if m.dim not in (1, -1) or len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes[1:]):
+        raise UnsupportedError(f"it gives axis {m.dim} the sizes {sizes}, expected (channels, rows, columns) of axis 1")
+    return Unflatten(sizes[1:])
 
 
 def _softmax(m: Any) -> Layer:
@@ -320,6 +338,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _transposed,
     nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
     nn.GroupNorm: _group_norm,
     nn.InstanceNorm2d: _instance_norm,
     functions.LayerNorm2d: _layer_norm,
@@ -335,6 +354,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Flatten: _flatten,
     nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
+    nn.Dropout2d: lambda m: Dropout(m.p, channels=True),
     StochasticDepth: lambda m: Dropout(m.p, images=True),
     nn.Unflatten: _unflatten,
     nn.ReLU6: lambda m: Activation("relu6"),

@@ -18,7 +18,18 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
-from .functions import ChannelAffine, LayerNorm2d, StochasticDepth, add, affine, chunk, concatenate, multiply
+from .functions import (
+    ChannelAffine,
+    LayerNorm2d,
+    StochasticDepth,
+    add,
+    affine,
+    chunk,
+    concatenate,
+    multiply,
+    subtract,
+    unflatten_pixels,
+)
 
 
 def source(parts: Sequence[Part], size: Pair | None) -> str:
@@ -83,6 +94,7 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
     nn.Conv2d: _layer,
     nn.BatchNorm2d: _layer,
+    nn.BatchNorm1d: _layer,
     nn.ConvTranspose2d: _layer,
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
@@ -90,6 +102,7 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     ChannelAffine: _layer,
     nn.Linear: _layer,
     nn.Dropout: _layer,
+    nn.Dropout2d: _layer,
     StochasticDepth: _layer,
     nn.Unflatten: _layer,
     nn.MaxPool2d: _function("F.max_pool2d"),
@@ -125,10 +138,12 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
 
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
+    subtract: lambda: "{0} - {1}",
     multiply: lambda: "{0} * {1}",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     affine: scaled,
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
+    unflatten_pixels: lambda size: f"{{0}}.unflatten(1, ({size[0]}, {size[1]}, -1)).movedim(-1, 1)",
 }
 # Classes that the source brings along.
 _HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d)}

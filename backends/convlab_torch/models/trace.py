@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine
-from convlab.models.layers.joining import Add, Multiply
+from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
@@ -28,6 +28,8 @@ from .functions import (
     native_of,
     over_last_axis,
     read_function,
+    subtract,
+    unflatten_pixels,
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .sizes import fold_sizes, image_channels, is_size
@@ -38,8 +40,11 @@ _QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
 
+# The axes of images NHWC, as those NCHW have them.
+_TO_FIRST = (0, 3, 1, 2)
+
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
-_ELEMENTWISE = (Activation, Affine, Dropout, Add, Multiply)
+_ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
@@ -190,6 +195,9 @@ class _Reading:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
         path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
+        if isinstance(native, nn.Unflatten) and all(permutation(user) == _TO_FIRST for user in node.users):
+            native = partial(unflatten_pixels, size=_first_two(native.unflattened_size))
+            self.last.add(node)
         if isinstance(native, nn.Module):
             self._append(node, self.parts(native, path), sources)
         else:
@@ -208,7 +216,7 @@ class _Reading:
         """Note that a node has its channels last, or no longer."""
         source = node.args[0]
         assert isinstance(source, torch.fx.Node)
-        to_last, back = order == (0, 2, 3, 1), order == (0, 3, 1, 2)
+        to_last, back = order == (0, 2, 3, 1), order == _TO_FIRST
         if (source in self.last and not back) or (source not in self.last and not to_last):
             self._refuse(node, f"a permutation of the axes to {order}")
         self.values[node] = self.values[source]
@@ -267,6 +275,8 @@ def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]
         return partial(affine, scale=-1.0, shift=float(a)), [b]
     if commutes and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
         return add if function in _SUMS else multiply, [a, b]
+    if function in _DIFFERENCES and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
+        return subtract, [a, b]
     tensor, number = (b, a) if commutes and isinstance(b, torch.fx.Node) else (a, b)
     if not isinstance(tensor, torch.fx.Node) or not isinstance(number, (int, float)):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
@@ -276,13 +286,19 @@ def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]
 
 
 def _reshaped(shape: Any) -> nn.Module:
-    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse for one pixel, (N, C, 1, 1)."""
+    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
     axes = [*shape] if isinstance(shape, (list, tuple)) else []
     if len(axes) == 2 and ((_is_size_of(axes[0], 0) and (axes[1] == -1 or _is_size_of(axes[1], 1))) or axes[0] == -1):
         return nn.Flatten()
     if len(axes) == 4 and axes[2:] == [1, 1] and _is_size_of(axes[0], 0):
         return nn.Unflatten(1, (-1, 1, 1))
-    raise UnsupportedError("it gives other axes than (N, -1) or (N, C, 1, 1)")
+    if (
+        len(axes) == 4
+        and all(isinstance(size, int) for size in axes[1:])
+        and (axes[0] == -1 or _is_size_of(axes[0], 0))
+    ):
+        return nn.Unflatten(1, axes[1:])
+    raise UnsupportedError("it gives other axes than (N, -1), or (N, C, H, W) of rows")
 
 
 def _is_size_of(size: Any, axis: int) -> bool:
@@ -294,6 +310,10 @@ def _is_size_of(size: Any, axis: int) -> bool:
     of = size.args[0]
     shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
     return bool(size.target is operator.getitem and shape and size.args[1] == axis)
+
+
+def _first_two(sizes: Any) -> tuple[int, int]:
+    return int(sizes[0]), int(sizes[1])
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

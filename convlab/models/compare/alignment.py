@@ -42,7 +42,8 @@ class _Profile(NamedTuple):
         arrays = [
             np.asarray(getattr(main, name), np.float64) for name in main.arrays if getattr(main, name) is not None
         ]
-        options = [getattr(main, each.name) for each in fields(main) if each.name not in main.arrays]  # type: ignore[arg-type]
+        names = [each.name for each in fields(main) if each.compare]  # type: ignore[arg-type]
+        options = [getattr(main, name) for name in names if name not in main.arrays]
         shapes, contents = tuple(array.shape for array in arrays), tuple(array.tobytes() for array in arrays)
         return cls(main.kind, len(step.inputs), shapes, hash(contents), repr(options), path_words(step))
 

@@ -13,7 +13,8 @@ from ...errors import ConvlabError
 from ...geometry.geometry import NO_PADDING, Pair
 from ...truth.suspects import padding_in_words
 from ..layers.activations import Activation, Affine
-from ..layers.layer import ORDERS, Convolution, Flatten, Layer, padding_in
+from ..layers.flattening import ORDERS, Flatten, Unflatten
+from ..layers.layer import Convolution, Layer, padding_in
 from ..layers.pooling import Pool
 from ..layers.steps import Step
 
@@ -39,6 +40,8 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
             continue
         elif name == "padding":
             sentence = f"the first pads {_padding(a, size)}, the second {_padding(b, size)}"
+        elif name == "order" and isinstance(a, Unflatten):
+            sentence = f"the first's rows have pixels {ORDERS[value]}, the second's {ORDERS[there]}"
         elif name == "order":
             sentence = f"the first flattens pixels {ORDERS[value]}, the second {ORDERS[there]}"
             sentence += ", so that the dense layer's columns must be reordered, as convlab.port does"
@@ -118,5 +121,5 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
     if isinstance(layer, Pool) and layer.function == "average" and layer.padding != NO_PADDING:
         yield "count_padding", layer.count_padding
     for attribute in fields(layer):  # type: ignore[arg-type]
-        if attribute.name not in left_out:
+        if attribute.compare and attribute.name not in left_out:
             yield attribute.name, getattr(layer, attribute.name)

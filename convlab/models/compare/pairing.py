@@ -9,7 +9,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from ...errors import ModelError
-from ..layers.layer import ORDERS, Dense, Flatten, Layer
+from ..layers.flattening import ORDERS, Flatten
+from ..layers.layer import Dense, Layer
 from ..layers.steps import Step
 
 Pairs = list[tuple[Step, Step]]

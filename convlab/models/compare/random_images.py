@@ -13,8 +13,9 @@ from ...errors import ConvlabError, ModelError
 from ...geometry.geometry import Pair
 from ..layers.activations import Activation, Softmax
 from ..layers.channels import Moving
+from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
-from ..layers.layer import LOWEST, Convolution, Dense, Flatten, Layer, Pad, padding_in
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad, padding_in
 from ..layers.pooling import AdaptivePool, GlobalPool
 from ..layers.reading import INPUT
 from ..layers.shapes import Known, channels_taken, known_after
@@ -52,7 +53,7 @@ def random_images(
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
     channels = _image_channels(steps)
-    if _takes_rows(layers):
+    if _takes_rows(layers) or _takes_rows(also):
         image = _before_dense(layers, also, size)
         return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
@@ -81,9 +82,9 @@ def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int) ->
 
 
 def _takes_rows(layers: Sequence[Layer]) -> bool:
-    """Whether a dense layer comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
+    """Whether what takes rows comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
     first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation, Softmax))), None)
-    return isinstance(first, Dense)
+    return isinstance(first, (Dense, Unflatten)) or (isinstance(first, BatchNorm) and first.rows)
 
 
 def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
@@ -92,6 +93,9 @@ def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair |
     That is an image of the given size, or any image where the order of its pixels matters, otherwise a row of numbers.
     """
     inputs = _input_channels(layers)
+    first = layers[0]
+    if isinstance(first, Unflatten):
+        return (inputs * math.prod(first.size),)
     if size is not None and inputs % math.prod(size) == 0:
         return inputs // math.prod(size), *size
     orders = {layer.order for layer in (*layers, *others) if isinstance(layer, Flatten)}

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...geometry.geometry import NO_PADDING
 from ..layers.activations import NEVER_NEGATIVE, Activation, Affine
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Flatten, Layer, Pad, dtype_of, join_border
+from ..layers.flattening import Flatten
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Layer, Pad, dtype_of, join_border
 from ..layers.norms import ChannelAffine
 from ..layers.pixels import Crop
 from ..layers.pooling import GlobalPool, Pool

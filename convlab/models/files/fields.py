@@ -105,6 +105,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "prelu": {},
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
     "add": {},
+    "subtract": {},
     "multiply": {},
     "concatenate": {},
     "softmax": {"log": _BOOLEAN},
@@ -127,8 +128,12 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "channel_shuffle": {"groups": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
-    "dropout": {"rate": _SHARE, "images": replace(_BOOLEAN, default=False)},
-    "unflatten": {},
+    "dropout": {
+        "rate": _SHARE,
+        "images": replace(_BOOLEAN, default=False),
+        "channels": replace(_BOOLEAN, default=False),
+    },
+    "unflatten": {"size": replace(_PAIR, default=[1, 1]), "order": replace(_named("CHW", "HWC"), default="CHW")},
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }

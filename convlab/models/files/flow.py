@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Concatenate, Joining
-from ..layers.layer import Convolution, Dense, Flatten, Layer, Pad, Unflatten
+from ..layers.layer import Convolution, Dense, Layer, Pad
 from ..layers.pixels import Crop, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT
@@ -38,6 +40,8 @@ class Flow:
             if rank and rank != (wanted or ranks):
                 return _NAMES[rank], _NAMES[wanted or ranks]
         taken = channels_taken(layer)
+        if isinstance(layer, Unflatten) and channels % math.prod(layer.size):
+            return f"{channels} numbers from the layer before it", f"a multiple of {math.prod(layer.size)}"
         if taken and channels not in (0, taken):
             return f"{channels} channels from the layer before it", f"{taken}"
         if isinstance(layer, Joining):
@@ -53,6 +57,6 @@ class Flow:
         if isinstance(layer, Flatten):
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
-            return 4, channels
+            return 4, layer.output_channels(channels)
         pooled = isinstance(layer, GlobalPool) and not layer.keepdims
         return 2 if pooled else rank, layer.output_channels(channels)

@@ -1,4 +1,4 @@
-"""Layers that take several values: their sum, their product, their channels one after another."""
+"""Layers that take several values: their sum, difference or product, or their channels one after another."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ class Add(Joining):
         carried = self.reference(*off)
         magnitude = self.reference(*map(np.abs, values)) + carried
         return np.asarray(carried + len(values) * 2.0 ** -SIGNIFICAND[dtype] * magnitude)
+
+
+@dataclass(frozen=True, eq=False)
+class Subtract(Joining):
+    """The first of two inputs less the second."""
+
+    kind = "subtract"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.asarray(reduce(np.subtract, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: that of a sum."""
+        return Add().error(values, off, dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ are those of `convlab.truth.bounds`; those of the other layers count their round
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,8 +25,6 @@ from ...truth.oracle import Gradients, oracle, oracle_gradients
 LOWEST = "lowest"
 # Of a dense layer that are computed with at once, in float64.
 _MOST_WEIGHTS = 2**22
-# The orders of flattened pixels, in words.
-ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at all"}
 
 
 class Layer:
@@ -204,6 +202,7 @@ class BatchNorm(Layer):
         epsilon: what is added to the variance.
         momentum: the share of the old running statistics that is kept; PyTorch's is 1 minus it.
         dtype: the arrays' dtype.
+        rows: whether it takes rows of numbers and no images, where a framework has another layer for them.
     """
 
     kind = "batch_norm"
@@ -216,6 +215,7 @@ class BatchNorm(Layer):
     epsilon: float
     momentum: float
     dtype: str = "float32"
+    rows: bool = field(default=False, compare=False)
 
     def _columns(self, ndim: int) -> list[np.ndarray]:
         arrays = (self.mean, self.variance, self.scale, self.shift)
@@ -241,12 +241,31 @@ class Dropout(Layer):
     Attributes:
         rate: the share.
         images: whether whole images become 0 (stochastic depth, arXiv:1603.09382).
+        channels: whether whole channels of an image become 0 (arXiv:1411.4280).
     """
 
     kind = "dropout"
 
     rate: float
     images: bool = False
+    channels: bool = False
+
+    @classmethod
+    def along(cls, rate: float, axes: Sequence[int], pixels: Pair = (2, 3)) -> Dropout:
+        """The layer whose elements become 0 together along these axes; `pixels` are those of rows and columns.
+
+        Raises:
+            UnsupportedError: they are neither an image's nor a channel's.
+        """
+        if sorted(axes) not in ([], [*pixels], [1, 2, 3]):
+            raise UnsupportedError(
+                f"it drops along the axes {tuple(axes)}, expected none, {pixels} for channels, or (1, 2, 3) for images"
+            )
+        return cls(rate, images=len(axes) == 3, channels=len(axes) == 2)
+
+    def axes(self, pixels: Pair = (2, 3)) -> tuple[int, ...]:
+        """The axes along which elements become 0 together: see `along`."""
+        return (1, 2, 3) if self.images else pixels if self.channels else ()
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -255,43 +274,6 @@ class Dropout(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
         return off
-
-
-@dataclass(frozen=True, eq=False)
-class Flatten(Layer):
-    """Each image as one row of numbers.
-
-    Attributes:
-        order: the order of an image's axes: "CHW", channel by channel, or "HWC", pixel by pixel.
-    """
-
-    kind = "flatten"
-
-    order: str = "CHW"
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        x = np.moveaxis(x, 1, -1) if self.order == "HWC" else x
-        return x.reshape(len(x), -1)
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        return np.asarray(self.reference(off))
-
-
-@dataclass(frozen=True, eq=False)
-class Unflatten(Layer):
-    """Each row of numbers as an image of one pixel."""
-
-    kind = "unflatten"
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        return x[:, :, None, None]
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        return off[:, :, None, None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...geometry.geometry import Pair
+from .flattening import Flatten, Unflatten
 from .joining import Concatenate, Joining
-from .layer import Dense, Flatten, Layer, Unflatten
+from .layer import Dense, Layer
 from .pooling import AdaptivePool, GlobalPool
 
 
@@ -18,46 +19,49 @@ class Known(NamedTuple):
     Attributes:
         channels: how many channels an image has, or how many numbers a row; 0 where no layer has told.
         size: an image's rows and columns; None where they aren't known, and for rows of numbers.
+        rows: whether it is known to be rows of numbers.
     """
 
     channels: int = 0
     size: Pair | None = None
+    rows: bool = False
 
 
 def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
     """What is known of a layer's result; nothing of that of an unknown layer.
 
     >>> known_after(Flatten(), [Known(3, (2, 5))])
-    Known(channels=30, size=None)
+    Known(channels=30, size=None, rows=True)
 
     Raises:
         GeometryError, ShapeError: images of the known size don't go through.
     """
     if layer is None:
         return Known()
-    channels, size = inputs[0]
+    channels, size, rows = inputs[0]
     if isinstance(layer, Joining):
         return _joined(layer, inputs)
     if isinstance(layer, Flatten):
-        return Known(channels * math.prod(size) if size else 0)
+        return Known(channels if rows else channels * math.prod(size) if size else 0, None, True)
     if isinstance(layer, Unflatten):
-        return Known(channels, (1, 1))
+        return Known(layer.output_channels(channels), layer.size)
     if isinstance(layer, GlobalPool):
-        return Known(channels, (1, 1) if layer.keepdims else None)
+        return Known(channels, (1, 1) if layer.keepdims else None, not layer.keepdims)
     if isinstance(layer, Dense):
-        return Known(layer.output_channels(channels))
+        return Known(layer.output_channels(channels), None, True)
     channels = layer.output_channels(channels_taken(layer) or channels)
     if isinstance(layer, AdaptivePool):
         return Known(channels, layer.size)
-    return Known(channels, None if size is None else layer.output_size(size))
+    return Known(channels, None if size is None else layer.output_size(size), rows)
 
 
 def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     channels, sizes = [each.channels for each in inputs], [each.size for each in inputs if each.size is not None]
     size = layer.joined_size(sizes) if len(sizes) == len(inputs) else None
+    rows = all(each.rows for each in inputs)
     if isinstance(layer, Concatenate):
-        return Known(sum(channels) if all(channels) else 0, size)
-    return Known(max(channels), size)
+        return Known(sum(channels) if all(channels) else 0, size, rows)
+    return Known(max(channels), size, rows)
 
 
 def channels_taken(layer: Layer | None) -> int:

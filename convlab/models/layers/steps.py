@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .flattening import Flatten
 from .joining import COMMUTATIVE, Joining
-from .layer import Convolution, Dropout, Flatten, Layer, Pad, dtype_of, join_border
+from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
 from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without

@@ -12,19 +12,9 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation
-from ..layers.layer import (
-    LOWEST,
-    ORDERS,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    Pad,
-    join_border,
-    padding_in,
-)
-from ..layers.pooling import AdaptivePool, Pool
+from ..layers.flattening import ORDERS, Flatten
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, join_border, padding_in
+from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
 from ..layers.transposed import TransposedConvolution
@@ -158,7 +148,9 @@ class Lowering:
             spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
             return replace(layer, padding=self._padding(spec, path, given, convolution=False))
         if isinstance(layer, Flatten):
-            self.tied = self.tied or given.shape.size not in (None, (1, 1))
+            # Behind a window as large as the image it is one pixel at this size of the image alone.
+            always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
+            self.tied = self.tied or not always or given.shape.size not in (None, (1, 1))
             if layer.order != self.order:
                 # A single pixel has no order.
                 return Flatten(self.order) if given.shape.size == (1, 1) else self._other_order(layer, path, given)
@@ -197,7 +189,7 @@ class Lowering:
 
     def _reordered(self, layer: Dense, given: Reaching) -> Dense:
         """A dense layer for pixels that are now flattened in the target's order."""
-        inputs, (channels, size) = layer.input_channels, given.image
+        inputs, (channels, size, _) = layer.input_channels, given.image
         pixels = math.prod(size) if size else inputs // channels
         if inputs % pixels or inputs // pixels != (channels or inputs // pixels):
             raise ModelError(
@@ -209,6 +201,8 @@ class Lowering:
 
     def _natives(self, layer: Layer, given: Reaching) -> list[Any]:
         """The target's layers for a layer; where it lacks a border or a crop, that is a layer of its own."""
+        if isinstance(layer, BatchNorm) and given.shape.rows:
+            layer = replace(layer, rows=True)
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:

@@ -12,8 +12,9 @@ from ...geometry.geometry import Pair
 from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
 from ..compare.compare import compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
+from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
-from ..layers.layer import Dropout, Flatten, Unflatten
+from ..layers.layer import Dropout
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.steps import Step

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import count
 
 from ..layers.activations import Activation
-from ..layers.joining import Add, Concatenate, Multiply
+from ..layers.joining import Add, Concatenate, Multiply, Subtract
 from ..layers.layer import BatchNorm, Layer
 from ..layers.reading import INPUT
 from .code import WIDTH
 
 # What a value is called that is taken more than once, by the layer that joins it, or what comes of it, with others.
-_ROLES: dict[type, str] = {Add: "shortcut", Multiply: "features", Concatenate: "skip"}
+_ROLES: dict[type, str] = {Add: "shortcut", Subtract: "shortcut", Multiply: "features", Concatenate: "skip"}
 # What a value is called that is taken once, but not by the next step.
 _ALONE = "branch"
 # So many calls stand inside each other at most.

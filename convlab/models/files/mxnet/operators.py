@@ -9,13 +9,15 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, Softmax
-from ...layers.joining import Add, Concatenate, Multiply
-from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Unflatten
+from ...layers.flattening import Flatten, Unflatten
+from ...layers.joining import Add, Concatenate, Multiply, Subtract
+from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import GlobalPool, Pool
 from ...layers.reading import around
 from ...layers.transposed import TransposedConvolution
+from ..fields import LARGEST
 
 # What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
 Arrays = Sequence[np.ndarray]
@@ -165,16 +167,15 @@ def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     shape = options.get("shape")
     if shape == (0, -1):
         return Flatten()
-    if shape != (0, -1, 1, 1) or not options["rows"]:
-        raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, 1, 1) of rows")
-    return Unflatten()
+    axes = [*shape] if isinstance(shape, tuple) else []
+    images = len(axes) == 4 and axes[0] in (0, -1) and (axes[0] == 0 or axes[1] > 0)
+    if not images or not options["rows"] or not all(0 < size <= LARGEST for size in axes[2:]):
+        raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, rows, columns) of rows")
+    return Unflatten((axes[2], axes[3]))
 
 
 def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    axes = options.get("axes", ())
-    if axes not in ((), (1, 2, 3)):
-        raise UnsupportedError(f"it drops along the axes {axes}, expected none or (1, 2, 3), whole images")
-    return Dropout(float(options.get("p", 0.5)), images=bool(axes))
+    return Dropout.along(float(options.get("p", 0.5)), options.get("axes", ()))
 
 
 def _softmax(log: bool) -> Reader:
@@ -228,6 +229,7 @@ OPERATORS: dict[str, Reader] = {
     "Flatten": lambda options, arrays: Flatten(),
     "Dropout": _dropout,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
+    **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), lambda options, arrays: Subtract()),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),

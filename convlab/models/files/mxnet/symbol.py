@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
-from ...layers.layer import Dense, Flatten, Layer, Unflatten
+from ...layers.flattening import Flatten, Unflatten
+from ...layers.layer import Dense, Layer
 from ...layers.pooling import GlobalPool
 from ...layers.reading import INPUT, Model, Part, ending_with
 from ..checks import bytes_of, check_flow, check_options

@@ -8,7 +8,7 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU
-from ...layers.joining import Add, Multiply
+from ...layers.joining import Add, Multiply, Subtract
 from ...layers.layer import Layer
 from ...layers.norms import ChannelAffine
 from .operation import Operation, Reader
@@ -106,7 +106,7 @@ def _difference(op: Operation) -> Sequence[Layer]:
     if isinstance(first, np.ndarray):
         return [Affine(-1.0), _per_channel(op, None, first)]
     shift = _other(op)
-    return [Elementwise(np.subtract, 2) if shift is None else _per_channel(op, None, -shift)]
+    return [Subtract() if shift is None else _per_channel(op, None, -shift)]
 
 
 def _quotient(op: Operation) -> Sequence[Layer]:

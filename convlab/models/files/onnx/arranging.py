@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.layer import Flatten, Layer, Unflatten
-from ..fields import excerpt
+from ...layers.flattening import Flatten, Unflatten
+from ...layers.layer import Layer
+from ..fields import LARGEST, excerpt
 from .operation import IMAGES, PIXELS, ROWS, Operation, Reader
 from .operators import flattened
 
@@ -53,12 +54,15 @@ def _reshape(op: Operation) -> Sequence[Layer]:
     fixed = [isinstance(size, int) and size > 0 for size in sizes]
     if len(sizes) == 2 and ((batch and sizes[1] != "N") or (first == -1 and fixed[1])):
         return flattened(op)
-    pixel = {(1, 1): IMAGES}.get(tuple(sizes[2:])) or {(1, 1): PIXELS}.get(tuple(sizes[1:3]))
-    if len(sizes) == 4 and (batch or first == -1) and op.layout == ROWS and pixel:
-        op.layout = pixel
-        return [Unflatten()]
+    if len(sizes) == 4 and (batch or first == -1) and op.layout == ROWS:
+        if sizes[1:3] == [1, 1] and sizes[2:] != [1, 1]:
+            op.layout = PIXELS
+            return [Unflatten()]
+        if all(fixed[2:]) and max(sizes[2:]) <= LARGEST:
+            op.layout = IMAGES
+            return [Unflatten((sizes[2], sizes[3]))]
     raise UnsupportedError(
-        f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, or one pixel of rows"
+        f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, or images of rows"
     )
 
 

@@ -11,8 +11,9 @@ from ....errors import UnsupportedError
 from ....geometry.geometry import Pads
 from ...layers.activations import Activation, Affine, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from ...layers.joining import Add, Concatenate, Multiply
-from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad, Unflatten
+from ...layers.flattening import Flatten, Unflatten
+from ...layers.joining import Add, Concatenate, Multiply, Subtract
+from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Upsample
 from ...layers.pooling import GlobalPool, Pool
@@ -137,7 +138,14 @@ def _flatten(graph: Graph, layer: Flatten) -> None:
 
 
 def _unflatten(graph: Graph, layer: Unflatten) -> None:
-    graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
+    rows, columns = layer.size
+    if layer.size == (1, 1):
+        graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
+    elif layer.order == "CHW":
+        graph.node("Reshape", graph.constant("shape", [0, -1, rows, columns], "int64"))
+    else:
+        graph.node("Reshape", graph.constant("shape", [0, rows, columns, -1], "int64"))
+        graph.node("Transpose", perm=[0, 3, 1, 2])
     graph.rank = 4
 
 
@@ -258,6 +266,7 @@ NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
     Dense: _dense,
     Affine: _affine,
     Add: _joined("Add"),
+    Subtract: _joined("Sub"),
     Multiply: _joined("Mul"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
     TransposedConvolution: _transposed,

@@ -10,8 +10,9 @@ from ....errors import UnsupportedError
 from ....geometry.geometry import NO_PADDING, Pads
 from ...layers.activations import Softmax
 from ...layers.channels import PixelShuffle
+from ...layers.flattening import Flatten
 from ...layers.joining import Concatenate
-from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Flatten, Layer, Pad
+from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Upsample
 from ...layers.pooling import GlobalPool, Pool

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from ...layers.activations import FUNCTIONS, Activation, Affine
-from ...layers.joining import Add, Multiply
+from ...layers.joining import Add, Multiply, Subtract
 from ...layers.layer import Convolution, Dense, Layer
 from ...layers.norms import ChannelAffine
 from ...layers.reading import Part, consumers
@@ -41,7 +41,7 @@ class Elementwise(Layer):
         return self.of(*values)
 
 
-_PIECES = (Activation, Affine, Elementwise, Add, Multiply)
+_PIECES = (Activation, Affine, Elementwise, Add, Subtract, Multiply)
 
 
 def with_activations(parts: Sequence[Part]) -> list[Part]:
