@@ -55,6 +55,14 @@ def choose(page: Browser, name: str, value: str) -> None:
     )
 
 
+def wait(page: Browser, condition: str) -> None:
+    """Wait until the page says that a condition holds, or for half a minute."""
+    page.evaluate(
+        "new Promise(done => { let left = 600; (function look() "
+        f"{{ ({condition}) || !left-- ? done() : setTimeout(look, 50) }})() }})"
+    )
+
+
 def address(page: Browser, text: str) -> None:
     page.evaluate(
         f"new Promise(done => {{ addEventListener('hashchange', done, {{once: true}}); location.hash = {text!r} }})"
@@ -224,7 +232,7 @@ def test_a_photograph_of_100_megapixels_is_read_or_refused(page: Browser, tmp_pa
 
 def test_without_a_webcam_the_page_says_so(page: Browser) -> None:
     click(page, "document.getElementById('webcam')")
-    page.evaluate("new Promise(done => setTimeout(done, 500))")
+    wait(page, "document.getElementById('message').textContent")
     assert text_of(page, "message") == "There is no webcam, or the browser keeps it from this page."
 
 
@@ -284,6 +292,34 @@ def test_learning_converges_below_the_largest_rate_and_diverges_above(page: Brow
     choose(page, "kernel-rows", "3")
     assert page.evaluate("document.getElementById('bowl-figure').hidden")
     assert page.evaluate("document.querySelectorAll('#learned span').length") == 6
+
+
+def test_a_painted_target_is_learned_as_well_as_it_can_be(page: Browser) -> None:
+    choose(page, "lesson", "painted")
+    assert "The kernel of the least loss is 1, −1." in text_of(page, "step-text")
+    for row in range(6):  # The second edge goes from -1 to 0.
+        click(page, f"document.querySelectorAll('#target [role=row]')[{row}].children[5]")
+    assert page.evaluate("document.querySelectorAll('#target [role=gridcell]')[5].textContent") == "0"
+    choose(page, "step", "40")
+    learned = [float(each.replace("−", "-")) for each in page.evaluate(
+        "[...document.querySelectorAll('#learned span')].map((each) => each.textContent)"
+    )]
+    # Each row has windows (1,1), (1,0), (0,0) three times, (0,1), (1,1) and targets 0, 1, 0, 0, 0, 0, 0:
+    # the normal equations [[3, 2], [2, 3]] K = [1, 0] give K = [0.6, -0.4].
+    assert learned == pytest.approx([0.6, -0.4], abs=0.01)
+
+
+def test_channels_are_in_groups(page: Browser) -> None:
+    taken = "document.querySelectorAll('#taken [aria-label$=\": taken\"]').length"
+    assert page.evaluate(taken) == 12
+    choose(page, "groups", "1")
+    assert page.evaluate(taken) == 24
+    assert "48 numbers" in text_of(page, "weights-text")
+    choose(page, "outputs", "8")
+    choose(page, "groups", "4")
+    assert page.evaluate("document.getElementById('weights').textContent").count("DepthwiseConv2D") == 1
+    wait(page, "location.hash")
+    assert page.evaluate("location.hash") == "#channels=4,8,4"
 
 
 def test_whole_numbers_have_the_same_bits_and_fractions_do_not(page: Browser) -> None:

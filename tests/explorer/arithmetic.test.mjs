@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { groupsOf, takes, weightOf } from "../../docs/explorer/source/channels.mjs";
 import { compareConventions } from "../../docs/explorer/source/conventions.mjs";
 import * as descent from "../../docs/explorer/source/descent.mjs";
 import { problem } from "../../docs/explorer/source/geometry.mjs";
@@ -127,4 +128,26 @@ test("the conventions differ as docs/semantics.md says", () => {
   const { sides, same, different, count } = compareConventions(layer);
   assert.deepEqual([sides, same], [[[10, 21, 35, 30]], [[15, 28, 33, 26]]]);
   assert.deepEqual([different, count], [4, 4]);
+});
+
+test("groups divide both numbers of channels, and a channel takes those of its group", () => {
+  assert.deepEqual(groupsOf(4, 6), [1, 2]);
+  assert.deepEqual(groupsOf(8, 12), [1, 2, 4]);
+  const layer = { inputs: 4, outputs: 6, groups: 2 };
+  const taken = [...Array(6).keys()].map((o) => [...Array(4).keys()].map((i) => Number(takes(layer, o, i))));
+  assert.deepEqual(taken, [...Array(3).fill([1, 1, 0, 0]), ...Array(3).fill([0, 0, 1, 1])]);
+});
+
+test("weights of groups have the frameworks' shapes", () => {
+  assert.deepEqual(weightOf({ inputs: 4, outputs: 6, groups: 2 }, [3, 5]),
+    { OIHW: [6, 2, 3, 5], HWIO: [3, 5, 2, 6], depthwise: null, count: 180 });
+  assert.deepEqual(weightOf({ inputs: 3, outputs: 6, groups: 3 }, [3, 3]).depthwise, [3, 3, 3, 2]);
+});
+
+test("the kernel of the least loss, also where the image leaves a weight open", () => {
+  const image = [[1, 2, 0, 4], [0, 1, 3, 5]], target = [[1, -2, 4], [1, 2, 2]];  // of [-1, 1], by hand
+  descent.best(descent.equations(image, target, [1, 2])).forEach((x, i) => assert.ok(Math.abs(x - [-1, 1][i]) < 1e-12));
+  assert.deepEqual(descent.best(descent.equations([[0, 0, 0]], [[1, 1]], [1, 2])), [0, 0]);
+  // A constant image knows only the sum of the weights.
+  assert.deepEqual(descent.best(descent.equations([[2, 2, 2]], [[6, 6]], [1, 2])), [3, 0]);
 });

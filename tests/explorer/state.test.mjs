@@ -9,6 +9,7 @@ import { chapterLayer, decode, encode, LIMITS } from "../../docs/explorer/source
 const CHANGED = {
   image: [[1.5, -2], [1e-7, 4]], kernel: [[0.25], [-1]], stride: [2, 3], padding: [[1, 0], [2, 3]], mode: "reflect",
   value: -0.5, dilation: [2, 1], flip: true, transposed: true, outputPadding: [1, 2],
+  channels: [6, 9, 3],
 };
 
 test("a layer comes back from its text", () => {
@@ -27,7 +28,7 @@ const HOSTILE = [
   "stride=0,1", "stride=-1,1", "stride=1", "stride=1,1,1", "stride=1.5,1", `stride=${LIMITS.stride + 1},1`,
   "mode=wrap ",
   "mode=__proto__", "padding=constructor", "padding=1,1,1", "flip=true", "flip=toString", "value=1;2", "output=9,9",
-  "__proto__=1", "constructor=1", "toString=1", "unknown=1", "<script>=1", "image", "=", "dilation=4,1",
+  "__proto__=1", "constructor=1", "toString=1", "unknown=1", "<script>=1", "image", "=", "dilation=4,1", "channels=4,6,4", "channels=13,1,1", "channels=0,1,1", "channels=4,6",
 ];
 
 test("what is wrong is left out, and said", () => {

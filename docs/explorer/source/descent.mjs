@@ -41,6 +41,26 @@ export function hessian({ windows }) {
   return taps.map((p) => taps.map((q) => 2 * windows.reduce((total, window) => total + window[p] * window[q], 0)));
 }
 
+/** The kernel of the least loss: the normal equations, solved by elimination; what they leave open is 0. */
+export function best(problem) {
+  const rows = hessian(problem), slopes = gradient(problem, rows.map(() => 0));
+  const matrix = rows.map((row, i) => [...row, -slopes[i]]), least = 1e-10 * Math.max(...rows.flat().map(Math.abs));
+  const pivots = [];
+  for (let column = 0, done = 0; column < rows.length; column++) {
+    const left = matrix.slice(done).map((row) => Math.abs(row[column])), most = Math.max(...left);
+    if (!(most > least)) continue;
+    const pivot = done + left.indexOf(most);
+    [matrix[done], matrix[pivot]] = [matrix[pivot], matrix[done]];
+    matrix[done] = matrix[done].map((x) => x / matrix[done][column]);
+    matrix.forEach((row, i) => {
+      if (i !== done) matrix[i] = row.map((x, j) => x - row[column] * matrix[done][j]);
+    });
+    pivots.push(column);
+    done += 1;
+  }
+  return rows.map((_, i) => (pivots.includes(i) ? matrix[pivots.indexOf(i)].at(-1) : 0));
+}
+
 /** The largest eigenvalue of a symmetric matrix without negative eigenvalues, by power iteration. */
 export function largestEigenvalue(matrix) {
   let vector = matrix.map((_, i) => 1 + i / 7), value = 0;

@@ -2,22 +2,50 @@
 
 import { drawBowl, drawLosses, kernelAt } from "./chart.mjs";
 import { signed } from "./colours.mjs";
-import { descend, equations, hessian, largestEigenvalue } from "./descent.mjs";
+import { best, descend, equations, hessian, largestEigenvalue } from "./descent.mjs";
 import { byId, make } from "./dom.mjs";
 import { problem, sizeOf } from "./geometry.mjs";
+import { makeGrid } from "./grid.mjs";
 import { products, result } from "./products.mjs";
-import { shown } from "./shown.mjs";
+import { place, shown } from "./shown.mjs";
 import { chapterLayer, number } from "./state.mjs";
 import { store } from "./store.mjs";
 
 const STEPS = 40, PAUSE = 250;
-let timer = null, start = [-1, 1.5];
+const NEXT = new Map([[0, 1], [1, -1], [-1, 0]]);
+let timer = null, start = [-1, 1.5], grid = null, painted = [[]];
+
+const paints = () => byId("lesson").value === "painted";
 
 /** The layer that is learned: the chapter's, or the reader's image and kernel, without padding and stride. */
 function task() {
   if (byId("lesson").value === "chapter") return chapterLayer();
   const own = { ...chapterLayer(), image: store.layer.image, kernel: store.layer.kernel };
   return problem(own) ? null : own;
+}
+
+/** The target that the kernel is to give: the true kernel's result, or the reader's, of that size. */
+function targetOf(layer) {
+  const reached = result(products(layer));
+  if (!paints()) return reached;
+  if (String(sizeOf(painted)) !== String(sizeOf(reached))) painted = reached.map((row) => row.map((y) => Math.sign(y)));
+  return painted;
+}
+
+function paint(i, j, key) {
+  if (!/^(Enter|Delete|\d)$/.test(key)) return false;
+  const before = painted[i][j], value = /\d/.test(key) ? Number(key) : key === "Delete" ? 0 : NEXT.get(before) ?? 0;
+  painted = painted.map((row, r) => row.map((y, c) => (r === i && c === j ? value : y)));
+  showLearning();
+  return true;
+}
+
+function showTarget(target) {
+  byId("target-figure").hidden = !paints();
+  if (!paints()) return;
+  const most = Math.max(...target.flat().map(Math.abs), 1);
+  grid.show(target.map((row, i) => row.map((y, j) =>
+    ({ text: shown(y, 3), label: `${place(i, j)}: ${shown(y)}`, style: signed(y, most), marks: [] }))));
 }
 
 function showKernelAt(kernel, [, columns], truth) {
@@ -45,14 +73,15 @@ export function showLearning() {
   byId("lesson-problem").hidden = layer !== null;
   byId("lesson-result").hidden = layer === null;
   if (layer === null) return;
-  const size = sizeOf(layer.kernel), truth = layer.kernel.flat(), two = truth.length === 2;
-  const squares = equations(layer.image, result(products(layer)), size), curvature = hessian(squares);
+  const size = sizeOf(layer.kernel), target = targetOf(layer), squares = equations(layer.image, target, size);
+  const curvature = hessian(squares), truth = paints() ? best(squares) : layer.kernel.flat(), two = truth.length === 2;
+  showTarget(target);
   const rate = number(byId("rate").value, 0, 100) ?? 0.03;
   const path = descend(squares, two ? start : truth.map(() => 0), rate, STEPS);
   const step = Math.min(Number(byId("step").value), path.length - 1), { kernel, loss } = path[step];
   showKernelAt(kernel, size, truth);
-  const trueKernel = truth.map((x) => shown(x)).join(", ");
-  byId("step-text").textContent = `Step ${step}: the loss is ${shown(loss)}. The true kernel is ${trueKernel}.`;
+  const wanted = truth.map((x) => shown(x)).join(", "), which = paints() ? "kernel of the least loss" : "true kernel";
+  byId("step-text").textContent = `Step ${step}: the loss is ${shown(loss)}. The ${which} is ${wanted}.`;
   byId("rate-text").textContent = rateInWords(rate, largestEigenvalue(curvature));
   drawLosses(byId("losses"), path.map((each) => each.loss), step);
   byId("bowl-figure").hidden = !two;
@@ -86,6 +115,7 @@ function startAt(kernel) {
 /** Bind the section's controls. */
 export function startLearning() {
   byId("step").max = STEPS;
+  grid = makeGrid(byId("target"), { point: () => {}, press: paint });
   byId("learn").addEventListener("click", learn);
   byId("lesson").addEventListener("change", showLearning);
   byId("step").addEventListener("input", showLearning);

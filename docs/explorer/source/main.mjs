@@ -3,6 +3,7 @@
 import { startAddress } from "./address.mjs";
 import { showBits, startBits } from "./bits_view.mjs";
 import { startBorders } from "./borders_view.mjs";
+import { showChannels, startChannels } from "./channels_view.mjs";
 import { onScheme } from "./colours.mjs";
 import { showConventions, startConventions } from "./conventions_view.mjs";
 import { startControls, showControls } from "./controls.mjs";
@@ -38,6 +39,7 @@ function showLayer() {
     byId(id).replaceChildren(symbols(store.layer, axis), document.createElement("br"), filled(store.layer, axis));
   }
   byId("in-words").textContent = inWords(store.layer);
+  showChannels();
   showConventions();
   showLearning();
 }
@@ -49,6 +51,7 @@ startResult();
 startWalk();
 startPhotograph();
 startCopy();
+startChannels();
 startConventions();
 startBorders(data.borders);
 startLearning();

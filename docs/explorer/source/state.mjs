@@ -2,7 +2,7 @@
 
 import { MODES, PADDINGS } from "./geometry.mjs";
 
-export const LIMITS = { image: 24, kernel: 7, stride: 4, dilation: 3, padding: 24, value: 1e6 };
+export const LIMITS = { image: 24, kernel: 7, stride: 4, dilation: 3, padding: 24, channels: 12, value: 1e6 };
 const NUMBER = /^-?\d{1,9}(\.\d{1,12})?(e-?\d{1,2})?$/;
 const LONGEST = 20000;
 
@@ -11,6 +11,7 @@ export function chapterLayer() {
   return {
     image: [...Array(6)].map(() => [1, 1, 0, 0, 0, 0, 1, 1]), kernel: [[1, -1]], stride: [1, 1], padding: "valid",
     mode: "zeros", value: 0, dilation: [1, 1], flip: false, transposed: false, outputPadding: [0, 0],
+    channels: [4, 6, 2],
   };
 }
 
@@ -44,6 +45,12 @@ function padding(text) {
 
 const flag = (text) => (text === "0" || text === "1" ? text === "1" : null);
 
+/** Input channels, output channels and groups, which divide both. */
+function channels(text) {
+  const [inputs, outputs, groups] = integers(text, 3, 1, LIMITS.channels) ?? [];
+  return groups && inputs % groups === 0 && outputs % groups === 0 ? [inputs, outputs, groups] : null;
+}
+
 /** For each part of the address: the layer's field and how it is read. */
 const PARTS = {
   image: ["image", (text) => matrix(text, LIMITS.image)],
@@ -56,6 +63,7 @@ const PARTS = {
   flip: ["flip", flag],
   transposed: ["transposed", flag],
   output: ["outputPadding", (text) => integers(text, 2, 0, LIMITS.stride - 1)],
+  channels: ["channels", channels],
 };
 
 /** The layer of a text, and a sentence for each part of the text that was left out. */
