@@ -21,7 +21,7 @@ from tests.browser.conftest import Browser, chromium  # noqa: E402
 HERE = Path(__file__).parent
 PAGE = ROOT / "convlab" / "page" / "explorer.html"
 WIDTH, PIXELS_OF_WALK, MILLISECONDS = 1000, 21, 400
-PICTURES = {"layer.png": ("layer", "light"), "learning.png": ("learning", "dark")}
+PICTURES = {"conventions.png": ("conventions", "light"), "learning.png": ("learning", "dark")}
 
 
 def picture(page: Browser, first: str, last: str) -> Image.Image:
@@ -53,6 +53,7 @@ def walk(page: Browser) -> list[Image.Image]:
 
 
 def main() -> None:
+    """Write the pictures beside this file."""
     with tempfile.TemporaryDirectory() as profile:
         page = Browser(chromium(), Path(profile))
         page.open(PAGE, width=WIDTH)

@@ -301,9 +301,10 @@ def test_a_painted_target_is_learned_as_well_as_it_can_be(page: Browser) -> None
         click(page, f"document.querySelectorAll('#target [role=row]')[{row}].children[5]")
     assert page.evaluate("document.querySelectorAll('#target [role=gridcell]')[5].textContent") == "0"
     choose(page, "step", "40")
-    learned = [float(each.replace("−", "-")) for each in page.evaluate(
-        "[...document.querySelectorAll('#learned span')].map((each) => each.textContent)"
-    )]
+    learned = [
+        float(each.replace("−", "-"))
+        for each in page.evaluate("[...document.querySelectorAll('#learned span')].map((each) => each.textContent)")
+    ]
     # Each row has windows (1,1), (1,0), (0,0) three times, (0,1), (1,1) and targets 0, 1, 0, 0, 0, 0, 0:
     # the normal equations [[3, 2], [2, 3]] K = [1, 0] give K = [0.6, -0.4].
     assert learned == pytest.approx([0.6, -0.4], abs=0.01)

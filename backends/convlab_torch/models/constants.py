@@ -15,12 +15,21 @@ from convlab.errors import UnsupportedError
 
 from .functions import ChannelAffine, LayerNorm2d
 
-_OPERATIONS: list[tuple[tuple[Any, ...], str]] = [
-    ((operator.add, operator.iadd, torch.add, "add", "add_"), "add"),
-    ((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"), "mul"),
-    ((operator.sub, operator.isub, torch.sub, "sub", "sub_"), "sub"),
-    ((operator.truediv, operator.itruediv, torch.div, "div", "div_"), "div"),
-]
+_OPERATIONS: dict[str, tuple[Any, ...]] = {
+    "add": (operator.add, operator.iadd, torch.add, "add", "add_"),
+    "mul": (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"),
+    "sub": (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_"),
+    "div": (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_"),
+}
+
+
+def operation(target: Any) -> str:
+    """Which of "add", "sub", "mul" and "div" a function or a method is; "" for another one.
+
+    >>> operation(torch.multiply), operation("sub_"), operation(torch.relu)
+    ('mul', 'sub', '')
+    """
+    return next((name for name, functions in _OPERATIONS.items() if target in functions), "")
 
 
 def with_arrays(
@@ -38,31 +47,31 @@ def with_arrays(
     """
     if node.target is F.layer_norm and channels_last:
         return _layer_norm(node, arrays)
-    operation = next((name for functions, name in _OPERATIONS if node.target in functions), "")
-    if len(node.args) != 2 or not operation:
+    name = operation(node.target)
+    if len(node.args) != 2 or not name:
         raise UnsupportedError(f"it takes {_names(node, arrays)}, an array of the model's own")
     first, second = node.args
     tensor, array = (second, first) if first in arrays else (first, second)
-    if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and operation in ("sub", "div")):
+    if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 3
     if own_axis < 0 or numbers.numel() != numbers.shape[own_axis] or numbers.numel() == 1:
         raise UnsupportedError(f"it takes {_names(node, arrays)}, which hasn't one number for each channel")
-    return _affine(numbers, operation), tensor
+    return _affine(numbers, name), tensor
 
 
 def _names(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> str:
     return " and ".join(str(each.target) for each in node.all_input_nodes if each in arrays)
 
 
-def _affine(numbers: Tensor, operation: str) -> ChannelAffine:
+def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     trained = isinstance(numbers, nn.Parameter)
-    if trained and operation in ("sub", "div"):
+    if trained and name in ("sub", "div"):
         raise UnsupportedError("it subtracts or divides by a parameter")
-    scales, flat = operation in ("mul", "div"), numbers.detach().reshape(-1)
+    scales, flat = name in ("mul", "div"), numbers.detach().reshape(-1)
     module = ChannelAffine(flat.numel(), scales, not scales, trained).to(flat)
-    value = {"sub": -flat, "div": 1 / flat}.get(operation, flat)
+    value = {"sub": -flat, "div": 1 / flat}.get(name, flat)
     module.load_state_dict({"weight" if scales else "bias": value})
     return module
 

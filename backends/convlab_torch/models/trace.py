@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
-from .constants import with_arrays
+from .constants import operation, with_arrays
 from .functions import (
     ChannelAffine,
     LayerNorm2d,
@@ -34,11 +35,7 @@ from .functions import (
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .sizes import fold_sizes, image_channels, is_size
 
-_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
-_DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
-_QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
-_PRODUCTS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
 
 # The axes of images NHWC, as those NCHW have them.
 _TO_FIRST = (0, 3, 1, 2)
@@ -249,10 +246,10 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
         del options["dtype"]
     if node.target in _NEGATIVES:
         return partial(affine, scale=-1.0), [first]
-    if node.target in (*_SUMS, *_PRODUCTS, *_DIFFERENCES, *_QUOTIENTS):
+    if name := operation(node.target):
         if len(others) != 1 or options:
             raise UnsupportedError("its arguments are unknown")
-        return _arithmetic(node.target, first, others[0])
+        return _arithmetic(name, first, others[0])
     if isinstance(first, (list, tuple)):
         if not all(isinstance(each, torch.fx.Node) for each in first):
             raise UnsupportedError("it takes a number")
@@ -268,21 +265,23 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     return native_of(node.target, *others, **options), [first]
 
 
-def _arithmetic(function: Any, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
-    """A sum or a product of two tensors, or of a tensor and a number."""
-    commutes = function in (*_SUMS, *_PRODUCTS)
-    if function in _DIFFERENCES and isinstance(b, torch.fx.Node) and isinstance(a, (int, float)):
-        return partial(affine, scale=-1.0, shift=float(a)), [b]
-    if commutes and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
-        return add if function in _SUMS else multiply, [a, b]
-    if function in _DIFFERENCES and isinstance(a, torch.fx.Node) and isinstance(b, torch.fx.Node):
-        return subtract, [a, b]
-    tensor, number = (b, a) if commutes and isinstance(b, torch.fx.Node) else (a, b)
-    if not isinstance(tensor, torch.fx.Node) or not isinstance(number, (int, float)):
+def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
+    """What an operation on two tensors, or on a tensor and a number, is."""
+    a_tensor, b_tensor = isinstance(a, torch.fx.Node), isinstance(b, torch.fx.Node)
+    joining = {"add": add, "sub": subtract, "mul": multiply}
+    if a_tensor and b_tensor and name in joining:
+        return joining[name], [a, b]
+    tensor, number = (a, b) if a_tensor else (b, a)
+    if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-    if function in (*_SUMS, *_DIFFERENCES):
-        return partial(affine, shift=float(number if function in _SUMS else -number)), [tensor]
-    return partial(affine, scale=float(number if function in _PRODUCTS else 1 / number)), [tensor]
+    scale_and_shift: dict[str, tuple[float, float]] = {
+        "add": (1.0, number),
+        "sub": (1.0, -number) if a_tensor else (-1.0, number),
+        "mul": (number, 0.0),
+        "div": (1 / number if number else math.inf, 0.0),
+    }
+    scale, shift = map(float, scale_and_shift[name])
+    return partial(affine, scale=scale, shift=shift), [tensor]
 
 
 def _reshaped(shape: Any) -> nn.Module:
