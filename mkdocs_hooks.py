@@ -1,0 +1,90 @@
+"""What the site adds to the pages as they stand in docs/: the commands, the backends, and the diagram of the floors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import griffe
+from mkdocs.exceptions import PluginError
+
+from convlab.registry import adapters
+
+COMMANDS, BACKENDS = "<!-- commands -->", "<!-- backends -->"
+DIAGRAM = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
+HOSTED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>')
+EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1.*\S.*(?:\n|$))*", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what comes from the code when the site is built."""
+    if COMMANDS in markdown:
+        markdown = markdown.replace(COMMANDS, commands())
+    if BACKENDS in markdown:
+        markdown = markdown.replace(BACKENDS, backends())
+    return DIAGRAM.sub(lambda diagram: storeys(diagram[1]), markdown)
+
+
+def on_post_page(output: str, **_: Any) -> None:
+    """Refuse a page that loads something from a host."""
+    if hosted := HOSTED.search(output):
+        raise PluginError(f"{hosted[0]} would be loaded from a host.")
+
+
+def commands() -> str:
+    """The commands, as Typer describes them, without its heading of the first level."""
+    command = (sys.executable, "-m", "typer", "convlab.cli.main", "utils", "docs", "--name", "convlab")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n")[2]
+
+
+def backends() -> str:
+    """A table of what each adapter says of itself."""
+    rows = [
+        "| backend | also called | framework, from | dtypes | derivatives | algorithms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, adapter in adapters().items():
+        orders = ("first and second" if adapter.second_derivatives else "first") if adapter.autograd else "none"
+        framework = f"{' and '.join(adapter.frameworks)}, {adapter.minimum}"
+        cells = (
+            code(name),
+            code(*adapter.aliases),
+            framework,
+            code(*adapter.dtypes),
+            orders,
+            code(*adapter.algorithms),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def code(*names: str) -> str:
+    """Names as code, separated by commas."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def storeys(diagram: str) -> str:
+    """A diagram of floors as HTML: Mermaid's own script would be loaded from a host."""
+    floors = [re.findall(r"^    (\w+)$", floor, re.MULTILINE) for floor in diagram.split("subgraph")[1:]]
+    below = re.findall(r"^  (\w+) --> (\w+)$", diagram, re.MULTILINE)
+    lines = ['<div class="floors">']
+    for floor in floors:
+        rooms = ((room, ", ".join(to for start, to in below if start == room)) for room in floor)
+        lines.append("<div>" + "".join(f"<p><code>{room}</code> {to}</p>" for room, to in rooms) + "</div>")
+    return "\n".join([*lines, "</div>", "", "Each box names the rooms right below that it imports.", ""])
+
+
+class Doctests(griffe.Extension):
+    """Examples in docstrings become blocks of code, which Markdown would take for quotations."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Put fences around the examples of one object."""
+        if obj.docstring:
+            obj.docstring.value = EXAMPLE.sub(fenced, obj.docstring.value)
+
+
+def fenced(example: re.Match[str]) -> str:
+    """An example between fences, as deeply indented as it is."""
+    return f"{example[1]}```pycon\n{example[0].rstrip()}\n{example[1]}```\n"
