@@ -34,9 +34,10 @@ def on_post_page(output: str, **_: Any) -> None:
 
 
 def commands() -> str:
-    """The commands, as Typer describes them, without its heading of the first level."""
+    """Each command, as Typer describes it."""
     command = (sys.executable, "-m", "typer", "convlab.cli.main", "utils", "docs", "--name", "convlab")
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n")[2]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n## ")
+    return f"## {text[2]}"
 
 
 def backends() -> str:
@@ -72,8 +73,9 @@ def storeys(diagram: str) -> str:
     lines = ['<div class="floors">']
     for floor in floors:
         rooms = ((room, ", ".join(to for start, to in below if start == room)) for room in floor)
-        lines.append("<div>" + "".join(f"<p><code>{room}</code> {to}</p>" for room, to in rooms) + "</div>")
-    return "\n".join([*lines, "</div>", "", "Each box names the rooms right below that it imports.", ""])
+        boxes = (f"<p><code>{room}</code>{' → ' * bool(to)}{to}</p>" for room, to in rooms)
+        lines.append(f"<div>{''.join(boxes)}</div>")
+    return "\n".join([*lines, "</div>", "", "An arrow is an import; one that follows from others isn't drawn.", ""])
 
 
 class Doctests(griffe.Extension):

@@ -140,7 +140,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def site(session: nox.Session) -> None:
     """The documentation as a site, in site/; a broken link, anchor or reference fails."""
-    session.install("--constraint", CONSTRAINTS, str(ROOT), *SITE)
+    session.install("--constraint", CONSTRAINTS, *SITE)  # with what the commands import
+    session.install("--no-deps", str(ROOT))
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # mkdocs-material's notice of its successor
     session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet")
 
