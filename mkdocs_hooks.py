@@ -1,4 +1,4 @@
-"""What the site adds to the pages as they stand in docs/: the commands, the backends, and the diagram of the floors."""
+"""What the site adds to pages and docstrings: commands, backends, the diagram of the floors, links to the reference."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import griffe
 from mkdocs.exceptions import PluginError
 
+from convlab import errors
 from convlab.registry import adapters
 
 COMMANDS, BACKENDS = "<!-- commands -->", "<!-- backends -->"
 DIAGRAM = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 HOSTED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>')
+CODE = re.compile(r"<code>([^\n]{1,300}?)</code>(?!</a>)")
 EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1.*\S.*(?:\n|$))*", re.MULTILINE)
 
 
@@ -25,6 +27,24 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if BACKENDS in markdown:
         markdown = markdown.replace(BACKENDS, backends())
     return DIAGRAM.sub(lambda diagram: storeys(diagram[1]), markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Link the names of convlab and its errors to the reference, as far as it has them."""
+    return CODE.sub(linked, html)
+
+
+def linked(element: re.Match[str]) -> str:
+    """Names in code, each as a link that may lead nowhere; other code as it is."""
+    text = re.sub(r"<[^>]+>", "", element[1]).strip("()")
+    names = [f"convlab.errors.{name}" if hasattr(errors, name) else name for name in text.split(", ")]
+    if not all(re.fullmatch(r"convlab(\.\w+)+", name) for name in names):
+        return element[0]
+    links = (
+        f'<autoref identifier="{name}" optional><code>{shown}</code></autoref>'
+        for name, shown in zip(names, text.split(", "), strict=True)
+    )
+    return ", ".join(links)
 
 
 def on_post_page(output: str, **_: Any) -> None:
@@ -78,7 +98,7 @@ def storeys(diagram: str) -> str:
     return "\n".join([*lines, "</div>", "", "An arrow is an import; one that follows from others isn't drawn.", ""])
 
 
-class Doctests(griffe.Extension):
+class Docstrings(griffe.Extension):
     """Examples in docstrings become blocks of code, which Markdown would take for quotations."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
