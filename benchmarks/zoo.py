@@ -130,11 +130,11 @@ def write(family: str, name: str, target: str, cells: list[str]) -> None:
     """Put a line into docs/reference/coverage.md, in the place of the same model's and target's."""
     text = COVERAGE.read_text()
     start, end = (text.index(mark) for mark in ("<!-- rows -->", "<!-- end -->"))
-    head, *lines = text[start:end].splitlines()
+    mark, names, rule, *lines = text[start:end].splitlines()
     rows = {tuple(line.split(" | ")[:3]): line for line in lines}
     key = f"| {family}", name, target
     rows[key] = " | ".join([*key, *cells, processor()]) + " |"
-    text = "\n".join([text[:start] + head, *sorted(rows.values()), text[end:]])
+    text = "\n".join([text[:start] + mark, names, rule, *sorted(rows.values()), text[end:]])
     before, after = text.index("<!-- summary -->"), text.index("<!-- end of the summary -->")
     COVERAGE.write_text(text[:before] + summary(rows) + text[after:])
 
