@@ -15,6 +15,7 @@ from convlab.registry import adapters
 
 COMMANDS, BACKENDS = "<!-- commands -->", "<!-- backends -->"
 DIAGRAM = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
+PROMPTED = re.compile(r"```python\n( *>>> )")
 HOSTED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>')
 CODE = re.compile(r"<code>([^\n]{1,300}?)</code>(?!</a>)")
 EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1.*\S.*(?:\n|$))*", re.MULTILINE)
@@ -26,6 +27,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace(COMMANDS, commands())
     if BACKENDS in markdown:
         markdown = markdown.replace(BACKENDS, backends())
+    markdown = PROMPTED.sub(r"```pycon\n\1", markdown)  # of which prompts and results aren't copied
     return DIAGRAM.sub(lambda diagram: storeys(diagram[1]), markdown)
 
 
