@@ -143,7 +143,7 @@ def site(session: nox.Session) -> None:
     session.install("--constraint", CONSTRAINTS, *SITE)  # with what the commands import
     session.install("--no-deps", str(ROOT))
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # mkdocs-material's notice of its successor
-    session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet")
+    session.run("python", "-m", "mkdocs", "build", "--strict")  # --quiet would hide warnings from it
 
 
 @nox.session
