@@ -26,10 +26,19 @@ CONSTRAINTS = str(ROOT / "constraints.txt")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 TESTS = nox.project.dependency_groups(PROJECT, "test")
 LINTERS = nox.project.dependency_groups(PROJECT, "lint")
+SITE = nox.project.dependency_groups(PROJECT, "site")
 # Tests that run with NumPy alone, whatever else is installed, and those that run with each backend.
 WITHOUT_FRAMEWORKS = tuple(
     f"tests/{name}"
-    for name in ("test_house.py", "test_oracle.py", "test_archive.py", "test_moments.py", "test_host.py", "diagnosis")
+    for name in (
+        "test_house.py",
+        "test_site.py",
+        "test_oracle.py",
+        "test_archive.py",
+        "test_moments.py",
+        "test_host.py",
+        "diagnosis",
+    )
 )
 CORE = (
     *WITHOUT_FRAMEWORKS,
@@ -129,6 +138,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """The documentation as a site, in site/; a broken link, anchor or reference fails."""
+    session.install("--constraint", CONSTRAINTS, *SITE)  # with what the commands import
+    session.install("--no-deps", str(ROOT))
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # mkdocs-material's notice of its successor
+    session.run("python", "-m", "mkdocs", "build", "--strict")  # --quiet would hide warnings from it
+
+
+@nox.session
 def torch(session: nox.Session) -> None:
     """PyTorch."""
     install(session, "torch", "onnx")
@@ -153,7 +171,7 @@ def tensorflow(session: nox.Session) -> None:
 def dask(session: nox.Session) -> None:
     """Dask, with NumPy computing its chunks."""
     install(session, "dask")
-    framework(session, "dask", "tests/cli/test_stores.py", "docs/scale.md")
+    framework(session, "dask", "tests/cli/test_stores.py", "docs/how-to/scale-out.md")
 
 
 @nox.session

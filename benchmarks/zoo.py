@@ -4,8 +4,8 @@
 
 The weights are random, and so are the statistics of the batch norms. Torchvision's models are there where torchvision
 is installed. A line has the model, the target, the number of nodes, the worst one in bounds, seconds, and the outcome;
-`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/coverage.md, in the place
-of those of the same models and targets: a whole family takes hours, and can be ported in several runs.
+`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/reference/coverage.md, in
+the place of those of the same models and targets: a whole family takes hours, and can be ported in several runs.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
         yield name, size, model
 
 
-COVERAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+COVERAGE = Path(__file__).parent.parent / "docs" / "reference" / "coverage.md"
 FAMILIES = {"keras": keras_models, "gluon": gluon_models, "torchvision": torchvision_models}
 
 
@@ -127,14 +127,14 @@ def processor() -> str:
 
 
 def write(family: str, name: str, target: str, cells: list[str]) -> None:
-    """Put a line into docs/coverage.md, in the place of the same model's and target's."""
+    """Put a line into docs/reference/coverage.md, in the place of the same model's and target's."""
     text = COVERAGE.read_text()
     start, end = (text.index(mark) for mark in ("<!-- rows -->", "<!-- end -->"))
-    head, *lines = text[start:end].splitlines()
+    mark, names, rule, *lines = text[start:end].splitlines()
     rows = {tuple(line.split(" | ")[:3]): line for line in lines}
     key = f"| {family}", name, target
     rows[key] = " | ".join([*key, *cells, processor()]) + " |"
-    text = "\n".join([text[:start] + head, *sorted(rows.values()), text[end:]])
+    text = "\n".join([text[:start] + mark, names, rule, *sorted(rows.values()), text[end:]])
     before, after = text.index("<!-- summary -->"), text.index("<!-- end of the summary -->")
     COVERAGE.write_text(text[:before] + summary(rows) + text[after:])
 

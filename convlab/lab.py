@@ -146,7 +146,7 @@ def Conv2D(*sizes: Any, backend: str | None = None, **arguments: Unpack[LayerArg
     (6, 7)
 
     What users of the framework's own layer write is taken too, `Conv2D(8, 3, activation="relu")` on Keras: see
-    docs/layers.md.
+    docs/reference/layers.md.
 
     Args:
         *sizes: kernel_size; or several, in the order of the framework's own layer.

@@ -1,4 +1,6 @@
-"""Draw the floors of the core in docs/architecture.md, from the code; `--check` only says whether the picture is old.
+"""Draw the floors of the core in docs/explained/architecture.md, from the code.
+
+`--check` only says whether the picture is old.
 
 A room is a module or package directly in `convlab/`. The floors are those of import-linter's contract in
 pyproject.toml. An arrow is an import; one that follows from others isn't drawn.
@@ -12,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CORE, PAGE = ROOT / "convlab", Path(__file__).with_name("architecture.md")
+CORE, PAGE = ROOT / "convlab", ROOT / "docs" / "explained" / "architecture.md"
 START, END = "<!-- floors: made by docs/floors.py -->", "<!-- /floors -->"
 
 
@@ -82,7 +84,7 @@ def main() -> None:
     after = rest.split(END)[1]
     drawn = f"{before}{START}\n{picture()}\n{END}{after}"
     if "--check" in sys.argv and drawn != text:
-        sys.exit("docs/architecture.md: its picture of the floors is old. Hint: run `python docs/floors.py`.")
+        sys.exit("docs/explained/architecture.md: its picture of the floors is old. Hint: run `python docs/floors.py`.")
     PAGE.write_text(drawn)
 
 

@@ -1,4 +1,4 @@
-"""The house's own rules, which no linter knows: docs/architecture.md and CONTRIBUTING.md state them."""
+"""The house's own rules, which no linter knows: docs/explained/architecture.md and CONTRIBUTING.md state them."""
 
 from __future__ import annotations
 

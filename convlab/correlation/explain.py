@@ -49,7 +49,7 @@ def plan(X: Any, K: Any, **options: Unpack[CorrelationOptions]) -> Explanation:
     native on numpy: asked for
 
     Raises:
-        The errors of `corr2d`.
+        ConvlabError: whatever `corr2d` raises for these arguments.
     """
     from ..planning.costs import source  # deferred: importing it takes a while
 

@@ -59,8 +59,8 @@ def conv_transpose2d(
     X[i * stride + p * dilation, j * stride + q * dilation] is the sum of all Y[i, j] * K[p, q] that go there; then
     the padding is taken off. With channels, channel o of Y meets K[o], and the sum is over o as well.
 
-    It is `torch.nn.functional.conv_transpose2d` with the same K and options. docs/semantics.md has a table of what each
-    framework calls them.
+    It is `torch.nn.functional.conv_transpose2d` with the same K and options. docs/reference/semantics.md has a table of
+    what each framework calls them.
 
     Args:
         Y: (..., H, W) for a rank-2 kernel, which is applied to each image of the leading axes; with

@@ -41,7 +41,7 @@ def port_weights(
         - `flax.nnx`, a nested dictionary: `nnx.update(target, weights)`;
         - Keras, arrays by path in the order of `get_weights`: `target.set_weights(list(weights.values()))`;
         - gluon, arrays by path in the order of `collect_params`:
-          `[p.set_data(w) for p, w in zip(target.collect_params().values(), weights.values())]`;
+            `[p.set_data(w) for p, w in zip(target.collect_params().values(), weights.values())]`;
         - NumPy's `Conv2D`: `vars(target).update(weights)`.
 
     Raises:

@@ -65,7 +65,7 @@ test("there are golden cases of every padding and of groups", () => {
 
 const transposed = (more) => ({ ...chapterLayer(), transposed: true, ...more });
 
-test("the transposed convolution of docs/semantics.md", () => {
+test("the transposed convolution of docs/reference/semantics.md", () => {
   const layer = transposed({ image: [[0, 1], [2, 3]], kernel: [[0, 1], [2, 3]], stride: [2, 2] });
   assert.deepEqual(result(products(layer)), [[0, 0, 0, 1], [0, 0, 2, 3], [0, 2, 0, 3], [4, 6, 6, 9]]);
 });
@@ -122,7 +122,7 @@ test("the largest stable rate parts descent from divergence", () => {
   assert.ok(last(largest * 1.01) > 1);
 });
 
-test("the conventions differ as docs/semantics.md says", () => {
+test("the conventions differ as docs/reference/semantics.md says", () => {
   const image = [[1, 2, 3, 4, 5, 6, 7, 8]], kernel = [[1, 1, 1, 1, 1, 1, 1]];
   const layer = { ...chapterLayer(), image, kernel, stride: [1, 2] };
   const { sides, same, different, count } = compareConventions(layer);

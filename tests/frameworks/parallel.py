@@ -13,7 +13,7 @@ import numpy as np
 
 from convlab.truth.bounds import gamma, worst_ratio
 
-DOC = Path(__file__).parents[2] / "docs" / "parallel.md"
+DOC = Path(__file__).parents[2] / "docs" / "how-to" / "train-on-devices.md"
 LEARNING_RATE = 0.125
 STEPS = {"integers": (1,), "normal": (1, 5)}
 
@@ -131,7 +131,7 @@ def loaded(file: Path, case: str) -> dict[str, np.ndarray]:
 
 
 def example(name: str, folder: Path) -> Path:
-    """The example of docs/parallel.md that calls itself so, as a file."""
+    """The example of docs/how-to/train-on-devices.md that calls itself so, as a file."""
     (code,) = re.findall(rf"^```python\n(# {name}\n.*?)^```$", DOC.read_text(), re.MULTILINE | re.DOTALL)
     file = folder / name
     file.write_text(code)

@@ -13,7 +13,7 @@ from convlab import mxnet as lab
 
 @pytest.fixture
 def contexts(tmp_path, monkeypatch):
-    """The example of docs/parallel.md, as a module."""
+    """The example of docs/how-to/train-on-devices.md, as a module."""
     parallel.example("contexts.py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     import contexts

@@ -33,7 +33,7 @@ SINGLE = {"image", "same", "reflect", "row", "strided", "dilated", "one pixel"}
 
 
 def fits(algorithm: str, problem: str) -> bool:
-    """What docs/speed.md says of each algorithm."""
+    """What docs/explained/speed.md says of each algorithm."""
     if algorithm == "fft":
         return problem in DENSE
     if algorithm == "phase":

@@ -1,7 +1,7 @@
-"""convlab's neutral file of a model: safetensors, with JSON that says what the tensors are for. See docs/format.md.
+"""convlab's neutral file of a model: safetensors, with JSON that says what the tensors are for.
 
-The same layers give the same bytes, whichever framework they came from. When a file is read, every rule is checked
-before a layer is built; whatever is wrong is a `ModelFileError`.
+docs/reference/format.md describes it. The same layers give the same bytes, whichever framework they came from. When a
+file is read, every rule is checked before a layer is built; whatever is wrong is a `ModelFileError`.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _parsed(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
 
 
-def _refuse(where: str, got: str, expected: str, hint: str = "see docs/format.md") -> NoReturn:
+def _refuse(where: str, got: str, expected: str, hint: str = "see docs/reference/format.md") -> NoReturn:
     raise ModelFileError(f"{where}: got {got}, expected {expected}.", hint=f"{hint}; the file is left as it is.")
 
 

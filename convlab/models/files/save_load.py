@@ -39,9 +39,9 @@ def save(model: object, path: str | Path) -> None:
     """Write a layer or a model to a file, in the format that its name ends with.
 
     `.safetensors` is convlab's own: the layers and their weights, the same bytes whichever framework they are of;
-    `docs/format.md` describes it. `.onnx` is run by onnxruntime and compared before it is written. A framework's own
-    file (`.pt`, `.pth`, `.msgpack`, `.orbax`, `.weights.h5`, `.params`) holds the weights of a model of that framework.
-    The file appears whole or not at all. What `convlab.port` returned is a model here, and so is a pair
+    `docs/reference/format.md` describes it. `.onnx` is run by onnxruntime and compared before it is written. A
+    framework's own file (`.pt`, `.pth`, `.msgpack`, `.orbax`, `.weights.h5`, `.params`) holds the weights of a model of
+    that framework. The file appears whole or not at all. What `convlab.port` returned is a model here, and so is a pair
     `(module, variables)` of `flax.linen`.
 
     >>> from convlab import numpy as lab

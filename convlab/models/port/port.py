@@ -97,9 +97,9 @@ def port(
     """Make a layer or a model of another framework that computes the same, and prove that it does.
 
     It takes layers of PyTorch, Keras, `flax.linen`, `flax.nnx` and gluon, convlab's `Conv2D`, and models of them, also
-    with branches and with code of their own: docs/porting.md lists the layers. Of a model whose code does more it ports
-    the layers that have weights, by name. A `flax.linen` module comes with its variables, `(module, variables)`, and
-    goes bound to them; a ported model with batch norm or dropout takes `train=`.
+    with branches and with code of their own: docs/reference/ported-layers.md lists the layers. Of a model whose code
+    does more it ports the layers that have weights, by name. A `flax.linen` module comes with its variables,
+    `(module, variables)`, and goes bound to them; a ported model with batch norm or dropout takes `train=`.
 
     Both are then run on random images of odd and even sizes: results and gradients of every layer must lie within the
     rounding bounds, computed from the data, of what the original's attributes say. If anything of the original is left
