@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -26,10 +27,11 @@ CONSTRAINTS = str(ROOT / "constraints.txt")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 TESTS = nox.project.dependency_groups(PROJECT, "test")
 LINTERS = nox.project.dependency_groups(PROJECT, "lint")
+DEVELOPING = nox.project.dependency_groups(PROJECT, "dev")
 # Tests that run with NumPy alone, whatever else is installed, and those that run with each backend.
-WITHOUT_FRAMEWORKS = tuple(
-    f"tests/{name}"
-    for name in ("test_house.py", "test_oracle.py", "test_archive.py", "test_moments.py", "test_host.py", "diagnosis")
+WITHOUT_FRAMEWORKS = (
+    *(f"tests/test_{name}.py" for name in ("house", "project", "oracle", "archive", "moments", "host")),
+    "tests/diagnosis",
 )
 CORE = (
     *WITHOUT_FRAMEWORKS,
@@ -38,6 +40,9 @@ CORE = (
     "tests/frameworks/test_numpy_models.py",
 )
 PHOTOGRAPHS = ("image", "plot")
+# All extras but MXNet's, and what some tests need beside them.
+EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
+BESIDE = ("optax", "requests", "scikit-image", "setuptools")
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
 PORTING = tuple(
     f"tests/frameworks/test_{name}_models.py"
@@ -119,6 +124,35 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"})
     session.run("python", "docs/floors.py", "--check")
+    check_project_files(session)
+
+
+def check_project_files(session: nox.Session) -> None:
+    """What the project's host reads: against its schemas, for weaknesses, and for what a project should have."""
+    github = ROOT / ".github"
+    for schema, paths in {
+        "vendor.github-workflows": github.glob("workflows/*.yml"),
+        "custom.github-workflows-require-timeout": github.glob("workflows/*.yml"),
+        "vendor.github-issue-config": github.glob("ISSUE_TEMPLATE/config.yml"),
+        "vendor.github-issue-forms": set(github.glob("ISSUE_TEMPLATE/*.yml")) - {github / "ISSUE_TEMPLATE/config.yml"},
+        "vendor.dependabot": [github / "dependabot.yml"],
+        "vendor.citation-file-format": [ROOT / "CITATION.cff"],
+    }.items():
+        session.run("check-jsonschema", "--builtin-schema", schema, *sorted(map(str, paths)), silent=True)
+    session.run("zizmor", "--offline", "--quiet", ".")
+    session.run("repo-review", ".", "--show", "err")
+
+
+@nox.session(default=False, python=False)
+def dev(session: nox.Session) -> None:
+    """An environment to work in, `.venv`: all frameworks, convlab from this folder, the linters, the commit hooks."""
+    folder = ROOT / ".venv"
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    session.run(sys.executable, "-m", "venv", "--clear", str(folder))
+    pip = (str(programs / "python"), "-m", "pip", "install", "--constraint", CONSTRAINTS)
+    session.run(*pip, "--editable", f"{ROOT}[{','.join(EXTRAS)}]", *DEVELOPING, *BESIDE)
+    session.run(*pip, "--no-deps", "mxnet")
+    session.run(str(programs / "pre-commit"), "install")
 
 
 @nox.session
@@ -175,16 +209,7 @@ def install_mxnet_alone(session: nox.Session) -> None:
 
 def install_all(session: nox.Session) -> None:
     """All frameworks on current releases in one environment."""
-    install(
-        session,
-        "torch",
-        "jax",
-        "tensorflow",
-        "dask",
-        "onnx",
-        *PHOTOGRAPHS,
-        also=("optax", "requests", "scikit-image"),
-    )
+    install(session, *EXTRAS, also=BESIDE)
     install_mxnet_alone(session)
 
 

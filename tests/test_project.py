@@ -1,0 +1,52 @@
+"""The files by which a project is found, cited, joined and released agree with each other and with the package."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import convlab
+
+ROOT = Path(__file__).parents[1]
+absolute = runpy.run_path(str(ROOT / ".github" / "absolute_links.py"))["absolute"]
+
+
+def test_the_version_that_is_cited_is_the_package_s() -> None:
+    cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited == [convlab.__version__]
+
+
+def test_the_sessions_that_workflows_name_are_there() -> None:
+    sessions = set(re.findall(r"@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8")))
+    named = set()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        named.update(re.findall(r"nox --session (\w+)", text))
+        named.update(name for names in re.findall(r"[-+] \[(\".*?\")\]", text) for name in re.findall(r"\w+", names))
+    assert {"coverage", "browser", "explorer"} <= named
+    assert named - sessions - {"site"} == set()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_links_that_are_made_absolute_lead_to_files(name: str, tmp_path: Path) -> None:
+    text = absolute((ROOT / name).read_text(encoding="utf-8"), ROOT, "https://host/owner/project", "v1.2.3")
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert [target for target in targets if not target.startswith("https://")] == []
+    own = [target for target in targets if target.startswith("https://host/")]
+    for target in own:
+        view, path = re.fullmatch(r"https://host/owner/project/(raw|blob)/v1\.2\.3/([^#]+)(?:#.+)?", target).groups()
+        assert (ROOT / path).exists()
+        assert (view == "raw") == path.endswith((".png", ".gif"))
+
+
+def test_only_links_to_files_are_made_absolute(tmp_path: Path) -> None:
+    (tmp_path / "a.md").touch()
+    (tmp_path / "b.png").touch()
+    text = "[a](a.md#part) ![b](b.png) [c](https://elsewhere/a.md) [d](#part) `x[0](y)` [e](missing.md)"
+    assert absolute(text, tmp_path, "https://host/p", "1a2b") == (
+        "[a](https://host/p/blob/1a2b/a.md#part) ![b](https://host/p/raw/1a2b/b.png) "
+        "[c](https://elsewhere/a.md) [d](#part) `x[0](y)` [e](missing.md)"
+    )
