@@ -28,6 +28,8 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 TESTS = nox.project.dependency_groups(PROJECT, "test")
 LINTERS = nox.project.dependency_groups(PROJECT, "lint")
 DEVELOPING = nox.project.dependency_groups(PROJECT, "dev")
+NOTEBOOKS = nox.project.dependency_groups(PROJECT, "notebooks")
+LITE = nox.project.dependency_groups(PROJECT, "lite")
 # Tests that run with NumPy alone, whatever else is installed, and those that run with each backend.
 WITHOUT_FRAMEWORKS = (
     *(f"tests/test_{name}.py" for name in ("house", "project", "oracle", "archive", "moments", "host")),
@@ -50,12 +52,17 @@ PORTING = tuple(
 )
 
 
-def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
-    """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
-    out = Path(session.create_tmp())
+def build_wheel(session: nox.Session) -> Path:
+    """convlab's wheel."""
+    out = Path(session.create_tmp()).absolute()
     session.install("build")
     session.run("python", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT), silent=True)
-    wheel = next(out.glob("*.whl"))
+    return next(out.glob("*.whl"))
+
+
+def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
+    """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
+    wheel = build_wheel(session)
     extra = f"[{','.join(extras)}]" if extras else ""
     session.install("--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
 
@@ -302,6 +309,29 @@ def explorer(session: nox.Session) -> None:
     """The explorer's arithmetic in node, which must be installed, and its Python programs on all frameworks."""
     install_all(session)
     run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests/explorer")
+
+
+@nox.session(default=False)
+def notebooks(session: nox.Session) -> None:
+    """The notebooks with their outputs, for each framework, in docs/notebooks/built.
+
+    `nox -s notebooks -- --source git+https://host/owner/project` has them install convlab from there, as in Colab.
+    """
+    install_all(session)
+    session.install("--constraint", CONSTRAINTS, *NOTEBOOKS)
+    session.run("python", "docs/build_notebooks.py", *session.posargs, env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+
+
+@nox.session(default=False)
+def lite(session: nox.Session) -> None:
+    """The notebooks as a JupyterLite page with convlab's wheel, in docs/notebooks/built/lite."""
+    wheel = build_wheel(session)
+    session.install("--constraint", CONSTRAINTS, *LITE)
+    session.run("python", "docs/build_notebooks.py", "--lite")
+    built = ROOT / "docs" / "notebooks" / "built"
+    options = (f"--contents={built / 'lite-files'}", f"--output-dir={built / 'lite'}", f"--piplite-wheels={wheel}")
+    with session.chdir(session.create_tmp()):  # where it leaves files of its own
+        session.run("jupyter", "lite", "build", *options, silent=True)
 
 
 @nox.session(default=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import convlab
 
@@ -17,6 +19,14 @@ absolute = runpy.run_path(str(ROOT / ".github" / "absolute_links.py"))["absolute
 def test_the_version_that_is_cited_is_the_package_s() -> None:
     cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
     assert cited == [convlab.__version__]
+
+
+@pytest.mark.parametrize(("platform", "wanted"), [("linux", True), ("darwin", True), ("emscripten", False)])
+def test_numba_is_asked_for_where_it_exists(platform: str, wanted: bool) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (numba,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "numba")
+    where = {"sys_platform": platform, "platform_python_implementation": "CPython"}
+    assert numba.marker.evaluate(where) is wanted
 
 
 def test_the_sessions_that_workflows_name_are_there() -> None:
