@@ -29,6 +29,15 @@ def test_numba_is_asked_for_where_it_exists(platform: str, wanted: bool) -> None
     assert numba.marker.evaluate(where) is wanted
 
 
+def test_what_the_build_changes_in_notebooks_is_there() -> None:
+    build = runpy.run_path(str(ROOT / "docs" / "build_notebooks.py"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in build["FOLDER"].glob("*.py")}
+    assert build["ALONE"] in texts
+    for name, text in texts.items():
+        assert text.count(f"    # %pip install --quiet {build['SOURCE']} ") == 1
+        assert text.count(build["FRAMEWORK"]) == (name != build["ALONE"])
+
+
 def test_the_sessions_that_workflows_name_are_there() -> None:
     sessions = set(re.findall(r"@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8")))
     named = set()

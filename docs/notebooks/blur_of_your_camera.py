@@ -37,7 +37,7 @@ from skimage import data
 
 from convlab import filters
 
-FRAMEWORK = os.environ.get("CONVLAB_BACKEND", "torch")  # or "jax", "tensorflow", "mxnet", "numpy"
+FRAMEWORK = os.environ.get("CONVLAB_BACKEND", "torch")  # "torch", "jax", "tensorflow", "mxnet" or "numpy"
 if importlib.util.find_spec(FRAMEWORK) is None:
     print(f"{FRAMEWORK} isn't installed here, so NumPy computes.")
     FRAMEWORK = "numpy"
@@ -46,11 +46,11 @@ lab = convlab.backend(FRAMEWORK)
 print(lab)
 
 
-def show(**pictures):
-    """Show grey images beside each other, each from its darkest to its brightest pixel."""
+def show(black=None, white=None, **pictures):
+    """Show grey images beside each other, each from its darkest to its brightest pixel, or from `black` to `white`."""
     _, axes = plt.subplots(1, len(pictures), figsize=(3.2 * len(pictures), 3.4), layout="constrained", squeeze=False)
     for ax, (title, picture) in zip(axes[0], pictures.items(), strict=True):
-        ax.imshow(lab.to_numpy(lab.asarray(picture)), cmap="gray")
+        ax.imshow(lab.to_numpy(lab.asarray(picture)), cmap="gray", vmin=black, vmax=white)
         ax.set(title=title.replace("_", " "), xticks=[], yticks=[])
 
 
@@ -66,7 +66,7 @@ secret = filters.motion_blur(9, angle=35)
 noise = 0.005
 grain = np.random.default_rng(0).normal(0, noise, (256, 256)).astype("float32")
 blurred = lab.corr2d(sharp, secret, padding="same", padding_mode="symmetric") + lab.asarray(grain)
-show(sharp=sharp, blurred=blurred)
+show(0, 1, sharp=sharp, blurred=blurred)
 
 # %% [markdown]
 # ## Learn it
@@ -141,7 +141,7 @@ wider = lab.asarray(np.pad(lab.to_numpy(blurred), MARGIN, mode="symmetric").clip
 positive = kernel.clip(0) / kernel.clip(0).sum()
 by_wiener = filters.wiener(wider, kernel, noise=0.01)[inside]
 by_richardson_lucy = filters.richardson_lucy(wider, positive, num_steps=40)[inside]
-show(blurred=blurred, by_wiener=by_wiener, by_richardson_lucy=by_richardson_lucy, sharp=sharp)
+show(0, 1, blurred=blurred, by_wiener=by_wiener, by_richardson_lucy=by_richardson_lucy, sharp=sharp)
 
 
 def decibels(image):

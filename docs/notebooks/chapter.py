@@ -29,7 +29,7 @@ except ModuleNotFoundError:  # as in Colab and in JupyterLite
 import importlib.util
 import os
 
-FRAMEWORK = os.environ.get("CONVLAB_BACKEND", "torch")  # or "jax", "tensorflow", "mxnet", "numpy"
+FRAMEWORK = os.environ.get("CONVLAB_BACKEND", "torch")  # "torch", "jax", "tensorflow", "mxnet" or "numpy"
 if importlib.util.find_spec(FRAMEWORK) is None:
     print(f"{FRAMEWORK} isn't installed here, so NumPy computes.")
     FRAMEWORK = "numpy"
@@ -45,14 +45,16 @@ from convlab import chapter, filters
 
 
 def show(**pictures):
-    """Show images beside each other, with their numbers: red is positive, blue negative, white zero."""
+    """Show arrays with their numbers: `image` in grey, others from blue (negative) over white (0) to red."""
     _, axes = plt.subplots(1, len(pictures), figsize=(3.2 * len(pictures), 2.6), layout="constrained", squeeze=False)
     for ax, (title, picture) in zip(axes[0], pictures.items(), strict=True):
         pixels = lab.to_numpy(lab.asarray(picture))
-        limit = np.abs(pixels).max() or 1
-        ax.imshow(pixels, cmap="RdBu_r", vmin=-1.5 * limit, vmax=1.5 * limit)
+        grey, most = title == "image", np.abs(pixels).max() or 1
+        colours = {"cmap": "gray", "vmin": 0} if grey else {"cmap": "RdBu_r", "vmin": -1.5 * most, "vmax": 1.5 * most}
+        ax.imshow(pixels, **colours)
         for (row, column), value in np.ndenumerate(pixels):
-            ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8)
+            colour = "white" if grey and value < most / 2 else "black"
+            ax.text(column, row, f"{value:.3g}", color=colour, ha="center", va="center", fontsize=8)
         ax.set(title=title.replace("_", " "), xticks=[], yticks=[])
 
 
