@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -27,18 +28,13 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 TESTS = nox.project.dependency_groups(PROJECT, "test")
 LINTERS = nox.project.dependency_groups(PROJECT, "lint")
 SITE = nox.project.dependency_groups(PROJECT, "site")
+DEVELOPING = nox.project.dependency_groups(PROJECT, "dev")
+NOTEBOOKS = nox.project.dependency_groups(PROJECT, "notebooks")
+LITE = nox.project.dependency_groups(PROJECT, "lite")
 # Tests that run with NumPy alone, whatever else is installed, and those that run with each backend.
-WITHOUT_FRAMEWORKS = tuple(
-    f"tests/{name}"
-    for name in (
-        "test_house.py",
-        "test_site.py",
-        "test_oracle.py",
-        "test_archive.py",
-        "test_moments.py",
-        "test_host.py",
-        "diagnosis",
-    )
+WITHOUT_FRAMEWORKS = (
+    *(f"tests/test_{name}.py" for name in ("house", "project", "site", "oracle", "archive", "moments", "host")),
+    "tests/diagnosis",
 )
 CORE = (
     *WITHOUT_FRAMEWORKS,
@@ -47,6 +43,9 @@ CORE = (
     "tests/frameworks/test_numpy_models.py",
 )
 PHOTOGRAPHS = ("image", "plot")
+# All extras but MXNet's, and what some tests need beside them.
+EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
+BESIDE = ("optax", "requests", "scikit-image", "setuptools")
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
 PORTING = tuple(
     f"tests/frameworks/test_{name}_models.py"
@@ -54,12 +53,17 @@ PORTING = tuple(
 )
 
 
-def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
-    """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
-    out = Path(session.create_tmp())
+def build_wheel(session: nox.Session) -> Path:
+    """convlab's wheel."""
+    out = Path(session.create_tmp()).absolute()
     session.install("build")
     session.run("python", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT), silent=True)
-    wheel = next(out.glob("*.whl"))
+    return next(out.glob("*.whl"))
+
+
+def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
+    """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
+    wheel = build_wheel(session)
     extra = f"[{','.join(extras)}]" if extras else ""
     session.install("--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
 
@@ -128,6 +132,35 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"})
     session.run("python", "docs/floors.py", "--check")
+    check_project_files(session)
+
+
+def check_project_files(session: nox.Session) -> None:
+    """What the project's host reads: against its schemas, for weaknesses, and for what a project should have."""
+    github = ROOT / ".github"
+    for schema, paths in {
+        "vendor.github-workflows": github.glob("workflows/*.yml"),
+        "custom.github-workflows-require-timeout": github.glob("workflows/*.yml"),
+        "vendor.github-issue-config": github.glob("ISSUE_TEMPLATE/config.yml"),
+        "vendor.github-issue-forms": set(github.glob("ISSUE_TEMPLATE/*.yml")) - {github / "ISSUE_TEMPLATE/config.yml"},
+        "vendor.dependabot": [github / "dependabot.yml"],
+        "vendor.citation-file-format": [ROOT / "CITATION.cff"],
+    }.items():
+        session.run("check-jsonschema", "--builtin-schema", schema, *sorted(map(str, paths)), silent=True)
+    session.run("zizmor", "--offline", "--quiet", ".")
+    session.run("repo-review", ".", "--show", "err")
+
+
+@nox.session(default=False, python=False)
+def dev(session: nox.Session) -> None:
+    """An environment to work in, `.venv`: all frameworks, convlab from this folder, the linters, the commit hooks."""
+    folder = ROOT / ".venv"
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    session.run(sys.executable, "-m", "venv", "--clear", str(folder))
+    pip = (str(programs / "python"), "-m", "pip", "install", "--constraint", CONSTRAINTS)
+    session.run(*pip, "--editable", f"{ROOT}[{','.join(EXTRAS)}]", *DEVELOPING, *BESIDE)
+    session.run(*pip, "--no-deps", "mxnet")
+    session.run(str(programs / "pre-commit"), "install")
 
 
 @nox.session
@@ -193,16 +226,7 @@ def install_mxnet_alone(session: nox.Session) -> None:
 
 def install_all(session: nox.Session) -> None:
     """All frameworks on current releases in one environment."""
-    install(
-        session,
-        "torch",
-        "jax",
-        "tensorflow",
-        "dask",
-        "onnx",
-        *PHOTOGRAPHS,
-        also=("optax", "requests", "scikit-image"),
-    )
+    install(session, *EXTRAS, also=BESIDE)
     install_mxnet_alone(session)
 
 
@@ -295,6 +319,29 @@ def explorer(session: nox.Session) -> None:
     """The explorer's arithmetic in node, which must be installed, and its Python programs on all frameworks."""
     install_all(session)
     run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests/explorer")
+
+
+@nox.session(default=False)
+def notebooks(session: nox.Session) -> None:
+    """The notebooks with their outputs, for each framework, in docs/notebooks/built.
+
+    `nox -s notebooks -- --source git+https://host/owner/project` has them install convlab from there, as in Colab.
+    """
+    install_all(session)
+    session.install("--constraint", CONSTRAINTS, *NOTEBOOKS)
+    session.run("python", "docs/build_notebooks.py", *session.posargs, env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+
+
+@nox.session(default=False)
+def lite(session: nox.Session) -> None:
+    """The notebooks as a JupyterLite page with convlab's wheel, in docs/notebooks/built/lite."""
+    wheel = build_wheel(session)
+    session.install("--constraint", CONSTRAINTS, *LITE)
+    session.run("python", "docs/build_notebooks.py", "--lite")
+    built = ROOT / "docs" / "notebooks" / "built"
+    options = (f"--contents={built / 'lite-files'}", f"--output-dir={built / 'lite'}", f"--piplite-wheels={wheel}")
+    with session.chdir(session.create_tmp()):  # where it leaves files of its own
+        session.run("jupyter", "lite", "build", *options, silent=True)
 
 
 @nox.session(default=False)
