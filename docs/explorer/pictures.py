@@ -10,21 +10,18 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.browser.conftest import Browser, chromium  # noqa: E402
-
 HERE = Path(__file__).parent
 PAGE = ROOT / "convlab" / "page" / "explorer.html"
 WIDTH, PIXELS_OF_WALK, MILLISECONDS = 1000, 21, 400
 PICTURES = {"conventions.png": ("conventions", "light"), "learning.png": ("learning", "dark")}
 
 
-def picture(page: Browser, first: str, last: str) -> Image.Image:
+def picture(page: Any, first: str, last: str) -> Image.Image:
     """The page from the top of one element to the end of another."""
     top, bottom = page.evaluate(
         f"[document.querySelector('{first}').getBoundingClientRect().top + scrollY, "
@@ -35,7 +32,7 @@ def picture(page: Browser, first: str, last: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
-def walk(page: Browser) -> list[Image.Image]:
+def walk(page: Any) -> list[Image.Image]:
     """The pictures of the first rows of results, one after another; all are as high as the first."""
     frames = []
     for number in range(PIXELS_OF_WALK):
@@ -54,6 +51,9 @@ def walk(page: Browser) -> list[Image.Image]:
 
 def main() -> None:
     """Write the pictures beside this file."""
+    sys.path.insert(0, str(ROOT))
+    from tests.browser.conftest import Browser, chromium
+
     with tempfile.TemporaryDirectory() as profile:
         page = Browser(chromium(), Path(profile))
         page.open(PAGE, width=WIDTH)
