@@ -124,7 +124,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The examples in the docstrings of the core, run with NumPy and numba; the parity session runs those in docs/."""
-    install(session)
+    install(session, "plot")
     run_tests(session, "numpy", "convlab", "convlab_numpy", *CORE)
 
 
@@ -195,6 +195,7 @@ def parity(session: nox.Session) -> None:
     together = "numpy,torch,mxnet,jax,tensorflow"
     elsewhere = [f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS)]  # other sessions have them
     run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
+    session.run("python", "docs/figures.py", "--check")
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     run_as_if_smaller(session)
     discard(session)
