@@ -195,7 +195,6 @@ def parity(session: nox.Session) -> None:
     together = "numpy,torch,mxnet,jax,tensorflow"
     elsewhere = [f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS)]  # other sessions have them
     run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
-    session.run("python", "docs/figures.py", "--check")
     run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
     run_as_if_smaller(session)
     discard(session)
