@@ -166,7 +166,7 @@ def dev(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The examples in the docstrings of the core, run with NumPy and numba; the parity session runs those in docs/."""
-    install(session)
+    install(session, "plot")
     run_tests(session, "numpy", "convlab", "convlab_numpy", *CORE)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from convlab_tensorflow import lab as tensorflow
     from convlab_torch import lab as torch
 
-    from . import testing
+    from . import plot, testing
     from .learning.learn_kernel import learn_kernel
     from .learning.run import LearnedKernel
     from .models.compare.compare import compare
@@ -65,6 +65,7 @@ __all__ = [
     "load",
     "output_shape",
     "plan",
+    "plot",
     "port",
     "port_weights",
     "receptive_field",
@@ -74,6 +75,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "plot": "plot",
     "testing": "testing",
     "learn_kernel": "learning.learn_kernel",
     "LearnedKernel": "learning.run",

@@ -72,6 +72,10 @@ class BackendBroken(ConvlabError, ImportError):
     """The framework behind a backend is installed and fails to import; `__cause__` says why."""
 
 
+class ExtraNotInstalled(ConvlabError, ModuleNotFoundError):
+    """A package that one of convlab's extras brings isn't installed."""
+
+
 class DataError(ConvlabError, ValueError):
     """Nothing can be learned from the pixels: some aren't finite, or there are too few."""
 

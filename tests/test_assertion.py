@@ -24,6 +24,16 @@ def test_anyones_right_result(lab) -> None:
     assert_parity(oracle(X, K).tolist(), X, K)
 
 
+def test_lists_and_numpys_kernels_leave_a_result_its_dtype(lab) -> None:
+    """As in corr2d: a list is weak, and so is NumPy's kernel beside another framework's image."""
+    kernel = [[0.1, -0.7], [0.3, 1.1]]
+    x = lab.asarray(X[0, 0])
+    assert_parity(lab.corr2d(x, kernel), x, kernel)
+    assert_parity(lab.corr2d(x, np.array(kernel)), x, np.array(kernel))
+    with pytest.raises(AssertionError, match="off by more"):
+        assert_parity(lab.corr2d(x, kernel), x, kernel, dtype="float64")
+
+
 def test_it_says_where_by_how_much_and_what_it_looks_like() -> None:
     y = oracle(X, K, **OPTIONS).astype("float32")
     y[1, 2, 3, 4] += 1

@@ -41,7 +41,7 @@ def run_demo(console: Console, names: list[str] | None, plot: Path | None) -> bo
     _show_learning(console, labs, learned)
     agreed = _show_verdict(console, labs, learned, X, Y)
     if plot is not None:
-        draw_picture(plot, labs, learned, X)
+        draw_picture(plot, learned, X)
         print_line(console, f"picture: {plot}")
     return agreed
 
@@ -133,31 +133,17 @@ def _all(labs: list[Backend], X: np.ndarray, K: np.ndarray, **options: Any) -> d
     return {lab.name: lab.to_numpy(lab.corr2d(lab.asarray(X), lab.asarray(K), **options)) for lab in labs}
 
 
-def draw_picture(path: Path, labs: list[Backend], learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
+def draw_picture(path: Path, learned: dict[str, LearnedKernel], X: np.ndarray) -> None:
     """Image, kernel, feature map and the backends' loss curves in one picture."""
     from matplotlib.figure import Figure
 
+    from ..plot import feature_maps, kernels, losses
+
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     panels = figure.subplot_mosaic("ABC;DDD", height_ratios=(1, 1.1))
-    edges = oracle(X, chapter.EDGE_KERNEL)
-    shown = (
-        ("A", "image", X, "gray"),
-        ("B", "kernel", chapter.EDGE_KERNEL, "coolwarm"),
-        ("C", "feature map", edges, "coolwarm"),
-    )
-    for key, title, array, colours in shown:
-        limit = np.abs(array).max()
-        panels[key].imshow(array, cmap=colours, vmin=0 if colours == "gray" else -limit, vmax=limit)
-        panels[key].set_title(title)
-        panels[key].set_xticks([])
-        panels[key].set_yticks([])
-    for (row, column), value in np.ndenumerate(chapter.EDGE_KERNEL):
-        panels["B"].text(column, row, f"{value:g}", color="white", size=16, ha="center", va="center")
-    for index, lab in enumerate(labs):
-        # The curves coincide, so each is thinner than the one below it.
-        losses, width = learned[lab.name].losses, 3.0 * (len(labs) - index)
-        panels["D"].semilogy(range(1, STEPS + 1), losses, linewidth=width, label=lab.name)
-    panels["D"].set(xlabel="step", ylabel="loss", title="learning the kernel by gradient descent")
-    panels["D"].legend()
+    feature_maps(X, cmap="gray", ax=panels["A"]).set_title("image")
+    kernels(chapter.EDGE_KERNEL, ax=panels["B"]).set_title("kernel")
+    feature_maps(oracle(X, chapter.EDGE_KERNEL), ax=panels["C"]).set_title("feature map")
+    losses(learned, ax=panels["D"]).set_title("learning the kernel by gradient descent")
     with whole(path) as part:
         figure.savefig(part)

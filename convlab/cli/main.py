@@ -14,7 +14,7 @@ from rich.table import Table
 from .. import __version__
 from ..errors import BackendNotInstalled, ConvlabError
 from ..lab import backend
-from ..registry import adapter, adapters, faults, pip_command
+from ..registry import adapter, adapters, faults
 from .explore import explore
 from .filter import filter_images
 from .quiet import quiet
@@ -114,12 +114,9 @@ def demo(
 
 
 def _check_plot(plot: Path) -> None:
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ModuleNotFoundError:
-        fail(f"a picture needs matplotlib. Hint: {pip_command('matplotlib')}")
-        raise typer.Exit(BAD_INPUT) from None
-    known = FigureCanvasBase.get_supported_filetypes()
+    from ..plot.axes import matplotlib_module
+
+    known = matplotlib_module("backend_bases").FigureCanvasBase.get_supported_filetypes()
     if plot.suffix[1:].lower() not in known or not plot.parent.is_dir():
         fail(f"{plot}: can't be drawn there. Hint: an existing folder, and one of {', '.join(sorted(known))}.")
         raise typer.Exit(BAD_INPUT)

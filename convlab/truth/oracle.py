@@ -182,8 +182,11 @@ def computed_in(dtype: DTypeLike | None, *tensors: Any) -> str:
     >>> computed_in(None, np.ones(2, "float16"), [1, 2]), computed_in(np.float32, [1.0]), computed_in("uint8", [1])
     ('float16', 'float32', 'int64')
     """
-    kinds = [_dtype(x) for x in tensors if x is not None]
-    name = promote(kinds) if dtype is None else dtype_name(dtype)
+    present = [x for x in tensors if x is not None]
+    kinds = [_dtype(x) for x in present]
+    native = [kind for x, kind in zip(present, kinds, strict=True) if owner(x) not in (None, "numpy")]
+    strong = native or [kind for x, kind in zip(present, kinds, strict=True) if isinstance(x, np.ndarray)]
+    name = promote(strong, kinds) if dtype is None else dtype_name(dtype)
     if name not in SIGNIFICAND and name not in INTEGERS:
         try:
             name = np.dtype(name).name

@@ -265,7 +265,7 @@ def test_a_picture_that_cant_be_drawn_leaves_the_one_that_was_there(tmp_path, mo
     X, lab = np.eye(4, dtype=np.float32), convlab.backend("numpy")
     learned = lab.learn_kernel(X, X[:, 1:], (1, 2), seed=0, lr=1e-3, num_steps=10)
     with pytest.raises(KeyboardInterrupt):
-        draw_picture(path, [lab], {"numpy": learned}, X)
+        draw_picture(path, {"numpy": learned}, X)
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("demo.png", b"old")]
 
 
