@@ -4,7 +4,7 @@ filter is learned from the two images.
     python benchmarks/cluster.py [--size 16384] [--workers 4] [--memory 400MB] [--sigma 3]
 
 Prints the seconds, and for each worker process its peak memory, beside the size of the image. Random windows of the
-result are checked against convlab's oracle. Needs the extra `convlab[dask]`, and twice the image's size of disk.
+result are checked against convlab's oracle. Needs the extra `dask`, and twice the image's size of disk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images larger than memory: Zarr stores and TIFF files, filtered into Zarr stores chunk by chunk through Dask.
 
-It needs the extra `convlab[dask]`.
+It needs the extra `dask`.
 """
 
 from __future__ import annotations
