@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
 # Of Okabe and Ito's palette, which readers with any colour vision tell apart, the colours that show on white and on
 # black; and a grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f")
+# Of line after line.
+STYLES = [{"color": colour, "linestyle": dashes} for dashes in ("-", "--", ":", "-.") for colour in COLOURS]
 # Blue below zero, white at zero, red above.
 DIVERGING = "RdBu_r"
 _OPEN = "#a8a8a8"
@@ -57,7 +57,7 @@ def axes_or_current(ax: Axes | None) -> Axes:
 
 
 def frame_picture(ax: Axes) -> None:
-    """Take away the ticks, and make grey the frame and whatever the picture leaves open, which then is no white."""
+    """Take away the ticks; make the frame and what the picture leaves open grey, since white may be a colour in it."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_facecolor(_OPEN)
@@ -96,10 +96,3 @@ def values(name: str, x: Any, ranks: tuple[int, ...], expected: str) -> np.ndarr
 def largest(array: np.ndarray) -> float:
     """The largest magnitude, as the limit of a colour scale: 1 if nothing but zeros and NaN is there."""
     return float(np.nanmax(np.abs(array), initial=0.0)) or 1.0
-
-
-def styles() -> Iterator[dict[str, str]]:
-    """Colours and dashes of line after line."""
-    while True:
-        for dashes, colour in product(("-", "--", ":", "-."), COLOURS):
-            yield {"color": colour, "linestyle": dashes}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..learning.run import LearnedKernel
-from .axes import axes_or_current, styles, values
+from .axes import STYLES, axes_or_current, values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def losses(
     curves = {name: _curve(f"learned[{name!r}]" if name else "learned", each) for name, each in named.items()}
     ax = axes_or_current(ax)
     widths = _widths([*curves.values()])
-    for (name, curve), width, style in zip(curves.items(), widths, styles(), strict=False):
+    for (name, curve), width, style in zip(curves.items(), widths, cycle(STYLES), strict=False):
         marker = "o" if np.isfinite(curve).sum() == 1 else None
         ax.plot(range(1, len(curve) + 1), curve, linewidth=width, marker=marker, label=name or None, **style)
     if any(np.nanmax(curve, initial=0.0) > 0 for curve in curves.values()):

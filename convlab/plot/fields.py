@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..geometry.lower import output_shape
 from ..geometry.names import data_format as layout
 from ..geometry.receptive import ReceptiveField
 from ..geometry.receptive import receptive_field as field_of
-from .axes import axes_or_current, frame_picture, matplotlib_module, styles, values
+from .axes import STYLES, axes_or_current, frame_picture, matplotlib_module, values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def receptive_field(
     ax.imshow(pixels, cmap="gray")
     frame_picture(ax)
     frames = [field_of(stack[: n + 1]) for n in range(len(stack))] or [field]
-    for number, (frame, style) in enumerate(zip(frames, styles(), strict=False)):
+    for number, (frame, style) in enumerate(zip(frames, cycle(STYLES), strict=False)):
         _draw(ax, frame.inputs(*_middle(frame, field, place)), f"layer {number + 1}", style)
     rows, columns = field.inputs(*place)
     ax.set_xlim(min(columns.start, 0) - 0.5, max(columns.stop, width) - 0.5)

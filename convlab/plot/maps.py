@@ -195,7 +195,7 @@ def _columns_of_square(count: int) -> int:
 
 
 def _number_rows_and_columns(ax: Axes, sheet: _Sheet) -> None:
-    """Ticks at the middle of each row and column of maps, with its number; matplotlib leaves out what is too dense."""
+    """Ticks at the middle of each row and column of maps, with its number; where there are many, at 16 at most."""
     rows = sheet.number // sheet.columns
     for axis, count, n in ((ax.yaxis, rows, sheet.size[0]), (ax.xaxis, sheet.columns, sheet.size[1])):
         step = max(1, -(-count // 16))
