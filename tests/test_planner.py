@@ -88,6 +88,19 @@ def test_a_kernel_of_rank_one_may_be_separated(table) -> None:
     assert choose.cheapest("b", "1", ALL, "eager", workload()).factored is None
 
 
+def test_a_kernel_of_rank_one_is_separated_where_integers_rule_out_the_fft(table) -> None:
+    seconds = {"fft": 0.1, "taps": 2.0, "native": 1.0, "separable": 0.5}
+    table["numpy"] = {f"{name} y single": (cost, 0, 0) for name, cost in seconds.items()}
+    x, ones = np.arange(10_000.0).reshape(100, 100) % 251, np.ones((11, 11))
+    with_fractions = convlab.plan(x + 0.5, ones)
+    whole = convlab.plan(x, ones)
+    assert (with_fractions.algorithm, whole.algorithm) == ("fft", "separable")
+    assert "integers" in whole.reason
+    expected = np.lib.stride_tricks.sliding_window_view(x, (11, 11)).sum((2, 3))
+    assert np.array_equal(convlab.corr2d(x, ones), expected)
+    assert convlab.plan(x, np.arange(121.0).reshape(11, 11)).algorithm in ("native", "taps")
+
+
 def test_between_many_channels_another_way_must_promise_more(table) -> None:
     table["a"] = {"native y dense": (1.0, 0, 0), "fft y dense": (0.8, 0, 0)}
     assert choose.cheapest("a", "1", ALL, "traced", workload(k=11, inputs=4, outputs=4)).variant == "native"

@@ -151,6 +151,7 @@ class Choice(NamedTuple):
         refused: why each other variant wasn't considered.
         factored: the variant that is faster for a kernel of rank 1, if there is one.
         factored_cost: its predicted seconds.
+        separable: predicted seconds of each variant for kernels of rank 1.
     """
 
     variant: Variant
@@ -158,6 +159,13 @@ class Choice(NamedTuple):
     refused: dict[Variant, str]
     factored: Variant | None = None
     factored_cost: float = math.inf
+    separable: dict[Variant, float] = {}
+
+    def instead_of(self, variant: Variant, seconds: float) -> Choice:
+        """The choice of another variant, which takes so many seconds, or of a separable one that is faster."""
+        best = _faster(self.separable, seconds)
+        cost = math.inf if best is None else self.separable[best]
+        return self._replace(variant=variant, factored=best, factored_cost=cost)
 
 
 @functools.lru_cache(4096)
@@ -185,16 +193,19 @@ def cheapest(
         # What the compiled FFT computes takes long enough.
         if not large_enough or (variant is Variant.HOST and spared < _WORTH_LOADING):
             variant = other
-    time_to_beat = min(0.8 * seconds[variant], seconds[variant] - _WORTH_LOADING) if algorithm == "auto" else 0.0
-    better = [
-        separable
-        for separable, cost in factored.items()
-        if cost < time_to_beat and (large_enough or not separable.on_host)
-    ]
-    if not better:
-        return Choice(variant, seconds, refused)
-    best = min(better, key=factored.__getitem__)
-    return Choice(variant, seconds, refused, best, factored[best])
+    separable = {
+        other: cost
+        for other, cost in factored.items()
+        if algorithm == "auto" and (large_enough or not other.on_host)
+    }
+    choice = Choice(variant, seconds, refused, separable=separable)
+    return choice.instead_of(variant, seconds[variant])
+
+
+def _faster(separable: dict[Variant, float], seconds: float) -> Variant | None:
+    """The fastest of the variants for kernels of rank 1, if it saves enough of so many seconds."""
+    best = min(separable, key=separable.__getitem__, default=None)
+    return best if best and separable[best] < min(0.8 * seconds, seconds - _WORTH_LOADING) else None
 
 
 def _best(seconds: dict[Variant, float], kind: ChannelKind) -> Variant:

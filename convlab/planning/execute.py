@@ -125,8 +125,13 @@ def settle(ops: Operations[T], rule: Rule, a: T, b: T, choice: Choice) -> Settle
     if integers is not False:
         integers = integers & integral(ops, a, variant)
     if integers is True:
-        direct = choose_for(ops, rule._replace(algorithm="direct"), a, b).variant
-        return Settled(direct, reason="X and K hold integers, which the FFT wouldn't keep exact")
+        direct = choose_for(ops, rule._replace(algorithm="direct"), a, b)
+        exact = choice.instead_of(direct.variant, direct.costs[direct.variant])
+        factors = _factors(ops, rule, b) if exact.factored else None
+        reason = "X and K hold integers, which the FFT wouldn't keep exact"
+        if factors is not None:
+            return Settled(exact.factored or exact.variant, factors, reason=f"{reason}; K is an outer product")
+        return Settled(exact.variant, reason=reason)
     return Settled(variant, integral=integers)
 
 
