@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..algorithms import fourier
@@ -159,7 +160,7 @@ class Choice(NamedTuple):
     refused: dict[Variant, str]
     factored: Variant | None = None
     factored_cost: float = math.inf
-    separable: dict[Variant, float] = {}
+    separable: Mapping[Variant, float] = MappingProxyType({})
 
     def instead_of(self, variant: Variant, seconds: float) -> Choice:
         """The choice of another variant, which takes so many seconds, or of a separable one that is faster."""
@@ -194,15 +195,13 @@ def cheapest(
         if not large_enough or (variant is Variant.HOST and spared < _WORTH_LOADING):
             variant = other
     separable = {
-        other: cost
-        for other, cost in factored.items()
-        if algorithm == "auto" and (large_enough or not other.on_host)
+        other: cost for other, cost in factored.items() if algorithm == "auto" and (large_enough or not other.on_host)
     }
     choice = Choice(variant, seconds, refused, separable=separable)
     return choice.instead_of(variant, seconds[variant])
 
 
-def _faster(separable: dict[Variant, float], seconds: float) -> Variant | None:
+def _faster(separable: Mapping[Variant, float], seconds: float) -> Variant | None:
     """The fastest of the variants for kernels of rank 1, if it saves enough of so many seconds."""
     best = min(separable, key=separable.__getitem__, default=None)
     return best if best and separable[best] < min(0.8 * seconds, seconds - _WORTH_LOADING) else None

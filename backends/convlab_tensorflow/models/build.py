@@ -41,8 +41,17 @@ def build(layer: Layer, style: str) -> list[kl.Layer]:
     return _BUILDERS[type(layer)](layer, style)
 
 
+_KERNEL_INITIALIZERS = ("kernel_initializer", "depthwise_initializer")
+
+
 def _filled(layer: kl.Layer, shape: Sequence[int | None], *arrays: np.ndarray | None) -> kl.Layer:
+    # Random numbers would be made for nothing, and a large kernel's take twice its memory besides.
+    initializers = {name: getattr(layer, name) for name in _KERNEL_INITIALIZERS if hasattr(layer, name)}
+    for name in initializers:
+        setattr(layer, name, keras.initializers.Zeros())
     layer.build(tuple(shape))
+    for name, initializer in initializers.items():
+        setattr(layer, name, initializer)
     layer.set_weights([array for array in arrays if array is not None])
     return layer
 

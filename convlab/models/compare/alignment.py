@@ -7,12 +7,10 @@ from dataclasses import fields
 from itertools import permutations
 from typing import NamedTuple
 
-import numpy as np
-
 from ..layers.joining import COMMUTATIVE
 from ..layers.reading import INPUT
 from ..layers.steps import Step
-from .pairing import path_words
+from .pairing import digest, path_words
 
 _MOST_ORDERS = 6
 # What it costs that steps without a partner begin, less than any likeness.
@@ -39,12 +37,10 @@ class _Profile(NamedTuple):
     @classmethod
     def of(cls, step: Step) -> _Profile:
         main = step.main
-        arrays = [
-            np.asarray(getattr(main, name), np.float64) for name in main.arrays if getattr(main, name) is not None
-        ]
+        arrays = [array for name in main.arrays if (array := getattr(main, name)) is not None]
         names = [each.name for each in fields(main) if each.compare]  # type: ignore[arg-type]
         options = [getattr(main, name) for name in names if name not in main.arrays]
-        shapes, contents = tuple(array.shape for array in arrays), tuple(array.tobytes() for array in arrays)
+        shapes, contents = tuple(array.shape for array in arrays), tuple(map(digest, arrays))
         return cls(main.kind, len(step.inputs), shapes, hash(contents), repr(options), path_words(step))
 
     def likeness(self, other: _Profile) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,6 +14,8 @@ from ..layers.flattening import ORDERS, Flatten
 from ..layers.layer import Dense, Layer
 from ..layers.steps import Step
 
+# The numbers that are looked at together.
+_BLOCK = 2**20
 Pairs = list[tuple[Step, Step]]
 
 
@@ -102,7 +105,20 @@ def _by_weights(steps: Sequence[Step]) -> list[Hashable]:
 
 
 def _bytes(array: np.ndarray | None) -> Hashable:
-    return None if array is None else (array.shape, np.asarray(array, np.float64).tobytes())
+    return None if array is None else (array.shape, digest(array))
+
+
+def digest(array: np.ndarray) -> bytes:
+    """What arrays of the same numbers have in common, whatever their dtypes.
+
+    >>> digest(np.array([1, 2], "float32")) == digest(np.array([1, 2], "float64")) != digest(np.array([2, 1]))
+    True
+    """
+    numbers = hashlib.blake2b(digest_size=16)
+    few = max(1, _BLOCK // max(1, array[:1].size))  # in float64 a whole dense layer may be large
+    for start in range(0, len(array), few):
+        numbers.update(np.ascontiguousarray(array[start : start + few], np.float64))
+    return numbers.digest()
 
 
 def _by_kind(steps: Sequence[Step]) -> list[Hashable]:
