@@ -117,7 +117,7 @@ def digest(array: np.ndarray) -> bytes:
     numbers = hashlib.blake2b(digest_size=16)
     few = max(1, _BLOCK // max(1, array[:1].size))  # in float64 a whole dense layer may be large
     for start in range(0, len(array), few):
-        numbers.update(np.ascontiguousarray(array[start : start + few], np.float64))
+        numbers.update(np.ascontiguousarray(array[start : start + few], np.float64).data)
     return numbers.digest()
 
 
