@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -13,7 +14,8 @@ from mkdocs.exceptions import PluginError
 from convlab import errors
 from convlab.registry import adapters
 
-COMMANDS, BACKENDS = "<!-- commands -->", "<!-- backends -->"
+COMMANDS, BACKENDS, NOTEBOOKS = "<!-- commands -->", "<!-- backends -->", "<!-- notebooks -->"
+BUILT = Path(__file__).parent / "docs" / "notebooks" / "built"
 DIAGRAM = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 PROMPTED = re.compile(r"```python\n( *>>> )")
 HOSTED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>')
@@ -27,6 +29,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace(COMMANDS, commands())
     if BACKENDS in markdown:
         markdown = markdown.replace(BACKENDS, backends())
+    if NOTEBOOKS in markdown:
+        markdown = markdown.replace(NOTEBOOKS, notebooks())
     markdown = PROMPTED.sub(r"```pycon\n\1", markdown)  # of which prompts and results aren't copied
     return DIAGRAM.sub(lambda diagram: storeys(diagram[1]), markdown)
 
@@ -53,6 +57,15 @@ def on_post_page(output: str, **_: Any) -> None:
     """Refuse a page that loads something from a host."""
     if hosted := HOSTED.search(output):
         raise PluginError(f"{hosted[0]} would be loaded from a host.")
+
+
+def notebooks() -> str:
+    """Links to the notebooks that have been built, with their outputs, and to the page on which they run."""
+    pages = sorted(BUILT.glob("*.html"))
+    links = [f"- [{page.stem}](built/{page.name}), [as a notebook](built/{page.stem}.ipynb)" for page in pages]
+    if (BUILT / "lite" / "index.html").exists():
+        links.append("- [In the browser, on NumPy](built/lite/index.html)")
+    return "\n".join(["With their outputs:\n", *links]) if links else ""
 
 
 def commands() -> str:

@@ -44,6 +44,14 @@ def write(made: Any, path: Path) -> None:
     print(path)
 
 
+def write_page(made: Any, path: Path) -> None:
+    """Write a notebook to a page that loads nothing."""
+    import nbconvert
+
+    page = nbconvert.HTMLExporter(mathjax_url="", require_js_url="")
+    path.write_text(page.from_notebook_node(made, resources={"metadata": {"name": path.stem}})[0], encoding="utf-8")
+
+
 def main() -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -63,11 +71,13 @@ def main() -> None:
                 made = notebook(path, arguments.source, "torch")
                 run(made)
                 write(made, BUILT / f"{path.stem}.ipynb")
+                write_page(made, BUILT / f"{path.stem}.html")
         else:
             for framework in frameworks:
                 made = notebook(path, arguments.source, framework)
                 run(made)
                 write(made, BUILT / f"{path.stem}-{framework}.ipynb")
+                write_page(made, BUILT / f"{path.stem}-{framework}.html")
 
 
 if __name__ == "__main__":

@@ -162,4 +162,4 @@ def _draw(ax: Axes, errors: Errors) -> None:
     ax.set_yticks(range(len(errors)), labels=[*errors])
     ax.set_ylim(len(errors) - 0.5, -0.5)
     ax.set_xlabel("error in rounding bounds")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    ax.legend()

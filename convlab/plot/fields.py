@@ -73,7 +73,7 @@ def receptive_field(
     rows, columns = field.inputs(*place)
     ax.set_xlim(min(columns.start, 0) - 0.5, max(columns.stop, width) - 0.5)
     ax.set_ylim(max(rows.stop, height) - 0.5, min(rows.start, 0) - 0.5)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    ax.legend(loc="upper right")
     return ax
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..layers.joining import COMMUTATIVE
 from ..layers.reading import INPUT
 from ..layers.steps import Step
-from .pairing import digest, path_words
+from .pairing import fingerprint, path_words
 
 _MOST_ORDERS = 6
 # What it costs that steps without a partner begin, less than any likeness.
@@ -40,7 +40,7 @@ class _Profile(NamedTuple):
         arrays = [array for name in main.arrays if (array := getattr(main, name)) is not None]
         names = [each.name for each in fields(main) if each.compare]  # type: ignore[arg-type]
         options = [getattr(main, name) for name in names if name not in main.arrays]
-        shapes, contents = tuple(array.shape for array in arrays), tuple(map(digest, arrays))
+        shapes, contents = tuple(array.shape for array in arrays), tuple(map(fingerprint, arrays))
         return cls(main.kind, len(step.inputs), shapes, hash(contents), repr(options), path_words(step))
 
     def likeness(self, other: _Profile) -> float:

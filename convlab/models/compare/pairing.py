@@ -105,13 +105,14 @@ def _by_weights(steps: Sequence[Step]) -> list[Hashable]:
 
 
 def _bytes(array: np.ndarray | None) -> Hashable:
-    return None if array is None else (array.shape, digest(array))
+    return None if array is None else (array.shape, fingerprint(array))
 
 
-def digest(array: np.ndarray) -> bytes:
+def fingerprint(array: np.ndarray) -> bytes:
     """What arrays of the same numbers have in common, whatever their dtypes.
 
-    >>> digest(np.array([1, 2], "float32")) == digest(np.array([1, 2], "float64")) != digest(np.array([2, 1]))
+    >>> numbers = np.array([1.0, 2.0])
+    >>> fingerprint(numbers.astype("float32")) == fingerprint(numbers) != fingerprint(numbers[::-1])
     True
     """
     numbers = hashlib.blake2b(digest_size=16)
