@@ -249,6 +249,34 @@ def test_code_of_ones_own(name) -> None:
     check(MODELS[name]())
 
 
+class Sliced(nn.Module):
+    def __init__(self, index):
+        super().__init__()
+        self.index, self.conv = index, nn.Conv2d(4, 3, 3)
+
+    def forward(self, x):
+        return self.conv(x)[self.index]
+
+
+INDICES = {
+    "all": (slice(None), slice(None), slice(1, None), slice(2, -3)),
+    "last two": (..., slice(None, -1), slice(None)),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_slices_of_rows_and_columns(name) -> None:
+    check(Sliced(INDICES[name]))
+
+
+@pytest.mark.parametrize(
+    "index", [(..., slice(0, 4), slice(None)), (..., slice(None, None, 2), slice(None))], ids=["end", "step"]
+)
+def test_slices_that_depend_on_the_size_are_refused(index) -> None:
+    with pytest.warns(PartialPortWarning, match="getitem"):
+        port(shaken(Sliced(index)), to="torch")
+
+
 class Regrouped(nn.Module):
     def forward(self, x):
         return x.view(-1, 2, 12, 12)

@@ -47,6 +47,8 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
         return nn.Unflatten(1, (-1, 1, 1)), [image]
     if node.target is operator.getitem and node.args[1] == _ONE_PIXEL:
         return nn.Unflatten(1, (-1, 1, 1)), [source]
+    if node.target is operator.getitem and (margins := _margins(node.args[1])) is not None:
+        return nn.ZeroPad2d(margins), [source]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), [source]
     if node.target is operator.getitem and isinstance(source, torch.fx.Node) and source.target in _CHUNKS:
@@ -62,6 +64,24 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
             view: Any = source.args[0]
             return nn.ChannelShuffle(groups), [view.args[0]]
     return None
+
+
+def _margins(index: Any) -> tuple[int, int, int, int] | None:
+    """What an index of slices takes off an image, as the negative padding (left, right, top, bottom); None for others.
+
+    >>> _margins((slice(None), slice(None), slice(1, None), slice(2, -3)))
+    (-2, -3, -1, 0)
+    >>> _margins((..., slice(0, 8), slice(None)))  # What is left depends on the image's size.
+    """
+    axes = index if isinstance(index, tuple) else ()
+    axes = (slice(None), slice(None), *axes[1:]) if axes[:1] == (...,) else axes
+    if len(axes) != 4 or axes[:2] != (slice(None), slice(None)) or not all(isinstance(each, slice) for each in axes):
+        return None
+    ends = [(each.start or 0, each.stop or 0) for each in axes[2:]]
+    whole = all(each.step in (None, 1) and each.stop != 0 for each in axes[2:])
+    numbers = all(isinstance(start, int) and isinstance(stop, int) and start >= 0 >= stop for start, stop in ends)
+    (top, bottom), (left, right) = ends
+    return (-left, right, -top, bottom) if whole and numbers and any((top, bottom, left, right)) else None
 
 
 def _adds_axis(node: torch.fx.Node) -> bool:
