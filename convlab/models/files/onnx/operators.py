@@ -295,7 +295,7 @@ def _dropout(op: Operation) -> Sequence[Layer]:
     rate, training = op.constant(1, "a rate"), op.constant(2, "a mode of training")
     if training is not None and training.any():
         raise UnsupportedError("got a dropout in training, expected inference")
-    return [Dropout(0.5 if rate is None or not rate.size else float(rate.ravel()[0]))]
+    return [Dropout(0.5 if rate is None or not rate.size else float(str(rate.ravel()[0])))]
 
 
 # Another kind of layer is another entry.
