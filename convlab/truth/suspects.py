@@ -334,6 +334,15 @@ def _output_channels_reversed(call: SuspectedCall) -> Iterator[Fault]:
     yield Fault("the output channels stand in reverse", change, call, view=lambda y: y[:, ::-1])
 
 
+# Each has a name, what is wrong with a bias, how to mend it, and the bias that is added instead.
+BIAS_FAULTS: tuple[tuple[str, str, str, Callable[[np.ndarray], np.ndarray | None]], ...] = (
+    ("bias missing", "the bias isn't added", "add the bias, one number for each output channel", lambda b: None),
+    ("bias doubled", "the bias is added twice", "add the bias once: in the layer or after it", lambda b: 2 * b),
+    ("bias negated", "the bias is subtracted", "add the bias", lambda b: -b),
+    ("bias reversed", "the bias's channels stand in reverse", "reverse the bias: bias[::-1]", lambda b: b[::-1]),
+)
+
+
 def _bias(name: str, what: str, change: str, other: Callable[[np.ndarray], np.ndarray | None]) -> None:
     @suspect(name)
     def faults(call: SuspectedCall) -> Iterator[Fault]:
@@ -341,10 +350,8 @@ def _bias(name: str, what: str, change: str, other: Callable[[np.ndarray], np.nd
             yield Fault(what, change, call.changed(bias=other(call.bias)))
 
 
-_bias("bias missing", "the bias isn't added", "add the bias, one number for each output channel", lambda b: None)
-_bias("bias doubled", "the bias is added twice", "add the bias once: in the layer or after it", lambda b: 2 * b)
-_bias("bias negated", "the bias is subtracted", "add the bias", lambda b: -b)
-_bias("bias reversed", "the bias's channels stand in reverse", "reverse the bias: bias[::-1]", lambda b: b[::-1])
+for _fault in BIAS_FAULTS:
+    _bias(*_fault)
 
 
 @suspect("averaged")

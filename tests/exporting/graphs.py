@@ -15,7 +15,7 @@ from convlab.models.files.onnx.read import read_onnx
 from convlab.models.layers.steps import carried, steps
 from convlab.testing import worst_ratio
 
-# An operator, the names of its inputs, the name of its result, its attributes.
+# An operator, the names of its inputs, the names of its results, its attributes.
 Nodes = Sequence[tuple[str, str, str, dict[str, Any]]]
 
 
@@ -24,7 +24,7 @@ def model_of(
 ) -> onnx.ModelProto:
     """A graph from "X" to "Y" in float32."""
     protos = [
-        helper.make_node(operator, [name.strip("-") for name in inputs.split()], [output], **attributes)
+        helper.make_node(operator, [name.strip("-") for name in inputs.split()], output.split(), **attributes)
         for operator, inputs, output, attributes in nodes
     ]
     for node, (operator, *_) in zip(protos, nodes, strict=True):

@@ -47,6 +47,18 @@ def changed(change, nodes=CHAIN, constants=KERNEL, **options):
     return model
 
 
+NORM = {"two": [0, 2, -1], "one": np.ones(2, "f4"), "s": [0, 4, 4, 4]}
+
+
+def norm(value):
+    """A group norm of a value, as it is spelled out."""
+    return [
+        ("Reshape", f"{value} two", "g", {}),
+        ("InstanceNormalization", "g one one", "n", {}),
+        ("Reshape", "n s", "Y", {}),
+    ]
+
+
 def external(model):
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -144,9 +156,98 @@ REFUSED = {
     ),
     "rows": (changed(lambda model: None, shape=("N", 3)), "node '/conv/Conv'.*got values with axes NC, expected NCHW"),
     "five axes": (changed(lambda model: None, shape=(1, 3, 4, 4, 4)), "input 'X': got values of 5 axes"),
-    "channel shuffle": (
-        changed(lambda model: None, [("Reshape", "X s", "Y", {})], {"s": [0, 2, 3, 4]}),
+    **{
+        f"groups {sizes}": (
+            changed(lambda model: None, [("Reshape", "X s", "Y", {})], {"s": sizes}, shape=("N", 4, "H", "W")),
+            "node '/Y/Reshape'.*got the shape",
+        )
+        for sizes in ([0, 2, 3, 4], [0, 2, 3, -1, 4], [0, 3, -1], [0, 2, -1, -1, 4], [0, -1, 4, 4, 4], [0, 2**40, -1])
+    },
+    "groups of unknown channels": (
+        changed(lambda model: None, [("Reshape", "X s", "Y", {})], {"s": [0, 2, -1]}, shape=("N", "C", "H", "W")),
+        "node '/Y/Reshape'.*got an unknown number of channels",
+    ),
+    "groups of more channels than memory has": (
+        changed(lambda model: None, norm("X"), NORM, shape=("N", 2**40, "H", "W")),
+        "node '/g/Reshape'.*got 1099511627776 channels",
+    ),
+    "groups that stay": (
+        changed(lambda model: None, [("Reshape", "X s", "Y", {})], {"s": [0, 2, -1]}, shape=("N", 4, 4, 4)),
+        "graph: got no layer",
+    ),
+    "another function of groups": (
+        changed(lambda model: None, [norm("X")[0], ("Relu", "g", "Y", {})], NORM, shape=("N", 4, 4, 4)),
+        "node '/Y/Relu'.*got values with axes NGP",
+    ),
+    "a norm of other groups": (
+        changed(lambda model: None, norm("X"), {**NORM, "one": np.ones(4, "f4")}, shape=("N", 4, "H", "W")),
+        "node '/n/InstanceNormalization'.*got a scale of 4 numbers, expected 2",
+    ),
+    "the shape of other images": (
+        changed(
+            lambda model: None,
+            [
+                ("AveragePool", "X", "a", {"kernel_shape": [1, 1], "strides": [2, 2]}),
+                ("Shape", "X", "s", {}),
+                *norm("a"),
+            ],
+            {name: array for name, array in NORM.items() if name != "s"},
+            shape=("N", 4, "H", "W"),
+        ),
         "node '/Y/Reshape'.*got the shape",
+    ),
+    "a group norm of 3 groups": (
+        changed(lambda model: None, [("GroupNormalization", "X K K", "Y", {"num_groups": 3})], {"K": np.ones(4, "f4")}),
+        "got 3 groups, expected a divisor of 4",
+    ),
+    "a group norm of no groups": (
+        changed(lambda model: None, [("GroupNormalization", "X K K", "Y", {})], {"K": np.ones(4, "f4")}),
+        "node '/Y/GroupNormalization'.*got attributes",
+    ),
+    "an order that is none": (
+        changed(lambda model: None, [("Gather", "X o", "Y", {"axis": 1})], {"o": [0, 2**62, 0]}),
+        "node '/Y/Gather'.*got the order",
+    ),
+    "places of rows": (
+        changed(lambda model: None, [("Gather", "X o", "Y", {"axis": 2})], {"o": [0, 1, 2]}),
+        "node '/Y/Gather'.*got places of other axes",
+    ),
+    "parts that aren't equal": (
+        changed(lambda model: None, [("Split", "X s", "a Y", {"axis": 1})], {"s": [1, 2]}),
+        "node '/a/Split'.*got channels 1 to 3 of 3, expected one of equal parts",
+    ),
+    "more parts than channels": (
+        changed(lambda model: None, [("Split", "X", "a Y", {"axis": 1})], {}),
+        "node '/a/Split'.*got the sizes .* for 3 channels",
+    ),
+    "parts of rows": (
+        changed(lambda model: None, [("Split", "X", "a Y", {"axis": 2})], {}),
+        "node '/a/Split'.*got axis 2 of NCHW",
+    ),
+    "no channels": (
+        changed(lambda model: None, [("Slice", "X s s a", "Y", {})], {"s": [1], "a": [1]}),
+        "node '/Y/Slice'.*got channels 1 to 1 of 3",
+    ),
+    "a square of no channels": (
+        changed(lambda model: None, [("DepthToSpace", "X", "Y", {"blocksize": 2})], {}),
+        "node '/Y/DepthToSpace'.*got 3 channels from the layer before it, expected a multiple of 4",
+    ),
+    "a size divided by nothing": (
+        changed(
+            lambda model: None,
+            [("Shape", "X", "s", {}), ("Div", "s z", "t", {}), ("Reshape", "X t", "Y", {})],
+            {"z": [0]},
+            shape=(1, 3, 4, 4),
+        ),
+        "node '/t/Div'.*got attributes",
+    ),
+    "a size that isn't known": (
+        changed(
+            lambda model: None,
+            [("Shape", "X", "s", {}), ("Mul", "s z", "t", {}), ("Reshape", "X t", "Y", {})],
+            {"z": [2**50]},
+        ),
+        "node '/t/Mul'.*got attributes",
     ),
     "a lone erf": (changed(lambda model: None, [("Erf", "X", "Y", {})], {}), "node '/Y/Erf'.*part of no activation"),
     "an axis": (changed(lambda model: None, [("Softmax", "X", "Y", {"axis": 3})], {}), "got axis 3 of NCHW"),

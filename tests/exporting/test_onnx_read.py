@@ -19,6 +19,21 @@ def one(operator, inputs="X", **options):
     return [(operator, inputs, "Y", options)]
 
 
+FOUR = ("N", 4, "H", "W")
+SCALES, SCALES4 = ({"c": numbers(n, 1, 1, seed=1), "d": numbers(n, 1, 1, seed=2)} for n in (3, 4))
+
+
+def regrouped(shape, image):
+    """A group norm as PyTorch writes it."""
+    return [
+        ("Reshape", f"{image} g", "1", {}),
+        ("InstanceNormalization", "1 ones zeros", "2", {"epsilon": 0.25}),
+        ("Reshape", f"2 {shape}", "3", {}),
+        ("Mul", "3 c", "4", {}),
+        ("Add", "4 d", "Y", {}),
+    ]
+
+
 # The nodes, the constants, the shape of the input, and the kinds of the layers.
 CASES: dict[str, tuple] = {
     "conv": (conv(), IMAGE, None, "conv2d"),
@@ -46,6 +61,49 @@ CASES: dict[str, tuple] = {
         "conv_transpose2d",
     ),
     "instance norm": (one("InstanceNormalization", "X s b"), {"s": numbers(3), "b": numbers(3)}, None, "group_norm"),
+    "a channel's own norm after a shape": (
+        [("Shape", "X", "s", {}), *regrouped("s", "X")],
+        {"g": [0, 3, -1], "ones": np.ones(3, "f4"), "zeros": np.zeros(3, "f4"), **SCALES},
+        None,
+        "group_norm",
+    ),
+    "group norm of one image": (
+        regrouped("s", "X"),
+        {"g": [1, 2, 112], "s": [1, 4, -1, 8], "ones": numbers(2), "zeros": numbers(2, seed=3), **SCALES4},
+        (1, 4, 7, 8),
+        "group_norm channel_affine channel_affine",
+    ),
+    "channel shuffle": (
+        [("Reshape", "X g", "1", {}), ("Transpose", "1", "2", {"perm": [0, 2, 1, 3, 4]}), ("Reshape", "2 s", "Y", {})],
+        {"g": [-1, 2, 2, 7, 8], "s": [-1, 4, 7, 8]},
+        ("N", 4, 7, 8),
+        "channel_shuffle",
+    ),
+    "groups and back": (
+        [("Reshape", "X g", "1", {}), ("Reshape", "1 s", "2", {}), ("Relu", "2", "Y", {})],
+        {"g": [0, 2, -1, 7, 8], "s": [-1, 4, 7, 8]},
+        ("N", 4, 7, 8),
+        "activation",
+    ),
+    "channels in another order": (one("Gather", "X o", axis=-3), {"o": [0, 2, 1, 3]}, FOUR, "channel_shuffle"),
+    "split": (
+        [("Split", "X", "1 2", {"axis": 1, "num_outputs": 2}), ("Sub", "2 1", "Y", {})],
+        {},
+        FOUR,
+        "chunk chunk subtract",
+    ),
+    "split into sizes": (
+        [("Split", "X s", "1 2 3 4", {"axis": -3}), ("Relu", "3", "Y", {})],
+        {"s": [1, 1, 1, 1]},
+        FOUR,
+        "chunk activation",
+    ),
+    "slice of channels": (
+        one("Slice", "X from to axes"),
+        {"from": [-2, 1], "to": [2**62, -2], "axes": [1, 3]},
+        FOUR,
+        "chunk crop",
+    ),
     "depth to space": (one("DepthToSpace", "X", blocksize=1), {}, None, "pixel_shuffle"),
     "nearest": (one("Resize", "X - f"), {"f": np.array([1, 1, 2, 3], "f4")}, None, "upsample"),
     "aligned": (
@@ -129,6 +187,12 @@ CASES: dict[str, tuple] = {
         "global_pool flatten",
     ),
     "pixel": (one("Reshape", "X s"), {"s": [0, -1, 1, 1]}, ROWS, "unflatten"),
+    "pixel by pixel": (
+        [("Reshape", "X s", "a", {}), ("Transpose", "a", "Y", {"perm": [0, 3, 1, 2]})],
+        {"s": [-1, 1, 3, 2]},
+        ROWS,
+        "unflatten",
+    ),
     "identity": (
         [("Identity", "X", "a", {}), ("Cast", "a", "b", {"to": 1}), ("Relu", "b", "Y", {})],
         {},
@@ -191,8 +255,21 @@ def test_operators(name, tmp_path):
     nodes, constants, shape, kinds = CASES[name]
     path = write(tmp_path / "model.onnx", nodes, constants, shape or ("N", 3, "H", "W"))
     assert [part.layer.kind for part in read_onnx(path).parts] == kinds.split()
-    x = np.random.default_rng(1).normal(size=(2, 6) if shape else (2, 3, 7, 8), scale=3).astype("f4")
+    places = {"N": 2, "H": 7, "W": 8}
+    size = [places.get(each, each) for each in shape or ("N", 3, "H", "W")]
+    x = np.random.default_rng(1).normal(size=size, scale=3).astype("f4")
     assert right(path, x)
+
+
+@pytest.mark.parametrize(("opset", "count"), [(18, 2), (20, 2), (21, 6), (22, 6)])
+def test_the_operator_group_norm(opset, count, tmp_path):
+    """Its numbers are those of groups until opset 20, and of channels from 21 on."""
+    arrays = {"s": numbers(count, seed=1), "b": numbers(count, seed=2)}
+    nodes = one("GroupNormalization", "X s b", num_groups=2, epsilon=0.25)
+    path = write(tmp_path / "model.onnx", nodes, arrays, ("N", 6, "H", "W"), opset=opset)
+    (part,) = read_onnx(path).parts
+    np.testing.assert_array_equal(part.layer.scale, np.repeat(arrays["s"], 6 // count))
+    assert right(path, np.random.default_rng(1).normal(size=(2, 6, 7, 8), scale=3).astype("f4"))
 
 
 @pytest.mark.parametrize("name", SPELLED)

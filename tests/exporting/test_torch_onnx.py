@@ -102,3 +102,36 @@ def test_flattened_pixels(tmp_path):
     x = torch.randn(1, 1, 12, 10)
     exported(net.eval(), tmp_path / "model.onnx", x)
     torch.testing.assert_close(load(tmp_path / "model.onnx", backend="torch")(x), net(x), rtol=0, atol=1e-6)
+
+
+class Channels(nn.Module):
+    """A group norm, a channel shuffle as ShuffleNet writes it, and halves of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8, eps=1e-3)
+        self.last = nn.Sequential(nn.Conv2d(8, 8, 1), nn.PixelShuffle(2), nn.InstanceNorm2d(2, affine=True))
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        a, b = x.chunk(2, dim=1)
+        return self.last(torch.cat([b, a * x[:, 4:]], 1))
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize("sizes", ["one", "any"])
+def test_what_pytorch_spells_out(opset, sizes, tmp_path):
+    torch.manual_seed(0)
+    net = Channels().eval()
+    nn.init.normal_(net.norm.weight)
+    nn.init.normal_(net.norm.bias)
+    axes = {"x": {0: "n", 2: "h", 3: "w"}} if sizes == "any" else None
+    x = torch.randn(1, 3, 11, 12)
+    exported(net, tmp_path / "model.onnx", x, opset_version=opset, dynamic_axes=axes)
+    again = load(tmp_path / "model.onnx", backend="torch")
+    if sizes == "any":
+        x = torch.randn(2, 3, 9, 7)
+    torch.testing.assert_close(again(x), net(x), rtol=0, atol=1e-5)
+    assert torch.equal(again.get_submodule("norm").weight, net.norm.weight)

@@ -326,6 +326,14 @@ def test_a_lone_layer_is_one_line(framework, tmp_path):
     assert [line.partition("=")[0] for line in text.splitlines() if line and "import" not in line] == ["model "]
 
 
+def test_defaults_and_digits_beyond_float32_are_not_written(framework, tmp_path):
+    up = TransposedConvolution(kernel((4, 4, 3, 3)), None, (1, 1), ((0, 0), (0, 0)))
+    ported = port(built(framework, same(4, 3), Activation("leaky_relu", 0.1), up), to=framework)
+    text = check(framework, ported, tmp_path, X)
+    assert "0.1" in text
+    assert not [word for word in ("0.10", "dilation", "strides=1", "stride=1", "groups") if word in text]
+
+
 def test_a_layer_without_source_is_named(framework):
     unknown = Part("layers.7", built(framework, same(4, 3), RELU), None, "Mystery", (INPUT,), "0")
     with pytest.raises(UnsupportedError, match=r"layers.7: got \w*Sequential, which convlab can't write as source"):

@@ -124,11 +124,12 @@ def norm(module: Any) -> dict[str, Any]:
 def transposed(module: Any) -> dict[str, Any]:
     """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share."""
     pads = module.padding if isinstance(module.padding, str) else tuple(map(tuple, module.padding))
+    # Their defaults are None, which is 1.
+    steps = {"strides": brief(module.strides), "kernel_dilation": brief(module.kernel_dilation)}
     return {
         "kernel_size": tuple(module.kernel_size),
-        "strides": brief(module.strides),
+        **{name: value for name, value in steps.items() if value not in (None, 1)},
         "padding": pads,
-        "kernel_dilation": brief(module.kernel_dilation),
         "use_bias": module.use_bias,
         "transpose_kernel": module.transpose_kernel,
         **dtype(module),

@@ -7,10 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
@@ -105,7 +103,7 @@ def _pad(known: Pad) -> tuple[str, str]:
 
 
 def _activation(known: Activation) -> Any:
-    alpha = float(str(np.float32(known.parameter)))  # MXNet holds it in float32
+    alpha = shortest(known.parameter)  # MXNet holds it in float32
     modules: dict[str, Callable[[], SourceCall]] = {
         "leaky_relu": lambda: call_of("nn.LeakyReLU", nn.LeakyReLU, alpha=alpha),
         "elu": lambda: call_of("nn.ELU", nn.ELU, alpha=alpha),

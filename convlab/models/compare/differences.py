@@ -27,7 +27,7 @@ def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[t
         other: of the second one.
         size: the rows and columns of an image, for which "same" padding is told in numbers.
     """
-    a, b = step.convolution or step.main, other.convolution or other.main
+    a, b = (each.convolution or each.transposed or each.main for each in (step, other))
     if type(a) is not type(b):
         yield "kind", f"the first has {in_words(a)}, the second {in_words(b)}"
         return

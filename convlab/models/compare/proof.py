@@ -138,7 +138,8 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
     for which, result, copy in (("first", y, step), ("second", z, other)):
         ratio = _ratio(result, true, bound)
         if not row.diagnosis and ratio > 1:
-            case = LayerCase(step.main, copy.main, values[0], result, bound)
+            mine, theirs = (each.transposed or each.main for each in (step, copy))
+            case = LayerCase(mine, theirs, values[0], result, bound)
             row.diagnosis = _why(case, true, step, dtype, row, ratio)
             if which == "first" or not row.differences:
                 row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"

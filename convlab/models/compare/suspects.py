@@ -9,19 +9,25 @@ these; `differences` tells in any case how attributes differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...dtypes import SIGNIFICAND
 from ...page.page import listed
+from ...truth.suspects import BIAS_FAULTS
 from ..layers.activations import FUNCTIONS, Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Layer
 from ..layers.pixels import Upsample
+from ..layers.transposed import TransposedConvolution
 
 # Arrays are in float32 or narrower; what is computed from them may be off by a few roundings.
 _NEARLY = 1e-5
 # A batch's own mean and variance have further roundings than those that a layer's bound counts.
 _ROUNDINGS_OF_STATISTICS = 16
+# A transposed convolution's result may begin so many rows and columns away from where it should.
+_FARTHEST = 2
 # A sentence names up to so many channels.
 _MOST_CHANNELS = 8
 
@@ -154,6 +160,75 @@ def _another_upsampling(case: LayerCase) -> Iterator[Cause]:
             yield Cause(f"it takes {words} instead of {ways[expected]}", f"take {ways[expected]}")
 
 
+@layer_suspect("kernel flipped", TransposedConvolution)
+def _kernel_flipped(case: LayerCase) -> Iterator[Cause]:
+    flax = "; Flax's ConvTranspose with transpose_kernel=False has it flipped"
+    for axes, how, back in (
+        ((2, 3), "on both axes", f"::-1, ::-1]{flax}"),
+        ((2,), "top to bottom", "::-1, :]"),
+        ((3,), "left to right", ":, ::-1]"),
+    ):
+        if _computes(case, replace(case.a, kernel=np.flip(case.a.kernel, axes))):
+            yield Cause(f"the kernel is flipped {how}", f"flip the kernel back: kernel[..., {back}")
+
+
+@layer_suspect("kernel transposed", TransposedConvolution)
+def _kernel_transposed(case: LayerCase) -> Iterator[Cause]:
+    h, w = case.a.kernel.shape[2:]
+    if h == w and _computes(case, replace(case.a, kernel=case.a.kernel.swapaxes(2, 3))):
+        yield Cause("the kernel's rows are its columns", "transpose it back: kernel.swapaxes(2, 3)")
+
+
+@layer_suspect("kernel channels swapped", TransposedConvolution)
+def _kernel_channels_swapped(case: LayerCase) -> Iterator[Cause]:
+    kernel = case.a.kernel
+    inputs, outputs = kernel.shape[:2]
+    if _computes(case, replace(case.a, kernel=kernel.swapaxes(0, 1).reshape(kernel.shape))):
+        yield Cause(
+            f"the kernel's {inputs} input and {outputs} output channels are swapped",
+            "swap them back: kernel.swapaxes(0, 1); PyTorch and MXNet have (inputs, outputs, height, width), Keras "
+            "(height, width, outputs, inputs), Flax (height, width, inputs, outputs)",
+        )
+
+
+@layer_suspect("other padding", TransposedConvolution)
+def _other_crop(case: LayerCase) -> Iterator[Cause]:
+    if case.result.ndim != 4:
+        return
+    rows, columns = case.result.shape[2:]
+    whole = replace(case.a, crop=((0, 0), (0, 0))).output_size(case.x.shape[2:])
+    (top, _), (left, _) = case.a.crop
+    first, before = top - _FARTHEST, left - _FARTHEST
+    # The result with so many more rows and columns on each side: each other crop is a part of it.
+    last, behind = whole[0] - rows - top - _FARTHEST, whole[1] - columns - left - _FARTHEST
+    wide = replace(case.a, crop=((first, last), (before, behind)))
+    reference, bound = _reference(case, wide)
+    for down, across in sorted(np.ndindex(2 * _FARTHEST + 1, 2 * _FARTHEST + 1), key=_from_the_middle):
+        part = (..., slice(down, down + rows), slice(across, across + columns))
+        if _within(case.result, reference[part], bound[part]):
+            start, begin = first + down, before + across
+            crop = (start, whole[0] - rows - start), (begin, whole[1] - columns - begin)
+            what = f"what is taken off the result (by padding, output_padding or a crop) is {crop}"
+            own = case.a.own_padding
+            names = f", in PyTorch and MXNet padding={own[0]}, output_padding={own[1]}" if own else ""
+            yield Cause(f"{what} instead of {case.a.crop}", f"take off {case.a.crop}{names}")
+
+
+def _from_the_middle(place: tuple[int, ...]) -> int:
+    return sum(abs(each - _FARTHEST) for each in place)
+
+
+def _bias(name: str, what: str, change: str, other: Callable[[np.ndarray], np.ndarray | None]) -> None:
+    @layer_suspect(name, TransposedConvolution)
+    def suspect(case: LayerCase) -> Iterator[Cause]:
+        if case.a.bias is not None and _computes(case, replace(case.a, bias=other(case.a.bias))):
+            yield Cause(what, change)
+
+
+for _fault in BIAS_FAULTS:
+    _bias(*_fault)
+
+
 @layer_suspect("flattened in another order", Dense)
 def _flattened(case: LayerCase) -> Iterator[Cause]:
     outputs, inputs = case.a.kernel.shape
@@ -176,14 +251,16 @@ def _transposed(case: LayerCase) -> Iterator[Cause]:
         yield Cause("the second's kernel is the first's, transposed", "transpose it back: kernel.T")
 
 
-@layer_suspect("permuted outputs", Convolution, Dense, BatchNorm)
+@layer_suspect("permuted outputs", Convolution, TransposedConvolution, Dense, BatchNorm)
 def _permuted_outputs(case: LayerCase) -> Iterator[Cause]:
-    yield from _permuted(case, 0, "output channels", "kernel[order], and bias and what follows likewise")
+    order = "kernel[:, order]" if isinstance(case.a, TransposedConvolution) else "kernel[order]"
+    yield from _permuted(case, 0, "output channels", f"{order}, and bias and what follows likewise")
 
 
-@layer_suspect("permuted inputs", Convolution, Dense)
+@layer_suspect("permuted inputs", Convolution, TransposedConvolution, Dense)
 def _permuted_inputs(case: LayerCase) -> Iterator[Cause]:
-    yield from _permuted(case, 1, "input channels", "kernel[:, order] of OIHW")
+    order = "kernel[order]" if isinstance(case.a, TransposedConvolution) else "kernel[:, order] of OIHW"
+    yield from _permuted(case, 1, "input channels", order)
 
 
 def _permuted(case: LayerCase, axis: int, which: str, change: str) -> Iterator[Cause]:
@@ -200,13 +277,13 @@ def _permuted(case: LayerCase, axis: int, which: str, change: str) -> Iterator[C
         )
 
 
-@layer_suspect("negated weights", Convolution, Dense)
+@layer_suspect("negated weights", Convolution, TransposedConvolution, Dense)
 def _negated(case: LayerCase) -> Iterator[Cause]:
     if _equal(case.b.kernel, -case.a.kernel):
         yield Cause("the second's kernel is the first's, negated", "change its sign")
 
 
-@layer_suspect("scaled weights", Convolution, Dense)
+@layer_suspect("scaled weights", Convolution, TransposedConvolution, Dense)
 def _scaled(case: LayerCase) -> Iterator[Cause]:
     factor = _factor(case.a.kernel, case.b.kernel)
     if factor is not None:
@@ -215,7 +292,7 @@ def _scaled(case: LayerCase) -> Iterator[Cause]:
         yield Cause(f"the second's kernel is {factor:.6g} times the first's{why}", f"divide it by {factor:.6g}")
 
 
-@layer_suspect("some outputs", Convolution, Dense, BatchNorm)
+@layer_suspect("some outputs", Convolution, TransposedConvolution, Dense, BatchNorm)
 def _some_outputs(case: LayerCase) -> Iterator[Cause]:
     a, b = _main_array(case.a), _main_array(case.b)
     if a.shape != b.shape:
@@ -232,7 +309,24 @@ def _main_array(layer: Any) -> np.ndarray:
     """What has a row for each output channel: a kernel, or the four numbers of a batch norm."""
     if isinstance(layer, BatchNorm):
         return np.stack([layer.mean, layer.variance, layer.scale, layer.shift], axis=1)
+    if isinstance(layer, TransposedConvolution):  # As OIHW: the outputs of the groups one after another.
+        return np.concatenate(np.split(layer.kernel, layer.groups), axis=1).swapaxes(0, 1)
     return np.asarray(layer.kernel)
+
+
+def _computes(case: LayerCase, other: TransposedConvolution) -> bool:
+    """Whether the result is what another layer computes."""
+    return _within(case.result, *_reference(case, other))
+
+
+def _reference(case: LayerCase, other: TransposedConvolution) -> tuple[np.ndarray, np.ndarray]:
+    """Another layer's result, and how far rounding may take it from that."""
+    dtype = min(case.a.dtype, case.b.dtype, key=lambda name: SIGNIFICAND[name])
+    return other.reference(case.x), other.error(case.x, np.zeros_like(case.x), dtype)
+
+
+def _within(result: np.ndarray, reference: np.ndarray, bound: np.ndarray) -> bool:
+    return result.shape == reference.shape and bool((np.abs(result - reference) <= bound).all())
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...geometry.geometry import NO_PADDING
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
 from ..layers.flattening import Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Layer, Pad, dtype_of, join_border
 from ..layers.norms import ChannelAffine
@@ -48,9 +48,9 @@ def canonical(parts: Sequence[Part]) -> list[Part]:
 def _narrow(layer: Layer) -> Layer:
     """The layer, with its parameter in as few digits as float32 needs: TensorFlow keeps no more of a slope."""
     if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:
-        return replace(layer, parameter=float(str(np.float32(layer.parameter))))
+        return replace(layer, parameter=shortest(float(np.float32(layer.parameter))))
     if isinstance(layer, Affine) and max(abs(layer.scale), abs(layer.shift)) < 1e38:
-        scale, shift = (float(str(np.float32(number))) for number in (layer.scale, layer.shift))
+        scale, shift = (shortest(float(np.float32(number))) for number in (layer.scale, layer.shift))
         return replace(layer, scale=scale, shift=shift)
     return layer
 

@@ -42,6 +42,8 @@ class Flow:
         taken = channels_taken(layer)
         if isinstance(layer, Unflatten) and channels % math.prod(layer.size):
             return f"{channels} numbers from the layer before it", f"a multiple of {math.prod(layer.size)}"
+        if isinstance(layer, _MOVING) and channels % layer.divisor:
+            return f"{channels} channels from the layer before it", f"a multiple of {layer.divisor}"
         if taken and channels not in (0, taken):
             return f"{channels} channels from the layer before it", f"{taken}"
         if isinstance(layer, Joining):

@@ -25,6 +25,16 @@ class Function(NamedTuple):
     of_logarithm: bool = False
 
 
+def shortest(number: float) -> float:
+    """A number of float32 in as few digits as tell it from all others of float32; any other number as it is.
+
+    >>> shortest(0.10000000149011612), shortest(1 / 255)
+    (0.1, 0.00392156862745098)
+    """
+    narrow = np.float32(number if abs(number) < 1e38 else 0.0)
+    return float(str(narrow)) if float(narrow) == number else number
+
+
 def _gelu(x: np.ndarray) -> np.ndarray:
     from scipy.special import ndtr
 

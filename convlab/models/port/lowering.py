@@ -11,9 +11,9 @@ from ...contract.layer import LayerSpec
 from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
-from ..layers.activations import NEVER_NEGATIVE, Activation
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
 from ..layers.flattening import ORDERS, Flatten
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, join_border, padding_in
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border, padding_in
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
@@ -68,6 +68,7 @@ class Lowering:
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
+        wide: whether it computes in float64.
         at: the sizes of the images that reach the layers whose padding was made for them, by path.
     """
 
@@ -88,6 +89,7 @@ class Lowering:
         self.refused: tuple[str, UnsupportedError] | None = None
         self.tied = False
         self.at: dict[str, Pair] = {}
+        self.wide = any(part.layer and dtype_of(part.layer) == "float64" for part in source.parts)
         parts = joined(source.parts) if self.style == "convlab" else source.parts
         for part in parts:
             inputs = [self.values.get(value, image) for value in part.inputs]
@@ -156,6 +158,11 @@ class Lowering:
                 return Flatten(self.order) if given.shape.size == (1, 1) else self._other_order(layer, path, given)
         if isinstance(layer, Dense) and given.flattened:
             return self._reordered(layer, given)
+        # Some frameworks hold these numbers in float32.
+        if isinstance(layer, Activation) and not self.wide:
+            return replace(layer, parameter=shortest(layer.parameter))
+        if isinstance(layer, Affine) and not self.wide:
+            return Affine(shortest(layer.scale), shortest(layer.shift))
         return layer
 
     def _other_order(self, layer: Flatten, path: str, given: Reaching) -> Flatten:

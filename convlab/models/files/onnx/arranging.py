@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.channels import ChannelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.layer import Layer
 from ..fields import LARGEST, excerpt
-from .operation import IMAGES, PIXELS, ROWS, Operation, Reader
+from .operation import GROUPS, IMAGES, ROWS, SHUFFLED, SPLIT, Operation, Reader
 from .operators import flattened
 
 
@@ -55,15 +56,39 @@ def _reshape(op: Operation) -> Sequence[Layer]:
     if len(sizes) == 2 and ((batch and sizes[1] != "N") or (first == -1 and fixed[1])):
         return flattened(op)
     if len(sizes) == 4 and (batch or first == -1) and op.layout == ROWS:
-        if sizes[1:3] == [1, 1] and sizes[2:] != [1, 1]:
-            op.layout = PIXELS
-            return [Unflatten()]
-        if all(fixed[2:]) and max(sizes[2:]) <= LARGEST:
-            op.layout = IMAGES
-            return [Unflatten((sizes[2], sizes[3]))]
+        pixels = all(fixed[1:3]) and (op.moved or not fixed[3] or (sizes[1:3] == [1, 1] and sizes[2:] != [1, 1]))
+        order, size = ("HWC", sizes[1:3]) if pixels else ("CHW", sizes[2:])
+        if all(isinstance(each, int) and 1 <= each <= LARGEST for each in size):
+            op.layout = f"N{order}"
+            return [Unflatten((size[0], size[1]), order)]
+    if op.layout == IMAGES and _grouped(op, sizes):
+        return []
+    if op.layout in (GROUPS, SPLIT, SHUFFLED) and _fits(op, sizes, IMAGES):
+        shuffled, groups = op.layout == SHUFFLED, op.groups
+        op.layout, op.groups = IMAGES, 0
+        return [ChannelShuffle(groups)] if shuffled else []
     raise UnsupportedError(
-        f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, or images of rows"
+        f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, images of rows, or groups"
     )
+
+
+def _grouped(op: Operation, sizes: list[Any]) -> bool:
+    """Whether a shape makes groups of the channels of images; the operation then has them."""
+    layout = {len(GROUPS): GROUPS, len(SPLIT): SPLIT}.get(len(sizes), "")
+    if not layout or not isinstance(sizes[1], int) or sizes[1] < 1 or op.channels() % sizes[1]:
+        return False
+    op.groups = sizes[1]
+    fits = _fits(op, sizes, layout)
+    op.layout = layout if fits else op.layout
+    return fits
+
+
+def _fits(op: Operation, sizes: list[Any], layout: str) -> bool:
+    """Whether a shape is that of axes; one of its sizes may be -1, and 0 is that of the axis in the same place."""
+    zero = dict(enumerate(op.sizes[axis] for axis in op.layout)) if not op.options.get("allowzero", 0) else {}
+    given = [zero.get(place, 0) if size == 0 else size for place, size in enumerate(sizes)]
+    same = [size in (-1, op.sizes[axis]) for size, axis in zip(given, layout, strict=False)]
+    return len(given) == len(layout) and given.count(-1) <= 1 and all(same)
 
 
 def _cast(op: Operation) -> Sequence[Layer]:
@@ -92,7 +117,7 @@ def _constant(op: Operation) -> np.ndarray:
 
 
 def _shape(op: Operation) -> np.ndarray:
-    shape = np.array([*op.layout], object) if op.layout else np.array(_given(op)[0].shape)
+    shape = np.array([op.sizes[axis] for axis in op.layout], object) if op.layout else np.array(_given(op)[0].shape)
     return shape[op.options.get("start", 0) : op.options.get("end", None)]
 
 
@@ -105,6 +130,19 @@ def _sliced(op: Operation) -> np.ndarray:
     array, start, end, *others = (each.ravel() for each in _of_shapes(op))
     step = int(others[1][0]) if len(others) > 1 else 1
     return array[int(start[0]) : int(end[0]) : step]
+
+
+def _computed(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Operation], np.ndarray]:
+    """The reader of a function of two shapes whose numbers are known."""
+
+    def read(op: Operation) -> np.ndarray:
+        first, second = _of_shapes(op)
+        if "f" in (first.dtype.kind, second.dtype.kind):
+            raise UnsupportedError("got floating-point numbers, expected shapes")
+        with np.errstate(all="raise"):
+            return function(first.astype(np.int64), second.astype(np.int64))
+
+    return read
 
 
 def _new_axes(op: Operation) -> np.ndarray:
@@ -129,6 +167,10 @@ ARRANGING: dict[str, Reader] = {
 }
 # Operators on constants; `Shape` is one, since its result is as good as constant.
 FOLDED: dict[str, Callable[[Operation], Any]] = {
+    "Add": _computed(np.add),
+    "Sub": _computed(np.subtract),
+    "Mul": _computed(np.multiply),
+    "Div": _computed(np.floor_divide),
     "Constant": _constant,
     "Identity": lambda op: _given(op)[0],
     "Cast": _as_type,

@@ -187,4 +187,4 @@ class _Checking:
 
 def _shape(value: Mapping[str, Any]) -> tuple[int | None, ...] | None:
     shape = value.get("type", {}).get("tensor", {}).get("shape")
-    return None if shape is None else tuple(dim.get("size") or None for dim in shape["dim"])
+    return None if shape is None else tuple(max(dim.get("size", 0), 0) or None for dim in shape["dim"])

@@ -11,9 +11,12 @@ import numpy as np
 from ....errors import UnsupportedError
 from ....geometry.geometry import Pair
 from ...layers.layer import Layer
+from ...layers.shapes import Known
 from ..fields import LARGEST, excerpt
 
 IMAGES, PIXELS, ROWS = "NCHW", "NHWC", "NC"
+# The channels of images as G groups of K: with P numbers in each group, and before and after a channel shuffle.
+GROUPS, SPLIT, SHUFFLED = "NGP", "NGKHW", "NKGHW"
 
 
 class Value(NamedTuple):
@@ -21,11 +24,15 @@ class Value(NamedTuple):
 
     Attributes:
         name: the part's value that holds the same numbers.
-        layout: a letter for each of its axes, of N, C, H and W; "1" for one that was put in.
+        layout: a letter for each of its axes, of N, C, H, W, G, K and P; "1" for one that was put in.
+        groups: of channels, 0 for images and rows of numbers.
+        image: the part's value that had these rows and columns before there were groups.
     """
 
     name: str
     layout: str
+    groups: int = 0
+    image: str = ""
 
 
 @dataclass(eq=False)
@@ -35,14 +42,40 @@ class Operation:
     Attributes:
         options: its attributes.
         inputs: values, constant arrays, and None for what is left out.
-        layout: of the first value; a reader sets it to that of the result.
+        known: what is known of the first value.
+        layout, groups, image: of the first value; a reader sets them to those of the result.
         batch: how many images the graph takes, 0 for any number.
+        moved: whether all that is done with the result is to move its channels from the end to the front.
+        result, results: which of its results is read, and how many it has.
     """
 
     options: dict[str, Any]
     inputs: tuple[Value | np.ndarray | None, ...]
-    layout: str
+    known: Known
+    layout: str = ""
+    groups: int = 0
+    image: str = ""
     batch: int = 0
+    moved: bool = False
+    result: int = 0
+    results: int = 1
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        """How long each axis is; a name where that isn't known, which no axis of other images has."""
+        (rows, columns), channels = self.known.size or (0, 0), self.known.channels
+        share = channels // self.groups if self.groups else 0
+        known = {"N": self.batch, "C": channels, "H": rows, "W": columns, "G": self.groups, "K": share, "1": 1}
+        known["P"] = share * rows * columns
+        return {axis: size or (axis if axis == "N" else f"{axis} of {self.image}") for axis, size in known.items()}
+
+    def channels(self) -> int:
+        """The channels of the first value."""
+        if not 1 <= self.known.channels <= LARGEST:
+            raise UnsupportedError(
+                f"got {self.known.channels or 'an unknown number of'} channels, expected 1 to {LARGEST}"
+            )
+        return self.known.channels
 
     @property
     def values(self) -> list[Value]:

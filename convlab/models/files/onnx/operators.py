@@ -9,7 +9,7 @@ import numpy as np
 from ....errors import UnsupportedError
 from ....geometry.geometry import NO_PADDING, Pads
 from ...layers.activations import Softmax
-from ...layers.channels import PixelShuffle
+from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ...layers.flattening import Flatten
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -19,7 +19,7 @@ from ...layers.pooling import GlobalPool, Pool
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
-from .operation import IMAGES, PIXELS, ROWS, Operation, Reader, Value
+from .operation import GROUPS, IMAGES, PIXELS, ROWS, Operation, Reader, Value
 
 
 def _padding(op: Operation) -> Pads | str:
@@ -62,10 +62,27 @@ def _transposed(op: Operation) -> Sequence[Layer]:
 
 
 def _instance_norm(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
+    """The norm of each channel, or of each group of channels where they are in groups."""
     scale = op.array(1, "a scale", 1)
+    if op.layout == GROUPS:
+        return [_normalised(op, op.groups, op.channels(), op.vector(1, "a scale", op.groups))]
+    op.expect(IMAGES)
+    return [_normalised(op, len(scale), len(scale), scale)]
+
+
+def _group_norm(op: Operation) -> Sequence[Layer]:
+    """Before opset 21 it has a scale for each group, from then on for each channel."""
+    op.expect(IMAGES)
+    groups, scale = op.options["num_groups"], op.array(1, "a scale", 1)
+    return [_normalised(op, groups, op.channels() if len(scale) == groups else len(scale), scale)]
+
+
+def _normalised(op: Operation, groups: int, channels: int, scale: np.ndarray) -> Layer:
     shift = op.vector(2, "a shift", len(scale))
-    return [GroupNorm(scale, shift, len(scale), op.options.get("epsilon", 1e-5), scale.dtype.name)]
+    if not 1 <= groups <= channels or channels % groups:
+        raise UnsupportedError(f"got {groups} groups, expected a divisor of {channels} channels")
+    scale, shift = (np.repeat(array, channels // len(array)) for array in (scale, shift))
+    return GroupNorm(scale, shift, groups, op.options.get("epsilon", 1e-5), scale.dtype.name)
 
 
 def _layer_norm(op: Operation) -> Sequence[Layer]:
@@ -99,20 +116,56 @@ def _depth_to_space(op: Operation) -> Sequence[Layer]:
 
 
 def _slice(op: Operation) -> Sequence[Layer]:
-    """The crop that a slice of rows and columns is."""
-    op.expect(IMAGES)
+    """The crop that a slice of rows and columns is, and the part of the channels that one of channels is."""
     names = ("starts", "ends", "axes", "steps")
     starts, ends, axes, steps = (op.constant(index, name) for index, name in enumerate(names, 1))
     if starts is None or ends is None or axes is None or (steps is not None and (steps != 1).any()):
-        raise UnsupportedError("got a slice with steps or without axes, expected one of rows and columns")
+        raise UnsupportedError("got a slice with steps or without axes, expected one of rows, columns or channels")
+    layers: list[Layer] = []
     crops = {"H": (0, 0), "W": (0, 0)}
     letters = op.letters(axes.ravel().tolist())
     for letter, start, end in zip(letters, starts.ravel().tolist(), ends.ravel().tolist(), strict=True):
+        if letter == "C":
+            first, last, _ = slice(start, end).indices(op.channels())
+            layers.append(_part(op, first, last - first))
+            continue
         to_the_end = end >= 2**31 - 1
         if letter not in crops or not 0 <= start <= LARGEST or not (to_the_end or -LARGEST <= end < 0):
             raise UnsupportedError(f"got {start} to {end} of axis {letter}, expected rows or columns at the edges")
         crops[letter] = start, 0 if to_the_end else -end
-    return [Crop((crops["H"], crops["W"]))]
+    return [*layers, Crop((crops["H"], crops["W"]))] if {*letters} - {"C"} else layers
+
+
+def _split(op: Operation) -> Sequence[Layer]:
+    if op.letters([op.options.get("axis", 0)]) != "C":
+        raise UnsupportedError(f"got axis {op.options.get('axis', 0)} of {op.layout}, expected that of the channels")
+    given = op.constant(1, "sizes")
+    size, rest = divmod(op.channels(), op.options.get("num_outputs", op.results))
+    sizes = [size] * op.results if given is None and not rest else np.ravel([] if given is None else given).tolist()
+    if len(sizes) != op.results or sum(sizes) != op.channels():
+        raise UnsupportedError(f"got the sizes {excerpt(sizes)} for {op.channels()} channels, expected equal parts")
+    return [_part(op, sum(sizes[: op.result]), sizes[op.result])]
+
+
+def _part(op: Operation, start: int, size: int) -> Layer:
+    """So many channels from one on, which must be one of equal parts of all."""
+    if size < 1 or op.channels() % size or start % size:
+        got = f"channels {start} to {start + size} of {op.channels()}"
+        raise UnsupportedError(f"got {got}, expected one of equal parts")
+    return Chunk(start // size, op.channels() // size)
+
+
+def _gather(op: Operation) -> Sequence[Layer]:
+    """The channel shuffle that an order of the channels is."""
+    order, axis = op.constant(1, "an order"), op.options.get("axis", 0)
+    if order is None or order.ndim != 1 or op.letters([axis]) != "C" or len(order) != op.channels():
+        raise UnsupportedError("got places of other axes or of some channels, expected an order of all channels")
+    # The second of the channels comes from the second group.
+    groups = max(len(order) // max(int(order[1]), 1), 1) if len(order) > 1 else 1
+    layer = ChannelShuffle(groups)
+    if len(order) % groups or (layer.reference(np.arange(len(order))[None])[0] != order).any():
+        raise UnsupportedError(f"got the order {excerpt(order.tolist())}, expected a channel shuffle")
+    return [layer]
 
 
 def _batch_norm(op: Operation) -> Sequence[Layer]:
@@ -242,7 +295,7 @@ def _dropout(op: Operation) -> Sequence[Layer]:
     rate, training = op.constant(1, "a rate"), op.constant(2, "a mode of training")
     if training is not None and training.any():
         raise UnsupportedError("got a dropout in training, expected inference")
-    return [Dropout(0.5 if rate is None or not rate.size else float(rate.ravel()[0]))]
+    return [Dropout(0.5 if rate is None or not rate.size else float(str(rate.ravel()[0])))]
 
 
 # Another kind of layer is another entry.
@@ -252,10 +305,13 @@ OPERATORS: dict[str, Reader] = {
     "ConvTranspose": _transposed,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "Resize": _resize,
     "DepthToSpace": _depth_to_space,
     "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
     "MaxPool": _pool("max"),
     "AveragePool": _pool("average"),
     "GlobalMaxPool": _global_pool("max"),

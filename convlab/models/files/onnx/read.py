@@ -15,15 +15,16 @@ from ....errors import ConvlabError, ModelFileError, UnsupportedError
 from ...layers.joining import Joining
 from ...layers.layer import Layer
 from ...layers.reading import INPUT, Model, Part, inputs_first
+from ...layers.shapes import Known, known_after
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_LAYERS
 from .arranging import ARRANGING, FOLDED
 from .graph import Graph, OnnxNode, read_graph
-from .operation import IMAGES, PIXELS, ROWS, Operation, Value
+from .operation import GROUPS, IMAGES, PIXELS, ROWS, Operation, Value
 from .operators import OPERATORS
-from .spelled_out import Elementwise, with_activations, with_biases
+from .spelled_out import Elementwise, with_activations, with_numbers
 
 # What exporters call the array of weights of a layer, and of what they put around all names.
 _WEIGHTS = re.compile(r"(.+?)[._/:]+(weight|kernel|scale|gamma)")
@@ -67,7 +68,9 @@ class _Reading:
     """A graph on its way to parts.
 
     Attributes:
-        values: what is known of each value by its name in the graph.
+        takers: the nodes that take each value of the graph.
+        values: the part's value and the axes of each value, by its name in the graph.
+        known: what is known of the channels and the size of each part's value.
         constants: arrays by name; what `Shape` gives is the letters of the axes.
         origins: the initialisers that constants were made of.
         result: the parts.
@@ -77,12 +80,19 @@ class _Reading:
 
     def __init__(self, graph: Graph, size: int) -> None:
         self.graph, self.allowed = graph, 4 * size + 2**20
-        self.taken = {name for node in graph.nodes for name in node.inputs} | {graph.result}
+        self.takers: dict[str, list[OnnxNode]] = {graph.result: []}
+        for node in graph.nodes:
+            for name in filter(None, node.inputs):
+                self.takers.setdefault(name, []).append(node)
         self.constants: dict[str, np.ndarray] = dict(graph.constants)
         self.origins = {name: name for name in graph.constants}
         self.layout = self._layout_of_image()
         self.batch = (graph.shape or (None,))[0] or 0
         self.values = {graph.image: Value(INPUT, self.layout)}
+        sizes = dict(zip(self.layout, graph.shape or (), strict=False))
+        rows, columns = sizes.get("H"), sizes.get("W")
+        whole = (rows, columns) if rows and columns else None
+        self.known = {INPUT: Known(sizes.get("C") or 0, whole, self.layout == ROWS)}
         self.result: list[Part] = []
         self.nodes: dict[str, OnnxNode] = {}
 
@@ -94,9 +104,13 @@ class _Reading:
             raise self.graph.refused(f"input {excerpt(self.graph.image)}", got, "images, or rows of numbers")
         if shape is not None and len(shape) == 2:
             return ROWS
-        takers = [node for node in self.graph.nodes if self.graph.image in node.inputs]
+        return PIXELS if self._moved(self.graph.image) else IMAGES
+
+    def _moved(self, name: str) -> bool:
+        """Whether all that is done with a value is to move its channels from the end to the front."""
+        takers = self.takers.get(name, [])
         moved = [node.operator == "Transpose" and node.options.get("perm") == [0, 3, 1, 2] for node in takers]
-        return PIXELS if moved and all(moved) else IMAGES
+        return name != self.graph.result and bool(moved) and all(moved)
 
     def parts(self) -> list[Part]:
         """The parts, of which the last gives the graph's result."""
@@ -115,12 +129,9 @@ class _Reading:
         if not self.result or last.layout not in _LAYOUTS:
             raise self.graph.refused("graph", f"a result {last.layout}" if self.result else "no layer", "a model")
         self._check_needed(last.name)
-        parts = _named_apart(with_biases(with_activations(self.result)))
+        parts = _named_apart(with_numbers(with_activations(self.result)))
         flow = Flow()
-        flow.values[INPUT] = (
-            len(self.layout),
-            dict(zip(self.layout, self.graph.shape or (), strict=False)).get("C") or 0,
-        )
+        flow.values[INPUT] = len(self.layout), self.known[INPUT].channels
         for part in parts:
             node = self.nodes[part.value]
             if isinstance(part.layer, Elementwise):
@@ -153,9 +164,10 @@ class _Reading:
             raise UnsupportedError(f"got an operator{quantised} that convlab doesn't know, expected one of {known}")
         inputs = tuple(self.constants.get(name, self.values.get(name)) for name in node.inputs)
         values = [each for each in inputs if isinstance(each, Value)]
-        if extra := [name for name in node.outputs[1:] if name in self.taken]:
+        extra = [name for name in node.outputs[1:] if name in self.takers]
+        if extra and node.operator != "Split":
             raise UnsupportedError(f"got further results {excerpt(extra)} that are taken, expected one")
-        operation = Operation(node.options, inputs, values[0].layout if values else "", self.batch)
+        operation = self._operation(node, inputs, values[0] if values else None)
         if node.operator in FOLDED and (not values or node.operator == "Shape"):
             self._fold(node, operation)
             return
@@ -166,14 +178,25 @@ class _Reading:
         reader = OPERATORS.get(node.operator) or ARRANGING.get(node.operator)
         if reader is None:
             raise UnsupportedError("got it on what is computed from the image, expected constants")
-        if node.operator in OPERATORS and operation.layout not in _LAYOUTS:
+        layouts = (*_LAYOUTS, GROUPS) if node.operator == "InstanceNormalization" else _LAYOUTS
+        if node.operator in OPERATORS and operation.layout not in layouts:
             raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
-        layers = _checked(reader, operation)
-        first = layers[0] if layers else None
-        count = first.values if isinstance(first, Elementwise) else 1
-        if len(values) != count and not isinstance(first, Joining):
-            raise UnsupportedError(f"got {len(values)} values that are computed, expected {count}")
-        self._append(node, layers, values, operation.layout)
+        for operation.result, name in enumerate(node.outputs):
+            if not name or (name not in self.takers if node.operator == "Split" else operation.result):
+                continue
+            layers = _checked(reader, operation)
+            first = layers[0] if layers else None
+            count = first.values if isinstance(first, Elementwise) else 1
+            if len(values) != count and not isinstance(first, Joining):
+                raise UnsupportedError(f"got {len(values)} values that are computed, expected {count}")
+            self._append(node, layers, values, operation)
+
+    def _operation(self, node: OnnxNode, inputs: tuple[Any, ...], first: Value | None) -> Operation:
+        results = len(node.outputs)
+        if first is None:
+            return Operation(node.options, inputs, Known(), batch=self.batch, results=results)
+        of_first = self.known[first.name], first.layout, first.groups, first.image or first.name
+        return Operation(node.options, inputs, *of_first, self.batch, self._moved(node.outputs[0]), results=results)
 
     def _fold(self, node: OnnxNode, operation: Operation) -> None:
         array = _checked(FOLDED[node.operator], operation)
@@ -188,7 +211,7 @@ class _Reading:
         if self.allowed < 0:
             raise UnsupportedError("got more numbers than the file has, expected weights of few layers to be the same")
 
-    def _append(self, node: OnnxNode, layers: Sequence[Layer], values: Sequence[Value], layout: str) -> None:
+    def _append(self, node: OnnxNode, layers: Sequence[Layer], values: Sequence[Value], operation: Operation) -> None:
         inputs = tuple(value.name for value in values)
         for layer in layers:
             value = str(len(self.result))
@@ -196,9 +219,11 @@ class _Reading:
             self._allow(bytes_of(layer))
             if not isinstance(layer, Elementwise):
                 check_options(f"{self.graph.file}: {node}", layer)
+            self.known[value] = known_after(layer, [self.known[each] for each in inputs])
             self.result.append(Part(self._path(node, layer), None, layer, node.operator, inputs, value))
             inputs = (value,)
-        self.values[node.outputs[0]] = Value(inputs[0], layout)
+        image = operation.image if operation.groups else ""
+        self.values[node.outputs[operation.result]] = Value(inputs[0], operation.layout, operation.groups, image)
 
     def _path(self, node: OnnxNode, layer: Layer) -> str:
         """The name of the layer in the model that was exported, as far as names in the file tell."""

@@ -11,7 +11,7 @@ import numpy as np
 from ...layers.activations import FUNCTIONS, Activation, Affine
 from ...layers.joining import Add, Multiply, Subtract
 from ...layers.layer import Convolution, Dense, Layer
-from ...layers.norms import ChannelAffine
+from ...layers.norms import ChannelAffine, GroupNorm
 from ...layers.reading import Part, consumers
 
 # Where functions are compared: beyond the bends of all of them. A file's constants have the digits of float32.
@@ -115,13 +115,13 @@ def _results() -> np.ndarray:
     return np.stack([FUNCTIONS[name].of(_NUMBERS, 0.0) for name in _NAMES])
 
 
-def with_biases(parts: Sequence[Part]) -> list[Part]:
-    """The parts, with each sum of a convolution or a dense layer without bias and numbers for its channels in it."""
+def with_numbers(parts: Sequence[Part]) -> list[Part]:
+    """The parts, with the bias of a convolution or a dense layer, and the scale and shift of a group norm, in it."""
     takers, result = consumers(parts), dict[str, Part]()
     for part in parts:
         before = result.get(part.inputs[0])
-        if before is not None and len(takers[before.value]) == 1:
-            layer = _biased(before.layer, part.layer)
+        if before is not None and len(takers[before.value]) == 1 and isinstance(part.layer, ChannelAffine):
+            layer = _with_its_numbers(before.layer, part.layer)
             if layer is not None:
                 del result[before.value]
                 part = replace(before, layer=layer, value=part.value)
@@ -129,14 +129,25 @@ def with_biases(parts: Sequence[Part]) -> list[Part]:
     return [*result.values()]
 
 
-def _biased(layer: Layer | None, after: Layer | None) -> Layer | None:
-    """The one layer that is another and the numbers added to its channels; None if there is none."""
-    if not isinstance(layer, (Convolution, Dense)) or layer.bias is not None or not isinstance(after, ChannelAffine):
+def _with_its_numbers(layer: Layer | None, after: ChannelAffine) -> Layer | None:
+    """The one layer that is another and what is done to its channels; None if there is none."""
+    if not isinstance(layer, (Convolution, Dense, GroupNorm)):
         return None
-    if after.scale is not None or after.shift is None:
+    own = layer.scale if isinstance(layer, GroupNorm) else layer.kernel
+    numbers = [array for array in (after.scale, after.shift) if array is not None]
+    if any(len(array) != len(own) or array.dtype != own.dtype for array in numbers):
         return None
-    if len(after.shift) != len(layer.kernel) or after.shift.dtype != layer.kernel.dtype:
+    if isinstance(layer, GroupNorm):
+        return _scaled(layer, after)
+    if layer.bias is not None or after.scale is not None:
         return None
     if isinstance(layer, Convolution):
         return replace(layer, bias=after.shift, spec=replace(layer.spec, use_bias=True))
     return replace(layer, bias=after.shift)
+
+
+def _scaled(layer: GroupNorm, after: ChannelAffine) -> Layer | None:
+    if layer.shift.any() or (after.scale is not None and (layer.scale != 1).any()):
+        return None
+    scale = layer.scale if after.scale is None else after.scale
+    return replace(layer, scale=scale, shift=layer.shift if after.shift is None else after.shift)
