@@ -72,7 +72,7 @@ def _text(lines: Sequence[str], between: int) -> str:
 def _made(part: Part) -> SourceCall:
     """The call that makes a layer."""
     kind = type(part.native)
-    if kind not in _LAYERS:
+    if kind not in _LAYERS or part.layer is None:
         raise unwritten(part, "Keras")
     made = _LAYERS[kind](part.native)
     further = {"name": part.native.name} if part.native.weights and not part.path.isdigit() else {}
