@@ -251,6 +251,23 @@ def test_the_webcam_paints_until_its_picture_is_kept(browser_with_webcam: Browse
     assert page.evaluate(pixels) == kept
 
 
+def test_the_webcam_is_asked_for_once_and_every_track_is_stopped(browser_with_webcam: Browser) -> None:
+    page = browser_with_webcam
+    page.open(EXPLORER, width=1400)
+    page.evaluate(
+        "window.streams = []; window.asked = 0; (devices => { const ask = devices.getUserMedia.bind(devices);"
+        "devices.getUserMedia = async (what) => { asked += 1; await new Promise(done => setTimeout(done, 300));"
+        "const stream = await ask(what); streams.push(stream); return stream } })(navigator.mediaDevices)"
+    )
+    for _ in range(3):
+        click(page, "document.getElementById('webcam')")
+    assert text_of(page, "webcam") == "Waiting for the webcam"
+    wait(page, "document.getElementById('webcam').textContent === 'Keep this picture'")
+    click(page, "document.getElementById('webcam')")
+    assert page.evaluate("asked") == 1
+    assert page.evaluate("streams.flatMap(each => each.getTracks()).map(each => each.readyState)") == ["ended"]
+
+
 def test_copying_says_what_became_of_it(page: Browser) -> None:
     for name in ("copy-program", "copy-link"):
         click(page, f"document.getElementById('{name}')")
