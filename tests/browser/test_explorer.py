@@ -181,6 +181,35 @@ def test_an_address_restores_a_layer(page: Browser) -> None:
     assert page.evaluate(numbers) == [0, 0, 0, 1, 0, 0, 2, 3, 0, 2, 0, 3, 4, 6, 6, 9]
 
 
+def test_a_section_and_a_layer_are_both_in_the_address(page: Browser) -> None:
+    click(page, cell("image", 2, 3))
+    click(page, "document.querySelector('nav [href=\"#learning\"]')")
+    written = page.evaluate("location.hash")
+    assert written.startswith("#learning&image=6x8:1,1,0,0,0,0,1,1,1,1,0,0,0,0,1,1,1,1,0,1,")
+    top = "Math.round(document.getElementById('learning').getBoundingClientRect().top) + 0"
+    assert page.evaluate(top) == 0
+    assert page.evaluate("document.activeElement.id") == "learning"
+    page.evaluate("scrollTo(0, 0)")
+    address(page, "bits")
+    wait(page, "location.hash.includes('image')")
+    assert page.evaluate("location.hash") == written.replace("learning", "bits")
+    assert page.evaluate("scrollY") > 1000
+    page.open(EXPLORER, width=1400)
+    address(page, written[1:])
+    assert page.evaluate(f"{cell('image', 2, 3)}.textContent") == "1"
+    assert page.evaluate(top) == 0
+
+
+def test_a_section_alone_is_an_address(browser: Browser) -> None:
+    browser.open(EXPLORER, width=1400)
+    browser.call("Page.navigate", url="about:blank")
+    browser.call("Page.navigate", url=f"{EXPLORER.as_uri()}#conventions")
+    wait(browser, "document.getElementById('verdict')?.textContent")
+    assert browser.evaluate("Math.round(document.getElementById('conventions').getBoundingClientRect().top) + 0") == 0
+    assert browser.evaluate("document.getElementById('message').hidden")
+    assert text_of(browser, "rows-formula").endswith("= 6")
+
+
 def png(width: int, height: int) -> bytes:
     """A grey picture, as small as a file as it may be."""
 

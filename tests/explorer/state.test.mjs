@@ -14,12 +14,20 @@ const CHANGED = {
 
 test("a layer comes back from its text", () => {
   assert.equal(encode(chapterLayer()), "");
-  assert.deepEqual(decode(""), { layer: chapterLayer(), ignored: [] });
-  assert.deepEqual(decode(`#${encode(CHANGED)}`), { layer: CHANGED, ignored: [] });
+  assert.deepEqual(decode(""), { section: "", layer: chapterLayer(), ignored: [] });
+  assert.deepEqual(decode(`#${encode(CHANGED)}`), { section: "", layer: CHANGED, ignored: [] });
   const reshaped = { ...chapterLayer(), kernel: [[1], [-1]] };
   assert.deepEqual(decode(encode(reshaped)).layer, reshaped);
   const turned = { ...chapterLayer(), image: [...Array(8)].map(() => [1, 1, 0, 0, 0, 0]) };
   assert.deepEqual(decode(encode(turned)).layer, turned);
+});
+
+test("a section stands before the layer, or alone", () => {
+  assert.deepEqual(decode("#learning"), { section: "learning", layer: chapterLayer(), ignored: [] });
+  assert.deepEqual(decode("#bits&stride=2,1"),
+    { section: "bits", layer: { ...chapterLayer(), stride: [2, 1] }, ignored: [] });
+  const { section, ignored } = decode("#stride=2,1&bits");
+  assert.deepEqual([section, ignored.length], ["", 1]);
 });
 
 const HOSTILE = [
@@ -28,7 +36,7 @@ const HOSTILE = [
   "stride=0,1", "stride=-1,1", "stride=1", "stride=1,1,1", "stride=1.5,1", `stride=${LIMITS.stride + 1},1`,
   "mode=wrap ",
   "mode=__proto__", "padding=constructor", "padding=1,1,1", "flip=true", "flip=toString", "value=1;2", "output=9,9",
-  "__proto__=1", "constructor=1", "toString=1", "unknown=1", "<script>=1", "image", "=", "dilation=4,1", "channels=4,6,4", "channels=13,1,1", "channels=0,1,1", "channels=4,6",
+  "message", "learning=1", "__proto__", "__proto__=1", "constructor=1", "toString=1", "unknown=1", "<script>=1", "image", "=", "dilation=4,1", "channels=4,6,4", "channels=13,1,1", "channels=0,1,1", "channels=4,6",
 ];
 
 test("what is wrong is left out, and said", () => {

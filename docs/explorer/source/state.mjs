@@ -5,6 +5,8 @@ import { MODES, PADDINGS } from "./geometry.mjs";
 export const LIMITS = { image: 24, kernel: 7, stride: 4, dilation: 3, padding: 24, channels: 12, value: 1e6 };
 const NUMBER = /^-?\d{1,9}(\.\d{1,12})?(e-?\d{1,2})?$/;
 const LONGEST = 20000;
+/** The sections of the page: an address may begin with the name of one. */
+const SECTIONS = ["layer", "channels", "conventions", "borders", "learning", "bits"];
 
 /** The layer that the page opens with: the chapter's image and kernel. */
 export function chapterLayer() {
@@ -66,11 +68,13 @@ const PARTS = {
   channels: ["channels", channels],
 };
 
-/** The layer of a text, and a sentence for each part of the text that was left out. */
+/** The section ("" if there is none) and the layer of a text, and a sentence for each part that was left out. */
 export function decode(text) {
   const layer = chapterLayer(), ignored = [], seen = new Set();
-  if (text.length > LONGEST) return { layer, ignored: ["The address is too long, and was ignored."] };
-  for (const piece of text.replace(/^#/, "").split("&").filter(Boolean)) {
+  if (text.length > LONGEST) return { section: "", layer, ignored: ["The address is too long, and was ignored."] };
+  const pieces = text.replace(/^#/, "").split("&").filter(Boolean);
+  const section = SECTIONS.includes(pieces[0]) ? pieces.shift() : "";
+  for (const piece of pieces) {
     const [name, ...rest] = piece.split("=");
     if (!Object.hasOwn(PARTS, name) || seen.has(name)) {
       ignored.push(`The address has an unknown or repeated part "${name.slice(0, 20)}", which was ignored.`);
@@ -78,10 +82,10 @@ export function decode(text) {
     }
     seen.add(name);
     const [field, read] = PARTS[name], value = read(rest.join("="));
-    if (value === null) ignored.push(`The address has a ${name} that the explorer can't use, which was ignored.`);
+    if (value === null) ignored.push(`The explorer can't use the ${name} in the address, and ignored it.`);
     else layer[field] = value;
   }
-  return { layer, ignored: ignored.slice(0, 5) };
+  return { section, layer, ignored: ignored.slice(0, 5) };
 }
 
 function write(value) {
