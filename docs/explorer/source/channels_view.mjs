@@ -30,14 +30,16 @@ function inWords([output, input]) {
 
 function showWeights() {
   const { OIHW, HWIO, depthwise, count } = weightOf(layer(), sizeOf(store.layer.kernel)), { groups } = layer();
+  const multiplier = depthwise?.[3] > 1 ? `(…, depth_multiplier=${depthwise[3]})` : "";
   const rows = [["PyTorch, gluon, convlab", `groups=${groups}`, `weight ${shape(OIHW)}, OIHW`],
-    ["Keras", depthwise ? "DepthwiseConv2D" : `Conv2D(…, groups=${groups})`,
+    ["Keras", depthwise ? `DepthwiseConv2D${multiplier}` : `Conv2D(…, groups=${groups})`,
       depthwise ? `kernel ${shape(depthwise)}` : `kernel ${shape(HWIO)}, HWIO`],
     ["Flax", `feature_group_count=${groups}`, `kernel ${shape(HWIO)}, HWIO`]];
   byId("weights").replaceChildren(...rows.map(([name, code, weight]) => make("tr", {},
     make("th", { scope: "row" }, name), make("td", {}, make("code", {}, code)), make("td", {}, weight))));
   const dense = layer().inputs * layer().outputs * sizeOf(store.layer.kernel).reduce((a, b) => a * b);
-  byId("weights-text").textContent = groups === 1 ? `The weight has ${count} numbers: every channel takes every other.`
+  byId("weights-text").textContent = groups === 1
+    ? `The weight has ${count} numbers: every output channel takes every input channel.`
     : `The weight has ${count} numbers, 1/${groups} of the ${dense} without groups.`;
 }
 

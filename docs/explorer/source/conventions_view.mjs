@@ -1,7 +1,7 @@
 /** One layer in four frameworks: their names and code for it, and the pixels at which their conventions differ. */
 
 import { signed } from "./colours.mjs";
-import { compareConventions, layersByFramework, mended } from "./conventions.mjs";
+import { compareConventions, converted, layersByFramework } from "./conventions.mjs";
 import { byId, make } from "./dom.mjs";
 import { makeGrid } from "./grid.mjs";
 import { place, shown } from "./shown.mjs";
@@ -57,8 +57,8 @@ export function showConventions() {
   byId("verdict").className = differ ? "verdict-line bad" : "verdict-line good";
   showResultOf("sides", found.sides, found.differs);
   showResultOf("same", found.same, found.differs);
-  byId("mending").hidden = !differ;
-  byId("mended").replaceChildren(...Object.entries(mended(store.layer)).map(([name, code]) =>
+  byId("conversion").hidden = !differ;
+  byId("converted").replaceChildren(...Object.entries(converted(store.layer)).map(([name, code]) =>
     line(name, { "its code": make("code", {}, code) })));
 }
 
