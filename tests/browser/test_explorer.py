@@ -12,61 +12,10 @@ import pytest
 from convlab.cli.explore import EXPLORER
 
 from .conftest import Browser
+from .explorer import address, cell, choose, click, press, text_of, wait
 from .test_report import CONTRASTS
 
 schemes = pytest.mark.parametrize("scheme", ["light", "dark"])
-CELL = 'document.querySelector(\'#{} [data-row="{}"][data-column="{}"]\')'
-
-
-@pytest.fixture
-def page(browser: Browser) -> Browser:
-    browser.open(EXPLORER, width=1400)
-    return browser
-
-
-def cell(grid: str, row: int, column: int) -> str:
-    return CELL.format(grid, row, column)
-
-
-def click(page: Browser, element: str) -> None:
-    x, y = page.evaluate(
-        f"{element}.scrollIntoView({{block: 'center'}}), (r => [r.x + r.width / 2, r.y + r.height / 2])"
-        f"({element}.getBoundingClientRect())"
-    )
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    for kind in ("mousePressed", "mouseReleased"):
-        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-
-def press(page: Browser, key: str) -> None:
-    text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-    page.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-    page.call("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-
-def text_of(page: Browser, name: str) -> str:
-    return page.evaluate(f"document.getElementById('{name}').textContent")
-
-
-def choose(page: Browser, name: str, value: str) -> None:
-    page.evaluate(
-        f"(e => {{ e.value = '{value}'; for (const type of ['input', 'change']) "
-        f"e.dispatchEvent(new Event(type, {{ bubbles: true }})) }})(document.getElementById('{name}'))"
-    )
-
-
-def wait(page: Browser, condition: str) -> None:
-    """Wait until the page says that a condition holds, or for half a minute."""
-    page.evaluate(
-        "new Promise(done => { let left = 600; (function look() "
-        f"{{ ({condition}) || !left-- ? done() : setTimeout(look, 50) }})() }})"
-    )
-
-
-def address(page: Browser, text: str) -> None:
-    page.evaluate(
-        f"new Promise(done => {{ addEventListener('hashchange', done, {{once: true}}); location.hash = {text!r} }})"
-    )
 
 
 def give(page: Browser, path: Path) -> None:
@@ -326,34 +275,6 @@ def test_four_frameworks_differ_at_stride_2_and_agree_without(page: Browser) -> 
     click(page, "document.getElementById('example-odd')")
     assert "agree" in text_of(page, "verdict")
     assert page.evaluate("document.querySelectorAll('.differs').length") == 0
-
-
-def test_learning_converges_below_the_largest_rate_and_diverges_above(page: Browser) -> None:
-    choose(page, "step", "40")
-    assert text_of(page, "learned") == "1−1"
-    assert "= 0.03333" in text_of(page, "rate-text")
-    choose(page, "rate", "0.035")
-    assert "diverges" in text_of(page, "rate-text")
-    choose(page, "lesson", "own")
-    choose(page, "kernel-rows", "3")
-    assert page.evaluate("document.getElementById('bowl-figure').hidden")
-    assert page.evaluate("document.querySelectorAll('#learned span').length") == 6
-
-
-def test_a_painted_target_is_learned_as_well_as_it_can_be(page: Browser) -> None:
-    choose(page, "lesson", "painted")
-    assert "The kernel of the least loss is 1, −1." in text_of(page, "step-text")
-    for row in range(6):  # The second edge goes from -1 to 0.
-        click(page, f"document.querySelectorAll('#target [role=row]')[{row}].children[5]")
-    assert page.evaluate("document.querySelectorAll('#target [role=gridcell]')[5].textContent") == "0"
-    choose(page, "step", "40")
-    learned = [
-        float(each.replace("−", "-"))
-        for each in page.evaluate("[...document.querySelectorAll('#learned span')].map((each) => each.textContent)")
-    ]
-    # Each row has windows (1,1), (1,0), (0,0) three times, (0,1), (1,1) and targets 0, 1, 0, 0, 0, 0, 0:
-    # the normal equations [[3, 2], [2, 3]] K = [1, 0] give K = [0.6, -0.4].
-    assert learned == pytest.approx([0.6, -0.4], abs=0.01)
 
 
 def test_channels_are_in_groups(page: Browser) -> None:

@@ -4,7 +4,7 @@ import { signed } from "./colours.mjs";
 import { compareConventions, converted, layersByFramework } from "./conventions.mjs";
 import { byId, make } from "./dom.mjs";
 import { makeGrid } from "./grid.mjs";
-import { place, shown } from "./shown.mjs";
+import { brief, place, shown } from "./shown.mjs";
 import { change, store } from "./store.mjs";
 
 const box = (rows, columns) => [...Array(rows)].map(() => Array(columns).fill(1));
@@ -38,7 +38,7 @@ function verdict({ different, count, pads }) {
 function showResultOf(name, matrix, differs) {
   const most = Math.max(...matrix.flat().map(Math.abs), 0);
   grids[name].show(matrix.map((row, i) => row.map((y, j) => ({
-    text: shown(y, 3), label: `${place(i, j)}: ${shown(y)}${differs(i, j) ? ", differs" : ""}`, style: signed(y, most),
+    text: brief(y), label: `${place(i, j)}: ${shown(y, 8)}${differs(i, j) ? ", differs" : ""}`, style: signed(y, most),
     marks: differs(i, j) ? ["differs"] : [],
   }))));
 }
