@@ -13,7 +13,7 @@ from .explorer import address, cell, choose, click, press, text_of, wait
 def test_learning_converges_below_the_largest_rate_and_diverges_above(page: Browser) -> None:
     choose(page, "step", "40")
     assert text_of(page, "learned") == "1−1"
-    assert "= 0.03333" in text_of(page, "rate-text")
+    assert "≈ 2 / 60 ≈ 0.03333" in text_of(page, "rate-text")
     choose(page, "rate", "0.035")
     assert "diverges" in text_of(page, "rate-text")
     choose(page, "lesson", "own")
@@ -51,6 +51,8 @@ def invalid(page: Browser, field: str) -> bool:
 
 def test_an_address_opens_a_lesson_that_diverges(browser: Browser) -> None:
     browser.open(EXPLORER, width=1400)
+    address(browser, "learning&rate=0.05")
+    assert "At 0.05, each step overshoots further" in text_of(browser, "rate-text")
     address(browser, "learning&lesson=painted&rate=0.05&start=2,-0.5&image=1x3:1,0,2&target=1x2:1,7")
     assert browser.evaluate("document.getElementById('lesson').value") == "painted"
     starts = "['rate', 'start-first', 'start-second'].map(id => document.getElementById(id).value)"
@@ -88,6 +90,14 @@ def test_the_charts_hold_what_they_show(page: Browser) -> None:
     spot = "(e => [e.cx.baseVal.value, e.cy.baseVal.value])(document.querySelector('#bowl ellipse'))"
     assert page.evaluate(spot) == [150 + 4 / 10 * 150, 150 + 6 / 10 * 150]
     assert "−10 to 10" in text_of(page, "bowl")
+    inside = (
+        "(([bowl, ...texts]) => texts.every(text => text.left >= bowl.left && text.right <= bowl.right && "
+        "text.top >= bowl.top && text.bottom <= bowl.bottom))"
+    )
+    boxes = "[...document.querySelectorAll('#bowl, #bowl text')].map(each => each.getBoundingClientRect())"
+    assert page.evaluate(f"{inside}({boxes})")
+    choose(page, "step", "40")
+    assert page.evaluate("[...document.querySelectorAll('#learned span')].every(e => e.scrollWidth <= e.clientWidth)")
     page.evaluate(
         "(bowl => { const { left, top, width, height } = bowl.getBoundingClientRect(); bowl.dispatchEvent(new "
         "MouseEvent('click', { clientX: left + 0.75 * width, clientY: top + 0.25 * height })) })"

@@ -61,6 +61,6 @@ export function drawBowl(svg, hessian, minimum, path, step) {
   svg.setAttribute("viewBox", `0 0 ${SIDE} ${SIDE}`);
   svg.replaceChildren(...rings, draw("path", { class: "rule", d: `M0 ${SIDE / 2}H${SIDE}M${SIDE / 2} 0V${SIDE}` }),
     draw("polyline", { class: "curve", points: points(walked) }), ...dots,
-    draw("text", { x: SIDE - 4, y: SIDE / 2 - 6, "text-anchor": "end" }, `first weight${range}`),
-    draw("text", { x: SIDE / 2 + 6, y: 14 }, `second weight${range}`));
+    draw("text", { x: SIDE / 2, y: SIDE - 8, "text-anchor": "middle" }, `first weight${range}`),
+    draw("text", { x: -SIDE / 2, y: 16, "text-anchor": "middle", transform: "rotate(-90)" }, `second weight${range}`));
 }

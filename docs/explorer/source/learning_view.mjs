@@ -54,8 +54,9 @@ function showKernelAt(kernel, [, columns], truth) {
   const most = Math.max(...truth.map(Math.abs), 1e-9);
   byId("learned").style.setProperty("--columns", columns);
   byId("learned").replaceChildren(...kernel.map((weight) => {
-    const cell = make("span", {}, shown(weight, 3, 1e5));
+    const cell = make("span", {}, brief(weight));
     Object.assign(cell.style, signed(weight, most));
+    cell.style.setProperty("--letters", cell.textContent.length);
     return cell;
   }));
 }
@@ -63,7 +64,7 @@ function showKernelAt(kernel, [, columns], truth) {
 function rateInWords(rate, eigenvalue) {
   if (eigenvalue === 0) return "The image is zero everywhere its windows are: there is nothing to learn from.";
   const largest = 2 / eigenvalue;
-  const head = `The largest stable rate is 2 / λ = 2 / ${shown(eigenvalue)} = ${shown(largest)}, ` +
+  const head = `The largest stable rate is 2 / λ ≈ 2 / ${shown(eigenvalue, 4, 1e6)} ≈ ${shown(largest)}, ` +
     "where λ is the largest eigenvalue of the loss's Hessian.";
   if (rate === 0) return `${head} At 0, no step is taken: the kernel stays as it is.`;
   if (rate === largest) return `${head} At that rate, gradient descent neither converges nor diverges.`;
