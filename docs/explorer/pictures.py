@@ -17,7 +17,12 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PAGE = ROOT / "convlab" / "page" / "explorer.html"
-WIDTH, PIXELS_OF_WALK, MILLISECONDS = 1000, 21, 400
+WIDTH, PIXELS_OF_WALK, MILLISECONDS = 1000, 36, 400
+# A disc, and Sobel's kernel for vertical edges.
+LAYER = (
+    "image=6x6:0,0,1,1,0,0,0,1,1,1,1,0,1,1,1,1,1,1,1,1,1,1,1,1,0,1,1,1,1,0,0,0,1,1,0,0"
+    "&kernel=3x3:-1,0,1,-2,0,2,-1,0,1&padding=same"
+)
 PICTURES = {"conventions.png": ("conventions", "light"), "learning.png": ("learning", "dark")}
 
 
@@ -33,7 +38,7 @@ def picture(page: Any, first: str, last: str) -> Image.Image:
 
 
 def walk(page: Any) -> list[Image.Image]:
-    """The pictures of the first rows of results, one after another; all are as high as the first."""
+    """The pictures of the pixels of the result, one after another, all as high as the highest."""
     frames = []
     for number in range(PIXELS_OF_WALK):
         page.evaluate(
@@ -43,20 +48,24 @@ def walk(page: Any) -> list[Image.Image]:
         frames.append(picture(page, "#layer .bench", "#panel"))
     height = max(frame.height for frame in frames)
     paper = frames[0].getpixel((2, 2))
-    canvas = [Image.new("RGB", (WIDTH, height), paper) for _ in frames]
-    for whole, frame in zip(canvas, frames, strict=True):
-        whole.paste(frame, (0, 0))
-    return [frame.quantize(64, dither=Image.Dither.NONE) for frame in canvas]
+    film = Image.new("RGB", (WIDTH, height * len(frames)), paper)
+    for number, frame in enumerate(frames):
+        film.paste(frame, (0, height * number))
+    # With the colours in common, a file holds of each frame only what changes.
+    film = film.quantize(64, dither=Image.Dither.NONE)
+    return [film.crop((0, height * number, WIDTH, height * (number + 1))) for number in range(len(frames))]
 
 
 def main() -> None:
     """Write the pictures beside this file."""
     sys.path.insert(0, str(ROOT))
     from tests.browser.conftest import Browser, chromium
+    from tests.browser.explorer import address
 
     with tempfile.TemporaryDirectory() as profile:
         page = Browser(chromium(), Path(profile))
         page.open(PAGE, width=WIDTH)
+        address(page, LAYER)
         first, *others = walk(page)
         first.save(HERE / "walk.gif", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, optimize=True)
         for name, (section, scheme) in PICTURES.items():

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from convlab.cli.explore import EXPLORER
+
 # The browser may take so many seconds for an answer.
 PATIENCE = 60.0
 FLAGS = (
@@ -141,3 +143,9 @@ def show(browser: Browser, tmp_path: Path) -> Callable[..., Browser]:
         return browser
 
     return opened
+
+
+@pytest.fixture
+def page(browser: Browser) -> Browser:
+    browser.open(EXPLORER, width=1400)
+    return browser

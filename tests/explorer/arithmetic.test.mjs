@@ -4,11 +4,13 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { kernelAt, radiusOf } from "../../docs/explorer/source/chart.mjs";
 import { groupsOf, takes, weightOf } from "../../docs/explorer/source/channels.mjs";
 import { compareConventions } from "../../docs/explorer/source/conventions.mjs";
 import * as descent from "../../docs/explorer/source/descent.mjs";
 import { problem } from "../../docs/explorer/source/geometry.mjs";
 import { products, reached, result } from "../../docs/explorer/source/products.mjs";
+import { brief, equals, shown } from "../../docs/explorer/source/shown.mjs";
 import { chapterLayer } from "../../docs/explorer/source/state.mjs";
 
 const GOLDEN = JSON.parse(readFileSync(new URL("../../convlab/testing/golden.json", import.meta.url), "utf8")).cases;
@@ -146,8 +148,32 @@ test("weights of groups have the frameworks' shapes", () => {
 
 test("the kernel of the least loss, also where the image leaves a weight open", () => {
   const image = [[1, 2, 0, 4], [0, 1, 3, 5]], target = [[1, -2, 4], [1, 2, 2]];  // of [-1, 1], by hand
-  descent.best(descent.equations(image, target, [1, 2])).forEach((x, i) => assert.ok(Math.abs(x - [-1, 1][i]) < 1e-12));
-  assert.deepEqual(descent.best(descent.equations([[0, 0, 0]], [[1, 1]], [1, 2])), [0, 0]);
+  const least = descent.leastLoss(descent.equations(image, target, [1, 2]));
+  least.kernel.forEach((x, i) => assert.ok(Math.abs(x - [-1, 1][i]) < 1e-12));
+  assert.equal(least.unique, true);
+  assert.deepEqual(descent.leastLoss(descent.equations([[0, 0, 0]], [[1, 1]], [1, 2])),
+    { kernel: [0, 0], unique: false });
   // A constant image knows only the sum of the weights.
-  assert.deepEqual(descent.best(descent.equations([[2, 2, 2]], [[6, 6]], [1, 2])), [3, 0]);
+  assert.deepEqual(descent.leastLoss(descent.equations([[2, 2, 2]], [[6, 6]], [1, 2])),
+    { kernel: [3, 0], unique: false });
+});
+
+test("the bowl's picture holds the minimum and the start, and grows by no click in it", () => {
+  assert.equal(radiusOf([1, -1], [-1, 1.5]), 2.5);
+  assert.equal(radiusOf([4, -6], [-1, 1.5]), 10);
+  assert.equal(radiusOf([1, -1], [5, 0]), 5);
+  assert.equal(radiusOf([2.5, 0], [0, 0]), 5);
+  assert.deepEqual(kernelAt(1, 0.5, 10), [10, 0]);
+  assert.deepEqual(kernelAt(0.25, 1, 10), [-5, -10]);
+  assert.equal(radiusOf([4, -6], kernelAt(1, 1, 10)), 10);
+});
+
+test("numbers are shown so that none is taken for another", () => {
+  const cells = [0, 1234, -12345, 0.123456, 1234.56, 123456, -1.5e12, 99999.9, 2e-7];
+  assert.deepEqual(cells.map((x) => brief(x)),
+    ["0", "1234", "−12345", "0.123", "1235", "1.2e5", "−1.5e12", "100000", "2e−7"]);
+  assert.deepEqual([shown(1e9, 2, 1e6), shown(-1.234e30, 2, 1e6), shown(99999, 2, 1e6)], ["1e9", "−1.2e30", "100000"]);
+  assert.equal(equals([0.1, 3, 0.1 * 3], 4), "=");
+  assert.equal(equals([123456, 2], 4), "≈");
+  assert.equal(equals([1 / 3], 8), "≈");
 });

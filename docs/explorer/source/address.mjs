@@ -1,29 +1,54 @@
-/** The layer in the page's address: it can be linked to, and the page opens with it. */
+/** The section and the layer in the page's address: they can be linked to, and the page opens with them. */
 
-import { tell } from "./dom.mjs";
+import { byId, tell } from "./dom.mjs";
 import { decode, encode } from "./state.mjs";
 import { change, onChange, store } from "./store.mjs";
 
 const DELAY = 200;
-let timer = null;
+let timer = null, section = "";
 
-function read() {
-  const { layer, ignored } = decode(location.hash.includes("=") ? location.hash : "");
-  change(layer);
-  tell(...ignored);
+/** The address of the page with the layer as it is, and the section to open it at. */
+export function addressOf(layer, at = "") {
+  const state = [at, encode(layer)].filter(Boolean).join("&");
+  return location.href.split("#")[0] + (state && `#${state}`);
 }
 
-/** The address of the page with the layer as it is. */
-export const addressOf = (layer) => `${location.href.split("#")[0]}#${encode(layer)}`;
+const write = () => history.replaceState(history.state, "", addressOf(store.layer, section));
 
-/** Read the layer from the address, and write it there from now on. */
+/** Bring a section into view, and the keyboard to it. */
+function goTo(name) {
+  byId(name).tabIndex = -1;
+  byId(name).focus({ preventScroll: true });
+  byId(name).scrollIntoView();
+}
+
+function read() {
+  const found = decode(location.hash);
+  section = found.section;
+  // The name of a section alone keeps the layer.
+  if (location.hash.includes("=") || !store.layer || !section) change(found.layer);
+  tell(...found.ignored);
+  if (section) goTo(section);
+}
+
+/** Read the address, and write it from now on. */
 export function startAddress() {
   read();
   addEventListener("hashchange", () => {
-    if (location.hash.includes("=")) read();
+    if (!location.hash) return;
+    read();
+    write();
   });
+  for (const link of document.querySelectorAll("a[href^='#']")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      section = link.hash.slice(1);
+      write();
+      goTo(section);
+    });
+  }
   onChange(() => {
     clearTimeout(timer);
-    timer = setTimeout(() => history.replaceState(null, "", addressOf(store.layer)), DELAY);
+    timer = setTimeout(write, DELAY);
   });
 }

@@ -1,11 +1,12 @@
 /** Why bits differ: one sum of products computed in several ways, and the digits and bits at which they part. */
 
+import { onInteger } from "./controls.mjs";
 import { byId, make } from "./dom.mjs";
+import { showField } from "./fields.mjs";
 import {
   bfloat16, bits, float16, float32, halving, numbers, ordered, orderedFused, reproducible, steps, totals,
 } from "./rounding.mjs";
 import { shown } from "./shown.mjs";
-import { number } from "./state.mjs";
 
 const WAYS = {
   "float32, first to last": (pairs) => ordered(pairs, float32),
@@ -15,6 +16,13 @@ const WAYS = {
   "float16, first to last": (pairs) => ordered(pairs, float16),
   "bfloat16, first to last": (pairs) => ordered(pairs, bfloat16),
 };
+
+let seed = 4;
+
+function setSeed(value) {
+  seed = value;
+  showBits();
+}
 
 /** The pairs of a 3x3 window and a kernel, from a seed; whole numbers if that is wanted. */
 function pairsOf(seed, whole) {
@@ -50,8 +58,9 @@ function totalsOf(pairs) {
 
 /** Draw the section as its controls are now. */
 export function showBits() {
-  const pairs = pairsOf(number(byId("seed").value, 0, 1e6) ?? 0, byId("whole").checked);
+  const pairs = pairsOf(seed, byId("whole").checked);
   const reference = reproducible(pairs);
+  showField(byId("seed"), seed);
   const sums = Object.values(WAYS).map((way) => way(pairs));
   byId("pairs").textContent = pairs.map(([a, b]) => `${shown(a, 3)} × ${shown(b, 3)}`).join("  +  ");
   byId("sums").replaceChildren(...Object.keys(WAYS).map((name, i) => row(name, sums[i], reference)),
@@ -65,10 +74,7 @@ export function showBits() {
 
 /** Bind the section's controls. */
 export function startBits() {
-  byId("seed").addEventListener("input", showBits);
+  onInteger("seed", 0, 1e6, setSeed);
   byId("whole").addEventListener("change", showBits);
-  byId("other").addEventListener("click", () => {
-    byId("seed").value = String(((number(byId("seed").value, 0, 1e6) ?? 0) + 1) % 1000);
-    showBits();
-  });
+  byId("other").addEventListener("click", () => setSeed((seed + 1) % 1000));
 }

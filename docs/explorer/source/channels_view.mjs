@@ -2,10 +2,12 @@
 
 import { groupsOf, takes, weightOf } from "./channels.mjs";
 import { signed } from "./colours.mjs";
+import { onInteger } from "./controls.mjs";
 import { byId, fill, make } from "./dom.mjs";
+import { showField } from "./fields.mjs";
 import { sizeOf } from "./geometry.mjs";
 import { makeGrid } from "./grid.mjs";
-import { LIMITS, number } from "./state.mjs";
+import { LIMITS } from "./state.mjs";
 import { change, store } from "./store.mjs";
 
 let grid = null, at = [0, 0];
@@ -30,14 +32,16 @@ function inWords([output, input]) {
 
 function showWeights() {
   const { OIHW, HWIO, depthwise, count } = weightOf(layer(), sizeOf(store.layer.kernel)), { groups } = layer();
+  const multiplier = depthwise?.[3] > 1 ? `(…, depth_multiplier=${depthwise[3]})` : "";
   const rows = [["PyTorch, gluon, convlab", `groups=${groups}`, `weight ${shape(OIHW)}, OIHW`],
-    ["Keras", depthwise ? "DepthwiseConv2D" : `Conv2D(…, groups=${groups})`,
+    ["Keras", depthwise ? `DepthwiseConv2D${multiplier}` : `Conv2D(…, groups=${groups})`,
       depthwise ? `kernel ${shape(depthwise)}` : `kernel ${shape(HWIO)}, HWIO`],
     ["Flax", `feature_group_count=${groups}`, `kernel ${shape(HWIO)}, HWIO`]];
   byId("weights").replaceChildren(...rows.map(([name, code, weight]) => make("tr", {},
     make("th", { scope: "row" }, name), make("td", {}, make("code", {}, code)), make("td", {}, weight))));
   const dense = layer().inputs * layer().outputs * sizeOf(store.layer.kernel).reduce((a, b) => a * b);
-  byId("weights-text").textContent = groups === 1 ? `The weight has ${count} numbers: every channel takes every other.`
+  byId("weights-text").textContent = groups === 1
+    ? `The weight has ${count} numbers: every output channel takes every input channel.`
     : `The weight has ${count} numbers, 1/${groups} of the ${dense} without groups.`;
 }
 
@@ -45,9 +49,8 @@ function showWeights() {
 export function showChannels() {
   const { inputs, outputs, groups } = layer();
   at = [Math.min(at[0], outputs - 1), Math.min(at[1], inputs - 1)];
-  for (const [id, value] of [["inputs", inputs], ["outputs", outputs]]) {
-    if (document.activeElement !== byId(id)) byId(id).value = String(value);
-  }
+  showField(byId("inputs"), inputs);
+  showField(byId("outputs"), outputs);
   const called = (n) => (n === inputs && n > 1 ? `${n}: depthwise` : String(n));
   fill(byId("groups"), groupsOf(inputs, outputs).map((n) => [n, called(n)]));
   byId("groups").value = String(groups);
@@ -67,11 +70,7 @@ export function startChannels() {
     showChannels();
   } });
   ["inputs", "outputs"].forEach((id, i) => {
-    Object.assign(byId(id), { min: 1, max: LIMITS.channels });
-    byId(id).addEventListener("input", ({ target }) => {
-      const value = number(target.value, 1, LIMITS.channels), good = value !== null && Number.isInteger(value);
-      target.setAttribute("aria-invalid", String(!good));
-      if (!good) return;
+    onInteger(id, 1, LIMITS.channels, (value) => {
       const sizes = [0, 1].map((j) => (i === j ? value : store.layer.channels[j])), groups = store.layer.channels[2];
       change({ channels: [...sizes, groupsOf(...sizes).includes(groups) ? groups : 1] });
     });

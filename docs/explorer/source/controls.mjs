@@ -1,9 +1,10 @@
 /** The settings of the layer: each control writes its part of the layer, and shows it. */
 
-import { byId, fill, tell } from "./dom.mjs";
+import { byId, fill } from "./dom.mjs";
+import { onNumber, readField, showField } from "./fields.mjs";
 import { MODES, outputPadding, PADDINGS, pads, sizeOf } from "./geometry.mjs";
 import { PICTURES, resized } from "./pictures.mjs";
-import { LIMITS, number } from "./state.mjs";
+import { LIMITS } from "./state.mjs";
 import { change, store } from "./store.mjs";
 
 const PADDING_TEXTS = {
@@ -18,17 +19,16 @@ const SIDES = [["top", 0, 0], ["bottom", 0, 1], ["left", 1, 0], ["right", 1, 1]]
 const PAIRS = [["stride", "stride", 1, LIMITS.stride], ["dilation", "dilation", 1, LIMITS.dilation],
   ["output", "outputPadding", 0, LIMITS.stride - 1]];
 
-/** Call a function with an integer from a field; what is no such integer is said, and not used. */
-function onInteger(id, least, most, use) {
-  const field = byId(id);
-  Object.assign(field, { min: least, max: most });
-  field.addEventListener("input", () => {
-    const value = number(field.value, least, most), good = value !== null && Number.isInteger(value);
-    field.setAttribute("aria-invalid", String(!good));
-    tell(good ? "" : `${field.labels[0].textContent.trim()}: an integer from ${least} to ${most}, please.`);
-    if (good) use(value);
-  });
+const ANY = { least: -LIMITS.value, most: LIMITS.value };
+
+/** Call a function with each integer that the reader writes into a field. */
+export function onInteger(id, least, most, use) {
+  Object.assign(byId(id), { min: least, max: most });
+  onNumber(byId(id), { least, most, integer: true }, use);
 }
+
+/** The number that a click paints; null if the brush is empty or can't be read, which is said. */
+export const brush = () => readField(byId("brush"), { ...ANY, empty: true });
 
 const withItem = (list, index, item) => list.map((each, i) => (i === index ? item : each));
 
@@ -54,11 +54,8 @@ function bindGeometry() {
     change({ padding: target.value === "numbers" ? pads(store.layer) : target.value }));
   byId("mode").addEventListener("change", ({ target }) => change({ mode: target.value }));
   byId("kind").addEventListener("change", ({ target }) => change(KINDS[target.value]));
-  byId("value").addEventListener("input", ({ target }) => {
-    const value = number(target.value);
-    target.setAttribute("aria-invalid", String(value === null));
-    if (value !== null) change({ value });
-  });
+  onNumber(byId("value"), ANY, (value) => change({ value }));
+  for (const type of ["input", "blur"]) byId("brush").addEventListener(type, brush);
 }
 
 function bindPresets(kernels) {
@@ -72,28 +69,21 @@ function bindPresets(kernels) {
   });
 }
 
-/** Write a field, unless the reader is writing there. */
-function set(id, value) {
-  if (document.activeElement === byId(id)) return;
-  byId(id).value = String(value);
-  byId(id).removeAttribute("aria-invalid");
-}
-
 /** Show the layer's settings in the controls. */
 export function showControls() {
   const { layer } = store, named = typeof layer.padding === "string";
   ["rows", "columns"].forEach((name, axis) => {
-    set(`image-${name}`, sizeOf(layer.image)[axis]);
-    set(`kernel-${name}`, sizeOf(layer.kernel)[axis]);
-    for (const [id, field] of PAIRS) set(`${id}-${name}`, layer[field][axis]);
+    showField(byId(`image-${name}`), sizeOf(layer.image)[axis]);
+    showField(byId(`kernel-${name}`), sizeOf(layer.kernel)[axis]);
+    for (const [id, field] of PAIRS) showField(byId(`${id}-${name}`), layer[field][axis]);
     const same = layer.padding === "same" || layer.padding === "same_lower";
     byId(`output-${name}`).disabled = same;
     if (same && layer.transposed) byId(`output-${name}`).value = String(outputPadding(layer, axis));
   });
-  for (const [id, axis, end] of SIDES) set(id, pads(layer)[axis][end]);
+  for (const [id, axis, end] of SIDES) showField(byId(id), pads(layer)[axis][end]);
   byId("padding").value = named ? layer.padding : "numbers";
   byId("mode").value = layer.mode;
-  set("value", layer.value);
+  showField(byId("value"), layer.value);
   byId("kind").value = Object.keys(KINDS).find((name) =>
     KINDS[name].flip === layer.flip && KINDS[name].transposed === layer.transposed);
   for (const id of ["borders-of-layer", "border-caption"]) byId(id).hidden = layer.transposed;

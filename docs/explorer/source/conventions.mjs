@@ -1,4 +1,4 @@
-/** The two conventions of padding that frameworks have, on one layer: where they differ, and what mends it. */
+/** The two conventions of padding that frameworks have, on one layer: where they differ, and how to make them agree. */
 
 import { extent, pads, problem, sizeOf } from "./geometry.mjs";
 import { products, result } from "./products.mjs";
@@ -26,6 +26,9 @@ export function compareConventions(layer) {
   return { sides, same, differs, different, count: pixels.length, pads: [pads(both.sides), pads(both.same)] };
 }
 
+/** Whether Keras's layer refuses the layer: it takes no dilation beside strides. */
+const isRefused = ({ stride, dilation }) => !isOne(stride) && !isOne(dilation);
+
 /** For each framework: what it calls the layer, its code with its own convention, and the shapes that it takes. */
 export function layersByFramework(layer) {
   const { sides } = bothConventions(layer), size = tuple(sizeOf(layer.kernel)), [h, w] = sizeOf(layer.kernel);
@@ -36,30 +39,34 @@ export function layersByFramework(layer) {
   const flax = { strides: stride, padding: '"SAME"', kernel_dilation: dilation, use_bias: "False" };
   const torch = { stride, padding: half, dilation, bias: "False" };
   const gluon = { strides: stride, padding: half, dilation };
-  // Keras's layer refuses both at once.
-  const refused = !isOne(layer.stride) && !isOne(layer.dilation);
   return {
     PyTorch: ["torch.nn.Conv2d", `torch.nn.Conv2d(1, 1, ${size}${keywords(torch, DEFAULTS)})`, first],
     gluon: ["mxnet.gluon.nn.Conv2D", `nn.Conv2D(1, ${size}${keywords(gluon, DEFAULTS)}, use_bias=False)`, first],
-    Keras: ["keras.layers.Conv2D", refused ? "refused: Keras takes no dilation beside strides"
+    Keras: ["keras.layers.Conv2D", isRefused(layer) ? "refused: Keras takes no dilation beside strides"
       : `keras.layers.Conv2D(1, ${size}${keywords(keras, DEFAULTS)})`, last],
     Flax: ["flax.linen.Conv", `nn.Conv(1, ${size}${keywords(flax, DEFAULTS)})`, last],
   };
 }
 
-/** Layers that compute the other convention's result. */
-export function mended(layer) {
+/**
+ * Layers that compute the other convention's result.
+ *
+ * Where Keras refuses the stride, a pooling of single pixels takes the pixels that the stride would.
+ */
+export function converted(layer) {
   const { sides, same } = bothConventions(layer), size = tuple(sizeOf(layer.kernel));
   const stride = tuple(layer.stride), dilation = tuple(layer.dilation), [[top, bottom], [left, right]] = pads(same);
   const torch = keywords({ stride, dilation, bias: "False" }, DEFAULTS);
-  const keras = keywords({ strides: stride, dilation_rate: dilation, use_bias: "False" }, DEFAULTS);
+  const refused = isRefused(layer), strides = refused ? "(1, 1)" : stride;
+  const keras = keywords({ strides, dilation_rate: dilation, use_bias: "False" }, DEFAULTS);
+  const pooling = refused ? `, keras.layers.MaxPooling2D((1, 1), strides=${stride})` : "";
   const both = { padding: tuple(sides.padding), kernel_dilation: dilation, use_bias: "False" };
   const flax = keywords({ strides: stride, ...both }, DEFAULTS);
   return {
     "PyTorch, as SAME": `torch.nn.Sequential(torch.nn.ZeroPad2d((${left}, ${right}, ${top}, ${bottom})), ` +
       `torch.nn.Conv2d(1, 1, ${size}${torch}))`,
     "Keras, as PyTorch": `keras.Sequential([keras.layers.ZeroPadding2D(${tuple(sides.padding)}), ` +
-      `keras.layers.Conv2D(1, ${size}${keras})])`,
+      `keras.layers.Conv2D(1, ${size}${keras})${pooling}])`,
     "Flax, as PyTorch": `nn.Conv(1, ${size}${flax})`,
   };
 }

@@ -1,10 +1,10 @@
 /** One layer in four frameworks: their names and code for it, and the pixels at which their conventions differ. */
 
 import { signed } from "./colours.mjs";
-import { compareConventions, layersByFramework, mended } from "./conventions.mjs";
+import { compareConventions, converted, layersByFramework } from "./conventions.mjs";
 import { byId, make } from "./dom.mjs";
 import { makeGrid } from "./grid.mjs";
-import { place, shown } from "./shown.mjs";
+import { brief, place, shown } from "./shown.mjs";
 import { change, store } from "./store.mjs";
 
 const box = (rows, columns) => [...Array(rows)].map(() => Array(columns).fill(1));
@@ -38,7 +38,7 @@ function verdict({ different, count, pads }) {
 function showResultOf(name, matrix, differs) {
   const most = Math.max(...matrix.flat().map(Math.abs), 0);
   grids[name].show(matrix.map((row, i) => row.map((y, j) => ({
-    text: shown(y, 3), label: `${place(i, j)}: ${shown(y)}${differs(i, j) ? ", differs" : ""}`, style: signed(y, most),
+    text: brief(y), label: `${place(i, j)}: ${shown(y, 8)}${differs(i, j) ? ", differs" : ""}`, style: signed(y, most),
     marks: differs(i, j) ? ["differs"] : [],
   }))));
 }
@@ -57,8 +57,8 @@ export function showConventions() {
   byId("verdict").className = differ ? "verdict-line bad" : "verdict-line good";
   showResultOf("sides", found.sides, found.differs);
   showResultOf("same", found.same, found.differs);
-  byId("mending").hidden = !differ;
-  byId("mended").replaceChildren(...Object.entries(mended(store.layer)).map(([name, code]) =>
+  byId("conversion").hidden = !differ;
+  byId("converted").replaceChildren(...Object.entries(converted(store.layer)).map(([name, code]) =>
     line(name, { "its code": make("code", {}, code) })));
 }
 

@@ -41,8 +41,12 @@ export function hessian({ windows }) {
   return taps.map((p) => taps.map((q) => 2 * windows.reduce((total, window) => total + window[p] * window[q], 0)));
 }
 
-/** The kernel of the least loss: the normal equations, solved by elimination; what they leave open is 0. */
-export function best(problem) {
+/**
+ * The kernel of the least loss, and whether it is the only one.
+ *
+ * The normal equations are solved by elimination; a weight that they leave open is 0.
+ */
+export function leastLoss(problem) {
   const rows = hessian(problem), slopes = gradient(problem, rows.map(() => 0));
   const matrix = rows.map((row, i) => [...row, -slopes[i]]), least = 1e-10 * Math.max(...rows.flat().map(Math.abs));
   const pivots = [];
@@ -58,7 +62,8 @@ export function best(problem) {
     pivots.push(column);
     done += 1;
   }
-  return rows.map((_, i) => (pivots.includes(i) ? matrix[pivots.indexOf(i)].at(-1) : 0));
+  const kernel = rows.map((_, i) => (pivots.includes(i) ? matrix[pivots.indexOf(i)].at(-1) : 0));
+  return { kernel, unique: pivots.length === rows.length };
 }
 
 /** The largest eigenvalue of a symmetric matrix without negative eigenvalues, by power iteration. */

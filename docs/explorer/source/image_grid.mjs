@@ -1,12 +1,12 @@
 /** The image with its border, to paint and to look at. */
 
 import { grey } from "./colours.mjs";
+import { brush } from "./controls.mjs";
 import { byId } from "./dom.mjs";
 import { sizeOf } from "./geometry.mjs";
 import { makeGrid } from "./grid.mjs";
 import { drawnPads, look, lookAt, sourceAt, termsInView } from "./look.mjs";
-import { number } from "./state.mjs";
-import { place, shown } from "./shown.mjs";
+import { brief, place, shown } from "./shown.mjs";
 import { change, store } from "./store.mjs";
 
 let grid = null, paint = 0;
@@ -25,10 +25,14 @@ function setPixel([row, column], value) {
 function press(i, j, key) {
   const at = [i - first()[0], j - first()[1]];
   if (!isInside(at) || !/^(Enter|Drag|Delete|\d)$/.test(key)) return false;
-  const brush = number(byId("brush").value.trim()), before = store.layer.image[at[0]][at[1]];
-  if (brush === null && (key === "Enter" || key === "Drag")) return false;
-  if (key === "Enter") paint = before === brush ? 0 : brush;
-  setPixel(at, /\d/.test(key) ? Number(key) : key === "Delete" ? 0 : paint);
+  if (/^(Delete|\d)$/.test(key)) {
+    setPixel(at, Number(key) || 0);
+    return true;
+  }
+  const value = brush();
+  if (value === null) return false;
+  if (key === "Enter") paint = store.layer.image[at[0]][at[1]] === value ? 0 : value;
+  setPixel(at, paint);
   return true;
 }
 
@@ -47,7 +51,7 @@ function cell(at, places, least, most) {
   const x = source ? layer.image[source[0]][source[1]] : layer.value;
   const name = isInside(at) ? place(...at) : source ? `border, from ${place(...source)}` : "border";
   return {
-    text: shown(x, 3), label: `${name}: ${shown(x)}`, style: grey(x, least, most, !isInside(at)),
+    text: brief(x), label: `${name}: ${shown(x, 8)}`, style: grey(x, least, most, !isInside(at)),
     marks: marksOf(at, source, places),
   };
 }

@@ -2,18 +2,16 @@
 
 import { signed } from "./colours.mjs";
 import { byId, make } from "./dom.mjs";
+import { onNumber, showField } from "./fields.mjs";
 import { sizeOf } from "./geometry.mjs";
 import { termsInView } from "./look.mjs";
-import { place, shown } from "./shown.mjs";
-import { number } from "./state.mjs";
+import { brief, place } from "./shown.mjs";
+import { LIMITS } from "./state.mjs";
 import { change, store } from "./store.mjs";
 
 let fields = [];
 
-function setWeight(row, column, field) {
-  const weight = number(field.value.trim().replaceAll("−", "-"));
-  field.setAttribute("aria-invalid", String(weight === null));
-  if (weight === null) return;
+function setWeight(row, column, weight) {
   const kernel = store.layer.kernel.map((line) => [...line]);
   kernel[row][column] = weight;
   change({ kernel });
@@ -25,8 +23,10 @@ function build(rows, columns) {
   fields = [...Array(rows).keys()].map((i) => [...Array(columns).keys()].map((j) => {
     const label = `weight at ${place(i, j)}`;
     const field = make("input", { "aria-label": label, inputmode: "decimal", autocomplete: "off" });
-    field.addEventListener("input", () => setWeight(i, j, field));
-    field.addEventListener("focus", () => (field.value = String(store.layer.kernel[i][j])));
+    onNumber(field, { least: -LIMITS.value, most: LIMITS.value }, (weight) => setWeight(i, j, weight));
+    field.addEventListener("focus", () => {
+      if (field.ariaInvalid !== "true") field.value = String(store.layer.kernel[i][j]);
+    });
     field.addEventListener("blur", showKernel);
     return field;
   }));
@@ -40,11 +40,8 @@ export function showKernel() {
   const used = new Set(termsInView().map(({ weight }) => String(weight)));
   kernel.forEach((line, i) => line.forEach((weight, j) => {
     const field = fields[i][j];
-    if (document.activeElement !== field) {
-      field.value = shown(weight, 2);
-      field.title = String(weight);
-      field.removeAttribute("aria-invalid");
-    }
+    showField(field, weight, brief(weight, 2));
+    field.title = String(weight);
     Object.assign(field.style, signed(weight, most));
     field.style.setProperty("--letters", Math.max(field.value.length, 4));
     field.classList.toggle("window", used.has(`${i},${j}`));

@@ -62,5 +62,5 @@ onScheme(showLayer);
 startAddress();
 showBits();
 // A message stays until it has been read.
-addEventListener("pointerdown", () => tell(""));
+addEventListener("pointerdown", () => tell(""), true);
 addEventListener("keydown", ({ key }) => key === "Escape" && tell(""));

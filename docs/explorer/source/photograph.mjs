@@ -7,7 +7,7 @@ import { change } from "./store.mjs";
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
 const LARGEST = 30 * 2 ** 20;
 const REFRESH = 150;
-let stream = null, timer = null;
+let stream = null, timer = null, asking = false;
 
 /** The grey levels 0 to 9 of a picture of any size. */
 function levels(picture, width, height) {
@@ -43,14 +43,19 @@ function stopWebcam() {
 }
 
 async function startWebcam() {
+  const video = document.createElement("video");
+  asking = true;
+  byId("webcam").textContent = "Waiting for the webcam";
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 320 } } });
+    Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
+    await video.play();
   } catch {
+    stopWebcam();
     return tell("There is no webcam, or the browser keeps it from this page.");
+  } finally {
+    asking = false;
   }
-  const video = document.createElement("video");
-  Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
-  await video.play();
   byId("webcam").textContent = "Keep this picture";
   timer = setInterval(() => {
     if (video.videoWidth) change({ image: levels(video, video.videoWidth, video.videoHeight) });
@@ -63,5 +68,10 @@ export function startPhotograph() {
     if (target.files[0]) await readFile(target.files[0]);
     target.value = "";
   });
-  byId("webcam").addEventListener("click", () => (stream ? stopWebcam() : startWebcam()));
+  byId("webcam").addEventListener("click", () => {
+    // A second request would start a second stream.
+    if (asking) return;
+    if (stream) stopWebcam();
+    else startWebcam();
+  });
 }

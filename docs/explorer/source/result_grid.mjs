@@ -5,7 +5,7 @@ import { byId } from "./dom.mjs";
 import { makeGrid } from "./grid.mjs";
 import { look, lookAt, sourceAt } from "./look.mjs";
 import { reached } from "./products.mjs";
-import { place, shown } from "./shown.mjs";
+import { brief, place, shown } from "./shown.mjs";
 import { store } from "./store.mjs";
 
 let grid = null;
@@ -22,7 +22,7 @@ export function showResult() {
   grid.show(store.result.map((row, i) => row.map((y, j) => {
     const chosen = look.side === "result" && look.at[0] === i && look.at[1] === j;
     const marks = [...(chosen ? ["chosen"] : []), ...(lit.has(`${i},${j}`) ? ["window"] : [])];
-    return { text: shown(y, 3), label: `${place(i, j)}: ${shown(y)}`, style: signed(y, most), marks };
+    return { text: brief(y), label: `${place(i, j)}: ${shown(y, 8)}`, style: signed(y, most), marks };
   })));
 }
 
