@@ -9,7 +9,7 @@ import { groupsOf, takes, weightOf } from "../../docs/explorer/source/channels.m
 import { compareConventions } from "../../docs/explorer/source/conventions.mjs";
 import * as descent from "../../docs/explorer/source/descent.mjs";
 import { problem } from "../../docs/explorer/source/geometry.mjs";
-import { products, reached, result } from "../../docs/explorer/source/products.mjs";
+import { convolve, products, reached, result } from "../../docs/explorer/source/products.mjs";
 import { brief, equals, shown } from "../../docs/explorer/source/shown.mjs";
 import { chapterLayer } from "../../docs/explorer/source/state.mjs";
 
@@ -51,7 +51,9 @@ function computeChannels(golden) {
 for (const golden of GOLDEN) {
   test(`golden: ${golden.name}`, () => {
     if (rank(golden.K) === 2) {
-      assert.deepEqual(result(products(layerOf(golden.X, golden.K, golden))), golden.Y);
+      const layer = layerOf(golden.X, golden.K, golden);
+      assert.deepEqual(result(products(layer)), golden.Y);
+      assert.deepEqual(convolve(layer), golden.Y);
     } else {
       const { found, results } = computeChannels(golden);
       assert.deepEqual(found, results);
@@ -69,7 +71,9 @@ const transposed = (more) => ({ ...chapterLayer(), transposed: true, ...more });
 
 test("the transposed convolution of docs/reference/semantics.md", () => {
   const layer = transposed({ image: [[0, 1], [2, 3]], kernel: [[0, 1], [2, 3]], stride: [2, 2] });
-  assert.deepEqual(result(products(layer)), [[0, 0, 0, 1], [0, 0, 2, 3], [0, 2, 0, 3], [4, 6, 6, 9]]);
+  for (const found of [result(products(layer)), convolve(layer)]) {
+    assert.deepEqual(found, [[0, 0, 0, 1], [0, 0, 2, 3], [0, 2, 0, 3], [4, 6, 6, 9]]);
+  }
 });
 
 test("a transposed convolution is the transpose of the correlation", () => {

@@ -1,7 +1,7 @@
 /** The two conventions of padding that frameworks have, on one layer: where they differ, and how to make them agree. */
 
 import { extent, pads, problem, sizeOf } from "./geometry.mjs";
-import { products, result } from "./products.mjs";
+import { convolve } from "./products.mjs";
 import { isOne, keywords, tuple } from "./python.mjs";
 
 const GEOMETRY = ["stride", "strides", "dilation", "dilation_rate", "kernel_dilation"];
@@ -17,7 +17,7 @@ export function bothConventions(layer) {
 /** Both results, and for each pixel whether they differ; a pixel that only one has differs. */
 export function compareConventions(layer) {
   const both = bothConventions(layer);
-  const compute = (one) => (problem(one) ? [] : result(products(one)));
+  const compute = (one) => (problem(one) ? [] : convolve(one));
   const [sides, same] = [compute(both.sides), compute(both.same)];
   const differs = (i, j) => sides[i]?.[j] !== same[i]?.[j];
   const rows = Math.max(sides.length, same.length), columns = Math.max(sides[0]?.length ?? 0, same[0]?.length ?? 0);

@@ -11,26 +11,26 @@ export function equations(image, target, [h, w]) {
 
 const dot = (a, b) => a.reduce((total, x, i) => total + x * b[i], 0);
 
+const errorsOf = ({ windows, targets }, kernel) => windows.map((window, i) => dot(window, kernel) - targets[i]);
+const squared = (errors) => errors.reduce((total, error) => total + error ** 2, 0);
+const slopesOf = ({ windows }, errors) =>
+  windows[0].map((_, tap) => 2 * windows.reduce((total, window, i) => total + errors[i] * window[tap], 0));
+
 /** The sum of the squared errors of a kernel, as a list of numbers. */
-export function loss({ windows, targets }, kernel) {
-  return windows.reduce((total, window, i) => total + (dot(window, kernel) - targets[i]) ** 2, 0);
-}
+export const loss = (problem, kernel) => squared(errorsOf(problem, kernel));
 
 /** The gradient of `loss` in the kernel. */
-export function gradient({ windows, targets }, kernel) {
-  const errors = windows.map((window, i) => dot(window, kernel) - targets[i]);
-  return kernel.map((_, tap) => 2 * windows.reduce((total, window, i) => total + errors[i] * window[tap], 0));
-}
+export const gradient = (problem, kernel) => slopesOf(problem, errorsOf(problem, kernel));
 
 /** The kernels and losses of `steps` steps, from `start` on; it ends early where a number is no longer finite. */
 export function descend(problem, start, rate, steps) {
-  const path = [{ kernel: start, loss: loss(problem, start) }];
+  let errors = errorsOf(problem, start);
+  const path = [{ kernel: start, loss: squared(errors) }];
   for (let step = 0; step < steps; step++) {
-    const slope = gradient(problem, path[step].kernel);
-    const kernel = path[step].kernel.map((weight, i) => weight - rate * slope[i]);
-    const next = { kernel, loss: loss(problem, kernel) };
-    if (!Number.isFinite(next.loss)) break;
-    path.push(next);
+    const slope = slopesOf(problem, errors), kernel = path[step].kernel.map((weight, i) => weight - rate * slope[i]);
+    errors = errorsOf(problem, kernel);
+    if (!Number.isFinite(squared(errors))) break;
+    path.push({ kernel, loss: squared(errors) });
   }
   return path;
 }

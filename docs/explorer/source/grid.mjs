@@ -2,6 +2,8 @@
 
 import { make } from "./dom.mjs";
 
+/** What each cell shows: most cells stay as they are when one changes. */
+const looks = new WeakMap();
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function build(holder, rows, columns) {
@@ -67,10 +69,10 @@ export function makeGrid(holder, { point, press = () => false }) {
         if (cells.length) cells[0][0].tabIndex = 0;
       }
       content.forEach((row, i) => row.forEach(({ text, label, style, marks }, j) => {
-        const cell = cells[i][j], name = marks.join(" ");
-        if (cell.textContent !== text) cell.textContent = text;
-        if (cell.ariaLabel !== label) cell.ariaLabel = label;
-        if (cell.className !== name) cell.className = name;
+        const cell = cells[i][j], drawn = [text, label, ...Object.values(style), ...marks].join("|");
+        if (looks.get(cell) === drawn) return;
+        looks.set(cell, drawn);
+        Object.assign(cell, { textContent: text, ariaLabel: label, className: marks.join(" ") });
         Object.assign(cell.style, style);
         cell.style.setProperty("--letters", Math.max(text.length, 4));
       }));

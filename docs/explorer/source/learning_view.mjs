@@ -7,7 +7,7 @@ import { byId, make } from "./dom.mjs";
 import { onNumber, showField } from "./fields.mjs";
 import { problem, sizeOf } from "./geometry.mjs";
 import { makeGrid } from "./grid.mjs";
-import { products, result } from "./products.mjs";
+import { convolve } from "./products.mjs";
 import { brief, place, shown } from "./shown.mjs";
 import { chapterLayer, LIMITS } from "./state.mjs";
 import { change, store } from "./store.mjs";
@@ -28,7 +28,7 @@ function task() {
 
 /** The target that the kernel is to give: the true kernel's result, or the reader's, of that size. */
 function targetOf(layer) {
-  const reached = result(products(layer)), { target } = store.layer;
+  const reached = convolve(layer), { target } = store.layer;
   if (!paints()) return reached;
   return target && String(sizeOf(target)) === String(sizeOf(reached)) ? target
     : reached.map((row) => row.map((y) => Math.sign(y)));

