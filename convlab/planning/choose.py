@@ -212,7 +212,7 @@ def _best(seconds: dict[Variant, float], kind: ChannelKind) -> Variant:
     margin = {variant: 1.0 if variant is Variant.NATIVE else _MARGIN[kind] for variant in seconds}
     times = {variant: cost / margin[variant] for variant, cost in seconds.items()}
     least = min(times.values())
-    return next(variant for variant in _SIMPLEST if times.get(variant, math.inf) <= _ERROR * least)
+    return next(variant for variant in _SIMPLEST if variant in times and times[variant] <= _ERROR * least)
 
 
 def _considered(

@@ -126,7 +126,7 @@ def settle(ops: Operations[T], rule: Rule, a: T, b: T, choice: Choice) -> Settle
         integers = integers & integral(ops, a, variant)
     if integers is True:
         direct = choose_for(ops, rule._replace(algorithm="direct"), a, b)
-        exact = choice.instead_of(direct.variant, direct.costs[direct.variant])
+        exact = choice.instead_of(direct.variant, direct.costs.get(direct.variant, 0.0))
         factors = _factors(ops, rule, b) if exact.factored else None
         reason = "X and K hold integers, which the FFT wouldn't keep exact"
         if factors is not None:
