@@ -297,7 +297,7 @@ def _reshaped(shape: Any) -> nn.Module:
         and (axes[0] == -1 or _is_size_of(axes[0], 0))
     ):
         return nn.Unflatten(1, axes[1:])
-    raise UnsupportedError("it gives other axes than (N, -1), or (N, C, H, W) of rows")
+    raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")
 
 
 def _is_size_of(size: Any, axis: int) -> bool:
