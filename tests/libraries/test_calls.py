@@ -97,7 +97,8 @@ def test_compiled(lab) -> None:
         # OpenCV computes in float32, too.
         times = 2 if name.startswith("OPENCV") else 1
         assert (np.abs(y - ROWS[name][1](image())) <= times * ROWS[name][2](Bounds(), image())).all(), name
-    for turn, name in enumerate(rows):
+    # Each gradient runs all rows; `test_gradients` has every one, without the compiler.
+    for turn, name in [*enumerate(rows)][::6]:
         seed = np.where(np.arange(len(rows))[:, None, None] == turn, seeds, 0).astype("float32")
         (slope,) = lab.ops.vjp(compiled, [x], lab.asarray(seed, "float32"))
         check_gradient(name, lab.to_numpy(slope), seeds[turn])
