@@ -205,7 +205,7 @@ NOTES = [
     (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
     (
         lambda: nn.Dropout(0.5, axes=(1,)),
-        "Dropout: it drops along the axes (1,), expected none or (1, 2, 3), whole images",
+        "Dropout: it drops along the axes (1,), expected none, (2, 3) for channels, or (1, 2, 3) for images",
     ),
 ]
 

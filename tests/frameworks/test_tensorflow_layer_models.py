@@ -218,7 +218,7 @@ class OfItsOwn(kl.Conv2D):
         (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
         (
             kl.Dropout(0.5, noise_shape=(None, 1)),
-            "Dropout: its noise_shape is (None, 1), expected None or (None, 1, 1, 1), whole images",
+            "Dropout: it drops along the axes (1,), expected none, (1, 2) for channels, or (1, 2, 3) for images",
         ),
         (kl.SpatialDropout2D(0.5), "SpatialDropout2D: it is a Dropout with a call of its own"),
         (
