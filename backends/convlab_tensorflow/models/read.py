@@ -47,23 +47,21 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
 
 def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where a permutation of an image's axes and a change of shape are one, channel by channel."""
-    takers = consumers(parts)
-    before: dict[str, Part] = {}
+    takers, by_value = consumers(parts), {part.value: part for part in parts}
+    joined: dict[str, tuple[Part, Flatten | Unflatten]] = {}
     for part in parts:
-        first = before.pop(part.inputs[0], None)
-        both = None if first is None else _channel_by_channel(first, part)
+        first = by_value.get(part.inputs[0])
+        both = None if first is None or len(takers[first.value]) != 1 else _channel_by_channel(first, part)
         if first is not None and both is not None:
+            joined[part.value] = first, both
+    needless = {first.value for first, _ in joined.values()}
+    for part in parts:
+        if part.value in joined:
+            first, both = joined[part.value]
             native = keras.Sequential([first.native, part.native])
             yield Part(part.path, native, both, type(both).__name__, first.inputs, part.value)
-            continue
-        if first is not None:
-            yield first
-        begins = _permutes(part, 3, 1, 2) or _rank_of_reshape(part) == 3
-        if begins and len(takers.get(part.value, [])) == 1:
-            before[part.value] = part
-        else:
+        elif part.value not in needless:
             yield part
-    yield from before.values()
 
 
 def _permutes(part: Part, *axes: int) -> bool:
