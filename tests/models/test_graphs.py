@@ -12,10 +12,10 @@ from making import convolution, kernel, run
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.signal import correlate2d
+from sources import net
 
 from convlab import compare, load, port, save
 from convlab.errors import ModelFileError
-from convlab.models.adapters import Node, models_of
 from convlab.models.files.neutral import read_parts, write_parts
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.flattening import Unflatten
@@ -50,14 +50,7 @@ X = np.random.default_rng(5).normal(size=(2, 3, 9, 8)).astype("float32")
 
 
 def model(name, graph=GRAPH):
-    models, nodes = models_of(name), []
-    for path, layer, inputs in graph:
-        natives = models.build(layer, "builtin")
-        for index, native in enumerate(natives, 1):
-            value = path if native is natives[-1] else f"{path}_{index}"
-            nodes.append(Node(value, native, tuple(inputs), value))
-            inputs = (value,)
-    return models.assemble(nodes)
+    return net(name, graph)
 
 
 def convolved(x, layer):
