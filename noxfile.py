@@ -46,6 +46,22 @@ PHOTOGRAPHS = ("image", "plot")
 # All extras but MXNet's, and what some tests need beside them.
 EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
 BESIDE = ("optax", "requests", "scikit-image", "setuptools")
+TOGETHER = "numpy,torch,mxnet,jax,tensorflow"
+ONE_BY_ONE = tuple(
+    f"tests/parity/test_{name}.py"
+    for name in (
+        "algorithms",
+        "borders",
+        "dtypes",
+        "layer_arguments",
+        "learning",
+        "limits",
+        "reproducible",
+        "transposed",
+    )
+)
+# What the sessions of the frameworks and `docs` have run.
+ELSEWHERE = tuple(f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS, *ONE_BY_ONE))
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
 PORTING = tuple(
     f"tests/frameworks/test_{name}_models.py"
@@ -68,10 +84,9 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
     session.install("--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
 
 
-def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
-    """Run pytest under coverage; a backend that is named here and doesn't load fails."""
+def run_tests(session: nox.Session, backends: str, *paths: str, under: tuple[str, ...] = ()) -> None:
+    """Run pytest, perhaps under another program; a backend that is named here and doesn't load fails."""
     files = [*session.posargs] or paths
-    session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")  # parallel: each process adds a suffix of its own
     # The sessions share what XLA and numba have compiled: most of their time.
     session.env["NUMBA_CACHE_DIR"] = str((session.cache_dir / "numba").absolute())
     session.env.update(
@@ -79,11 +94,11 @@ def run_tests(session: nox.Session, backends: str, *paths: str) -> None:
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     )
-    # Not `-m pytest`, which would put the source tree before the installed wheel. Packages are named by --pyargs.
-    pytest = str(Path(session.bin) / "pytest")
     # Two processes, file by file: most tests keep one core busy, and each process takes gigabytes.
     workers = ("--numprocesses", "2", "--dist", "loadfile")
-    session.run("coverage", "run", pytest, "--quiet", *workers, "--backends", backends, "--pyargs", *files)
+    # Not `python -m pytest`, which would put the source tree before the installed wheel. --pyargs names packages.
+    pytest = str(Path(session.bin) / "pytest")
+    session.run(*under, pytest, "--quiet", *workers, "--backends", backends, "--pyargs", *files)
 
 
 def private_cache(session: nox.Session) -> None:
@@ -124,7 +139,7 @@ def framework(session: nox.Session, name: str, *also: str, current: bool = True)
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff; mypy in strict mode on the core and NumPy's adapter; import-linter; and the picture of the floors."""
+    """Ruff; mypy in strict mode on the core and NumPy's adapter; import-linter; what the documentation copies."""
     core = (*PROJECT["project"]["dependencies"], "hypothesis", "pytest")
     session.install("--constraint", CONSTRAINTS, *LINTERS, *core)
     session.run("ruff", "check", ".")
@@ -132,6 +147,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"})
     session.run("python", "docs/floors.py", "--check")
+    session.run("python", "docs/measured.py", "--check")
     check_project_files(session)
 
 
@@ -234,10 +250,8 @@ def install_all(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """All frameworks in one environment and one process; Dask with each of them inside; and a smaller processor."""
     install_all(session)
-    together = "numpy,torch,mxnet,jax,tensorflow"
-    elsewhere = [f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS)]  # other sessions have them
-    run_tests(session, together, "tests", "docs", "README.md", *elsewhere)
-    run_tests(session, f"{together},dask", "tests/frameworks/test_dask.py")
+    run_tests(session, TOGETHER, "tests", "docs", "README.md", *ELSEWHERE)
+    run_tests(session, f"{TOGETHER},dask", "tests/frameworks/test_dask.py")
     run_as_if_smaller(session)
     discard(session)
 
@@ -281,7 +295,7 @@ def run_as_if_smaller(session: nox.Session) -> None:
     try:
         for threads, paths in (("1", SUMMING), ("2", PORTING)):
             session.env.update(dict.fromkeys(THREADS, threads))
-            run_tests(session, "numpy,torch,mxnet,jax,tensorflow", *paths)
+            run_tests(session, TOGETHER, *paths)
     finally:
         load.kill()
         load.wait()
@@ -318,7 +332,7 @@ def browser(session: nox.Session) -> None:
 def explorer(session: nox.Session) -> None:
     """The explorer's arithmetic in node, which must be installed, and its Python programs on all frameworks."""
     install_all(session)
-    run_tests(session, "numpy,torch,mxnet,jax,tensorflow", "tests/explorer")
+    run_tests(session, TOGETHER, "tests/explorer")
 
 
 @nox.session(default=False)
@@ -356,13 +370,17 @@ def gpu(session: nox.Session) -> None:
     session.run("python", str(ROOT / "benchmarks" / "gpu.py"))
 
 
-@nox.session
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """What the sessions before it covered together."""
-    session.install(*(requirement for requirement in TESTS if requirement.startswith("coverage")))
-    session.env["COVERAGE_FILE"] = str(ROOT / ".coverage")
+    """What the tests cover, all of them in one environment; they take a quarter longer."""
+    install_all(session)
+    session.install("coverage[toml]>=7.10")
+    under = "coverage", "run"
+    run_tests(session, TOGETHER, "tests", "docs", "README.md", under=under)
+    run_tests(session, f"{TOGETHER},dask", "tests/frameworks/test_dask.py", under=under)
     session.run("coverage", "combine")
     session.run("coverage", "report", "--skip-covered", "--fail-under=90")
+    discard(session)
 
 
 if __name__ == "__main__":
