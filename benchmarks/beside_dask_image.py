@@ -22,7 +22,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import timing
-from rich.table import Table
 
 import convlab
 
@@ -103,7 +102,9 @@ def main() -> None:
         print(measure(who, name, int(size), int(chunk)))
         return
     x = image(options.size, options.chunk)
-    table = Table("filter", "time", "seconds", "memory", "MB", "largest difference", title="convlab / dask-image")
+    table = timing.markdown_table(
+        "filter", "time", "seconds", "memory", "MB", "difference", title="convlab / dask-image"
+    )
     for name in KERNELS:
         runs = {who: total(who, name, x) for who in ("convlab", "dask-image")}
         seconds = timing.interleaved(runs, options.seconds, rounds=3)

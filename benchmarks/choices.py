@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import timing
 from rich.progress import track
-from rich.table import Table
 
 from convlab.contract.rule import Rule
 from convlab.geometry.geometry import Geometry
@@ -116,7 +115,9 @@ def main() -> None:
         verdicts.append(verdict)
 
     offenders = sorted((each for each in verdicts if not each.passes(options)), key=lambda each: -each.ratio)
-    table = Table("cell", "choice", "best", "choice / best", title=f"choices more than {options.most} times the best")
+    table = timing.markdown_table(
+        "cell", "choice", "best", "choice / best", title=f"choices more than {options.most} times the best"
+    )
     for each in offenders:
         table.add_row(str(each.cell), each.choice, each.best, f"{each.ratio:.2f}")
     if offenders:

@@ -25,15 +25,13 @@ import dask.array as da
 import numpy as np
 import zarr
 from distributed import Client, Future, LocalCluster
-from rich.console import Console
-from rich.table import Table
+from timing import console, markdown_table
 
 import convlab
 from convlab.testing import error_bound, worst_ratio
 from convlab.truth.oracle import oracle
 
 CHUNK, WINDOW, WINDOWS = 1024, 40, 20
-console = Console()
 
 
 def peak() -> int:
@@ -113,13 +111,17 @@ def main() -> None:
         images = da.from_zarr(x), da.from_zarr(y)
         found = convlab.learn_kernel(*images, kernel.shape, padding="same", padding_mode="reflect", method="lstsq")
         learned = time.perf_counter()
-        table = Table("worker", "peak memory", title=f"image: {x.nbytes / 1e6:.0f} MB; a worker: {options.memory}")
-        for name, most in sorted(client.run(peak).items()):
-            table.add_row(name, f"{most / 1e6:.0f} MB")
+        columns = "image", "peak memory of a worker", "written in", "filtered in", "learned in"
+        table = markdown_table(*columns, title=f"An image on workers that may have {options.memory}")
+        most = max(client.run(peak).values())
+        times = (f"{seconds:.0f} s" for seconds in (made - began, done - made, learned - done))
+        table.add_row(
+            f"{options.size} x {options.size} float32, {x.nbytes / 1e6:.0f} MB", f"{most / 1e6:.0f} MB", *times
+        )
         console.print(table)
-        console.print(f"written in {made - began:.1f} s, filtered in {done - made:.1f} s; {killed} was killed")
+        console.print(f"{killed} was killed while the image was filtered")
         error = np.abs(found.kernel - kernel).max() / kernel.max()
-        console.print(f"the filter was learned in {learned - done:.1f} s, up to {error:.1e} of its largest number")
+        console.print(f"the filter was learned up to {error:.1e} of its largest number")
         worst = check(x, y, kernel)
         console.print(f"{WINDOWS} windows of the result: worst error {worst:.3f} of the bound")
         if worst > 1:

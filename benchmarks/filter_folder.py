@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import scipy.ndimage
-from timing import console, interleaved, written
+from timing import console, interleaved, markdown_table, written
 
 from convlab.cli.filter import filter_images
 from convlab.filters import parse
@@ -62,13 +62,17 @@ def main() -> None:
         for folder in (source, own, ours):
             folder.mkdir()
         photographs(source, arguments.photographs)
+        ratios = []
         for name in FILTERS:
             runs = {
                 "opencv": lambda name=name: opencv_loop(source, own, parse(name)),
                 "convlab": lambda name=name: convlab_filter(source, ours, name, arguments.backend),
             }
             times = interleaved(runs, arguments.seconds, rounds=3)
-            console.print(f"{name}: {written(times['opencv'] / times['convlab'])}", highlight=False)
+            ratios.append(times["opencv"] / times["convlab"])
+    table = markdown_table(*(f"`{name}`" for name in FILTERS), title="How many times faster than OpenCV's loop")
+    table.add_row(*map(written, ratios))
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any
 
 import timing
 import torch
-from rich.table import Table
 
 import convlab
 
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--kernels", type=timing.integers, default=[3, 7, 15, 31, 63], help="sizes of the kernel")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each contender in a cell")
     options = parser.parse_args()
-    table = Table("image", "convlab / cuDNN", *(f"{k}x{k}" for k in options.kernels))
+    table = timing.markdown_table("image", "", *(f"{k}x{k}" for k in options.kernels), title="Times beside cuDNN")
     for size in options.sizes:
         cells: dict[str, list[str]] = {name: [] for name in OPTIONS}
         for kernel in options.kernels:

@@ -3,9 +3,9 @@
     python benchmarks/grid.py [--gradients] [--backends numpy,torch] [--plot grid.png]
 
 For each image size and kernel size three ratios of median times, above 1 where convlab is slower: beside the
-framework's own convolution ("own"), beside the faster of OpenCV's filter2D and SciPy's best ("cv2/scipy"), and beside
-the time that the products or the memory traffic of the definition take at the speed of a matrix product and of a copy
-("roofline"), which the FFT can beat. With `--gradients` it is the forward and backward pass with respect to both.
+framework's own convolution, beside the best of OpenCV's filter2D and SciPy, and beside the time that the products or
+the memory traffic of the definition take at the speed of a matrix product and of a copy (the machine's limit), which
+the FFT can beat. With `--gradients` it is the forward and backward pass with respect to both.
 
 What would take longer than `--patience` isn't run, but estimated from a smaller image: such a ratio is marked "~".
 """
@@ -28,7 +28,12 @@ from rich.table import Table
 from timing import Run
 
 SIZES, KERNELS = [32, 256, 1024, 2048, 4096], [3, 5, 7, 15, 31, 63]
-REFERENCES = ("own", "cv2/scipy", "roofline")
+LARGE = 256  # images from here on count in the means
+REFERENCES = {
+    "own": "its own convolution",
+    "best": "the best of OpenCV and SciPy",
+    "roofline": "the machine's limit",
+}
 
 
 class Ratio(NamedTuple):
@@ -115,7 +120,7 @@ def ratios(rows: list[str], size: int, kernel: int, roofline: Roofline, options:
     for row in rows:
         theirs = {
             "own": {key: times[key] for key in [(row.partition(".")[0], "own")] if key in times},
-            "cv2/scipy": {key: seconds for key, seconds in times.items() if not key[0]},
+            "best": {key: seconds for key, seconds in times.items() if not key[0]},
             "roofline": {("", ""): roofline.seconds(size, kernel, options.gradients)},
         }
         for reference, each in theirs.items():
@@ -125,36 +130,33 @@ def ratios(rows: list[str], size: int, kernel: int, roofline: Roofline, options:
                 yield Ratio(row, reference, size, kernel, times[row, "convlab"] / each[best], estimated)
 
 
-def show(row: str, found: list[Ratio], what: str) -> None:
-    """The cells of one row of the benchmark."""
-    cells = {(each.size, each.reference, each.kernel): each for each in found if each.row == row}
-    kernels = sorted({each.kernel for each in cells.values()})
-    table = Table("image", "convlab /", *(f"{k}x{k}" for k in kernels), title=f"{row}, {what}")
-    for size in sorted({each.size for each in cells.values()}):
-        for reference in REFERENCES:
-            line = [cells.get((size, reference, k)) for k in kernels]
+def cells_beside(reference: str, rows: list[str], ratios: list[Ratio], what: str) -> Table:
+    """All cells beside one reference."""
+    cells = {(each.size, each.row, each.kernel): each for each in ratios if each.reference == reference}
+    kernels = sorted({kernel for _, _, kernel in cells})
+    table = timing.markdown_table(
+        "image", "", *(f"{k}x{k}" for k in kernels), title=f"Times beside {REFERENCES[reference]}, {what}"
+    )
+    for size in sorted({size for size, _, _ in cells}):
+        for row in rows:
+            line = [cells.get((size, row, k)) for k in kernels]
             if any(line):
                 texts = (timing.coloured(each.ratio, each.estimated) if each else "" for each in line)
-                table.add_row(f"{size}x{size}", reference, *texts)
-        table.add_section()
-    timing.console.print(table)
+                table.add_row(f"{size}x{size}", row, *texts)
+    return table
 
 
-def summary(rows: list[str], found: list[Ratio]) -> Table:
-    """The worst and the mean of each row."""
-    columns = ("worst", "where", "mean from 256 up", "mean from 1024 up")
-    table = Table("", "convlab /", *columns, title="geometric means of the cells, estimates among them")
+def summary(rows: list[str], ratios: list[Ratio], what: str) -> Table:
+    """How many times faster each row is, as geometric means, and its worst cell."""
+    columns = *(f"than {name}" for name in REFERENCES.values()), "the least of these", "where"
+    table = timing.markdown_table("", *columns, title=f"How many times faster from {LARGE}x{LARGE} up, {what}")
     for row in rows:
-        for reference in REFERENCES:
-            cells = [each for each in found if (each.row, each.reference) == (row, reference)]
-            if not cells:
-                continue
-            worst = max(cells, key=lambda each: each.ratio)
-            means = (timing.mean([each.ratio for each in cells if each.size >= least]) for least in (256, 1024))
-            where = f"{worst.size}x{worst.size}, {worst.kernel}x{worst.kernel}"
-            highest = timing.coloured(worst.ratio, worst.estimated)
-            table.add_row(row, reference, highest, where, *map(timing.coloured, means))
-        table.add_section()
+        cells = [each for each in ratios if each.row == row and each.size >= LARGE]
+        by_reference = {name: [each for each in cells if each.reference == name] for name in REFERENCES}
+        means = (timing.written(1 / timing.mean([each.ratio for each in group])) for group in by_reference.values())
+        worst = max(by_reference["best"] or by_reference["own"], key=lambda each: each.ratio)
+        least = timing.written(1 / worst.ratio, worst.estimated)
+        table.add_row(row, *means, least, f"{worst.size}x{worst.size}, {worst.kernel}x{worst.kernel}")
     return table
 
 
@@ -209,9 +211,9 @@ def main() -> None:
     grid = [(size, kernel) for size in options.sizes for kernel in options.kernels if kernel <= size]
     cells = track(grid, "cells", console=timing.progress, transient=True)
     found = [ratio for size, kernel in cells for ratio in ratios(rows, size, kernel, roofline, options)]
-    for row in rows:
-        show(row, found, what)
-    timing.console.print(summary(rows, found))
+    for reference in REFERENCES:
+        timing.console.print(cells_beside(reference, rows, found, what))
+    timing.console.print(summary(rows, found, what))
     if options.plot:
         plot(rows, found, what, options.plot)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import timing
 from rich.progress import track
-from rich.table import Table
 
 import convlab
 
@@ -123,7 +122,9 @@ def main() -> None:
     threads = by_threads(options.threads, options)
 
     first, *more = options.threads
-    table = Table("algorithm", "pixels^", "taps^", *(f"{count} threads" for count in more), title=options.backend)
+    table = timing.markdown_table(
+        "algorithm", "pixels^", "taps^", *(f"{count} threads" for count in more), title=options.backend
+    )
     for algorithm in ALGORITHMS:
         speedups = (
             f"{threads[first][algorithm] / threads[count][algorithm]:.2f}x" if algorithm in threads[first] else "–"

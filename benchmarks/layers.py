@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import timing
 from rich.progress import track
-from rich.table import Table
 from timing import Run
 
 
@@ -145,10 +144,10 @@ def main() -> None:
         for row, gradients in columns:
             found[f"{layer}, batch {batch}"].append(ratio(row, layer, batch, gradients, options))
 
-    table = Table("convlab / own", *(f"{row} {'f+b' if gradients else ''}" for row, gradients in columns))
+    heads = (f"{row}, f+b" if gradients else row for row, gradients in columns)
+    table = timing.markdown_table("layer", *heads, title="Times beside the framework's own convolution")
     for title, ratios in found.items():
         table.add_row(title, *(timing.coloured(*each) for each in ratios))
-    table.add_section()
     means = [timing.mean([value for value, _ in ratios]) for ratios in zip(*found.values(), strict=True)]
     table.add_row("geometric mean", *map(timing.coloured, means))
     timing.console.print(table)

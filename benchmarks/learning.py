@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from timing import FRAMEWORKS, Run, console, interleaved, lab_of, names, written
+from timing import FRAMEWORKS, Run, console, interleaved, lab_of, markdown_table, names, written
 
 import convlab
 
@@ -154,7 +154,8 @@ def compare(name: str, side: int, size: int, seconds: float) -> list[str]:
 
 def growth(name: str, size: int, seconds: float) -> Table:
     """How gram's cost grows with the image."""
-    table = Table("image", "gram, 10 steps / copying X and Y", "/ the smallest image's", "its pixels / the smallest's")
+    columns = "image", "10 steps / copying X and Y", "/ the smallest image's", "its pixels / the smallest's"
+    table = markdown_table(*columns, title=f"gram on {name}")
     lab, first = lab_of(name), 0.0
     for side in (256, 512, 1024, 2048, 4096, 8192):
         X, Y, start = images(side, size)
@@ -179,13 +180,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.growth:
         for name in arguments.backends:
-            console.print(name, growth(name, arguments.kernel, arguments.seconds))
+            console.print(growth(name, arguments.kernel, arguments.seconds))
         return
     columns = [f"{'~' * (steps > 10)}{steps} steps: autograd / gram / lstsq" for steps in STEPS]
-    table = Table("eager loop /", *columns, "gram - autograd")
+    table = markdown_table("", *columns, "gram - autograd", title="How many times faster than the chapter's eager loop")
     for name in arguments.backends:
         table.add_row(*compare(name, arguments.size, arguments.kernel, arguments.seconds))
-        console.print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

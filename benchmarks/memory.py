@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import timing
 from rich.progress import track
-from rich.table import Table
 
 SIZES, KERNELS = [1024, 2048, 4096], [7, 31]
 
@@ -79,7 +78,7 @@ def main() -> None:
 
     rows = [row for name in options.backends for row in ([name, "jax.jit"] if name == "jax" else [name])]
     cases = [(size, kernel) for size in options.sizes for kernel in options.kernels]
-    table = Table("image, kernel", *rows, title="memory: convlab / own (both in images)")
+    table = timing.markdown_table("image, kernel", *rows, title="Memory: convlab / own (both in images)")
     for size, kernel in track(cases, "cells", console=timing.progress, transient=True):
         cells = []
         for row in rows:

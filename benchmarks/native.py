@@ -12,8 +12,20 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from rich.table import Table
-from timing import FRAMEWORKS, Run, coloured, console, image, interleaved, kernel, lab_of, names, ours, own
+from timing import (
+    FRAMEWORKS,
+    Run,
+    coloured,
+    console,
+    image,
+    interleaved,
+    kernel,
+    lab_of,
+    markdown_table,
+    names,
+    ours,
+    own,
+)
 
 # name, X, K, gradients too
 CASES = [
@@ -52,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="for each figure")
     arguments = parser.parse_args()
     rows = [row for name in arguments.backends for row in ([name, "jax.jit"] if name == "jax" else [name])]
-    table = Table("convlab / the framework's own", *rows)
+    table = markdown_table("", *rows, title="Times beside the framework's own convolution")
     rng = np.random.default_rng(0)
     for title, *shapes, gradients in CASES:
         x, k = (rng.standard_normal(shape).astype("float32") for shape in shapes)

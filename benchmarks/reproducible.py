@@ -3,17 +3,17 @@
     python benchmarks/reproducible.py [--backends torch,jax.jit] [--seconds 0.5]
 
 Above 1 the reproducible one is slower. "jax.jit" is compiled with gradients and all, "tensorflow.xla" by
-`tf.function(jit_compile=True)`; the others are eager. The last row is how long the first call took, compilation
-included, in seconds.
+`tf.function(jit_compile=True)`; the others are eager. The second table sums up, with the longest first call,
+compilation included, in seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 
 import numpy as np
-from rich.table import Table
-from timing import FRAMEWORKS, coloured, console, interleaved, names, ours, own, timed
+from timing import FRAMEWORKS, coloured, console, interleaved, markdown_table, mean, names, ours, own, timed, written
 
 # name, X, K, stride, padding: images of one channel, and layers of a ResNet.
 CASES = [
@@ -39,8 +39,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="for each figure")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    table = Table("reproducible / native", "of what", *arguments.backends)
+    table = markdown_table("", "of what", *arguments.backends, title="reproducible=True beside the native convolution")
     first = dict.fromkeys(arguments.backends, 0.0)
+    ratios: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for title, *shapes, stride, padding in CASES:
         x, k = (rng.standard_normal(shape).astype("float32") for shape in shapes)
         geometry = {"stride": stride, "padding": padding}
@@ -54,9 +55,16 @@ def main() -> None:
                 first[row] = max(first[row], timed(runs["ours"]))
                 times = interleaved(runs, arguments.seconds)
                 cells.append(coloured(times["ours"] / times["own"]))
+                ratios[row, x.shape[1] == 1].append(times["ours"] / times["own"])
             table.add_row(title, what, *cells)
-    table.add_row("longest first call, s", "", *(f"{seconds:.1f}" for seconds in first.values()))
     console.print(table)
+    kinds = {"one channel": True, "layers of a ResNet": False}
+    sums = markdown_table("", *kinds, "first call", title="Least, geometric mean and most")
+    for row, seconds in first.items():
+        groups = [ratios[row, single] for single in kinds.values()]
+        cells = [", ".join(map(written, (min(group), mean(group), max(group)))) for group in groups]
+        sums.add_row(row, *cells, f"{seconds:.1f} s")
+    console.print(sums)
 
 
 if __name__ == "__main__":

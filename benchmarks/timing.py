@@ -18,14 +18,16 @@ from typing import Any, TypeVar
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from rich.box import MARKDOWN
 from rich.console import Console
+from rich.table import Column, Table
 
 import convlab
 from convlab.cli.quiet import quiet
 
 FRAMEWORKS = tuple(name for name in ("torch", "jax", "tensorflow", "mxnet") if importlib.util.find_spec(name))
 Run = Callable[[], Any]
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 1000)
 progress = Console(stderr=True)
 Key = TypeVar("Key", bound=Hashable)
 
@@ -187,6 +189,11 @@ def affordable(prepare: Callable[[float], Run], shares: Iterable[float], patienc
         if estimate * share > patience / 16:  # small images have costs of their own; this one is large enough
             return estimate
     return prepare(1.0)
+
+
+def markdown_table(*columns: str, title: str) -> Table:
+    """An empty table in Markdown, which `docs/measured.py` copies, by its title, into the documentation."""
+    return Table(*(Column(name, no_wrap=True) for name in columns), title=title, title_justify="left", box=MARKDOWN)
 
 
 def mean(ratios: Sequence[float]) -> float:
