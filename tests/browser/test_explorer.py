@@ -307,6 +307,8 @@ def test_the_page_never_scrolls_sideways(browser: Browser, width: int) -> None:
         if text:
             address(browser, text)
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        share = browser.evaluate("document.querySelector('main').getBoundingClientRect().width") / width
+        assert share > 0.75  # of a 4K screen, too
 
 
 @schemes
