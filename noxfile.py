@@ -47,34 +47,29 @@ PHOTOGRAPHS = ("image", "plot")
 EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
 BESIDE = ("optax", "requests", "scikit-image", "setuptools")
 TOGETHER = "numpy,torch,mxnet,jax,tensorflow"
-ONE_BY_ONE = tuple(
-    f"tests/parity/test_{name}.py"
-    for name in (
-        "algorithms",
-        "borders",
-        "dtypes",
-        "layer_arguments",
-        "learning",
-        "limits",
-        "reproducible",
-        "transposed",
-    )
-)
+ALONE = "algorithms", "borders", "dtypes", "layer_arguments", "learning", "limits", "reproducible", "transposed"
+ONE_BY_ONE = tuple(f"tests/parity/test_{name}.py" for name in ALONE)
 # What the sessions of the frameworks and `docs` have run.
 ELSEWHERE = tuple(f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS, *ONE_BY_ONE))
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
+AGREEING = SUMMING[:2]
 PORTING = tuple(
     f"tests/frameworks/test_{name}_models.py"
     for name in ("torch", "mxnet", "mxnet_layer", "jax", "tensorflow", "tensorflow_layer")
 )
 
+BUILT: list[Path] = []
+
 
 def build_wheel(session: nox.Session) -> Path:
-    """convlab's wheel."""
-    out = Path(session.create_tmp()).absolute()
-    session.install("build")
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT), silent=True)
-    return next(out.glob("*.whl"))
+    """convlab's wheel, which the first session builds for all."""
+    if not BUILT:
+        out = (session.cache_dir / "wheel").absolute()
+        shutil.rmtree(out, ignore_errors=True)
+        session.install("build")
+        session.run("python", "-m", "build", "--wheel", "--outdir", str(out), str(ROOT), silent=True)
+        BUILT.extend(out.glob("*.whl"))
+    return BUILT[0]
 
 
 def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
@@ -248,19 +243,19 @@ def install_all(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """All frameworks in one environment and one process; Dask with each of them inside; and a smaller processor."""
+    """All frameworks in one environment and one process; Dask with each of them inside; and as if on a smaller CPU."""
     install_all(session)
     run_tests(session, TOGETHER, "tests", "docs", "README.md", *ELSEWHERE)
     run_tests(session, f"{TOGETHER},dask", "tests/frameworks/test_dask.py")
-    run_as_if_smaller(session)
+    run_as_if_smaller(session, {"1": AGREEING})
     discard(session)
 
 
 @nox.session(default=False)
 def processors(session: nox.Session) -> None:
-    """The end of `parity` alone: all frameworks as if on a smaller processor."""
+    """All that may depend on the processor, on all frameworks as if on a smaller one: more than the end of `parity`."""
     install_all(session)
-    run_as_if_smaller(session)
+    run_as_if_smaller(session, {"1": SUMMING, "2": PORTING})
     discard(session)
 
 
@@ -285,15 +280,15 @@ DISPATCHED = (
 BUSY = "import itertools; all(map(int, itertools.repeat(1)))"
 
 
-def run_as_if_smaller(session: nox.Session) -> None:
-    """The tests whose outcome may depend on the processor, without AVX2, on one and on two threads, beside a load."""
+def run_as_if_smaller(session: nox.Session, files: dict[str, tuple[str, ...]]) -> None:
+    """Tests whose outcome may depend on the processor, by the number of threads: without AVX2 and beside a load."""
     features = session.run("python", "-c", DISPATCHED, silent=True) or ""
     unset = {name: value for name, value in SMALLER.items() if name not in os.environ}
     session.env.update(unset, NPY_DISABLE_CPU_FEATURES=features.strip())
     python = str(Path(session.bin) / "python")
     load = subprocess.Popen([python, "-c", BUSY])
     try:
-        for threads, paths in (("1", SUMMING), ("2", PORTING)):
+        for threads, paths in files.items():
             session.env.update(dict.fromkeys(THREADS, threads))
             run_tests(session, TOGETHER, *paths)
     finally:
