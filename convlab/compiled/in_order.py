@@ -84,9 +84,12 @@ def by_count(e: Emitter, count: Value, most: int, body: Callable[[int], None]) -
 @kernel
 def gather_widened(
     x: Array, at: int, width: int, channels: int, height: int, down: Array, right: Array, first: int, lines: int,
-    start: int, stop: int, least: float, out: Array, begin: int,
+    start: int, stop: int, least: float, out: Array, begin: int, pixels: Array,
 ) -> None:  # fmt: skip
-    """Write lines of some channels of a padded image in float64, their columns in the layout's order."""
+    """Write lines of some channels of a padded image in float64, their columns in the layout's order.
+
+    Columns that aren't neighbours in the image are taken from `pixels`, which gets a row of it, and ends with a zero.
+    """
     pitch = len(right)
     for c in range(channels):
         for r in range(lines):
@@ -96,8 +99,12 @@ def gather_widened(
                     out[to + t] = 0.0
                 continue
             source = at + (c * height + row) * width
-            if start < stop:
-                widen_row(out, to + start, x, source, stop - start)
+            if start == stop:
+                widen_row(pixels, 0, x, source, width)
+                for t in range(pitch):
+                    out[to + t] = pixels[right[t]]  # the last one, a zero, for -1
+                continue
+            widen_row(out, to + start, x, source, stop - start)
             for t in range(start):
                 value = x[source + right[t]] if right[t] >= 0 else 0.0
                 out[to + t] = 0.0 if abs(value) < least else value

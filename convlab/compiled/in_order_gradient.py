@@ -188,7 +188,7 @@ def gradient_pieces(
     scratch = np.empty(batch * deepest * lines * pitch + 2 * LANES)
     seeds = np.zeros(batch * band * size * LANES)
     totals = np.empty((broadest * longest * size + LANES) * apart)
-    by_column = np.empty(apart * LANES)
+    by_column, pixels = np.empty(apart * LANES), np.zeros(width + LANES + 1)
     shifts, places = np.empty(longest, np.int64), np.empty(batch * band, np.int64)
     for item in range(start, stop):
         group, part, piece = item // pieces // parts, item // pieces % parts, item % pieces
@@ -205,7 +205,7 @@ def gradient_pieces(
                     at = (((image + n) * groups + group) * per_group + channel) * height * width
                     gather_widened(
                         flat_x, at, width, deep, height, down, right, top * stride, plane // pitch, layout[START],
-                        layout[STOP], limits[1], scratch, n * deep * plane,
+                        layout[STOP], limits[1], scratch, n * deep * plane, pixels,
                     )  # fmt: skip
                     for i in range(count):
                         places[n * count + i] = n * deep * plane + i * stride * pitch

@@ -155,7 +155,7 @@ def correlate_pieces(
     scratch = np.empty(batch * per_group * lines * pitch + 2 * LANES)
     sums = np.empty(max(CHANNELS * VECTORS, ALONE) * LANES)
     scratch[-2 * LANES :] = 0.0
-    taps, check = np.empty(per_channel, np.int64), np.zeros(1)
+    taps, check, pixels = np.empty(per_channel, np.int64), np.zeros(1), np.zeros(width + LANES + 1)
     across, gathered = -(-columns // LANES), -1
     most = VECTORS if size > 1 else ALONE
     for item in range(start, stop):
@@ -169,7 +169,7 @@ def correlate_pieces(
                 at = ((image + n) * groups + group) * per_group * height * width
                 gather_widened(
                     flat_x, at, width, per_group, height, down, right, first * stride, plane // pitch, layout[START],
-                    layout[STOP], limits[1], scratch, n * per_group * plane,
+                    layout[STOP], limits[1], scratch, n * per_group * plane, pixels,
                 )  # fmt: skip
             _check(scratch, many * per_group * plane, check)
         vectors = many * count * across

@@ -29,6 +29,8 @@ _PIECES = 16
 _NUMBERS = 2**16
 # The bytes of padded images, and of sums, that stay in a thread's cache.
 _IMAGES, _SUMS = 2**18 + 2**17, 2**19
+# The most elements of K whose gradients are computed together, if a channel hasn't more.
+_ELEMENTS = 72
 # The most rows of dY that are widened at a time.
 _SEEDS = 64
 
@@ -191,7 +193,8 @@ def gradient_plan(x: tuple[int, ...], k: tuple[int, ...], geometry: Geometry, he
     batch = max(1, min(images, _SEEDS // rows, _IMAGES // (8 * pitch * lines))) if band == rows else 1
     channels = max(1, _IMAGES // (8 * pitch * lines * batch))
     sums = size * across * 8 * lanes
-    pieces = -(-elements // min(channels * h * w, max(8, _SUMS // sums)))
+    some = min(channels * h * w, max(8, _SUMS // sums), max(_ELEMENTS, h * w))
+    pieces = -(-elements // (some - some % (h * w) or some))  # of whole channels, if there is room
     parts = min(blocks, -(-blocks * sums * -(-elements // pieces) // _SUMS))
     if cost > _PAYS:
         parts = max(parts, min(blocks, -(-2 * helpers // (groups * pieces))))
