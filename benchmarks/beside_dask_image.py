@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import functools
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,11 +63,6 @@ def difference(name: str, x: da.Array) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def peak() -> int:
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else 1024 * found
-
-
 def measure(who: str, name: str, size: int, chunk: int) -> int:
     """Bytes beyond the image and the libraries, in this process."""
     x = image(size, chunk)
@@ -76,9 +70,9 @@ def measure(who: str, name: str, size: int, chunk: int) -> int:
     run = total(who, name, x)
     with contextlib.suppress(OSError):  # Linux forgets earlier peaks when it is told to
         Path("/proc/self/clear_refs").write_text("5")
-    before = peak()
+    before = timing.peak()
     run()
-    return peak() - before
+    return timing.peak() - before
 
 
 def memory(who: str, name: str, size: int, chunk: int) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -25,19 +24,13 @@ import dask.array as da
 import numpy as np
 import zarr
 from distributed import Client, Future, LocalCluster
-from timing import console, markdown_table
+from timing import console, markdown_table, peak
 
 import convlab
 from convlab.testing import error_bound, worst_ratio
 from convlab.truth.oracle import oracle
 
 CHUNK, WINDOW, WINDOWS = 1024, 40, 20
-
-
-def peak() -> int:
-    """The most memory that this process has had."""
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else 1024 * found
 
 
 def noise(block: np.ndarray, block_info: Any = None) -> np.ndarray:

@@ -148,15 +148,20 @@ def cells_beside(reference: str, rows: list[str], ratios: list[Ratio], what: str
 
 def summary(rows: list[str], ratios: list[Ratio], what: str) -> Table:
     """How many times faster each row is, as geometric means, and its worst cell."""
-    columns = *(f"than {name}" for name in REFERENCES.values()), "the least of these", "where"
-    table = timing.markdown_table("", *columns, title=f"How many times faster from {LARGE}x{LARGE} up, {what}")
+    own, best, limit = (f"than {name}" for name in REFERENCES.values())
+    table = timing.markdown_table(
+        "", own, best, "at least", "in", limit, title=f"How many times faster from {LARGE}x{LARGE} up, {what}"
+    )
     for row in rows:
         cells = [each for each in ratios if each.row == row and each.size >= LARGE]
         by_reference = {name: [each for each in cells if each.reference == name] for name in REFERENCES}
-        means = (timing.written(1 / timing.mean([each.ratio for each in group])) for group in by_reference.values())
+        means = {
+            name: timing.written(1 / timing.mean([each.ratio for each in by_reference[name]])) for name in by_reference
+        }
         worst = max(by_reference["best"] or by_reference["own"], key=lambda each: each.ratio)
         least = timing.written(1 / worst.ratio, worst.estimated)
-        table.add_row(row, *means, least, f"{worst.size}x{worst.size}, {worst.kernel}x{worst.kernel}")
+        where = f"{worst.size}x{worst.size}, {worst.kernel}x{worst.kernel}"
+        table.add_row(row, means["own"], means["best"], least, where, means["roofline"])
     return table
 
 

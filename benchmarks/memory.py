@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -41,14 +40,9 @@ def measure(row: str, who: str, size: int, kernel: int) -> int:
     run = prepared(size)
     with contextlib.suppress(OSError):  # Linux forgets earlier peaks, of imports say, when it is told to
         Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
+    before = timing.peak()
     run()
-    return _peak() - before - 4 * (size - kernel + 1) ** 2
-
-
-def _peak() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return timing.peak() - before - 4 * (size - kernel + 1) ** 2
 
 
 def images(row: str, who: str, size: int, kernel: int, patience: float) -> float | None:

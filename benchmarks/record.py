@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMANDS = {
-    "grid": "benchmarks/grid.py --sizes 256,1024,2048,4096 --seconds 0.05 --patience 0.03",
+    "grid": "benchmarks/grid.py --sizes 256,1024,2048,4096 --seconds 0.2 --patience 0.03",
     "layers": "benchmarks/layers.py --batches 1",
     "learning": "benchmarks/learning.py",
     "native": "benchmarks/native.py",
@@ -34,12 +34,12 @@ WITHOUT_AVX512 = {
     "OPENCV_CPU_DISABLE": "AVX512-SKX",
 }
 RELEASES = ("convlab", "numpy", "scipy", "numba", "opencv-python-headless", "dask", "dask-image")
-FRAMEWORKS = ("torch", "jax", "flax", "tensorflow-cpu", "tensorflow", "keras", "mxnet")
+FRAMEWORKS = ("torch", "jax", "flax", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
 
 
 def releases() -> str:
     """What is installed here."""
-    installed = {each.name.lower(): each.version for each in importlib.metadata.distributions()}
+    installed = {each.name.lower().replace("_", "-"): each.version for each in importlib.metadata.distributions()}
     return ", ".join(f"{name} {installed[name]}" for name in (*RELEASES, *FRAMEWORKS) if name in installed)
 
 

@@ -9,10 +9,12 @@ import functools
 import importlib.util
 import math
 import os
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -141,6 +143,15 @@ def compiled(row: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
         return tf.function(function, jit_compile=True, autograph=False)
     return function
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has had."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # What `resource` tells may be the peak of the process that started this one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
 def timed(run: Run, repeats: int = 1) -> float:

@@ -49,7 +49,9 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, (Conv2D, nn.Conv, nn.ConvTranspose))), None)
+    owner = next(
+        (native for native in natives if isinstance(native, (Conv2D, nn.Conv, nn.ConvTranspose, nn.Dense))), None
+    )
     module, variables = (None, {}) if owner is None else owner.unbind()
 
     def called(parameters: Any, x: Array) -> Array:
@@ -64,4 +66,4 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         _, pull = jax.vjp(called, variables, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
         arrays = {name: ops.to_numpy(slope) for name, slope in slopes.get("params", {}).items()}
-    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)
+    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype, dy.ndim == 4)

@@ -40,7 +40,9 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, (Conv2D, nnx.Conv, nnx.ConvTranspose))), None)
+    owner = next(
+        (native for native in natives if isinstance(native, (Conv2D, nnx.Conv, nnx.ConvTranspose, nnx.Linear))), None
+    )
     graph, parameters = (None, {}) if owner is None else nnx.split(owner, nnx.Param)
 
     def called(parameters: Any, x: Array) -> Array:
@@ -55,4 +57,4 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
         arrays = {name: ops.to_numpy(slope[...]) for name, slope in slopes.items()}
-    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)
+    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype, dy.ndim == 4)

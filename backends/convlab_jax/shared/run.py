@@ -38,10 +38,12 @@ def tensors(x: Any, dtype: str) -> list[Array]:
     return [ops.asarray(value, dtype) for value in (x if isinstance(x, tuple) else (x,))]
 
 
-def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-    """A convolution's gradients by the names and in the layout of `convlab.models.adapters.Models`."""
+def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str, pixels: bool) -> dict[str, np.ndarray]:
+    """The gradients of a layer, of pixels or of rows, by the names and in the layout of `Models.gradients`."""
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
-    if "kernel" in slopes:
+    if "kernel" in slopes and slopes["kernel"].ndim == 2:
+        arrays["K"] = slopes["kernel"].T[..., None, None] if pixels else slopes["kernel"].T
+    elif "kernel" in slopes:
         # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
         unflipped = not getattr(owner, "transpose_kernel", True)
         kernel = slopes["kernel"][::-1, ::-1].swapaxes(2, 3) if unflipped else slopes["kernel"]

@@ -28,20 +28,20 @@ def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
 
 
 def _through(natives: Sequence[Block], *values: Any, leaves: dict[str, Any] | None = None) -> Any:
-    """Call natives one after another; the convolution among them with other parameters, if they are given."""
+    """Call natives one after another; the layer with a kernel among them with other parameters, if they are given."""
     x = values[0]
     if len(values) > 1:
         x, natives = natives[0](*values), natives[1:]
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.transpose((0, 2, 3, 1)) if nhwc else x
-        x = native.hybrid_forward(mx.nd, x, **leaves) if leaves and _convolves(native) else native(x)
+        x = native.hybrid_forward(mx.nd, x, **leaves) if leaves and _learns(native) else native(x)
         x = x.transpose((0, 3, 1, 2)) if nhwc else x
     return x
 
 
-def _convolves(native: Block) -> bool:
-    return isinstance(native, (Conv2D, nn.Conv2D, nn.Conv2DTranspose))
+def _learns(native: Block) -> bool:
+    return isinstance(native, (Conv2D, nn.Conv2D, nn.Conv2DTranspose, nn.Dense))
 
 
 def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
@@ -54,7 +54,7 @@ def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndar
 
 def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if _convolves(native)), None)
+    owner = next((native for native in natives if _learns(native)), None)
     with semantics(natives) as (numpy, ctx):
         _check_run(natives, dtype, ctx)
         parameters = private.parameters(owner) if owner else {}

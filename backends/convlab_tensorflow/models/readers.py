@@ -37,7 +37,9 @@ def array_of(variable: Any) -> np.ndarray:
 
 
 def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
-    """A layer's kernel, or the gradient of it, as OIHW."""
+    """A layer's kernel, or the gradient of it, as OIHW; a dense layer's as (outputs, inputs)."""
+    if isinstance(layer, kl.Dense):
+        return array.T
     if isinstance(layer, Conv2D):
         return Convolution.ours(layer.spec, array, None, "float32").kernel
     if isinstance(layer, kl.DepthwiseConv2D):

@@ -66,7 +66,7 @@ def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, CONVOLUTIONS)), None)
+    owner = next((native for native in natives if isinstance(native, (*CONVOLUTIONS, kl.Dense))), None)
     variables = {name: getattr(owner, name, None) for name in ("weight", "kernel", "bias")}
     leaves = {name: variable.value for name, variable in variables.items() if variable is not None}
 
@@ -80,7 +80,10 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
     tensors = _compiled(slopes, *given) if compiled else slopes(*given)
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
-    return {**arrays, "K": oihw(owner, arrays["K"])} if "K" in arrays else arrays
+    if "K" in arrays:
+        kernel = oihw(owner, arrays["K"])
+        arrays["K"] = kernel[..., None, None] if kernel.ndim == 2 and dy.ndim == 4 else kernel
+    return arrays
 
 
 def _gradient_is_wrong(owner: Any) -> bool:

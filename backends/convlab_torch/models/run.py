@@ -14,6 +14,7 @@ from convlab.models.layers.layer import Convolution
 
 from ..layers import Conv2D
 from ..ops import ops
+from .functions import PixelLinear
 from .read import inference
 
 
@@ -35,26 +36,26 @@ def _tensor(x: np.ndarray, natives: Sequence[Any], dtype: str) -> Tensor:
 
 
 def _through(natives: Sequence[Any], *values: Tensor, leaves: dict[str, Tensor] | None = None) -> Tensor:
-    """Call natives one after another; the convolution among them with other parameters, if they are given."""
+    """Call natives one after another; the layer with a kernel among them with other parameters, if they are given."""
     x = values[0]
     if len(values) > 1:
         x, natives = natives[0](*values), natives[1:]
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
-        x = torch.func.functional_call(native, leaves, (x,)) if leaves and _convolves(native) else native(x)
+        x = torch.func.functional_call(native, leaves, (x,)) if leaves and _learns(native) else native(x)
         (x,) = x.values() if isinstance(x, dict) and len(x) == 1 else (x,)
         x = x.permute(0, 3, 1, 2) if nhwc else x
     return x
 
 
-def _convolves(native: nn.Module) -> bool:
-    return isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d))
+def _learns(native: nn.Module) -> bool:
+    return isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
 
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if _convolves(native)), None)
+    owner = next((native for native in natives if _learns(native)), None)
     parameters = dict(owner.named_parameters(recurse=False)) if owner else {}
     parameters = {name: parameter for name, parameter in parameters.items() if name in ("weight", "bias")}
     with torch.inference_mode(False), torch.enable_grad(), inference(_modules(natives)):
@@ -66,4 +67,6 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     arrays = {ROLES.get(name, name): ops.to_numpy(slope) for name, slope in slopes.items()}
     if isinstance(owner, Conv2D) and "K" in arrays:
         arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
+    if isinstance(owner, PixelLinear):
+        arrays["K"] = arrays["K"][..., None, None]
     return arrays

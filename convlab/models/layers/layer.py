@@ -302,6 +302,18 @@ class Dense(Layer):
         """See `Layer.output_channels`."""
         return len(self.kernel)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the gradients of its kernel, in float64, would take more memory than the layer is worth."""
+        return self.kernel.size > _MOST_WEIGHTS
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
+        """As `Convolution.gradients`: those of a convolution of one pixel."""
+        pixel = Convolution.of(self.kernel[:, :, None, None], self.bias, self.dtype)
+        true, bounds = pixel.gradients(x[:, :, None, None], dy[:, :, None, None], dtype)
+        one, other = (Gradients(each.X[:, :, 0, 0], each.K[:, :, 0, 0], each.bias) for each in (true, bounds))
+        return one, other
+
     def reordered(self, channels: int, order: str) -> Dense:
         """The layer for images of so many channels that are flattened in an order, instead of the other of `ORDERS`.
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .flattening import Flatten
+from ...truth.oracle import Gradients
+from .flattening import Flatten, Unflatten
 from .joining import COMMUTATIVE, Joining
-from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
+from .layer import Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
 from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
@@ -70,6 +71,28 @@ class Step:
                 return None
             first = first.with_crop(layer.pads)
         return first
+
+    @property
+    def flattened(self) -> str:
+        """The order in which it flattens images, one of `ORDERS`."""
+        return next((each.order for each in self.layers if isinstance(each, Flatten)), "none")
+
+    @property
+    def learned(self) -> Convolution | TransposedConvolution | Dense | None:
+        """The one layer of products that computes the same as the whole step, or all but the flattening before it."""
+        *before, last = self.layers
+        dense = isinstance(last, Dense) and not last.is_large and all(isinstance(each, Flatten) for each in before)
+        return self.convolution or self.transposed or (last if dense else None)  # type: ignore[return-value]
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
+        """As `Convolution.gradients`, of the layer that is `learned`."""
+        assert self.learned
+        flatten = self.layers[0]
+        if not isinstance(flatten, Flatten):
+            return self.learned.gradients(x, dy, dtype)
+        image = Unflatten((x.shape[2], x.shape[3]), flatten.order)
+        true, bounds = self.learned.gradients(flatten.reference(x), dy, dtype)
+        return true._replace(X=image.reference(true.X)), bounds._replace(X=image.reference(bounds.X))
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
