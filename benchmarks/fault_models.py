@@ -17,6 +17,7 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part
 from convlab.models.layers.shapes import Known, known_after
+from convlab.models.layers.transposed import TransposedConvolution
 
 SIZE = 16
 
@@ -46,6 +47,12 @@ class Net:
     def depthwise(self, x: str, size: int = 3, **options: Any) -> str:
         channels = self.known[x].channels
         return self.conv(x, channels, size, groups=channels, bias=False, **options)
+
+    def up(self, x: str, outputs: int, size: int = 3, pad: int = 1, more: int = 1) -> str:
+        """A transposed convolution of stride 2, with PyTorch's padding and output_padding."""
+        kernel = self._numbers((self.known[x].channels, outputs, size, size), np.sqrt(2 / (outputs * size)))
+        crop = ((pad, pad - more),) * 2
+        return self.put(TransposedConvolution(kernel, self._numbers((outputs,), 0.3), (2, 2), crop), x)
 
     def norm(self, x: str, epsilon: float = 1e-3) -> str:
         channels = self.known[x].channels
@@ -257,11 +264,26 @@ def classifier(net: Net) -> None:
     net.put(Softmax(log=True), net.conv(net.put(Unflatten(), means), 5, 1))
 
 
+def unet(net: Net) -> None:
+    first = net.act(net.conv(INPUT, 4))
+    second = net.act(net.conv(net.pool(first), 6))
+    x = net.up(net.act(net.conv(net.pool(second), 8)), 6, 2, 0, 0)
+    x = net.up(net.act(net.conv(net.join(x, second), 6)), 4, 2, 0, 0)
+    net.act(net.conv(net.act(net.conv(net.join(x, first), 4)), 2, 1), "sigmoid")
+
+
+def autoencoder(net: Net) -> None:
+    x = net.block(net.block(INPUT, 6, stride=2), 8, stride=2)
+    x = net.act(net.norm(net.up(net.conv(x, 8, 1), 6)))
+    net.act(net.up(x, 3, 5, 2, 1), "tanh")
+
+
 MODELS: dict[str, Callable[[Net], None]] = {
     model.__name__: model
     for model in (
         *(chain, lenet, alexnet, vgg, vgg_with_norm, resnet, preactivated, bottleneck, resnext, densenet, skips),
         *(pyramid, inception, squeezenet, senet, mobilenet, inverted, hard, efficient, convnext, detector, classifier),
+        *(unet, autoencoder),
     )
 }
 

@@ -19,6 +19,7 @@ from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, Part, consumers, without
+from convlab.models.layers.transposed import TransposedConvolution
 
 Rng = np.random.Generator
 
@@ -54,6 +55,9 @@ class FaultKind:
 
 
 FAULTS: dict[str, FaultKind] = {}
+# What has kernels, and what computes sums of products.
+_KERNELS = Convolution, TransposedConvolution
+_PRODUCTS = *_KERNELS, Dense
 _NO_ACTIVATION = f"has no ({'|'.join(FUNCTIONS)})"
 
 
@@ -116,13 +120,13 @@ def _dilation(rng: Rng, layer: Convolution) -> Layer | None:
     return _geometry(layer, dilation=(1, 1) if layer.spec.dilation != (1, 1) else (2, 2))
 
 
-@in_layer("kernel flipped", "kernel flipped", Convolution)
-def _flipped(rng: Rng, layer: Convolution) -> Layer | None:
+@in_layer("kernel flipped", "kernel flipped", *_KERNELS)
+def _flipped(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=np.ascontiguousarray(np.flip(layer.kernel, (2, 3))))
 
 
-@in_layer("kernel transposed", "kernel transposed", Convolution)
-def _transposed(rng: Rng, layer: Convolution) -> Layer | None:
+@in_layer("kernel transposed", "kernel transposed", *_KERNELS)
+def _transposed(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=np.ascontiguousarray(layer.kernel.swapaxes(2, 3)))
 
 
@@ -131,16 +135,37 @@ def _layout(rng: Rng, layer: Convolution) -> Layer | None:
     return replace(layer, kernel=layer.kernel.transpose(2, 3, 1, 0).reshape(layer.kernel.shape))
 
 
-@in_layer("permuted outputs", "permuted outputs|output channels reversed|channel groups", Convolution, Dense)
+@in_layer("permuted outputs", "permuted outputs|output channels reversed|channel groups", *_PRODUCTS)
 def _permuted_outputs(rng: Rng, layer: Any) -> Layer | None:
-    order = rng.permutation(len(layer.kernel))
-    return replace(layer, kernel=layer.kernel[order], bias=None if layer.bias is None else layer.bias[order])
+    axis = _outputs_of(layer)
+    order = rng.permutation(layer.kernel.shape[axis])
+    bias = None if layer.bias is None else layer.bias[order]
+    return replace(layer, kernel=np.take(layer.kernel, order, axis), bias=bias)
 
 
-@in_layer("permuted inputs", "permuted inputs|input channels reversed|channel groups", Convolution, Dense)
+def _outputs_of(layer: Any) -> int:
+    """The axis of a layer's kernel that its outputs are on."""
+    return int(isinstance(layer, TransposedConvolution))
+
+
+@in_layer("permuted inputs", "permuted inputs|input channels reversed|channel groups", *_PRODUCTS)
 def _permuted_inputs(rng: Rng, layer: Any) -> Layer | None:
-    order = rng.permutation(layer.kernel.shape[1])
-    return replace(layer, kernel=np.ascontiguousarray(layer.kernel[:, order]))
+    axis = 1 - _outputs_of(layer)
+    order = rng.permutation(layer.kernel.shape[axis])
+    return replace(layer, kernel=np.ascontiguousarray(np.take(layer.kernel, order, axis)))
+
+
+@in_layer("padding of a transposed convolution", "other padding|crop is", TransposedConvolution)
+def _other_crop(rng: Rng, layer: TransposedConvolution) -> Layer | None:
+    change = int(rng.choice((-1, 1)))
+    rows, columns = ((start + change, end + change) for start, end in layer.crop)
+    return replace(layer, crop=(rows, columns)) if rows[0] >= 0 else None
+
+
+@in_layer("output_padding forgotten", "other padding|crop is", TransposedConvolution)
+def _no_output_padding(rng: Rng, layer: TransposedConvolution) -> Layer | None:
+    rows, columns = ((start, start) for start, _ in layer.crop)
+    return replace(layer, crop=(rows, columns)) if layer.crop != (rows, columns) else None
 
 
 @in_layer("groups in another order", "permuted outputs|output channels reversed|channel groups", Convolution)
@@ -150,34 +175,35 @@ def _groups(rng: Rng, layer: Convolution) -> Layer | None:
     return replace(layer, kernel=np.concatenate([groups[i] for i in order])) if len(groups) > 1 else None
 
 
-@in_layer("scaled weights", "scaled weights", Convolution, Dense)
+@in_layer("scaled weights", "scaled weights", *_PRODUCTS)
 def _scaled(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=layer.kernel * np.float32(rng.choice((0.5, 2.0, 1 / 255, 1.1))))
 
 
-@in_layer("negated weights", "negated weights", Convolution, Dense)
+@in_layer("negated weights", "negated weights", *_PRODUCTS)
 def _negated(rng: Rng, layer: Any) -> Layer | None:
     return replace(layer, kernel=-layer.kernel)
 
 
-@in_layer("no bias", "the first has a bias, the second none", Convolution, Dense)
+@in_layer("no bias", "the first has a bias, the second none", *_PRODUCTS)
 def _no_bias(rng: Rng, layer: Any) -> Layer | None:
     if layer.bias is None:
         return None
     return replace(_geometry(layer, use_bias=False) if isinstance(layer, Convolution) else layer, bias=None)
 
 
-@in_layer("another bias", "bias (negated|doubled|reversed)|bias differs", Convolution, Dense)
+@in_layer("another bias", "bias (negated|doubled|reversed)|bias differs", *_PRODUCTS)
 def _another_bias(rng: Rng, layer: Any) -> Layer | None:
     if layer.bias is None:
         return None
     return replace(layer, bias=[-layer.bias, layer.bias[::-1].copy(), 2 * layer.bias][rng.integers(3)])
 
 
-@in_layer("a few weights changed", "some outputs", Convolution, Dense)
+@in_layer("a few weights changed", "some outputs", *_PRODUCTS)
 def _few_weights(rng: Rng, layer: Any) -> Layer | None:
     kernel = layer.kernel.copy()
-    kernel[rng.integers(len(kernel))] += np.float32(0.1)
+    of_output = np.moveaxis(kernel, _outputs_of(layer), 0)
+    of_output[rng.integers(len(of_output))] += np.float32(0.1)
     return replace(layer, kernel=kernel)
 
 
@@ -276,7 +302,7 @@ _dropped("missing activation", _NO_ACTIVATION, Activation)
 _dropped("missing batch norm", "has no batch_norm", BatchNorm)
 _dropped("missing pooling", "has no pool", Pool)
 _dropped("missing number", "has no affine", Affine)
-_dropped("missing convolution", "has no conv2d", Convolution)
+_dropped("missing convolution", "has no conv", *_KERNELS)
 
 
 def _inserted(parts: list[Part], after: str, layer: Layer) -> Planted:
