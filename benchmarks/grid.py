@@ -154,6 +154,8 @@ def summary(rows: list[str], ratios: list[Ratio], what: str) -> Table:
     )
     for row in rows:
         cells = [each for each in ratios if each.row == row and each.size >= LARGE]
+        if not cells:
+            continue
         by_reference = {name: [each for each in cells if each.reference == name] for name in REFERENCES}
         means = {
             name: timing.written(1 / timing.mean([each.ratio for each in by_reference[name]])) for name in by_reference
