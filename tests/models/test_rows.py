@@ -10,8 +10,8 @@ from chains import conv, dense, norm
 from making import built, run
 from sources import check, net
 
-from convlab import load, port, save
-from convlab.errors import ModelFileError
+from convlab import compare, load, port, save
+from convlab.errors import ModelError, ModelFileError
 from convlab.models.adapters import read
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.activations import Activation
@@ -108,3 +108,12 @@ def test_a_flattening_between_other_windows(framework, other) -> None:
     """A window as large as the image leaves one pixel, whose numbers have no order, at this size alone."""
     layers = [conv(4, 3), Pool("average", (5, 5), (5, 5)), Flatten("HWC" if framework in LAST else "CHW")]
     assert port(built(framework, *layers), to=other, input_size=7).evidence.same
+
+
+def test_rows_are_given_as_inputs(framework, other) -> None:
+    model = built(framework, *generator(BY_CHANNEL))
+    ported = port(model, to=other, inputs=ROWS)
+    assert ported.evidence.same
+    assert compare(model, ported, [ROWS, 2 * ROWS]).same
+    with pytest.raises(ModelError, match="can't be run on"):
+        compare(built(framework, conv(3, 4)), built(framework, conv(3, 4)), ROWS)

@@ -51,8 +51,9 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
         a: a native layer or model, convlab's own among them; a `flax.linen` module with its variables, bound or as a
             pair; what `convlab.port` returned.
         b: another one, of the same or of another framework.
-        inputs: an image or a batch, (N, C, H, W), or a list of them; by default random ones of odd and even sizes. A
-            `flax.linen` module whose layers only show when it runs needs them.
+        inputs: an image or a batch, (N, C, H, W), rows of numbers, (N, C), for a model that takes those, or a list of
+            such arrays; by default random ones of odd and even sizes. A `flax.linen` module whose layers only show
+            when it runs needs them.
         names: which layer of b belongs to which of a, by path; no others are compared, and `same` isn't True.
         seed: of the random images and gradients.
 
@@ -75,7 +76,7 @@ def compare_read(
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
     known = size or a.size or b.size
-    if images is not None and len({image.shape[2:] for image in images}) == 1:
+    if images is not None and images[0].ndim == 4 and len({image.shape[2:] for image in images}) == 1:
         known = images[0].shape[2], images[0].shape[3]
     return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
 
@@ -267,9 +268,10 @@ def images_of(inputs: Any) -> list[np.ndarray]:
     if not several or not all(images.size for images in several):
         raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")
     for images in several:
-        if images.ndim not in (3, 4):
+        if images.ndim not in (2, 3, 4):
             raise ModelError(
-                f"inputs: got shape {images.shape}, expected (N, C, H, W).", hint="x.transpose(0, 3, 1, 2) of NHWC."
+                f"inputs: got shape {images.shape}, expected (N, C, H, W), or (N, C) for a model of rows.",
+                hint="x.transpose(0, 3, 1, 2) of NHWC.",
             )
         if not np.isfinite(images).all():
             count = int((~np.isfinite(images)).sum())
@@ -277,7 +279,7 @@ def images_of(inputs: Any) -> list[np.ndarray]:
                 f"inputs: got {count} values that are NaN or infinite, expected finite ones.",
                 hint="a comparison of such values says nothing.",
             )
-    return [np.asarray(images if images.ndim == 4 else images[None], np.float64) for images in several]
+    return [np.asarray(images[None] if images.ndim == 3 else images, np.float64) for images in several]
 
 
 def _uncompared(a: Model, b: Model) -> dict[str, str]:

@@ -120,7 +120,7 @@ def port(
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
             convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
-        inputs: images to prove it with, (N, C, H, W), instead of random ones.
+        inputs: images to prove it with, (N, C, H, W), or rows of numbers, (N, C), instead of random ones.
         seed: the seed of the random images.
 
     Raises:
@@ -176,7 +176,7 @@ def _listed(untouched: dict[str, str], separator: str) -> str:
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:
     """The rows and columns of the images that a model is for."""
     given = None if input_size is None else pair("input_size", input_size, 1)
-    if images is not None:
+    if images is not None and images[0].ndim == 4:
         given = images[0].shape[2:]
     if given is not None and source.size is not None and tuple(given) != source.size:
         raise ModelError(
