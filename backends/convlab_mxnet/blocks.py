@@ -211,6 +211,15 @@ class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return F.np.concatenate(values, axis=1) if mx.util.is_np_array() else F.concat(*values, dim=1)
 
 
+class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Images NCHW of one pixel, repeated for each pixel of others."""
+
+    def hybrid_forward(self, F: Any, x: Any, like: Any) -> Any:
+        """The image."""
+        repeat = F.npx.broadcast_like if mx.util.is_np_array() else F.broadcast_like
+        return repeat(x, like, lhs_axes=(2, 3), rhs_axes=(2, 3))
+
+
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]
     """Blocks whose names begin alike; it isn't called itself."""
 

@@ -129,3 +129,18 @@ class PixelShuffle(Moving):
         n, rows, columns, channels = input_shape
         larger = [None if size is None else size * self.factor for size in (rows, columns)]
         return n, *larger, channels // self.factor**2
+
+
+@register_keras_serializable(package="convlab")
+class BroadcastLike(Moving):
+    """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
+
+    def call(self, inputs: Any) -> Any:
+        """The image."""
+        x, like = inputs
+        return keras.ops.broadcast_to(x, (*keras.ops.shape(like)[:3], x.shape[-1]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """See `keras.layers.Layer`."""
+        x, like = input_shape
+        return (*like[:3], x[-1])

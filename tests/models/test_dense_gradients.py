@@ -13,6 +13,12 @@ from convlab.models.layers.layer import Dense
 from convlab.models.layers.steps import steps
 
 WEIGHTS, BIAS = kernel((4, 12)), kernel((4, 1))[:, 0]
+ROWS = np.random.default_rng(1).normal(size=(2, 12)).astype("float32")
+
+
+def order_of(framework: str) -> str:
+    """In which a framework flattens pixels."""
+    return "HWC" if framework in ("jax", "jax.nnx", "tensorflow") else "CHW"
 
 
 def by_hand(rows, dy):
@@ -24,7 +30,7 @@ def by_hand(rows, dy):
 def test_the_frameworks_gradients(framework, images) -> None:
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(3, 2, 2, 3) if images else (3, 12)), rng.normal(size=(3, 4))
-    order = "HWC" if framework in ("jax", "jax.nnx", "tensorflow") else "CHW"
+    order = order_of(framework)
     layers = [*([Flatten(order)] if images else []), Dense(WEIGHTS, BIAS)]
     model = built(framework, *layers)
     (step,) = steps(read(model))
@@ -45,6 +51,12 @@ def test_they_are_part_of_a_proof(framework) -> None:
     ported = port(built("torch", Flatten("CHW"), Dense(WEIGHTS, BIAS)), to=framework, input_size=(2, 3))
     (row,) = ported.evidence.rows
     assert {"gradient of X", "gradient of K", "gradient of bias"} <= set(row.errors)
+    assert ported.evidence.same
+
+
+def test_rows_are_already_flat() -> None:
+    ported = port(built("torch", Flatten("CHW"), Dense(WEIGHTS, BIAS)), to="mxnet", inputs=ROWS)
+    assert ported.evidence.rows[0].sizes == []
     assert ported.evidence.same
 
 

@@ -16,14 +16,14 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .moving import build_moving
-from .read import MODES, add, affine, concatenate, flatten, multiply
+from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
@@ -62,6 +62,7 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Subtract: jnp.subtract,
     Multiply: multiply,
     Concatenate: concatenate,
+    BroadcastLike: broadcast_like,
 }
 
 

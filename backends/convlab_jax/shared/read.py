@@ -16,7 +16,7 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -63,6 +63,11 @@ def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
     """The array times a number, and another number added."""
     y = x if scale == 1.0 else x * scale
     return y if shift == 0.0 else y + shift
+
+
+def broadcast_like(x: Array, like: Array) -> Array:
+    """Images NHWC of one pixel, repeated for each pixel of others."""
+    return jnp.broadcast_to(x, (*like.shape[:3], x.shape[3]))
 
 
 def concatenate(*values: Array) -> Array:
@@ -176,6 +181,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.subtract, Subtract),
     (multiply, Multiply),
     (concatenate, Concatenate),
+    (broadcast_like, BroadcastLike),
     *MOVING,
 ]
 

@@ -16,7 +16,7 @@ from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
 from .moving import channel_shuffle, chunk, crop, pixel_shuffle, unflatten, upsample
-from .read import add, affine, concatenate, flatten, multiply
+from .read import add, affine, broadcast_like, concatenate, flatten, multiply
 
 
 def _slice(start: int, end: int) -> str:
@@ -64,6 +64,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
+    (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:3], {0}.shape[3]))"),
     (crop, lambda pads: f"{{0}}[:, {_slice(*pads[0])}, {_slice(*pads[1])}]"),
     (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),

@@ -16,7 +16,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -222,6 +222,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
+    BroadcastLike: lambda layer, style: [nn.BroadcastLike()],
 }
 
 

@@ -14,7 +14,7 @@ from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -278,6 +278,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),
+    blocks.BroadcastLike: lambda m: BroadcastLike(),
 }
 
 

@@ -11,7 +11,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -132,6 +132,10 @@ _EXPRESSIONS = {
 }
 
 
+def _repeated(function: str) -> str:
+    return f"{function}({{0}}, {{1}}, lhs_axes=(2, 3), rhs_axes=(2, 3))"
+
+
 def _unflatten(known: Unflatten) -> tuple[str, str]:
     rows, columns = known.size
     if known.order == "CHW":
@@ -218,6 +222,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
+    BroadcastLike: lambda known: (_repeated("F.broadcast_like"), _repeated("F.npx.broadcast_like")),
 }
 
 _SEQUENTIAL = """def sequential(*blocks):

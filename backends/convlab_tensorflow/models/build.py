@@ -17,7 +17,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, padding_in
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -265,6 +265,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
+    BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
 }
 
 

@@ -15,7 +15,7 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -322,8 +322,9 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
     kl.Concatenate: _concatenate,
+    image_layers.BroadcastLike: lambda m: BroadcastLike(),
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate, image_layers.BroadcastLike)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

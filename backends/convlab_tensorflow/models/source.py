@@ -22,7 +22,13 @@ from .build import input_shape
 from .readers import gelu_tanh
 
 # Layers that Keras hasn't got.
-_OURS = (image_layers.ChannelAffine, image_layers.Chunk, image_layers.ChannelShuffle, image_layers.PixelShuffle)
+_OURS = (
+    image_layers.ChannelAffine,
+    image_layers.Chunk,
+    image_layers.ChannelShuffle,
+    image_layers.PixelShuffle,
+    image_layers.BroadcastLike,
+)
 _IMPORTS = {
     "keras": "import keras",
     "layers": "from keras import layers",

@@ -17,7 +17,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -247,6 +247,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
     Concatenate: lambda layer, style: [concatenate],
+    BroadcastLike: lambda layer, style: [functions.broadcast_like],
 }
 
 

@@ -16,7 +16,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
 from convlab.models.layers.channels import Chunk
 from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
 
@@ -109,6 +109,11 @@ def concatenate(*tensors: Tensor) -> Tensor:
     return torch.cat(tensors, dim=1)
 
 
+def broadcast_like(x: Tensor, like: Tensor) -> Tensor:
+    """Images of one pixel, repeated for each pixel of others."""
+    return x.expand(-1, -1, *like.shape[2:])
+
+
 def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     """The tensor times a number, and another number added."""
     y = x if scale == 1.0 else x * scale
@@ -156,6 +161,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subtract: Subtract,
         multiply: Multiply,
         concatenate: Concatenate,
+        broadcast_like: BroadcastLike,
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
@@ -248,6 +254,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
     ((torch.cat, torch.concat), _concatenate),
+    ((broadcast_like,), lambda: broadcast_like),
     (("contiguous",), nn.Identity),
 ]
 

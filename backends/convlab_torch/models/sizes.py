@@ -11,6 +11,8 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functions import broadcast_like
+
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
 _LEAST = (64, 224)
 # Code that halves an image and later makes it as large as it was is the same for multiples of a power of 2.
@@ -72,8 +74,8 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
     if not shapes or not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
         return None
-    if node.target in (F.interpolate, F.upsample):
-        return _resize(node, shapes)
+    if node.target in (F.interpolate, F.upsample, "expand"):
+        return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target in _VIEWS:
         flattens = all(_flattens(*both) for both in shapes)
         return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
@@ -109,7 +111,29 @@ def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
     return seen
 
 
+def _repeat(
+    node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]], sizes: set[torch.fx.Node], runs: Sequence[Seen]
+) -> _Change | None:
+    """The call that repeats one pixel for each pixel of the tensor whose size is taken, if a node does that."""
+    if any(len(x) != 4 or x[2:] != (1, 1) or x[:2] != y[:2] for x, y in shapes):
+        return None
+    for like in _measured(node, sizes):
+        if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
+            return _Change(node, "call_function", broadcast_like, ([node.args[0], like],), {})
+    return None
+
+
+def _measured(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> Iterator[torch.fx.Node]:
+    """The tensors from whose shapes the numbers come that a node takes."""
+    for each in node.all_input_nodes:
+        if each in sizes:
+            yield from (source for source in each.all_input_nodes if source not in sizes)
+            yield from _measured(each, sizes)
+
+
 def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change | None:
+    if node.target == "expand":
+        return None
     factors = {tuple(new / old for old, new in zip(x[2:], y[2:], strict=True)) for x, y in shapes}
     if len(factors) != 1 or any(number != int(number) for number in next(iter(factors))):
         return None

@@ -106,6 +106,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
     "add": {},
     "subtract": {},
+    "broadcast_like": {},
     "multiply": {},
     "concatenate": {},
     "softmax": {"log": _BOOLEAN},

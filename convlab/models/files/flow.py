@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import Concatenate, Joining
+from ..layers.joining import BroadcastLike, Concatenate, Joining
 from ..layers.layer import Convolution, Dense, Layer, Pad
 from ..layers.pixels import Crop, Upsample
 from ..layers.pooling import GlobalPool, Pool
@@ -50,6 +50,8 @@ class Flow:
             each = [self.values[name][1] for name in inputs]
             if isinstance(layer, Concatenate):
                 channels = sum(each) if all(each) else 0
+            elif isinstance(layer, BroadcastLike):
+                channels = each[0]
             elif len({count for count in each if count > 1}) > 1:
                 return f"{' and '.join(map(str, each))} channels", "the same number"
         self.values[value] = self._after(layer, wanted or ranks, taken or channels)

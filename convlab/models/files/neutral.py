@@ -17,7 +17,7 @@ from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Affine, PReLU, Softmax
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import Add, Concatenate, Joining, Multiply, Subtract
+from ..layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Upsample
@@ -42,7 +42,8 @@ _NAMES = {code: name for name, code in DTYPES.items()}
 _SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
-_CLASSES = (*_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, Add, Subtract, Multiply, Concatenate)
+_JOINING = (Add, Subtract, Multiply, Concatenate, BroadcastLike)
+_CLASSES = (*_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 

@@ -110,4 +110,30 @@ class Concatenate(Joining):
         return sizes[0] if len(set(sizes)) == 1 else super().joined_size([(0, 0), *sizes])
 
 
+@dataclass(frozen=True, eq=False)
+class BroadcastLike(Joining):
+    """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
+
+    kind = "broadcast_like"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        x, like = values
+        return np.array(np.broadcast_to(x, (*x.shape[:2], *like.shape[2:])))
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: a resize weighs the pixel with itself, in four products."""
+        x, like = values
+        return self.reference(off[0] + 8 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off[0]), like)
+
+    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+        """See `Joining.joined_size`."""
+        if sizes[0] != (1, 1):
+            raise ShapeError(
+                f"{self.kind}: got images of {sizes[0][0]}x{sizes[0][1]} pixels, expected one pixel.",
+                hint="a resize by a factor takes any size.",
+            )
+        return sizes[1]
+
+
 COMMUTATIVE = (Add, Multiply)

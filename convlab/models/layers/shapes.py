@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...geometry.geometry import Pair
 from .flattening import Flatten, Unflatten
-from .joining import Concatenate, Joining
+from .joining import BroadcastLike, Concatenate, Joining
 from .layer import Dense, Layer
 from .pooling import AdaptivePool, GlobalPool
 
@@ -59,6 +59,8 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     channels, sizes = [each.channels for each in inputs], [each.size for each in inputs if each.size is not None]
     size = layer.joined_size(sizes) if len(sizes) == len(inputs) else None
     rows = all(each.rows for each in inputs)
+    if isinstance(layer, BroadcastLike):
+        return Known(channels[0], inputs[1].size, rows)
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)
     return Known(max(channels), size, rows)

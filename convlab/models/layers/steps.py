@@ -88,7 +88,7 @@ class Step:
         """As `Convolution.gradients`, of the layer that is `learned`."""
         assert self.learned
         flatten = self.layers[0]
-        if not isinstance(flatten, Flatten):
+        if not isinstance(flatten, Flatten) or x.ndim == 2:
             return self.learned.gradients(x, dy, dtype)
         image = Unflatten((x.shape[2], x.shape[3]), flatten.order)
         true, bounds = self.learned.gradients(flatten.reference(x), dy, dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, Softmax
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Add, Concatenate, Multiply, Subtract
+from ...layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
@@ -157,6 +157,12 @@ def _concatenate(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return Concatenate()
 
 
+def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    if (options.get("lhs_axes"), options.get("rhs_axes")) != ((2, 3), (2, 3)):
+        raise UnsupportedError("it repeats other axes than (2, 3), rows and columns")
+    return BroadcastLike()
+
+
 def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if options.get("axis") != (2, 3):
         raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
@@ -229,6 +235,7 @@ OPERATORS: dict[str, Reader] = {
     "Flatten": lambda options, arrays: Flatten(),
     "Dropout": _dropout,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
+    **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), lambda options, arrays: Subtract()),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
