@@ -121,7 +121,7 @@ def framework(session: nox.Session, name: str, *also: str, current: bool = True)
     On current releases these are all tests of parity, and its types are checked; older ones have the central tests.
     """
     own = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"tests/frameworks/test_{name}*.py"))
-    shared = ("tests/parity",) if current else (*SUMMING, "tests/parity/test_dtypes.py")
+    shared = ("tests/parity",) if current else (*AGREEING, "tests/parity/test_dtypes.py")
     run_tests(session, name, *shared, "tests/test_doors.py", *own, f"convlab_{name}", *also)
     if name != "dask":  # which has no models; pairs of frameworks belong to `parity`
         exporting = () if name == "mxnet" else ("tests/exporting/test_onnx.py",)

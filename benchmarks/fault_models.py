@@ -274,7 +274,7 @@ def unet(net: Net) -> None:
 
 def autoencoder(net: Net) -> None:
     x = net.block(net.block(INPUT, 6, stride=2), 8, stride=2)
-    x = net.act(net.norm(net.up(net.conv(x, 8, 1), 6)))
+    x = net.act(net.norm(net.up(net.add(net.conv(x, 8, 1), x), 6)))
     net.act(net.up(x, 3, 5, 2, 1), "tanh")
 
 

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from convlab import compare
 from convlab.errors import ConvlabError
-from convlab.models.adapters import models_of
+from convlab.models.adapters import models_of, read
 from convlab.models.compare.comparison import Comparison
 from convlab.models.layers.joining import COMMUTATIVE
 from convlab.models.layers.layer import Convolution, Dropout, Pad
@@ -135,6 +135,9 @@ def plant(rng: np.random.Generator, first: str, others_of: Sequence[str], count:
             a, b = native(backends[0], parts), native(backends[1], copies)
         except ConvlabError:  # A framework may not have a layer.
             continue
+        named = {part.path.split("/")[-1] for part in read(a).parts}
+        if not {path for path in nodes if not path.startswith("new")} <= named:
+            continue  # The layers of a Sequential of Flax have numbers for names.
         for _, planted in faults:
             if planted.inside is not None:
                 by_path = {path: name for name, path in names.items()}

@@ -22,7 +22,8 @@ def near(a, b):
     return np.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETS)
+# The others are ported to the other frameworks by `tests/models/test_jax_ported.py`.
+@pytest.mark.parametrize("name", ["resnet", "senet of rows", "mobilenet", "unet"])
 def test_a_whole_net_goes_to_the_other_flax_and_back(name):
     model = NETS[name]()
     expected = inferred(model, NHWC)

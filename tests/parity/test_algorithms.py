@@ -29,6 +29,8 @@ PROBLEMS = {
     "one pixel": ((1, 1), (1, 1), {}),
 }
 DENSE = {"image", "same", "reflect", "row", "layer", "depthwise", "channels last", "one pixel"}
+# The problems whose gradients aren't tried on JAX, for which XLA compiles each operation of each of them.
+SLOW_ON_JAX = {"same", "row", "dilated", "grouped", "one pixel"}
 SINGLE = {"image", "same", "reflect", "row", "strided", "dilated", "one pixel"}
 
 
@@ -74,7 +76,7 @@ def test_result_and_gradients(lab, algorithm, problem) -> None:
     # A kernel of rank 1 is itself rounded to 2 ulp when it is taken apart, and added up in two steps.
     slack = 3 if algorithm == "separable" else 1
     assert worst_ratio(y, true, slack * error_bound(x, k, algorithm=rounding, **options)) <= 1
-    if not lab.adapter.autograd:
+    if not lab.adapter.autograd or (lab.name == "jax" and problem in SLOW_ON_JAX):
         return
     dy = np.random.default_rng(1).standard_normal(true.shape).astype(np.float32)
     bias = np.zeros(() if k.ndim == 2 else y.shape[-3 if options.get("data_format") != "NHWC" else -1], np.float32)

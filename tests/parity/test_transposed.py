@@ -227,7 +227,8 @@ def test_it_is_the_transpose_of_corr2d(lab, padding, stride) -> None:
     rng = np.random.default_rng(0)
     down, right = stride if isinstance(stride, tuple) else (stride, stride)
     K = rng.integers(-9, 10, (4, 2, 3, 4))
-    for height, width in itertools.product((9, 10, 11, 12), (12, 13)):
+    heights = (9, 12) if lab.name == "jax" else (9, 10, 11, 12)  # XLA compiles each new shape
+    for height, width in itertools.product(heights, (12, 13)):
         X = rng.integers(-9, 10, (1, 2, height, width))
         Z = convlab.corr2d(X, K, stride=stride, padding=padding)
         Y = rng.integers(-9, 10, Z.shape)
