@@ -50,9 +50,7 @@ def test_nox_gives_the_commands_that_write_a_table_a_folder_of_their_own(tmp_pat
     monkeypatch.setitem(sys.modules, "nox", stand_in)
     monkeypatch.chdir(tmp_path)
     exec(compile((ROOT / "noxfile.py").read_text(), "noxfile.py", "exec"), namespace)
-    wheels = tmp_path / "tmp"
-    wheels.mkdir()
-    (wheels / "convlab.whl").touch()
+    namespace["BUILT"].append(tmp_path / "convlab.whl")
     folders = []
 
     class Session:
@@ -70,4 +68,4 @@ def test_nox_gives_the_commands_that_write_a_table_a_folder_of_their_own(tmp_pat
 
     monkeypatch.delenv("CI", raising=False)
     namespace["choices"](Session())
-    assert folders == [str(wheels)] * 2
+    assert folders == [str(tmp_path / "tmp")] * 2
