@@ -19,7 +19,7 @@ from convlab.errors import ModelFileError
 from convlab.models.files.neutral import read_parts, write_parts
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import Add, Concatenate, Multiply
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Dense, Dropout
 from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part
@@ -129,6 +129,14 @@ def test_a_file_whose_layers_dont_go_together_isnt_written(tmp_path):
     with pytest.raises(ModelFileError, match=r"layers\[1\].inputs: got 2 values, expected one"):
         write_parts(parts, path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("layer", [Subtract(), BroadcastLike()])
+@pytest.mark.parametrize("inputs", [("stem",), ("stem", INPUT, "stem")])
+def test_a_difference_takes_two_values(tmp_path, layer, inputs):
+    parts = [PARTS[0], Part("two", None, layer, layer.kind, inputs, "two")]
+    with pytest.raises(ModelFileError, match=rf"layers\[1\].inputs: got {len(inputs)} values?, expected two"):
+        write_parts(parts, tmp_path / "model.safetensors")
 
 
 def test_what_a_file_says_of_branches(tmp_path):

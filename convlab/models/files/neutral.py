@@ -264,8 +264,9 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
         if value not in flow.values:
             what = f"{INPUT!r} or the path of a layer before it"
             _refuse(f"{where}.inputs", excerpt(value), what)
-    if len(inputs) != 1 and not isinstance(layer, Joining):
-        _refuse(f"{where}.inputs", f"{len(inputs)} values", "one")
+    takes = layer.takes if isinstance(layer, Joining) else 1
+    if takes and len(inputs) != takes:
+        _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two")[takes - 1])
 
 
 def _check_record(where: str, record: object) -> None:

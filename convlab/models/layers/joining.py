@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,7 +16,13 @@ from .layer import Layer
 
 
 class Joining(Layer):
-    """A layer of several values. Images of one pixel count for images of any size, as a scale for each channel does."""
+    """A layer of several values. Images of one pixel count for images of any size, as a scale for each channel does.
+
+    Attributes:
+        takes: how many values; 0 for any number.
+    """
+
+    takes: ClassVar[int] = 0
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """The result for these values, in float64."""
@@ -62,6 +69,7 @@ class Subtract(Joining):
     """The first of two inputs less the second."""
 
     kind = "subtract"
+    takes = 2
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Joining.reference`."""
@@ -115,6 +123,7 @@ class BroadcastLike(Joining):
     """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
 
     kind = "broadcast_like"
+    takes = 2
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Joining.reference`."""
