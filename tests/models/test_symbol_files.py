@@ -123,6 +123,43 @@ def test_the_names_are_the_symbols(path):
     ]
 
 
+def written(folder: Path, nodes, arrays) -> Path:
+    path = folder / "net-symbol.json"
+    path.write_text(json.dumps(symbol(nodes)))
+    (folder / "net-0003.params").write_bytes(params(arrays))
+    return path
+
+
+@pytest.mark.parametrize(("operator", "function"), [("broadcast_mul", np.multiply), ("broadcast_add", np.add)])
+def test_a_number_for_each_channel(framework, tmp_path, operator, function) -> None:
+    """A layer scale, as a gluon block with a parameter of its own has it."""
+    numbers = RNG.normal(size=(1, 2, 1, 1)).astype("f4")
+    arrays = {name: array for name, array in ARRAYS.items() if "conv0" in name} | {"arg:net0_gamma": numbers}
+    nodes = [NODES[0], (operator, "net0_scale0", {}, ["net0_conv0_fwd", "net0_gamma"])]
+    model = load(written(tmp_path, nodes, arrays), backend=framework)
+    x = np.random.default_rng(1).normal(size=(1, 1, 4, 5)).astype("f4")
+    kernel, bias = (ARRAYS[f"arg:net0_conv0_{name}"].astype(float) for name in ("weight", "bias"))
+    conv = np.array([[correlate2d(np.pad(x[0, 0].astype(float), 1), k[0], "valid") for k in kernel]])
+    expected = function(conv + bias[:, None, None], numbers)
+    np.testing.assert_allclose(models_of(framework).run([model], x, "float32"), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "message"),
+    [
+        ("broadcast_sub", (1, 2, 1, 1), r"an array of shape \(1, 2, 1, 1\) beside the image"),
+        ("broadcast_mul", (1, 2, 4, 4), r"an array of shape \(1, 2, 4, 4\) beside the image"),
+        ("broadcast_sub", None, "broadcast_sub of 1 values, expected 2"),
+    ],
+)
+def test_arrays_that_are_no_channels_numbers_are_refused(tmp_path, operator, shape, message) -> None:
+    more = {} if shape is None else {"arg:net0_gamma": np.ones(shape, "f4")}
+    arrays = {name: array for name, array in ARRAYS.items() if "conv0" in name} | more
+    nodes = [NODES[0], (operator, "net0_own0", {}, ["net0_conv0_fwd", *(["net0_gamma"] if more else [])])]
+    with pytest.raises(ModelFileError, match=message):
+        read_symbol(written(tmp_path, nodes, arrays))
+
+
 def test_one_of_several_epochs(framework, path):
     other = path.with_name("net-0010.params")
     changed = {**ARRAYS, "arg:net0_conv0_bias": ARRAYS["arg:net0_conv0_bias"] + 1}

@@ -10,9 +10,9 @@ import numpy as np
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, Softmax
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from ...layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
 from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
-from ...layers.norms import GroupNorm, LayerNorm
+from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import GlobalPool, Pool
 from ...layers.reading import around
@@ -157,6 +157,20 @@ def _concatenate(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return Concatenate()
 
 
+def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, Any], Arrays], Layer]:
+    """Values joined, or one value and a number for each channel, which has this name in `ChannelAffine`."""
+
+    def read(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+        if not arrays:
+            return joining()
+        numbers = arrays[0]
+        if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or numbers.shape[-3:] != (numbers.size, 1, 1):
+            raise UnsupportedError(f"it takes an array of shape {numbers.shape} beside the image")
+        return ChannelAffine(**{name: numbers.reshape(-1)}, trained=True, dtype=numbers.dtype.name)
+
+    return read
+
+
 def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if (options.get("lhs_axes"), options.get("rhs_axes")) != ((2, 3), (2, 3)):
         raise UnsupportedError("it repeats other axes than (2, 3), rows and columns")
@@ -234,10 +248,10 @@ OPERATORS: dict[str, Reader] = {
     "_npx_log_softmax": _softmax(log=True),
     "Flatten": lambda options, arrays: Flatten(),
     "Dropout": _dropout,
-    **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), lambda options, arrays: Add()),
+    **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), _joined(Add, "shift")),
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
-    **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), lambda options, arrays: Subtract()),
-    **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), lambda options, arrays: Multiply()),
+    **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),
+    **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), _joined(Multiply, "scale")),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),
     **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _affine(lambda number: Affine(shift=number))),

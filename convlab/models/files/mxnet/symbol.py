@@ -12,6 +12,7 @@ import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
 from ...layers.flattening import Flatten, Unflatten
+from ...layers.joining import Joining
 from ...layers.layer import Dense, Layer
 from ...layers.pooling import GlobalPool
 from ...layers.reading import INPUT, Model, Part, ending_with
@@ -99,6 +100,8 @@ class SymbolReading:
             raise UnsupportedError(f"{path}: {error}") from error
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
+        if isinstance(layer, Joining) and layer.takes not in (0, len(inputs)):
+            raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
         path, native = self.native(path, layer, arrays)
         if isinstance(layer, Dense) and not rows:
             if not options.get("flatten", True):
