@@ -47,8 +47,8 @@ PHOTOGRAPHS = ("image", "plot")
 EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
 BESIDE = ("optax", "requests", "scikit-image", "setuptools")
 TOGETHER = "numpy,torch,mxnet,jax,tensorflow"
-ALONE = "algorithms", "borders", "dtypes", "layer_arguments", "learning", "limits", "reproducible", "transposed"
-ONE_BY_ONE = tuple(f"tests/parity/test_{name}.py" for name in ALONE)
+ALONE = "algorithms", "borders", "conformance", "dtypes", "layer_arguments", "learning", "limits"
+ONE_BY_ONE = tuple(f"tests/parity/test_{name}.py" for name in (*ALONE, "reproducible", "same_bits", "transposed"))
 # What the sessions of the frameworks and `docs` have run.
 ELSEWHERE = tuple(f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS, *ONE_BY_ONE))
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
@@ -76,7 +76,8 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
     """Install the built wheel, not the source tree, with the extras and whatever the tests need beside them."""
     wheel = build_wheel(session)
     extra = f"[{','.join(extras)}]" if extras else ""
-    session.install("--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
+    # Most modules of the frameworks are never imported.
+    session.install("--no-compile", "--constraint", CONSTRAINTS, f"{wheel}{extra}", *TESTS, *also)
 
 
 def run_tests(session: nox.Session, backends: str, *paths: str, under: tuple[str, ...] = ()) -> None:

@@ -72,6 +72,8 @@ def slopes(x, k, b, dy, **options):
 @pytest.mark.parametrize(("problem", "dtype"), TYPED)
 def test_the_bits_of_plain_loops(way, problem, dtype) -> None:
     geometry = PROBLEMS[problem][2]
+    if way == "operations" and geometry.padding_mode not in ("zeros", "reflect"):
+        return  # the random cases of tests/parity/test_reproducible.py have every border
     with jax.enable_x64(dtype == "float64"):
         lowered = jax.jit(lambda *inputs: slopes(*inputs, **options(geometry))).lower(
             *arrays(PROBLEMS[problem], dtype, "normal", 0)
