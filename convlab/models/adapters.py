@@ -113,8 +113,8 @@ class Models(Protocol):
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
 
-        They are called "X", and if a convolution or a dense layer is among the layers, "K", in the shape that its
-        kernel has in `convlab.models.layers`, and "bias".
+        They are called "X", and if a convolution or a dense layer is among the layers, "K", OIHW or (O, I), and
+        "bias".
         """
 
     def weights(self, model: object) -> Any:

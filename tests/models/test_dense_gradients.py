@@ -16,11 +16,6 @@ WEIGHTS, BIAS = kernel((4, 12)), kernel((4, 1))[:, 0]
 ROWS = np.random.default_rng(1).normal(size=(2, 12)).astype("float32")
 
 
-def order_of(framework: str) -> str:
-    """In which a framework flattens pixels."""
-    return "HWC" if framework in ("jax", "jax.nnx", "tensorflow") else "CHW"
-
-
 def by_hand(rows, dy):
     """The gradients of sum(dy * (rows @ K.T + bias))."""
     return {"X": dy @ WEIGHTS.astype(float), "K": dy.T @ rows, "bias": dy.sum(0)}
@@ -30,7 +25,7 @@ def by_hand(rows, dy):
 def test_the_frameworks_gradients(framework, images) -> None:
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(3, 2, 2, 3) if images else (3, 12)), rng.normal(size=(3, 4))
-    order = order_of(framework)
+    order = models_of(framework).LAYOUT[1:]
     layers = [*([Flatten(order)] if images else []), Dense(WEIGHTS, BIAS)]
     model = built(framework, *layers)
     (step,) = steps(read(model))

@@ -57,4 +57,4 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
         arrays = {name: ops.to_numpy(slope[...]) for name, slope in slopes.items()}
-    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype, dy.ndim == 4)
+    return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

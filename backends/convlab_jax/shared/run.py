@@ -38,11 +38,11 @@ def tensors(x: Any, dtype: str) -> list[Array]:
     return [ops.asarray(value, dtype) for value in (x if isinstance(x, tuple) else (x,))]
 
 
-def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str, pixels: bool) -> dict[str, np.ndarray]:
-    """The gradients of a layer, of pixels or of rows, by the names and in the layout of `Models.gradients`."""
+def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """The gradients of a layer by the names and in the layout of `convlab.models.adapters.Models`."""
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
     if "kernel" in slopes and slopes["kernel"].ndim == 2:
-        arrays["K"] = slopes["kernel"].T[..., None, None] if pixels else slopes["kernel"].T
+        arrays["K"] = slopes["kernel"].T
     elif "kernel" in slopes:
         # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
         unflipped = not getattr(owner, "transpose_kernel", True)

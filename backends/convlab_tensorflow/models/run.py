@@ -80,10 +80,7 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
     tensors = _compiled(slopes, *given) if compiled else slopes(*given)
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
-    if "K" in arrays:
-        kernel = oihw(owner, arrays["K"])
-        arrays["K"] = kernel[..., None, None] if kernel.ndim == 2 and dy.ndim == 4 else kernel
-    return arrays
+    return {**arrays, "K": oihw(owner, arrays["K"])} if "K" in arrays else arrays
 
 
 def _gradient_is_wrong(owner: Any) -> bool:

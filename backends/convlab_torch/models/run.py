@@ -14,7 +14,6 @@ from convlab.models.layers.layer import Convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from .functions import PixelLinear
 from .read import inference
 
 
@@ -67,6 +66,4 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     arrays = {ROLES.get(name, name): ops.to_numpy(slope) for name, slope in slopes.items()}
     if isinstance(owner, Conv2D) and "K" in arrays:
         arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
-    if isinstance(owner, PixelLinear):
-        arrays["K"] = arrays["K"][..., None, None]
     return arrays

@@ -74,8 +74,10 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
     if not shapes or not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
         return None
-    if node.target in (F.interpolate, F.upsample, "expand"):
+    if node.target in (F.interpolate, F.upsample):
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
+    if node.target == "expand":
+        return _repeat(node, shapes, sizes, runs)
     if node.target in _VIEWS:
         flattens = all(_flattens(*both) for both in shapes)
         return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
@@ -132,8 +134,6 @@ def _measured(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> Iterator[torch.
 
 
 def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change | None:
-    if node.target == "expand":
-        return None
     factors = {tuple(new / old for old, new in zip(x[2:], y[2:], strict=True)) for x, y in shapes}
     if len(factors) != 1 or any(number != int(number) for number in next(iter(factors))):
         return None

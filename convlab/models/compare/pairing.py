@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from ...errors import ModelError
-from ..layers.flattening import ORDERS, Flatten
+from ..layers.flattening import ORDERS
 from ..layers.layer import Dense, Layer
 from ..layers.steps import Step
 
@@ -152,8 +152,8 @@ def fitting_layer(first: Step, second: Step, channels: int = 0) -> Layer:
                 f"expected {shapes[1]} (kernels as OIHW).",
                 hint="names={source's: target's} says which layers belong together.",
             )
-    orders = [each.order for step in (first, second) for each in step.layers if isinstance(each, Flatten)]
-    if isinstance(a, Dense) and len(orders) == 2 and orders[0] != orders[1]:
+    orders = first.flattened, second.flattened
+    if isinstance(a, Dense) and "none" not in orders and orders[0] != orders[1]:
         if channels and a.input_channels % channels == 0:
             return a.reordered(channels, orders[1])
         raise ModelError(

@@ -110,7 +110,7 @@ def prove(
         if index < len(batches):
             results.append(rounded(true, dtype))
         if step.learned and index < _WITH_GRADIENTS and fit:
-            _gradients(row, (a, b), values[0], true.shape, np.random.default_rng((seed, index)))
+            _gradients(row, (a, b), values[0], true.shape, dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)."
     return row, results
@@ -201,22 +201,29 @@ def _shapes(values: Arrays) -> str:
 
 
 def _gradients(
-    row: Row, both: tuple[RunnableStep, RunnableStep], x: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
+    row: Row,
+    both: tuple[RunnableStep, RunnableStep],
+    x: np.ndarray,
+    shape: tuple[int, ...],
+    dtype: str,
+    rng: np.random.Generator,
 ) -> None:
     """Hold the gradients of both steps, whose results have a shape, to those of the layer that the first one is."""
-    step, dtype = both[0].step, min((each.step.dtype for each in both), key=lambda name: SIGNIFICAND[name])
-    assert step.learned
-    products = shape[1] * math.prod(step.learned.kernel.shape[2:])
+    first = both[0].step
+    assert first.learned
+    products = shape[1] * math.prod(first.learned.kernel.shape[2:])
     dy = grid(rng, shape, share(dtype, products))
-    true, bounds = (each._asdict() for each in step.gradients(x, dy, dtype))
+    true, bounds = (each._asdict() for each in first.gradients(x, dy, dtype))
     for (models, step), errors in zip(both, (row.own, row.errors), strict=True):
         try:
             gradients = models.gradients(step.natives, x, dy, step.dtype)
         except Exception as error:  # A framework or the layer's own code may raise any error.
             row.diagnosis = row.diagnosis or f"the gradients can't be computed: {first_line(error)}"
             continue
-        if "K" in gradients and step.flattened != both[0].step.flattened:
-            gradients["K"] = Dense(gradients["K"]).reordered(x.shape[1], both[0].step.flattened).kernel
+        if "K" in gradients and step.flattened != first.flattened:
+            gradients["K"] = Dense(gradients["K"]).reordered(x.shape[1], first.flattened).kernel
+        if "K" in gradients and gradients["K"].ndim < true["K"].ndim:  # a dense layer of pixels, a convolution here
+            gradients["K"] = gradients["K"][..., None, None]
         for name, gradient in gradients.items():
             _keep_worst(errors, f"gradient of {name}", _ratio(gradient, true[name], bounds[name]))
 
