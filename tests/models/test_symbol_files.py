@@ -83,12 +83,16 @@ def params(arrays=ARRAYS) -> bytes:
     return data + struct.pack("<Q", len(arrays)) + names
 
 
+def written(folder: Path, nodes=NODES, arrays=ARRAYS) -> Path:
+    path = folder / "net-symbol.json"
+    path.write_text(json.dumps(symbol(nodes)))
+    (folder / "net-0003.params").write_bytes(params(arrays))
+    return path
+
+
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / "net-symbol.json"
-    path.write_text(json.dumps(symbol()))
-    (tmp_path / "net-0003.params").write_bytes(params())
-    return path
+    return written(tmp_path)
 
 
 def by_hand(x):
@@ -121,13 +125,6 @@ def test_the_names_are_the_symbols(path):
         ("net0_dense0", "dense"),
         ("softmax", "softmax"),
     ]
-
-
-def written(folder: Path, nodes, arrays) -> Path:
-    path = folder / "net-symbol.json"
-    path.write_text(json.dumps(symbol(nodes)))
-    (folder / "net-0003.params").write_bytes(params(arrays))
-    return path
 
 
 @pytest.mark.parametrize(("operator", "function"), [("broadcast_mul", np.multiply), ("broadcast_add", np.add)])
