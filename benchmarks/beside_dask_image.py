@@ -9,13 +9,11 @@ peaks are from processes of their own, less what the image and the libraries tak
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -68,11 +66,7 @@ def measure(who: str, name: str, size: int, chunk: int) -> int:
     x = image(size, chunk)
     total(who, name, x[:chunk, :chunk])()
     run = total(who, name, x)
-    with contextlib.suppress(OSError):  # Linux forgets earlier peaks when it is told to
-        Path("/proc/self/clear_refs").write_text("5")
-    before = timing.peak()
-    run()
-    return timing.peak() - before
+    return timing.peak_beyond(run)
 
 
 def memory(who: str, name: str, size: int, chunk: int) -> int:

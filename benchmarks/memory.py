@@ -11,11 +11,9 @@ into them. Less than a tenth of an image, or than a megabyte, counts as that muc
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import timing
@@ -38,11 +36,7 @@ def measure(row: str, who: str, size: int, kernel: int) -> int:
     warm()
     del warm
     run = prepared(size)
-    with contextlib.suppress(OSError):  # Linux forgets earlier peaks, of imports say, when it is told to
-        Path("/proc/self/clear_refs").write_text("5")
-    before = timing.peak()
-    run()
-    return timing.peak() - before - 4 * (size - kernel + 1) ** 2
+    return timing.peak_beyond(run) - 4 * (size - kernel + 1) ** 2
 
 
 def images(row: str, who: str, size: int, kernel: int, patience: float) -> float | None:

@@ -5,6 +5,7 @@ A row of a benchmark is a backend's name, or "jax.jit" and "tensorflow.xla" for 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -152,6 +153,15 @@ def peak() -> int:
     # What `resource` tells may be the peak of the process that started this one.
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+
+
+def peak_beyond(run: Run) -> int:
+    """The bytes by which a run's peak of memory is above what there was before."""
+    with contextlib.suppress(OSError):  # Linux forgets earlier peaks, of imports say, when it is told to
+        Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    run()
+    return peak() - before
 
 
 def timed(run: Run, repeats: int = 1) -> float:
