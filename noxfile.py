@@ -47,8 +47,12 @@ PHOTOGRAPHS = ("image", "plot")
 EXTRAS = ("torch", "jax", "tensorflow", "dask", "onnx", *PHOTOGRAPHS)
 BESIDE = ("optax", "requests", "scikit-image", "setuptools")
 TOGETHER = "numpy,torch,mxnet,jax,tensorflow"
-ALONE = "algorithms", "borders", "conformance", "dtypes", "layer_arguments", "learning", "limits"
-ONE_BY_ONE = tuple(f"tests/parity/test_{name}.py" for name in (*ALONE, "reproducible", "same_bits", "transposed"))
+# The tests of parity but for those that compare several backends.
+ONE_BY_ONE = tuple(
+    f"tests/parity/{path.name}"
+    for path in sorted(ROOT.glob("tests/parity/test_*.py"))
+    if path.stem not in ("test_parity", "test_errors")
+)
 # What the sessions of the frameworks and `docs` have run.
 ELSEWHERE = tuple(f"--ignore={path}" for path in ("tests/frameworks", *WITHOUT_FRAMEWORKS, *ONE_BY_ONE))
 SUMMING = tuple(f"tests/parity/test_{name}.py" for name in ("parity", "same_bits", "learning"))
