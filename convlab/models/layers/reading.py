@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import ModelError, UnsupportedError
 from ...geometry.geometry import Pads, Pair
 from .activations import PReLU
+from .joining import Joining
 from .layer import BatchNorm, Dense, Layer
 from .norms import ChannelAffine, GroupNorm, LayerNorm
 
@@ -146,6 +147,10 @@ class Model:
     def __post_init__(self) -> None:
         if not all(part.value for part in self.parts):
             object.__setattr__(self, "parts", chained(self.parts))
+        # Code that joins as many values as it has may have one.
+        alone = [part for part in self.parts if isinstance(part.layer, Joining) and len(part.inputs) == 1]
+        if alone:
+            object.__setattr__(self, "parts", without(self.parts, lambda part: part in alone))
 
     @property
     def size(self) -> Pair | None:

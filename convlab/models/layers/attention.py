@@ -1,0 +1,211 @@
+"""Attention: pixels that are computed from all others, and what makes an image's pixels the tokens of a sequence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...dtypes import SIGNIFICAND
+from ...errors import ShapeError
+from ...geometry.geometry import Pair
+from .layer import Dense, Layer
+
+# Of an exponential and a division, beside those of sums.
+_ROUNDINGS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(Layer):
+    """Multi-head self-attention of the pixels of each image.
+
+    Dense layers of each pixel give a query, a key and a value, whose channels are cut into heads. Each pixel of the
+    result is the mean of all values, weighed by softmax(query * key / sqrt(channels of a head)), and a dense layer of
+    that. Source: arXiv:1706.03762.
+
+    Attributes:
+        kernel: (3 * channels, channels), the rows of the queries, of the keys and of the values.
+        bias: (3 * channels,), or None.
+        out_kernel: (channels, channels).
+        out_bias: (channels,), or None.
+        heads: how many there are; the channels are a multiple of it.
+        rate: the share of the weights that training sets to 0.
+        dtype: the arrays' dtype.
+    """
+
+    kind = "attention"
+    arrays = ("kernel", "bias", "out_kernel", "out_bias")
+
+    kernel: np.ndarray
+    out_kernel: np.ndarray
+    heads: int
+    bias: np.ndarray | None = None
+    out_bias: np.ndarray | None = None
+    rate: float = 0.0
+    dtype: str = "float32"
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return int(self.kernel.shape[1])
+
+    @property
+    def projections(self) -> tuple[Dense, Dense]:
+        """The dense layers of each pixel, before and behind the mean of the values."""
+        return Dense(self.kernel, self.bias, self.dtype), Dense(self.out_kernel, self.out_bias, self.dtype)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        before, behind = self.projections
+        queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
+        weights = _softmax(_scores(queries, keys))
+        return _image(behind.reference(self._joined(weights @ values)), x)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: those of the dense layers, of the scores, of the weights and of the means."""
+        before, behind = self.projections
+        pixels, errors = _pixels(x), _pixels(off)
+        q, k, v = self._heads(before.reference(pixels), len(x))
+        eq, ek, ev = self._heads(before.error(pixels, errors, dtype), len(x))
+        unit = 2.0 ** -SIGNIFICAND[dtype]
+        large_q, large_k, large_v = np.abs(q) + eq, np.abs(k) + ek, np.abs(v) + ev
+        scores = _scores(q, k)
+        change = _scores(np.abs(q), ek) + _scores(eq, large_k)
+        change += (q.shape[-1] + 4) * unit * _scores(large_q, large_k)
+        weights, off_weights = _softmax_error(scores, change, unit)
+        means, largest = weights @ v, weights + off_weights
+        off_means = weights @ ev + off_weights @ large_v + (v.shape[2] + _ROUNDINGS) * unit * (largest @ large_v)
+        return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)
+
+    def _heads(self, rows: np.ndarray, images: int) -> np.ndarray:
+        """The queries, keys and values of pixels, each (images, heads, pixels, channels of a head)."""
+        return rows.reshape(images, -1, 3, self.heads, rows.shape[1] // 3 // self.heads).transpose(2, 0, 3, 1, 4)
+
+    def _joined(self, heads: np.ndarray) -> np.ndarray:
+        """The channels of all heads in one row for each pixel."""
+        return heads.swapaxes(1, 2).reshape(-1, heads.shape[1] * heads.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
+class ClassToken(Layer):
+    """The pixels of an image, row by row, as one column, with a learned pixel before them.
+
+    Source: the class token of arXiv:2010.11929.
+
+    Attributes:
+        token: one number for each channel.
+        dtype: its dtype.
+    """
+
+    kind = "class_token"
+    arrays = ("token",)
+
+    token: np.ndarray
+    dtype: str = "float32"
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`."""
+        return 1 + math.prod(size), 1
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return self._behind(np.asarray(self.token, np.float64), x)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: nothing is computed."""
+        return self._behind(np.zeros(len(self.token)), off)
+
+    def _behind(self, token: np.ndarray, x: np.ndarray) -> np.ndarray:
+        first = np.broadcast_to(token[:, None, None], (*x.shape[:2], 1, 1))
+        return np.concatenate([first, x.reshape(*x.shape[:2], -1, 1)], axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class PositionEmbedding(Layer):
+    """x + embedding, with a learned number for each channel of each pixel.
+
+    Attributes:
+        embedding: (channels, rows, columns), of the images that it takes.
+        dtype: its dtype.
+    """
+
+    kind = "position_embedding"
+    arrays = ("embedding",)
+
+    embedding: np.ndarray
+    dtype: str = "float32"
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`.
+
+        Raises:
+            ShapeError: the embedding is for images of another size.
+        """
+        rows, columns = self.embedding.shape[1:]
+        if size != (rows, columns):
+            raise ShapeError(
+                f"position_embedding: got images of {size[0]}x{size[1]} pixels, expected {rows}x{columns}.",
+                hint="give images of the size that the model was made for.",
+            )
+        return size
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.asarray(x + np.asarray(self.embedding, np.float64))
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: the sum is rounded."""
+        size = np.abs(x) + off + np.abs(np.asarray(self.embedding, np.float64))
+        return np.asarray(off + 2 * 2.0 ** -SIGNIFICAND[dtype] * size)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstPixel(Layer):
+    """The first pixel of each image, as a row of numbers: what a class token has become."""
+
+    kind = "first_pixel"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return x[:, :, 0, 0]
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: nothing is computed."""
+        return off[:, :, 0, 0]
+
+
+def _pixels(x: np.ndarray) -> np.ndarray:
+    """The pixels of all images as rows of their channels."""
+    return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+
+
+def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Rows of channels as images of x's size."""
+    return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
+
+
+def _scores(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    return np.asarray(queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]))
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    from scipy.special import softmax
+
+    return np.asarray(softmax(scores, axis=-1))
+
+
+def _softmax_error(scores: np.ndarray, change: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The softmax of scores, and how far it may be off if the scores are by up to `change`.
+
+    Each weight is at most exp(change) times as large beside the sum of all, each of which may be exp(-change) times
+    as large. A score less the largest one is rounded before its exponential is.
+    """
+    weights = _softmax(scores)
+    spread = scores.max(-1, keepdims=True) - scores
+    change = change + unit * (spread + 2 * change.max(-1, keepdims=True))
+    relative = unit * (scores.shape[-1] + _ROUNDINGS)
+    grown, shrunk = weights * np.exp(change), weights * np.exp(-change)
+    most = grown / shrunk.sum(-1, keepdims=True) * (1 + relative)
+    least = shrunk / grown.sum(-1, keepdims=True) * (1 - relative)
+    return weights, np.maximum(most - weights, weights - least) + np.finfo("float32").tiny
