@@ -11,6 +11,7 @@ from jax import Array
 
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import PReLU
+from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
@@ -18,7 +19,10 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
+from ..shared.attention import arrays as attention_arrays
+from ..shared.attention import options as attention_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
+from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
 from .affine import ChannelPReLU
 from .network import Graph, Network
@@ -58,7 +62,20 @@ def build(layer: Layer, style: str) -> list[Any]:
         return [affine.bind({"params" if layer.trained else "constants": _named(layer)})]
     if isinstance(layer, Dropout):
         return [nn.Dropout(**dropout_options(layer)).bind({})]
+    if isinstance(layer, (Attention, ClassToken, PositionEmbedding)):
+        return [_build_tokens(layer)]
     return [build_function(layer)]
+
+
+def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nn.Module:
+    if isinstance(layer, Attention):
+        trees = {name: _arrays(layer.dtype, **arrays) for name, arrays in attention_arrays(layer).items()}
+        return attention.PixelAttention(**attention_options(layer)).bind({"params": trees})
+    if isinstance(layer, ClassToken):
+        token = attention.ClassToken(param_dtype=layer.dtype)
+        return token.bind({"params": _arrays(layer.dtype, token=layer.token)})
+    embedding = _arrays(layer.dtype, embedding=layer.embedding.transpose(1, 2, 0))
+    return attention.PositionEmbedding(param_dtype=layer.dtype).bind({"params": embedding})
 
 
 def _named(layer: Any) -> dict[str, Array]:

@@ -31,6 +31,7 @@ from ..shared.read import (
     read_norm,
     read_transposed,
 )
+from . import attention
 from .affine import ChannelAffine, ChannelPReLU
 from .network import Network
 from .run import infer
@@ -224,4 +225,5 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys((nn.PReLU, ChannelPReLU), _prelu),
     nn.Dense: _dense,
     nn.Dropout: read_dropout,
+    **attention.READERS,
 }

@@ -9,6 +9,7 @@ from jax import Array
 
 # The arguments by which linen's layers are put into inference.
 SWITCHES: dict[type[nn.Module], str] = {nn.BatchNorm: "use_running_average", nn.Dropout: "deterministic"}
+SWITCHES[nn.MultiHeadDotProductAttention] = "deterministic"
 
 
 def switch_of(layer: Any) -> str | None:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import PReLU
+from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
@@ -18,7 +19,10 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..nnx import Conv2D
 from ..ops import ops
+from ..shared.attention import arrays as attention_arrays
+from ..shared.attention import options as attention_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
+from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
 from .affine import ChannelPReLU
 from .network import Network
@@ -75,7 +79,24 @@ def _build(layer: Layer, style: str) -> list[Any]:
         return [filled(affine, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, Dropout):
         return [nnx.Dropout(**dropout_options(layer), rngs=rngs)]
+    if isinstance(layer, (Attention, ClassToken, PositionEmbedding)):
+        return [_build_tokens(layer)]
     return [build_function(layer)]
+
+
+def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nnx.Module:
+    if isinstance(layer, Attention):
+        module = _without_numbers(attention.PixelAttention, **attention_options(layer), in_features=channels_taken(layer))
+        for name, arrays in attention_arrays(layer).items():
+            filled(getattr(module, name), layer.dtype, **arrays)
+        module.rngs = nnx.Rngs(0).dropout.fork() if layer.rate else None
+        return module
+    if isinstance(layer, ClassToken):
+        token = attention.ClassToken(len(layer.token), param_dtype=layer.dtype)
+        return filled(token, layer.dtype, token=layer.token)
+    channels, rows, columns = layer.embedding.shape
+    embedding = attention.PositionEmbedding(channels, (rows, columns), param_dtype=layer.dtype)
+    return filled(embedding, layer.dtype, embedding=layer.embedding.transpose(1, 2, 0))
 
 
 def _without_numbers(kind: Any, *sizes: int, **options: Any) -> Any:

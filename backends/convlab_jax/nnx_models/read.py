@@ -29,6 +29,7 @@ from ..shared.read import (
     read_norm,
     read_transposed,
 )
+from . import attention
 from .affine import ChannelAffine, ChannelPReLU
 from .inference import in_inference
 from .network import Network
@@ -178,4 +179,5 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys((nnx.PReLU, ChannelPReLU), _prelu),
     nnx.Linear: _dense,
     nnx.Dropout: read_dropout,
+    **attention.READERS,
 }

@@ -15,6 +15,7 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad, depends_on_size
@@ -22,6 +23,7 @@ from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
+from .attention import first_pixel
 from .moving import build_moving
 from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
 
@@ -63,6 +65,7 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Multiply: multiply,
     Concatenate: concatenate,
     BroadcastLike: broadcast_like,
+    FirstPixel: first_pixel,
 }
 
 

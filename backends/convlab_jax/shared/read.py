@@ -15,6 +15,7 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
@@ -25,6 +26,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
 from ..ops import ops
+from .attention import first_pixel
 from .moving import READERS as MOVING
 
 MODES = {
@@ -182,6 +184,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (multiply, Multiply),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
+    (first_pixel, FirstPixel),
     *MOVING,
 ]
 

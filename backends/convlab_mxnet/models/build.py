@@ -14,6 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
@@ -25,8 +26,8 @@ from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
 
+from .. import attention_blocks, image_blocks, private
 from .. import blocks as nn
-from .. import image_blocks, private
 from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
@@ -163,6 +164,23 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
     return [_filled(conv, layer.dtype, **_NAMES.arrays(layer))]
 
 
+def _build_attention(layer: Attention, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "attention")
+    block = attention_blocks.PixelAttention(channels_taken(layer), layer.heads, layer.rate, layer.biased)
+    biases = {"qkv_bias": layer.bias, "out_bias": layer.out_bias}
+    return [_filled(block, layer.dtype, qkv_weight=layer.kernel, out_weight=layer.out_kernel, **biases)]
+
+
+def _build_class_token(layer: ClassToken, style: str) -> list[Block]:
+    return [_filled(attention_blocks.ClassToken(len(layer.token)), layer.dtype, token=layer.token)]
+
+
+def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[Block]:
+    channels, rows, columns = layer.embedding.shape
+    block = attention_blocks.PositionEmbedding(channels, (rows, columns))
+    return [_filled(block, layer.dtype, embedding=layer.embedding)]
+
+
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
     if layer.order != "CHW":
         raise UnsupportedError("MXNet flattens images channel by channel, this one pixel by pixel.")
@@ -205,6 +223,10 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
+    Attention: _build_attention,
+    ClassToken: _build_class_token,
+    PositionEmbedding: _build_position_embedding,
+    FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],

@@ -12,6 +12,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
@@ -22,7 +23,7 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.models.layers.transposed import TransposedConvolution
 
-from .. import blocks, image_blocks, private
+from .. import attention_blocks, blocks, image_blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -232,6 +233,16 @@ def _dropout(m: Any) -> Layer:
     return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
 
 
+def _attention(m: attention_blocks.PixelAttention) -> Layer:
+    kernels = [ops.to_numpy(value_of(each)) for each in (m.qkv_weight, m.out_weight)]
+    biases = [_array(each) for each in (m.qkv_bias, m.out_bias)] if m.use_bias else [None, None]
+    return Attention(*kernels, m.heads, *biases, m.rate, _dtype(m.qkv_weight))
+
+
+def _position_embedding(m: attention_blocks.PositionEmbedding) -> Layer:
+    return PositionEmbedding(ops.to_numpy(value_of(m.embedding)), _dtype(m.embedding))
+
+
 def _reflection(m: Any) -> Layer:
     *_, top, bottom, left, right = private.option(m, "padding")
     return Pad(((top, bottom), (left, right)), "reflect")
@@ -279,6 +290,10 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(),
+    attention_blocks.PixelAttention: _attention,
+    attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),
+    attention_blocks.PositionEmbedding: _position_embedding,
+    attention_blocks.FirstPixel: lambda m: FirstPixel(),
 }
 
 

@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
@@ -26,7 +27,7 @@ from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
-from .. import image_layers
+from .. import attention_layers, image_layers
 from ..layers import Conv2D, LowestPadding2D
 from .readers import IMAGES, gelu_tanh
 
@@ -181,6 +182,32 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
 
 
+def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
+    channels = channels_taken(layer)
+    native = attention_layers.PixelAttention(
+        layer.heads,
+        channels // layer.heads,
+        dropout=layer.rate,
+        use_bias=layer.biased,
+        attention_axes=(1, 2),
+        dtype=layer.dtype,
+    )
+    kernels, biases = layer.by_head()
+    arrays = kernels if biases is None else [each for both in zip(kernels, biases, strict=True) for each in both]
+    return [_filled(native, (None, None, None, channels), *arrays)]
+
+
+def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
+    native = attention_layers.ClassToken(dtype=layer.dtype)
+    return [_filled(native, (None, None, None, len(layer.token)), layer.token)]
+
+
+def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.Layer]:
+    embedding = layer.embedding.transpose(1, 2, 0)
+    native = attention_layers.PositionEmbedding(dtype=layer.dtype)
+    return [_filled(native, (None, *embedding.shape), embedding)]
+
+
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
     if layer.align_corners:
         raise UnsupportedError("Keras's upsampling has no aligned corners.")
@@ -249,6 +276,10 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
+    Attention: _build_attention,
+    ClassToken: _build_class_token,
+    PositionEmbedding: _build_position_embedding,
+    FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
     ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
     PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],

@@ -13,6 +13,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
@@ -24,7 +25,7 @@ from convlab.models.layers.reading import known
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
-from .. import image_layers, private
+from .. import attention_layers, image_layers, private
 from ..layers import Conv2D, LowestPadding2D
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -144,6 +145,19 @@ def _normalization(m: kl.Normalization) -> Layer:
 def _own_affine(m: image_layers.ChannelAffine) -> Layer:
     scale, shift = (None if each is None else array_of(each) for each in (m.gamma, m.beta))
     return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
+
+
+def _attention(m: attention_layers.PixelAttention) -> Layer:
+    if m.compute_dtype != m.variable_dtype:
+        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
+    arrays = [array_of(each) for each in m.weights]
+    biased = len(arrays) == 8
+    kernels, biases = (arrays[::2], arrays[1::2]) if biased else (arrays, None)
+    return Attention.of_heads(kernels, biases, m.num_heads, m.dropout, m.variable_dtype)
+
+
+def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
+    return PositionEmbedding(array_of(m.embedding).transpose(2, 0, 1), m.variable_dtype)
 
 
 def _upsampling(m: kl.UpSampling2D) -> Layer:
@@ -295,6 +309,10 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.GroupNormalization: _group_norm,
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
+    attention_layers.PixelAttention: _attention,
+    attention_layers.ClassToken: lambda m: ClassToken(array_of(m.token), m.variable_dtype),
+    attention_layers.PositionEmbedding: _position_embedding,
+    attention_layers.FirstPixel: lambda m: FirstPixel(),
     kl.UpSampling2D: _upsampling,
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
     image_layers.ChannelShuffle: lambda m: ChannelShuffle(m.groups),

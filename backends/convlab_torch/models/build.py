@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
@@ -27,7 +28,8 @@ from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
-from . import functions
+from . import attention, functions
+from .attention import PixelAttention, first_pixel
 from .functions import StochasticDepth, add, affine, concatenate, multiply
 from .network import Network, sequential
 
@@ -197,6 +199,24 @@ def _build_dense(layer: Dense, style: str) -> list[nn.Module]:
     return [filled(dense, weight=layer.kernel, bias=layer.bias)]
 
 
+def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
+    dtype = getattr(torch, layer.dtype)
+    native = PixelAttention(channels_taken(layer), layer.heads, layer.rate, layer.biased, dtype)
+    filled(native.out_proj, weight=layer.out_kernel, bias=layer.out_bias)
+    return [filled(native, in_proj_weight=layer.kernel, in_proj_bias=layer.bias)]
+
+
+def _build_class_token(layer: ClassToken, style: str) -> list[nn.Module]:
+    native = attention.ClassToken(len(layer.token), getattr(torch, layer.dtype))
+    return [filled(native, token=layer.token)]
+
+
+def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.Module]:
+    channels, rows, columns = layer.embedding.shape
+    native = attention.PositionEmbedding(channels, (rows, columns), getattr(torch, layer.dtype))
+    return [filled(native, embedding=layer.embedding)]
+
+
 def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
     constructors: dict[str, Callable[[], nn.Module]] = {
         "relu": nn.ReLU,
@@ -238,6 +258,10 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Unflatten: _build_unflatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Attention: _build_attention,
+    ClassToken: _build_class_token,
+    PositionEmbedding: _build_position_embedding,
+    FirstPixel: lambda layer, style: [first_pixel],
     PReLU: lambda layer, style: [
         filled(nn.PReLU(len(layer.slope), dtype=getattr(torch, layer.dtype)), weight=layer.slope)
     ],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from convlab.errors import UnsupportedError
 
 from .functions import ChannelAffine, LayerNorm2d
+from .tokens import position_embedding, with_token
 
 _OPERATIONS: dict[str, tuple[Any, ...]] = {
     "add": (operator.add, operator.iadd, torch.add, "add", "add_"),
@@ -47,6 +48,8 @@ def with_arrays(
     """
     if node.target is F.layer_norm and channels_last:
         return _layer_norm(node, arrays)
+    if (joined := with_token(node, arrays) if channels_last else None) is not None:
+        return joined
     name = operation(node.target)
     if len(node.args) != 2 or not name:
         raise UnsupportedError(f"it takes {_names(node, arrays)}, an array of the model's own")
@@ -55,8 +58,12 @@ def with_arrays(
     if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
+    embedding = position_embedding(numbers, channels_last) if name == "add" and numbers.ndim > 2 else None
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 3
-    if own_axis < 0 or numbers.numel() != numbers.shape[own_axis] or numbers.numel() == 1:
+    one_each = own_axis >= 0 and numbers.numel() == numbers.shape[own_axis] > 1
+    if embedding is not None and not one_each:
+        return embedding, tensor
+    if not one_each:
         raise UnsupportedError(f"it takes {_names(node, arrays)}, which hasn't one number for each channel")
     return _affine(numbers, name), tensor
 

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
+from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import Chunk
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pooling import GlobalPool
+
+from .attention import first_pixel
 
 
 class StochasticDepth(nn.Module):
@@ -165,6 +168,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
+        first_pixel: FirstPixel,
         average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
         maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
     }

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, PReLU, Softmax
+from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -38,7 +39,7 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import functions
+from . import attention, functions
 from .functions import StochasticDepth, read_function
 from .network import Network
 from .trace import traced
@@ -82,7 +83,7 @@ def _of_torch(module: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, tuple(_READERS))
+    return isinstance(module, (*_READERS, nn.MultiheadAttention))
 
 
 @contextlib.contextmanager
@@ -100,7 +101,7 @@ def inference(natives: Sequence[nn.Module]) -> Iterator[None]:
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """What is right inside a container; unlike in `named_children`, a module that stands there twice counts twice."""
-    if isinstance(module, tuple(_READERS)):
+    if _is_leaf(module):
         return []
     inside = module.named_modules(remove_duplicate=False)
     return [(name, child) for name, child in inside if name and "." not in name]
@@ -131,7 +132,9 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         if isinstance(part.layer, Unflatten) and not of_rows:
             part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
         yield part
-        pooled = isinstance(part.layer, GlobalPool) and not part.layer.keepdims
+        pooled = isinstance(part.layer, FirstPixel) or (
+            isinstance(part.layer, GlobalPool) and not part.layer.keepdims
+        )
         if isinstance(part.layer, Unflatten):
             continue
         if of_rows or pooled or isinstance(part.layer, (Dense, Flatten)):
@@ -344,6 +347,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     functions.LayerNorm2d: _layer_norm,
     functions.ChannelAffine: _channel_affine,
     functions.PixelLinear: _of_pixels,
+    **attention.READERS,
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),

@@ -18,6 +18,7 @@ from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
+from .attention import ClassToken, PixelAttention, PositionEmbedding, first_pixel, of_pixels
 from .constants import operation, with_arrays
 from .functions import (
     ChannelAffine,
@@ -34,6 +35,7 @@ from .functions import (
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .sizes import fold_sizes, image_channels, is_size
+from .tokens import expands_batch, merges_pixels, swaps_tokens, takes_first
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
@@ -42,7 +44,7 @@ _TO_FIRST = (0, 3, 1, 2)
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
-_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine)
+_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, PixelAttention, ClassToken, PositionEmbedding)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
@@ -112,6 +114,7 @@ class _Reading:
         values: the name of each node's value; a node that does nothing has that of its input.
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
         last: the nodes whose last axis is that of the channels, since the code permuted the axes.
+        tokens: the nodes whose pixels are the tokens of a sequence, (N, C, L) or (N, L, C).
         sizes: the nodes that are numbers computed from shapes.
     """
 
@@ -120,6 +123,7 @@ class _Reading:
         self.values: dict[torch.fx.Node, str] = {}
         self.arrays: dict[torch.fx.Node, Tensor] = {}
         self.last: set[torch.fx.Node] = set()
+        self.tokens: set[torch.fx.Node] = set()
         self.sizes: set[torch.fx.Node] = set()
         self.result: list[Part] = []
         self.unknown: dict[str, list[str]] = {}
@@ -137,9 +141,9 @@ class _Reading:
                 self.arrays[node] = operator.attrgetter(str(node.target))(self.model)
             elif is_size(node, self.sizes):
                 self.sizes.add(node)
-            elif is_part_of_pattern(node):
-                continue
-            else:
+            elif node.args and node.args[0] in self.arrays and expands_batch(node):
+                self.arrays[node] = self.arrays[node.args[0]]  # type: ignore[index]
+            elif not self._of_tokens(node) and not is_part_of_pattern(node):
                 self._function(node)
         return self.result, self.unknown
 
@@ -160,22 +164,73 @@ class _Reading:
 
     def _module(self, node: torch.fx.Node) -> None:
         path, source = str(node.target), node.args[0] if node.args else None
+        module = self.model.get_submodule(path)
+        if isinstance(module, nn.MultiheadAttention) and source in self.tokens:
+            self._attention(node, module)
+            return
         if len(node.args) != 1 or node.kwargs or not isinstance(source, torch.fx.Node):
             self._refuse(node, f"{path}, called with more than one tensor")
             return
-        module = self.model.get_submodule(path)
         if source in self.last:
             module = over_last_axis(module) or module
         self._append(node, self.parts(module, path), [source])
+
+    def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
+        """Add the attention of tokens to themselves."""
+        own = of_pixels(module)
+        options = {name: value for name, value in node.kwargs.items() if name != "need_weights"}
+        only_result = all(user.target is operator.getitem and (user.args[1] == 0 or not user.users) for user in node.users)
+        if own is None or len(set(node.args[:3])) != 1 or len(node.args) != 3 or options or not only_result:
+            self._refuse(node, f"{node.target}, attention that isn't of (N, L, C) to itself alone")
+            return
+        source = node.args[0]
+        assert isinstance(source, torch.fx.Node)
+        self._append(node, self.parts(own, str(node.target)), [source])
+        for user in node.users:
+            self.values[user] = self.values[node]
+            self.last.add(user)
+            self.tokens.add(user)
+
+    def _of_tokens(self, node: torch.fx.Node) -> bool:
+        """Whether a node only changes the axes of tokens, or takes one, and has been read."""
+        source = node.args[0] if node.args else None
+        if not isinstance(source, torch.fx.Node) or source not in self.values:
+            return False
+        if node in self.values:  # what attention gives
+            return True
+        if source not in self.tokens:
+            if source in self.last or not merges_pixels(node, self._channels(source)):
+                return False
+            self.tokens.add(node)
+        elif swaps_tokens(node):
+            self.tokens.add(node)
+            if source not in self.last:
+                self.last.add(node)
+        elif takes_first(node) and source in self.last:
+            layer, note = read_function(first_pixel)
+            path = ".".join(filter(None, [_owner(node), note]))
+            self.result.append(Part(path, first_pixel, layer, note, (self.values[source],), node.name))
+            self.values[node] = node.name
+            return True
+        else:
+            return False
+        self.values[node] = self.values[source]
+        return True
+
+    def _channels(self, node: torch.fx.Node) -> int:
+        """The channels of a node's images, where the last layer tells; 0 where it doesn't."""
+        layer = next((part.layer for part in self.result if part.value == self.values[node]), None)
+        return 0 if layer is None else layer.output_channels(0)
 
     def _append(self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node]) -> None:
         if self.sizes.intersection(sources):
             self._refuse(node, f"{_name(node.target)}, which takes the size of an image")
         inputs = tuple(self.values.get(source, "") for source in sources)
-        if any(source in self.last for source in sources):
-            self.last.add(node)
-            if not all(map(_of_any_axis, parts)) or not self.last.issuperset(sources):
-                self._refuse(node, f"{_name(node.target)}, which takes images NHWC")
+        for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
+            if any(source in kind for source in sources):
+                kind.add(node)
+                if not all(map(_of_any_axis, parts)) or not kind.issuperset(sources):
+                    self._refuse(node, f"{_name(node.target)}, which takes {what}")
         for index, part in enumerate(parts):
             value = f"{node.name}.{index}" if index else node.name
             self.result.append(Part(part.path, part.native, part.layer, part.note, inputs, value))
@@ -202,7 +257,8 @@ class _Reading:
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
-        own = [str(each.target) for each in node.all_input_nodes if each in self.arrays]
+        fetched = [each for each in node.all_input_nodes if each in self.arrays]
+        own = [str(each.target if each.op == "get_attr" else each.args[0]) for each in fetched]
         if not own:
             return *_native(node), ""
         last = any(each in self.last for each in node.all_input_nodes)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
-from ...errors import ShapeError
+from ...errors import ShapeError, UnsupportedError
 from ...geometry.geometry import Pair
 from .layer import Dense, Layer
 
 # Of an exponential and a division, beside those of sums.
 _ROUNDINGS = 8
+# Where a score may be off by so much, a weight may be anything.
+_LARGEST = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,48 @@ class Attention(Layer):
     def input_channels(self) -> int:
         """See `Layer.input_channels`."""
         return int(self.kernel.shape[1])
+
+    @classmethod
+    def of_heads(
+        cls,
+        kernels: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray] | None,
+        heads: int,
+        rate: float = 0.0,
+        dtype: str = "float32",
+    ) -> Attention:
+        """The attention with a kernel each for the queries, the keys, the values and what comes behind: see `by_head`.
+
+        Raises:
+            UnsupportedError: queries, keys and values haven't as many channels as the image.
+        """
+        channels = len(kernels[0])
+        if any(kernel.size != channels**2 for kernel in kernels):
+            raise UnsupportedError("its queries, keys and values haven't as many channels as the image")
+        rows = [np.ascontiguousarray(kernel.reshape(channels, channels).T) for kernel in kernels]
+        flat = [None, None] if biases is None else [np.concatenate([*map(np.ravel, biases[:3])]), biases[3]]
+        return cls(np.concatenate(rows[:3]), rows[3], heads, flat[0], flat[1], rate, dtype)
+
+    def by_head(self) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """The kernels of queries, keys and values, (channels, heads, channels of a head), and the last one; the biases.
+
+        The last kernel is (heads, channels of a head, channels). Where one of the biases is missing, it is zeros.
+        """
+        channels = self.input_channels
+        heads = self.heads, channels // self.heads
+        kernels = [kernel.T.reshape(channels, *heads) for kernel in np.split(self.kernel, 3)]
+        kernels.append(self.out_kernel.T.reshape(*heads, channels))
+        if not self.biased:
+            return kernels, None
+        nothing = np.zeros(3 * channels, self.kernel.dtype)
+        before = nothing if self.bias is None else self.bias
+        behind = nothing[:channels] if self.out_bias is None else self.out_bias
+        return kernels, [*before.reshape(3, *heads), behind]
+
+    @property
+    def biased(self) -> bool:
+        """Whether any of its dense layers has a bias."""
+        return self.bias is not None or self.out_bias is not None
 
     @property
     def projections(self) -> tuple[Dense, Dense]:
@@ -204,6 +249,7 @@ def _softmax_error(scores: np.ndarray, change: np.ndarray, unit: float) -> tuple
     weights = _softmax(scores)
     spread = scores.max(-1, keepdims=True) - scores
     change = change + unit * (spread + 2 * change.max(-1, keepdims=True))
+    change = np.minimum(change, _LARGEST)
     relative = unit * (scores.shape[-1] + _ROUNDINGS)
     grown, shrunk = weights * np.exp(change), weights * np.exp(-change)
     most = grown / shrunk.sum(-1, keepdims=True) * (1 + relative)

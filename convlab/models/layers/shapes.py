@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...geometry.geometry import Pair
+from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
 from .joining import BroadcastLike, Concatenate, Joining
 from .layer import Dense, Layer
@@ -47,6 +48,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
         return Known(layer.output_channels(channels), layer.size)
     if isinstance(layer, GlobalPool):
         return Known(channels, (1, 1) if layer.keepdims else None, not layer.keepdims)
+    if isinstance(layer, FirstPixel):
+        return Known(channels, None, True)
     if isinstance(layer, Dense):
         return Known(layer.output_channels(channels), None, True)
     channels = layer.output_channels(channels_taken(layer) or channels)

@@ -1,0 +1,90 @@
+"""Gluon blocks of images NCHW for attention: of pixels to one another, and what makes pixels tokens of a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlab.geometry.geometry import Pair
+
+from .image_blocks import OfImages
+
+
+class PixelAttention(OfImages):
+    """Multi-head self-attention of the pixels of each image, arXiv:1706.03762.
+
+    Args:
+        channels: of the images.
+        heads: how many there are.
+        rate: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+    """
+
+    def __init__(self, channels: int, heads: int, rate: float = 0.0, use_bias: bool = True, **names: Any) -> None:
+        super().__init__(**names)
+        self.channels, self.heads, self.rate, self.use_bias = channels, heads, rate, use_bias
+        self.qkv_weight = self.params.get("qkv_weight", shape=(3 * channels, channels))
+        self.out_weight = self.params.get("out_weight", shape=(channels, channels))
+        if use_bias:
+            self.qkv_bias = self.params.get("qkv_bias", shape=(3 * channels,), init="zeros")
+            self.out_bias = self.params.get("out_bias", shape=(channels,), init="zeros")
+
+    def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
+        """The image, each pixel computed from all."""
+        pixels = F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
+        heads = F.reshape(self._dense(F, pixels, "qkv", parameters), shape=(0, 0, 3, self.heads, -1))
+        parts = F.split(F.transpose(heads, axes=(2, 0, 3, 1, 4)), num_outputs=3, axis=0, squeeze_axis=True)
+        queries, keys, values = (F.reshape(part, shape=(-3, 0, 0)) for part in parts)
+        scores = F.batch_dot(queries * (self.channels // self.heads) ** -0.5, keys, transpose_b=True)
+        weights = F.Dropout(F.softmax(scores, axis=-1), p=self.rate)
+        means = F.reshape(F.batch_dot(weights, values), shape=(-4, -1, self.heads, 0, 0))
+        joined = F.reshape(F.transpose(means, axes=(0, 2, 1, 3)), shape=(0, 0, -3))
+        y = F.transpose(self._dense(F, joined, "out", parameters), axes=(0, 2, 1))
+        return F.reshape_like(y, x)
+
+    def _dense(self, F: Any, pixels: Any, name: str, parameters: dict[str, Any]) -> Any:
+        arrays = [parameters[f"{name}_weight"], *([parameters[f"{name}_bias"]] if self.use_bias else [])]
+        outputs = (3 if name == "qkv" else 1) * self.channels
+        return F.FullyConnected(pixels, *arrays, num_hidden=outputs, no_bias=not self.use_bias, flatten=False)
+
+
+class ClassToken(OfImages):
+    """The pixels of images, row by row, as one column, with a learned pixel before them.
+
+    Args:
+        channels: how many there are.
+    """
+
+    def __init__(self, channels: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.token = self.params.get("token", shape=(channels,), init="zeros")
+
+    def computed(self, F: Any, x: Any, token: Any) -> Any:
+        """The images (N, C, 1 + H * W, 1)."""
+        column = F.reshape(x, shape=(0, 0, -1, 1))
+        first = F.zeros_like(F.slice_axis(column, axis=2, begin=0, end=1))
+        return F.concat(F.broadcast_add(first, F.reshape(token, shape=(1, -1, 1, 1))), column, dim=2)
+
+
+class PositionEmbedding(OfImages):
+    """x + embedding, with a learned number for each channel of each pixel.
+
+    Args:
+        channels: how many there are.
+        size: the rows and columns of the images that it takes.
+    """
+
+    def __init__(self, channels: int, size: Pair, **names: Any) -> None:
+        super().__init__(**names)
+        self.embedding = self.params.get("embedding", shape=(channels, *size), init="zeros")
+
+    def computed(self, F: Any, x: Any, embedding: Any) -> Any:
+        """The images, each with the same numbers added."""
+        return F.broadcast_add(x, F.expand_dims(embedding, axis=0))
+
+
+class FirstPixel(OfImages):
+    """The first pixel of each image, as a row of numbers."""
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The rows."""
+        return F.flatten(F.slice_axis(F.slice_axis(x, axis=2, begin=0, end=1), axis=3, begin=0, end=1))

@@ -1,0 +1,73 @@
+"""Calls in a traced graph that make an image's pixels the tokens of a sequence, (N, C, L) or (N, L, C)."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from convlab.errors import UnsupportedError
+
+from .attention import ClassToken, PositionEmbedding
+from .patterns import permutation
+
+_VIEWS = ("view", "reshape", torch.reshape)
+_JOINS = (torch.cat, torch.concat, torch.concatenate)
+
+
+def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
+    """Whether a node makes images of so many channels, 0 for an unknown number, (N, C, H * W)."""
+    if node.target in (torch.flatten, "flatten"):
+        return (*node.args[1:], *node.kwargs.values()) in ((2,), (2, -1), (2, 3))
+    axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    return node.target in _VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 3 and axes[1] == channels > 0
+
+
+def swaps_tokens(node: torch.fx.Node) -> bool:
+    """Whether a node swaps the axes of the channels and of the tokens."""
+    if node.target in (torch.transpose, "transpose"):
+        return sorted(node.args[1:]) in ([1, 2], [-2, -1])  # type: ignore[type-var]
+    return permutation(node) == (0, 2, 1)
+
+
+def takes_first(node: torch.fx.Node) -> bool:
+    """Whether a node takes the first token, of tokens (N, L, C)."""
+    return node.target is operator.getitem and node.args[1] in ((slice(None), 0), (slice(None), 0, slice(None)))
+
+
+def expands_batch(node: torch.fx.Node) -> bool:
+    """Whether a node repeats an array of the model's own for each image."""
+    return node.target in ("expand", "repeat") and set(node.args[2:]) <= {-1 if node.target == "expand" else 1}
+
+
+def with_token(node: torch.fx.Node, arrays: dict[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node] | None:
+    """The module that puts a class token before tokens (N, L, C), and their node; None for another call."""
+    values: Any = node.args[0]
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if node.target not in _JOINS or len(values) != 2 or values[0] not in arrays or values[1] in arrays:
+        return None
+    token = arrays[values[0]]
+    if dim not in (1, -2) or token.numel() != token.shape[-1]:
+        raise UnsupportedError(f"it joins an array of shape {tuple(token.shape)}, expected one token before others")
+    module = ClassToken(token.numel(), token.dtype)
+    module.token = _same_numbers(token.detach().reshape(-1))
+    return module, values[1]
+
+
+def position_embedding(numbers: Tensor, channels_last: bool) -> nn.Module | None:
+    """The module that adds an array of one number for each channel of each pixel, or token; None for another one."""
+    if numbers.shape[0] != 1 or numbers.ndim not in (3, 4) or (numbers.ndim == 3 and not channels_last):
+        return None
+    image = numbers.detach()[0].movedim(-1, 0) if channels_last else numbers.detach()[0]
+    image = image.unsqueeze(-1) if numbers.ndim == 3 else image
+    channels, rows, columns = image.shape
+    module = PositionEmbedding(channels, (rows, columns), numbers.dtype)
+    module.embedding = _same_numbers(image)
+    return module
+
+
+def _same_numbers(array: Tensor) -> nn.Parameter:
+    return nn.Parameter(array.clone())
