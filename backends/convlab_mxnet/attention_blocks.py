@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convlab.geometry.geometry import Pair
+from convlab.models.layers.windows import relative_places, windows_of
 
 from .image_blocks import OfImages
 
@@ -31,20 +32,89 @@ class PixelAttention(OfImages):
     def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
         """The image, each pixel computed from all."""
         pixels = F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
+        return F.reshape_like(F.transpose(self._attended(F, pixels, parameters), axes=(0, 2, 1)), x)
+
+    def _attended(
+        self, F: Any, pixels: Any, parameters: dict[str, Any], added: Any = None, windows: int = 1
+    ) -> Any:
+        """The pixels (N * windows, pixels, channels); (1, windows * heads, pixels, pixels) is added to the scores."""
         heads = F.reshape(self._dense(F, pixels, "qkv", parameters), shape=(0, 0, 3, self.heads, -1))
         parts = F.split(F.transpose(heads, axes=(2, 0, 3, 1, 4)), num_outputs=3, axis=0, squeeze_axis=True)
         queries, keys, values = (F.reshape(part, shape=(-3, 0, 0)) for part in parts)
         scores = F.batch_dot(queries * (self.channels // self.heads) ** -0.5, keys, transpose_b=True)
+        if added is not None:
+            together = F.reshape(scores, shape=(-1, windows * self.heads, 0, 0), reverse=True)
+            scores = F.reshape(F.broadcast_add(together, added), shape=(-3, 0, 0))
         weights = F.Dropout(F.softmax(scores, axis=-1), p=self.rate)
         means = F.reshape(F.batch_dot(weights, values), shape=(-4, -1, self.heads, 0, 0))
         joined = F.reshape(F.transpose(means, axes=(0, 2, 1, 3)), shape=(0, 0, -3))
-        y = F.transpose(self._dense(F, joined, "out", parameters), axes=(0, 2, 1))
-        return F.reshape_like(y, x)
+        return self._dense(F, joined, "out", parameters)
 
     def _dense(self, F: Any, pixels: Any, name: str, parameters: dict[str, Any]) -> Any:
         arrays = [parameters[f"{name}_weight"], *([parameters[f"{name}_bias"]] if self.use_bias else [])]
         outputs = (3 if name == "qkv" else 1) * self.channels
         return F.FullyConnected(pixels, *arrays, num_hidden=outputs, no_bias=not self.use_bias, flatten=False)
+
+
+class WindowAttention(PixelAttention):
+    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030.
+
+    Args:
+        channels: of the images.
+        heads: how many there are.
+        window: its rows and columns; the image is padded with zeros to a multiple of them.
+        shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
+        rate: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+        size: the rows and columns of the images; without them it doesn't hybridize.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Pair,
+        shift: Pair = (0, 0),
+        rate: float = 0.0,
+        use_bias: bool = True,
+        size: Pair | None = None,
+        **names: Any,
+    ) -> None:
+        super().__init__(channels, heads, rate, use_bias, **names)
+        self.window, self.shift, self.size = window, shift, size
+        distances = (2 * window[0] - 1) * (2 * window[1] - 1)
+        self.table = self.params.get("table", shape=(distances, heads), init="zeros")
+        for name, array in (_constants(size, window, shift) if size else {}).items():
+            setattr(self, name, self.params.get_constant(name, array))
+
+    def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
+        """The image, each pixel computed from those of its window."""
+        size = self.size if not hasattr(x, "shape") else x.shape[2:]
+        if size is None:
+            raise ValueError("its windows depend on the image's size: give it size=(rows, columns) to hybridize it.")
+        windows = windows_of(tuple(size), self.window, self.shift)
+        constants = parameters
+        if hasattr(x, "shape"):
+            arrays = _constants(tuple(size), self.window, self.shift)
+            constants = {name: F.array(array, ctx=x.ctx, dtype=x.dtype) for name, array in arrays.items()}
+        bottom, right = (padded - n for padded, n in zip(windows.padded, size, strict=True))
+        count, inside = windows.places.shape
+        padded = F.Pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, bottom, 0, right), constant_value=0)
+        pixels = F.transpose(F.reshape(padded, shape=(0, 0, -1)), axes=(0, 2, 1))
+        cut = F.take(pixels, constants["places"], axis=1)
+        bias = F.transpose(F.take(parameters["table"], constants["relative"]), axes=(2, 0, 1))
+        added = F.broadcast_add(F.expand_dims(bias, axis=0), F.expand_dims(constants["mask"], axis=1))
+        added = F.expand_dims(F.reshape(added, shape=(-3, 0, 0)), axis=0)
+        y = self._attended(F, F.reshape(cut, shape=(-3, 0, 0)), parameters, added, count)
+        joined = F.take(F.reshape(y, shape=(-1, count * inside, self.channels)), constants["back"], axis=1)
+        return F.reshape_like(F.transpose(joined, axes=(0, 2, 1)), x)
+
+
+def _constants(size: Pair, window: Pair, shift: Pair) -> dict[str, Any]:
+    """The arrays by which windows are cut out of images of a size, and joined."""
+    windows = windows_of(size, window, shift)
+    arrays = {"places": windows.places, "back": windows.back, "mask": windows.mask}
+    return {**arrays, "relative": relative_places(window)}
 
 
 class ClassToken(OfImages):

@@ -93,6 +93,24 @@ class Crop(OfImages):
         return x
 
 
+class Subsample(OfImages):
+    """Some of the image's rows and columns: the first, and then each so many further on.
+
+    Args:
+        start: the first row and column.
+        step: how far the next ones are.
+    """
+
+    def __init__(self, start: Pair, step: Pair, **names: Any) -> None:
+        super().__init__(**names)
+        self.start, self.step = start, step
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """These rows and columns."""
+        none = (None, None)
+        return F.slice(x, begin=(*none, *self.start), end=none * 2, step=(*none, *self.step))
+
+
 class Upsample(OfImages):
     """The image with so many times as many rows and columns.
 

@@ -7,6 +7,9 @@ from typing import Any
 import keras
 from keras.saving import register_keras_serializable
 
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.windows import relative_places, windows_of
+
 
 @register_keras_serializable(package="convlab")
 class PixelAttention(keras.layers.MultiHeadAttention):  # type: ignore[misc]
@@ -27,6 +30,77 @@ class PixelAttention(keras.layers.MultiHeadAttention):  # type: ignore[misc]
     def compute_output_spec(self, x: Any, training: Any = None) -> Any:
         """The same."""
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+
+@register_keras_serializable(package="convlab")
+class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
+    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030.
+
+    Args:
+        num_heads: how many heads there are.
+        window: its rows and columns; the image is padded with zeros to a multiple of them.
+        shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
+        dropout: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        window: Pair,
+        shift: Pair = (0, 0),
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        **names: Any,
+    ) -> None:
+        super().__init__(**names)
+        self.num_heads, self.window, self.shift = num_heads, tuple(window), tuple(shift)
+        self.dropout, self.use_bias = dropout, use_bias
+        self.drops = keras.layers.Dropout(dropout)
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights."""
+        channels, (rows, columns) = input_shape[-1], self.window
+        for name, outputs in (("qkv", 3 * channels), ("proj", channels)):
+            dense = keras.layers.Dense(outputs, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
+            dense.build((None, None, None, channels))
+            setattr(self, name, dense)
+        shape = (2 * rows - 1) * (2 * columns - 1), self.num_heads
+        self.table = self.add_weight(shape=shape, initializer="zeros", name="relative_position_bias_table")
+        super().build(input_shape)
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        """The image, each pixel computed from those of its window."""
+        _, rows, columns, channels = x.shape
+        if rows is None or columns is None:
+            raise ValueError("its windows depend on the image's size: give keras.Input rows and columns.")
+        ops, windows = keras.ops, windows_of((rows, columns), self.window, self.shift)
+        ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
+        pixels = ops.reshape(ops.pad(x, ((0, 0), *ends, (0, 0))), (-1, windows.padded[0] * windows.padded[1], channels))
+        count, size = windows.places.shape
+        cut = ops.reshape(ops.take(pixels, windows.places.ravel(), axis=1), (-1, count, size, channels))
+        parts = ops.reshape(self.qkv(cut), (-1, count, size, 3, self.num_heads, channels // self.num_heads))
+        queries, keys, values = ops.unstack(ops.transpose(parts, (3, 0, 1, 4, 2, 5)), 3, axis=0)
+        scores = ops.matmul(queries * (channels // self.num_heads) ** -0.5, ops.swapaxes(keys, -1, -2))
+        weights = ops.softmax(scores + self._bias(windows.mask, x.dtype), axis=-1)
+        means = ops.matmul(self.drops(weights, training=training), values)
+        joined = ops.reshape(ops.swapaxes(means, 2, 3), (-1, count, size, channels))
+        y = ops.take(ops.reshape(self.proj(joined), (-1, count * size, channels)), windows.back, axis=1)
+        return ops.reshape(y, (-1, rows, columns, channels))
+
+    def _bias(self, mask: Any, dtype: Any) -> Any:
+        """What is added to the scores, (windows, heads, pixels, pixels)."""
+        table = keras.ops.take(keras.ops.cast(self.table, dtype), relative_places(self.window), axis=0)
+        return keras.ops.transpose(table, (2, 0, 1)) + keras.ops.cast(mask[:, None], dtype)
+
+    def compute_output_spec(self, x: Any, training: Any = None) -> Any:
+        """The same."""
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        names = ("num_heads", "window", "shift", "dropout", "use_bias")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @register_keras_serializable(package="convlab")

@@ -73,6 +73,26 @@ class Chunk(Moving):
 
 
 @register_keras_serializable(package="convlab")
+class Subsample(Moving):
+    """Some of the image's rows and columns: the first, and then each so many further on.
+
+    Args:
+        start: the first row and column.
+        step: how far the next ones are.
+    """
+
+    options = ("start", "step")
+
+    def __init__(self, start: tuple[int, int], step: tuple[int, int], **names: Any) -> None:
+        super().__init__(**names)
+        self.start, self.step = tuple(start), tuple(step)
+
+    def call(self, x: Any) -> Any:
+        """These rows and columns."""
+        return x[:, self.start[0] :: self.step[0], self.start[1] :: self.step[1]]
+
+
+@register_keras_serializable(package="convlab")
 class ChannelShuffle(Moving):
     """The first channel of each group, then the second of each, and so on.
 

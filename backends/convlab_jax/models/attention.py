@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers.layer import Layer
 
 from ..ops import ops
-from ..shared.attention import read_attention, with_token
+from ..shared.attention import (
+    cut_windows,
+    join_windows,
+    query_key_value,
+    read_attention,
+    read_windows,
+    window_bias,
+    with_token,
+)
 
 
 class PixelAttention(nn.MultiHeadDotProductAttention):
@@ -23,6 +33,48 @@ class PixelAttention(nn.MultiHeadDotProductAttention):
         """The image, each pixel computed from all."""
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
         return super().__call__(pixels, deterministic=deterministic).reshape(x.shape)
+
+
+class WindowAttention(nn.Module):
+    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030.
+
+    Attributes:
+        heads: how many there are.
+        window: its rows and columns; the image is padded with zeros to a multiple of them.
+        shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
+        dropout_rate: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+        deterministic: whether nothing is set to 0.
+        param_dtype: of its numbers.
+    """
+
+    heads: int
+    window: Pair
+    shift: Pair = (0, 0)
+    dropout_rate: float = 0.0
+    use_bias: bool = True
+    deterministic: bool | None = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, deterministic: bool | None = None) -> Array:
+        """The image, each pixel computed from those of its window."""
+        fixed = nn.merge_param("deterministic", self.deterministic, deterministic) or not self.dropout_rate
+        channels, where = x.shape[3], (self.window, self.shift)
+        dense = functools.partial(nn.Dense, use_bias=self.use_bias, param_dtype=self.param_dtype)
+        windows = cut_windows(x, *where)
+        parts = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)
+        distances = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
+        table = self.param("table", nn.initializers.normal(0.02), (distances, self.heads), self.param_dtype)
+        means = nn.dot_product_attention(
+            *parts,
+            bias=window_bias(table, x, *where),
+            broadcast_dropout=False,
+            dropout_rng=None if fixed else self.make_rng("dropout"),
+            dropout_rate=self.dropout_rate,
+            deterministic=fixed,
+        )
+        return join_windows(dense(channels, name="proj")(means.reshape(windows.shape)), x, *where)
 
 
 class ClassToken(nn.Module):
@@ -65,8 +117,14 @@ def _embedding(layer: PositionEmbedding) -> Layer:
     return layers.PositionEmbedding(array.transpose(2, 0, 1), dtype)
 
 
+def _windows(layer: WindowAttention) -> Layer:
+    values = layer.variables["params"]
+    return read_windows(layer, values["qkv"], values["proj"], values["table"])
+
+
 READERS: dict[type, Callable[[Any], Layer]] = {
     PixelAttention: lambda layer: read_attention(layer, layer.variables["params"]),
+    WindowAttention: _windows,
     ClassToken: lambda layer: layers.ClassToken(*_number(layer, "token")),
     PositionEmbedding: _embedding,
 }

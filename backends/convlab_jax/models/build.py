@@ -16,11 +16,13 @@ from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, 
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
 from ..ops import ops
 from ..shared.attention import arrays as attention_arrays
 from ..shared.attention import options as attention_options
+from ..shared.attention import window_arrays, window_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
@@ -68,6 +70,10 @@ def build(layer: Layer, style: str) -> list[Any]:
 
 
 def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nn.Module:
+    if isinstance(layer, WindowAttention):
+        trees = {name: _arrays(layer.dtype, **arrays) for name, arrays in window_arrays(layer).items()}
+        windows = attention.WindowAttention(**window_options(layer))
+        return windows.bind({"params": {**trees, **_arrays(layer.dtype, table=layer.table)}})
     if isinstance(layer, Attention):
         trees = {name: _arrays(layer.dtype, **arrays) for name, arrays in attention_arrays(layer).items()}
         return attention.PixelAttention(**attention_options(layer)).bind({"params": trees})

@@ -7,9 +7,11 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from .attention import WindowAttention
+
 # The arguments by which linen's layers are put into inference.
 SWITCHES: dict[type[nn.Module], str] = {nn.BatchNorm: "use_running_average", nn.Dropout: "deterministic"}
-SWITCHES[nn.MultiHeadDotProductAttention] = "deterministic"
+SWITCHES.update(dict.fromkeys((nn.MultiHeadDotProductAttention, WindowAttention), "deterministic"))
 
 
 def switch_of(layer: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -14,7 +15,15 @@ from convlab.models.layers import attention as layers
 from convlab.models.layers.layer import Layer
 
 from ..ops import ops
-from ..shared.attention import read_attention, with_token
+from ..shared.attention import (
+    cut_windows,
+    join_windows,
+    query_key_value,
+    read_attention,
+    read_windows,
+    window_bias,
+    with_token,
+)
 
 
 class PixelAttention(nnx.MultiHeadAttention):
@@ -24,6 +33,59 @@ class PixelAttention(nnx.MultiHeadAttention):
         """The image, each pixel computed from all."""
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
         return super().__call__(pixels, decode=False).reshape(x.shape)
+
+
+class WindowAttention(nnx.Module):
+    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030.
+
+    Args:
+        channels: of the images.
+        heads: how many there are.
+        window: its rows and columns; the image is padded with zeros to a multiple of them.
+        shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
+        dropout_rate: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+        deterministic: whether nothing is set to 0.
+        param_dtype: of its numbers.
+        rngs: for the kernels and for what is set to 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Pair,
+        shift: Pair = (0, 0),
+        *,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
+        deterministic: bool = False,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.channels, self.heads, self.window, self.shift = channels, heads, window, shift
+        self.dropout_rate, self.use_bias, self.deterministic = dropout_rate, use_bias, deterministic
+        self.qkv = nnx.Linear(channels, 3 * channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
+        self.proj = nnx.Linear(channels, channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
+        distances = (2 * window[0] - 1) * (2 * window[1] - 1)
+        self.table = nnx.Param(jnp.zeros((distances, heads), param_dtype))
+        self.rngs = rngs.dropout.fork() if dropout_rate else None
+
+    def __call__(self, x: Array) -> Array:
+        """The image, each pixel computed from those of its window."""
+        where = self.window, self.shift
+        windows = cut_windows(x, *where)
+        drops = self.rngs is not None and not self.deterministic
+        # Nnx's function of this name takes no axis of windows beside that of the images.
+        means = nn.dot_product_attention(
+            *query_key_value(self.qkv(windows), self.heads),
+            bias=window_bias(self.table[...], x, *where),
+            broadcast_dropout=False,
+            dropout_rng=self.rngs() if drops else None,
+            dropout_rate=self.dropout_rate,
+            deterministic=not drops,
+        )
+        return join_windows(self.proj(means.reshape(windows.shape)), x, *where)
 
 
 class ClassToken(nnx.Module):
@@ -59,12 +121,17 @@ class PositionEmbedding(nnx.Module):
         return x + self.embedding[...]
 
 
-def _attention(layer: PixelAttention) -> Layer:
+def _dense(layer: nnx.Module, *names: str) -> dict[str, dict[str, Array]]:
+    """The kernels and biases of dense layers inside a layer."""
     trees = {}
-    for name in ("query", "key", "value", "out"):
+    for name in names:
         dense = getattr(layer, name)
         trees[name] = {"kernel": dense.kernel[...], **({} if dense.bias is None else {"bias": dense.bias[...]})}
-    return read_attention(layer, trees)
+    return trees
+
+
+def _windows(layer: WindowAttention) -> Layer:
+    return read_windows(layer, **_dense(layer, "qkv", "proj"), table=layer.table[...])
 
 
 def _embedding(layer: PositionEmbedding) -> Layer:
@@ -73,7 +140,8 @@ def _embedding(layer: PositionEmbedding) -> Layer:
 
 
 READERS: dict[type, Callable[[Any], Layer]] = {
-    PixelAttention: _attention,
+    PixelAttention: lambda layer: read_attention(layer, _dense(layer, "query", "key", "value", "out")),
+    WindowAttention: _windows,
     ClassToken: lambda layer: layers.ClassToken(ops.to_numpy(layer.token[...]), ops.dtype(layer.token[...])),
     PositionEmbedding: _embedding,
 }

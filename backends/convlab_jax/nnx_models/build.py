@@ -16,11 +16,13 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 
 from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.attention import arrays as attention_arrays
 from ..shared.attention import options as attention_options
+from ..shared.attention import window_arrays, window_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
@@ -86,8 +88,13 @@ def _build(layer: Layer, style: str) -> list[Any]:
 
 def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nnx.Module:
     if isinstance(layer, Attention):
-        module = _without_numbers(attention.PixelAttention, **attention_options(layer), in_features=channels_taken(layer))
-        for name, arrays in attention_arrays(layer).items():
+        channels, windows = channels_taken(layer), isinstance(layer, WindowAttention)
+        if windows:
+            module = _without_numbers(attention.WindowAttention, channels, **window_options(layer))
+            filled(module, layer.dtype, table=layer.table)
+        else:
+            module = _without_numbers(attention.PixelAttention, in_features=channels, **attention_options(layer))
+        for name, arrays in (window_arrays if windows else attention_arrays)(layer).items():
             filled(getattr(module, name), layer.dtype, **arrays)
         module.rngs = nnx.Rngs(0).dropout.fork() if layer.rate else None
         return module

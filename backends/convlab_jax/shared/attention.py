@@ -10,7 +10,9 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
+from convlab.geometry.geometry import Pair
 from convlab.models.layers.attention import Attention
+from convlab.models.layers.windows import WindowAttention, relative_places, windows_of
 
 from ..ops import ops
 
@@ -27,6 +29,32 @@ def with_token(token: Array, x: Array) -> Array:
     n, channels = x.shape[0], x.shape[3]
     first = jnp.broadcast_to(token, (n, 1, 1, channels))
     return jnp.concatenate([first, x.reshape(n, -1, 1, channels)], axis=1)
+
+
+def cut_windows(x: Array, window: Pair, shift: Pair) -> Array:
+    """The windows of images (N, H, W, C), as (N, windows, pixels of a window, C)."""
+    n, rows, columns, channels = x.shape
+    windows = windows_of((rows, columns), window, shift)
+    ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
+    return jnp.pad(x, ((0, 0), *ends, (0, 0))).reshape(n, -1, channels)[:, windows.places]
+
+
+def join_windows(windowed: Array, like: Array, window: Pair, shift: Pair) -> Array:
+    """The images of windows, of the shape of others."""
+    n, rows, columns, channels = like.shape
+    back = windows_of((rows, columns), window, shift).back
+    return windowed.reshape(n, -1, channels)[:, back].reshape(like.shape)
+
+
+def query_key_value(qkv: Array, heads: int) -> Array:
+    """The queries, keys and values of all heads, (3, N, windows, pixels, heads, channels of a head)."""
+    return jnp.moveaxis(qkv.reshape(*qkv.shape[:-1], 3, heads, -1), -3, 0)
+
+
+def window_bias(table: Array, like: Array, window: Pair, shift: Pair) -> Array:
+    """What is added to the scores of windows of images (N, H, W, C), (windows, heads, pixels, pixels)."""
+    mask = windows_of((like.shape[1], like.shape[2]), window, shift).mask
+    return table[relative_places(window)].transpose(2, 0, 1) + jnp.asarray(mask[:, None], table.dtype)
 
 
 def options(layer: Attention) -> dict[str, Any]:
@@ -58,3 +86,34 @@ def read_attention(module: Any, trees: Mapping[str, Mapping[str, Any]]) -> Atten
     biases = [ops.to_numpy(trees[name]["bias"]) for name in _NAMES] if module.use_bias else None
     dtype = ops.dtype(trees["query"]["kernel"])
     return Attention.of_heads(kernels, biases, module.num_heads, module.dropout_rate, dtype)
+
+
+def window_options(layer: WindowAttention) -> dict[str, Any]:
+    """The arguments that linen's and nnx's attention of windows share."""
+    return {
+        "heads": layer.heads,
+        "window": layer.window,
+        "shift": layer.shift,
+        "dropout_rate": layer.rate,
+        "use_bias": layer.biased,
+        "param_dtype": layer.dtype,
+        "deterministic": True,
+    }
+
+
+def window_arrays(layer: WindowAttention) -> dict[str, dict[str, np.ndarray]]:
+    """The kernels and biases, by the dense layer and their names; zeros for a bias where only the other one is there."""
+    trees: dict[str, dict[str, np.ndarray]] = {}
+    for name, kernel, bias in (("qkv", layer.kernel, layer.bias), ("proj", layer.out_kernel, layer.out_bias)):
+        zeros = {"bias": np.zeros(len(kernel), kernel.dtype) if bias is None else bias} if layer.biased else {}
+        trees[name] = {"kernel": kernel.T, **zeros}
+    return trees
+
+
+def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any) -> WindowAttention:
+    """A `WindowAttention` of linen's or nnx's with these arrays."""
+    arrays = [ops.to_numpy(tree["kernel"]).T for tree in (qkv, proj)]
+    biases = [ops.to_numpy(tree["bias"]) if module.use_bias else None for tree in (qkv, proj)]
+    options = {"window": tuple(module.window), "shift": tuple(module.shift), "rate": module.dropout_rate}
+    dtype = ops.dtype(table)
+    return WindowAttention(*arrays, module.heads, *biases, table=ops.to_numpy(table), dtype=dtype, **options)

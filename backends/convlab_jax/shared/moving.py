@@ -14,7 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 
 
 def unflatten(x: Array, size: tuple[int, int] = (1, 1), order: str = "HWC") -> Array:
@@ -28,6 +28,11 @@ def crop(x: Array, pads: Any) -> Array:
     """The image without some rows and columns, ((top, bottom), (left, right))."""
     (top, bottom), (left, right) = pads
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+
+def subsample(x: Array, start: tuple[int, int], step: tuple[int, int]) -> Array:
+    """Some rows and columns of images: the first, and then each so many further on."""
+    return x[:, start[0] :: step[0], start[1] :: step[1]]
 
 
 def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
@@ -62,6 +67,7 @@ def pixel_shuffle(x: Array, factor: int, channels_last: bool = False) -> Array:
 _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     Unflatten: (unflatten, ("size", "order")),
     Crop: (crop, ("pads",)),
+    Subsample: (subsample, ("start", "step")),
     Upsample: (upsample, ("factor", "method")),
     Chunk: (chunk, ("index", "count")),
     ChannelShuffle: (channel_shuffle, ("groups",)),

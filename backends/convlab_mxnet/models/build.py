@@ -20,11 +20,12 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, image_blocks, private
 from .. import blocks as nn
@@ -166,9 +167,16 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
 
 def _build_attention(layer: Attention, style: str) -> list[Block]:
     check_dtype(layer.dtype, "attention")
-    block = attention_blocks.PixelAttention(channels_taken(layer), layer.heads, layer.rate, layer.biased)
-    biases = {"qkv_bias": layer.bias, "out_bias": layer.out_bias}
-    return [_filled(block, layer.dtype, qkv_weight=layer.kernel, out_weight=layer.out_kernel, **biases)]
+    arrays = {"qkv_weight": layer.kernel, "out_weight": layer.out_kernel}
+    arrays |= {"qkv_bias": layer.bias, "out_bias": layer.out_bias}
+    channels, heads = channels_taken(layer), layer.heads
+    if isinstance(layer, WindowAttention):
+        where = layer.window, layer.shift
+        block = attention_blocks.WindowAttention(channels, heads, *where, layer.rate, layer.biased, layer.size)
+        arrays["table"] = layer.table
+    else:
+        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
+    return [_filled(block, layer.dtype, **arrays)]
 
 
 def _build_class_token(layer: ClassToken, style: str) -> list[Block]:
@@ -224,10 +232,12 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
     Attention: _build_attention,
+    WindowAttention: _build_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
+    Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
     Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],

@@ -18,10 +18,11 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, blocks, image_blocks, private
 from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
@@ -233,10 +234,18 @@ def _dropout(m: Any) -> Layer:
     return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
 
 
-def _attention(m: attention_blocks.PixelAttention) -> Layer:
+def _attention(m: attention_blocks.PixelAttention) -> Attention:
     kernels = [ops.to_numpy(value_of(each)) for each in (m.qkv_weight, m.out_weight)]
     biases = [_array(each) for each in (m.qkv_bias, m.out_bias)] if m.use_bias else [None, None]
     return Attention(*kernels, m.heads, *biases, m.rate, _dtype(m.qkv_weight))
+
+
+def _windows(m: attention_blocks.WindowAttention) -> Layer:
+    plain = _attention(m)
+    arrays = {name: getattr(plain, name) for name in plain.arrays}
+    options = {"window": m.window, "shift": m.shift, "size": m.size, "dtype": plain.dtype}
+    table = ops.to_numpy(value_of(m.table))
+    return WindowAttention(**arrays, heads=m.heads, rate=m.rate, table=table, **options)
 
 
 def _position_embedding(m: attention_blocks.PositionEmbedding) -> Layer:
@@ -258,6 +267,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.GroupNorm: lambda m: GroupNorm(*_scale_and_shift(m), m.groups, m.epsilon, _dtype(m.gamma)),
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
+    image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
@@ -290,6 +300,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(),
+    attention_blocks.WindowAttention: _windows,
     attention_blocks.PixelAttention: _attention,
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),
     attention_blocks.PositionEmbedding: _position_embedding,

@@ -21,11 +21,12 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, padding_in
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers
 from ..layers import Conv2D, LowestPadding2D
@@ -197,6 +198,17 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
     return [_filled(native, (None, None, None, channels), *arrays)]
 
 
+def _build_window_attention(layer: WindowAttention, style: str) -> list[kl.Layer]:
+    options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
+    native = attention_layers.WindowAttention(layer.heads, layer.window, layer.shift, **options)
+    native.build((None, None, None, channels_taken(layer)))
+    for dense, kernel, bias in ((native.qkv, layer.kernel, layer.bias), (native.proj, layer.out_kernel, layer.out_bias)):
+        zeros = [np.zeros(len(kernel)) if bias is None else bias] if layer.biased else []
+        dense.set_weights([kernel.T, *zeros])
+    native.table.assign(layer.table)
+    return [native]
+
+
 def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
     native = attention_layers.ClassToken(dtype=layer.dtype)
     return [_filled(native, (None, None, None, len(layer.token)), layer.token)]
@@ -277,9 +289,11 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Attention: _build_attention,
+    WindowAttention: _build_window_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
+    Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
     ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
     PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],

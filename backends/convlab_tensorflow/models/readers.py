@@ -19,10 +19,11 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import known
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.windows import WindowAttention
 from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private
@@ -154,6 +155,15 @@ def _attention(m: attention_layers.PixelAttention) -> Layer:
     biased = len(arrays) == 8
     kernels, biases = (arrays[::2], arrays[1::2]) if biased else (arrays, None)
     return Attention.of_heads(kernels, biases, m.num_heads, m.dropout, m.variable_dtype)
+
+
+def _windows(m: attention_layers.WindowAttention) -> Layer:
+    if m.compute_dtype != m.variable_dtype:
+        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
+    kernel, out_kernel = (array_of(dense.kernel).T for dense in (m.qkv, m.proj))
+    biases = [array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj)]
+    options = {"window": m.window, "shift": m.shift, "rate": m.dropout, "dtype": m.variable_dtype}
+    return WindowAttention(kernel, out_kernel, m.num_heads, *biases, table=array_of(m.table), **options)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
@@ -310,10 +320,12 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
     attention_layers.PixelAttention: _attention,
+    attention_layers.WindowAttention: _windows,
     attention_layers.ClassToken: lambda m: ClassToken(array_of(m.token), m.variable_dtype),
     attention_layers.PositionEmbedding: _position_embedding,
     attention_layers.FirstPixel: lambda m: FirstPixel(),
     kl.UpSampling2D: _upsampling,
+    image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
     image_layers.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_layers.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
+from convlab.models.layers import windows as window_layers
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.windows import relative_places, windows_of
 
 from ..ops import ops
 
@@ -28,6 +31,54 @@ class PixelAttention(nn.MultiheadAttention):
         pixels = x.flatten(2).transpose(1, 2)
         y, _ = super().forward(pixels, pixels, pixels, need_weights=False)
         return y.transpose(1, 2).reshape(x.shape)
+
+
+class WindowAttention(nn.Module):
+    """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030.
+
+    Args:
+        dim: the channels.
+        window_size: rows and columns of the windows; the image is padded with zeros to a multiple of them.
+        num_heads: how many heads there are.
+        shift_size: how far up and to the left the windows lie; pixels that only then share one don't meet.
+        dropout: the share of the weights that training sets to 0.
+        bias: whether the dense layers have biases.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        window_size: Pair,
+        num_heads: int,
+        shift_size: Pair = (0, 0),
+        dropout: float = 0.0,
+        bias: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
+        self.window_size, self.shift_size = window_size, shift_size
+        self.qkv = nn.Linear(dim, 3 * dim, bias, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, bias, dtype=dtype)
+        distances = (2 * window_size[0] - 1) * (2 * window_size[1] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(distances, num_heads, dtype=dtype))
+        self.register_buffer("relative_position_index", torch.from_numpy(relative_places(window_size).ravel()))
+
+    relative_position_index: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, each pixel computed from those of its window."""
+        rows, columns = x.shape[2:]
+        (padded_rows, padded_columns), places, back, mask = windows_of((rows, columns), self.window_size, self.shift_size)
+        padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
+        windows = padded.flatten(2).transpose(1, 2)[:, torch.from_numpy(places)]
+        heads = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        bias = self.relative_position_bias_table[self.relative_position_index].T.unflatten(1, mask.shape[1:])
+        added = bias + torch.from_numpy(mask).to(bias).unsqueeze(1)
+        dropout = self.dropout if self.training else 0.0
+        means = F.scaled_dot_product_attention(*heads, attn_mask=added, dropout_p=dropout)
+        y = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
+        return y[:, torch.from_numpy(back)].transpose(1, 2).reshape(x.shape)
 
 
 class ClassToken(nn.Module):
@@ -71,6 +122,20 @@ def first_pixel(x: Tensor) -> Tensor:
     return x[:, :, 0, 0]
 
 
+SHIFTED_WINDOWS = "torchvision.models.swin_transformer.ShiftedWindowAttention"
+
+
+def of_windows(attention: nn.Module) -> WindowAttention:
+    """The attention of windows of images NCHW with the parameters of torchvision's, of images NHWC."""
+    given: Any = attention
+    window, shift = (tuple(map(int, pair)) for pair in (given.window_size, given.shift_size))
+    other = WindowAttention(given.qkv.in_features, window, given.num_heads, shift, given.attention_dropout)
+    other.qkv, other.proj = given.qkv, given.proj
+    other.relative_position_index = given.relative_position_index
+    other.relative_position_bias_table = given.relative_position_bias_table
+    return other.train(attention.training)
+
+
 def of_pixels(attention: nn.MultiheadAttention) -> PixelAttention | None:
     """The attention of pixels with another's parameters; None if the other has more than that."""
     plain = attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
@@ -89,8 +154,17 @@ def _read(m: PixelAttention) -> Layer:
     return layers.Attention(kernel, out_kernel, m.num_heads, *biases, m.dropout, str(ops.dtype(m.in_proj_weight)))
 
 
+def _read_windows(m: WindowAttention) -> Layer:
+    dense = [None if each is None else ops.to_numpy(each) for part in (m.qkv, m.proj) for each in (part.weight, part.bias)]
+    options = {"window": m.window_size, "shift": m.shift_size, "rate": m.dropout, "dtype": str(ops.dtype(m.qkv.weight))}
+    table = ops.to_numpy(m.relative_position_bias_table)
+    kernel, bias, out_kernel, out_bias = dense
+    return window_layers.WindowAttention(kernel, out_kernel, m.num_heads, bias, out_bias, table=table, **options)
+
+
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
+    WindowAttention: _read_windows,
     ClassToken: lambda m: layers.ClassToken(ops.to_numpy(m.token), str(ops.dtype(m.token))),
     PositionEmbedding: lambda m: layers.PositionEmbedding(ops.to_numpy(m.embedding), str(ops.dtype(m.embedding))),
 }

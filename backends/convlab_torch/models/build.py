@@ -21,11 +21,12 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_around, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
 from . import attention, functions
@@ -206,6 +207,14 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
     return [filled(native, in_proj_weight=layer.kernel, in_proj_bias=layer.bias)]
 
 
+def _build_window_attention(layer: WindowAttention, style: str) -> list[nn.Module]:
+    options = {"dropout": layer.rate, "bias": layer.biased, "dtype": getattr(torch, layer.dtype)}
+    native = attention.WindowAttention(channels_taken(layer), layer.window, layer.heads, layer.shift, **options)
+    filled(native.qkv, weight=layer.kernel, bias=layer.bias)
+    filled(native.proj, weight=layer.out_kernel, bias=layer.out_bias)
+    return [filled(native, relative_position_bias_table=layer.table)]
+
+
 def _build_class_token(layer: ClassToken, style: str) -> list[nn.Module]:
     native = attention.ClassToken(len(layer.token), getattr(torch, layer.dtype))
     return [filled(native, token=layer.token)]
@@ -250,6 +259,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Crop: _build_crop,
+    Subsample: lambda layer, style: [partial(functions.subsample, start=layer.start, step=layer.step)],
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
     ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
     PixelShuffle: _build_pixel_shuffle,
@@ -259,6 +269,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Attention: _build_attention,
+    WindowAttention: _build_window_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [first_pixel],

@@ -19,9 +19,10 @@ from convlab.models.layers.channels import Chunk
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import GlobalPool
 
-from .attention import first_pixel
+from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
 
 
 class StochasticDepth(nn.Module):
@@ -131,9 +132,19 @@ def over_last_axis(module: nn.Module) -> nn.Module | None:
     elif type(module) is nn.Linear:
         other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
     else:
-        return None
+        return of_windows(module) if class_path(module) == SHIFTED_WINDOWS else None
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
+
+
+def class_path(module: nn.Module) -> str:
+    """The module's class, as it is imported."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def subsample(x: Tensor, start: Pair, step: Pair) -> Tensor:
+    """Some rows and columns: the first, and then each so many further on."""
+    return x[:, :, start[0] :: step[0], start[1] :: step[1]]
 
 
 def chunk(x: Tensor, index: int, count: int) -> Tensor:
@@ -167,6 +178,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         broadcast_like: BroadcastLike,
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
+        subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,
         average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
@@ -185,6 +197,8 @@ def _dropout(
 
 
 def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+    if not any(pad):
+        return nn.Identity()
     if len(pad) != 4:
         raise UnsupportedError(f"it pads {len(pad) // 2} axes, expected the rows and columns")
     kinds = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
@@ -263,6 +277,16 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
 ]
 
 
+def _constructor(function: Any) -> Callable[..., Any] | None:
+    names = function, getattr(function, "__name__", "")
+    return next((each for functions, each in _NATIVES if any(name in functions for name in names)), None)
+
+
+def is_known_function(function: Any) -> bool:
+    """Whether `native_of` knows a function."""
+    return _constructor(function) is not None
+
+
 def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
     """A module or a function of one tensor, or of several to join, that computes a function of PyTorch's.
 
@@ -274,8 +298,7 @@ def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
     Raises:
         UnsupportedError: none is known.
     """
-    names = function, getattr(function, "__name__", "")
-    constructor = next((each for functions, each in _NATIVES if any(name in functions for name in names)), None)
+    constructor = _constructor(function)
     if constructor is None:
         raise UnsupportedError("convlab doesn't know it")
     try:

@@ -10,7 +10,8 @@ import torch
 import torch.fx
 from torch import nn
 
-from .functions import chunk
+from .functions import chunk, subsample
+from .rewriting import slices_of
 
 _CHUNKS = (torch.chunk, "chunk")
 _VIEWS = ("view", "reshape", torch.reshape)
@@ -49,6 +50,8 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
         return nn.Unflatten(1, (-1, 1, 1)), [source]
     if node.target is operator.getitem and (margins := _margins(node.args[1])) is not None:
         return nn.ZeroPad2d(margins), [source]
+    if node.target is operator.getitem and (places := _subsampling(node.args[1])) is not None:
+        return partial(subsample, start=places[0], step=places[1]), [source]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), [source]
     if node.target is operator.getitem and isinstance(source, torch.fx.Node) and source.target in _CHUNKS:
@@ -73,15 +76,28 @@ def _margins(index: Any) -> tuple[int, int, int, int] | None:
     (-2, -3, -1, 0)
     >>> _margins((..., slice(0, 8), slice(None)))  # What is left depends on the image's size.
     """
-    axes = index if isinstance(index, tuple) else ()
-    axes = (slice(None), slice(None), *axes[1:]) if axes[:1] == (...,) else axes
-    if len(axes) != 4 or axes[:2] != (slice(None), slice(None)) or not all(isinstance(each, slice) for each in axes):
+    axes = slices_of(index)
+    if axes is None or axes[:2] != (slice(None), slice(None)):
         return None
     ends = [(each.start or 0, each.stop or 0) for each in axes[2:]]
     whole = all(each.step in (None, 1) and each.stop != 0 for each in axes[2:])
     numbers = all(isinstance(start, int) and isinstance(stop, int) and start >= 0 >= stop for start, stop in ends)
     (top, bottom), (left, right) = ends
     return (-left, right, -top, bottom) if whole and numbers and any((top, bottom, left, right)) else None
+
+
+def _subsampling(index: Any) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The first row and column that an index takes, and its steps; None for another index.
+
+    >>> _subsampling((..., slice(1, None, 2), slice(0, None, 2)))
+    ((1, 0), (2, 2))
+    """
+    axes = slices_of(index)
+    if axes is None or axes[:2] != (slice(None), slice(None)) or any(each.stop is not None for each in axes[2:]):
+        return None
+    (i, down), (j, across) = ((each.start or 0, each.step or 1) for each in axes[2:])
+    numbers = all(isinstance(each, int) and each >= 0 for each in (i, j, down, across))
+    return ((i, j), (down, across)) if numbers and max(down, across) > 1 else None
 
 
 def _adds_axis(node: torch.fx.Node) -> bool:

@@ -40,7 +40,8 @@ from convlab.models.layers.transposed import TransposedConvolution
 from ..layers import Conv2D
 from ..ops import ops
 from . import attention, functions
-from .functions import StochasticDepth, read_function
+from .attention import SHIFTED_WINDOWS
+from .functions import StochasticDepth, class_path, read_function
 from .network import Network
 from .trace import traced
 
@@ -83,7 +84,7 @@ def _of_torch(module: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, (*_READERS, nn.MultiheadAttention))
+    return isinstance(module, (*_READERS, nn.MultiheadAttention)) or class_path(module) == SHIFTED_WINDOWS
 
 
 @contextlib.contextmanager

@@ -87,12 +87,13 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
 def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> list[Seen]:
     """The shapes of all tensors, and the numbers from them, for images of two sizes that the model takes.
 
-    The sizes are odd multiples, and the images' numbers differ, too: what depends on either is taken for no constant.
+    The sizes are odd and even multiples, and the images' numbers differ, too: what depends on either is taken for no
+    constant.
     """
     for least in _LEAST:
         n = -(-least // multiple) | 1
         try:
-            images = (2, n * multiple, (n + 2) * multiple), (3, (n + 4) * multiple, n * multiple)
+            images = (2, n * multiple, (n + 3) * multiple), (3, (n + 5) * multiple, (n + 2) * multiple)
             return [_run(model, graph, torch.zeros(count, channels, *size)) for count, *size in images]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue

@@ -16,9 +16,10 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
+from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
-from .attention import ClassToken, PixelAttention, PositionEmbedding, first_pixel, of_pixels
+from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel, of_pixels
 from .constants import operation, with_arrays
 from .functions import (
     ChannelAffine,
@@ -26,6 +27,7 @@ from .functions import (
     PixelLinear,
     add,
     affine,
+    is_known_function,
     multiply,
     native_of,
     over_last_axis,
@@ -34,6 +36,7 @@ from .functions import (
     unflatten_pixels,
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
+from .rewriting import inline, to_channels_first
 from .sizes import fold_sizes, image_channels, is_size
 from .tokens import expands_batch, merges_pixels, swaps_tokens, takes_first
 
@@ -44,7 +47,8 @@ _TO_FIRST = (0, 3, 1, 2)
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
-_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, PixelAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
+_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
@@ -100,7 +104,9 @@ def _graph(
             return is_leaf(module) or (has_none_inside(module) and (of_torch(module) or not into_all))
 
         try:
-            return _Tracer(leaf).trace(model)
+            graph = _Tracer(leaf).trace(model)
+            inline(graph, is_known_function)
+            return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.
             failure = error
     why = (str(failure).strip().splitlines() or [""])[0][:200]
@@ -157,6 +163,10 @@ class _Reading:
         if isinstance(result, dict) and len(result) == 1:  # as torchvision's segmentation gives it
             (result,) = result.values()
         value = self.values.get(result) if isinstance(result, torch.fx.Node) else None
+        for kind, what in ((self.tokens, "tokens, not images"), (self.last, "images NHWC")):
+            if result in kind:
+                self._refuse(result, f"{_name(result.target)}: the model's result is {what}")
+                break
         if not self.unknown and value is None:
             raise UnsupportedError("its result isn't one tensor")
         if value is not None and not self.unknown:
@@ -222,14 +232,18 @@ class _Reading:
         layer = next((part.layer for part in self.result if part.value == self.values[node]), None)
         return 0 if layer is None else layer.output_channels(0)
 
-    def _append(self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node]) -> None:
+    def _append(
+        self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node], moved: bool = False
+    ) -> None:
+        """Add the parts that a node is; `moved` if its axes were rewritten as those of images NCHW."""
         if self.sizes.intersection(sources):
             self._refuse(node, f"{_name(node.target)}, which takes the size of an image")
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
-                kind.add(node)
-                if not all(map(_of_any_axis, parts)) or not kind.issuperset(sources):
+                if not any(map(_gives_rows, parts)):
+                    kind.add(node)
+                if not (moved or all(map(_of_any_axis, parts))) or not kind.issuperset(sources):
                     self._refuse(node, f"{_name(node.target)}, which takes {what}")
         for index, part in enumerate(parts):
             value = f"{node.name}.{index}" if index else node.name
@@ -241,6 +255,9 @@ class _Reading:
         if (order := permutation(node)) is not None and node.args[0] in self.values:
             self._permute(node, order)
             return
+        sources = [each for each in node.all_input_nodes if each in self.values]
+        in_last = bool(sources) and self.last.issuperset(sources) and not self.tokens.intersection(sources)
+        moved = in_last and to_channels_first(node)
         try:
             native, sources, own = self._native(node)
         except UnsupportedError as error:
@@ -251,9 +268,10 @@ class _Reading:
             native = partial(unflatten_pixels, size=_first_two(native.unflattened_size))
             self.last.add(node)
         if isinstance(native, nn.Module):
-            self._append(node, self.parts(native, path), sources)
+            parts = self.parts(native, path)
         else:
-            self._append(node, [Part(path, native, *read_function(native))], sources)
+            parts = [Part(path, native, *read_function(native))]
+        self._append(node, parts, sources, moved)
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
@@ -291,6 +309,10 @@ def _name(target: Any) -> str:
 
 def _of_any_axis(part: Part) -> bool:
     return isinstance(part.native, _OVER_LAST) or isinstance(part.layer, _ELEMENTWISE)
+
+
+def _gives_rows(part: Part) -> bool:
+    return isinstance(part.layer, GlobalPool) and not part.layer.keepdims
 
 
 def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:

@@ -102,13 +102,20 @@ class Attention(Layer):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        before, behind = self.projections
-        queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
-        weights = _softmax(_scores(queries, keys))
-        return _image(behind.reference(self._joined(weights @ values)), x)
+        return self._attend(x, np.zeros(1))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: those of the dense layers, of the scores, of the weights and of the means."""
+        return self._attend_error(x, off, dtype, np.zeros(1))
+
+    def _attend(self, x: np.ndarray, added: np.ndarray) -> np.ndarray:
+        """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
+        before, behind = self.projections
+        queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
+        weights = _softmax(_scores(queries, keys) + added)
+        return _image(behind.reference(self._joined(weights @ values)), x)
+
+    def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
         before, behind = self.projections
         pixels, errors = _pixels(x), _pixels(off)
         q, k, v = self._heads(before.reference(pixels), len(x))
@@ -118,7 +125,8 @@ class Attention(Layer):
         scores = _scores(q, k)
         change = _scores(np.abs(q), ek) + _scores(eq, large_k)
         change += (q.shape[-1] + 4) * unit * _scores(large_q, large_k)
-        weights, off_weights = _softmax_error(scores, change, unit)
+        change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
+        weights, off_weights = _softmax_error(scores + added, change, unit)
         means, largest = weights @ v, weights + off_weights
         off_means = weights @ ev + off_weights @ large_v + (v.shape[2] + _ROUNDINGS) * unit * (largest @ large_v)
         return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)

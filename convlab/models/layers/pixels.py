@@ -50,6 +50,46 @@ class Crop(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Subsample(Layer):
+    """Some of the image's rows and columns: the first, and then each so many further on.
+
+    Four of them, with step 2, hold the pixels of an image of twice the size: YOLOv5's focus, Swin's patch merging.
+
+    Attributes:
+        start: the first row and column.
+        step: how far the next ones are.
+    """
+
+    kind = "subsample"
+
+    start: Pair
+    step: Pair
+
+    def output_size(self, size: Pair) -> Pair:
+        """See `Layer.output_size`.
+
+        Raises:
+            ShapeError: nothing is left.
+        """
+        rows, columns = (-(-(n - i) // s) for n, i, s in zip(size, self.start, self.step, strict=True))
+        if rows < 1 or columns < 1:
+            raise ShapeError(
+                f"subsample: got an image of {size[0]}x{size[1]} pixels, expected more than {self.start}.",
+                hint="a larger image goes through.",
+            )
+        return rows, columns
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        (i, j), (down, across) = self.start, self.step
+        return x[:, :, i::down, j::across]
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return self.reference(off)
+
+
+@dataclass(frozen=True, eq=False)
 class Upsample(Layer):
     """The image with so many times as many rows and columns.
 

@@ -18,6 +18,7 @@ from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
 from ..layers.transposed import TransposedConvolution
+from ..layers.windows import WindowAttention
 
 Built = list[tuple[Part, list[Any]]]
 
@@ -156,6 +157,8 @@ class Lowering:
             if layer.order != self.order:
                 # A single pixel has no order.
                 return Flatten(self.order) if given.shape.size == (1, 1) else self._other_order(layer, path, given)
+        if isinstance(layer, WindowAttention):
+            return replace(layer, size=given.shape.size)
         if isinstance(layer, Dense) and given.flattened:
             return self._reordered(layer, given)
         # Some frameworks hold these numbers in float32.

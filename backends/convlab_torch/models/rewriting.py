@@ -1,0 +1,72 @@
+"""A traced graph, rewritten so that it is easier to read: axes NHWC as those NCHW have them, and functions inlined."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+
+_JOINS = (torch.cat, torch.concat, torch.concatenate)
+_MEANS = (torch.mean, torch.amax, "mean", "amax")
+# The place of each axis of images NHWC in those NCHW.
+_PLACES = {0: 0, 1: 2, 2: 3, 3: 1}
+
+
+def slices_of(index: Any) -> tuple[slice, ...] | None:
+    """The four slices that an index of images has; None where it has anything else.
+
+    >>> slices_of((..., slice(0, None, 2), slice(None)))
+    (slice(None, None, None), slice(None, None, None), slice(0, None, 2), slice(None, None, None))
+    """
+    axes = list(index) if isinstance(index, tuple) else [index]
+    if ... in axes:
+        place = axes.index(...)
+        axes[place : place + 1] = [slice(None)] * (5 - len(axes))
+    axes += [slice(None)] * (4 - len(axes))
+    return tuple(axes) if len(axes) == 4 and all(isinstance(each, slice) for each in axes) else None
+
+
+def to_channels_first(node: torch.fx.Node) -> bool:
+    """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
+    args, kwargs = list(node.args), dict(node.kwargs)
+    if node.target is operator.getitem and (slices := slices_of(args[1])) is not None:
+        args[1] = tuple(slices[axis] for axis in (0, 3, 1, 2))
+    elif node.target is F.pad and len(pads := args[1]) == 6 and tuple(pads[:2]) == (0, 0):  # type: ignore[arg-type]
+        args[1] = tuple(pads[2:])  # type: ignore[index]
+    elif node.target in (*_JOINS, *_MEANS):
+        dim = args[1] if len(args) > 1 else kwargs.pop("dim", None)
+        if not isinstance(dim, (int, tuple, list)):
+            return False
+        axes = [_PLACES[axis % 4] for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
+        args[1:2] = [axes[0] if isinstance(dim, int) else axes]
+    else:
+        return False
+    node.args, node.kwargs = tuple(args), kwargs
+    return True
+
+
+def inline(graph: torch.fx.Graph, is_known: Callable[[Any], bool]) -> None:
+    """Put the operations of functions that aren't PyTorch's and aren't known in the place of their calls."""
+    for node in [*graph.nodes]:
+        plain = node.op == "call_function" and inspect.isfunction(node.target) and not node.kwargs
+        tensors = all(isinstance(each, torch.fx.Node) for each in node.args)
+        if not plain or not tensors or is_known(node.target) or node.target.__module__.startswith("torch."):
+            continue
+        try:
+            inner = torch.fx.Tracer().trace(node.target)
+        except Exception:  # The function's code may fail in any way when it is given a proxy.
+            continue
+        places = [each for each in inner.nodes if each.op == "placeholder"]
+        before = set(graph.nodes)
+        with graph.inserting_before(node):
+            result = graph.graph_copy(inner, dict(zip(places, node.args, strict=True)))  # type: ignore[arg-type]
+        for each in graph.nodes:
+            if each not in before and "nn_module_stack" in node.meta:
+                each.meta["nn_module_stack"] = node.meta["nn_module_stack"]
+        node.replace_all_uses_with(result)
+        graph.erase_node(node)
