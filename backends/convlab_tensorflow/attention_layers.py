@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras.saving import register_keras_serializable
 
+from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.windows import relative_places, windows_of
 
@@ -47,14 +48,14 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
     def __init__(
         self,
         num_heads: int,
-        window: Pair,
-        shift: Pair = (0, 0),
+        window: int | Pair,
+        shift: int | Pair = 0,
         dropout: float = 0.0,
         use_bias: bool = True,
         **names: Any,
     ) -> None:
         super().__init__(**names)
-        self.num_heads, self.window, self.shift = num_heads, tuple(window), tuple(shift)
+        self.num_heads, self.window, self.shift = num_heads, pair("window", window, 1), pair("shift", shift, 0)
         self.dropout, self.use_bias = dropout, use_bias
         self.drops = keras.layers.Dropout(dropout)
 
@@ -126,16 +127,28 @@ class ClassToken(keras.layers.Layer):  # type: ignore[misc]
 
 @register_keras_serializable(package="convlab")
 class PositionEmbedding(keras.layers.Layer):  # type: ignore[misc]
-    """x + embedding, with a learned number for each channel of each pixel."""
+    """x + embedding, with a learned number for each channel of each pixel.
+
+    Args:
+        size: the rows and columns of the images that it takes.
+    """
+
+    def __init__(self, size: int | Pair, **names: Any) -> None:
+        super().__init__(**names)
+        self.size = pair("size", size, 1)
 
     def build(self, input_shape: Any) -> None:
         """Make the weights."""
-        self.embedding = self.add_weight(shape=input_shape[1:], initializer="zeros", name="embedding")
+        self.embedding = self.add_weight(shape=(*self.size, input_shape[-1]), initializer="zeros", name="embedding")
         super().build(input_shape)
 
     def call(self, x: Any) -> Any:
         """The images, each with the same numbers added."""
         return x + keras.ops.cast(self.embedding, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        return {**super().get_config(), "size": self.size}
 
 
 @register_keras_serializable(package="convlab")

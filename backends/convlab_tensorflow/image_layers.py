@@ -7,6 +7,9 @@ from typing import Any
 import keras
 from keras.saving import register_keras_serializable
 
+from convlab.geometry.checks import pair
+from convlab.geometry.geometry import Pair
+
 
 @register_keras_serializable(package="convlab")
 class ChannelAffine(keras.layers.Layer):  # type: ignore[misc]
@@ -83,9 +86,9 @@ class Subsample(Moving):
 
     options = ("start", "step")
 
-    def __init__(self, start: tuple[int, int], step: tuple[int, int], **names: Any) -> None:
+    def __init__(self, start: int | Pair, step: int | Pair, **names: Any) -> None:
         super().__init__(**names)
-        self.start, self.step = tuple(start), tuple(step)
+        self.start, self.step = pair("start", start, 0), pair("step", step, 1)
 
     def call(self, x: Any) -> Any:
         """These rows and columns."""

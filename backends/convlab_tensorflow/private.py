@@ -95,3 +95,8 @@ def calls(model: keras.Model) -> list[Any] | None:
     if by_depth is None:
         return None
     return [node for level in by_depth.values() for node in level if not node.is_input]
+
+
+def dense_layers_of_attention(layer: Any) -> list[Any]:
+    """Those of a `MultiHeadAttention` for queries, keys, values, and behind their mean; it doesn't name them."""
+    return [getattr(layer, f"_{name}_dense") for name in ("query", "key", "value", "output")]

@@ -261,6 +261,7 @@ class Sliced(nn.Module):
 INDICES = {
     "all": (slice(None), slice(None), slice(1, None), slice(2, -3)),
     "last two": (..., slice(None, -1), slice(None)),
+    "each second": (..., slice(1, None, 2), slice(None)),
 }
 
 
@@ -269,12 +270,9 @@ def test_slices_of_rows_and_columns(name) -> None:
     check(Sliced(INDICES[name]))
 
 
-@pytest.mark.parametrize(
-    "index", [(..., slice(0, 4), slice(None)), (..., slice(None, None, 2), slice(None))], ids=["end", "step"]
-)
-def test_slices_that_depend_on_the_size_are_refused(index) -> None:
+def test_slices_that_depend_on_the_size_are_refused() -> None:
     with pytest.warns(PartialPortWarning, match="getitem"):
-        port(shaken(Sliced(index)), to="torch")
+        port(shaken(Sliced((..., slice(0, 4), slice(None)))), to="torch")
 
 
 class Regrouped(nn.Module):

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 from jax import Array
 
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import PReLU
-from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.attention import Attention, ClassToken
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
 from convlab.models.layers.transposed import TransposedConvolution
@@ -20,9 +21,8 @@ from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
 from ..ops import ops
-from ..shared.attention import arrays as attention_arrays
 from ..shared.attention import options as attention_options
-from ..shared.attention import window_arrays, window_options
+from ..shared.attention import trees_of, window_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
@@ -64,24 +64,18 @@ def build(layer: Layer, style: str) -> list[Any]:
         return [affine.bind({"params" if layer.trained else "constants": _named(layer)})]
     if isinstance(layer, Dropout):
         return [nn.Dropout(**dropout_options(layer)).bind({})]
-    if isinstance(layer, (Attention, ClassToken, PositionEmbedding)):
-        return [_build_tokens(layer)]
+    if (trees := trees_of(layer)) is not None:
+        return [_tokens(layer).bind({"params": jax.tree.map(lambda array: ops.asarray(np.array(array), dtype_of(layer)), trees)})]
     return [build_function(layer)]
 
 
-def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nn.Module:
+def _tokens(layer: Any) -> nn.Module:
     if isinstance(layer, WindowAttention):
-        trees = {name: _arrays(layer.dtype, **arrays) for name, arrays in window_arrays(layer).items()}
-        windows = attention.WindowAttention(**window_options(layer))
-        return windows.bind({"params": {**trees, **_arrays(layer.dtype, table=layer.table)}})
+        return attention.WindowAttention(**window_options(layer))
     if isinstance(layer, Attention):
-        trees = {name: _arrays(layer.dtype, **arrays) for name, arrays in attention_arrays(layer).items()}
-        return attention.PixelAttention(**attention_options(layer)).bind({"params": trees})
-    if isinstance(layer, ClassToken):
-        token = attention.ClassToken(param_dtype=layer.dtype)
-        return token.bind({"params": _arrays(layer.dtype, token=layer.token)})
-    embedding = _arrays(layer.dtype, embedding=layer.embedding.transpose(1, 2, 0))
-    return attention.PositionEmbedding(param_dtype=layer.dtype).bind({"params": embedding})
+        return attention.PixelAttention(**attention_options(layer))
+    kind = attention.ClassToken if isinstance(layer, ClassToken) else attention.PositionEmbedding
+    return kind(param_dtype=layer.dtype)
 
 
 def _named(layer: Any) -> dict[str, Array]:

@@ -15,9 +15,22 @@ from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
 
 from ..layers import Conv2D, spec_of
-from ..shared.source import IMPORTS, convolution, dense, dropout, dtype, function, norm, transposed
+from ..shared.source import (
+    IMPORTS,
+    attention,
+    convolution,
+    dense,
+    dropout,
+    dtype,
+    function,
+    norm,
+    transposed,
+    windows,
+)
 from .affine import ChannelAffine, ChannelPReLU
+from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention
 
+_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 _IMPORTS = {
     **IMPORTS,
     "nn": "from flax import linen as nn",
@@ -25,6 +38,7 @@ _IMPORTS = {
     "lab": "from convlab import jax as lab",
     "ChannelAffine": "from convlab_jax.models.affine import ChannelAffine",
     "ChannelPReLU": "from convlab_jax.models.affine import ChannelPReLU",
+    **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in _ATTENTION},
 }
 
 
@@ -74,8 +88,11 @@ def _norm(native: nn.BatchNorm, name: dict[str, Any]) -> SourceCall:
 
 
 def _dropout(native: nn.Dropout, name: dict[str, Any]) -> SourceCall:
-    told = {"deterministic": Code("not train")} if name else {}
-    return call_of("nn.Dropout", nn.Dropout, **dropout(native), **told)
+    return call_of("nn.Dropout", nn.Dropout, **dropout(native), **_told(name))
+
+
+def _told(name: dict[str, Any]) -> dict[str, Any]:
+    return {"deterministic": Code("not train")} if name else {"deterministic": True}
 
 
 # Each kind of module: the call that makes it, with a name where it isn't alone.
@@ -96,6 +113,14 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
     ),
     nn.PReLU: lambda native, name: call_of("nn.PReLU", nn.PReLU, **dtype(native), **name),
     ChannelPReLU: lambda native, name: call_of("ChannelPReLU", ChannelPReLU, **dtype(native), **name),
+    PixelAttention: lambda native, name: call_of(
+        "PixelAttention", PixelAttention, **attention(native), **_told(name), **name
+    ),
+    WindowAttention: lambda native, name: call_of(
+        "WindowAttention", WindowAttention, **windows(native), **_told(name), **name
+    ),
+    ClassToken: lambda native, name: call_of("ClassToken", ClassToken, **dtype(native), **name),
+    PositionEmbedding: lambda native, name: call_of("PositionEmbedding", PositionEmbedding, **dtype(native), **name),
     ChannelAffine: lambda native, name: call_of(
         "ChannelAffine",
         ChannelAffine,

@@ -13,6 +13,7 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.reading import Model
 
 from ..ops import ops
+from ..shared.attention import trees_of
 from ..shared.build import NAMES
 from ..shared.state import check_alike, load_tree, save_tree
 
@@ -22,14 +23,19 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     module, variables = model.native.unbind()
     natives = {part.path: part.native for part in model.parts}
     for path, layer in layers.items():
-        arrays = NAMES.arrays(layer, getattr(natives[path], "data_format", None))
+        arrays = trees_of(layer) or NAMES.arrays(layer, getattr(natives[path], "data_format", None))
         for collection, tree in natives[path].unbind()[1].items():
-            new = {
-                name: ops.asarray(arrays[name].reshape(array.shape), ops.dtype(array)) for name, array in tree.items()
-            }
+            new = _like(arrays, tree)
             variables = _replaced(variables, [collection, *filter(None, path.split("/"))], new)
     filled: nn.Module = module.bind(variables)
     return filled
+
+
+def _like(arrays: Any, tree: Any) -> Any:
+    """Arrays with the shapes and dtypes of a tree's."""
+    if isinstance(tree, dict):
+        return {name: _like(arrays[name], inner) for name, inner in tree.items()}
+    return ops.asarray(arrays.reshape(tree.shape), ops.dtype(tree))
 
 
 def _replaced(tree: Any, path: Sequence[str], new: dict[str, Array]) -> Any:

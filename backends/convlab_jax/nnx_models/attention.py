@@ -65,6 +65,7 @@ class WindowAttention(nnx.Module):
     ) -> None:
         self.channels, self.heads, self.window, self.shift = channels, heads, window, shift
         self.dropout_rate, self.use_bias, self.deterministic = dropout_rate, use_bias, deterministic
+        self.param_dtype = param_dtype
         self.qkv = nnx.Linear(channels, 3 * channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.proj = nnx.Linear(channels, channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         distances = (2 * window[0] - 1) * (2 * window[1] - 1)
@@ -97,6 +98,7 @@ class ClassToken(nnx.Module):
     """
 
     def __init__(self, channels: int, *, param_dtype: Any = jnp.float32) -> None:
+        self.param_dtype = param_dtype
         self.token = nnx.Param(jnp.zeros(channels, param_dtype))
 
     def __call__(self, x: Array) -> Array:
@@ -114,6 +116,7 @@ class PositionEmbedding(nnx.Module):
     """
 
     def __init__(self, channels: int, size: Pair, *, param_dtype: Any = jnp.float32) -> None:
+        self.param_dtype = param_dtype
         self.embedding = nnx.Param(jnp.zeros((*size, channels), param_dtype))
 
     def __call__(self, x: Array) -> Array:

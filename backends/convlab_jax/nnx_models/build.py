@@ -10,8 +10,8 @@ from flax import nnx
 
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import PReLU
-from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
-from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.attention import Attention, ClassToken
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.reading import is_chain
 from convlab.models.layers.shapes import channels_taken
@@ -20,9 +20,8 @@ from convlab.models.layers.windows import WindowAttention
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.attention import arrays as attention_arrays
 from ..shared.attention import options as attention_options
-from ..shared.attention import window_arrays, window_options
+from ..shared.attention import trees_of, window_options
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
@@ -81,29 +80,34 @@ def _build(layer: Layer, style: str) -> list[Any]:
         return [filled(affine, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, Dropout):
         return [nnx.Dropout(**dropout_options(layer), rngs=rngs)]
-    if isinstance(layer, (Attention, ClassToken, PositionEmbedding)):
-        return [_build_tokens(layer)]
+    if (trees := trees_of(layer)) is not None:
+        return [fill_nested(_tokens(layer), dtype_of(layer), trees)]
     return [build_function(layer)]
 
 
-def _build_tokens(layer: Attention | ClassToken | PositionEmbedding) -> nnx.Module:
+def _tokens(layer: Any) -> nnx.Module:
     if isinstance(layer, Attention):
-        channels, windows = channels_taken(layer), isinstance(layer, WindowAttention)
-        if windows:
+        channels = channels_taken(layer)
+        if isinstance(layer, WindowAttention):
             module = _without_numbers(attention.WindowAttention, channels, **window_options(layer))
-            filled(module, layer.dtype, table=layer.table)
         else:
             module = _without_numbers(attention.PixelAttention, in_features=channels, **attention_options(layer))
-        for name, arrays in (window_arrays if windows else attention_arrays)(layer).items():
-            filled(getattr(module, name), layer.dtype, **arrays)
         module.rngs = nnx.Rngs(0).dropout.fork() if layer.rate else None
         return module
     if isinstance(layer, ClassToken):
-        token = attention.ClassToken(len(layer.token), param_dtype=layer.dtype)
-        return filled(token, layer.dtype, token=layer.token)
+        return attention.ClassToken(len(layer.token), param_dtype=layer.dtype)
     channels, rows, columns = layer.embedding.shape
-    embedding = attention.PositionEmbedding(channels, (rows, columns), param_dtype=layer.dtype)
-    return filled(embedding, layer.dtype, embedding=layer.embedding.transpose(1, 2, 0))
+    return attention.PositionEmbedding(channels, (rows, columns), param_dtype=layer.dtype)
+
+
+def fill_nested(module: Any, dtype: str, trees: Any) -> Any:
+    """As `filled`, also into the modules that nested dictionaries are for."""
+    for name, tree in trees.items():
+        if isinstance(tree, dict):
+            fill_nested(getattr(module, name), dtype, tree)
+        else:
+            filled(module, dtype, **{name: tree})
+    return module
 
 
 def _without_numbers(kind: Any, *sizes: int, **options: Any) -> Any:

@@ -14,9 +14,22 @@ from convlab.models.source.code import Code, SourceCall, call_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
 
 from ..nnx import Conv2D
-from ..shared.source import IMPORTS, convolution, dense, dropout, dtype, function, norm, transposed
+from ..shared.source import (
+    IMPORTS,
+    attention,
+    convolution,
+    dense,
+    dropout,
+    dtype,
+    function,
+    norm,
+    transposed,
+    windows,
+)
 from .affine import ChannelAffine, ChannelPReLU
+from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention
 
+_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 
 
@@ -83,6 +96,27 @@ _LAYERS: dict[type, Callable[[Any], SourceCall]] = {
     ChannelPReLU: lambda native: SourceCall(
         "ChannelPReLU", {"channels": len(native.negative_slope[...])}, positional=1
     ),
+    PixelAttention: lambda native: call_of(
+        "PixelAttention",
+        PixelAttention.__init__,
+        in_features=native.in_features,
+        **attention(native),
+        deterministic=False,
+        **_RNGS,
+    ),
+    WindowAttention: lambda native: call_of(
+        "WindowAttention", WindowAttention.__init__, channels=native.channels, **windows(native), **_RNGS
+    ),
+    ClassToken: lambda native: call_of(
+        "ClassToken", ClassToken.__init__, channels=len(native.token[...]), **dtype(native)
+    ),
+    PositionEmbedding: lambda native: call_of(
+        "PositionEmbedding",
+        PositionEmbedding.__init__,
+        channels=native.embedding[...].shape[2],
+        size=native.embedding[...].shape[:2],
+        **dtype(native),
+    ),
     ChannelAffine: lambda native: call_of(
         "ChannelAffine",
         ChannelAffine.__init__,
@@ -102,6 +136,7 @@ _IDIOM = Idiom(
         "lab": "from convlab import jax as lab",
         "ChannelAffine": "from convlab_jax.nnx_models.affine import ChannelAffine",
         "ChannelPReLU": "from convlab_jax.nnx_models.affine import ChannelPReLU",
+        **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in _ATTENTION},
     },
     base="nnx.Module",
     owner=nnx.Module,

@@ -8,14 +8,15 @@ from typing import Any
 
 from flax import nnx
 
-from convlab.models.layers.layer import Layer
+from convlab.models.layers.layer import Layer, dtype_of
 from convlab.models.layers.reading import Model
 
 from ..nnx import Conv2D
 from ..ops import ops
+from ..shared.attention import trees_of
 from ..shared.build import NAMES
 from ..shared.state import check_alike, load_tree, save_tree
-from .build import filled
+from .build import fill_nested, filled
 from .read import read
 
 
@@ -25,6 +26,9 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
     natives = {part.path: part.native for part in read(other).parts}
     for path, layer in layers.items():
         native = natives[path]
+        if (trees := trees_of(layer)) is not None:
+            fill_nested(native, dtype_of(layer), trees)
+            continue
         data_format = native.spec.data_format if isinstance(native, Conv2D) else None
         for name, array in NAMES.arrays(layer, data_format).items():
             variable = getattr(native, name, None)

@@ -11,7 +11,8 @@ from jax import Array
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.attention import Attention
+from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
+from convlab.models.layers.layer import Layer
 from convlab.models.layers.windows import WindowAttention, relative_places, windows_of
 
 from ..ops import ops
@@ -69,17 +70,27 @@ def options(layer: Attention) -> dict[str, Any]:
     }
 
 
-def arrays(layer: Attention) -> dict[str, dict[str, np.ndarray]]:
-    """The kernels and biases, by the dense layer and their names."""
-    kernels, biases = layer.by_head()
-    trees = {name: {"kernel": kernel} for name, kernel in zip(_NAMES, kernels, strict=True)}
-    for name, bias in zip(_NAMES, biases or (), strict=False):
+def trees_of(layer: Layer) -> dict[str, Any] | None:
+    """The arrays of a layer of attention, or of what makes tokens, as linen and nnx nest them; None for another one."""
+    if isinstance(layer, ClassToken):
+        return {"token": layer.token}
+    if isinstance(layer, PositionEmbedding):
+        return {"embedding": layer.embedding.transpose(1, 2, 0)}
+    if not isinstance(layer, Attention):
+        return None
+    if isinstance(layer, WindowAttention):
+        names, kernels = ("qkv", "proj"), [layer.kernel.T, layer.out_kernel.T]
+        biases = [*layer.biases()] if layer.biased else None
+    else:
+        names, (kernels, biases) = _NAMES, layer.by_head()
+    trees: dict[str, Any] = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
+    for name, bias in zip(names, biases or (), strict=False):
         trees[name]["bias"] = bias
-    return trees
+    return {**trees, "table": layer.table} if isinstance(layer, WindowAttention) else trees
 
 
 def read_attention(module: Any, trees: Mapping[str, Mapping[str, Any]]) -> Attention:
-    """A `PixelAttention` with these kernels and biases, as `arrays` has them."""
+    """A `PixelAttention` with these kernels and biases, as `trees_of` has them."""
     if module.normalize_qk:
         raise UnsupportedError("it normalises its queries and keys")
     kernels = [ops.to_numpy(trees[name]["kernel"]) for name in _NAMES]
@@ -99,15 +110,6 @@ def window_options(layer: WindowAttention) -> dict[str, Any]:
         "param_dtype": layer.dtype,
         "deterministic": True,
     }
-
-
-def window_arrays(layer: WindowAttention) -> dict[str, dict[str, np.ndarray]]:
-    """The kernels and biases, by the dense layer and their names; zeros for a bias where only the other one is there."""
-    trees: dict[str, dict[str, np.ndarray]] = {}
-    for name, kernel, bias in (("qkv", layer.kernel, layer.bias), ("proj", layer.out_kernel, layer.out_bias)):
-        zeros = {"bias": np.zeros(len(kernel), kernel.dtype) if bias is None else bias} if layer.biased else {}
-        trees[name] = {"kernel": kernel.T, **zeros}
-    return trees
 
 
 def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any) -> WindowAttention:

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .moving import chunk, crop, unflatten, upsample
+from .attention import first_pixel
+from .moving import chunk, crop, subsample, unflatten, upsample
 from .program import Constant, Equation, Program, Value, source_of
 from .read import MODES, affine, average_of_window, flatten
 
@@ -191,8 +192,12 @@ def _upsamplings(x: Value, value: Value) -> _Candidates:
 def _slices(equation: Equation, x: Value) -> _Candidates:
     """The crop or the part of the channels that a slice is."""
     starts, limits = equation.params["start_indices"], equation.params["limit_indices"]
-    if equation.params["strides"] is not None:
+    if (steps := equation.params["strides"]) is not None:
+        start, step = tuple(map(int, starts[1:3])), tuple(map(int, steps[1:3]))
+        yield subsample, {"start": start, "step": step}
         return
+    if tuple(limits[1:3]) == (1, 1):
+        yield first_pixel, {}
     pads = tuple((int(start), int(n - limit)) for start, limit, n in zip(starts, limits, x.shape, strict=True))
     size = int(limits[3] - starts[3])
     if pads[0] == pads[3] == (0, 0):

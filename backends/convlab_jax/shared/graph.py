@@ -66,9 +66,20 @@ def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
     # A convolution in groups takes more channels than its kernel says, a transposed one its kernel's last number.
     in_groups = {inputs * n for inputs, outputs in kernels for n in range(2, outputs + 1) if outputs % n == 0}
     in_groups |= {outputs for _, outputs in kernels}
+    sizes = [*_sizes_of_embeddings(weights), *((size, size) for size in _SIZES)]
     for channels in sorted(channels_of | in_groups, key=lambda n: (n not in channels_of, n != 3, n)):
-        yield from ((2, size, size, channels) for size in _SIZES)
+        yield from ((2, *size, channels) for size in sizes)
     yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))
+
+
+def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
+    """The sizes of images whose patches, as large as the kernels, an array of positions among the weights is for."""
+    patches = dict.fromkeys(shape[:2] for shape in weights if len(shape) == 4)
+    for rows, columns, _ in dict.fromkeys(shape for shape in weights if len(shape) == 3):
+        tokens = rows - 1 if columns == 1 else 0  # behind a class token
+        grids = [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0] if tokens else [(rows, columns)]
+        for down, across in sorted(grids, key=lambda grid: abs(grid[0] - grid[1])):
+            yield from ((down * height, across * width) for height, width in patches)
 
 
 def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

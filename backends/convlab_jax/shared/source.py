@@ -15,7 +15,8 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
-from .moving import channel_shuffle, chunk, crop, pixel_shuffle, unflatten, upsample
+from .attention import first_pixel
+from .moving import channel_shuffle, chunk, crop, pixel_shuffle, subsample, unflatten, upsample
 from .read import add, affine, broadcast_like, concatenate, flatten, multiply
 
 
@@ -66,6 +67,8 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:3], {0}.shape[3]))"),
     (crop, lambda pads: f"{{0}}[:, {_slice(*pads[0])}, {_slice(*pads[1])}]"),
+    (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
+    (first_pixel, lambda: "{0}[:, 0, 0]"),
     (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
@@ -151,3 +154,15 @@ def dtype(module: Any) -> dict[str, Any]:
     """The dtype of a module's parameters, if it isn't float32."""
     name = np.dtype(module.param_dtype).name
     return {} if name == "float32" else {"param_dtype": Code(f"jnp.{name}")}
+
+
+def attention(module: Any) -> dict[str, Any]:
+    """The arguments that linen's and nnx's attention of all pixels share."""
+    drops = {"dropout_rate": module.dropout_rate, "broadcast_dropout": False} if module.dropout_rate else {}
+    return {"num_heads": module.num_heads, "use_bias": module.use_bias, **drops, **dtype(module)}
+
+
+def windows(module: Any) -> dict[str, Any]:
+    """The arguments that linen's and nnx's attention of windows share."""
+    names = ("heads", "window", "shift", "dropout_rate", "use_bias")
+    return {**{name: getattr(module, name) for name in names}, **dtype(module)}

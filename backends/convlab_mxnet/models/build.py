@@ -167,26 +167,34 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
 
 def _build_attention(layer: Attention, style: str) -> list[Block]:
     check_dtype(layer.dtype, "attention")
-    arrays = {"qkv_weight": layer.kernel, "out_weight": layer.out_kernel}
-    arrays |= {"qkv_bias": layer.bias, "out_bias": layer.out_bias}
     channels, heads = channels_taken(layer), layer.heads
     if isinstance(layer, WindowAttention):
         where = layer.window, layer.shift
         block = attention_blocks.WindowAttention(channels, heads, *where, layer.rate, layer.biased, layer.size)
-        arrays["table"] = layer.table
     else:
         block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
-    return [_filled(block, layer.dtype, **arrays)]
+    return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
 
 
 def _build_class_token(layer: ClassToken, style: str) -> list[Block]:
-    return [_filled(attention_blocks.ClassToken(len(layer.token)), layer.dtype, token=layer.token)]
+    block = attention_blocks.ClassToken(len(layer.token))
+    return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
 
 
 def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[Block]:
     channels, rows, columns = layer.embedding.shape
     block = attention_blocks.PositionEmbedding(channels, (rows, columns))
-    return [_filled(block, layer.dtype, embedding=layer.embedding)]
+    return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
+
+
+def _arrays_of_attention(layer: Attention | ClassToken | PositionEmbedding) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names that the blocks have for them."""
+    if not isinstance(layer, Attention):
+        return {name: getattr(layer, name) for name in layer.arrays}
+    arrays = {"qkv_weight": layer.kernel, "out_weight": layer.out_kernel}
+    if layer.biased:
+        arrays |= dict(zip(("qkv_bias", "out_bias"), layer.biases(), strict=True))
+    return {**arrays, "table": layer.table} if isinstance(layer, WindowAttention) else arrays
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
@@ -262,6 +270,8 @@ def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a block has them; none for another part of its path."""
     if layer is None or not isinstance(native, mx.gluon.Block) or not private.parameters(native):
         return {}
+    if isinstance(layer, (Attention, ClassToken, PositionEmbedding)):
+        return _arrays_of_attention(layer)
     return _NAMES.arrays(layer, native.spec.data_format if isinstance(native, Conv2D) else None)
 
 

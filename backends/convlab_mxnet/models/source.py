@@ -9,21 +9,23 @@ from typing import Any
 
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Part
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Code, SourceCall, brief, call_of, container
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
-from .. import image_blocks
+from .. import attention_blocks, image_blocks
 from ..blocks import semantics
 from ..layers import Conv2D
 from ..ops import mx
@@ -174,6 +176,15 @@ def _block(block: Any, **options: Any) -> SourceCall:
     return call_of(f"image_blocks.{block.__name__}", block.__init__, **options)
 
 
+def _attention_block(block: Any, **options: Any) -> SourceCall:
+    return call_of(f"attention_blocks.{block.__name__}", block.__init__, **options)
+
+
+def _attention(block: Any, known: Attention, **further: Any) -> SourceCall:
+    options = {"channels": channels_taken(known), "heads": known.heads, "rate": known.rate, "use_bias": known.biased}
+    return _attention_block(block, **options, **further)
+
+
 def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
     return _block(block, **{name: getattr(known, name) for name in names})
 
@@ -198,10 +209,20 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         shift=known.shift is not None,
         trained=known.trained,
     ),
+    Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
+    WindowAttention: lambda known: _attention(
+        attention_blocks.WindowAttention, known, window=known.window, shift=known.shift, size=known.size
+    ),
+    ClassToken: lambda known: _attention_block(attention_blocks.ClassToken, channels=len(known.token)),
+    PositionEmbedding: lambda known: _attention_block(
+        attention_blocks.PositionEmbedding, channels=len(known.embedding), size=known.embedding.shape[1:]
+    ),
+    FirstPixel: lambda known: _attention_block(attention_blocks.FirstPixel),
     **{
         kind: partial(_of_fields, block, names)
         for kind, block, names in (
             (Crop, image_blocks.Crop, ("pads",)),
+            (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
             (Chunk, image_blocks.Chunk, ("index", "count")),
             (ChannelShuffle, image_blocks.ChannelShuffle, ("groups",)),
@@ -238,6 +259,7 @@ _IDIOM = Idiom(
         "nn": "from mxnet.gluon import nn",
         " ": "",
         "lab": "from convlab import mxnet as lab",
+        "attention_blocks": "from convlab_mxnet import attention_blocks",
         "image_blocks": "from convlab_mxnet import image_blocks",
     },
     base="nn.HybridBlock",

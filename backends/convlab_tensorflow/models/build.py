@@ -28,7 +28,7 @@ from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_layers, image_layers
+from .. import attention_layers, image_layers, private
 from ..layers import Conv2D, LowestPadding2D
 from .readers import IMAGES, gelu_tanh
 
@@ -184,29 +184,28 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
 
 
 def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
-    channels = channels_taken(layer)
-    native = attention_layers.PixelAttention(
-        layer.heads,
-        channels // layer.heads,
-        dropout=layer.rate,
-        use_bias=layer.biased,
-        attention_axes=(1, 2),
-        dtype=layer.dtype,
-    )
-    kernels, biases = layer.by_head()
-    arrays = kernels if biases is None else [each for both in zip(kernels, biases, strict=True) for each in both]
-    return [_filled(native, (None, None, None, channels), *arrays)]
-
-
-def _build_window_attention(layer: WindowAttention, style: str) -> list[kl.Layer]:
+    channels, heads = channels_taken(layer), layer.heads
     options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
-    native = attention_layers.WindowAttention(layer.heads, layer.window, layer.shift, **options)
-    native.build((None, None, None, channels_taken(layer)))
-    for dense, kernel, bias in ((native.qkv, layer.kernel, layer.bias), (native.proj, layer.out_kernel, layer.out_bias)):
-        zeros = [np.zeros(len(kernel)) if bias is None else bias] if layer.biased else []
-        dense.set_weights([kernel.T, *zeros])
-    native.table.assign(layer.table)
+    if isinstance(layer, WindowAttention):
+        native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
+    else:
+        native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
+    native.build((None, None, None, channels))
+    fill_attention(native, layer)
     return [native]
+
+
+def fill_attention(native: kl.Layer, layer: Attention) -> None:
+    """Put a layer's arrays into a layer of Keras's."""
+    if isinstance(layer, WindowAttention):
+        kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
+        denses = [native.qkv, native.proj]
+        native.table.assign(layer.table)
+    else:
+        kernels, biases = layer.by_head()
+        denses = private.dense_layers_of_attention(native)
+    for index, dense in enumerate(denses):
+        dense.set_weights([kernels[index], *([biases[index]] if biases else [])])
 
 
 def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
@@ -216,8 +215,8 @@ def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
 
 def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.Layer]:
     embedding = layer.embedding.transpose(1, 2, 0)
-    native = attention_layers.PositionEmbedding(dtype=layer.dtype)
-    return [_filled(native, (None, *embedding.shape), embedding)]
+    native = attention_layers.PositionEmbedding(embedding.shape[:2], dtype=layer.dtype)
+    return [_filled(native, (None, None, None, embedding.shape[2]), embedding)]
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
@@ -289,7 +288,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Attention: _build_attention,
-    WindowAttention: _build_window_attention,
+    WindowAttention: _build_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
@@ -355,6 +354,10 @@ _GLOBAL = (kl.GlobalMaxPooling2D, kl.GlobalAveragePooling2D)
 
 def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a Keras layer has them."""
+    if isinstance(layer, ClassToken):
+        return {"token": layer.token}
+    if isinstance(layer, PositionEmbedding):
+        return {"embedding": layer.embedding.transpose(1, 2, 0)}
     if not isinstance(native, Conv2D):
         arrays = _NAMES.arrays(layer)
         half = isinstance(native, kl.SeparableConv2D) and layer.depthwise

@@ -151,9 +151,9 @@ def _own_affine(m: image_layers.ChannelAffine) -> Layer:
 def _attention(m: attention_layers.PixelAttention) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    arrays = [array_of(each) for each in m.weights]
-    biased = len(arrays) == 8
-    kernels, biases = (arrays[::2], arrays[1::2]) if biased else (arrays, None)
+    denses = private.dense_layers_of_attention(m)
+    kernels = [array_of(dense.kernel) for dense in denses]
+    biases = [array_of(dense.bias) for dense in denses] if m.use_bias else None
     return Attention.of_heads(kernels, biases, m.num_heads, m.dropout, m.variable_dtype)
 
 

@@ -16,7 +16,8 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, formatt
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
-from .. import image_layers
+from .. import attention_layers, image_layers
+from ..attention_layers import PixelAttention
 from ..layers import Conv2D, LowestPadding2D
 from .build import input_shape
 from .readers import gelu_tanh
@@ -28,13 +29,18 @@ _OURS = (
     image_layers.ChannelShuffle,
     image_layers.PixelShuffle,
     image_layers.BroadcastLike,
+    image_layers.Subsample,
+    attention_layers.WindowAttention,
+    attention_layers.ClassToken,
+    attention_layers.PositionEmbedding,
+    attention_layers.FirstPixel,
 )
 _IMPORTS = {
     "keras": "import keras",
     "layers": "from keras import layers",
     " ": "",
     "lab": "from convlab import tensorflow as lab",
-    **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (LowestPadding2D, *_OURS)},
+    **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (LowestPadding2D, PixelAttention, *_OURS)},
 }
 
 
@@ -120,6 +126,12 @@ def _activation(native: kl.Activation) -> SourceCall:
     return SourceCall("layers.Activation", {"activation": native.get_config()["activation"]}, {}, 1)
 
 
+def _attention(native: PixelAttention) -> SourceCall:
+    options = {"num_heads": native.num_heads, "key_dim": native.key_dim, "dropout": native.dropout}
+    options |= {"use_bias": native.use_bias, "attention_axes": (1, 2)}
+    return call_of("PixelAttention", keras.layers.MultiHeadAttention, **options)
+
+
 def _together(native: keras.Sequential) -> SourceCall:
     """Layers that are one together, such as a change of the shape and a permutation."""
     inside = [_LAYERS[type(layer)](layer) for layer in native.layers]
@@ -133,6 +145,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     kl.Activation: _activation,
     keras.Sequential: _together,
     **dict.fromkeys(_OURS, _layer),
+    PixelAttention: _attention,
     **dict.fromkeys(
         (
             kl.Conv2D,

@@ -12,11 +12,12 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.attention import Attention
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.reading import Model
 
 from .. import private
-from .build import arrays_of
+from .build import arrays_of, fill_attention
 from .readers import children
 
 
@@ -31,6 +32,9 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
                 half = f"{name}_"  # The layer is two of convlab's, which have its arrays.
             else:
                 native = next(child for child in children(native) if child.name == name)
+        if isinstance(layer, Attention):
+            fill_attention(native, layer)
+            continue
         for name, array in arrays_of(native, layer).items():
             variable = getattr(native, f"{half}{name}" if name == "kernel" else name, None)
             if variable is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers import windows as window_layers
@@ -22,9 +24,15 @@ class PixelAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` of the pixels of images (N, C, H, W) to one another."""
 
     def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, dtype: torch.dtype | None = None
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embed_dim, num_heads, dropout, bias, batch_first=True, dtype=dtype)
+        super().__init__(embed_dim, num_heads, dropout, use_bias, batch_first=True, dtype=dtype)
+        self.use_bias = use_bias
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The image, each pixel computed from all."""
@@ -42,27 +50,29 @@ class WindowAttention(nn.Module):
         num_heads: how many heads there are.
         shift_size: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout: the share of the weights that training sets to 0.
-        bias: whether the dense layers have biases.
+        use_bias: whether the dense layers have biases.
     """
 
     def __init__(
         self,
         dim: int,
-        window_size: Pair,
+        window_size: int | Pair,
         num_heads: int,
-        shift_size: Pair = (0, 0),
+        shift_size: int | Pair = 0,
         dropout: float = 0.0,
-        bias: bool = True,
+        use_bias: bool = True,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.use_bias = use_bias
         self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
-        self.window_size, self.shift_size = window_size, shift_size
-        self.qkv = nn.Linear(dim, 3 * dim, bias, dtype=dtype)
-        self.proj = nn.Linear(dim, dim, bias, dtype=dtype)
-        distances = (2 * window_size[0] - 1) * (2 * window_size[1] - 1)
+        self.window_size, self.shift_size = pair("window_size", window_size, 1), pair("shift_size", shift_size, 0)
+        self.qkv = nn.Linear(dim, 3 * dim, use_bias, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, use_bias, dtype=dtype)
+        rows, columns = self.window_size
+        distances = (2 * rows - 1) * (2 * columns - 1)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(distances, num_heads, dtype=dtype))
-        self.register_buffer("relative_position_index", torch.from_numpy(relative_places(window_size).ravel()))
+        self.register_buffer("relative_position_index", torch.from_numpy(relative_places(self.window_size).ravel()))
 
     relative_position_index: Tensor
 
@@ -146,6 +156,23 @@ def of_pixels(attention: nn.MultiheadAttention) -> PixelAttention | None:
     other.in_proj_weight, other.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
     other.out_proj = attention.out_proj
     return other.train(attention.training)
+
+
+def arrays_of(layer: Layer) -> dict[str, Any] | None:
+    """The arrays of a layer of this file by the names that the modules have for them; None for another layer."""
+    if isinstance(layer, layers.ClassToken):
+        return {"token": layer.token}
+    if isinstance(layer, layers.PositionEmbedding):
+        return {"embedding": layer.embedding}
+    if not isinstance(layer, layers.Attention):
+        return None
+    windows = isinstance(layer, window_layers.WindowAttention)
+    before, behind = ("qkv.", "proj.") if windows else ("in_proj_", "out_proj.")
+    arrays = {f"{before}weight": layer.kernel, f"{behind}weight": layer.out_kernel}
+    if layer.biased:
+        bias, out_bias = layer.biases()
+        arrays |= {f"{before}bias": bias, f"{behind}bias": out_bias}
+    return {**arrays, "relative_position_bias_table": layer.table} if windows else arrays
 
 
 def _read(m: PixelAttention) -> Layer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def filled(module: nn.Module, **arrays: np.ndarray | None) -> nn.Module:
     """A module in inference mode, once its parameters and buffers of these names have these numbers."""
     for name, array in arrays.items():
         if array is not None:
-            getattr(module, name).detach().copy_(torch.from_numpy(np.array(array)))
+            attrgetter(name)(module).detach().copy_(torch.from_numpy(np.array(array)))
     return module.eval()
 
 
@@ -202,28 +203,24 @@ def _build_dense(layer: Dense, style: str) -> list[nn.Module]:
 
 def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
     dtype = getattr(torch, layer.dtype)
-    native = PixelAttention(channels_taken(layer), layer.heads, layer.rate, layer.biased, dtype)
-    filled(native.out_proj, weight=layer.out_kernel, bias=layer.out_bias)
-    return [filled(native, in_proj_weight=layer.kernel, in_proj_bias=layer.bias)]
-
-
-def _build_window_attention(layer: WindowAttention, style: str) -> list[nn.Module]:
-    options = {"dropout": layer.rate, "bias": layer.biased, "dtype": getattr(torch, layer.dtype)}
-    native = attention.WindowAttention(channels_taken(layer), layer.window, layer.heads, layer.shift, **options)
-    filled(native.qkv, weight=layer.kernel, bias=layer.bias)
-    filled(native.proj, weight=layer.out_kernel, bias=layer.out_bias)
-    return [filled(native, relative_position_bias_table=layer.table)]
+    options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": dtype}
+    if isinstance(layer, WindowAttention):
+        where = layer.window, layer.heads, layer.shift
+        native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
+    else:
+        native = PixelAttention(channels_taken(layer), layer.heads, **options)
+    return [filled(native, **arrays_of(native, layer))]
 
 
 def _build_class_token(layer: ClassToken, style: str) -> list[nn.Module]:
     native = attention.ClassToken(len(layer.token), getattr(torch, layer.dtype))
-    return [filled(native, token=layer.token)]
+    return [filled(native, **arrays_of(native, layer))]
 
 
 def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.Module]:
     channels, rows, columns = layer.embedding.shape
     native = attention.PositionEmbedding(channels, (rows, columns), getattr(torch, layer.dtype))
-    return [filled(native, embedding=layer.embedding)]
+    return [filled(native, **arrays_of(native, layer))]
 
 
 def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
@@ -269,7 +266,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Dense: _build_dense,
     Activation: _build_activation,
     Attention: _build_attention,
-    WindowAttention: _build_window_attention,
+    WindowAttention: _build_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [first_pixel],
@@ -291,7 +288,7 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     if isinstance(layer, BatchNorm) and module.weight is None:
         return {"running_mean": layer.mean, "running_var": layer.variance}
     if not isinstance(module, Conv2D):
-        return _NAMES.arrays(layer)
+        return attention.arrays_of(layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)
     return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
 

@@ -10,6 +10,7 @@ import torch
 import torch.fx
 from torch import nn
 
+from .attention import first_pixel
 from .functions import chunk, subsample
 from .rewriting import slices_of
 
@@ -48,6 +49,8 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
         return nn.Unflatten(1, (-1, 1, 1)), [image]
     if node.target is operator.getitem and node.args[1] == _ONE_PIXEL:
         return nn.Unflatten(1, (-1, 1, 1)), [source]
+    if node.target is operator.getitem and node.args[1] == (*_ONE_PIXEL[:2], 0, 0):
+        return first_pixel, [source]
     if node.target is operator.getitem and (margins := _margins(node.args[1])) is not None:
         return nn.ZeroPad2d(margins), [source]
     if node.target is operator.getitem and (places := _subsampling(node.args[1])) is not None:

@@ -18,6 +18,7 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
+from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
     ChannelAffine,
     LayerNorm2d,
@@ -28,6 +29,7 @@ from .functions import (
     chunk,
     concatenate,
     multiply,
+    subsample,
     subtract,
     unflatten_pixels,
 )
@@ -90,6 +92,7 @@ def _padded(mode: str) -> Callable[[SourceCall], str]:
     return inline
 
 
+_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
@@ -101,6 +104,7 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.PReLU: _layer,
     LayerNorm2d: _layer,
     ChannelAffine: _layer,
+    **dict.fromkeys(_ATTENTION, _layer),
     nn.Linear: _layer,
     nn.Dropout: _layer,
     nn.Dropout2d: _layer,
@@ -144,6 +148,8 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     broadcast_like: lambda: "{0}.expand(-1, -1, {1}.shape[2], {1}.shape[3])",
     affine: scaled,
+    subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
+    first_pixel: lambda: "{0}[:, :, 0, 0]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, ({size[0]}, {size[1]}, -1)).movedim(-1, 1)",
 }
@@ -161,7 +167,7 @@ _IDIOM = Idiom(
         "nn": "from torch import nn",
         " ": "",
         "lab": "from convlab import torch as lab",
-        "ChannelAffine": f"from {ChannelAffine.__module__} import ChannelAffine",
+        **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (*_ATTENTION, ChannelAffine)},
     },
     base="nn.Module",
     owner=nn.Module,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,7 @@ def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) 
 _COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
 _INDEX = FieldRule(f"an integer from 0 to {LARGEST}", _counts(0), int)
 _PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
+_SHIFT = FieldRule(f"two integers from 0 to {LARGEST}", _two(_counts(0)), _lists, _tuples)
 _PADS = FieldRule(
     f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples
 )
@@ -124,7 +125,13 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "layer_norm": {"epsilon": _EPSILON},
     "channel_affine": {"trained": _BOOLEAN},
     "conv_transpose2d": {"stride": _PAIR, "crop": _CROP, "dilation": _PAIR, "groups": _COUNT},
+    "attention": {"heads": _COUNT, "rate": _SHARE},
+    "window_attention": {"heads": _COUNT, "rate": _SHARE, "window": _PAIR, "shift": _SHIFT},
+    "class_token": {},
+    "position_embedding": {},
+    "first_pixel": {},
     "crop": {"pads": _PADS},
+    "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_shuffle": {"groups": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
@@ -144,7 +151,9 @@ OPTIONAL = {
     "conv2d": ("bias",),
     "conv_transpose2d": ("bias",),
     "channel_affine": ("scale", "shift"),
+    **dict.fromkeys(("attention", "window_attention"), ("bias", "out_bias")),
 }
+_ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "prelu": {"slope": 1},
@@ -153,7 +162,25 @@ ARRAYS: dict[str, dict[str, int]] = {
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
+    "attention": _ATTENTION,
+    "window_attention": {**_ATTENTION, "table": 2},
+    "class_token": {"token": 1},
+    "position_embedding": {"embedding": 3},
 }
+
+
+def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The sizes of a layer's arrays behind the first one, whose sizes are given; one number each channel if not here.
+
+    >>> array_shapes({"kind": "attention"}, (12, 4))["out_kernel"]
+    (4, 4)
+    """
+    if not record["kind"].endswith("attention"):
+        return {}
+    outputs, channels = first
+    rows, columns = (2 * size - 1 for size in record.get("window", (1, 1)))
+    square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
+    return {"bias": (outputs,), **square, "table": (rows * columns, record.get("heads", 1))}
 
 
 def excerpt(value: object) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import BroadcastLike, Concatenate, Joining
 from ..layers.layer import Convolution, Dense, Layer, Pad
-from ..layers.pixels import Crop, Upsample
+from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken
 from ..layers.transposed import TransposedConvolution
 
 _MOVING = (Chunk, ChannelShuffle, PixelShuffle)
-_OF_IMAGES = (Convolution, TransposedConvolution, Pad, Crop, Upsample, Pool, GlobalPool, *_MOVING)
+_ATTENTION = (Attention, ClassToken, PositionEmbedding, FirstPixel)
+_OF_IMAGES = (Convolution, TransposedConvolution, Pad, Crop, Subsample, Upsample, Pool, GlobalPool, *_MOVING, *_ATTENTION)
 _NAMES = {2: "rows of numbers", 4: "images"}
 
 
@@ -62,5 +64,5 @@ class Flow:
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
             return 4, layer.output_channels(channels)
-        pooled = isinstance(layer, GlobalPool) and not layer.keepdims
+        pooled = isinstance(layer, FirstPixel) or (isinstance(layer, GlobalPool) and not layer.keepdims)
         return 2 if pooled else rank, layer.output_channels(channels)

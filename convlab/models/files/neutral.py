@@ -15,17 +15,19 @@ import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Affine, PReLU, Softmax
+from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from ..layers.pixels import Crop, Upsample
+from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from ..layers.transposed import TransposedConvolution
+from ..layers.windows import WindowAttention
 from .canonical import canonical
-from .fields import ARRAYS, FIELDS, OPTIONAL, excerpt
+from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt
 from .flow import Flow
 
 FORMAT = "convlab.model"
@@ -43,7 +45,8 @@ _SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Drop
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
 _JOINING = (Add, Subtract, Multiply, Concatenate, BroadcastLike)
-_CLASSES = (*_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
+_ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -308,15 +311,24 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     (first, one), *others = own.items()
     transposed = record["kind"] == TransposedConvolution.kind
     count = one.shape[1] * record["groups"] if transposed else one.shape[0]
+    shapes = array_shapes(record, one.shape)
     for field, tensor in others:
-        if (tensor.code, tensor.shape) != (one.code, (count,)):
-            what = f"{count} numbers of {one.code}, as its {first} has it"
-            _refuse(f"{where}: {field}", f"{tensor.shape[0]} of {tensor.code}", what)
+        shape = shapes.get(field, (count,))
+        if (tensor.code, tensor.shape) != (one.code, shape):
+            what = f"{_times(shape)} numbers of {one.code}, as its {first} has it"
+            _refuse(f"{where}: {field}", f"{_times(tensor.shape)} of {tensor.code}", what)
+    if shapes and (one.shape[0] != 3 * one.shape[1] or one.shape[1] % record["heads"]):
+        what = f"3 * channels and channels, a multiple of its {record['heads']} heads"
+        _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", what)
     size = record.get("kernel_size", [])
     if size and list(one.shape[2:]) != size:
         _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", f"kernel_size {size} at the end")
     if one.shape[0] % record.get("groups", 1):
         _refuse(f"{where}.groups", str(record["groups"]), f"a divisor of its {one.shape[0]} channels")
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> Layer:

@@ -85,10 +85,14 @@ class Attention(Layer):
         kernels.append(self.out_kernel.T.reshape(*heads, channels))
         if not self.biased:
             return kernels, None
-        nothing = np.zeros(3 * channels, self.kernel.dtype)
-        before = nothing if self.bias is None else self.bias
-        behind = nothing[:channels] if self.out_bias is None else self.out_bias
-        return kernels, [*before.reshape(3, *heads), behind]
+        bias, out_bias = self.biases()
+        return kernels, [*bias.reshape(3, *heads), out_bias]
+
+    def biases(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both biases, zeros for one that is missing: the frameworks' own attention has both or neither."""
+        pairs = (self.kernel, self.bias), (self.out_kernel, self.out_bias)
+        first, last = (np.zeros(len(kernel), kernel.dtype) if bias is None else bias for kernel, bias in pairs)
+        return first, last
 
     @property
     def biased(self) -> bool:

@@ -12,6 +12,7 @@ from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border, padding_in
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool
@@ -157,6 +158,8 @@ class Lowering:
             if layer.order != self.order:
                 # A single pixel has no order.
                 return Flatten(self.order) if given.shape.size == (1, 1) else self._other_order(layer, path, given)
+        if isinstance(layer, PositionEmbedding):
+            self.tied = self.tied or given.shape.size is not None
         if isinstance(layer, WindowAttention):
             return replace(layer, size=given.shape.size)
         if isinstance(layer, Dense) and given.flattened:

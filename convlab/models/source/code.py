@@ -143,7 +143,15 @@ def imports(code: str, lines: Mapping[str, str]) -> str:
             used[-1] += f", {what}"
         else:
             used.append(line)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(used)).strip("\n")
+    broken = "\n".join(line if len(line) <= WIDTH else _name_by_name(line) for line in used)
+    return re.sub(r"\n{3,}", "\n\n", broken).strip("\n")
+
+
+def _name_by_name(line: str) -> str:
+    """An import with a line for each of its names."""
+    source, _, names = line.partition(" import ")
+    lines = [f"    {name}," for name in sorted(names.split(", "))]
+    return "\n".join([f"{source} import (", *lines, ")"])
 
 
 def formatted(line: str, indent: int) -> list[str]:

@@ -15,7 +15,7 @@ from ...layers.flattening import Flatten, Unflatten
 from ...layers.joining import Add, Concatenate, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from ...layers.pixels import Crop, Upsample
+from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import GlobalPool, Pool
 from ...layers.transposed import TransposedConvolution
 
@@ -224,6 +224,11 @@ def _crop(graph: Graph, layer: Crop) -> None:
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
+def _subsample(graph: Graph, layer: Subsample) -> None:
+    indices = {"starts": [*layer.start], "ends": [_END, _END], "axes": [2, 3], "steps": [*layer.step]}
+    graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
+
+
 def _upsample(graph: Graph, layer: Upsample) -> None:
     factors = graph.constant("scales", [1.0, 1.0, *layer.factor], "float32")
     if layer.method == "nearest":
@@ -275,6 +280,7 @@ NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
     GroupNorm: _group_norm,
     LayerNorm: _layer_norm,
     Crop: _crop,
+    Subsample: _subsample,
     Upsample: _upsample,
     Chunk: _chunk,
     ChannelShuffle: _channel_shuffle,

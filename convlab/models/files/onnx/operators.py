@@ -14,7 +14,7 @@ from ...layers.flattening import Flatten
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
-from ...layers.pixels import Crop, Upsample
+from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import GlobalPool, Pool
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST, excerpt
@@ -119,11 +119,13 @@ def _slice(op: Operation) -> Sequence[Layer]:
     """The crop that a slice of rows and columns is, and the part of the channels that one of channels is."""
     names = ("starts", "ends", "axes", "steps")
     starts, ends, axes, steps = (op.constant(index, name) for index, name in enumerate(names, 1))
-    if starts is None or ends is None or axes is None or (steps is not None and (steps != 1).any()):
-        raise UnsupportedError("got a slice with steps or without axes, expected one of rows, columns or channels")
+    if starts is None or ends is None or axes is None:
+        raise UnsupportedError("got a slice without axes, expected one of rows, columns or channels")
+    letters = op.letters(axes.ravel().tolist())
+    if steps is not None and (steps != 1).any():
+        return [_subsample(letters, starts, ends, steps)]
     layers: list[Layer] = []
     crops = {"H": (0, 0), "W": (0, 0)}
-    letters = op.letters(axes.ravel().tolist())
     for letter, start, end in zip(letters, starts.ravel().tolist(), ends.ravel().tolist(), strict=True):
         if letter == "C":
             first, last, _ = slice(start, end).indices(op.channels())
@@ -134,6 +136,16 @@ def _slice(op: Operation) -> Sequence[Layer]:
             raise UnsupportedError(f"got {start} to {end} of axis {letter}, expected rows or columns at the edges")
         crops[letter] = start, 0 if to_the_end else -end
     return [*layers, Crop((crops["H"], crops["W"]))] if {*letters} - {"C"} else layers
+
+
+def _subsample(letters: str, starts: np.ndarray, ends: np.ndarray, steps: np.ndarray) -> Subsample:
+    """The rows and columns that a slice with steps takes."""
+    start, step = {"H": 0, "W": 0}, {"H": 1, "W": 1}
+    for letter, first, end, each in zip(letters, starts.ravel(), ends.ravel(), steps.ravel(), strict=True):
+        if letter not in start or not (0 <= first <= LARGEST and 1 <= each <= LARGEST and end >= 2**31 - 1):
+            raise UnsupportedError(f"got each {each} from {first} to {end} of axis {letter}, expected rows and columns")
+        start[letter], step[letter] = int(first), int(each)
+    return Subsample((start["H"], start["W"]), (step["H"], step["W"]))
 
 
 def _split(op: Operation) -> Sequence[Layer]:

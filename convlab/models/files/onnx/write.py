@@ -109,6 +109,8 @@ class _Graph:
             self.number = number
             self.others = [self.values[value][0] for value in part.inputs[1:]]
             self.last, self.rank = self.values[part.inputs[0]]
+            if type(layer) not in NODES:
+                raise self.refused(number, layer.kind, "a layer that ONNX has, too")
             NODES[type(layer)](self, layer)
             self.values[part.value] = self.last, self.rank
             self.known[part.value] = known_after(layer, [self.known[value] for value in part.inputs])
