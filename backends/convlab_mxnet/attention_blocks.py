@@ -34,9 +34,7 @@ class PixelAttention(OfImages):
         pixels = F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
         return F.reshape_like(F.transpose(self._attended(F, pixels, parameters), axes=(0, 2, 1)), x)
 
-    def _attended(
-        self, F: Any, pixels: Any, parameters: dict[str, Any], added: Any = None, windows: int = 1
-    ) -> Any:
+    def _attended(self, F: Any, pixels: Any, parameters: dict[str, Any], added: Any = None, windows: int = 1) -> Any:
         """The pixels (N * windows, pixels, channels); (1, windows * heads, pixels, pixels) is added to the scores."""
         heads = F.reshape(self._dense(F, pixels, "qkv", parameters), shape=(0, 0, 3, self.heads, -1))
         parts = F.split(F.transpose(heads, axes=(2, 0, 3, 1, 4)), num_outputs=3, axis=0, squeeze_axis=True)

@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from making import built, convolution, kernel, run
+from making import convolution, kernel, run
 from sources import check, net
 
 from convlab import compare, load, port, save
 from convlab.errors import ModelError, ModelFileError, ShapeError
-from convlab.models.adapters import models_of, read
+from convlab.models.adapters import models_of
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.joining import Add, Concatenate
@@ -192,7 +192,9 @@ def test_models_are_ported_written_and_saved(giver, taker, graph, tmp_path) -> N
 
 
 def test_what_differs_in_attention_is_found(framework) -> None:
-    changed = [(name, replace(layer, heads=4) if name == "attention" else layer, each) for name, layer, each in TRANSFORMER]
+    changed = [
+        (name, replace(layer, heads=4) if name == "attention" else layer, each) for name, layer, each in TRANSFORMER
+    ]
     report = compare(net(framework, TRANSFORMER), net(framework, changed), inputs=IMAGES)
     assert [row.a.replace("/", ".") for row in report.rows if row.diverges] == ["attention"]
     assert "eads is 2 in the first, 4 in the second" in str(report)
@@ -229,5 +231,3 @@ def test_a_file_of_layers_that_dont_compute_isnt_written(layer, words, tmp_path)
     with pytest.raises(ModelFileError, match=words):
         write_layers([layer], tmp_path / "m.safetensors")
     assert not [*tmp_path.iterdir()]
-
-

@@ -65,7 +65,11 @@ def build(layer: Layer, style: str) -> list[Any]:
     if isinstance(layer, Dropout):
         return [nn.Dropout(**dropout_options(layer)).bind({})]
     if (trees := trees_of(layer)) is not None:
-        return [_tokens(layer).bind({"params": jax.tree.map(lambda array: ops.asarray(np.array(array), dtype_of(layer)), trees)})]
+        return [
+            _tokens(layer).bind(
+                {"params": jax.tree.map(lambda array: ops.asarray(np.array(array), dtype_of(layer)), trees)}
+            )
+        ]
     return [build_function(layer)]
 
 

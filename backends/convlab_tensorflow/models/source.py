@@ -40,7 +40,10 @@ _IMPORTS = {
     "layers": "from keras import layers",
     " ": "",
     "lab": "from convlab import tensorflow as lab",
-    **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (LowestPadding2D, PixelAttention, *_OURS)},
+    **{
+        kind.__name__: f"from {kind.__module__} import {kind.__name__}"
+        for kind in (LowestPadding2D, PixelAttention, *_OURS)
+    },
 }
 
 

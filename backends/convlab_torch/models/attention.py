@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +78,9 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its window."""
         rows, columns = x.shape[2:]
-        (padded_rows, padded_columns), places, back, mask = windows_of((rows, columns), self.window_size, self.shift_size)
+        (padded_rows, padded_columns), places, back, mask = windows_of(
+            (rows, columns), self.window_size, self.shift_size
+        )
         padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
         windows = padded.flatten(2).transpose(1, 2)[:, torch.from_numpy(places)]
         heads = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
@@ -182,7 +183,9 @@ def _read(m: PixelAttention) -> Layer:
 
 
 def _read_windows(m: WindowAttention) -> Layer:
-    dense = [None if each is None else ops.to_numpy(each) for part in (m.qkv, m.proj) for each in (part.weight, part.bias)]
+    dense = [
+        None if each is None else ops.to_numpy(each) for part in (m.qkv, m.proj) for each in (part.weight, part.bias)
+    ]
     options = {"window": m.window_size, "shift": m.shift_size, "rate": m.dropout, "dtype": str(ops.dtype(m.qkv.weight))}
     table = ops.to_numpy(m.relative_position_bias_table)
     kernel, bias, out_kernel, out_bias = dense

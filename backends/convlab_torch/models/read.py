@@ -133,9 +133,7 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         if isinstance(part.layer, Unflatten) and not of_rows:
             part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
         yield part
-        pooled = isinstance(part.layer, FirstPixel) or (
-            isinstance(part.layer, GlobalPool) and not part.layer.keepdims
-        )
+        pooled = isinstance(part.layer, FirstPixel) or (isinstance(part.layer, GlobalPool) and not part.layer.keepdims)
         if isinstance(part.layer, Unflatten):
             continue
         if of_rows or pooled or isinstance(part.layer, (Dense, Flatten)):

@@ -189,7 +189,9 @@ class _Reading:
         """Add the attention of tokens to themselves."""
         own = of_pixels(module)
         options = {name: value for name, value in node.kwargs.items() if name != "need_weights"}
-        only_result = all(user.target is operator.getitem and (user.args[1] == 0 or not user.users) for user in node.users)
+        only_result = all(
+            user.target is operator.getitem and (user.args[1] == 0 or not user.users) for user in node.users
+        )
         if own is None or len(set(node.args[:3])) != 1 or len(node.args) != 3 or options or not only_result:
             self._refuse(node, f"{node.target}, attention that isn't of (N, L, C) to itself alone")
             return

@@ -18,7 +18,18 @@ from ..layers.transposed import TransposedConvolution
 
 _MOVING = (Chunk, ChannelShuffle, PixelShuffle)
 _ATTENTION = (Attention, ClassToken, PositionEmbedding, FirstPixel)
-_OF_IMAGES = (Convolution, TransposedConvolution, Pad, Crop, Subsample, Upsample, Pool, GlobalPool, *_MOVING, *_ATTENTION)
+_OF_IMAGES = (
+    Convolution,
+    TransposedConvolution,
+    Pad,
+    Crop,
+    Subsample,
+    Upsample,
+    Pool,
+    GlobalPool,
+    *_MOVING,
+    *_ATTENTION,
+)
 _NAMES = {2: "rows of numbers", 4: "images"}
 
 

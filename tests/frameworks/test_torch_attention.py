@@ -1,0 +1,195 @@
+"""Vision transformers as PyTorch's users write them: tokens, attention, windows, and images with their channels last."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from convlab import port
+from convlab.errors import PartialPortWarning
+from convlab.models.adapters import read
+from convlab.models.layers.windows import WindowAttention
+
+IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 16, 8)))
+
+
+class Block(nn.Module):
+    """One block of arXiv:2010.11929."""
+
+    def __init__(self, channels: int, **options: object) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, 2, **{"batch_first": True, **options})
+        self.mlp = nn.Sequential(nn.Linear(channels, 12), nn.GELU(), nn.Dropout(0.1), nn.Linear(12, channels))
+
+    def forward(self, x):
+        y = self.ln_1(x)
+        y, _ = self.attention(y, y, y, need_weights=False)
+        x = x + y
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """Patches, a class token, positions, blocks and a head."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, 9, 8))
+        self.blocks = nn.Sequential(Block(8, **options), Block(8, **options))
+        self.ln, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def tokens(self, x):
+        n = x.shape[0]
+        return self.patches(x).reshape(n, 8, -1).permute(0, 2, 1)
+
+    def forward(self, x):
+        x = self.tokens(x)
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
+        return self.head(self.ln(self.blocks(x + self.positions))[:, 0])
+
+
+class Flattened(Transformer):
+    """The same, with other words for the axes."""
+
+    def tokens(self, x):
+        return self.patches(x).flatten(2).transpose(1, 2)
+
+
+class Pooled(nn.Module):
+    """Images with their channels last: slices, borders, joined channels and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.reduce, self.head = nn.Conv2d(3, 6, 3), nn.Linear(24, 4, bias=False), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        x = F.pad(x, (0, 0, 1, 1, 2, 0))
+        x = torch.cat([x[:, 0::2, 0::2], x[:, 1::2, 0::2, :], x[..., 0::2, 1::2, :], x[:, 1::2, 1::2]], -1)
+        return self.head(self.reduce(x).mean((1, 2)))
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """The model with random numbers, in inference."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def check(model: nn.Module, **options: object) -> None:
+    """A port computes what the model computes in float64."""
+    ported = port(model, to="torch", **options)
+    assert ported.evidence.same
+    assert not ported.untouched
+    with torch.no_grad():
+        expected, result = model.double()(IMAGES), ported.model.double()(IMAGES)
+    assert result.shape == expected.shape
+    assert float((result - expected).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [Transformer, Flattened])
+def test_a_transformer_is_ported(kind) -> None:
+    check(shaken(kind()), input_size=(16, 8))
+
+
+def test_images_with_channels_last() -> None:
+    check(shaken(Pooled()))
+
+
+def test_a_port_trains_as_the_transformer_does() -> None:
+    model = shaken(Transformer())
+    ported = port(model, to="torch", input_size=(16, 8)).model
+    names = dict(ported.named_parameters())
+    images, grads = IMAGES.float(), {}
+    for each in (model, ported):
+        each(images).square().sum().backward()
+        grads[each] = {name: parameter.grad for name, parameter in each.named_parameters()}
+    alike = {"blocks.0.attention.in_proj_weight", "blocks.1.attention.out_proj.bias", "head.weight"}
+    for name in alike & set(names):
+        torch.testing.assert_close(grads[ported][name], grads[model][name], rtol=1e-4, atol=1e-4)
+    assert alike <= set(names)
+    token = grads[ported]["class_token.token"]
+    torch.testing.assert_close(token, grads[model]["class_token"].reshape(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_first": False}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"kdim": 8, "vdim": 4}]
+)
+def test_other_attention_is_refused(options) -> None:
+    with pytest.warns(PartialPortWarning, match="attention"):
+        port(shaken(Transformer(**options)), to="torch", input_size=(16, 8))
+
+
+def shifted_window_attention(x, module):
+    """Swin's attention, with a loop over the windows: images (N, H, W, C) whose sides are multiples of the window."""
+    n, rows, columns, channels = x.shape
+    (h, w), (down, across) = module.window_size, module.shift_size
+    x = torch.roll(x, (-down, -across), (1, 2))
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(rows, columns, 2)
+    bias = module.relative_position_bias_table[module.relative_position_index].reshape(h * w, h * w, -1)
+    result = torch.zeros_like(x)
+    for top in range(0, rows, h):
+        for left in range(0, columns, w):
+            window = x[:, top : top + h, left : left + w].reshape(n, h * w, channels)
+            where = places[top : top + h, left : left + w].reshape(-1, 2)
+            wrapped = torch.stack([where[:, 0] >= rows - down, where[:, 1] >= columns - across], 1)
+            mask = -100.0 * (wrapped[:, None] != wrapped).any(-1)
+            q, k, v = module.qkv(window).reshape(n, h * w, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
+            scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias.permute(2, 0, 1) + mask
+            means = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, h * w, channels)
+            result[:, top : top + h, left : left + w] = module.proj(means).reshape(n, h, w, channels)
+    return torch.roll(result, (down, across), (1, 2))
+
+
+@pytest.fixture
+def torchvision_attention(monkeypatch) -> type[nn.Module]:
+    """A class of the name and with the attributes of torchvision's, which isn't installed here."""
+
+    class ShiftedWindowAttention(nn.Module):
+        def __init__(self, dim: int, window_size: list[int], shift_size: list[int], num_heads: int) -> None:
+            super().__init__()
+            self.window_size, self.shift_size, self.num_heads = window_size, shift_size, num_heads
+            self.attention_dropout = 0.0
+            self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+            h, w = window_size
+            self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * h - 1) * (2 * w - 1), num_heads))
+            rows, columns = torch.cartesian_prod(torch.arange(h), torch.arange(w)).T
+            index = (rows[:, None] - rows + h - 1) * (2 * w - 1) + columns[:, None] - columns + w - 1
+            self.register_buffer("relative_position_index", index.flatten())
+
+        def forward(self, x):
+            return shifted_window_attention(x, self)
+
+    name = "torchvision.models.swin_transformer"
+    ShiftedWindowAttention.__module__, ShiftedWindowAttention.__qualname__ = name, "ShiftedWindowAttention"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    return ShiftedWindowAttention
+
+
+def test_torchvisions_windows(torchvision_attention) -> None:
+    class Swin(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 2, stride=2)
+            self.first = torchvision_attention(8, [4, 2], [0, 0], 2)
+            self.second = torchvision_attention(8, [4, 2], [1, 1], 4)
+
+        def forward(self, x):
+            x = self.first(self.stem(x).permute(0, 2, 3, 1))
+            return (x + self.second(x)).permute(0, 3, 1, 2)
+
+    model = shaken(Swin())
+    shifts = [part.layer.shift for part in read(model).parts if isinstance(part.layer, WindowAttention)]
+    assert shifts == [(0, 0), (1, 1)]
+    images = IMAGES.numpy().astype("float32")
+    check(model, inputs=images)
+    model.float().load_state_dict(port(model, to="torch", inputs=images).model.state_dict())
