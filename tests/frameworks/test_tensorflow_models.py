@@ -126,12 +126,12 @@ def test_assembled(dtype) -> None:
     natives = [native for layer in neutral for native in models.build(layer, "builtin")]
     model = models.assemble(nodes_of((f"steps.{n // 2}", native) for n, native in enumerate(natives)))
     assert [each.name for each in model.layers] == [
-        "steps_0",
-        "steps_0_1",
-        "steps_1",
-        "steps_1_1",
-        "steps_2",
-        "steps_2_1",
+        "steps.0",
+        "steps.0_1",
+        "steps.1",
+        "steps.1_1",
+        "steps.2",
+        "steps.2_1",
     ]
     x = images((9, 8), 2, dtype)
     np.testing.assert_array_equal(models.run([model], x, dtype), models.run(natives, x, dtype))

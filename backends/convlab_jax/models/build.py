@@ -9,11 +9,10 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, free_name, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.reading import is_chain
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
@@ -82,15 +81,16 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
 
 
 def assemble(nodes: Sequence[Node]) -> nn.Module:
-    """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential.
+    """See `convlab.models.adapters.Models`; a Sequential of linen's can't have names, it numbers its layers.
 
     Layers that differ in training are told by the call which it is, `model(x, train=True)`.
     """
-    chain = is_chain(nodes)
+    numbered = is_numbered(nodes)
     layers: list[Node] = []
     variables: dict[str, dict[str, Any]] = {}
     for index, node in enumerate(nodes):
-        node = node._replace(name=f"layers_{index}" if chain else node.name.replace(".", "_"))
+        free = node.name if "." in node.name else free_name(node.name, Network)
+        node = node._replace(name=f"layers_{index}" if numbered else free)
         if isinstance(node.native, nn.Module):
             module, trees = node.native.unbind()
             told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
@@ -99,7 +99,7 @@ def assemble(nodes: Sequence[Node]) -> nn.Module:
                 variables.setdefault(collection, {})[node.name] = tree
         layers.append(node)
     model: nn.Module
-    if chain:
+    if numbered:
         natives = [node.native for node in layers]
         model = (TrainableSequential if any(map(switch_of, natives)) else nn.Sequential)(natives)
     else:

@@ -31,7 +31,8 @@ class Network(nn.Module):
         graph: the modules, without variables, and functions.
     """
 
-    graph: Graph
+    # The class has the name, too, so that no module gets it.
+    graph: Graph = Graph(())
 
     @nn.compact
     def __call__(

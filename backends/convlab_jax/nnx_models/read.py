@@ -43,7 +43,7 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
     if isinstance(model, Network):
         return Model("jax.nnx", [*_nodes(model)], True, model)
     if type(model) is nnx.Sequential:
-        sequence = list(_sequence(model, ""))
+        sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
     parts, unknown = _traced(model, inputs)
@@ -100,16 +100,16 @@ def _is_layer(module: nnx.Module) -> bool:
     return is_known(module) or (type(module).__module__.startswith("flax.nnx") and type(module) is not nnx.Sequential)
 
 
-def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
-    """A Sequential's parts, and whether each is one layer."""
+def _sequence(model: nnx.Sequential, prefix: str, outer: str) -> Iterator[tuple[Part, bool]]:
+    """A Sequential's parts, and whether each is one layer; `outer` are the numbers of what it is in."""
     for index, layer in enumerate(model.layers):
-        path = f"{prefix}layers/{index}"
+        path, name = f"{prefix}layers/{index}", f"{outer}{index}"
         if type(layer) is nnx.Sequential:
-            yield from _sequence(layer, f"{path}/")
+            yield from _sequence(layer, f"{path}/", f"{name}.")
         elif isinstance(layer, nnx.Module):
-            yield Part(path, layer, *_read(layer)), is_known(layer)
+            yield Part(path, layer, *_read(layer), name=name), is_known(layer)
         else:
-            yield Part(path, layer, *read_function(layer)), True
+            yield Part(path, layer, *read_function(layer), name=name), True
 
 
 def _read(layer: nnx.Module) -> tuple[Layer | None, str]:
