@@ -67,6 +67,19 @@ class LeNet(nn.Module):
         return self.fc1(torch.flatten(x, 1))
 
 
+class Taken(nn.Module):
+    """Its layers have names that modules of Flax and gluon's blocks have for something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.params, self.init = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+        self.block = nn.Sequential(OrderedDict(params=nn.Conv2d(2, 2, 1), cast=nn.BatchNorm2d(2)))
+
+    def forward(self, x):
+        x = self.params(x)
+        return self.block(x) + self.init(x)
+
+
 def nested():
     named = OrderedDict(first=nn.Conv2d(2, 2, 3), second_one=nn.Sequential(nn.ReLU(), nn.Conv2d(2, 1, 1)))
     return nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), nn.Identity(), nn.Sequential(named))
@@ -77,6 +90,7 @@ MODELS = {
     "lenet": LeNet,
     "numbers": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 1)),
     "nested": nested,
+    "taken": Taken,
 }
 
 
@@ -98,14 +112,15 @@ NAMES = {
 
 
 @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
-def test_names_of_any_framework_survive_torch(framework, names):
+def test_names_of_any_framework_survive_torch(framework, names, tmp_path):
     layers = [conv(3, 2), Activation("relu"), norm(3)]
     values = [INPUT, *names]
     original = net(framework, [(values[i + 1], layer, [values[i]]) for i, layer in enumerate(layers)])
     there = port(original, "torch")
     assert [name for name, _ in there.named_modules() if name in names] == names
     models, back = models_of(framework), port(there, framework)
-    filled = models.with_weights(original, models.weights(back))
+    models.save(back, path := tmp_path / f"model{models.FILES[0]}")
+    filled = models.with_weights(original, models.load(path, original))
     x = np.random.default_rng(0).normal(size=(1, 2, 5, 6)).astype("float32")
     np.testing.assert_array_equal(run(framework, filled, x), run(framework, back, x))
 

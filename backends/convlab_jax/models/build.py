@@ -9,7 +9,7 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
-from convlab.models.adapters import Node, free_name, is_numbered
+from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
@@ -20,7 +20,7 @@ from ..ops import ops
 from ..shared.build import NAMES, build_function, convolution_options, dropout_options, transposed_options
 from .affine import ChannelAffine as ChannelAffineModule
 from .affine import ChannelPReLU
-from .network import Graph, Network
+from .network import Graph, Network, key_of
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
 
@@ -89,14 +89,13 @@ def assemble(nodes: Sequence[Node]) -> nn.Module:
     layers: list[Node] = []
     variables: dict[str, dict[str, Any]] = {}
     for index, node in enumerate(nodes):
-        free = node.name if "." in node.name else free_name(node.name, Network)
-        node = node._replace(name=f"layers_{index}" if numbered else free)
         if isinstance(node.native, nn.Module):
             module, trees = node.native.unbind()
             told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
             node = node._replace(native=module.clone(**told))
             for collection, tree in trees.items():
-                variables.setdefault(collection, {})[node.name] = tree
+                key = f"layers_{index}" if numbered else key_of(node.name)
+                variables.setdefault(collection, {})[key] = tree
         layers.append(node)
     model: nn.Module
     if numbered:

@@ -32,7 +32,7 @@ from ..shared.read import (
     read_transposed,
 )
 from .affine import ChannelAffine, ChannelPReLU
-from .network import Network
+from .network import Network, key_of
 from .run import infer
 from .sequential import Sequential
 
@@ -73,11 +73,12 @@ def _nodes(model: Network) -> Iterator[Part]:
     """The parts of a graph that `build` made."""
     _, variables = model.unbind()
     for name, native, inputs, value in model.graph.nodes:
+        key = key_of(name)
         if isinstance(native, nn.Module):
-            native = native.bind({kind: tree[name] for kind, tree in variables.items() if name in tree})
-            yield Part(name, native, *_read(native, name), inputs, value)
+            native = native.bind({kind: tree[key] for kind, tree in variables.items() if key in tree})
+            yield Part(key, native, *_read(native, key), inputs, value, name)
         else:
-            yield Part(name, native, *read_function(native), inputs, value)
+            yield Part(key, native, *read_function(native), inputs, value, name)
 
 
 def _sequence(model: nn.Sequential, prefix: str, outer: str) -> Iterator[tuple[Part, bool]]:

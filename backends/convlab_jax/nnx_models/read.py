@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import free_name
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
@@ -65,7 +66,7 @@ def _nodes(model: Network) -> Iterator[Part]:
     """The parts of a graph that `build` made."""
     for name, native, inputs, value in model.nodes():
         described = _read(native) if isinstance(native, nnx.Module) else read_function(native)
-        yield Part(name.replace(".", "/"), native, *described, inputs, value)
+        yield Part(free_name(name, Network).replace(".", "/"), native, *described, inputs, value, name)
 
 
 def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
