@@ -27,16 +27,16 @@ class Network(nn.Module):
         steps: list[Node] = []
         for node in nodes:
             if isinstance(node.native, nn.Module):
-                _put(self, free_name(node.name, Network), node.native)
-                node = node._replace(native=None)
+                name = free_name(node.name, Network)
+                _put(self, name, node.native)
+                node = node._replace(name=name, native=None)
             steps.append(node)
         self.steps = steps
 
     def nodes(self) -> Iterator[Node]:
         """The nodes, with the modules that are attributes now."""
         for node in self.steps:
-            native = self.get_submodule(free_name(node.name, Network)) if node.native is None else node.native
-            yield node._replace(native=native)
+            yield node if node.native is not None else node._replace(native=self.get_submodule(node.name))
 
     def forward(self, x: Tensor) -> Tensor:
         """The result for images (N, C, H, W)."""

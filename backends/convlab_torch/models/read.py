@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import free_name
 from convlab.models.layers.activations import Activation, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
@@ -72,11 +71,10 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 
 def _of_network(network: Network) -> Iterator[Part]:
     for name, native, inputs, value in network.nodes():
-        path = free_name(name, Network)
         parts = (
-            [*_parts(native, path)] if isinstance(native, nn.Module) else [Part(path, native, *read_function(native))]
+            [*_parts(native, name)] if isinstance(native, nn.Module) else [Part(name, native, *read_function(native))]
         )
-        yield replace(parts[0] if parts else Part(path, native, Dropout(0.0)), inputs=inputs, value=value, name=name)
+        yield replace(parts[0] if parts else Part(name, native, Dropout(0.0)), inputs=inputs, value=value)
 
 
 def _of_torch(module: nn.Module) -> bool:
