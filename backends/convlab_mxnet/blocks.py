@@ -239,9 +239,8 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
         super().__init__(**names)
         steps: list[Node] = []
-        for wanted, block, inputs, value in nodes:
-            name = free_name(wanted, Network)
-            *between, last = name.split(".")
+        for name, block, inputs, value in nodes:
+            *between, last = free_name(name, Network).split(".")
             outer = self
             for part in between:
                 if not isinstance(getattr(outer, part, None), mx.gluon.Block):
@@ -254,7 +253,7 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def nodes(self) -> Iterator[Node]:
         """The nodes, with the blocks that are attributes now."""
         for node in self.steps:
-            yield node._replace(native=functools.reduce(getattr, node.name.split("."), self))
+            yield node._replace(native=functools.reduce(getattr, free_name(node.name, Network).split("."), self))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The result for images NCHW."""

@@ -13,7 +13,7 @@ from ..errors import ModelError, UnsupportedError
 from ..geometry.geometry import Pair
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
-from .layers.reading import Model, Part
+from .layers.reading import Model, Part, is_chain
 
 STYLES = ("builtin", "convlab")
 # The names of a kernel in the frameworks, and its name in the result of `gradients`.
@@ -43,6 +43,11 @@ class Node(NamedTuple):
     native: Any
     inputs: tuple[str, ...]
     value: str
+
+
+def is_numbered(nodes: Sequence[Node]) -> bool:
+    """Whether layers are one after another and called by their numbers, so that a list of them needs no names."""
+    return is_chain(nodes) and [node.name for node in nodes] == [*map(str, range(len(nodes)))]
 
 
 def free_name(name: str, owner: type) -> str:
@@ -91,7 +96,7 @@ class Models(Protocol):
     def assemble(self, nodes: Sequence[Node]) -> Any:
         """A native model of native layers with names, of which the last gives the result.
 
-        Layers one after another make the framework's own `Sequential`.
+        Layers one after another make the framework's own `Sequential`, if it can have their names.
         """
 
     def source(self, parts: Sequence[Part], size: Pair | None) -> str:

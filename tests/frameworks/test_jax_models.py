@@ -198,7 +198,9 @@ def test_nested_sequences_keep_their_paths():
     ported = port(model, to="jax.nnx").model
     x = jnp.asarray(X.transpose(0, 2, 3, 1), "float32")
     assert jnp.allclose(ported(x), model(x), atol=1e-5)
-    back = port(nnx.Sequential(ported.layers[0], nnx.Sequential(*ported.layers[1:])), to="jax").model
+    inner = nnx.Sequential(nnx.relu, getattr(getattr(ported, "1"), "1"))
+    back = port(nnx.Sequential(getattr(ported, "0"), inner), to="jax").model
+    assert set(back.variables["params"]) == {"0", "1.1"}
     assert jnp.allclose(back(x), model(x), atol=1e-5)
 
 

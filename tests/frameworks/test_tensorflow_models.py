@@ -126,12 +126,12 @@ def test_assembled(dtype) -> None:
     natives = [native for layer in neutral for native in models.build(layer, "builtin")]
     model = models.assemble(nodes_of((f"steps.{n // 2}", native) for n, native in enumerate(natives)))
     assert [each.name for each in model.layers] == [
-        "steps_0",
-        "steps_0_1",
-        "steps_1",
-        "steps_1_1",
-        "steps_2",
-        "steps_2_1",
+        "steps.0",
+        "steps.0_1",
+        "steps.1",
+        "steps.1_1",
+        "steps.2",
+        "steps.2_1",
     ]
     x = images((9, 8), 2, dtype)
     np.testing.assert_array_equal(models.run([model], x, dtype), models.run(natives, x, dtype))
@@ -178,6 +178,24 @@ def test_an_assembled_model_is_copied_and_saved(tmp_path) -> None:
     other = models.with_weights(model, models.load(tmp_path / "x.weights.h5", model))
     x = images((5, 5), 3)
     np.testing.assert_array_equal(models.run([model], x, "float64"), models.run([other], x, "float64"))
+
+
+def test_names_with_dots_stay_in_files(tmp_path) -> None:
+    convolution = Convolution.of(rng.standard_normal((3, 3, 1, 1)).astype("float32"), None, "float32")
+    first, second, *others = (models.build(convolution, "builtin")[0] for _ in range(4))
+    chain = models.assemble(nodes_of([("layer1.0.conv1", first), ("layer1.0.conv2", second)]))
+    nodes = nodes_of([("layer1.0.conv1", others[0]), ("layer1.0.conv2", others[1])])
+    branches = models.assemble([*nodes, adapters.Node("layer1.0.add", kl.Add(), ("0", "1"), "2")])
+    x = images((4, 5), 3).astype("float32").transpose(0, 2, 3, 1)
+    for model in (chain, branches):
+        expected = model.predict(x, verbose=0)
+        model.save(tmp_path / "model.keras")
+        model.save_weights(tmp_path / "model.weights.h5")
+        cloned = keras.models.clone_model(model)
+        cloned.load_weights(tmp_path / "model.weights.h5")
+        for other in (keras.models.load_model(tmp_path / "model.keras"), cloned):
+            assert [layer.name for layer in other.layers][-2:] == [layer.name for layer in model.layers][-2:]
+            np.testing.assert_array_equal(other.predict(x, verbose=0), expected)
 
 
 # Gradients.

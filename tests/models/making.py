@@ -47,7 +47,7 @@ def built(name: str, *layers: Layer, style: str = "builtin") -> Any:
 
 def assembled(models: Any, *natives: Any) -> Any:
     """A model of native layers one after another."""
-    return models.assemble(nodes_of((f"n{i}", native) for i, native in enumerate(natives)))
+    return models.assemble(nodes_of((str(i), native) for i, native in enumerate(natives)))
 
 
 def nodes_of(steps: Iterable[tuple[str, Any]]) -> list[Node]:

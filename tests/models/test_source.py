@@ -135,14 +135,14 @@ RESIDUAL = {
 """,
     "jax": """def residual_block(x, features, name, train):
     shortcut = x
-    x = nn.Conv(features, (3, 3), padding=1, use_bias=False, name=f"{name}_conv1")(x)
+    x = nn.Conv(features, (3, 3), padding=1, use_bias=False, name=f"{name}.conv1")(x)
     x = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=0.001, name=f"{name}_bn1"
+        use_running_average=not train, momentum=0.9, epsilon=0.001, name=f"{name}.bn1"
     )(x)
     x = nn.relu(x)
-    x = nn.Conv(features, (3, 3), padding=1, use_bias=False, name=f"{name}_conv2")(x)
+    x = nn.Conv(features, (3, 3), padding=1, use_bias=False, name=f"{name}.conv2")(x)
     x = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=0.001, name=f"{name}_bn2"
+        use_running_average=not train, momentum=0.9, epsilon=0.001, name=f"{name}.bn2"
     )(x)
     x = x + shortcut
     return nn.relu(x)
@@ -162,11 +162,11 @@ RESIDUAL = {
 """,
     "tensorflow": """def residual_block(x, filters, name):
     shortcut = x
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv1")(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn1")(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}.conv1")(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}.bn1")(x)
     x = layers.ReLU()(x)
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv2")(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn2")(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}.conv2")(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}.bn2")(x)
     x = layers.Add()([x, shortcut])
     return layers.ReLU()(x)
 """,

@@ -10,12 +10,11 @@ import jax
 import numpy as np
 from jax import Array
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.reading import is_chain
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -27,7 +26,7 @@ from ..shared.build import NAMES, build_function, convolution_options, dropout_o
 from . import attention
 from .affine import ChannelAffine as ChannelAffineModule
 from .affine import ChannelPReLU
-from .network import Graph, Network
+from .network import Graph, Network, key_of
 from .sequential import Sequential as TrainableSequential
 from .sequential import switch_of
 
@@ -103,24 +102,24 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
 
 
 def assemble(nodes: Sequence[Node]) -> nn.Module:
-    """See `convlab.models.adapters.Models`; linen numbers the layers of a Sequential.
+    """See `convlab.models.adapters.Models`; a Sequential of linen's can't have names, it numbers its layers.
 
     Layers that differ in training are told by the call which it is, `model(x, train=True)`.
     """
-    chain = is_chain(nodes)
+    numbered = is_numbered(nodes)
     layers: list[Node] = []
     variables: dict[str, dict[str, Any]] = {}
     for index, node in enumerate(nodes):
-        node = node._replace(name=f"layers_{index}" if chain else node.name.replace(".", "_"))
         if isinstance(node.native, nn.Module):
             module, trees = node.native.unbind()
             told: dict[str, Any] = {switch: None} if (switch := switch_of(module)) else {}
             node = node._replace(native=module.clone(**told))
             for collection, tree in trees.items():
-                variables.setdefault(collection, {})[node.name] = tree
+                key = f"layers_{index}" if numbered else key_of(node.name)
+                variables.setdefault(collection, {})[key] = tree
         layers.append(node)
     model: nn.Module
-    if chain:
+    if numbered:
         natives = [node.native for node in layers]
         model = (TrainableSequential if any(map(switch_of, natives)) else nn.Sequential)(natives)
     else:

@@ -20,18 +20,28 @@ class Graph:
         self.nodes = tuple(nodes)
 
 
+def key_of(name: str) -> str:
+    """What the variables of a layer are called: its name, unless linen has the name for something else.
+
+    >>> key_of("layer1.0.conv"), key_of("params"), key_of("init")
+    ('layer1.0.conv', 'params_', 'init_')
+    """
+    return f"{name}_" if name == "params" or hasattr(Network, name) else name
+
+
 class Network(nn.Module):
     """A graph of modules and functions: a call computes them in order, each of the results that it takes.
 
     With `train=True` batch normalisation takes the statistics of the batch and updates its running ones, where
     `mutable=["batch_stats"]` lets it, and dropout draws from `rngs={"dropout": key}`; `use_running_average` and
-    `deterministic` overrule it. The variables are called as the nodes are.
+    `deterministic` overrule it. The variables are called as the nodes are: see `key_of`.
 
     Attributes:
         graph: the modules, without variables, and functions.
     """
 
-    graph: Graph
+    # The class has the name, too, so that no module gets it.
+    graph: Graph = Graph(())
 
     @nn.compact
     def __call__(
@@ -46,6 +56,6 @@ class Network(nn.Module):
         switches = inference_of(train, use_running_average, deterministic)
         values = {INPUT: x}
         for name, layer, inputs, value in self.graph.nodes:
-            layer = layer.clone(parent=self, name=name) if isinstance(layer, nn.Module) else layer
+            layer = layer.clone(parent=self, name=key_of(name)) if isinstance(layer, nn.Module) else layer
             values[value] = x = layer(*[values[each] for each in inputs], **switch_in(layer, switches))
         return x

@@ -33,7 +33,7 @@ from ..shared.read import (
 )
 from . import attention
 from .affine import ChannelAffine, ChannelPReLU
-from .network import Network
+from .network import Network, key_of
 from .run import infer
 from .sequential import Sequential
 
@@ -52,7 +52,7 @@ def read(model: Any, inputs: Any = None) -> Model:
     if isinstance(model, Network):
         return Model("jax", [*_nodes(model)], True, model)
     if isinstance(model, nn.Sequential) and type(model).__call__ in _CHAINS:
-        sequence = list(_sequence(model, ""))
+        sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
     parts, unknown = _traced(model, inputs)
@@ -74,23 +74,25 @@ def _nodes(model: Network) -> Iterator[Part]:
     """The parts of a graph that `build` made."""
     _, variables = model.unbind()
     for name, native, inputs, value in model.graph.nodes:
+        key = key_of(name)
         if isinstance(native, nn.Module):
-            native = native.bind({kind: tree[name] for kind, tree in variables.items() if name in tree})
-            yield Part(name, native, *_read(native, name), inputs, value)
+            native = native.bind({kind: tree[key] for kind, tree in variables.items() if key in tree})
+            yield Part(key, native, *_read(native, key), inputs, value, name)
         else:
-            yield Part(name, native, *read_function(native), inputs, value)
+            yield Part(key, native, *read_function(native), inputs, value, name)
 
 
-def _sequence(model: nn.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
-    """A Sequential's parts, and whether each is one layer."""
+def _sequence(model: nn.Sequential, prefix: str, outer: str) -> Iterator[tuple[Part, bool]]:
+    """A Sequential's parts, and whether each is one layer; `outer` are the numbers of what it is in."""
     for index, layer in enumerate(model.layers):
-        path = f"{prefix}{getattr(layer, 'name', None) or f'layers_{index}'}"
+        own = getattr(layer, "name", None) or f"layers_{index}"
+        path, name = f"{prefix}{own}", f"{outer}{own.removeprefix('layers_')}"
         if isinstance(layer, nn.Sequential) and type(layer).__call__ in _CHAINS:
-            yield from _sequence(layer, f"{path}/")
+            yield from _sequence(layer, f"{path}/", f"{name}.")
         elif isinstance(layer, nn.Module):
-            yield Part(path, _alone(layer), *_read(layer, path)), isinstance(layer, tuple(_READERS))
+            yield Part(path, _alone(layer), *_read(layer, path), name=name), isinstance(layer, tuple(_READERS))
         else:
-            yield Part(path, layer, *read_function(layer)), True
+            yield Part(path, layer, *read_function(layer), name=name), True
 
 
 _CHAINS = (nn.Sequential.__call__, Sequential.__call__)

@@ -71,7 +71,7 @@ def _alone(part: Part) -> Any:
 def _written(part: Part) -> SourceCall | str:
     """The call that makes a module, named as its variables are, or the expression of a function."""
     if type(part.native) in _LAYERS:
-        return _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", "_")})
+        return _LAYERS[type(part.native)](part.native, {"name": part.path.replace("/", ".")})
     written = function(part.native, "nn")
     if written is None:
         raise unwritten(part, "flax.linen")

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.reading import is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
@@ -139,5 +138,5 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
 
 
 def assemble(nodes: Sequence[Node]) -> nnx.Module:
-    """See `convlab.models.adapters.Models`; nnx numbers the layers of a Sequential."""
-    return nnx.Sequential(*(node.native for node in nodes)) if is_chain(nodes) else Network(nodes)
+    """See `convlab.models.adapters.Models`; a Sequential of nnx's can't have names, it numbers its layers."""
+    return nnx.Sequential(*(node.native for node in nodes)) if is_numbered(nodes) else Network(nodes)

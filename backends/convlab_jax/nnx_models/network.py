@@ -32,9 +32,8 @@ class Network(nnx.Module):
     def __init__(self, nodes: Sequence[Node]) -> None:
         steps: list[Node] = []
         for node in nodes:
-            node = node._replace(name=free_name(node.name, Network))
             if isinstance(node.native, nnx.Module):
-                _put(self, node.name.split("."), node.native)
+                _put(self, free_name(node.name, Network).split("."), node.native)
                 node = node._replace(native=None)
             steps.append(node)
         self.steps = nnx.static(tuple(steps))
@@ -43,7 +42,7 @@ class Network(nnx.Module):
         """The nodes, with the modules that stand there now."""
         for node in self.steps:
             if node.native is None:
-                node = node._replace(native=reduce(getattr, node.name.split("."), self))
+                node = node._replace(native=reduce(getattr, free_name(node.name, Network).split("."), self))
             yield node
 
     def __call__(self, x: Array) -> Array:

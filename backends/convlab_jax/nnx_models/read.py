@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import free_name
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
@@ -44,7 +45,7 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
     if isinstance(model, Network):
         return Model("jax.nnx", [*_nodes(model)], True, model)
     if type(model) is nnx.Sequential:
-        sequence = list(_sequence(model, ""))
+        sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
     parts, unknown = _traced(model, inputs)
@@ -66,7 +67,7 @@ def _nodes(model: Network) -> Iterator[Part]:
     """The parts of a graph that `build` made."""
     for name, native, inputs, value in model.nodes():
         described = _read(native) if isinstance(native, nnx.Module) else read_function(native)
-        yield Part(name.replace(".", "/"), native, *described, inputs, value)
+        yield Part(free_name(name, Network).replace(".", "/"), native, *described, inputs, value, name)
 
 
 def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
@@ -101,16 +102,16 @@ def _is_layer(module: nnx.Module) -> bool:
     return is_known(module) or (type(module).__module__.startswith("flax.nnx") and type(module) is not nnx.Sequential)
 
 
-def _sequence(model: nnx.Sequential, prefix: str) -> Iterator[tuple[Part, bool]]:
-    """A Sequential's parts, and whether each is one layer."""
+def _sequence(model: nnx.Sequential, prefix: str, outer: str) -> Iterator[tuple[Part, bool]]:
+    """A Sequential's parts, and whether each is one layer; `outer` are the numbers of what it is in."""
     for index, layer in enumerate(model.layers):
-        path = f"{prefix}layers/{index}"
+        path, name = f"{prefix}layers/{index}", f"{outer}{index}"
         if type(layer) is nnx.Sequential:
-            yield from _sequence(layer, f"{path}/")
+            yield from _sequence(layer, f"{path}/", f"{name}.")
         elif isinstance(layer, nnx.Module):
-            yield Part(path, layer, *_read(layer)), is_known(layer)
+            yield Part(path, layer, *_read(layer), name=name), is_known(layer)
         else:
-            yield Part(path, layer, *read_function(layer)), True
+            yield Part(path, layer, *read_function(layer), name=name), True
 
 
 def _read(layer: nnx.Module) -> tuple[Layer | None, str]:

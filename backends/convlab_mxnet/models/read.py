@@ -10,6 +10,7 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
+from convlab.models.adapters import free_name
 from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
@@ -53,11 +54,11 @@ def read(model: Block, inputs: Any = None) -> Model:
 
 def _of_network(network: blocks.Network) -> Iterator[Part]:
     for name, native, inputs, value in network.nodes():
-        part = next(_parts(native, name))
+        part = next(_parts(native, free_name(name, blocks.Network)))
         if isinstance(part.layer, Dense) and private.option(native, "flatten"):
-            yield Part(name, nn.Flatten(), Flatten("CHW"), "Dense: it flattens", inputs, f"{value}.flatten")
+            yield Part(part.path, nn.Flatten(), Flatten("CHW"), "Dense: it flattens", inputs, f"{value}.flatten")
             inputs = (f"{value}.flatten",)
-        yield replace(part, inputs=inputs, value=value)
+        yield replace(part, inputs=inputs, value=value, name=name)
 
 
 def _inside(block: Block) -> list[tuple[str, Block]]:

@@ -318,8 +318,7 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
     natives, names = [node.native for node in nodes], set[str]()
     dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
     for wanted, native, _, _ in nodes:
-        name = wanted.replace(".", "_").replace("/", "_") or "layer"
-        native.name = next(free for n in count() if (free := f"{name}_{n}" if n else name) not in names)
+        native.name = next(free for n in count() if (free := f"{wanted}_{n}" if n else wanted) not in names)
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype

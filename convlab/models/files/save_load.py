@@ -177,7 +177,7 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Pair | No
         raise UnsupportedError(f"{path}: {reasons}")
     new = assembled(target, lowering.built)
     if model_owner(new) is None:  # A lone activation of Flax is a function, and no model.
-        new = target.assemble([Node("layer", new, (INPUT,), "0")])
+        new = target.assemble([Node("0", new, (INPUT,), "0")])
     for (layer, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
         if SIGNIFICAND[narrow] < SIGNIFICAND[wide]:
             hint = "JAX has float64 after jax.config.update('jax_enable_x64', True)."

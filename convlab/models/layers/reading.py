@@ -32,6 +32,7 @@ class Part:
         note: its class, as the framework writes it, and why convlab can't tell.
         inputs: the names of the values that it takes, in order; `INPUT` is the model's image.
         value: the name of its result, which no other part has.
+        name: what it is called in another framework, where that isn't its path: a number for Flax's `layers_0`.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Part:
     note: str = ""
     inputs: tuple[str, ...] = ()
     value: str = ""
+    name: str = ""
 
 
 def chained(parts: Sequence[Part]) -> list[Part]:

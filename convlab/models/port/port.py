@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from ...errors import ModelError, PartialPortWarning, PortError
@@ -210,18 +211,32 @@ def assembled(target: Models, built: Built) -> Any:
 
 
 def _names(built: Built) -> list[str]:
-    """A name of its own for each native layer: the original's path without the characters that names can't have."""
+    """A name of its own for each native layer: the original's, with a "." between the names of what it is in.
+
+    What has no weights gives way to what has, and no layer is called like what others are in.
+    """
+    stems = [_stem(part.name or part.path) for part, _ in built]
+    kept = {stem for stem, (part, _) in zip(stems, built, strict=True) if part.layer and part.layer.arrays}
+    around = {stem[:place] for stem in stems for place, letter in enumerate(stem) if letter == "."}
     names: list[str] = []
-    for part, natives in built:
-        stem = "".join(c if c.isalnum() or c == "." else "_" for c in part.path).strip(".") or "layer"
+    for stem, (part, natives) in zip(stems, built, strict=True):
         main, other = (0, "after") if isinstance(part.layer, TransposedConvolution) else (len(natives) - 1, "before")
         for index, _ in enumerate(natives):
             own = stem if index == main else f"{stem}_{other}"
-            again = 1
-            while (name := own if again == 1 else f"{own}_{again}") in names:
-                again += 1
-            names.append(name)
+            weighted = index == main and part.layer is not None and part.layer.arrays
+            taken = {*names, *around} if weighted else {*names, *around, *kept}
+            names.append(next(name for n in count(1) if (name := own if n == 1 else f"{own}_{n}") not in taken))
     return names
+
+
+def _stem(path: str) -> str:
+    """A path without the characters that names can't have.
+
+    >>> _stem("block/conv-1"), _stem(".")
+    ('block.conv_1', 'layer')
+    """
+    plain = "".join(c if c.isalnum() or c in "./" else "_" for c in path)
+    return ".".join(filter(None, plain.replace("/", ".").split("."))) or "layer"
 
 
 # These do nothing in inference, or say nothing by themselves: they only move numbers, or take several values.

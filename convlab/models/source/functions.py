@@ -22,7 +22,7 @@ def functions(parts: Sequence[Part], written: Written, image: str, passed: str =
     """The functions of blocks, and the statements that compute the model from an image.
 
     Args:
-        parts: the model's layers, of which a block's have names that begin alike, `layer1_0_conv1`.
+        parts: the model's layers, of which a block's have names that begin alike, `layer1.0.conv1`.
         written: the call that makes a layer, with its `name`, or the expression of a function.
         image: the variable of the image.
         passed: a parameter that the functions hand on to what is made in them, if it is used there.
@@ -71,13 +71,13 @@ def _outside(inside: Sequence[Part]) -> tuple[str, ...]:
 
 
 def _block_name(path: str) -> str:
-    """The block that a layer is in, of a name such as `layer1_0_conv1`; "" for none."""
-    parts = re.split(r"[_/]", path.removesuffix("_before"))
-    return "_".join(parts[:2]) if len(parts) > 2 and parts[1][-1:].isdigit() else ""
+    """The block that a layer is in, of a name such as `layer1.0.conv1` or `block1_conv1_relu`; "" for none."""
+    found = re.match(r"[^._]*[._][^._]*\d(?=[._])", path.removesuffix("_before"))
+    return found[0] if found else ""
 
 
 def _kind(name: str) -> str:
-    return name.rpartition("_")[2].rstrip("0123456789")
+    return re.split(r"[._]", name)[-1].rstrip("0123456789")
 
 
 def _name(block: Block, others: Mapping[str, Body]) -> str:
@@ -94,10 +94,12 @@ def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
     for part in inside:
         template = made = written(part)
         if isinstance(made, SourceCall):
-            mark = part.path.removeprefix(f"{block}_").replace("/", "_") if block else part.path
+            mark = part.path[len(block) + 1 :] if block else part.path
             template = f"{_MARK}{mark}{_MARK}({'[{all}]' if len(part.inputs) > 1 else '{0}'})"
             if block and "name" in made.arguments:
-                made = replace(made, arguments={**made.arguments, "name": Code(f'f"{{name}}_{mark}"')})
+                made = replace(
+                    made, arguments={**made.arguments, "name": Code(f'f"{{name}}{part.path[len(block) :]}"')}
+                )
             attributes.append((mark, made))
         inputs = tuple(INPUT if block and value == given else value for value in part.inputs)
         steps.append(Statement(str(template), inputs, part.value, part.layer))
