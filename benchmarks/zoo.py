@@ -86,13 +86,14 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
 
     kinds = (torchvision.models, torchvision.models.segmentation)
     for name in (name for kind in kinds for name in torchvision.models.list_models(module=kind)):
-        size = size_of(name, {"inception*": 96, "alexnet": 96, "vgg*": 32})
+        size = size_of(name, {"inception*": 96, "alexnet": 96, "vgg*": 32, "vit_h*": 56})
 
-        def model(name: str = name) -> Any:
+        def model(name: str = name, size: int = size) -> Any:
             torch.manual_seed(0)
             segments = name in torchvision.models.list_models(module=torchvision.models.segmentation)
-            backbone = {"weights_backbone": None} if segments else {}
-            made = torchvision.models.get_model(name, weights=None, num_classes=7, **backbone).eval()
+            further: dict[str, Any] = {"weights_backbone": None} if segments else {}
+            further |= {"image_size": size} if name.startswith("vit") else {}
+            made = torchvision.models.get_model(name, weights=None, num_classes=7, **further).eval()
             for key, array in made.state_dict().items():
                 if key.endswith("running_var"):
                     array.uniform_(0.5, 1.5)

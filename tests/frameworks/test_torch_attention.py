@@ -1,4 +1,4 @@
-"""Vision transformers as PyTorch's users write them: tokens, attention, windows, and images with their channels last."""
+"""Vision transformers as PyTorch's users write them: tokens, attention, windows, and channels that come last."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ class PixelAttention(nn.MultiHeadDotProductAttention):
     def __call__(self, x: Array, *, deterministic: bool | None = None) -> Array:  # type: ignore[override]
         """The image, each pixel computed from all."""
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
-        return super().__call__(pixels, deterministic=deterministic).reshape(x.shape)
+        y: Array = super().__call__(pixels, deterministic=deterministic)
+        return y.reshape(x.shape)
 
 
 class WindowAttention(nn.Module):
@@ -63,11 +64,13 @@ class WindowAttention(nn.Module):
         channels, where = x.shape[3], (self.window, self.shift)
         dense = functools.partial(nn.Dense, use_bias=self.use_bias, param_dtype=self.param_dtype)
         windows = cut_windows(x, *where)
-        parts = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)
+        queries, keys, values = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)
         distances = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
         table = self.param("table", nn.initializers.normal(0.02), (distances, self.heads), self.param_dtype)
         means = nn.dot_product_attention(
-            *parts,
+            queries,
+            keys,
+            values,
             bias=window_bias(table, x, *where),
             broadcast_dropout=False,
             dropout_rng=None if fixed else self.make_rng("dropout"),

@@ -32,7 +32,8 @@ class PixelAttention(nnx.MultiHeadAttention):
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         """The image, each pixel computed from all."""
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
-        return super().__call__(pixels, decode=False).reshape(x.shape)
+        y: Array = super().__call__(pixels, decode=False)
+        return y.reshape(x.shape)
 
 
 class WindowAttention(nnx.Module):
@@ -76,15 +77,18 @@ class WindowAttention(nnx.Module):
         """The image, each pixel computed from those of its window."""
         where = self.window, self.shift
         windows = cut_windows(x, *where)
-        drops = self.rngs is not None and not self.deterministic
+        rngs = None if self.deterministic else self.rngs
         # Nnx's function of this name takes no axis of windows beside that of the images.
+        queries, keys, values = query_key_value(self.qkv(windows), self.heads)
         means = nn.dot_product_attention(
-            *query_key_value(self.qkv(windows), self.heads),
+            queries,
+            keys,
+            values,
             bias=window_bias(self.table[...], x, *where),
             broadcast_dropout=False,
-            dropout_rng=self.rngs() if drops else None,
+            dropout_rng=None if rngs is None else rngs(),
             dropout_rate=self.dropout_rate,
-            deterministic=not drops,
+            deterministic=rngs is None,
         )
         return join_windows(self.proj(means.reshape(windows.shape)), x, *where)
 

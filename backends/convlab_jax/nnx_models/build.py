@@ -84,7 +84,7 @@ def _build(layer: Layer, style: str) -> list[Any]:
     return [build_function(layer)]
 
 
-def _tokens(layer: Any) -> nnx.Module:
+def _tokens(layer: Any) -> Any:
     if isinstance(layer, Attention):
         channels = channels_taken(layer)
         if isinstance(layer, WindowAttention):

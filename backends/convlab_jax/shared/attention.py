@@ -77,11 +77,12 @@ def trees_of(layer: Layer) -> dict[str, Any] | None:
         return {"embedding": layer.embedding.transpose(1, 2, 0)}
     if not isinstance(layer, Attention):
         return None
+    names: tuple[str, ...] = _NAMES
     if isinstance(layer, WindowAttention):
         names, kernels = ("qkv", "proj"), [layer.kernel.T, layer.out_kernel.T]
         biases = [*layer.biases()] if layer.biased else None
     else:
-        names, (kernels, biases) = _NAMES, layer.by_head()
+        kernels, biases = layer.by_head()
     trees: dict[str, Any] = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
     for name, bias in zip(names, biases or (), strict=False):
         trees[name]["bias"] = bias
@@ -113,8 +114,17 @@ def window_options(layer: WindowAttention) -> dict[str, Any]:
 
 def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any) -> WindowAttention:
     """A `WindowAttention` of linen's or nnx's with these arrays."""
-    arrays = [ops.to_numpy(tree["kernel"]).T for tree in (qkv, proj)]
-    biases = [ops.to_numpy(tree["bias"]) if module.use_bias else None for tree in (qkv, proj)]
-    options = {"window": tuple(module.window), "shift": tuple(module.shift), "rate": module.dropout_rate}
-    dtype = ops.dtype(table)
-    return WindowAttention(*arrays, module.heads, *biases, table=ops.to_numpy(table), dtype=dtype, **options)
+    kernel, out_kernel = (ops.to_numpy(tree["kernel"]).T for tree in (qkv, proj))
+    bias, out_bias = (ops.to_numpy(tree["bias"]) if module.use_bias else None for tree in (qkv, proj))
+    return WindowAttention(
+        kernel,
+        out_kernel,
+        module.heads,
+        bias,
+        out_bias,
+        module.dropout_rate,
+        ops.dtype(table),
+        ops.to_numpy(table),
+        tuple(module.window),
+        tuple(module.shift),
+    )

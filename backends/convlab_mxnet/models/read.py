@@ -235,18 +235,20 @@ def _dropout(m: Any) -> Layer:
     return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
 
 
-def _attention(m: attention_blocks.PixelAttention) -> Attention:
-    kernels = [ops.to_numpy(value_of(each)) for each in (m.qkv_weight, m.out_weight)]
-    biases = [_array(each) for each in (m.qkv_bias, m.out_bias)] if m.use_bias else [None, None]
-    return Attention(*kernels, m.heads, *biases, m.rate, _dtype(m.qkv_weight))
+def _attention(m: attention_blocks.PixelAttention) -> Layer:
+    return Attention(**_dense_of_attention(m))
 
 
 def _windows(m: attention_blocks.WindowAttention) -> Layer:
-    plain = _attention(m)
-    arrays = {name: getattr(plain, name) for name in plain.arrays}
-    options = {"window": m.window, "shift": m.shift, "size": m.size, "dtype": plain.dtype}
     table = ops.to_numpy(value_of(m.table))
-    return WindowAttention(**arrays, heads=m.heads, rate=m.rate, table=table, **options)
+    return WindowAttention(**_dense_of_attention(m), table=table, window=m.window, shift=m.shift, size=m.size)
+
+
+def _dense_of_attention(m: attention_blocks.PixelAttention) -> dict[str, Any]:
+    names = {"kernel": "qkv_weight", "out_kernel": "out_weight"}
+    names |= {"bias": "qkv_bias", "out_bias": "out_bias"} if m.use_bias else {}
+    arrays = {name: ops.to_numpy(value_of(getattr(m, theirs))) for name, theirs in names.items()}
+    return {**arrays, "heads": m.heads, "rate": m.rate, "dtype": _dtype(m.qkv_weight)}
 
 
 def _position_embedding(m: attention_blocks.PositionEmbedding) -> Layer:

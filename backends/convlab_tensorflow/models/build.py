@@ -185,7 +185,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
 
 def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
     channels, heads = channels_taken(layer), layer.heads
-    options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
+    options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
     if isinstance(layer, WindowAttention):
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:

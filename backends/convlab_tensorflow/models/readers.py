@@ -161,9 +161,9 @@ def _windows(m: attention_layers.WindowAttention) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
     kernel, out_kernel = (array_of(dense.kernel).T for dense in (m.qkv, m.proj))
-    biases = [array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj)]
-    options = {"window": m.window, "shift": m.shift, "rate": m.dropout, "dtype": m.variable_dtype}
-    return WindowAttention(kernel, out_kernel, m.num_heads, *biases, table=array_of(m.table), **options)
+    bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
+    dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
+    return WindowAttention(*dense, array_of(m.table), m.window, m.shift)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:

@@ -83,12 +83,13 @@ class WindowAttention(nn.Module):
         )
         padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
         windows = padded.flatten(2).transpose(1, 2)[:, torch.from_numpy(places)]
-        heads = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        bias = self.relative_position_bias_table[self.relative_position_index].T.unflatten(1, mask.shape[1:])
+        parts = self.qkv(windows).reshape(*windows.shape[:3], 3, self.num_heads, -1)
+        queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
+        bias = self.relative_position_bias_table[self.relative_position_index].T.reshape(-1, *mask.shape[1:])
         added = bias + torch.from_numpy(mask).to(bias).unsqueeze(1)
         dropout = self.dropout if self.training else 0.0
-        means = F.scaled_dot_product_attention(*heads, attn_mask=added, dropout_p=dropout)
-        y = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
+        means = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, dropout_p=dropout)
+        y: Tensor = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
         return y[:, torch.from_numpy(back)].transpose(1, 2).reshape(x.shape)
 
 
@@ -139,7 +140,7 @@ SHIFTED_WINDOWS = "torchvision.models.swin_transformer.ShiftedWindowAttention"
 def of_windows(attention: nn.Module) -> WindowAttention:
     """The attention of windows of images NCHW with the parameters of torchvision's, of images NHWC."""
     given: Any = attention
-    window, shift = (tuple(map(int, pair)) for pair in (given.window_size, given.shift_size))
+    window, shift = (pair("window", tuple(size), 0) for size in (given.window_size, given.shift_size))
     other = WindowAttention(given.qkv.in_features, window, given.num_heads, shift, given.attention_dropout)
     other.qkv, other.proj = given.qkv, given.proj
     other.relative_position_index = given.relative_position_index
@@ -149,8 +150,8 @@ def of_windows(attention: nn.Module) -> WindowAttention:
 
 def of_pixels(attention: nn.MultiheadAttention) -> PixelAttention | None:
     """The attention of pixels with another's parameters; None if the other has more than that."""
-    plain = attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
-    if not plain or not attention.batch_first:
+    plain = attention.kdim == attention.vdim == attention.embed_dim and attention.bias_k is None
+    if not plain or attention.add_zero_attn or not attention.batch_first:
         return None
     has_bias = attention.in_proj_bias is not None
     other = PixelAttention(attention.embed_dim, attention.num_heads, attention.dropout, has_bias)
@@ -167,29 +168,37 @@ def arrays_of(layer: Layer) -> dict[str, Any] | None:
         return {"embedding": layer.embedding}
     if not isinstance(layer, layers.Attention):
         return None
-    windows = isinstance(layer, window_layers.WindowAttention)
-    before, behind = ("qkv.", "proj.") if windows else ("in_proj_", "out_proj.")
+    before, behind = ("in_proj_", "out_proj.")
+    if isinstance(layer, window_layers.WindowAttention):
+        before, behind = ("qkv.", "proj.")
     arrays = {f"{before}weight": layer.kernel, f"{behind}weight": layer.out_kernel}
     if layer.biased:
         bias, out_bias = layer.biases()
         arrays |= {f"{before}bias": bias, f"{behind}bias": out_bias}
-    return {**arrays, "relative_position_bias_table": layer.table} if windows else arrays
+    table = layer.table if isinstance(layer, window_layers.WindowAttention) else None
+    return arrays if table is None else {**arrays, "relative_position_bias_table": table}
 
 
 def _read(m: PixelAttention) -> Layer:
-    kernel, out_kernel = ops.to_numpy(m.in_proj_weight), ops.to_numpy(m.out_proj.weight)
-    biases = (None if bias is None else ops.to_numpy(bias) for bias in (m.in_proj_bias, m.out_proj.bias))
-    return layers.Attention(kernel, out_kernel, m.num_heads, *biases, m.dropout, str(ops.dtype(m.in_proj_weight)))
+    return layers.Attention(**_dense(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
 
 
 def _read_windows(m: WindowAttention) -> Layer:
-    dense = [
-        None if each is None else ops.to_numpy(each) for part in (m.qkv, m.proj) for each in (part.weight, part.bias)
-    ]
-    options = {"window": m.window_size, "shift": m.shift_size, "rate": m.dropout, "dtype": str(ops.dtype(m.qkv.weight))}
-    table = ops.to_numpy(m.relative_position_bias_table)
-    kernel, bias, out_kernel, out_bias = dense
-    return window_layers.WindowAttention(kernel, out_kernel, m.num_heads, bias, out_bias, table=table, **options)
+    return window_layers.WindowAttention(
+        **_dense(m.qkv.weight, m.qkv.bias, m.proj),
+        heads=m.num_heads,
+        rate=m.dropout,
+        table=ops.to_numpy(m.relative_position_bias_table),
+        window=m.window_size,
+        shift=m.shift_size,
+    )
+
+
+def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
+    """The arrays of the dense layers before and behind the mean of the values, and their dtype."""
+    arrays = {"kernel": weight, "bias": bias, "out_kernel": behind.weight, "out_bias": behind.bias}
+    known = {name: ops.to_numpy(array) for name, array in arrays.items() if array is not None}
+    return {**known, "dtype": str(ops.dtype(weight))}
 
 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {

@@ -33,11 +33,12 @@ def slices_of(index: Any) -> tuple[slice, ...] | None:
 
 def to_channels_first(node: torch.fx.Node) -> bool:
     """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
-    args, kwargs = list(node.args), dict(node.kwargs)
+    args: list[Any] = [*node.args]
+    kwargs = dict(node.kwargs)
     if node.target is operator.getitem and (slices := slices_of(args[1])) is not None:
         args[1] = tuple(slices[axis] for axis in (0, 3, 1, 2))
-    elif node.target is F.pad and len(pads := args[1]) == 6 and tuple(pads[:2]) == (0, 0):  # type: ignore[arg-type]
-        args[1] = tuple(pads[2:])  # type: ignore[index]
+    elif node.target is F.pad and len(args[1]) == 6 and tuple(args[1][:2]) == (0, 0):
+        args[1] = tuple(args[1][2:])
     elif node.target in (*_JOINS, *_MEANS):
         dim = args[1] if len(args) > 1 else kwargs.pop("dim", None)
         if not isinstance(dim, (int, tuple, list)):
@@ -64,7 +65,7 @@ def inline(graph: torch.fx.Graph, is_known: Callable[[Any], bool]) -> None:
         places = [each for each in inner.nodes if each.op == "placeholder"]
         before = set(graph.nodes)
         with graph.inserting_before(node):
-            result = graph.graph_copy(inner, dict(zip(places, node.args, strict=True)))  # type: ignore[arg-type]
+            result = graph.graph_copy(inner, dict(zip(places, node.args, strict=True)))
         for each in graph.nodes:
             if each not in before and "nn_module_stack" in node.meta:
                 each.meta["nn_module_stack"] = node.meta["nn_module_stack"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
 def swaps_tokens(node: torch.fx.Node) -> bool:
     """Whether a node swaps the axes of the channels and of the tokens."""
     if node.target in (torch.transpose, "transpose"):
-        return sorted(node.args[1:]) in ([1, 2], [-2, -1])  # type: ignore[type-var]
+        return node.args[1:] in ((1, 2), (2, 1), (-1, -2), (-2, -1))
     return permutation(node) == (0, 2, 1)
 
 
@@ -43,7 +44,7 @@ def expands_batch(node: torch.fx.Node) -> bool:
     return node.target in ("expand", "repeat") and set(node.args[2:]) <= {-1 if node.target == "expand" else 1}
 
 
-def with_token(node: torch.fx.Node, arrays: dict[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node] | None:
+def with_token(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node] | None:
     """The module that puts a class token before tokens (N, L, C), and their node; None for another call."""
     values: Any = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)

@@ -148,7 +148,7 @@ class _Reading:
             elif is_size(node, self.sizes):
                 self.sizes.add(node)
             elif node.args and node.args[0] in self.arrays and expands_batch(node):
-                self.arrays[node] = self.arrays[node.args[0]]  # type: ignore[index]
+                self.arrays[node] = self.arrays[node.args[0]]
             elif not self._of_tokens(node) and not is_part_of_pattern(node):
                 self._function(node)
         return self.result, self.unknown

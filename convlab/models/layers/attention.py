@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Attention(Layer):
     """
 
     kind = "attention"
-    arrays = ("kernel", "bias", "out_kernel", "out_bias")
+    arrays: ClassVar[tuple[str, ...]] = ("kernel", "bias", "out_kernel", "out_bias")
 
     kernel: np.ndarray
     out_kernel: np.ndarray
