@@ -138,7 +138,7 @@ class PositionEmbedding(OfImages):
 
     Args:
         channels: how many there are.
-        size: the rows and columns of the images that it takes.
+        size: the rows and columns of the images that it takes, or of others with as many pixels.
     """
 
     def __init__(self, channels: int, size: Pair, **names: Any) -> None:
@@ -147,7 +147,8 @@ class PositionEmbedding(OfImages):
 
     def computed(self, F: Any, x: Any, embedding: Any) -> Any:
         """The images, each with the same numbers added."""
-        return F.broadcast_add(x, F.expand_dims(embedding, axis=0))
+        pixels = {"lhs_begin": 2, "lhs_end": 4, "rhs_begin": 2, "rhs_end": 4}
+        return F.broadcast_add(x, F.reshape_like(F.expand_dims(embedding, axis=0), x, **pixels))
 
 
 class FirstPixel(OfImages):

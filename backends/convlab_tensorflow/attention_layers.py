@@ -130,7 +130,7 @@ class PositionEmbedding(keras.layers.Layer):  # type: ignore[misc]
     """x + embedding, with a learned number for each channel of each pixel.
 
     Args:
-        size: the rows and columns of the images that it takes.
+        size: the rows and columns of the images that it takes, or of others with as many pixels.
     """
 
     def __init__(self, size: int | Pair, **names: Any) -> None:
@@ -144,7 +144,11 @@ class PositionEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, x: Any) -> Any:
         """The images, each with the same numbers added."""
-        return x + keras.ops.cast(self.embedding, x.dtype)
+        return x + keras.ops.reshape(keras.ops.cast(self.embedding, x.dtype), keras.ops.shape(x)[1:])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The same."""
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""

@@ -63,6 +63,18 @@ class Flattened(Transformer):
         return self.patches(x).flatten(2).transpose(1, 2)
 
 
+class Averaged(Transformer):
+    """The mean of all tokens, without one of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(1, 8, 8))
+        del self.class_token
+
+    def forward(self, x):
+        return self.head(self.ln(self.blocks(self.tokens(x) + self.positions)).mean(dim=1))
+
+
 class Pooled(nn.Module):
     """Images with their channels last: slices, borders, joined channels and a mean."""
 
@@ -96,7 +108,7 @@ def check(model: nn.Module, **options: object) -> None:
     assert float((result - expected).abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("kind", [Transformer, Flattened])
+@pytest.mark.parametrize("kind", [Transformer, Flattened, Averaged])
 def test_a_transformer_is_ported(kind) -> None:
     check(shaken(kind()), input_size=(16, 8))
 

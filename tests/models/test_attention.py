@@ -33,6 +33,7 @@ LAYERS = {
     "one way": WindowAttention(*ARRAYS, HEADS, **{**WINDOW, "window": (2, 3)}, shift=(0, 2)),
     "token": ClassToken(kernel((8,), 6)),
     "positions": PositionEmbedding(kernel((8, 4, 5), 7)),
+    "row of positions": PositionEmbedding(kernel((8, 20, 1), 7)),
     "first": FirstPixel(),
     "some": Subsample((1, 0), (2, 3)),
 }
@@ -91,7 +92,7 @@ def by_hand(layer, x):
         token = np.repeat(layer.token.astype(float)[None, :, None], len(x), 0)
         return np.concatenate([token, column], 2)[..., None]
     if isinstance(layer, PositionEmbedding):
-        return x + layer.embedding.astype(float)
+        return x + layer.embedding.astype(float).reshape(x.shape[1:])
     return x[:, :, 0, 0] if isinstance(layer, FirstPixel) else x[:, :, 1::2, ::3]
 
 

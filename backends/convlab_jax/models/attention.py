@@ -99,15 +99,19 @@ class PositionEmbedding(nn.Module):
     """x + embedding, with a learned number for each channel of each pixel.
 
     Attributes:
+        size: the rows and columns of the images that it takes, or of others with as many pixels.
         param_dtype: of its numbers.
     """
 
+    size: Pair
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """The images (N, H, W, C), each with the same numbers added."""
-        return x + self.param("embedding", nn.initializers.normal(0.02), x.shape[1:], self.param_dtype)
+        shape = *self.size, x.shape[3]
+        embedding = self.param("embedding", nn.initializers.normal(0.02), shape, self.param_dtype)
+        return x + embedding.reshape(x.shape[1:])
 
 
 def _number(layer: nn.Module, name: str) -> tuple[Any, str]:

@@ -77,8 +77,9 @@ def _tokens(layer: Any) -> nn.Module:
         return attention.WindowAttention(**window_options(layer))
     if isinstance(layer, Attention):
         return attention.PixelAttention(**attention_options(layer))
-    kind = attention.ClassToken if isinstance(layer, ClassToken) else attention.PositionEmbedding
-    return kind(param_dtype=layer.dtype)
+    if isinstance(layer, ClassToken):
+        return attention.ClassToken(param_dtype=layer.dtype)
+    return attention.PositionEmbedding(layer.embedding.shape[1:], param_dtype=layer.dtype)
 
 
 def _named(layer: Any) -> dict[str, Array]:

@@ -120,7 +120,9 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
         "WindowAttention", WindowAttention, **windows(native), **_told(name), **name
     ),
     ClassToken: lambda native, name: call_of("ClassToken", ClassToken, **dtype(native), **name),
-    PositionEmbedding: lambda native, name: call_of("PositionEmbedding", PositionEmbedding, **dtype(native), **name),
+    PositionEmbedding: lambda native, name: call_of(
+        "PositionEmbedding", PositionEmbedding, size=tuple(native.size), **dtype(native), **name
+    ),
     ChannelAffine: lambda native, name: call_of(
         "ChannelAffine",
         ChannelAffine,

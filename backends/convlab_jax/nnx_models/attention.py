@@ -115,7 +115,7 @@ class PositionEmbedding(nnx.Module):
 
     Args:
         channels: how many there are.
-        size: the rows and columns of the images that it takes.
+        size: the rows and columns of the images that it takes, or of others with as many pixels.
         param_dtype: of its numbers.
     """
 
@@ -125,7 +125,7 @@ class PositionEmbedding(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """The images (N, H, W, C), each with the same numbers added."""
-        return x + self.embedding[...]
+        return x + self.embedding[...].reshape(x.shape[1:])
 
 
 def _dense(layer: nnx.Module, *names: str) -> dict[str, dict[str, Array]]:

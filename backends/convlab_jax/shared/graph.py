@@ -76,8 +76,9 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
     """The sizes of images whose patches, as large as the kernels, an array of positions among the weights is for."""
     patches = dict.fromkeys(shape[:2] for shape in weights if len(shape) == 4)
     for rows, columns, _ in dict.fromkeys(shape for shape in weights if len(shape) == 3):
-        tokens = rows - 1 if columns == 1 else 0  # behind a class token
-        grids = [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0] if tokens else [(rows, columns)]
+        grids = [(rows, columns)]
+        for tokens in (rows - 1, rows) if columns == 1 else ():  # with a class token before them, or without
+            grids += [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
         for down, across in sorted(grids, key=lambda grid: abs(grid[0] - grid[1])):
             yield from ((down * height, across * width) for height, width in patches)
 

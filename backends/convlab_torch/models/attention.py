@@ -116,7 +116,7 @@ class PositionEmbedding(nn.Module):
 
     Args:
         channels: how many there are.
-        size: the rows and columns of the images that it takes.
+        size: the rows and columns of the images that it takes, or of others with as many pixels.
     """
 
     def __init__(self, channels: int, size: Pair, dtype: torch.dtype | None = None) -> None:
@@ -126,7 +126,7 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The images (N, C, H, W), each with the same numbers added."""
-        return x + self.embedding
+        return x + self.embedding.reshape(x.shape[1:])
 
 
 def first_pixel(x: Tensor) -> Tensor:

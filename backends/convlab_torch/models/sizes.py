@@ -54,6 +54,8 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:
         changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
         if len(changes) > best[0]:
             best = len(changes), changes, multiple
+        if len(changes) == len(takers):
+            break
     for node, op, target, args, kwargs in best[1]:
         node.op, node.target, node.args, node.kwargs = op, target, args, kwargs
     return best[2]
@@ -101,17 +103,37 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int)
 
 
 def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
-    seen: Seen = {}
-
-    class Watching(torch.fx.Interpreter):
-        def run_node(self, node: torch.fx.Node) -> Any:
-            result = super().run_node(node)
-            seen[node] = result.shape if isinstance(result, Tensor) else result
-            return result
-
+    watched = _Watched(torch.fx.GraphModule(model, graph))
     with torch.no_grad():
-        Watching(torch.fx.GraphModule(model, graph)).run(image)
-    return seen
+        try:  # Shapes need no numbers; code that mixes devices does.
+            arrays = (*watched.named_parameters(), *watched.named_buffers())
+            without = {name: array.to("meta") for name, array in arrays}
+            torch.func.functional_call(watched, without, (image.to("meta"),))
+        except Exception:  # The model's own code may fail in any way.
+            watched(image)
+    return watched.seen
+
+
+class _Watched(nn.Module):
+    """A traced module that notes the shapes of tensors, and numbers, by their nodes."""
+
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__()
+        self.module = module
+        self.seen: Seen = {}
+
+    def forward(self, image: Tensor) -> Any:
+        seen: Seen = {}
+
+        class Watching(torch.fx.Interpreter):
+            def run_node(self, node: torch.fx.Node) -> Any:
+                result = super().run_node(node)
+                seen[node] = result.shape if isinstance(result, Tensor) else result
+                return result
+
+        result = Watching(self.module).run(image)
+        self.seen = seen
+        return result
 
 
 def _repeat(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 
-from .attention import ClassToken, PositionEmbedding
+from .attention import ClassToken, PositionEmbedding, first_pixel
+from .functions import average
 from .patterns import permutation
 
 _VIEWS = ("view", "reshape", torch.reshape)
@@ -34,9 +36,13 @@ def swaps_tokens(node: torch.fx.Node) -> bool:
     return permutation(node) == (0, 2, 1)
 
 
-def takes_first(node: torch.fx.Node) -> bool:
-    """Whether a node takes the first token, of tokens (N, L, C)."""
-    return node.target is operator.getitem and node.args[1] in ((slice(None), 0), (slice(None), 0, slice(None)))
+def row_of_tokens(node: torch.fx.Node) -> Callable[..., Any] | None:
+    """The function of images that takes the first of tokens (N, L, C), or their mean; None for another call."""
+    if node.target is operator.getitem and node.args[1] in ((slice(None), 0), (slice(None), 0, slice(None))):
+        return first_pixel
+    along = (*node.args[1:], *node.kwargs.values())
+    mean = node.target in (torch.mean, "mean") and along in ((1,), (-2,), ([1],), ((1,),))
+    return partial(average, keepdim=False) if mean else None
 
 
 def expands_batch(node: torch.fx.Node) -> bool:

@@ -19,7 +19,7 @@ from convlab.models.layers.layer import Dropout
 from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
-from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel, of_pixels
+from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, of_pixels
 from .constants import operation, with_arrays
 from .functions import (
     ChannelAffine,
@@ -38,7 +38,7 @@ from .functions import (
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import inline, to_channels_first
 from .sizes import fold_sizes, image_channels, is_size
-from .tokens import expands_batch, merges_pixels, swaps_tokens, takes_first
+from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
@@ -218,10 +218,10 @@ class _Reading:
             self.tokens.add(node)
             if source not in self.last:
                 self.last.add(node)
-        elif takes_first(node) and source in self.last:
-            layer, note = read_function(first_pixel)
+        elif source in self.last and (native := row_of_tokens(node)) is not None:
+            layer, note = read_function(native)
             path = ".".join(filter(None, [_owner(node), note]))
-            self.result.append(Part(path, first_pixel, layer, note, (self.values[source],), node.name))
+            self.result.append(Part(path, native, layer, note, (self.values[source],), node.name))
             self.values[node] = node.name
             return True
         else:

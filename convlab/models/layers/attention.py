@@ -184,7 +184,7 @@ class PositionEmbedding(Layer):
     """x + embedding, with a learned number for each channel of each pixel.
 
     Attributes:
-        embedding: (channels, rows, columns), of the images that it takes.
+        embedding: (channels, rows, columns), whose pixels, row by row, are for those of images of as many.
         dtype: its dtype.
     """
 
@@ -198,10 +198,10 @@ class PositionEmbedding(Layer):
         """See `Layer.output_size`.
 
         Raises:
-            ShapeError: the embedding is for images of another size.
+            ShapeError: the embedding is for images of more pixels, or of fewer.
         """
         rows, columns = self.embedding.shape[1:]
-        if size != (rows, columns):
+        if math.prod(size) != rows * columns:
             raise ShapeError(
                 f"position_embedding: got images of {size[0]}x{size[1]} pixels, expected {rows}x{columns}.",
                 hint="give images of the size that the model was made for.",
@@ -210,12 +210,14 @@ class PositionEmbedding(Layer):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return np.asarray(x + np.asarray(self.embedding, np.float64))
+        return np.asarray(x + self._like(x))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: the sum is rounded."""
-        size = np.abs(x) + off + np.abs(np.asarray(self.embedding, np.float64))
-        return np.asarray(off + 2 * 2.0 ** -SIGNIFICAND[dtype] * size)
+        return np.asarray(off + 2 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off + np.abs(self._like(x))))
+
+    def _like(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.embedding, np.float64).reshape(x.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
