@@ -50,11 +50,14 @@ def _filled(layer: kl.Layer, shape: Sequence[int | None], *arrays: np.ndarray | 
     # Random numbers would be made for nothing, and a large kernel's take twice its memory besides.
     initializers = {name: getattr(layer, name) for name in _KERNEL_INITIALIZERS if hasattr(layer, name)}
     for name in initializers:
-        setattr(layer, name, keras.initializers.Zeros())
+        setattr(layer, name, lambda shape, dtype: keras.ops.convert_to_tensor(arrays[0], dtype))
     layer.build(tuple(shape))
     for name, initializer in initializers.items():
         setattr(layer, name, initializer)
-    layer.set_weights([array for array in arrays if array is not None])
+    given = [array for array in arrays if array is not None]
+    done = 1 if initializers else 0
+    for variable, array in zip(layer.weights[done:], given[done:], strict=True):
+        variable.assign(array)
     return layer
 
 

@@ -33,9 +33,9 @@ FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
 
 def array_of(variable: Any) -> np.ndarray:
-    """A variable's or a tensor's values; bfloat16 widened to float32."""
-    array = np.asarray(keras.ops.convert_to_numpy(variable))
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    """A variable's or a tensor's values, not copied; bfloat16 widened to float32."""
+    tensor = tf.convert_to_tensor(variable)
+    return np.asarray(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
 
 
 def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:

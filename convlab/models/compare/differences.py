@@ -19,6 +19,10 @@ from ..layers.pooling import Pool
 from ..layers.steps import Step
 
 
+# Numbers that are compared at once.
+_AT_ONCE = 2**22
+
+
 def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[tuple[str, str]]:
     """The names of the attributes in which two steps differ, and how each differs.
 
@@ -70,7 +74,11 @@ def _arrays(name: str, a: np.ndarray | None, b: np.ndarray | None) -> str:
         return f"the first has {'no' if a is None else 'a'} {name}, the second {'none' if b is None else 'has one'}"
     if a.shape != b.shape:
         return f"{_words(name)} has shape {a.shape} in the first, {b.shape} in the second"
-    return "" if np.array_equal(a, b) else f"{_words(name)} differs by up to {np.abs(a - b).max():.3g}"
+    # A large kernel's differences, all at once, would take as much memory again.
+    pieces = -(-a.size // _AT_ONCE)
+    rows = zip(np.array_split(a, pieces), np.array_split(b, pieces), strict=True) if pieces > 1 else [(a, b)]
+    largest = [np.abs(mine - theirs).max(initial=0.0) for mine, theirs in rows if not np.array_equal(mine, theirs)]
+    return f"{_words(name)} differs by up to {max(largest):.3g}" if largest else ""
 
 
 def _words(name: str) -> str:

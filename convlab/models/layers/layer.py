@@ -320,9 +320,10 @@ class Dense(Layer):
         >>> Dense(np.array([[1, 2, 3, 4]])).reordered(2, "HWC").kernel
         array([[1, 3, 2, 4]])
         """
-        shape = (len(self.kernel), *((-1, channels) if order == "CHW" else (channels, -1)))
-        kernel = self.kernel.reshape(shape).transpose(0, 2, 1)
-        return replace(self, kernel=kernel.reshape(self.kernel.shape))
+        shape = (*((-1, channels) if order == "CHW" else (channels, -1)), len(self.kernel))
+        # Frameworks that flatten in another order keep kernels (inputs, outputs), which this copy is then.
+        kernel = self.kernel.T.reshape(shape).swapaxes(0, 1)
+        return replace(self, kernel=kernel.reshape(-1, len(self.kernel)).T)
 
     def _convolutions(self) -> Iterator[Convolution]:
         """The convolutions of one pixel that give a few outputs each: in float64 the whole kernel may be large."""

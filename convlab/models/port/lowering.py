@@ -50,7 +50,7 @@ class Reaching(NamedTuple):
         flattened: the path of the layer that flattened the value's pixels in another order than the source's; "" for
             none.
         image: what is known of the image that it flattened.
-        layer: the layer that gives the value.
+        layer: the layer that gives the value, if it has no arrays.
     """
 
     shape: Known
@@ -142,7 +142,9 @@ class Lowering:
             flattened, image = (part.path, given.shape) if other and given.shape.size != (1, 1) else ("", Known())
         elif not isinstance(layer, _KEEPS_ORDER):
             flattened, image = "", Known()
-        return Reaching(shape, given.unknown, given.hint, flattened, image, layer)
+        # A layer with arrays isn't asked for, and would keep their memory.
+        alone = None if layer is None or layer.arrays else layer
+        return Reaching(shape, given.unknown, given.hint, flattened, image, alone)
 
     def _lowered(self, layer: Layer, path: str, given: Reaching) -> Layer:
         if isinstance(layer, Convolution):
