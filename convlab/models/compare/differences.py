@@ -18,7 +18,6 @@ from ..layers.layer import Convolution, Layer, padding_in
 from ..layers.pooling import Pool
 from ..layers.steps import Step
 
-
 # Numbers that are compared at once.
 _AT_ONCE = 2**22
 
