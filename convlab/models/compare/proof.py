@@ -29,6 +29,7 @@ from .suspects import LayerCase, layer_cause
 
 _MOST_REMAINDERS = 16
 # The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
+# Layers without a kernel treat all sizes alike.
 _WITH_GRADIENTS = 2
 _CHANGED = (
     "the {} model's layer doesn't compute what its attributes say (is there a hook, a subclass or a changed weight?)"
@@ -109,7 +110,7 @@ def prove(
         true, fit = _results(row, a, b, values, dtype)
         if index < len(batches):
             results.append(rounded(true, dtype))
-        if step.learned and index < _WITH_GRADIENTS and fit:
+        if step.learned and index < (_WITH_GRADIENTS if hasattr(step.learned, "kernel") else 1) and fit:
             _gradients(row, (a, b), values[0], true.shape, dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
         row.diagnosis = "the gradients differ: one of the layers was changed (a hook, a frozen or a custom gradient)."

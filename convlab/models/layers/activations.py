@@ -12,7 +12,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
 from .layer import Layer
-from .slopes import Slopes, channel_sums, column
+from .slopes import Slopes, summed_by_channel, column
 
 
 class Function(NamedTuple):
@@ -146,7 +146,7 @@ class PReLU(Layer):
         products = dy * below
         if len(self.slope) == 1:
             products = products.reshape(-1, 1)
-        by_slope, slope_bound = channel_sums(products, np.abs(products), dtype, 2, dy, below)
+        by_slope, slope_bound = summed_by_channel(products, np.abs(products), dtype, 2, dy, below)
         return {"X": by_image, "slope": by_slope}, {"X": np.where(x == 0, np.inf, bound), "slope": slope_bound}
 
 

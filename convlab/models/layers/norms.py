@@ -10,7 +10,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
 from .layer import Layer
-from .slopes import ROUNDINGS, Slopes, affine_slopes, channel_sums, column
+from .slopes import ROUNDINGS, Slopes, affine_slopes, summed_by_channel, column
 
 
 def _mean(x: np.ndarray, axis: int) -> np.ndarray:
@@ -137,9 +137,9 @@ class _ImageNorm(Layer):
         both = normal.gradient(self._grouped(dy * column(self.scale, x)), dtype)
         by_image, image_bound = (each.reshape(x.shape) for each in both)
         y, error, size = (each.reshape(x.shape) for each in (normal.y, normal.error, normal.largest * normal.size))
-        by_scale, rounding = channel_sums(dy * y, np.abs(dy) * size, dtype, ROUNDINGS, dy, size)
+        by_scale, rounding = summed_by_channel(dy * y, np.abs(dy) * size, dtype, ROUNDINGS, dy, size)
         scale_bound = rounding + (np.abs(dy) * error).sum((0, *range(2, x.ndim)))
-        by_shift, shift_bound = channel_sums(dy, np.abs(dy), dtype, 1)
+        by_shift, shift_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
         underflow = sum_bound(np.zeros(1), ROUNDINGS, dtype, np.abs(dy), np.abs(self.scale), normal.largest)
         return (
             {"X": by_image, "scale": by_scale, "shift": by_shift},

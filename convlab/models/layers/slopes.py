@@ -20,7 +20,7 @@ def column(numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.asarray(numbers, np.float64).reshape(-1, *(1,) * (x.ndim - 2))
 
 
-def channel_sums(
+def summed_by_channel(
     products: np.ndarray, sizes: np.ndarray, dtype: str, roundings: int, *factors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over images and pixels, one for each channel, and how far they may be off if computed in a dtype.
@@ -53,8 +53,8 @@ def affine_slopes(
     `scale`, `mean` and `factor` are columns of numbers that don't depend on x.
     """
     slope, size = dy * (scale * factor), np.abs(dy) * factor * (np.abs(x) + np.abs(mean))
-    by_scale, scale_bound = channel_sums(dy * (x - mean) * factor, size, dtype, ROUNDINGS, dy, x, mean, factor)
-    by_shift, shift_bound = channel_sums(dy, np.abs(dy), dtype, 1)
+    by_scale, scale_bound = summed_by_channel(dy * (x - mean) * factor, size, dtype, ROUNDINGS, dy, x, mean, factor)
+    by_shift, shift_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
     bound = sum_bound(np.abs(slope), ROUNDINGS, dtype, *map(np.abs, (dy, scale, factor)))
     return (
         {"X": slope, "scale": by_scale, "shift": by_shift},

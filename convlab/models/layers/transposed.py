@@ -13,7 +13,7 @@ from ...truth.oracle import oracle, oracle_gradients
 from ...truth.transposed import transposed_error_bound, transposed_oracle
 from .layer import Layer
 from .pixels import Crop
-from .slopes import Slopes, channel_sums
+from .slopes import Slopes, summed_by_channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class TransposedConvolution(Layer):
         """See `Layer.gradients`: the plain convolution of dy, whose gradients by its kernel are those here."""
         inner = [(max(start, 0), max(end, 0)) for start, end in self.crop]
         (top, bottom), (left, right) = ((max(-start, 0), max(-end, 0)) for start, end in self.crop)
-        by_bias, bias_bound = channel_sums(dy, np.abs(dy), dtype, 1)
+        by_bias, bias_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
         dy = np.pad(dy[:, :, top : dy.shape[2] - bottom, left : dy.shape[3] - right], ((0, 0), (0, 0), *inner))
         by_kernel = oracle_gradients(dy, self.kernel, x, **self._options)
         bounds = gradient_bounds(dy, self.kernel, x, dtype, **self._options)
