@@ -12,7 +12,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
 from .layer import Layer
-from .slopes import Slopes, summed_by_channel, column
+from .slopes import Slopes, column, summed_by_channel
 
 
 class Function(NamedTuple):

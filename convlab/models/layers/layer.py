@@ -48,11 +48,13 @@ class Layer:
         raise NotImplementedError
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str, /) -> tuple[Slopes, Slopes]:
-        """The gradients of sum(dy * reference(x)) by x and by `arrays`, and how far `dtype` may be from them.
-
-        Layers with arrays have them; numbers that training leaves as they are have none.
-        """
+        """The gradients of sum(dy * reference(x)) by x and by `arrays`, and how far `dtype` may be from them."""
         raise NotImplementedError
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether its `gradients` are known, and can be computed."""
+        return type(self).gradients is not Layer.gradients
 
     @property
     def input_channels(self) -> int:
@@ -316,9 +318,9 @@ class Dense(Layer):
         return len(self.kernel)
 
     @property
-    def is_large(self) -> bool:
-        """Whether the gradients of its kernel, in float64, would take more memory than the layer is worth."""
-        return self.kernel.size > _MOST_WEIGHTS
+    def has_gradients(self) -> bool:
+        """See `Layer.has_gradients`; those of a large kernel, in float64, would take more memory than it is worth."""
+        return self.kernel.size <= _MOST_WEIGHTS
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
         """See `Layer.gradients`: those of a convolution of one pixel."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
 from .layer import Layer
-from .slopes import ROUNDINGS, Slopes, affine_slopes, summed_by_channel, column
+from .slopes import ROUNDINGS, Slopes, affine_slopes, column, summed_by_channel
 
 
 def _mean(x: np.ndarray, axis: int) -> np.ndarray:

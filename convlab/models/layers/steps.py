@@ -10,7 +10,7 @@ import numpy as np
 
 from .flattening import Flatten, Unflatten
 from .joining import COMMUTATIVE, Joining
-from .layer import Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
+from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
 from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
@@ -79,10 +79,10 @@ class Step:
 
     @property
     def learned(self) -> Layer | None:
-        """The one layer with weights that computes the same as the whole step, or all but the flattening before it."""
+        """The one layer with gradients that computes the same as the whole step, or all but the flattening before it."""
         *before, last = self.layers
-        alone = all(isinstance(each, Flatten) for each in before) and not (isinstance(last, Dense) and last.is_large)
-        return self.convolution or self.transposed or (last if last.arrays and alone else None)
+        alone = last.has_gradients and all(isinstance(each, Flatten) for each in before)
+        return self.convolution or self.transposed or (last if alone else None)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
         """See `Layer.gradients`, of the layer that is `learned`."""
