@@ -79,7 +79,7 @@ class Step:
 
     @property
     def learned(self) -> Layer | None:
-        """The one layer with gradients that computes the same as the whole step, or all but the flattening before it."""
+        """The one layer with gradients that computes the same as the whole step, or all but a flattening before it."""
         *before, last = self.layers
         alone = last.has_gradients and all(isinstance(each, Flatten) for each in before)
         return self.convolution or self.transposed or (last if alone else None)
