@@ -16,8 +16,8 @@ from .layers.layer import Layer
 from .layers.reading import Model, Part, is_chain
 
 STYLES = ("builtin", "convlab")
-# The names of a kernel in the frameworks, and its name in the result of `gradients`.
-ROLES = {"weight": "K", "kernel": "K"}
+# The names of a layer's parameters in the frameworks, and their names in the result of `gradients`.
+ROLES = {"weight": "K", "kernel": "K", "gamma": "scale", "beta": "shift", "alpha": "slope", "negative_slope": "slope"}
 
 
 # What a layer takes: an array for each value.
@@ -118,8 +118,8 @@ class Models(Protocol):
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
 
-        They are called "X", and if a convolution or a dense layer is among the layers, "K", OIHW or (O, I), and
-        "bias".
+        They are called "X", and those of the layer with parameters among the layers "K", OIHW or (O, I), and "bias", or
+        "scale", "shift" and "slope" as in `Layer.arrays`, frozen or not; constants may have none.
         """
 
     def weights(self, model: object) -> Any:

@@ -12,6 +12,7 @@ from convlab.models import adapters
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
+from convlab.models.layers.norms import LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab_mxnet.blocks import Pad2D, ReLU6
 
@@ -262,3 +263,18 @@ def test_dtypes_that_mxnet_lacks() -> None:
 def test_layers_that_mxnet_names_otherwise(layer) -> None:
     for size in SIZES:
         right(models.build(layer, "builtin"), layer, images(size))
+
+
+def _layer_norm(epsilon):
+    return LayerNorm(np.linspace(0.5, 2, 4), np.linspace(-1, 1, 4), epsilon, "float64")
+
+
+def test_the_epsilon_of_a_layer_norm_in_float64_is_read_as_it_counts() -> None:
+    natives = models.build(_layer_norm(1e-3), "builtin")
+    assert only(natives[0]).layer.epsilon == np.float32(1e-3)
+    right(natives, only(natives[0]).layer, images(SIZES[0], dtype="float64"), "float64")
+
+
+@pytest.mark.xfail(strict=True, reason="MXNet's operator LayerNorm holds its epsilon in float32, whatever the dtype")
+def test_a_layer_norm_in_float64_has_any_epsilon() -> None:
+    right(models.build(_layer_norm(1e-3), "builtin"), _layer_norm(1e-3), images(SIZES[0], dtype="float64"), "float64")

@@ -24,12 +24,13 @@ def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarra
         return ops.to_numpy(forward(natives, tensors(x, dtype), _call, _layout))
 
 
-def _call(native: Any, *values: Array) -> Any:
+def _call(native: Any, *values: Array, parameters: Any = None) -> Any:
+    """Call a layer, with other parameters if they are given."""
     if not isinstance(native, nn.Module):
         return native(*values)
     module, variables = native.unbind()
     with nn.intercept_methods(infer):
-        return module.apply(variables, *values)
+        return module.apply({**variables, "params": parameters} if parameters else variables, *values)
 
 
 def infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -49,21 +50,17 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next(
-        (native for native in natives if isinstance(native, (Conv2D, nn.Conv, nn.ConvTranspose, nn.Dense))), None
-    )
-    module, variables = (None, {}) if owner is None else owner.unbind()
+    modules = [native for native in natives if isinstance(native, nn.Module)]
+    owner = next((module for module in modules if module.variables.get("params")), None)
 
     def called(parameters: Any, x: Array) -> Array:
         def call(native: Any, *values: Array) -> Any:
-            if module is None or native is not owner:
-                return _call(native, *values)
-            return module.apply(parameters, *values)
+            return _call(native, *values, parameters=parameters if native is owner else None)
 
         return forward(natives, [x], call, _layout)
 
     with ops.scope(dtype):
-        _, pull = jax.vjp(called, variables, ops.asarray(x, dtype))
+        _, pull = jax.vjp(called, {} if owner is None else owner.variables["params"], ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
-        arrays = {name: ops.to_numpy(slope) for name, slope in slopes.get("params", {}).items()}
+        arrays = {name: ops.to_numpy(slope) for name, slope in slopes.items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

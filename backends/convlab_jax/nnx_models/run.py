@@ -40,16 +40,15 @@ def _layout(native: Any) -> str:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next(
-        (native for native in natives if isinstance(native, (Conv2D, nnx.Conv, nnx.ConvTranspose, nnx.Linear))), None
-    )
-    graph, parameters = (None, {}) if owner is None else nnx.split(owner, nnx.Param)
+    modules = [native for native in natives if isinstance(native, nnx.Module)]
+    owner = next((module for module in modules if nnx.state(module, nnx.Param)), None)
+    graph, parameters, *others = (None, {}) if owner is None else nnx.split(owner, nnx.Param, ...)
 
     def called(parameters: Any, x: Array) -> Array:
         def call(native: Any, *values: Array) -> Any:
             if graph is None or native is not owner:
                 return _call(native, *values)
-            return nnx.merge(graph, parameters)(*values)
+            return _call(nnx.merge(graph, parameters, *others), *values)
 
         return forward(natives, [x], call, _layout)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
 
 from ..ops import ops
@@ -40,6 +41,9 @@ def tensors(x: Any, dtype: str) -> list[Array]:
 
 def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """The gradients of a layer by the names and in the layout of `convlab.models.adapters.Models`."""
+    if not {"kernel", "weight"} & set(slopes):
+        roles = {**ROLES, "bias": "shift"}
+        return {roles.get(name, name): slope.reshape(-1) for name, slope in slopes.items()}
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
     if "kernel" in slopes and slopes["kernel"].ndim == 2:
         arrays["K"] = slopes["kernel"].T

@@ -184,7 +184,8 @@ def _transposed(m: Any) -> Layer:
 def _layer_norm(m: Any) -> Layer:
     if private.option(m, "axis") != 1:
         raise UnsupportedError(f"it normalises axis {private.option(m, 'axis')}, which isn't that of the channels")
-    return LayerNorm(*_scale_and_shift(m), private.option(m, "epsilon"), _dtype(m.gamma))
+    epsilon, dtype = private.option(m, "epsilon"), _dtype(m.gamma)
+    return LayerNorm(*_scale_and_shift(m), _single(epsilon) if dtype == "float64" else epsilon, dtype)
 
 
 def _instance_norm(m: Any) -> Layer:

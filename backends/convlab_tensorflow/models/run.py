@@ -14,7 +14,7 @@ from keras import layers as kl
 from convlab.models.adapters import ROLES, Arrays
 
 from .. import private
-from .readers import CONVOLUTIONS, FORMATS, JOINING, array_of, layout, oihw
+from .readers import FORMATS, JOINING, array_of, layout, oihw
 
 
 def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
@@ -66,9 +66,9 @@ def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if isinstance(native, (*CONVOLUTIONS, kl.Dense))), None)
-    variables = {name: getattr(owner, name, None) for name in ("weight", "kernel", "bias")}
-    leaves = {name: variable.value for name, variable in variables.items() if variable is not None}
+    owner = next((native for native in natives if native.weights), None)
+    variables = {name: getattr(owner, name, None) for name in (*ROLES, "bias")}
+    leaves = {name: variable.value for name, variable in variables.items() if isinstance(variable, keras.Variable)}
 
     def slopes(x: tf.Tensor, dy: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -80,7 +80,9 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
     tensors = _compiled(slopes, *given) if compiled else slopes(*given)
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
-    return {**arrays, "K": oihw(owner, arrays["K"])} if "K" in arrays else arrays
+    if "K" in arrays:
+        arrays["K"] = oihw(owner, arrays["K"])
+    return {name: array if name in ("X", "K") else array.reshape(-1) for name, array in arrays.items()}
 
 
 def _gradient_is_wrong(owner: Any) -> bool:

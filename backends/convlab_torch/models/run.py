@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
 
 from ..layers import Conv2D
@@ -34,36 +33,45 @@ def _tensor(x: np.ndarray, natives: Sequence[Any], dtype: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, dtype)).to(device)
 
 
-def _through(natives: Sequence[Any], *values: Tensor, leaves: dict[str, Tensor] | None = None) -> Tensor:
-    """Call natives one after another; the layer with a kernel among them with other parameters, if they are given."""
+def _through(
+    natives: Sequence[Any], *values: Tensor, owner: Any = None, leaves: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Call natives one after another, one of them with other parameters."""
     x = values[0]
     if len(values) > 1:
         x, natives = natives[0](*values), natives[1:]
     for native in natives:
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
-        x = torch.func.functional_call(native, leaves, (x,)) if leaves and _learns(native) else native(x)
+        x = torch.func.functional_call(native, dict(leaves), (x,)) if leaves and native is owner else native(x)
         (x,) = x.values() if isinstance(x, dict) and len(x) == 1 else (x,)
         x = x.permute(0, 3, 1, 2) if nhwc else x
     return x
 
 
-def _learns(native: nn.Module) -> bool:
-    return isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+def _roles(native: nn.Module) -> dict[str, str]:
+    """The roles of a module's own parameters by their names: see `convlab.models.adapters.Models.gradients`."""
+    if isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        return {"weight": "K", "bias": "bias"}
+    return {"weight": "slope"} if isinstance(native, nn.PReLU) else {"weight": "scale", "bias": "shift"}
+
+
+def _own(native: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(native.named_parameters(recurse=False))
 
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in natives if _learns(native)), None)
-    parameters = dict(owner.named_parameters(recurse=False)) if owner else {}
-    parameters = {name: parameter for name, parameter in parameters.items() if name in ("weight", "bias")}
+    owner = next((native for native in _modules(natives) if _own(native)), None)
+    roles = {} if owner is None else _roles(owner)
+    parameters = {} if owner is None else {name: each for name, each in _own(owner).items() if name in roles}
     with torch.inference_mode(False), torch.enable_grad(), inference(_modules(natives)):
         leaves = {name: parameter.detach().clone().requires_grad_() for name, parameter in parameters.items()}
         inputs = _tensor(x, natives, dtype).requires_grad_()
-        y = _through(natives, inputs, leaves=leaves)
+        y = _through(natives, inputs, owner=owner, leaves=leaves)
         dx, *others = torch.autograd.grad(y, [inputs, *leaves.values()], _tensor(dy, natives, dtype))
-    slopes = {"X": dx, **dict(zip(leaves, others, strict=True))}
-    arrays = {ROLES.get(name, name): ops.to_numpy(slope) for name, slope in slopes.items()}
+    slopes = {"X": dx, **{roles[name]: slope for name, slope in zip(leaves, others, strict=True)}}
+    arrays = {role: ops.to_numpy(slope) for role, slope in slopes.items()}
     if isinstance(owner, Conv2D) and "K" in arrays:
         arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
     return arrays

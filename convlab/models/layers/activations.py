@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
+from ...truth.bounds import sum_bound
 from .layer import Layer
+from .slopes import Slopes, column, summed_by_channel
 
 
 class Function(NamedTuple):
@@ -127,17 +129,25 @@ class PReLU(Layer):
         """See `Layer.input_channels`."""
         return len(self.slope) if len(self.slope) > 1 else 0
 
-    def _column(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(self.slope, np.float64).reshape(-1, *(1,) * (x.ndim - 2))
-
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return np.where(x > 0, x, self._column(x) * x)
+        return np.where(x > 0, x, column(self.slope, x) * x)
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: the slope and the product are rounded."""
-        slope = np.maximum(np.abs(self._column(x)), 1)
+        slope = np.maximum(np.abs(column(self.slope, x)), 1)
         return np.asarray(slope * (off + 4 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off)))
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`; at 0 there is no derivative, and frameworks may give any number."""
+        slope, below = column(self.slope, x), np.minimum(x, 0)
+        by_image = dy * np.where(x > 0, 1, slope)
+        bound = sum_bound(np.abs(by_image), 2, dtype, np.abs(dy), np.abs(slope))
+        products = dy * below
+        if len(self.slope) == 1:
+            products = products.reshape(-1, 1)
+        by_slope, slope_bound = summed_by_channel(products, np.abs(products), dtype, 2, dy, below)
+        return {"X": by_image, "slope": by_slope}, {"X": np.where(x == 0, np.inf, bound), "slope": slope_bound}
 
 
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus")

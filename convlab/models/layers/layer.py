@@ -20,7 +20,8 @@ from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...geometry.lower import lower
 from ...geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
 from ...truth.bounds import error_bound, gradient_bounds
-from ...truth.oracle import Gradients, oracle, oracle_gradients
+from ...truth.oracle import oracle, oracle_gradients
+from .slopes import Slopes, affine_slopes
 
 LOWEST = "lowest"
 # Of a dense layer that are computed with at once, in float64.
@@ -45,6 +46,15 @@ class Layer:
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str, /) -> np.ndarray:
         """How far from `reference(x)` the result in `dtype` may be, if its input is off by up to `off`."""
         raise NotImplementedError
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str, /) -> tuple[Slopes, Slopes]:
+        """The gradients of sum(dy * reference(x)) by x and by `arrays`, and how far `dtype` may be from them."""
+        raise NotImplementedError
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether its `gradients` are known, and can be computed."""
+        return type(self).gradients is not Layer.gradients
 
     @property
     def input_channels(self) -> int:
@@ -136,11 +146,11 @@ class Convolution(Layer):
         """See `Layer.reference`."""
         return oracle(x, self.kernel, bias=self.bias, **self.spec.geometry)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
-        """The gradients of sum(dy * reference(x)) by x, kernel and bias, and how far `dtype` may be from them."""
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`."""
         geometry = self.spec.geometry
         true = oracle_gradients(x, self.kernel, dy, **geometry)
-        return true, gradient_bounds(x, self.kernel, dy, dtype, **geometry)
+        return true._asdict(), gradient_bounds(x, self.kernel, dy, dtype, **geometry)._asdict()
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: Higham's bound for sums of products of numbers as large as |x| + off."""
@@ -233,6 +243,11 @@ class BatchNorm(Layer):
         rounding = 8 * 2.0 ** -SIGNIFICAND[dtype] * (factor * (np.abs(x) + off + np.abs(mean)) + np.abs(shift))
         return np.asarray(factor * off + rounding)
 
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`; the statistics are constants."""
+        mean, variance, scale, _ = self._columns(x.ndim)
+        return affine_slopes(x, dy, dtype, scale, mean, 1 / np.sqrt(variance + self.epsilon))
+
 
 @dataclass(frozen=True, eq=False)
 class Dropout(Layer):
@@ -303,16 +318,17 @@ class Dense(Layer):
         return len(self.kernel)
 
     @property
-    def is_large(self) -> bool:
-        """Whether the gradients of its kernel, in float64, would take more memory than the layer is worth."""
-        return self.kernel.size > _MOST_WEIGHTS
+    def has_gradients(self) -> bool:
+        """See `Layer.has_gradients`; those of a large kernel, in float64, would take more memory than it is worth."""
+        return self.kernel.size <= _MOST_WEIGHTS
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
-        """As `Convolution.gradients`: those of a convolution of one pixel."""
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`: those of a convolution of one pixel."""
         pixel = Convolution.of(self.kernel[:, :, None, None], self.bias, self.dtype)
         true, bounds = pixel.gradients(x[:, :, None, None], dy[:, :, None, None], dtype)
-        one, other = (Gradients(each.X[:, :, 0, 0], each.K[:, :, 0, 0], each.bias) for each in (true, bounds))
-        return one, other
+        for each in (true, bounds):
+            each.update(X=each["X"][:, :, 0, 0], K=each["K"][:, :, 0, 0])
+        return true, bounds
 
     def reordered(self, channels: int, order: str) -> Dense:
         """The layer for images of so many channels that are flattened in an order, instead of the other of `ORDERS`.

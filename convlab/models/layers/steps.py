@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ...truth.oracle import Gradients
 from .flattening import Flatten, Unflatten
 from .joining import COMMUTATIVE, Joining
-from .layer import Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
+from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
 from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
+from .slopes import Slopes
 from .transposed import TransposedConvolution
 
 # What belongs to the layer before it.
@@ -78,21 +78,22 @@ class Step:
         return next((each.order for each in self.layers if isinstance(each, Flatten)), "none")
 
     @property
-    def learned(self) -> Convolution | TransposedConvolution | Dense | None:
-        """The one layer of products that computes the same as the whole step, or all but the flattening before it."""
+    def learned(self) -> Layer | None:
+        """The one layer with gradients that computes the same as the whole step, or all but a flattening before it."""
         *before, last = self.layers
-        dense = isinstance(last, Dense) and not last.is_large and all(isinstance(each, Flatten) for each in before)
-        return self.convolution or self.transposed or (last if dense else None)  # type: ignore[return-value]
+        alone = last.has_gradients and all(isinstance(each, Flatten) for each in before)
+        return self.convolution or self.transposed or (last if alone else None)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
-        """As `Convolution.gradients`, of the layer that is `learned`."""
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`, of the layer that is `learned`."""
         assert self.learned
         flatten = self.layers[0]
         if not isinstance(flatten, Flatten) or x.ndim == 2:
             return self.learned.gradients(x, dy, dtype)
         image = Unflatten((x.shape[2], x.shape[3]), flatten.order)
-        true, bounds = self.learned.gradients(flatten.reference(x), dy, dtype)
-        return true._replace(X=image.reference(true.X)), bounds._replace(X=image.reference(bounds.X))
+        both = self.learned.gradients(flatten.reference(x), dy, dtype)
+        true, bounds = ({**each, "X": image.reference(each["X"])} for each in both)
+        return true, bounds
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""

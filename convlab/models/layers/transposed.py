@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import SIGNIFICAND
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ...truth.bounds import error_bound, gradient_bounds
-from ...truth.oracle import Gradients, oracle, oracle_gradients
+from ...truth.oracle import oracle, oracle_gradients
 from ...truth.transposed import transposed_error_bound, transposed_oracle
 from .layer import Layer
 from .pixels import Crop
+from .slopes import Slopes, summed_by_channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +95,20 @@ class TransposedConvolution(Layer):
         carried = transposed_oracle(off, np.abs(self.kernel), **self._options) if off.any() else 0 * bound
         return self._cut(bound + carried, None)
 
-    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Gradients, Gradients]:
-        """As `Convolution.gradients`: the plain convolution of dy, whose gradients by its kernel are those here."""
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`: the plain convolution of dy, whose gradients by its kernel are those here."""
         inner = [(max(start, 0), max(end, 0)) for start, end in self.crop]
         (top, bottom), (left, right) = ((max(-start, 0), max(-end, 0)) for start, end in self.crop)
-        channels = dy.swapaxes(0, 1).reshape(dy.shape[1], -1)
+        by_bias, bias_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
         dy = np.pad(dy[:, :, top : dy.shape[2] - bottom, left : dy.shape[3] - right], ((0, 0), (0, 0), *inner))
         by_kernel = oracle_gradients(dy, self.kernel, x, **self._options)
         bounds = gradient_bounds(dy, self.kernel, x, dtype, **self._options)
-        rounding = (channels.shape[1] + 1) * 2.0 ** -SIGNIFICAND[dtype] * np.abs(channels).sum(1)
-        true = Gradients(oracle(dy, self.kernel, **self._options), by_kernel.K, channels.sum(1))
-        return true, Gradients(error_bound(dy, self.kernel, dtype=dtype, **self._options), bounds.K, rounding)
+        by_image = oracle(dy, self.kernel, **self._options)
+        image_bound = error_bound(dy, self.kernel, dtype=dtype, **self._options)
+        return (
+            {"X": by_image, "K": by_kernel.K, "bias": by_bias},
+            {"X": image_bound, "K": bounds.K, "bias": bias_bound},
+        )
 
     @property
     def _options(self) -> Any:
