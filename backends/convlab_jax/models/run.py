@@ -62,5 +62,6 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     with ops.scope(dtype):
         _, pull = jax.vjp(called, {} if owner is None else owner.variables["params"], ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
-        arrays = {name: ops.to_numpy(slope) for name, slope in slopes.items()}
+        # What a layer has in layers of its own isn't asked for.
+        arrays = {name: ops.to_numpy(slope) for name, slope in slopes.items() if isinstance(slope, Array)}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

@@ -55,5 +55,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     with ops.scope(dtype):
         _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
-        arrays = {name: ops.to_numpy(slope[...]) for name, slope in slopes.items()}
+        # What a layer has in layers of its own isn't asked for.
+        own = {name: slope for name, slope in slopes.items() if isinstance(slope, nnx.Variable)}
+        arrays = {name: ops.to_numpy(slope[...]) for name, slope in own.items()}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)
