@@ -141,6 +141,55 @@ def test_other_attention_is_refused(options) -> None:
         port(shaken(Transformer(**options)), to="torch", input_size=(16, 8))
 
 
+class Attention(nn.Module):
+    """As timm, DeiT and DINO write it."""
+
+    def __init__(self, channels: int, heads: int, fused: bool) -> None:
+        super().__init__()
+        self.num_heads, self.fused = heads, fused
+        self.qkv, self.proj = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
+        self.attn_drop, self.proj_drop, self.q_norm = nn.Dropout(0.1), nn.Dropout(0.2), nn.Identity()
+
+    def forward(self, x):
+        n, tokens, channels = x.shape
+        qkv = self.qkv(x).reshape(n, tokens, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        if self.fused:
+            x = F.scaled_dot_product_attention(self.q_norm(q), k, v)
+        else:
+            x = self.attn_drop((q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)) @ v
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(n, tokens, channels)))
+
+
+class Named(Transformer):
+    """A transformer of such blocks."""
+
+    def __init__(self, fused: bool = True, kind: type[nn.Module] = Attention) -> None:
+        super().__init__()
+        self.attention = kind(8, 4, fused)
+        del self.blocks
+
+    def blocks(self, x):
+        return x + self.attention(x)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_of_anyones_is_known_by_what_it_computes(fused) -> None:
+    check(shaken(Named(fused)), input_size=(16, 8))
+
+
+def test_what_only_looks_like_attention_is_refused() -> None:
+    class Causal(Attention):
+        def forward(self, x):
+            n, tokens, channels = x.shape
+            q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.proj(x.transpose(1, 2).reshape(n, tokens, channels))
+
+    with pytest.warns(PartialPortWarning, match="scaled_dot_product_attention|unpack|iterated|traced"):
+        port(shaken(Named(kind=Causal)), to="torch", input_size=(16, 8))
+
+
 def shifted_window_attention(x, module):
     """Swin's attention, with a loop over the windows: images (N, H, W, C) whose sides are multiples of the window."""
     n, rows, columns, channels = x.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -160,17 +161,58 @@ def of_pixels(attention: nn.MultiheadAttention) -> PixelAttention | None:
     return other.train(attention.training)
 
 
-def arrays_of(layer: Layer) -> dict[str, Any] | None:
-    """The arrays of a layer of this file by the names that the modules have for them; None for another layer."""
+class TokenAttention(nn.Module):
+    """A module of tokens (N, L, C) for the pixels of images (N, C, H, W): see `computes_attention`.
+
+    Args:
+        inner: the module.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, each pixel computed from all."""
+        y: Tensor = self.inner(x.flatten(2).transpose(1, 2))
+        return y.transpose(1, 2).reshape(x.shape)
+
+
+def computes_attention(module: Any) -> bool:
+    """Whether a module of anyone's is self-attention by `qkv` and `proj`, as in timm; it is tried on a few tokens."""
+    qkv, proj = getattr(module, "qkv", None), getattr(module, "proj", None)
+    if not isinstance(qkv, nn.Linear) or not isinstance(proj, nn.Linear):
+        return False
+    if not isinstance(getattr(module, "num_heads", None), int) or type(module) is WindowAttention:
+        return False
+    inside = sum(1 for _ in (*qkv.parameters(), *proj.parameters()))
+    channels = qkv.in_features
+    sizes = (qkv.out_features, proj.in_features, proj.out_features, channels % module.num_heads)
+    if sizes != (3 * channels, channels, channels, 0) or inside != sum(1 for _ in module.parameters()):
+        return False
+    layer, weight = _read_tokens(TokenAttention(module)), qkv.weight
+    x = np.random.default_rng(0).integers(-4, 5, (2, channels, 5, 1)) / 4.0
+    try:
+        with torch.no_grad():
+            y = TokenAttention(module)(torch.from_numpy(x).to(weight))
+    except Exception:  # The module's own code may fail in any way.
+        return False
+    error = layer.error(x, np.zeros(x.shape), str(ops.dtype(weight)))
+    return bool((np.abs(ops.to_numpy(y) - layer.reference(x)) <= error).all())
+
+
+def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
+    """The arrays of a layer of this file by the names that a module has for them; None for another layer."""
     if isinstance(layer, layers.ClassToken):
         return {"token": layer.token}
     if isinstance(layer, layers.PositionEmbedding):
         return {"embedding": layer.embedding}
     if not isinstance(layer, layers.Attention):
         return None
-    before, behind = ("in_proj_", "out_proj.")
-    if isinstance(layer, window_layers.WindowAttention):
-        before, behind = ("qkv.", "proj.")
+    before, behind = "in_proj_", "out_proj."
+    if isinstance(native, (WindowAttention, TokenAttention)):
+        inner = "inner." if isinstance(native, TokenAttention) else ""
+        before, behind = f"{inner}qkv.", f"{inner}proj."
     arrays = {f"{before}weight": layer.kernel, f"{behind}weight": layer.out_kernel}
     if layer.biased:
         bias, out_bias = layer.biases()
@@ -181,6 +223,13 @@ def arrays_of(layer: Layer) -> dict[str, Any] | None:
 
 def _read(m: PixelAttention) -> Layer:
     return layers.Attention(**_dense(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
+
+
+def _read_tokens(m: TokenAttention) -> layers.Attention:
+    inner: Any = m.inner
+    drops = (each for name, each in inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
+    rate = next((each.p for each in drops), 0.0)
+    return layers.Attention(**_dense(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
 
 
 def _read_windows(m: WindowAttention) -> Layer:
@@ -204,6 +253,7 @@ def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
     WindowAttention: _read_windows,
+    TokenAttention: _read_tokens,
     ClassToken: lambda m: layers.ClassToken(ops.to_numpy(m.token), str(ops.dtype(m.token))),
     PositionEmbedding: lambda m: layers.PositionEmbedding(ops.to_numpy(m.embedding), str(ops.dtype(m.embedding))),
 }

@@ -288,7 +288,7 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     if isinstance(layer, BatchNorm) and module.weight is None:
         return {"running_mean": layer.mean, "running_var": layer.variance}
     if not isinstance(module, Conv2D):
-        return attention.arrays_of(layer) or _NAMES.arrays(layer)
+        return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)
     return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
 

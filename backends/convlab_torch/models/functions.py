@@ -22,7 +22,7 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import GlobalPool
 
-from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
+from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
 
 
 class StochasticDepth(nn.Module):
@@ -132,6 +132,8 @@ def over_last_axis(module: nn.Module) -> nn.Module | None:
     elif type(module) is nn.Linear:
         other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
     else:
+        if computes_attention(module):
+            return TokenAttention(module).train(module.training)
         return of_windows(module) if class_path(module) == SHIFTED_WINDOWS else None
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)

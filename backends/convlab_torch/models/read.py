@@ -84,7 +84,8 @@ def _of_torch(module: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, (*_READERS, nn.MultiheadAttention)) or class_path(module) == SHIFTED_WINDOWS
+    known = isinstance(module, (*_READERS, nn.MultiheadAttention)) or class_path(module) == SHIFTED_WINDOWS
+    return known or attention.computes_attention(module)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from convlab.models.layers.layer import Dropout
 from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part, ending_with
 
-from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, of_pixels
+from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
 from .constants import operation, with_arrays
 from .functions import (
     ChannelAffine,
@@ -27,7 +27,6 @@ from .functions import (
     PixelLinear,
     add,
     affine,
-    is_known_function,
     multiply,
     native_of,
     over_last_axis,
@@ -36,9 +35,10 @@ from .functions import (
     unflatten_pixels,
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
-from .rewriting import inline, to_channels_first
+from .rewriting import to_channels_first
 from .sizes import fold_sizes, image_channels, is_size
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
+from .tracer import graph_of
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
@@ -47,22 +47,11 @@ _TO_FIRST = (0, 3, 1, 2)
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
-_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
-
-
-class _Tracer(torch.fx.Tracer):
-    """A tracer that is told which modules are read as a whole."""
-
-    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
-        super().__init__()
-        self._is_leaf = is_leaf
-
-    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        return self._is_leaf(module)
 
 
 def traced(
@@ -84,33 +73,9 @@ def traced(
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    graph = _graph(model, is_leaf, of_torch)
+    graph = graph_of(model, is_leaf, of_torch)
     multiple = fold_sizes(model, graph, next(image_channels(model), 3))
     return *_Reading(model, parts).of(graph), multiple
-
-
-def _graph(
-    model: nn.Module, is_leaf: Callable[[nn.Module], bool], of_torch: Callable[[nn.Module], bool]
-) -> torch.fx.Graph:
-    """The calls in a model: into all modules of others than PyTorch, or else only into those with modules inside."""
-
-    def has_none_inside(module: nn.Module) -> bool:
-        return not any(True for _ in module.children())
-
-    failure: Exception | None = None
-    for into_all in (True, False):
-
-        def leaf(module: nn.Module, into_all: bool = into_all) -> bool:
-            return is_leaf(module) or (has_none_inside(module) and (of_torch(module) or not into_all))
-
-        try:
-            graph = _Tracer(leaf).trace(model)
-            inline(graph, is_known_function)
-            return graph
-        except Exception as error:  # A model's code may fail in any way when it is given a proxy.
-            failure = error
-    why = (str(failure).strip().splitlines() or [""])[0][:200]
-    raise UnsupportedError(f"it can't be traced ({type(failure).__name__}{': ' if why else ''}{why})") from failure
 
 
 class _Reading:

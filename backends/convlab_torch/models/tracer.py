@@ -1,0 +1,50 @@
+"""The calls in a PyTorch model, by `torch.fx`, which is told what is read as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.fx
+from torch import nn
+
+from convlab.errors import UnsupportedError
+
+from .functions import is_known_function
+from .rewriting import inline
+
+
+class _Tracer(torch.fx.Tracer):
+    """A tracer that is told which modules are read as a whole."""
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self._is_leaf = is_leaf
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return self._is_leaf(module)
+
+
+def graph_of(
+    model: nn.Module, is_leaf: Callable[[nn.Module], bool], of_torch: Callable[[nn.Module], bool]
+) -> torch.fx.Graph:
+    """The calls in a model: into all modules of others than PyTorch, or else only into those with modules inside."""
+    # A module may be tried on numbers, which it isn't given any more while it is traced.
+    leaves = {module for module in model.modules() if is_leaf(module)}
+
+    def has_none_inside(module: nn.Module) -> bool:
+        return not any(True for _ in module.children())
+
+    failure: Exception | None = None
+    for into_all in (True, False):
+
+        def leaf(module: nn.Module, into_all: bool = into_all) -> bool:
+            return module in leaves or (has_none_inside(module) and (of_torch(module) or not into_all))
+
+        try:
+            graph = _Tracer(leaf).trace(model)
+            inline(graph, is_known_function)
+            return graph
+        except Exception as error:  # A model's code may fail in any way when it is given a proxy.
+            failure = error
+    why = (str(failure).strip().splitlines() or [""])[0][:200]
+    raise UnsupportedError(f"it can't be traced ({type(failure).__name__}{': ' if why else ''}{why})") from failure
