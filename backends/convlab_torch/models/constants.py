@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 
+from .functional import layer_of
 from .functions import ChannelAffine, LayerNorm2d
 from .tokens import position_embedding, with_token
 
@@ -46,6 +47,8 @@ def with_arrays(
     Raises:
         UnsupportedError: none is known.
     """
+    if (layer := layer_of(node, arrays)) is not None:
+        return layer
     if node.target is F.layer_norm and channels_last:
         return _layer_norm(node, arrays)
     if (joined := with_token(node, arrays) if channels_last else None) is not None:

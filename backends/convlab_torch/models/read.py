@@ -84,8 +84,10 @@ def _of_torch(module: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    known = isinstance(module, (*_READERS, nn.MultiheadAttention)) or class_path(module) == SHIFTED_WINDOWS
-    return known or attention.computes_attention(module)
+    kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
+    if kind is not None and not replaces(module, kind, "forward"):
+        return True
+    return class_path(module) == SHIFTED_WINDOWS or attention.computes_attention(module)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,11 @@ Seen = dict[torch.fx.Node, Any]
 def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
     """Whether a node tells a tensor's shape, or computes with numbers from one, which `sizes` holds: it is no layer."""
     taken = node.all_input_nodes
-    return node.target in ("size", "dim") or node.args[1:] == ("shape",) or (bool(taken) and sizes.issuperset(taken))
+    return (
+        node.target in ("size", "dim")
+        or node.args[1:] in (("shape",), ("ndim",))
+        or (bool(taken) and sizes.issuperset(taken))
+    )
 
 
 def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:

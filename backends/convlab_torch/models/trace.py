@@ -21,6 +21,7 @@ from convlab.models.layers.reading import INPUT, Part, ending_with
 
 from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
 from .constants import operation, with_arrays
+from .functional import view_of
 from .functions import (
     ChannelAffine,
     LayerNorm2d,
@@ -38,7 +39,7 @@ from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
 from .sizes import fold_sizes, image_channels, is_size
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
-from .tracer import graph_of
+from .tracer import defaults_of, graph_of
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
@@ -114,6 +115,8 @@ class _Reading:
                 self.sizes.add(node)
             elif node.args and node.args[0] in self.arrays and expands_batch(node):
                 self.arrays[node] = self.arrays[node.args[0]]
+            elif (view := view_of(node, self.arrays)) is not None:
+                self.arrays[node] = view
             elif not self._of_tokens(node) and not is_part_of_pattern(node):
                 self._function(node)
         return self.result, self.unknown
@@ -121,6 +124,8 @@ class _Reading:
     def _input(self, node: torch.fx.Node) -> None:
         if INPUT not in self.values.values():
             self.values[node] = INPUT
+        elif node.args:  # an argument with a default, which the trace holds for its value
+            self.sizes.add(node)
         elif node.users:
             raise UnsupportedError("it takes more than one tensor")
 
@@ -143,7 +148,9 @@ class _Reading:
         if isinstance(module, nn.MultiheadAttention) and source in self.tokens:
             self._attention(node, module)
             return
-        if len(node.args) != 1 or node.kwargs or not isinstance(source, torch.fx.Node):
+        defaults = defaults_of(module)
+        options = {name: value for name, value in node.kwargs.items() if defaults.get(name, node) is not value}
+        if len(node.args) != 1 or options or not isinstance(source, torch.fx.Node):
             self._refuse(node, f"{path}, called with more than one tensor")
             return
         if source in self.last:
@@ -242,13 +249,14 @@ class _Reading:
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
-        fetched = [each for each in node.all_input_nodes if each in self.arrays]
-        own = [str(each.target if each.op == "get_attr" else each.args[0]) for each in fetched]
+        own = [_fetched(each) for each in node.all_input_nodes if each in self.arrays]
         if not own:
             return *_native(node), ""
         last = any(each in self.last for each in node.all_input_nodes)
         native, tensor = with_arrays(node, self.arrays, last)
-        return native, [tensor], own[0] if len(own) == 1 else own[0].rpartition(".")[0]
+        native = (over_last_axis(native) or native) if last else native
+        alone = len(own) == 1 and not isinstance(native, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
+        return native, [tensor], own[0] if alone else own[0].rpartition(".")[0]
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:
         """Note that a node has its channels last, or no longer."""
@@ -263,6 +271,13 @@ class _Reading:
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
         self.unknown.setdefault(_owner(node), []).append(what)
+
+
+def _fetched(node: torch.fx.Node) -> str:
+    """The path of the array that a node fetches, or gives other axes."""
+    while node.op != "get_attr":
+        node = node.args[0]  # type: ignore[assignment]
+    return str(node.target)
 
 
 def _owner(node: torch.fx.Node) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch.fx
 from torch import nn
@@ -24,6 +26,12 @@ class _Tracer(torch.fx.Tracer):
         return self._is_leaf(module)
 
 
+def defaults_of(model: nn.Module) -> dict[str, Any]:
+    """The defaults of a module's arguments beyond the first."""
+    parameters = [*inspect.signature(model.forward).parameters.values()][1:]
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
 def graph_of(
     model: nn.Module, is_leaf: Callable[[nn.Module], bool], of_torch: Callable[[nn.Module], bool]
 ) -> torch.fx.Graph:
@@ -41,7 +49,7 @@ def graph_of(
             return module in leaves or (has_none_inside(module) and (of_torch(module) or not into_all))
 
         try:
-            graph = _Tracer(leaf).trace(model)
+            graph = _Tracer(leaf).trace(model, defaults_of(model))
             inline(graph, is_known_function)
             return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.

@@ -1,0 +1,128 @@
+"""PyTorch's functions that layers call with their arrays, such as `F.conv2d`, as the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlab.errors import UnsupportedError
+
+_VIEWS = ("view", "reshape", "unsqueeze", "squeeze", "flatten", "permute", "transpose", "expand_as", "contiguous")
+Arrays = Mapping[torch.fx.Node, Tensor]
+
+
+def view_of(node: torch.fx.Node, arrays: Arrays) -> Tensor | None:
+    """An array of the model's own with other axes, where a node gives it those; None for another call."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    array, *axes = node.args or (None,)
+    if name not in _VIEWS or array not in arrays or any(isinstance(each, torch.fx.Node) for each in axes):
+        return None
+    viewed: Tensor = getattr(arrays[array], name)(*axes, **node.kwargs)  # type: ignore[index]
+    same = isinstance(arrays[array], nn.Parameter)  # type: ignore[index]
+    return nn.Parameter(viewed.detach()) if same else viewed
+
+
+def layer_of(node: torch.fx.Node, arrays: Arrays) -> tuple[nn.Module, torch.fx.Node] | None:
+    """The layer that a function of a tensor and the layer's arrays is, and the tensor; None for another function.
+
+    Raises:
+        UnsupportedError: an array isn't one of the model's own, or convlab can't tell what the function does.
+    """
+    function = next((each for each in _LAYERS if node.target in each), None)
+    if function is None:
+        return None
+    names, make = _LAYERS[function]
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    own: dict[str, Tensor | None] = {}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        array = given.pop(name, None)
+        if array is not None and array not in arrays:
+            raise UnsupportedError(f"its {name} is computed")
+        own[name] = None if array is None else arrays[array]
+    tensor = given.pop("input")
+    if not isinstance(tensor, torch.fx.Node) or tensor in arrays:
+        raise UnsupportedError("it computes an array of the model's own")
+    return make(own, given).eval(), tensor
+
+
+Own = Mapping[str, Tensor | None]
+
+
+def _with(module: nn.Module, own: Own, *names: str) -> nn.Module:
+    """A module with these arrays for parameters."""
+    for name in names:
+        array = own[name]
+        parameter = array if array is None or isinstance(array, nn.Parameter) else nn.Parameter(array.detach())
+        module.register_parameter(name, parameter)
+    return module
+
+
+def _convolution(kind: type[nn.Module]) -> Callable[[Own, dict[str, Any]], nn.Module]:
+    def make(own: Own, given: dict[str, Any]) -> nn.Module:
+        weight, groups = own["weight"], given.get("groups", 1)
+        assert weight is not None
+        first, second = weight.shape[0], weight.shape[1]
+        channels = (first, second * groups) if kind is nn.ConvTranspose2d else (second * groups, first)
+        options = {name: _pair(value) for name, value in given.items() if name != "groups"}
+        conv = kind(*channels, tuple(weight.shape[2:]), groups=groups, device="meta", **options)
+        return _with(conv, own, "weight", "bias")
+
+    return make
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _linear(own: Own, given: dict[str, Any]) -> nn.Module:
+    weight = own["weight"]
+    assert weight is not None
+    return _with(nn.Linear(weight.shape[1], weight.shape[0], device="meta"), own, "weight", "bias")
+
+
+def _batch_norm(own: Own, given: dict[str, Any]) -> nn.Module:
+    mean, variance = own["running_mean"], own["running_var"]
+    if given.get("training", False) or mean is None or variance is None:
+        raise UnsupportedError("it normalises by the statistics of the batch, in inference, too")
+    norm = nn.BatchNorm2d(len(mean), given.get("eps", 1e-5), given.get("momentum", 0.1) or 0.1, device="meta")
+    norm.register_buffer("running_mean", mean)
+    norm.register_buffer("running_var", variance)
+    norm.num_batches_tracked = None
+    return _with(norm, own, "weight", "bias")
+
+
+def _group_norm(own: Own, given: dict[str, Any]) -> nn.Module:
+    weight = own["weight"] if own["bias"] is None else own["bias"]
+    if weight is None:
+        raise UnsupportedError("it has neither a weight nor a bias, so that its channels aren't known")
+    norm = nn.GroupNorm(given["num_groups"], len(weight), given.get("eps", 1e-5), device="meta")
+    return _with(norm, own, "weight", "bias")
+
+
+def _prelu(own: Own, given: dict[str, Any]) -> nn.Module:
+    weight = own["weight"]
+    assert weight is not None
+    return _with(nn.PReLU(weight.numel(), device="meta"), own, "weight")
+
+
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding")
+# The functions, the names of their arguments, and the layer that they are.
+_LAYERS: dict[tuple[Any, ...], tuple[tuple[str, ...], Callable[[Own, dict[str, Any]], nn.Module]]] = {
+    (F.conv2d, torch.conv2d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv2d)),
+    (F.conv_transpose2d, torch.conv_transpose2d): (
+        (*_CONVOLUTION, "output_padding", "groups", "dilation"),
+        _convolution(nn.ConvTranspose2d),
+    ),
+    (F.linear,): (("input", "weight", "bias"), _linear),
+    (F.batch_norm,): (
+        ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+        _batch_norm,
+    ),
+    (F.group_norm,): (("input", "num_groups", "weight", "bias", "eps"), _group_norm),
+    (F.prelu, torch.prelu): (("input", "weight"), _prelu),
+}
