@@ -149,6 +149,23 @@ class Chunk(OfImages):
         return F.split(x, num_outputs=self.count, axis=1)[self.index] if self.count > 1 else x
 
 
+class ChannelSlice(OfImages):
+    """Some of the channels that follow one another.
+
+    Args:
+        start: the first.
+        stop: the one behind the last; 0 for all up to the last.
+    """
+
+    def __init__(self, start: int, stop: int = 0, **names: Any) -> None:
+        super().__init__(**names)
+        self.start, self.stop = start, stop
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """These channels."""
+        return F.slice_axis(x, axis=1, begin=self.start, end=self.stop or None)
+
+
 class ChannelShuffle(OfImages):
     """The first channel of each group, then the second of each, and so on.
 

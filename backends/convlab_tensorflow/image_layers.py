@@ -76,6 +76,26 @@ class Chunk(Moving):
 
 
 @register_keras_serializable(package="convlab")
+class ChannelSlice(Moving):
+    """Some of the channels that follow one another.
+
+    Args:
+        start: the first.
+        stop: the one behind the last; 0 for all up to the last.
+    """
+
+    options = ("start", "stop")
+
+    def __init__(self, start: int, stop: int = 0, **names: Any) -> None:
+        super().__init__(**names)
+        self.start, self.stop = start, stop
+
+    def call(self, x: Any) -> Any:
+        """These channels."""
+        return x[..., self.start : self.stop or None]
+
+
+@register_keras_serializable(package="convlab")
 class Subsample(Moving):
     """Some of the image's rows and columns: the first, and then each so many further on.
 

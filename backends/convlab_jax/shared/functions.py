@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .attention import first_pixel
-from .moving import chunk, crop, subsample, unflatten, upsample
+from .moving import channel_slice, chunk, crop, subsample, unflatten, upsample
 from .program import Constant, Equation, Program, Value, source_of
 from .read import MODES, affine, average_of_window, flatten
 
@@ -204,6 +204,8 @@ def _slices(equation: Equation, x: Value) -> _Candidates:
         yield crop, {"pads": pads[1:3]}
     elif not any(map(any, pads[:3])) and x.shape[3] % size == 0 and starts[3] % size == 0:
         yield chunk, {"index": int(starts[3]) // size, "count": x.shape[3] // size}
+    elif not any(map(any, pads[:3])):
+        yield channel_slice, {"start": int(starts[3]), "stop": int(limits[3]) if limits[3] < x.shape[3] else 0}
 
 
 def _before_call(value: Value, name: str) -> Iterator[Value]:

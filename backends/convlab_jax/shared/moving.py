@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -39,6 +39,11 @@ def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
     """The image with so many times as many rows and columns, by `jax.image.resize`."""
     n, rows, columns, channels = x.shape
     return jnp.asarray(jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method))
+
+
+def channel_slice(x: Array, start: int, stop: int = 0) -> Array:
+    """Some of the channels that follow one another; a stop of 0 is behind the last."""
+    return x[..., start : stop or None]
 
 
 def chunk(x: Array, index: int, count: int) -> Array:
@@ -69,6 +74,7 @@ _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     Crop: (crop, ("pads",)),
     Subsample: (subsample, ("start", "step")),
     Upsample: (upsample, ("factor", "method")),
+    ChannelSlice: (channel_slice, ("start", "stop")),
     Chunk: (chunk, ("index", "count")),
     ChannelShuffle: (channel_shuffle, ("groups",)),
     PixelShuffle: (pixel_shuffle, ("factor", "channels_last")),

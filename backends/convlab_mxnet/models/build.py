@@ -15,7 +15,7 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
@@ -247,6 +247,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
     Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
+    ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],
     PixelShuffle: lambda layer, style: [image_blocks.PixelShuffle(layer.factor, layer.channels_last)],

@@ -14,7 +14,7 @@ from convlab.models.adapters import free_name
 from convlab.models.layers.activations import Activation, Affine, PReLU
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -273,6 +273,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.Crop: lambda m: Crop(m.pads),
     image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
+    image_blocks.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_blocks.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),

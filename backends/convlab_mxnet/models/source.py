@@ -10,7 +10,7 @@ from typing import Any
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
@@ -224,6 +224,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
             (Crop, image_blocks.Crop, ("pads",)),
             (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
+            (ChannelSlice, image_blocks.ChannelSlice, ("start", "stop")),
             (Chunk, image_blocks.Chunk, ("index", "count")),
             (ChannelShuffle, image_blocks.ChannelShuffle, ("groups",)),
             (PixelShuffle, image_blocks.PixelShuffle, ("factor", "channels_last")),

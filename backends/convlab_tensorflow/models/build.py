@@ -16,7 +16,7 @@ from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, padding_in
@@ -296,6 +296,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
     Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
+    ChannelSlice: lambda layer, style: [image_layers.ChannelSlice(layer.start, layer.stop, autocast=False)],
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
     ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
     PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],

@@ -14,7 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -326,6 +326,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     attention_layers.FirstPixel: lambda m: FirstPixel(),
     kl.UpSampling2D: _upsampling,
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
+    image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
     image_layers.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_layers.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),

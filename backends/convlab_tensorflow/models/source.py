@@ -30,6 +30,7 @@ _OURS = (
     image_layers.PixelShuffle,
     image_layers.BroadcastLike,
     image_layers.Subsample,
+    image_layers.ChannelSlice,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,

@@ -17,7 +17,7 @@ from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
@@ -257,6 +257,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Upsample: _build_upsample,
     Crop: _build_crop,
     Subsample: lambda layer, style: [partial(functions.subsample, start=layer.start, step=layer.step)],
+    ChannelSlice: lambda layer, style: [partial(functions.channel_slice, start=layer.start, stop=layer.stop)],
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
     ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
     PixelShuffle: _build_pixel_shuffle,

@@ -15,7 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
 from convlab.models.layers.attention import FirstPixel
-from convlab.models.layers.channels import Chunk
+from convlab.models.layers.channels import ChannelSlice, Chunk
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
 from convlab.models.layers.layer import Layer
@@ -149,6 +149,11 @@ def subsample(x: Tensor, start: Pair, step: Pair) -> Tensor:
     return x[:, :, start[0] :: step[0], start[1] :: step[1]]
 
 
+def channel_slice(x: Tensor, start: int, stop: int = 0) -> Tensor:
+    """Some of the channels that follow one another; a stop of 0 is behind the last."""
+    return x[:, start : stop or None]
+
+
 def chunk(x: Tensor, index: int, count: int) -> Tensor:
     """One of some equal parts of the channels."""
     return x.chunk(count, dim=1)[index]
@@ -180,6 +185,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         broadcast_like: BroadcastLike,
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
+        channel_slice: lambda: ChannelSlice(**options),
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,

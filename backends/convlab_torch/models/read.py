@@ -87,7 +87,7 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    return class_path(module) == SHIFTED_WINDOWS or attention.computes_attention(module)
+    return class_path(module) in (SHIFTED_WINDOWS, *_BY_NAME) or attention.computes_attention(module)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,8 @@ def _is_chain(module: nn.Module) -> bool:
 
 
 def _parts(module: nn.Module, path: str) -> Iterator[Part]:
-    if not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward"):
+    empty = type(module) is nn.Sequential and not len(module)
+    if not empty and (not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward")):
         yield Part(path, module, *_read(module, path))
 
 
@@ -164,6 +165,8 @@ def _loose(
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
     if any(is_lazy(array) or array.is_meta for array in [*module.parameters(), *module.buffers()]):
         raise unbuilt(path, module, "run it once")
+    if class_path(module) in _BY_NAME:
+        return _BY_NAME[class_path(module)](module), type(module).__name__
     return known(module, _READERS, "forward")
 
 
@@ -180,13 +183,14 @@ def _pair(value: Any) -> tuple[int, int]:
     return first, second
 
 
-def _convolution(m: nn.Conv2d) -> Layer:
+def _convolution(m: nn.Conv2d, padding: Any = None) -> Layer:
+    padding = m.padding if padding is None else padding
     return Convolution.of(
         ops.to_numpy(m.weight),
         _array(m.bias),
         _dtype(m.weight),
         stride=_pair(m.stride),
-        padding=m.padding if isinstance(m.padding, str) else around(_pair(m.padding)),
+        padding=padding if isinstance(padding, str) else around(_pair(padding)),
         padding_mode=m.padding_mode,
         dilation=_pair(m.dilation),
         groups=m.groups,
@@ -384,4 +388,9 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.ReplicationPad2d: lambda m: _pad(m, "replicate"),
     nn.CircularPad2d: lambda m: _pad(m, "circular"),
     nn.ConstantPad2d: _constant_pad,  # it stands after ZeroPad2d, which is a subclass of it
+}
+
+# Classes of others, by the names that they are imported by, which keep their forward.
+_BY_NAME: dict[str, Callable[[Any], Layer]] = {
+    "timm.layers.conv2d_same.Conv2dSame": lambda m: _convolution(m, padding="same"),
 }

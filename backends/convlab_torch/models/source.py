@@ -26,6 +26,7 @@ from .functions import (
     add,
     affine,
     broadcast_like,
+    channel_slice,
     chunk,
     concatenate,
     multiply,
@@ -150,6 +151,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, ({size[0]}, {size[1]}, -1)).movedim(-1, 1)",
 }

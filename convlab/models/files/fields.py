@@ -67,6 +67,7 @@ def _number(expected: str, holds: Callable[[float], bool] = lambda value: True) 
 
 _COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
 _INDEX = FieldRule(f"an integer from 0 to {LARGEST}", _counts(0), int)
+_FROM_AN_END = FieldRule(f"an integer from -{LARGEST} to {LARGEST}", _counts(-LARGEST), int)
 _PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
 _SHIFT = FieldRule(f"two integers from 0 to {LARGEST}", _two(_counts(0)), _lists, _tuples)
 _PADS = FieldRule(
@@ -133,6 +134,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "crop": {"pads": _PADS},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
+    "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
     "channel_shuffle": {"groups": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import BroadcastLike, Concatenate, Joining
 from ..layers.layer import Convolution, Dense, Layer, Pad
@@ -16,7 +16,7 @@ from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken
 from ..layers.transposed import TransposedConvolution
 
-_MOVING = (Chunk, ChannelShuffle, PixelShuffle)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle)
 _ATTENTION = (Attention, ClassToken, PositionEmbedding, FirstPixel)
 _OF_IMAGES = (
     Convolution,

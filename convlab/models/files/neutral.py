@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import ConvlabError, ModelFileError
 from ..layers.activations import Activation, Affine, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from ..layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
@@ -43,7 +43,7 @@ DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F1
 _NAMES = {code: name for name, code in DTYPES.items()}
 _SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
-_MOVING = (Chunk, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
 _JOINING = (Add, Subtract, Multiply, Concatenate, BroadcastLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)

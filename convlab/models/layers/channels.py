@@ -52,6 +52,37 @@ class Chunk(Moving):
 
 
 @dataclass(frozen=True, eq=False)
+class ChannelSlice(Moving):
+    """Some of the channels that follow one another; `Chunk` is for equal parts.
+
+    Attributes:
+        start: the first; below 0, counted from the end.
+        stop: the one behind the last; below 0, counted from the end; 0 for all up to the last.
+    """
+
+    kind = "channel_slice"
+
+    start: int
+    stop: int = 0
+
+    @property
+    def divisor(self) -> int:
+        """See `Moving`."""
+        return 1
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        if channels:
+            return len(range(channels)[self.start : self.stop or None])
+        same_end = (self.start < 0) == (self.stop <= 0)
+        return max(self.stop - self.start, 0) if same_end else 0
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return x[:, self.start : self.stop or None]
+
+
+@dataclass(frozen=True, eq=False)
 class ChannelShuffle(Moving):
     """The first channel of each group, then the second of each, and so on.
 

@@ -10,7 +10,7 @@ import numpy as np
 from ....errors import UnsupportedError
 from ....geometry.geometry import Pads
 from ...layers.activations import Activation, Affine, PReLU, Softmax
-from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.joining import Add, Concatenate, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -240,6 +240,11 @@ def _upsample(graph: Graph, layer: Upsample) -> None:
         graph.node("Resize", "", factors, mode="linear", coordinate_transformation_mode=mode)
 
 
+def _channel_slice(graph: Graph, layer: ChannelSlice) -> None:
+    indices = {"starts": [layer.start], "ends": [layer.stop or _END], "axes": [1]}
+    graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
+
+
 def _chunk(graph: Graph, layer: Chunk) -> None:
     size = layer.output_channels(graph.channels())
     start = layer.index * size
@@ -283,6 +288,7 @@ NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
     Subsample: _subsample,
     Upsample: _upsample,
     Chunk: _chunk,
+    ChannelSlice: _channel_slice,
     ChannelShuffle: _channel_shuffle,
     PixelShuffle: _pixel_shuffle,
 }

@@ -9,7 +9,7 @@ import numpy as np
 from ....errors import UnsupportedError
 from ....geometry.geometry import NO_PADDING, Pads
 from ...layers.activations import Softmax
-from ...layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -155,15 +155,16 @@ def _split(op: Operation) -> Sequence[Layer]:
     size, rest = divmod(op.channels(), op.options.get("num_outputs", op.results))
     sizes = [size] * op.results if given is None and not rest else np.ravel([] if given is None else given).tolist()
     if len(sizes) != op.results or sum(sizes) != op.channels():
-        raise UnsupportedError(f"got the sizes {excerpt(sizes)} for {op.channels()} channels, expected equal parts")
+        raise UnsupportedError(f"got the sizes {excerpt(sizes)} for {op.channels()} channels, expected all of them")
     return [_part(op, sum(sizes[: op.result]), sizes[op.result])]
 
 
 def _part(op: Operation, start: int, size: int) -> Layer:
-    """So many channels from one on, which must be one of equal parts of all."""
-    if size < 1 or op.channels() % size or start % size:
-        got = f"channels {start} to {start + size} of {op.channels()}"
-        raise UnsupportedError(f"got {got}, expected one of equal parts")
+    """So many channels from one on."""
+    if size < 1 or start + size > op.channels():
+        raise UnsupportedError(f"got channels {start} to {start + size} of {op.channels()}, expected some of them")
+    if op.channels() % size or start % size:
+        return ChannelSlice(start, start + size)
     return Chunk(start // size, op.channels() // size)
 
 
