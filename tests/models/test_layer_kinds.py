@@ -13,7 +13,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.activations import Activation, PReLU
-from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
+from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.layer import BatchNorm, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
@@ -33,6 +33,8 @@ LAYERS = {
     "nearest": Upsample((2, 3), "nearest"),
     "bilinear": Upsample((2, 3), "bilinear"),
     "chunk": Chunk(1, 4),
+    "slice": ChannelSlice(3, 8),
+    "last channels": ChannelSlice(-5),
     "shuffle": ChannelShuffle(4),
     "pixels": PixelShuffle(2),
     "same": TransposedConvolution(*CONVOLVING, (2, 2), ((0, 1), (0, 1))),
@@ -115,6 +117,8 @@ def by_hand(layer, x):
         return np.maximum(x, 0) + np.asarray(layer.slope, float).reshape(-1, 1, 1) * np.minimum(x, 0)
     if isinstance(layer, Crop):
         return x[:, :, 1:, 2:-3]
+    if isinstance(layer, ChannelSlice):
+        return x[:, 3:]
     if isinstance(layer, Chunk):
         return x[:, 2:4]
     if isinstance(layer, ChannelShuffle):

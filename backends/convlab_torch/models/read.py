@@ -66,9 +66,16 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
                 whole = [*_with_rows(graph)]
                 unused = _loose(model, whole, {}, {})
                 return Model("torch", whole, True, model, multiple=multiple, unused=unused)
+        parts = [_with_reason(part, unknown) for part in parts]
         parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
+
+
+def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:
+    """A layer that isn't known, with what of its code isn't."""
+    why = unknown.get(part.path, ()) if part.layer is None and part.path else ()
+    return replace(part, note=f"{part.note}: {', '.join(dict.fromkeys(why))}") if why else part
 
 
 def _of_network(network: Network) -> Iterator[Part]:
@@ -154,7 +161,9 @@ def _loose(
     loose = {}
     for kind, arrays in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, array in arrays:
-            if id(array) not in inside and name not in taken:
+            owner, _, own = name.rpartition(".")
+            counts = own == "num_batches_tracked" and id(model.get_submodule(owner).running_mean) in inside
+            if id(array) not in inside and name not in taken and not counts:
                 loose[name] = loose_array(kind, array.shape)
     for path, module in with_code.items():
         if path in unknown:

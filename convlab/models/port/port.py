@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -217,6 +218,7 @@ def _names(built: Built) -> list[str]:
     """
     stems = [_stem(part.name or part.path) for part, _ in built]
     kept = {stem for stem, (part, _) in zip(stems, built, strict=True) if part.layer and part.layer.arrays}
+    stems = [stem if stem in kept else _beside(stem, kept) for stem in stems]
     around = {stem[:place] for stem in stems for place, letter in enumerate(stem) if letter == "."}
     names: list[str] = []
     for stem, (part, natives) in zip(stems, built, strict=True):
@@ -227,6 +229,16 @@ def _names(built: Built) -> list[str]:
             taken = {*names, *around} if weighted else {*names, *around, *kept}
             names.append(next(name for n in count(1) if (name := own if n == 1 else f"{own}_{n}") not in taken))
     return names
+
+
+def _beside(stem: str, kept: Container[str]) -> str:
+    """The name of a layer without weights, beside the one that it is in, if that has weights itself.
+
+    >>> _beside("block.bn1.act", ["block.bn1"]), _beside("block.act", [])
+    ('block.bn1_act', 'block.act')
+    """
+    places = [place for place, letter in enumerate(stem) if letter == "." and stem[:place] in kept]
+    return f"{stem[: places[-1]]}_{stem[places[-1] + 1 :]}" if places else stem
 
 
 def _stem(path: str) -> str:
