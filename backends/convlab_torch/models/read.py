@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
@@ -19,7 +17,6 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.reading import (
@@ -43,6 +40,15 @@ from . import attention, functions
 from .attention import SHIFTED_WINDOWS
 from .functions import StochasticDepth, class_path, read_function
 from .network import Network
+from .norms import (
+    array_of,
+    dtype_of,
+    read_batch_norm,
+    read_channel_affine,
+    read_group_norm,
+    read_instance_norm,
+    read_layer_norm,
+)
 from .trace import traced
 
 
@@ -138,7 +144,7 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         if of_rows and over_last:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
-            part = replace(part, layer=_layer_norm(part.native))
+            part = replace(part, layer=read_layer_norm(part.native))
         if of_rows != isinstance(part.native, nn.BatchNorm1d) and isinstance(part.layer, BatchNorm):
             part = replace(part, layer=None, note=f"{part.note}: it normalises {'rows' if of_rows else 'images'}")
         if isinstance(part.layer, Unflatten) and not of_rows:
@@ -179,14 +185,6 @@ def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
     return known(module, _READERS, "forward")
 
 
-def _array(x: Tensor | None) -> np.ndarray | None:
-    return None if x is None else ops.to_numpy(x)
-
-
-def _dtype(x: Tensor) -> str:
-    return str(ops.dtype(x))
-
-
 def _pair(value: Any) -> tuple[int, int]:
     first, second = value if isinstance(value, (tuple, list)) else (value, value)
     return first, second
@@ -196,32 +194,13 @@ def _convolution(m: nn.Conv2d, padding: Any = None) -> Layer:
     padding = m.padding if padding is None else padding
     return Convolution.of(
         ops.to_numpy(m.weight),
-        _array(m.bias),
-        _dtype(m.weight),
+        array_of(m.bias),
+        dtype_of(m.weight),
         stride=_pair(m.stride),
         padding=padding if isinstance(padding, str) else around(_pair(padding)),
         padding_mode=m.padding_mode,
         dilation=_pair(m.dilation),
         groups=m.groups,
-    )
-
-
-def _batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
-    if m.running_mean is None or m.running_var is None:
-        raise UnsupportedError("it keeps no running statistics")
-    ones = torch.ones_like(m.running_mean)
-    scale, shift = (ones, 0 * ones) if m.weight is None else (m.weight, m.bias)
-    mean, variance = ops.to_numpy(m.running_mean), ops.to_numpy(m.running_var)
-    momentum = 0.1 if m.momentum is None else m.momentum  # without one, torch takes the mean of all batches so far
-    return BatchNorm(
-        mean,
-        variance,
-        ops.to_numpy(scale),
-        ops.to_numpy(shift),
-        m.eps,
-        round(1 - momentum, 12),
-        _dtype(m.running_mean),
-        isinstance(m, nn.BatchNorm1d),
     )
 
 
@@ -274,41 +253,7 @@ def _transposed(m: nn.ConvTranspose2d) -> Layer:
     pads = zip(_pair(m.padding), _pair(m.output_padding), strict=True)
     rows, columns = ((before, before - more) for before, more in pads)
     options = _pair(m.stride), (rows, columns), _pair(m.dilation), m.groups
-    return TransposedConvolution(ops.to_numpy(m.weight), _array(m.bias), *options, _dtype(m.weight))
-
-
-def _scale_and_shift(m: Any, channels: int) -> tuple[np.ndarray, np.ndarray, str]:
-    scale, shift = _array(m.weight), _array(m.bias)
-    dtype = "float32" if m.weight is None else _dtype(m.weight)
-    ones = np.ones(channels, "float32" if scale is None else scale.dtype)
-    return ones if scale is None else scale, 0 * ones if shift is None else shift, dtype
-
-
-def _group_norm(m: nn.GroupNorm) -> Layer:
-    scale, shift, dtype = _scale_and_shift(m, m.num_channels)
-    return GroupNorm(scale, shift, m.num_groups, m.eps, dtype)
-
-
-def _instance_norm(m: nn.InstanceNorm2d) -> Layer:
-    if m.track_running_stats:
-        raise UnsupportedError("it normalises by running statistics (track_running_stats)")
-    scale, shift, dtype = _scale_and_shift(m, m.num_features)
-    return GroupNorm(scale, shift, m.num_features, m.eps, dtype)
-
-
-def _layer_norm(m: nn.LayerNorm) -> Layer:
-    if len(m.normalized_shape) != 1:
-        raise UnsupportedError(
-            f"it normalises {len(m.normalized_shape)} axes; GroupNorm(1, channels) does all of an image"
-        )
-    scale, shift, dtype = _scale_and_shift(m, m.normalized_shape[0])
-    return LayerNorm(scale, shift, m.eps, dtype)
-
-
-def _channel_affine(m: functions.ChannelAffine) -> Layer:
-    trained, arrays = any(True for _ in m.parameters()), m.state_dict()
-    scale, shift = (_array(arrays.get(name)) for name in ("weight", "bias"))
-    return ChannelAffine(scale, shift, trained, _dtype(next(iter(arrays.values()))))
+    return TransposedConvolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
 def _upsample(m: nn.Upsample) -> Layer:
@@ -321,7 +266,7 @@ def _upsample(m: nn.Upsample) -> Layer:
 
 
 def _of_pixels(m: nn.Linear) -> Layer:
-    return Convolution.of(ops.to_numpy(m.weight)[:, :, None, None], _array(m.bias), _dtype(m.weight))
+    return Convolution.of(ops.to_numpy(m.weight)[:, :, None, None], array_of(m.bias), dtype_of(m.weight))
 
 
 def _softplus(m: nn.Softplus) -> Layer:
@@ -348,19 +293,19 @@ def _constant_pad(m: nn.ConstantPad2d) -> Layer:
 
 
 def _ours(m: Conv2D) -> Layer:
-    return Convolution.ours(m.spec, ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight))
+    return Convolution.ours(m.spec, ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight))
 
 
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _transposed,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm1d: _batch_norm,
-    nn.GroupNorm: _group_norm,
-    nn.InstanceNorm2d: _instance_norm,
-    functions.LayerNorm2d: _layer_norm,
-    functions.ChannelAffine: _channel_affine,
+    nn.BatchNorm2d: read_batch_norm,
+    nn.BatchNorm1d: read_batch_norm,
+    nn.GroupNorm: read_group_norm,
+    nn.InstanceNorm2d: read_instance_norm,
+    functions.LayerNorm2d: read_layer_norm,
+    functions.ChannelAffine: read_channel_affine,
     functions.PixelLinear: _of_pixels,
     **attention.READERS,
     nn.Upsample: _upsample,
@@ -371,7 +316,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.AdaptiveMaxPool2d: _adaptive_pool("max"),
     nn.AdaptiveAvgPool2d: _adaptive_pool("average"),
     nn.Flatten: _flatten,
-    nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), _array(m.bias), _dtype(m.weight)),
+    nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
     nn.Dropout2d: lambda m: Dropout(m.p, channels=True),
     StochasticDepth: lambda m: Dropout(m.p, images=True),
@@ -379,7 +324,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.ReLU6: lambda m: Activation("relu6"),
     nn.ReLU: lambda m: Activation("relu"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
-    nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), _dtype(m.weight)),
+    nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), dtype_of(m.weight)),
     nn.ELU: lambda m: Activation("elu", m.alpha),
     nn.Sigmoid: lambda m: Activation("sigmoid"),
     nn.Tanh: lambda m: Activation("tanh"),
