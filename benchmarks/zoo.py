@@ -2,10 +2,11 @@
 
 `python benchmarks/zoo.py --families keras,gluon --targets torch,jax.nnx --models "ResNet*,mobilenet*"`
 
-The weights are random, and so are the statistics of the batch norms. Torchvision's models are there where torchvision
-is installed. A line has the model, the target, the number of nodes, the worst one in bounds, seconds, and the outcome;
-`--read` only reads the models, which takes a second each. `--write` puts the lines into docs/reference/coverage.md, in
-the place of those of the same models and targets: a whole family takes hours, and can be ported in several runs.
+The weights are random, and so are the statistics of the batch norms. Torchvision's models, and those of timm's that
+timm.txt names, are there where these are installed. A line has the model, the target, the number of nodes, the worst
+one in bounds, seconds, and the outcome; `--read` only reads the models, which takes a second each. `--write` puts the
+lines into docs/reference/coverage.md, in the place of those of the same models and targets: a whole family takes
+hours, and can be ported in several runs.
 """
 
 from __future__ import annotations
@@ -102,8 +103,33 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
         yield name, size, model
 
 
+# One of each kind that timm has, a small one.
+TIMM = (Path(__file__).parent / "timm.txt").read_text().split()
+
+
+def timm_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
+    import timm
+    import torch
+
+    for name in TIMM:
+        size = size_of(
+            name, {"inception*": 96, "*nasnet*": 96, "*dinov2": 56, "*vit_*": 64, "mixer*": 224, "swin*": 224}
+        )
+
+        def model(name: str = name, size: int = size) -> Any:
+            torch.manual_seed(0)
+            sized = {"img_size": size} if name.startswith(("vit", "deit")) else {}
+            made = timm.create_model(name, pretrained=False, num_classes=7, **sized).eval()
+            for key, array in made.state_dict().items():
+                if key.endswith("running_var"):
+                    array.uniform_(0.5, 1.5)
+            return made
+
+        yield name, size, model
+
+
 COVERAGE = Path(__file__).parent.parent / "docs" / "reference" / "coverage.md"
-FAMILIES = {"keras": keras_models, "gluon": gluon_models, "torchvision": torchvision_models}
+FAMILIES = {"keras": keras_models, "gluon": gluon_models, "torchvision": torchvision_models, "timm": timm_models}
 
 
 def outcome(model: Any, target: str, size: int) -> tuple[str, float]:
