@@ -192,6 +192,40 @@ def test_models_are_ported_written_and_saved(giver, taker, graph, tmp_path) -> N
     check(taker, ported, tmp_path, IMAGES)
 
 
+def compiled(name, model, x):
+    """The result of a model that its framework has compiled."""
+    if name == "torch":
+        import torch
+
+        with torch.no_grad():
+            return torch.compile(model, backend="eager")(torch.from_numpy(x)).numpy()
+    if name == "mxnet":
+        import mxnet
+
+        model.hybridize()
+        return model(mxnet.nd.array(x)).asnumpy()
+    x = x.transpose(0, 2, 3, 1)
+    if name == "tensorflow":
+        return model.predict(x, verbose=0)
+    if name == "jax.nnx":
+        from flax import nnx
+
+        return np.asarray(nnx.jit(lambda model, x: model(x))(model, x))
+    import jax
+
+    module, variables = model.unbind()
+    return np.asarray(jax.jit(module.apply)(variables, x))
+
+
+@pytest.mark.parametrize("graph", [TRANSFORMER, SWIN], ids=["transformer", "swin"])
+def test_what_is_ported_is_compiled(framework, graph) -> None:
+    expected = carried(graph, IMAGES)
+    ported = port(net(framework, graph), to=framework, input_size=(16, 8)).model
+    result = compiled(framework, ported, IMAGES)
+    first = framework in ("torch", "mxnet") or expected.ndim == 2
+    assert np.abs((result if first else result.transpose(0, 3, 1, 2)) - expected).max() < 1e-5
+
+
 def test_what_differs_in_attention_is_found(framework) -> None:
     changed = [
         (name, replace(layer, heads=4) if name == "attention" else layer, each) for name, layer, each in TRANSFORMER

@@ -41,6 +41,14 @@ class PixelAttention(nn.MultiheadAttention):
         return y.transpose(1, 2).reshape(x.shape)
 
 
+def _windows(rows: int, columns: int, window: Pair, shift: Pair) -> tuple[Pair, Tensor, Tensor, Tensor]:
+    """The windows of images of a size, as tensors; a compiler traces what finds them, and can't trace its cache."""
+    found = windows_of.__wrapped__ if torch.compiler.is_compiling() else windows_of
+    padded, *arrays = found((rows, columns), window, shift)
+    places, back, mask = map(torch.from_numpy, arrays)
+    return padded, places, back, mask
+
+
 class WindowAttention(nn.Module):
     """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030.
 
@@ -78,20 +86,18 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its window."""
-        rows, columns = x.shape[2:]
-        (padded_rows, padded_columns), places, back, mask = windows_of(
-            (rows, columns), self.window_size, self.shift_size
-        )
+        rows, columns = int(x.shape[2]), int(x.shape[3])
+        (padded_rows, padded_columns), places, back, mask = _windows(rows, columns, self.window_size, self.shift_size)
         padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
-        windows = padded.flatten(2).transpose(1, 2)[:, torch.from_numpy(places)]
+        windows = padded.flatten(2).transpose(1, 2)[:, places]
         parts = self.qkv(windows).reshape(*windows.shape[:3], 3, self.num_heads, -1)
         queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index].T.reshape(-1, *mask.shape[1:])
-        added = bias + torch.from_numpy(mask).to(bias).unsqueeze(1)
+        added = bias + mask.to(bias).unsqueeze(1)
         dropout = self.dropout if self.training else 0.0
         means = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, dropout_p=dropout)
         y: Tensor = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
-        return y[:, torch.from_numpy(back)].transpose(1, 2).reshape(x.shape)
+        return y[:, back].transpose(1, 2).reshape(x.shape)
 
 
 class ClassToken(nn.Module):
