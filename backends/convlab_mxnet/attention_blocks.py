@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.windows import relative_places, windows_of
+from convlab.models.layers.windows import distances, relative_places, windows_of
 
 from .image_blocks import OfImages
 
@@ -80,8 +80,7 @@ class WindowAttention(PixelAttention):
     ) -> None:
         super().__init__(channels, heads, rate, use_bias, **names)
         self.window, self.shift, self.size = window, shift, size
-        distances = (2 * window[0] - 1) * (2 * window[1] - 1)
-        self.table = self.params.get("table", shape=(distances, heads), init="zeros")
+        self.table = self.params.get("table", shape=(distances(window), heads), init="zeros")
         for name, array in (_constants(size, window, shift) if size else {}).items():
             setattr(self, name, self.params.get_constant(name, array))
 

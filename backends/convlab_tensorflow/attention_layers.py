@@ -9,7 +9,7 @@ from keras.saving import register_keras_serializable
 
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.windows import relative_places, windows_of
+from convlab.models.layers.windows import distances, relative_places, windows_of
 
 
 @register_keras_serializable(package="convlab")
@@ -61,12 +61,12 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, input_shape: Any) -> None:
         """Make the weights."""
-        channels, (rows, columns) = input_shape[-1], self.window
+        channels = input_shape[-1]
         for name, outputs in (("qkv", 3 * channels), ("proj", channels)):
             dense = keras.layers.Dense(outputs, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
             dense.build((None, None, None, channels))
             setattr(self, name, dense)
-        shape = (2 * rows - 1) * (2 * columns - 1), self.num_heads
+        shape = distances(self.window), self.num_heads
         self.table = self.add_weight(shape=shape, initializer="zeros", name="relative_position_bias_table")
         super().build(input_shape)
 

@@ -13,6 +13,7 @@ from jax import Array
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.windows import distances
 
 from ..ops import ops
 from ..shared.attention import (
@@ -65,8 +66,8 @@ class WindowAttention(nn.Module):
         dense = functools.partial(nn.Dense, use_bias=self.use_bias, param_dtype=self.param_dtype)
         windows = cut_windows(x, *where)
         queries, keys, values = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)
-        distances = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
-        table = self.param("table", nn.initializers.normal(0.02), (distances, self.heads), self.param_dtype)
+        shape = distances(self.window), self.heads
+        table = self.param("table", nn.initializers.normal(0.02), shape, self.param_dtype)
         means = nn.dot_product_attention(
             queries,
             keys,

@@ -13,6 +13,7 @@ from jax import Array
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.windows import distances
 
 from ..ops import ops
 from ..shared.attention import (
@@ -69,8 +70,7 @@ class WindowAttention(nnx.Module):
         self.param_dtype = param_dtype
         self.qkv = nnx.Linear(channels, 3 * channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.proj = nnx.Linear(channels, channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
-        distances = (2 * window[0] - 1) * (2 * window[1] - 1)
-        self.table = nnx.Param(jnp.zeros((distances, heads), param_dtype))
+        self.table = nnx.Param(jnp.zeros((distances(window), heads), param_dtype))
         self.rngs = rngs.dropout.fork() if dropout_rate else None
 
     def __call__(self, x: Array) -> Array:

@@ -15,7 +15,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers import windows as window_layers
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import relative_places, windows_of
+from convlab.models.layers.windows import distances, relative_places, windows_of
 
 from ..ops import ops
 
@@ -77,9 +77,8 @@ class WindowAttention(nn.Module):
         self.window_size, self.shift_size = pair("window_size", window_size, 1), pair("shift_size", shift_size, 0)
         self.qkv = nn.Linear(dim, 3 * dim, use_bias, dtype=dtype)
         self.proj = nn.Linear(dim, dim, use_bias, dtype=dtype)
-        rows, columns = self.window_size
-        distances = (2 * rows - 1) * (2 * columns - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(distances, num_heads, dtype=dtype))
+        table = torch.zeros(distances(self.window_size), num_heads, dtype=dtype)
+        self.relative_position_bias_table = nn.Parameter(table)
         self.register_buffer("relative_position_index", torch.from_numpy(relative_places(self.window_size).ravel()))
 
     relative_position_index: Tensor

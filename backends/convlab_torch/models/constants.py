@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 
 from .functional import layer_of
 from .functions import ChannelAffine, LayerNorm2d
+from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 
 _OPERATIONS: dict[str, tuple[Any, ...]] = {
@@ -87,8 +88,7 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
 
 
 def _layer_norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
-    names = ("input", "normalized_shape", "weight", "bias", "eps")
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_of(node, "input", "normalized_shape", "weight", "bias", "eps")
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:
         raise UnsupportedError(f"it normalises {len(shape)} axes, expected the last")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 
+from .rewriting import arguments_of
+
 _VIEWS = ("view", "reshape", "unsqueeze", "squeeze", "flatten", "permute", "transpose", "expand_as", "contiguous")
 Arrays = Mapping[torch.fx.Node, Tensor]
 
@@ -37,7 +39,7 @@ def layer_of(node: torch.fx.Node, arrays: Arrays) -> tuple[nn.Module, torch.fx.N
     if function is None:
         return None
     names, make = _LAYERS[function]
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_of(node, *names)
     own: dict[str, Tensor | None] = {}
     for name in ("weight", "bias", "running_mean", "running_var"):
         array = given.pop(name, None)

@@ -11,7 +11,7 @@ from torch import nn
 
 from .attention import first_pixel
 from .functions import channel_slice, chunk, subsample
-from .rewriting import slices_of
+from .rewriting import arguments_of, slices_of
 
 _CHUNKS = (torch.chunk, "chunk")
 _SPLITS = (torch.split, "split", "split_with_sizes", torch.split_with_sizes)
@@ -43,7 +43,7 @@ def native_of_index(source: torch.fx.Node, index: Any) -> Found:
 
 def _of_chunks(node: torch.fx.Node, index: Any) -> Found:
     """One of equal parts of the channels."""
-    given: dict[str, Any] = {**dict(zip(("input", "chunks", "dim"), node.args, strict=False)), **node.kwargs}
+    given = arguments_of(node, "input", "chunks", "dim")
     count = int(given["chunks"])
     if int(given.get("dim", 0)) not in (1, -3) or not isinstance(index, int):
         return None
@@ -52,10 +52,7 @@ def _of_chunks(node: torch.fx.Node, index: Any) -> Found:
 
 def _of_split(node: torch.fx.Node, index: Any) -> Found:
     """One of the parts that the channels are split into."""
-    given: dict[str, Any] = {
-        **dict(zip(("tensor", "split_size_or_sections", "dim"), node.args, strict=False)),
-        **node.kwargs,
-    }
+    given = arguments_of(node, "tensor", "split_size_or_sections", "dim")
     sizes, dim = next((given[name] for name in _SECTIONS if name in given), None), given.get("dim", 0)
     if dim not in (1, -3) or not isinstance(index, int):
         return None

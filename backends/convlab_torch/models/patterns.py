@@ -10,8 +10,8 @@ import torch.fx
 from torch import nn
 
 from .indexing import PARTS, native_of_index
+from .rewriting import VIEWS
 
-_VIEWS = ("view", "reshape", torch.reshape)
 _SWAPS = ("transpose", torch.transpose)
 
 
@@ -62,7 +62,7 @@ def _adds_axis(node: torch.fx.Node) -> bool:
 
 def _axes_of_view(node: torch.fx.Node, rank: int) -> tuple[Any, ...] | None:
     """The axes that a node gives a tensor, if there are so many."""
-    if node.target not in _VIEWS:
+    if node.target not in VIEWS:
         return None
     axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
     return tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == rank else None

@@ -13,7 +13,6 @@ from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, PReLU, Softmax
-from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
@@ -32,6 +31,7 @@ from convlab.models.layers.reading import (
     unbuilt,
     walk,
 )
+from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
@@ -150,10 +150,9 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         if isinstance(part.layer, Unflatten) and not of_rows:
             part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
         yield part
-        pooled = isinstance(part.layer, FirstPixel) or (isinstance(part.layer, GlobalPool) and not part.layer.keepdims)
         if isinstance(part.layer, Unflatten):
             continue
-        if of_rows or pooled or isinstance(part.layer, (Dense, Flatten)):
+        if of_rows or gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
 
 

@@ -11,10 +11,16 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
-_JOINS = (torch.cat, torch.concat, torch.concatenate)
+VIEWS = ("view", "reshape", torch.reshape)
+JOINS = (torch.cat, torch.concat, torch.concatenate)
 _MEANS = (torch.mean, torch.amax, "mean", "amax")
 # The place of each axis of images NHWC in those NCHW.
 _PLACES = {0: 0, 1: 2, 2: 3, 3: 1}
+
+
+def arguments_of(node: torch.fx.Node, *names: str) -> dict[str, Any]:
+    """The arguments of a call, by the names that its function has for them, in order."""
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def slices_of(index: Any) -> tuple[slice, ...] | None:
@@ -39,7 +45,7 @@ def to_channels_first(node: torch.fx.Node) -> bool:
         args[1] = tuple(slices[axis] for axis in (0, 3, 1, 2))
     elif node.target is F.pad and len(args[1]) == 6 and tuple(args[1][:2]) == (0, 0):
         args[1] = tuple(args[1][2:])
-    elif node.target in (*_JOINS, *_MEANS):
+    elif node.target in (*JOINS, *_MEANS):
         dim = args[1] if len(args) > 1 else kwargs.pop("dim", None)
         if not isinstance(dim, (int, tuple, list)):
             return False

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .functions import broadcast_like
+from .rewriting import VIEWS, arguments_of
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
 _LEAST = (64, 224)
 # Code that halves an image and later makes it as large as it was is the same for multiples of a power of 2.
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
-_VIEWS = ("view", "reshape", torch.reshape)
 Seen = dict[torch.fx.Node, Any]
 
 
@@ -84,7 +84,7 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
-    if node.target in _VIEWS:
+    if node.target in VIEWS:
         flattens = all(_flattens(*both) for both in shapes)
         return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
     return _numbers(node, sizes, runs)
@@ -127,7 +127,7 @@ class _Watched(nn.Module):
         self.seen: Seen = {}
 
     def forward(self, image: Tensor) -> Any:
-        seen: Seen = {}
+        seen = self.seen = {}
 
         class Watching(torch.fx.Interpreter):
             def run_node(self, node: torch.fx.Node) -> Any:
@@ -135,9 +135,7 @@ class _Watched(nn.Module):
                 seen[node] = result.shape if isinstance(result, Tensor) else result
                 return result
 
-        result = Watching(self.module).run(image)
-        self.seen = seen
-        return result
+        return Watching(self.module).run(image)
 
 
 def _repeat(
@@ -164,8 +162,7 @@ def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change |
     factors = {tuple(new / old for old, new in zip(x[2:], y[2:], strict=True)) for x, y in shapes}
     if len(factors) != 1 or any(number != int(number) for number in next(iter(factors))):
         return None
-    names = ("input", "size", "scale_factor", "mode", "align_corners")
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_of(node, "input", "size", "scale_factor", "mode", "align_corners")
     given |= {"size": None, "scale_factor": factors.pop()}
     image = given.pop("input")
     return _Change(node, node.op, node.target, (image,), {k: v for k, v in given.items() if v is not None})

@@ -16,9 +16,7 @@ from convlab.errors import UnsupportedError
 from .attention import ClassToken, PositionEmbedding, first_pixel
 from .functions import average
 from .patterns import permutation
-
-_VIEWS = ("view", "reshape", torch.reshape)
-_JOINS = (torch.cat, torch.concat, torch.concatenate)
+from .rewriting import JOINS, VIEWS
 
 
 def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
@@ -26,7 +24,7 @@ def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
     if node.target in (torch.flatten, "flatten"):
         return (*node.args[1:], *node.kwargs.values()) in ((2,), (2, -1), (2, 3))
     axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
-    return node.target in _VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 3 and axes[1] == channels > 0
+    return node.target in VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 3 and axes[1] == channels > 0
 
 
 def swaps_tokens(node: torch.fx.Node) -> bool:
@@ -54,7 +52,7 @@ def with_token(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> t
     """The module that puts a class token before tokens (N, L, C), and their node; None for another call."""
     values: Any = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    if node.target not in _JOINS or len(values) != 2 or values[0] not in arrays or values[1] in arrays:
+    if node.target not in JOINS or len(values) != 2 or values[0] not in arrays or values[1] in arrays:
         return None
     token = arrays[values[0]]
     if dim not in (1, -2) or token.numel() != token.shape[-1]:

@@ -16,8 +16,8 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
-from convlab.models.layers.pooling import GlobalPool
 from convlab.models.layers.reading import INPUT, Part, ending_with
+from convlab.models.layers.shapes import gives_rows
 
 from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
 from .constants import operation, with_arrays
@@ -215,7 +215,7 @@ class _Reading:
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
-                if not any(map(_gives_rows, parts)):
+                if not any(gives_rows(part.layer) for part in parts):
                     kind.add(node)
                 if not (moved or all(map(_of_any_axis, parts))) or not kind.issuperset(sources):
                     self._refuse(node, f"{_name(node.target)}, which takes {what}")
@@ -291,10 +291,6 @@ def _name(target: Any) -> str:
 
 def _of_any_axis(part: Part) -> bool:
     return isinstance(part.native, _OVER_LAST) or isinstance(part.layer, _ELEMENTWISE)
-
-
-def _gives_rows(part: Part) -> bool:
-    return isinstance(part.layer, GlobalPool) and not part.layer.keepdims
 
 
 def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:

@@ -11,6 +11,7 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 from ..layers.layer import LOWEST
+from ..layers.windows import distances
 
 # The largest value of the fields that count pixels.
 LARGEST = 2**16
@@ -180,9 +181,8 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
     if not record["kind"].endswith("attention"):
         return {}
     outputs, channels = first
-    rows, columns = (2 * size - 1 for size in record.get("window", (1, 1)))
     square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
-    return {"bias": (outputs,), **square, "table": (rows * columns, record.get("heads", 1))}
+    return {"bias": (outputs,), **square, "table": (distances(record.get("window", (1, 1))), record.get("heads", 1))}
 
 
 def excerpt(value: object) -> str:

@@ -13,7 +13,7 @@ from ..layers.layer import Convolution, Dense, Layer, Pad
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import INPUT
-from ..layers.shapes import channels_taken
+from ..layers.shapes import channels_taken, gives_rows
 from ..layers.transposed import TransposedConvolution
 
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle)
@@ -75,5 +75,4 @@ class Flow:
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
             return 4, layer.output_channels(channels)
-        pooled = isinstance(layer, FirstPixel) or (isinstance(layer, GlobalPool) and not layer.keepdims)
-        return 2 if pooled else rank, layer.output_channels(channels)
+        return 2 if gives_rows(layer) else rank, layer.output_channels(channels)

@@ -46,10 +46,10 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
         return Known(channels if rows else channels * math.prod(size) if size else 0, None, True)
     if isinstance(layer, Unflatten):
         return Known(layer.output_channels(channels), layer.size)
-    if isinstance(layer, GlobalPool):
-        return Known(channels, (1, 1) if layer.keepdims else None, not layer.keepdims)
-    if isinstance(layer, FirstPixel):
+    if gives_rows(layer):
         return Known(channels, None, True)
+    if isinstance(layer, GlobalPool):
+        return Known(channels, (1, 1))
     if isinstance(layer, Dense):
         return Known(layer.output_channels(channels), None, True)
     channels = layer.output_channels(channels_taken(layer) or channels)
@@ -67,6 +67,11 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)
     return Known(max(channels), size, rows)
+
+
+def gives_rows(layer: Layer | None) -> bool:
+    """Whether a layer makes one row of numbers, one for each channel, of each image."""
+    return isinstance(layer, FirstPixel) or (isinstance(layer, GlobalPool) and not layer.keepdims)
 
 
 def channels_taken(layer: Layer | None) -> int:

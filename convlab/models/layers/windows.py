@@ -65,6 +65,11 @@ def _regions(n: int, window: int, shift: int) -> np.ndarray:
     return (places >= n - window).astype(int) + (places >= n - shift) if shift else np.zeros(n, int)
 
 
+def distances(window: Pair) -> int:
+    """How many distances two pixels of a window may have: the rows of a table of position biases."""
+    return (2 * window[0] - 1) * (2 * window[1] - 1)
+
+
 def relative_places(window: Pair) -> np.ndarray:
     """For each two pixels of a window the row of a table of position biases, (pixels, pixels).
 
