@@ -68,12 +68,15 @@ def ours(
 def own(
     row: str, x: np.ndarray, k: np.ndarray, gradients: bool = False, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Run:
-    """A run of the framework's own convolution on x (NCHW) and k (OIHW), or of its forward and backward pass."""
+    """A run of the framework's own convolution on x (NCHW) and k (OIHW), or of its forward and backward pass.
+
+    JAX's is compiled. Its gradients are compiled as a whole, without the result, on the row "jax.jit" alone.
+    """
     lab = lab_of(row)
     geometry = {"stride": stride, "padding": padding, "groups": groups}
     tensors = image(lab, x), kernel(lab, k, depthwise=groups > 1)
-    compiled = "jax.jit" if lab.name == "jax" else row
-    return _run(compiled, convolution(lab.name, **geometry), tensors, _slope(lab, x, k, gradients, **geometry))
+    function = compiled("jax.jit" if lab.name == "jax" else row, convolution(lab.name, **geometry))
+    return _run(row, function, tensors, _slope(lab, x, k, gradients, **geometry))
 
 
 def convolution(name: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Callable[[Any, Any], Any]:
