@@ -22,6 +22,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -43,7 +44,7 @@ def read(model: Block, inputs: Any = None) -> Model:
     why = ""
     if with_code or isinstance(model, mx.gluon.SymbolBlock):
         try:
-            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)]), True, model)
+            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)], inputs), True, model)
         except UnsupportedError as error:
             why = str(error).rstrip(".")
     loose = _loose(model, parts, with_code, why)
@@ -77,7 +78,8 @@ def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block], 
     }
     for path, block in with_code.items():
         method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
-        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, [] if path or not why else [why])
+        told = [why] if why and path == next(iter(with_code)) else []
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, told)
     return loose
 
 
@@ -121,7 +123,7 @@ def _flattened(parts: Sequence[Part]) -> Iterator[Part]:
             yield Part(part.path, part.native, None, "Dense: it is applied to each row of pixels")
         else:
             yield part
-        if isinstance(part.layer, (Dense, Flatten)):
+        if gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
             images = False
         elif isinstance(part.layer, (Convolution, Pool, GlobalPool, Pad)):
             images = True
@@ -232,6 +234,13 @@ def _swish(m: Any) -> Layer:
     return Activation("silu")
 
 
+def _pixel_shuffle(m: Any) -> Layer:
+    down, across = private.option(m, "factors")
+    if down != across:
+        raise UnsupportedError(f"it makes {down}x{across} pixels of one, expected as many rows as columns")
+    return PixelShuffle(down)
+
+
 def _dropout(m: Any) -> Layer:
     return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
 
@@ -277,6 +286,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_blocks.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
+    mx.gluon.contrib.nn.PixelShuffle2D: _pixel_shuffle,
     nn.MaxPool2D: _pool("max"),
     nn.AvgPool2D: _pool("average"),
     nn.GlobalMaxPool2D: lambda m: GlobalPool("max"),
