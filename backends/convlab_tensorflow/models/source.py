@@ -28,6 +28,7 @@ _OURS = (
     image_layers.Chunk,
     image_layers.ChannelShuffle,
     image_layers.PixelShuffle,
+    image_layers.AlignedUpSampling2D,
     image_layers.BroadcastLike,
     image_layers.Subsample,
     image_layers.ChannelSlice,
