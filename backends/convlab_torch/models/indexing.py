@@ -30,7 +30,7 @@ def native_of_index(source: torch.fx.Node, index: Any) -> Found:
         return _of_split(source, index)
     if index == (_ALL, _ALL, None, None):  # rows of numbers as images of one pixel
         return nn.Unflatten(1, (-1, 1, 1)), [source]
-    if index == (_ALL, _ALL, 0, 0):
+    if index in ((_ALL, _ALL, 0, 0), (..., 0, 0)):
         return first_pixel, [source]
     if (margins := _margins(index)) is not None:
         return nn.ZeroPad2d(margins), [source]
