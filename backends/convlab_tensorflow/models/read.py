@@ -11,6 +11,8 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.moved import layer_that_moves
 from convlab.models.layers.reading import (
     Model,
     Part,
@@ -26,6 +28,7 @@ from convlab.models.layers.reading import (
 from .. import private
 from .graph import graph_of
 from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer, takes_rows
+from .run import run
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
@@ -156,6 +159,7 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
         yield from _separable(layer, path)
     else:
         known_layer, note = read_layer(layer)
+        known_layer = known_layer or _moving(layer)
         if known_layer is None or activation in NOTHING:
             if not _does_nothing(layer):
                 yield Part(path, layer, known_layer, note)
@@ -165,6 +169,18 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
         return
     native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
     yield Part(path, native, *read_layer(native))
+
+
+def _moving(layer: kl.Layer) -> Layer | None:
+    """What anyone's layer without weights computes, such as a `Lambda`, if it only moves numbers of images."""
+    if layer.weights or private.layers_inside(layer) or isinstance(layer, (*READERS, kl.InputLayer)):
+        return None
+    try:
+        shape = tuple(layer.input.shape)
+    except (AttributeError, ValueError):  # It wasn't called, or more than once.
+        shape = (layer.get_build_config() or {}).get("input_shape") or () if layer.built else ()
+    channels = shape[-1] if len(shape) == 4 and keras.config.image_data_format() == "channels_last" else None
+    return layer_that_moves(lambda x: run([layer], x, layer.compute_dtype), channels) if channels else None
 
 
 def _separable(layer: kl.SeparableConv2D, path: str) -> Iterator[Part]:
