@@ -11,6 +11,7 @@ from keras_layers import models
 from making import port_parts
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 
 X = np.random.default_rng(0).normal(size=(2, 12, 11, 3)).astype("float32")
 
@@ -95,6 +96,19 @@ def test_ported_whole(make):
     assert ported.evidence.same
     assert ported.untouched == {}
     assert ported.model(X).numpy() == pytest.approx(model(X).numpy(), rel=1e-5, abs=1e-6)
+
+
+def test_layers_for_training_alone_are_left_out() -> None:
+    augmentation = keras.Sequential([kl.RandomFlip("horizontal"), kl.RandomRotation(0.1)], name="augmentation")
+    image = keras.Input((12, 11, 3))
+    x = kl.GaussianNoise(0.1)(kl.Conv2D(4, 3)(kl.RandomZoom(0.2)(augmentation(image))))
+    both = (keras.Model(image, kl.Dense(2)(kl.Flatten()(x))), keras.Sequential([augmentation, kl.Conv2D(4, 3)]))
+    for model in map(randomly, both):
+        with pytest.warns(PartialPortWarning, match=r"what inference doesn't use.*\n  augmentation/random_flip.*: Random"):
+            ported = port(model, to="tensorflow")
+        assert ported.evidence.same
+        assert all("does nothing in inference" in why for why in ported.untouched.values())
+        assert ported.model(X).numpy() == pytest.approx(model(X, training=False).numpy(), rel=1e-5, abs=1e-5)
 
 
 def test_a_ported_model_is_trained_and_saved(tmp_path):

@@ -86,7 +86,8 @@ class _Reading:
             raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
-            if others:
+            # What does nothing in inference may have been told to train, which Keras does by itself.
+            if others and self.parts(operation, path):
                 raise UnsupportedError(f"{_inside(path, operation.name)} is called with {', '.join(others)}")
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up

@@ -31,21 +31,40 @@ from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, chi
 from .run import run
 
 
+# What changes images, or numbers, in training alone; some of them aren't in each Keras.
+_AUGMENTATIONS = """
+RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform RandomErasing
+RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert RandomColorJitter
+RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
+GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
+"""
+_IN_TRAINING = {getattr(kl, name) for name in _AUGMENTATIONS.split() if hasattr(kl, name)}
+
+
 def read(model: kl.Layer, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     parts, with_code = walk(model, _inside, _parts, _is_chain, "/")
+    unused = dict(_in_training(model, ""))
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
     if with_code and one_layout:
         try:
             graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, _shape(model, inputs, layouts))
-            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model))
+            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
-    return Model("tensorflow", parts, whole, model, _image(model), loose)
+    return Model("tensorflow", parts, whole, model, _image(model), loose, unused=unused)
+
+
+def _in_training(layer: kl.Layer, path: str) -> Iterator[tuple[str, str]]:
+    """The paths of the layers that do something in training alone and aren't ported, and what they are."""
+    if type(layer) in _IN_TRAINING:
+        yield path, f"{type(layer).__name__}, which does nothing in inference"
+    for name, child in _inside(layer):
+        yield from _in_training(child, f"{path}/{name}" if path else name)
 
 
 def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
@@ -206,7 +225,7 @@ def _separable(layer: kl.SeparableConv2D, path: str) -> Iterator[Part]:
 def _does_nothing(layer: kl.Layer) -> bool:
     if isinstance(layer, kl.Activation):
         return layer.activation in NOTHING
-    return type(layer) in (kl.Identity, kl.InputLayer)
+    return type(layer) in {kl.Identity, kl.InputLayer, *_IN_TRAINING}
 
 
 def _without_activation(layer: kl.Layer) -> kl.Layer:
