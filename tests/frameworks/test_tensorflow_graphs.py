@@ -104,7 +104,9 @@ def test_layers_for_training_alone_are_left_out() -> None:
     x = kl.GaussianNoise(0.1)(kl.Conv2D(4, 3)(kl.RandomZoom(0.2)(augmentation(image))))
     both = (keras.Model(image, kl.Dense(2)(kl.Flatten()(x))), keras.Sequential([augmentation, kl.Conv2D(4, 3)]))
     for model in map(randomly, both):
-        with pytest.warns(PartialPortWarning, match=r"what inference doesn't use.*\n  augmentation/random_flip.*: Random"):
+        with pytest.warns(
+            PartialPortWarning, match=r"what inference doesn't use.*\n  augmentation/random_flip.*: Random"
+        ):
             ported = port(model, to="tensorflow")
         assert ported.evidence.same
         assert all("does nothing in inference" in why for why in ported.untouched.values())

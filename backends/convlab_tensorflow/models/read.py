@@ -30,12 +30,11 @@ from .graph import graph_of
 from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer, takes_rows
 from .run import run
 
-
 # What changes images, or numbers, in training alone; some of them aren't in each Keras.
 _AUGMENTATIONS = """
-RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform RandomErasing
-RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert RandomColorJitter
-RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
+RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform
+RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert RandomErasing
+RandomColorJitter RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
 GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
 """
 _IN_TRAINING = {getattr(kl, name) for name in _AUGMENTATIONS.split() if hasattr(kl, name)}
