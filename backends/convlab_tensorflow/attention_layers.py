@@ -57,7 +57,7 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**names)
         self.num_heads, self.window, self.shift = num_heads, pair("window", window, 1), pair("shift", shift, 0)
         self.dropout, self.use_bias = dropout, use_bias
-        self.drops = keras.layers.Dropout(dropout)
+        self.drops = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         """Make the weights."""

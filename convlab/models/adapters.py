@@ -17,7 +17,16 @@ from .layers.reading import Model, Part, is_chain
 
 STYLES = ("builtin", "convlab")
 # The names of a layer's parameters in the frameworks, and their names in the result of `gradients`.
-ROLES = {"weight": "K", "kernel": "K", "gamma": "scale", "beta": "shift", "alpha": "slope", "negative_slope": "slope"}
+ROLES = {
+    "weight": "K",
+    "kernel": "K",
+    "gamma": "scale",
+    "beta": "shift",
+    "alpha": "slope",
+    "negative_slope": "slope",
+    "token": "token",
+    "embedding": "embedding",
+}
 
 
 # What a layer takes: an array for each value.
@@ -119,7 +128,8 @@ class Models(Protocol):
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
 
         They are called "X", and those of the layer with parameters among the layers "K", OIHW or (O, I), and "bias", or
-        "scale", "shift" and "slope" as in `Layer.arrays`, frozen or not; constants may have none.
+        "scale", "shift", "slope", "token" and "embedding" as in `Layer.arrays`, frozen or not; constants may have none,
+        nor have the parameters of attention.
         """
 
     def weights(self, model: object) -> Any:

@@ -20,6 +20,7 @@ from convlab.models.layers.norms import LayerNorm
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.reading import INPUT
 from convlab.models.layers.windows import WindowAttention
+from convlab.truth.bounds import worst_ratio
 
 CHANNELS, HEADS = 8, 2
 ARRAYS = kernel((24, 8), 1), kernel((8, 8), 2)
@@ -96,6 +97,19 @@ def by_hand(layer, x):
     return x[:, :, 0, 0] if isinstance(layer, FirstPixel) else x[:, :, 1::2, ::3]
 
 
+def by_differences(function, x, dy):
+    """The gradient of sum(dy * function(x)) by central differences."""
+    x, slopes, step = np.asarray(x, float), np.zeros(x.shape), 1e-5
+    for place in np.ndindex(x.shape):
+        ends = []
+        for sign in (step, -step):
+            moved = x.copy()
+            moved[place] += sign
+            ends.append((dy * function(moved)).sum())
+        slopes[place] = (ends[0] - ends[1]) / (2 * step)
+    return slopes
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_references_by_hand(name) -> None:
     layer = LAYERS[name]
@@ -128,16 +142,49 @@ def test_an_input_that_is_off_stays_within_the_error(name) -> None:
         assert (np.abs(moved - layer.reference(x)) <= layer.error(x, off, "float64")).all()
 
 
-@pytest.mark.parametrize("name", ["all", "shifted", "token", "positions", "first", "some"])
-def test_gradients_of_images(framework, name) -> None:
-    """The slope along a direction, by differences of the reference."""
+LEARNED = ["all", "all, unbiased", "windows", "shifted", "token", "positions", "row of positions"]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_true_gradients_are_slopes(name) -> None:
+    layer, rng = LAYERS[name], np.random.default_rng(2)
+    x = X.astype(float)
+    dy = rng.normal(size=layer.reference(x).shape)
+    true, bounds = layer.gradients(x, dy, "float64")
+    for each, slopes in true.items():
+        if each == "X":
+            expected = by_differences(layer.reference, x, dy)
+        else:
+            expected = by_differences(
+                lambda array, name=each: replace(layer, **{name: array}).reference(x), getattr(layer, each), dy
+            )
+        np.testing.assert_allclose(slopes, expected, rtol=1e-6, atol=1e-7)
+        assert bounds[each].shape == slopes.shape
+        assert bounds[each].max() < 1e-11
+
+
+# What frameworks' own attention of float64 holds in float32.
+NARROW = {
+    ("jax.nnx", "all"): "nnx computes scores and weights in float32",
+    ("jax.nnx", "all, unbiased"): "nnx computes scores and weights in float32",
+    ("tensorflow", "all, unbiased"): "Keras holds 1 / sqrt(channels of a head) in float32",
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["all", "all, unbiased", "shifted", "token", "positions"])
+def test_gradients_within_their_bounds(framework, name, dtype, request) -> None:
+    if dtype == "float64" and (framework, name) in NARROW:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=NARROW[framework, name]))
     layer, rng, models = LAYERS[name], np.random.default_rng(2), models_of(framework)
-    x, along = X.astype(float), rng.normal(size=X.shape)
-    dy = rng.normal(size=layer.reference(x).shape).astype("float32")
-    slopes = models.gradients(models.build(layer, "builtin"), X, dy, "float32")["X"]
-    step = 1e-5
-    difference = (layer.reference(x + step * along) - layer.reference(x - step * along)) / (2 * step)
-    np.testing.assert_allclose((slopes * along).sum(), (dy * difference).sum(), rtol=1e-3, atol=1e-3)
+    arrays = {each: getattr(layer, each) for each in layer.arrays if getattr(layer, each) is not None}
+    layer = replace(layer, dtype=dtype, **{each: array.astype(dtype) for each, array in arrays.items()})
+    x = X.astype(dtype)
+    dy = rng.normal(size=layer.reference(x.astype(float)).shape).astype(dtype)
+    slopes = models.gradients(models.build(layer, "builtin"), x, dy, dtype)
+    true, bounds = layer.gradients(x.astype(float), dy.astype(float), dtype)
+    for each, bound in bounds.items():
+        assert worst_ratio(slopes[each], true[each], bound) <= 1
 
 
 NORM = LayerNorm(*(np.linspace(0.5, 1.5, 8, dtype="float32") for _ in range(2)), 1e-6)

@@ -41,6 +41,8 @@ def tensors(x: Any, dtype: str) -> list[Array]:
 
 def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """The gradients of a layer by the names and in the layout of `convlab.models.adapters.Models`."""
+    if "embedding" in slopes:
+        return {"embedding": slopes["embedding"].transpose(2, 0, 1)}
     if not {"kernel", "weight"} & set(slopes):
         roles = {**ROLES, "bias": "shift"}
         return {roles.get(name, name): slope.reshape(-1) for name, slope in slopes.items()}

@@ -82,7 +82,10 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
     if "K" in arrays:
         arrays["K"] = oihw(owner, arrays["K"])
-    return {name: array if name in ("X", "K") else array.reshape(-1) for name, array in arrays.items()}
+    if "embedding" in arrays:
+        arrays["embedding"] = arrays["embedding"].transpose(2, 0, 1)
+    whole = "X", "K", "embedding"
+    return {name: array if name in whole else array.reshape(-1) for name, array in arrays.items()}
 
 
 def _gradient_is_wrong(owner: Any) -> bool:

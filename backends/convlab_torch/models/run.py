@@ -53,7 +53,9 @@ def _roles(native: nn.Module) -> dict[str, str]:
     """The roles of a module's own parameters by their names: see `convlab.models.adapters.Models.gradients`."""
     if isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         return {"weight": "K", "bias": "bias"}
-    return {"weight": "slope"} if isinstance(native, nn.PReLU) else {"weight": "scale", "bias": "shift"}
+    if isinstance(native, nn.PReLU):
+        return {"weight": "slope"}
+    return {"weight": "scale", "bias": "shift", "token": "token", "embedding": "embedding"}
 
 
 def _own(native: nn.Module) -> dict[str, nn.Parameter]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...geometry.geometry import Pair
 from .attention import Attention
+from .slopes import Slopes
 
 # What is added to the scores of pixels that the shift alone has brought into one window.
 _APART = -100.0
@@ -115,6 +116,14 @@ class WindowAttention(Attention):
         windows = self._windows(x)
         apart = self._apart(x, windows), self._apart(off, windows)
         return self._together(self._attend_error(*apart, dtype, self._added(windows, len(x))), x, windows)
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`: that by x."""
+        windows = self._windows(x)
+        apart = self._apart(x, windows), self._apart(dy, windows)
+        slope = self._attend_slope(*apart, dtype, self._added(windows, len(x)))
+        true, bound = (self._together(each, x, windows) for each in slope)
+        return {"X": true}, {"X": bound}
 
     def _windows(self, x: np.ndarray) -> Windows:
         return windows_of((x.shape[2], x.shape[3]), self.window, self.shift)
