@@ -117,7 +117,7 @@ class Attention(Layer):
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
         before, behind = self.projections
         queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
-        weights = _softmax(_scores(queries, keys) + added)
+        weights = _softmax(self._scores(queries, keys) + added)
         return _image(behind.reference(self._joined(weights @ values)), x)
 
     def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
@@ -126,15 +126,21 @@ class Attention(Layer):
         q, k, v = self._heads(before.reference(pixels), len(x))
         eq, ek, ev = self._heads(before.error(pixels, errors, dtype), len(x))
         unit = 2.0 ** -SIGNIFICAND[dtype]
-        large_q, large_k, large_v = np.abs(q) + eq, np.abs(k) + ek, np.abs(v) + ev
-        scores = _scores(q, k)
-        change = _scores(np.abs(q), ek) + _scores(eq, large_k)
-        change += (q.shape[-1] + 4) * unit * _scores(large_q, large_k)
+        large_v = np.abs(v) + ev
+        scores, change = self._scores(q, k), self._scores_error(q, k, eq, ek, dtype)
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
         weights, off_weights = _softmax_error(scores + added, change, unit)
         means, largest = weights @ v, weights + off_weights
         off_means = weights @ ev + off_weights @ large_v + (v.shape[2] + _ROUNDINGS) * unit * (largest @ large_v)
         return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)
+
+    def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """How much each pixel heeds each other, (images, heads, pixels, pixels)."""
+        return np.asarray(products(queries, keys) / math.sqrt(queries.shape[-1]))
+
+    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+        """How far they may be off, if the queries and the keys are off by up to eq and ek."""
+        return np.asarray(products_error(q, k, eq, ek, dtype) / math.sqrt(q.shape[-1]))
 
     def _heads(self, rows: np.ndarray, images: int) -> np.ndarray:
         """The queries, keys and values of pixels, each (images, heads, pixels, channels of a head)."""
@@ -245,8 +251,16 @@ def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
 
 
-def _scores(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    return np.asarray(queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]))
+def products(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The product of each query with each key."""
+    return np.asarray(queries @ keys.swapaxes(-1, -2))
+
+
+def products_error(q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+    """How far such products may be off, if q is by up to eq and k by up to ek, with what scales them."""
+    large_q, large_k = np.abs(q) + eq, np.abs(k) + ek
+    rounding = (q.shape[-1] + 6) * 2.0 ** -SIGNIFICAND[dtype] * products(large_q, large_k)
+    return np.asarray(products(np.abs(q), ek) + products(eq, large_k) + rounding)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
