@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import WindowAttention, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, WindowAttention, relative_places, windows_of
 
 from ..ops import ops
 
@@ -51,6 +51,17 @@ def query_key_value(qkv: Array, heads: int) -> Array:
     return jnp.moveaxis(qkv.reshape(*qkv.shape[:-1], 3, heads, -1), -3, 0)
 
 
+def scaled_directions(queries: Array, keys: Array, scale: Array) -> tuple[Array, Array]:
+    """Queries and keys whose products over the root of a head's channels are their cosines times a head's number."""
+    factor = scale[:, None] * queries.shape[-1] ** 0.5
+    return _directions(queries) * factor, _directions(keys)
+
+
+def _directions(vectors: Array) -> Array:
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * lax.rsqrt(jnp.maximum(squares, SHORTEST**2))
+
+
 def window_bias(table: Array, like: Array, window: Pair, shift: Pair) -> Array:
     """What is added to the scores of windows of images (N, H, W, C), (windows, heads, pixels, pixels)."""
     mask = windows_of((like.shape[1], like.shape[2]), window, shift).mask
@@ -86,7 +97,9 @@ def trees_of(layer: Layer) -> dict[str, Any] | None:
     trees: dict[str, Any] = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
     for name, bias in zip(names, biases or (), strict=False):
         trees[name]["bias"] = bias
-    return {**trees, "table": layer.table} if isinstance(layer, WindowAttention) else trees
+    if isinstance(layer, WindowAttention):
+        trees |= {"table": layer.table, **({} if layer.scale is None else {"scale": layer.scale})}
+    return trees
 
 
 def read_attention(module: Any, trees: Mapping[str, Mapping[str, Any]]) -> Attention:
@@ -107,12 +120,15 @@ def window_options(layer: WindowAttention) -> dict[str, Any]:
         "shift": layer.shift,
         "dropout_rate": layer.rate,
         "use_bias": layer.biased,
+        "cosine": layer.cosine,
         "param_dtype": layer.dtype,
         "deterministic": True,
     }
 
 
-def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any) -> WindowAttention:
+def read_windows(
+    module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any, scale: Any = None
+) -> WindowAttention:
     """A `WindowAttention` of linen's or nnx's with these arrays."""
     kernel, out_kernel = (ops.to_numpy(tree["kernel"]).T for tree in (qkv, proj))
     bias, out_bias = (ops.to_numpy(tree["bias"]) if module.use_bias else None for tree in (qkv, proj))
@@ -127,4 +143,5 @@ def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], t
         ops.to_numpy(table),
         tuple(module.window),
         tuple(module.shift),
+        scale=None if scale is None else ops.to_numpy(scale),
     )

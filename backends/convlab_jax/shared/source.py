@@ -165,5 +165,5 @@ def attention(module: Any) -> dict[str, Any]:
 
 def windows(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of windows share."""
-    names = ("heads", "window", "shift", "dropout_rate", "use_bias")
+    names = ("heads", "window", "shift", "dropout_rate", "use_bias", "cosine")
     return {**{name: getattr(module, name) for name in names}, **dtype(module)}

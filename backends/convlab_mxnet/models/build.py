@@ -169,8 +169,8 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
     check_dtype(layer.dtype, "attention")
     channels, heads = channels_taken(layer), layer.heads
     if isinstance(layer, WindowAttention):
-        where = layer.window, layer.shift
-        block = attention_blocks.WindowAttention(channels, heads, *where, layer.rate, layer.biased, layer.size)
+        where, options = (layer.window, layer.shift), (layer.rate, layer.biased)
+        block = attention_blocks.WindowAttention(channels, heads, *where, *options, layer.size, layer.cosine)
     else:
         block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
@@ -194,7 +194,9 @@ def _arrays_of_attention(layer: Attention | ClassToken | PositionEmbedding) -> d
     arrays = {"qkv_weight": layer.kernel, "out_weight": layer.out_kernel}
     if layer.biased:
         arrays |= dict(zip(("qkv_bias", "out_bias"), layer.biases(), strict=True))
-    return {**arrays, "table": layer.table} if isinstance(layer, WindowAttention) else arrays
+    if isinstance(layer, WindowAttention):
+        arrays |= {"table": layer.table, **({} if layer.scale is None else {"scale": layer.scale})}
+    return arrays
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:

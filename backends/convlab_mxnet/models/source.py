@@ -211,7 +211,12 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     ),
     Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
     WindowAttention: lambda known: _attention(
-        attention_blocks.WindowAttention, known, window=known.window, shift=known.shift, size=known.size
+        attention_blocks.WindowAttention,
+        known,
+        window=known.window,
+        shift=known.shift,
+        size=known.size,
+        cosine=known.cosine,
     ),
     ClassToken: lambda known: _attention_block(attention_blocks.ClassToken, channels=len(known.token)),
     PositionEmbedding: lambda known: _attention_block(

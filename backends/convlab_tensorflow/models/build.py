@@ -190,6 +190,7 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
     channels, heads = channels_taken(layer), layer.heads
     options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
     if isinstance(layer, WindowAttention):
+        options["cosine"] = layer.cosine
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
         native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
@@ -204,6 +205,8 @@ def fill_attention(native: kl.Layer, layer: Attention) -> None:
         kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
         denses = [native.qkv, native.proj]
         native.table.assign(layer.table)
+        if layer.scale is not None:
+            native.scale.assign(layer.scale)
     else:
         kernels, biases = layer.by_head()
         denses = private.dense_layers_of_attention(native)

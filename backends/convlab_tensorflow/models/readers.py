@@ -163,7 +163,8 @@ def _windows(m: attention_layers.WindowAttention) -> Layer:
     kernel, out_kernel = (array_of(dense.kernel).T for dense in (m.qkv, m.proj))
     bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
     dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
-    return WindowAttention(*dense, array_of(m.table), m.window, m.shift)
+    scale = array_of(m.scale) if m.cosine else None
+    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlab.errors import ModelError
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers import windows as window_layers
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import distances, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, distances, relative_places, windows_of
 
 from ..ops import ops
 
@@ -50,7 +52,7 @@ def _windows(rows: int, columns: int, window: Pair, shift: Pair) -> tuple[Pair, 
 
 
 class WindowAttention(nn.Module):
-    """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Args:
         dim: the channels.
@@ -59,6 +61,7 @@ class WindowAttention(nn.Module):
         shift_size: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
     """
 
     def __init__(
@@ -69,16 +72,18 @@ class WindowAttention(nn.Module):
         shift_size: int | Pair = 0,
         dropout: float = 0.0,
         use_bias: bool = True,
+        cosine: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.use_bias = use_bias
+        self.use_bias, self.cosine = use_bias, cosine
         self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
         self.window_size, self.shift_size = pair("window_size", window_size, 1), pair("shift_size", shift_size, 0)
         self.qkv = nn.Linear(dim, 3 * dim, use_bias, dtype=dtype)
         self.proj = nn.Linear(dim, dim, use_bias, dtype=dtype)
         table = torch.zeros(distances(self.window_size), num_heads, dtype=dtype)
         self.relative_position_bias_table = nn.Parameter(table)
+        self.scale = nn.Parameter(torch.full((num_heads,), 10.0, dtype=dtype)) if cosine else None
         self.register_buffer("relative_position_index", torch.from_numpy(relative_places(self.window_size).ravel()))
 
     relative_position_index: Tensor
@@ -93,8 +98,11 @@ class WindowAttention(nn.Module):
         queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index].T.reshape(-1, *mask.shape[1:])
         added = bias + mask.to(bias).unsqueeze(1)
-        dropout = self.dropout if self.training else 0.0
-        means = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, dropout_p=dropout)
+        if self.scale is not None:
+            queries, keys = (F.normalize(vectors, dim=-1, eps=SHORTEST) for vectors in (queries, keys))
+            queries = queries * self.scale.view(-1, 1, 1)
+        dropout, scale = self.dropout if self.training else 0.0, 1.0 if self.cosine else None
+        means = F.scaled_dot_product_attention(queries, keys, values, added, dropout, scale=scale)
         y: Tensor = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
         return y[:, back].transpose(1, 2).reshape(x.shape)
 
@@ -140,13 +148,35 @@ def first_pixel(x: Tensor) -> Tensor:
     return x[:, :, 0, 0]
 
 
-SHIFTED_WINDOWS = "torchvision.models.swin_transformer.ShiftedWindowAttention"
+class CosineWindows(nn.Module):
+    """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC, for images (N, C, H, W).
+
+    Its position biases, computed by two dense layers of how far apart pixels are, are the same for each image.
+
+    Args:
+        inner: the module.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, each pixel computed from those of its window."""
+        y: Tensor = self.inner(x.movedim(1, -1))
+        return y.movedim(-1, 1)
 
 
-def of_windows(attention: nn.Module) -> WindowAttention:
+_SHIFTED = "torchvision.models.swin_transformer.ShiftedWindowAttention"
+SHIFTED_WINDOWS = _SHIFTED, f"{_SHIFTED}V2"
+
+
+def of_windows(attention: nn.Module) -> WindowAttention | CosineWindows:
     """The attention of windows of images NCHW with the parameters of torchvision's, of images NHWC."""
     given: Any = attention
-    window, shift = (pair("window", tuple(size), 0) for size in (given.window_size, given.shift_size))
+    if hasattr(given, "logit_scale"):
+        return CosineWindows(given).train(given.training)
+    window, shift = _two(given.window_size), _two(given.shift_size)
     other = WindowAttention(given.qkv.in_features, window, given.num_heads, shift, given.attention_dropout)
     other.qkv, other.proj = given.qkv, given.proj
     other.relative_position_index = given.relative_position_index
@@ -214,6 +244,11 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
         return {"embedding": layer.embedding}
     if not isinstance(layer, layers.Attention):
         return None
+    if isinstance(native, CosineWindows):
+        raise ModelError(
+            "ShiftedWindowAttentionV2: it computes its position biases by two dense layers, got a table of them.",
+            hint="port the model to PyTorch, and give what that makes as the target.",
+        )
     before, behind = "in_proj_", "out_proj."
     if isinstance(native, (WindowAttention, TokenAttention)):
         inner = "inner." if isinstance(native, TokenAttention) else ""
@@ -222,8 +257,10 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
     if layer.biased:
         bias, out_bias = layer.biases()
         arrays |= {f"{before}bias": bias, f"{behind}bias": out_bias}
-    table = layer.table if isinstance(layer, window_layers.WindowAttention) else None
-    return arrays if table is None else {**arrays, "relative_position_bias_table": table}
+    if isinstance(layer, window_layers.WindowAttention):
+        arrays |= {"relative_position_bias_table": layer.table}
+        arrays |= {} if layer.scale is None else {"scale": layer.scale}
+    return arrays
 
 
 def _read(m: PixelAttention) -> Layer:
@@ -245,7 +282,32 @@ def _read_windows(m: WindowAttention) -> Layer:
         table=ops.to_numpy(m.relative_position_bias_table),
         window=m.window_size,
         shift=m.shift_size,
+        scale=None if m.scale is None else ops.to_numpy(m.scale),
     )
+
+
+def _read_cosines(m: CosineWindows) -> Layer:
+    given: Any = m.inner
+    with torch.no_grad():
+        table = 16 * torch.sigmoid(given.cpb_mlp(given.relative_coords_table).view(-1, given.num_heads))
+        scale = given.logit_scale.clamp(max=math.log(100.0)).exp().flatten()
+    dense = _dense(given.qkv.weight, given.qkv.bias, given.proj)
+    if "bias" in dense:  # it sets that of the keys to zero, whatever it is
+        parts = np.split(dense["bias"], 3)
+        dense["bias"] = np.concatenate([parts[0], np.zeros_like(parts[1]), parts[2]])
+    return window_layers.WindowAttention(
+        **dense,
+        heads=given.num_heads,
+        rate=given.attention_dropout,
+        table=ops.to_numpy(table),
+        window=_two(given.window_size),
+        shift=_two(given.shift_size),
+        scale=ops.to_numpy(scale),
+    )
+
+
+def _two(sizes: Any) -> Pair:
+    return pair("window", tuple(sizes), 0)
 
 
 def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
@@ -258,6 +320,7 @@ def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
     WindowAttention: _read_windows,
+    CosineWindows: _read_cosines,
     TokenAttention: _read_tokens,
     ClassToken: lambda m: layers.ClassToken(ops.to_numpy(m.token), str(ops.dtype(m.token))),
     PositionEmbedding: lambda m: layers.PositionEmbedding(ops.to_numpy(m.embedding), str(ops.dtype(m.embedding))),

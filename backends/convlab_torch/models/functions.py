@@ -134,7 +134,7 @@ def over_last_axis(module: nn.Module) -> nn.Module | None:
     else:
         if computes_attention(module):
             return TokenAttention(module).train(module.training)
-        return of_windows(module) if class_path(module) == SHIFTED_WINDOWS else None
+        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else None
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
 

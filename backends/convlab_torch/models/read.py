@@ -100,7 +100,7 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    return class_path(module) in (SHIFTED_WINDOWS, *_BY_NAME) or attention.computes_attention(module)
+    return class_path(module) in (*SHIFTED_WINDOWS, *_BY_NAME) or attention.computes_attention(module)
 
 
 @contextlib.contextmanager

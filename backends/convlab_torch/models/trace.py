@@ -19,7 +19,15 @@ from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 from convlab.models.layers.shapes import gives_rows
 
-from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
+from .attention import (
+    ClassToken,
+    CosineWindows,
+    PixelAttention,
+    PositionEmbedding,
+    TokenAttention,
+    WindowAttention,
+    of_pixels,
+)
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
@@ -48,7 +56,7 @@ _TO_FIRST = (0, 3, 1, 2)
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
-_ATTENTION = (PixelAttention, WindowAttention, TokenAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, CosineWindows, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.

@@ -154,7 +154,8 @@ OPTIONAL = {
     "conv2d": ("bias",),
     "conv_transpose2d": ("bias",),
     "channel_affine": ("scale", "shift"),
-    **dict.fromkeys(("attention", "window_attention"), ("bias", "out_bias")),
+    "attention": ("bias", "out_bias"),
+    "window_attention": ("bias", "out_bias", "scale"),
 }
 _ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
@@ -166,7 +167,7 @@ ARRAYS: dict[str, dict[str, int]] = {
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
     "attention": _ATTENTION,
-    "window_attention": {**_ATTENTION, "table": 2},
+    "window_attention": {**_ATTENTION, "table": 2, "scale": 1},
     "class_token": {"token": 1},
     "position_embedding": {"embedding": 3},
 }
@@ -182,7 +183,8 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
         return {}
     outputs, channels = first
     square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
-    return {"bias": (outputs,), **square, "table": (distances(record.get("window", (1, 1))), record.get("heads", 1))}
+    heads, rows = record.get("heads", 1), distances(record.get("window", (1, 1)))
+    return {"bias": (outputs,), **square, "table": (rows, heads), "scale": (heads,)}
 
 
 def excerpt(value: object) -> str:

@@ -13,7 +13,7 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError, UnsupportedError
 from ...geometry.geometry import Pair
 from ...truth.bounds import sum_bound
-from .attention_slopes import Heads, Rounded, head_slopes
+from .attention_slopes import Heads, Rounded, product_slopes, score_slopes
 from .layer import Dense, Layer
 from .slopes import Slopes, summed_by_channel
 
@@ -125,7 +125,7 @@ class Attention(Layer):
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
         before, behind = self.projections
         queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
-        weights = _softmax(_scores(queries, keys) + added)
+        weights = _softmax(self._scores(queries, keys) + added)
         return _image(behind.reference(self._joined(weights @ values)), x)
 
     def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
@@ -143,9 +143,7 @@ class Attention(Layer):
         true, wrong = before.reference(pixels), before.error(pixels, errors, dtype)
         heads = Heads(*map(Rounded, self._heads(true, len(x)), self._heads(wrong, len(x))))
         (q, eq), (k, ek), _ = heads
-        scores = _scores(q, k)
-        change = _scores(np.abs(q), ek) + _scores(eq, heads.key.largest)
-        change += (q.shape[-1] + 4) * unit * _scores(heads.query.largest, heads.key.largest)
+        scores, change = self._scores(q, k), self._scores_error(q, k, eq, ek, dtype)
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
         return heads, Rounded(*_softmax_error(scores + added, change, unit))
 
@@ -156,9 +154,24 @@ class Attention(Layer):
         behind = Rounded.exact(_pixels(dy)).times(out_kernel, unit)
         shape = len(x), -1, self.heads, len(self.out_kernel) // self.heads
         means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in behind))
-        slopes = head_slopes(*self._rounded_heads(x, np.zeros(x.shape), dtype, added), means, unit)
+        heads, weights = self._rounded_heads(x, np.zeros(x.shape), dtype, added)
+        by_scores = score_slopes(weights, means, heads.value, unit)
+        slopes = *self._product_slopes(heads, by_scores, dtype), weights.turned.times(means, unit)
         rows = (np.concatenate([self._joined(each) for each in parts], 1) for parts in zip(*slopes, strict=True))
         return Rounded(*(_image(each, x) for each in Rounded(*rows).times(kernel, unit)))
+
+    def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """How much each pixel heeds each other, (images, heads, pixels, pixels)."""
+        return np.asarray(products(queries, keys) / math.sqrt(queries.shape[-1]))
+
+    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+        """How far they may be off, if the queries and the keys are off by up to eq and ek."""
+        return np.asarray(products_error(q, k, eq, ek, dtype) / math.sqrt(q.shape[-1]))
+
+    def _product_slopes(self, heads: Heads, by_scores: Rounded, dtype: str) -> tuple[Rounded, Rounded]:
+        """The gradients by the queries and the keys, from that by the scores."""
+        factor = np.asarray(1 / math.sqrt(heads.query.true.shape[-1]))
+        return product_slopes(heads.query, heads.key, by_scores, factor, 2.0 ** -SIGNIFICAND[dtype])
 
     def _heads(self, rows: np.ndarray, images: int) -> np.ndarray:
         """The queries, keys and values of pixels, each (images, heads, pixels, channels of a head)."""
@@ -282,8 +295,16 @@ def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
 
 
-def _scores(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    return np.asarray(queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]))
+def products(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The product of each query with each key."""
+    return np.asarray(queries @ keys.swapaxes(-1, -2))
+
+
+def products_error(q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+    """How far such products may be off, if q is by up to eq and k by up to ek, with what scales them."""
+    large_q, large_k = np.abs(q) + eq, np.abs(k) + ek
+    rounding = (q.shape[-1] + 6) * 2.0 ** -SIGNIFICAND[dtype] * products(large_q, large_k)
+    return np.asarray(products(np.abs(q), ek) + products(eq, large_k) + rounding)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -73,10 +72,31 @@ def score_slopes(weights: Rounded, means: Rounded, values: Rounded, unit: float)
     return Rounded(weights.true * centred, off + 4 * unit * weights.largest * (sizes + most))
 
 
-def head_slopes(heads: Heads, weights: Rounded, means: Rounded, unit: float) -> Heads:
-    """The gradients by the queries, keys and values of heads, whose scores are query @ key / sqrt(channels)."""
-    query, key, value = heads
-    scores, scale = score_slopes(weights, means, value, unit), 1 / math.sqrt(query.true.shape[-1])
-    products = scores.times(key, unit), scores.turned.times(query, unit)
-    by_query, by_key = (Rounded(scale * each.true, scale * (each.off + 4 * unit * each.largest)) for each in products)
-    return Heads(by_query, by_key, weights.turned.times(means, unit))
+def product_slopes(
+    query: Rounded, key: Rounded, by_scores: Rounded, factor: np.ndarray, unit: float
+) -> tuple[Rounded, Rounded]:
+    """The gradients by queries and keys, whose scores are factor * query @ key, from that by the scores."""
+    products = by_scores.times(key, unit), by_scores.turned.times(query, unit)
+    size = np.abs(factor)
+    first, second = (Rounded(factor * each.true, size * (each.off + 4 * unit * each.largest)) for each in products)
+    return first, second
+
+
+def direction_slope(vector: Rounded, direction: Rounded, slope: Rounded, shortest: float, unit: float) -> Rounded:
+    """The gradient by vectors, from that by vector / length, with lengths of at least `shortest`.
+
+    It is (slope - direction * sum(direction * slope)) / length. Each of both terms may be divided by itself, and by a
+    length that comes from one that is off.
+    """
+    length, off = (np.sqrt((each**2).sum(-1, keepdims=True)) for each in vector)
+    length = np.maximum(length, shortest)
+    least = np.maximum(length - off, shortest)
+    along = (direction.true * slope.true).sum(-1, keepdims=True)
+    most = (direction.largest * slope.largest).sum(-1, keepdims=True)
+    terms = 2 * (vector.true.shape[-1] + 8)
+    along_off = (np.abs(direction.true) * slope.off + direction.off * slope.largest).sum(-1, keepdims=True)
+    moved = slope.off + np.abs(direction.true) * along_off + direction.off * most
+    sizes = slope.largest + direction.largest * most
+    return Rounded(
+        (slope.true - direction.true * along) / length, (moved + (3 * off / length + terms * unit) * sizes) / least
+    )

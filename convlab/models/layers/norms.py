@@ -60,8 +60,9 @@ class _Normal(NamedTuple):
         mean_error = _mean(off, axis) + rounding * _mean(magnitude, axis)
         centred_error = off + mean_error + 2 * unit * magnitude
         variance = _mean(centred**2, axis)
-        variance_error = _mean(2 * np.abs(centred) * centred_error + centred_error**2, axis)
-        variance_error += rounding * (3 + 3 * rounding + rounding**2) * _mean(magnitude**2, axis)
+        with np.errstate(over="ignore"):  # what a whole model may be off by is at worst infinite
+            variance_error = _mean(2 * np.abs(centred) * centred_error + centred_error**2, axis)
+            variance_error += rounding * (3 + 3 * rounding + rounding**2) * _mean(magnitude**2, axis)
         factor = 1 / np.sqrt(variance + epsilon)
         least = 1 / np.sqrt(variance + variance_error + epsilon * (1 + unit))
         largest = 1 / np.sqrt(np.maximum(variance - variance_error, 0) + epsilon * (1 - unit))
