@@ -85,7 +85,7 @@ def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:
 
 
 def _of_network(network: Network) -> Iterator[Part]:
-    for name, native, inputs, value in network.nodes():
+    for name, native, inputs, value in network:
         parts = (
             [*_parts(native, name)] if isinstance(native, nn.Module) else [Part(name, native, *read_function(native))]
         )
