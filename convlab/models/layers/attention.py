@@ -11,8 +11,8 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError, UnsupportedError
-from ...geometry.geometry import Pair
 from .layer import Dense, Layer
+from .spatial import Size
 
 # Of an exponential and a division, beside those of sums.
 _ROUNDINGS = 8
@@ -162,7 +162,7 @@ class ClassToken(Layer):
     token: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return 1 + math.prod(size), 1
 
@@ -194,7 +194,7 @@ class PositionEmbedding(Layer):
     embedding: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`.
 
         Raises:

@@ -15,7 +15,7 @@ from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import GlobalPool, Pool
-from ...layers.reading import around
+from ...layers.spatial import around
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
 
@@ -166,7 +166,8 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
         numbers = arrays[0]
         if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or numbers.shape[-3:] != (numbers.size, 1, 1):
             raise UnsupportedError(f"it takes an array of shape {numbers.shape} beside the image")
-        return ChannelAffine(**{name: numbers.reshape(-1)}, trained=True, dtype=numbers.dtype.name)
+        own: dict[str, Any] = {name: numbers.reshape(-1)}
+        return ChannelAffine(**own, trained=True, dtype=numbers.dtype.name)
 
     return read
 
