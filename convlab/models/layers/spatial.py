@@ -20,7 +20,7 @@ Ends = tuple[tuple[int, int], ...]
 
 # What a model takes, by its number of axes.
 WHAT = {0: "rows of numbers", 1: "sequences", 2: "images", 3: "volumes"}
-SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
+SHAPES = {0: "(N, C)", 1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,16 @@ class NdSpec:
 
 
 Spec = LayerSpec | NdSpec
+
+
+def in_words(rank: int, last: bool = False) -> str:
+    """What a model takes, with its shape.
+
+    >>> in_words(1), in_words(2, last=True)
+    ('sequences (N, C, L)', 'images (N, H, W, C)')
+    """
+    first, channels, *others = SHAPES[rank][1:-1].split(", ")
+    return f"{WHAT[rank]} ({', '.join([first, *others, channels] if last else [first, channels, *others])})"
 
 
 def window(size: Sequence[int], **given: Any) -> Spec:
