@@ -368,7 +368,7 @@ def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
     if layer.weights:
         return tuple(layer.get_build_config()["input_shape"][1:])
     if isinstance(layer, _GLOBAL):
-        return (None,) * (layer.input_spec.ndim - 1)
+        return (None,) * int(layer.input_spec.ndim - 1)
     return (None, None, None) if isinstance(layer, kl.Flatten) else None
 
 

@@ -88,4 +88,5 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
 
 def _gradient_is_wrong(owner: Any) -> bool:
     """Whether TensorFlow's CPU kernels for the gradient are wrong: see `convlab_tensorflow.ops`."""
-    return isinstance(owner, (*each_rank("Conv"), *DEPTHWISE)) and max(*owner.strides, *owner.dilation_rate) > 1
+    convolutions: tuple[Any, ...] = (*each_rank("Conv"), *DEPTHWISE)
+    return isinstance(owner, convolutions) and max(*owner.strides, *owner.dilation_rate) > 1

@@ -155,8 +155,6 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             fits = isinstance(part.native, nn.BatchNorm1d) and wanted == 1
             layer = replace(part.layer, rank=wanted) if fits else None
             part = replace(part, layer=layer, note=part.note if fits else f"{part.note}: it normalises {WHAT[wanted]}")
-        if isinstance(part.layer, GlobalPool) and part.layer.rank != rank:
-            part = replace(part, layer=None, note=f"{part.note}: it reduces {part.layer.rank} axes of {WHAT[rank]}")
         if wanted == 1 and over_any and part.native.dim is None:
             part = replace(part, layer=None, note=f"{part.note}: without dim, it goes over the images")
         if isinstance(part.layer, Unflatten) and not of_rows:

@@ -9,7 +9,6 @@ from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import BroadcastLike, Concatenate, Joining
 from ..layers.layer import Dense, Layer
-from ..layers.pooling import GlobalPool
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
@@ -23,6 +22,8 @@ _NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: 
 class Flow:
     """How many axes and channels each value has; 0 where no layer has told yet.
 
+    >>> from convlab.models.layers.layer import Pad
+    >>> from convlab.models.layers.pooling import GlobalPool
     >>> flow = Flow()
     >>> flow.through(GlobalPool("max", keepdims=False), ["input"], "0"), flow.through(Pad(((1, 1), (1, 1))), ["0"], "1")
     (None, ('rows of numbers', 'images'))
@@ -70,7 +71,7 @@ def _taken(layer: Layer) -> int:
         return 2
     if rank := own_rank(layer):
         return rank + 2
-    return _ANY if isinstance(layer, (GlobalPool, *_MOVING)) else 0
+    return _ANY if isinstance(layer, _MOVING) else 0
 
 
 def _goes_with(rank: int, wanted: int) -> bool:

@@ -9,7 +9,7 @@ from .channels import PixelShuffle
 from .flattening import Unflatten
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
-from .pooling import AdaptivePool, Pool
+from .pooling import AdaptivePool, GlobalPool, Pool
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
@@ -36,6 +36,8 @@ def own_rank(layer: Layer | None) -> int:
         return len(layer.pads)
     if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
         return len(layer.size)
+    if isinstance(layer, GlobalPool):
+        return layer.rank
     return 2 if isinstance(layer, _OF_IMAGES) else 0
 
 

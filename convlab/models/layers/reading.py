@@ -173,11 +173,11 @@ def _of_one_rank(parts: Sequence[Part]) -> Iterator[Part]:
     rank = rank_of([part.layer for part in parts])
     for part in parts:
         layer = part.layer
-        if isinstance(layer, OfAnyRank) and layer.rank not in (0, rank):
-            part = replace(part, layer=replace(layer, rank=rank))
-        elif own_rank(layer) not in (0, rank):
+        if own_rank(layer) not in (0, rank):
             why = f"it is for {WHAT[own_rank(layer)]}, in a model of {WHAT[rank]}"
             part = replace(part, layer=None, note=f"{part.note}: {why}")
+        elif isinstance(layer, OfAnyRank) and layer.rank not in (0, rank):
+            part = replace(part, layer=replace(layer, rank=rank))
         yield part
 
 

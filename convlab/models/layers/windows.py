@@ -10,7 +10,6 @@ import numpy as np
 
 from ...geometry.geometry import Pair
 from .attention import Attention
-from .spatial import Size
 
 # What is added to the scores of pixels that the shift alone has brought into one window.
 _APART = -100.0
@@ -104,7 +103,7 @@ class WindowAttention(Attention):
     table: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
     window: Pair = (1, 1)
     shift: Pair = (0, 0)
-    size: Size | None = field(default=None, compare=False)
+    size: Pair | None = field(default=None, compare=False)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""

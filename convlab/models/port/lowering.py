@@ -162,7 +162,7 @@ class Lowering:
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
         if isinstance(layer, WindowAttention):
-            return replace(layer, size=given.shape.size)
+            return replace(layer, size=given.shape.size)  # type: ignore[arg-type]  # it is for images
         if isinstance(layer, Dense) and given.flattened:
             return self._reordered(layer, given)
         # Some frameworks hold these numbers in float32.
