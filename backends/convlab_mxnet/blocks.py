@@ -13,7 +13,7 @@ from typing import Any
 
 from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
-from convlab.models.layers.spatial import Ends, channels_first
+from convlab.models.layers.spatial import Ends, to_first
 
 from .ops import mx
 
@@ -184,7 +184,7 @@ class Unflatten(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         """The rows as (N, C, H, W)."""
         axes = (-1, *self.size) if self.order == "CHW" else (*self.size, -1)
         y = F.npx.reshape(x, (-2, *axes)) if mx.util.is_np_array() else F.reshape(x, (0, *axes))
-        return y if self.order == "CHW" else y.transpose(channels_first(len(self.size)))
+        return y if self.order == "CHW" else y.transpose(to_first(len(self.size)))
 
 
 class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

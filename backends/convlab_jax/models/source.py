@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
-from convlab.models.layers.spatial import Size, in_words
+from convlab.models.layers.spatial import Size, shapes_in_words
 from convlab.models.source.code import Code, SourceCall, call_of, formatted, imports
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
@@ -49,7 +49,7 @@ def source(parts: Sequence[Part], size: Size | None) -> str:
         return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
     sections, statements = functions(parts, _written, "x", "train")
     switch = ", train=False" if re.search(r"\btrain\b", "".join(statements)) else ""
-    takes = in_words(rank_of([part.layer for part in parts]), last=True)
+    takes = shapes_in_words(rank_of([part.layer for part in parts]), last=True)
     lines = ["class Model(nn.Module):", f'    """Takes {takes}."""', "", "    @nn.compact"]
     lines.append(f"    def __call__(self, x{switch}):")
     lines += [line for each in statements for line in formatted(each, 8)]

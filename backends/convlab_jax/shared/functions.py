@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.models.layers.spatial import channels_last
+from convlab.models.layers.spatial import to_last
 
 from .attention import first_pixel
 from .moving import channel_slice, chunk, crop, subsample, unflatten, upsample
@@ -159,7 +159,7 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
             return [Function(flatten)], x
         if len(x.shape) == 2 and 3 <= len(value.shape) <= 5 and value.shape[0] == x.shape[0]:
             return [Function(unflatten, _options(value.shape[1:-1], "HWC"))], x
-    last = channels_last(len(value.shape) - 2)
+    last = to_last(len(value.shape) - 2)
     if value.by.primitive == "transpose" and value.by.params["permutation"] == last and isinstance(x, Value):
         functions, rows = _reshaped(x) if x.by is not None else ([], None)
         if functions and functions[0].function is unflatten:

@@ -15,7 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
 from convlab.models.layers.reading import INPUT, Part, loose_code
-from convlab.models.layers.spatial import in_words
+from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
 from .functions import Function, functions_of
@@ -112,7 +112,7 @@ def _first(
             tried.append(shape)
     on = "anything"
     if tried:
-        on = f"{in_words(len(tried[0]) - 2, last=True)} = {tried[0]}{' and others' if tried[1:] else ''}"
+        on = f"{shapes_in_words(len(tried[0]) - 2, last=True)} = {tried[0]}{' and others' if tried[1:] else ''}"
     why = f" ({type(first).__name__}: {(str(first).strip().splitlines() or [''])[0][:300]})" if first else ""
     raise UnsupportedError(f"it can't be run on {on}{why}") from first
 

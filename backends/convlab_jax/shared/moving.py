@@ -15,14 +15,14 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.spatial import channels_last
+from convlab.models.layers.spatial import to_last
 
 
 def unflatten(x: Array, size: tuple[int, ...] = (1, 1), order: str = "HWC") -> Array:
     """Each row of numbers as an image of some rows and columns, whose numbers stand in an order."""
     if order == "HWC":
         return x.reshape((x.shape[0], *size, -1))
-    return x.reshape((x.shape[0], -1, *size)).transpose(channels_last(len(size)))
+    return x.reshape((x.shape[0], -1, *size)).transpose(to_last(len(size)))
 
 
 def crop(x: Array, pads: Any) -> Array:

@@ -24,7 +24,7 @@ from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout,
 from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
-from convlab.models.layers.spatial import WHAT, Size, around, each_axis, oihw
+from convlab.models.layers.spatial import WHAT, Size, around, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
@@ -133,7 +133,7 @@ def _pool(
 
 def _mean(function: str) -> Callable[..., Layer]:
     def read(axis: Any = None, keepdims: bool = False) -> Layer:
-        axes = () if axis is None else tuple(sorted(each_axis(axis, 1)))
+        axes = () if axis is None else tuple(sorted(per_axis(axis, 1)))
         rank = len(axes)
         if not 1 <= rank <= 3 or axes not in (tuple(range(1, rank + 1)), tuple(range(-1 - rank, -1))):
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2)")
@@ -196,7 +196,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
 
 def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
-    size = each_axis(layer.kernel_size, 1)
+    size = per_axis(layer.kernel_size, 1)
     rank = len(size)
     if rank not in (1, 2, 3):
         raise UnsupportedError(f"its kernel has {rank} axes, expected 1, 2 or 3")
@@ -315,4 +315,4 @@ def _both(value: Any) -> tuple[int, int]:
 
 def _each(value: Any, rank: int) -> Size:
     """A number for each axis, 1 where there is none."""
-    return tuple(n or 1 for n in each_axis(value, rank))
+    return tuple(n or 1 for n in per_axis(value, rank))

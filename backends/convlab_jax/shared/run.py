@@ -11,11 +11,11 @@ from jax import Array
 
 from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
-from convlab.models.layers.spatial import channels_first, channels_last, oihw
+from convlab.models.layers.spatial import oihw, to_first, to_last
 
 from ..ops import ops
 
-_AXES = {"NHWC": channels_last, "NCHW": channels_first}  # the permutation from the other layout into each
+_AXES = {"NHWC": to_last, "NCHW": to_first}  # the permutation from the other layout into each
 
 
 def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Array:
@@ -32,7 +32,7 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
             current = wanted
         values = [call(native, *values)]
     (x,) = values
-    return jnp.transpose(x, channels_first(x.ndim - 2)) if x.ndim > 2 and current == "NHWC" else x
+    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > 2 and current == "NHWC" else x
 
 
 def tensors(x: Any, dtype: str) -> list[Array]:

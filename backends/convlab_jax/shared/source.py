@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.models.layers.spatial import channels_last, is_padded
+from convlab.models.layers.spatial import is_padded, to_last
 from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
@@ -29,7 +29,7 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     axes = ", ".join(map(str, size))
     if order == "HWC":
         return f"{{0}}.reshape(({{0}}.shape[0], {axes}, -1))"
-    return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({channels_last(len(size))})"
+    return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
 def _resize(down: int, across: int, method: str) -> str:

@@ -20,7 +20,7 @@ from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Size, channels_first, in_words, starts
+from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
@@ -42,7 +42,7 @@ def source(parts: Sequence[Part], size: Size | None) -> str:
         idiom = replace(_IDIOM, written=lambda part: _written(part, numpy))
     dtypes = {dtype_of(part.layer) for part in parts if part.layer is not None and part.layer.arrays}
     cast = tuple(f'self.cast("{dtype}")' for dtype in sorted(dtypes - {"float32"}))
-    takes = in_words(rank_of([part.layer for part in parts]))
+    takes = shapes_in_words(rank_of([part.layer for part in parts]))
     return classes(parts, replace(idiom, closing=cast), takes)
 
 
@@ -151,7 +151,7 @@ def _unflatten(known: Unflatten) -> tuple[str, str]:
     size = ", ".join(map(str, known.size))
     if known.order == "CHW":
         return f"F.reshape({{0}}, (0, -1, {size}))", f"F.npx.reshape({{0}}, (-2, -1, {size}))"
-    axes, order = f"{size}, -1", channels_first(len(known.size))
+    axes, order = f"{size}, -1", to_first(len(known.size))
     return (
         f"F.transpose(F.reshape({{0}}, (0, {axes})), {order})",
         f"F.np.transpose(F.npx.reshape({{0}}, (-2, {axes})), {order})",

@@ -25,7 +25,7 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Ends, Spec, channels_last, hwio, is_padded, padding_in, window
+from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
@@ -290,7 +290,7 @@ def _build_dropout(layer: Dropout, style: str) -> list[kl.Layer]:
 def _build_unflatten(layer: Unflatten, style: str) -> list[kl.Layer]:
     if max(layer.size) == 1 or layer.order == "HWC":
         return [kl.Reshape((*layer.size, -1), autocast=False)]
-    order = channels_last(len(layer.size))[1:]
+    order = to_last(len(layer.size))[1:]
     return [kl.Reshape((-1, *layer.size), autocast=False), kl.Permute(order, autocast=False)]
 
 

@@ -23,7 +23,7 @@ from convlab.models.layers.reading import (
     unbuilt,
     walk,
 )
-from convlab.models.layers.spatial import channels_first, channels_last
+from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
 from .activations import NOTHING
@@ -94,9 +94,9 @@ def _axes_of_reshape(part: Part) -> int:
 def _channel_by_channel(first: Part, second: Part) -> Flatten | Unflatten | None:
     """What a permutation and a flattening, or an image of rows and a permutation, are together."""
     rank = _axes_of_reshape(first) - 1
-    if isinstance(second.layer, Flatten) and any(_permutes(first, channels_first(n)) for n in (1, 2, 3)):
+    if isinstance(second.layer, Flatten) and any(_permutes(first, to_first(n)) for n in (1, 2, 3)):
         return Flatten("CHW")
-    if rank > 0 and _permutes(second, channels_last(rank)):
+    if rank > 0 and _permutes(second, to_last(rank)):
         return Unflatten(tuple(first.native.target_shape[1:]), "CHW")
     return None
 

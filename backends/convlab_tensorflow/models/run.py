@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 from convlab.models.adapters import ROLES, Arrays
-from convlab.models.layers.spatial import channels_first, channels_last
+from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
 from .readers import DEPTHWISE, FORMATS, JOINING, array_of, each_rank, kernel_of, layout
@@ -58,10 +58,10 @@ def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
     """Call natives one after another, the first with all values."""
     for native in natives:
         last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
-        given = [tf.transpose(x, channels_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
+        given = [tf.transpose(x, to_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
         # Keras's layers that join take a list, and no argument for the mode.
         x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
-        values = (tf.transpose(x, channels_first(x.shape.rank - 2)) if last and x.shape.rank > 2 else x,)
+        values = (tf.transpose(x, to_first(x.shape.rank - 2)) if last and x.shape.rank > 2 else x,)
     return values[0]
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.fx
 from torch import nn
 
-from convlab.models.layers.spatial import channels_first, channels_last
+from convlab.models.layers.spatial import to_first, to_last
 
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS
@@ -20,7 +20,7 @@ _SWAPS = ("transpose", torch.transpose)
 def permutation(node: torch.fx.Node, rank: int = 2) -> tuple[int, ...] | None:
     """The axes of an image in the order that a node gives them; None for another node."""
     if node.target in (torch.movedim, "movedim"):
-        moved: Any = {(1, -1): channels_last(rank), (-1, 1): channels_first(rank)}
+        moved: Any = {(1, -1): to_last(rank), (-1, 1): to_first(rank)}
         return moved.get(node.args[1:])  # type: ignore[no-any-return]
     if node.target in _SWAPS and rank == 1 and sorted(axis % 3 for axis in node.args[1:]) == [1, 2]:  # type: ignore[operator]
         return 0, 2, 1

@@ -34,7 +34,7 @@ from convlab.models.layers.reading import (
     walk,
 )
 from convlab.models.layers.shapes import gives_rows
-from convlab.models.layers.spatial import WHAT, Ends, Size, around, each_axis, is_padded
+from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
@@ -201,22 +201,22 @@ def _convolution(m: Any, padding: Any = None) -> Layer:
         kernel,
         array_of(m.bias),
         dtype_of(m.weight),
-        stride=each_axis(m.stride, rank),
-        padding=padding if isinstance(padding, str) else around(each_axis(padding, rank)),
+        stride=per_axis(m.stride, rank),
+        padding=padding if isinstance(padding, str) else around(per_axis(padding, rank)),
         padding_mode=m.padding_mode,
-        dilation=each_axis(m.dilation, rank),
+        dilation=per_axis(m.dilation, rank),
         groups=m.groups,
     )
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    first, second = each_axis(value, 2)
+    first, second = per_axis(value, 2)
     return first, second
 
 
 def _max_pool(m: Any) -> Layer:
     rank = _rank(m)
-    if max(each_axis(m.dilation, rank)) > 1 or m.return_indices:
+    if max(per_axis(m.dilation, rank)) > 1 or m.return_indices:
         raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
     return Pool("max", *_window(m), False, m.ceil_mode)
 
@@ -229,7 +229,7 @@ def _average_pool(m: Any) -> Layer:
 
 
 def _window(m: Any) -> tuple[Size, Size, Ends]:
-    size, stride, padding = (each_axis(each, _rank(m)) for each in (m.kernel_size, m.stride, m.padding))
+    size, stride, padding = (per_axis(each, _rank(m)) for each in (m.kernel_size, m.stride, m.padding))
     return size, stride, around(padding)
 
 
@@ -241,7 +241,7 @@ def _rank(m: nn.Module) -> int:
 
 def _adaptive_pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
-        size = each_axis(m.output_size, _rank(m))
+        size = per_axis(m.output_size, _rank(m))
         if None in size:
             raise UnsupportedError(f"only PyTorch has a pooling that keeps the image's rows or columns, {size}")
         return GlobalPool(function, rank=len(size)) if max(size) == 1 else AdaptivePool(function, size)

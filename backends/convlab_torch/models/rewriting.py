@@ -11,7 +11,7 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
-from convlab.models.layers.spatial import channels_first
+from convlab.models.layers.spatial import to_first
 
 VIEWS = ("view", "reshape", torch.reshape)
 JOINS = (torch.cat, torch.concat, torch.concatenate)
@@ -41,7 +41,7 @@ def to_channels_first(node: torch.fx.Node, rank: int) -> bool:
     """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
     args: list[Any] = [*node.args]
     kwargs = dict(node.kwargs)
-    order = channels_first(rank)
+    order = to_first(rank)
     if node.target is operator.getitem and (slices := slices_of(args[1], rank)) is not None:
         args[1] = tuple(slices[axis] for axis in order)
     elif node.target is F.pad and len(args[1]) == 2 * rank + 2 and tuple(args[1][:2]) == (0, 0):

@@ -12,7 +12,7 @@ from torch import nn
 
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
-from convlab.models.layers.spatial import Size, in_words
+from convlab.models.layers.spatial import Size, shapes_in_words
 from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Code, SourceCall, brief, call_of, parameters_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
@@ -40,7 +40,7 @@ from .functions import (
 
 def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`."""
-    return classes(parts, _IDIOM, in_words(rank_of([part.layer for part in parts])))
+    return classes(parts, _IDIOM, shapes_in_words(rank_of([part.layer for part in parts])))
 
 
 def _written(part: Part) -> Written:

@@ -18,7 +18,7 @@ from convlab.models.layers.joining import Add, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 from convlab.models.layers.shapes import gives_rows
-from convlab.models.layers.spatial import channels_first, channels_last
+from convlab.models.layers.spatial import to_first, to_last
 
 from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
 from .constants import operation, with_arrays
@@ -238,7 +238,7 @@ class _Reading:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
         path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
-        back = channels_first(self.rank)
+        back = to_first(self.rank)
         if isinstance(native, nn.Unflatten) and all(permutation(user, self.rank) == back for user in node.users):
             native = partial(unflatten_pixels, size=tuple(map(int, native.unflattened_size[:-1])))
             self.last.add(node)
@@ -263,8 +263,8 @@ class _Reading:
         """Note that a node has its channels last, or no longer."""
         source = node.args[0]
         assert isinstance(source, torch.fx.Node)
-        to_last, back = order == channels_last(self.rank), order == channels_first(self.rank)
-        if (source in self.last and not back) or (source not in self.last and not to_last):
+        away, back = order == to_last(self.rank), order == to_first(self.rank)
+        if (source in self.last and not back) or (source not in self.last and not away):
             self._refuse(node, f"a permutation of the axes to {order}")
         self.values[node] = self.values[source]
         if source not in self.last:

@@ -17,7 +17,7 @@ from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
-from ..layers.spatial import Size, size_of
+from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
 from ..port.lowering import Lowering
 from ..port.port import assembled
@@ -125,7 +125,7 @@ def load(
         )
     choice("layers", layers, STYLES)
     source = _READERS[suffix](path, None if params is None else Path(params))
-    size = None if input_size is None else size_of("input_size", input_size, source.rank)
+    size = None if input_size is None else image_size("input_size", input_size, source.rank)
     target = models_of(backend or default_backend())
     try:
         return _built(path, source, target, layers, size)

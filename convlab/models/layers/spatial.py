@@ -52,10 +52,10 @@ class NdSpec:
 Spec = LayerSpec | NdSpec
 
 
-def in_words(rank: int, last: bool = False) -> str:
+def shapes_in_words(rank: int, last: bool = False) -> str:
     """What a model takes, with its shape.
 
-    >>> in_words(1), in_words(2, last=True)
+    >>> shapes_in_words(1), shapes_in_words(2, last=True)
     ('sequences (N, C, L)', 'images (N, H, W, C)')
     """
     first, channels, *others = SHAPES[rank][1:-1].split(", ")
@@ -118,19 +118,19 @@ def starts(pads: Ends | str) -> Size:
     return tuple(before for before, _ in pads)
 
 
-def each_axis(value: Any, rank: int) -> tuple[Any, ...]:
+def per_axis(value: Any, rank: int) -> tuple[Any, ...]:
     """A number for each axis, of one for all or of as many.
 
-    >>> each_axis(2, 3), each_axis([4], 1)
+    >>> per_axis(2, 3), per_axis([4], 1)
     ((2, 2, 2), (4,))
     """
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
 
 
-def size_of(name: str, value: object, rank: int) -> Size:
+def image_size(name: str, value: object, rank: int) -> Size:
     """An argument that is one size for all axes, or a tuple of one for each.
 
-    >>> size_of("input_size", 5, 3), size_of("input_size", (5,), 1)
+    >>> image_size("input_size", 5, 3), image_size("input_size", (5,), 1)
     ((5, 5, 5), (5,))
 
     Raises:
@@ -143,22 +143,22 @@ def size_of(name: str, value: object, rank: int) -> Size:
         raise GeometryError(
             f"{name}: got {shown(value)}, expected an int or {rank} of them, for {WHAT[rank]}.", hint=f"give {what}."
         )
-    return tuple(integer(name, n, 1) for n in each_axis(value, rank))
+    return tuple(integer(name, n, 1) for n in per_axis(value, rank))
 
 
-def channels_last(rank: int) -> tuple[int, ...]:
+def to_last(rank: int) -> tuple[int, ...]:
     """The permutation of the axes from channels first to channels last.
 
-    >>> channels_last(2)
+    >>> to_last(2)
     (0, 2, 3, 1)
     """
     return (0, *range(2, rank + 2), 1)
 
 
-def channels_first(rank: int) -> tuple[int, ...]:
+def to_first(rank: int) -> tuple[int, ...]:
     """The permutation of the axes from channels last to channels first.
 
-    >>> channels_first(2)
+    >>> to_first(2)
     (0, 3, 1, 2)
     """
     return (0, rank + 1, *range(1, rank + 1))

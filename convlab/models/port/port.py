@@ -18,7 +18,7 @@ from ..layers.joining import Joining
 from ..layers.layer import Dropout
 from ..layers.reading import Model
 from ..layers.sized import for_size
-from ..layers.spatial import Size, size_of, times
+from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
 from ..layers.transposed import TransposedConvolution
 from .lowering import Built, Lowering
@@ -180,7 +180,7 @@ def _listed(untouched: dict[str, str], separator: str) -> str:
 
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | None:
     """The rows and columns of the images that a model is for."""
-    given = None if input_size is None else size_of("input_size", input_size, source.rank)
+    given = None if input_size is None else image_size("input_size", input_size, source.rank)
     if images is not None and images[0].ndim > 2:
         given = images[0].shape[2:]
     if given is not None and source.size is not None and tuple(given) != source.size:

@@ -16,7 +16,7 @@ from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import GlobalPool, Pool
-from ...layers.spatial import around, each_axis, is_padded, starts
+from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
 
@@ -184,7 +184,7 @@ def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    axes = each_axis(options.get("axis"), 1)
+    axes = per_axis(options.get("axis"), 1)
     if axes not in ((2,), (2, 3), (2, 3, 4)):
         raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
     return GlobalPool("average", bool(options.get("keepdims", False)), rank=len(axes))

@@ -17,7 +17,7 @@ from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Laye
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import GlobalPool, Pool
-from ...layers.spatial import Ends, around, channels_first, channels_last
+from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.transposed import TransposedConvolution
 
 # `convlab.models.files.onnx.Graph`, which imports this file.
@@ -131,7 +131,7 @@ def _batch_norm(graph: Graph, layer: BatchNorm) -> None:
 
 def _flatten(graph: Graph, layer: Flatten) -> None:
     if layer.order == "HWC" and graph.rank > 2:
-        graph.node("Transpose", perm=channels_last(graph.rank - 2))
+        graph.node("Transpose", perm=to_last(graph.rank - 2))
     graph.node("Flatten", axis=1)
     graph.rank = 2
 
@@ -144,7 +144,7 @@ def _unflatten(graph: Graph, layer: Unflatten) -> None:
         graph.node("Reshape", graph.constant("shape", [0, -1, *layer.size], "int64"))
     else:
         graph.node("Reshape", graph.constant("shape", [0, *layer.size, -1], "int64"))
-        graph.node("Transpose", perm=channels_first(len(layer.size)))
+        graph.node("Transpose", perm=to_first(len(layer.size)))
 
 
 def _dense(graph: Graph, layer: Dense) -> None:
@@ -208,11 +208,11 @@ def _group_norm(graph: Graph, layer: GroupNorm) -> None:
 
 def _layer_norm(graph: Graph, layer: LayerNorm) -> None:
     if graph.rank > 2:
-        graph.node("Transpose", perm=channels_last(graph.rank - 2))
+        graph.node("Transpose", perm=to_last(graph.rank - 2))
     arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
     graph.node("LayerNormalization", *arrays, axis=-1, epsilon=layer.epsilon)
     if graph.rank > 2:
-        graph.node("Transpose", perm=channels_first(graph.rank - 2))
+        graph.node("Transpose", perm=to_first(graph.rank - 2))
 
 
 def _crop(graph: Graph, layer: Crop) -> None:
