@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from convlab.geometry.geometry import Pads, Pair
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.spatial import Ends
 
 from .blocks import OnBoth
 from .ops import mx
@@ -79,16 +80,16 @@ class Crop(OfImages):
     """The image without some rows and columns.
 
     Args:
-        pads: how many, ((top, bottom), (left, right)).
+        pads: how many, ((top, bottom), (left, right)), or as many pairs as there are axes.
     """
 
-    def __init__(self, pads: Pads, **names: Any) -> None:
+    def __init__(self, pads: Ends, **names: Any) -> None:
         super().__init__(**names)
         self.pads = pads
 
     def computed(self, F: Any, x: Any) -> Any:
         """What is left of the image."""
-        for axis, (start, end) in zip((2, 3), self.pads, strict=True):
+        for axis, (start, end) in enumerate(self.pads, 2):
             x = F.slice_axis(x, axis=axis, begin=start, end=-end or None)
         return x
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
-from ..geometry.geometry import Pair
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
 from .layers.reading import Model, Part, is_chain
+from .layers.spatial import Size
 
 STYLES = ("builtin", "convlab")
 # The names of a layer's parameters in the frameworks, and their names in the result of `gradients`.
@@ -108,7 +108,7 @@ class Models(Protocol):
         Layers one after another make the framework's own `Sequential`, if it can have their names.
         """
 
-    def source(self, parts: Sequence[Part], size: Pair | None) -> str:
+    def source(self, parts: Sequence[Part], size: Size | None) -> str:
         """The source of a model of these parts, as `read` gives them, as the framework's users write it.
 
         It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
-from convlab.models.layers.reading import ArrayNames, is_around, is_chain
+from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -77,14 +78,13 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
         raise depends_on_size(spec.padding)
     pads, before = spec.padding, []
     zeros = spec.padding_mode == "zeros" and not spec.padding_value
-    if not is_around(pads) or (not zeros and pads != NO_PADDING):
-        before, pads = _build_pad(Pad.before(spec), style), NO_PADDING
-    (top, _), (left, _) = pads
-    conv = nn.Conv2D(
+    if not is_around(pads) or (not zeros and is_padded(pads)):
+        before, pads = _build_pad(Pad.before(spec), style), around((0,) * len(pads))
+    conv = nn.of_rank("Conv", len(pads))(
         spec.out_channels,
         spec.kernel_size,
         spec.stride,
-        (top, left),
+        starts(pads),
         spec.dilation,
         spec.groups,
         use_bias=spec.use_bias,
@@ -94,11 +94,12 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
 
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:
+    kind = nn.Pad2D if len(layer.pads) == 2 else nn.Border
     if layer.mode == LOWEST:
-        return [nn.Pad2D(layer.pads, value=-math.inf)]
+        return [kind(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
-    return [nn.Pad2D(layer.pads, MODES[layer.mode], layer.value)]
+    return [kind(layer.pads, MODES[layer.mode], layer.value)]
 
 
 def _build_pool(layer: Pool, style: str) -> list[Block]:
@@ -110,16 +111,15 @@ def _build_pool(layer: Pool, style: str) -> list[Block]:
         raise UnsupportedError(
             "With MXNet's ceil_mode, windows may begin beyond the image; with this pooling's they don't."
         )
-    (top, _), (left, _) = layer.padding
-    padding = top, left
+    window, rank = (layer.size, layer.stride, starts(layer.padding)), len(layer.size)
     if layer.function == "max":
-        return [nn.MaxPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil)]
+        return [nn.of_rank("MaxPool", rank)(*window, ceil_mode=layer.ceil)]
     counted = layer.count_padding
-    return [nn.AvgPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil, count_include_pad=counted)]
+    return [nn.of_rank("AvgPool", rank)(*window, ceil_mode=layer.ceil, count_include_pad=counted)]
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
-    pool = nn.GlobalMaxPool2D() if layer.function == "max" else nn.GlobalAvgPool2D()
+    pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
@@ -231,7 +231,7 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
 
 
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
-    Convolution: _build_convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,

@@ -12,6 +12,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 
 from ..image_layers import ChannelAffine
+from .readers import each_rank
 
 
 def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
@@ -24,7 +25,7 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
         if _is_tensor(number):
             raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
         if layer is not None and np.ndim(number) and np.size(number) == np.shape(number)[-1]:
-            return [_of_channels(layer, number)]
+            return [_of_channels(layer, number, len((a if _is_tensor(a) else b).shape))]
         if np.ndim(number):
             raise UnsupportedError(f"it takes an array of shape {np.shape(number)}")
         return [rescaling(float(number))]
@@ -40,25 +41,26 @@ def _difference(a: Any, b: Any) -> list[kl.Layer]:
     return _arithmetic(None, lambda number: kl.Rescaling(1.0, -number))(a, b)
 
 
-def _of_channels(layer: type[kl.Layer], numbers: Any) -> kl.Layer:
-    """The sum or the product with a number for each channel, of NHWC."""
+def _of_channels(layer: type[kl.Layer], numbers: Any, axes: int) -> kl.Layer:
+    """The sum or the product with a number for each channel, the last of so many axes."""
     channels = np.size(numbers)
     scales = layer is kl.Multiply
     affine = ChannelAffine(scales, not scales, trainable=getattr(numbers, "trainable", False))
-    affine.build((None, None, None, channels))
+    affine.build((*(None,) * (axes - 1), channels))
     affine.set_weights([np.reshape(keras.ops.convert_to_numpy(numbers), channels)])
     return affine
 
 
 def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:
-    return [kl.Concatenate(axis)]
+    return [kl.Concatenate(-1 if axis == len(values[0].shape) - 1 else axis)]
 
 
-def _over_pixels(layer: type[kl.Layer]) -> Callable[..., list[kl.Layer]]:
+def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
-        if not isinstance(axis, (tuple, list)) or sorted(each % 4 for each in axis) != [1, 2]:
+        axes, count = [axis] if isinstance(axis, int) else axis or [], len(x.shape)
+        if count < 3 or sorted(each % count for each in axes) != [*range(1, count - 1)]:
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")
-        return [layer(keepdims=keepdims)]
+        return [each_rank(name)[count - 3](keepdims=keepdims)]
 
     return natives
 
@@ -78,8 +80,8 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
     "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
     "Concatenate": _concatenate,
-    "Mean": _over_pixels(kl.GlobalAveragePooling2D),
-    "Max": _over_pixels(kl.GlobalMaxPooling2D),
+    "Mean": _over_pixels("GlobalAveragePooling"),
+    "Max": _over_pixels("GlobalMaxPooling"),
     "Relu": _function("relu"),
     "Relu6": _function("relu6"),
     "Sigmoid": _function("sigmoid"),

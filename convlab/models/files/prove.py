@@ -11,7 +11,6 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError
-from ...geometry.geometry import Pair
 from ...truth.bounds import error_ratios
 from ...truth.precision import rounded
 from ..adapters import Models
@@ -21,6 +20,7 @@ from ..compare.sides import Side, first_line
 from ..layers.layer import dtype_of
 from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
+from ..layers.spatial import Size
 from ..layers.steps import carried, steps
 from .onnx.read import OnnxFile
 
@@ -31,7 +31,7 @@ _TELLING = 2.0**-4
 _ONNX_DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
 
 
-def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Pair | None) -> None:
+def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Size | None) -> None:
     """Compare a native model with the file that it was made of, on random images.
 
     An ONNX file is run by onnxruntime if it is installed; the tolerance is that of `compare_results`. Otherwise the
@@ -65,7 +65,7 @@ def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Pa
         )
 
 
-def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Pair | None) -> float:
+def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Size | None) -> float:
     """How far the model's results are from those of the file, as a multiple of what is allowed."""
     fixed = [n for n in source.image[1:] if n] if source.image else []
     images = random_images(steps(source), 0, size or ((fixed[0], fixed[-1]) if fixed else None))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
-from .layer import Layer
+from .layer import Layer, OfAnyRank
 from .slopes import Slopes, column, summed_by_channel
 
 
@@ -108,7 +108,7 @@ class Activation(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class PReLU(Layer):
+class PReLU(OfAnyRank):
     """x where it is above 0, slope * x below, with a slope that is trained.
 
     Source: arXiv:1502.01852.

@@ -11,11 +11,11 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError, UnsupportedError
-from ...geometry.geometry import Pair
 from ...truth.bounds import sum_bound
 from .attention_slopes import Heads, Rounded, product_slopes, score_slopes
 from .layer import Dense, Layer
 from .slopes import Slopes, summed_by_channel
+from .spatial import Size
 
 # Of an exponential and a division, beside those of sums.
 _ROUNDINGS = 8
@@ -199,7 +199,7 @@ class ClassToken(Layer):
     token: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return 1 + math.prod(size), 1
 
@@ -237,7 +237,7 @@ class PositionEmbedding(Layer):
     embedding: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`.
 
         Raises:

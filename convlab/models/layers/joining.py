@@ -11,8 +11,8 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
-from ...geometry.geometry import Pair
 from .layer import Layer
+from .spatial import Size, times
 
 
 class Joining(Layer):
@@ -32,19 +32,22 @@ class Joining(Layer):
         """How far from `reference(*values)` the result in `dtype` may be, if its inputs are off by up to `off`."""
         raise NotImplementedError
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """The rows and columns of the result for images of these sizes.
 
         Raises:
             ShapeError: they don't go together.
         """
-        larger = [*dict.fromkeys(size for size in sizes if size != (1, 1))]
-        if len(larger) > 1:
+        return self._one_size([size for size in sizes if max(size) > 1] or sizes[:1])
+
+    def _one_size(self, sizes: Sequence[Size]) -> Size:
+        first, *others = dict.fromkeys(sizes)
+        if others:
             raise ShapeError(
-                f"{self.kind}: got images of {' and '.join(f'{h}x{w}' for h, w in larger)} pixels, expected one size.",
+                f"{self.kind}: got images of {' and '.join(map(times, (first, *others)))} pixels, expected one size.",
                 hint="another size of the model's image may go through.",
             )
-        return larger[0] if larger else (1, 1)
+        return first
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +116,9 @@ class Concatenate(Joining):
         """See `Joining.error`."""
         return self.reference(*off)
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """See `Joining.joined_size`; here an image of one pixel counts for itself alone."""
-        return sizes[0] if len(set(sizes)) == 1 else super().joined_size([(0, 0), *sizes])
+        return self._one_size(sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +138,11 @@ class BroadcastLike(Joining):
         x, like = values
         return self.reference(off[0] + 8 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off[0]), like)
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """See `Joining.joined_size`."""
-        if sizes[0] != (1, 1):
+        if max(sizes[0]) > 1:
             raise ShapeError(
-                f"{self.kind}: got images of {sizes[0][0]}x{sizes[0][1]} pixels, expected one pixel.",
+                f"{self.kind}: got images of {times(sizes[0])} pixels, expected one pixel.",
                 hint="a resize by a factor takes any size.",
             )
         return sizes[1]

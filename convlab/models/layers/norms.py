@@ -9,7 +9,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
-from .layer import Layer
+from .layer import OfAnyRank
 from .slopes import ROUNDINGS, Slopes, affine_slopes, column, summed_by_channel
 
 
@@ -99,7 +99,7 @@ class _Normal(NamedTuple):
         return factor * (g - _mean(g, axis)) - bend * self.centred, error
 
 
-class _ImageNorm(Layer):
+class _ImageNorm(OfAnyRank):
     """(x - mean) / sqrt(variance + epsilon) * scale + shift, with statistics of numbers that `_grouped` puts together.
 
     Attributes:
@@ -199,7 +199,7 @@ class LayerNorm(_ImageNorm):
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelAffine(Layer):
+class ChannelAffine(OfAnyRank):
     """x * scale + shift, with one number of each for each channel.
 
     Attributes:

@@ -10,12 +10,13 @@ import numpy as np
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, Softmax
 from ...layers.flattening import Flatten, Unflatten
+from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
-from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import GlobalPool, Pool
-from ...layers.reading import around
+from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
 
@@ -23,14 +24,16 @@ from ..fields import LARGEST
 Arrays = Sequence[np.ndarray]
 Reader = Callable[[Mapping[str, Any], Arrays], Layer]
 
+# The layout of images with so many axes.
+LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
 
 
 def rounds_alike(layer: Pool) -> bool:
     """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
     assert not isinstance(layer.padding, str)
-    (top, _), (left, _) = layer.padding
-    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
+    axes = zip(starts(layer.padding), layer.stride, layer.size, strict=True)
+    return all(before + step <= size for before, step, size in axes)
 
 
 def _fitting(arrays: Arrays, ranks: Sequence[int], optional: int = 0) -> Arrays:
@@ -52,19 +55,20 @@ def _fitting(arrays: Arrays, ranks: Sequence[int], optional: int = 0) -> Arrays:
 
 
 def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
-        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
-    arrays = _fitting(arrays, (4, 1), optional=1)
+    rank = len(options["kernel"])
+    if options.get("layout", "None") not in (LAYOUTS.get(rank, ""), "None", None):
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected {', '.join(LAYOUTS.values())}")
+    arrays = _fitting(arrays, (rank + 2, 1), optional=1)
     if arrays[0].shape[2:] != options["kernel"]:
         raise UnsupportedError(f"its kernel has shape {arrays[0].shape}, expected {options['kernel']} at the end")
-    return Convolution.of(
+    return convolution(
         arrays[0],
         arrays[1] if len(arrays) > 1 else None,
         arrays[0].dtype.name,
         options.get("num_group", 1),
-        stride=options.get("stride") or (1, 1),
-        padding=around(options.get("pad") or (0, 0)),
-        dilation=options.get("dilate") or (1, 1),
+        stride=options.get("stride") or (1,) * rank,
+        padding=around(options.get("pad") or (0,) * rank),
+        dilation=options.get("dilate") or (1,) * rank,
     )
 
 
@@ -116,12 +120,13 @@ def _pool(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     kind = options.get("pool_type", "max")
     if kind not in names:
         raise UnsupportedError(f"convlab doesn't know the pooling {kind}")
+    rank = len(options.get("kernel") or (1, 1))
     if options.get("global_pool"):
-        return GlobalPool(names[kind])
-    padding = around(options.get("pad") or (0, 0))
-    counted = bool(options.get("count_include_pad", True)) and kind == "avg" and padding != around((0, 0))
+        return GlobalPool(names[kind], rank=rank)
+    padding = around(options.get("pad") or (0,) * rank)
+    counted = bool(options.get("count_include_pad", True)) and kind == "avg" and is_padded(padding)
     ceil = options.get("pooling_convention", "valid") == "full"
-    pool = Pool(names[kind], options["kernel"], options.get("stride") or (1, 1), padding, counted, ceil)
+    pool = Pool(names[kind], options["kernel"], options.get("stride") or (1,) * rank, padding, counted, ceil)
     if ceil and not rounds_alike(pool):
         raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
     return pool
@@ -166,7 +171,8 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
         numbers = arrays[0]
         if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or numbers.shape[-3:] != (numbers.size, 1, 1):
             raise UnsupportedError(f"it takes an array of shape {numbers.shape} beside the image")
-        return ChannelAffine(**{name: numbers.reshape(-1)}, trained=True, dtype=numbers.dtype.name)
+        own: dict[str, Any] = {name: numbers.reshape(-1)}
+        return ChannelAffine(**own, trained=True, dtype=numbers.dtype.name)
 
     return read
 
@@ -178,9 +184,10 @@ def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("axis") != (2, 3):
+    axes = per_axis(options.get("axis"), 1)
+    if axes not in ((2,), (2, 3), (2, 3, 4)):
         raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
-    return GlobalPool("average", bool(options.get("keepdims", False)))
+    return GlobalPool("average", bool(options.get("keepdims", False)), rank=len(axes))
 
 
 def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -188,14 +195,19 @@ def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if shape == (0, -1):
         return Flatten()
     axes = [*shape] if isinstance(shape, tuple) else []
-    images = len(axes) == 4 and axes[0] in (0, -1) and (axes[0] == 0 or axes[1] > 0)
+    images = 3 <= len(axes) <= 5 and axes[0] in (0, -1) and (axes[0] == 0 or axes[1] > 0)
     if not images or not options["rows"] or not all(0 < size <= LARGEST for size in axes[2:]):
         raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, rows, columns) of rows")
-    return Unflatten((axes[2], axes[3]))
+    return Unflatten(tuple(axes[2:]))
 
 
 def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    return Dropout.along(float(options.get("p", 0.5)), options.get("axes", ()))
+    return dropout(float(options.get("p", 0.5)), options.get("axes", ()))
+
+
+def dropout(rate: float, axes: Sequence[int]) -> Dropout:
+    """The dropout along axes of images NCHW, or of sequences or volumes, whose number the last of them tells."""
+    return Dropout.along(rate, axes, pixels=tuple(range(2, max(axes, default=3) + 1)))
 
 
 def _softmax(log: bool) -> Reader:
