@@ -12,11 +12,11 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, clip
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -225,10 +225,10 @@ def _reshape(m: kl.Reshape) -> Layer:
 
 
 def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
+    if m.threshold or (m.max_value is not None and m.negative_slope):
+        raise UnsupportedError("only Keras has a ReLU with a threshold, or a max_value and a negative_slope")
     if m.max_value is not None:
-        return Activation("relu6")
+        return clip(0, m.max_value)
     return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
@@ -269,7 +269,10 @@ def _functions() -> list[tuple[Any, Layer]]:
     pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
+    others = {"abs": [tf.abs], "sqrt": [tf.sqrt], "exp": [tf.exp, keras.activations.exponential]}
+    for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
+        pairs += [(function, Activation(name)) for function in (*functions, getattr(keras.ops, name))]
+    return pairs
 
 
 _FUNCTIONS = _functions()
@@ -345,6 +348,8 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
+    image_layers.Elementwise: lambda m: Activation(m.function),
+    image_layers.Clip: lambda m: clip(m.least, m.most),
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
     kl.PReLU: _prelu,
@@ -353,10 +358,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Add: lambda m: Add(),
     kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
+    image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate, image_layers.BroadcastLike)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

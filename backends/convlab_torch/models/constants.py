@@ -62,6 +62,8 @@ def with_arrays(
     if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
+    if numbers.numel() == 1:
+        return _affine(numbers, name), tensor
     embedding = position_embedding(numbers, channels_last) if name == "add" and numbers.ndim > 2 else None
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 3
     one_each = own_axis >= 0 and numbers.numel() == numbers.shape[own_axis] > 1

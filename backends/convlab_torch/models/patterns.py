@@ -9,9 +9,11 @@ import torch
 import torch.fx
 from torch import nn
 
+from .functions import multiply
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS
 
+_SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
 
 
@@ -43,6 +45,8 @@ def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | 
         return nn.Unflatten(1, (-1, 1, 1)), [image]
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1])
+    if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
+        return multiply, [source, source]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), [source]
     if _axes_of_view(node, 4) is not None and isinstance(source, torch.fx.Node):

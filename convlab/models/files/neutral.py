@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.activations import Activation, Affine, PReLU, Softmax
+from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
+from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
@@ -41,10 +41,10 @@ _MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
+_SIMPLE = (Convolution, Pad, Activation, Affine, Clip, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
-_JOINING = (Add, Subtract, Multiply, Concatenate, BroadcastLike)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}

@@ -11,7 +11,7 @@ from ...contract.layer import LayerSpec
 from ...errors import ConvlabError, ModelError, UnsupportedError
 from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border, padding_in
@@ -171,6 +171,8 @@ class Lowering:
             return replace(layer, parameter=shortest(layer.parameter))
         if isinstance(layer, Affine) and not self.wide:
             return Affine(shortest(layer.scale), shortest(layer.shift))
+        if isinstance(layer, Clip) and not self.wide:
+            return Clip(*map(shortest, layer.limits))
         return layer
 
     def _other_order(self, layer: Flatten, path: str, given: Reaching) -> Flatten:
@@ -273,4 +275,4 @@ def _border_of(layer: Pool) -> Pads | None:
 
 
 # The layers that compute each number by itself, wherever it stands.
-_KEEPS_ORDER = (Activation, Dropout)
+_KEEPS_ORDER = (Activation, Clip, Dropout)
