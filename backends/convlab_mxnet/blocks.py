@@ -145,6 +145,41 @@ class HardSigmoid(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return x * share if self.times_x else share
 
 
+class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """A function of each number.
+
+    Args:
+        function: "abs", "sqrt" or "exp".
+    """
+
+    def __init__(self, function: str, **names: Any) -> None:
+        super().__init__(**names)
+        self.function = function
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The function of each number."""
+        return getattr(F.np if mx.util.is_np_array() else F, self.function)(x)
+
+
+class Clip(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Each number, or the nearest one from the least to the most.
+
+    Args:
+        least, most: the limits; None for no limit.
+    """
+
+    def __init__(self, least: float | None = None, most: float | None = None, **names: Any) -> None:
+        super().__init__(**names)
+        self.least, self.most = least, most
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The numbers within the limits."""
+        functions = F.np if mx.util.is_np_array() else F
+        if self.least is not None and self.most is not None:
+            return functions.clip(x, self.least, self.most)
+        return functions.minimum(x, self.most) if self.least is None else functions.maximum(x, self.least)
+
+
 class Mish(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """x * tanh(log(1 + exp(x)))."""
 
@@ -209,6 +244,14 @@ class Multiply(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def hybrid_forward(self, F: Any, *values: Any) -> Any:
         """The product."""
         return functools.reduce(F.np.multiply if mx.util.is_np_array() else F.broadcast_mul, values)
+
+
+class Divide(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The first of two arrays by the second, element by element."""
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> Any:
+        """The quotient."""
+        return F.np.true_divide(x, y) if mx.util.is_np_array() else F.broadcast_div(x, y)
 
 
 class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

@@ -30,7 +30,7 @@ class ChannelAffine(OfImages):
     """x * gamma + beta, with one number of each for each channel.
 
     Args:
-        channels: how many there are.
+        channels: how many there are; 1 for one number for all.
         scale, shift: whether there is a gamma, and whether there is a beta.
         trained: whether training changes them.
     """

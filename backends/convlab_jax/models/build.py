@@ -59,7 +59,7 @@ def build(layer: Layer, style: str) -> list[Any]:
         return [prelu.bind({"params": _arrays(layer.dtype, negative_slope=slope)})]
     if isinstance(layer, ChannelAffine):
         affine = ChannelAffineModule(
-            layer.scale is not None, layer.shift is not None, layer.trained, param_dtype=layer.dtype
+            layer.scale is not None, layer.shift is not None, layer.trained, layer.count == 1, layer.dtype
         )
         return [affine.bind({"params" if layer.trained else "constants": _named(layer)})]
     if isinstance(layer, Dropout):

@@ -131,6 +131,7 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
         use_scale=native.use_scale,
         use_bias=native.use_bias,
         trained=native.trained,
+        shared=native.shared,
         **dtype(native),
         **name,
     ),

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
@@ -34,8 +34,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
-    if isinstance(layer, Affine):
-        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
+    if isinstance(layer, (Affine, Clip)):
+        return _build_with_numbers(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
@@ -63,10 +63,18 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Add: add,
     Subtract: jnp.subtract,
     Multiply: multiply,
+    Divide: jnp.divide,
     Concatenate: concatenate,
     BroadcastLike: broadcast_like,
     FirstPixel: first_pixel,
 }
+
+
+def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
+    if isinstance(layer, Affine):
+        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return functools.partial(jnp.clip, min=least, max=most)
 
 
 def _build_activation(layer: Activation) -> Callable[[Array], Array]:
@@ -86,6 +94,9 @@ def _build_activation(layer: Activation) -> Callable[[Array], Array]:
         "selu": jax.nn.selu,
         "gelu": functools.partial(nn.gelu, approximate=False),
         "gelu_tanh": nn.gelu,
+        "abs": jnp.abs,
+        "sqrt": jnp.sqrt,
+        "exp": jnp.exp,
     }
     return functions[layer.function]
 

@@ -36,6 +36,9 @@ _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (nn.tanh, {}),
     (jax.nn.relu6, {}),
     (nn.relu, {}),
+    (jnp.abs, {}),
+    (jnp.sqrt, {}),
+    (jnp.exp, {}),
 )
 # Those of which one more may compute the same images of a size.
 _POOLS = (nn.max_pool, nn.avg_pool)
@@ -70,7 +73,7 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None:
             functions.append(candidate)
             source = x
-    return (functions, source) if functions else _affine(value) or _reshaped(value)
+    return (functions, source) if functions else _affine(value) or _clip(value) or _reshaped(value)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -143,6 +146,19 @@ def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
     if value.by.primitive not in with_number:
         return None
     return [Function(affine, (with_number[value.by.primitive](_short(number)),))], x
+
+
+def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a minimum and a maximum with numbers are, or one of them; None for anything else."""
+    limits: dict[str, float] = {}
+    for primitive, name in (("min", "max"), ("max", "min")):
+        if value.by is not None and value.by.primitive == primitive:
+            x, number = value.by.inputs
+            x, number = (number, x) if isinstance(x, Constant) else (x, number)
+            if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
+                break
+            value, limits[name] = x, _short(number)
+    return ([Function(jnp.clip, tuple(limits.items()))], value) if limits else None
 
 
 def _short(number: Constant) -> float:

@@ -165,6 +165,8 @@ class _Reading:
             sources = [source]
         elif (joining := _joining(value, equation)) is not None:
             functions = [Function(joining)]
+        elif equation.primitive == "square" or (equation.primitive, equation.params.get("y")) == ("integer_pow", 2):
+            functions, sources = [Function(multiply)], [*sources, *sources]
         if functions:
             self.choices[equation.number] = functions
             self._append(equation, Part(equation.owner, None, None), sources)
@@ -236,7 +238,7 @@ def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
     if equation.primitive == "concatenate":
         return concatenate if equation.params["dimension"] == len(value.shape) - 1 else None
     joining: dict[str, Callable[..., Any]] = {"add": add, "add_any": add, "sub": jnp.subtract, "mul": multiply}
-    return joining.get(equation.primitive)
+    return {**joining, "div": jnp.divide}.get(equation.primitive)
 
 
 def _constant_in(equation: Equation) -> str:

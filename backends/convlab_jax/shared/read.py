@@ -15,11 +15,11 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax, clip
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -171,6 +171,10 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jax.nn.mish, lambda: Activation("mish")),
     (jax.nn.selu, lambda: Activation("selu")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
+    (jnp.abs, lambda: Activation("abs")),
+    (jnp.sqrt, lambda: Activation("sqrt")),
+    (jnp.exp, lambda: Activation("exp")),
+    (jnp.clip, lambda min=None, max=None: clip(min, max)),
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
     (nn.max_pool, functools.partial(_pool, "max")),
@@ -187,6 +191,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (add, Add),
     (jnp.subtract, Subtract),
     (multiply, Multiply),
+    (jnp.divide, Divide),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),

@@ -58,6 +58,7 @@ _FLAX = (
     nn.avg_pool,
 )
 _ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
+_ELSEWHERE |= {f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "clip")}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
     (unflatten, _unflatten),
@@ -65,6 +66,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (add, lambda: "{0} + {1}"),
     (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
+    (jnp.divide, lambda: "{0} / {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),

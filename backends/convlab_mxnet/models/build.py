@@ -12,12 +12,12 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -143,7 +143,7 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[Block]:
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[Block]:
     has = layer.scale is not None, layer.shift is not None
-    affine = image_blocks.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    affine = image_blocks.ChannelAffine(layer.count, *has, layer.trained)
     return [_filled(affine, layer.dtype, **_NAMES.arrays(layer))]
 
 
@@ -223,11 +223,17 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "hard_swish": partial(nn.HardSigmoid, times_x=True),
         "mish": nn.Mish,
         "selu": nn.SELU,
+        **{name: partial(nn.Elementwise, name) for name in ("abs", "sqrt", "exp")},
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
     if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
         raise UnsupportedError(f"MXNet has no {layer.function} with parameter {layer.parameter}.")
     return [constructors[layer.function]()]
+
+
+def _build_clip(layer: Clip, style: str) -> list[Block]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [nn.Clip(least, most)]
 
 
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
@@ -258,12 +264,14 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     PReLU: lambda layer, style: [_filled(nn.PReLU(in_channels=len(layer.slope)), layer.dtype, alpha=layer.slope)],
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
     Affine: lambda layer, style: [nn.Affine(layer.scale, layer.shift)],
     Add: lambda layer, style: [nn.Add()],
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
+    Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike()],
 }

@@ -11,13 +11,13 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import free_name
-from convlab.models.layers.activations import Activation, Affine, PReLU
+from convlab.models.layers.activations import Activation, Affine, PReLU, clip
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -310,12 +310,15 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Swish: _swish,
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
+    blocks.Elementwise: lambda m: Activation(m.function),
+    blocks.Clip: lambda m: clip(m.least, m.most),
     blocks.Mish: lambda m: Activation("mish"),
     blocks.Unflatten: lambda m: Unflatten(m.size, m.order),
     blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
+    blocks.Divide: lambda m: Divide(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(),
     attention_blocks.WindowAttention: _windows,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax, shortest
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -131,8 +132,16 @@ def _activation(known: Activation) -> Any:
     return _EXPRESSIONS.get(known.function)
 
 
+def _clip(known: Clip) -> tuple[str, str]:
+    least, most = map(math.isfinite, known.limits)
+    name = "clip" if least and most else "maximum" if least else "minimum"
+    limits = "".join(f", {limit}" for limit in known.limits if math.isfinite(limit))
+    return f"F.{name}({{0}}{limits})", f"F.np.{name}({{0}}{limits})"
+
+
 _SHARE = "{clip}({{0}} + 3, 0, 6) / 6"
 _EXPRESSIONS = {
+    **{name: (f"F.{name}({{0}})", f"F.np.{name}({{0}})") for name in ("abs", "sqrt", "exp")},
     "relu6": ("F.clip({0}, 0, 6)", "F.np.clip({0}, 0, 6)"),
     "hard_sigmoid": (_SHARE.format(clip="F.clip"), _SHARE.format(clip="F.np.clip")),
     "hard_swish": (f"{{0}} * ({_SHARE.format(clip='F.clip')})", f"{{0}} * ({_SHARE.format(clip='F.np.clip')})"),
@@ -213,7 +222,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     ),
     ChannelAffine: lambda known: _block(
         image_blocks.ChannelAffine,
-        channels=channels_taken(known),
+        channels=known.count,
         scale=known.scale is not None,
         shift=known.shift is not None,
         trained=known.trained,
@@ -252,12 +261,14 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=known.axes()),
     Pad: _pad,
     Activation: _activation,
+    Clip: _clip,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
     Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
     Unflatten: _unflatten,
     Add: lambda known: ("{0} + {1}",) * 2,
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
+    Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
     BroadcastLike: lambda known: (_repeated("F.broadcast_like"), _repeated("F.npx.broadcast_like")),

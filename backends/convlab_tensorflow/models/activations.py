@@ -35,7 +35,10 @@ def _functions() -> list[tuple[Any, Layer]]:
     pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
+    others = {"abs": [tf.abs], "sqrt": [tf.sqrt], "exp": [tf.exp, keras.activations.exponential]}
+    for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
+        pairs += [(function, Activation(name)) for function in (*functions, getattr(keras.ops, name))]
+    return pairs
 
 
 FUNCTIONS = _functions()

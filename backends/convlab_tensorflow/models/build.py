@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -13,12 +15,12 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -174,8 +176,9 @@ def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
     if not layer.trained:
         scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
         return [kl.Rescaling(np.asarray(scale).tolist(), np.asarray(shift).tolist(), dtype=layer.dtype)]
-    affine = image_layers.ChannelAffine(layer.scale is not None, layer.shift is not None, dtype=layer.dtype)
-    return [_filled(affine, _shape(layer.rank, channels_taken(layer)), layer.scale, layer.shift)]
+    has, shared = (layer.scale is not None, layer.shift is not None), layer.count == 1
+    affine = image_layers.ChannelAffine(*has, shared, dtype=layer.dtype)
+    return [_filled(affine, _shape(layer.rank, None if shared else layer.count), layer.scale, layer.shift)]
 
 
 def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
@@ -264,11 +267,17 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
         "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
         "elu": lambda **options: kl.ELU(layer.parameter, **options),
         "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
+        **{name: partial(image_layers.Elementwise, name) for name in ("abs", "sqrt", "exp")},
     }
     if layer.function in constructors:
         return [constructors[layer.function](autocast=False)]
     names = {"hard_swish": "hard_silu"}
     return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
+
+
+def _build_clip(layer: Clip, style: str) -> list[kl.Layer]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [image_layers.Clip(least, most, autocast=False)]
 
 
 def _build_prelu(layer: PReLU, style: str) -> list[kl.Layer]:
@@ -326,12 +335,14 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     Softmax: _build_softmax,
     PReLU: _build_prelu,
     Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],
     Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
+    Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
 }

@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
-from ..image_layers import ChannelAffine
+from ..image_layers import ChannelAffine, Clip, Divide, Elementwise
 from .readers import each_rank
 
 
@@ -24,13 +24,38 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
         number = a if layer is not None and _is_tensor(b) else b
         if _is_tensor(number):
             raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-        if layer is not None and np.ndim(number) and np.size(number) == np.shape(number)[-1]:
+        numbers = np.ndim(number) or isinstance(number, keras.Variable)
+        if layer is not None and numbers and np.size(number) == (1, *np.shape(number))[-1]:
             return [_of_channels(layer, number, len((a if _is_tensor(a) else b).shape))]
         if np.ndim(number):
             raise UnsupportedError(f"it takes an array of shape {np.shape(number)}")
         return [rescaling(float(number))]
 
     return natives
+
+
+def _quotient(a: Any, b: Any) -> list[kl.Layer]:
+    if _is_tensor(a) and _is_tensor(b):
+        return [Divide()]
+    return _arithmetic(None, lambda number: kl.Rescaling(1 / number))(a, b)
+
+
+def _limit(name: str) -> Callable[..., list[kl.Layer]]:
+    """The greater or the less of a tensor and a number."""
+
+    def natives(a: Any, b: Any) -> list[kl.Layer]:
+        number = a if _is_tensor(b) else b
+        if _is_tensor(number) or np.ndim(number):
+            raise UnsupportedError("it takes no tensor and a number")
+        return [Clip(**{name: float(number)})]
+
+    return natives
+
+
+def _clip(x: Any, x_min: Any, x_max: Any) -> list[kl.Layer]:
+    if np.ndim(x_min) or np.ndim(x_max):
+        raise UnsupportedError("its limits aren't numbers")
+    return [Clip(*(None if limit is None else float(limit) for limit in (x_min, x_max)))]
 
 
 def _difference(a: Any, b: Any) -> list[kl.Layer]:
@@ -42,10 +67,10 @@ def _difference(a: Any, b: Any) -> list[kl.Layer]:
 
 
 def _of_channels(layer: type[kl.Layer], numbers: Any, axes: int) -> kl.Layer:
-    """The sum or the product with a number for each channel, the last of so many axes."""
+    """The sum or the product with a number for each channel, the last of so many axes, or with one for all."""
     channels = np.size(numbers)
     scales = layer is kl.Multiply
-    affine = ChannelAffine(scales, not scales, trainable=getattr(numbers, "trainable", False))
+    affine = ChannelAffine(scales, not scales, channels == 1, trainable=getattr(numbers, "trainable", False))
     affine.build((*(None,) * (axes - 1), channels))
     affine.set_weights([np.reshape(keras.ops.convert_to_numpy(numbers), channels)])
     return affine
@@ -77,8 +102,13 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
     "Subtract": _difference,
     "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
-    "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
-    "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
+    "Divide": _quotient,
+    "TrueDivide": _quotient,
+    "Maximum": _limit("least"),
+    "Minimum": _limit("most"),
+    "Clip": _clip,
+    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ("abs", "sqrt", "exp")},
+    "Absolute": lambda x: [Elementwise("abs")],
     "Concatenate": _concatenate,
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
@@ -103,7 +133,7 @@ def native_of(operation: Any, args: Any, kwargs: Any) -> list[kl.Layer]:
     Raises:
         UnsupportedError: none is known.
     """
-    own = {name: value for name, value in vars(operation).items() if name in ("axis", "keepdims")}
+    own = {name: value for name, value in vars(operation).items() if name in ("axis", "keepdims", "x_min", "x_max")}
     constructor = _NATIVES.get(type(operation).__name__)
     if constructor is None:
         raise UnsupportedError("convlab doesn't know it")

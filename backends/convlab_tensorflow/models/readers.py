@@ -11,12 +11,12 @@ import tensorflow as tf
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, clip
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -248,10 +248,10 @@ def _reshape(m: kl.Reshape) -> Layer:
 
 
 def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
+    if m.threshold or (m.max_value is not None and m.negative_slope):
+        raise UnsupportedError("only Keras has a ReLU with a threshold, or a max_value and a negative_slope")
     if m.max_value is not None:
-        return Activation("relu6")
+        return clip(0, m.max_value)
     return leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
@@ -351,6 +351,8 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
+    image_layers.Elementwise: lambda m: Activation(m.function),
+    image_layers.Clip: lambda m: clip(m.least, m.most),
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: leaky(m.negative_slope),
     kl.PReLU: _prelu,
@@ -359,10 +361,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Add: lambda m: Add(),
     kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
+    image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate, image_layers.BroadcastLike)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

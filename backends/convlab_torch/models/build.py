@@ -14,12 +14,12 @@ from torch import nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
@@ -139,7 +139,7 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
     has = layer.scale is not None, layer.shift is not None
-    module = functions.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    module = functions.ChannelAffine(layer.count, *has, layer.trained)
     return [filled(module.to(getattr(torch, layer.dtype)), **_NAMES.arrays(layer))]
 
 
@@ -222,8 +222,13 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.M
     return [filled(native, **arrays_of(native, layer))]
 
 
-def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
-    constructors: dict[str, Callable[[], nn.Module]] = {
+def _build_clip(layer: Clip, style: str) -> list[Any]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [partial(functions.clip, least=least, most=most)]
+
+
+def _build_activation(layer: Activation, style: str) -> list[Any]:
+    constructors: dict[str, Callable[[], Any]] = {
         "relu": nn.ReLU,
         "relu6": nn.ReLU6,
         "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
@@ -238,6 +243,9 @@ def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
         "selu": nn.SELU,
         "gelu": nn.GELU,
         "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+        "abs": lambda: torch.abs,
+        "sqrt": lambda: torch.sqrt,
+        "exp": lambda: torch.exp,
     }
     return [constructors[layer.function]()]
 
@@ -265,6 +273,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Unflatten: _build_unflatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     Attention: _build_attention,
     WindowAttention: _build_attention,
     ClassToken: _build_class_token,
@@ -278,6 +287,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Add: lambda layer, style: [add],
     Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
+    Divide: lambda layer, style: [functions.divide],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
 }

@@ -63,6 +63,8 @@ def with_arrays(
     if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
+    if numbers.numel() == 1:
+        return _affine(numbers, name), tensor
     placed = name == "add" and numbers.ndim > 2 and rank == 2
     embedding = position_embedding(numbers, channels_last) if placed else None
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 1 - rank

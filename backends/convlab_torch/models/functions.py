@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.activations import Affine
+from convlab.models.layers import activations
+from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk
 from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import GlobalPool
@@ -46,7 +47,7 @@ class ChannelAffine(nn.Module):
     """x * weight + bias, with one number of each for each channel.
 
     Args:
-        channels: how many there are.
+        channels: how many there are; 1 for one number for all.
         scale, shift: whether there is a weight, and whether there is a bias.
         trained: whether they are parameters, or buffers.
     """
@@ -109,6 +110,16 @@ def subtract(x: Tensor, y: Tensor) -> Tensor:
 def multiply(*tensors: Tensor) -> Tensor:
     """The product of tensors, element by element."""
     return reduce(torch.mul, tensors)
+
+
+def divide(x: Tensor, y: Tensor) -> Tensor:
+    """The quotient of tensors, element by element."""
+    return x / y
+
+
+def clip(x: Tensor, least: float | None = None, most: float | None = None) -> Tensor:
+    """Each number, or the nearest one from the least to the most; None for no limit."""
+    return x.clamp(least, most)
 
 
 def concatenate(*tensors: Tensor) -> Tensor:
@@ -187,6 +198,11 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         add: Add,
         subtract: Subtract,
         multiply: Multiply,
+        divide: Divide,
+        clip: lambda: activations.clip(**options),
+        torch.abs: lambda: Activation("abs"),
+        torch.sqrt: lambda: Activation("sqrt"),
+        torch.exp: lambda: Activation("exp"),
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         affine: lambda: Affine(**options),
@@ -252,6 +268,12 @@ def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
     return StochasticDepth(p)
 
 
+def _clip(min: Any = None, max: Any = None) -> Any:
+    if any(limit is not None and not isinstance(limit, (int, float)) for limit in (min, max)):
+        raise UnsupportedError("its limits aren't numbers")
+    return partial(clip, least=min, most=max)
+
+
 def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
     return nn.Flatten(start_dim, end_dim)
 
@@ -276,6 +298,13 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.hardsigmoid,), lambda inplace=False: nn.Hardsigmoid()),
     ((F.mish,), lambda inplace=False: nn.Mish()),
     ((F.selu,), lambda inplace=False: nn.SELU()),
+    ((F.hardtanh,), lambda min_val=-1.0, max_val=1.0, inplace=False: nn.Hardtanh(min_val, max_val)),
+    ((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clip),
+    ((torch.clamp_min, "clamp_min", "clamp_min_"), lambda min: _clip(min=min)),
+    ((torch.clamp_max, "clamp_max", "clamp_max_"), lambda max: _clip(max=max)),
+    ((torch.abs, torch.absolute, "abs", "absolute", "abs_"), lambda: torch.abs),
+    ((torch.sqrt, "sqrt", "sqrt_"), lambda: torch.sqrt),
+    ((torch.exp, "exp", "exp_"), lambda: torch.exp),
     ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
     ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
     ((F.softplus,), nn.Softplus),

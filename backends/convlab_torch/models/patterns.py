@@ -11,9 +11,11 @@ from torch import nn
 
 from convlab.models.layers.spatial import to_first, to_last
 
+from .functions import multiply
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS
 
+_SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
 
 
@@ -49,6 +51,8 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
         return nn.Unflatten(1, (-1, *(1,) * rank)), [image]
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1], rank)
+    if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
+        return multiply, [source, source]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), [source]
     if _axes_of_view(node, rank + 2) is not None and isinstance(source, torch.fx.Node):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, PReLU, Softmax
+from convlab.models.layers.activations import Activation, PReLU, Softmax, clip
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
@@ -345,6 +345,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     StochasticDepth: lambda m: Dropout(m.p, images=True),
     nn.Unflatten: _unflatten,
     nn.ReLU6: lambda m: Activation("relu6"),
+    nn.Hardtanh: lambda m: clip(m.min_val, m.max_val),  # it stands after ReLU6, which is a subclass of it
     nn.ReLU: lambda m: Activation("relu"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
     nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), dtype_of(m.weight)),

@@ -29,7 +29,9 @@ from .functions import (
     broadcast_like,
     channel_slice,
     chunk,
+    clip,
     concatenate,
+    divide,
     multiply,
     of_rank,
     subsample,
@@ -156,10 +158,19 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
 }
 
 
+def _limited(limits: dict[str, float | None]) -> str:
+    return f"torch.clamp({{0}}{SourceCall('', limits, dict.fromkeys(limits)).rest})"
+
+
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
     subtract: lambda: "{0} - {1}",
     multiply: lambda: "{0} * {1}",
+    divide: lambda: "{0} / {1}",
+    clip: lambda least, most: _limited({"min": least, "max": most}),
+    torch.abs: lambda: "torch.abs({0})",
+    torch.sqrt: lambda: "torch.sqrt({0})",
+    torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,

@@ -13,8 +13,8 @@ import torch.fx
 from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine
-from convlab.models.layers.joining import Add, Multiply, Subtract
+from convlab.models.layers.activations import Activation, Affine, Clip
+from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 from convlab.models.layers.shapes import gives_rows
@@ -37,6 +37,7 @@ from .functions import (
     PixelLinear,
     add,
     affine,
+    divide,
     multiply,
     native_of,
     over_last_axis,
@@ -53,7 +54,7 @@ from .tracer import defaults_of, graph_of
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
-_ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
+_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
 _ATTENTION = (PixelAttention, WindowAttention, CosineWindows, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
@@ -333,8 +334,8 @@ def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
 def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     """What an operation on two tensors, or on a tensor and a number, is."""
     a_tensor, b_tensor = isinstance(a, torch.fx.Node), isinstance(b, torch.fx.Node)
-    joining = {"add": add, "sub": subtract, "mul": multiply}
-    if a_tensor and b_tensor and name in joining:
+    joining = {"add": add, "sub": subtract, "mul": multiply, "div": divide}
+    if a_tensor and b_tensor:
         return joining[name], [a, b]
     tensor, number = (a, b) if a_tensor else (b, a)
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):

@@ -17,7 +17,7 @@ from ...truth.bounds import error_ratios, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.precision import rounded
 from ..adapters import Arrays, Models, as_input
-from ..layers.activations import Activation
+from ..layers.activations import FUNCTIONS, Activation
 from ..layers.folded import as_images
 from ..layers.layer import Convolution, Dense
 from ..layers.pooling import Pool
@@ -153,7 +153,9 @@ def _keep_worst(errors: dict[str, float], quantity: str, ratio: float) -> None:
 
 def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For an activation, images of numbers so large that it saturates: ReLU and ReLU6 are the same up to 6."""
-    return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8] if isinstance(step.main, Activation) else []
+    if not isinstance(step.main, Activation) or FUNCTIONS[step.main.function].error is not None:
+        return []
+    return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8]
 
 
 def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.flattening import Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Layer, Pad, dtype_of, join_border
 from ..layers.norms import ChannelAffine
@@ -52,6 +52,9 @@ def _narrow(layer: Layer) -> Layer:
     if isinstance(layer, Affine) and max(abs(layer.scale), abs(layer.shift)) < 1e38:
         scale, shift = (shortest(float(np.float32(number))) for number in (layer.scale, layer.shift))
         return replace(layer, scale=scale, shift=shift)
+    if isinstance(layer, Clip):
+        least, most = (shortest(float(np.float32(limit))) if abs(limit) < 1e38 else limit for limit in layer.limits)
+        return Clip(least, most)
     return layer
 
 
@@ -75,8 +78,8 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)
     if isinstance(last, ChannelAffine) and isinstance(layer, ChannelAffine):
-        parts = last.shift is None and layer.scale is None and last.trained == layer.trained
-        return replace(last, shift=layer.shift) if parts else None
+        alike = (last.trained, last.count) == (layer.trained, layer.count)
+        return replace(last, shift=layer.shift) if alike and last.shift is None and layer.scale is None else None
     if isinstance(last, TransposedConvolution) and isinstance(layer, Crop):
         return last.with_crop(layer.pads)
     if not isinstance(last, Pad):

@@ -138,8 +138,13 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
     "prelu": {},
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
+    "clip": {
+        "least": replace(_number("a finite number"), default=-math.inf),
+        "most": replace(_number("a finite number"), default=math.inf),
+    },
     "add": {},
     "subtract": {},
+    "divide": {},
     "broadcast_like": {},
     "multiply": {},
     "concatenate": {},

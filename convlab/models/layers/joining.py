@@ -1,4 +1,4 @@
-"""Layers that take several values: their sum, difference or product, or their channels one after another."""
+"""Layers that take several values: their sum, difference, product or quotient, or their channels one after another."""
 
 from __future__ import annotations
 
@@ -100,6 +100,29 @@ class Multiply(Joining):
         rounding = len(values) * 2.0 ** -SIGNIFICAND[dtype] * largest
         underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
         return np.asarray(largest - self.reference(*magnitudes) + rounding + underflow)
+
+
+@dataclass(frozen=True, eq=False)
+class Divide(Joining):
+    """The first of two inputs by the second, element by element."""
+
+    kind = "divide"
+    takes = 2
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(reduce(np.divide, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: where the divisor may be 0, the quotient may be anything."""
+        quotient = np.abs(self.reference(*values))
+        least = np.abs(values[1]) - off[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            carried = (off[0] + quotient * off[1]) / least
+        rounding = 4 * 2.0 ** -SIGNIFICAND[dtype] * (quotient + carried)
+        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
+        return np.where(least > 0, carried + rounding + underflow, np.inf)
 
 
 @dataclass(frozen=True, eq=False)

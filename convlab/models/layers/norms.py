@@ -200,10 +200,10 @@ class LayerNorm(_ImageNorm):
 
 @dataclass(frozen=True, eq=False)
 class ChannelAffine(OfAnyRank):
-    """x * scale + shift, with one number of each for each channel.
+    """x * scale + shift, with one number of each for each channel, or for all.
 
     Attributes:
-        scale, shift: one number for each channel; None for 1 and for 0.
+        scale, shift: one number for each channel, or for all in an array of one element; None for 1 and for 0.
         trained: whether training changes them, as it does a layer scale (arXiv:2103.17239), or they are constants, such
             as the mean of a data set.
         dtype: the arrays' dtype.
@@ -219,6 +219,16 @@ class ChannelAffine(OfAnyRank):
 
     def __post_init__(self) -> None:
         assert self.scale is not None or self.shift is not None
+
+    @property
+    def count(self) -> int:
+        """How many numbers of each there are."""
+        return next(len(array) for array in (self.scale, self.shift) if array is not None)
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return self.count if self.count > 1 else 0
 
     def _columns(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         one, zero = np.ones(1), np.zeros(1)
@@ -240,6 +250,8 @@ class ChannelAffine(OfAnyRank):
         """See `Layer.gradients`."""
         numbers = {"scale": self.scale, "shift": self.shift}
         named = {"X", *(name for name, array in numbers.items() if self.trained and array is not None)}
-        both = affine_slopes(x, dy, dtype, self._columns(x)[0], np.zeros(1), np.ones(1))
+        # One number for all counts as that of a single channel.
+        image, slope = (each if self.count > 1 else each.reshape(-1, 1) for each in (x, dy))
+        both = affine_slopes(image, slope, dtype, self._columns(image)[0], np.zeros(1), np.ones(1))
         true, bounds = ({name: each[name] for name in sorted(named)} for each in both)
-        return true, bounds
+        return {**true, "X": true["X"].reshape(x.shape)}, {**bounds, "X": bounds["X"].reshape(x.shape)}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ConvlabError, ModelError, UnsupportedError
 from ..adapters import Models
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
@@ -170,6 +170,8 @@ class Lowering:
             return replace(layer, parameter=shortest(layer.parameter))
         if isinstance(layer, Affine) and not self.wide:
             return Affine(shortest(layer.scale), shortest(layer.shift))
+        if isinstance(layer, Clip) and not self.wide:
+            return Clip(*map(shortest, layer.limits))
         return layer
 
     def _other_order(self, layer: Flatten, path: str, given: Reaching) -> Flatten:
@@ -280,4 +282,4 @@ def _is_pixel(shape: Known) -> bool:
 _SIZES = {1: "length", 2: "(rows, columns)", 3: "(depth, rows, columns)"}
 
 # The layers that compute each number by itself, wherever it stands.
-_KEEPS_ORDER = (Activation, Dropout)
+_KEEPS_ORDER = (Activation, Clip, Dropout)

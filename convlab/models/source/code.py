@@ -66,7 +66,7 @@ def is_same(value: object, other: object) -> bool:
     return type(value) is type(other) and bool(value == other)
 
 
-def call_of(function: str, made: Callable[..., Any], **arguments: Any) -> SourceCall:
+def call_of(function: str, made: Callable[..., Any], /, **arguments: Any) -> SourceCall:
     """A call of what `made` is, whose signature tells the order of the arguments and their defaults.
 
     Required parameters are written without names, and so is a number that comes first.

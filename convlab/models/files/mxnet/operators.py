@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
-from ...layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
+from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
@@ -150,9 +150,7 @@ def _leaky(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _clip(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if (options["a_min"], options["a_max"]) != (0, 6):
-        raise UnsupportedError(f"it clips at {options['a_min']} and {options['a_max']}, expected 0 and 6")
-    return Activation("relu6")
+    return clip(options["a_min"], options["a_max"])
 
 
 def _concatenate(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -169,7 +167,8 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
         if not arrays:
             return joining()
         numbers = arrays[0]
-        if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or numbers.shape[-3:] != (numbers.size, 1, 1):
+        shape = numbers.shape[-3:] if numbers.size > 1 else (1, 1, 1)
+        if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or shape != (numbers.size, 1, 1):
             raise UnsupportedError(f"it takes an array of shape {numbers.shape} beside the image")
         own: dict[str, Any] = {name: numbers.reshape(-1)}
         return ChannelAffine(**own, trained=True, dtype=numbers.dtype.name)
@@ -264,6 +263,9 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), _joined(Multiply, "scale")),
+    **dict.fromkeys(("elemwise_div", "broadcast_div", "_npi_true_divide"), _joined(Divide)),
+    **dict.fromkeys(("_maximum_scalar", "_npi_maximum_scalar"), _affine(lambda number: clip(number, None))),
+    **dict.fromkeys(("_minimum_scalar", "_npi_minimum_scalar"), _affine(lambda number: clip(None, number))),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),
     **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _affine(lambda number: Affine(shift=number))),
@@ -271,6 +273,9 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("relu", "_npx_relu"), _function("relu")),
     **dict.fromkeys(("sigmoid", "_npx_sigmoid"), _function("sigmoid")),
     **dict.fromkeys(("tanh", "_npi_tanh"), _function("tanh")),
+    **dict.fromkeys(("abs", "_npi_absolute"), _function("abs")),
+    **dict.fromkeys(("sqrt", "_npi_sqrt"), _function("sqrt")),
+    **dict.fromkeys(("exp", "_npi_exp"), _function("exp")),
 }
 # Operators that do nothing in inference.
 NOTHING = ("identity", "_copy", "BlockGrad", "_np_copy")

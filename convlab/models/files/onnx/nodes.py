@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
-from ...layers.joining import Add, Concatenate, Multiply, Subtract
+from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
@@ -71,6 +72,11 @@ _HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5
 def _affine(graph: Graph, layer: Affine) -> None:
     graph.node("Mul", graph.constant("scale", layer.scale))
     graph.node("Add", graph.constant("shift", layer.shift))
+
+
+def _clip(graph: Graph, layer: Clip) -> None:
+    names = zip(("least", "most"), layer.limits, strict=True)
+    graph.node("Clip", *(graph.constant(name, limit) if math.isfinite(limit) else "" for name, limit in names))
 
 
 def _joined(kind: str) -> Callable[[Graph, Any], None]:
@@ -272,9 +278,11 @@ NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
     Unflatten: _unflatten,
     Dense: _dense,
     Affine: _affine,
+    Clip: _clip,
     Add: _joined("Add"),
     Subtract: _joined("Sub"),
     Multiply: _joined("Mul"),
+    Divide: _joined("Div"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
     TransposedConvolution: _transposed,
     ChannelAffine: _channel_affine,
