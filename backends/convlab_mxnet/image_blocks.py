@@ -46,9 +46,10 @@ class ChannelAffine(OfImages):
 
     def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
         """The image with its channels scaled and shifted."""
-        columns = {name: F.reshape(numbers, shape=(1, -1, 1, 1)) for name, numbers in parameters.items()}
-        y = F.broadcast_mul(x, columns["gamma"]) if "gamma" in columns else x
-        return F.broadcast_add(y, columns["beta"]) if "beta" in columns else y
+        columns = {name: F.reshape(numbers, shape=(1, -1, 1)) for name, numbers in parameters.items()}
+        y = F.reshape(x, shape=(0, 0, -1))
+        y = F.broadcast_mul(y, columns["gamma"]) if "gamma" in columns else y
+        return F.reshape_like(F.broadcast_add(y, columns["beta"]) if "beta" in columns else y, x)
 
 
 class GroupNorm(OfImages):
@@ -62,7 +63,7 @@ class GroupNorm(OfImages):
 
     def __init__(self, groups: int, channels: int, epsilon: float = 1e-5, **names: Any) -> None:
         super().__init__(**names)
-        self.groups, self.epsilon = groups, epsilon
+        self.groups, self.channels, self.epsilon = groups, channels, epsilon
         self.gamma = self.params.get("gamma", shape=(channels,), init="ones")
         self.beta = self.params.get("beta", shape=(channels,), init="zeros")
 
@@ -71,9 +72,10 @@ class GroupNorm(OfImages):
         grouped = F.reshape(x, shape=(0, self.groups, -1))
         centred = F.broadcast_sub(grouped, F.mean(grouped, axis=2, keepdims=True))
         variance = F.mean(F.square(centred), axis=2, keepdims=True)
-        y = F.reshape_like(F.broadcast_div(centred, F.sqrt(variance + self.epsilon)), x)
-        scale, shift = (F.reshape(numbers, shape=(1, -1, 1, 1)) for numbers in (gamma, beta))
-        return F.broadcast_add(F.broadcast_mul(y, scale), shift)
+        y = F.broadcast_div(centred, F.sqrt(variance + self.epsilon))
+        y = F.reshape(y, shape=(0, self.channels, -1))
+        scale, shift = (F.reshape(numbers, shape=(1, -1, 1)) for numbers in (gamma, beta))
+        return F.reshape_like(F.broadcast_add(F.broadcast_mul(y, scale), shift), x)
 
 
 class Crop(OfImages):

@@ -20,7 +20,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
-from convlab.models.layers.ranks import rank_of
+from convlab.models.layers.ranks import own_rank, rank_of
 from convlab.models.layers.reading import (
     INPUT,
     Model,
@@ -137,11 +137,14 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
         yield Part(path, module, *_read(module, path))
 
 
+_ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
+
+
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
     first = next((part.layer for part in parts), None)
     rows = {INPUT} if isinstance(first, Dense) else set[str]()
-    rank = rank_of([part.layer for part in parts])
+    images, rank = set[str](), rank_of([part.layer for part in parts])
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
@@ -159,7 +162,12 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             part = replace(part, layer=None, note=f"{part.note}: without dim, it goes over the images")
         if isinstance(part.layer, Unflatten) and not of_rows:
             part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
+        if isinstance(part.layer, Dense) and part.inputs[0] in images:
+            part = replace(part, layer=None, note=f"{part.note}: it is applied to each row of pixels")
         yield part
+        as_before = isinstance(part.layer, _ELEMENTWISE) and part.inputs[0] in images
+        if as_before or (own_rank(part.layer) and not gives_rows(part.layer)):
+            images.add(part.value)
         if isinstance(part.layer, Unflatten):
             continue
         if of_rows or gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):

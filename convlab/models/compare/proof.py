@@ -258,7 +258,8 @@ def _why(case: LayerCase, true: np.ndarray, step: Step, dtype: str, row: Row, ra
             x, y, flat = as_images(case.x, result, convolution)
             diagnosis = diagnose(y, x, flat.kernel, bias=flat.bias, dtype=dtype, **flat.spec.geometry)
         if diagnosis and diagnosis.suspect != "unexplained":
-            return f"{diagnosis}{_note_on_padding(convolution, case.x)}"
+            as_image = "\nA sequence counts as an image of one row." if case.x.ndim == 3 else ""
+            return f"{diagnosis}{as_image}{_note_on_padding(convolution, case.x)}"
         unexplained = str(diagnosis) if diagnosis and not row.differences else ""
     cause = layer_cause(case) or unexplained
     if cause:
