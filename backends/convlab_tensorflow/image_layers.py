@@ -176,6 +176,42 @@ class PixelShuffle(Moving):
 
 
 @register_keras_serializable(package="convlab")
+class AlignedUpSampling2D(Moving):
+    """The image with so many times as many rows and columns, interpolated so that the corners of both images meet.
+
+    Args:
+        size: of the rows and of the columns.
+    """
+
+    options = ("size",)
+
+    def __init__(self, size: int | Pair = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.size = pair("size", size, 1)
+
+    def call(self, x: Any) -> Any:
+        """The larger image."""
+        sizes = keras.ops.shape(x)[1:3]
+        rows, columns = (_aligned(n, factor, x.dtype) for n, factor in zip(sizes, self.size, strict=True))
+        return keras.ops.einsum("yi,nijc,xj->nyxc", rows, x, columns)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """So many times as many rows and columns."""
+        n, *sizes, channels = input_shape
+        larger = [None if size is None else size * factor for size, factor in zip(sizes, self.size, strict=True)]
+        return n, *larger, channels
+
+
+def _aligned(n: Any, factor: int, dtype: Any) -> Any:
+    """What each of n pixels counts in each of n * factor."""
+    larger = n * factor
+    last = keras.ops.cast(keras.ops.maximum(larger - 1, 1), dtype)
+    places = keras.ops.arange(larger, dtype=dtype) * keras.ops.cast(n - 1, dtype) / last
+    distances = keras.ops.abs(places[:, None] - keras.ops.arange(n, dtype=dtype))
+    return keras.ops.maximum(1 - distances, 0)
+
+
+@register_keras_serializable(package="convlab")
 class BroadcastLike(Moving):
     """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
 

@@ -69,6 +69,10 @@ def padded(mode, **options):
     return lambda x: jnp.pad(x, ((0, 0), (1, 2), (2, 2), (0, 0)), mode, **options)
 
 
+def squares(x):
+    return x.reshape(*x.shape[:3], 2, 2, 1).transpose(0, 1, 3, 2, 4, 5)
+
+
 FUNCTIONS = {
     "relu": lambda x: jnp.maximum(0, x),
     "relu6": lambda x: jnp.clip(x, 0, 6),
@@ -89,6 +93,7 @@ FUNCTIONS = {
     "avg_pool": lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME", count_include_pad=False),
     "pad": padded("constant", constant_values=2),
     "max": lambda x: x.max(axis=(1, 2), keepdims=True),
+    "pixel_shuffle": lambda x: squares(x).reshape(len(x), 2 * x.shape[1], 2 * x.shape[2], 1),
     "average_of_window": lambda x: nn.avg_pool(x, x.shape[1:3]),
 }
 

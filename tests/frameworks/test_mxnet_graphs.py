@@ -140,3 +140,48 @@ def test_what_isnt_known_is_named(code, words):
     block.initialize()
     ported = port_parts(block, words, to="mxnet")
     assert list(ported.layers) == ["conv"]
+
+
+class Residual(nn.Block):
+    """As *Dive into Deep Learning* writes it: a `forward` that takes arrays of `mx.np`, and no symbols."""
+
+    def __init__(self, channels: int, strides: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2D(channels, 3, strides, 1, in_channels=4)
+        self.bn1, self.bn2 = nn.BatchNorm(in_channels=channels), nn.BatchNorm(in_channels=channels)
+        self.conv2 = nn.Conv2D(channels, 3, padding=1, in_channels=channels)
+        self.conv3 = nn.Conv2D(channels, 1, strides, in_channels=4)
+
+    def forward(self, X):
+        Y = mx.npx.relu(self.bn1(self.conv1(X)))
+        return mx.npx.relu(self.bn2(self.conv2(Y)) + self.conv3(X))
+
+
+class Sizes(nn.Block):
+    """A `forward` that does something else for other sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(4, 3, in_channels=3)
+
+    def forward(self, X):
+        return mx.npx.relu(self.conv(X)) if X.shape[2] > 40 else self.conv(X)
+
+
+@mx.util.use_np
+def test_code_that_takes_no_symbols() -> None:
+    net = nn.Sequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), Residual(4, 1), Residual(6, 2), nn.GlobalAvgPool2D(), nn.Dense(5))
+    net.initialize(mx.init.Uniform(0.5))
+    with mx.autograd.record():
+        net(mx.np.array(X) + 1)  # The statistics of the batch norms aren't those that they begin with.
+    expected = net(mx.np.array(X)).asnumpy()
+    ported = port(net, to="mxnet")
+    assert ported.evidence.same
+    assert not ported.untouched
+    assert ported.model(mx.np.array(X)).asnumpy() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert "1.bn1" in ported.layers
+    assert net(mx.np.array(X)).asnumpy() == pytest.approx(expected, rel=1e-6)
+    odd = Sizes()
+    odd.initialize()
+    port_parts(odd, "something else for images of other sizes", to="mxnet")

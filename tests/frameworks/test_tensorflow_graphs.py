@@ -5,11 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from keras_layers import models
 from making import port_parts
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 
 X = np.random.default_rng(0).normal(size=(2, 12, 11, 3)).astype("float32")
 
@@ -48,6 +50,37 @@ class Subclassed(keras.Model):
         return self.last(keras.ops.max(keras.ops.concatenate([y, y + 1], -1), axis=(1, 2)))
 
 
+class DepthToSpace(kl.Layer):
+    """A layer of anyone's, as Keras's examples have it for super-resolution (arXiv:1609.05158)."""
+
+    def call(self, x):
+        n, rows, columns, channels = keras.ops.shape(x)
+        squares = keras.ops.reshape(x, (n, rows, columns, 2, 2, channels // 4))
+        squares = keras.ops.transpose(squares, (0, 1, 3, 2, 4, 5))
+        return keras.ops.reshape(squares, (n, rows * 2, columns * 2, channels // 4))
+
+
+class Operations(keras.Model):
+    """Functions of `keras.ops` and `keras.activations` between layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = kl.Conv2D(8, 3, padding="same"), kl.Conv2D(2, 1), kl.Dense(3)
+
+    def call(self, x):
+        y = keras.ops.gelu(keras.activations.relu(self.first(x), negative_slope=0.2, max_value=None))
+        y = keras.ops.leaky_relu(self.second(keras.activations.elu(y)), 0.3)
+        y = keras.ops.elu(keras.activations.relu(y, max_value=6.0), 0.5)
+        return keras.ops.softmax(self.last(keras.ops.reshape(y, (-1, 12 * 11 * 2))))
+
+
+def upscaling():
+    image = keras.Input((None, None, 3))
+    x = kl.Lambda(lambda x: tf.nn.depth_to_space(x, 2))(kl.Conv2D(8, 3)(image))
+    x = keras.ops.depth_to_space(kl.Conv2D(16, 1)(DepthToSpace()(kl.Conv2D(8, 1)(x))), 2)
+    return keras.Model(image, kl.Lambda(lambda x: keras.ops.repeat(x, 2, axis=2))(x))
+
+
 def randomly(model):
     model(X)
     rng = np.random.default_rng(1)
@@ -56,13 +89,28 @@ def randomly(model):
     return model
 
 
-@pytest.mark.parametrize("make", [functional, Subclassed])
+@pytest.mark.parametrize("make", [functional, Subclassed, Operations, upscaling])
 def test_ported_whole(make):
     model = randomly(make())
-    ported = port(model, to="tensorflow")
+    ported = port(model, to="tensorflow", inputs=X.transpose(0, 3, 1, 2))
     assert ported.evidence.same
     assert ported.untouched == {}
     assert ported.model(X).numpy() == pytest.approx(model(X).numpy(), rel=1e-5, abs=1e-6)
+
+
+def test_layers_for_training_alone_are_left_out() -> None:
+    augmentation = keras.Sequential([kl.RandomFlip("horizontal"), kl.RandomRotation(0.1)], name="augmentation")
+    image = keras.Input((12, 11, 3))
+    x = kl.GaussianNoise(0.1)(kl.Conv2D(4, 3)(kl.RandomZoom(0.2)(augmentation(image))))
+    both = (keras.Model(image, kl.Dense(2)(kl.Flatten()(x))), keras.Sequential([augmentation, kl.Conv2D(4, 3)]))
+    for model in map(randomly, both):
+        with pytest.warns(
+            PartialPortWarning, match=r"what inference doesn't use.*\n  augmentation/random_flip.*: Random"
+        ):
+            ported = port(model, to="tensorflow")
+        assert ported.evidence.same
+        assert all("does nothing in inference" in why for why in ported.untouched.values())
+        assert ported.model(X).numpy() == pytest.approx(model(X, training=False).numpy(), rel=1e-5, abs=1e-5)
 
 
 def test_a_ported_model_is_trained_and_saved(tmp_path):
@@ -114,6 +162,7 @@ def test_operations_on_each_number(tmp_path):
         (lambda x: keras.ops.flip(x, 1), "flip: convlab doesn't know it"),
         (lambda x: 2 / x, "divide: it takes neither two tensors nor a tensor and a number"),
         (lambda x: keras.ops.mean(x, axis=3, keepdims=True) * x, r"mean: it reduces the axes .*3.*, expected \(1, 2\)"),
+        (lambda x: kl.Lambda(lambda x: keras.ops.clip(x, -999, 999))(x), "lambda.*: convlab doesn't know Lambda"),
         (lambda x: kl.Dropout(0.5)(x, training=True), "dropout.* is called with training"),
     ],
 )

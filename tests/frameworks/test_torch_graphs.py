@@ -92,6 +92,34 @@ def test_ported_whole(name):
     assert torch.equal(copy.deepcopy(ported.model)(x), ported.model(x))
 
 
+POOLED = {
+    "squeeze": lambda y: F.adaptive_avg_pool2d(y, 1).squeeze(-1).squeeze(2),
+    "squeeze of both": lambda y: torch.squeeze(F.adaptive_max_pool2d(y, 1), dim=(2, 3)),
+    "index": lambda y: F.adaptive_avg_pool2d(y.clone(), 1)[..., 0, 0],
+    "means": lambda y: y.mean(3).mean(dim=2),
+    "window": lambda y: F.avg_pool2d(y, y.size()[2:]).flatten(1),
+    "sizes": lambda y: F.max_pool2d(y, kernel_size=(y.size(2), y.shape[-1])).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_ways_to_make_rows_of_images(name):
+    model, x = randomly(Pooled(POOLED[name])), images(2, 3, 9, 8)
+    ported = port(model, to="torch")
+    assert ported.evidence.same
+    assert not ported.untouched
+    assert torch.allclose(ported.model(x), model(x), atol=1e-6)
+
+
+class Pooled(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.conv, self.last, self.pool = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), pool
+
+    def forward(self, x):
+        return self.last(self.pool(self.conv(x)))
+
+
 def test_names_come_back():
     """The original takes what the ported model has learnt."""
     model = randomly(ResNet())

@@ -32,31 +32,30 @@ LAYERS = {
     "crop": Crop(((1, 0), (2, 3))),
     "nearest": Upsample((2, 3), "nearest"),
     "bilinear": Upsample((2, 3), "bilinear"),
+    "aligned": Upsample((2, 3), "bilinear", align_corners=True),
     "chunk": Chunk(1, 4),
     "slice": ChannelSlice(3, 8),
     "last channels": ChannelSlice(-5),
     "shuffle": ChannelShuffle(4),
     "pixels": PixelShuffle(2),
+    "last": PixelShuffle(2, channels_last=True),
     "same": TransposedConvolution(*CONVOLVING, (2, 2), ((0, 1), (0, 1))),
     "valid": TransposedConvolution(*CONVOLVING, (1, 2)),
     "wide": TransposedConvolution(*CONVOLVING, (4, 4), ((0, -1), (0, -1))),
     "padded": TransposedConvolution(*CONVOLVING, (2, 2), ((1, 0), (1, 1))),
     "uneven": TransposedConvolution(CONVOLVING[0], None, (2, 1), ((0, 2), (1, 0))),
 }
-# What a framework lacks. Keras and Flax have no groups and no aligned corners, PyTorch and MXNet one order of pixels,
-# and TensorFlow a dilation of transposed convolutions on some processors alone.
+# What a framework lacks: Keras and Flax groups; on some processors TensorFlow a dilation of transposed convolutions.
 LACKED = {
     "dilated": TransposedConvolution(*CONVOLVING, (1, 1), ((2, 2), (1, 1)), (2, 1)),
-    "aligned": Upsample((2, 2), "bilinear", align_corners=True),
-    "last": PixelShuffle(2, channels_last=True),
     "grouped": TransposedConvolution(CONVOLVING[0], kernel((6,)), (2, 2), ((1, 0), (1, 0)), groups=2),
 }
 HAS = {
-    "torch": ("aligned", "grouped", "dilated"),
-    "mxnet": ("aligned", "last", "grouped", "dilated"),
-    "jax": ("last", "dilated"),
-    "jax.nnx": ("last", "dilated"),
-    "tensorflow": ("last",),
+    "torch": ("grouped", "dilated"),
+    "mxnet": ("grouped", "dilated"),
+    "jax": ("dilated",),
+    "jax.nnx": ("dilated",),
+    "tensorflow": (),
 }
 X = np.random.default_rng(5).normal(size=(2, 8, 6, 7)).astype("float32")
 

@@ -16,7 +16,7 @@ import numpy as np
 from convlab.models.layers.spatial import to_last
 
 from .attention import first_pixel
-from .moving import channel_slice, chunk, crop, subsample, unflatten, upsample
+from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, source_of
 from .read import MODES, affine, average_of_window, flatten
 
@@ -90,6 +90,8 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
     # What stands before a resize may be another one; inside it each axis is resized by itself.
     for image in reversed([*_before_call(value, "_resize")]):
         yield from ((image, *each) for each in _upsamplings(image, value))
+    for image in _before_call(value, "upsample_aligned"):
+        yield from ((image, *each) for each in _upsamplings(image, value, aligned=True))
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
         if isinstance(x, Value) and 3 <= len(x.shape) <= 5:
@@ -112,6 +114,9 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
         yield from _pads(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
+    elif equation.primitive == "reshape" and len(value.shape) == 4 and value.shape[1] > x.shape[1]:
+        factor = value.shape[1] // x.shape[1]
+        yield from ((pixel_shuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
 
 
 def _inner(x: Value) -> tuple[int, ...]:
@@ -207,10 +212,13 @@ def _constant_pads(equation: Equation) -> _Candidates:
         yield jnp.pad, {"pad_width": widths, "constant_values": float(border.array)}
 
 
-def _upsamplings(x: Value, value: Value) -> _Candidates:
+def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
     sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=False)]
     if len(x.shape) == len(value.shape) == 4 and all(after % before == 0 for before, after in sizes):
         factor = tuple(after // before for before, after in sizes)
+        if aligned:
+            yield upsample_aligned, {"factor": factor}
+            return
         yield from ((upsample, {"factor": factor, "method": method}) for method in ("nearest", "bilinear"))
 
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlab.errors import UnsupportedError
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
@@ -39,6 +38,18 @@ def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
     """The image with so many times as many rows and columns, by `jax.image.resize`."""
     n, rows, columns, channels = x.shape
     return jnp.asarray(jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method))
+
+
+@functools.partial(jax.jit, static_argnames=("factor",))
+def upsample_aligned(x: Array, factor: tuple[int, int]) -> Array:
+    """The image with so many times as many rows and columns, interpolated so that the corners of both images meet."""
+
+    def weights(n: int, larger: int) -> Array:
+        places = jnp.arange(larger, dtype=x.dtype) * (n - 1) / max(larger - 1, 1)
+        return jnp.maximum(1 - jnp.abs(places[:, None] - jnp.arange(n, dtype=x.dtype)), 0)
+
+    rows, columns = (weights(n, n * times) for n, times in zip(x.shape[1:3], factor, strict=True))
+    return jnp.einsum("yi,nijc,xj->nyxc", rows, x, columns, precision="highest")
 
 
 def channel_slice(x: Array, start: int, stop: int = 0) -> Array:
@@ -80,6 +91,7 @@ _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     PixelShuffle: (pixel_shuffle, ("factor", "channels_last")),
 }
 READERS: list[tuple[Any, Callable[..., Layer]]] = [
+    (upsample_aligned, lambda factor: Upsample(factor, "bilinear", align_corners=True)),
     *((function, layer) for layer, (function, _) in _FUNCTIONS.items() if layer is not Unflatten),
     (unflatten, lambda size=(1, 1), order="HWC": Unflatten(size, order)),
 ]
@@ -87,8 +99,8 @@ READERS: list[tuple[Any, Callable[..., Layer]]] = [
 
 def build_moving(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it isn't one of these."""
-    if isinstance(layer, Upsample) and layer.align_corners:
-        raise UnsupportedError("JAX's resize has no aligned corners.")
+    if isinstance(layer, Upsample) and layer.align_corners and layer.method == "bilinear":
+        return functools.partial(upsample_aligned, factor=layer.factor)
     if isinstance(layer, Unflatten) and layer.size == (1, 1):
         return unflatten
     function, fields = _FUNCTIONS.get(type(layer), (None, ()))

@@ -17,7 +17,17 @@ from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
 from .attention import first_pixel
-from .moving import channel_shuffle, channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample
+from .moving import (
+    channel_shuffle,
+    channel_slice,
+    chunk,
+    crop,
+    pixel_shuffle,
+    subsample,
+    unflatten,
+    upsample,
+    upsample_aligned,
+)
 from .read import add, affine, broadcast_like, concatenate, flatten, multiply
 
 
@@ -73,6 +83,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
     (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
+    (upsample_aligned, lambda factor: f"upsample_aligned({{0}}, {factor})"),
     (channel_slice, lambda start, stop: f"{{0}}[..., {start or ''}:{stop or ''}]"),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
@@ -84,7 +95,7 @@ IMPORTS = {
     "": "",
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
-    "pixel_shuffle": "from convlab_jax.shared.moving import pixel_shuffle",
+    **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
 }
 
 

@@ -18,27 +18,29 @@ from ..blocks import semantics
 from ..ops import mx, ops
 from .build import build
 from .options import value_of
+from .recording import recorded
 
 Block = Any
 
 
-def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> list[Part]:
+def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs: Any = None) -> list[Part]:
     """The parts of a block with their inputs.
 
     Args:
-        block: any HybridBlock, also a SymbolBlock; or a Block whose code takes symbols.
+        block: any block, also a SymbolBlock.
         parts: the parts that a block at a path is.
+        inputs: images that it takes, for a block whose code takes no symbols; None for some that are found.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
     """
-    with semantics([block]) as (numpy, _):
+    with semantics([block]) as (numpy, ctx):
         image = mx.sym.var("data")
         try:
             symbol = block(image.as_np_ndarray() if numpy else image)
             content = json.loads(symbol.tojson())
-        except Exception as error:  # The block's own code may fail in any way when it is given a symbol.
-            raise UnsupportedError(f"it can't be traced ({type(error).__name__})") from error
+        except Exception:  # The block's own code may fail in any way when it is given a symbol.
+            return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
         if len(content["heads"]) != 1:
             raise UnsupportedError("it gives more than one array")
         return _Reading(block, parts).of(content["nodes"], content["heads"][0][0])

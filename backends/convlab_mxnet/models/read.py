@@ -23,6 +23,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import around, is_padded
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
@@ -45,7 +46,7 @@ def read(model: Block, inputs: Any = None) -> Model:
     why = ""
     if with_code or isinstance(model, mx.gluon.SymbolBlock):
         try:
-            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)]), True, model)
+            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)], inputs), True, model)
         except UnsupportedError as error:
             why = str(error).rstrip(".")
     loose = _loose(model, parts, with_code, why)
@@ -79,7 +80,8 @@ def _loose(model: Block, parts: Sequence[Part], with_code: Mapping[str, Block], 
     }
     for path, block in with_code.items():
         method = "hybrid_forward" if isinstance(block, mx.gluon.HybridBlock) else "forward"
-        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, [] if path or not why else [why])
+        told = [why] if why and path == next(iter(with_code)) else []
+        loose[f"{path}.{method}()".lstrip(".")] = loose_code(block, method, told)
     return loose
 
 
@@ -123,7 +125,7 @@ def _flattened(parts: Sequence[Part]) -> Iterator[Part]:
             yield Part(part.path, part.native, None, "Dense: it is applied to each row of pixels")
         else:
             yield part
-        if isinstance(part.layer, (Dense, Flatten)):
+        if gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
             images = False
         elif isinstance(part.layer, (Convolution, Pool, GlobalPool, Pad)):
             images = True
@@ -238,6 +240,13 @@ def _swish(m: Any) -> Layer:
     return Activation("silu")
 
 
+def _pixel_shuffle(m: Any) -> Layer:
+    down, across = private.option(m, "factors")
+    if down != across:
+        raise UnsupportedError(f"it makes {down}x{across} pixels of one, expected as many rows as columns")
+    return PixelShuffle(down)
+
+
 def _dropout(m: Any) -> Layer:
     return dropout(private.option(m, "rate"), private.option(m, "axes"))
 
@@ -290,6 +299,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_blocks.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
+    mx.gluon.contrib.nn.PixelShuffle2D: _pixel_shuffle,
     **dict.fromkeys((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), _pool("max")),
     **dict.fromkeys((nn.AvgPool1D, nn.AvgPool2D, nn.AvgPool3D), _pool("average")),
     **dict.fromkeys((nn.GlobalMaxPool1D, nn.GlobalMaxPool2D, nn.GlobalMaxPool3D), _global_pool("max")),

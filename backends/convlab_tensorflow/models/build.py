@@ -243,8 +243,8 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
-    if layer.align_corners:
-        raise UnsupportedError("Keras's upsampling has no aligned corners.")
+    if layer.align_corners and layer.method == "bilinear":
+        return [image_layers.AlignedUpSampling2D(layer.factor, autocast=False)]
     return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
-from ..image_layers import ChannelAffine, Clip, Divide, Elementwise
+from ..image_layers import ChannelAffine, Clip, Divide, Elementwise, PixelShuffle
+from .activations import gelu_tanh
 from .readers import each_rank
 
 
@@ -90,11 +92,40 @@ def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     return natives
 
 
-def _function(name: str) -> Callable[..., list[kl.Layer]]:
+def _function(name: Any) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any) -> list[kl.Layer]:
         return [kl.Activation(name, autocast=False)]
 
     return natives
+
+
+def _gelu(x: Any, approximate: bool = True) -> list[kl.Layer]:
+    return [kl.Activation(gelu_tanh if approximate else "gelu", autocast=False)]
+
+
+def _softmax(name: str) -> Callable[..., list[kl.Layer]]:
+    def natives(x: Any, axis: Any = -1) -> list[kl.Layer]:
+        if axis not in (-1, len(x.shape) - 1):
+            raise UnsupportedError(f"its axis is {axis}, expected -1, the channels")
+        return [kl.Activation(name, autocast=False)]
+
+    return natives
+
+
+def _depth_to_space(x: Any, block_size: int, data_format: str = "channels_last") -> list[kl.Layer]:
+    if data_format != "channels_last":
+        raise UnsupportedError(f"its data_format is {data_format!r}, expected 'channels_last'")
+    return [PixelShuffle(block_size, channels_last=True)]
+
+
+def _reshape(x: Any, newshape: Any) -> list[kl.Layer]:
+    """Images as rows of all their numbers, or rows as images."""
+    first, *sizes = newshape if isinstance(newshape, (tuple, list)) else (newshape,)
+    whole = None in x.shape[1:] or math.prod(x.shape[1:]) == abs(math.prod(sizes)) or sizes == [-1]
+    images, rows = len(x.shape) == 4 and len(sizes) == 1, len(x.shape) == 2 and len(sizes) in (1, 3)
+    if first not in (-1, None) or not (images or rows) or not whole:
+        raise UnsupportedError(f"it gives the shape {newshape}, expected (-1, numbers), or (-1, H, W, C) of rows")
+    return [kl.Reshape(tuple(sizes))]
 
 
 # By the name of the operation's class, which has no public one.
@@ -112,14 +143,28 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Concatenate": _concatenate,
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
+    "DepthToSpace": _depth_to_space,
+    "Reshape": _reshape,
     "Relu": _function("relu"),
     "Relu6": _function("relu6"),
+    "ReLU": lambda x, **options: [kl.ReLU(**options)],  # of keras.activations
+    "LeakyRelu": lambda x, negative_slope=0.2: [kl.LeakyReLU(negative_slope)],
+    "Elu": lambda x, alpha=1.0: [kl.ELU(alpha)],
+    "Selu": _function("selu"),
+    "Gelu": _gelu,
+    "Softmax": _softmax("softmax"),
+    "LogSoftmax": _softmax("log_softmax"),
     "Sigmoid": _function("sigmoid"),
     "Tanh": _function("tanh"),
     "Silu": _function("silu"),
     "Softplus": _function("softplus"),
     "HardSigmoid": _function("hard_sigmoid"),
     "HardSilu": _function("hard_silu"),
+}
+# What operations keep as attributes.
+_OPTIONS = {
+    *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
+    *("newshape", "block_size", "data_format", "x_min", "x_max"),
 }
 
 
@@ -133,7 +178,7 @@ def native_of(operation: Any, args: Any, kwargs: Any) -> list[kl.Layer]:
     Raises:
         UnsupportedError: none is known.
     """
-    own = {name: value for name, value in vars(operation).items() if name in ("axis", "keepdims", "x_min", "x_max")}
+    own = {name: value for name, value in vars(operation).items() if name in _OPTIONS}
     constructor = _NATIVES.get(type(operation).__name__)
     if constructor is None:
         raise UnsupportedError("convlab doesn't know it")

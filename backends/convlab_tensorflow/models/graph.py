@@ -54,12 +54,11 @@ class _Reading:
             return self._functional(layer, path, inputs)
         parts = self.parts(layer, path)
         if any(part.layer is None for part in parts):
-            traced = None if tensors[0] is None else _traced(layer, tensors)
-            if traced is not None:
+            traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)
+            if not isinstance(traced, str):
                 return self._functional(traced, path, inputs)
             if private.layers_inside(layer):
-                why = "its input's shape isn't known" if tensors[0] is None else "its call can't be traced"
-                raise UnsupportedError(f"{path}: {why}" if path else why)
+                raise UnsupportedError(f"{path}: {traced}" if path else traced)
         if len(inputs) > 1 and not isinstance(layer, self.joining):
             raise UnsupportedError(f"{path}: it takes more than one tensor")
         return self._append(parts, inputs)
@@ -87,7 +86,8 @@ class _Reading:
             raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
-            if others:
+            # What does nothing in inference may have been told to train, which Keras does by itself.
+            if others and self.parts(operation, path):
                 raise UnsupportedError(f"{_inside(path, operation.name)} is called with {', '.join(others)}")
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
@@ -102,14 +102,15 @@ def _inside(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | None:
-    """A functional model of what a layer's own `call` does to tensors of these shapes; None if it can't be traced."""
+def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
+    """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
     symbols = [keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
     try:
         result = layer.call(symbols if len(symbols) > 1 else symbols[0])
         return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
-    except Exception:  # The layer's own code may fail in any way on symbolic tensors.
-        return None
+    except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
+        first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+        return f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
 
 
 def _in_order(model: keras.Model) -> Iterator[Any]:

@@ -11,6 +11,8 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.layer import Layer
+from convlab.models.layers.moved import layer_that_moves
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import (
     Model,
@@ -42,11 +44,22 @@ from .readers import (
     read_layer,
     takes_rows,
 )
+from .run import run
+
+# What changes images, or numbers, in training alone; some of them aren't in each Keras.
+_AUGMENTATIONS = """
+RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform
+RandomErasing RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert
+RandomColorJitter RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
+GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
+"""
+_IN_TRAINING = {getattr(kl, name) for name in _AUGMENTATIONS.split() if hasattr(kl, name)}
 
 
 def read(model: kl.Layer, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     parts, with_code = walk(model, _inside, _parts, _is_chain, "/")
+    unused = dict(_in_training(model, ""))
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
     if with_code and one_layout:
@@ -54,13 +67,21 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
             rank = rank_of([part.layer for part in parts])
             shape = _shape(model, inputs, layouts, rank)
             graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape)
-            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model))
+            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
-    return Model("tensorflow", parts, whole, model, _image(model), loose)
+    return Model("tensorflow", parts, whole, model, _image(model), loose, unused=unused)
+
+
+def _in_training(layer: kl.Layer, path: str) -> Iterator[tuple[str, str]]:
+    """The paths of the layers that do something in training alone and aren't ported, and what they are."""
+    if type(layer) in _IN_TRAINING:
+        yield path, f"{type(layer).__name__}, which does nothing in inference"
+    for name, child in _inside(layer):
+        yield from _in_training(child, f"{path}/{name}" if path else name)
 
 
 def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
@@ -175,6 +196,7 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
         yield from _separable(layer, path)
     else:
         known_layer, note = read_layer(layer)
+        known_layer = known_layer or _moving(layer)
         if known_layer is None or activation in NOTHING:
             if not _does_nothing(layer):
                 yield Part(path, layer, known_layer, note)
@@ -184,6 +206,18 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
         return
     native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)
     yield Part(path, native, *read_layer(native))
+
+
+def _moving(layer: kl.Layer) -> Layer | None:
+    """What anyone's layer without weights computes, such as a `Lambda`, if it only moves numbers of images."""
+    if layer.weights or private.layers_inside(layer) or isinstance(layer, (*READERS, kl.InputLayer)):
+        return None
+    try:
+        shape = tuple(layer.input.shape)
+    except (AttributeError, ValueError):  # It wasn't called, or more than once.
+        shape = (layer.get_build_config() or {}).get("input_shape") or () if layer.built else ()
+    channels = shape[-1] if len(shape) == 4 and keras.config.image_data_format() == "channels_last" else None
+    return layer_that_moves(lambda x: run([layer], x, layer.compute_dtype), channels) if channels else None
 
 
 def _separable(layer: Any, path: str) -> Iterator[Part]:
@@ -210,7 +244,7 @@ def _separable(layer: Any, path: str) -> Iterator[Part]:
 def _does_nothing(layer: kl.Layer) -> bool:
     if isinstance(layer, kl.Activation):
         return layer.activation in NOTHING
-    return type(layer) in (kl.Identity, kl.InputLayer)
+    return type(layer) in {kl.Identity, kl.InputLayer, *_IN_TRAINING}
 
 
 def _without_activation(layer: kl.Layer) -> kl.Layer:

@@ -171,10 +171,9 @@ def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
     return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=aligned)]
 
 
-def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[nn.Module]:
-    if layer.channels_last:
-        raise UnsupportedError("torch's pixel shuffle has the channels of the result first, this one last.")
-    return [nn.PixelShuffle(layer.factor)]
+def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[Any]:
+    last = partial(functions.depth_to_space, factor=layer.factor)
+    return [last if layer.channels_last else nn.PixelShuffle(layer.factor)]
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:

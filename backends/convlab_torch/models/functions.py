@@ -16,7 +16,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers import activations
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
-from convlab.models.layers.channels import ChannelSlice, Chunk
+from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
@@ -176,6 +176,11 @@ def chunk(x: Tensor, index: int, count: int) -> Tensor:
     return x.chunk(count, dim=1)[index]
 
 
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """The channels of each pixel as a square of pixels, in TensorFlow's order."""
+    return F.pixel_shuffle(F.channel_shuffle(x, factor**2), factor)
+
+
 def unflatten_pixels(x: Tensor, size: Size) -> Tensor:
     """Rows of numbers, pixel by pixel, as images (N, C, H, W) of a size."""
     return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
@@ -208,6 +213,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
         channel_slice: lambda: ChannelSlice(**options),
+        depth_to_space: lambda: PixelShuffle(options["factor"], channels_last=True),
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,
@@ -337,7 +343,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.amax, "amax"), _over_pixels(maximum)),
     ((torch.cat, torch.concat), _concatenate),
     ((broadcast_like,), lambda: broadcast_like),
-    (("contiguous",), nn.Identity),
+    (("contiguous", "clone", torch.clone), nn.Identity),
 ]
 
 

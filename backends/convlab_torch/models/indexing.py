@@ -30,7 +30,7 @@ def native_of_index(source: torch.fx.Node, index: Any, rank: int) -> Found:
         return _of_split(source, index, rank)
     if index == (_ALL, _ALL, *(None,) * rank):  # rows of numbers as images of one pixel
         return nn.Unflatten(1, (-1, *(1,) * rank)), [source]
-    if index == (_ALL, _ALL, 0, 0):
+    if index in ((_ALL, _ALL, 0, 0), (..., 0, 0)):
         return first_pixel, [source]
     if (margins := _margins(index, rank)) is not None:
         return of_rank("ZeroPad", rank)(margins), [source]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.fx
+import torch.nn.functional as F
 from torch import nn
 
 from convlab.models.layers.spatial import to_first, to_last
 
-from .functions import multiply
+from .functions import average, maximum, multiply
 from .indexing import PARTS, native_of_index
-from .rewriting import VIEWS
+from .rewriting import VIEWS, arguments_of
 
 _SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
+_SQUEEZES = ("squeeze", torch.squeeze)
+_MEANS = ("mean", torch.mean)
+_POOLS = (F.avg_pool2d, F.max_pool2d)
+_GREATEST = ("amax", torch.amax)
 
 
 def permutation(node: torch.fx.Node, rank: int = 2) -> tuple[int, ...] | None:
@@ -37,6 +43,9 @@ def is_part_of_pattern(node: torch.fx.Node, rank: int) -> bool:
     """Whether a node is read with the ones that take its result."""
     if _adds_axis(node) and node.users and all(map(_adds_axis, node.users)):
         return True
+    halves = rank == 2 and _one_of_pixels(node, 4)
+    if halves and node.users and all(_same_over_the_other(each, node) for each in node.users):
+        return True
     return node.target in PARTS or _axes_of_view(node, rank + 3) is not None or _swapped(node, rank) is not None
 
 
@@ -49,6 +58,10 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
         image, added = image.args[0], added + 1
     if added == rank:
         return nn.Unflatten(1, (-1, *(1,) * rank)), [image]
+    if rank == 2 and isinstance(source, torch.fx.Node):
+        native = _over_pixels(node, source)
+        if native is not None:
+            return native
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1], rank)
     if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
@@ -65,9 +78,67 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
     return None
 
 
+def _over_pixels(node: torch.fx.Node, source: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+    """What takes the rows and columns of images away, in whichever way, and the images."""
+    if _one_of_pixels(source, 4) and _same_over_the_other(node, source):
+        return _of_both(node), [source.args[0]]  # type: ignore[list-item]
+    if node.target in _POOLS and _pools_whole(node, source):
+        return partial(average if node.target is F.avg_pool2d else maximum, keepdim=True), [source]
+    if node.target in _SQUEEZES and _axes(node) in ((2, 3), (-1, -2), (-2, -1)):
+        return nn.Flatten(), [source]
+    return None
+
+
 def _adds_axis(node: torch.fx.Node) -> bool:
     """Whether a node puts an axis behind those of rows of numbers."""
     return node.target in ("unsqueeze", torch.unsqueeze) and node.args[1:] in ((-1,), (2,), (3,), (4,))
+
+
+def _axes(node: torch.fx.Node) -> Any:
+    """The axes that a node is told to take away, in whichever way."""
+    given: Any = arguments_of(node, "input", "dim")
+    return given.get("dim") if not given.get("keepdim") else None
+
+
+def _one_of_pixels(node: torch.fx.Node, rank: int) -> bool:
+    """Whether a node takes the rows or the columns away from an array of so many axes, of which it has the last."""
+    axis = _axes(node) if node.target in (*_SQUEEZES, *_MEANS, *_GREATEST) else None
+    return isinstance(axis, int) and axis % rank in (2, 3)
+
+
+def _same_over_the_other(node: torch.fx.Node, before: torch.fx.Node) -> bool:
+    """Whether a node does to the last of three axes what one before it did to one of four."""
+    kinds = [each for each in (_SQUEEZES, _MEANS, _GREATEST) if node.target in each and before.target in each]
+    return bool(kinds) and _one_of_pixels(node, 3)
+
+
+def _of_both(node: torch.fx.Node) -> Any:
+    """What computes what a node does to the rows and the columns, one after the other."""
+    if node.target in _SQUEEZES:
+        return nn.Flatten()
+    return partial(average if node.target in _MEANS else maximum, keepdim=False)
+
+
+def _pools_whole(node: torch.fx.Node, image: torch.fx.Node) -> bool:
+    """Whether the window of a pooling is the size of its image, `F.avg_pool2d(x, x.size()[2:])`."""
+    given = arguments_of(node, "input", "kernel_size")
+    window = given.pop("kernel_size", None)
+    plain = len(node.args) <= 2 and all(value in (None, 0, 1) for name, value in given.items() if name != "input")
+    sizes = window if isinstance(window, (tuple, list)) else [window]
+    return plain and [axis for each in sizes for axis in _axes_of_size(each, image)] == [2, 3]
+
+
+def _axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
+    """The axes of an image whose sizes a node gives; none for another node."""
+    if not isinstance(size, torch.fx.Node):
+        return []
+    if size.target == "size" and size.args[0] is image and len(size.args) == 2:
+        return [size.args[1] % 4] if isinstance(size.args[1], int) else []
+    shape = size.args[0] if size.target is operator.getitem else None
+    if not isinstance(shape, torch.fx.Node) or shape.args != ((image,) if shape.target == "size" else (image, "shape")):
+        return []
+    axes = [*range(4)][size.args[1]]  # type: ignore[index]
+    return [axes] if isinstance(axes, int) else axes
 
 
 def _axes_of_view(node: torch.fx.Node, rank: int) -> tuple[Any, ...] | None:

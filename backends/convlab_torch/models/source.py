@@ -31,6 +31,7 @@ from .functions import (
     chunk,
     clip,
     concatenate,
+    depth_to_space,
     divide,
     multiply,
     of_rank,
@@ -178,6 +179,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     first_pixel: lambda: "{0}[:, :, 0, 0]",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
+    depth_to_space: lambda factor: f"F.pixel_shuffle(F.channel_shuffle({{0}}, {factor**2}), {factor})",
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }
 # Classes that the source brings along.

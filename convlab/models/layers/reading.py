@@ -132,7 +132,7 @@ class Model:
         loose: what belongs to no part: parameters and buffers by their path, operations by the path of the method that
             calls them, each with a note.
         multiple: what the rows and columns of images must be multiples of, so that the parts compute the same.
-        unused: parameters and buffers, as in `loose`, that the model's code doesn't use.
+        unused: parameters and buffers, as in `loose`, that the model's code doesn't use, and layers for training alone.
         runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
             for its backend's own.
     """

@@ -164,7 +164,7 @@ def port(
             hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole or source.unused:
-        what = "only parts of the model were ported" if not whole else "what the model's code doesn't use wasn't ported"
+        what = "only parts of the model were ported" if not whole else "what inference doesn't use wasn't ported"
         untouched |= source.unused
         omissions = _listed(untouched, "\n  ")
         warnings.warn(f"{what}. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2)

@@ -9,13 +9,14 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
+from ...layers.channels import PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
-from ...layers.pooling import GlobalPool, Pool
+from ...layers.pooling import AdaptivePool, GlobalPool, Pool
 from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
@@ -190,7 +191,7 @@ def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    shape = options.get("shape")
+    shape = options.get("shape", options.get("newshape"))
     if shape == (0, -1):
         return Flatten()
     axes = [*shape] if isinstance(shape, tuple) else []
@@ -198,6 +199,26 @@ def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if not images or not options["rows"] or not all(0 < size <= LARGEST for size in axes[2:]):
         raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, rows, columns) of rows")
     return Unflatten(tuple(axes[2:]))
+
+
+def _adaptive(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    size = options.get("output_size") or 1
+    rows, columns = (size, size) if isinstance(size, int) else (size[0], size[-1])
+    return GlobalPool("average") if rows == columns == 1 else AdaptivePool("average", (rows, columns))
+
+
+def _depth_to_space(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    factor = int(options["block_size"])
+    if not 0 < factor <= LARGEST:
+        raise UnsupportedError(f"its block_size is {factor}, expected a size")
+    return PixelShuffle(factor, channels_last=True)
+
+
+def _expand_dims(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    """The first of two that make images of one pixel of rows; the second does nothing more."""
+    if not options["rows"] or options["axis"] not in (2, -1):
+        raise UnsupportedError("it adds an axis, expected rows of numbers that get two")
+    return Unflatten((1, 1))
 
 
 def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -232,6 +253,7 @@ def _dense(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return Dense(arrays[0], arrays[1] if len(arrays) > 1 else None, arrays[0].dtype.name)
 
 
+EXPAND_DIMS = "expand_dims"
 # Another operator is another entry.
 OPERATORS: dict[str, Reader] = {
     "Convolution": _convolution,
@@ -252,6 +274,8 @@ OPERATORS: dict[str, Reader] = {
     "mean": _mean,
     "_npi_mean": _mean,
     "Reshape": _reshape,
+    "_np_reshape": _reshape,
+    EXPAND_DIMS: _expand_dims,
     "softmax": _softmax(log=False),
     "SoftmaxOutput": lambda options, arrays: Softmax(),
     "log_softmax": _softmax(log=True),
@@ -259,6 +283,8 @@ OPERATORS: dict[str, Reader] = {
     "_npx_log_softmax": _softmax(log=True),
     "Flatten": lambda options, arrays: Flatten(),
     "Dropout": _dropout,
+    "_contrib_AdaptiveAvgPooling2D": _adaptive,
+    "depth_to_space": _depth_to_space,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), _joined(Add, "shift")),
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),

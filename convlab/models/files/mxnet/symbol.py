@@ -21,7 +21,7 @@ from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_LAYERS
-from .operators import NOTHING, OPERATORS
+from .operators import EXPAND_DIMS, NOTHING, OPERATORS
 from .params import read_params_file
 
 # In bytes; the largest models have less than a tenth of it.
@@ -36,6 +36,7 @@ class SymbolReading:
         parameters: by name.
         values: the name of each node's value, by its number.
         rows: the values that are rows of numbers.
+        expanded: the values that were rows of numbers before an axis was added.
         result: the parts.
         places: the number of the node of each part, by the part's value.
     """
@@ -44,6 +45,7 @@ class SymbolReading:
         self.parameters = parameters
         self.values: dict[int, str] = {}
         self.rows: set[str] = set()
+        self.expanded: set[str] = set()
         self.result: list[Part] = []
         self.places: dict[str, int] = {}
 
@@ -90,7 +92,8 @@ class SymbolReading:
         options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
         path, rows = self.path(name), all(value in self.rows for value in inputs)
         options["rows"] = rows
-        if operator in NOTHING and len(inputs) == 1:
+        second = operator == EXPAND_DIMS and inputs and inputs[0] in self.expanded
+        if (operator in NOTHING and len(inputs) == 1) or second:
             self.values[number] = inputs[0]
             return
         try:
@@ -113,6 +116,8 @@ class SymbolReading:
             inputs = (self._append(node, path, native, pool, inputs, f"{number}.pool"),)
             native, layer = self.native_of(Flatten()), Flatten()
         value = self._append(node, path, native, layer, inputs, str(number))
+        if operator == EXPAND_DIMS:
+            self.expanded.add(value)
         if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         self.values[number] = value

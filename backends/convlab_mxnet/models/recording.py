@@ -1,0 +1,107 @@
+"""What a gluon block computes, recorded while it runs: for a `forward` that takes arrays and no symbols."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convlab.errors import UnsupportedError
+
+from .. import private
+from ..ops import mx
+from .options import Block, value_of
+
+_SIZES = (32, 64, 28, 224, 16, 8)
+# A number of images that no code means by itself, and how the shape of such images begins.
+_IMAGES = 7
+_FIRST = f"({_IMAGES},"
+# What MXNet's operators of `mx.np` and `mx.npx` are called before their own names.
+_PREFIXES = ("_npx_", "_npi_", "_np_", "_contrib_", "_")
+
+
+def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dict[str, Any]], int]:
+    """The nodes of the symbol that a block's code records on images, and the number of the last.
+
+    Args:
+        block: any block, with values for its parameters.
+        inputs: images that it takes, (N, C, H, W); None for some that are found.
+        numpy: whether it takes arrays of `mx.np`.
+        ctx: its device.
+
+    Raises:
+        UnsupportedError: it doesn't run on images that were tried, or does something else for other sizes.
+    """
+    found: list[list[dict[str, Any]]] = []
+    for shape in _shapes(block, inputs):
+        x = (mx.np if numpy else mx.nd).ones(shape, ctx=ctx)
+        x.attach_grad()
+        try:
+            with private.not_compiled(block), mx.autograd.record(train_mode=False):
+                y = block(x)
+            content = json.loads(mx.autograd.get_symbol(y).tojson())
+        except Exception:  # The block's own code may fail in any way on images of a size.
+            continue
+        found.append(_named(content["nodes"], block, mx.autograd.get_symbol(x).name))
+        if len(content["heads"]) != 1 or found[0] != found[-1]:
+            raise UnsupportedError("it gives more than one array, or does something else for images of other sizes")
+        if len(found) == 2:
+            break
+    if not found:
+        raise UnsupportedError("it can't be traced on symbols, nor run on images")
+    return found[0], len(found[0]) - 1
+
+
+def _shapes(block: Block, inputs: Any) -> Iterator[tuple[int, ...]]:
+    if inputs is not None:
+        yield (_IMAGES, *np.shape(inputs)[-3:])
+        return
+    values = map(value_of, block.collect_params().values())
+    channels = dict.fromkeys(value.shape[1] for value in values if value.ndim == 4)
+    yield from ((_IMAGES, each, size, size) for each in channels for size in _SIZES)
+
+
+def _named(nodes: Sequence[Mapping[str, Any]], block: Block, image: str) -> list[dict[str, Any]]:
+    """The nodes, with names of their own, and those of the block's parameters for what the recording calls `var3`."""
+    learned = [each for each in block.collect_params().values() if each.grad_req != "null"]
+    names = {mx.autograd.get_symbol(value_of(each)).name: each.name for each in learned}
+    names[image] = "data"
+    result = [{**node, "name": names.get(node["name"], node["name"])} for node in nodes]
+    norms = list(_norms(block))
+    for node in result:
+        if node["op"] == "BatchNorm":
+            _name_statistics([result[each[0]] for each in node["inputs"][1:]], norms)
+        if node["op"] != "null":
+            node["name"] = _own_name(node["op"])
+        if node["name"] == "reshape":
+            node["attrs"] = {name: _any_batch(value) for name, value in node["attrs"].items()}
+    return result
+
+
+def _norms(block: Block) -> Iterator[list[str]]:
+    """The names of the parameters of each batch norm in a block, in the order that its operator takes them."""
+    blocks: list[Block] = []
+    block.apply(blocks.append)
+    for own in map(private.parameters, blocks):
+        if "running_mean" in own and "gamma" in own:
+            yield [own[name].name for name in ("gamma", "beta", "running_mean", "running_var")]
+
+
+def _name_statistics(arrays: Sequence[dict[str, Any]], norms: Sequence[list[str]]) -> None:
+    """Name the arrays that a batch norm takes: the recording has no names for those that aren't learned."""
+    taken = {array["name"] for array in arrays}
+    names = next((each for each in norms if taken.intersection(each[:2])), [])
+    for array, name in zip(arrays, names, strict=False):
+        array["name"] = name
+
+
+def _any_batch(value: str) -> str:
+    """An option, for any number of images where it is a shape that begins with the number that was given."""
+    return f"(0,{value.removeprefix(_FIRST)}" if value.startswith(_FIRST) else value
+
+
+def _own_name(operator: str) -> str:
+    prefix = next((each for each in _PREFIXES if operator.startswith(each)), "")
+    return operator.removeprefix(prefix).lower()
