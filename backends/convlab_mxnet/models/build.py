@@ -263,7 +263,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
-    BroadcastLike: lambda layer, style: [nn.BroadcastLike()],
+    BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
 }
 
 

@@ -316,7 +316,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Concatenate: lambda m: Concatenate(),
-    blocks.BroadcastLike: lambda m: BroadcastLike(),
+    blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     attention_blocks.WindowAttention: _windows,
     attention_blocks.PixelAttention: _attention,
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),
