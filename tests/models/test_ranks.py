@@ -206,6 +206,12 @@ def test_what_goes_wrong_is_said(framework) -> None:
         port(model, to=framework, inputs=np.zeros((1, 1, 20, 20)))
 
 
+def test_convlabs_own_layer_is_for_images(framework) -> None:
+    for to in (framework, "numpy"):
+        with pytest.raises(UnsupportedError, match="Conv2D is for images, this convolution for sequences"):
+            port(built(framework, conv(2, 1, (3,))), to=to, layers="convlab")
+
+
 def test_adaptive_pooling(framework) -> None:
     layer, x = AdaptivePool("average", (3,)), np.arange(7.0).reshape(1, 1, 7)
     np.testing.assert_array_equal(layer.reference(x), [[[1, 3, 5]]])  # of 0 to 2, of 2 to 4, of 4 to 6

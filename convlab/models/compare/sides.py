@@ -54,7 +54,7 @@ class Side:
         except Exception as error:  # The framework or the model's own code may raise any error.
             raise ModelError(
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
-                hint=f"give inputs=, {shapes_in_words(self.model.rank)} that it takes; its other arguments need defaults.",
+                hint=f"give inputs=, {shapes_in_words(self.model.rank)} that it takes; other arguments need defaults.",
             ) from error
 
     def in_parts(self) -> Side:
