@@ -263,12 +263,21 @@ class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """Images NCHW of one pixel, repeated for each pixel of others."""
+    """Images NCHW of one pixel, repeated for each pixel of others.
+
+    Args:
+        rank: how many axes they have beside those of images and channels.
+    """
+
+    def __init__(self, rank: int = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.rank = rank
 
     def hybrid_forward(self, F: Any, x: Any, like: Any) -> Any:
         """The image."""
         repeat = F.npx.broadcast_like if mx.util.is_np_array() else F.broadcast_like
-        return repeat(x, like, lhs_axes=(2, 3), rhs_axes=(2, 3))
+        axes = tuple(range(2, self.rank + 2))
+        return repeat(x, like, lhs_axes=axes, rhs_axes=axes)
 
 
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]

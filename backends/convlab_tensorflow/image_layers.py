@@ -132,9 +132,9 @@ class ChannelShuffle(Moving):
 
     def call(self, x: Any) -> Any:
         """The channels in another order."""
-        _, rows, columns, channels = keras.ops.shape(x)
-        grouped = keras.ops.reshape(x, (-1, rows, columns, self.groups, x.shape[-1] // self.groups))
-        return keras.ops.reshape(keras.ops.swapaxes(grouped, 3, 4), (-1, rows, columns, channels))
+        _, *size, channels = keras.ops.shape(x)
+        grouped = keras.ops.reshape(x, (-1, *size, self.groups, x.shape[-1] // self.groups))
+        return keras.ops.reshape(keras.ops.swapaxes(grouped, -2, -1), (-1, *size, channels))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The same."""
@@ -218,12 +218,12 @@ class BroadcastLike(Moving):
     def call(self, inputs: Any) -> Any:
         """The image."""
         x, like = inputs
-        return keras.ops.broadcast_to(x, (*keras.ops.shape(like)[:3], x.shape[-1]))
+        return keras.ops.broadcast_to(x, (*keras.ops.shape(like)[:-1], x.shape[-1]))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """See `keras.layers.Layer`."""
         x, like = input_shape
-        return (*like[:3], x[-1])
+        return (*like[:-1], x[-1])
 
 
 @register_keras_serializable(package="convlab")

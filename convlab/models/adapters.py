@@ -71,7 +71,8 @@ def free_name(name: str, owner: type) -> str:
 class Models(Protocol):
     """An adapter's module `models`.
 
-    Arrays are NumPy's: images NCHW, or (N, C) once flattened, and kernels OIHW, whatever the framework's own layout.
+    Arrays are NumPy's: images NCHW, sequences (N, C, L), volumes NCDHW, or (N, C) once flattened, and kernels OIHW, or
+    of as many axes, whatever the framework's own layout.
     Values of bfloat16 are held in float32.
 
     Attributes:

@@ -273,7 +273,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Multiply: lambda layer, style: [nn.Multiply()],
     Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
-    BroadcastLike: lambda layer, style: [nn.BroadcastLike()],
+    BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
 }
 
 

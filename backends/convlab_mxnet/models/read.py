@@ -330,7 +330,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Multiply: lambda m: Multiply(),
     blocks.Divide: lambda m: Divide(),
     blocks.Concatenate: lambda m: Concatenate(),
-    blocks.BroadcastLike: lambda m: BroadcastLike(),
+    blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     attention_blocks.WindowAttention: _windows,
     attention_blocks.PixelAttention: _attention,
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),

@@ -152,8 +152,9 @@ _EXPRESSIONS = {
 }
 
 
-def _repeated(function: str) -> str:
-    return f"{function}({{0}}, {{1}}, lhs_axes=(2, 3), rhs_axes=(2, 3))"
+def _repeated(function: str, rank: int) -> str:
+    axes = tuple(range(2, rank + 2))
+    return f"{function}({{0}}, {{1}}, lhs_axes={axes}, rhs_axes={axes})"
 
 
 def _unflatten(known: Unflatten) -> tuple[str, str]:
@@ -271,7 +272,10 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
-    BroadcastLike: lambda known: (_repeated("F.broadcast_like"), _repeated("F.npx.broadcast_like")),
+    BroadcastLike: lambda known: (
+        _repeated("F.broadcast_like", known.rank),
+        _repeated("F.npx.broadcast_like", known.rank),
+    ),
 }
 
 _SEQUENTIAL = """def sequential(*blocks):

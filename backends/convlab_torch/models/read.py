@@ -142,9 +142,12 @@ _ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
 
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    first = next((part.layer for part in parts), None)
-    rows = {INPUT} if isinstance(first, Dense) else set[str]()
-    images, rank = set[str](), rank_of([part.layer for part in parts])
+    layers = [part.layer for part in parts]
+    first = layers[0] if layers else None
+    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
+    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
+    rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
+    images, rank = set[str](), rank_of(layers)
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ...truth.bounds import sum_bound
 from ...truth.oracle import oracle_gradients
 from .layer import Convolution, Pad
 from .slopes import Slopes
-from .spatial import NdSpec, Size, padding_in
+from .spatial import WHAT, NdSpec, Size, padding_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,13 @@ class FoldedConvolution(Convolution):
     rank: ClassVar[int]
 
     spec: NdSpec  # type: ignore[assignment]
+
+    def ours_for(self, data_format: str) -> NoReturn:
+        """See `Convolution.ours_for`; there is none."""
+        raise UnsupportedError(
+            f"convlab's own Conv2D is for images, this convolution for {WHAT[self.rank]}.",
+            hint="layers='builtin' makes the framework's own.",
+        )
 
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""

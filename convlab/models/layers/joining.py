@@ -11,7 +11,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
-from .layer import Layer
+from .layer import Layer, OfAnyRank
 from .spatial import Size, times
 
 
@@ -145,7 +145,7 @@ class Concatenate(Joining):
 
 
 @dataclass(frozen=True, eq=False)
-class BroadcastLike(Joining):
+class BroadcastLike(Joining, OfAnyRank):
     """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
 
     kind = "broadcast_like"

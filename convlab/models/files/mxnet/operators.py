@@ -27,6 +27,8 @@ Reader = Callable[[Mapping[str, Any], Arrays], Layer]
 
 # The layout of images with so many axes.
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+# The axes of images NCHW, and of others, beside those of images and channels.
+_INNER = ((2,), (2, 3), (2, 3, 4))
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
 
 
@@ -178,14 +180,15 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
 
 
 def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if (options.get("lhs_axes"), options.get("rhs_axes")) != ((2, 3), (2, 3)):
+    axes = per_axis(options.get("lhs_axes"), 1)
+    if axes != per_axis(options.get("rhs_axes"), 1) or axes not in _INNER:
         raise UnsupportedError("it repeats other axes than (2, 3), rows and columns")
-    return BroadcastLike()
+    return BroadcastLike(rank=len(axes))
 
 
 def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     axes = per_axis(options.get("axis"), 1)
-    if axes not in ((2,), (2, 3), (2, 3, 4)):
+    if axes not in _INNER:
         raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
     return GlobalPool("average", bool(options.get("keepdims", False)), rank=len(axes))
 
