@@ -292,7 +292,7 @@ def _activation(m: kl.Activation) -> Layer:
 
 def _rescaling(m: kl.Rescaling) -> Layer:
     scale, shift = (np.asarray(each, m.compute_dtype) for each in (m.scale, m.offset))
-    if max(scale.size, shift.size) == 1:
+    if max(scale.ndim, shift.ndim) == 0:
         return Affine(float(m.scale), float(m.offset))
     both = np.broadcast_arrays(scale, shift)
     if both[0].size != both[0].shape[-1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,6 +42,7 @@ from .functions import (
     read_function,
     subtract,
     unflatten_pixels,
+    with_number,
 )
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
@@ -339,14 +339,7 @@ def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     tensor, number = (a, b) if a_tensor else (b, a)
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-    scale_and_shift: dict[str, tuple[float, float]] = {
-        "add": (1.0, number),
-        "sub": (1.0, -number) if a_tensor else (-1.0, number),
-        "mul": (number, 0.0),
-        "div": (1 / number if number else math.inf, 0.0),
-    }
-    scale, shift = map(float, scale_and_shift[name])
-    return partial(affine, scale=scale, shift=shift), [tensor]
+    return with_number(name, number, behind=a_tensor), [tensor]
 
 
 def _reshaped(shape: Any) -> nn.Module:
