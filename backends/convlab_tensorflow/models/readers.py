@@ -164,7 +164,7 @@ def _windows(m: attention_layers.WindowAttention) -> Layer:
     bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
     dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
     scale = array_of(m.scale) if m.cosine else None
-    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale)
+    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale, grid=m.grid)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:

@@ -20,7 +20,7 @@ from convlab.models.layers.shapes import gives_rows
 
 from .attention import (
     ClassToken,
-    CosineWindows,
+    OfTorchvision,
     PixelAttention,
     PositionEmbedding,
     TokenAttention,
@@ -44,6 +44,7 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
 from .sizes import fold_sizes, image_channels, is_size
@@ -57,7 +58,7 @@ _TO_FIRST = (0, 3, 1, 2)
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
-_ATTENTION = (PixelAttention, WindowAttention, CosineWindows, TokenAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
@@ -163,7 +164,7 @@ class _Reading:
             self._refuse(node, f"{path}, called with more than one tensor")
             return
         if source in self.last:
-            module = over_last_axis(module) or module
+            module = over_last_axis(module) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source])
 
     def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
