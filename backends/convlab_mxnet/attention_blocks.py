@@ -71,6 +71,7 @@ class WindowAttention(PixelAttention):
         use_bias: whether the dense layers have biases.
         size: the rows and columns of the images; without them it doesn't hybridize.
         cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -83,14 +84,15 @@ class WindowAttention(PixelAttention):
         use_bias: bool = True,
         size: Pair | None = None,
         cosine: bool = False,
+        grid: bool = False,
         **names: Any,
     ) -> None:
         super().__init__(channels, heads, rate, use_bias, **names)
-        self.window, self.shift, self.size, self.cosine = window, shift, size, cosine
+        self.window, self.shift, self.size, self.cosine, self.grid = window, shift, size, cosine, grid
         self.table = self.params.get("table", shape=(distances(window), heads), init="zeros")
         if cosine:
             self.scale = self.params.get("scale", shape=(heads,), init=mx.init.Constant(10.0))
-        for name, array in (_constants(size, window, shift) if size else {}).items():
+        for name, array in (_constants(size, window, shift, grid) if size else {}).items():
             setattr(self, name, self.params.get_constant(name, array))
 
     def _compared(self, F: Any, queries: Any, keys: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
@@ -105,10 +107,10 @@ class WindowAttention(PixelAttention):
         size = self.size if not hasattr(x, "shape") else x.shape[2:]
         if size is None:
             raise ValueError("its windows depend on the image's size: give it size=(rows, columns) to hybridize it.")
-        windows = windows_of(tuple(size), self.window, self.shift)
+        windows = windows_of(tuple(size), self.window, self.shift, self.grid)
         constants = parameters
         if hasattr(x, "shape"):
-            arrays = _constants(tuple(size), self.window, self.shift)
+            arrays = _constants(tuple(size), self.window, self.shift, self.grid)
             constants = {name: F.array(array, ctx=x.ctx, dtype=x.dtype) for name, array in arrays.items()}
         bottom, right = (padded - n for padded, n in zip(windows.padded, size, strict=True))
         count, inside = windows.places.shape
@@ -129,9 +131,9 @@ def _directions(F: Any, vectors: Any) -> Any:
     return F.broadcast_mul(vectors, F.rsqrt(F.maximum(squares, SHORTEST**2)))
 
 
-def _constants(size: Pair, window: Pair, shift: Pair) -> dict[str, Any]:
+def _constants(size: Pair, window: Pair, shift: Pair, grid: bool) -> dict[str, Any]:
     """The arrays by which windows are cut out of images of a size, and joined."""
-    windows = windows_of(size, window, shift)
+    windows = windows_of(size, window, shift, grid)
     arrays = {"places": windows.places, "back": windows.back, "mask": windows.mask}
     return {**arrays, "relative": relative_places(window)}
 

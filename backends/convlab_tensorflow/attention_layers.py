@@ -44,6 +44,7 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         dropout: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
         cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         dropout: float = 0.0,
         use_bias: bool = True,
         cosine: bool = False,
+        grid: bool = False,
         **names: Any,
     ) -> None:
         super().__init__(**names)
         self.num_heads, self.window, self.shift = num_heads, pair("window", window, 1), pair("shift", shift, 0)
-        self.dropout, self.use_bias, self.cosine = dropout, use_bias, cosine
+        self.dropout, self.use_bias, self.cosine, self.grid = dropout, use_bias, cosine, grid
         self.drops = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
@@ -80,7 +82,7 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         _, rows, columns, channels = x.shape
         if rows is None or columns is None:
             raise ValueError("its windows depend on the image's size: give keras.Input rows and columns.")
-        ops, windows = keras.ops, windows_of((rows, columns), self.window, self.shift)
+        ops, windows = keras.ops, windows_of((rows, columns), self.window, self.shift, self.grid)
         ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
         pixels = ops.reshape(ops.pad(x, ((0, 0), *ends, (0, 0))), (-1, windows.padded[0] * windows.padded[1], channels))
         count, size = windows.places.shape
@@ -110,7 +112,7 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""
-        names = ("num_heads", "window", "shift", "dropout", "use_bias", "cosine")
+        names = ("num_heads", "window", "shift", "dropout", "use_bias", "cosine", "grid")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

@@ -214,9 +214,8 @@ def shifted_window_attention(x, module):
                 scores = scores * module.logit_scale.clamp(max=np.log(100)).exp()
             else:
                 scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-            means = (
-                ((scores + bias.permute(2, 0, 1) + mask).softmax(-1) @ v).transpose(1, 2).reshape(n, h * w, channels)
-            )
+            means = (scores + bias.permute(2, 0, 1) + mask).softmax(-1) @ v
+            means = means.transpose(1, 2).reshape(n, h * w, channels)
             result[:, top : top + h, left : left + w] = module.proj(means).reshape(n, h, w, channels)
     return torch.roll(result, (down, across), (1, 2))
 

@@ -34,6 +34,7 @@ LAYERS = {
     "one way": WindowAttention(*ARRAYS, HEADS, **{**WINDOW, "window": (2, 3)}, shift=(0, 2)),
     "cosine": WindowAttention(*ARRAYS, HEADS, *BIASES, **WINDOW, shift=(1, 1), scale=np.float32([10, -3])),
     "cosine, unbiased": WindowAttention(*ARRAYS, HEADS, **WINDOW, scale=np.float32([2, 20])),
+    "grid": WindowAttention(*ARRAYS, HEADS, *BIASES, **WINDOW, grid=True),
     "token": ClassToken(kernel((8,), 6)),
     "positions": PositionEmbedding(kernel((8, 4, 5), 7)),
     "row of positions": PositionEmbedding(kernel((8, 20, 1), 7)),
@@ -70,6 +71,8 @@ def in_windows(layer, image):
     result = np.zeros(image.shape)
     for top, left in np.ndindex(tall // h, wide // w):
         inside = [((top * h + i + down), (left * w + j + across), i, j) for i, j in np.ndindex(h, w)]
+        if layer.grid:
+            inside = [(top + i * (tall // h), left + j * (wide // w), i, j) for i, j in np.ndindex(h, w)]
         pixels = np.zeros((h * w, CHANNELS))
         for n, (y, x, _, _) in enumerate(inside):
             if y % tall < rows and x % wide < columns:
@@ -215,8 +218,9 @@ SWIN = [
     ("attention1", LAYERS["windows"], ["patches"]),
     ("attention2", LAYERS["shifted"], ["attention1"]),
     ("attention3", LAYERS["cosine"], ["attention2"]),
-    ("even", Subsample((0, 0), (2, 2)), ["attention3"]),
-    ("odd", Subsample((1, 1), (2, 2)), ["attention3"]),
+    ("attention4", LAYERS["grid"], ["attention3"]),
+    ("even", Subsample((0, 0), (2, 2)), ["attention4"]),
+    ("odd", Subsample((1, 1), (2, 2)), ["attention4"]),
     ("merged", Concatenate(), ["even", "odd"]),
     ("reduction", convolution(8, 16, (1, 1)), ["merged"]),
 ]
@@ -300,7 +304,7 @@ def test_images_of_another_size_than_the_positions(framework) -> None:
 
 
 def test_files(tmp_path) -> None:
-    names = "all", "all, unbiased", "shifted", "cosine", "cosine, unbiased", "some", "token", "first"
+    names = "all", "all, unbiased", "shifted", "cosine", "cosine, unbiased", "grid", "some", "token", "first"
     layers = [LAYERS[name] for name in names]
     write_layers(layers, path := tmp_path / "m.safetensors")
     for before, after in zip(layers, read_layers(path), strict=True):

@@ -48,6 +48,7 @@ class WindowAttention(nn.Module):
         dropout_rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
         cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
         deterministic: whether nothing is set to 0.
         param_dtype: of its numbers.
     """
@@ -58,6 +59,7 @@ class WindowAttention(nn.Module):
     dropout_rate: float = 0.0
     use_bias: bool = True
     cosine: bool = False
+    grid: bool = False
     deterministic: bool | None = None
     param_dtype: Any = jnp.float32
 
@@ -65,7 +67,7 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Array, *, deterministic: bool | None = None) -> Array:
         """The image, each pixel computed from those of its window."""
         fixed = nn.merge_param("deterministic", self.deterministic, deterministic) or not self.dropout_rate
-        channels, where = x.shape[3], (self.window, self.shift)
+        channels, where = x.shape[3], (self.window, self.shift, self.grid)
         dense = functools.partial(nn.Dense, use_bias=self.use_bias, param_dtype=self.param_dtype)
         windows = cut_windows(x, *where)
         queries, keys, values = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)

@@ -49,6 +49,7 @@ class WindowAttention(nnx.Module):
         dropout_rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
         cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
         deterministic: whether nothing is set to 0.
         param_dtype: of its numbers.
         rngs: for the kernels and for what is set to 0.
@@ -64,13 +65,14 @@ class WindowAttention(nnx.Module):
         dropout_rate: float = 0.0,
         use_bias: bool = True,
         cosine: bool = False,
+        grid: bool = False,
         deterministic: bool = False,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         self.channels, self.heads, self.window, self.shift = channels, heads, window, shift
         self.dropout_rate, self.use_bias, self.deterministic = dropout_rate, use_bias, deterministic
-        self.cosine, self.param_dtype = cosine, param_dtype
+        self.cosine, self.grid, self.param_dtype = cosine, grid, param_dtype
         self.qkv = nnx.Linear(channels, 3 * channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.proj = nnx.Linear(channels, channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.table = nnx.Param(jnp.zeros((distances(window), heads), param_dtype))
@@ -79,7 +81,7 @@ class WindowAttention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """The image, each pixel computed from those of its window."""
-        where = self.window, self.shift
+        where = self.window, self.shift, self.grid
         windows = cut_windows(x, *where)
         rngs = None if self.deterministic else self.rngs
         # Nnx's function of this name takes no axis of windows beside that of the images.

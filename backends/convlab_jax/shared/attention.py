@@ -31,18 +31,18 @@ def with_token(token: Array, x: Array) -> Array:
     return jnp.concatenate([first, x.reshape(n, -1, 1, channels)], axis=1)
 
 
-def cut_windows(x: Array, window: Pair, shift: Pair) -> Array:
+def cut_windows(x: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """The windows of images (N, H, W, C), as (N, windows, pixels of a window, C)."""
     n, rows, columns, channels = x.shape
-    windows = windows_of((rows, columns), window, shift)
+    windows = windows_of((rows, columns), window, shift, grid)
     ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
     return jnp.pad(x, ((0, 0), *ends, (0, 0))).reshape(n, -1, channels)[:, windows.places]
 
 
-def join_windows(windowed: Array, like: Array, window: Pair, shift: Pair) -> Array:
+def join_windows(windowed: Array, like: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """The images of windows, of the shape of others."""
     n, rows, columns, channels = like.shape
-    back = windows_of((rows, columns), window, shift).back
+    back = windows_of((rows, columns), window, shift, grid).back
     return windowed.reshape(n, -1, channels)[:, back].reshape(like.shape)
 
 
@@ -62,9 +62,9 @@ def _directions(vectors: Array) -> Array:
     return vectors * lax.rsqrt(jnp.maximum(squares, SHORTEST**2))
 
 
-def window_bias(table: Array, like: Array, window: Pair, shift: Pair) -> Array:
+def window_bias(table: Array, like: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """What is added to the scores of windows of images (N, H, W, C), (windows, heads, pixels, pixels)."""
-    mask = windows_of((like.shape[1], like.shape[2]), window, shift).mask
+    mask = windows_of((like.shape[1], like.shape[2]), window, shift, grid).mask
     return table[relative_places(window)].transpose(2, 0, 1) + jnp.asarray(mask[:, None], table.dtype)
 
 
@@ -121,6 +121,7 @@ def window_options(layer: WindowAttention) -> dict[str, Any]:
         "dropout_rate": layer.rate,
         "use_bias": layer.biased,
         "cosine": layer.cosine,
+        "grid": layer.grid,
         "param_dtype": layer.dtype,
         "deterministic": True,
     }
@@ -144,4 +145,5 @@ def read_windows(
         tuple(module.window),
         tuple(module.shift),
         scale=None if scale is None else ops.to_numpy(scale),
+        grid=module.grid,
     )

@@ -179,5 +179,5 @@ def attention(module: Any) -> dict[str, Any]:
 
 def windows(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of windows share."""
-    names = ("heads", "window", "shift", "dropout_rate", "use_bias", "cosine")
+    names = ("heads", "window", "shift", "dropout_rate", "use_bias", "cosine", "grid")
     return {**{name: getattr(module, name) for name in names}, **dtype(module)}

@@ -170,7 +170,9 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
     channels, heads = channels_taken(layer), layer.heads
     if isinstance(layer, WindowAttention):
         where, options = (layer.window, layer.shift), (layer.rate, layer.biased)
-        block = attention_blocks.WindowAttention(channels, heads, *where, *options, layer.size, layer.cosine)
+        block = attention_blocks.WindowAttention(
+            channels, heads, *where, *options, layer.size, layer.cosine, layer.grid
+        )
     else:
         block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]

@@ -258,7 +258,7 @@ def _attention(m: attention_blocks.PixelAttention) -> Layer:
 def _windows(m: attention_blocks.WindowAttention) -> Layer:
     table = ops.to_numpy(value_of(m.table))
     dense = {**_dense_of_attention(m), "scale": ops.to_numpy(value_of(m.scale)) if m.cosine else None}
-    return WindowAttention(**dense, table=table, window=m.window, shift=m.shift, size=m.size)
+    return WindowAttention(**dense, table=table, window=m.window, shift=m.shift, size=m.size, grid=m.grid)
 
 
 def _dense_of_attention(m: attention_blocks.PixelAttention) -> dict[str, Any]:

@@ -236,6 +236,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         shift=known.shift,
         size=known.size,
         cosine=known.cosine,
+        grid=known.grid,
     ),
     ClassToken: lambda known: _attention_block(attention_blocks.ClassToken, channels=len(known.token)),
     PositionEmbedding: lambda known: _attention_block(

@@ -207,7 +207,7 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
     channels, heads = channels_taken(layer), layer.heads
     options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
     if isinstance(layer, WindowAttention):
-        options["cosine"] = layer.cosine
+        options |= {"cosine": layer.cosine, "grid": layer.grid}
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
         native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)

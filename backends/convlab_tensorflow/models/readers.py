@@ -173,7 +173,7 @@ def _windows(m: attention_layers.WindowAttention) -> Layer:
     bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
     dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
     scale = array_of(m.scale) if m.cosine else None
-    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale)
+    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale, grid=m.grid)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
@@ -283,7 +283,7 @@ def _activation(m: kl.Activation) -> Layer:
 
 def _rescaling(m: kl.Rescaling) -> Layer:
     scale, shift = (np.asarray(each, m.compute_dtype) for each in (m.scale, m.offset))
-    if max(scale.size, shift.size) == 1:
+    if max(scale.ndim, shift.ndim) == 0:
         return Affine(float(m.scale), float(m.offset))
     both = np.broadcast_arrays(scale, shift)
     if both[0].size != both[0].shape[-1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,10 +43,10 @@ class PixelAttention(nn.MultiheadAttention):
         return y.transpose(1, 2).reshape(x.shape)
 
 
-def _windows(rows: int, columns: int, window: Pair, shift: Pair) -> tuple[Pair, Tensor, Tensor, Tensor]:
+def _windows(rows: int, columns: int, *where: Any) -> tuple[Pair, Tensor, Tensor, Tensor]:
     """The windows of images of a size, as tensors; a compiler traces what finds them, and can't trace its cache."""
     found = windows_of.__wrapped__ if torch.compiler.is_compiling() else windows_of
-    padded, *arrays = found((rows, columns), window, shift)
+    padded, *arrays = found((rows, columns), *where)
     places, back, mask = map(torch.from_numpy, arrays)
     return padded, places, back, mask
 
@@ -62,6 +62,7 @@ class WindowAttention(nn.Module):
         dropout: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
         cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class WindowAttention(nn.Module):
         dropout: float = 0.0,
         use_bias: bool = True,
         cosine: bool = False,
+        grid: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.use_bias, self.cosine = use_bias, cosine
+        self.use_bias, self.cosine, self.grid = use_bias, cosine, grid
         self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
         self.window_size, self.shift_size = pair("window_size", window_size, 1), pair("shift_size", shift_size, 0)
         self.qkv = nn.Linear(dim, 3 * dim, use_bias, dtype=dtype)
@@ -91,7 +93,8 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its window."""
         rows, columns = int(x.shape[2]), int(x.shape[3])
-        (padded_rows, padded_columns), places, back, mask = _windows(rows, columns, self.window_size, self.shift_size)
+        where = self.window_size, self.shift_size, self.grid
+        (padded_rows, padded_columns), places, back, mask = _windows(rows, columns, *where)
         padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
         windows = padded.flatten(2).transpose(1, 2)[:, places]
         parts = self.qkv(windows).reshape(*windows.shape[:3], 3, self.num_heads, -1)
@@ -148,18 +151,30 @@ def first_pixel(x: Tensor) -> Tensor:
     return x[:, :, 0, 0]
 
 
-class CosineWindows(nn.Module):
-    """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC, for images (N, C, H, W).
-
-    Its position biases, computed by two dense layers of how far apart pixels are, are the same for each image.
+class OfTorchvision(nn.Module):
+    """A module of torchvision's for images (N, C, H, W), into which a layer's arrays can't be put.
 
     Args:
         inner: the module.
+
+    Attributes:
+        why: why not.
     """
+
+    why: ClassVar[str]
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
+
+
+class CosineWindows(OfTorchvision):
+    """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC.
+
+    Its position biases, computed by two dense layers of how far apart pixels are, are the same for each image.
+    """
+
+    why = "it computes its position biases by two dense layers, got a table of them"
 
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its window."""
@@ -244,9 +259,9 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
         return {"embedding": layer.embedding}
     if not isinstance(layer, layers.Attention):
         return None
-    if isinstance(native, CosineWindows):
+    if isinstance(native, OfTorchvision):
         raise ModelError(
-            "ShiftedWindowAttentionV2: it computes its position biases by two dense layers, got a table of them.",
+            f"{type(native.inner).__name__}: {native.why}.",
             hint="port the model to PyTorch, and give what that makes as the target.",
         )
     before, behind = "in_proj_", "out_proj."
@@ -264,25 +279,26 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
 
 
 def _read(m: PixelAttention) -> Layer:
-    return layers.Attention(**_dense(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
+    return layers.Attention(**dense_of(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
 
 
 def _read_tokens(m: TokenAttention) -> layers.Attention:
     inner: Any = m.inner
     drops = (each for name, each in inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
     rate = next((each.p for each in drops), 0.0)
-    return layers.Attention(**_dense(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
+    return layers.Attention(**dense_of(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
 
 
 def _read_windows(m: WindowAttention) -> Layer:
     return window_layers.WindowAttention(
-        **_dense(m.qkv.weight, m.qkv.bias, m.proj),
+        **dense_of(m.qkv.weight, m.qkv.bias, m.proj),
         heads=m.num_heads,
         rate=m.dropout,
         table=ops.to_numpy(m.relative_position_bias_table),
         window=m.window_size,
         shift=m.shift_size,
         scale=None if m.scale is None else ops.to_numpy(m.scale),
+        grid=m.grid,
     )
 
 
@@ -291,7 +307,7 @@ def _read_cosines(m: CosineWindows) -> Layer:
     with torch.no_grad():
         table = 16 * torch.sigmoid(given.cpb_mlp(given.relative_coords_table).view(-1, given.num_heads))
         scale = given.logit_scale.clamp(max=math.log(100.0)).exp().flatten()
-    dense = _dense(given.qkv.weight, given.qkv.bias, given.proj)
+    dense = dense_of(given.qkv.weight, given.qkv.bias, given.proj)
     if "bias" in dense:  # it sets that of the keys to zero, whatever it is
         parts = np.split(dense["bias"], 3)
         dense["bias"] = np.concatenate([parts[0], np.zeros_like(parts[1]), parts[2]])
@@ -310,7 +326,7 @@ def _two(sizes: Any) -> Pair:
     return pair("window", tuple(sizes), 0)
 
 
-def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
+def dense_of(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
     """The arrays of the dense layers before and behind the mean of the values, and their dtype."""
     arrays = {"kernel": weight, "bias": bias, "out_kernel": behind.weight, "out_bias": behind.bias}
     known = {name: ops.to_numpy(array) for name, array in arrays.items() if array is not None}

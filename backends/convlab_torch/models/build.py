@@ -204,7 +204,8 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
     options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": dtype}
     if isinstance(layer, WindowAttention):
         where = layer.window, layer.heads, layer.shift
-        native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, cosine=layer.cosine, **options)
+        options |= {"cosine": layer.cosine, "grid": layer.grid}
+        native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
     else:
         native = PixelAttention(channels_taken(layer), layer.heads, **options)
     return [filled(native, **arrays_of(native, layer))]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convlab.errors import UnsupportedError
 
 from .functional import layer_of
-from .functions import ChannelAffine, LayerNorm2d
+from .functions import ChannelAffine, LayerNorm2d, with_number
 from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 
@@ -37,8 +37,8 @@ def operation(target: Any) -> str:
 
 def with_arrays(
     node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool, rank: int
-) -> tuple[nn.Module, torch.fx.Node]:
-    """The module of images NCHW that computes a node of a tensor and of arrays that the model holds, and the tensor.
+) -> tuple[Any, torch.fx.Node]:
+    """What computes a node of a tensor, of images NCHW, and of arrays that the model holds; and the tensor.
 
     Args:
         node: the call of a function.
@@ -64,7 +64,8 @@ def with_arrays(
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
     if numbers.numel() == 1:
-        return _affine(numbers, name), tensor
+        constant = not isinstance(numbers, nn.Parameter)
+        return with_number(name, float(numbers)) if constant else _affine(numbers, name), tensor
     placed = name == "add" and numbers.ndim > 2 and rank == 2
     embedding = position_embedding(numbers, channels_last) if placed else None
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 1 - rank

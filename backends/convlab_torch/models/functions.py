@@ -138,6 +138,18 @@ def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     return y if shift == 0.0 else y + shift
 
 
+def with_number(name: str, number: float, behind: bool = True) -> partial[Tensor]:
+    """What "add", "sub", "mul" or "div" of a tensor and a number is, `behind` it or, but for a division, before it."""
+    scale_and_shift: dict[str, tuple[float, float]] = {
+        "add": (1.0, number),
+        "sub": (1.0, -number) if behind else (-1.0, number),
+        "mul": (number, 0.0),
+        "div": (1 / number if number else math.inf, 0.0),
+    }
+    scale, shift = map(float, scale_and_shift[name])
+    return partial(affine, scale=scale, shift=shift)
+
+
 def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     """A module that does to the channels of images NCHW what another does to their last axis, with its parameters."""
     other: nn.Module

@@ -39,7 +39,7 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, functions
+from . import attention, functions, partitions
 from .attention import SHIFTED_WINDOWS
 from .functions import StochasticDepth, class_path, read_function
 from .network import Network
@@ -103,7 +103,8 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    return class_path(module) in (*SHIFTED_WINDOWS, *_BY_NAME) or attention.computes_attention(module)
+    named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
+    return class_path(module) in named or attention.computes_attention(module)
 
 
 @contextlib.contextmanager
@@ -342,6 +343,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     functions.ChannelAffine: read_channel_affine,
     functions.PixelLinear: _of_pixels,
     **attention.READERS,
+    **partitions.READERS,
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from convlab.models.layers.spatial import to_first, to_last
 
 from .attention import (
     ClassToken,
-    CosineWindows,
+    OfTorchvision,
     PixelAttention,
     PositionEmbedding,
     TokenAttention,
@@ -44,7 +43,9 @@ from .functions import (
     read_function,
     subtract,
     unflatten_pixels,
+    with_number,
 )
+from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
 from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size
@@ -55,7 +56,7 @@ _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
-_ATTENTION = (PixelAttention, WindowAttention, CosineWindows, TokenAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
@@ -163,7 +164,7 @@ class _Reading:
             self._refuse(node, f"{path}, called with more than one tensor")
             return
         if source in self.last:
-            module = over_last_axis(module, self.rank) or module
+            module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source])
 
     def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
@@ -340,14 +341,7 @@ def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     tensor, number = (a, b) if a_tensor else (b, a)
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-    scale_and_shift: dict[str, tuple[float, float]] = {
-        "add": (1.0, number),
-        "sub": (1.0, -number) if a_tensor else (-1.0, number),
-        "mul": (number, 0.0),
-        "div": (1 / number if number else math.inf, 0.0),
-    }
-    scale, shift = map(float, scale_and_shift[name])
-    return partial(affine, scale=scale, shift=shift), [tensor]
+    return with_number(name, number, behind=a_tensor), [tensor]
 
 
 def _reshaped(shape: Any, rank: int) -> nn.Module:

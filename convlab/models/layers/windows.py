@@ -42,18 +42,21 @@ class Windows(NamedTuple):
 
 
 @functools.lru_cache(maxsize=128)
-def windows_of(size: Pair, window: Pair, shift: Pair) -> Windows:
-    """The windows of images of a size, moved up and to the left by a shift.
+def windows_of(size: Pair, window: Pair, shift: Pair, grid: bool = False) -> Windows:
+    """The windows of images of a size, moved up and to the left by a shift, or spread as grids over the whole image.
 
     >>> windows_of((2, 3), (2, 2), (0, 1)).places
     array([[1, 2, 5, 6],
            [3, 0, 7, 4]])
+    >>> windows_of((2, 3), (2, 2), (0, 0), grid=True).places
+    array([[0, 2, 4, 6],
+           [1, 3, 5, 7]])
     """
     padded = tuple(-(-n // k) * k for n, k in zip(size, window, strict=True))
     # Along an axis of one window there is nothing to shift.
-    moved = [0 if k >= n else s for n, k, s in zip(padded, window, shift, strict=True)]
+    moved = [0 if grid or k >= n else s for n, k, s in zip(padded, window, shift, strict=True)]
     rows, columns = ((np.arange(n) + s) % n for n, s in zip(padded, moved, strict=True))
-    places = _cut(rows[:, None] * padded[1] + columns, window)
+    places = (_spread if grid else _cut)(rows[:, None] * padded[1] + columns, window)
     regions = [_regions(n, k, s) for n, k, s in zip(padded, window, moved, strict=True)]
     region = _cut(3 * regions[0][:, None] + regions[1], window)
     mask = np.where(region[:, :, None] == region[:, None], 0.0, _APART)
@@ -67,6 +70,12 @@ def _cut(image: np.ndarray, window: Pair) -> np.ndarray:
     """The numbers of each window, (windows, pixels)."""
     (rows, columns), (h, w) = image.shape, window
     return image.reshape(rows // h, h, columns // w, w).swapaxes(1, 2).reshape(-1, h * w)
+
+
+def _spread(image: np.ndarray, window: Pair) -> np.ndarray:
+    """The numbers of each grid, (grids, pixels)."""
+    (rows, columns), (h, w) = image.shape, window
+    return image.reshape(h, rows // h, w, columns // w).transpose(1, 3, 0, 2).reshape(-1, h * w)
 
 
 def _regions(n: int, window: int, shift: int) -> np.ndarray:
@@ -103,12 +112,16 @@ class WindowAttention(Attention):
     With a scale the scores are the cosines of the angles between queries and keys, times a number for each head:
     Swin V2, arXiv:2111.09883.
 
+    With a grid the pixels of a window lie as far from one another as they can, and each window all over the image:
+    MaxViT, arXiv:2204.01697. Grids aren't shifted.
+
     Attributes:
         table: ((2 * rows - 1) * (2 * columns - 1), heads): the bias by how far apart two pixels are.
         window: its rows and columns.
         shift: of the windows.
         size: the only rows and columns of images that it is for; None for all.
         scale: (heads,), by which the cosines are multiplied; None for scores that aren't cosines.
+        grid: whether the windows are grids.
     """
 
     kind = "window_attention"
@@ -119,6 +132,7 @@ class WindowAttention(Attention):
     shift: Pair = (0, 0)
     size: Pair | None = field(default=None, compare=False)
     scale: np.ndarray | None = None
+    grid: bool = False
 
     @property
     def cosine(self) -> bool:
@@ -168,7 +182,7 @@ class WindowAttention(Attention):
         return first, second
 
     def _windows(self, x: np.ndarray) -> Windows:
-        return windows_of((x.shape[2], x.shape[3]), self.window, self.shift)
+        return windows_of((x.shape[2], x.shape[3]), self.window, self.shift, self.grid)
 
     def _added(self, windows: Windows, images: int) -> np.ndarray:
         """What is added to the scores, (images * windows, heads, pixels, pixels)."""
