@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.windows import distances, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, distances, relative_places, windows_of
 
 from .image_blocks import OfImages
+from .ops import mx
 
 
 class PixelAttention(OfImages):
@@ -34,12 +35,16 @@ class PixelAttention(OfImages):
         pixels = F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
         return F.reshape_like(F.transpose(self._attended(F, pixels, parameters), axes=(0, 2, 1)), x)
 
+    def _compared(self, F: Any, queries: Any, keys: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        """Queries and keys (N * windows * heads, pixels, channels of a head) whose products are the scores."""
+        return queries * (self.channels // self.heads) ** -0.5, keys
+
     def _attended(self, F: Any, pixels: Any, parameters: dict[str, Any], added: Any = None, windows: int = 1) -> Any:
         """The pixels (N * windows, pixels, channels); (1, windows * heads, pixels, pixels) is added to the scores."""
         heads = F.reshape(self._dense(F, pixels, "qkv", parameters), shape=(0, 0, 3, self.heads, -1))
         parts = F.split(F.transpose(heads, axes=(2, 0, 3, 1, 4)), num_outputs=3, axis=0, squeeze_axis=True)
         queries, keys, values = (F.reshape(part, shape=(-3, 0, 0)) for part in parts)
-        scores = F.batch_dot(queries * (self.channels // self.heads) ** -0.5, keys, transpose_b=True)
+        scores = F.batch_dot(*self._compared(F, queries, keys, parameters), transpose_b=True)
         if added is not None:
             together = F.reshape(scores, shape=(-1, windows * self.heads, 0, 0), reverse=True)
             scores = F.reshape(F.broadcast_add(together, added), shape=(-3, 0, 0))
@@ -55,7 +60,7 @@ class PixelAttention(OfImages):
 
 
 class WindowAttention(PixelAttention):
-    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Args:
         channels: of the images.
@@ -65,6 +70,8 @@ class WindowAttention(PixelAttention):
         rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
         size: the rows and columns of the images; without them it doesn't hybridize.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -76,23 +83,34 @@ class WindowAttention(PixelAttention):
         rate: float = 0.0,
         use_bias: bool = True,
         size: Pair | None = None,
+        cosine: bool = False,
+        grid: bool = False,
         **names: Any,
     ) -> None:
         super().__init__(channels, heads, rate, use_bias, **names)
-        self.window, self.shift, self.size = window, shift, size
+        self.window, self.shift, self.size, self.cosine, self.grid = window, shift, size, cosine, grid
         self.table = self.params.get("table", shape=(distances(window), heads), init="zeros")
-        for name, array in (_constants(size, window, shift) if size else {}).items():
+        if cosine:
+            self.scale = self.params.get("scale", shape=(heads,), init=mx.init.Constant(10.0))
+        for name, array in (_constants(size, window, shift, grid) if size else {}).items():
             setattr(self, name, self.params.get_constant(name, array))
+
+    def _compared(self, F: Any, queries: Any, keys: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        if not self.cosine:
+            return super()._compared(F, queries, keys, parameters)
+        by_head = F.reshape(_directions(F, queries), shape=(-4, -1, self.heads, 0, 0))
+        scaled = F.broadcast_mul(by_head, F.reshape(parameters["scale"], shape=(1, -1, 1, 1)))
+        return F.reshape(scaled, shape=(-3, 0, 0)), _directions(F, keys)
 
     def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
         """The image, each pixel computed from those of its window."""
         size = self.size if not hasattr(x, "shape") else x.shape[2:]
         if size is None:
             raise ValueError("its windows depend on the image's size: give it size=(rows, columns) to hybridize it.")
-        windows = windows_of(tuple(size), self.window, self.shift)
+        windows = windows_of(tuple(size), self.window, self.shift, self.grid)
         constants = parameters
         if hasattr(x, "shape"):
-            arrays = _constants(tuple(size), self.window, self.shift)
+            arrays = _constants(tuple(size), self.window, self.shift, self.grid)
             constants = {name: F.array(array, ctx=x.ctx, dtype=x.dtype) for name, array in arrays.items()}
         bottom, right = (padded - n for padded, n in zip(windows.padded, size, strict=True))
         count, inside = windows.places.shape
@@ -107,9 +125,15 @@ class WindowAttention(PixelAttention):
         return F.reshape_like(F.transpose(joined, axes=(0, 2, 1)), x)
 
 
-def _constants(size: Pair, window: Pair, shift: Pair) -> dict[str, Any]:
+def _directions(F: Any, vectors: Any) -> Any:
+    """Vectors divided by their lengths."""
+    squares = F.sum(F.square(vectors), axis=-1, keepdims=True)
+    return F.broadcast_mul(vectors, F.rsqrt(F.maximum(squares, SHORTEST**2)))
+
+
+def _constants(size: Pair, window: Pair, shift: Pair, grid: bool) -> dict[str, Any]:
     """The arrays by which windows are cut out of images of a size, and joined."""
-    windows = windows_of(size, window, shift)
+    windows = windows_of(size, window, shift, grid)
     arrays = {"places": windows.places, "back": windows.back, "mask": windows.mask}
     return {**arrays, "relative": relative_places(window)}
 

@@ -11,9 +11,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from convlab.geometry.geometry import Pads
 from convlab.models.adapters import Node, free_name
 from convlab.models.layers.reading import INPUT
+from convlab.models.layers.spatial import Ends, to_first
 
 from .ops import mx
 
@@ -74,25 +74,33 @@ def _on_both(kind: type) -> type:
     return type(kind.__name__, (OnBoth, kind), {"__module__": __name__, "__doc__": kind.__doc__})
 
 
-class Pad2D(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """A border round images NCHW.
+class Border(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """A border round images NCHW, or round sequences NCW or volumes NCDHW.
 
     Args:
-        pads: ((top, bottom), (left, right)).
+        pads: ((top, bottom), (left, right)), or as many pairs as there are axes.
         mode: "constant", "reflect" or "edge".
         value: of a constant border.
     """
 
-    def __init__(self, pads: Pads, mode: str = "constant", value: float = 0.0, **names: Any) -> None:
+    def __init__(self, pads: Ends, mode: str = "constant", value: float = 0.0, **names: Any) -> None:
         super().__init__(**names)
         self.pads, self.mode, self.value = pads, mode, value
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The image with its border."""
-        widths = (0, 0, 0, 0, *self.pads[0], *self.pads[1])
-        # np.pad has no gradient in these modes.
-        y = F.Pad(x.as_nd_ndarray(), mode=self.mode, pad_width=widths, constant_value=self.value)
-        return y.as_np_ndarray() if mx.util.is_np_array() else y
+        numpy, row = mx.util.is_np_array(), len(self.pads) == 1
+        y = x.as_nd_ndarray() if numpy else x
+        # F.Pad has no sequences: one is an image of one row. np.pad has no gradient in these modes.
+        y = F.expand_dims(y, axis=2) if row else y
+        widths = [n for ends in ((0, 0), (0, 0), *(((0, 0),) if row else ()), *self.pads) for n in ends]
+        y = F.Pad(y, mode=self.mode, pad_width=tuple(widths), constant_value=self.value)
+        y = F.squeeze(y, axis=2) if row else y
+        return y.as_np_ndarray() if numpy else y
+
+
+class Pad2D(Border):
+    """A border round images NCHW."""
 
 
 class ReLU6(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
@@ -137,6 +145,41 @@ class HardSigmoid(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return x * share if self.times_x else share
 
 
+class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """A function of each number.
+
+    Args:
+        function: "abs", "sqrt" or "exp".
+    """
+
+    def __init__(self, function: str, **names: Any) -> None:
+        super().__init__(**names)
+        self.function = function
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The function of each number."""
+        return getattr(F.np if mx.util.is_np_array() else F, self.function)(x)
+
+
+class Clip(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Each number, or the nearest one from the least to the most.
+
+    Args:
+        least, most: the limits; None for no limit.
+    """
+
+    def __init__(self, least: float | None = None, most: float | None = None, **names: Any) -> None:
+        super().__init__(**names)
+        self.least, self.most = least, most
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The numbers within the limits."""
+        functions = F.np if mx.util.is_np_array() else F
+        if self.least is not None and self.most is not None:
+            return functions.clip(x, self.least, self.most)
+        return functions.minimum(x, self.most) if self.least is None else functions.maximum(x, self.least)
+
+
 class Mish(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """x * tanh(log(1 + exp(x)))."""
 
@@ -168,7 +211,7 @@ class Unflatten(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         order: "CHW" if the rows have the images' numbers channel by channel, "HWC" if pixel by pixel.
     """
 
-    def __init__(self, size: tuple[int, int] = (1, 1), order: str = "CHW", **names: Any) -> None:
+    def __init__(self, size: tuple[int, ...] = (1, 1), order: str = "CHW", **names: Any) -> None:
         super().__init__(**names)
         self.size, self.order = size, order
 
@@ -176,7 +219,7 @@ class Unflatten(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         """The rows as (N, C, H, W)."""
         axes = (-1, *self.size) if self.order == "CHW" else (*self.size, -1)
         y = F.npx.reshape(x, (-2, *axes)) if mx.util.is_np_array() else F.reshape(x, (0, *axes))
-        return y if self.order == "CHW" else y.transpose((0, 3, 1, 2))
+        return y if self.order == "CHW" else y.transpose(to_first(len(self.size)))
 
 
 class Add(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
@@ -203,6 +246,14 @@ class Multiply(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return functools.reduce(F.np.multiply if mx.util.is_np_array() else F.broadcast_mul, values)
 
 
+class Divide(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The first of two arrays by the second, element by element."""
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> Any:
+        """The quotient."""
+        return F.np.true_divide(x, y) if mx.util.is_np_array() else F.broadcast_div(x, y)
+
+
 class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """The channels of images NCHW or of rows, one after another."""
 
@@ -212,12 +263,21 @@ class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """Images NCHW of one pixel, repeated for each pixel of others."""
+    """Images NCHW of one pixel, repeated for each pixel of others.
+
+    Args:
+        rank: how many axes they have beside those of images and channels.
+    """
+
+    def __init__(self, rank: int = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.rank = rank
 
     def hybrid_forward(self, F: Any, x: Any, like: Any) -> Any:
         """The image."""
         repeat = F.npx.broadcast_like if mx.util.is_np_array() else F.broadcast_like
-        return repeat(x, like, lhs_axes=(2, 3), rhs_axes=(2, 3))
+        axes = tuple(range(2, self.rank + 2))
+        return repeat(x, like, lhs_axes=axes, rhs_axes=axes)
 
 
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]
@@ -264,21 +324,36 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 Activation = _on_both(mx.gluon.nn.Activation)
+AvgPool1D = _on_both(mx.gluon.nn.AvgPool1D)
 AvgPool2D = _on_both(mx.gluon.nn.AvgPool2D)
+AvgPool3D = _on_both(mx.gluon.nn.AvgPool3D)
 BatchNorm = _on_both(mx.gluon.nn.BatchNorm)
+Conv1D = _on_both(mx.gluon.nn.Conv1D)
 Conv2D = _on_both(mx.gluon.nn.Conv2D)
+Conv3D = _on_both(mx.gluon.nn.Conv3D)
 Conv2DTranspose = _on_both(mx.gluon.nn.Conv2DTranspose)
 Dense = _on_both(mx.gluon.nn.Dense)
 Dropout = _on_both(mx.gluon.nn.Dropout)
 ELU = _on_both(mx.gluon.nn.ELU)
 Flatten = _on_both(mx.gluon.nn.Flatten)
 GELU = _on_both(mx.gluon.nn.GELU)
+GlobalAvgPool1D = _on_both(mx.gluon.nn.GlobalAvgPool1D)
 GlobalAvgPool2D = _on_both(mx.gluon.nn.GlobalAvgPool2D)
+GlobalAvgPool3D = _on_both(mx.gluon.nn.GlobalAvgPool3D)
+GlobalMaxPool1D = _on_both(mx.gluon.nn.GlobalMaxPool1D)
 GlobalMaxPool2D = _on_both(mx.gluon.nn.GlobalMaxPool2D)
+GlobalMaxPool3D = _on_both(mx.gluon.nn.GlobalMaxPool3D)
 HybridSequential = _on_both(mx.gluon.nn.HybridSequential)
 LayerNorm = _on_both(mx.gluon.nn.LayerNorm)
 LeakyReLU = _on_both(mx.gluon.nn.LeakyReLU)
+MaxPool1D = _on_both(mx.gluon.nn.MaxPool1D)
 MaxPool2D = _on_both(mx.gluon.nn.MaxPool2D)
+MaxPool3D = _on_both(mx.gluon.nn.MaxPool3D)
 PReLU = _on_both(mx.gluon.nn.PReLU)
 SELU = _on_both(mx.gluon.nn.SELU)
 Swish = _on_both(mx.gluon.nn.Swish)
+
+
+def of_rank(name: str, rank: int) -> Any:
+    """The class of this name for so many axes."""
+    return globals()[f"{name}{rank}D"]

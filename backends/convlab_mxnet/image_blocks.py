@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from convlab.geometry.geometry import Pads, Pair
+from convlab.geometry.geometry import Pair
+from convlab.models.layers.spatial import Ends
 
 from .blocks import OnBoth
 from .ops import mx
@@ -29,7 +30,7 @@ class ChannelAffine(OfImages):
     """x * gamma + beta, with one number of each for each channel.
 
     Args:
-        channels: how many there are.
+        channels: how many there are; 1 for one number for all.
         scale, shift: whether there is a gamma, and whether there is a beta.
         trained: whether training changes them.
     """
@@ -45,9 +46,10 @@ class ChannelAffine(OfImages):
 
     def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
         """The image with its channels scaled and shifted."""
-        columns = {name: F.reshape(numbers, shape=(1, -1, 1, 1)) for name, numbers in parameters.items()}
-        y = F.broadcast_mul(x, columns["gamma"]) if "gamma" in columns else x
-        return F.broadcast_add(y, columns["beta"]) if "beta" in columns else y
+        columns = {name: F.reshape(numbers, shape=(1, -1, 1)) for name, numbers in parameters.items()}
+        y = F.reshape(x, shape=(0, 0, -1))
+        y = F.broadcast_mul(y, columns["gamma"]) if "gamma" in columns else y
+        return F.reshape_like(F.broadcast_add(y, columns["beta"]) if "beta" in columns else y, x)
 
 
 class GroupNorm(OfImages):
@@ -61,7 +63,7 @@ class GroupNorm(OfImages):
 
     def __init__(self, groups: int, channels: int, epsilon: float = 1e-5, **names: Any) -> None:
         super().__init__(**names)
-        self.groups, self.epsilon = groups, epsilon
+        self.groups, self.channels, self.epsilon = groups, channels, epsilon
         self.gamma = self.params.get("gamma", shape=(channels,), init="ones")
         self.beta = self.params.get("beta", shape=(channels,), init="zeros")
 
@@ -70,25 +72,26 @@ class GroupNorm(OfImages):
         grouped = F.reshape(x, shape=(0, self.groups, -1))
         centred = F.broadcast_sub(grouped, F.mean(grouped, axis=2, keepdims=True))
         variance = F.mean(F.square(centred), axis=2, keepdims=True)
-        y = F.reshape_like(F.broadcast_div(centred, F.sqrt(variance + self.epsilon)), x)
-        scale, shift = (F.reshape(numbers, shape=(1, -1, 1, 1)) for numbers in (gamma, beta))
-        return F.broadcast_add(F.broadcast_mul(y, scale), shift)
+        y = F.broadcast_div(centred, F.sqrt(variance + self.epsilon))
+        y = F.reshape(y, shape=(0, self.channels, -1))
+        scale, shift = (F.reshape(numbers, shape=(1, -1, 1)) for numbers in (gamma, beta))
+        return F.reshape_like(F.broadcast_add(F.broadcast_mul(y, scale), shift), x)
 
 
 class Crop(OfImages):
     """The image without some rows and columns.
 
     Args:
-        pads: how many, ((top, bottom), (left, right)).
+        pads: how many, ((top, bottom), (left, right)), or as many pairs as there are axes.
     """
 
-    def __init__(self, pads: Pads, **names: Any) -> None:
+    def __init__(self, pads: Ends, **names: Any) -> None:
         super().__init__(**names)
         self.pads = pads
 
     def computed(self, F: Any, x: Any) -> Any:
         """What is left of the image."""
-        for axis, (start, end) in zip((2, 3), self.pads, strict=True):
+        for axis, (start, end) in enumerate(self.pads, 2):
             x = F.slice_axis(x, axis=axis, begin=start, end=-end or None)
         return x
 

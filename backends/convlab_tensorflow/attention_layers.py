@@ -9,7 +9,7 @@ from keras.saving import register_keras_serializable
 
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.windows import distances, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, distances, relative_places, windows_of
 
 
 @register_keras_serializable(package="convlab")
@@ -35,7 +35,7 @@ class PixelAttention(keras.layers.MultiHeadAttention):  # type: ignore[misc]
 
 @register_keras_serializable(package="convlab")
 class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
-    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Args:
         num_heads: how many heads there are.
@@ -43,6 +43,8 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         shift: int | Pair = 0,
         dropout: float = 0.0,
         use_bias: bool = True,
+        cosine: bool = False,
+        grid: bool = False,
         **names: Any,
     ) -> None:
         super().__init__(**names)
         self.num_heads, self.window, self.shift = num_heads, pair("window", window, 1), pair("shift", shift, 0)
-        self.dropout, self.use_bias = dropout, use_bias
-        self.drops = keras.layers.Dropout(dropout)
+        self.dropout, self.use_bias, self.cosine, self.grid = dropout, use_bias, cosine, grid
+        self.drops = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         """Make the weights."""
@@ -68,6 +72,9 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
             setattr(self, name, dense)
         shape = distances(self.window), self.num_heads
         self.table = self.add_weight(shape=shape, initializer="zeros", name="relative_position_bias_table")
+        if self.cosine:
+            ten = keras.initializers.Constant(10.0)
+            self.scale = self.add_weight(shape=(self.num_heads,), initializer=ten, name="scale")
         super().build(input_shape)
 
     def call(self, x: Any, training: Any = None) -> Any:
@@ -75,14 +82,19 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
         _, rows, columns, channels = x.shape
         if rows is None or columns is None:
             raise ValueError("its windows depend on the image's size: give keras.Input rows and columns.")
-        ops, windows = keras.ops, windows_of((rows, columns), self.window, self.shift)
+        ops, windows = keras.ops, windows_of((rows, columns), self.window, self.shift, self.grid)
         ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
         pixels = ops.reshape(ops.pad(x, ((0, 0), *ends, (0, 0))), (-1, windows.padded[0] * windows.padded[1], channels))
         count, size = windows.places.shape
         cut = ops.reshape(ops.take(pixels, windows.places.ravel(), axis=1), (-1, count, size, channels))
         parts = ops.reshape(self.qkv(cut), (-1, count, size, 3, self.num_heads, channels // self.num_heads))
         queries, keys, values = ops.unstack(ops.transpose(parts, (3, 0, 1, 4, 2, 5)), 3, axis=0)
-        scores = ops.matmul(queries * (channels // self.num_heads) ** -0.5, ops.swapaxes(keys, -1, -2))
+        if self.cosine:
+            queries = _directions(queries) * ops.reshape(ops.cast(self.scale, x.dtype), (-1, 1, 1))
+            keys = _directions(keys)
+        else:
+            queries = queries * (channels // self.num_heads) ** -0.5
+        scores = ops.matmul(queries, ops.swapaxes(keys, -1, -2))
         weights = ops.softmax(scores + self._bias(windows.mask, x.dtype), axis=-1)
         means = ops.matmul(self.drops(weights, training=training), values)
         joined = ops.reshape(ops.swapaxes(means, 2, 3), (-1, count, size, channels))
@@ -100,8 +112,14 @@ class WindowAttention(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""
-        names = ("num_heads", "window", "shift", "dropout", "use_bias")
+        names = ("num_heads", "window", "shift", "dropout", "use_bias", "cosine", "grid")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _directions(vectors: Any) -> Any:
+    """Vectors divided by their lengths."""
+    squares = keras.ops.sum(keras.ops.square(vectors), axis=-1, keepdims=True)
+    return vectors * keras.ops.rsqrt(keras.ops.maximum(squares, SHORTEST**2))
 
 
 @register_keras_serializable(package="convlab")

@@ -17,16 +17,17 @@ class ChannelAffine(keras.layers.Layer):  # type: ignore[misc]
 
     Args:
         scale, shift: whether there is a gamma, and whether there is a beta.
+        shared: whether there is one number for all channels.
     """
 
-    def __init__(self, scale: bool = True, shift: bool = True, **names: Any) -> None:
+    def __init__(self, scale: bool = True, shift: bool = True, shared: bool = False, **names: Any) -> None:
         super().__init__(**names)
-        self.scale, self.shift = scale, shift
+        self.scale, self.shift, self.shared = scale, shift, shared
         self.gamma = self.beta = None
 
     def build(self, input_shape: Any) -> None:
         """Make the weights."""
-        channels = (input_shape[-1],)
+        channels = (1 if self.shared else input_shape[-1],)
         if self.scale:
             self.gamma = self.add_weight(shape=channels, initializer="ones", name="gamma")
         if self.shift:
@@ -40,11 +41,11 @@ class ChannelAffine(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""
-        return {**super().get_config(), "scale": self.scale, "shift": self.shift}
+        return {**super().get_config(), "scale": self.scale, "shift": self.shift, "shared": self.shared}
 
 
 class Moving(keras.layers.Layer):  # type: ignore[misc]
-    """A layer that moves numbers of images NHWC and has integers for options."""
+    """A layer without weights that has numbers for options."""
 
     data_format = "channels_last"
     options: tuple[str, ...] = ()
@@ -131,9 +132,9 @@ class ChannelShuffle(Moving):
 
     def call(self, x: Any) -> Any:
         """The channels in another order."""
-        _, rows, columns, channels = keras.ops.shape(x)
-        grouped = keras.ops.reshape(x, (-1, rows, columns, self.groups, x.shape[-1] // self.groups))
-        return keras.ops.reshape(keras.ops.swapaxes(grouped, 3, 4), (-1, rows, columns, channels))
+        _, *size, channels = keras.ops.shape(x)
+        grouped = keras.ops.reshape(x, (-1, *size, self.groups, x.shape[-1] // self.groups))
+        return keras.ops.reshape(keras.ops.swapaxes(grouped, -2, -1), (-1, *size, channels))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The same."""
@@ -217,9 +218,62 @@ class BroadcastLike(Moving):
     def call(self, inputs: Any) -> Any:
         """The image."""
         x, like = inputs
-        return keras.ops.broadcast_to(x, (*keras.ops.shape(like)[:3], x.shape[-1]))
+        return keras.ops.broadcast_to(x, (*keras.ops.shape(like)[:-1], x.shape[-1]))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """See `keras.layers.Layer`."""
         x, like = input_shape
-        return (*like[:3], x[-1])
+        return (*like[:-1], x[-1])
+
+
+@register_keras_serializable(package="convlab")
+class Elementwise(Moving):
+    """A function of each number that Keras can't save as an activation.
+
+    Args:
+        function: the name of one of `keras.ops`: "abs", "sqrt" or "exp".
+    """
+
+    options = ("function",)
+
+    def __init__(self, function: str, **names: Any) -> None:
+        super().__init__(**names)
+        self.function = function
+
+    def call(self, x: Any) -> Any:
+        """The function of each number."""
+        return getattr(keras.ops, self.function)(x)
+
+
+@register_keras_serializable(package="convlab")
+class Clip(Moving):
+    """Each number, or the nearest one from the least to the most.
+
+    Args:
+        least, most: the limits; None for no limit.
+    """
+
+    options = ("least", "most")
+
+    def __init__(self, least: float | None = None, most: float | None = None, **names: Any) -> None:
+        super().__init__(**names)
+        self.least, self.most = least, most
+
+    def call(self, x: Any) -> Any:
+        """The numbers within the limits."""
+        y = x if self.least is None else keras.ops.maximum(x, self.least)
+        return y if self.most is None else keras.ops.minimum(y, self.most)
+
+
+@register_keras_serializable(package="convlab")
+class Divide(Moving):
+    """The first of two inputs by the second, element by element; an image of one pixel counts for each pixel."""
+
+    def call(self, inputs: Any) -> Any:
+        """The quotient."""
+        x, y = inputs
+        return keras.ops.divide(x, y)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """See `keras.layers.Layer`."""
+        return keras.layers.Add().compute_output_shape(input_shape)

@@ -13,7 +13,7 @@ from convlab.contract.layer import LayerArguments, LayerSpec
 from convlab.contract.native_layer import NativeLayer
 from convlab.correlation.corr2d import corr2d
 from convlab.errors import BackendBroken
-from convlab.geometry.geometry import Pads, Pair
+from convlab.geometry.geometry import Pair
 
 from . import private
 
@@ -54,20 +54,18 @@ NATIVE = NativeLayer(
 )
 
 
-@keras.saving.register_keras_serializable(package="convlab")
-class LowestPadding2D(keras.layers.Layer):  # type: ignore[misc]
+class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
     """A border of -inf round images NHWC, which no maximum takes; Keras's `ZeroPadding2D` has zeros.
 
     Args:
-        padding: ((top, bottom), (left, right)).
+        padding: ((top, bottom), (left, right)), or as many pairs as there are axes.
     """
 
     data_format = "channels_last"
 
-    def __init__(self, padding: Pads, **names: Any) -> None:
+    def __init__(self, padding: Any, **names: Any) -> None:
         super().__init__(**names)
-        rows, columns = padding
-        self.padding = tuple(rows), tuple(columns)
+        self.padding = tuple(tuple(ends) for ends in padding)
 
     def call(self, x: Any) -> Any:
         """The image with its border."""
@@ -76,6 +74,25 @@ class LowestPadding2D(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""
         return {**super().get_config(), "padding": self.padding}
+
+
+@keras.saving.register_keras_serializable(package="convlab")
+class LowestPadding1D(LowestPadding):
+    """The border of sequences (N, L, C)."""
+
+
+@keras.saving.register_keras_serializable(package="convlab")
+class LowestPadding2D(LowestPadding):
+    """The border of images (N, H, W, C)."""
+
+
+@keras.saving.register_keras_serializable(package="convlab")
+class LowestPadding3D(LowestPadding):
+    """The border of volumes (N, D, H, W, C)."""
+
+
+# By the number of axes less 1.
+LOWEST_PADDING = (LowestPadding1D, LowestPadding2D, LowestPadding3D)
 
 
 class Arguments(LayerArguments, total=False):

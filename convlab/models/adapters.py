@@ -10,14 +10,23 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
-from ..geometry.geometry import Pair
 from ..registry import adapter, adapters, framework
 from .layers.layer import Layer
 from .layers.reading import Model, Part, is_chain
+from .layers.spatial import Size
 
 STYLES = ("builtin", "convlab")
 # The names of a layer's parameters in the frameworks, and their names in the result of `gradients`.
-ROLES = {"weight": "K", "kernel": "K", "gamma": "scale", "beta": "shift", "alpha": "slope", "negative_slope": "slope"}
+ROLES = {
+    "weight": "K",
+    "kernel": "K",
+    "gamma": "scale",
+    "beta": "shift",
+    "alpha": "slope",
+    "negative_slope": "slope",
+    "token": "token",
+    "embedding": "embedding",
+}
 
 
 # What a layer takes: an array for each value.
@@ -62,7 +71,8 @@ def free_name(name: str, owner: type) -> str:
 class Models(Protocol):
     """An adapter's module `models`.
 
-    Arrays are NumPy's: images NCHW, or (N, C) once flattened, and kernels OIHW, whatever the framework's own layout.
+    Arrays are NumPy's: images NCHW, sequences (N, C, L), volumes NCDHW, or (N, C) once flattened, and kernels OIHW, or
+    of as many axes, whatever the framework's own layout.
     Values of bfloat16 are held in float32.
 
     Attributes:
@@ -99,7 +109,7 @@ class Models(Protocol):
         Layers one after another make the framework's own `Sequential`, if it can have their names.
         """
 
-    def source(self, parts: Sequence[Part], size: Pair | None) -> str:
+    def source(self, parts: Sequence[Part], size: Size | None) -> str:
         """The source of a model of these parts, as `read` gives them, as the framework's users write it.
 
         It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where
@@ -119,7 +129,8 @@ class Models(Protocol):
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
 
         They are called "X", and those of the layer with parameters among the layers "K", OIHW or (O, I), and "bias", or
-        "scale", "shift" and "slope" as in `Layer.arrays`, frozen or not; constants may have none.
+        "scale", "shift", "slope", "token" and "embedding" as in `Layer.arrays`, frozen or not; constants may have none,
+        nor have the parameters of attention.
         """
 
     def weights(self, model: object) -> Any:

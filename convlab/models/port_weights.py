@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ModelError, PortError
 from .adapters import models_of, read
-from .compare.compare import compare_read, images_of
+from .compare.compare import batches, compare_read, images_of
 from .compare.pairing import fitting_layer, paired
 from .files.save_load import load
 from .layers.reading import INPUT, Model
@@ -49,8 +49,8 @@ def port_weights(
         PortError: the weights fit, but the models don't compute the same, or nothing tells whether they do; the message
             says why, and what mends it.
     """
-    images = None if inputs is None else images_of(inputs)
-    example = None if images is None else images[0]
+    given = None if inputs is None else images_of(inputs)
+    example = None if given is None else given[0]
     first, second = read(source, example, "source"), read(target, example, "target")
     mine, theirs = models_of(first.backend), models_of(second.backend)
     if isinstance(weights, (str, Path)):
@@ -63,7 +63,7 @@ def port_weights(
     channels = _flattened_channels(first)
     fitted = {step.path: fitting_layer(given, step, channels.get(given.path, 0)) for given, step in pairs}
     filled = theirs.fill(second, fitted)
-    comparison = compare_read(first, theirs.read(filled, example), images, None, names)
+    comparison = compare_read(first, theirs.read(filled, example), batches(given, first.rank), None, names)
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
     if comparison.same is False:
         raise PortError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gluon_layers import models
+from gluon_layers import models, randomly, semantics
 from making import port_parts
 
 from convlab import port
@@ -58,6 +58,31 @@ def test_ported_whole(hybridized):
     assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     ported.model.hybridize()
     assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_operations_on_each_number(numpy):
+    class Numbers(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 3, in_channels=3)
+            self.scale = self.params.get("scale", shape=(1,))
+
+        def hybrid_forward(self, F, x, scale):
+            x = self.conv(x)
+            if numpy:
+                y = F.np.sqrt(F.np.abs(x * scale)) / F.np.exp(F.np.clip(x, -1, 0.5))
+                return F.np.minimum(F.np.maximum(y, 0.1), 0.75)
+            y = F.broadcast_div(F.sqrt(F.abs(F.broadcast_mul(x, scale))), F.exp(F.clip(x, -1, 0.5)))
+            return F.minimum(F.maximum(y, 0.1), 0.75)
+
+    with semantics(numpy):
+        block = randomly(Numbers())
+        ported = port(block, to="mxnet")
+        assert ported.evidence.same
+        assert ported.untouched == {}
+        x = (mx.np if numpy else mx.nd).array(X)
+        assert ported.model(x).asnumpy() == pytest.approx(block(x).asnumpy(), rel=1e-5, abs=1e-6)
 
 
 def test_paths():
@@ -178,20 +203,6 @@ class Excite(mx.gluon.HybridBlock):
         return F.depth_to_space(F.broadcast_mul(x, share), 2)
 
 
-class Scalar(mx.gluon.HybridBlock):
-    """One number for all channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.scale = (
-            nn.Conv2D(4, 3, in_channels=3),
-            self.params.get("scale", shape=(1, 1, 1, 1), init="ones"),
-        )
-
-    def hybrid_forward(self, F, x, scale):
-        return F.broadcast_mul(self.conv(x), scale)
-
-
 def test_operators_of_contrib() -> None:
     chain = nn.HybridSequential()
     chain.add(Excite(), nn.Conv2D(4, 1, in_channels=2), mx.gluon.contrib.nn.PixelShuffle2D(2))
@@ -203,9 +214,6 @@ def test_operators_of_contrib() -> None:
         assert ported.evidence.same
         assert not ported.untouched
         assert ported.model(x).asnumpy() == pytest.approx(net(x).asnumpy(), rel=1e-5, abs=1e-6)
-    odd = Scalar()
-    odd.initialize()
-    port_parts(odd, "it takes one number in an array of shape", to="mxnet")
     rows = nn.HybridSequential()
     rows.add(nn.Conv2D(4, 3, in_channels=3), attention_blocks.FirstPixel(), nn.Dense(2, in_units=4))
     rows.initialize()

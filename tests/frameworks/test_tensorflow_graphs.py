@@ -130,11 +130,37 @@ def test_paths():
     assert "branch" in paths
 
 
+class Numbers(keras.Model):
+    """Operations on each number, and a learned one for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = kl.Conv2D(4, 3)
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        ops, y = keras.ops, self.conv(x) * self.scale
+        y = ops.sqrt(ops.abs(y)) / ops.exp(ops.clip(y, -1, 0.5))
+        return kl.ReLU(0.75)(ops.minimum(ops.maximum(y, 0.1), 2.0))
+
+
+def test_operations_on_each_number(tmp_path):
+    model = randomly(Numbers())
+    ported = port(model, to="tensorflow")
+    assert ported.evidence.same
+    assert ported.untouched == {}
+    expected = model(X).numpy()
+    assert ported.model(X).numpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    ported.model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras")(X).numpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert len(ported.model.trainable_weights) == 3
+
+
 @pytest.mark.parametrize(
     ("operation", "words"),
     [
         (lambda x: keras.ops.flip(x, 1), "flip: convlab doesn't know it"),
-        (lambda x: x / x, "divide: it takes neither two tensors nor a tensor and a number"),
+        (lambda x: 2 / x, "divide: it takes neither two tensors nor a tensor and a number"),
         (lambda x: keras.ops.mean(x, axis=3, keepdims=True) * x, r"mean: it reduces the axes .*3.*, expected \(1, 2\)"),
         (lambda x: kl.Lambda(lambda x: keras.ops.clip(x, -999, 999))(x), "lambda.*: convlab doesn't know Lambda"),
         (lambda x: kl.Dropout(0.5)(x, training=True), "dropout.* is called with training"),

@@ -215,7 +215,7 @@ class OfItsOwn(kl.Conv2D):
         (kl.Softmax(axis=1), "Softmax: its axis is 1, expected -1, the channels"),
         (kl.Activation("squareplus"), "Activation: convlab doesn't know the function squareplus"),
         (kl.Rescaling([[1.0], [2.0]]), "Rescaling: its scale and offset have the shapes (2, 1) and ()"),
-        (kl.ReLU(5.0), "ReLU: only Keras has a ReLU with its threshold or max_value"),
+        (kl.ReLU(5.0, 0.1), "ReLU: only Keras has a ReLU with a threshold, or a max_value and a negative_slope"),
         (
             kl.Dropout(0.5, noise_shape=(None, 1)),
             "Dropout: it drops along the axes (1,), expected none, (1, 2) for channels, or (1, 2, 3) for images",

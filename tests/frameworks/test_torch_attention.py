@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convlab import port
-from convlab.errors import PartialPortWarning
+from convlab import port, port_weights
+from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import read
 from convlab.models.layers.windows import WindowAttention
 
@@ -196,7 +196,10 @@ def shifted_window_attention(x, module):
     (h, w), (down, across) = module.window_size, module.shift_size
     x = torch.roll(x, (-down, -across), (1, 2))
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(rows, columns, 2)
-    bias = module.relative_position_bias_table[module.relative_position_index].reshape(h * w, h * w, -1)
+    bias = module.biases()[module.relative_position_index].reshape(h * w, h * w, -1)
+    weight, shift = module.qkv.weight, module.qkv.bias.clone()
+    if hasattr(module, "logit_scale"):
+        shift[channels : 2 * channels] = 0
     result = torch.zeros_like(x)
     for top in range(0, rows, h):
         for left in range(0, columns, w):
@@ -204,16 +207,22 @@ def shifted_window_attention(x, module):
             where = places[top : top + h, left : left + w].reshape(-1, 2)
             wrapped = torch.stack([where[:, 0] >= rows - down, where[:, 1] >= columns - across], 1)
             mask = -100.0 * (wrapped[:, None] != wrapped).any(-1)
-            q, k, v = module.qkv(window).reshape(n, h * w, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
-            scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias.permute(2, 0, 1) + mask
-            means = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, h * w, channels)
+            parts = F.linear(window, weight, shift).reshape(n, h * w, 3, module.num_heads, -1)
+            q, k, v = parts.permute(2, 0, 3, 1, 4)
+            if hasattr(module, "logit_scale"):
+                scores = F.cosine_similarity(q[:, :, :, None], k[:, :, None], dim=-1)
+                scores = scores * module.logit_scale.clamp(max=np.log(100)).exp()
+            else:
+                scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+            means = (scores + bias.permute(2, 0, 1) + mask).softmax(-1) @ v
+            means = means.transpose(1, 2).reshape(n, h * w, channels)
             result[:, top : top + h, left : left + w] = module.proj(means).reshape(n, h, w, channels)
     return torch.roll(result, (down, across), (1, 2))
 
 
-@pytest.fixture
-def torchvision_attention(monkeypatch) -> type[nn.Module]:
-    """A class of the name and with the attributes of torchvision's, which isn't installed here."""
+@pytest.fixture(params=["ShiftedWindowAttention", "ShiftedWindowAttentionV2"])
+def torchvision_attention(request, monkeypatch) -> type[nn.Module]:
+    """Classes of the names and with the attributes of torchvision's, which isn't installed here."""
 
     class ShiftedWindowAttention(nn.Module):
         def __init__(self, dim: int, window_size: list[int], shift_size: list[int], num_heads: int) -> None:
@@ -222,18 +231,39 @@ def torchvision_attention(monkeypatch) -> type[nn.Module]:
             self.attention_dropout = 0.0
             self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
             h, w = window_size
-            self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * h - 1) * (2 * w - 1), num_heads))
+            self.table()
             rows, columns = torch.cartesian_prod(torch.arange(h), torch.arange(w)).T
             index = (rows[:, None] - rows + h - 1) * (2 * w - 1) + columns[:, None] - columns + w - 1
             self.register_buffer("relative_position_index", index.flatten())
 
+        def table(self):
+            h, w = self.window_size
+            shape = (2 * h - 1) * (2 * w - 1), self.num_heads
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(shape))
+
+        def biases(self):
+            return self.relative_position_bias_table
+
         def forward(self, x):
             return shifted_window_attention(x, self)
 
+    class ShiftedWindowAttentionV2(ShiftedWindowAttention):
+        def table(self):
+            h, w = self.window_size
+            far = torch.cartesian_prod(torch.linspace(-8, 8, 2 * h - 1), torch.linspace(-8, 8, 2 * w - 1))
+            far = far.sign() * torch.log2(far.abs() + 1) / 3
+            self.register_buffer("relative_coords_table", far.reshape(1, 2 * h - 1, 2 * w - 1, 2))
+            self.cpb_mlp = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, self.num_heads, bias=False))
+            self.logit_scale = nn.Parameter(torch.linspace(1, 6, self.num_heads).reshape(-1, 1, 1))
+
+        def biases(self):
+            return 16 * torch.sigmoid(self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads))
+
+    kind = {each.__name__: each for each in (ShiftedWindowAttention, ShiftedWindowAttentionV2)}[request.param]
     name = "torchvision.models.swin_transformer"
-    ShiftedWindowAttention.__module__, ShiftedWindowAttention.__qualname__ = name, "ShiftedWindowAttention"
+    kind.__module__, kind.__qualname__ = name, request.param
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    return ShiftedWindowAttention
+    return kind
 
 
 def test_torchvisions_windows(torchvision_attention) -> None:
@@ -248,9 +278,13 @@ def test_torchvisions_windows(torchvision_attention) -> None:
             x = self.first(self.stem(x).permute(0, 2, 3, 1))
             return (x + self.second(x)).permute(0, 3, 1, 2)
 
-    model = shaken(Swin())
+    model = shaken(Swin()).double()
     shifts = [part.layer.shift for part in read(model).parts if isinstance(part.layer, WindowAttention)]
     assert shifts == [(0, 0), (1, 1)]
-    images = IMAGES.numpy().astype("float32")
-    check(model, inputs=images)
-    model.float().load_state_dict(port(model, to="torch", inputs=images).model.state_dict())
+    check(model, inputs=IMAGES.numpy())
+    ported = port(model, to="torch", inputs=IMAGES.numpy()).model
+    if "V2" not in torchvision_attention.__name__:
+        model.load_state_dict(ported.state_dict())
+        return
+    with pytest.raises(ModelError, match="it computes its position biases by two dense layers, got a table"):
+        port_weights(None, ported, model, inputs=IMAGES.numpy())

@@ -176,6 +176,26 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: torch.sqrt(x.abs() * self.own) / torch.exp(self.conv(x).clamp(-1, 0.5)),
+        lambda self, x: self.conv(x) ** 2 + torch.square(x) + F.hardtanh(x, -0.5, 0.25) + self.own,
+        lambda self, x: F.relu(x) / (self.conv(x).clamp_min(0).permute(0, 2, 3, 1) + self.own).movedim(-1, 1),
+    ],
+)
+def test_operations_on_each_number(forward):
+    model = type("Numbers", (Scaled,), {"forward": forward})(1.0)
+    model.own = nn.Parameter(torch.tensor(1.5))
+    x = images(2, 2, 6, 5)
+    ported = port(model, to="torch", inputs=x.numpy())
+    assert ported.evidence.same
+    assert ported.untouched == {}
+    with torch.no_grad():
+        assert torch.allclose(ported.model(x), model(x), atol=1e-6)
+    assert sum(each.numel() for each in ported.model.parameters()) == 39
+
+
+@pytest.mark.parametrize(
     ("forward", "words"),
     [
         (lambda self, x: torch.einsum("nchw->nhwc", self.conv(x)), r"\(einsum: it takes no tensor\)"),
@@ -192,7 +212,7 @@ class Scaled(nn.Module):
 )
 def test_what_isnt_known_is_named(forward, words):
     model = type("Odd", (Scaled,), {"forward": forward})(1.0)
-    model.own = nn.Parameter(torch.ones(1))
+    model.own = nn.Parameter(torch.ones(8, 8))
     ported = port_parts(model, words, to="torch")
     assert list(ported.layers) == ["conv"]
 

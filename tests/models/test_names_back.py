@@ -47,12 +47,12 @@ class Residual(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 2, 3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(Block(2, 2), Block(2, 3))
+        self.steps = nn.Sequential(Block(2, 2), Block(2, 3))
         self.relu = nn.Conv2d(3, 2, 1)
         self.fc = nn.Linear(2, 2)
 
     def forward(self, x):
-        x = self.relu(torch.relu(self.layer1(self.conv1(x))))
+        x = self.relu(torch.relu(self.steps(self.conv1(x))))
         return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
 
 

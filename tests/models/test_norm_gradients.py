@@ -191,7 +191,7 @@ def test_at_0_a_prelu_has_no_derivative() -> None:
 
 
 @pytest.mark.parametrize(
-    "after", [BatchNorm(*(kernel((12,), seed) ** 2 + np.float32(1) for seed in range(4)), 1e-3, 0.9, rows=True)]
+    "after", [BatchNorm(*(kernel((12,), seed) ** 2 + np.float32(1) for seed in range(4)), 1e-3, 0.9, rank=0)]
 )
 def test_behind_a_flattening(after) -> None:
     model = built("torch", Flatten("CHW"), after)

@@ -38,7 +38,7 @@ def generator(unflatten):
     """Rows to images, as the generator of a DCGAN, arXiv:1511.06434, begins."""
     return [
         dense(4 * 6, 5),
-        replace(norm(4 * 6), rows=True),
+        replace(norm(4 * 6), rank=0),
         Activation("relu"),
         unflatten,
         conv(3, 4, padding=1),

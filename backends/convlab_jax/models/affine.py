@@ -15,12 +15,14 @@ class ChannelAffine(nn.Module):
     Attributes:
         use_scale, use_bias: whether there is a scale, and whether there is a bias.
         trained: whether they are parameters, or constants in the collection "constants".
+        shared: whether there is one number for all channels.
         param_dtype: of the numbers.
     """
 
     use_scale: bool = True
     use_bias: bool = True
     trained: bool = True
+    shared: bool = False
     param_dtype: Any = jnp.float32
 
     @nn.compact
@@ -30,7 +32,7 @@ class ChannelAffine(nn.Module):
         return y + self._numbers("bias", nn.initializers.zeros, x) if self.use_bias else y
 
     def _numbers(self, name: str, start: Any, x: Array) -> Array:
-        shape, dtype = (x.shape[-1],), self.param_dtype
+        shape, dtype = (1 if self.shared else x.shape[-1],), self.param_dtype
         if self.trained:
             return jnp.asarray(self.param(name, start, shape, dtype))
         return jnp.asarray(self.variable("constants", name, start, None, shape, dtype).value)

@@ -22,6 +22,7 @@ from ..shared.attention import (
     query_key_value,
     read_attention,
     read_windows,
+    scaled_directions,
     window_bias,
     with_token,
 )
@@ -38,7 +39,7 @@ class PixelAttention(nn.MultiHeadDotProductAttention):
 
 
 class WindowAttention(nn.Module):
-    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Attributes:
         heads: how many there are.
@@ -46,6 +47,8 @@ class WindowAttention(nn.Module):
         shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout_rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
         deterministic: whether nothing is set to 0.
         param_dtype: of its numbers.
     """
@@ -55,6 +58,8 @@ class WindowAttention(nn.Module):
     shift: Pair = (0, 0)
     dropout_rate: float = 0.0
     use_bias: bool = True
+    cosine: bool = False
+    grid: bool = False
     deterministic: bool | None = None
     param_dtype: Any = jnp.float32
 
@@ -62,11 +67,14 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Array, *, deterministic: bool | None = None) -> Array:
         """The image, each pixel computed from those of its window."""
         fixed = nn.merge_param("deterministic", self.deterministic, deterministic) or not self.dropout_rate
-        channels, where = x.shape[3], (self.window, self.shift)
+        channels, where = x.shape[3], (self.window, self.shift, self.grid)
         dense = functools.partial(nn.Dense, use_bias=self.use_bias, param_dtype=self.param_dtype)
         windows = cut_windows(x, *where)
         queries, keys, values = query_key_value(dense(3 * channels, name="qkv")(windows), self.heads)
         shape = distances(self.window), self.heads
+        if self.cosine:
+            scale = self.param("scale", nn.initializers.constant(10.0), (self.heads,), self.param_dtype)
+            queries, keys = scaled_directions(queries, keys, scale)
         table = self.param("table", nn.initializers.normal(0.02), shape, self.param_dtype)
         means = nn.dot_product_attention(
             queries,
@@ -127,7 +135,7 @@ def _embedding(layer: PositionEmbedding) -> Layer:
 
 def _windows(layer: WindowAttention) -> Layer:
     values = layer.variables["params"]
-    return read_windows(layer, values["qkv"], values["proj"], values["table"])
+    return read_windows(layer, values["qkv"], values["proj"], values["table"], values.get("scale"))
 
 
 READERS: dict[type, Callable[[Any], Layer]] = {

@@ -15,6 +15,7 @@ from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.spatial import hwio
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -58,7 +59,7 @@ def build(layer: Layer, style: str) -> list[Any]:
         return [prelu.bind({"params": _arrays(layer.dtype, negative_slope=slope)})]
     if isinstance(layer, ChannelAffine):
         affine = ChannelAffineModule(
-            layer.scale is not None, layer.shift is not None, layer.trained, param_dtype=layer.dtype
+            layer.scale is not None, layer.shift is not None, layer.trained, layer.count == 1, layer.dtype
         )
         return [affine.bind({"params" if layer.trained else "constants": _named(layer)})]
     if isinstance(layer, Dropout):
@@ -98,7 +99,7 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
         return [Conv2D(**options).bind({"params": _arrays(dtype, weight=weight, bias=layer.bias)})]
     options, border = convolution_options(layer)
     conv = nn.Conv(len(layer.kernel), **options)
-    bound = conv.bind({"params": _arrays(dtype, kernel=layer.kernel.transpose(2, 3, 1, 0), bias=layer.bias)})
+    bound = conv.bind({"params": _arrays(dtype, kernel=hwio(layer.kernel), bias=layer.bias)})
     return [bound] if border is None else [border, bound]
 
 

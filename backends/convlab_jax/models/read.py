@@ -24,6 +24,7 @@ from ..shared.program import code_of, layer_call
 from ..shared.read import (
     check_dtype,
     computed,
+    of_its_rank,
     read_alone,
     read_convolution,
     read_dropout,
@@ -40,6 +41,10 @@ from .sequential import Sequential
 
 def read(model: Any, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    return of_its_rank(_read_model(model, inputs))
+
+
+def _read_model(model: Any, inputs: Any) -> Model:
     if not isinstance(model, nn.Module):
         return read_alone(model, "jax")
     if model.scope is None:

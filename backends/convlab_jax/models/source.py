@@ -8,8 +8,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from convlab.geometry.geometry import Pair
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
+from convlab.models.layers.spatial import Size, shapes_in_words
 from convlab.models.source.code import Code, SourceCall, call_of, formatted, imports
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
@@ -42,13 +43,14 @@ _IMPORTS = {
 }
 
 
-def source(parts: Sequence[Part], size: Pair | None) -> str:
+def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
     sections, statements = functions(parts, _written, "x", "train")
     switch = ", train=False" if re.search(r"\btrain\b", "".join(statements)) else ""
-    lines = ["class Model(nn.Module):", '    """Takes images (N, H, W, C)."""', "", "    @nn.compact"]
+    takes = shapes_in_words(rank_of([part.layer for part in parts]), last=True)
+    lines = ["class Model(nn.Module):", f'    """Takes {takes}."""', "", "    @nn.compact"]
     lines.append(f"    def __call__(self, x{switch}):")
     lines += [line for each in statements for line in formatted(each, 8)]
     return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
@@ -129,6 +131,7 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
         use_scale=native.use_scale,
         use_bias=native.use_bias,
         trained=native.trained,
+        shared=native.shared,
         **dtype(native),
         **name,
     ),

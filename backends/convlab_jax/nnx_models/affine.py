@@ -17,7 +17,7 @@ class ChannelAffine(nnx.Module):
     """x * scale + bias, with one number of each for each channel.
 
     Args:
-        channels: how many there are.
+        channels: how many there are; 1 for one number for all.
         use_scale, use_bias: whether there is a scale, and whether there is a bias.
         trained: whether they are `nnx.Param`, or `Constant`.
         param_dtype: of the numbers.

@@ -22,6 +22,7 @@ from ..shared.attention import (
     query_key_value,
     read_attention,
     read_windows,
+    scaled_directions,
     window_bias,
     with_token,
 )
@@ -38,7 +39,7 @@ class PixelAttention(nnx.MultiHeadAttention):
 
 
 class WindowAttention(nnx.Module):
-    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window of images (N, H, W, C) to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Args:
         channels: of the images.
@@ -47,6 +48,8 @@ class WindowAttention(nnx.Module):
         shift: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout_rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
         deterministic: whether nothing is set to 0.
         param_dtype: of its numbers.
         rngs: for the kernels and for what is set to 0.
@@ -61,25 +64,30 @@ class WindowAttention(nnx.Module):
         *,
         dropout_rate: float = 0.0,
         use_bias: bool = True,
+        cosine: bool = False,
+        grid: bool = False,
         deterministic: bool = False,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         self.channels, self.heads, self.window, self.shift = channels, heads, window, shift
         self.dropout_rate, self.use_bias, self.deterministic = dropout_rate, use_bias, deterministic
-        self.param_dtype = param_dtype
+        self.cosine, self.grid, self.param_dtype = cosine, grid, param_dtype
         self.qkv = nnx.Linear(channels, 3 * channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.proj = nnx.Linear(channels, channels, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.table = nnx.Param(jnp.zeros((distances(window), heads), param_dtype))
+        self.scale = nnx.Param(jnp.full(heads, 10.0, param_dtype)) if cosine else None
         self.rngs = rngs.dropout.fork() if dropout_rate else None
 
     def __call__(self, x: Array) -> Array:
         """The image, each pixel computed from those of its window."""
-        where = self.window, self.shift
+        where = self.window, self.shift, self.grid
         windows = cut_windows(x, *where)
         rngs = None if self.deterministic else self.rngs
         # Nnx's function of this name takes no axis of windows beside that of the images.
         queries, keys, values = query_key_value(self.qkv(windows), self.heads)
+        if self.scale is not None:
+            queries, keys = scaled_directions(queries, keys, self.scale[...])
         means = nn.dot_product_attention(
             queries,
             keys,
@@ -138,7 +146,8 @@ def _dense(layer: nnx.Module, *names: str) -> dict[str, dict[str, Array]]:
 
 
 def _windows(layer: WindowAttention) -> Layer:
-    return read_windows(layer, **_dense(layer, "qkv", "proj"), table=layer.table[...])
+    scale = None if layer.scale is None else layer.scale[...]
+    return read_windows(layer, **_dense(layer, "qkv", "proj"), table=layer.table[...], scale=scale)
 
 
 def _embedding(layer: PositionEmbedding) -> Layer:

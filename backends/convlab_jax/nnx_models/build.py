@@ -70,7 +70,7 @@ def _build(layer: Layer, style: str) -> list[Any]:
         return [filled(prelu, dtype, negative_slope=layer.slope[0] if channels == 1 else layer.slope)]
     if isinstance(layer, ChannelAffine):
         affine = ChannelAffineModule(
-            channels_taken(layer),
+            layer.count,
             use_scale=layer.scale is not None,
             use_bias=layer.shift is not None,
             trained=layer.trained,

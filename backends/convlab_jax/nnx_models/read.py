@@ -23,6 +23,7 @@ from ..shared.program import code_of, layer_call
 from ..shared.read import (
     check_dtype,
     computed,
+    of_its_rank,
     read_alone,
     read_convolution,
     read_dropout,
@@ -38,6 +39,10 @@ from .network import Network
 
 def read(model: nnx.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    return of_its_rank(_read_model(model, inputs))
+
+
+def _read_model(model: nnx.Module, inputs: Any) -> Model:
     if not isinstance(model, nnx.Module):
         return read_alone(model, "jax.nnx")
     if is_known(model):

@@ -7,8 +7,9 @@ from typing import Any
 
 from flax import nnx
 
-from convlab.geometry.geometry import Pair
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
+from convlab.models.layers.spatial import Size, shapes_in_words
 from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Code, SourceCall, call_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
@@ -33,10 +34,10 @@ _ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 
 
-def source(parts: Sequence[Part], size: Pair | None) -> str:
+def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`; nnx names the layers of a Sequential by numbers."""
     numbered = [Part(p.path.removeprefix("layers/"), p.native, p.layer, p.note, p.inputs, p.value) for p in parts]
-    text = classes(numbered, _IDIOM, "(N, H, W, C)")
+    text = classes(numbered, _IDIOM, shapes_in_words(rank_of([part.layer for part in parts]), last=True))
     return text if "class " in text else text.replace("rngs=rngs", "rngs=nnx.Rngs(0)")
 
 

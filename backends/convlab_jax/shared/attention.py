@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.attention import Attention, ClassToken, PositionEmbedding
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import WindowAttention, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, WindowAttention, relative_places, windows_of
 
 from ..ops import ops
 
@@ -31,18 +31,18 @@ def with_token(token: Array, x: Array) -> Array:
     return jnp.concatenate([first, x.reshape(n, -1, 1, channels)], axis=1)
 
 
-def cut_windows(x: Array, window: Pair, shift: Pair) -> Array:
+def cut_windows(x: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """The windows of images (N, H, W, C), as (N, windows, pixels of a window, C)."""
     n, rows, columns, channels = x.shape
-    windows = windows_of((rows, columns), window, shift)
+    windows = windows_of((rows, columns), window, shift, grid)
     ends = (0, windows.padded[0] - rows), (0, windows.padded[1] - columns)
     return jnp.pad(x, ((0, 0), *ends, (0, 0))).reshape(n, -1, channels)[:, windows.places]
 
 
-def join_windows(windowed: Array, like: Array, window: Pair, shift: Pair) -> Array:
+def join_windows(windowed: Array, like: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """The images of windows, of the shape of others."""
     n, rows, columns, channels = like.shape
-    back = windows_of((rows, columns), window, shift).back
+    back = windows_of((rows, columns), window, shift, grid).back
     return windowed.reshape(n, -1, channels)[:, back].reshape(like.shape)
 
 
@@ -51,9 +51,20 @@ def query_key_value(qkv: Array, heads: int) -> Array:
     return jnp.moveaxis(qkv.reshape(*qkv.shape[:-1], 3, heads, -1), -3, 0)
 
 
-def window_bias(table: Array, like: Array, window: Pair, shift: Pair) -> Array:
+def scaled_directions(queries: Array, keys: Array, scale: Array) -> tuple[Array, Array]:
+    """Queries and keys whose products over the root of a head's channels are their cosines times a head's number."""
+    factor = scale[:, None] * queries.shape[-1] ** 0.5
+    return _directions(queries) * factor, _directions(keys)
+
+
+def _directions(vectors: Array) -> Array:
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * lax.rsqrt(jnp.maximum(squares, SHORTEST**2))
+
+
+def window_bias(table: Array, like: Array, window: Pair, shift: Pair, grid: bool) -> Array:
     """What is added to the scores of windows of images (N, H, W, C), (windows, heads, pixels, pixels)."""
-    mask = windows_of((like.shape[1], like.shape[2]), window, shift).mask
+    mask = windows_of((like.shape[1], like.shape[2]), window, shift, grid).mask
     return table[relative_places(window)].transpose(2, 0, 1) + jnp.asarray(mask[:, None], table.dtype)
 
 
@@ -86,7 +97,9 @@ def trees_of(layer: Layer) -> dict[str, Any] | None:
     trees: dict[str, Any] = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
     for name, bias in zip(names, biases or (), strict=False):
         trees[name]["bias"] = bias
-    return {**trees, "table": layer.table} if isinstance(layer, WindowAttention) else trees
+    if isinstance(layer, WindowAttention):
+        trees |= {"table": layer.table, **({} if layer.scale is None else {"scale": layer.scale})}
+    return trees
 
 
 def read_attention(module: Any, trees: Mapping[str, Mapping[str, Any]]) -> Attention:
@@ -107,12 +120,16 @@ def window_options(layer: WindowAttention) -> dict[str, Any]:
         "shift": layer.shift,
         "dropout_rate": layer.rate,
         "use_bias": layer.biased,
+        "cosine": layer.cosine,
+        "grid": layer.grid,
         "param_dtype": layer.dtype,
         "deterministic": True,
     }
 
 
-def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any) -> WindowAttention:
+def read_windows(
+    module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], table: Any, scale: Any = None
+) -> WindowAttention:
     """A `WindowAttention` of linen's or nnx's with these arrays."""
     kernel, out_kernel = (ops.to_numpy(tree["kernel"]).T for tree in (qkv, proj))
     bias, out_bias = (ops.to_numpy(tree["bias"]) if module.use_bias else None for tree in (qkv, proj))
@@ -127,4 +144,6 @@ def read_windows(module: Any, qkv: Mapping[str, Any], proj: Mapping[str, Any], t
         ops.to_numpy(table),
         tuple(module.window),
         tuple(module.shift),
+        scale=None if scale is None else ops.to_numpy(scale),
+        grid=module.grid,
     )

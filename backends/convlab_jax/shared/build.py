@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad, depends_on_size
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
+from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .attention import first_pixel
@@ -34,8 +34,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
-    if isinstance(layer, Affine):
-        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
+    if isinstance(layer, (Affine, Clip)):
+        return _build_with_numbers(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
@@ -51,7 +51,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         lacks_adaptive(layer)
     if isinstance(layer, GlobalPool):
         reduce = jnp.max if layer.function == "max" else jnp.mean
-        return functools.partial(reduce, axis=(1, 2), keepdims=layer.keepdims)
+        return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)
     if isinstance(layer, Flatten):
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
@@ -63,10 +63,18 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Add: add,
     Subtract: jnp.subtract,
     Multiply: multiply,
+    Divide: jnp.divide,
     Concatenate: concatenate,
     BroadcastLike: broadcast_like,
     FirstPixel: first_pixel,
 }
+
+
+def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
+    if isinstance(layer, Affine):
+        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return functools.partial(jnp.clip, min=least, max=most)
 
 
 def _build_activation(layer: Activation) -> Callable[[Array], Array]:
@@ -86,6 +94,9 @@ def _build_activation(layer: Activation) -> Callable[[Array], Array]:
         "selu": jax.nn.selu,
         "gelu": functools.partial(nn.gelu, approximate=False),
         "gelu_tanh": nn.gelu,
+        "abs": jnp.abs,
+        "sqrt": jnp.sqrt,
+        "exp": jnp.exp,
     }
     return functions[layer.function]
 
@@ -102,7 +113,7 @@ def _build_pool(layer: Pool) -> Callable[[Array], Array]:
 
 def dropout_options(layer: Dropout) -> dict[str, Any]:
     """The arguments that `linen.Dropout` and `nnx.Dropout` share."""
-    return {"rate": layer.rate, "deterministic": True, "broadcast_dims": layer.axes(pixels=(1, 2))}
+    return {"rate": layer.rate, "deterministic": True, "broadcast_dims": layer.axes(first=1)}
 
 
 def transposed_options(layer: TransposedConvolution) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def convolution_options(layer: Convolution) -> tuple[dict[str, Any], Callable[[A
         raise UnsupportedError(
             "Flax's convolution has no padding 'same_lower' with a stride.", hint="layers='convlab' has it."
         )
-    if (spec.padding_mode != "zeros" or spec.padding_value) and spec.padding != NO_PADDING:
+    if (spec.padding_mode != "zeros" or spec.padding_value) and is_padded(spec.padding):
         if isinstance(spec.padding, str):
             raise depends_on_size(spec.padding)
         border, padding = build_function(Pad.before(spec)), "VALID"

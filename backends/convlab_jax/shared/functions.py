@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convlab.models.layers.spatial import to_last
+
 from .attention import first_pixel
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, source_of
@@ -34,6 +36,9 @@ _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (nn.tanh, {}),
     (jax.nn.relu6, {}),
     (nn.relu, {}),
+    (jnp.abs, {}),
+    (jnp.sqrt, {}),
+    (jnp.exp, {}),
 )
 # Those of which one more may compute the same images of a size.
 _POOLS = (nn.max_pool, nn.avg_pool)
@@ -68,7 +73,8 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None:
             functions.append(candidate)
             source = x
-    return (functions, source) if functions else _affine(value) or _of_channels(value) or _reshaped(value)
+    known = _affine(value) or _of_channels(value) or _clip(value)
+    return (functions, source) if functions else known or _reshaped(value)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -89,7 +95,7 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
         yield from ((image, *each) for each in _upsamplings(image, value, aligned=True))
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
-        if isinstance(x, Value) and len(x.shape) == 4:
+        if isinstance(x, Value) and 3 <= len(x.shape) <= 5:
             if equation.name == "_pad" and equation.primitive != "pad":
                 x = [value, *_before_call(value, "_pad")][-1]
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
@@ -100,18 +106,23 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
     """What may compute a value of an image x by an equation that looks at more than one pixel at once."""
     if equation.primitive in ("reduce_window_max", "reduce_window_sum"):
         yield from _pools(equation, x)
-    elif equation.primitive in ("reduce_sum", "reduce_max") and equation.params["axes"] == (1, 2):
+    elif equation.primitive in ("reduce_sum", "reduce_max") and equation.params["axes"] == _inner(x):
         for keepdims in ({}, {"keepdims": True}):
-            yield jnp.mean if equation.primitive == "reduce_sum" else jnp.max, {"axis": (1, 2), **keepdims}
+            yield jnp.mean if equation.primitive == "reduce_sum" else jnp.max, {"axis": _inner(x), **keepdims}
     elif equation.primitive == "pad":
         yield from _constant_pads(equation)
-    elif equation.name == "_pad" and len(value.shape) == 4:
+    elif equation.name == "_pad" and len(value.shape) == len(x.shape):
         yield from _pads(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
     elif equation.primitive == "reshape" and len(value.shape) == 4 and value.shape[1] > x.shape[1]:
         factor = value.shape[1] // x.shape[1]
         yield from ((pixel_shuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
+
+
+def _inner(x: Value) -> tuple[int, ...]:
+    """The axes of images (N, H, W, C), or of others, between those of images and of channels."""
+    return tuple(range(1, len(x.shape) - 1))
 
 
 def _before(value: Value) -> Iterator[Equation]:
@@ -167,6 +178,19 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     return [Function(channel_affine, ((name, tuple(map(float, each))), ("dtype", numbers.dtype.name)))], x
 
 
+def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a minimum and a maximum with numbers are, or one of them; None for anything else."""
+    limits: dict[str, float] = {}
+    for primitive, name in (("min", "max"), ("max", "min")):
+        if value.by is not None and value.by.primitive == primitive:
+            x, number = value.by.inputs
+            x, number = (number, x) if isinstance(x, Constant) else (x, number)
+            if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
+                break
+            value, limits[name] = x, _short(number)
+    return ([Function(jnp.clip, tuple(limits.items()))], value) if limits else None
+
+
 def _short(number: Constant) -> float:
     """A number as short as its dtype lets it be."""
     return float(str(np.asarray(number.array)[()]))
@@ -177,11 +201,12 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
     assert value.by is not None
     x = value.by.inputs[0]
     if value.by.primitive in ("reshape", "squeeze", "broadcast_in_dim") and isinstance(x, Value):
-        if len(x.shape) == 4 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
+        if 3 <= len(x.shape) <= 5 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
             return [Function(flatten)], x
-        if len(x.shape) == 2 and len(value.shape) == 4 and value.shape[0] == x.shape[0]:
-            return [Function(unflatten, _options(value.shape[1:3], "HWC"))], x
-    if value.by.primitive == "transpose" and value.by.params["permutation"] == (0, 2, 3, 1) and isinstance(x, Value):
+        if len(x.shape) == 2 and 3 <= len(value.shape) <= 5 and value.shape[0] == x.shape[0]:
+            return [Function(unflatten, _options(value.shape[1:-1], "HWC"))], x
+    last = to_last(len(value.shape) - 2)
+    if value.by.primitive == "transpose" and value.by.params["permutation"] == last and isinstance(x, Value):
         functions, rows = _reshaped(x) if x.by is not None else ([], None)
         if functions and functions[0].function is unflatten:
             return [Function(unflatten, _options(x.shape[2:], "CHW"))], rows
@@ -189,14 +214,15 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
 
 
 def _options(size: Any, order: str) -> tuple[tuple[str, Any], ...]:
-    return ("size", (int(size[0]), int(size[1]))), ("order", order)
+    return ("size", tuple(map(int, size))), ("order", order)
 
 
 def _pools(equation: Equation, x: Value) -> _Candidates:
-    window, strides, pads = (equation.params[name][1:3] for name in ("window_dimensions", "window_strides", "padding"))
+    window, strides, pads = (equation.params[name][1:-1] for name in ("window_dimensions", "window_strides", "padding"))
     maximum = equation.primitive == "reduce_window_max"
-    if not maximum and window == x.shape[1:3]:
-        yield average_of_window, {"strided": strides == window}
+    if not maximum and window == x.shape[1:-1]:
+        of_rank = {} if len(window) == 2 else {"rank": len(window)}
+        yield average_of_window, {"strided": strides == window, **of_rank}
     options = {"window_shape": tuple(window), "strides": tuple(strides)}
     explicit: Any = "VALID" if not any(map(any, pads)) else tuple((int(before), int(after)) for before, after in pads)
     for further in [{}] if maximum else [{}, {"count_include_pad": False}]:
@@ -212,7 +238,7 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 
 def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
-    sizes = [*zip(x.shape[1:3], value.shape[1:3], strict=True)]
+    sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=False)]
     if len(x.shape) == len(value.shape) == 4 and all(after % before == 0 for before, after in sizes):
         factor = tuple(after // before for before, after in sizes)
         if aligned:
@@ -225,19 +251,21 @@ def _slices(equation: Equation, x: Value) -> _Candidates:
     """The crop or the part of the channels that a slice is."""
     starts, limits = equation.params["start_indices"], equation.params["limit_indices"]
     if (steps := equation.params["strides"]) is not None:
-        start, step = tuple(map(int, starts[1:3])), tuple(map(int, steps[1:3]))
-        yield subsample, {"start": start, "step": step}
+        if len(x.shape) != 4:
+            return
+        yield subsample, {"start": tuple(map(int, starts[1:3])), "step": tuple(map(int, steps[1:3]))}
         return
-    if tuple(limits[1:3]) == (1, 1):
+    if tuple(limits[1:-1]) == (1, 1):
         yield first_pixel, {}
     pads = tuple((int(start), int(n - limit)) for start, limit, n in zip(starts, limits, x.shape, strict=True))
-    size = int(limits[3] - starts[3])
-    if pads[0] == pads[3] == (0, 0):
-        yield crop, {"pads": pads[1:3]}
-    elif not any(map(any, pads[:3])) and x.shape[3] % size == 0 and starts[3] % size == 0:
-        yield chunk, {"index": int(starts[3]) // size, "count": x.shape[3] // size}
-    elif not any(map(any, pads[:3])):
-        yield channel_slice, {"start": int(starts[3]), "stop": int(limits[3]) if limits[3] < x.shape[3] else 0}
+    start, limit, channels = int(starts[-1]), int(limits[-1]), x.shape[-1]
+    size = limit - start
+    if pads[0] == pads[-1] == (0, 0):
+        yield crop, {"pads": pads[1:-1]}
+    elif not any(map(any, pads[:-1])) and channels % size == 0 and start % size == 0:
+        yield chunk, {"index": start // size, "count": channels // size}
+    elif not any(map(any, pads[:-1])):
+        yield channel_slice, {"start": start, "stop": limit if limit < channels else 0}
 
 
 def _before_call(value: Value, name: str) -> Iterator[Value]:
@@ -250,11 +278,11 @@ def _before_call(value: Value, name: str) -> Iterator[Value]:
 
 def _pads(x: Value, value: Value) -> _Candidates:
     """The borders of repeated pixels that make an image as large as another one, even ones first."""
-    rows, columns = (after - before for before, after in zip(x.shape[1:3], value.shape[1:3], strict=True))
-    splits = [((top, rows - top), (left, columns - left)) for top in range(rows + 1) for left in range(columns + 1)]
+    more = [after - before for before, after in zip(x.shape[1:-1], value.shape[1:-1], strict=True)]
+    splits = [*itertools.product(*([(start, total - start) for start in range(total + 1)] for total in more))]
     splits.sort(key=lambda split: sum(abs(before - after) for before, after in split))
-    for (above, beside), mode in itertools.product(splits, MODES.values()):
-        yield jnp.pad, {"pad_width": ((0, 0), above, beside, (0, 0)), "mode": mode}
+    for split, mode in itertools.product(splits, MODES.values()):
+        yield jnp.pad, {"pad_width": ((0, 0), *split, (0, 0)), "mode": mode}
 
 
 def _with_factors(value: Value) -> _Candidates:

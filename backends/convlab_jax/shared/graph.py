@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.layer import Convolution, Dense
+from convlab.models.layers.folded import convolution
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense
+from convlab.models.layers.ranks import own_rank
 from convlab.models.layers.reading import INPUT, Part, loose_code
+from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
 from .functions import Function, functions_of
@@ -57,19 +60,26 @@ def traced(
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Shapes that a model may take: that of the given images, or some that kernels among its weights take."""
+    rank = _rank(weights)
     if inputs is not None:
-        n, channels, *size = np.shape(inputs)
+        n, channels, *size = (1, *np.shape(inputs)) if np.ndim(inputs) == rank + 1 > 2 else np.shape(inputs)
         yield n, *size, channels
         return
-    kernels = [shape[2:] for shape in weights if len(shape) == 4] or [(1, 1), (3, 1)]
+    kernels = [shape[-2:] for shape in weights if len(shape) == rank + 2] or [(1, 1), (3, 1)]
     channels_of = {inputs for inputs, _ in kernels}
     # A convolution in groups takes more channels than its kernel says, a transposed one its kernel's last number.
     in_groups = {inputs * n for inputs, outputs in kernels for n in range(2, outputs + 1) if outputs % n == 0}
     in_groups |= {outputs for _, outputs in kernels}
-    sizes = [*_sizes_of_embeddings(weights), *((size, size) for size in _SIZES)]
+    sizes = [*(_sizes_of_embeddings(weights) if rank == 2 else ()), *((size,) * rank for size in _SIZES)]
     for channels in sorted(channels_of | in_groups, key=lambda n: (n not in channels_of, n != 3, n)):
         yield from ((2, *size, channels) for size in sizes)
     yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))
+
+
+def _rank(weights: Sequence[tuple[int, ...]]) -> int:
+    """How many axes the images of a model have, by the axes of its kernels."""
+    axes = {len(shape) for shape in weights}
+    return next((rank for rank in (2, 3, 1) if rank + 2 in axes), 2)
 
 
 def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
@@ -84,9 +94,9 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
 
 
 def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    if len(shape) == 4:
-        n, rows, columns, channels = shape
-        yield from ((n, rows + more, columns + more, channels) for more in _LARGER)
+    if len(shape) > 2:
+        n, *size, channels = shape
+        yield from ((n, *(each + more for each in size), channels) for more in _LARGER)
 
 
 def _first(
@@ -101,14 +111,16 @@ def _first(
         except Exception as error:  # The model's own code may raise anything.
             first = first or error
             tried.append(shape)
-    on = f"images (N, H, W, C) = {tried[0]}{' and others' if tried[1:] else ''}" if tried else "anything"
+    on = "anything"
+    if tried:
+        on = f"{shapes_in_words(len(tried[0]) - 2, last=True)} = {tried[0]}{' and others' if tried[1:] else ''}"
     why = f" ({type(first).__name__}: {(str(first).strip().splitlines() or [''])[0][:300]})" if first else ""
     raise UnsupportedError(f"it can't be run on {on}{why}") from first
 
 
-def _of_each_pixel(layer: Dense) -> Convolution:
+def _of_each_pixel(layer: Dense, rank: int) -> Convolution:
     """What a dense layer computes of images."""
-    return Convolution.of(layer.kernel[:, :, None, None], layer.bias, layer.dtype)
+    return convolution(layer.kernel.reshape(*layer.kernel.shape, *(1,) * rank), layer.bias, layer.dtype)
 
 
 def loose_calls(modules: Mapping[str, Any], unknown: Unknown) -> dict[str, str]:
@@ -154,6 +166,8 @@ class _Reading:
             sources = [source]
         elif (joining := _joining(value, equation)) is not None:
             functions = [Function(joining)]
+        elif equation.primitive == "square" or (equation.primitive, equation.params.get("y")) == ("integer_pow", 2):
+            functions, sources = [Function(multiply)], [*sources, *sources]
         if functions:
             self.choices[equation.number] = functions
             self._append(equation, Part(equation.owner, None, None), sources)
@@ -164,9 +178,11 @@ class _Reading:
     def _read_layer(self, equation: Equation, sources: Sequence[Value]) -> None:
         path, axes = equation.params["path"], len(sources[0].shape)
         part = self.layer(path)
-        if isinstance(part.layer, Dense) and axes == 4:
-            part = replace(part, layer=_of_each_pixel(part.layer))
-        if len(sources) > 1 or axes not in (2, 4):
+        if isinstance(part.layer, Dense) and 3 <= axes <= 5:
+            part = replace(part, layer=_of_each_pixel(part.layer, axes - 2))
+        if isinstance(part.layer, BatchNorm):
+            part = replace(part, layer=replace(part.layer, rank=axes - 2))
+        if len(sources) > 1 or not 2 <= axes <= 5 or own_rank(part.layer) not in (0, axes - 2):
             with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
             self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
         self._append(equation, part, sources)
@@ -227,7 +243,7 @@ def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
     if equation.primitive == "concatenate":
         return concatenate if equation.params["dimension"] == len(value.shape) - 1 else None
     joining: dict[str, Callable[..., Any]] = {"add": add, "add_any": add, "sub": jnp.subtract, "mul": multiply}
-    return joining.get(equation.primitive)
+    return {**joining, "div": jnp.divide}.get(equation.primitive)
 
 
 def _constant_in(equation: Equation) -> str:

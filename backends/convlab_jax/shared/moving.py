@@ -14,19 +14,19 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
+from convlab.models.layers.spatial import to_last
 
 
-def unflatten(x: Array, size: tuple[int, int] = (1, 1), order: str = "HWC") -> Array:
+def unflatten(x: Array, size: tuple[int, ...] = (1, 1), order: str = "HWC") -> Array:
     """Each row of numbers as an image of some rows and columns, whose numbers stand in an order."""
     if order == "HWC":
         return x.reshape((x.shape[0], *size, -1))
-    return x.reshape((x.shape[0], -1, *size)).transpose((0, 2, 3, 1))
+    return x.reshape((x.shape[0], -1, *size)).transpose(to_last(len(size)))
 
 
 def crop(x: Array, pads: Any) -> Array:
     """The image without some rows and columns, ((top, bottom), (left, right))."""
-    (top, bottom), (left, right) = pads
-    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+    return x[(slice(None), *(slice(start, -end or None) for start, end in pads))]
 
 
 def subsample(x: Array, start: tuple[int, int], step: tuple[int, int]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -14,14 +15,16 @@ import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, Softmax
+from convlab.models.layers.activations import Activation, Affine, Softmax, clip
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
+from convlab.models.layers.folded import convolution
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
-from convlab.models.layers.reading import Model, Part, around
+from convlab.models.layers.reading import Model, Part
+from convlab.models.layers.spatial import WHAT, Size, around, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
@@ -44,9 +47,9 @@ def flatten(x: Array) -> Array:
     return jnp.reshape(x, (x.shape[0], -1))
 
 
-def average_of_window(x: Array, strided: bool = False) -> Array:
-    """The mean of each channel, by a pooling whose one window is the whole image."""
-    window = x.shape[1:3]
+def average_of_window(x: Array, strided: bool = False, rank: int = 2) -> Array:
+    """The mean of each channel, by a pooling whose one window is the whole image, of so many axes."""
+    window = x.shape[1 : rank + 1]
     y: Array = nn.avg_pool(x, window, strides=window if strided else None)  # type: ignore[no-untyped-call]
     return y
 
@@ -83,7 +86,7 @@ def _channel_affine(scale: Any = (), shift: Any = (), dtype: str = "float32") ->
 
 def broadcast_like(x: Array, like: Array) -> Array:
     """Images NHWC of one pixel, repeated for each pixel of others."""
-    return jnp.broadcast_to(x, (*like.shape[:3], x.shape[3]))
+    return jnp.broadcast_to(x, (*like.shape[:-1], x.shape[-1]))
 
 
 def concatenate(*values: Array) -> Array:
@@ -123,46 +126,48 @@ def _softmax(log: bool) -> Callable[..., Layer]:
     return read
 
 
-def _pads(padding: Any) -> Any:
+def _pads(padding: Any, rank: int) -> Any:
     if isinstance(padding, str):
         return padding.lower()
     if isinstance(padding, int):
-        return around((padding, padding))
-    rows, columns = (tuple(ends) if isinstance(ends, (tuple, list)) else (ends, ends) for ends in padding)
-    return rows, columns
+        return around((padding,) * rank)
+    return tuple(tuple(ends) if isinstance(ends, (tuple, list)) else (ends, ends) for ends in padding)
 
 
 def _pool(
     function: str, window_shape: Any, strides: Any = None, padding: Any = "VALID", counted: bool = False
 ) -> Layer:
-    if len(window_shape) != 2:
-        raise UnsupportedError(f"its window has {len(window_shape)} axes, expected 2")
-    size, stride = tuple(window_shape), tuple(strides or (1, 1))
-    pads = _pads(padding)
-    return Pool(function, size, stride, pads if pads != "valid" else around((0, 0)), counted and pads != "valid")
+    rank = len(window_shape)
+    if rank not in WHAT:
+        raise UnsupportedError(f"its window has {rank} axes, expected 1, 2 or 3")
+    pads = _pads(padding, rank)
+    stride = tuple(strides or (1,) * rank)
+    return Pool(function, tuple(window_shape), stride, pads, counted and pads != "valid")
 
 
 def _mean(function: str) -> Callable[..., Layer]:
     def read(axis: Any = None, keepdims: bool = False) -> Layer:
-        if axis is None or tuple(sorted(axis)) not in ((1, 2), (-3, -2)):
+        axes = () if axis is None else tuple(sorted(per_axis(axis, 1)))
+        rank = len(axes)
+        if not 1 <= rank <= 3 or axes not in (tuple(range(1, rank + 1)), tuple(range(-1 - rank, -1))):
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2)")
-        return GlobalPool(function, keepdims)
+        return GlobalPool(function, keepdims, rank=rank)
 
     return read
 
 
 def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Layer:
     widths = [tuple(ends) for ends in pad_width]
-    if len(widths) != 4 or widths[0] != (0, 0) or widths[3] != (0, 0) or mode not in MODES.values():
+    if not 3 <= len(widths) <= 5 or widths[0] != (0, 0) or widths[-1] != (0, 0) or mode not in MODES.values():
         raise UnsupportedError(
             f"it pads by {widths} in the mode {mode!r}, which convlab doesn't know for images (N, H, W, C)"
         )
     if constant_values == -math.inf:
-        return Pad((widths[1], widths[2]), LOWEST)
+        return Pad(tuple(widths[1:-1]), LOWEST)
     if not math.isfinite(constant_values):
         raise UnsupportedError(f"its border is {constant_values}, expected a finite number or -inf")
     border = next(ours for ours, theirs in MODES.items() if theirs == mode)
-    return Pad((widths[1], widths[2]), border, float(constant_values))
+    return Pad(tuple(widths[1:-1]), border, float(constant_values))
 
 
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [
@@ -180,6 +185,10 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jax.nn.mish, lambda: Activation("mish")),
     (jax.nn.selu, lambda: Activation("selu")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
+    (jnp.abs, lambda: Activation("abs")),
+    (jnp.sqrt, lambda: Activation("sqrt")),
+    (jnp.exp, lambda: Activation("exp")),
+    (jnp.clip, lambda min=None, max=None: clip(min, max)),
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
     (nn.max_pool, functools.partial(_pool, "max")),
@@ -190,13 +199,14 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.mean, _mean("average")),
     (jnp.max, _mean("max")),
     (jnp.pad, _pad),
-    (average_of_window, lambda strided=False: GlobalPool("average")),
+    (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
     (flatten, lambda: Flatten("HWC")),
     (affine, Affine),
     (channel_affine, _channel_affine),
     (add, Add),
     (jnp.subtract, Subtract),
     (multiply, Multiply),
+    (jnp.divide, Divide),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),
@@ -206,25 +216,28 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
 
 def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
-    size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
-    if len(size) != 2:
-        raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2")
-    if _both(layer.input_dilation) != (1, 1):
+    size = per_axis(layer.kernel_size, 1)
+    rank = len(size)
+    if rank not in (1, 2, 3):
+        raise UnsupportedError(f"its kernel has {rank} axes, expected 1, 2 or 3")
+    if max(_each(layer.input_dilation, rank)) > 1:
         raise UnsupportedError("only Flax has a convolution with input_dilation")
     if layer.mask is not None:
         raise UnsupportedError("only Flax has a convolution with a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
-    dilation = _both(layer.kernel_dilation)
-    padding = _pads(layer.padding)
+    dilation = _each(layer.kernel_dilation, rank)
+    padding = _pads(layer.padding, rank)
     mode = "zeros"
+    if padding == "causal":
+        padding = (((size[0] - 1) * dilation[0], 0),)
     if isinstance(padding, str) and padding.upper() in _REPEATED:
         extents = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
         mode, padding = _REPEATED[padding.upper()], tuple(((extent - 1) // 2, extent // 2) for extent in extents)
-    return Convolution.of(
-        values.transpose(3, 2, 0, 1),
+    return convolution(
+        oihw(values),
         shift,
         dtype,
-        stride=_both(layer.strides),
+        stride=_each(layer.strides, rank),
         padding=padding,
         padding_mode=mode,
         dilation=dilation,
@@ -232,9 +245,27 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     )
 
 
-def read_dropout(layer: Any) -> Dropout:
-    """A `linen.Dropout` or an `nnx.Dropout`."""
-    return Dropout.along(layer.rate, layer.broadcast_dims, pixels=(1, 2))
+def read_dropout(layer: Any, rank: int = 2) -> Dropout:
+    """A `linen.Dropout` or an `nnx.Dropout`, of images with so many axes."""
+    return Dropout.along(layer.rate, layer.broadcast_dims, pixels=tuple(range(1, rank + 1)))
+
+
+def of_its_rank(model: Model) -> Model:
+    """The model, where the axes that dropouts and batch norms name are those of the model's images."""
+    rank = model.rank
+    return model if rank == 2 else replace(model, parts=[_of_rank(part, rank) for part in model.parts])
+
+
+def _of_rank(part: Part, rank: int) -> Part:
+    name = type(part.native).__name__
+    try:
+        if hasattr(part.native, "broadcast_dims"):
+            return replace(part, layer=read_dropout(part.native, rank), note=name)
+        if isinstance(part.layer, BatchNorm) and part.native.axis not in (-1, rank + 1):
+            raise UnsupportedError(f"it normalises axis {part.native.axis}, which isn't that of the channels")
+    except UnsupportedError as error:
+        return replace(part, layer=None, note=f"{name}: {error}")
+    return part
 
 
 def computed(layer: Any, *arrays: Any) -> tuple[str, list[Any]]:
@@ -257,10 +288,10 @@ def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution
         raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2, or it has a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
     # Without transpose_kernel, Flax doesn't flip the kernel, and has the inputs before the outputs.
-    oihw = values.transpose(3, 2, 0, 1) if layer.transpose_kernel else values[::-1, ::-1].transpose(2, 3, 0, 1)
+    kernel = oihw(values) if layer.transpose_kernel else values[::-1, ::-1].transpose(2, 3, 0, 1)
     stride, dilation = _both(layer.strides), _both(layer.kernel_dilation)
     extent = (size[0] - 1) * dilation[0] + 1, (size[1] - 1) * dilation[1] + 1
-    padding = _pads(layer.padding)
+    padding = _pads(layer.padding, 2)
     if padding == "circular":
         raise UnsupportedError("only Flax has a transposed convolution with a circular border")
     if isinstance(padding, str):
@@ -268,7 +299,7 @@ def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution
     else:
         rows, columns = ((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
         crop = rows, columns
-    return TransposedConvolution(np.ascontiguousarray(oihw), shift, stride, crop, dilation, 1, dtype)
+    return TransposedConvolution(np.ascontiguousarray(kernel), shift, stride, crop, dilation, 1, dtype)
 
 
 def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: int = 0) -> GroupNorm | LayerNorm:
@@ -298,5 +329,10 @@ def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: i
 
 
 def _both(value: Any) -> tuple[int, int]:
-    first, second = value if isinstance(value, (tuple, list)) else (value, value)
-    return first or 1, second or 1
+    first, second = _each(value, 2)
+    return first, second
+
+
+def _each(value: Any, rank: int) -> Size:
+    """A number for each axis, 1 where there is none."""
+    return tuple(n or 1 for n in per_axis(value, rank))

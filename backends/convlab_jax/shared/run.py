@@ -11,10 +11,11 @@ from jax import Array
 
 from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
+from convlab.models.layers.spatial import oihw, to_first, to_last
 
 from ..ops import ops
 
-_AXES = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}  # the permutation from the other layout into each
+_AXES = {"NHWC": to_last, "NCHW": to_first}  # the permutation from the other layout into each
 
 
 def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Array:
@@ -26,12 +27,12 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
     for native in natives:
         wanted = layout(native)
         if wanted != current:
-            values = [jnp.transpose(x, _AXES[wanted]) if x.ndim == 4 else x for x in values]
+            values = [jnp.transpose(x, _AXES[wanted](x.ndim - 2)) if x.ndim > 2 else x for x in values]
             # Rows of numbers have no layout; an image that is made of them has the layer's.
             current = wanted
         values = [call(native, *values)]
     (x,) = values
-    return jnp.transpose(x, _AXES["NCHW"]) if x.ndim == 4 and current == "NHWC" else x
+    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > 2 and current == "NHWC" else x
 
 
 def tensors(x: Any, dtype: str) -> list[Array]:
@@ -41,17 +42,17 @@ def tensors(x: Any, dtype: str) -> list[Array]:
 
 def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """The gradients of a layer by the names and in the layout of `convlab.models.adapters.Models`."""
+    if "embedding" in slopes:
+        return {"embedding": slopes["embedding"].transpose(2, 0, 1)}
     if not {"kernel", "weight"} & set(slopes):
         roles = {**ROLES, "bias": "shift"}
         return {roles.get(name, name): slope.reshape(-1) for name, slope in slopes.items()}
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
-    if "kernel" in slopes and slopes["kernel"].ndim == 2:
-        arrays["K"] = slopes["kernel"].T
-    elif "kernel" in slopes:
+    if "kernel" in slopes:
         # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
         unflipped = not getattr(owner, "transpose_kernel", True)
         kernel = slopes["kernel"][::-1, ::-1].swapaxes(2, 3) if unflipped else slopes["kernel"]
-        arrays["K"] = kernel.transpose(3, 2, 0, 1)
+        arrays["K"] = oihw(kernel)
     if "weight" in slopes:
         arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
     return arrays

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convlab.models.layers.spatial import is_padded, to_last
 from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
@@ -34,11 +35,11 @@ def _slice(start: int, end: int) -> str:
     return f"{start or ''}:{-end or ''}"
 
 
-def _unflatten(size: tuple[int, int] = (1, 1), order: str = "HWC") -> str:
-    rows, columns = size
+def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
+    axes = ", ".join(map(str, size))
     if order == "HWC":
-        return f"{{0}}.reshape(({{0}}.shape[0], {rows}, {columns}, -1))"
-    return f"{{0}}.reshape(({{0}}.shape[0], -1, {rows}, {columns})).transpose((0, 2, 3, 1))"
+        return f"{{0}}.reshape(({{0}}.shape[0], {axes}, -1))"
+    return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
 def _resize(down: int, across: int, method: str) -> str:
@@ -67,6 +68,7 @@ _FLAX = (
     nn.avg_pool,
 )
 _ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
+_ELSEWHERE |= {f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "clip")}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
     (unflatten, _unflatten),
@@ -74,9 +76,10 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (add, lambda: "{0} + {1}"),
     (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
+    (jnp.divide, lambda: "{0} / {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
-    (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:3], {0}.shape[3]))"),
-    (crop, lambda pads: f"{{0}}[:, {_slice(*pads[0])}, {_slice(*pads[1])}]"),
+    (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),
+    (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
     (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
@@ -109,7 +112,7 @@ def function(native: Any, flax: str) -> Written | None:
     name = next((name for name, known in named.items() if inner is known), None)
     if name is None:
         return None
-    if options.get("padding") == ((0, 0), (0, 0)):
+    if "padding" in options and not is_padded(options["padding"]):
         options = {**options, "padding": "VALID"}
     called = call_of(name, inner, **options)
     item = (
@@ -176,5 +179,5 @@ def attention(module: Any) -> dict[str, Any]:
 
 def windows(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of windows share."""
-    names = ("heads", "window", "shift", "dropout_rate", "use_bias")
+    names = ("heads", "window", "shift", "dropout_rate", "use_bias", "cosine", "grid")
     return {**{name: getattr(module, name) for name in names}, **dtype(module)}

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
+from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
-from convlab.models.layers.reading import ArrayNames, is_around, is_chain
+from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -77,14 +78,13 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
         raise depends_on_size(spec.padding)
     pads, before = spec.padding, []
     zeros = spec.padding_mode == "zeros" and not spec.padding_value
-    if not is_around(pads) or (not zeros and pads != NO_PADDING):
-        before, pads = _build_pad(Pad.before(spec), style), NO_PADDING
-    (top, _), (left, _) = pads
-    conv = nn.Conv2D(
+    if not is_around(pads) or (not zeros and is_padded(pads)):
+        before, pads = _build_pad(Pad.before(spec), style), around((0,) * len(pads))
+    conv = nn.of_rank("Conv", len(pads))(
         spec.out_channels,
         spec.kernel_size,
         spec.stride,
-        (top, left),
+        starts(pads),
         spec.dilation,
         spec.groups,
         use_bias=spec.use_bias,
@@ -94,11 +94,12 @@ def _build_convolution(layer: Convolution, style: str) -> list[Block]:
 
 
 def _build_pad(layer: Pad, style: str) -> list[Block]:
+    kind = nn.Pad2D if len(layer.pads) == 2 else nn.Border
     if layer.mode == LOWEST:
-        return [nn.Pad2D(layer.pads, value=-math.inf)]
+        return [kind(layer.pads, value=-math.inf)]
     if layer.mode not in MODES:
         raise UnsupportedError(f"MXNet pads with zeros, reflect or replicate, not {layer.mode}.", hint=_OURS)
-    return [nn.Pad2D(layer.pads, MODES[layer.mode], layer.value)]
+    return [kind(layer.pads, MODES[layer.mode], layer.value)]
 
 
 def _build_pool(layer: Pool, style: str) -> list[Block]:
@@ -110,16 +111,15 @@ def _build_pool(layer: Pool, style: str) -> list[Block]:
         raise UnsupportedError(
             "With MXNet's ceil_mode, windows may begin beyond the image; with this pooling's they don't."
         )
-    (top, _), (left, _) = layer.padding
-    padding = top, left
+    window, rank = (layer.size, layer.stride, starts(layer.padding)), len(layer.size)
     if layer.function == "max":
-        return [nn.MaxPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil)]
+        return [nn.of_rank("MaxPool", rank)(*window, ceil_mode=layer.ceil)]
     counted = layer.count_padding
-    return [nn.AvgPool2D(layer.size, layer.stride, padding, ceil_mode=layer.ceil, count_include_pad=counted)]
+    return [nn.of_rank("AvgPool", rank)(*window, ceil_mode=layer.ceil, count_include_pad=counted)]
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
-    pool = nn.GlobalMaxPool2D() if layer.function == "max" else nn.GlobalAvgPool2D()
+    pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
@@ -143,7 +143,7 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[Block]:
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[Block]:
     has = layer.scale is not None, layer.shift is not None
-    affine = image_blocks.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    affine = image_blocks.ChannelAffine(layer.count, *has, layer.trained)
     return [_filled(affine, layer.dtype, **_NAMES.arrays(layer))]
 
 
@@ -169,8 +169,10 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
     check_dtype(layer.dtype, "attention")
     channels, heads = channels_taken(layer), layer.heads
     if isinstance(layer, WindowAttention):
-        where = layer.window, layer.shift
-        block = attention_blocks.WindowAttention(channels, heads, *where, layer.rate, layer.biased, layer.size)
+        where, options = (layer.window, layer.shift), (layer.rate, layer.biased)
+        block = attention_blocks.WindowAttention(
+            channels, heads, *where, *options, layer.size, layer.cosine, layer.grid
+        )
     else:
         block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
@@ -194,7 +196,9 @@ def _arrays_of_attention(layer: Attention | ClassToken | PositionEmbedding) -> d
     arrays = {"qkv_weight": layer.kernel, "out_weight": layer.out_kernel}
     if layer.biased:
         arrays |= dict(zip(("qkv_bias", "out_bias"), layer.biases(), strict=True))
-    return {**arrays, "table": layer.table} if isinstance(layer, WindowAttention) else arrays
+    if isinstance(layer, WindowAttention):
+        arrays |= {"table": layer.table, **({} if layer.scale is None else {"scale": layer.scale})}
+    return arrays
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
@@ -221,6 +225,7 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "hard_swish": partial(nn.HardSigmoid, times_x=True),
         "mish": nn.Mish,
         "selu": nn.SELU,
+        **{name: partial(nn.Elementwise, name) for name in ("abs", "sqrt", "exp")},
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
     if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
@@ -228,8 +233,13 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
     return [constructors[layer.function]()]
 
 
+def _build_clip(layer: Clip, style: str) -> list[Block]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [nn.Clip(least, most)]
+
+
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
-    Convolution: _build_convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
@@ -256,14 +266,16 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     PReLU: lambda layer, style: [_filled(nn.PReLU(in_channels=len(layer.slope)), layer.dtype, alpha=layer.slope)],
     Softmax: lambda layer, style: [nn.Softmax(layer.log)],
     Affine: lambda layer, style: [nn.Affine(layer.scale, layer.shift)],
     Add: lambda layer, style: [nn.Add()],
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
+    Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
-    BroadcastLike: lambda layer, style: [nn.BroadcastLike()],
+    BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
 }
 
 

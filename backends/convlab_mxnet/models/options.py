@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from convlab.models.files.mxnet.operators import ACTIVATIONS, rounds_alike
+from convlab.models.files.mxnet.operators import ACTIVATIONS, LAYOUTS, dropout, rounds_alike
 
-__all__ = ["ACTIVATIONS", "MODES", "Block", "rounds_alike", "value_of"]
+__all__ = ["ACTIVATIONS", "LAYOUTS", "MODES", "Block", "dropout", "rounds_alike", "value_of"]
 
 Block: TypeAlias = Any  # mx.gluon.Block, of which mypy knows nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,29 +10,30 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import free_name
-from convlab.models.layers.activations import Activation, Affine, PReLU
+from convlab.models.layers.activations import Activation, Affine, PReLU, clip
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
+from convlab.models.layers.folded import convolution
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
-from convlab.models.layers.reading import Model, Part, around, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.models.layers.shapes import gives_rows
+from convlab.models.layers.spatial import around, is_padded
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, blocks, image_blocks, private
-from ..blocks import HybridSequential, Pad2D, ReLU6, Softmax
+from ..blocks import HybridSequential, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
 from .graph import graph_of
-from .options import ACTIVATIONS, MODES, Block, rounds_alike, value_of
+from .options import ACTIVATIONS, LAYOUTS, MODES, Block, dropout, rounds_alike, value_of
 
 nn = mx.gluon.nn
 
@@ -134,7 +136,7 @@ _METHODS = ("hybrid_forward", "forward")
 
 def _read(block: Block) -> tuple[Layer | None, str]:
     layout = private.operator_options(block).get("layout", "NCHW")
-    if isinstance(block, tuple(_READERS)) and layout != "NCHW":
+    if isinstance(block, tuple(_READERS)) and layout not in LAYOUTS.values():
         return None, f"{type(block).__name__}: its layout is {layout}"
     return known(block, _READERS, *_METHODS)
 
@@ -149,7 +151,7 @@ def _dtype(parameter: Any) -> str:
 
 def _convolution(m: Any) -> Layer:
     options = private.operator_options(m)
-    return Convolution.of(
+    return convolution(
         ops.to_numpy(value_of(m.weight)),
         _array(m.bias),
         _dtype(m.weight),
@@ -211,13 +213,17 @@ def _pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
         options = private.operator_options(m)
         padding, ceil = around(options["pad"]), options["pooling_convention"] == "full"
-        counted = options.get("count_include_pad", False) and padding != NO_PADDING
+        counted = options.get("count_include_pad", False) and is_padded(padding)
         layer = Pool(function, tuple(options["kernel"]), tuple(options["stride"]), padding, counted, ceil)
         if ceil and not rounds_alike(layer):
             raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
         return layer
 
     return read
+
+
+def _global_pool(function: str) -> Callable[[Any], Layer]:
+    return lambda m: GlobalPool(function, rank=len(private.operator_options(m)["kernel"]))
 
 
 def _activation(m: Any) -> Layer:
@@ -242,7 +248,7 @@ def _pixel_shuffle(m: Any) -> Layer:
 
 
 def _dropout(m: Any) -> Layer:
-    return Dropout.along(private.option(m, "rate"), private.option(m, "axes"))
+    return dropout(private.option(m, "rate"), private.option(m, "axes"))
 
 
 def _attention(m: attention_blocks.PixelAttention) -> Layer:
@@ -251,7 +257,8 @@ def _attention(m: attention_blocks.PixelAttention) -> Layer:
 
 def _windows(m: attention_blocks.WindowAttention) -> Layer:
     table = ops.to_numpy(value_of(m.table))
-    return WindowAttention(**_dense_of_attention(m), table=table, window=m.window, shift=m.shift, size=m.size)
+    dense = {**_dense_of_attention(m), "scale": ops.to_numpy(value_of(m.scale)) if m.cosine else None}
+    return WindowAttention(**dense, table=table, window=m.window, shift=m.shift, size=m.size, grid=m.grid)
 
 
 def _dense_of_attention(m: attention_blocks.PixelAttention) -> dict[str, Any]:
@@ -270,9 +277,15 @@ def _reflection(m: Any) -> Layer:
     return Pad(((top, bottom), (left, right)), "reflect")
 
 
+def _border(m: blocks.Border) -> Layer:
+    if m.value == -math.inf:
+        return Pad(m.pads, LOWEST)
+    return Pad(m.pads, next(mode for mode, name in MODES.items() if name == m.mode), m.value)
+
+
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
-    nn.Conv2D: _convolution,
+    **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), _convolution),
     nn.Conv2DTranspose: _transposed,
     nn.BatchNorm: _batch_norm,
     nn.LayerNorm: _layer_norm,
@@ -287,15 +300,15 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_blocks.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
     mx.gluon.contrib.nn.PixelShuffle2D: _pixel_shuffle,
-    nn.MaxPool2D: _pool("max"),
-    nn.AvgPool2D: _pool("average"),
-    nn.GlobalMaxPool2D: lambda m: GlobalPool("max"),
-    nn.GlobalAvgPool2D: lambda m: GlobalPool("average"),
+    **dict.fromkeys((nn.MaxPool1D, nn.MaxPool2D, nn.MaxPool3D), _pool("max")),
+    **dict.fromkeys((nn.AvgPool1D, nn.AvgPool2D, nn.AvgPool3D), _pool("average")),
+    **dict.fromkeys((nn.GlobalMaxPool1D, nn.GlobalMaxPool2D, nn.GlobalMaxPool3D), _global_pool("max")),
+    **dict.fromkeys((nn.GlobalAvgPool1D, nn.GlobalAvgPool2D, nn.GlobalAvgPool3D), _global_pool("average")),
     nn.Flatten: lambda m: Flatten("CHW"),
     nn.Dense: lambda m: Dense(ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: _dropout,
     nn.ReflectionPad2D: _reflection,
-    Pad2D: lambda m: Pad(m.pads, LOWEST if m.value else next(mode for mode, name in MODES.items() if name == m.mode)),
+    blocks.Border: _border,
     nn.Activation: _activation,
     ReLU6: lambda m: Activation("relu6"),
     Softmax: lambda m: SoftmaxLayer(m.log),
@@ -307,14 +320,17 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Swish: _swish,
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
+    blocks.Elementwise: lambda m: Activation(m.function),
+    blocks.Clip: lambda m: clip(m.least, m.most),
     blocks.Mish: lambda m: Activation("mish"),
     blocks.Unflatten: lambda m: Unflatten(m.size, m.order),
     blocks.Affine: lambda m: Affine(m.scale, m.shift),
     blocks.Add: lambda m: Add(),
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
+    blocks.Divide: lambda m: Divide(),
     blocks.Concatenate: lambda m: Concatenate(),
-    blocks.BroadcastLike: lambda m: BroadcastLike(),
+    blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     attention_blocks.WindowAttention: _windows,
     attention_blocks.PixelAttention: _attention,
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),

@@ -21,7 +21,7 @@ from .read import nn
 
 def _check_run(natives: Sequence[Block], dtype: str, ctx: Any) -> None:
     for native in natives:
-        kinds = {nn.Conv2D: "convolution", nn.Dense: "dense layer"}
+        kinds = {**dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), "convolution"), nn.Dense: "dense layer"}
         kind = next((name for layer, name in kinds.items() if isinstance(native, layer)), None)
         if dtype == "bfloat16" or (kind and ctx.device_type == "cpu"):
             check_dtype(dtype, kind or "layer")

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from convlab.geometry.geometry import Pair
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, shortest
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax, shortest
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
@@ -26,7 +29,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, contain
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
 from .. import attention_blocks, image_blocks
-from ..blocks import semantics
+from ..blocks import Border, semantics
 from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES
@@ -34,13 +37,14 @@ from .options import ACTIVATIONS, MODES
 nn = mx.gluon.nn
 
 
-def source(parts: Sequence[Part], size: Pair | None) -> str:
+def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`; the functions are those of `mx.np` where the parameters are its arrays."""
     with semantics([part.native for part in parts]) as (numpy, _):
         idiom = replace(_IDIOM, written=lambda part: _written(part, numpy))
     dtypes = {dtype_of(part.layer) for part in parts if part.layer is not None and part.layer.arrays}
     cast = tuple(f'self.cast("{dtype}")' for dtype in sorted(dtypes - {"float32"}))
-    return classes(parts, replace(idiom, closing=cast), "(N, C, H, W)")
+    takes = shapes_in_words(rank_of([part.layer for part in parts]))
+    return classes(parts, replace(idiom, closing=cast), takes)
 
 
 def _written(part: Part, numpy: bool) -> Written:
@@ -61,14 +65,14 @@ def _written(part: Part, numpy: bool) -> Written:
 
 def _convolution(known: Convolution) -> SourceCall:
     spec = known.spec
-    (top, _), (left, _) = spec.padding
+    kind = getattr(nn, f"Conv{len(spec.kernel_size)}D")
     return call_of(
-        "nn.Conv2D",
-        nn.Conv2D,
+        f"nn.{kind.__name__}",
+        kind,
         channels=spec.out_channels,
         kernel_size=brief(spec.kernel_size),
         strides=brief(spec.stride),
-        padding=brief((top, left)),
+        padding=brief(starts(spec.padding)),
         dilation=brief(spec.dilation),
         groups=spec.groups,
         use_bias=spec.use_bias,
@@ -77,12 +81,12 @@ def _convolution(known: Convolution) -> SourceCall:
 
 
 def _pool(known: Pool) -> SourceCall:
-    (top, _), (left, _) = known.padding  # type: ignore[str-unpack]  # gluon's are integers
-    kind = nn.MaxPool2D if known.function == "max" else nn.AvgPool2D
-    options = {"pool_size": brief(known.size), "strides": brief(known.stride), "padding": brief((top, left))}
+    name = "MaxPool" if known.function == "max" else "AvgPool"
+    kind = getattr(nn, f"{name}{len(known.size)}D")
+    options = {"pool_size": brief(known.size), "strides": brief(known.stride), "padding": brief(starts(known.padding))}
     if options["strides"] == options["pool_size"]:
         options["strides"] = None
-    if kind is nn.AvgPool2D and options["padding"]:
+    if name == "AvgPool" and options["padding"]:
         options["count_include_pad"] = known.count_padding
     return call_of(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
 
@@ -97,9 +101,15 @@ def _dense(known: Dense) -> SourceCall:
     return call_of("nn.Dense", nn.Dense, units=outputs, use_bias=known.bias is not None, flatten=False, in_units=inputs)
 
 
-def _pad(known: Pad) -> tuple[str, str]:
+def _pad(known: Pad) -> Any:
+    options: dict[str, Any]
+    if len(known.pads) == 1:  # F.Pad has no sequences
+        options = {"pads": known.pads, "mode": MODES.get(known.mode, "constant"), "value": known.value}
+        options |= {"value": float("-inf")} if known.mode == LOWEST else {}
+        return call_of("Border", Border.__init__, **options)
     value = float("-inf") if known.mode == LOWEST else known.value
-    options = {"mode": MODES.get(known.mode, "constant"), "pad_width": (0, 0, 0, 0, *known.pads[0], *known.pads[1])}
+    widths = (0, 0, 0, 0, *(n for ends in known.pads for n in ends))
+    options = {"mode": MODES.get(known.mode, "constant"), "pad_width": widths}
     written = SourceCall("", {**options, "constant_value": value}, {"constant_value": 0.0}).rest
     return f"F.Pad({{0}}{written})", f"F.Pad({{0}}.as_nd_ndarray(){written}).as_np_ndarray()"
 
@@ -122,8 +132,16 @@ def _activation(known: Activation) -> Any:
     return _EXPRESSIONS.get(known.function)
 
 
+def _clip(known: Clip) -> tuple[str, str]:
+    least, most = map(math.isfinite, known.limits)
+    name = "clip" if least and most else "maximum" if least else "minimum"
+    limits = "".join(f", {limit}" for limit in known.limits if math.isfinite(limit))
+    return f"F.{name}({{0}}{limits})", f"F.np.{name}({{0}}{limits})"
+
+
 _SHARE = "{clip}({{0}} + 3, 0, 6) / 6"
 _EXPRESSIONS = {
+    **{name: (f"F.{name}({{0}})", f"F.np.{name}({{0}})") for name in ("abs", "sqrt", "exp")},
     "relu6": ("F.clip({0}, 0, 6)", "F.np.clip({0}, 0, 6)"),
     "hard_sigmoid": (_SHARE.format(clip="F.clip"), _SHARE.format(clip="F.np.clip")),
     "hard_swish": (f"{{0}} * ({_SHARE.format(clip='F.clip')})", f"{{0}} * ({_SHARE.format(clip='F.np.clip')})"),
@@ -134,15 +152,16 @@ _EXPRESSIONS = {
 }
 
 
-def _repeated(function: str) -> str:
-    return f"{function}({{0}}, {{1}}, lhs_axes=(2, 3), rhs_axes=(2, 3))"
+def _repeated(function: str, rank: int) -> str:
+    axes = tuple(range(2, rank + 2))
+    return f"{function}({{0}}, {{1}}, lhs_axes={axes}, rhs_axes={axes})"
 
 
 def _unflatten(known: Unflatten) -> tuple[str, str]:
-    rows, columns = known.size
+    size = ", ".join(map(str, known.size))
     if known.order == "CHW":
-        return f"F.reshape({{0}}, (0, -1, {rows}, {columns}))", f"F.npx.reshape({{0}}, (-2, -1, {rows}, {columns}))"
-    axes, order = f"{rows}, {columns}, -1", "(0, 3, 1, 2)"
+        return f"F.reshape({{0}}, (0, -1, {size}))", f"F.npx.reshape({{0}}, (-2, -1, {size}))"
+    axes, order = f"{size}, -1", to_first(len(known.size))
     return (
         f"F.transpose(F.reshape({{0}}, (0, {axes})), {order})",
         f"F.np.transpose(F.npx.reshape({{0}}, (-2, {axes})), {order})",
@@ -192,7 +211,7 @@ def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
 # Each kind of layer: the call that makes it; or the expressions for arrays of `mx.nd` and of `mx.np`, and the layer
 # that a container has in their place where gluon has one.
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
-    Convolution: _convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     BatchNorm: _batch_norm,
     TransposedConvolution: _transposed,
     LayerNorm: lambda known: call_of(
@@ -204,14 +223,20 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     ),
     ChannelAffine: lambda known: _block(
         image_blocks.ChannelAffine,
-        channels=channels_taken(known),
+        channels=known.count,
         scale=known.scale is not None,
         shift=known.shift is not None,
         trained=known.trained,
     ),
     Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
     WindowAttention: lambda known: _attention(
-        attention_blocks.WindowAttention, known, window=known.window, shift=known.shift, size=known.size
+        attention_blocks.WindowAttention,
+        known,
+        window=known.window,
+        shift=known.shift,
+        size=known.size,
+        cosine=known.cosine,
+        grid=known.grid,
     ),
     ClassToken: lambda known: _attention_block(attention_blocks.ClassToken, channels=len(known.token)),
     PositionEmbedding: lambda known: _attention_block(
@@ -232,19 +257,26 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     },
     Dense: _dense,
     Pool: _pool,
-    GlobalPool: lambda known: SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool2D", {}),
+    GlobalPool: lambda known: SourceCall(
+        f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool{known.rank}D", {}
+    ),
     Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=known.axes()),
     Pad: _pad,
     Activation: _activation,
+    Clip: _clip,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
     Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
     Unflatten: _unflatten,
     Add: lambda known: ("{0} + {1}",) * 2,
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
+    Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
-    BroadcastLike: lambda known: (_repeated("F.broadcast_like"), _repeated("F.npx.broadcast_like")),
+    BroadcastLike: lambda known: (
+        _repeated("F.broadcast_like", known.rank),
+        _repeated("F.npx.broadcast_like", known.rank),
+    ),
 }
 
 _SEQUENTIAL = """def sequential(*blocks):
@@ -262,6 +294,7 @@ _IDIOM = Idiom(
         "lab": "from convlab import mxnet as lab",
         "attention_blocks": "from convlab_mxnet import attention_blocks",
         "image_blocks": "from convlab_mxnet import image_blocks",
+        "Border": "from convlab_mxnet.blocks import Border",
     },
     base="nn.HybridBlock",
     owner=nn.HybridBlock,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -10,27 +13,28 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from convlab.contract.layer import LayerSpec
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING, Pads
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, padding_in
+from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
-from ..layers import Conv2D, LowestPadding2D
-from .readers import IMAGES, gelu_tanh
+from ..layers import LOWEST_PADDING, Conv2D
+from .activations import gelu_tanh
+from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
     "moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", slope="alpha", channels_last=True
@@ -62,8 +66,8 @@ def _filled(layer: kl.Layer, shape: Sequence[int | None], *arrays: np.ndarray | 
 
 
 def _build_convolution(layer: Convolution, style: str) -> list[kl.Layer]:
-    spec = layer.spec
-    shape = (None, None, None, spec.in_channels)
+    spec, rank = layer.spec, len(layer.spec.kernel_size)
+    shape = _shape(rank, spec.in_channels)
     if style == "convlab":
         options, weight = layer.ours_for("NHWC")
         return [_filled(Conv2D(**options), shape, weight, layer.bias)]
@@ -72,24 +76,29 @@ def _build_convolution(layer: Convolution, style: str) -> list[kl.Layer]:
     padding, before = _padding(spec)
     options = {"strides": spec.stride, "padding": padding, "dilation_rate": spec.dilation}
     options |= {"use_bias": spec.use_bias, "data_format": "channels_last", "dtype": spec.dtype}
-    if layer.depthwise and spec.stride[0] == spec.stride[1]:
+    if layer.depthwise and rank < 3 and len({*spec.stride}) == 1:
         kernel = _by_channel(layer)
-        conv = kl.DepthwiseConv2D(spec.kernel_size, depth_multiplier=kernel.shape[3], **options)
+        conv = DEPTHWISE[rank - 1](spec.kernel_size, depth_multiplier=kernel.shape[-1], **options)
     else:
-        kernel = layer.kernel.transpose(2, 3, 1, 0)
-        conv = kl.Conv2D(spec.out_channels, spec.kernel_size, groups=spec.groups, **options)
+        kernel = hwio(layer.kernel)
+        conv = each_rank("Conv")[rank - 1](spec.out_channels, spec.kernel_size, groups=spec.groups, **options)
     return [*before, _filled(conv, shape, kernel, layer.bias)]
 
 
-def _padding(spec: LayerSpec) -> tuple[str, list[kl.Layer]]:
+def _shape(rank: int, channels: int | None) -> tuple[int | None, ...]:
+    """The shape of images of so many axes."""
+    return (None, *(None,) * rank, channels)
+
+
+def _padding(spec: Spec) -> tuple[str, list[kl.Layer]]:
     """Keras's padding of a convolution, and what pads before it."""
     enough = 2 * max(spec.kernel_size) * max(spec.dilation) + 1
-    pads = padding_in(spec, (enough, enough))
-    if spec.kernel_size == (1, 1) and isinstance(spec.padding, str):
+    pads = padding_in(spec, (enough,) * len(spec.kernel_size))
+    if max(spec.kernel_size) == 1 and isinstance(spec.padding, str):
         return "valid", []
-    if spec.padding_mode != "zeros" and (spec.padding in ("same", "same_lower") or pads != NO_PADDING):
+    if spec.padding_mode != "zeros" and (spec.padding in ("same", "same_lower") or is_padded(pads)):
         raise UnsupportedError(f"Keras pads with zeros, this convolution pads {spec.padding_mode}.", hint=_OURS)
-    if spec.padding_value and pads != NO_PADDING:
+    if spec.padding_value and is_padded(pads):
         raise UnsupportedError(f"Keras pads with zeros, this convolution with {spec.padding_value}.", hint=_OURS)
     if spec.padding == "same":
         return "same", []
@@ -99,27 +108,35 @@ def _padding(spec: LayerSpec) -> tuple[str, list[kl.Layer]]:
     return ("valid", _build_pad(Pad(pads), "builtin")) if name is None else (name, [])
 
 
-def _name(spec: LayerSpec, pads: Pads) -> str | None:
+def _name(spec: Spec, pads: Ends) -> str | None:
     """Keras's name for the padding of a convolution or a window, if it has one."""
-    if pads == NO_PADDING:
+    if not is_padded(pads):
         return "valid"
-    same = LayerSpec(spec.kernel_size, stride=spec.stride, padding="same", dilation=spec.dilation)
-    return "same" if spec.stride == (1, 1) and padding_in(same, (1, 1)) == pads else None
+    ones = (1,) * len(pads)
+    return "same" if spec.stride == ones and padding_in(replace(spec, padding="same"), ones) == pads else None
 
 
 def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
     if layer.mode == LOWEST:
-        return [LowestPadding2D(layer.pads, autocast=False)]
-    if (layer.mode != "zeros" or layer.value) and layer.pads != NO_PADDING:
+        return [LOWEST_PADDING[len(layer.pads) - 1](layer.pads, autocast=False)]
+    if (layer.mode != "zeros" or layer.value) and is_padded(layer.pads):
         raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.value or layer.mode}.")
-    return [kl.ZeroPadding2D(layer.pads, data_format="channels_last", autocast=False)]
+    return [_of_pads("ZeroPadding", layer.pads)]
+
+
+def _of_pads(name: str, pads: Ends) -> kl.Layer:
+    """A layer that has a pair for each axis, or for a single axis the pair alone."""
+    kind = each_rank(name)[len(pads) - 1]
+    if len(pads) == 1:
+        return kind(pads[0], autocast=False)
+    return kind(pads, data_format="channels_last", autocast=False)
 
 
 def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
     if layer.ceil:
         raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
-    spec = LayerSpec(layer.size, stride=layer.stride)
-    counted = layer.count_padding and layer.padding not in (NO_PADDING, "valid") and layer.function == "average"
+    spec = window(layer.size, stride=layer.stride)
+    counted = layer.count_padding and is_padded(layer.padding) and layer.function == "average"
     if isinstance(layer.padding, str):
         padding, before = layer.padding, []
         if counted or padding not in ("valid", "same"):
@@ -130,38 +147,38 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
         padding, before = name, []
     else:
         raise UnsupportedError(f"Keras's pooling has no padding {layer.padding}.", hint="pad before it.")
-    kind = kl.MaxPooling2D if layer.function == "max" else kl.AveragePooling2D
+    kind = each_rank("MaxPooling" if layer.function == "max" else "AveragePooling")[len(layer.size) - 1]
     return [*before, kind(layer.size, layer.stride, padding, data_format="channels_last", autocast=False)]
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
-    kind = kl.GlobalMaxPooling2D if layer.function == "max" else kl.GlobalAveragePooling2D
+    kind = each_rank("GlobalMaxPooling" if layer.function == "max" else "GlobalAveragePooling")[layer.rank - 1]
     return [kind(data_format="channels_last", keepdims=layer.keepdims, autocast=False)]
 
 
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[kl.Layer]:
     norm = kl.BatchNormalization(-1, layer.momentum, layer.epsilon, dtype=layer.dtype)
     arrays = layer.scale, layer.shift, layer.mean, layer.variance
-    images = () if layer.rows else (None, None)
-    return [_filled(norm, (None, *images, len(layer.mean)), *arrays)]
+    return [_filled(norm, _shape(layer.rank, len(layer.mean)), *arrays)]
 
 
 def _build_group_norm(layer: GroupNorm, style: str) -> list[kl.Layer]:
     norm = kl.GroupNormalization(layer.groups, -1, layer.epsilon, dtype=layer.dtype)
-    return [_filled(norm, (None, None, None, len(layer.scale)), layer.scale, layer.shift)]
+    return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale, layer.shift)]
 
 
 def _build_layer_norm(layer: LayerNorm, style: str) -> list[kl.Layer]:
     norm = kl.LayerNormalization(-1, layer.epsilon, dtype=layer.dtype)
-    return [_filled(norm, (None, None, None, len(layer.scale)), layer.scale, layer.shift)]
+    return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale, layer.shift)]
 
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
     if not layer.trained:
         scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
         return [kl.Rescaling(np.asarray(scale).tolist(), np.asarray(shift).tolist(), dtype=layer.dtype)]
-    affine = image_layers.ChannelAffine(layer.scale is not None, layer.shift is not None, dtype=layer.dtype)
-    return [_filled(affine, (None, None, None, channels_taken(layer)), layer.scale, layer.shift)]
+    has, shared = (layer.scale is not None, layer.shift is not None), layer.count == 1
+    affine = image_layers.ChannelAffine(*has, shared, dtype=layer.dtype)
+    return [_filled(affine, _shape(layer.rank, None if shared else layer.count), layer.scale, layer.shift)]
 
 
 def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
@@ -182,7 +199,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
-    kernel = layer.kernel.transpose(2, 3, 1, 0)
+    kernel = hwio(layer.kernel)
     return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
 
 
@@ -190,6 +207,7 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
     channels, heads = channels_taken(layer), layer.heads
     options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
     if isinstance(layer, WindowAttention):
+        options |= {"cosine": layer.cosine, "grid": layer.grid}
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
         native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
@@ -204,6 +222,8 @@ def fill_attention(native: kl.Layer, layer: Attention) -> None:
         kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
         denses = [native.qkv, native.proj]
         native.table.assign(layer.table)
+        if layer.scale is not None:
+            native.scale.assign(layer.scale)
     else:
         kernels, biases = layer.by_head()
         denses = private.dense_layers_of_attention(native)
@@ -247,6 +267,7 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
         "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
         "elu": lambda **options: kl.ELU(layer.parameter, **options),
         "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
+        **{name: partial(image_layers.Elementwise, name) for name in ("abs", "sqrt", "exp")},
     }
     if layer.function in constructors:
         return [constructors[layer.function](autocast=False)]
@@ -254,11 +275,16 @@ def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
     return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
 
 
+def _build_clip(layer: Clip, style: str) -> list[kl.Layer]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [image_layers.Clip(least, most, autocast=False)]
+
+
 def _build_prelu(layer: PReLU, style: str) -> list[kl.Layer]:
-    channels = len(layer.slope)
-    shared, shape = ([1, 2], (None, None, None, channels)) if channels > 1 else ([1, 2, 3], (None, None, None, None))
+    channels, axes = len(layer.slope), [*range(1, layer.rank + 2)]
+    shared, shape = (axes[:-1], channels) if channels > 1 else (axes, None)
     prelu = kl.PReLU(shared_axes=shared, dtype=layer.dtype)
-    return [_filled(prelu, shape, layer.slope.reshape(1, 1, -1))]
+    return [_filled(prelu, _shape(layer.rank, shape), layer.slope.reshape(*(1,) * layer.rank, -1))]
 
 
 def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
@@ -267,19 +293,22 @@ def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
 
 def _build_dropout(layer: Dropout, style: str) -> list[kl.Layer]:
     if layer.channels:
-        return [kl.SpatialDropout2D(layer.rate, "channels_last")]
-    return [kl.Dropout(layer.rate, IMAGES if layer.images else None, autocast=False)]
+        return [each_rank("SpatialDropout")[layer.rank - 1](layer.rate)]
+    # The noise_shape of a dropout of whole images.
+    images = (None, *(1,) * (layer.rank + 1))
+    return [kl.Dropout(layer.rate, images if layer.images else None, autocast=False)]
 
 
 def _build_unflatten(layer: Unflatten, style: str) -> list[kl.Layer]:
-    if layer.size == (1, 1) or layer.order == "HWC":
+    if max(layer.size) == 1 or layer.order == "HWC":
         return [kl.Reshape((*layer.size, -1), autocast=False)]
-    return [kl.Reshape((-1, *layer.size), autocast=False), kl.Permute((2, 3, 1), autocast=False)]
+    order = to_last(len(layer.size))[1:]
+    return [kl.Reshape((-1, *layer.size), autocast=False), kl.Permute(order, autocast=False)]
 
 
 # Without autocast a layer that has no numbers of its own computes in the dtype of what it gets.
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
-    Convolution: _build_convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
@@ -300,18 +329,20 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
     ChannelShuffle: lambda layer, style: [image_layers.ChannelShuffle(layer.groups, autocast=False)],
     PixelShuffle: lambda layer, style: [image_layers.PixelShuffle(layer.factor, layer.channels_last, autocast=False)],
-    Crop: lambda layer, style: [kl.Cropping2D(layer.pads, data_format="channels_last", autocast=False)],
+    Crop: lambda layer, style: [_of_pads("Cropping", layer.pads)],
     Dropout: _build_dropout,
     Unflatten: _build_unflatten,
     Flatten: _build_flatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     Softmax: _build_softmax,
     PReLU: _build_prelu,
     Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],
     Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
+    Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
 }
@@ -328,7 +359,8 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
             native.dtype_policy = dtype
     shape = next(filter(None, map(input_shape, natives)), None)
     if not is_chain(nodes):
-        return _functional(nodes, keras.Input(shape or (None, None, None), dtype=dtype))
+        axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
+        return _functional(nodes, keras.Input(shape or (None,) * (axes - 1), dtype=dtype))
     if shape is None:
         model = keras.Sequential(natives)
         model.built = True  # none of the layers has weights to build
@@ -349,10 +381,13 @@ def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
     """The shape, without the number of images, that a layer was built for; None where it takes any."""
     if layer.weights:
         return tuple(layer.get_build_config()["input_shape"][1:])
-    return (None, None, None) if isinstance(layer, (kl.Flatten, *_GLOBAL)) else None
+    if isinstance(layer, _GLOBAL):
+        return (None,) * int(layer.input_spec.ndim - 1)
+    return (None, None, None) if isinstance(layer, kl.Flatten) else None
 
 
-_GLOBAL = (kl.GlobalMaxPooling2D, kl.GlobalAveragePooling2D)
+_GLOBAL = (*each_rank("GlobalMaxPooling"), *each_rank("GlobalAveragePooling"))
+_OF_RANK = (*_GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
 
 
 def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
@@ -363,8 +398,8 @@ def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
         return {"embedding": layer.embedding.transpose(1, 2, 0)}
     if not isinstance(native, Conv2D):
         arrays = _NAMES.arrays(layer)
-        half = isinstance(native, kl.SeparableConv2D) and layer.depthwise
-        by_channel = half or isinstance(native, kl.DepthwiseConv2D)
+        half = isinstance(native, SEPARABLE) and layer.depthwise
+        by_channel = half or isinstance(native, DEPTHWISE)
         return {**arrays, "kernel": _by_channel(layer)} if by_channel else arrays
     arrays = _NAMES.arrays(layer, native.spec.data_format)
     return {**arrays, "weight": arrays["weight"].reshape(native.weight.shape)}
@@ -372,5 +407,5 @@ def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
 
 def _by_channel(layer: Convolution) -> np.ndarray:
     """A depthwise kernel as Keras has it, (h, w, channels, outputs of each)."""
-    spec = layer.spec
-    return layer.kernel.reshape(spec.groups, -1, *spec.kernel_size).transpose(2, 3, 0, 1)
+    kernel = layer.kernel.reshape(layer.spec.groups, -1, *layer.spec.kernel_size)
+    return np.moveaxis(kernel, (0, 1), (-2, -1))

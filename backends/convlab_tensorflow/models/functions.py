@@ -12,8 +12,9 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
-from ..image_layers import ChannelAffine, PixelShuffle
-from .readers import gelu_tanh
+from ..image_layers import ChannelAffine, Clip, Divide, Elementwise, PixelShuffle
+from .activations import gelu_tanh
+from .readers import each_rank
 
 
 def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
@@ -25,13 +26,38 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
         number = a if layer is not None and _is_tensor(b) else b
         if _is_tensor(number):
             raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-        if layer is not None and np.ndim(number) and np.size(number) == np.shape(number)[-1]:
-            return [_of_channels(layer, number)]
+        numbers = np.ndim(number) or isinstance(number, keras.Variable)
+        if layer is not None and numbers and np.size(number) == (1, *np.shape(number))[-1]:
+            return [_of_channels(layer, number, len((a if _is_tensor(a) else b).shape))]
         if np.ndim(number):
             raise UnsupportedError(f"it takes an array of shape {np.shape(number)}")
         return [rescaling(float(number))]
 
     return natives
+
+
+def _quotient(a: Any, b: Any) -> list[kl.Layer]:
+    if _is_tensor(a) and _is_tensor(b):
+        return [Divide()]
+    return _arithmetic(None, lambda number: kl.Rescaling(1 / number))(a, b)
+
+
+def _limit(name: str) -> Callable[..., list[kl.Layer]]:
+    """The greater or the less of a tensor and a number."""
+
+    def natives(a: Any, b: Any) -> list[kl.Layer]:
+        number = a if _is_tensor(b) else b
+        if _is_tensor(number) or np.ndim(number):
+            raise UnsupportedError("it takes no tensor and a number")
+        return [Clip(**{name: float(number)})]
+
+    return natives
+
+
+def _clip(x: Any, x_min: Any, x_max: Any) -> list[kl.Layer]:
+    if np.ndim(x_min) or np.ndim(x_max):
+        raise UnsupportedError("its limits aren't numbers")
+    return [Clip(*(None if limit is None else float(limit) for limit in (x_min, x_max)))]
 
 
 def _difference(a: Any, b: Any) -> list[kl.Layer]:
@@ -42,25 +68,26 @@ def _difference(a: Any, b: Any) -> list[kl.Layer]:
     return _arithmetic(None, lambda number: kl.Rescaling(1.0, -number))(a, b)
 
 
-def _of_channels(layer: type[kl.Layer], numbers: Any) -> kl.Layer:
-    """The sum or the product with a number for each channel, of NHWC."""
+def _of_channels(layer: type[kl.Layer], numbers: Any, axes: int) -> kl.Layer:
+    """The sum or the product with a number for each channel, the last of so many axes, or with one for all."""
     channels = np.size(numbers)
     scales = layer is kl.Multiply
-    affine = ChannelAffine(scales, not scales, trainable=getattr(numbers, "trainable", False))
-    affine.build((None, None, None, channels))
+    affine = ChannelAffine(scales, not scales, channels == 1, trainable=getattr(numbers, "trainable", False))
+    affine.build((*(None,) * (axes - 1), channels))
     affine.set_weights([np.reshape(keras.ops.convert_to_numpy(numbers), channels)])
     return affine
 
 
 def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:
-    return [kl.Concatenate(axis)]
+    return [kl.Concatenate(-1 if axis == len(values[0].shape) - 1 else axis)]
 
 
-def _over_pixels(layer: type[kl.Layer]) -> Callable[..., list[kl.Layer]]:
+def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
-        if not isinstance(axis, (tuple, list)) or sorted(each % 4 for each in axis) != [1, 2]:
+        axes, count = [axis] if isinstance(axis, int) else axis or [], len(x.shape)
+        if count < 3 or sorted(each % count for each in axes) != [*range(1, count - 1)]:
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")
-        return [layer(keepdims=keepdims)]
+        return [each_rank(name)[count - 3](keepdims=keepdims)]
 
     return natives
 
@@ -106,11 +133,16 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
     "Subtract": _difference,
     "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
-    "Divide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
-    "TrueDivide": _arithmetic(None, lambda number: kl.Rescaling(1 / number)),
+    "Divide": _quotient,
+    "TrueDivide": _quotient,
+    "Maximum": _limit("least"),
+    "Minimum": _limit("most"),
+    "Clip": _clip,
+    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ("abs", "sqrt", "exp")},
+    "Absolute": lambda x: [Elementwise("abs")],
     "Concatenate": _concatenate,
-    "Mean": _over_pixels(kl.GlobalAveragePooling2D),
-    "Max": _over_pixels(kl.GlobalMaxPooling2D),
+    "Mean": _over_pixels("GlobalAveragePooling"),
+    "Max": _over_pixels("GlobalMaxPooling"),
     "DepthToSpace": _depth_to_space,
     "Reshape": _reshape,
     "Relu": _function("relu"),
@@ -132,7 +164,7 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
 # What operations keep as attributes.
 _OPTIONS = {
     *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
-    *("newshape", "block_size", "data_format"),
+    *("newshape", "block_size", "data_format", "x_min", "x_max"),
 }
 
 

@@ -13,6 +13,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import (
     Model,
     Part,
@@ -24,16 +25,31 @@ from convlab.models.layers.reading import (
     unbuilt,
     walk,
 )
+from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
+from .activations import NOTHING
 from .graph import graph_of
-from .readers import FORMATS, JOINING, NOTHING, READERS, WEIGHTED, array_of, children, layout, read_layer, takes_rows
+from .readers import (
+    DEPTHWISE,
+    FORMATS,
+    JOINING,
+    READERS,
+    SEPARABLE,
+    WEIGHTED,
+    array_of,
+    children,
+    each_rank,
+    layout,
+    read_layer,
+    takes_rows,
+)
 from .run import run
 
 # What changes images, or numbers, in training alone; some of them aren't in each Keras.
 _AUGMENTATIONS = """
 RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform
-RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert RandomErasing
+RandomErasing RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert
 RandomColorJitter RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
 GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
 """
@@ -48,7 +64,9 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     one_layout, why = len(layouts) <= 1, {}
     if with_code and one_layout:
         try:
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, _shape(model, inputs, layouts))
+            rank = rank_of([part.layer for part in parts])
+            shape = _shape(model, inputs, layouts, rank)
+            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape)
             return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}
@@ -85,28 +103,29 @@ def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
             yield part
 
 
-def _permutes(part: Part, *axes: int) -> bool:
-    return isinstance(part.native, kl.Permute) and tuple(part.native.dims) == axes
+def _permutes(part: Part, order: Sequence[int]) -> bool:
+    return isinstance(part.native, kl.Permute) and (0, *part.native.dims) == order
 
 
-def _rank_of_reshape(part: Part) -> int:
+def _axes_of_reshape(part: Part) -> int:
     """The axes that it gives each image, or each row of numbers; 0 for another layer."""
     return len(part.native.target_shape) if isinstance(part.native, kl.Reshape) and takes_rows(part.native) else 0
 
 
 def _channel_by_channel(first: Part, second: Part) -> Flatten | Unflatten | None:
     """What a permutation and a flattening, or an image of rows and a permutation, are together."""
-    if _permutes(first, 3, 1, 2) and isinstance(second.layer, Flatten):
+    rank = _axes_of_reshape(first) - 1
+    if isinstance(second.layer, Flatten) and any(_permutes(first, to_first(n)) for n in (1, 2, 3)):
         return Flatten("CHW")
-    if _rank_of_reshape(first) == 3 and _permutes(second, 2, 3, 1):
+    if rank > 0 and _permutes(second, to_last(rank)):
         return Unflatten(tuple(first.native.target_shape[1:]), "CHW")
     return None
 
 
-def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None]) -> Sequence[int | None] | None:
+def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int) -> Sequence[int | None] | None:
     """The shape of the images that a model with a `call` of its own takes, with the batch."""
     if inputs is not None:
-        n, *image = np.shape(inputs) if np.ndim(inputs) == 4 else (1, *np.shape(inputs))
+        n, *image = np.shape(inputs) if np.ndim(inputs) == rank + 2 else (1, *np.shape(inputs))
         return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
     built = (model.get_build_config() or {}) if model.built else {}
     shape = built.get("input_shape")
@@ -125,7 +144,7 @@ def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
         return None
     shape = tuple(inputs[0].shape[1:])
     nhwc = (layout(model) or FORMATS[keras.config.image_data_format()]) == "NHWC"
-    return (shape[2], shape[0], shape[1]) if len(shape) == 3 and nhwc else shape
+    return (shape[-1], *shape[:-1]) if nhwc else shape
 
 
 def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str, str]) -> dict[str, str]:
@@ -173,7 +192,7 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
     activation = None if isinstance(layer, kl.Activation) else getattr(layer, "activation", None)
     if isinstance(layer, WEIGHTED) and not layer.built:
         raise unbuilt(path, layer, "call it once")
-    if type(layer) is kl.SeparableConv2D:
+    if type(layer) in SEPARABLE:
         yield from _separable(layer, path)
     else:
         known_layer, note = read_layer(layer)
@@ -201,20 +220,21 @@ def _moving(layer: kl.Layer) -> Layer | None:
     return layer_that_moves(lambda x: run([layer], x, layer.compute_dtype), channels) if channels else None
 
 
-def _separable(layer: kl.SeparableConv2D, path: str) -> Iterator[Part]:
+def _separable(layer: Any, path: str) -> Iterator[Part]:
     """The two convolutions that a separable one is: of each channel by itself, and of each pixel."""
     config = layer.get_config()
     shared = {name: config[name] for name in ("data_format", "dtype")}
     options = {name: config[name] for name in ("strides", "padding", "dilation_rate", "depth_multiplier")}
-    depthwise = kl.DepthwiseConv2D(config["kernel_size"], **options, use_bias=False, **shared)
-    pointwise = kl.Conv2D(config["filters"], 1, use_bias=config["use_bias"], **shared)
+    rank = SEPARABLE.index(type(layer)) + 1
+    depthwise = DEPTHWISE[rank - 1](config["kernel_size"], **options, use_bias=False, **shared)
+    pointwise = each_rank("Conv")[rank - 1](config["filters"], 1, use_bias=config["use_bias"], **shared)
     channels = layer.get_build_config()["input_shape"]
-    after = layer.pointwise_kernel.shape[2]
+    after, unknown = layer.pointwise_kernel.shape[-2], (None,) * rank
     bias = [] if layer.bias is None else [layer.bias]
     first = layout(layer) == "NCHW"
     for native, shape, variables in (
         (depthwise, channels, [layer.depthwise_kernel]),
-        (pointwise, (None, after, None, None) if first else (None, None, None, after), [layer.pointwise_kernel, *bias]),
+        (pointwise, (None, after, *unknown) if first else (None, *unknown, after), [layer.pointwise_kernel, *bias]),
     ):
         native.build(shape)
         native.set_weights([array_of(variable) for variable in variables])

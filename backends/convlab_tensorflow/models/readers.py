@@ -11,23 +11,25 @@ import tensorflow as tf
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, clip
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.folded import convolution
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import known
+from convlab.models.layers.spatial import Ends, oihw
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private
-from ..layers import Conv2D, LowestPadding2D
+from ..layers import Conv2D, LowestPadding
+from .activations import FUNCTIONS, leaky
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -38,27 +40,29 @@ def array_of(variable: Any) -> np.ndarray:
     return np.asarray(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
 
 
-def oihw(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
+def kernel_of(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
     """A layer's kernel, or the gradient of it, as OIHW; a dense layer's as (outputs, inputs)."""
-    if isinstance(layer, kl.Dense):
-        return array.T
     if isinstance(layer, Conv2D):
         return Convolution.ours(layer.spec, array, None, "float32").kernel
-    if isinstance(layer, kl.DepthwiseConv2D):
-        h, w, channels, multiplier = array.shape
-        return array.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, h, w)
-    return array.transpose(3, 2, 0, 1)
+    if isinstance(layer, DEPTHWISE):
+        *size, channels, multiplier = array.shape
+        return np.moveaxis(array, (-2, -1), (0, 1)).reshape(channels * multiplier, 1, *size)
+    return oihw(array)
 
 
 def _convolution(m: Any) -> Layer:
-    return Convolution.of(
-        oihw(m, _computed(m, m.kernel)),
+    options: dict[str, Any] = {"stride": tuple(m.strides), "dilation": tuple(m.dilation_rate)}
+    before = []
+    if m.padding == "causal":
+        (k,), (d,) = m.kernel_size, m.dilation_rate
+        before = [((k - 1) * d, 0)]
+    return convolution(
+        kernel_of(m, _computed(m, m.kernel)),
         None if m.bias is None else _computed(m, m.bias),
         m.compute_dtype,
-        m.kernel.shape[2] if isinstance(m, kl.DepthwiseConv2D) else m.groups,
-        stride=m.strides,
-        padding=m.padding,
-        dilation=m.dilation_rate,
+        m.kernel.shape[-2] if isinstance(m, DEPTHWISE) else m.groups,
+        padding=tuple(before) or m.padding,
+        **options,
     )
 
 
@@ -76,7 +80,7 @@ def _ours(m: Conv2D) -> Layer:
 
 
 def _transposed(m: kl.Conv2DTranspose) -> Layer:
-    kernel = oihw(m, _computed(m, m.kernel))
+    kernel = kernel_of(m, _computed(m, m.kernel))
     extent = [(k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True)]
     crop = named_crop(m.padding, (extent[0], extent[1]), m.strides, _both(m.output_padding))
     bias = None if m.bias is None else _computed(m, m.bias)
@@ -90,22 +94,28 @@ def _both(value: Any) -> tuple[int, int] | None:
 def _dense(m: kl.Dense) -> Layer:
     """Of images it is a convolution of each pixel."""
     kernel, bias = _computed(m, m.kernel).T, None if m.bias is None else _computed(m, m.bias)
-    axes = len(m.get_build_config()["input_shape"]) if m.built else 2
-    if axes == 4:
-        return Convolution.of(kernel[:, :, None, None], bias, m.compute_dtype)
-    if axes != 2:
-        raise UnsupportedError(f"it is applied to arrays of {axes} axes, expected rows of numbers or images")
+    rank = len(m.get_build_config()["input_shape"]) - 2 if m.built else 0
+    if rank in (1, 2, 3):
+        return convolution(kernel.reshape(*kernel.shape, *(1,) * rank), bias, m.compute_dtype)
+    if rank:
+        raise UnsupportedError(f"it is applied to arrays of {rank + 2} axes, expected rows of numbers or images")
     return Dense(kernel, bias, m.compute_dtype)
 
 
-def _statistics_axis(m: kl.Layer, axis: Any) -> None:
-    """Refuse a normalisation that computes in another dtype than it keeps, or whose axis isn't that of the channels."""
+def _statistics_axis(m: kl.Layer, axis: Any) -> int:
+    """How many axes are normalised, beside those of images and channels.
+
+    Raises:
+        UnsupportedError: it computes in another dtype than it keeps, or its axis isn't that of the channels.
+    """
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    rank = len(m.get_build_config()["input_shape"])
+    count = len(m.get_build_config()["input_shape"])
     axes = [axis] if isinstance(axis, int) else [*axis]
-    if rank not in (2, 4) or len(axes) != 1 or axes[0] % rank not in (1, rank - 1):
-        raise UnsupportedError(f"it normalises the axes {axes} of {rank}, expected that of the channels")
+    channels = (1, count - 1) if count == 4 else (count - 1,)
+    if not 2 <= count <= 5 or len(axes) != 1 or axes[0] % count not in channels:
+        raise UnsupportedError(f"it normalises the axes {axes} of {count}, expected that of the channels")
+    return count - 2
 
 
 def _scale_and_shift(m: kl.Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,18 +129,17 @@ def _channels(m: kl.Layer, axis: int) -> int:
 
 
 def _layer_norm(m: kl.LayerNormalization) -> Layer:
-    _statistics_axis(m, m.axis)
+    rank = _statistics_axis(m, m.axis)
     if getattr(m, "rms_scaling", False):
         raise UnsupportedError("it subtracts no mean (rms_scaling)")
     axis = m.axis if isinstance(m.axis, int) else m.axis[0]
-    return LayerNorm(*_scale_and_shift(m, _channels(m, axis)), m.epsilon, m.variable_dtype)
+    return LayerNorm(*_scale_and_shift(m, _channels(m, axis)), m.epsilon, m.variable_dtype, rank=rank)
 
 
 def _group_norm(m: kl.GroupNormalization) -> Layer:
-    _statistics_axis(m, m.axis)
-    channels = _channels(m, m.axis)
+    rank, channels = _statistics_axis(m, m.axis), _channels(m, m.axis)
     groups = channels if m.groups == -1 else m.groups
-    return GroupNorm(*_scale_and_shift(m, channels), groups, m.epsilon, m.variable_dtype)
+    return GroupNorm(*_scale_and_shift(m, channels), groups, m.epsilon, m.variable_dtype, rank=rank)
 
 
 def _normalization(m: kl.Normalization) -> Layer:
@@ -163,7 +172,8 @@ def _windows(m: attention_layers.WindowAttention) -> Layer:
     kernel, out_kernel = (array_of(dense.kernel).T for dense in (m.qkv, m.proj))
     bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
     dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
-    return WindowAttention(*dense, array_of(m.table), m.window, m.shift)
+    scale = array_of(m.scale) if m.cosine else None
+    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale, grid=m.grid)
 
 
 def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
@@ -179,32 +189,40 @@ def _upsampling(m: kl.UpSampling2D) -> Layer:
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
     if m.compute_dtype != m.variable_dtype:
         raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    rank = m.input_spec.ndim
-    if rank not in (2, 4) or m.axis % rank not in (1, 3):
+    count = m.input_spec.ndim
+    if not 2 <= count <= 5 or m.axis % count not in ((1, 3) if count == 4 else (count - 1,)):
         raise UnsupportedError(f"it normalises axis {m.axis}, which isn't that of the channels")
     mean, variance = array_of(m.moving_mean), array_of(m.moving_variance)
     scale = array_of(m.gamma) if m.scale else np.ones_like(mean)
     shift = array_of(m.beta) if m.center else np.zeros_like(mean)
-    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype, rank == 2)
+    return BatchNorm(mean, variance, scale, shift, m.epsilon, m.momentum, m.moving_mean.dtype, rank=count - 2)
 
 
 def _pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
-        padding = NO_PADDING if m.padding == "valid" else m.padding
-        return Pool(function, tuple(m.pool_size), tuple(m.strides), padding)
+        return Pool(function, tuple(m.pool_size), tuple(m.strides), m.padding)
 
     return read
 
 
 def _dropout(m: kl.Dropout) -> Layer:
     shape = m.noise_shape or (None,) * 4
-    return Dropout.along(m.rate, [axis for axis, size in enumerate(shape) if size == 1], pixels=(1, 2))
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    return Dropout.along(m.rate, axes, pixels=tuple(range(1, len(shape) - 1)))
 
 
-def _spatial_dropout(m: kl.SpatialDropout2D) -> Layer:
-    if m.data_format != "channels_last":
-        raise UnsupportedError("its data_format is 'channels_first'")
-    return Dropout(m.rate, channels=True)
+def _spatial_dropout(rank: int) -> Callable[[Any], Layer]:
+    def read(m: Any) -> Layer:
+        if getattr(m, "data_format", "channels_last") != "channels_last":
+            raise UnsupportedError("its data_format is 'channels_first'")
+        return Dropout(m.rate, channels=True, rank=rank)
+
+    return read
+
+
+def _pads(widths: Any) -> Ends:
+    """Both ends of each axis."""
+    return tuple(tuple(ends) for ends in ([widths] if isinstance(widths[0], int) else widths))
 
 
 def takes_rows(m: kl.Reshape) -> bool:
@@ -215,20 +233,26 @@ def takes_rows(m: kl.Reshape) -> bool:
         return True
 
 
+def _rank(m: kl.Layer) -> int:
+    """The number of axes that a pooling is for."""
+    return int(m.input_spec.ndim) - 2
+
+
 def _reshape(m: kl.Reshape) -> Layer:
     if len(m.target_shape) == 1:
         return Flatten("HWC")
-    if len(m.target_shape) != 3 or not takes_rows(m) or min(m.target_shape[:2]) < 1:
+    *size, _ = m.target_shape
+    if len(size) > 3 or not takes_rows(m) or min(size) < 1:
         raise UnsupportedError(f"it gives the shape {m.target_shape}, expected (numbers,), or (H, W, C) of rows")
-    return Unflatten(tuple(m.target_shape[:2]), "HWC")
+    return Unflatten(tuple(size), "HWC")
 
 
 def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and (m.max_value != 6 or m.negative_slope)):
-        raise UnsupportedError("only Keras has a ReLU with its threshold or max_value")
+    if m.threshold or (m.max_value is not None and m.negative_slope):
+        raise UnsupportedError("only Keras has a ReLU with a threshold, or a max_value and a negative_slope")
     if m.max_value is not None:
-        return Activation("relu6")
-    return _leaky(m.negative_slope) if m.negative_slope else Activation("relu")
+        return clip(0, m.max_value)
+    return leaky(m.negative_slope) if m.negative_slope else Activation("relu")
 
 
 def _prelu(m: kl.PReLU) -> Layer:
@@ -246,40 +270,11 @@ def _softmax(m: kl.Softmax) -> Layer:
     return Softmax()
 
 
-def _leaky(slope: float) -> Activation:
-    return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
-
-
-@keras.saving.register_keras_serializable(package="convlab")  # type: ignore[untyped-decorator]
-def gelu_tanh(x: Any) -> Any:
-    """GELU with tanh in the place of the normal distribution."""
-    return keras.activations.gelu(x, approximate=True)
-
-
-def _functions() -> list[tuple[Any, Layer]]:
-    """The functions that `activation=` may be, and the activation that each is."""
-    pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
-    pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
-    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
-    layers = [Activation(name) for name in names]
-    for activation in (*layers, _leaky(0.2), Activation("elu", 1.0)):
-        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
-        pairs += [(getattr(module, activation.function), activation) for module in modules]
-    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
-    for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
-        pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    return [*pairs, (tf.tanh, Activation("tanh")), (tf.sigmoid, Activation("sigmoid"))]
-
-
-_FUNCTIONS = _functions()
-NOTHING = (None, keras.activations.linear)
-
-
 def _activation(m: kl.Activation) -> Layer:
     if isinstance(m.activation, kl.Layer):
         layer, note = read_layer(m.activation)
     else:
-        layer = next((layer for function, layer in _FUNCTIONS if function is m.activation), None)
+        layer = next((layer for function, layer in FUNCTIONS if function is m.activation), None)
         note = getattr(m.activation, "__name__", str(m.activation))
     if layer is None:
         raise UnsupportedError(f"convlab doesn't know the function {note}")
@@ -288,7 +283,7 @@ def _activation(m: kl.Activation) -> Layer:
 
 def _rescaling(m: kl.Rescaling) -> Layer:
     scale, shift = (np.asarray(each, m.compute_dtype) for each in (m.scale, m.offset))
-    if max(scale.size, shift.size) == 1:
+    if max(scale.ndim, shift.ndim) == 0:
         return Affine(float(m.scale), float(m.offset))
     both = np.broadcast_arrays(scale, shift)
     if both[0].size != both[0].shape[-1]:
@@ -299,20 +294,32 @@ def _rescaling(m: kl.Rescaling) -> Layer:
 
 
 def _concatenate(m: kl.Concatenate) -> Layer:
-    if m.axis not in (-1, 3):
+    if m.axis not in (-1, _axes_of(m) - 1):
         raise UnsupportedError(f"it concatenates along axis {m.axis}, expected -1, the channels")
     return Concatenate()
 
 
-# The noise_shape of a dropout of whole images.
-IMAGES = (None, 1, 1, 1)
-CONVOLUTIONS = (Conv2D, kl.Conv2D, kl.DepthwiseConv2D, kl.Conv2DTranspose)
+def _axes_of(m: kl.Layer) -> int:
+    """How many axes the arrays have that a layer joins; 4 where it hasn't been called."""
+    try:
+        return len(m.input[0].shape)
+    except AttributeError:
+        return 4
+
+
+def each_rank(name: str) -> tuple[Any, ...]:
+    """Keras's classes of this name for one axis, for two and for three."""
+    return tuple(getattr(kl, f"{name}{rank}D") for rank in (1, 2, 3))
+
+
+DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
+CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, kl.Conv2DTranspose)
 _NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
-WEIGHTED = (*CONVOLUTIONS, *_NORMS, kl.SeparableConv2D, kl.Dense, kl.PReLU)
+SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
+WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
-    kl.Conv2D: _convolution,
-    kl.DepthwiseConv2D: _convolution,
+    **dict.fromkeys((*each_rank("Conv"), *DEPTHWISE), _convolution),
     kl.Conv2DTranspose: _transposed,
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
@@ -331,32 +338,35 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
     image_layers.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     image_layers.PixelShuffle: lambda m: PixelShuffle(m.factor, m.channels_last),
-    kl.Cropping2D: lambda m: Crop((tuple(m.cropping[0]), tuple(m.cropping[1]))),
-    kl.MaxPooling2D: _pool("max"),
-    kl.AveragePooling2D: _pool("average"),
-    kl.GlobalMaxPooling2D: lambda m: GlobalPool("max", m.keepdims),
-    kl.GlobalAveragePooling2D: lambda m: GlobalPool("average", m.keepdims),
-    LowestPadding2D: lambda m: Pad(m.padding, LOWEST),
-    kl.ZeroPadding2D: lambda m: Pad((tuple(m.padding[0]), tuple(m.padding[1]))),
+    **dict.fromkeys(each_rank("Cropping"), lambda m: Crop(_pads(m.cropping))),
+    **dict.fromkeys(each_rank("MaxPooling"), _pool("max")),
+    **dict.fromkeys(each_rank("AveragePooling"), _pool("average")),
+    **dict.fromkeys(each_rank("GlobalMaxPooling"), lambda m: GlobalPool("max", m.keepdims, rank=_rank(m))),
+    **dict.fromkeys(each_rank("GlobalAveragePooling"), lambda m: GlobalPool("average", m.keepdims, rank=_rank(m))),
+    LowestPadding: lambda m: Pad(m.padding, LOWEST),
+    **dict.fromkeys(each_rank("ZeroPadding"), lambda m: Pad(_pads(m.padding))),
     kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference
     kl.Dense: _dense,
-    kl.SpatialDropout2D: _spatial_dropout,
+    **{kind: _spatial_dropout(rank) for rank, kind in enumerate(each_rank("SpatialDropout"), 1)},
     kl.Dropout: _dropout,
     kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
+    image_layers.Elementwise: lambda m: Activation(m.function),
+    image_layers.Clip: lambda m: clip(m.least, m.most),
     kl.Softmax: _softmax,
-    kl.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    kl.LeakyReLU: lambda m: leaky(m.negative_slope),
     kl.PReLU: _prelu,
     kl.ELU: lambda m: Activation("elu", float(m.alpha)),
     kl.Rescaling: _rescaling,
     kl.Add: lambda m: Add(),
     kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
+    image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, kl.Concatenate, image_layers.BroadcastLike)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:
@@ -378,7 +388,7 @@ def layout(native: kl.Layer) -> str | None:
     if isinstance(native, _NORMS):
         shape = (native.get_build_config() or {}).get("input_shape") or ()
         axis = native.axis if isinstance(native.axis, int) else native.axis[0]
-        return None if len(shape) != 4 else "NCHW" if axis % 4 == 1 else "NHWC"
+        return None if len(shape) < 3 else "NHWC" if axis % len(shape) == len(shape) - 1 else "NCHW"
     if hasattr(native, "data_format"):
         return FORMATS[native.data_format]
     return next(filter(None, map(layout, children(native))), None)

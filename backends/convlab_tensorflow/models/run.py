@@ -12,9 +12,10 @@ import tensorflow as tf
 from keras import layers as kl
 
 from convlab.models.adapters import ROLES, Arrays
+from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
-from .readers import FORMATS, JOINING, array_of, layout, oihw
+from .readers import DEPTHWISE, FORMATS, JOINING, array_of, each_rank, kernel_of, layout
 
 
 def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
@@ -32,7 +33,7 @@ def _compiled(function: Callable[..., Any], *given: tf.Tensor) -> Any:
 def _lacks_kernels(natives: Sequence[kl.Layer]) -> bool:
     """Whether there is a convolution inside that TensorFlow has for XLA only."""
     return any(
-        (isinstance(native, kl.Conv2D) and layout(native) == "NCHW" and not _has_nchw(native.compute_dtype))
+        (isinstance(native, each_rank("Conv")) and layout(native) == "NCHW" and not _has_nchw(native.compute_dtype))
         or _lacks_kernels(private.layers_inside(native))
         for native in natives
     )
@@ -57,10 +58,10 @@ def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
     """Call natives one after another, the first with all values."""
     for native in natives:
         last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
-        given = [tf.transpose(x, (0, 2, 3, 1)) if last and x.shape.rank == 4 else x for x in values]
+        given = [tf.transpose(x, to_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
         # Keras's layers that join take a list, and no argument for the mode.
         x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
-        values = (tf.transpose(x, (0, 3, 1, 2)) if last and x.shape.rank == 4 else x,)
+        values = (tf.transpose(x, to_first(x.shape.rank - 2)) if last and x.shape.rank > 2 else x,)
     return values[0]
 
 
@@ -81,10 +82,14 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     tensors = _compiled(slopes, *given) if compiled else slopes(*given)
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
     if "K" in arrays:
-        arrays["K"] = oihw(owner, arrays["K"])
-    return {name: array if name in ("X", "K") else array.reshape(-1) for name, array in arrays.items()}
+        arrays["K"] = kernel_of(owner, arrays["K"])
+    if "embedding" in arrays:
+        arrays["embedding"] = arrays["embedding"].transpose(2, 0, 1)
+    whole = "X", "K", "embedding"
+    return {name: array if name in whole else array.reshape(-1) for name, array in arrays.items()}
 
 
 def _gradient_is_wrong(owner: Any) -> bool:
     """Whether TensorFlow's CPU kernels for the gradient are wrong: see `convlab_tensorflow.ops`."""
-    return isinstance(owner, (kl.Conv2D, kl.DepthwiseConv2D)) and max(*owner.strides, *owner.dilation_rate) > 1
+    convolutions: tuple[Any, ...] = (*each_rank("Conv"), *DEPTHWISE)
+    return isinstance(owner, convolutions) and max(*owner.strides, *owner.dilation_rate) > 1

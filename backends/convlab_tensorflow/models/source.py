@@ -8,19 +8,21 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from convlab.geometry.geometry import Pair
 from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
+from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
 from .. import attention_layers, image_layers
 from ..attention_layers import PixelAttention
-from ..layers import Conv2D, LowestPadding2D
+from ..layers import LOWEST_PADDING, Conv2D
+from .activations import gelu_tanh
 from .build import input_shape
-from .readers import gelu_tanh
+from .readers import DEPTHWISE, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -30,6 +32,9 @@ _OURS = (
     image_layers.PixelShuffle,
     image_layers.AlignedUpSampling2D,
     image_layers.BroadcastLike,
+    image_layers.Clip,
+    image_layers.Elementwise,
+    image_layers.Divide,
     image_layers.Subsample,
     image_layers.ChannelSlice,
     attention_layers.WindowAttention,
@@ -44,12 +49,12 @@ _IMPORTS = {
     "lab": "from convlab import tensorflow as lab",
     **{
         kind.__name__: f"from {kind.__module__} import {kind.__name__}"
-        for kind in (LowestPadding2D, PixelAttention, *_OURS)
+        for kind in (*LOWEST_PADDING, PixelAttention, *_OURS)
     },
 }
 
 
-def source(parts: Sequence[Part], size: Pair | None) -> str:
+def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`: a function `build`, of a Sequential or of a functional model."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
@@ -68,15 +73,17 @@ def source(parts: Sequence[Part], size: Pair | None) -> str:
     return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
 
 
-def _image(parts: Sequence[Part], size: Pair | None) -> tuple[tuple[Any, ...], str]:
+def _image(parts: Sequence[Part], size: Size | None) -> tuple[tuple[Any, ...], str]:
     """The shape of the image, and the parameters of `build`: what a dense layer takes depends on the image's size."""
-    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None, None, None))
+    rank = rank_of([part.layer for part in parts])
+    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None,) * (rank + 1))
     values = {INPUT: Known()}
     for part in parts:
         inputs = [values[value] for value in part.inputs]
         values[part.value] = known_after(part.layer, inputs)
-        if isinstance(part.layer, Flatten) and inputs[0].size is None and len(pixels) == 2:
-            return (*(size or (Code("rows"), Code("columns"))), channels), "" if size else "rows, columns"
+        if isinstance(part.layer, Flatten) and inputs[0].size is None and len(pixels) == rank:
+            names = {1: ("length",), 2: ("rows", "columns"), 3: ("depth", "rows", "columns")}[rank]
+            return (*(size or map(Code, names)), channels), "" if size else ", ".join(names)
     return (*pixels, channels), ""
 
 
@@ -115,7 +122,8 @@ def _layer(native: kl.Layer) -> SourceCall:
         options["strides"] = None
     for name in {"padding", "cropping"} & options.keys():
         pads = config[name]
-        options[name] = pads if isinstance(pads, str) else padding(tuple(tuple(ends) for ends in pads))
+        of_axes = not isinstance(pads, str) and not isinstance(pads[0], int)
+        options[name] = padding(tuple(tuple(ends) for ends in pads)) if of_axes else brief(pads)
     return call_of(kind.__name__ if kind in _OURS else f"layers.{kind.__name__}", kind, **options)
 
 
@@ -146,33 +154,36 @@ def _together(native: keras.Sequential) -> SourceCall:
 # Each kind of layer: the call that makes it.
 _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     Conv2D: lambda native: ours(native.spec),
-    LowestPadding2D: lambda native: SourceCall("LowestPadding2D", {"padding": native.padding}, positional=1),
+    **dict.fromkeys(
+        LOWEST_PADDING,
+        lambda native: SourceCall(type(native).__name__, {"padding": native.padding}, positional=1),
+    ),
     kl.Activation: _activation,
     keras.Sequential: _together,
     **dict.fromkeys(_OURS, _layer),
     PixelAttention: _attention,
     **dict.fromkeys(
         (
-            kl.Conv2D,
-            kl.DepthwiseConv2D,
+            *each_rank("Conv"),
+            *DEPTHWISE,
             kl.BatchNormalization,
             kl.Conv2DTranspose,
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,
             kl.UpSampling2D,
-            kl.Cropping2D,
+            *each_rank("Cropping"),
             kl.Dense,
             kl.Dropout,
-            kl.SpatialDropout2D,
+            *each_rank("SpatialDropout"),
             kl.Flatten,
             kl.Reshape,
             kl.Permute,
-            kl.ZeroPadding2D,
-            kl.MaxPooling2D,
-            kl.AveragePooling2D,
-            kl.GlobalMaxPooling2D,
-            kl.GlobalAveragePooling2D,
+            *each_rank("ZeroPadding"),
+            *each_rank("MaxPooling"),
+            *each_rank("AveragePooling"),
+            *each_rank("GlobalMaxPooling"),
+            *each_rank("GlobalAveragePooling"),
             kl.ReLU,
             kl.LeakyReLU,
             kl.ELU,

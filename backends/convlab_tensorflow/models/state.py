@@ -18,7 +18,7 @@ from convlab.models.layers.reading import Model
 
 from .. import private
 from .build import arrays_of, fill_attention
-from .readers import children
+from .readers import SEPARABLE, children
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
@@ -28,7 +28,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
     for path, layer in layers.items():
         native, half = other, ""
         for name in filter(None, path.split("/")):
-            if isinstance(native, kl.SeparableConv2D):
+            if isinstance(native, SEPARABLE):
                 half = f"{name}_"  # The layer is two of convlab's, which have its arrays.
             else:
                 native = next(child for child in children(native) if child.name == name)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlab.errors import ModelError
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 from convlab.models.layers import attention as layers
 from convlab.models.layers import windows as window_layers
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import distances, relative_places, windows_of
+from convlab.models.layers.windows import SHORTEST, distances, relative_places, windows_of
 
 from ..ops import ops
 
@@ -41,16 +43,16 @@ class PixelAttention(nn.MultiheadAttention):
         return y.transpose(1, 2).reshape(x.shape)
 
 
-def _windows(rows: int, columns: int, window: Pair, shift: Pair) -> tuple[Pair, Tensor, Tensor, Tensor]:
+def _windows(rows: int, columns: int, *where: Any) -> tuple[Pair, Tensor, Tensor, Tensor]:
     """The windows of images of a size, as tensors; a compiler traces what finds them, and can't trace its cache."""
     found = windows_of.__wrapped__ if torch.compiler.is_compiling() else windows_of
-    padded, *arrays = found((rows, columns), window, shift)
+    padded, *arrays = found((rows, columns), *where)
     places, back, mask = map(torch.from_numpy, arrays)
     return padded, places, back, mask
 
 
 class WindowAttention(nn.Module):
-    """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030.
+    """Attention of the pixels of each window of images (N, C, H, W) to one another: Swin, arXiv:2103.14030, 2111.09883.
 
     Args:
         dim: the channels.
@@ -59,6 +61,8 @@ class WindowAttention(nn.Module):
         shift_size: how far up and to the left the windows lie; pixels that only then share one don't meet.
         dropout: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        cosine: whether the scores are the cosines of queries and keys, times a learned number for each head.
+        grid: whether a window's pixels are spread evenly over the image (MaxViT, arXiv:2204.01697), unshifted.
     """
 
     def __init__(
@@ -69,16 +73,19 @@ class WindowAttention(nn.Module):
         shift_size: int | Pair = 0,
         dropout: float = 0.0,
         use_bias: bool = True,
+        cosine: bool = False,
+        grid: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.use_bias = use_bias
+        self.use_bias, self.cosine, self.grid = use_bias, cosine, grid
         self.dim, self.num_heads, self.dropout = dim, num_heads, dropout
         self.window_size, self.shift_size = pair("window_size", window_size, 1), pair("shift_size", shift_size, 0)
         self.qkv = nn.Linear(dim, 3 * dim, use_bias, dtype=dtype)
         self.proj = nn.Linear(dim, dim, use_bias, dtype=dtype)
         table = torch.zeros(distances(self.window_size), num_heads, dtype=dtype)
         self.relative_position_bias_table = nn.Parameter(table)
+        self.scale = nn.Parameter(torch.full((num_heads,), 10.0, dtype=dtype)) if cosine else None
         self.register_buffer("relative_position_index", torch.from_numpy(relative_places(self.window_size).ravel()))
 
     relative_position_index: Tensor
@@ -86,15 +93,19 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its window."""
         rows, columns = int(x.shape[2]), int(x.shape[3])
-        (padded_rows, padded_columns), places, back, mask = _windows(rows, columns, self.window_size, self.shift_size)
+        where = self.window_size, self.shift_size, self.grid
+        (padded_rows, padded_columns), places, back, mask = _windows(rows, columns, *where)
         padded = F.pad(x, (0, padded_columns - columns, 0, padded_rows - rows))
         windows = padded.flatten(2).transpose(1, 2)[:, places]
         parts = self.qkv(windows).reshape(*windows.shape[:3], 3, self.num_heads, -1)
         queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index].T.reshape(-1, *mask.shape[1:])
         added = bias + mask.to(bias).unsqueeze(1)
-        dropout = self.dropout if self.training else 0.0
-        means = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, dropout_p=dropout)
+        if self.scale is not None:
+            queries, keys = (F.normalize(vectors, dim=-1, eps=SHORTEST) for vectors in (queries, keys))
+            queries = queries * self.scale.view(-1, 1, 1)
+        dropout, scale = self.dropout if self.training else 0.0, 1.0 if self.cosine else None
+        means = F.scaled_dot_product_attention(queries, keys, values, added, dropout, scale=scale)
         y: Tensor = self.proj(means.transpose(2, 3).flatten(3)).flatten(1, 2)
         return y[:, back].transpose(1, 2).reshape(x.shape)
 
@@ -140,13 +151,47 @@ def first_pixel(x: Tensor) -> Tensor:
     return x[:, :, 0, 0]
 
 
-SHIFTED_WINDOWS = "torchvision.models.swin_transformer.ShiftedWindowAttention"
+class OfTorchvision(nn.Module):
+    """A module of torchvision's for images (N, C, H, W), into which a layer's arrays can't be put.
+
+    Args:
+        inner: the module.
+
+    Attributes:
+        why: why not.
+    """
+
+    why: ClassVar[str]
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
 
 
-def of_windows(attention: nn.Module) -> WindowAttention:
+class CosineWindows(OfTorchvision):
+    """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC.
+
+    Its position biases, computed by two dense layers of how far apart pixels are, are the same for each image.
+    """
+
+    why = "it computes its position biases by two dense layers, got a table of them"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, each pixel computed from those of its window."""
+        y: Tensor = self.inner(x.movedim(1, -1))
+        return y.movedim(-1, 1)
+
+
+_SHIFTED = "torchvision.models.swin_transformer.ShiftedWindowAttention"
+SHIFTED_WINDOWS = _SHIFTED, f"{_SHIFTED}V2"
+
+
+def of_windows(attention: nn.Module) -> WindowAttention | CosineWindows:
     """The attention of windows of images NCHW with the parameters of torchvision's, of images NHWC."""
     given: Any = attention
-    window, shift = (pair("window", tuple(size), 0) for size in (given.window_size, given.shift_size))
+    if hasattr(given, "logit_scale"):
+        return CosineWindows(given).train(given.training)
+    window, shift = _two(given.window_size), _two(given.shift_size)
     other = WindowAttention(given.qkv.in_features, window, given.num_heads, shift, given.attention_dropout)
     other.qkv, other.proj = given.qkv, given.proj
     other.relative_position_index = given.relative_position_index
@@ -214,6 +259,11 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
         return {"embedding": layer.embedding}
     if not isinstance(layer, layers.Attention):
         return None
+    if isinstance(native, OfTorchvision):
+        raise ModelError(
+            f"{type(native.inner).__name__}: {native.why}.",
+            hint="port the model to PyTorch, and give what that makes as the target.",
+        )
     before, behind = "in_proj_", "out_proj."
     if isinstance(native, (WindowAttention, TokenAttention)):
         inner = "inner." if isinstance(native, TokenAttention) else ""
@@ -222,33 +272,61 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
     if layer.biased:
         bias, out_bias = layer.biases()
         arrays |= {f"{before}bias": bias, f"{behind}bias": out_bias}
-    table = layer.table if isinstance(layer, window_layers.WindowAttention) else None
-    return arrays if table is None else {**arrays, "relative_position_bias_table": table}
+    if isinstance(layer, window_layers.WindowAttention):
+        arrays |= {"relative_position_bias_table": layer.table}
+        arrays |= {} if layer.scale is None else {"scale": layer.scale}
+    return arrays
 
 
 def _read(m: PixelAttention) -> Layer:
-    return layers.Attention(**_dense(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
+    return layers.Attention(**dense_of(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
 
 
 def _read_tokens(m: TokenAttention) -> layers.Attention:
     inner: Any = m.inner
     drops = (each for name, each in inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
     rate = next((each.p for each in drops), 0.0)
-    return layers.Attention(**_dense(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
+    return layers.Attention(**dense_of(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
 
 
 def _read_windows(m: WindowAttention) -> Layer:
     return window_layers.WindowAttention(
-        **_dense(m.qkv.weight, m.qkv.bias, m.proj),
+        **dense_of(m.qkv.weight, m.qkv.bias, m.proj),
         heads=m.num_heads,
         rate=m.dropout,
         table=ops.to_numpy(m.relative_position_bias_table),
         window=m.window_size,
         shift=m.shift_size,
+        scale=None if m.scale is None else ops.to_numpy(m.scale),
+        grid=m.grid,
     )
 
 
-def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
+def _read_cosines(m: CosineWindows) -> Layer:
+    given: Any = m.inner
+    with torch.no_grad():
+        table = 16 * torch.sigmoid(given.cpb_mlp(given.relative_coords_table).view(-1, given.num_heads))
+        scale = given.logit_scale.clamp(max=math.log(100.0)).exp().flatten()
+    dense = dense_of(given.qkv.weight, given.qkv.bias, given.proj)
+    if "bias" in dense:  # it sets that of the keys to zero, whatever it is
+        parts = np.split(dense["bias"], 3)
+        dense["bias"] = np.concatenate([parts[0], np.zeros_like(parts[1]), parts[2]])
+    return window_layers.WindowAttention(
+        **dense,
+        heads=given.num_heads,
+        rate=given.attention_dropout,
+        table=ops.to_numpy(table),
+        window=_two(given.window_size),
+        shift=_two(given.shift_size),
+        scale=ops.to_numpy(scale),
+    )
+
+
+def _two(sizes: Any) -> Pair:
+    return pair("window", tuple(sizes), 0)
+
+
+def dense_of(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, Any]:
     """The arrays of the dense layers before and behind the mean of the values, and their dtype."""
     arrays = {"kernel": weight, "bias": bias, "out_kernel": behind.weight, "out_bias": behind.bias}
     known = {name: ops.to_numpy(array) for name, array in arrays.items() if array is not None}
@@ -258,6 +336,7 @@ def _dense(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str, 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
     WindowAttention: _read_windows,
+    CosineWindows: _read_cosines,
     TokenAttention: _read_tokens,
     ClassToken: lambda m: layers.ClassToken(ops.to_numpy(m.token), str(ops.dtype(m.token))),
     PositionEmbedding: lambda m: layers.PositionEmbedding(ops.to_numpy(m.embedding), str(ops.dtype(m.embedding))),

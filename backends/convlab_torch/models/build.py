@@ -13,19 +13,20 @@ import torch
 from torch import nn
 
 from convlab.errors import UnsupportedError
-from convlab.geometry.geometry import NO_PADDING
 from convlab.models.adapters import Node
-from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, depends_on_size
+from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
-from convlab.models.layers.reading import ArrayNames, is_around, is_chain
+from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
+from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
@@ -38,13 +39,7 @@ from .network import Network, sequential
 _NAMES = ArrayNames(
     "running_mean", "running_var", "weight", "bias", kernel="weight", slope="weight", channels_last=False
 )
-_PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
-    "zeros": nn.ZeroPad2d,
-    "reflect": nn.ReflectionPad2d,
-    "replicate": nn.ReplicationPad2d,
-    "circular": nn.CircularPad2d,
-    LOWEST: partial(nn.ConstantPad2d, value=-math.inf),
-}
+_PADS = {"zeros": "ZeroPad", "reflect": "ReflectionPad", "replicate": "ReplicationPad", "circular": "CircularPad"}
 
 
 def build(layer: Layer, style: str) -> list[Any]:
@@ -69,34 +64,38 @@ def _build_convolution(layer: Convolution, style: str) -> list[nn.Module]:
     if isinstance(spec.padding, str):
         raise depends_on_size(spec.padding)
     ours = spec.padding_mode == "symmetric" or spec.padding_value
-    if spec.padding != NO_PADDING and (ours or not is_around(spec.padding)):  # torch's convolution can't express it
+    if is_padded(spec.padding) and (ours or not is_around(spec.padding)):  # torch's convolution can't express it
         before = _build_pad(Pad.before(spec), style)
     outputs, inputs = layer.kernel.shape[:2]
-    (top, _), (left, _) = spec.padding
-    conv = nn.Conv2d(
+    conv = functions.of_rank("Conv", len(spec.kernel_size))(
         inputs * spec.groups,
         outputs,
         spec.kernel_size,
         spec.stride,
-        0 if before else (top, left),
+        0 if before else starts(spec.padding),
         spec.dilation,
         spec.groups,
         spec.use_bias,
-        "zeros" if before else spec.padding_mode,  # type: ignore[arg-type]  # it is one of torch's names
+        "zeros" if before else spec.padding_mode,
         dtype=getattr(torch, str(spec.dtype)),
     )
     return [*before, filled(conv, weight=layer.kernel, bias=layer.bias)]
 
 
 def _build_pad(layer: Pad, style: str) -> list[nn.Module]:
-    (top, bottom), (left, right) = layer.pads
-    if layer.value:
-        return [nn.ConstantPad2d((left, right, top, bottom), layer.value)]
+    rank, pads = len(layer.pads), _last_first(layer.pads)
+    if layer.value or layer.mode == LOWEST:
+        return [functions.of_rank("ConstantPad", rank)(pads, layer.value or -math.inf)]
     if layer.mode not in _PADS:
         raise UnsupportedError(
             f"torch has no layer that pads with {layer.mode!r}.", hint="layers='convlab' makes convlab's own layer."
         )
-    return [_PADS[layer.mode]((left, right, top, bottom))]
+    return [functions.of_rank(_PADS[layer.mode], rank)(pads)]
+
+
+def _last_first(pads: Ends) -> tuple[int, ...]:
+    """Both ends of each axis, as PyTorch has them."""
+    return tuple(n for ends in reversed(pads) for n in ends)
 
 
 def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
@@ -104,25 +103,26 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
         raise depends_on_size(layer.padding)
     if not is_around(layer.padding):
         raise UnsupportedError(f"torch's pooling has no padding {layer.padding}.", hint="pad before it.")
-    (top, _), (left, _) = layer.padding
-    padding = top, left
+    window = layer.size, layer.stride, starts(layer.padding)
     if layer.function == "max":
-        return [nn.MaxPool2d(layer.size, layer.stride, padding, ceil_mode=layer.ceil)]
-    return [nn.AvgPool2d(layer.size, layer.stride, padding, layer.ceil, layer.count_padding)]
+        return [functions.of_rank("MaxPool", len(layer.size))(*window, ceil_mode=layer.ceil)]
+    return [functions.of_rank("AvgPool", len(layer.size))(*window, layer.ceil, layer.count_padding)]
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
-    pool = nn.AdaptiveMaxPool2d(1) if layer.function == "max" else nn.AdaptiveAvgPool2d(1)
+    pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
+_ADAPTIVE = {"max": "AdaptiveMaxPool", "average": "AdaptiveAvgPool"}
+
+
 def _build_adaptive_pool(layer: AdaptivePool, style: str) -> list[nn.Module]:
-    return [nn.AdaptiveMaxPool2d(layer.size) if layer.function == "max" else nn.AdaptiveAvgPool2d(layer.size)]
+    return [functions.of_rank(_ADAPTIVE[layer.function], len(layer.size))(layer.size)]
 
 
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[nn.Module]:
-    momentum = round(1 - layer.momentum, 12)
-    kind = nn.BatchNorm1d if layer.rows else nn.BatchNorm2d
+    momentum, kind = round(1 - layer.momentum, 12), functions.of_rank("BatchNorm", layer.rank or 1)
     norm = kind(len(layer.mean), layer.epsilon, momentum, dtype=getattr(torch, layer.dtype))
     return [filled(norm, **arrays_of(norm, layer))]
 
@@ -139,7 +139,7 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
     has = layer.scale is not None, layer.shift is not None
-    module = functions.ChannelAffine(channels_taken(layer), *has, layer.trained)
+    module = functions.ChannelAffine(layer.count, *has, layer.trained)
     return [filled(module.to(getattr(torch, layer.dtype)), **_NAMES.arrays(layer))]
 
 
@@ -162,8 +162,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[nn.Modul
 
 
 def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
-    (top, bottom), (left, right) = layer.pads
-    return [nn.ZeroPad2d((-left, -right, -top, -bottom))]
+    return [functions.of_rank("ZeroPad", len(layer.pads))(tuple(-n for n in _last_first(layer.pads)))]
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
@@ -190,8 +189,8 @@ def _build_unflatten(layer: Unflatten, style: str) -> list[Any]:
 
 
 def _build_dropout(layer: Dropout, style: str) -> list[nn.Module]:
-    kind = StochasticDepth if layer.images else nn.Dropout2d if layer.channels else nn.Dropout
-    return [kind(layer.rate).eval()]
+    kind = functions.of_rank("Dropout", layer.rank) if layer.channels else nn.Dropout
+    return [(StochasticDepth if layer.images else kind)(layer.rate).eval()]
 
 
 def _build_dense(layer: Dense, style: str) -> list[nn.Module]:
@@ -205,6 +204,7 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
     options = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": dtype}
     if isinstance(layer, WindowAttention):
         where = layer.window, layer.heads, layer.shift
+        options |= {"cosine": layer.cosine, "grid": layer.grid}
         native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
     else:
         native = PixelAttention(channels_taken(layer), layer.heads, **options)
@@ -222,8 +222,13 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.M
     return [filled(native, **arrays_of(native, layer))]
 
 
-def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
-    constructors: dict[str, Callable[[], nn.Module]] = {
+def _build_clip(layer: Clip, style: str) -> list[Any]:
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [partial(functions.clip, least=least, most=most)]
+
+
+def _build_activation(layer: Activation, style: str) -> list[Any]:
+    constructors: dict[str, Callable[[], Any]] = {
         "relu": nn.ReLU,
         "relu6": nn.ReLU6,
         "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
@@ -238,12 +243,15 @@ def _build_activation(layer: Activation, style: str) -> list[nn.Module]:
         "selu": nn.SELU,
         "gelu": nn.GELU,
         "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+        "abs": lambda: torch.abs,
+        "sqrt": lambda: torch.sqrt,
+        "exp": lambda: torch.exp,
     }
     return [constructors[layer.function]()]
 
 
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
-    Convolution: _build_convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
@@ -265,6 +273,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Unflatten: _build_unflatten,
     Dense: _build_dense,
     Activation: _build_activation,
+    Clip: _build_clip,
     Attention: _build_attention,
     WindowAttention: _build_attention,
     ClassToken: _build_class_token,
@@ -278,6 +287,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Add: lambda layer, style: [add],
     Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
+    Divide: lambda layer, style: [functions.divide],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
 }

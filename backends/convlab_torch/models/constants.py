@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convlab.errors import UnsupportedError
 
 from .functional import layer_of
-from .functions import ChannelAffine, LayerNorm2d
+from .functions import ChannelAffine, LayerNorm2d, with_number
 from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 
@@ -36,23 +36,24 @@ def operation(target: Any) -> str:
 
 
 def with_arrays(
-    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool
-) -> tuple[nn.Module, torch.fx.Node]:
-    """The module of images NCHW that computes a node of a tensor and of arrays that the model holds, and the tensor.
+    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool, rank: int
+) -> tuple[Any, torch.fx.Node]:
+    """What computes a node of a tensor, of images NCHW, and of arrays that the model holds; and the tensor.
 
     Args:
         node: the call of a function.
         arrays: the arrays by the nodes that fetch them.
         channels_last: whether the tensor's last axis is that of the channels.
+        rank: how many axes it has beside those of images and channels.
 
     Raises:
         UnsupportedError: none is known.
     """
-    if (layer := layer_of(node, arrays)) is not None:
+    if (layer := layer_of(node, arrays, rank)) is not None:
         return layer
     if node.target is F.layer_norm and channels_last:
         return _layer_norm(node, arrays)
-    if (joined := with_token(node, arrays) if channels_last else None) is not None:
+    if (joined := with_token(node, arrays) if channels_last and rank == 2 else None) is not None:
         return joined
     name = operation(node.target)
     if len(node.args) != 2 or not name:
@@ -62,8 +63,12 @@ def with_arrays(
     if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
-    embedding = position_embedding(numbers, channels_last) if name == "add" and numbers.ndim > 2 else None
-    own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 3
+    if numbers.numel() == 1:
+        constant = not isinstance(numbers, nn.Parameter)
+        return with_number(name, float(numbers)) if constant else _affine(numbers, name), tensor
+    placed = name == "add" and numbers.ndim > 2 and rank == 2
+    embedding = position_embedding(numbers, channels_last) if placed else None
+    own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 1 - rank
     one_each = own_axis >= 0 and numbers.numel() == numbers.shape[own_axis] > 1
     if embedding is not None and not one_each:
         return embedding, tensor

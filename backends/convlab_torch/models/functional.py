@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 
+from .functions import of_rank
 from .rewriting import arguments_of
 
 _VIEWS = ("view", "reshape", "unsqueeze", "squeeze", "flatten", "permute", "transpose", "expand_as", "contiguous")
@@ -29,7 +30,7 @@ def view_of(node: torch.fx.Node, arrays: Arrays) -> Tensor | None:
     return nn.Parameter(viewed.detach()) if same else viewed
 
 
-def layer_of(node: torch.fx.Node, arrays: Arrays) -> tuple[nn.Module, torch.fx.Node] | None:
+def layer_of(node: torch.fx.Node, arrays: Arrays, rank: int) -> tuple[nn.Module, torch.fx.Node] | None:
     """The layer that a function of a tensor and the layer's arrays is, and the tensor; None for another function.
 
     Raises:
@@ -49,6 +50,8 @@ def layer_of(node: torch.fx.Node, arrays: Arrays) -> tuple[nn.Module, torch.fx.N
     tensor = given.pop("input")
     if not isinstance(tensor, torch.fx.Node) or tensor in arrays:
         raise UnsupportedError("it computes an array of the model's own")
+    if make is _batch_norm:
+        given["rank"] = rank
     return make(own, given).eval(), tensor
 
 
@@ -91,10 +94,11 @@ def _batch_norm(own: Own, given: dict[str, Any]) -> nn.Module:
     mean, variance = own["running_mean"], own["running_var"]
     if given.get("training", False) or mean is None or variance is None:
         raise UnsupportedError("it normalises by the statistics of the batch, in inference, too")
-    norm = nn.BatchNorm2d(len(mean), given.get("eps", 1e-5), given.get("momentum", 0.1) or 0.1, device="meta")
+    kind = of_rank("BatchNorm", given["rank"])
+    norm: nn.Module = kind(len(mean), given.get("eps", 1e-5), given.get("momentum", 0.1) or 0.1, device="meta")
     norm.register_buffer("running_mean", mean)
     norm.register_buffer("running_var", variance)
-    norm.num_batches_tracked = None
+    norm.num_batches_tracked = None  # type: ignore[assignment]
     return _with(norm, own, "weight", "bias")
 
 
@@ -115,7 +119,9 @@ def _prelu(own: Own, given: dict[str, Any]) -> nn.Module:
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding")
 # The functions, the names of their arguments, and the layer that they are.
 _LAYERS: dict[tuple[Any, ...], tuple[tuple[str, ...], Callable[[Own, dict[str, Any]], nn.Module]]] = {
+    (F.conv1d, torch.conv1d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv1d)),
     (F.conv2d, torch.conv2d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv2d)),
+    (F.conv3d, torch.conv3d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv3d)),
     (F.conv_transpose2d, torch.conv_transpose2d): (
         (*_CONVOLUTION, "output_padding", "groups", "dilation"),
         _convolution(nn.ConvTranspose2d),

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.activations import Affine
+from convlab.models.layers import activations
+from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import GlobalPool
+from convlab.models.layers.spatial import Size
 
 from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
 
@@ -45,7 +47,7 @@ class ChannelAffine(nn.Module):
     """x * weight + bias, with one number of each for each channel.
 
     Args:
-        channels: how many there are.
+        channels: how many there are; 1 for one number for all.
         scale, shift: whether there is a weight, and whether there is a bias.
         trained: whether they are parameters, or buffers.
     """
@@ -86,7 +88,9 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class PixelLinear(nn.Linear):
-    """`nn.Linear` of the channels of each pixel of images (N, C, H, W)."""
+    """`nn.Linear` of the channels of each pixel of images (N, C, H, W), or of sequences or volumes, as `rank` says."""
+
+    rank = 2
 
     def forward(self, x: Tensor) -> Tensor:
         """The image with other channels."""
@@ -108,6 +112,16 @@ def multiply(*tensors: Tensor) -> Tensor:
     return reduce(torch.mul, tensors)
 
 
+def divide(x: Tensor, y: Tensor) -> Tensor:
+    """The quotient of tensors, element by element."""
+    return x / y
+
+
+def clip(x: Tensor, least: float | None = None, most: float | None = None) -> Tensor:
+    """Each number, or the nearest one from the least to the most; None for no limit."""
+    return x.clamp(least, most)
+
+
 def concatenate(*tensors: Tensor) -> Tensor:
     """The channels of tensors, one after another."""
     return torch.cat(tensors, dim=1)
@@ -124,17 +138,32 @@ def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     return y if shift == 0.0 else y + shift
 
 
-def over_last_axis(module: nn.Module) -> nn.Module | None:
+def with_number(name: str, number: float, behind: bool = True) -> partial[Tensor]:
+    """What "add", "sub", "mul" or "div" of a tensor and a number is, `behind` it or, but for a division, before it."""
+    scale_and_shift: dict[str, tuple[float, float]] = {
+        "add": (1.0, number),
+        "sub": (1.0, -number) if behind else (-1.0, number),
+        "mul": (number, 0.0),
+        "div": (1 / number if number else math.inf, 0.0),
+    }
+    scale, shift = map(float, scale_and_shift[name])
+    return partial(affine, scale=scale, shift=shift)
+
+
+def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     """A module that does to the channels of images NCHW what another does to their last axis, with its parameters."""
     other: nn.Module
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
         other = LayerNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
     elif type(module) is nn.Linear:
         other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
+        other.rank = rank
+    elif rank != 2:
+        return None
     else:
         if computes_attention(module):
             return TokenAttention(module).train(module.training)
-        return of_windows(module) if class_path(module) == SHIFTED_WINDOWS else None
+        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else None
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
 
@@ -164,19 +193,19 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     return F.pixel_shuffle(F.channel_shuffle(x, factor**2), factor)
 
 
-def unflatten_pixels(x: Tensor, size: Pair) -> Tensor:
+def unflatten_pixels(x: Tensor, size: Size) -> Tensor:
     """Rows of numbers, pixel by pixel, as images (N, C, H, W) of a size."""
     return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
 
 
-def average(x: Tensor, keepdim: bool) -> Tensor:
-    """The mean of each channel."""
-    return x.mean(dim=(2, 3), keepdim=keepdim)
+def average(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
+    """The mean of each channel, over so many axes."""
+    return x.mean(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
 
 
-def maximum(x: Tensor, keepdim: bool) -> Tensor:
-    """The greatest element of each channel."""
-    return x.amax(dim=(2, 3), keepdim=keepdim)
+def maximum(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
+    """The greatest element of each channel, over so many axes."""
+    return x.amax(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
 
 
 def read_function(native: Any) -> tuple[Layer | None, str]:
@@ -186,6 +215,11 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         add: Add,
         subtract: Subtract,
         multiply: Multiply,
+        divide: Divide,
+        clip: lambda: activations.clip(**options),
+        torch.abs: lambda: Activation("abs"),
+        torch.sqrt: lambda: Activation("sqrt"),
+        torch.exp: lambda: Activation("exp"),
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         affine: lambda: Affine(**options),
@@ -195,8 +229,8 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,
-        average: lambda: GlobalPool("average", keepdims=options["keepdim"]),
-        maximum: lambda: GlobalPool("max", keepdims=options["keepdim"]),
+        average: lambda: GlobalPool("average", options["keepdim"], rank=options.get("rank", 2)),
+        maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }
     name = str(getattr(function, "__name__", function))
     return (readers[function](), name) if function in readers else (None, name)
@@ -210,21 +244,30 @@ def _dropout(
     return kind(p)
 
 
-def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+def _pad(pad: Any, mode: str = "constant", value: float | None = None, rank: int = 2) -> nn.Module:
     if not any(pad):
         return nn.Identity()
-    if len(pad) != 4:
-        raise UnsupportedError(f"it pads {len(pad) // 2} axes, expected the rows and columns")
-    kinds = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
-    return kinds[mode](tuple(pad)) if mode in kinds else nn.ConstantPad2d(tuple(pad), value or 0.0)
+    if len(pad) != 2 * rank:
+        raise UnsupportedError(f"it pads {len(pad) // 2} axes, expected {AXES[rank]}")
+    kinds = {"reflect": "ReflectionPad", "replicate": "ReplicationPad", "circular": "CircularPad"}
+    if mode in kinds:
+        return of_rank(kinds[mode], rank)(tuple(pad))  # type: ignore[no-any-return]
+    return of_rank("ConstantPad", rank)(tuple(pad), value or 0.0)  # type: ignore[no-any-return]
+
+
+def of_rank(name: str, rank: int) -> Any:
+    """PyTorch's class of this name for so many axes."""
+    return getattr(nn, f"{name}{rank}d")
 
 
 def _over_pixels(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    def native(dim: Any = None, keepdim: bool = False) -> Any:
-        if dim is None or isinstance(dim, int) or sorted(axis % 4 for axis in dim) != [2, 3]:
-            raise UnsupportedError(f"it reduces the axes {dim}, expected (2, 3), rows and columns")
-        return partial(function, keepdim=keepdim)
+    def native(dim: Any = None, keepdim: bool = False, rank: int = 2) -> Any:
+        axes = [] if dim is None else [dim] if isinstance(dim, int) else [*dim]
+        if sorted(axis % (rank + 2) for axis in axes) != [*range(2, rank + 2)]:
+            raise UnsupportedError(f"it reduces the axes {dim}, expected {(*range(2, rank + 2),)}, {AXES[rank]}")
+        return partial(function, keepdim=keepdim, **({} if rank == 2 else {"rank": rank}))
 
+    native.ranked = True  # type: ignore[attr-defined]
     return native
 
 
@@ -243,16 +286,24 @@ def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
     return StochasticDepth(p)
 
 
+def _clip(min: Any = None, max: Any = None) -> Any:
+    if any(limit is not None and not isinstance(limit, (int, float)) for limit in (min, max)):
+        raise UnsupportedError("its limits aren't numbers")
+    return partial(clip, least=min, most=max)
+
+
 def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
     return nn.Flatten(start_dim, end_dim)
 
 
-def _concatenate(dim: int = 0) -> Any:
-    if dim not in (1, -3):
+def _concatenate(dim: int = 0, rank: int = 2) -> Any:
+    if dim not in (1, -1 - rank):
         raise UnsupportedError(f"it concatenates along axis {dim}, expected 1, the channels")
     return concatenate
 
 
+# The axes beside those of images and channels, in words.
+AXES = {1: "the length", 2: "the rows and columns", 3: "the depth, the rows and the columns"}
 # The module, or the function of this file, that computes what a function with these further arguments does.
 _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.relu, torch.relu, "relu", "relu_"), lambda inplace=False: nn.ReLU()),
@@ -265,17 +316,34 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.hardsigmoid,), lambda inplace=False: nn.Hardsigmoid()),
     ((F.mish,), lambda inplace=False: nn.Mish()),
     ((F.selu,), lambda inplace=False: nn.SELU()),
+    ((F.hardtanh,), lambda min_val=-1.0, max_val=1.0, inplace=False: nn.Hardtanh(min_val, max_val)),
+    ((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clip),
+    ((torch.clamp_min, "clamp_min", "clamp_min_"), lambda min: _clip(min=min)),
+    ((torch.clamp_max, "clamp_max", "clamp_max_"), lambda max: _clip(max=max)),
+    ((torch.abs, torch.absolute, "abs", "absolute", "abs_"), lambda: torch.abs),
+    ((torch.sqrt, "sqrt", "sqrt_"), lambda: torch.sqrt),
+    ((torch.exp, "exp", "exp_"), lambda: torch.exp),
     ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
     ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
     ((F.softplus,), nn.Softplus),
     ((F.softmax, torch.softmax, "softmax"), lambda dim=None: nn.Softmax(dim)),
     ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda dim=None: nn.LogSoftmax(dim)),
     ((F.dropout,), _dropout),
+    ((F.dropout1d,), partial(_dropout, kind=nn.Dropout1d)),
     ((F.dropout2d,), partial(_dropout, kind=nn.Dropout2d)),
+    ((F.dropout3d,), partial(_dropout, kind=nn.Dropout3d)),
+    ((F.max_pool1d, torch.max_pool1d), nn.MaxPool1d),
     ((F.max_pool2d, torch.max_pool2d), nn.MaxPool2d),
+    ((F.max_pool3d, torch.max_pool3d), nn.MaxPool3d),
+    ((F.avg_pool1d,), nn.AvgPool1d),
     ((F.avg_pool2d,), nn.AvgPool2d),
+    ((F.avg_pool3d,), nn.AvgPool3d),
+    ((F.adaptive_avg_pool1d,), nn.AdaptiveAvgPool1d),
     ((F.adaptive_avg_pool2d,), nn.AdaptiveAvgPool2d),
+    ((F.adaptive_avg_pool3d,), nn.AdaptiveAvgPool3d),
+    ((F.adaptive_max_pool1d,), nn.AdaptiveMaxPool1d),
     ((F.adaptive_max_pool2d,), nn.AdaptiveMaxPool2d),
+    ((F.adaptive_max_pool3d,), nn.AdaptiveMaxPool3d),
     ((F.pad,), _pad),
     ((F.interpolate, F.upsample), _interpolate),
     ((F.pixel_shuffle, "pixel_shuffle"), nn.PixelShuffle),
@@ -301,13 +369,14 @@ def is_known_function(function: Any) -> bool:
     return _constructor(function) is not None
 
 
-def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
+def native_of(function: Any, *args: Any, rank: int = 2, **kwargs: Any) -> Any:
     """A module or a function of one tensor, or of several to join, that computes a function of PyTorch's.
 
     Args:
         function: a function, or the name of a tensor's method.
         *args: its arguments beside the tensors.
-        **kwargs: likewise.
+        rank: how many axes the tensors have beside those of images and channels.
+        **kwargs: its arguments by their names.
 
     Raises:
         UnsupportedError: none is known.
@@ -315,6 +384,8 @@ def native_of(function: Any, *args: Any, **kwargs: Any) -> Any:
     constructor = _constructor(function)
     if constructor is None:
         raise UnsupportedError("convlab doesn't know it")
+    if constructor in (_pad, _concatenate) or hasattr(constructor, "ranked"):
+        kwargs["rank"] = rank
     try:
         return constructor(*args, **kwargs)
     except TypeError as error:

@@ -10,7 +10,7 @@ import torch.fx
 from torch import nn
 
 from .attention import first_pixel
-from .functions import channel_slice, chunk, subsample
+from .functions import channel_slice, chunk, of_rank, subsample
 from .rewriting import arguments_of, slices_of
 
 _CHUNKS = (torch.chunk, "chunk")
@@ -22,39 +22,39 @@ _ALL = slice(None)
 Found = tuple[Any, list[torch.fx.Node]] | None
 
 
-def native_of_index(source: torch.fx.Node, index: Any) -> Found:
+def native_of_index(source: torch.fx.Node, index: Any, rank: int) -> Found:
     """What computes an index of a node, and the nodes whose values it takes; None where that isn't known."""
     if source.target in _CHUNKS:
-        return _of_chunks(source, index)
+        return _of_chunks(source, index, rank)
     if source.target in _SPLITS:
-        return _of_split(source, index)
-    if index == (_ALL, _ALL, None, None):  # rows of numbers as images of one pixel
-        return nn.Unflatten(1, (-1, 1, 1)), [source]
+        return _of_split(source, index, rank)
+    if index == (_ALL, _ALL, *(None,) * rank):  # rows of numbers as images of one pixel
+        return nn.Unflatten(1, (-1, *(1,) * rank)), [source]
     if index in ((_ALL, _ALL, 0, 0), (..., 0, 0)):
         return first_pixel, [source]
-    if (margins := _margins(index)) is not None:
-        return nn.ZeroPad2d(margins), [source]
-    if (channels := _channels(index)) is not None:
+    if (margins := _margins(index, rank)) is not None:
+        return of_rank("ZeroPad", rank)(margins), [source]
+    if (channels := _channels(index, rank)) is not None:
         return partial(channel_slice, start=channels[0], stop=channels[1]), [source]
-    if (places := _subsampling(index)) is not None:
+    if rank == 2 and (places := _subsampling(index)) is not None:
         return partial(subsample, start=places[0], step=places[1]), [source]
     return None
 
 
-def _of_chunks(node: torch.fx.Node, index: Any) -> Found:
+def _of_chunks(node: torch.fx.Node, index: Any, rank: int) -> Found:
     """One of equal parts of the channels."""
     given = arguments_of(node, "input", "chunks", "dim")
     count = int(given["chunks"])
-    if int(given.get("dim", 0)) not in (1, -3) or not isinstance(index, int):
+    if int(given.get("dim", 0)) not in (1, -1 - rank) or not isinstance(index, int):
         return None
     return partial(chunk, index=index % count, count=count), [given["input"]]
 
 
-def _of_split(node: torch.fx.Node, index: Any) -> Found:
+def _of_split(node: torch.fx.Node, index: Any, rank: int) -> Found:
     """One of the parts that the channels are split into."""
     given = arguments_of(node, "tensor", "split_size_or_sections", "dim")
     sizes, dim = next((given[name] for name in _SECTIONS if name in given), None), given.get("dim", 0)
-    if dim not in (1, -3) or not isinstance(index, int):
+    if dim not in (1, -1 - rank) or not isinstance(index, int):
         return None
     if isinstance(sizes, int):
         stop = (index + 1) * sizes  # 0 for the last one, counted from the end
@@ -66,31 +66,32 @@ def _of_split(node: torch.fx.Node, index: Any) -> Found:
     return partial(channel_slice, start=start, stop=start + sizes[index]), [given["tensor"]]
 
 
-def _margins(index: Any) -> tuple[int, int, int, int] | None:
+def _margins(index: Any, rank: int = 2) -> tuple[int, ...] | None:
     """What an index of slices takes off an image, as the negative padding (left, right, top, bottom); None for others.
 
     >>> _margins((slice(None), slice(None), slice(1, None), slice(2, -3)))
     (-2, -3, -1, 0)
     >>> _margins((..., slice(0, 8), slice(None)))  # What is left depends on the image's size.
     """
-    axes = slices_of(index)
+    axes = slices_of(index, rank)
     if axes is None or axes[:2] != (slice(None), slice(None)):
         return None
     ends = [(each.start or 0, each.stop or 0) for each in axes[2:]]
     whole = all(each.step in (None, 1) and each.stop != 0 for each in axes[2:])
     numbers = all(isinstance(start, int) and isinstance(stop, int) and start >= 0 >= stop for start, stop in ends)
-    (top, bottom), (left, right) = ends
-    return (-left, right, -top, bottom) if whole and numbers and any((top, bottom, left, right)) else None
+    if not whole or not numbers or not any(map(any, ends)):
+        return None
+    return tuple(n for start, stop in reversed(ends) for n in (-start, stop))
 
 
-def _channels(index: Any) -> tuple[int, int] | None:
+def _channels(index: Any, rank: int = 2) -> tuple[int, int] | None:
     """The first channel that an index takes, and the one behind the last, 0 for all of them; None for another index.
 
     >>> _channels((slice(None), slice(3, None))), _channels((slice(None), slice(None), 0))
     ((3, 0), None)
     """
-    axes = slices_of(index)
-    if axes is None or any(axes[axis] != slice(None) for axis in (0, 2, 3)) or axes[1].step not in (None, 1):
+    axes = slices_of(index, rank)
+    if axes is None or any(each != slice(None) for each in (axes[0], *axes[2:])) or axes[1].step not in (None, 1):
         return None
     start, stop = axes[1].start or 0, axes[1].stop
     numbers = isinstance(start, int) and start >= 0 and (stop is None or (isinstance(stop, int) and stop > start))

@@ -20,7 +20,7 @@ class Network(nn.Module):
     """
 
     # The class has the name, too, so that no module gets it.
-    steps: Sequence[Node] = ()
+    _steps: Sequence[Node] = ()
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__()
@@ -31,17 +31,17 @@ class Network(nn.Module):
                 _put(self, name, node.native)
                 node = node._replace(name=name, native=None)
             steps.append(node)
-        self.steps = steps
+        self._steps = steps
 
-    def nodes(self) -> Iterator[Node]:
+    def __iter__(self) -> Iterator[Node]:
         """The nodes, with the modules that are attributes now."""
-        for node in self.steps:
+        for node in self._steps:
             yield node if node.native is not None else node._replace(native=self.get_submodule(node.name))
 
     def forward(self, x: Tensor) -> Tensor:
         """The result for images (N, C, H, W)."""
         values = {INPUT: x}
-        for _, native, inputs, value in self.nodes():
+        for _, native, inputs, value in self:
             values[value] = x = native(*[values[name] for name in inputs])
         return x
 

@@ -26,7 +26,7 @@ def dtype_of(x: Tensor) -> str:
     return str(ops.dtype(x))
 
 
-def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
+def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
     """Batch norm by its running statistics."""
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedError("it keeps no running statistics")
@@ -42,7 +42,7 @@ def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
         m.eps,
         round(1 - momentum, 12),
         dtype_of(m.running_mean),
-        isinstance(m, nn.BatchNorm1d),
+        rank=0 if isinstance(m, nn.BatchNorm1d) else 2 if isinstance(m, nn.BatchNorm2d) else 3,
     )
 
 
@@ -59,7 +59,7 @@ def read_group_norm(m: nn.GroupNorm) -> Layer:
     return GroupNorm(scale, shift, m.num_groups, m.eps, dtype)
 
 
-def read_instance_norm(m: nn.InstanceNorm2d) -> Layer:
+def read_instance_norm(m: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) -> Layer:
     """Instance norm by the statistics of each image."""
     if m.track_running_stats:
         raise UnsupportedError("it normalises by running statistics (track_running_stats)")

@@ -11,10 +11,13 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
-from .functions import average, maximum
+from convlab.models.layers.spatial import to_first, to_last
+
+from .functions import average, maximum, multiply
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS, arguments_of
 
+_SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
 _SQUEEZES = ("squeeze", torch.squeeze)
 _MEANS = ("mean", torch.mean)
@@ -22,11 +25,13 @@ _POOLS = (F.avg_pool2d, F.max_pool2d)
 _GREATEST = ("amax", torch.amax)
 
 
-def permutation(node: torch.fx.Node) -> tuple[int, ...] | None:
+def permutation(node: torch.fx.Node, rank: int = 2) -> tuple[int, ...] | None:
     """The axes of an image in the order that a node gives them; None for another node."""
     if node.target in (torch.movedim, "movedim"):
-        moved: Any = {(1, -1): (0, 2, 3, 1), (-1, 1): (0, 3, 1, 2)}
+        moved: Any = {(1, -1): to_last(rank), (-1, 1): to_first(rank)}
         return moved.get(node.args[1:])  # type: ignore[no-any-return]
+    if node.target in _SWAPS and rank == 1 and sorted(axis % 3 for axis in node.args[1:]) == [1, 2]:  # type: ignore[operator]
+        return 0, 2, 1
     if node.target not in (torch.permute, "permute"):
         return None
     order = node.args[1:] or tuple(node.kwargs.values())
@@ -34,45 +39,59 @@ def permutation(node: torch.fx.Node) -> tuple[int, ...] | None:
     return tuple(axis % len(axes) for axis in axes)
 
 
-def is_part_of_pattern(node: torch.fx.Node) -> bool:
+def is_part_of_pattern(node: torch.fx.Node, rank: int) -> bool:
     """Whether a node is read with the ones that take its result."""
     if _adds_axis(node) and node.users and all(map(_adds_axis, node.users)):
         return True
-    if _one_of_pixels(node, 4) and node.users and all(_same_over_the_other(each, node) for each in node.users):
+    halves = rank == 2 and _one_of_pixels(node, 4)
+    if halves and node.users and all(_same_over_the_other(each, node) for each in node.users):
         return True
-    return node.target in PARTS or _axes_of_view(node, 5) is not None or _swapped(node) is not None
+    return node.target in PARTS or _axes_of_view(node, rank + 3) is not None or _swapped(node, rank) is not None
 
 
-def native_of_pattern(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]] | None:
     """What computes a node and those before it that belong to it, and the nodes whose values these take."""
     source: Any = node.args[0]
-    image: Any
-    if _adds_axis(node) and isinstance(source, torch.fx.Node) and _adds_axis(source):
-        image = source.args[0]
-        return nn.Unflatten(1, (-1, 1, 1)), [image]
-    if isinstance(source, torch.fx.Node) and _one_of_pixels(source, 4) and _same_over_the_other(node, source):
-        return _of_both(node), [source.args[0]]  # type: ignore[list-item]
-    if node.target in _POOLS and isinstance(source, torch.fx.Node) and _pools_whole(node, source):
-        return partial(average if node.target is F.avg_pool2d else maximum, keepdim=True), [source]
-    if node.target in _SQUEEZES and _axes(node) in ((2, 3), (-1, -2), (-2, -1)):
-        return nn.Flatten(), [source]
+    added = 0
+    image: Any = node
+    while isinstance(image, torch.fx.Node) and _adds_axis(image):
+        image, added = image.args[0], added + 1
+    if added == rank:
+        return nn.Unflatten(1, (-1, *(1,) * rank)), [image]
+    if rank == 2 and isinstance(source, torch.fx.Node):
+        native = _over_pixels(node, source)
+        if native is not None:
+            return native
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
-        return native_of_index(source, node.args[1])
+        return native_of_index(source, node.args[1], rank)
+    if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
+        return multiply, [source, source]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), [source]
-    if _axes_of_view(node, 4) is not None and isinstance(source, torch.fx.Node):
+    if _axes_of_view(node, rank + 2) is not None and isinstance(source, torch.fx.Node):
         while source.target == "contiguous":
             source = source.args[0]
-        groups = _swapped(source)
+        groups = _swapped(source, rank)
         if groups is not None:
             view: Any = source.args[0]
             return nn.ChannelShuffle(groups), [view.args[0]]
     return None
 
 
+def _over_pixels(node: torch.fx.Node, source: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+    """What takes the rows and columns of images away, in whichever way, and the images."""
+    if _one_of_pixels(source, 4) and _same_over_the_other(node, source):
+        return _of_both(node), [source.args[0]]  # type: ignore[list-item]
+    if node.target in _POOLS and _pools_whole(node, source):
+        return partial(average if node.target is F.avg_pool2d else maximum, keepdim=True), [source]
+    if node.target in _SQUEEZES and _axes(node) in ((2, 3), (-1, -2), (-2, -1)):
+        return nn.Flatten(), [source]
+    return None
+
+
 def _adds_axis(node: torch.fx.Node) -> bool:
     """Whether a node puts an axis behind those of rows of numbers."""
-    return node.target in ("unsqueeze", torch.unsqueeze) and node.args[1:] in ((-1,), (2,), (3,))
+    return node.target in ("unsqueeze", torch.unsqueeze) and node.args[1:] in ((-1,), (2,), (3,), (4,))
 
 
 def _axes(node: torch.fx.Node) -> Any:
@@ -130,10 +149,10 @@ def _axes_of_view(node: torch.fx.Node, rank: int) -> tuple[Any, ...] | None:
     return tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == rank else None
 
 
-def _swapped(node: Any) -> int | None:
+def _swapped(node: Any, rank: int) -> int | None:
     """The groups of channels whose axis a node swaps with that of the channels in a group."""
     if not isinstance(node, torch.fx.Node) or node.target not in _SWAPS or sorted(node.args[1:]) != [1, 2]:  # type: ignore[type-var]
         return None
     source = node.args[0]
-    axes = _axes_of_view(source, 5) if isinstance(source, torch.fx.Node) else None
+    axes = _axes_of_view(source, rank + 3) if isinstance(source, torch.fx.Node) else None
     return axes[1] if axes is not None and isinstance(axes[1], int) else None

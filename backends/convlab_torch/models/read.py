@@ -6,23 +6,25 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, PReLU, Softmax
+from convlab.models.layers.activations import Activation, PReLU, Softmax, clip
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
+from convlab.models.layers.ranks import own_rank, rank_of
 from convlab.models.layers.reading import (
     INPUT,
     Model,
     Part,
-    around,
     chained,
     known,
     loose_array,
@@ -32,11 +34,12 @@ from convlab.models.layers.reading import (
     walk,
 )
 from convlab.models.layers.shapes import gives_rows
+from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
 from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, functions
+from . import attention, functions, partitions
 from .attention import SHIFTED_WINDOWS
 from .functions import StochasticDepth, class_path, read_function
 from .network import Network
@@ -85,7 +88,7 @@ def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:
 
 
 def _of_network(network: Network) -> Iterator[Part]:
-    for name, native, inputs, value in network.nodes():
+    for name, native, inputs, value in network:
         parts = (
             [*_parts(native, name)] if isinstance(native, nn.Module) else [Part(name, native, *read_function(native))]
         )
@@ -100,7 +103,8 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    return class_path(module) in (SHIFTED_WINDOWS, *_BY_NAME) or attention.computes_attention(module)
+    named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
+    return class_path(module) in named or attention.computes_attention(module)
 
 
 @contextlib.contextmanager
@@ -134,22 +138,40 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
         yield Part(path, module, *_read(module, path))
 
 
+_ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
+
+
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    first = next((part.layer for part in parts), None)
-    rows = {INPUT} if isinstance(first, Dense) else set[str]()
+    layers = [part.layer for part in parts]
+    first = layers[0] if layers else None
+    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
+    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
+    rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
+    images, rank = set[str](), rank_of(layers)
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
-        over_last = isinstance(part.native, (nn.Softmax, nn.LogSoftmax)) and part.native.dim == -1
+        over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
+        over_last = over_any and part.native.dim == -1
         if of_rows and over_last:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=read_layer_norm(part.native))
-        if of_rows != isinstance(part.native, nn.BatchNorm1d) and isinstance(part.layer, BatchNorm):
-            part = replace(part, layer=None, note=f"{part.note}: it normalises {'rows' if of_rows else 'images'}")
+        wanted = 0 if of_rows else rank
+        if isinstance(part.layer, BatchNorm) and part.layer.rank != wanted:
+            fits = isinstance(part.native, nn.BatchNorm1d) and wanted == 1
+            layer = replace(part.layer, rank=wanted) if fits else None
+            part = replace(part, layer=layer, note=part.note if fits else f"{part.note}: it normalises {WHAT[wanted]}")
+        if wanted == 1 and over_any and part.native.dim is None:
+            part = replace(part, layer=None, note=f"{part.note}: without dim, it goes over the images")
         if isinstance(part.layer, Unflatten) and not of_rows:
             part = replace(part, layer=None, note=f"{part.note}: it is given images, expected rows of numbers")
+        if isinstance(part.layer, Dense) and part.inputs[0] in images:
+            part = replace(part, layer=None, note=f"{part.note}: it is applied to each row of pixels")
         yield part
+        as_before = isinstance(part.layer, _ELEMENTWISE) and part.inputs[0] in images
+        if as_before or (own_rank(part.layer) and not gives_rows(part.layer)):
+            images.add(part.value)
         if isinstance(part.layer, Unflatten):
             continue
         if of_rows or gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
@@ -184,44 +206,57 @@ def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:
     return known(module, _READERS, "forward")
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = value if isinstance(value, (tuple, list)) else (value, value)
-    return first, second
-
-
-def _convolution(m: nn.Conv2d, padding: Any = None) -> Layer:
-    padding = m.padding if padding is None else padding
-    return Convolution.of(
-        ops.to_numpy(m.weight),
+def _convolution(m: Any, padding: Any = None) -> Layer:
+    padding, kernel = m.padding if padding is None else padding, ops.to_numpy(m.weight)
+    rank = kernel.ndim - 2
+    return convolution(
+        kernel,
         array_of(m.bias),
         dtype_of(m.weight),
-        stride=_pair(m.stride),
-        padding=padding if isinstance(padding, str) else around(_pair(padding)),
+        stride=per_axis(m.stride, rank),
+        padding=padding if isinstance(padding, str) else around(per_axis(padding, rank)),
         padding_mode=m.padding_mode,
-        dilation=_pair(m.dilation),
+        dilation=per_axis(m.dilation, rank),
         groups=m.groups,
     )
 
 
-def _max_pool(m: nn.MaxPool2d) -> Layer:
-    if _pair(m.dilation) != (1, 1) or m.return_indices:
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = per_axis(value, 2)
+    return first, second
+
+
+def _max_pool(m: Any) -> Layer:
+    rank = _rank(m)
+    if max(per_axis(m.dilation, rank)) > 1 or m.return_indices:
         raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
-    return Pool("max", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), False, m.ceil_mode)
+    return Pool("max", *_window(m), False, m.ceil_mode)
 
 
-def _average_pool(m: nn.AvgPool2d) -> Layer:
-    if m.divisor_override is not None:
+def _average_pool(m: Any) -> Layer:
+    if getattr(m, "divisor_override", None) is not None:
         raise UnsupportedError("only PyTorch has a pooling with divisor_override")
-    counted = m.count_include_pad and _pair(m.padding) != (0, 0)
-    return Pool("average", _pair(m.kernel_size), _pair(m.stride), around(_pair(m.padding)), counted, m.ceil_mode)
+    size, stride, padding = _window(m)
+    return Pool("average", size, stride, padding, m.count_include_pad and is_padded(padding), m.ceil_mode)
+
+
+def _window(m: Any) -> tuple[Size, Size, Ends]:
+    size, stride, padding = (per_axis(each, _rank(m)) for each in (m.kernel_size, m.stride, m.padding))
+    return size, stride, around(padding)
+
+
+def _rank(m: nn.Module) -> int:
+    """The number of axes that a module's class has in its name."""
+    name = next(each.__name__ for each in type(m).__mro__ if each.__module__.startswith("torch."))
+    return int(name[-2])
 
 
 def _adaptive_pool(function: str) -> Callable[[Any], Layer]:
     def read(m: Any) -> Layer:
-        size = _pair(m.output_size)
+        size = per_axis(m.output_size, _rank(m))
         if None in size:
             raise UnsupportedError(f"only PyTorch has a pooling that keeps the image's rows or columns, {size}")
-        return GlobalPool(function) if size == (1, 1) else AdaptivePool(function, size)
+        return GlobalPool(function, rank=len(size)) if max(size) == 1 else AdaptivePool(function, size)
 
     return read
 
@@ -234,7 +269,7 @@ def _flatten(m: nn.Flatten) -> Layer:
 
 def _unflatten(m: nn.Unflatten) -> Layer:
     sizes = tuple(m.unflattened_size)
-    if m.dim not in (1, -1) or len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes[1:]):
+    if m.dim not in (1, -1) or not 1 < len(sizes) < 5 or not all(isinstance(n, int) and n > 0 for n in sizes[1:]):
         raise UnsupportedError(f"it gives axis {m.dim} the sizes {sizes}, expected (channels, rows, columns) of axis 1")
     return Unflatten(sizes[1:])
 
@@ -264,8 +299,9 @@ def _upsample(m: nn.Upsample) -> Layer:
     return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
 
 
-def _of_pixels(m: nn.Linear) -> Layer:
-    return Convolution.of(ops.to_numpy(m.weight)[:, :, None, None], array_of(m.bias), dtype_of(m.weight))
+def _of_pixels(m: functions.PixelLinear) -> Layer:
+    kernel = ops.to_numpy(m.weight)
+    return convolution(kernel.reshape(*kernel.shape, *(1,) * m.rank), array_of(m.bias), dtype_of(m.weight))
 
 
 def _softplus(m: nn.Softplus) -> Layer:
@@ -275,15 +311,16 @@ def _softplus(m: nn.Softplus) -> Layer:
 
 
 def _pad(m: Any, mode: str, value: float = 0.0) -> Layer:
-    left, right, top, bottom = m.padding
+    # The last axis comes first.
+    pads = tuple(zip(m.padding[::2], m.padding[1::2], strict=True))[::-1]
     if max(m.padding) <= 0 > min(m.padding):
-        return Crop(((-top, -bottom), (-left, -right)))
+        return Crop(tuple((-start, -end) for start, end in pads))
     if min(m.padding) < 0:
         raise UnsupportedError(f"it pads and crops at once, by {m.padding}")
-    return Pad(((top, bottom), (left, right)), mode, value)
+    return Pad(pads, mode, value)
 
 
-def _constant_pad(m: nn.ConstantPad2d) -> Layer:
+def _constant_pad(m: Any) -> Layer:
     if m.value == -math.inf:
         return _pad(m, LOWEST)
     if not math.isfinite(m.value):
@@ -297,30 +334,31 @@ def _ours(m: Conv2D) -> Layer:
 
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
-    nn.Conv2d: _convolution,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     nn.ConvTranspose2d: _transposed,
-    nn.BatchNorm2d: read_batch_norm,
-    nn.BatchNorm1d: read_batch_norm,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
     nn.GroupNorm: read_group_norm,
-    nn.InstanceNorm2d: read_instance_norm,
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
     functions.LayerNorm2d: read_layer_norm,
     functions.ChannelAffine: read_channel_affine,
     functions.PixelLinear: _of_pixels,
     **attention.READERS,
+    **partitions.READERS,
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
-    nn.MaxPool2d: _max_pool,
-    nn.AvgPool2d: _average_pool,
-    nn.AdaptiveMaxPool2d: _adaptive_pool("max"),
-    nn.AdaptiveAvgPool2d: _adaptive_pool("average"),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
+    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool("max")),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_pool("average")),
     nn.Flatten: _flatten,
     nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
-    nn.Dropout2d: lambda m: Dropout(m.p, channels=True),
+    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), lambda m: Dropout(m.p, channels=True, rank=_rank(m))),
     StochasticDepth: lambda m: Dropout(m.p, images=True),
     nn.Unflatten: _unflatten,
     nn.ReLU6: lambda m: Activation("relu6"),
+    nn.Hardtanh: lambda m: clip(m.min_val, m.max_val),  # it stands after ReLU6, which is a subclass of it
     nn.ReLU: lambda m: Activation("relu"),
     nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
     nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), dtype_of(m.weight)),
@@ -336,11 +374,18 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Mish: lambda m: Activation("mish"),
     nn.SELU: lambda m: Activation("selu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
-    nn.ZeroPad2d: lambda m: _pad(m, "zeros"),
-    nn.ReflectionPad2d: lambda m: _pad(m, "reflect"),
-    nn.ReplicationPad2d: lambda m: _pad(m, "replicate"),
-    nn.CircularPad2d: lambda m: _pad(m, "circular"),
-    nn.ConstantPad2d: _constant_pad,  # it stands after ZeroPad2d, which is a subclass of it
+    **{
+        kind: partial(_pad, mode=mode)
+        for mode, kinds in (
+            ("zeros", (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)),
+            ("reflect", (nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d)),
+            ("replicate", (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d)),
+            ("circular", (nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)),
+        )
+        for kind in kinds
+    },
+    # They stand after those of zeros, which are subclasses of them.
+    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _constant_pad),
 }
 
 # Classes of others, by the names that they are imported by, which keep their forward.

@@ -11,11 +11,11 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
+from convlab.models.layers.spatial import to_first
+
 VIEWS = ("view", "reshape", torch.reshape)
 JOINS = (torch.cat, torch.concat, torch.concatenate)
 _MEANS = (torch.mean, torch.amax, "mean", "amax")
-# The place of each axis of images NHWC in those NCHW.
-_PLACES = {0: 0, 1: 2, 2: 3, 3: 1}
 
 
 def arguments_of(node: torch.fx.Node, *names: str) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def arguments_of(node: torch.fx.Node, *names: str) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def slices_of(index: Any) -> tuple[slice, ...] | None:
-    """The four slices that an index of images has; None where it has anything else.
+def slices_of(index: Any, rank: int = 2) -> tuple[slice, ...] | None:
+    """The slices that an index of images has, one for each axis; None where it has anything else.
 
     >>> slices_of((..., slice(0, None, 2), slice(None)))
     (slice(None, None, None), slice(None, None, None), slice(0, None, 2), slice(None, None, None))
@@ -32,24 +32,25 @@ def slices_of(index: Any) -> tuple[slice, ...] | None:
     axes = list(index) if isinstance(index, tuple) else [index]
     if ... in axes:
         place = axes.index(...)
-        axes[place : place + 1] = [slice(None)] * (5 - len(axes))
-    axes += [slice(None)] * (4 - len(axes))
-    return tuple(axes) if len(axes) == 4 and all(isinstance(each, slice) for each in axes) else None
+        axes[place : place + 1] = [slice(None)] * (rank + 3 - len(axes))
+    axes += [slice(None)] * (rank + 2 - len(axes))
+    return tuple(axes) if len(axes) == rank + 2 and all(isinstance(each, slice) for each in axes) else None
 
 
-def to_channels_first(node: torch.fx.Node) -> bool:
+def to_channels_first(node: torch.fx.Node, rank: int) -> bool:
     """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
     args: list[Any] = [*node.args]
     kwargs = dict(node.kwargs)
-    if node.target is operator.getitem and (slices := slices_of(args[1])) is not None:
-        args[1] = tuple(slices[axis] for axis in (0, 3, 1, 2))
-    elif node.target is F.pad and len(args[1]) == 6 and tuple(args[1][:2]) == (0, 0):
+    order = to_first(rank)
+    if node.target is operator.getitem and (slices := slices_of(args[1], rank)) is not None:
+        args[1] = tuple(slices[axis] for axis in order)
+    elif node.target is F.pad and len(args[1]) == 2 * rank + 2 and tuple(args[1][:2]) == (0, 0):
         args[1] = tuple(args[1][2:])
     elif node.target in (*JOINS, *_MEANS):
         dim = args[1] if len(args) > 1 else kwargs.pop("dim", None)
         if not isinstance(dim, (int, tuple, list)):
             return False
-        axes = [_PLACES[axis % 4] for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
+        axes = [order.index(axis % (rank + 2)) for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
         args[1:2] = [axes[0] if isinstance(dim, int) else axes]
     else:
         return False

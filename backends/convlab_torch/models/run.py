@@ -14,6 +14,7 @@ from convlab.models.layers.layer import Convolution
 from ..layers import Conv2D
 from ..ops import ops
 from .read import inference
+from .sizes import CONVOLUTIONS
 
 
 def run(natives: Sequence[Any], x: np.ndarray | tuple[np.ndarray, ...], dtype: str) -> np.ndarray:
@@ -51,9 +52,11 @@ def _through(
 
 def _roles(native: nn.Module) -> dict[str, str]:
     """The roles of a module's own parameters by their names: see `convlab.models.adapters.Models.gradients`."""
-    if isinstance(native, (Conv2D, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+    if isinstance(native, (Conv2D, *CONVOLUTIONS, nn.ConvTranspose2d, nn.Linear)):
         return {"weight": "K", "bias": "bias"}
-    return {"weight": "slope"} if isinstance(native, nn.PReLU) else {"weight": "scale", "bias": "shift"}
+    if isinstance(native, nn.PReLU):
+        return {"weight": "slope"}
+    return {"weight": "scale", "bias": "shift", "token": "token", "embedding": "embedding"}
 
 
 def _own(native: nn.Module) -> dict[str, nn.Parameter]:

@@ -31,7 +31,7 @@ def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
     )
 
 
-def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:
+def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int) -> int:
     """Write the numbers that are the same for images of all sizes into the calls that take them.
 
     A resize to another tensor's size becomes one by a factor, where that is always the same. What depends on the size
@@ -41,6 +41,7 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:
         model: the model.
         graph: its traced graph, which is changed.
         channels: of its images.
+        rank: how many axes they have beside those of images and channels.
 
     Returns:
         What the rows and columns of images must be multiples of, so that the numbers hold.
@@ -54,7 +55,7 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int) -> int:
             takers.append(node)
     best: tuple[int, list[_Change], int] = 0, [], 1
     for multiple in _MULTIPLES if takers else ():
-        runs = _runs(model, graph, channels, multiple)
+        runs = _runs(model, graph, channels, multiple, rank)
         changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
         if len(changes) > best[0]:
             best = len(changes), changes, multiple
@@ -90,7 +91,7 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     return _numbers(node, sizes, runs)
 
 
-def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> list[Seen]:
+def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int, rank: int) -> list[Seen]:
     """The shapes of all tensors, and the numbers from them, for images of two sizes that the model takes.
 
     The sizes are odd and even multiples, and the images' numbers differ, too: what depends on either is taken for no
@@ -99,8 +100,9 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int)
     for least in _LEAST:
         n = -(-least // multiple) | 1
         try:
-            images = (2, n * multiple, (n + 3) * multiple), (3, (n + 5) * multiple, (n + 2) * multiple)
-            return [_run(model, graph, torch.zeros(count, channels, *size)) for count, *size in images]
+            images = (2, n, n + 3, n + 1), (3, n + 5, n + 2, n + 4)
+            shapes = [(count, channels, *(each * multiple for each in size[:rank])) for count, *size in images]
+            return [_run(model, graph, torch.zeros(shape)) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
@@ -142,7 +144,7 @@ def _repeat(
     node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]], sizes: set[torch.fx.Node], runs: Sequence[Seen]
 ) -> _Change | None:
     """The call that repeats one pixel for each pixel of the tensor whose size is taken, if a node does that."""
-    if any(len(x) != 4 or x[2:] != (1, 1) or x[:2] != y[:2] for x, y in shapes):
+    if any(len(x) < 3 or max(x[2:]) > 1 or x[:2] != y[:2] for x, y in shapes):
         return None
     for like in _measured(node, sizes):
         if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
@@ -169,7 +171,7 @@ def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change |
 
 
 def _flattens(x: torch.Size, y: torch.Size) -> bool:
-    return len(x) == 4 and tuple(y) == (x[0], math.prod(x[1:]))
+    return len(x) > 2 and tuple(y) == (x[0], math.prod(x[1:]))
 
 
 def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
@@ -187,5 +189,19 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
 def image_channels(model: nn.Module) -> Iterator[int]:
     """The channels that the convolutions of a model take, in order."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (*CONVOLUTIONS, nn.ConvTranspose2d)):
             yield module.in_channels
+
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)
+_FUNCTIONS = {2: (F.conv2d, torch.conv2d), 1: (F.conv1d, torch.conv1d), 3: (F.conv3d, torch.conv3d)}
+
+
+def image_rank(model: nn.Module, graph: torch.fx.Graph) -> int:
+    """How many axes a model's images have, as its convolutions tell: 2 if any has two, or if there is none."""
+    kinds = dict(zip(_FUNCTIONS, CONVOLUTIONS, strict=True))
+    for rank, functions in _FUNCTIONS.items():
+        called = any(node.target in functions for node in graph.nodes)
+        if called or any(isinstance(module, kinds[rank]) for module in model.modules()):
+            return rank
+    return 2

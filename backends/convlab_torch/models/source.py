@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from convlab.geometry.geometry import Pair
+from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
+from convlab.models.layers.spatial import Size, shapes_in_words
 from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Code, SourceCall, brief, call_of, parameters_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
@@ -28,18 +29,21 @@ from .functions import (
     broadcast_like,
     channel_slice,
     chunk,
+    clip,
     concatenate,
     depth_to_space,
+    divide,
     multiply,
+    of_rank,
     subsample,
     subtract,
     unflatten_pixels,
 )
 
 
-def source(parts: Sequence[Part], size: Pair | None) -> str:
+def source(parts: Sequence[Part], size: Size | None) -> str:
     """See `convlab.models.adapters.Models`."""
-    return classes(parts, _IDIOM, "(N, C, H, W)")
+    return classes(parts, _IDIOM, shapes_in_words(rank_of([part.layer for part in parts])))
 
 
 def _written(part: Part) -> Written:
@@ -62,9 +66,9 @@ def _made(native: nn.Module) -> SourceCall:
     options = {name: brief(getattr(native, name)) for name in parameters_of(kind) if name not in ("device", "dtype")}
     if "bias" in options:
         options["bias"] = native.bias is not None
-    if isinstance(native, (nn.MaxPool2d, nn.AvgPool2d)) and options["stride"] == options["kernel_size"]:
+    if isinstance(native, (*_MAXIMA, *_MEANS)) and options["stride"] == options["kernel_size"]:
         options["stride"] = None
-    if isinstance(native, nn.AvgPool2d) and not options["padding"] and not options["ceil_mode"]:
+    if isinstance(native, _MEANS) and not options["padding"] and not options["ceil_mode"]:
         options["count_include_pad"] = True  # there is none
     dtype = next((parameter.dtype for parameter in native.parameters()), torch.float32)
     if dtype != torch.float32:
@@ -82,25 +86,26 @@ def _function(name: str) -> Callable[[SourceCall], str]:
     return lambda made: f"{name}({{0}}{made.rest})"
 
 
-def _padded(mode: str) -> Callable[[SourceCall], str]:
+def _padded(mode: str, rank: int) -> Callable[[SourceCall], str]:
     """`F.pad` with a border."""
 
     def inline(made: SourceCall) -> str:
         padding, value = made.arguments["padding"], made.arguments.get("value", 0.0)
-        pads = padding if isinstance(padding, tuple) else (padding,) * 4
+        pads = padding if isinstance(padding, tuple) else (padding,) * (2 * rank)
         options = {"pad": pads, "mode": mode, "value": value}
         return f"F.pad({{0}}{SourceCall('', options, {'mode': 'constant', 'value': 0.0}, 1).rest})"
 
     return inline
 
 
+_RANKS = (1, 2, 3)
+_MAXIMA = tuple(of_rank("MaxPool", rank) for rank in _RANKS)
+_MEANS = tuple(of_rank("AvgPool", rank) for rank in _RANKS)
 _ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
-    nn.Conv2d: _layer,
-    nn.BatchNorm2d: _layer,
-    nn.BatchNorm1d: _layer,
+    **{of_rank(name, rank): _layer for name in ("Conv", "BatchNorm", "Dropout") for rank in _RANKS},
     nn.ConvTranspose2d: _layer,
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
@@ -109,13 +114,18 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     **dict.fromkeys(_ATTENTION, _layer),
     nn.Linear: _layer,
     nn.Dropout: _layer,
-    nn.Dropout2d: _layer,
     StochasticDepth: _layer,
     nn.Unflatten: _layer,
-    nn.MaxPool2d: _function("F.max_pool2d"),
-    nn.AvgPool2d: _function("F.avg_pool2d"),
-    nn.AdaptiveMaxPool2d: _function("F.adaptive_max_pool2d"),
-    nn.AdaptiveAvgPool2d: _function("F.adaptive_avg_pool2d"),
+    **{
+        of_rank(name, rank): _function(f"F.{function}{rank}d")
+        for name, function in (
+            ("MaxPool", "max_pool"),
+            ("AvgPool", "avg_pool"),
+            ("AdaptiveMaxPool", "adaptive_max_pool"),
+            ("AdaptiveAvgPool", "adaptive_avg_pool"),
+        )
+        for rank in _RANKS
+    },
     nn.Flatten: lambda made: f"torch.flatten({{0}}, {made.arguments['start_dim']})",
     nn.ReLU6: _function("F.relu6"),
     nn.ReLU: _function("F.relu"),
@@ -135,27 +145,42 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.Upsample: _function("F.interpolate"),
     nn.ChannelShuffle: _function("F.channel_shuffle"),
     nn.PixelShuffle: _function("F.pixel_shuffle"),
-    nn.ZeroPad2d: _padded("constant"),
-    nn.ConstantPad2d: _padded("constant"),
-    nn.ReflectionPad2d: _padded("reflect"),
-    nn.ReplicationPad2d: _padded("replicate"),
-    nn.CircularPad2d: _padded("circular"),
+    **{
+        of_rank(name, rank): _padded(mode, rank)
+        for name, mode in (
+            ("ZeroPad", "constant"),
+            ("ConstantPad", "constant"),
+            ("ReflectionPad", "reflect"),
+            ("ReplicationPad", "replicate"),
+            ("CircularPad", "circular"),
+        )
+        for rank in _RANKS
+    },
 }
+
+
+def _limited(limits: dict[str, float | None]) -> str:
+    return f"torch.clamp({{0}}{SourceCall('', limits, dict.fromkeys(limits)).rest})"
 
 
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
     subtract: lambda: "{0} - {1}",
     multiply: lambda: "{0} * {1}",
+    divide: lambda: "{0} / {1}",
+    clip: lambda least, most: _limited({"min": least, "max": most}),
+    torch.abs: lambda: "torch.abs({0})",
+    torch.sqrt: lambda: "torch.sqrt({0})",
+    torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
-    broadcast_like: lambda: "{0}.expand(-1, -1, {1}.shape[2], {1}.shape[3])",
+    broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
     depth_to_space: lambda factor: f"F.pixel_shuffle(F.channel_shuffle({{0}}, {factor**2}), {factor})",
-    unflatten_pixels: lambda size: f"{{0}}.unflatten(1, ({size[0]}, {size[1]}, -1)).movedim(-1, 1)",
+    unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }
 # Classes that the source brings along.
 _HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d)}

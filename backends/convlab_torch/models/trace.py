@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,13 +12,22 @@ import torch.fx
 from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine
-from convlab.models.layers.joining import Add, Multiply, Subtract
+from convlab.models.layers.activations import Activation, Affine, Clip
+from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.reading import INPUT, Part, ending_with
 from convlab.models.layers.shapes import gives_rows
+from convlab.models.layers.spatial import to_first, to_last
 
-from .attention import ClassToken, PixelAttention, PositionEmbedding, TokenAttention, WindowAttention, of_pixels
+from .attention import (
+    ClassToken,
+    OfTorchvision,
+    PixelAttention,
+    PositionEmbedding,
+    TokenAttention,
+    WindowAttention,
+    of_pixels,
+)
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
@@ -28,27 +36,27 @@ from .functions import (
     PixelLinear,
     add,
     affine,
+    divide,
     multiply,
     native_of,
     over_last_axis,
     read_function,
     subtract,
     unflatten_pixels,
+    with_number,
 )
+from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import fold_sizes, image_channels, is_size
+from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
-# The axes of images NHWC, as those NCHW have them.
-_TO_FIRST = (0, 3, 1, 2)
-
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
-_ELEMENTWISE = (Activation, Affine, Dropout, Add, Subtract, Multiply)
-_ATTENTION = (PixelAttention, WindowAttention, TokenAttention, ClassToken, PositionEmbedding)
+_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
+_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, TokenAttention, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
@@ -75,14 +83,16 @@ def traced(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
     graph = graph_of(model, is_leaf, of_torch)
-    multiple = fold_sizes(model, graph, next(image_channels(model), 3))
-    return *_Reading(model, parts).of(graph), multiple
+    rank = image_rank(model, graph)
+    multiple = fold_sizes(model, graph, next(image_channels(model), 3), rank)
+    return *_Reading(model, parts, rank).of(graph), multiple
 
 
 class _Reading:
     """A traced graph on its way to parts.
 
     Attributes:
+        rank: how many axes the images have beside those of images and channels.
         values: the name of each node's value; a node that does nothing has that of its input.
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
         last: the nodes whose last axis is that of the channels, since the code permuted the axes.
@@ -90,8 +100,8 @@ class _Reading:
         sizes: the nodes that are numbers computed from shapes.
     """
 
-    def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]]) -> None:
-        self.model, self.parts = model, parts
+    def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
+        self.model, self.parts, self.rank = model, parts, rank
         self.values: dict[torch.fx.Node, str] = {}
         self.arrays: dict[torch.fx.Node, Tensor] = {}
         self.last: set[torch.fx.Node] = set()
@@ -117,7 +127,7 @@ class _Reading:
                 self.arrays[node] = self.arrays[node.args[0]]
             elif (view := view_of(node, self.arrays)) is not None:
                 self.arrays[node] = view
-            elif not self._of_tokens(node) and not is_part_of_pattern(node):
+            elif not self._of_tokens(node) and not is_part_of_pattern(node, self.rank):
                 self._function(node)
         return self.result, self.unknown
 
@@ -154,7 +164,7 @@ class _Reading:
             self._refuse(node, f"{path}, called with more than one tensor")
             return
         if source in self.last:
-            module = over_last_axis(module) or module
+            module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source])
 
     def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
@@ -178,7 +188,7 @@ class _Reading:
     def _of_tokens(self, node: torch.fx.Node) -> bool:
         """Whether a node only changes the axes of tokens, or takes one, and has been read."""
         source = node.args[0] if node.args else None
-        if not isinstance(source, torch.fx.Node) or source not in self.values:
+        if not isinstance(source, torch.fx.Node) or source not in self.values or self.rank != 2:
             return False
         if node in self.values:  # what attention gives
             return True
@@ -226,20 +236,21 @@ class _Reading:
         self.values[node] = inputs[0] if parts or len(inputs) == 1 else node.name
 
     def _function(self, node: torch.fx.Node) -> None:
-        if (order := permutation(node)) is not None and node.args[0] in self.values:
+        if (order := permutation(node, self.rank)) is not None and node.args[0] in self.values:
             self._permute(node, order)
             return
         sources = [each for each in node.all_input_nodes if each in self.values]
         in_last = bool(sources) and self.last.issuperset(sources) and not self.tokens.intersection(sources)
-        moved = in_last and to_channels_first(node)
+        moved = in_last and to_channels_first(node, self.rank)
         try:
             native, sources, own = self._native(node)
         except UnsupportedError as error:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
         path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
-        if isinstance(native, nn.Unflatten) and all(permutation(user) == _TO_FIRST for user in node.users):
-            native = partial(unflatten_pixels, size=_first_two(native.unflattened_size))
+        back = to_first(self.rank)
+        if isinstance(native, nn.Unflatten) and all(permutation(user, self.rank) == back for user in node.users):
+            native = partial(unflatten_pixels, size=tuple(map(int, native.unflattened_size[:-1])))
             self.last.add(node)
         if isinstance(native, nn.Module):
             parts = self.parts(native, path)
@@ -251,22 +262,22 @@ class _Reading:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
         own = [_fetched(each) for each in node.all_input_nodes if each in self.arrays]
         if not own:
-            return *_native(node), ""
+            return *_native(node, self.rank), ""
         last = any(each in self.last for each in node.all_input_nodes)
-        native, tensor = with_arrays(node, self.arrays, last)
-        native = (over_last_axis(native) or native) if last else native
-        alone = len(own) == 1 and not isinstance(native, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
+        native, tensor = with_arrays(node, self.arrays, last, self.rank)
+        native = (over_last_axis(native, self.rank) or native) if last else native
+        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose2d))
         return native, [tensor], own[0] if alone else own[0].rpartition(".")[0]
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:
         """Note that a node has its channels last, or no longer."""
         source = node.args[0]
         assert isinstance(source, torch.fx.Node)
-        to_last, back = order == (0, 2, 3, 1), order == _TO_FIRST
-        if (source in self.last and not back) or (source not in self.last and not to_last):
+        away, back = order == to_last(self.rank), order == to_first(self.rank)
+        if (source in self.last and not back) or (source not in self.last and not away):
             self._refuse(node, f"a permutation of the axes to {order}")
         self.values[node] = self.values[source]
-        if to_last:
+        if source not in self.last:
             self.last.add(node)
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
@@ -293,7 +304,7 @@ def _of_any_axis(part: Part) -> bool:
     return isinstance(part.native, _OVER_LAST) or isinstance(part.layer, _ELEMENTWISE)
 
 
-def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
+def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
     """What computes a node, and the nodes whose values it takes."""
     first: Any
     first, *others = node.args
@@ -309,46 +320,39 @@ def _native(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]]:
     if isinstance(first, (list, tuple)):
         if not all(isinstance(each, torch.fx.Node) for each in first):
             raise UnsupportedError("it takes a number")
-        return native_of(node.target, *others, **options), [*first]
+        return native_of(node.target, *others, rank=rank, **options), [*first]
     if not isinstance(first, torch.fx.Node):
         raise UnsupportedError("it takes no tensor")
-    if (pattern := native_of_pattern(node)) is not None:
+    if (pattern := native_of_pattern(node, rank)) is not None:
         return pattern
     if node.target in ("view", "reshape", torch.reshape):
-        return _reshaped(others[0] if len(others) == 1 else others), [first]
+        return _reshaped(others[0] if len(others) == 1 else others, rank), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
-    return native_of(node.target, *others, **options), [first]
+    return native_of(node.target, *others, rank=rank, **options), [first]
 
 
 def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     """What an operation on two tensors, or on a tensor and a number, is."""
     a_tensor, b_tensor = isinstance(a, torch.fx.Node), isinstance(b, torch.fx.Node)
-    joining = {"add": add, "sub": subtract, "mul": multiply}
-    if a_tensor and b_tensor and name in joining:
+    joining = {"add": add, "sub": subtract, "mul": multiply, "div": divide}
+    if a_tensor and b_tensor:
         return joining[name], [a, b]
     tensor, number = (a, b) if a_tensor else (b, a)
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-    scale_and_shift: dict[str, tuple[float, float]] = {
-        "add": (1.0, number),
-        "sub": (1.0, -number) if a_tensor else (-1.0, number),
-        "mul": (number, 0.0),
-        "div": (1 / number if number else math.inf, 0.0),
-    }
-    scale, shift = map(float, scale_and_shift[name])
-    return partial(affine, scale=scale, shift=shift), [tensor]
+    return with_number(name, number, behind=a_tensor), [tensor]
 
 
-def _reshaped(shape: Any) -> nn.Module:
+def _reshaped(shape: Any, rank: int) -> nn.Module:
     """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
     axes = [*shape] if isinstance(shape, (list, tuple)) else []
     if len(axes) == 2 and ((_is_size_of(axes[0], 0) and (axes[1] == -1 or _is_size_of(axes[1], 1))) or axes[0] == -1):
         return nn.Flatten()
-    if len(axes) == 4 and axes[2:] == [1, 1] and _is_size_of(axes[0], 0):
-        return nn.Unflatten(1, (-1, 1, 1))
+    if len(axes) == rank + 2 and axes[2:] == [1] * rank and _is_size_of(axes[0], 0):
+        return nn.Unflatten(1, (-1, *(1,) * rank))
     if (
-        len(axes) == 4
+        len(axes) == rank + 2
         and all(isinstance(size, int) for size in axes[1:])
         and (axes[0] == -1 or _is_size_of(axes[0], 0))
     ):
@@ -365,10 +369,6 @@ def _is_size_of(size: Any, axis: int) -> bool:
     of = size.args[0]
     shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
     return bool(size.target is operator.getitem and shape and size.args[1] == axis)
-
-
-def _first_two(sizes: Any) -> tuple[int, int]:
-    return int(sizes[0]), int(sizes[1])
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

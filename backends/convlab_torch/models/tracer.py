@@ -12,6 +12,7 @@ from torch import nn
 from convlab.errors import UnsupportedError
 
 from .functions import is_known_function
+from .partitions import forward_of
 from .rewriting import inline
 
 
@@ -24,6 +25,9 @@ class _Tracer(torch.fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         return self._is_leaf(module)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        return super().call_module(m, forward_of(m) or forward, args, kwargs)
 
 
 def defaults_of(model: nn.Module) -> dict[str, Any]:

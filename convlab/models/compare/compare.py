@@ -12,7 +12,6 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
-from ...geometry.geometry import Pair
 from ...truth.bounds import worst_ratio
 from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
@@ -20,6 +19,7 @@ from ..adapters import Models, models_of, read
 from ..layers.layer import Dense
 from ..layers.reading import Model
 from ..layers.sized import for_size
+from ..layers.spatial import SHAPES, WHAT, Size, times
 from ..layers.steps import carried, is_known, steps, weighted
 from .comparison import Comparison
 from .in_order import prove_in_order
@@ -60,24 +60,24 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     Raises:
         ModelError: what isn't a model; a model of which no layer is known; inputs that a model can't be run on.
     """
-    images = None if inputs is None else images_of(inputs)
-    example = None if images is None else images[0]
+    given = None if inputs is None else images_of(inputs)
+    example = None if given is None else given[0]
     first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
-    return compare_read(first, second, images, None, names, seed)
+    return compare_read(first, second, batches(given, first.rank), None, names, seed)
 
 
 def compare_read(
     a: Model,
     b: Model,
     images: Sequence[np.ndarray] | None = None,
-    size: Pair | None = None,
+    size: Size | None = None,
     names: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
     known = size or a.size or b.size
-    if images is not None and images[0].ndim == 4 and len({image.shape[2:] for image in images}) == 1:
-        known = images[0].shape[2], images[0].shape[3]
+    if images is not None and images[0].ndim > 2 and len({image.shape[2:] for image in images}) == 1:
+        known = images[0].shape[2:]
     return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
 
 
@@ -94,7 +94,7 @@ class _Comparing:
         a: Model,
         b: Model,
         images: Sequence[np.ndarray] | None,
-        size: Pair | None,
+        size: Size | None,
         names: Mapping[str, str] | None,
         seed: int,
     ) -> None:
@@ -163,7 +163,7 @@ class _Comparing:
         """How the only sizes of images that the models take differ; "" if they don't."""
         mine, theirs = self.first.model.size, self.second.model.size
         if mine and theirs and mine != theirs:
-            return f"the first model takes images of {mine[0]}x{mine[1]} pixels, the second of {theirs[0]}x{theirs[1]}"
+            return f"the first model takes images of {times(mine)} pixels, the second of {times(theirs)}"
         return ""
 
     def _names_cover_all(self) -> bool:
@@ -231,7 +231,7 @@ def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
-def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, sizes: Mapping[str, Pair]) -> list[Row]:
+def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, sizes: Mapping[str, Size]) -> list[Row]:
     """Compare each pair of steps on random images of its own; where `sizes` has the first one's path, of that size."""
     rows = []
     for mine, theirs in pairs:
@@ -263,12 +263,12 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
 
 
 def images_of(inputs: Any) -> list[np.ndarray]:
-    """What users give as `inputs`, as a list of batches in float64."""
+    """What users give as `inputs`, as a list of arrays in float64: see `batches`."""
     several = [as_numpy(each, "inputs") for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
     if not several or not all(images.size for images in several):
         raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")
     for images in several:
-        if images.ndim not in (2, 3, 4):
+        if not 2 <= images.ndim <= 5:
             raise ModelError(
                 f"inputs: got shape {images.shape}, expected (N, C, H, W), or (N, C) for a model of rows.",
                 hint="x.transpose(0, 3, 1, 2) of NHWC.",
@@ -279,7 +279,22 @@ def images_of(inputs: Any) -> list[np.ndarray]:
                 f"inputs: got {count} values that are NaN or infinite, expected finite ones.",
                 hint="a comparison of such values says nothing.",
             )
-    return [np.asarray(images[None] if images.ndim == 3 else images, np.float64) for images in several]
+    return [np.asarray(images, np.float64) for images in several]
+
+
+def batches(images: Sequence[np.ndarray] | None, rank: int) -> list[np.ndarray] | None:
+    """What users give as `inputs`, with an axis of images where it is one image; `rank` is that of the model.
+
+    Raises:
+        ModelError: it has too many axes or too few.
+    """
+    for x in images or ():
+        if x.ndim not in (2, rank + 1, rank + 2):
+            raise ModelError(
+                f"inputs: got shape {x.shape}, expected {SHAPES[rank]}, or (N, C) for a model of rows.",
+                hint=f"the model's layers are for {WHAT[rank]}.",
+            )
+    return None if images is None else [x[None] if x.ndim == rank + 1 and x.ndim > 2 else x for x in images]
 
 
 def _uncompared(a: Model, b: Model) -> dict[str, str]:

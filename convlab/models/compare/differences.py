@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
-from ...contract.layer import LayerSpec
 from ...errors import ConvlabError
-from ...geometry.geometry import NO_PADDING, Pair
 from ...truth.suspects import padding_in_words
 from ..layers.activations import Activation, Affine
 from ..layers.flattening import ORDERS, Flatten, Unflatten
-from ..layers.layer import Convolution, Layer, padding_in
+from ..layers.layer import Convolution, Layer
 from ..layers.pooling import Pool
+from ..layers.spatial import Ends, Size, is_padded, padding_in, times, window
 from ..layers.steps import Step
 
 # Numbers that are compared at once.
 _AT_ONCE = 2**22
 
 
-def differences(step: Step, other: Step, size: Pair | None = None) -> Iterator[tuple[str, str]]:
+def differences(step: Step, other: Step, size: Size | None = None) -> Iterator[tuple[str, str]]:
     """The names of the attributes in which two steps differ, and how each differs.
 
     Args:
@@ -96,20 +95,24 @@ _WORDS = {
 }
 
 
-def _padding(layer: Layer, size: Pair | None) -> str:
+def _padding(layer: Layer, size: Size | None) -> str:
     assert isinstance(layer, (Convolution, Pool))
-    spec = layer.spec if isinstance(layer, Convolution) else LayerSpec(layer.size, stride=layer.stride)
     padding = layer.spec.padding if isinstance(layer, Convolution) else layer.padding
     if not isinstance(padding, str):
-        return "nothing" if padding == NO_PADDING else padding_in_words(padding)
+        return _ends_in_words(padding) if is_padded(padding) else "nothing"
     name = padding.upper()
     try:
         if size is not None:
-            named = LayerSpec(spec.kernel_size, stride=spec.stride, padding=padding, dilation=spec.dilation)
-            return f"{padding_in_words(padding_in(named, size))} ({name}, on {size[0]}x{size[1]} pixels)"
+            spec = layer.spec if isinstance(layer, Convolution) else window(layer.size, stride=layer.stride)
+            ends = padding_in(replace(spec, padding=padding), size)
+            return f"{_ends_in_words(ends)} ({name}, on {times(size)} pixels)"
     except ConvlabError:  # The image is too small.
         pass
     return name
+
+
+def _ends_in_words(pads: Ends) -> str:
+    return padding_in_words((pads[0], pads[-1])) if len(pads) < 3 else str(pads)
 
 
 def _orders(step: Step) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _facts(layer: Layer) -> Iterable[tuple[str, Any]]:
             yield name, getattr(spec, name)
     # The first three count in training only; the others follow from the shapes of a pair, or are in the spec.
     left_out = ("momentum", "rate", "trained", "spec", "keepdims", "count_padding")
-    if isinstance(layer, Pool) and layer.function == "average" and layer.padding != NO_PADDING:
+    if isinstance(layer, Pool) and layer.function == "average" and is_padded(layer.padding):
         yield "count_padding", layer.count_padding
     for attribute in fields(layer):  # type: ignore[arg-type]
         if attribute.compare and attribute.name not in left_out:

@@ -12,15 +12,16 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
-from ...geometry.geometry import Pair
 from ...page.page import number
 from ...truth.bounds import error_ratios, worst_ratio
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.precision import rounded
 from ..adapters import Arrays, Models, as_input
-from ..layers.activations import Activation
+from ..layers.activations import FUNCTIONS, Activation
+from ..layers.folded import as_images
 from ..layers.layer import Convolution, Dense
 from ..layers.pooling import Pool
+from ..layers.spatial import SHAPES, Size, times
 from ..layers.steps import Step
 from .differences import differences
 from .random_images import grid, share
@@ -64,7 +65,7 @@ class Row:
     a: str
     b: str
     kind: str
-    sizes: list[Pair] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
     own: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     diagnosis: str = ""
@@ -99,14 +100,14 @@ def prove(
     step, other = a.step, b.step
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
     first = [batch[0] for batch in batches]
-    size = (first[0].shape[2], first[0].shape[3]) if first[0].ndim == 4 else None
+    size = first[0].shape[2:] or None
     row = Row(step.path, other.path, step.main.kind, differences=dict(differences(step, other, size)))
     results, rng = [], np.random.default_rng(seed)
     further = [*_wide(step, first), *(_remainders((step, other), first, rng) if every_size else [])]
     for index, values in enumerate([*batches, *((x,) for x in further)]):
         values = tuple(rounded(thinned(x, step, dtype, rng), dtype) for x in values)
-        if values[0].ndim == 4:
-            row.sizes.append((values[0].shape[2], values[0].shape[3]))
+        if values[0].ndim > 2:
+            row.sizes.append(values[0].shape[2:])
         true, fit = _results(row, a, b, values, dtype)
         if index < len(batches):
             results.append(rounded(true, dtype))
@@ -152,25 +153,28 @@ def _keep_worst(errors: dict[str, float], quantity: str, ratio: float) -> None:
 
 def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For an activation, images of numbers so large that it saturates: ReLU and ReLU6 are the same up to 6."""
-    return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8] if isinstance(step.main, Activation) else []
+    if not isinstance(step.main, Activation) or FUNCTIONS[step.main.function].error is not None:
+        return []
+    return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8]
 
 
 def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Images of the remainders by the stride that are missing: deep in a model, all sizes may be odd."""
-    if images[0].ndim != 4:
+    if images[0].ndim == 2:
         return []
     layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]
     strides = [each.spec.stride if isinstance(each, Convolution) else each.stride for each in layers]
     kernels = [each.spec.kernel_size if isinstance(each, Convolution) else each.size for each in layers]
-    dilations = [each.spec.dilation if isinstance(each, Convolution) else (1, 1) for each in layers]
+    dilations = [each.spec.dilation if isinstance(each, Convolution) else (1,) for each in layers]
     stride = min(max([1, *map(max, strides)]), _MOST_REMAINDERS)
     if stride == 1:
         return []
     least = max(max(kernel) * max(dilation) for kernel, dilation in zip(kernels, dilations, strict=True))
     least = -(-(least + 1) // stride) * stride
-    of_rows, of_columns = ({x.shape[axis] % stride for x in images} for axis in (2, 3))
-    missing = [r for r in range(stride) if r not in of_rows or r not in of_columns]
-    further = [grid(rng, (1, images[0].shape[1], least + r, least + r)) for r in missing]
+    rank = images[0].ndim - 2
+    had = [{x.shape[axis + 2] % stride for x in images} for axis in range(rank)]
+    missing = [r for r in range(stride) if any(r not in axis for axis in had)]
+    further = [grid(rng, (1, images[0].shape[1], *(least + r,) * rank)) for r in missing]
     # What a ReLU gives is never negative: a border of zeros may count on that.
     return further if min(x.min(initial=0.0) for x in images) < 0 else [*map(np.abs, further)]
 
@@ -192,8 +196,12 @@ def _run(a: RunnableStep, values: Arrays) -> np.ndarray:
     except Exception as error:  # A framework may raise any error.
         raise ModelError(
             f"{step.path or 'the layer'}: it can't be run on {_shapes(values)}: {first_line(error)}",
-            hint="do its weights fit, and does it take one image, (N, C, H, W), and nothing else?",
+            hint=f"do its weights fit, and does it take one image, {_shape_of(values[0])}, and nothing else?",
         ) from error
+
+
+def _shape_of(x: np.ndarray) -> str:
+    return SHAPES.get(x.ndim - 2, SHAPES[2])
 
 
 def _shapes(values: Arrays) -> str:
@@ -224,7 +232,7 @@ def _gradients(
         if "K" in gradients and step.flattened != first.flattened:
             gradients["K"] = Dense(gradients["K"]).reordered(x.shape[1], first.flattened).kernel
         if "K" in gradients and gradients["K"].ndim < true["K"].ndim:  # a dense layer of pixels, a convolution here
-            gradients["K"] = gradients["K"][..., None, None]
+            gradients["K"] = gradients["K"].reshape(true["K"].shape)
         for name in filter(gradients.__contains__, true):  # One of the layers may have constants for parameters.
             _keep_worst(errors, f"gradient of {name}", _ratio(gradients[name], true[name], bounds[name]))
 
@@ -247,10 +255,11 @@ def _why(case: LayerCase, true: np.ndarray, step: Step, dtype: str, row: Row, ra
     if convolution:
         diagnosis: Diagnosis | None = None
         with contextlib.suppress(ConvlabError):
-            geometry = convolution.spec.geometry
-            diagnosis = diagnose(result, case.x, convolution.kernel, bias=convolution.bias, dtype=dtype, **geometry)
+            x, y, flat = as_images(case.x, result, convolution)
+            diagnosis = diagnose(y, x, flat.kernel, bias=flat.bias, dtype=dtype, **flat.spec.geometry)
         if diagnosis and diagnosis.suspect != "unexplained":
-            return f"{diagnosis}{_note_on_padding(convolution, case.x)}"
+            as_image = "\nA sequence counts as an image of one row." if case.x.ndim == 3 else ""
+            return f"{diagnosis}{as_image}{_note_on_padding(convolution, case.x)}"
         unexplained = str(diagnosis) if diagnosis and not row.differences else ""
     cause = layer_cause(case) or unexplained
     if cause:
@@ -265,5 +274,4 @@ def _note_on_padding(convolution: Convolution, x: np.ndarray) -> str:
     padding = convolution.spec.padding
     if not isinstance(padding, str):
         return ""
-    size = f"{x.shape[2]}x{x.shape[3]}"
-    return f"\nThat is padding={padding!r} for images of {size}: with a stride it depends on their size."
+    return f"\nThat is padding={padding!r} for images of {times(x.shape[2:])}: with a stride it depends on their size."

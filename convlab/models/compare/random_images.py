@@ -10,15 +10,16 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
-from ...geometry.geometry import Pair
 from ..layers.activations import Activation, Softmax
 from ..layers.channels import Moving
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad, padding_in
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from ..layers.pooling import AdaptivePool, GlobalPool
+from ..layers.ranks import rank_of
 from ..layers.reading import INPUT
 from ..layers.shapes import Known, channels_taken, known_after
+from ..layers.spatial import Size, padding_in
 from ..layers.steps import Step
 
 # The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
@@ -42,7 +43,7 @@ def share(dtype: str, products: int) -> float:
 
 
 def random_images(
-    steps: Sequence[Step], seed: int, size: Pair | None = None, others: Sequence[Step] = (), multiple: int = 1
+    steps: Sequence[Step], seed: int, size: Size | None = None, others: Sequence[Step] = (), multiple: int = 1
 ) -> list[np.ndarray]:
     """Batches that go through all steps, and through the others: of one size, or of the least sizes that do.
 
@@ -58,36 +59,39 @@ def random_images(
         return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
         return [grid(rng, (1, channels, *size))]
-    least = _least_size(steps, others, multiple)
+    rank = rank_of(layers)
+    least = _least_size(steps, others, multiple, rank)
     if least > _LARGE:
-        return [grid(rng, (1, channels, least, least))]
-    sizes = [(least + i * multiple, least + (2 * i + 1) % SIZES * multiple) for i in range(SIZES)]
+        return [grid(rng, (1, channels, *(least,) * rank))]
+    # Each axis takes the sizes in an order of its own.
+    orders = [[(way * i + way - 1) % SIZES for way in (1, 2, 4)[:rank]] for i in range(SIZES)]
+    sizes = [tuple(least + more * multiple for more in order) for order in orders]
     # A dense layer may take the least size and no other.
-    sizes = [size for size in sizes if _fits(steps, size)] or [(least, least)]
+    sizes = [size for size in sizes if _fits(steps, size)] or [(least,) * rank]
     return [grid(rng, (2, channels, *size)) for size in sizes]
 
 
-def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int) -> int:
+def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int, rank: int) -> int:
     """The least number of rows and columns that goes through all steps, if possible with two and more everywhere."""
     kernels = [layer.spec.kernel_size for layer in _layers(steps) if isinstance(layer, Convolution)]
     begin = -(-max([2, *map(max, kernels)]) // multiple) * multiple
-    enough = next((n for n in range(begin, _LARGEST, multiple) if _fits(steps, (n, n), fewest=1)), None)
+    enough = next((n for n in range(begin, _LARGEST, multiple) if _fits(steps, (n,) * rank, fewest=1)), None)
     if enough is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
             hint="give inputs=, a batch of images that does.",
         )
-    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST), multiple) if _fits(steps, (n, n))]
-    return next((n for n in better if _fits(others, (n, n))), next(iter(better), enough))
+    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST), multiple) if _fits(steps, (n,) * rank)]
+    return next((n for n in better if _fits(others, (n,) * rank)), next(iter(better), enough))
 
 
 def _takes_rows(layers: Sequence[Layer]) -> bool:
     """Whether what takes rows comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
     first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation, Softmax))), None)
-    return isinstance(first, (Dense, Unflatten)) or (isinstance(first, BatchNorm) and first.rows)
+    return isinstance(first, (Dense, Unflatten)) or (isinstance(first, BatchNorm) and first.rank == 0)
 
 
-def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Pair | None) -> tuple[int, ...]:
+def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Size | None) -> tuple[int, ...]:
     """The shape of what a dense layer takes.
 
     That is an image of the given size, or any image where the order of its pixels matters, otherwise a row of numbers.
@@ -111,7 +115,7 @@ def _layers(steps: Sequence[Step]) -> list[Layer]:
     return [layer for step in steps for layer in step.layers]
 
 
-def _fits(steps: Sequence[Step], size: Pair, fewest: int = 2) -> bool:
+def _fits(steps: Sequence[Step], size: Size, fewest: int = 2) -> bool:
     """Whether images of a size go through, and no layer makes them less than so many rows or columns."""
     values: dict[str, Known] = {}
     try:
@@ -130,17 +134,17 @@ def _fits(steps: Sequence[Step], size: Pair, fewest: int = 2) -> bool:
     return True
 
 
-def _keeps_enough(layer: Layer, size: Pair | None, after: Pair | None, fewest: int) -> bool:
+def _keeps_enough(layer: Layer, size: Size | None, after: Size | None, fewest: int) -> bool:
     """Whether an image is large enough for a layer: what comes out is, too, unless it is one number a channel."""
     if size is None:
         return True
     pools = isinstance(layer, (GlobalPool, AdaptivePool))
-    if size != (1, 1) and after is not None and min(after) < fewest and not pools:
+    if max(size) > 1 and after is not None and min(after) < fewest and not pools:
         return False
     return _has_border(layer, size)
 
 
-def _has_border(layer: Layer, size: Pair) -> bool:
+def _has_border(layer: Layer, size: Size) -> bool:
     """Whether the image is larger than a border that repeats it."""
     if isinstance(layer, Pad):
         return layer.mode in ("zeros", LOWEST) or min(size) > max(map(max, layer.pads))

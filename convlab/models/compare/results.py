@@ -30,8 +30,10 @@ _CHANGES = 3
 # The results may differ by this many changes of the first model's results.
 _TOLERANCE = 16.0
 _SIZES = (32, 28, 64, 224, 16, 8, 12, 24, 48, 56, 96, 112, 128, 160, 192, 256, 299, 384, 512)
+# Larger volumes take too long.
+_FEW = 8
 # So many more rows and columns give every remainder by a stride of 2.
-_FURTHER = ((1, 0), (3, 2))
+_FURTHER = ((1, 0, 0), (3, 2, 1))
 
 
 @dataclass(eq=False)
@@ -107,8 +109,8 @@ def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> l
     else:
         return [] if only_first is None else [grid(rng, (2, *only_first))]
     shapes = [shape]
-    if len(shape) == 3 and _fixed(a.model) is None and _fixed(b.model) is None:
-        near = [(shape[0], shape[1] + down, shape[2] + right) for down, right in _FURTHER]
+    if len(shape) > 1 and _fixed(a.model) is None and _fixed(b.model) is None:
+        near = [(shape[0], *(n + more for n, more in zip(shape[1:], further, strict=False))) for further in _FURTHER]
         shapes += [each for each in near if _runs(a, grid(rng, (1, *each)), dtype)]
     return [grid(rng, (2, *each)) for each in shapes]
 
@@ -147,11 +149,12 @@ def _candidates(a: Model, b: Model) -> Iterable[Shape]:
     convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
     if not convolutions:
         yield from dict.fromkeys((layer.kernel.shape[1],) for layer in layers if isinstance(layer, Dense))
+    rank = max(a.rank, b.rank, key=lambda rank: rank != 2)
     stated = [model.image[0] for model in (a, b) if model.image and model.image[0]]
     read = [int(layer.spec.in_channels or 1) for layer in convolutions]
     for channels in dict.fromkeys([*stated] or [*read[:1], 3, 1, *read[1:4]]):
-        for n in _SIZES:
-            yield (channels, n, n)
+        for n in _SIZES if rank < 3 else _SIZES[:_FEW]:
+            yield (channels, *(n,) * rank)
 
 
 def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from ...errors import ConvlabError, ModelError
 from ..adapters import Models, as_input
 from ..layers.layer import Dropout
 from ..layers.reading import INPUT, Model, is_chain, without
+from ..layers.spatial import shapes_in_words
 from ..layers.steps import Step
 
 
@@ -53,7 +54,7 @@ class Side:
         except Exception as error:  # The framework or the model's own code may raise any error.
             raise ModelError(
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
-                hint="give inputs=, images (N, C, H, W) that it takes; its other arguments need default values.",
+                hint=f"give inputs=, {shapes_in_words(self.model.rank)} that it takes; other arguments need defaults.",
             ) from error
 
     def in_parts(self) -> Side:

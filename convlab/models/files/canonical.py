@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...geometry.geometry import NO_PADDING
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.flattening import Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Layer, Pad, dtype_of, join_border
 from ..layers.norms import ChannelAffine
 from ..layers.pixels import Crop
 from ..layers.pooling import GlobalPool, Pool
 from ..layers.reading import Part, consumers
+from ..layers.spatial import is_padded
 from ..layers.transposed import TransposedConvolution
 
 
@@ -52,17 +52,20 @@ def _narrow(layer: Layer) -> Layer:
     if isinstance(layer, Affine) and max(abs(layer.scale), abs(layer.shift)) < 1e38:
         scale, shift = (shortest(float(np.float32(number))) for number in (layer.scale, layer.shift))
         return replace(layer, scale=scale, shift=shift)
+    if isinstance(layer, Clip):
+        least, most = (shortest(float(np.float32(limit))) if abs(limit) < 1e38 else limit for limit in layer.limits)
+        return Clip(least, most)
     return layer
 
 
 def _plain(layer: Layer) -> Layer:
     """The layer, without the options that make no difference to what it computes."""
     if isinstance(layer, Convolution):
-        if layer.spec.padding != NO_PADDING:
+        if is_padded(layer.spec.padding):
             return layer
         return replace(layer, spec=replace(layer.spec, padding_mode="zeros", padding_value=0.0))
     if isinstance(layer, Pool):
-        count_padding = layer.count_padding and layer.function == "average" and layer.padding != NO_PADDING
+        count_padding = layer.count_padding and layer.function == "average" and is_padded(layer.padding)
         return replace(layer, count_padding=count_padding)
     if isinstance(layer, BatchNorm):
         # PyTorch keeps 1 - momentum, which is rounded.
@@ -75,8 +78,8 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
     if isinstance(last, GlobalPool) and isinstance(layer, Flatten):
         return replace(last, keepdims=False)
     if isinstance(last, ChannelAffine) and isinstance(layer, ChannelAffine):
-        parts = last.shift is None and layer.scale is None and last.trained == layer.trained
-        return replace(last, shift=layer.shift) if parts else None
+        alike = (last.trained, last.count) == (layer.trained, layer.count)
+        return replace(last, shift=layer.shift) if alike and last.shift is None and layer.scale is None else None
     if isinstance(last, TransposedConvolution) and isinstance(layer, Crop):
         return last.with_crop(layer.pads)
     if not isinstance(last, Pad):
@@ -90,7 +93,7 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
     """Whether a border before a pooling is the same as its own padding, which frameworks have up to half a window."""
-    if pad.mode not in ("zeros", LOWEST) or pad.value or layer.padding != NO_PADDING or layer.ceil:
+    if pad.mode not in ("zeros", LOWEST) or pad.value or is_padded(layer.padding) or layer.ceil:
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):
         return False

@@ -41,7 +41,11 @@ def _counts(least: int) -> Callable[[Any], bool]:
 
 
 def _two(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) is list and len(value) == 2 and all(map(holds, value))
+    return _each(holds, 2)
+
+
+def _each(holds: Callable[[Any], bool], *counts: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and len(value) in counts and all(map(holds, value))
 
 
 def _real(value: object) -> bool:
@@ -70,16 +74,24 @@ _COUNT = FieldRule(f"an integer from 1 to {LARGEST}", _counts(1), int)
 _INDEX = FieldRule(f"an integer from 0 to {LARGEST}", _counts(0), int)
 _FROM_AN_END = FieldRule(f"an integer from -{LARGEST} to {LARGEST}", _counts(-LARGEST), int)
 _PAIR = FieldRule(f"two integers from 1 to {LARGEST}", _two(_counts(1)), _lists, _tuples)
+_SIZE = FieldRule(f"one, two or three integers from 1 to {LARGEST}", _each(_counts(1), 1, 2, 3), _lists, _tuples)
 _SHIFT = FieldRule(f"two integers from 0 to {LARGEST}", _two(_counts(0)), _lists, _tuples)
 _PADS = FieldRule(
     f"[[top, bottom], [left, right]], integers from 0 to {LARGEST}", _two(_two(_counts(0))), _lists, _tuples
 )
-_PADDING = FieldRule(
-    f"{_PADS.expected}, or 'same' or 'same_lower'",
-    lambda value: _PADS.holds(value) or (type(value) is str and value in ("same", "same_lower")),
-    _lists,
-    _tuples,
+_ENDS = FieldRule(
+    f"{_PADS.expected}, or as many pairs of them as there are axes", _each(_two(_counts(0)), 1, 2, 3), _lists, _tuples
 )
+
+
+def _or_same(pads: FieldRule) -> FieldRule:
+    return replace(
+        pads,
+        expected=f"{pads.expected}, or 'same' or 'same_lower'",
+        holds=lambda value: pads.holds(value) or (type(value) is str and value in ("same", "same_lower")),
+    )
+
+
 _CROP = FieldRule(
     f"[[top, bottom], [left, right]], integers from -{LARGEST} to {LARGEST}",
     _two(_two(_counts(-LARGEST))),
@@ -91,48 +103,78 @@ _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
+# Of layers for images of any number of axes; rows of numbers count for images, whose number is told by other layers.
+_RANK = FieldRule(
+    "an integer from 1 to 3",
+    lambda value: type(value) is int and 1 <= value <= 3,
+    lambda rank: rank or 2,
+    int,
+    default=2,
+)
+
+
+def _convolution(rank: int) -> dict[str, FieldRule]:
+    """The keys of a convolution of so many axes."""
+    words = {1: "one integer", 3: "three integers"}
+    size = replace(_SIZE, expected=f"{words[rank]} from 1 to {LARGEST}", holds=_each(_counts(1), rank))
+    of_axes = f"{rank} pair{'s' * (rank > 1)} of integers from 0 to {LARGEST}"
+    pads = replace(_PADS, expected=of_axes, holds=_each(_two(_counts(0)), rank))
+    sizes = dict.fromkeys(("kernel_size", "stride", "dilation"), size)
+    return {**FIELDS["conv2d"], **sizes, "padding": _or_same(pads)}
+
 
 # The keys of each kind beside "kind" and "path".
 FIELDS: dict[str, dict[str, FieldRule]] = {
     "conv2d": {
         "kernel_size": _PAIR,
         "stride": _PAIR,
-        "padding": _PADDING,
+        "padding": _or_same(_PADS),
         "padding_mode": _named(*PADDING_MODES),
         "padding_value": _BORDER,
         "dilation": _PAIR,
         "groups": _COUNT,
     },
-    "pad": {"pads": _PADS, "mode": _named(*PADDING_MODES, LOWEST), "value": _BORDER},
+    "pad": {"pads": _ENDS, "mode": _named(*PADDING_MODES, LOWEST), "value": _BORDER},
     "activation": {"function": _named(*FUNCTIONS), "parameter": _number("a finite number")},
     "prelu": {},
     "affine": {"scale": _number("a finite number"), "shift": _number("a finite number")},
+    "clip": {
+        "least": replace(_number("a finite number"), default=-math.inf),
+        "most": replace(_number("a finite number"), default=math.inf),
+    },
     "add": {},
     "subtract": {},
+    "divide": {},
     "broadcast_like": {},
     "multiply": {},
     "concatenate": {},
     "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),
-        "size": _PAIR,
-        "stride": _PAIR,
-        "padding": _PADDING,
+        "size": _SIZE,
+        "stride": _SIZE,
+        "padding": _or_same(_ENDS),
         "count_padding": _BOOLEAN,
         "ceil": _BOOLEAN,
     },
-    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN},
-    "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE},
+    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN, "rank": _RANK},
+    "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE, "rank": _RANK},
     "group_norm": {"groups": _COUNT, "epsilon": _EPSILON},
     "layer_norm": {"epsilon": _EPSILON},
     "channel_affine": {"trained": _BOOLEAN},
     "conv_transpose2d": {"stride": _PAIR, "crop": _CROP, "dilation": _PAIR, "groups": _COUNT},
     "attention": {"heads": _COUNT, "rate": _SHARE},
-    "window_attention": {"heads": _COUNT, "rate": _SHARE, "window": _PAIR, "shift": _SHIFT},
+    "window_attention": {
+        "heads": _COUNT,
+        "rate": _SHARE,
+        "window": _PAIR,
+        "shift": _SHIFT,
+        "grid": replace(_BOOLEAN, default=False),
+    },
     "class_token": {},
     "position_embedding": {},
     "first_pixel": {},
-    "crop": {"pads": _PADS},
+    "crop": {"pads": _ENDS},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
@@ -144,29 +186,29 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "images": replace(_BOOLEAN, default=False),
         "channels": replace(_BOOLEAN, default=False),
     },
-    "unflatten": {"size": replace(_PAIR, default=[1, 1]), "order": replace(_named("CHW", "HWC"), default="CHW")},
+    "unflatten": {"size": replace(_SIZE, default=[1, 1]), "order": replace(_named("CHW", "HWC"), default="CHW")},
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
+FIELDS |= {"conv1d": _convolution(1), "conv3d": _convolution(3)}
 # Of these arrays one may be missing.
 OPTIONAL = {
-    "dense": ("bias",),
-    "conv2d": ("bias",),
-    "conv_transpose2d": ("bias",),
+    **dict.fromkeys(("dense", "conv1d", "conv2d", "conv3d", "conv_transpose2d"), ("bias",)),
     "channel_affine": ("scale", "shift"),
-    **dict.fromkeys(("attention", "window_attention"), ("bias", "out_bias")),
+    "attention": ("bias", "out_bias"),
+    "window_attention": ("bias", "out_bias", "scale"),
 }
 _ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "prelu": {"slope": 1},
-    "conv2d": {"kernel": 4, "bias": 1},
+    **{f"conv{rank}d": {"kernel": rank + 2, "bias": 1} for rank in (1, 2, 3)},
     "conv_transpose2d": {"kernel": 4, "bias": 1},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
     "attention": _ATTENTION,
-    "window_attention": {**_ATTENTION, "table": 2},
+    "window_attention": {**_ATTENTION, "table": 2, "scale": 1},
     "class_token": {"token": 1},
     "position_embedding": {"embedding": 3},
 }
@@ -182,7 +224,8 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
         return {}
     outputs, channels = first
     square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
-    return {"bias": (outputs,), **square, "table": (distances(record.get("window", (1, 1))), record.get("heads", 1))}
+    heads, rows = record.get("heads", 1), distances(record.get("window", (1, 1)))
+    return {"bias": (outputs,), **square, "table": (rows, heads), "scale": (heads,)}
 
 
 def excerpt(value: object) -> str:

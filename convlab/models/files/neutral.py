@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.activations import Activation, Affine, PReLU, Softmax
+from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
+from ..layers.folded import Convolution1D, Convolution3D
+from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
@@ -41,10 +42,25 @@ _MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_SIMPLE = (Convolution, Pad, Activation, Affine, Softmax, Pool, GlobalPool, Dropout, Flatten, Dense)
+_SIMPLE = (
+    Convolution,
+    Convolution1D,
+    Convolution3D,
+    Pad,
+    Activation,
+    Affine,
+    Clip,
+    Softmax,
+    Pool,
+    GlobalPool,
+    Dropout,
+    Flatten,
+    Dense,
+)
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
-_JOINING = (Add, Subtract, Multiply, Concatenate, BroadcastLike)
+_OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
@@ -288,6 +304,9 @@ def _check_record(where: str, record: object) -> None:
     for field, rule in rules.items():
         if not rule.holds(record[field]):
             _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
+    axes = {field: len(record[field]) for field in _OF_EACH_AXIS & record.keys() if type(record[field]) is list}
+    if len({*axes.values()}) > 1:
+        _refuse(f"{where}.{min(axes)}", f"{axes} numbers", "one for each axis")
 
 
 def _are_names(values: list[object]) -> bool:
@@ -337,12 +356,13 @@ def _layer(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -
     arrays = {name: _array(tensor) for name, tensor in own.items()}
     dtype = next((_NAMES[tensor.code] for tensor in own.values()), "")
     try:
-        if kind == Convolution.kind:
+        made = KINDS[kind]
+        if issubclass(made, Convolution):
             del fields["kernel_size"]
-            return Convolution.of(arrays["kernel"], arrays.get("bias"), dtype, **fields)
+            return made.of(arrays["kernel"], arrays.get("bias"), dtype, **fields)
         if own:
             fields["dtype"] = dtype
-        return KINDS[kind](**fields, **arrays)
+        return made(**fields, **arrays)
     except ConvlabError as error:
         raise ModelFileError(f"{where}: {error}") from error
 

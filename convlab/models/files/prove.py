@@ -11,7 +11,6 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError
-from ...geometry.geometry import Pair
 from ...truth.bounds import error_ratios
 from ...truth.precision import rounded
 from ..adapters import Models
@@ -21,7 +20,9 @@ from ..compare.sides import Side, first_line
 from ..layers.layer import dtype_of
 from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
+from ..layers.spatial import Size
 from ..layers.steps import carried, steps
+from .onnx.operation import FIRST, ROWS
 from .onnx.read import OnnxFile
 
 # Numbers in a layer's result: of one image, and of all that are run at once.
@@ -31,7 +32,7 @@ _TELLING = 2.0**-4
 _ONNX_DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
 
 
-def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Pair | None) -> None:
+def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Size | None) -> None:
     """Compare a native model with the file that it was made of, on random images.
 
     An ONNX file is run by onnxruntime if it is installed; the tolerance is that of `compare_results`. Otherwise the
@@ -65,10 +66,11 @@ def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Pa
         )
 
 
-def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Pair | None) -> float:
+def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Size | None) -> float:
     """How far the model's results are from those of the file, as a multiple of what is allowed."""
     fixed = [n for n in source.image[1:] if n] if source.image else []
-    images = random_images(steps(source), 0, size or ((fixed[0], fixed[-1]) if fixed else None))
+    inner = tuple(n or fixed[0] for n in source.image[1:]) if source.image and fixed else None
+    images = random_images(steps(source), 0, size or inner)
     largest = max(_largest(name, source, image) for image in images)
     new = replace(new, at_once=max(1, _AT_ONCE // largest))
     session = _session(name, source.native) if isinstance(source.native, OnnxFile) else None
@@ -146,7 +148,7 @@ class _Session(Side):
         results = []
         for start in range(0, len(x), at_once):
             some = np.resize(x[start : start + at_once], (at_once, *x.shape[1:]))
-            some = some.transpose(["NCHW".index(axis) for axis in onnx.layout]) if x.ndim == 4 else some
+            some = some.transpose([FIRST[x.ndim - 2].index(axis) for axis in onnx.layout]) if x.ndim > 2 else some
             try:
                 (result,) = self.session.run(None, {image.name: some.astype(_ONNX_DTYPES[image.type])})
             except Exception as error:  # onnxruntime's errors have no common class.
@@ -154,7 +156,7 @@ class _Session(Side):
                     f"onnxruntime can't run it on an image of shape {x.shape[1:]}: {first_line(error)}"
                 ) from error
             layout = onnx.result_layout
-            axes = [layout.index(axis) for axis in ("NCHW" if len(layout) == 4 else "NC")]
+            axes = [layout.index(axis) for axis in FIRST.get(len(layout) - 2, ROWS)]
             results.append(result.transpose(axes)[: len(x) - start])
         return np.concatenate(results).astype(np.float64)
 

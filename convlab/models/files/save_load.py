@@ -9,8 +9,7 @@ from typing import Any, NoReturn
 from ...atomic import whole
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
-from ...geometry.checks import choice, pair
-from ...geometry.geometry import Pair
+from ...geometry.checks import choice
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
 from ..compare.differences import differences
@@ -18,6 +17,7 @@ from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
+from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
 from ..port.lowering import Lowering
 from ..port.port import assembled
@@ -81,7 +81,7 @@ def load(
     *,
     backend: str | None = None,
     layers: str = "builtin",
-    input_size: int | Pair | None = None,
+    input_size: int | Size | None = None,
     into: Any = None,
     params: str | Path | None = None,
 ) -> Any:
@@ -124,8 +124,8 @@ def load(
             path, f"weights of {whose} and no layers", "layers, too", "give into=, a model that the weights are for."
         )
     choice("layers", layers, STYLES)
-    size = None if input_size is None else pair("input_size", input_size, 1)
     source = _READERS[suffix](path, None if params is None else Path(params))
+    size = None if input_size is None else image_size("input_size", input_size, source.rank)
     target = models_of(backend or default_backend())
     try:
         return _built(path, source, target, layers, size)
@@ -163,7 +163,7 @@ def _symbol(path: Path, params: Path | None) -> Model:
 _READERS = {NEUTRAL: _neutral, ONNX: _onnx, SYMBOL: _symbol}
 
 
-def _built(path: Path, model: Model, target: Models, style: str, size: Pair | None) -> Any:
+def _built(path: Path, model: Model, target: Models, style: str, size: Size | None) -> Any:
     """A native model of layers from a file."""
     if size and model.size and size != model.size:
         got, only = (f"{rows}x{columns} pixels" for rows, columns in (size, model.size))

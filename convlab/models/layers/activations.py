@@ -1,4 +1,4 @@
-"""Activations: functions of each element, and the softmax over the channels."""
+"""Functions of each element: activations, sums and products with numbers, limits; and the softmax over the channels."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
-from .layer import Layer
+from .layer import Layer, OfAnyRank
 from .slopes import Slopes, column, summed_by_channel
 
 
 class Function(NamedTuple):
     """An activation: what it computes, its steepest slope, and whether it is computed without rounding.
 
-    `of_logarithm` says that it is x times a function of a softplus, whose error near 0 is multiplied by x.
+    `of_logarithm` says that it is x times a function of a softplus, whose error near 0 is multiplied by x. A function
+    without a steepest slope has an `error` of its own, of x, of how far that is off, and of the dtype.
     """
 
     of: Callable[[np.ndarray, float], np.ndarray]
     slope: float
     exact: bool = False
     of_logarithm: bool = False
+    error: Callable[[np.ndarray, np.ndarray, str], np.ndarray] | None = None
 
 
 def shortest(number: float) -> float:
@@ -53,6 +55,33 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
+def _least_normal(dtype: str) -> float:
+    return float(np.finfo("float16" if dtype == "float16" else "float32").tiny)
+
+
+def _sqrt(x: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(x))
+
+
+def _sqrt_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+    least, root, most = (np.sqrt(np.maximum(each, 0)) for each in (x - off, x, x + off))
+    carried = np.maximum(most - root, root - least)
+    return np.asarray(carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * most + math.sqrt(_least_normal(dtype)))
+
+
+def _exp(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(x))
+
+
+def _exp_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+    most = _exp(x + off)
+    rounding = 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS + 2 * np.abs(x)) * most + _least_normal(dtype)
+    # Beyond float64 there is no difference to tell.
+    return np.where(np.isinf(most), np.inf, np.where(np.isinf(most), 0, most) * -np.expm1(-off) + rounding)
+
+
 _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 # The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289;
@@ -72,6 +101,9 @@ FUNCTIONS = {
     "selu": Function(lambda x, a: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))), 1.76),
     "gelu": Function(lambda x, a: _gelu(x), 1.13),
     "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
+    "abs": Function(lambda x, a: np.abs(x), 1, exact=True),
+    "sqrt": Function(lambda x, a: _sqrt(x), math.inf, error=_sqrt_error),
+    "exp": Function(lambda x, a: _exp(x), math.inf, error=_exp_error),
 }
 # An exponential and the few operations round it make at most so many roundings.
 _ROUNDINGS = 16
@@ -100,6 +132,8 @@ class Activation(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
         function = FUNCTIONS[self.function]
+        if function.error is not None:
+            return function.error(x, off, dtype)
         carried = max(function.slope, abs(self.parameter)) * off
         if function.exact:
             return carried
@@ -108,7 +142,7 @@ class Activation(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class PReLU(Layer):
+class PReLU(OfAnyRank):
     """x where it is above 0, slope * x below, with a slope that is trained.
 
     Source: arXiv:1502.01852.
@@ -150,7 +184,7 @@ class PReLU(Layer):
         return {"X": by_image, "slope": by_slope}, {"X": np.where(x == 0, np.inf, bound), "slope": slope_bound}
 
 
-NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus")
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "abs", "sqrt", "exp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +205,41 @@ class Affine(Layer):
         size = np.abs(self.scale) * (np.abs(x) + off)
         rounding = 4 * 2.0 ** -SIGNIFICAND[dtype] * (size + np.abs(self.shift))
         return np.asarray(np.abs(self.scale) * off + rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(Layer):
+    """x, or the nearest number from `least` to `most`."""
+
+    kind = "clip"
+
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Both of them."""
+        return self.least, self.most
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.asarray(np.minimum(np.maximum(x, self.least), self.most))
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`: both limits are rounded."""
+        limits = max(abs(limit) if math.isfinite(limit) else 0.0 for limit in self.limits)
+        return np.asarray(off + 2.0 ** -SIGNIFICAND[dtype] * limits)
+
+
+def clip(least: float | None, most: float | None) -> Layer:
+    """The layer that limits numbers, None for no limit; a ReLU is one of them.
+
+    >>> clip(0, None), clip(-1, 1)
+    (Activation(function='relu', parameter=0.0), Clip(least=-1.0, most=1.0))
+    """
+    low, high = -math.inf if least is None else float(least), math.inf if most is None else float(most)
+    functions = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}
+    return Activation(functions[low, high]) if (low, high) in functions else Clip(low, high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,5 +270,4 @@ class Softmax(Layer):
             return np.asarray(
                 relative + 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS_OF_LOGARITHM + np.abs(self.reference(x)))
             )
-        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
-        return np.asarray(self.reference(x) * np.expm1(relative) + underflow)
+        return np.asarray(self.reference(x) * np.expm1(relative) + _least_normal(dtype))

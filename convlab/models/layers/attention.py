@@ -11,8 +11,11 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError, UnsupportedError
-from ...geometry.geometry import Pair
+from ...truth.bounds import sum_bound
+from .attention_slopes import Heads, Rounded, product_slopes, score_slopes
 from .layer import Dense, Layer
+from .slopes import Slopes, summed_by_channel
+from .spatial import Size
 
 # Of an exponential and a division, beside those of sums.
 _ROUNDINGS = 8
@@ -113,28 +116,62 @@ class Attention(Layer):
         """See `Layer.error`: those of the dense layers, of the scores, of the weights and of the means."""
         return self._attend_error(x, off, dtype, np.zeros(1))
 
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`: that by x."""
+        slope = self._attend_slope(x, dy, dtype, np.zeros(1))
+        return {"X": slope.true}, {"X": slope.off}
+
     def _attend(self, x: np.ndarray, added: np.ndarray) -> np.ndarray:
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
         before, behind = self.projections
         queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
-        weights = _softmax(_scores(queries, keys) + added)
+        weights = _softmax(self._scores(queries, keys) + added)
         return _image(behind.reference(self._joined(weights @ values)), x)
 
     def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
-        before, behind = self.projections
-        pixels, errors = _pixels(x), _pixels(off)
-        q, k, v = self._heads(before.reference(pixels), len(x))
-        eq, ek, ev = self._heads(before.error(pixels, errors, dtype), len(x))
         unit = 2.0 ** -SIGNIFICAND[dtype]
-        large_q, large_k, large_v = np.abs(q) + eq, np.abs(k) + ek, np.abs(v) + ev
-        scores = _scores(q, k)
-        change = _scores(np.abs(q), ek) + _scores(eq, large_k)
-        change += (q.shape[-1] + 4) * unit * _scores(large_q, large_k)
-        change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
-        weights, off_weights = _softmax_error(scores + added, change, unit)
-        means, largest = weights @ v, weights + off_weights
-        off_means = weights @ ev + off_weights @ large_v + (v.shape[2] + _ROUNDINGS) * unit * (largest @ large_v)
+        (_, _, values), weights = self._rounded_heads(x, off, dtype, added)
+        means, off_means = weights.times(values, unit)
+        off_means = off_means + (_ROUNDINGS - 1) * unit * (weights.largest @ values.largest)
+        _, behind = self.projections
         return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)
+
+    def _rounded_heads(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> tuple[Heads, Rounded]:
+        """The queries, keys and values of pixels, and the weights, of all heads."""
+        before, _ = self.projections
+        unit, pixels, errors = 2.0 ** -SIGNIFICAND[dtype], _pixels(x), _pixels(off)
+        true, wrong = before.reference(pixels), before.error(pixels, errors, dtype)
+        heads = Heads(*map(Rounded, self._heads(true, len(x)), self._heads(wrong, len(x))))
+        (q, eq), (k, ek), _ = heads
+        scores, change = self._scores(q, k), self._scores_error(q, k, eq, ek, dtype)
+        change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
+        return heads, Rounded(*_softmax_error(scores + added, change, unit))
+
+    def _attend_slope(self, x: np.ndarray, dy: np.ndarray, dtype: str, added: np.ndarray) -> Rounded:
+        """The gradient by x of the sum of dy * the result."""
+        unit = 2.0 ** -SIGNIFICAND[dtype]
+        kernel, out_kernel = map(Rounded.exact, (self.kernel, self.out_kernel))
+        behind = Rounded.exact(_pixels(dy)).times(out_kernel, unit)
+        shape = len(x), -1, self.heads, len(self.out_kernel) // self.heads
+        means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in behind))
+        heads, weights = self._rounded_heads(x, np.zeros(x.shape), dtype, added)
+        by_scores = score_slopes(weights, means, heads.value, unit)
+        slopes = *self._product_slopes(heads, by_scores, dtype), weights.turned.times(means, unit)
+        rows = (np.concatenate([self._joined(each) for each in parts], 1) for parts in zip(*slopes, strict=True))
+        return Rounded(*(_image(each, x) for each in Rounded(*rows).times(kernel, unit)))
+
+    def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """How much each pixel heeds each other, (images, heads, pixels, pixels)."""
+        return np.asarray(products(queries, keys) / math.sqrt(queries.shape[-1]))
+
+    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+        """How far they may be off, if the queries and the keys are off by up to eq and ek."""
+        return np.asarray(products_error(q, k, eq, ek, dtype) / math.sqrt(q.shape[-1]))
+
+    def _product_slopes(self, heads: Heads, by_scores: Rounded, dtype: str) -> tuple[Rounded, Rounded]:
+        """The gradients by the queries and the keys, from that by the scores."""
+        factor = np.asarray(1 / math.sqrt(heads.query.true.shape[-1]))
+        return product_slopes(heads.query, heads.key, by_scores, factor, 2.0 ** -SIGNIFICAND[dtype])
 
     def _heads(self, rows: np.ndarray, images: int) -> np.ndarray:
         """The queries, keys and values of pixels, each (images, heads, pixels, channels of a head)."""
@@ -162,7 +199,7 @@ class ClassToken(Layer):
     token: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return 1 + math.prod(size), 1
 
@@ -173,6 +210,12 @@ class ClassToken(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: nothing is computed."""
         return self._behind(np.zeros(len(self.token)), off)
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`."""
+        first, others = dy[:, :, :1], dy[:, :, 1:].reshape(x.shape)
+        by_token, bound = summed_by_channel(first, np.abs(first), dtype, 1)
+        return {"X": others, "token": by_token}, {"X": np.zeros(x.shape), "token": bound}
 
     def _behind(self, token: np.ndarray, x: np.ndarray) -> np.ndarray:
         first = np.broadcast_to(token[:, None, None], (*x.shape[:2], 1, 1))
@@ -194,7 +237,7 @@ class PositionEmbedding(Layer):
     embedding: np.ndarray
     dtype: str = "float32"
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`.
 
         Raises:
@@ -215,6 +258,13 @@ class PositionEmbedding(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: the sum is rounded."""
         return np.asarray(off + 2 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off + np.abs(self._like(x))))
+
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`."""
+        by_embedding, bound = dy.sum(0), sum_bound(np.abs(dy).sum(0), len(dy), dtype)
+        shape = self.embedding.shape
+        true = {"X": dy, "embedding": by_embedding.reshape(shape)}
+        return true, {"X": np.zeros(x.shape), "embedding": bound.reshape(shape)}
 
     def _like(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self.embedding, np.float64).reshape(x.shape[1:])
@@ -245,8 +295,16 @@ def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
 
 
-def _scores(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    return np.asarray(queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]))
+def products(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The product of each query with each key."""
+    return np.asarray(queries @ keys.swapaxes(-1, -2))
+
+
+def products_error(q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+    """How far such products may be off, if q is by up to eq and k by up to ek, with what scales them."""
+    large_q, large_k = np.abs(q) + eq, np.abs(k) + ek
+    rounding = (q.shape[-1] + 6) * 2.0 ** -SIGNIFICAND[dtype] * products(large_q, large_k)
+    return np.asarray(products(np.abs(q), ek) + products(eq, large_k) + rounding)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...geometry.geometry import Pair
 from .layer import Layer
+from .spatial import Size
 
 
 class Moving(Layer):
@@ -135,7 +135,7 @@ class PixelShuffle(Moving):
         """See `Layer.output_channels`."""
         return channels // self.factor**2
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return size[0] * self.factor, size[1] * self.factor
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...geometry.geometry import Pair
 from .layer import Layer
+from .spatial import Size
 
 # The orders of flattened pixels, in words.
 ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at all"}
@@ -47,14 +47,14 @@ class Unflatten(Layer):
 
     kind = "unflatten"
 
-    size: Pair = (1, 1)
+    size: Size = (1, 1)
     order: str = "CHW"
 
     def __post_init__(self) -> None:
-        if self.size == (1, 1):
+        if max(self.size) == 1:
             object.__setattr__(self, "order", "CHW")
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return self.size
 

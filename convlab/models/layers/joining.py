@@ -1,4 +1,4 @@
-"""Layers that take several values: their sum, difference or product, or their channels one after another."""
+"""Layers that take several values: their sum, difference, product or quotient, or their channels one after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
-from ...geometry.geometry import Pair
-from .layer import Layer
+from .layer import Layer, OfAnyRank
+from .spatial import Size, times
 
 
 class Joining(Layer):
@@ -32,19 +32,22 @@ class Joining(Layer):
         """How far from `reference(*values)` the result in `dtype` may be, if its inputs are off by up to `off`."""
         raise NotImplementedError
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """The rows and columns of the result for images of these sizes.
 
         Raises:
             ShapeError: they don't go together.
         """
-        larger = [*dict.fromkeys(size for size in sizes if size != (1, 1))]
-        if len(larger) > 1:
+        return self._one_size([size for size in sizes if max(size) > 1] or sizes[:1])
+
+    def _one_size(self, sizes: Sequence[Size]) -> Size:
+        first, *others = dict.fromkeys(sizes)
+        if others:
             raise ShapeError(
-                f"{self.kind}: got images of {' and '.join(f'{h}x{w}' for h, w in larger)} pixels, expected one size.",
+                f"{self.kind}: got images of {' and '.join(map(times, (first, *others)))} pixels, expected one size.",
                 hint="another size of the model's image may go through.",
             )
-        return larger[0] if larger else (1, 1)
+        return first
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +103,29 @@ class Multiply(Joining):
 
 
 @dataclass(frozen=True, eq=False)
+class Divide(Joining):
+    """The first of two inputs by the second, element by element."""
+
+    kind = "divide"
+    takes = 2
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(reduce(np.divide, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: where the divisor may be 0, the quotient may be anything."""
+        quotient = np.abs(self.reference(*values))
+        least = np.abs(values[1]) - off[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            carried = (off[0] + quotient * off[1]) / least
+        rounding = 4 * 2.0 ** -SIGNIFICAND[dtype] * (quotient + carried)
+        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
+        return np.where(least > 0, carried + rounding + underflow, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
 class Concatenate(Joining):
     """The channels of its inputs, one after another."""
 
@@ -113,13 +139,13 @@ class Concatenate(Joining):
         """See `Joining.error`."""
         return self.reference(*off)
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """See `Joining.joined_size`; here an image of one pixel counts for itself alone."""
-        return sizes[0] if len(set(sizes)) == 1 else super().joined_size([(0, 0), *sizes])
+        return self._one_size(sizes)
 
 
 @dataclass(frozen=True, eq=False)
-class BroadcastLike(Joining):
+class BroadcastLike(Joining, OfAnyRank):
     """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
 
     kind = "broadcast_like"
@@ -135,11 +161,11 @@ class BroadcastLike(Joining):
         x, like = values
         return self.reference(off[0] + 8 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(x) + off[0]), like)
 
-    def joined_size(self, sizes: Sequence[Pair]) -> Pair:
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
         """See `Joining.joined_size`."""
-        if sizes[0] != (1, 1):
+        if max(sizes[0]) > 1:
             raise ShapeError(
-                f"{self.kind}: got images of {sizes[0][0]}x{sizes[0][1]} pixels, expected one pixel.",
+                f"{self.kind}: got images of {times(sizes[0])} pixels, expected one pixel.",
                 hint="a resize by a factor takes any size.",
             )
         return sizes[1]

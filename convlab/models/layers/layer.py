@@ -16,12 +16,11 @@ import numpy as np
 from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from ...geometry.geometry import NO_PADDING, Pads, Pair
-from ...geometry.lower import lower
-from ...geometry.options import GEOMETRY_OPTIONS, GeometryOptions, options
+from ...geometry.options import GEOMETRY_OPTIONS, GeometryOptions
 from ...truth.bounds import error_bound, gradient_bounds
 from ...truth.oracle import oracle, oracle_gradients
 from .slopes import Slopes, affine_slopes
+from .spatial import Ends, Size, Spec, fixed_padding, hwio, is_padded, window
 
 LOWEST = "lowest"
 # Of a dense layer that are computed with at once, in float64.
@@ -62,7 +61,7 @@ class Layer:
         arrays = (getattr(self, name) for name in self.arrays)
         return next((len(array) for array in arrays if array is not None), 0)
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """The rows and columns of the result for an image of a size."""
         return size
 
@@ -99,8 +98,8 @@ class Convolution(Layer):
     ) -> Convolution:
         """The convolution of an OIHW kernel and corr2d's options."""
         outputs, per_group, *size = kernel.shape
-        spec = LayerSpec(
-            tuple(size),
+        spec = window(
+            size,
             in_channels=per_group * groups,
             out_channels=outputs,
             groups=groups,
@@ -108,20 +107,20 @@ class Convolution(Layer):
             dtype=dtype,
             **options,
         )
-        return cls(spec, kernel, bias)
+        return cls(spec, kernel, bias)  # type: ignore[arg-type]  # that of two axes
 
     @classmethod
     def ours(cls, spec: LayerSpec, weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Convolution:
         """The convolution that a `Conv2D` of convlab's computes; `ours_for` is the way back."""
-        hwio = weight.ndim == 4 and spec.data_format == "NHWC"
-        kernel = weight.transpose(3, 2, 0, 1) if hwio else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
+        last = weight.ndim == 4 and spec.data_format == "NHWC"
+        kernel = weight.transpose(3, 2, 0, 1) if last else weight.reshape((1,) * (4 - weight.ndim) + weight.shape)
         options = {name: getattr(spec, name) for name in GEOMETRY_OPTIONS if name != "data_format"}
         return cls.of(kernel, bias, dtype, **options)
 
     def ours_for(self, data_format: str) -> tuple[dict[str, Any], np.ndarray]:
         """The arguments of a `Conv2D` of convlab's that computes this, and its weight."""
         options = replace(self.spec, data_format=data_format).config()
-        return options, self.kernel.transpose(2, 3, 1, 0) if data_format == "NHWC" else self.kernel
+        return options, hwio(self.kernel) if data_format == "NHWC" else self.kernel
 
     @property
     def depthwise(self) -> bool:
@@ -137,10 +136,10 @@ class Convolution(Layer):
         """See `Layer.output_channels`."""
         return len(self.kernel)
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
-        shape = self.spec.output_shape((1, self.spec.in_channels, *size))
-        return shape[2], shape[3]  # type: ignore[return-value]
+        _, _, *after = self.spec.output_shape((1, self.spec.in_channels, *size))
+        return tuple(after)  # type: ignore[arg-type]
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -166,27 +165,26 @@ class Pad(Layer):
     """A border round the image.
 
     Attributes:
-        pads: ((top, bottom), (left, right)).
+        pads: ((top, bottom), (left, right)), or as many pairs as there are axes.
         mode: corr2d's padding_mode; or "lowest", a border of -inf, which no maximum takes.
         value: corr2d's padding_value.
     """
 
     kind = "pad"
 
-    pads: Pads
+    pads: Ends
     mode: str = "zeros"
     value: float = 0.0
 
     @classmethod
-    def before(cls, spec: LayerSpec) -> Pad:
+    def before(cls, spec: Spec) -> Pad:
         """The border of a convolution whose padding is in integers."""
         assert not isinstance(spec.padding, str)
         return cls(spec.padding, spec.padding_mode, spec.padding_value)
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
-        (top, bottom), (left, right) = self.pads
-        return size[0] + top + bottom, size[1] + left + right
+        return tuple(n + sum(ends) for n, ends in zip(size, self.pads, strict=True))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -204,7 +202,18 @@ class Pad(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNorm(Layer):
+class OfAnyRank(Layer):
+    """A layer that computes the same of images with any number of axes, where frameworks have a layer for each.
+
+    Attributes:
+        rank: how many axes the images have beside those of images and channels; 0 for rows of numbers.
+    """
+
+    rank: int = field(default=2, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(OfAnyRank):
     """Batch normalisation in inference: (x - mean) / sqrt(variance + epsilon) * scale + shift.
 
     Attributes:
@@ -212,7 +221,6 @@ class BatchNorm(Layer):
         epsilon: what is added to the variance.
         momentum: the share of the old running statistics that is kept; PyTorch's is 1 minus it.
         dtype: the arrays' dtype.
-        rows: whether it takes rows of numbers and no images, where a framework has another layer for them.
     """
 
     kind = "batch_norm"
@@ -225,7 +233,6 @@ class BatchNorm(Layer):
     epsilon: float
     momentum: float
     dtype: str = "float32"
-    rows: bool = field(default=False, compare=False)
 
     def _columns(self, ndim: int) -> list[np.ndarray]:
         arrays = (self.mean, self.variance, self.scale, self.shift)
@@ -250,7 +257,7 @@ class BatchNorm(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Dropout(Layer):
+class Dropout(OfAnyRank):
     """Nothing in inference; in training a share `rate` of the elements becomes 0.
 
     Attributes:
@@ -266,21 +273,24 @@ class Dropout(Layer):
     channels: bool = False
 
     @classmethod
-    def along(cls, rate: float, axes: Sequence[int], pixels: Pair = (2, 3)) -> Dropout:
+    def along(cls, rate: float, axes: Sequence[int], pixels: Size = (2, 3)) -> Dropout:
         """The layer whose elements become 0 together along these axes; `pixels` are those of rows and columns.
 
         Raises:
             UnsupportedError: they are neither an image's nor a channel's.
         """
-        if sorted(axes) not in ([], [*pixels], [1, 2, 3]):
+        rank, image = len(pixels), tuple(range(1, len(pixels) + 2))
+        if tuple(sorted(axes)) not in ((), pixels, image):
             raise UnsupportedError(
-                f"it drops along the axes {tuple(axes)}, expected none, {pixels} for channels, or (1, 2, 3) for images"
+                f"it drops along the axes {tuple(axes)}, expected none, {pixels} for channels, or {image} for images"
             )
-        return cls(rate, images=len(axes) == 3, channels=len(axes) == 2)
+        return cls(rate, images=len(axes) > rank, channels=len(axes) == rank, rank=rank)
 
-    def axes(self, pixels: Pair = (2, 3)) -> tuple[int, ...]:
-        """The axes along which elements become 0 together: see `along`."""
-        return (1, 2, 3) if self.images else pixels if self.channels else ()
+    def axes(self, first: int = 2) -> Size:
+        """The axes along which elements become 0 together; `first` is that of the rows: see `along`."""
+        if not self.images and not self.channels:
+            return ()
+        return tuple(range(1, self.rank + 2) if self.images else range(first, first + self.rank))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -376,25 +386,8 @@ def join_border(border: Pad, convolution: Convolution) -> Convolution | None:
     if border.mode == LOWEST or isinstance(spec.padding, str):
         return None
     both_constant = border.mode == spec.padding_mode == "zeros" and border.value == spec.padding_value
-    if spec.padding != NO_PADDING and not both_constant:
+    if is_padded(spec.padding) and not both_constant:
         return None
-    rows, columns = ((p[0] + q[0], p[1] + q[1]) for p, q in zip(border.pads, spec.padding, strict=True))
-    spec = replace(spec, padding=(rows, columns), padding_mode=border.mode, padding_value=border.value)
+    pads = tuple((p[0] + q[0], p[1] + q[1]) for p, q in zip(border.pads, spec.padding, strict=True))
+    spec = replace(spec, padding=pads, padding_mode=border.mode, padding_value=border.value)
     return replace(convolution, spec=spec)
-
-
-def fixed_padding(spec: LayerSpec) -> Pads | str:
-    """A layer's padding in integers, unless it depends on the image's size."""
-    by_size = isinstance(spec.padding, str) and spec.padding.startswith("same") and spec.stride != (1, 1)
-    return spec.padding if by_size else padding_in(spec, (2**20, 2**20))
-
-
-def depends_on_size(padding: str) -> UnsupportedError:
-    """The error of a framework that doesn't have a padding."""
-    return UnsupportedError(f"padding={padding!r} with a stride depends on the image's size, which is not known.")
-
-
-def padding_in(spec: LayerSpec, size: Pair) -> Pads:
-    """A layer's padding in integers, for an image of a size."""
-    geometry, padding = options(spec.kernel_size, spec.stride, spec.padding, dilation=spec.dilation)
-    return lower(geometry, padding, size).padding

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...truth.bounds import sum_bound
-from .layer import Layer
+from .layer import OfAnyRank
 from .slopes import ROUNDINGS, Slopes, affine_slopes, column, summed_by_channel
 
 
@@ -60,8 +60,9 @@ class _Normal(NamedTuple):
         mean_error = _mean(off, axis) + rounding * _mean(magnitude, axis)
         centred_error = off + mean_error + 2 * unit * magnitude
         variance = _mean(centred**2, axis)
-        variance_error = _mean(2 * np.abs(centred) * centred_error + centred_error**2, axis)
-        variance_error += rounding * (3 + 3 * rounding + rounding**2) * _mean(magnitude**2, axis)
+        with np.errstate(over="ignore"):  # what a whole model may be off by is at worst infinite
+            variance_error = _mean(2 * np.abs(centred) * centred_error + centred_error**2, axis)
+            variance_error += rounding * (3 + 3 * rounding + rounding**2) * _mean(magnitude**2, axis)
         factor = 1 / np.sqrt(variance + epsilon)
         least = 1 / np.sqrt(variance + variance_error + epsilon * (1 + unit))
         largest = 1 / np.sqrt(np.maximum(variance - variance_error, 0) + epsilon * (1 - unit))
@@ -98,7 +99,7 @@ class _Normal(NamedTuple):
         return factor * (g - _mean(g, axis)) - bend * self.centred, error
 
 
-class _ImageNorm(Layer):
+class _ImageNorm(OfAnyRank):
     """(x - mean) / sqrt(variance + epsilon) * scale + shift, with statistics of numbers that `_grouped` puts together.
 
     Attributes:
@@ -198,11 +199,11 @@ class LayerNorm(_ImageNorm):
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelAffine(Layer):
-    """x * scale + shift, with one number of each for each channel.
+class ChannelAffine(OfAnyRank):
+    """x * scale + shift, with one number of each for each channel, or for all.
 
     Attributes:
-        scale, shift: one number for each channel; None for 1 and for 0.
+        scale, shift: one number for each channel, or for all in an array of one element; None for 1 and for 0.
         trained: whether training changes them, as it does a layer scale (arXiv:2103.17239), or they are constants, such
             as the mean of a data set.
         dtype: the arrays' dtype.
@@ -218,6 +219,16 @@ class ChannelAffine(Layer):
 
     def __post_init__(self) -> None:
         assert self.scale is not None or self.shift is not None
+
+    @property
+    def count(self) -> int:
+        """How many numbers of each there are."""
+        return next(len(array) for array in (self.scale, self.shift) if array is not None)
+
+    @property
+    def input_channels(self) -> int:
+        """See `Layer.input_channels`."""
+        return self.count if self.count > 1 else 0
 
     def _columns(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         one, zero = np.ones(1), np.zeros(1)
@@ -239,6 +250,8 @@ class ChannelAffine(Layer):
         """See `Layer.gradients`."""
         numbers = {"scale": self.scale, "shift": self.shift}
         named = {"X", *(name for name, array in numbers.items() if self.trained and array is not None)}
-        both = affine_slopes(x, dy, dtype, self._columns(x)[0], np.zeros(1), np.ones(1))
+        # One number for all counts as that of a single channel.
+        image, slope = (each if self.count > 1 else each.reshape(-1, 1) for each in (x, dy))
+        both = affine_slopes(image, slope, dtype, self._columns(image)[0], np.zeros(1), np.ones(1))
         true, bounds = ({name: each[name] for name in sorted(named)} for each in both)
-        return true, bounds
+        return {**true, "X": true["X"].reshape(x.shape)}, {**bounds, "X": bounds["X"].reshape(x.shape)}

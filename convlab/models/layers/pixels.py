@@ -8,8 +8,9 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
-from ...geometry.geometry import Pads, Pair
+from ...geometry.geometry import Pair
 from .layer import Layer
+from .spatial import Ends, Size, times
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,32 +18,30 @@ class Crop(Layer):
     """The image without some rows and columns at its edges.
 
     Attributes:
-        pads: how many, ((top, bottom), (left, right)).
+        pads: how many, ((top, bottom), (left, right)), or as many pairs as there are axes.
     """
 
     kind = "crop"
 
-    pads: Pads
+    pads: Ends
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`.
 
         Raises:
             ShapeError: nothing is left.
         """
-        (top, bottom), (left, right) = self.pads
-        rows, columns = size[0] - top - bottom, size[1] - left - right
-        if rows < 1 or columns < 1:
+        after = tuple(n - sum(ends) for n, ends in zip(size, self.pads, strict=True))
+        if min(after) < 1:
             raise ShapeError(
-                f"crop: got an image of {size[0]}x{size[1]} pixels, expected more than {self.pads} takes off.",
+                f"crop: got an image of {times(size)} pixels, expected more than {self.pads} takes off.",
                 hint="a larger image goes through.",
             )
-        return rows, columns
+        return after
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        (top, bottom), (left, right) = self.pads
-        return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+        return x[(..., *(slice(start, -end or None) for start, end in self.pads))]
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
@@ -65,7 +64,7 @@ class Subsample(Layer):
     start: Pair
     step: Pair
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`.
 
         Raises:
@@ -74,7 +73,7 @@ class Subsample(Layer):
         rows, columns = (-(-(n - i) // s) for n, i, s in zip(size, self.start, self.step, strict=True))
         if rows < 1 or columns < 1:
             raise ShapeError(
-                f"subsample: got an image of {size[0]}x{size[1]} pixels, expected more than {self.start}.",
+                f"subsample: got an image of {times(size)} pixels, expected more than {self.start}.",
                 hint="a larger image goes through.",
             )
         return rows, columns
@@ -108,7 +107,7 @@ class Upsample(Layer):
     method: str
     align_corners: bool = False
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return size[0] * self.factor[0], size[1] * self.factor[1]
 

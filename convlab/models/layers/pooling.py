@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from ...contract.layer import LayerSpec
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from ...geometry.geometry import NO_PADDING, Pads, Pair
-from .layer import Layer, fixed_padding, padding_in
+from .layer import Layer, OfAnyRank
+from .spatial import Ends, Size, fixed_padding, padding_in, times, window
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Pool(Layer):
 
     Attributes:
         function: "max" or "average".
-        size, stride: the windows' size and stride.
+        size, stride: the windows' size and stride, for each axis.
         padding: as in corr2d, "same" or integers. The border doesn't count for a maximum.
         count_padding: whether the border counts for a mean.
         ceil: whether the last window may reach over the edge, beyond the padding.
@@ -30,49 +30,53 @@ class Pool(Layer):
     kind = "pool"
 
     function: str
-    size: Pair
-    stride: Pair
-    padding: Pads | str = NO_PADDING
+    size: Size
+    stride: Size
+    padding: Ends | str = "valid"
     count_padding: bool = False
     ceil: bool = False
 
     def __post_init__(self) -> None:
-        spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
+        spec = window(self.size, stride=self.stride, padding=self.padding)
         object.__setattr__(self, "padding", fixed_padding(spec))
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         both = zip(size, *self.pads(size), self.size, self.stride, strict=True)
-        rows, columns = ((n + sum(pads) + sum(more) - k) // s + 1 for n, pads, more, k, s in both)
-        return rows, columns
+        return tuple((n + sum(pads) + sum(more) - k) // s + 1 for n, pads, more, k, s in both)
 
-    def pads(self, size: Pair) -> tuple[Pads, Pads]:
+    def pads(self, size: Size) -> tuple[Ends, Ends]:
         """The border of an image of a size: what counts as padding, and what `ceil` adds."""
-        spec = LayerSpec(self.size, stride=self.stride, padding=self.padding)
+        spec = window(self.size, stride=self.stride, padding=self.padding)
         pads, more = padding_in(spec, size), []
         for n, k, s, (before, after) in zip(size, self.size, self.stride, pads, strict=True):
             over = (n + before + after - k) % s
             windows = (n + before + after - k) // s + 1
             # The last window must begin in the image or in the padding before it, as in PyTorch.
             more.append((0, s - over) if self.ceil and over and windows * s < n + before else (0, 0))
-        return pads, (more[0], more[1])
+        return pads, tuple(more)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        size = x.shape[2], x.shape[3]
-        pads, more = self.pads(size)
+        pads, more = self.pads(x.shape[2:])
         if self.function == "max":
-            return np.asarray(self._windows(self._padded(self._padded(x, pads, -np.inf), more, -np.inf)).max((-2, -1)))
+            lowest = self._padded(self._padded(x, pads, -np.inf), more, -np.inf)
+            return np.asarray(self._windows(lowest).max(self._last))
         counted = self._padded(np.ones(x.shape[2:]), pads, float(self.count_padding))
-        count = self._windows(self._padded(counted, more, 0)).sum((-2, -1))
-        return np.asarray(self._windows(self._padded(self._padded(x, pads, 0), more, 0)).sum((-2, -1)) / count)
+        count = self._windows(self._padded(counted, more, 0)).sum(self._last)
+        return np.asarray(self._windows(self._padded(self._padded(x, pads, 0), more, 0)).sum(self._last) / count)
 
-    def _padded(self, x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
-        return np.pad(x, ((0, 0),) * (x.ndim - 2) + pads, constant_values=value)
+    @property
+    def _last(self) -> Size:
+        return tuple(range(-len(self.size), 0))
+
+    def _padded(self, x: np.ndarray, pads: Ends, value: float) -> np.ndarray:
+        return np.pad(x, ((0, 0),) * (x.ndim - len(pads)) + pads, constant_values=value)
 
     def _windows(self, x: np.ndarray) -> np.ndarray:
-        windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=(-2, -1))
-        return np.asarray(windows[..., :: self.stride[0], :: self.stride[1], :, :])
+        windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=self._last)
+        places: Any = (..., *(slice(None, None, step) for step in self.stride), *(slice(None),) * len(self.size))
+        return np.asarray(windows[places])
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
@@ -83,12 +87,12 @@ class Pool(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class GlobalPool(Layer):
+class GlobalPool(OfAnyRank):
     """The greatest element, or the mean, of each channel.
 
     Attributes:
         function: "max" or "average".
-        keepdims: whether the result is (N, C, 1, 1) or (N, C).
+        keepdims: whether the result is an image of one pixel, (N, C, 1, 1), or (N, C).
     """
 
     kind = "global_pool"
@@ -96,20 +100,20 @@ class GlobalPool(Layer):
     function: str
     keepdims: bool = True
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
-        return 1, 1
+        return (1,) * len(size)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         reduce = np.max if self.function == "max" else np.mean
-        return np.asarray(reduce(x, axis=(2, 3), keepdims=self.keepdims))
+        return np.asarray(reduce(x, axis=tuple(range(2, x.ndim)), keepdims=self.keepdims))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
         if self.function == "max":
             return np.asarray(self.reference(off))
-        terms = x.shape[2] * x.shape[3] + 1
+        terms = math.prod(x.shape[2:]) + 1
         rounding = terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
         return np.asarray(self.reference(off) + rounding)
 
@@ -128,27 +132,28 @@ class AdaptivePool(Layer):
     kind = "adaptive_pool"
 
     function: str
-    size: Pair
+    size: Size
 
-    def at(self, size: Pair) -> Pool | None:
+    def at(self, size: Size) -> Pool | None:
         """The pooling with a stride that it is for images of a size; None if its windows differ there."""
         if any(n % k for n, k in zip(size, self.size, strict=True)):
             return None
-        window = size[0] // self.size[0], size[1] // self.size[1]
-        return Pool(self.function, window, window)
+        windows = tuple(n // k for n, k in zip(size, self.size, strict=True))
+        return Pool(self.function, windows, windows)
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return self.size
 
     def _over_windows(self, x: np.ndarray, function: str) -> np.ndarray:
         reduce = np.max if function == "max" else np.mean
-        rows, columns = (
+        inner = tuple(range(2, x.ndim))
+        slices: list[list[Any]] = [
             [slice(i * n // k, -(-(i + 1) * n // k)) for i in range(k)]
             for n, k in zip(x.shape[2:], self.size, strict=True)
-        )
-        lines = [np.stack([reduce(x[:, :, down, across], axis=(2, 3)) for across in columns], -1) for down in rows]
-        return np.stack(lines, -2)
+        ]
+        windows = [reduce(x[(..., *ends)], axis=inner) for ends in itertools.product(*slices)]
+        return np.stack(windows, -1).reshape(*x.shape[:2], *self.size)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -166,5 +171,6 @@ class AdaptivePool(Layer):
 
 def lacks_adaptive(layer: AdaptivePool, style: str = "") -> NoReturn:
     """Refuse an adaptive pooling for a framework that has none."""
-    rows, columns = layer.size
-    raise UnsupportedError(f"only PyTorch has an adaptive pooling to {rows}x{columns} pixels for images of any size.")
+    raise UnsupportedError(
+        f"only PyTorch has an adaptive pooling to {times(layer.size)} pixels for images of any size."
+    )

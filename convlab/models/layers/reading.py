@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...errors import ModelError, UnsupportedError
-from ...geometry.geometry import Pads, Pair
 from .activations import PReLU
 from .joining import Joining
-from .layer import BatchNorm, Dense, Layer
+from .layer import BatchNorm, Layer, OfAnyRank
 from .norms import ChannelAffine, GroupNorm, LayerNorm
+from .ranks import own_rank, rank_of
+from .spatial import WHAT, Size, hwio
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -153,12 +154,31 @@ class Model:
         alone = [part for part in self.parts if isinstance(part.layer, Joining) and len(part.inputs) == 1]
         if alone:
             object.__setattr__(self, "parts", without(self.parts, lambda part: part in alone))
+        object.__setattr__(self, "parts", [*_of_one_rank(self.parts)])
 
     @property
-    def size(self) -> Pair | None:
-        """The only rows and columns of an image that it takes, where there are any."""
+    def rank(self) -> int:
+        """How many axes its images have beside those of images and channels: 1 for sequences, 3 for volumes."""
+        return rank_of([part.layer for part in self.parts])
+
+    @property
+    def size(self) -> Size | None:
+        """The only rows and columns of an image that it takes, or its length, where there are any."""
         size = self.image[1:] if self.image else ()
-        return None if len(size) != 2 or None in size else (size[0], size[1])  # type: ignore[return-value]
+        return None if not size or None in size else size  # type: ignore[return-value]
+
+
+def _of_one_rank(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts, with the model's number of axes where a layer takes any; a layer for another one isn't known."""
+    rank = rank_of([part.layer for part in parts])
+    for part in parts:
+        layer = part.layer
+        if own_rank(layer) not in (0, rank):
+            why = f"it is for {WHAT[own_rank(layer)]}, in a model of {WHAT[rank]}"
+            part = replace(part, layer=None, note=f"{part.note}: {why}")
+        elif isinstance(layer, OfAnyRank) and layer.rank not in (0, rank):
+            part = replace(part, layer=replace(layer, rank=rank))
+        yield part
 
 
 def loose_array(kind: str, shape: Sequence[int]) -> str:
@@ -179,11 +199,6 @@ def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> s
     names = ", ".join(dict.fromkeys(operations))
     known = f" ({names})" if names else ""
     return f"{type(native).__name__} has a {method} of its own, whose operations between layers{known} are not carried"
-
-
-def is_around(pads: Pads) -> bool:
-    """Whether both ends of each axis have the same padding."""
-    return all(before == after for before, after in pads)
 
 
 def unbuilt(path: str, native: object, hint: str) -> ModelError:
@@ -288,11 +303,5 @@ class ArrayNames:
         elif not self.channels_last:
             arrays = {self.kernel: layer.kernel}
         else:
-            arrays = {self.kernel: layer.kernel.T if isinstance(layer, Dense) else layer.kernel.transpose(2, 3, 1, 0)}
+            arrays = {self.kernel: hwio(layer.kernel)}
         return arrays if layer.bias is None else {**arrays, "bias": layer.bias}
-
-
-def around(padding: Pair) -> Pads:
-    """The same padding at both ends, as ((top, bottom), (left, right))."""
-    rows, columns = padding
-    return (rows, rows), (columns, columns)

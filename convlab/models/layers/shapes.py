@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...geometry.geometry import Pair
+from ...errors import ShapeError
 from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
 from .joining import BroadcastLike, Concatenate, Joining
 from .layer import Dense, Layer
 from .pooling import AdaptivePool, GlobalPool
+from .ranks import own_rank
+from .spatial import WHAT, Size
 
 
 class Known(NamedTuple):
@@ -19,12 +21,12 @@ class Known(NamedTuple):
 
     Attributes:
         channels: how many channels an image has, or how many numbers a row; 0 where no layer has told.
-        size: an image's rows and columns; None where they aren't known, and for rows of numbers.
+        size: an image's rows and columns, a sequence's length; None where they aren't known, and for rows of numbers.
         rows: whether it is known to be rows of numbers.
     """
 
     channels: int = 0
-    size: Pair | None = None
+    size: Size | None = None
     rows: bool = False
 
 
@@ -40,6 +42,11 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
     if layer is None:
         return Known()
     channels, size, rows = inputs[0]
+    if size is not None and own_rank(layer) not in (0, len(size)) and not isinstance(layer, Unflatten):
+        raise ShapeError(
+            f"{layer.kind}: got {WHAT[len(size)]}, expected {WHAT[own_rank(layer)]}.",
+            hint="a model has layers of one number of axes.",
+        )
     if isinstance(layer, Joining):
         return _joined(layer, inputs)
     if isinstance(layer, Flatten):
@@ -49,7 +56,7 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
     if gives_rows(layer):
         return Known(channels, None, True)
     if isinstance(layer, GlobalPool):
-        return Known(channels, (1, 1))
+        return Known(channels, (1,) * layer.rank)
     if isinstance(layer, Dense):
         return Known(layer.output_channels(channels), None, True)
     channels = layer.output_channels(channels_taken(layer) or channels)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import ConvlabError
-from ...geometry.geometry import Pair
 from .pooling import AdaptivePool
 from .reading import INPUT, Model, without
 from .shapes import Known, known_after
+from .spatial import Size
 
 
-def for_size(model: Model, size: Pair | None) -> Model:
+def for_size(model: Model, size: Size | None) -> Model:
     """The model without its adaptive pooling as far as images of a size allow that."""
     adaptive = any(isinstance(part.layer, AdaptivePool) for part in model.parts)
     if size is None or not model.whole or not adaptive:

@@ -90,7 +90,7 @@ class Step:
         flatten = self.layers[0]
         if not isinstance(flatten, Flatten) or x.ndim == 2:
             return self.learned.gradients(x, dy, dtype)
-        image = Unflatten((x.shape[2], x.shape[3]), flatten.order)
+        image = Unflatten(x.shape[2:], flatten.order)
         both = self.learned.gradients(flatten.reference(x), dy, dtype)
         true, bounds = ({**each, "X": image.reference(each["X"])} for each in both)
         return true, bounds

@@ -14,6 +14,7 @@ from ...truth.transposed import transposed_error_bound, transposed_oracle
 from .layer import Layer
 from .pixels import Crop
 from .slopes import Slopes, summed_by_channel
+from .spatial import Ends, Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class TransposedConvolution(Layer):
             return None
         return (top, left), more
 
-    def with_crop(self, pads: Pads) -> TransposedConvolution:
+    def with_crop(self, pads: Ends) -> TransposedConvolution:
         """The layer that takes so much more off the result."""
         both = zip(self.crop, pads, strict=True)
         rows, columns = ((start + before, end + after) for (start, end), (before, after) in both)
@@ -79,7 +80,7 @@ class TransposedConvolution(Layer):
         """See `Layer.output_channels`."""
         return int(self.kernel.shape[1]) * self.groups
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         whole = [(n - 1) * s + k for n, s, k in zip(size, self.stride, self.extent, strict=True)]
         rows, columns = (n - sum(off) for n, off in zip(whole, self.crop, strict=True))

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from ...dtypes import SIGNIFICAND
 from ...geometry.geometry import Pair
-from .attention import Attention
+from .attention import Attention, products, products_error
+from .attention_slopes import Heads, Rounded, direction_slope, product_slopes
+from .slopes import Slopes
 
 # What is added to the scores of pixels that the shift alone has brought into one window.
 _APART = -100.0
+# The length by which shorter vectors are divided: PyTorch's, of `F.normalize`.
+SHORTEST = 1e-12
+# Beyond any vector: one that is off by so much may have any direction.
+_FAR = 1e100
+# Of a root, a quotient and what stands between them, beside those of a sum of squares.
+_ROUNDINGS = 8
 
 
 class Windows(NamedTuple):
@@ -32,18 +42,21 @@ class Windows(NamedTuple):
 
 
 @functools.lru_cache(maxsize=128)
-def windows_of(size: Pair, window: Pair, shift: Pair) -> Windows:
-    """The windows of images of a size, moved up and to the left by a shift.
+def windows_of(size: Pair, window: Pair, shift: Pair, grid: bool = False) -> Windows:
+    """The windows of images of a size, moved up and to the left by a shift, or spread as grids over the whole image.
 
     >>> windows_of((2, 3), (2, 2), (0, 1)).places
     array([[1, 2, 5, 6],
            [3, 0, 7, 4]])
+    >>> windows_of((2, 3), (2, 2), (0, 0), grid=True).places
+    array([[0, 2, 4, 6],
+           [1, 3, 5, 7]])
     """
     padded = tuple(-(-n // k) * k for n, k in zip(size, window, strict=True))
     # Along an axis of one window there is nothing to shift.
-    moved = [0 if k >= n else s for n, k, s in zip(padded, window, shift, strict=True)]
+    moved = [0 if grid or k >= n else s for n, k, s in zip(padded, window, shift, strict=True)]
     rows, columns = ((np.arange(n) + s) % n for n, s in zip(padded, moved, strict=True))
-    places = _cut(rows[:, None] * padded[1] + columns, window)
+    places = (_spread if grid else _cut)(rows[:, None] * padded[1] + columns, window)
     regions = [_regions(n, k, s) for n, k, s in zip(padded, window, moved, strict=True)]
     region = _cut(3 * regions[0][:, None] + regions[1], window)
     mask = np.where(region[:, :, None] == region[:, None], 0.0, _APART)
@@ -57,6 +70,12 @@ def _cut(image: np.ndarray, window: Pair) -> np.ndarray:
     """The numbers of each window, (windows, pixels)."""
     (rows, columns), (h, w) = image.shape, window
     return image.reshape(rows // h, h, columns // w, w).swapaxes(1, 2).reshape(-1, h * w)
+
+
+def _spread(image: np.ndarray, window: Pair) -> np.ndarray:
+    """The numbers of each grid, (grids, pixels)."""
+    (rows, columns), (h, w) = image.shape, window
+    return image.reshape(h, rows // h, w, columns // w).transpose(1, 3, 0, 2).reshape(-1, h * w)
 
 
 def _regions(n: int, window: int, shift: int) -> np.ndarray:
@@ -90,20 +109,35 @@ class WindowAttention(Attention):
     The image is padded with zeros at its lower and right edges to a multiple of the window. With a shift the windows
     lie so far up and to the left, and wrap around; pixels that only then share a window don't attend to one another.
 
+    With a scale the scores are the cosines of the angles between queries and keys, times a number for each head:
+    Swin V2, arXiv:2111.09883.
+
+    With a grid the pixels of a window lie as far from one another as they can, and each window all over the image:
+    MaxViT, arXiv:2204.01697. Grids aren't shifted.
+
     Attributes:
         table: ((2 * rows - 1) * (2 * columns - 1), heads): the bias by how far apart two pixels are.
         window: its rows and columns.
         shift: of the windows.
         size: the only rows and columns of images that it is for; None for all.
+        scale: (heads,), by which the cosines are multiplied; None for scores that aren't cosines.
+        grid: whether the windows are grids.
     """
 
     kind = "window_attention"
-    arrays = ("kernel", "bias", "out_kernel", "out_bias", "table")
+    arrays = ("kernel", "bias", "out_kernel", "out_bias", "table", "scale")
 
     table: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
     window: Pair = (1, 1)
     shift: Pair = (0, 0)
     size: Pair | None = field(default=None, compare=False)
+    scale: np.ndarray | None = None
+    grid: bool = False
+
+    @property
+    def cosine(self) -> bool:
+        """Whether the scores are cosines."""
+        return self.scale is not None
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -116,8 +150,39 @@ class WindowAttention(Attention):
         apart = self._apart(x, windows), self._apart(off, windows)
         return self._together(self._attend_error(*apart, dtype, self._added(windows, len(x))), x, windows)
 
+    def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
+        """See `Layer.gradients`: that by x."""
+        windows = self._windows(x)
+        apart = self._apart(x, windows), self._apart(dy, windows)
+        slope = self._attend_slope(*apart, dtype, self._added(windows, len(x)))
+        true, bound = (self._together(each, x, windows) for each in slope)
+        return {"X": true}, {"X": bound}
+
+    def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        if self.scale is None:
+            return super()._scores(queries, keys)
+        scale = np.asarray(self.scale, np.float64)[:, None, None]
+        return np.asarray(scale * products(_direction(queries), _direction(keys)))
+
+    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+        if self.scale is None:
+            return super()._scores_error(q, k, eq, ek, dtype)
+        off_q, off_k = _direction_error(q, eq, dtype), _direction_error(k, ek, dtype)
+        scale = np.abs(np.asarray(self.scale, np.float64))[:, None, None]
+        return np.asarray(scale * products_error(_direction(q), _direction(k), off_q, off_k, dtype))
+
+    def _product_slopes(self, heads: Heads, by_scores: Rounded, dtype: str) -> tuple[Rounded, Rounded]:
+        if self.scale is None:
+            return super()._product_slopes(heads, by_scores, dtype)
+        unit, factor = 2.0 ** -SIGNIFICAND[dtype], np.asarray(self.scale, np.float64)[:, None, None]
+        query, key = (Rounded(_direction(q), _direction_error(q, off, dtype)) for q, off in heads[:2])
+        by_query, by_key = product_slopes(query, key, by_scores, factor, unit)
+        both = (heads.query, query, by_query), (heads.key, key, by_key)
+        first, second = (direction_slope(*each, SHORTEST, unit) for each in both)
+        return first, second
+
     def _windows(self, x: np.ndarray) -> Windows:
-        return windows_of((x.shape[2], x.shape[3]), self.window, self.shift)
+        return windows_of((x.shape[2], x.shape[3]), self.window, self.shift, self.grid)
 
     def _added(self, windows: Windows, images: int) -> np.ndarray:
         """What is added to the scores, (images * windows, heads, pixels, pixels)."""
@@ -134,3 +199,24 @@ class WindowAttention(Attention):
         """The image of such windows."""
         pixels = windowed.reshape(len(x), -1, x.shape[1], windowed.shape[2]).swapaxes(1, 2)
         return pixels.reshape(*x.shape[:2], -1)[:, :, windows.back].reshape(x.shape)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt((vectors**2).sum(-1, keepdims=True)))
+
+
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    """Vectors divided by their lengths."""
+    return np.asarray(vectors / np.maximum(_length(vectors), SHORTEST))
+
+
+def _direction_error(vectors: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+    """How far a direction may be off, if the vector is by up to `off`: in no component by more than to its opposite.
+
+    The length changes by no more than that of `off`, and where squares underflow, by that of what they may lose.
+    """
+    size, direction, off = vectors.shape[-1], _direction(vectors), np.minimum(off, _FAR)
+    changed = _length(off) + math.sqrt(size * np.finfo("float16" if dtype == "float16" else "float32").tiny)
+    shortest = np.maximum(_length(vectors) - changed, SHORTEST)
+    moved = np.minimum((off + np.abs(direction) * changed) / shortest, 1.0 + np.abs(direction))
+    return np.asarray(moved + (size + _ROUNDINGS) * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(direction) + moved))

@@ -7,17 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ...contract.layer import LayerSpec
 from ...errors import ConvlabError, ModelError, UnsupportedError
-from ...geometry.geometry import NO_PADDING, Pads, Pair
 from ..adapters import Models
-from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, shortest
+from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border, padding_in
+from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
+from ..layers.spatial import Ends, Size, Spec, padding_in, times, window
 from ..layers.transposed import TransposedConvolution
 from ..layers.windows import WindowAttention
 
@@ -75,13 +74,13 @@ class Lowering:
     """
 
     def __init__(
-        self, source: Model, target: Models, style: str, size: Pair | None, blockers: Iterable[str] = ()
+        self, source: Model, target: Models, style: str, size: Size | None, blockers: Iterable[str] = ()
     ) -> None:
         self.blockers = [*blockers]
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
-        unknown, hint = "", "give input_size=(rows, columns)"
+        unknown, hint = "", f"give input_size={_SIZES[source.rank]}"
         if not source.whole:
             unknown, hint = "; it isn't known here, since the model isn't its layers alone", ""
         image = Reaching(Known(size=size if source.whole else None), unknown, hint)
@@ -90,7 +89,7 @@ class Lowering:
         self.untouched: dict[str, str] = {}
         self.refused: tuple[str, UnsupportedError] | None = None
         self.tied = False
-        self.at: dict[str, Pair] = {}
+        self.at: dict[str, Size] = {}
         self.wide = any(part.layer and dtype_of(part.layer) == "float64" for part in source.parts)
         parts = joined(source.parts) if self.style == "convlab" else source.parts
         for part in parts:
@@ -139,7 +138,7 @@ class Lowering:
         flattened, image = given.flattened, given.image
         if isinstance(layer, Flatten):
             other = isinstance(part.layer, Flatten) and layer.order != part.layer.order
-            flattened, image = (part.path, given.shape) if other and given.shape.size != (1, 1) else ("", Known())
+            flattened, image = (part.path, given.shape) if other and not _is_pixel(given.shape) else ("", Known())
         elif not isinstance(layer, _KEEPS_ORDER):
             flattened, image = "", Known()
         # A layer with arrays isn't asked for, and would keep their memory.
@@ -151,19 +150,19 @@ class Lowering:
             padding = self._padding(layer.spec, path, given)
             return replace(layer, spec=replace(layer.spec, padding=padding))
         if isinstance(layer, Pool):
-            spec = LayerSpec(layer.size, stride=layer.stride, padding=layer.padding)
+            spec = window(layer.size, stride=layer.stride, padding=layer.padding)
             return replace(layer, padding=self._padding(spec, path, given, convolution=False))
         if isinstance(layer, Flatten):
             # Behind a window as large as the image it is one pixel at this size of the image alone.
             always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
-            self.tied = self.tied or not always or given.shape.size not in (None, (1, 1))
+            self.tied = self.tied or not always or not (given.shape.size is None or _is_pixel(given.shape))
             if layer.order != self.order:
                 # A single pixel has no order.
-                return Flatten(self.order) if given.shape.size == (1, 1) else self._other_order(layer, path, given)
+                return Flatten(self.order) if _is_pixel(given.shape) else self._other_order(layer, path, given)
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
         if isinstance(layer, WindowAttention):
-            return replace(layer, size=given.shape.size)
+            return replace(layer, size=given.shape.size)  # type: ignore[arg-type]  # it is for images
         if isinstance(layer, Dense) and given.flattened:
             return self._reordered(layer, given)
         # Some frameworks hold these numbers in float32.
@@ -171,6 +170,8 @@ class Lowering:
             return replace(layer, parameter=shortest(layer.parameter))
         if isinstance(layer, Affine) and not self.wide:
             return Affine(shortest(layer.scale), shortest(layer.shift))
+        if isinstance(layer, Clip) and not self.wide:
+            return Clip(*map(shortest, layer.limits))
         return layer
 
     def _other_order(self, layer: Flatten, path: str, given: Reaching) -> Flatten:
@@ -189,9 +190,9 @@ class Lowering:
         hints = [each for each in (given.hint, *others) if each]
         return UnsupportedError(f"{what}{given.unknown}.", hint=f"{', or '.join(hints)}." if hints else "")
 
-    def _padding(self, spec: LayerSpec, path: str, given: Reaching, convolution: bool = True) -> Pads | str:
+    def _padding(self, spec: Spec, path: str, given: Reaching, convolution: bool = True) -> Ends | str:
         """The padding, in integers where the target doesn't know its name and the image's size is known."""
-        padding: Pads | str = spec.padding
+        padding: Ends | str = spec.padding
         known = (convolution and self.style == "convlab") or (self.target.SAME and padding == "same")
         if not isinstance(padding, str) or known:
             return padding
@@ -208,7 +209,7 @@ class Lowering:
         pixels = math.prod(size) if size else inputs // channels
         if inputs % pixels or inputs // pixels != (channels or inputs // pixels):
             raise ModelError(
-                f"input_size: {f'{size[0]}x{size[1]} pixels' if size else 'images'} of {channels or 'some'} channels "
+                f"input_size: {f'{times(size)} pixels' if size else 'images'} of {channels or 'some'} channels "
                 f"reach a dense layer of {inputs} inputs.",
                 hint="give the size of the images that the model was made for.",
             )
@@ -217,7 +218,7 @@ class Lowering:
     def _natives(self, layer: Layer, given: Reaching) -> list[Any]:
         """The target's layers for a layer; where it lacks a border or a crop, that is a layer of its own."""
         if isinstance(layer, BatchNorm) and given.shape.rows:
-            layer = replace(layer, rows=True)
+            layer = replace(layer, rank=0)
         try:
             return self.target.build(layer, self.style)
         except UnsupportedError:
@@ -234,18 +235,19 @@ class Lowering:
             before = given.layer if self.whole else None
             never_negative = isinstance(before, Activation) and before.function in NEVER_NEGATIVE
             border = Pad(pads, "zeros" if never_negative or layer.function == "average" else LOWEST)
-            inner = replace(layer, padding=NO_PADDING, count_padding=False, ceil=False)
+            inner = replace(layer, padding="valid", count_padding=False, ceil=False)
             return [*self.target.build(border, self.style), *self.target.build(inner, self.style)]
 
     def _adaptive(self, layer: AdaptivePool, given: Reaching) -> UnsupportedError:
-        to = f"{layer.size[0]}x{layer.size[1]}"
+        to = times(layer.size)
         size = given.shape.size
         if size is None:
             return self._needs_size(
                 f"its windows, of an adaptive pooling to {to} pixels, depend on the image's size", given
             )
-        pixels = f"{size[0]}x{size[1]}"
-        return UnsupportedError(f"it pools {pixels} pixels to {to} by windows of different sizes, as only PyTorch can.")
+        return UnsupportedError(
+            f"it pools {times(size)} pixels to {to} by windows of different sizes, as only PyTorch can."
+        )
 
     def _next_shape(self, layer: Layer | None, shapes: Sequence[Known]) -> Known:
         if not self.whole:
@@ -257,7 +259,7 @@ class Lowering:
             raise ModelError(f"input_size: the image doesn't go through: {why}", hint="give a larger one.") from error
 
 
-def _border_of(layer: Pool) -> Pads | None:
+def _border_of(layer: Pool) -> Ends | None:
     """The border with which a pooling without padding computes the same; None if there is none."""
     padding = layer.padding
     if isinstance(padding, str) or (layer.function == "average" and (layer.ceil or not layer.count_padding)):
@@ -265,12 +267,19 @@ def _border_of(layer: Pool) -> Pads | None:
     if not layer.ceil:
         return padding
     # So many more rows and columns give each window that begins in the image, if none can begin beyond it.
-    (top, bottom), (left, right) = padding
-    (down, across), (h, w) = layer.stride, layer.size
-    if bottom + down > h or right + across > w:
+    axes = [*zip(padding, layer.stride, layer.size, strict=True)]
+    if any(after + step > size for (_, after), step, size in axes):
         return None
-    return (top, bottom + down - 1), (left, right + across - 1)
+    return tuple((before, after + step - 1) for (before, after), step, _ in axes)
 
+
+def _is_pixel(shape: Known) -> bool:
+    """Whether images are known to have one pixel."""
+    return shape.size is not None and max(shape.size) == 1
+
+
+# How a size is given, by its number of axes.
+_SIZES = {1: "length", 2: "(rows, columns)", 3: "(depth, rows, columns)"}
 
 # The layers that compute each number by itself, wherever it stands.
-_KEEPS_ORDER = (Activation, Dropout)
+_KEEPS_ORDER = (Activation, Clip, Dropout)

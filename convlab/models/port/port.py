@@ -9,16 +9,16 @@ from itertools import count
 from typing import Any
 
 from ...errors import ModelError, PartialPortWarning, PortError
-from ...geometry.checks import choice, pair
-from ...geometry.geometry import Pair
+from ...geometry.checks import choice
 from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
-from ..compare.compare import compare_read, compare_separately, images_of
+from ..compare.compare import batches, compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
 from ..layers.layer import Dropout
 from ..layers.reading import Model
 from ..layers.sized import for_size
+from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
 from ..layers.transposed import TransposedConvolution
 from .lowering import Built, Lowering
@@ -41,7 +41,7 @@ class Ported(StandIn):
     untouched: dict[str, str]
     evidence: Comparison
     _model: Any = None
-    _size: Pair | None = None
+    _size: Size | None = None
 
     @property
     def model(self) -> Any:
@@ -92,7 +92,7 @@ def port(
     to: str,
     *,
     layers: str = "builtin",
-    input_size: int | Pair | None = None,
+    input_size: int | Size | None = None,
     inputs: Any = None,
     seed: int = 0,
 ) -> Ported:
@@ -120,9 +120,11 @@ def port(
         model: the layer or the model.
         to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
-        input_size: rows and columns of the images it is for; needed where padding "same" depends on it and the target's
+        input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
+            of volumes; needed where padding "same" depends on it and the target's
             convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
-        inputs: images to prove it with, (N, C, H, W), or rows of numbers, (N, C), instead of random ones.
+        inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
+            (N, C), instead of random ones.
         seed: the seed of the random images.
 
     Raises:
@@ -131,12 +133,13 @@ def port(
         PortError: the result doesn't compute the same; the message says why.
     """
     choice("layers", layers, STYLES)
-    images = None if inputs is None else images_of(inputs)
-    source = read(model, None if images is None else images[0])
+    given = None if inputs is None else images_of(inputs)
+    source = read(model, None if given is None else given[0])
+    images = batches(given, source.rank)
     to = models_name(to)
     target = models_of(to)
     size = _size(source, images, input_size)
-    given, source = source, for_size(source, size)
+    as_read, source = source, for_size(source, size)
     lowering = Lowering(source, target, layers, size)
     if lowering.untouched:
         lowering = Lowering(source, target, layers, size, lowering.untouched)
@@ -144,13 +147,13 @@ def port(
     if not built:
         what = _listed(lowering.untouched or untouched, "; ")
         raise ModelError(
-            f"model: got {type(source.native).__name__}, of which no layer can be ported ({what}), expected a 2-D "
+            f"model: got {type(source.native).__name__}, of which no layer can be ported ({what}), expected a "
             "convolution, or a model with one.",
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
     new = assembled(target, built) if whole else None
-    tied = lowering.tied or source is not given
+    tied = lowering.tied or source is not as_read
     if whole:
         evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
     else:
@@ -175,20 +178,20 @@ def _listed(untouched: dict[str, str], separator: str) -> str:
     return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
 
 
-def _size(source: Model, images: list[Any] | None, input_size: Any) -> Pair | None:
+def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | None:
     """The rows and columns of the images that a model is for."""
-    given = None if input_size is None else pair("input_size", input_size, 1)
-    if images is not None and images[0].ndim == 4:
+    given = None if input_size is None else image_size("input_size", input_size, source.rank)
+    if images is not None and images[0].ndim > 2:
         given = images[0].shape[2:]
     if given is not None and source.size is not None and tuple(given) != source.size:
         raise ModelError(
-            f"{'input_size' if images is None else 'inputs'}: got {given[0]}x{given[1]} pixels, expected "
-            f"{source.size[0]}x{source.size[1]}, the only size that the model takes.",
+            f"{'input_size' if images is None else 'inputs'}: got {times(given)} pixels, expected "
+            f"{times(source.size)}, the only size that the model takes.",
             hint="leave it out: the model says what it takes.",
         )
     if given is not None and any(n % source.multiple for n in given):
         raise ModelError(
-            f"{'input_size' if images is None else 'inputs'}: got {given[0]}x{given[1]} pixels, expected multiples of "
+            f"{'input_size' if images is None else 'inputs'}: got {times(given)} pixels, expected multiples of "
             f"{source.multiple}, for which what the model computes from its images' sizes is always the same.",
             hint="leave it out, or give a larger one.",
         )

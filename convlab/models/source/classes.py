@@ -64,7 +64,7 @@ def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
     sections: list[str] = []
     for name, body, parameters in parametrised(root.blocks(), idiom.passed, class_name):
         sections.append(_class(name, body, parameters, idiom, ""))
-    sections.append(_class("Model", root, [], idiom, f'"""Takes images {layout}."""'))
+    sections.append(_class("Model", root, [], idiom, f'"""Takes {layout}."""'))
     return _text(sections, idiom)
 
 

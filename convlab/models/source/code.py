@@ -66,7 +66,7 @@ def is_same(value: object, other: object) -> bool:
     return type(value) is type(other) and bool(value == other)
 
 
-def call_of(function: str, made: Callable[..., Any], **arguments: Any) -> SourceCall:
+def call_of(function: str, made: Callable[..., Any], /, **arguments: Any) -> SourceCall:
     """A call of what `made` is, whose signature tells the order of the arguments and their defaults.
 
     Required parameters are written without names, and so is a number that comes first.
@@ -99,13 +99,14 @@ def container(function: str, items: Iterable[Any]) -> SourceCall:
 
 
 def brief(value: Any) -> Any:
-    """A number for two equal ones, which most frameworks take as well.
+    """A number for equal ones of one, two or three axes, which most frameworks take as well.
 
-    >>> brief((3, 3)), brief((3, 1)), brief(2)
-    (3, (3, 1), 2)
+    >>> brief((3, 3)), brief((3, 1)), brief(2), brief((1, 1, 1))
+    (3, (3, 1), 2, 1)
     """
     if isinstance(value, (tuple, list)):
-        return value[0] if len(value) == 2 and value[0] == value[1] else tuple(value)
+        alike = len(value) == 2 or (0 < len(value) < 4 and all(isinstance(each, int) for each in value))
+        return value[0] if alike and len({*value}) == 1 else tuple(value)
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ...contract.layer import LayerSpec
 from ...errors import UnsupportedError
 from ..layers.reading import Part
+from ..layers.spatial import is_around, starts
 from .code import SourceCall, brief, call_of
 
 
@@ -59,9 +60,9 @@ def padding(pads: Any) -> Any:
     >>> padding(((1, 1), (1, 1))), padding(((1, 1), (2, 2))), padding(((0, 1), (0, 1))), padding("same")
     (1, (1, 2), ((0, 1), (0, 1)), 'same')
     """
-    if isinstance(pads, str) or any(before != after for before, after in pads):
+    if isinstance(pads, str) or not is_around(pads):
         return pads
-    return brief(tuple(before for before, _ in pads))
+    return brief(starts(pads))
 
 
 def affine(scale: float = 1.0, shift: float = 0.0) -> str:

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
 from ...layers.channels import PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Add, BroadcastLike, Concatenate, Joining, Multiply, Subtract
-from ...layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from ...layers.folded import convolution
+from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
+from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import AdaptivePool, GlobalPool, Pool
-from ...layers.reading import around
+from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
 
@@ -24,14 +25,18 @@ from ..fields import LARGEST
 Arrays = Sequence[np.ndarray]
 Reader = Callable[[Mapping[str, Any], Arrays], Layer]
 
+# The layout of images with so many axes.
+LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+# The axes of images NCHW, and of others, beside those of images and channels.
+_INNER = ((2,), (2, 3), (2, 3, 4))
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
 
 
 def rounds_alike(layer: Pool) -> bool:
     """Whether MXNet's ceil_mode adds no window that begins beyond the image, as PyTorch's never does."""
     assert not isinstance(layer.padding, str)
-    (top, _), (left, _) = layer.padding
-    return top + layer.stride[0] <= layer.size[0] and left + layer.stride[1] <= layer.size[1]
+    axes = zip(starts(layer.padding), layer.stride, layer.size, strict=True)
+    return all(before + step <= size for before, step, size in axes)
 
 
 def _fitting(arrays: Arrays, ranks: Sequence[int], optional: int = 0) -> Arrays:
@@ -53,19 +58,20 @@ def _fitting(arrays: Arrays, ranks: Sequence[int], optional: int = 0) -> Arrays:
 
 
 def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
-        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
-    arrays = _fitting(arrays, (4, 1), optional=1)
+    rank = len(options["kernel"])
+    if options.get("layout", "None") not in (LAYOUTS.get(rank, ""), "None", None):
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected {', '.join(LAYOUTS.values())}")
+    arrays = _fitting(arrays, (rank + 2, 1), optional=1)
     if arrays[0].shape[2:] != options["kernel"]:
         raise UnsupportedError(f"its kernel has shape {arrays[0].shape}, expected {options['kernel']} at the end")
-    return Convolution.of(
+    return convolution(
         arrays[0],
         arrays[1] if len(arrays) > 1 else None,
         arrays[0].dtype.name,
         options.get("num_group", 1),
-        stride=options.get("stride") or (1, 1),
-        padding=around(options.get("pad") or (0, 0)),
-        dilation=options.get("dilate") or (1, 1),
+        stride=options.get("stride") or (1,) * rank,
+        padding=around(options.get("pad") or (0,) * rank),
+        dilation=options.get("dilate") or (1,) * rank,
     )
 
 
@@ -117,12 +123,13 @@ def _pool(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     kind = options.get("pool_type", "max")
     if kind not in names:
         raise UnsupportedError(f"convlab doesn't know the pooling {kind}")
+    rank = len(options.get("kernel") or (1, 1))
     if options.get("global_pool"):
-        return GlobalPool(names[kind])
-    padding = around(options.get("pad") or (0, 0))
-    counted = bool(options.get("count_include_pad", True)) and kind == "avg" and padding != around((0, 0))
+        return GlobalPool(names[kind], rank=rank)
+    padding = around(options.get("pad") or (0,) * rank)
+    counted = bool(options.get("count_include_pad", True)) and kind == "avg" and is_padded(padding)
     ceil = options.get("pooling_convention", "valid") == "full"
-    pool = Pool(names[kind], options["kernel"], options.get("stride") or (1, 1), padding, counted, ceil)
+    pool = Pool(names[kind], options["kernel"], options.get("stride") or (1,) * rank, padding, counted, ceil)
     if ceil and not rounds_alike(pool):
         raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
     return pool
@@ -146,9 +153,7 @@ def _leaky(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _clip(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if (options["a_min"], options["a_max"]) != (0, 6):
-        raise UnsupportedError(f"it clips at {options['a_min']} and {options['a_max']}, expected 0 and 6")
-    return Activation("relu6")
+    return clip(options["a_min"], options["a_max"])
 
 
 def _concatenate(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -165,25 +170,27 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
         if not arrays:
             return joining()
         numbers = arrays[0]
-        if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or numbers.shape[-3:] != (numbers.size, 1, 1):
+        shape = numbers.shape[-3:] if numbers.size > 1 else (1, 1, 1)
+        if not name or len(arrays) > 1 or numbers.dtype.kind != "f" or shape != (numbers.size, 1, 1):
             raise UnsupportedError(f"it takes an array of shape {numbers.shape} beside the image")
-        if numbers.size == 1:
-            raise UnsupportedError(f"it takes one number in an array of shape {numbers.shape}, for any channels")
-        return ChannelAffine(**{name: numbers.reshape(-1)}, trained=True, dtype=numbers.dtype.name)
+        own: dict[str, Any] = {name: numbers.reshape(-1)}
+        return ChannelAffine(**own, trained=True, dtype=numbers.dtype.name)
 
     return read
 
 
 def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if (options.get("lhs_axes"), options.get("rhs_axes")) != ((2, 3), (2, 3)):
+    axes = per_axis(options.get("lhs_axes"), 1)
+    if axes != per_axis(options.get("rhs_axes"), 1) or axes not in _INNER:
         raise UnsupportedError("it repeats other axes than (2, 3), rows and columns")
-    return BroadcastLike()
+    return BroadcastLike(rank=len(axes))
 
 
 def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("axis") != (2, 3):
+    axes = per_axis(options.get("axis"), 1)
+    if axes not in _INNER:
         raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
-    return GlobalPool("average", bool(options.get("keepdims", False)))
+    return GlobalPool("average", bool(options.get("keepdims", False)), rank=len(axes))
 
 
 def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -191,10 +198,10 @@ def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if shape == (0, -1):
         return Flatten()
     axes = [*shape] if isinstance(shape, tuple) else []
-    images = len(axes) == 4 and axes[0] in (0, -1) and (axes[0] == 0 or axes[1] > 0)
+    images = 3 <= len(axes) <= 5 and axes[0] in (0, -1) and (axes[0] == 0 or axes[1] > 0)
     if not images or not options["rows"] or not all(0 < size <= LARGEST for size in axes[2:]):
         raise UnsupportedError(f"it gives the shape {shape}, expected (0, -1), or (0, -1, rows, columns) of rows")
-    return Unflatten((axes[2], axes[3]))
+    return Unflatten(tuple(axes[2:]))
 
 
 def _adaptive(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -218,7 +225,12 @@ def _expand_dims(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    return Dropout.along(float(options.get("p", 0.5)), options.get("axes", ()))
+    return dropout(float(options.get("p", 0.5)), options.get("axes", ()))
+
+
+def dropout(rate: float, axes: Sequence[int]) -> Dropout:
+    """The dropout along axes of images NCHW, or of sequences or volumes, whose number the last of them tells."""
+    return Dropout.along(rate, axes, pixels=tuple(range(2, max(axes, default=3) + 1)))
 
 
 def _softmax(log: bool) -> Reader:
@@ -280,6 +292,9 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), _joined(Multiply, "scale")),
+    **dict.fromkeys(("elemwise_div", "broadcast_div", "_npi_true_divide"), _joined(Divide)),
+    **dict.fromkeys(("_maximum_scalar", "_npi_maximum_scalar"), _affine(lambda number: clip(number, None))),
+    **dict.fromkeys(("_minimum_scalar", "_npi_minimum_scalar"), _affine(lambda number: clip(None, number))),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _affine(lambda number: Affine(scale=1 / number))),
     **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _affine(lambda number: Affine(shift=number))),
@@ -287,6 +302,9 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("relu", "_npx_relu"), _function("relu")),
     **dict.fromkeys(("sigmoid", "_npx_sigmoid"), _function("sigmoid")),
     **dict.fromkeys(("tanh", "_npi_tanh"), _function("tanh")),
+    **dict.fromkeys(("abs", "_npi_absolute"), _function("abs")),
+    **dict.fromkeys(("sqrt", "_npi_sqrt"), _function("sqrt")),
+    **dict.fromkeys(("exp", "_npi_exp"), _function("exp")),
 }
 # Operators that do nothing in inference.
 NOTHING = ("identity", "_copy", "BlockGrad", "_np_copy")

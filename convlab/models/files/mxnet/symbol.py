@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class SymbolReading:
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
             inputs = (self._append(node, path, self.native_of(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
         if isinstance(layer, GlobalPool) and not layer.keepdims:
-            inputs = (self._append(node, path, native, GlobalPool(layer.function), inputs, f"{number}.pool"),)
+            pool = replace(layer, keepdims=True)
+            inputs = (self._append(node, path, native, pool, inputs, f"{number}.pool"),)
             native, layer = self.native_of(Flatten()), Flatten()
         value = self._append(node, path, native, layer, inputs, str(number))
         if operator == EXPAND_DIMS:

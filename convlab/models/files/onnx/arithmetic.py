@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.activations import Activation, Affine, PReLU
-from ...layers.joining import Add, Multiply, Subtract
+from ...layers.activations import Activation, Affine, PReLU, clip
+from ...layers.joining import Add, Divide, Multiply, Subtract
 from ...layers.layer import Layer
 from ...layers.norms import ChannelAffine
 from .operation import Operation, Reader
@@ -18,13 +18,8 @@ _SELU = 1.6732632, 1.0507009
 
 
 def _clip(op: Operation) -> Sequence[Layer]:
-    low, high = (op.constant(index, "a limit") for index in (1, 2))
-    least = -np.inf if low is None else float(low.ravel()[0])
-    most = np.inf if high is None else float(high.ravel()[0])
-    names = {(0.0, 6.0): "relu6", (0.0, np.inf): "relu"}
-    if (least, most) in names:
-        return [Activation(names[least, most])]
-    return [Elementwise(lambda x: np.clip(x, least, most))]
+    limits = (op.constant(index, "a limit") for index in (1, 2))
+    return [clip(*(None if limit is None else _number(limit) for limit in limits))]
 
 
 def _hard_sigmoid(op: Operation) -> Sequence[Layer]:
@@ -116,7 +111,7 @@ def _quotient(op: Operation) -> Sequence[Layer]:
         return [Elementwise(lambda x: dividend / x)]
     divisor = _other(op)
     if divisor is None:
-        return [Elementwise(np.divide, 2)]
+        return [Divide()]
     if not divisor.all():
         raise UnsupportedError("got a divisor of 0, expected others")
     if divisor.size == 1:
@@ -155,13 +150,13 @@ _ACTIVATIONS = {
     "Softplus": "softplus",
     "HardSwish": "hard_swish",
     "Mish": "mish",
+    "Exp": "exp",
+    "Sqrt": "sqrt",
+    "Abs": "abs",
 }
 _PIECES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Erf": _erf,
-    "Exp": np.exp,
     "Log": np.log,
-    "Sqrt": np.sqrt,
-    "Abs": np.abs,
     "Reciprocal": np.reciprocal,
 }
 ARITHMETIC: dict[str, Reader] = {
@@ -182,6 +177,6 @@ ARITHMETIC: dict[str, Reader] = {
     "Div": _quotient,
     "Neg": _layer(Affine(-1.0)),
     "Pow": _with_number(np.power),
-    "Max": _with_number(np.maximum),
-    "Min": _with_number(np.minimum),
+    "Max": lambda op: [clip(_number(_other(op)), None)],
+    "Min": lambda op: [clip(None, _number(_other(op)))],
 }

@@ -12,7 +12,7 @@ from ...layers.channels import ChannelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.layer import Layer
 from ..fields import LARGEST, excerpt
-from .operation import GROUPS, IMAGES, ROWS, SHUFFLED, SPLIT, Operation, Reader
+from .operation import FIRST, GROUPS, INNER, LAST, ROWS, SHUFFLED, SPLIT, Operation, Reader
 from .operators import flattened
 
 
@@ -28,21 +28,22 @@ def _unsqueeze(op: Operation) -> Sequence[Layer]:
     axes = op.axes(1)
     rank = len(op.layout) + len(axes)
     new = {axis % rank for axis in axes if -rank <= axis < rank}
-    if rank > 4 or len(new) < len(axes):
+    if rank > op.rank + 2 or len(new) < len(axes):
         raise UnsupportedError(f"got the axes {excerpt(axes)} for {op.layout}, expected those of one pixel")
     letters = iter(op.layout)
     op.layout = "".join("1" if axis in new else next(letters, "") for axis in range(rank))
-    if sorted(op.layout) != ["1", "1", "C", "N"]:
+    if sorted(op.layout) != [*"1" * op.rank, "C", "N"]:
         return []
-    op.layout = op.layout.replace("1", "H", 1).replace("1", "W", 1)
-    return [Unflatten()]
+    for axis in INNER[op.rank]:
+        op.layout = op.layout.replace("1", axis, 1)
+    return [Unflatten((1,) * op.rank)]
 
 
 def _squeeze(op: Operation) -> Sequence[Layer]:
     dropped = op.letters(op.axes(1))
-    if not dropped or set(dropped) - set("HW1"):
+    if not dropped or set(dropped) - set("DHW1"):
         raise UnsupportedError(f"got the axes {excerpt(op.axes(1))} of {op.layout}, expected rows and columns")
-    images = "H" in op.layout or "W" in op.layout
+    images = bool(set("DHW") & set(op.layout))
     op.layout = "".join(letter for letter in op.layout if letter not in dropped)
     return [Flatten()] if images and op.layout == ROWS else []
 
@@ -55,17 +56,19 @@ def _reshape(op: Operation) -> Sequence[Layer]:
     fixed = [isinstance(size, int) and size > 0 for size in sizes]
     if len(sizes) == 2 and ((batch and sizes[1] != "N") or (first == -1 and fixed[1])):
         return flattened(op)
-    if len(sizes) == 4 and (batch or first == -1) and op.layout == ROWS:
-        pixels = all(fixed[1:3]) and (op.moved or not fixed[3] or (sizes[1:3] == [1, 1] and sizes[2:] != [1, 1]))
-        order, size = ("HWC", sizes[1:3]) if pixels else ("CHW", sizes[2:])
+    if len(sizes) == op.rank + 2 and (batch or first == -1) and op.layout == ROWS:
+        ones = [1] * op.rank
+        pixels = all(fixed[1:-1]) and (op.moved or not fixed[-1] or (sizes[1:-1] == ones and sizes[2:] != ones))
+        order, size = ("HWC", sizes[1:-1]) if pixels else ("CHW", sizes[2:])
         if all(isinstance(each, int) and 1 <= each <= LARGEST for each in size):
-            op.layout = f"N{order}"
-            return [Unflatten((size[0], size[1]), order)]
-    if op.layout == IMAGES and _grouped(op, sizes):
+            op.layout = (LAST if pixels else FIRST)[op.rank]
+            return [Unflatten(tuple(size), order)]
+    images = FIRST[op.rank]
+    if op.layout == images and _grouped(op, sizes):
         return []
-    if op.layout in (GROUPS, SPLIT, SHUFFLED) and _fits(op, sizes, IMAGES):
-        shuffled, groups = op.layout == SHUFFLED, op.groups
-        op.layout, op.groups = IMAGES, 0
+    if op.layout in (GROUPS, SPLIT[op.rank], SHUFFLED[op.rank]) and _fits(op, sizes, images):
+        shuffled, groups = op.layout == SHUFFLED[op.rank], op.groups
+        op.layout, op.groups = images, 0
         return [ChannelShuffle(groups)] if shuffled else []
     raise UnsupportedError(
         f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, images of rows, or groups"
@@ -74,7 +77,7 @@ def _reshape(op: Operation) -> Sequence[Layer]:
 
 def _grouped(op: Operation, sizes: list[Any]) -> bool:
     """Whether a shape makes groups of the channels of images; the operation then has them."""
-    layout = {len(GROUPS): GROUPS, len(SPLIT): SPLIT}.get(len(sizes), "")
+    layout = {len(GROUPS): GROUPS, op.rank + 3: SPLIT[op.rank]}.get(len(sizes), "")
     if not layout or not isinstance(sizes[1], int) or sizes[1] < 1 or op.channels() % sizes[1]:
         return False
     op.groups = sizes[1]

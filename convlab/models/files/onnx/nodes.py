@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ....errors import UnsupportedError
-from ....geometry.geometry import Pads
-from ...layers.activations import Activation, Affine, PReLU, Softmax
+from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Add, Concatenate, Multiply, Subtract
+from ...layers.folded import Convolution1D, Convolution3D
+from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import GlobalPool, Pool
+from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.transposed import TransposedConvolution
 
 # `convlab.models.files.onnx.Graph`, which imports this file.
@@ -27,12 +29,11 @@ _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 _END = 2**31 - 1
 
 
-def _pads(pads: Pads) -> list[int]:
-    (top, bottom), (left, right) = pads
-    return [top, left, bottom, right]
+def _pads(pads: Ends) -> list[int]:
+    return [*(before for before, _ in pads), *(after for _, after in pads)]
 
 
-def _padding(padding: Pads | str) -> dict[str, Any]:
+def _padding(padding: Ends | str) -> dict[str, Any]:
     return {"auto_pad": _AUTO_PAD[padding]} if isinstance(padding, str) else {"pads": _pads(padding)}
 
 
@@ -42,7 +43,7 @@ def _convolution(graph: Graph, layer: Convolution) -> None:
         if isinstance(padding, str):
             raise graph.refused(graph.number, f"padding {padding!r} of {spec.padding_mode}", "integers")
         _pad(graph, Pad.before(spec))
-        padding = ((0, 0), (0, 0))
+        padding = around((0,) * len(spec.kernel_size))
     arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
     graph.node(
         "Conv",
@@ -58,8 +59,7 @@ def _convolution(graph: Graph, layer: Convolution) -> None:
 def _pad(graph: Graph, layer: Pad) -> None:
     if layer.mode not in (*_PAD_MODES, LOWEST):
         raise UnsupportedError(f"a border of mode {layer.mode!r} isn't exported.", hint="save it as .safetensors.")
-    top, left, bottom, right = _pads(layer.pads)
-    sizes = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
+    sizes = graph.constant("pads", _pads(((0, 0), (0, 0), *layer.pads)), "int64")
     number = -np.inf if layer.mode == LOWEST else layer.value
     value = [graph.constant("value", number)] if number else []
     graph.node("Pad", sizes, *value, mode=_PAD_MODES.get(layer.mode, "constant"))
@@ -72,6 +72,11 @@ _HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5
 def _affine(graph: Graph, layer: Affine) -> None:
     graph.node("Mul", graph.constant("scale", layer.scale))
     graph.node("Add", graph.constant("shift", layer.shift))
+
+
+def _clip(graph: Graph, layer: Clip) -> None:
+    names = zip(("least", "most"), layer.limits, strict=True)
+    graph.node("Clip", *(graph.constant(name, limit) if math.isfinite(limit) else "" for name, limit in names))
 
 
 def _joined(kind: str) -> Callable[[Graph, Any], None]:
@@ -131,22 +136,21 @@ def _batch_norm(graph: Graph, layer: BatchNorm) -> None:
 
 
 def _flatten(graph: Graph, layer: Flatten) -> None:
-    if layer.order == "HWC" and graph.rank == 4:
-        graph.node("Transpose", perm=[0, 2, 3, 1])
+    if layer.order == "HWC" and graph.rank > 2:
+        graph.node("Transpose", perm=to_last(graph.rank - 2))
     graph.node("Flatten", axis=1)
     graph.rank = 2
 
 
 def _unflatten(graph: Graph, layer: Unflatten) -> None:
-    rows, columns = layer.size
-    if layer.size == (1, 1):
-        graph.node("Unsqueeze", graph.constant("axes", [2, 3], "int64"))
+    graph.rank = 2 + len(layer.size)
+    if max(layer.size) == 1:
+        graph.node("Unsqueeze", graph.constant("axes", [*range(2, graph.rank)], "int64"))
     elif layer.order == "CHW":
-        graph.node("Reshape", graph.constant("shape", [0, -1, rows, columns], "int64"))
+        graph.node("Reshape", graph.constant("shape", [0, -1, *layer.size], "int64"))
     else:
-        graph.node("Reshape", graph.constant("shape", [0, rows, columns, -1], "int64"))
-        graph.node("Transpose", perm=[0, 3, 1, 2])
-    graph.rank = 4
+        graph.node("Reshape", graph.constant("shape", [0, *layer.size, -1], "int64"))
+        graph.node("Transpose", perm=to_first(len(layer.size)))
 
 
 def _dense(graph: Graph, layer: Dense) -> None:
@@ -192,7 +196,7 @@ def _prelu(graph: Graph, layer: PReLU) -> None:
 
 def _group_norm(graph: Graph, layer: GroupNorm) -> None:
     """An instance norm, of channels or of groups, each as one row of pixels."""
-    if layer.groups == len(layer.scale) and graph.rank == 4:
+    if layer.groups == len(layer.scale) and graph.rank > 2:
         arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
         graph.node("InstanceNormalization", *arrays, epsilon=layer.epsilon)
         return
@@ -209,18 +213,17 @@ def _group_norm(graph: Graph, layer: GroupNorm) -> None:
 
 
 def _layer_norm(graph: Graph, layer: LayerNorm) -> None:
-    if graph.rank == 4:
-        graph.node("Transpose", perm=[0, 2, 3, 1])
+    if graph.rank > 2:
+        graph.node("Transpose", perm=to_last(graph.rank - 2))
     arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
     graph.node("LayerNormalization", *arrays, axis=-1, epsilon=layer.epsilon)
-    if graph.rank == 4:
-        graph.node("Transpose", perm=[0, 3, 1, 2])
+    if graph.rank > 2:
+        graph.node("Transpose", perm=to_first(graph.rank - 2))
 
 
 def _crop(graph: Graph, layer: Crop) -> None:
-    (top, bottom), (left, right) = layer.pads
-    ends = [-bottom or _END, -right or _END]
-    indices = {"starts": [top, left], "ends": ends, "axes": [2, 3]}
+    ends = [-end or _END for _, end in layer.pads]
+    indices = {"starts": [start for start, _ in layer.pads], "ends": ends, "axes": [*range(2, graph.rank)]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
@@ -263,7 +266,7 @@ def _pixel_shuffle(graph: Graph, layer: PixelShuffle) -> None:
 
 # Another kind of layer is another entry.
 NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
-    Convolution: _convolution,
+    **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     Pad: _pad,
     Activation: _activation,
     Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
@@ -275,9 +278,11 @@ NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
     Unflatten: _unflatten,
     Dense: _dense,
     Affine: _affine,
+    Clip: _clip,
     Add: _joined("Add"),
     Subtract: _joined("Sub"),
     Multiply: _joined("Mul"),
+    Divide: _joined("Div"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
     TransposedConvolution: _transposed,
     ChannelAffine: _channel_affine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,11 +13,19 @@ from ....errors import UnsupportedError
 from ....geometry.geometry import Pair
 from ...layers.layer import Layer
 from ...layers.shapes import Known
+from ...layers.spatial import Size
 from ..fields import LARGEST, excerpt
 
-IMAGES, PIXELS, ROWS = "NCHW", "NHWC", "NC"
-# The channels of images as G groups of K: with P numbers in each group, and before and after a channel shuffle.
-GROUPS, SPLIT, SHUFFLED = "NGP", "NGKHW", "NKGHW"
+IMAGES, ROWS = "NCHW", "NC"
+# The axes of sequences, images and volumes, with the channels first and last, by the number of the others.
+INNER = {1: "W", 2: "HW", 3: "DHW"}
+FIRST = {rank: f"NC{axes}" for rank, axes in INNER.items()}
+LAST = {rank: f"N{axes}C" for rank, axes in INNER.items()}
+# The channels as G groups of K: with P numbers in each group, and before and after a channel shuffle.
+GROUPS = "NGP"
+SPLIT = {rank: f"NGK{axes}" for rank, axes in INNER.items()}
+SHUFFLED = {rank: f"NKG{axes}" for rank, axes in INNER.items()}
+LAYOUTS = (*FIRST.values(), *LAST.values(), ROWS)
 
 
 class Value(NamedTuple):
@@ -24,7 +33,7 @@ class Value(NamedTuple):
 
     Attributes:
         name: the part's value that holds the same numbers.
-        layout: a letter for each of its axes, of N, C, H, W, G, K and P; "1" for one that was put in.
+        layout: a letter for each of its axes, of N, C, D, H, W, G, K and P; "1" for one that was put in.
         groups: of channels, 0 for images and rows of numbers.
         image: the part's value that had these rows and columns before there were groups.
     """
@@ -46,6 +55,7 @@ class Operation:
         layout, groups, image: of the first value; a reader sets them to those of the result.
         batch: how many images the graph takes, 0 for any number.
         moved: whether all that is done with the result is to move its channels from the end to the front.
+        rank: how many axes the graph's images have beside those of images and channels.
         result, results: which of its results is read, and how many it has.
     """
 
@@ -57,16 +67,18 @@ class Operation:
     image: str = ""
     batch: int = 0
     moved: bool = False
+    rank: int = 2
     result: int = 0
     results: int = 1
 
     @property
     def sizes(self) -> dict[str, int | str]:
         """How long each axis is; a name where that isn't known, which no axis of other images has."""
-        (rows, columns), channels = self.known.size or (0, 0), self.known.channels
+        inner, channels = self.known.size or (0,) * self.rank, self.known.channels
         share = channels // self.groups if self.groups else 0
-        known = {"N": self.batch, "C": channels, "H": rows, "W": columns, "G": self.groups, "K": share, "1": 1}
-        known["P"] = share * rows * columns
+        known = {"N": self.batch, "C": channels, "G": self.groups, "K": share, "1": 1}
+        known |= dict(zip("DHW"[-len(inner) :], inner, strict=True))
+        known["P"] = share * math.prod(inner)
         return {axis: size or (axis if axis == "N" else f"{axis} of {self.image}") for axis, size in known.items()}
 
     def channels(self) -> int:
@@ -124,12 +136,21 @@ class Operation:
         if self.layout != layout:
             raise UnsupportedError(f"got values with axes {self.layout}, expected {layout}")
 
+    def expect_images(self) -> None:
+        """Refuse another layout than that of the graph's images, the channels first."""
+        self.expect(FIRST[self.rank])
+
+    def each(self, name: str) -> Size:
+        """An attribute of one size for each axis, 1 if it isn't there."""
+        given = self.options.get(name, [1] * self.rank)
+        if not isinstance(given, list) or len(given) != self.rank or not all(1 <= n <= LARGEST for n in given):
+            raise UnsupportedError(f"got {name} {excerpt(given)}, expected {self.rank} from 1 to {LARGEST}")
+        return tuple(given)
+
     def pair(self, name: str) -> Pair:
-        """An attribute of two sizes, 1 if it isn't there."""
-        given = self.options.get(name, [1, 1])
-        if not isinstance(given, list) or len(given) != 2 or not all(1 <= n <= LARGEST for n in given):
-            raise UnsupportedError(f"got {name} {excerpt(given)}, expected two from 1 to {LARGEST}")
-        return given[0], given[1]
+        """An attribute of two sizes, of images."""
+        rows, columns = self.each(name)
+        return rows, columns
 
 
 Reader = Callable[[Operation], Sequence[Layer]]

@@ -7,44 +7,44 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import UnsupportedError
-from ....geometry.geometry import NO_PADDING, Pads
 from ...layers.activations import Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten
+from ...layers.folded import convolution
 from ...layers.joining import Concatenate
-from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
+from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import GlobalPool, Pool
+from ...layers.spatial import Ends
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
-from .operation import GROUPS, IMAGES, PIXELS, ROWS, Operation, Reader, Value
+from .operation import FIRST, GROUPS, IMAGES, INNER, LAST, LAYOUTS, ROWS, Operation, Reader, Value
 
 
-def _padding(op: Operation) -> Pads | str:
-    names: dict[str, Pads | str] = {"VALID": NO_PADDING, "SAME_UPPER": "same", "SAME_LOWER": "same_lower"}
-    auto, pads = op.options.get("auto_pad", "NOTSET"), op.options.get("pads", [0, 0, 0, 0])
+def _padding(op: Operation) -> Ends | str:
+    count = 2 * op.rank
+    names = {"VALID": "valid", "SAME_UPPER": "same", "SAME_LOWER": "same_lower"}
+    auto, pads = op.options.get("auto_pad", "NOTSET"), op.options.get("pads", [0] * count)
     if auto in names:
         return names[auto]
-    if auto != "NOTSET" or not isinstance(pads, list) or len(pads) != 4 or not all(0 <= n <= LARGEST for n in pads):
-        raise UnsupportedError(f"got pads {excerpt(pads)} and auto_pad {excerpt(auto)}, expected four of at least 0")
-    top, left, bottom, right = pads
-    return (top, bottom), (left, right)
+    if auto != "NOTSET" or not isinstance(pads, list) or len(pads) != count or not all(0 <= n <= LARGEST for n in pads):
+        words = {2: "two", 4: "four", 6: "six"}[count]
+        raise UnsupportedError(f"got pads {excerpt(pads)} and auto_pad {excerpt(auto)}, expected {words} of at least 0")
+    return tuple(zip(pads[: op.rank], pads[op.rank :], strict=True))
 
 
 def _convolution(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
-    kernel, groups = op.array(1, "a kernel", 4), op.options.get("group", 1)
+    op.expect_images()
+    kernel, groups = op.array(1, "a kernel", 2 + op.rank), op.options.get("group", 1)
     bias = None if op.constant(2, "a bias") is None else op.vector(2, "a bias", len(kernel))
     if op.options.get("kernel_shape", [*kernel.shape[2:]]) != [*kernel.shape[2:]]:
         raise UnsupportedError(f"got kernel_shape {excerpt(op.options['kernel_shape'])}, expected that of its kernel")
     if not 1 <= groups <= len(kernel) or len(kernel) % groups:
         raise UnsupportedError(f"got {groups} groups, expected a divisor of its {len(kernel)} output channels")
-    stride, dilation = op.pair("strides"), op.pair("dilations")
-    return [
-        Convolution.of(kernel, bias, kernel.dtype.name, groups, stride=stride, padding=_padding(op), dilation=dilation)
-    ]
+    options = {"stride": op.each("strides"), "padding": _padding(op), "dilation": op.each("dilations")}
+    return [convolution(kernel, bias, kernel.dtype.name, groups, **options)]
 
 
 def _transposed(op: Operation) -> Sequence[Layer]:
@@ -66,13 +66,13 @@ def _instance_norm(op: Operation) -> Sequence[Layer]:
     scale = op.array(1, "a scale", 1)
     if op.layout == GROUPS:
         return [_normalised(op, op.groups, op.channels(), op.vector(1, "a scale", op.groups))]
-    op.expect(IMAGES)
+    op.expect_images()
     return [_normalised(op, len(scale), len(scale), scale)]
 
 
 def _group_norm(op: Operation) -> Sequence[Layer]:
     """Before opset 21 it has a scale for each group, from then on for each channel."""
-    op.expect(IMAGES)
+    op.expect_images()
     groups, scale = op.options["num_groups"], op.array(1, "a scale", 1)
     return [_normalised(op, groups, op.channels() if len(scale) == groups else len(scale), scale)]
 
@@ -122,20 +122,22 @@ def _slice(op: Operation) -> Sequence[Layer]:
     if starts is None or ends is None or axes is None:
         raise UnsupportedError("got a slice without axes, expected one of rows, columns or channels")
     letters = op.letters(axes.ravel().tolist())
-    if steps is not None and (steps != 1).any():
+    if steps is not None and (steps != 1).any() and op.rank == 2:
         return [_subsample(letters, starts, ends, steps)]
     layers: list[Layer] = []
-    crops = {"H": (0, 0), "W": (0, 0)}
+    crops = dict.fromkeys(INNER[op.rank], (0, 0))
     for letter, start, end in zip(letters, starts.ravel().tolist(), ends.ravel().tolist(), strict=True):
         if letter == "C":
             first, last, _ = slice(start, end).indices(op.channels())
             layers.append(_part(op, first, last - first))
             continue
         to_the_end = end >= 2**31 - 1
+        if steps is not None and (steps != 1).any():
+            raise UnsupportedError(f"got steps {excerpt(steps.tolist())} of {op.layout}, expected 1")
         if letter not in crops or not 0 <= start <= LARGEST or not (to_the_end or -LARGEST <= end < 0):
             raise UnsupportedError(f"got {start} to {end} of axis {letter}, expected rows or columns at the edges")
         crops[letter] = start, 0 if to_the_end else -end
-    return [*layers, Crop((crops["H"], crops["W"]))] if {*letters} - {"C"} else layers
+    return [*layers, Crop((*crops.values(),))] if {*letters} - {"C"} else layers
 
 
 def _subsample(letters: str, starts: np.ndarray, ends: np.ndarray, steps: np.ndarray) -> Subsample:
@@ -182,8 +184,8 @@ def _gather(op: Operation) -> Sequence[Layer]:
 
 
 def _batch_norm(op: Operation) -> Sequence[Layer]:
-    if op.layout not in (IMAGES, ROWS):
-        op.expect(IMAGES)
+    if op.layout != ROWS:
+        op.expect_images()
     if op.options.get("training_mode", 0):
         raise UnsupportedError("got a batch norm in training, expected inference")
     scale = op.array(1, "a scale", 1)
@@ -198,22 +200,22 @@ def _batch_norm(op: Operation) -> Sequence[Layer]:
 
 def _pool(function: str) -> Reader:
     def read(op: Operation) -> Sequence[Layer]:
-        op.expect(IMAGES)
-        if op.pair("dilations") != (1, 1):
+        op.expect_images()
+        if max(op.each("dilations")) > 1:
             raise UnsupportedError(f"got dilations {op.options['dilations']}, expected 1")
         if "kernel_shape" not in op.options:
             raise UnsupportedError("got no kernel_shape, expected one")
         padding, counted = _padding(op), bool(op.options.get("count_include_pad", 0)) and function == "average"
         ceil = bool(op.options.get("ceil_mode", 0))
-        return [Pool(function, op.pair("kernel_shape"), op.pair("strides"), padding, counted, ceil)]
+        return [Pool(function, op.each("kernel_shape"), op.each("strides"), padding, counted, ceil)]
 
     return read
 
 
 def _global_pool(function: str) -> Reader:
     def read(op: Operation) -> Sequence[Layer]:
-        op.expect(IMAGES)
-        return [GlobalPool(function)]
+        op.expect_images()
+        return [GlobalPool(function, rank=op.rank)]
 
     return read
 
@@ -221,11 +223,11 @@ def _global_pool(function: str) -> Reader:
 def _reduce(function: str) -> Reader:
     def read(op: Operation) -> Sequence[Layer]:
         axes = op.axes(1)
-        if sorted(op.letters(axes)) != ["H", "W"]:
+        if sorted(op.letters(axes)) != [*INNER[op.rank]]:
             raise UnsupportedError(f"got the axes {axes} of {op.layout}, expected rows and columns")
         keepdims = bool(op.options.get("keepdims", 1))
         op.layout = op.layout if keepdims else ROWS
-        return [GlobalPool(function, keepdims)]
+        return [GlobalPool(function, keepdims, rank=op.rank)]
 
     return read
 
@@ -244,8 +246,9 @@ def _over_channels(layer: Layer) -> Reader:
 
 def _dense_layer(op: Operation, kernel: np.ndarray, bias: np.ndarray | None) -> Layer:
     """A dense layer, which on pixels is a convolution of one pixel."""
-    if op.layout == PIXELS:
-        return Convolution.of(np.ascontiguousarray(kernel)[:, :, None, None], bias, kernel.dtype.name)
+    if op.layout == LAST[op.rank]:
+        pixel = np.ascontiguousarray(kernel).reshape(*kernel.shape, *(1,) * op.rank)
+        return convolution(pixel, bias, kernel.dtype.name)
     op.expect(ROWS)
     return Dense(kernel, bias, kernel.dtype.name)
 
@@ -280,9 +283,9 @@ def _flatten(op: Operation) -> Sequence[Layer]:
 def flattened(op: Operation) -> Sequence[Layer]:
     """The flattening of images; nothing for rows of numbers."""
     before, op.layout = op.layout, ROWS
-    if before not in (IMAGES, PIXELS, ROWS):
+    if before not in LAYOUTS:
         raise UnsupportedError(f"got values with axes {before}, expected images")
-    return [] if before == ROWS else [Flatten(before[1:])]
+    return [] if before == ROWS else [Flatten("CHW" if before in FIRST.values() else "HWC")]
 
 
 def _pad(op: Operation) -> Sequence[Layer]:
@@ -294,14 +297,14 @@ def _pad(op: Operation) -> Sequence[Layer]:
     if len(pads) != 2 * len(letters) or not all(0 <= n <= LARGEST for n in pads) or not mode:
         raise UnsupportedError(f"got pads {excerpt(pads)} of {letters}, mode {mode!r}, expected numbers of at least 0")
     both = dict(zip(letters, zip(pads[: len(letters)], pads[len(letters) :], strict=True), strict=True))
-    rows, columns = both.pop("H", (0, 0)), both.pop("W", (0, 0))
-    if any(map(any, both.values())) or op.layout not in (IMAGES, PIXELS):
+    ends = tuple(both.pop(axis, (0, 0)) for axis in INNER[op.rank])
+    if any(map(any, both.values())) or op.layout not in (FIRST[op.rank], LAST[op.rank]):
         raise UnsupportedError(f"got pads {excerpt(pads)} of {letters}, expected rows and columns of images")
     filling = op.constant(2, "a value")
     value = 0.0 if filling is None or not filling.size else float(filling.ravel()[0])
     if value == -np.inf and mode == "zeros":
-        return [Pad((rows, columns), LOWEST)]
-    return [Pad((rows, columns), mode, value if mode == "zeros" else 0.0)]
+        return [Pad(ends, LOWEST)]
+    return [Pad(ends, mode, value if mode == "zeros" else 0.0)]
 
 
 def _dropout(op: Operation) -> Sequence[Layer]:

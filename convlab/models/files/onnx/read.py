@@ -16,20 +16,20 @@ from ...layers.joining import Joining
 from ...layers.layer import Layer
 from ...layers.reading import INPUT, Model, Part, inputs_first
 from ...layers.shapes import Known, known_after
+from ...layers.spatial import to_first
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_LAYERS
 from .arranging import ARRANGING, FOLDED
 from .graph import Graph, OnnxNode, read_graph
-from .operation import GROUPS, IMAGES, PIXELS, ROWS, Operation, Value
+from .operation import FIRST, GROUPS, INNER, LAST, LAYOUTS, ROWS, Operation, Value
 from .operators import OPERATORS
 from .spelled_out import Elementwise, with_activations, with_numbers
 
 # What exporters call the array of weights of a layer, and of what they put around all names.
 _WEIGHTS = re.compile(r"(.+?)[._/:]+(weight|kernel|scale|gamma)")
 _AROUND = re.compile(r"(StatefulPartitionedCall|PartitionedCall)/")
-_LAYOUTS = (IMAGES, PIXELS, ROWS)
 
 
 class OnnxFile(NamedTuple):
@@ -59,7 +59,8 @@ def read_onnx(path: Path) -> Model:
     reading = _Reading(graph, len(data))
     parts = reading.parts()
     shape = dict(zip(reading.layout, graph.shape or (), strict=False))
-    image = tuple(shape.get(axis) for axis in (IMAGES if len(reading.layout) == 4 else ROWS)[1:])
+    rows = reading.layout == ROWS
+    image = tuple(shape.get(axis) for axis in (ROWS if rows else FIRST[reading.rank])[1:])
     native = OnnxFile(data, reading.layout, reading.values[graph.result].layout, reading.batch)
     return Model("onnx", parts, True, native, image if any(image) else None)
 
@@ -68,6 +69,7 @@ class _Reading:
     """A graph on its way to parts.
 
     Attributes:
+        rank: how many axes the graph's images have beside those of images and channels.
         takers: the nodes that take each value of the graph.
         values: the part's value and the axes of each value, by its name in the graph.
         known: what is known of the channels and the size of each part's value.
@@ -90,26 +92,30 @@ class _Reading:
         self.batch = (graph.shape or (None,))[0] or 0
         self.values = {graph.image: Value(INPUT, self.layout)}
         sizes = dict(zip(self.layout, graph.shape or (), strict=False))
-        rows, columns = sizes.get("H"), sizes.get("W")
-        whole = (rows, columns) if rows and columns else None
-        self.known = {INPUT: Known(sizes.get("C") or 0, whole, self.layout == ROWS)}
+        self.rank = 2 if self.layout == ROWS else len(self.layout) - 2
+        inner = tuple(sizes.get(axis) or 0 for axis in INNER[self.rank])
+        self.known = {INPUT: Known(sizes.get("C") or 0, inner if all(inner) else None, self.layout == ROWS)}
         self.result: list[Part] = []
         self.nodes: dict[str, OnnxNode] = {}
 
     def _layout_of_image(self) -> str:
         """NCHW, unless all that is done with the image is to move its channels from the end to the front."""
         shape = self.graph.shape
-        if shape is not None and len(shape) not in (2, 4):
+        if shape is not None and not 2 <= len(shape) <= 5:
             got = f"values of {len(shape)} axes"
             raise self.graph.refused(f"input {excerpt(self.graph.image)}", got, "images, or rows of numbers")
         if shape is not None and len(shape) == 2:
             return ROWS
-        return PIXELS if self._moved(self.graph.image) else IMAGES
+        rank = 2 if shape is None else len(shape) - 2
+        return (LAST if self._moved(self.graph.image) else FIRST)[rank]
 
     def _moved(self, name: str) -> bool:
         """Whether all that is done with a value is to move its channels from the end to the front."""
         takers = self.takers.get(name, [])
-        moved = [node.operator == "Transpose" and node.options.get("perm") == [0, 3, 1, 2] for node in takers]
+        orders = [node.options.get("perm") or [] for node in takers if node.operator == "Transpose"]
+        moved = [tuple(order) == to_first(len(order) - 2) for order in orders if len(order) > 2]
+        if len(moved) < len(takers):
+            return False
         return name != self.graph.result and bool(moved) and all(moved)
 
     def parts(self) -> list[Part]:
@@ -126,7 +132,7 @@ class _Reading:
         if self.graph.result not in self.values:
             raise self.graph.refused(f"result {excerpt(self.graph.result)}", "a constant", "what the image becomes")
         last = self.values[self.graph.result]
-        if not self.result or last.layout not in _LAYOUTS:
+        if not self.result or last.layout not in LAYOUTS:
             raise self.graph.refused("graph", f"a result {last.layout}" if self.result else "no layer", "a model")
         self._check_needed(last.name)
         parts = _named_apart(with_numbers(with_activations(self.result)))
@@ -178,9 +184,10 @@ class _Reading:
         reader = OPERATORS.get(node.operator) or ARRANGING.get(node.operator)
         if reader is None:
             raise UnsupportedError("got it on what is computed from the image, expected constants")
-        layouts = (*_LAYOUTS, GROUPS) if node.operator == "InstanceNormalization" else _LAYOUTS
+        taken = (FIRST[self.rank], LAST[self.rank], ROWS)
+        layouts = (*taken, GROUPS) if node.operator == "InstanceNormalization" else taken
         if node.operator in OPERATORS and operation.layout not in layouts:
-            raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(_LAYOUTS)}")
+            raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(taken)}")
         for operation.result, name in enumerate(node.outputs):
             if not name or (name not in self.takers if node.operator == "Split" else operation.result):
                 continue
@@ -194,9 +201,10 @@ class _Reading:
     def _operation(self, node: OnnxNode, inputs: tuple[Any, ...], first: Value | None) -> Operation:
         results = len(node.outputs)
         if first is None:
-            return Operation(node.options, inputs, Known(), batch=self.batch, results=results)
+            return Operation(node.options, inputs, Known(), batch=self.batch, rank=self.rank, results=results)
         of_first = self.known[first.name], first.layout, first.groups, first.image or first.name
-        return Operation(node.options, inputs, *of_first, self.batch, self._moved(node.outputs[0]), results=results)
+        of_graph = self.batch, self._moved(node.outputs[0]), self.rank
+        return Operation(node.options, inputs, *of_first, *of_graph, results=results)
 
     def _fold(self, node: OnnxNode, operation: Operation) -> None:
         array = _checked(FOLDED[node.operator], operation)

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from ...layers.activations import FUNCTIONS, Activation, Affine
-from ...layers.joining import Add, Multiply, Subtract
+from ...layers.activations import FUNCTIONS, Activation, Affine, Clip
+from ...layers.joining import Add, Divide, Multiply, Subtract
 from ...layers.layer import Convolution, Dense, Layer
 from ...layers.norms import ChannelAffine, GroupNorm
 from ...layers.reading import Part, consumers
@@ -41,7 +41,7 @@ class Elementwise(Layer):
         return self.of(*values)
 
 
-_PIECES = (Activation, Affine, Elementwise, Add, Subtract, Multiply)
+_PIECES = (Activation, Affine, Clip, Elementwise, Add, Subtract, Multiply, Divide)
 
 
 def with_activations(parts: Sequence[Part]) -> list[Part]:

@@ -18,6 +18,7 @@ from ...compare.random_images import grid, random_images
 from ...layers.activations import Activation, PReLU, Softmax
 from ...layers.layer import BatchNorm, Dense, Dropout, dtype_of
 from ...layers.norms import ChannelAffine, LayerNorm
+from ...layers.ranks import rank_of
 from ...layers.reading import INPUT, Model, Part
 from ...layers.shapes import Known, known_after
 from ...layers.steps import carried, steps
@@ -79,7 +80,7 @@ class _Graph:
         # These layers take images and rows of numbers; the first of the others tells the rank of the input.
         either = (Activation, PReLU, BatchNorm, LayerNorm, ChannelAffine, Dropout, Softmax)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
-        self.last, self.number, self.rank = "X", 0, 2 if self.flat else 4
+        self.last, self.number, self.rank = "X", 0, 2 if self.flat else rank_of(layers) + 2
         # The name and the rank of each value.
         self.values = {INPUT: (self.last, self.rank)}
         self.known = {INPUT: Known()}
@@ -117,8 +118,9 @@ class _Graph:
         self.node("Identity", output="Y")
         helper = self.onnx.helper
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
-        x = helper.make_tensor_value_info("X", kind, ["N", "C"] if self.flat else ["N", "C", "H", "W"])
-        y = helper.make_tensor_value_info("Y", kind, ["N", "C_out", "H_out", "W_out"][: self.rank])
+        axes = dict(enumerate(("NC", "NCL", "NCHW", "NCDHW"), 2))
+        x = helper.make_tensor_value_info("X", kind, [*axes[self.values[INPUT][1]]])
+        y = helper.make_tensor_value_info("Y", kind, ["N", *(f"{axis}_out" for axis in axes[self.rank][1:])])
         graph = helper.make_graph(self.nodes, "convlab", [x], [y], self.constants)
         if graph.ByteSize() > _LARGEST:
             raise ModelFileError(

@@ -1,0 +1,45 @@
+"""The functions that Keras's layers have for activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.layer import Layer
+
+
+def leaky(slope: float) -> Activation:
+    """A leaky ReLU."""
+    return Activation("leaky_relu", float(np.float32(slope)))  # TensorFlow holds it in float32, whatever the dtype
+
+
+@keras.saving.register_keras_serializable(package="convlab")  # type: ignore[untyped-decorator]
+def gelu_tanh(x: Any) -> Any:
+    """GELU with tanh in the place of the normal distribution."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def _functions() -> list[tuple[Any, Layer]]:
+    """The functions that `activation=` may be, and the activation that each is."""
+    pairs: list[tuple[Any, Layer]] = [(gelu_tanh, Activation("gelu_tanh")), (keras.ops.gelu, Activation("gelu_tanh"))]
+    pairs += [(module.gelu, Activation("gelu")) for module in (keras.activations, tf.nn)]
+    names = ("relu", "relu6", "sigmoid", "tanh", "softplus", "silu", "hard_sigmoid", "mish", "selu")
+    layers = [Activation(name) for name in names]
+    for activation in (*layers, leaky(0.2), Activation("elu", 1.0)):
+        modules = [module for module in (keras.activations, keras.ops, tf.nn) if hasattr(module, activation.function)]
+        pairs += [(getattr(module, activation.function), activation) for module in modules]
+    pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
+    for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
+        pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
+    others = {"abs": [tf.abs], "sqrt": [tf.sqrt], "exp": [tf.exp, keras.activations.exponential]}
+    for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
+        pairs += [(function, Activation(name)) for function in (*functions, getattr(keras.ops, name))]
+    return pairs
+
+
+FUNCTIONS = _functions()
+NOTHING = (None, keras.activations.linear)

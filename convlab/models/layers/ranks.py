@@ -1,0 +1,47 @@
+"""For how many axes a model is: of sequences 1, of images 2, of volumes 3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
+from .channels import PixelShuffle
+from .flattening import Unflatten
+from .layer import Convolution, Layer, OfAnyRank, Pad
+from .pixels import Crop, Subsample, Upsample
+from .pooling import AdaptivePool, GlobalPool, Pool
+from .transposed import TransposedConvolution
+
+_OF_IMAGES = (
+    TransposedConvolution,
+    Upsample,
+    Subsample,
+    PixelShuffle,
+    Attention,
+    ClassToken,
+    PositionEmbedding,
+    FirstPixel,
+)
+
+
+def own_rank(layer: Layer | None) -> int:
+    """How many axes the images of a layer must have, beside those of images and channels; 0 if any number will do.
+
+    >>> own_rank(Pad(((0, 1),))), own_rank(Upsample((2, 2), "nearest")), own_rank(None)
+    (1, 2, 0)
+    """
+    if isinstance(layer, Convolution):
+        return len(layer.spec.kernel_size)
+    if isinstance(layer, (Pad, Crop)):
+        return len(layer.pads)
+    if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
+        return len(layer.size)
+    if isinstance(layer, GlobalPool):
+        return layer.rank
+    return 2 if isinstance(layer, _OF_IMAGES) else 0
+
+
+def rank_of(layers: Sequence[Layer | None]) -> int:
+    """How many axes the images of a model have: what its layers say, 2 where none does."""
+    either = [layer.rank for layer in layers if isinstance(layer, OfAnyRank) and layer.rank not in (0, 2)]
+    return next(iter([*filter(None, map(own_rank, layers)), *either]), 2)
