@@ -11,7 +11,7 @@ from flax import nnx
 from flax_nets import NETS, ResNet, SENet, inferred, linen, modern
 
 from convlab import compare, load, port, port_weights, save
-from convlab.errors import PartialPortWarning
+from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import models_of, read
 
 X = np.random.default_rng(0).normal(size=(2, 3, 18, 16)).astype("float32")
@@ -94,6 +94,7 @@ FUNCTIONS = {
     "pad": padded("constant", constant_values=2),
     "max": lambda x: x.max(axis=(1, 2), keepdims=True),
     "pixel_shuffle": lambda x: squares(x).reshape(len(x), 2 * x.shape[1], 2 * x.shape[2], 1),
+    "channel_affine": lambda x: x / np.arange(1, 5).astype(x.dtype),
     "average_of_window": lambda x: nn.avg_pool(x, x.shape[1:3]),
 }
 
@@ -105,6 +106,29 @@ def test_a_function_in_a_models_code_is_read_as_what_it_is(name):
     ported = port(model, to="jax.nnx")
     assert ported.evidence.same is True
     assert near(ported.model(jnp.asarray(NHWC)), model(jnp.asarray(NHWC)))
+
+
+class Normalised(nn.Module):
+    """The mean and the deviation of a data set in a model's code."""
+
+    mean: float = 0.5
+
+    @nn.compact
+    def __call__(self, x):
+        mean, deviation = np.array([self.mean, 0.4, 0.3], "float32"), jnp.array([0.2, 0.3, 0.4])
+        return nn.Conv(2, (3, 3))((x - mean) / deviation)
+
+
+def test_numbers_for_each_channel_in_a_models_code(tmp_path):
+    model = linen(Normalised())
+    ported = port(model, to="jax.nnx")
+    assert ported.evidence.same is True
+    assert not ported.untouched
+    assert near(ported.model(jnp.asarray(NHWC)), model(jnp.asarray(NHWC)))
+    save(ported, tmp_path / "m.safetensors")
+    assert compare(load(tmp_path / "m.safetensors", into=model), model).same is True
+    with pytest.raises(ModelError, match="other numbers than those in the model's code"):
+        load(tmp_path / "m.safetensors", into=linen(Normalised(0.6)))
 
 
 NUMBERS = [lambda x: 2 * x, lambda x: x + 0.5, lambda x: 0.5 + x, lambda x: x - 0.1, lambda x: x / 255]
@@ -155,7 +179,7 @@ def test_same_padding_is_told_from_integers_deep_in_a_model():
     ("function", "named"),
     [
         (lambda x: 2 / x, "div: it takes a number"),
-        (lambda x: x + jnp.arange(4.0), r"add: it takes an array of shape \(1, 1, 1, 4\)"),
+        (lambda x: x + jnp.ones((x.shape[1], 1, 1)), r"add: it takes an array of shape \(1, 32, 1, 1\)"),
         (lambda x: nn.celu(x), "celu"),
         (lambda x: jnp.moveaxis(x, 1, 2), "transpose"),
         (lambda x: nn.avg_pool(x, (x.shape[1] // 2, 2)), "avg_pool, whose arguments depend on the image's size"),

@@ -15,7 +15,7 @@ from convlab.models.layers.reading import Model
 from ..ops import ops
 from ..shared.attention import trees_of
 from ..shared.build import NAMES
-from ..shared.state import check_alike, load_tree, save_tree
+from ..shared.state import check_alike, check_constants, load_tree, save_tree
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
@@ -23,6 +23,9 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     module, variables = model.native.unbind()
     natives = {part.path: part.native for part in model.parts}
     for path, layer in layers.items():
+        if not isinstance(natives[path], nn.Module):
+            check_constants(path, natives[path], layer)
+            continue
         arrays = trees_of(layer) or NAMES.arrays(layer, getattr(natives[path], "data_format", None))
         for collection, tree in natives[path].unbind()[1].items():
             new = _like(arrays, tree)

@@ -15,7 +15,7 @@ from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.attention import trees_of
 from ..shared.build import NAMES
-from ..shared.state import check_alike, load_tree, save_tree
+from ..shared.state import check_alike, check_constants, load_tree, save_tree
 from .build import fill_nested, filled
 from .read import read
 
@@ -26,6 +26,9 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
     natives = {part.path: part.native for part in read(other).parts}
     for path, layer in layers.items():
         native = natives[path]
+        if not isinstance(native, nnx.Module):
+            check_constants(path, native, layer)
+            continue
         if (trees := trees_of(layer)) is not None:
             fill_nested(native, dtype_of(layer), trees)
             continue

@@ -17,8 +17,8 @@ from convlab.models.layers.spatial import to_last
 
 from .attention import first_pixel
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
-from .program import Constant, Equation, Program, Value, source_of
-from .read import MODES, affine, average_of_window, flatten
+from .program import Constant, Equation, Program, Value, array_of, source_of
+from .read import MODES, affine, average_of_window, channel_affine, flatten
 
 # Those that end like others, but do more before, come first.
 _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -73,7 +73,9 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None:
             functions.append(candidate)
             source = x
-    return (functions, source) if functions else _affine(value) or _clip(value) or _reshaped(value)
+    return (
+        (functions, source) if functions else _affine(value) or _clip(value) or _of_channels(value) or _reshaped(value)
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -164,6 +166,30 @@ def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
                 break
             value, limits[name] = x, _short(number)
     return ([Function(jnp.clip, tuple(limits.items()))], value) if limits else None
+
+
+def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a sum or a product with an array of a number for each channel is; None for anything else."""
+    assert value.by is not None
+    x, other = value.by.inputs if len(value.by.inputs) == 2 else (None, None)
+    if value.by.primitive in ("add", "mul") and isinstance(other, Value) and other.varies:
+        x, other = other, x
+    numbers = None if other is None else array_of(other)
+    if not isinstance(x, Value) or not x.varies or numbers is None or numbers.dtype != x.dtype:
+        return None
+    if numbers.size != x.shape[-1] or numbers.shape[-1:] != x.shape[-1:] or x.shape != value.shape:
+        return None
+    with_numbers: dict[str, Callable[[Any], tuple[str, Any]]] = {
+        "add": lambda shift: ("shift", shift),
+        "sub": lambda shift: ("shift", -shift),
+        "mul": lambda scale: ("scale", scale),
+        "div": lambda scale: ("scale", 1 / scale),
+    }
+    if value.by.primitive not in with_numbers:
+        return None
+    with np.errstate(divide="ignore"):
+        name, each = with_numbers[value.by.primitive](numbers.reshape(-1))
+    return [Function(channel_affine, ((name, tuple(map(float, each))), ("dtype", numbers.dtype.name)))], x
 
 
 def _short(number: Constant) -> float:

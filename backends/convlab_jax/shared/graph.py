@@ -214,11 +214,15 @@ class _Reading:
     def result(self) -> tuple[list[Part], Unknown]:
         """The parts, and the unknown operations by their owners' paths."""
         parts: list[Part] = []
+        with_arrays: set[str] = set()
         for number, part in sorted(self.parts.items()):
             if number in self.choices:
                 native = self.choices[number][0].native
                 layer, note = read_function(native)
                 path = "/".join(filter(None, [part.path, note.partition(":")[0]]))
+                if layer is not None and layer.arrays:  # Its numbers are found by its path.
+                    path += f"_{number}" if path in with_arrays else ""
+                    with_arrays.add(path)
                 part = replace(part, path=path, native=native, layer=layer, note=note)
             parts.append(part)
         if not self.refused:

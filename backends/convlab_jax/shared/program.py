@@ -150,6 +150,15 @@ def _same(eqn: Any, inputs: Sequence[Value | Constant]) -> Value | Constant | No
     return first if stays or primitive in _SAME else None
 
 
+def array_of(value: Value | Constant) -> np.ndarray | None:
+    """The numbers of a value that is known, with other axes of one number perhaps; None for one that is computed."""
+    if isinstance(value, Constant):
+        return np.asarray(value.array)
+    inputs = () if value.by is None or value.by.primitive not in _RESHAPING else value.by.inputs
+    before = array_of(inputs[0]) if len(inputs) == 1 else None
+    return None if before is None or before.size != np.prod(value.shape) else before.reshape(value.shape)
+
+
 def source_of(pattern: Program, value: Value) -> Value | None:
     """The value of which a function that is given as a program of one input computes another one; None if of none."""
     sources: list[Value] = []

@@ -21,7 +21,7 @@ from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
-from convlab.models.layers.norms import GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, oihw, per_axis
@@ -68,6 +68,20 @@ def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
     """The array times a number, and another number added."""
     y = x if scale == 1.0 else x * scale
     return y if shift == 0.0 else y + shift
+
+
+def channel_affine(
+    x: Array, scale: tuple[float, ...] = (), shift: tuple[float, ...] = (), dtype: str = "float32"
+) -> Array:
+    """The array times a number for each channel, and another number for each added; none where there are no numbers."""
+    y = x * jnp.asarray(scale, dtype) if scale else x
+    return y + jnp.asarray(shift, dtype) if shift else y
+
+
+def _channel_affine(scale: Any = (), shift: Any = (), dtype: str = "float32") -> Layer:
+    held = "float32" if dtype == "bfloat16" else dtype
+    first, second = (np.asarray(each, held) if each else None for each in (scale, shift))
+    return ChannelAffine(first, second, trained=False, dtype=dtype)
 
 
 def broadcast_like(x: Array, like: Array) -> Array:
@@ -188,6 +202,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
     (flatten, lambda: Flatten("HWC")),
     (affine, Affine),
+    (channel_affine, _channel_affine),
     (add, Add),
     (jnp.subtract, Subtract),
     (multiply, Multiply),

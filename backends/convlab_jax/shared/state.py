@@ -11,6 +11,9 @@ import numpy as np
 from flax import serialization
 
 from convlab.errors import ModelError
+from convlab.models.layers.layer import Layer
+
+from .read import read_function
 
 
 def check_alike(mine: Any, theirs: Any) -> None:
@@ -24,6 +27,17 @@ def check_alike(mine: Any, theirs: Any) -> None:
     wrong += [f"{name} isn't in the model" for name in given if name not in wanted]
     if wrong:
         raise ModelError(f"weights: got {'; '.join(wrong[:5])}.", hint="the weights are another model's.")
+
+
+def check_constants(path: str, function: Any, layer: Layer) -> None:
+    """Raise a `ModelError` for numbers in a model's code that aren't a layer's, since they can't be replaced."""
+    own, _ = read_function(function)
+    numbers = [(getattr(own, name, None), getattr(layer, name)) for name in layer.arrays]
+    if any((mine is None) != (theirs is None) or np.any(mine != theirs) for mine, theirs in numbers):
+        raise ModelError(
+            f"{path}: got other numbers than those in the model's code, expected the same.",
+            hint="make them variables, or write these numbers into the code.",
+        )
 
 
 def _kind(array: Any) -> tuple[tuple[int, ...], str]:

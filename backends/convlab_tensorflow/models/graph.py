@@ -86,8 +86,9 @@ class _Reading:
             raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
-            # What does nothing in inference may have been told to train, which Keras does by itself.
-            if others and self.parts(operation, path):
+            # Keras tells layers of images to train by itself; it makes no difference to what does nothing in inference.
+            known = [part for part in self.parts(operation, path) if part.layer is not None]
+            if others and (known or private.layers_inside(operation)):
                 raise UnsupportedError(f"{_inside(path, operation.name)} is called with {', '.join(others)}")
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
