@@ -8,6 +8,7 @@ from gluon_layers import models, randomly, semantics
 from making import port_parts
 
 from convlab import port
+from convlab_mxnet import attention_blocks
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet.gluon import nn  # isort: skip
@@ -185,3 +186,52 @@ def test_code_that_takes_no_symbols() -> None:
     odd = Sizes()
     odd.initialize()
     port_parts(odd, "something else for images of other sizes", to="mxnet")
+
+
+class Excite(mx.gluon.HybridBlock):
+    """A squeeze-and-excite as GluonCV writes it, and TensorFlow's order of a pixel shuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.flat = nn.Conv2D(8, 3, in_channels=3), nn.Flatten()
+        self.down, self.up = nn.Dense(2, in_units=8), nn.Dense(8, in_units=2)
+
+    def hybrid_forward(self, F, x):
+        x = self.conv(x)
+        share = F.relu(self.down(self.flat(F.contrib.AdaptiveAvgPooling2D(x, output_size=1))))
+        share = F.sigmoid(self.up(share)).expand_dims(axis=2).expand_dims(axis=3)
+        return F.depth_to_space(F.broadcast_mul(x, share), 2)
+
+
+class Scalar(mx.gluon.HybridBlock):
+    """One number for all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scale = (
+            nn.Conv2D(4, 3, in_channels=3),
+            self.params.get("scale", shape=(1, 1, 1, 1), init="ones"),
+        )
+
+    def hybrid_forward(self, F, x, scale):
+        return F.broadcast_mul(self.conv(x), scale)
+
+
+def test_operators_of_contrib() -> None:
+    chain = nn.HybridSequential()
+    chain.add(Excite(), nn.Conv2D(4, 1, in_channels=2), mx.gluon.contrib.nn.PixelShuffle2D(2))
+    chain.initialize(mx.init.Uniform(0.5))
+    for net, parts in ((chain[0], 8), (chain[1:], 2)):
+        x = mx.nd.array(X if net is chain[0] else X[:, :2])
+        assert len(models.read(net).parts) >= parts
+        ported = port(net, to="mxnet")
+        assert ported.evidence.same
+        assert not ported.untouched
+        assert ported.model(x).asnumpy() == pytest.approx(net(x).asnumpy(), rel=1e-5, abs=1e-6)
+    odd = Scalar()
+    odd.initialize()
+    port_parts(odd, "it takes one number in an array of shape", to="mxnet")
+    rows = nn.HybridSequential()
+    rows.add(nn.Conv2D(4, 3, in_channels=3), attention_blocks.FirstPixel(), nn.Dense(2, in_units=4))
+    rows.initialize()
+    assert [part.layer.kind for part in models.read(rows).parts] == ["conv2d", "first_pixel", "dense"]
