@@ -17,7 +17,7 @@ from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.pooling import Pool
 from convlab.truth.bounds import error_ratios
-from convlab_tensorflow.models.readers import gelu_tanh
+from convlab_tensorflow.models.activations import gelu_tanh
 
 # Reading: the native layer computes what its reading says, and so does what is built from it.
 

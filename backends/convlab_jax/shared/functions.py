@@ -73,8 +73,9 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None:
             functions.append(candidate)
             source = x
-    known = _affine(value) or _of_channels(value) or _clip(value)
-    return (functions, source) if functions else known or _reshaped(value)
+    return (
+        (functions, source) if functions else _affine(value) or _clip(value) or _of_channels(value) or _reshaped(value)
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -154,6 +155,19 @@ def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
     return [Function(affine, (with_number[value.by.primitive](_short(number)),))], x
 
 
+def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that a minimum and a maximum with numbers are, or one of them; None for anything else."""
+    limits: dict[str, float] = {}
+    for primitive, name in (("min", "max"), ("max", "min")):
+        if value.by is not None and value.by.primitive == primitive:
+            x, number = value.by.inputs
+            x, number = (number, x) if isinstance(x, Constant) else (x, number)
+            if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
+                break
+            value, limits[name] = x, _short(number)
+    return ([Function(jnp.clip, tuple(limits.items()))], value) if limits else None
+
+
 def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     """The function that a sum or a product with an array of a number for each channel is; None for anything else."""
     assert value.by is not None
@@ -176,19 +190,6 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     with np.errstate(divide="ignore"):
         name, each = with_numbers[value.by.primitive](numbers.reshape(-1))
     return [Function(channel_affine, ((name, tuple(map(float, each))), ("dtype", numbers.dtype.name)))], x
-
-
-def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
-    """The function that a minimum and a maximum with numbers are, or one of them; None for anything else."""
-    limits: dict[str, float] = {}
-    for primitive, name in (("min", "max"), ("max", "min")):
-        if value.by is not None and value.by.primitive == primitive:
-            x, number = value.by.inputs
-            x, number = (number, x) if isinstance(x, Constant) else (x, number)
-            if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
-                break
-            value, limits[name] = x, _short(number)
-    return ([Function(jnp.clip, tuple(limits.items()))], value) if limits else None
 
 
 def _short(number: Constant) -> float:

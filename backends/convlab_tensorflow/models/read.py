@@ -49,7 +49,7 @@ from .run import run
 # What changes images, or numbers, in training alone; some of them aren't in each Keras.
 _AUGMENTATIONS = """
 RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform
-RandomErasing RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert
+RandomBrightness RandomContrast RandomHue RandomSaturation RandomSharpness RandomGrayscale RandomInvert RandomErasing
 RandomColorJitter RandomColorDegeneration RandomPosterization RandomGaussianBlur MixUp CutMix AugMix RandAugment
 GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
 """

@@ -230,7 +230,8 @@ def _dropout(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 def dropout(rate: float, axes: Sequence[int]) -> Dropout:
     """The dropout along axes of images NCHW, or of sequences or volumes, whose number the last of them tells."""
-    return Dropout.along(rate, axes, pixels=tuple(range(2, max(axes, default=3) + 1)))
+    last = max(axes, default=0)
+    return Dropout.along(rate, axes, pixels=tuple(range(2, last + 1)) if last > 1 else (2, 3))
 
 
 def _softmax(log: bool) -> Reader:
