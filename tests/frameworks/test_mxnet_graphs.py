@@ -203,20 +203,6 @@ class Excite(mx.gluon.HybridBlock):
         return F.depth_to_space(F.broadcast_mul(x, share), 2)
 
 
-class Scalar(mx.gluon.HybridBlock):
-    """One number for all channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.scale = (
-            nn.Conv2D(4, 3, in_channels=3),
-            self.params.get("scale", shape=(1, 1, 1, 1), init="ones"),
-        )
-
-    def hybrid_forward(self, F, x, scale):
-        return F.broadcast_mul(self.conv(x), scale)
-
-
 def test_operators_of_contrib() -> None:
     chain = nn.HybridSequential()
     chain.add(Excite(), nn.Conv2D(4, 1, in_channels=2), mx.gluon.contrib.nn.PixelShuffle2D(2))
@@ -228,9 +214,6 @@ def test_operators_of_contrib() -> None:
         assert ported.evidence.same
         assert not ported.untouched
         assert ported.model(x).asnumpy() == pytest.approx(net(x).asnumpy(), rel=1e-5, abs=1e-6)
-    odd = Scalar()
-    odd.initialize()
-    port_parts(odd, "it takes one number in an array of shape", to="mxnet")
     rows = nn.HybridSequential()
     rows.add(nn.Conv2D(4, 3, in_channels=3), attention_blocks.FirstPixel(), nn.Dense(2, in_units=4))
     rows.initialize()
