@@ -155,7 +155,8 @@ REFUSED = {
         "node '/Y/Conv'.*got 2 channels from the layer before it, expected 3",
     ),
     "rows": (changed(lambda model: None, shape=("N", 3)), "node '/conv/Conv'.*got values with axes NC, expected NCHW"),
-    "five axes": (changed(lambda model: None, shape=(1, 3, 4, 4, 4)), "input 'X': got values of 5 axes"),
+    "five axes": (changed(lambda model: None, shape=(1, 3, 4, 4, 4)), "node '/conv/Conv'.*point numbers on 5 axes"),
+    "six axes": (changed(lambda model: None, shape=(1, 3, 4, 4, 4, 4)), "input 'X': got values of 6 axes"),
     **{
         f"groups {sizes}": (
             changed(lambda model: None, [("Reshape", "X s", "Y", {})], {"s": sizes}, shape=("N", 4, "H", "W")),

@@ -7,8 +7,6 @@ import onnxruntime
 import pytest
 from making import kernel
 
-from convlab import load
-from convlab.errors import ModelFileError
 from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.onnx.write import export
 from convlab.models.layers.activations import Activation, PReLU
@@ -53,15 +51,3 @@ def test_written_and_read(rank, tmp_path) -> None:
     for part in read_onnx(path).parts:
         again = part.layer.reference(again)
     np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_too_many_axes(tmp_path) -> None:
-    from onnx import TensorProto, checker, helper, save
-
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 3, 4, 5, 6]) for name in "XY"]
-    graph = helper.make_graph([helper.make_node("Relu", ["X"], ["Y"])], "six", values[:1], values[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    checker.check_model(model)
-    save(model, path := tmp_path / "m.onnx")
-    with pytest.raises(ModelFileError, match="values of 6 axes"):
-        load(path, backend="numpy")

@@ -220,14 +220,13 @@ class OfItsOwn(kl.Conv2D):
             kl.Dropout(0.5, noise_shape=(None, 1)),
             "Dropout: it drops along the axes (1,), expected none, (1, 2) for channels, or (1, 2, 3) for images",
         ),
-        (kl.SpatialDropout1D(0.5), "SpatialDropout1D: it is a Dropout with a call of its own"),
         (
             randomly(kl.BatchNormalization(axis=2), (None, 4, 4, 4)),
             "BatchNormalization: it normalises axis 2, which isn't that of the channels",
         ),
         (
-            randomly(kl.Dense(3), (None, 4, 4)),
-            "Dense: it is applied to arrays of 3 axes, expected rows of numbers or images",
+            randomly(kl.Dense(3), (None, 4, 4, 4, 4, 4)),
+            "Dense: it is applied to arrays of 6 axes, expected rows of numbers or images",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def _pool(function: str) -> Callable[[Any], Layer]:
 def _dropout(m: kl.Dropout) -> Layer:
     shape = m.noise_shape or (None,) * 4
     axes = [axis for axis, size in enumerate(shape) if size == 1]
-    return Dropout.along(m.rate, axes, pixels=tuple(range(1, len(shape) - 1)))
+    return Dropout.along(m.rate, axes, pixels=tuple(range(1, len(shape) - 1)) or (1, 2))
 
 
 def _spatial_dropout(rank: int) -> Callable[[Any], Layer]:
