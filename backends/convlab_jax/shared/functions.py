@@ -136,6 +136,15 @@ def _before(value: Value) -> Iterator[Equation]:
         given = given.by.inputs[0]
 
 
+# What an operation with a number, or with an array of them, is as a scale or a shift.
+_WITH_NUMBERS: dict[str, Callable[[Any], tuple[str, Any]]] = {
+    "add": lambda shift: ("shift", shift),
+    "sub": lambda shift: ("shift", -shift),
+    "mul": lambda scale: ("scale", scale),
+    "div": lambda scale: ("scale", 1 / scale),
+}
+
+
 def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
     """The function that a sum or a product with a number is; None for anything else."""
     assert value.by is not None
@@ -144,15 +153,9 @@ def _affine(value: Value) -> tuple[list[Function], Value | None] | None:
         x, number = number, x
     if not isinstance(x, Value) or not isinstance(number, Constant) or not number.is_number:
         return None
-    with_number: dict[str, Callable[[float], tuple[str, float]]] = {
-        "add": lambda shift: ("shift", shift),
-        "sub": lambda shift: ("shift", -shift),
-        "mul": lambda scale: ("scale", scale),
-        "div": lambda scale: ("scale", 1 / scale),
-    }
-    if value.by.primitive not in with_number:
+    if value.by.primitive not in _WITH_NUMBERS:
         return None
-    return [Function(affine, (with_number[value.by.primitive](_short(number)),))], x
+    return [Function(affine, (_WITH_NUMBERS[value.by.primitive](_short(number)),))], x
 
 
 def _clip(value: Value) -> tuple[list[Function], Value | None] | None:
@@ -179,17 +182,11 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
         return None
     if numbers.size != x.shape[-1] or numbers.shape[-1:] != x.shape[-1:] or x.shape != value.shape:
         return None
-    with_numbers: dict[str, Callable[[Any], tuple[str, Any]]] = {
-        "add": lambda shift: ("shift", shift),
-        "sub": lambda shift: ("shift", -shift),
-        "mul": lambda scale: ("scale", scale),
-        "div": lambda scale: ("scale", 1 / scale),
-    }
-    if value.by.primitive not in with_numbers:
+    if value.by.primitive not in _WITH_NUMBERS:
         return None
     with np.errstate(divide="ignore"):
-        name, each = with_numbers[value.by.primitive](numbers.reshape(-1))
-    return [Function(channel_affine, ((name, tuple(map(float, each))), ("dtype", numbers.dtype.name)))], x
+        name, scale_or_shift = _WITH_NUMBERS[value.by.primitive](numbers.reshape(-1))
+    return [Function(channel_affine, ((name, tuple(map(float, scale_or_shift))), ("dtype", numbers.dtype.name)))], x
 
 
 def _short(number: Constant) -> float:
