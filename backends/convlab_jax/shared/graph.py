@@ -14,6 +14,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
+from convlab.models.layers.ranks import own_rank
 from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
 
@@ -179,7 +180,7 @@ class _Reading:
             part = replace(part, layer=_of_each_pixel(part.layer, axes - 2))
         if isinstance(part.layer, BatchNorm):
             part = replace(part, layer=replace(part.layer, rank=axes - 2))
-        if len(sources) > 1 or not 2 <= axes <= 5:
+        if len(sources) > 1 or not 2 <= axes <= 5 or own_rank(part.layer) not in (0, axes - 2):
             with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
             self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
         self._append(equation, part, sources)
