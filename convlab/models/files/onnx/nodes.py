@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ....errors import UnsupportedError
+from ....errors import ModelError, UnsupportedError
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ...layers.flattening import Flatten, Unflatten
@@ -21,12 +21,39 @@ from ...layers.pooling import GlobalPool, Pool
 from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.transposed import TransposedConvolution
 
-# `convlab.models.files.onnx.Graph`, which imports this file.
-Graph = Any
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 # A slice that ends here ends where the image does.
 _END = 2**31 - 1
+
+
+class GraphWriter(Protocol):
+    """The graph that nodes are added to.
+
+    Attributes:
+        number: of the layer that is written.
+        dtype: the dtype that the model is computed in.
+        last, others: the names of the values that the next node takes.
+        rank: how many axes the last value has.
+    """
+
+    number: int
+    dtype: str
+    last: str
+    others: list[str]
+    rank: int
+
+    def refused(self, number: int, got: str, expected: str) -> ModelError:
+        """The error that names a layer."""
+
+    def channels(self) -> int:
+        """The channels of what the layer takes."""
+
+    def constant(self, name: str, value: Any, dtype: str = "") -> str:
+        """Add an array; its name in the graph comes back."""
+
+    def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> None:
+        """Add an operation on the last result."""
 
 
 def _pads(pads: Ends) -> list[int]:
@@ -37,7 +64,7 @@ def _padding(padding: Ends | str) -> dict[str, Any]:
     return {"auto_pad": _AUTO_PAD[padding]} if isinstance(padding, str) else {"pads": _pads(padding)}
 
 
-def _convolution(graph: Graph, layer: Convolution) -> None:
+def _convolution(graph: GraphWriter, layer: Convolution) -> None:
     spec, padding = layer.spec, layer.spec.padding
     if spec.padding_mode != "zeros" or spec.padding_value:
         if isinstance(padding, str):
@@ -56,7 +83,7 @@ def _convolution(graph: Graph, layer: Convolution) -> None:
     )
 
 
-def _pad(graph: Graph, layer: Pad) -> None:
+def _pad(graph: GraphWriter, layer: Pad) -> None:
     if layer.mode not in (*_PAD_MODES, LOWEST):
         raise UnsupportedError(f"a border of mode {layer.mode!r} isn't exported.", hint="save it as .safetensors.")
     sizes = graph.constant("pads", _pads(((0, 0), (0, 0), *layer.pads)), "int64")
@@ -69,18 +96,18 @@ def _pad(graph: Graph, layer: Pad) -> None:
 _HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
 
 
-def _affine(graph: Graph, layer: Affine) -> None:
+def _affine(graph: GraphWriter, layer: Affine) -> None:
     graph.node("Mul", graph.constant("scale", layer.scale))
     graph.node("Add", graph.constant("shift", layer.shift))
 
 
-def _clip(graph: Graph, layer: Clip) -> None:
+def _clip(graph: GraphWriter, layer: Clip) -> None:
     names = zip(("least", "most"), layer.limits, strict=True)
     graph.node("Clip", *(graph.constant(name, limit) if math.isfinite(limit) else "" for name, limit in names))
 
 
-def _joined(kind: str) -> Callable[[Graph, Any], None]:
-    def add(graph: Graph, layer: Layer) -> None:
+def _joined(kind: str) -> Callable[[GraphWriter, Any], None]:
+    def add(graph: GraphWriter, layer: Layer) -> None:
         others = graph.others
         graph.node(kind, others[0] if others else graph.constant("one", float(kind == "Mul")))
         for other in others[1:]:
@@ -89,7 +116,7 @@ def _joined(kind: str) -> Callable[[Graph, Any], None]:
     return add
 
 
-def _activation(graph: Graph, layer: Activation) -> None:
+def _activation(graph: GraphWriter, layer: Activation) -> None:
     function, before = layer.function, graph.last
     if function == "relu6":
         graph.node("Clip", graph.constant("least", 0.0), graph.constant("most", 6.0))
@@ -109,7 +136,7 @@ def _activation(graph: Graph, layer: Activation) -> None:
         graph.node(function.title())
 
 
-def _pool(graph: Graph, layer: Pool) -> None:
+def _pool(graph: GraphWriter, layer: Pool) -> None:
     own: dict[str, Any] = {"count_include_pad": int(layer.count_padding)} if layer.function == "average" else {}
     graph.node(
         "AveragePool" if layer.function == "average" else "MaxPool",
@@ -121,13 +148,13 @@ def _pool(graph: Graph, layer: Pool) -> None:
     )
 
 
-def _global_pool(graph: Graph, layer: GlobalPool) -> None:
+def _global_pool(graph: GraphWriter, layer: GlobalPool) -> None:
     graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
     if not layer.keepdims:
         _flatten(graph, Flatten())
 
 
-def _batch_norm(graph: Graph, layer: BatchNorm) -> None:
+def _batch_norm(graph: GraphWriter, layer: BatchNorm) -> None:
     epsilon, variance = layer.epsilon, layer.variance
     if graph.dtype == "float64":  # The attribute epsilon is a float32.
         epsilon, variance = 0.0, np.asarray(variance, np.float64) + epsilon
@@ -135,14 +162,14 @@ def _batch_norm(graph: Graph, layer: BatchNorm) -> None:
     graph.node("BatchNormalization", *(graph.constant(*each) for each in arrays.items()), epsilon=epsilon)
 
 
-def _flatten(graph: Graph, layer: Flatten) -> None:
+def _flatten(graph: GraphWriter, layer: Flatten) -> None:
     if layer.order == "HWC" and graph.rank > 2:
         graph.node("Transpose", perm=to_last(graph.rank - 2))
     graph.node("Flatten", axis=1)
     graph.rank = 2
 
 
-def _unflatten(graph: Graph, layer: Unflatten) -> None:
+def _unflatten(graph: GraphWriter, layer: Unflatten) -> None:
     graph.rank = 2 + len(layer.size)
     if max(layer.size) == 1:
         graph.node("Unsqueeze", graph.constant("axes", [*range(2, graph.rank)], "int64"))
@@ -153,14 +180,14 @@ def _unflatten(graph: Graph, layer: Unflatten) -> None:
         graph.node("Transpose", perm=to_first(len(layer.size)))
 
 
-def _dense(graph: Graph, layer: Dense) -> None:
+def _dense(graph: GraphWriter, layer: Dense) -> None:
     if graph.rank != 2:
         raise graph.refused(graph.number, "images", "rows of numbers, of a flattening before it")
     arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
     graph.node("Gemm", *arrays, transB=1)
 
 
-def _transposed(graph: Graph, layer: TransposedConvolution) -> None:
+def _transposed(graph: GraphWriter, layer: TransposedConvolution) -> None:
     (top, bottom), (left, right) = layer.crop
     more = max(-bottom, 0), max(-right, 0)
     if min(top, left) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
@@ -178,23 +205,23 @@ def _transposed(graph: Graph, layer: TransposedConvolution) -> None:
     )
 
 
-def _column(graph: Graph, name: str, numbers: np.ndarray) -> str:
+def _column(graph: GraphWriter, name: str, numbers: np.ndarray) -> str:
     """An array with a number for each channel of what comes."""
     return str(graph.constant(name, np.reshape(numbers, (-1, *(1,) * (graph.rank - 2)))))
 
 
-def _channel_affine(graph: Graph, layer: ChannelAffine) -> None:
+def _channel_affine(graph: GraphWriter, layer: ChannelAffine) -> None:
     if layer.scale is not None:
         graph.node("Mul", _column(graph, "scale", layer.scale))
     if layer.shift is not None:
         graph.node("Add", _column(graph, "shift", layer.shift))
 
 
-def _prelu(graph: Graph, layer: PReLU) -> None:
+def _prelu(graph: GraphWriter, layer: PReLU) -> None:
     graph.node("PRelu", _column(graph, "slope", layer.slope))
 
 
-def _group_norm(graph: Graph, layer: GroupNorm) -> None:
+def _group_norm(graph: GraphWriter, layer: GroupNorm) -> None:
     """An instance norm, of channels or of groups, each as one row of pixels."""
     if layer.groups == len(layer.scale) and graph.rank > 2:
         arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
@@ -212,7 +239,7 @@ def _group_norm(graph: Graph, layer: GroupNorm) -> None:
     graph.node("Add", _column(graph, "shift", layer.shift))
 
 
-def _layer_norm(graph: Graph, layer: LayerNorm) -> None:
+def _layer_norm(graph: GraphWriter, layer: LayerNorm) -> None:
     if graph.rank > 2:
         graph.node("Transpose", perm=to_last(graph.rank - 2))
     arrays = graph.constant("scale", layer.scale), graph.constant("shift", layer.shift)
@@ -221,18 +248,18 @@ def _layer_norm(graph: Graph, layer: LayerNorm) -> None:
         graph.node("Transpose", perm=to_first(graph.rank - 2))
 
 
-def _crop(graph: Graph, layer: Crop) -> None:
+def _crop(graph: GraphWriter, layer: Crop) -> None:
     ends = [-end or _END for _, end in layer.pads]
     indices = {"starts": [start for start, _ in layer.pads], "ends": ends, "axes": [*range(2, graph.rank)]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
-def _subsample(graph: Graph, layer: Subsample) -> None:
+def _subsample(graph: GraphWriter, layer: Subsample) -> None:
     indices = {"starts": [*layer.start], "ends": [_END, _END], "axes": [2, 3], "steps": [*layer.step]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
-def _upsample(graph: Graph, layer: Upsample) -> None:
+def _upsample(graph: GraphWriter, layer: Upsample) -> None:
     factors = graph.constant("scales", [1.0, 1.0, *layer.factor], "float32")
     if layer.method == "nearest":
         graph.node(
@@ -243,29 +270,29 @@ def _upsample(graph: Graph, layer: Upsample) -> None:
         graph.node("Resize", "", factors, mode="linear", coordinate_transformation_mode=mode)
 
 
-def _channel_slice(graph: Graph, layer: ChannelSlice) -> None:
+def _channel_slice(graph: GraphWriter, layer: ChannelSlice) -> None:
     indices = {"starts": [layer.start], "ends": [layer.stop or _END], "axes": [1]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
-def _chunk(graph: Graph, layer: Chunk) -> None:
+def _chunk(graph: GraphWriter, layer: Chunk) -> None:
     size = layer.output_channels(graph.channels())
     start = layer.index * size
     indices = {"starts": [start], "ends": [start + size], "axes": [1]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
-def _channel_shuffle(graph: Graph, layer: ChannelShuffle) -> None:
+def _channel_shuffle(graph: GraphWriter, layer: ChannelShuffle) -> None:
     order = layer.reference(np.arange(graph.channels())[None])[0]
     graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
 
 
-def _pixel_shuffle(graph: Graph, layer: PixelShuffle) -> None:
+def _pixel_shuffle(graph: GraphWriter, layer: PixelShuffle) -> None:
     graph.node("DepthToSpace", blocksize=layer.factor, mode="DCR" if layer.channels_last else "CRD")
 
 
 # Another kind of layer is another entry.
-NODES: dict[type[Layer], Callable[[Graph, Any], None]] = {
+NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     Pad: _pad,
     Activation: _activation,
