@@ -31,9 +31,6 @@ from .attention import (
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
-    ChannelAffine,
-    LayerNorm2d,
-    PixelLinear,
     add,
     affine,
     divide,
@@ -45,6 +42,7 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
