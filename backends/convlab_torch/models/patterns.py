@@ -179,10 +179,10 @@ def _pools_whole(node: torch.fx.Node, image: torch.fx.Node) -> bool:
     window = given.pop("kernel_size", None)
     plain = len(node.args) <= 2 and all(value in (None, 0, 1) for name, value in given.items() if name != "input")
     sizes = window if isinstance(window, (tuple, list)) else [window]
-    return plain and [axis for each in sizes for axis in _axes_of_size(each, image)] == [2, 3]
+    return plain and [axis for each in sizes for axis in axes_of_size(each, image)] == [2, 3]
 
 
-def _axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
+def axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
     """The axes of an image whose sizes a node gives; none for another node."""
     if not isinstance(size, torch.fx.Node):
         return []

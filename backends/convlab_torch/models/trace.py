@@ -198,7 +198,7 @@ class _Reading:
             self.tokens.add(node)
             if source not in self.last:
                 self.last.add(node)
-        elif source in self.last and (native := row_of_tokens(node)) is not None:
+        elif (native := row_of_tokens(node, source in self.last)) is not None:
             layer, note = read_function(native)
             path = ".".join(filter(None, [_owner(node), note]))
             self.result.append(Part(path, native, layer, note, (self.values[source],), node.name))
