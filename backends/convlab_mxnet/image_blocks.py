@@ -96,6 +96,22 @@ class Crop(OfImages):
         return x
 
 
+class ChannelPool(OfImages):
+    """The greatest channel, or the mean of all, of each pixel.
+
+    Args:
+        function: "max" or "mean".
+    """
+
+    def __init__(self, function: str, **names: Any) -> None:
+        super().__init__(**names)
+        self.function = function
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of one channel."""
+        return getattr(F, self.function)(x, axis=1, keepdims=True)
+
+
 class Subsample(OfImages):
     """Some of the image's rows and columns: the first, and then each so many further on.
 

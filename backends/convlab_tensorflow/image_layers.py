@@ -97,6 +97,25 @@ class ChannelSlice(Moving):
 
 
 @register_keras_serializable(package="convlab")
+class ChannelPool(Moving):
+    """The greatest channel, or the mean of all, of each pixel.
+
+    Args:
+        function: "max" or "mean".
+    """
+
+    options = ("function",)
+
+    def __init__(self, function: str, **names: Any) -> None:
+        super().__init__(**names)
+        self.function = function
+
+    def call(self, x: Any) -> Any:
+        """The image of one channel."""
+        return getattr(keras.ops, self.function)(x, axis=-1, keepdims=True)
+
+
+@register_keras_serializable(package="convlab")
 class Subsample(Moving):
     """Some of the image's rows and columns: the first, and then each so many further on.
 

@@ -97,6 +97,8 @@ POOLED = {
     "squeeze of both": lambda y: torch.squeeze(F.adaptive_max_pool2d(y, 1), dim=(2, 3)),
     "index": lambda y: F.adaptive_avg_pool2d(y.clone(), 1)[..., 0, 0],
     "means": lambda y: y.mean(3).mean(dim=2),
+    "mean of tokens": lambda y: y.flatten(2).mean(-1),
+    "mean of a view": lambda y: torch.mean(y.view(y.shape[0], y.size(1), -1), dim=2),
     "window": lambda y: F.avg_pool2d(y, y.size()[2:]).flatten(1),
     "sizes": lambda y: F.max_pool2d(y, kernel_size=(y.size(2), y.shape[-1])).flatten(1),
 }

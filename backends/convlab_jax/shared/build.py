@@ -18,7 +18,7 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
-from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
@@ -49,9 +49,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         return _build_pool(layer)
     if isinstance(layer, AdaptivePool):
         lacks_adaptive(layer)
-    if isinstance(layer, GlobalPool):
-        reduce = jnp.max if layer.function == "max" else jnp.mean
-        return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)
+    if isinstance(layer, (GlobalPool, ChannelPool)):
+        return _build_reduction(layer)
     if isinstance(layer, Flatten):
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
@@ -75,6 +74,13 @@ def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
         return functools.partial(affine, scale=layer.scale, shift=layer.shift)
     least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
     return functools.partial(jnp.clip, min=least, max=most)
+
+
+def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
+    reduce = jnp.max if layer.function == "max" else jnp.mean
+    if isinstance(layer, ChannelPool):
+        return functools.partial(reduce, axis=-1, keepdims=True)
+    return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)
 
 
 def _build_activation(layer: Activation) -> Callable[[Array], Array]:

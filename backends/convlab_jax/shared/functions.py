@@ -107,9 +107,12 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
     """What may compute a value of an image x by an equation that looks at more than one pixel at once."""
     if equation.primitive in ("reduce_window_max", "reduce_window_sum"):
         yield from _pools(equation, x)
-    elif equation.primitive in ("reduce_sum", "reduce_max") and equation.params["axes"] == _inner(x):
-        for keepdims in ({}, {"keepdims": True}):
-            yield jnp.mean if equation.primitive == "reduce_sum" else jnp.max, {"axis": _inner(x), **keepdims}
+    elif equation.primitive in ("reduce_sum", "reduce_max"):
+        reduce = jnp.mean if equation.primitive == "reduce_sum" else jnp.max
+        if equation.params["axes"] == _inner(x):
+            yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
+        elif equation.params["axes"] == (len(x.shape) - 1,):
+            yield reduce, {"axis": -1, "keepdims": True}
     elif equation.primitive == "pad":
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == len(x.shape):

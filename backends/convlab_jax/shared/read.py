@@ -22,7 +22,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
@@ -148,6 +148,8 @@ def _pool(
 def _mean(function: str) -> Callable[..., Layer]:
     def read(axis: Any = None, keepdims: bool = False) -> Layer:
         axes = () if axis is None else tuple(sorted(per_axis(axis, 1)))
+        if axes == (-1,) and keepdims:
+            return ChannelPool(function)
         rank = len(axes)
         if not 1 <= rank <= 3 or axes not in (tuple(range(1, rank + 1)), tuple(range(-1 - rank, -1))):
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2)")

@@ -21,7 +21,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
@@ -255,6 +255,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
+    ChannelPool: lambda layer, style: [image_blocks.ChannelPool("max" if layer.function == "max" else "mean")],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
     Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
     ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],

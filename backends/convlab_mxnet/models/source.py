@@ -17,7 +17,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.shapes import channels_taken
@@ -242,6 +242,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     PositionEmbedding: lambda known: _attention_block(
         attention_blocks.PositionEmbedding, channels=len(known.embedding), size=known.embedding.shape[1:]
     ),
+    ChannelPool: lambda known: _block(image_blocks.ChannelPool, function="max" if known.function == "max" else "mean"),
     FirstPixel: lambda known: _attention_block(attention_blocks.FirstPixel),
     **{
         kind: partial(_of_fields, block, names)

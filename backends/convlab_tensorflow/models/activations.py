@@ -1,15 +1,21 @@
-"""The functions that Keras's layers have for activations."""
+"""Keras's layers for activations, and the functions that its layers have for them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers as kl
 
-from convlab.models.layers.activations import Activation, Softmax
+from convlab.models.layers.activations import Activation, Clip, Softmax
 from convlab.models.layers.layer import Layer
+
+from .. import image_layers
 
 
 def leaky(slope: float) -> Activation:
@@ -43,3 +49,30 @@ def _functions() -> list[tuple[Any, Layer]]:
 
 FUNCTIONS = _functions()
 NOTHING = (None, keras.activations.linear)
+
+
+def build_activation(layer: Activation, style: str) -> list[kl.Layer]:
+    """Keras's layers for an activation."""
+    constructors: dict[str, Callable[..., kl.Layer]] = {
+        "relu": kl.ReLU,
+        "relu6": lambda **options: kl.ReLU(6.0, **options),
+        "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
+        "elu": lambda **options: kl.ELU(layer.parameter, **options),
+        "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
+        **{name: partial(image_layers.Elementwise, name) for name in ("abs", "sqrt", "exp")},
+    }
+    if layer.function in constructors:
+        return [constructors[layer.function](autocast=False)]
+    names = {"hard_swish": "hard_silu"}
+    return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
+
+
+def build_clip(layer: Clip, style: str) -> list[kl.Layer]:
+    """Keras's layers for limits."""
+    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    return [image_layers.Clip(least, most, autocast=False)]
+
+
+def build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
+    """Keras's layers for a softmax."""
+    return [kl.Activation("log_softmax", autocast=False) if layer.log else kl.Softmax(autocast=False)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -24,7 +22,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
@@ -33,7 +31,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
-from .activations import gelu_tanh
+from .activations import build_activation, build_clip, build_softmax
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
@@ -260,35 +258,11 @@ def _build_dense(layer: Dense, style: str) -> list[kl.Layer]:
     return [_filled(dense, (None, inputs), layer.kernel.T, layer.bias)]
 
 
-def _build_activation(layer: Activation, style: str) -> list[kl.Layer]:
-    constructors: dict[str, Callable[..., kl.Layer]] = {
-        "relu": kl.ReLU,
-        "relu6": lambda **options: kl.ReLU(6.0, **options),
-        "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
-        "elu": lambda **options: kl.ELU(layer.parameter, **options),
-        "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
-        **{name: partial(image_layers.Elementwise, name) for name in ("abs", "sqrt", "exp")},
-    }
-    if layer.function in constructors:
-        return [constructors[layer.function](autocast=False)]
-    names = {"hard_swish": "hard_silu"}
-    return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
-
-
-def _build_clip(layer: Clip, style: str) -> list[kl.Layer]:
-    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
-    return [image_layers.Clip(least, most, autocast=False)]
-
-
 def _build_prelu(layer: PReLU, style: str) -> list[kl.Layer]:
     channels, axes = len(layer.slope), [*range(1, layer.rank + 2)]
     shared, shape = (axes[:-1], channels) if channels > 1 else (axes, None)
     prelu = kl.PReLU(shared_axes=shared, dtype=layer.dtype)
     return [_filled(prelu, _shape(layer.rank, shape), layer.slope.reshape(*(1,) * layer.rank, -1))]
-
-
-def _build_softmax(layer: Softmax, style: str) -> list[kl.Layer]:
-    return [kl.Activation("log_softmax", autocast=False) if layer.log else kl.Softmax(autocast=False)]
 
 
 def _build_dropout(layer: Dropout, style: str) -> list[kl.Layer]:
@@ -324,6 +298,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
+    ChannelPool: lambda layer, style: [
+        image_layers.ChannelPool("max" if layer.function == "max" else "mean", autocast=False)
+    ],
     Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
     ChannelSlice: lambda layer, style: [image_layers.ChannelSlice(layer.start, layer.stop, autocast=False)],
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],
@@ -334,9 +311,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Unflatten: _build_unflatten,
     Flatten: _build_flatten,
     Dense: _build_dense,
-    Activation: _build_activation,
-    Clip: _build_clip,
-    Softmax: _build_softmax,
+    Activation: build_activation,
+    Clip: build_clip,
+    Softmax: build_softmax,
     PReLU: _build_prelu,
     Affine: lambda layer, style: [kl.Rescaling(layer.scale, layer.shift, autocast=False)],
     Add: lambda layer, style: [kl.Add(autocast=False)],

@@ -20,7 +20,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import GlobalPool, Pool
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
 from convlab.models.layers.spatial import Ends, oihw
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
@@ -333,6 +333,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     attention_layers.FirstPixel: lambda m: FirstPixel(),
     kl.UpSampling2D: _upsampling,
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
+    image_layers.ChannelPool: lambda m: ChannelPool("max" if m.function == "max" else "average"),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),

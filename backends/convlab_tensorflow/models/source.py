@@ -36,6 +36,7 @@ _OURS = (
     image_layers.Elementwise,
     image_layers.Divide,
     image_layers.Subsample,
+    image_layers.ChannelPool,
     image_layers.ChannelSlice,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,

@@ -23,7 +23,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
@@ -31,9 +31,10 @@ from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
-from . import attention, functions
+from . import attention, functions, modules
 from .attention import PixelAttention, first_pixel
-from .functions import StochasticDepth, add, affine, concatenate, multiply
+from .functions import add, affine, concatenate, multiply
+from .modules import StochasticDepth
 from .network import Network, sequential
 
 _NAMES = ArrayNames(
@@ -133,13 +134,13 @@ def _build_group_norm(layer: GroupNorm, style: str) -> list[nn.Module]:
 
 
 def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
-    norm = functions.LayerNorm2d(len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
+    norm = modules.LayerNorm2d(len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
     return [filled(norm, **_NAMES.arrays(layer))]
 
 
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
     has = layer.scale is not None, layer.shift is not None
-    module = functions.ChannelAffine(layer.count, *has, layer.trained)
+    module = modules.ChannelAffine(layer.count, *has, layer.trained)
     return [filled(module.to(getattr(torch, layer.dtype)), **_NAMES.arrays(layer))]
 
 
@@ -263,6 +264,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Crop: _build_crop,
+    ChannelPool: lambda layer, style: [
+        functions.channel_maximum if layer.function == "max" else functions.channel_average
+    ],
     Subsample: lambda layer, style: [partial(functions.subsample, start=layer.start, step=layer.step)],
     ChannelSlice: lambda layer, style: [partial(functions.channel_slice, start=layer.start, stop=layer.stop)],
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from convlab.errors import UnsupportedError
 
 from .functional import layer_of
-from .functions import ChannelAffine, LayerNorm2d, with_number
+from .functions import with_number
+from .modules import ChannelAffine, LayerNorm2d
 from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 

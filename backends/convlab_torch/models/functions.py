@@ -21,80 +21,11 @@ from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Subsample
-from convlab.models.layers.pooling import GlobalPool
+from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.spatial import Size
 
 from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
-
-
-class StochasticDepth(nn.Module):
-    """In training each image is 0 with the probability p, and the others are divided by 1 - p."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The images, in inference as they are."""
-        if not self.training or not self.p:
-            return x
-        ones = (1,) * (x.ndim - 1)
-        kept = torch.rand((len(x), *ones), device=x.device) >= self.p
-        return x * kept / (1 - self.p)
-
-
-class ChannelAffine(nn.Module):
-    """x * weight + bias, with one number of each for each channel.
-
-    Args:
-        channels: how many there are; 1 for one number for all.
-        scale, shift: whether there is a weight, and whether there is a bias.
-        trained: whether they are parameters, or buffers.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        scale: bool = True,
-        shift: bool = True,
-        trained: bool = True,
-    ) -> None:
-        super().__init__()
-        self.channels, self.scale, self.shift, self.trained = channels, scale, shift, trained
-        for name, has, start in (("weight", scale, 1.0), ("bias", shift, 0.0)):
-            numbers = torch.full((channels,), start)
-            if has and not trained:
-                self.register_buffer(name, numbers)
-            else:
-                self.register_parameter(name, nn.Parameter(numbers) if has else None)
-
-    weight: Tensor | None
-    bias: Tensor | None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The image (N, C, H, W), or rows (N, C), with its channels scaled and shifted."""
-        shape = -1, *(1,) * (x.ndim - 2)
-        y = x if self.weight is None else x * self.weight.view(shape)
-        return y if self.bias is None else y + self.bias.view(shape)
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """`nn.LayerNorm` over the channels of each pixel of images (N, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The image, normalised."""
-        x = F.layer_norm(x.movedim(1, -1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.movedim(-1, 1)
-
-
-class PixelLinear(nn.Linear):
-    """`nn.Linear` of the channels of each pixel of images (N, C, H, W), or of sequences or volumes, as `rank` says."""
-
-    rank = 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The image with other channels."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+from .modules import LayerNorm2d, PixelLinear, StochasticDepth
 
 
 def add(*tensors: Tensor) -> Tensor:
@@ -208,6 +139,16 @@ def maximum(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
     return x.amax(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
 
 
+def channel_average(x: Tensor) -> Tensor:
+    """The mean of all channels of each pixel."""
+    return x.mean(dim=1, keepdim=True)
+
+
+def channel_maximum(x: Tensor) -> Tensor:
+    """The greatest channel of each pixel."""
+    return x.amax(dim=1, keepdim=True)
+
+
 def read_function(native: Any) -> tuple[Layer | None, str]:
     """What a function that `native_of` gives computes, and its name."""
     function, options = (native.func, native.keywords) if isinstance(native, partial) else (native, {})
@@ -229,6 +170,8 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,
+        channel_average: lambda: ChannelPool("average"),
+        channel_maximum: lambda: ChannelPool("max"),
         average: lambda: GlobalPool("average", options["keepdim"], rank=options.get("rank", 2)),
         maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }

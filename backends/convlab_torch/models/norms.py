@@ -13,7 +13,7 @@ from convlab.models.layers.layer import BatchNorm, Layer
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 
 from ..ops import ops
-from . import functions
+from . import modules
 
 
 def array_of(x: Tensor | None) -> np.ndarray | None:
@@ -77,7 +77,7 @@ def read_layer_norm(m: nn.LayerNorm) -> Layer:
     return LayerNorm(scale, shift, m.eps, dtype)
 
 
-def read_channel_affine(m: functions.ChannelAffine) -> Layer:
+def read_channel_affine(m: modules.ChannelAffine) -> Layer:
     """A scale and a shift for each channel."""
     trained, arrays = any(True for _ in m.parameters()), m.state_dict()
     scale, shift = (array_of(arrays.get(name)) for name in ("weight", "bias"))

@@ -13,7 +13,7 @@ from torch import nn
 
 from convlab.models.layers.spatial import to_first, to_last
 
-from .functions import average, maximum, multiply
+from .functions import average, channel_average, channel_maximum, maximum, multiply
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS, arguments_of
 
@@ -46,6 +46,8 @@ def is_part_of_pattern(node: torch.fx.Node, rank: int) -> bool:
     halves = rank == 2 and _one_of_pixels(node, 4)
     if halves and node.users and all(_same_over_the_other(each, node) for each in node.users):
         return True
+    if _is_of_channels(node):
+        return True
     return node.target in PARTS or _axes_of_view(node, rank + 3) is not None or _swapped(node, rank) is not None
 
 
@@ -62,6 +64,8 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
         native = _over_pixels(node, source)
         if native is not None:
             return native
+    if (native := _pooled_channels(node)) is not None:
+        return native
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1], rank)
     if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
@@ -87,6 +91,56 @@ def _over_pixels(node: torch.fx.Node, source: torch.fx.Node) -> tuple[Any, list[
     if node.target in _SQUEEZES and _axes(node) in ((2, 3), (-1, -2), (-2, -1)):
         return nn.Flatten(), [source]
     return None
+
+
+def _pooled_channels(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+    """The greatest channel of each pixel or the mean of all, kept as an axis or put back, and the images."""
+    reduced = _over_channels(node)
+    if reduced is None and _adds_channel(node):
+        reduced = _over_channels(node.args[0])
+        return None if reduced is None or reduced[2] else (reduced[0], [reduced[1]])
+    return (reduced[0], [reduced[1]]) if reduced is not None and reduced[2] else None
+
+
+def _over_channels(node: Any) -> tuple[Any, torch.fx.Node, bool] | None:
+    """What a node computes over the channels of each pixel, of which images, and whether it keeps their axis."""
+    if not isinstance(node, torch.fx.Node):
+        return None
+    function = channel_average if node.target in _MEANS else channel_maximum
+    if _takes_values(node):
+        node = node.args[0]
+    elif node.target not in (*_MEANS, *_GREATEST):
+        return None
+    given = arguments_of(node, "input", "dim", "keepdim")
+    return (function, given["input"], bool(given.get("keepdim"))) if given.get("dim") == 1 else None
+
+
+def _is_of_channels(node: torch.fx.Node) -> bool:
+    """Whether a node is read with the one that takes the greatest channels, or puts the axis of channels back."""
+    if _is_greatest(node):
+        return bool(node.users) and all(_takes_values(each) or not each.users for each in node.users)
+    if not node.users:  # which channel is the greatest
+        return bool(node.args) and _is_greatest(node.args[0])
+    reduced = _over_channels(node)
+    return reduced is not None and not reduced[2] and all(map(_adds_channel, node.users))
+
+
+def _is_greatest(node: Any) -> bool:
+    """Whether a node gives the greatest channel of each pixel, and which one it is."""
+    if not isinstance(node, torch.fx.Node) or node.target not in ("max", torch.max):
+        return False
+    return arguments_of(node, "input", "dim", "keepdim").get("dim") == 1
+
+
+def _takes_values(node: torch.fx.Node) -> bool:
+    """Whether a node takes the greatest channels, and not which ones they are."""
+    first = (node.target, *node.args[1:]) in ((operator.getitem, 0), (getattr, "values"))
+    return first and _is_greatest(node.args[0])
+
+
+def _adds_channel(node: torch.fx.Node) -> bool:
+    """Whether a node puts an axis of one channel behind that of images."""
+    return node.target in ("unsqueeze", torch.unsqueeze) and node.args[1:] == (1,)
 
 
 def _adds_axis(node: torch.fx.Node) -> bool:
@@ -125,10 +179,10 @@ def _pools_whole(node: torch.fx.Node, image: torch.fx.Node) -> bool:
     window = given.pop("kernel_size", None)
     plain = len(node.args) <= 2 and all(value in (None, 0, 1) for name, value in given.items() if name != "input")
     sizes = window if isinstance(window, (tuple, list)) else [window]
-    return plain and [axis for each in sizes for axis in _axes_of_size(each, image)] == [2, 3]
+    return plain and [axis for each in sizes for axis in axes_of_size(each, image)] == [2, 3]
 
 
-def _axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
+def axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
     """The axes of an image whose sizes a node gives; none for another node."""
     if not isinstance(size, torch.fx.Node):
         return []

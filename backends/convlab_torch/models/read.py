@@ -39,9 +39,10 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, functions, partitions
+from . import attention, modules, partitions
 from .attention import SHIFTED_WINDOWS
-from .functions import StochasticDepth, class_path, read_function
+from .functions import class_path, read_function
+from .modules import StochasticDepth
 from .network import Network
 from .norms import (
     array_of,
@@ -299,7 +300,7 @@ def _upsample(m: nn.Upsample) -> Layer:
     return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
 
 
-def _of_pixels(m: functions.PixelLinear) -> Layer:
+def _of_pixels(m: modules.PixelLinear) -> Layer:
     kernel = ops.to_numpy(m.weight)
     return convolution(kernel.reshape(*kernel.shape, *(1,) * m.rank), array_of(m.bias), dtype_of(m.weight))
 
@@ -339,9 +340,9 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
-    functions.LayerNorm2d: read_layer_norm,
-    functions.ChannelAffine: read_channel_affine,
-    functions.PixelLinear: _of_pixels,
+    modules.LayerNorm2d: read_layer_norm,
+    modules.ChannelAffine: read_channel_affine,
+    modules.PixelLinear: _of_pixels,
     **attention.READERS,
     **partitions.READERS,
     nn.Upsample: _upsample,

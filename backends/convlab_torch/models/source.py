@@ -21,12 +21,11 @@ from convlab.models.source.layers import affine as scaled
 from ..layers import Conv2D
 from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
-    ChannelAffine,
-    LayerNorm2d,
-    StochasticDepth,
     add,
     affine,
     broadcast_like,
+    channel_average,
+    channel_maximum,
     channel_slice,
     chunk,
     clip,
@@ -39,6 +38,7 @@ from .functions import (
     subtract,
     unflatten_pixels,
 )
+from .modules import ChannelAffine, LayerNorm2d, StochasticDepth
 
 
 def source(parts: Sequence[Part], size: Size | None) -> str:
@@ -177,6 +177,8 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    channel_average: lambda: "{0}.mean(dim=1, keepdim=True)",
+    channel_maximum: lambda: "{0}.amax(dim=1, keepdim=True)",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
     depth_to_space: lambda factor: f"F.pixel_shuffle(F.channel_shuffle({{0}}, {factor**2}), {factor})",

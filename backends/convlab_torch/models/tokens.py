@@ -15,7 +15,7 @@ from convlab.errors import UnsupportedError
 
 from .attention import ClassToken, PositionEmbedding, first_pixel
 from .functions import average
-from .patterns import permutation
+from .patterns import axes_of_size, permutation
 from .rewriting import JOINS, VIEWS
 
 
@@ -24,7 +24,10 @@ def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
     if node.target in (torch.flatten, "flatten"):
         return (*node.args[1:], *node.kwargs.values()) in ((2,), (2, -1), (2, 3))
     axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
-    return node.target in VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 3 and axes[1] == channels > 0
+    if node.target not in VIEWS or not isinstance(axes, (tuple, list)) or len(axes) != 3:
+        return False
+    image: Any = node.args[0]
+    return axes[1] == channels > 0 or axes_of_size(axes[1], image) == [1]
 
 
 def swaps_tokens(node: torch.fx.Node) -> bool:
@@ -34,12 +37,18 @@ def swaps_tokens(node: torch.fx.Node) -> bool:
     return permutation(node) == (0, 2, 1)
 
 
-def row_of_tokens(node: torch.fx.Node) -> Callable[..., Any] | None:
-    """The function of images that takes the first of tokens (N, L, C), or their mean; None for another call."""
-    if node.target is operator.getitem and node.args[1] in ((slice(None), 0), (slice(None), 0, slice(None))):
+def row_of_tokens(node: torch.fx.Node, channels_last: bool) -> Callable[..., Any] | None:
+    """The function of images that takes the first of tokens, or their mean; None for another call.
+
+    Tokens are (N, L, C) or, with the channels not last, (N, C, L).
+    """
+    every = slice(None)
+    first = ((every, 0), (every, 0, every)) if channels_last else ((every, every, 0),)
+    if node.target is operator.getitem and node.args[1] in first:
         return first_pixel
-    along = (*node.args[1:], *node.kwargs.values())
-    mean = node.target in (torch.mean, "mean") and along in ((1,), (-2,), ([1],), ((1,),))
+    along: Any = (*node.args[1:], *node.kwargs.values())
+    axes = along[0] if len(along) == 1 and isinstance(along[0], (tuple, list)) else along
+    mean = node.target in (torch.mean, "mean") and tuple(axes) in (((1,), (-2,)) if channels_last else ((2,), (-1,)))
     return partial(average, keepdim=False) if mean else None
 
 

@@ -31,9 +31,6 @@ from .attention import (
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
-    ChannelAffine,
-    LayerNorm2d,
-    PixelLinear,
     add,
     affine,
     divide,
@@ -45,6 +42,7 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
@@ -200,7 +198,7 @@ class _Reading:
             self.tokens.add(node)
             if source not in self.last:
                 self.last.add(node)
-        elif source in self.last and (native := row_of_tokens(node)) is not None:
+        elif (native := row_of_tokens(node, source in self.last)) is not None:
             layer, note = read_function(native)
             path = ".".join(filter(None, [_owner(node), note]))
             self.result.append(Part(path, native, layer, note, (self.values[source],), node.name))

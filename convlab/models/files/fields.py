@@ -175,6 +175,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "position_embedding": {},
     "first_pixel": {},
     "crop": {"pads": _ENDS},
+    "channel_pool": {"function": _named(*_KERNEL)},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},

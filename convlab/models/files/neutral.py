@@ -23,7 +23,7 @@ from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, M
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
-from ..layers.pooling import GlobalPool, Pool
+from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from ..layers.transposed import TransposedConvolution
 from ..layers.windows import WindowAttention
@@ -53,6 +53,7 @@ _SIMPLE = (
     Softmax,
     Pool,
     GlobalPool,
+    ChannelPool,
     Dropout,
     Flatten,
     Dense,

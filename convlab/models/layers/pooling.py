@@ -119,6 +119,34 @@ class GlobalPool(OfAnyRank):
 
 
 @dataclass(frozen=True, eq=False)
+class ChannelPool(Layer):
+    """The greatest channel, or the mean of all, of each pixel, as an image of one channel: CBAM, arXiv:1807.06521.
+
+    Attributes:
+        function: "max" or "average".
+    """
+
+    kind = "channel_pool"
+
+    function: str
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return 1
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return np.asarray((np.max if self.function == "max" else np.mean)(x, axis=1, keepdims=True))
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        if self.function == "max":
+            return self.reference(off)
+        rounding = (x.shape[1] + 1) * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
+        return np.asarray(self.reference(off) + rounding)
+
+
+@dataclass(frozen=True, eq=False)
 class AdaptivePool(Layer):
     """The greatest element, or the mean, of each of as many windows as the result has pixels, in PyTorch alone.
 

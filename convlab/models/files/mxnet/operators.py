@@ -16,7 +16,7 @@ from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, 
 from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
-from ...layers.pooling import AdaptivePool, GlobalPool, Pool
+from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
@@ -186,11 +186,16 @@ def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return BroadcastLike(rank=len(axes))
 
 
-def _mean(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    axes = per_axis(options.get("axis"), 1)
-    if axes not in _INNER:
-        raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
-    return GlobalPool("average", bool(options.get("keepdims", False)), rank=len(axes))
+def _reduced(function: str) -> Reader:
+    def read(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+        axes, keepdims = per_axis(options.get("axis"), 1), bool(options.get("keepdims", False))
+        if axes == (1,) and keepdims:
+            return ChannelPool(function)
+        if axes not in _INNER:
+            raise UnsupportedError(f"it reduces the axes {options.get('axis')}, expected (2, 3), rows and columns")
+        return GlobalPool(function, keepdims, rank=len(axes))
+
+    return read
 
 
 def _reshape(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -275,8 +280,8 @@ OPERATORS: dict[str, Reader] = {
     "_npi_clip": _clip,
     "Concat": _concatenate,
     "_npi_concatenate": _concatenate,
-    "mean": _mean,
-    "_npi_mean": _mean,
+    **dict.fromkeys(("mean", "_npi_mean"), _reduced("average")),
+    **dict.fromkeys(("max", "_np_max"), _reduced("max")),
     "Reshape": _reshape,
     "_np_reshape": _reshape,
     EXPAND_DIMS: _expand_dims,

@@ -17,7 +17,7 @@ from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
-from ...layers.pooling import GlobalPool, Pool
+from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.transposed import TransposedConvolution
 
@@ -152,6 +152,11 @@ def _global_pool(graph: GraphWriter, layer: GlobalPool) -> None:
     graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
     if not layer.keepdims:
         _flatten(graph, Flatten())
+
+
+def _channel_pool(graph: GraphWriter, layer: ChannelPool) -> None:
+    axes = graph.constant("axes", [1], "int64")
+    graph.node("ReduceMax" if layer.function == "max" else "ReduceMean", axes, keepdims=1)
 
 
 def _batch_norm(graph: GraphWriter, layer: BatchNorm) -> None:
@@ -299,6 +304,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
     Pool: _pool,
     GlobalPool: _global_pool,
+    ChannelPool: _channel_pool,
     BatchNorm: _batch_norm,
     Dropout: lambda graph, layer: None,
     Flatten: _flatten,

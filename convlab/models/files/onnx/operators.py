@@ -15,7 +15,7 @@ from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
-from ...layers.pooling import GlobalPool, Pool
+from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST, excerpt
@@ -223,6 +223,8 @@ def _global_pool(function: str) -> Reader:
 def _reduce(function: str) -> Reader:
     def read(op: Operation) -> Sequence[Layer]:
         axes = op.axes(1)
+        if op.letters(axes) == "C" and op.options.get("keepdims", 1):
+            return [ChannelPool(function)]
         if sorted(op.letters(axes)) != [*INNER[op.rank]]:
             raise UnsupportedError(f"got the axes {axes} of {op.layout}, expected rows and columns")
         keepdims = bool(op.options.get("keepdims", 1))
