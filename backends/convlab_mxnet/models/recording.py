@@ -27,14 +27,14 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
 
     Args:
         block: any block, with values for its parameters.
-        inputs: images that it takes, (N, C, H, W); None for some that are found.
+        inputs: images that it takes, (N, C, H, W); None for some that it tries.
         numpy: whether it takes arrays of `mx.np`.
         ctx: its device.
 
     Raises:
         UnsupportedError: it doesn't run on images that were tried, or does something else for other sizes.
     """
-    found: list[list[dict[str, Any]]] = []
+    recordings: list[list[dict[str, Any]]] = []
     for shape in _shapes(block, inputs):
         x = (mx.np if numpy else mx.nd).ones(shape, ctx=ctx)
         x.attach_grad()
@@ -44,14 +44,14 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
             content = json.loads(mx.autograd.get_symbol(y).tojson())
         except Exception:  # The block's own code may fail in any way on images of a size.
             continue
-        found.append(_named(content["nodes"], block, mx.autograd.get_symbol(x).name))
-        if len(content["heads"]) != 1 or found[0] != found[-1]:
+        recordings.append(_named(content["nodes"], block, mx.autograd.get_symbol(x).name))
+        if len(content["heads"]) != 1 or recordings[0] != recordings[-1]:
             raise UnsupportedError("it gives more than one array, or does something else for images of other sizes")
-        if len(found) == 2:
+        if len(recordings) == 2:
             break
-    if not found:
+    if not recordings:
         raise UnsupportedError("it can't be traced on symbols, nor run on images")
-    return found[0], len(found[0]) - 1
+    return recordings[0], len(recordings[0]) - 1
 
 
 def _shapes(block: Block, inputs: Any) -> Iterator[tuple[int, ...]]:
