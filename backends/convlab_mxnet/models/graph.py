@@ -29,7 +29,7 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     Args:
         block: any block, also a SymbolBlock.
         parts: the parts that a block at a path is.
-        inputs: images that it takes, for a block whose code takes no symbols; None for some that are found.
+        inputs: images that it takes, for a block whose code takes no symbols; None for some that it tries.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
