@@ -55,7 +55,8 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
-def _least_normal(dtype: str) -> float:
+def least_normal(dtype: str) -> float:
+    """What may be lost where numbers nearer to zero count as zero: that of float32 for the wider dtypes, too."""
     return float(np.finfo("float16" if dtype == "float16" else "float32").tiny)
 
 
@@ -67,7 +68,7 @@ def _sqrt(x: np.ndarray) -> np.ndarray:
 def _sqrt_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
     least, root, most = (np.sqrt(np.maximum(each, 0)) for each in (x - off, x, x + off))
     carried = np.maximum(most - root, root - least)
-    return np.asarray(carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * most + math.sqrt(_least_normal(dtype)))
+    return np.asarray(carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * most + math.sqrt(least_normal(dtype)))
 
 
 def _exp(x: np.ndarray) -> np.ndarray:
@@ -77,7 +78,7 @@ def _exp(x: np.ndarray) -> np.ndarray:
 
 def _exp_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
     most = _exp(x + off)
-    rounding = 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS + 2 * np.abs(x)) * most + _least_normal(dtype)
+    rounding = 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS + 2 * np.abs(x)) * most + least_normal(dtype)
     # Beyond float64 there is no difference to tell.
     return np.where(np.isinf(most), np.inf, np.where(np.isinf(most), 0, most) * -np.expm1(-off) + rounding)
 
@@ -270,4 +271,4 @@ class Softmax(Layer):
             return np.asarray(
                 relative + 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS_OF_LOGARITHM + np.abs(self.reference(x)))
             )
-        return np.asarray(self.reference(x) * np.expm1(relative) + _least_normal(dtype))
+        return np.asarray(self.reference(x) * np.expm1(relative) + least_normal(dtype))

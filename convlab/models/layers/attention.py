@@ -19,6 +19,8 @@ from .spatial import Size
 
 # Of an exponential and a division, beside those of sums.
 _ROUNDINGS = 8
+# Of a score beside those of its sum, with what scales it.
+SCALED = 6
 # Where a score may be off by so much, a weight may be anything.
 _LARGEST = 100.0
 
@@ -131,8 +133,7 @@ class Attention(Layer):
     def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
         unit = 2.0 ** -SIGNIFICAND[dtype]
         (_, _, values), weights = self._rounded_heads(x, off, dtype, added)
-        means, off_means = weights.times(values, unit)
-        off_means = off_means + (_ROUNDINGS - 1) * unit * (weights.largest @ values.largest)
+        means, off_means = weights.times(values, unit, _ROUNDINGS)
         _, behind = self.projections
         return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)
 
@@ -142,8 +143,7 @@ class Attention(Layer):
         unit, pixels, errors = 2.0 ** -SIGNIFICAND[dtype], _pixels(x), _pixels(off)
         true, wrong = before.reference(pixels), before.error(pixels, errors, dtype)
         heads = Heads(*map(Rounded, self._heads(true, len(x)), self._heads(wrong, len(x))))
-        (q, eq), (k, ek), _ = heads
-        scores, change = self._scores(q, k), self._scores_error(q, k, eq, ek, dtype)
+        scores, change = self._scores(heads.query.true, heads.key.true), self._scores_error(heads, dtype)
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
         return heads, Rounded(*_softmax_error(scores + added, change, unit))
 
@@ -162,11 +162,13 @@ class Attention(Layer):
 
     def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """How much each pixel heeds each other, (images, heads, pixels, pixels)."""
-        return np.asarray(products(queries, keys) / math.sqrt(queries.shape[-1]))
+        return np.asarray(queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]))
 
-    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
-        """How far they may be off, if the queries and the keys are off by up to eq and ek."""
-        return np.asarray(products_error(q, k, eq, ek, dtype) / math.sqrt(q.shape[-1]))
+    def _scores_error(self, heads: Heads, dtype: str) -> np.ndarray:
+        """How far they may be off."""
+        query, key, _ = heads
+        products = query.times(key.turned, 2.0 ** -SIGNIFICAND[dtype], SCALED)
+        return np.asarray(products.off / math.sqrt(query.true.shape[-1]))
 
     def _product_slopes(self, heads: Heads, by_scores: Rounded, dtype: str) -> tuple[Rounded, Rounded]:
         """The gradients by the queries and the keys, from that by the scores."""
@@ -293,18 +295,6 @@ def _pixels(x: np.ndarray) -> np.ndarray:
 def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Rows of channels as images of x's size."""
     return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
-
-
-def products(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The product of each query with each key."""
-    return np.asarray(queries @ keys.swapaxes(-1, -2))
-
-
-def products_error(q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
-    """How far such products may be off, if q is by up to eq and k by up to ek, with what scales them."""
-    large_q, large_k = np.abs(q) + eq, np.abs(k) + ek
-    rounding = (q.shape[-1] + 6) * 2.0 ** -SIGNIFICAND[dtype] * products(large_q, large_k)
-    return np.asarray(products(np.abs(q), ek) + products(eq, large_k) + rounding)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

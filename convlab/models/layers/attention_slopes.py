@@ -34,10 +34,10 @@ class Rounded(NamedTuple):
         """The matrices transposed."""
         return Rounded(self.true.swapaxes(-1, -2), self.off.swapaxes(-1, -2))
 
-    def times(self, other: Rounded, unit: float) -> Rounded:
-        """The product of matrices, each sum rounded once more than it has terms, in any order."""
+    def times(self, other: Rounded, unit: float, roundings: int = 1) -> Rounded:
+        """The product of matrices, each sum rounded so many times more than it has terms, in any order."""
         off = np.abs(self.true) @ other.off + self.off @ other.largest
-        rounding = (self.true.shape[-1] + 1) * unit * (self.largest @ other.largest)
+        rounding = (self.true.shape[-1] + roundings) * unit * (self.largest @ other.largest)
         return Rounded(self.true @ other.true, off + rounding)
 
 

@@ -113,10 +113,10 @@ class FoldedConvolution(Convolution):
         true, bounds = self.in_images.gradients(images, by_places, dtype)
         for each in (true, bounds):
             each["K"] = each["K"].reshape(self.kernel.shape)
-        true["X"] = self._by_image(x.shape, self.kernel, dy)
-        total = self._by_image(x.shape, np.abs(self.kernel), np.abs(dy))
-        terms = int(self._by_image(x.shape, np.sign(np.abs(self.kernel)), np.sign(np.abs(dy))).max(initial=0))
-        bounds["X"] = sum_bound(total, terms + 1, dtype, np.abs(self.kernel), np.abs(dy))
+        true["X"] = self._added_up(true["X"], x.shape)
+        magnitudes = np.abs(self.kernel), np.abs(dy)
+        total, counts = self._by_image(x.shape, *magnitudes), self._by_image(x.shape, *map(np.sign, magnitudes))
+        bounds["X"] = sum_bound(total, int(counts.max(initial=0)) + 1, dtype, *magnitudes)
         return true, bounds
 
     def _by_places(self, dy: np.ndarray) -> np.ndarray:
@@ -124,12 +124,16 @@ class FoldedConvolution(Convolution):
         return np.moveaxis(volumes, 2, 1).reshape(-1, volumes.shape[1], *volumes.shape[3:])
 
     def _by_image(self, shape: tuple[int, ...], kernel: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        """The gradient by x, of this shape, of sum(dy * y) with another kernel: each image's goes to its slices."""
+        """The gradient by x, of this shape, of sum(dy * y) with another kernel."""
         layer = self.in_images
-        whole = self._volumes(np.zeros(shape))
-        size, images = whole.shape[2:], self._folded(whole, 0.0)
-        flat = kernel.reshape(layer.kernel.shape)
+        images, flat = self._folded(self._volumes(np.zeros(shape)), 0.0), kernel.reshape(layer.kernel.shape)
         slopes = oracle_gradients(images, flat, self._by_places(dy), **layer.spec.geometry).X
+        return self._added_up(slopes, shape)
+
+    def _added_up(self, slopes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The gradient by x, of this shape, from that by the images: each image's goes to its slices."""
+        whole = self._volumes(np.zeros(shape))
+        size = whole.shape[2:]
         depths, border = self._depths(size), self._border(size, 0.0)
         slopes = slopes.reshape(shape[0], -1, shape[1], len(depths), *size[1:])
         padded = np.zeros((*shape[:2], *border.output_size(size)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
+from .activations import least_normal
 from .layer import Layer, OfAnyRank
 from .spatial import Size, times
 
@@ -98,8 +99,7 @@ class Multiply(Joining):
         magnitudes = [np.abs(value) for value in values]
         largest = self.reference(*(value + error for value, error in zip(magnitudes, off, strict=True)))
         rounding = len(values) * 2.0 ** -SIGNIFICAND[dtype] * largest
-        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
-        return np.asarray(largest - self.reference(*magnitudes) + rounding + underflow)
+        return np.asarray(largest - self.reference(*magnitudes) + rounding + least_normal(dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +121,7 @@ class Divide(Joining):
         with np.errstate(divide="ignore", invalid="ignore"):
             carried = (off[0] + quotient * off[1]) / least
         rounding = 4 * 2.0 ** -SIGNIFICAND[dtype] * (quotient + carried)
-        underflow = np.finfo("float16" if dtype == "float16" else "float32").tiny
-        return np.where(least > 0, carried + rounding + underflow, np.inf)
+        return np.where(least > 0, carried + rounding + least_normal(dtype), np.inf)
 
 
 @dataclass(frozen=True, eq=False)

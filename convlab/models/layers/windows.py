@@ -11,7 +11,8 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...geometry.geometry import Pair
-from .attention import Attention, products, products_error
+from .activations import least_normal
+from .attention import SCALED, Attention
 from .attention_slopes import Heads, Rounded, direction_slope, product_slopes
 from .slopes import Slopes
 
@@ -162,20 +163,20 @@ class WindowAttention(Attention):
         if self.scale is None:
             return super()._scores(queries, keys)
         scale = np.asarray(self.scale, np.float64)[:, None, None]
-        return np.asarray(scale * products(_direction(queries), _direction(keys)))
+        return np.asarray(scale * (_direction(queries) @ _direction(keys).swapaxes(-1, -2)))
 
-    def _scores_error(self, q: np.ndarray, k: np.ndarray, eq: np.ndarray, ek: np.ndarray, dtype: str) -> np.ndarray:
+    def _scores_error(self, heads: Heads, dtype: str) -> np.ndarray:
         if self.scale is None:
-            return super()._scores_error(q, k, eq, ek, dtype)
-        off_q, off_k = _direction_error(q, eq, dtype), _direction_error(k, ek, dtype)
+            return super()._scores_error(heads, dtype)
+        query, key = (_rounded_direction(each, dtype) for each in heads[:2])
         scale = np.abs(np.asarray(self.scale, np.float64))[:, None, None]
-        return np.asarray(scale * products_error(_direction(q), _direction(k), off_q, off_k, dtype))
+        return np.asarray(scale * query.times(key.turned, 2.0 ** -SIGNIFICAND[dtype], SCALED).off)
 
     def _product_slopes(self, heads: Heads, by_scores: Rounded, dtype: str) -> tuple[Rounded, Rounded]:
         if self.scale is None:
             return super()._product_slopes(heads, by_scores, dtype)
         unit, factor = 2.0 ** -SIGNIFICAND[dtype], np.asarray(self.scale, np.float64)[:, None, None]
-        query, key = (Rounded(_direction(q), _direction_error(q, off, dtype)) for q, off in heads[:2])
+        query, key = (_rounded_direction(each, dtype) for each in heads[:2])
         by_query, by_key = product_slopes(query, key, by_scores, factor, unit)
         both = (heads.query, query, by_query), (heads.key, key, by_key)
         first, second = (direction_slope(*each, SHORTEST, unit) for each in both)
@@ -210,13 +211,17 @@ def _direction(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(_length(vectors), SHORTEST))
 
 
+def _rounded_direction(vectors: Rounded, dtype: str) -> Rounded:
+    return Rounded(_direction(vectors.true), _direction_error(*vectors, dtype))
+
+
 def _direction_error(vectors: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
     """How far a direction may be off, if the vector is by up to `off`: in no component by more than to its opposite.
 
     The length changes by no more than that of `off`, and where squares underflow, by that of what they may lose.
     """
     size, direction, off = vectors.shape[-1], _direction(vectors), np.minimum(off, _FAR)
-    changed = _length(off) + math.sqrt(size * np.finfo("float16" if dtype == "float16" else "float32").tiny)
+    changed = _length(off) + math.sqrt(size * least_normal(dtype))
     shortest = np.maximum(_length(vectors) - changed, SHORTEST)
     moved = np.minimum((off + np.abs(direction) * changed) / shortest, 1.0 + np.abs(direction))
     return np.asarray(moved + (size + _ROUNDINGS) * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(direction) + moved))
