@@ -100,7 +100,7 @@ class ChannelPool(OfImages):
     """The greatest channel, or the mean of all, of each pixel.
 
     Args:
-        function: "max" or "mean".
+        function: "max" or "average".
     """
 
     def __init__(self, function: str, **names: Any) -> None:
@@ -109,7 +109,8 @@ class ChannelPool(OfImages):
 
     def computed(self, F: Any, x: Any) -> Any:
         """The image of one channel."""
-        return getattr(F, self.function)(x, axis=1, keepdims=True)
+        reduce = F.max if self.function == "max" else F.mean
+        return reduce(x, axis=1, keepdims=True)
 
 
 class Subsample(OfImages):

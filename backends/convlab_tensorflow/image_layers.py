@@ -101,7 +101,7 @@ class ChannelPool(Moving):
     """The greatest channel, or the mean of all, of each pixel.
 
     Args:
-        function: "max" or "mean".
+        function: "max" or "average".
     """
 
     options = ("function",)
@@ -112,7 +112,8 @@ class ChannelPool(Moving):
 
     def call(self, x: Any) -> Any:
         """The image of one channel."""
-        return getattr(keras.ops, self.function)(x, axis=-1, keepdims=True)
+        reduce = keras.ops.max if self.function == "max" else keras.ops.mean
+        return reduce(x, axis=-1, keepdims=True)
 
 
 @register_keras_serializable(package="convlab")

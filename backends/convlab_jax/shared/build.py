@@ -72,7 +72,7 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
     if isinstance(layer, Affine):
         return functools.partial(affine, scale=layer.scale, shift=layer.shift)
-    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    least, most = layer.finite_limits
     return functools.partial(jnp.clip, min=least, max=most)
 
 

@@ -234,7 +234,7 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
 
 
 def _build_clip(layer: Clip, style: str) -> list[Block]:
-    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    least, most = layer.finite_limits
     return [nn.Clip(least, most)]
 
 
@@ -255,7 +255,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
-    ChannelPool: lambda layer, style: [image_blocks.ChannelPool("max" if layer.function == "max" else "mean")],
+    ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
     Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
     ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],

@@ -293,7 +293,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.GroupNorm: lambda m: GroupNorm(*_scale_and_shift(m), m.groups, m.epsilon, _dtype(m.gamma)),
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
-    image_blocks.ChannelPool: lambda m: ChannelPool("max" if m.function == "max" else "average"),
+    image_blocks.ChannelPool: lambda m: ChannelPool(m.function),
     image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
     image_blocks.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -133,9 +132,9 @@ def _activation(known: Activation) -> Any:
 
 
 def _clip(known: Clip) -> tuple[str, str]:
-    least, most = map(math.isfinite, known.limits)
-    name = "clip" if least and most else "maximum" if least else "minimum"
-    limits = "".join(f", {limit}" for limit in known.limits if math.isfinite(limit))
+    least, most = known.finite_limits
+    name = "minimum" if least is None else "maximum" if most is None else "clip"
+    limits = "".join(f", {limit}" for limit in (least, most) if limit is not None)
     return f"F.{name}({{0}}{limits})", f"F.np.{name}({{0}}{limits})"
 
 
@@ -242,12 +241,12 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     PositionEmbedding: lambda known: _attention_block(
         attention_blocks.PositionEmbedding, channels=len(known.embedding), size=known.embedding.shape[1:]
     ),
-    ChannelPool: lambda known: _block(image_blocks.ChannelPool, function="max" if known.function == "max" else "mean"),
     FirstPixel: lambda known: _attention_block(attention_blocks.FirstPixel),
     **{
         kind: partial(_of_fields, block, names)
         for kind, block, names in (
             (Crop, image_blocks.Crop, ("pads",)),
+            (ChannelPool, image_blocks.ChannelPool, ("function",)),
             (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
             (ChannelSlice, image_blocks.ChannelSlice, ("start", "stop")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -69,7 +68,7 @@ def build_activation(layer: Activation, style: str) -> list[kl.Layer]:
 
 def build_clip(layer: Clip, style: str) -> list[kl.Layer]:
     """Keras's layers for limits."""
-    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    least, most = layer.finite_limits
     return [image_layers.Clip(least, most, autocast=False)]
 
 

@@ -298,9 +298,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
-    ChannelPool: lambda layer, style: [
-        image_layers.ChannelPool("max" if layer.function == "max" else "mean", autocast=False)
-    ],
+    ChannelPool: lambda layer, style: [image_layers.ChannelPool(layer.function, autocast=False)],
     Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
     ChannelSlice: lambda layer, style: [image_layers.ChannelSlice(layer.start, layer.stop, autocast=False)],
     Chunk: lambda layer, style: [image_layers.Chunk(layer.index, layer.count, autocast=False)],

@@ -224,7 +224,7 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.M
 
 
 def _build_clip(layer: Clip, style: str) -> list[Any]:
-    least, most = (limit if math.isfinite(limit) else None for limit in layer.limits)
+    least, most = layer.finite_limits
     return [partial(functions.clip, least=least, most=most)]
 
 

@@ -222,14 +222,20 @@ class Clip(Layer):
         """Both of them."""
         return self.least, self.most
 
+    @property
+    def finite_limits(self) -> tuple[float | None, float | None]:
+        """Both of them, None for no limit: `clip` makes the layer of them."""
+        least, most = (limit if math.isfinite(limit) else None for limit in self.limits)
+        return least, most
+
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
         return np.asarray(np.minimum(np.maximum(x, self.least), self.most))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: both limits are rounded."""
-        limits = max(abs(limit) if math.isfinite(limit) else 0.0 for limit in self.limits)
-        return np.asarray(off + 2.0 ** -SIGNIFICAND[dtype] * limits)
+        largest = max(abs(limit or 0.0) for limit in self.finite_limits)
+        return np.asarray(off + 2.0 ** -SIGNIFICAND[dtype] * largest)
 
 
 def clip(least: float | None, most: float | None) -> Layer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -102,8 +101,8 @@ def _affine(graph: GraphWriter, layer: Affine) -> None:
 
 
 def _clip(graph: GraphWriter, layer: Clip) -> None:
-    names = zip(("least", "most"), layer.limits, strict=True)
-    graph.node("Clip", *(graph.constant(name, limit) if math.isfinite(limit) else "" for name, limit in names))
+    names = zip(("least", "most"), layer.finite_limits, strict=True)
+    graph.node("Clip", *("" if limit is None else graph.constant(name, limit) for name, limit in names))
 
 
 def _joined(kind: str) -> Callable[[GraphWriter, Any], None]:
