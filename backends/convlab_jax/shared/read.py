@@ -24,7 +24,7 @@ from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout,
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
-from convlab.models.layers.spatial import WHAT, Size, around, oihw, per_axis
+from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
@@ -231,7 +231,7 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
     padding = _pads(layer.padding, rank)
     mode = "zeros"
     if padding == "causal":
-        padding = (((size[0] - 1) * dilation[0], 0),)
+        padding = causal(size, dilation)
     if isinstance(padding, str) and padding.upper() in _REPEATED:
         extents = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
         mode, padding = _REPEATED[padding.upper()], tuple(((extent - 1) // 2, extent // 2) for extent in extents)

@@ -22,7 +22,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
-from convlab.models.layers.spatial import Ends, oihw
+from convlab.models.layers.spatial import Ends, causal, oihw
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 from convlab.truth.precision import rounded
@@ -51,18 +51,15 @@ def kernel_of(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
 
 
 def _convolution(m: Any) -> Layer:
-    options: dict[str, Any] = {"stride": tuple(m.strides), "dilation": tuple(m.dilation_rate)}
-    before = []
-    if m.padding == "causal":
-        (k,), (d,) = m.kernel_size, m.dilation_rate
-        before = [((k - 1) * d, 0)]
+    padding = causal(m.kernel_size, m.dilation_rate) if m.padding == "causal" else m.padding
     return convolution(
         kernel_of(m, _computed(m, m.kernel)),
         None if m.bias is None else _computed(m, m.bias),
         m.compute_dtype,
         m.kernel.shape[-2] if isinstance(m, DEPTHWISE) else m.groups,
-        padding=tuple(before) or m.padding,
-        **options,
+        stride=tuple(m.strides),
+        padding=padding,
+        dilation=tuple(m.dilation_rate),
     )
 
 

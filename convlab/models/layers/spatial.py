@@ -107,6 +107,15 @@ def around(padding: Sequence[int]) -> Ends:
     return tuple((n, n) for n in padding)
 
 
+def causal(kernel_size: Size, dilation: Size) -> Ends:
+    """The padding before each axis with which no result depends on what comes later.
+
+    >>> causal((3,), (2,))
+    ((4, 0),)
+    """
+    return tuple(((k - 1) * d, 0) for k, d in zip(kernel_size, dilation, strict=True))
+
+
 def is_around(pads: Ends) -> bool:
     """Whether both ends of each axis have the same padding."""
     return all(before == after for before, after in pads)
