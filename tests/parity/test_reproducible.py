@@ -76,7 +76,7 @@ def test_the_order_is_the_documented_one(lab, kind) -> None:
         assert bits(lab.to_numpy(y)) == bits(by_hand(x, k, bias, stride, dilation))
 
 
-@pytest.mark.parametrize("channels, outputs, columns", [(1, 1, 8), (3, 20, 21), (33, 16, 17)])
+@pytest.mark.parametrize(("channels", "outputs", "columns"), [(1, 1, 8), (3, 20, 21), (33, 16, 17)])
 def test_channels_last_the_first_time_and_again(lab, channels, outputs, columns) -> None:
     rng = np.random.default_rng([channels, outputs])
     x, k, bias = (
