@@ -103,9 +103,9 @@ def test_layouts_are_numpys(dtype, shape):
     layouts, images = kernels.compiled_module("layouts"), normal(shape, dtype)
     images.flat[0] = math.nan
     images.flat[-1] = -0.0
-    first = layouts.channels_first(images)
+    first = layouts.to_nchw(images)
     assert first.tobytes() == images.transpose(0, 3, 1, 2).tobytes()
-    assert layouts.channels_last(first, np.empty_like(images)).tobytes() == images.tobytes()
+    assert layouts.to_nhwc(first, np.empty_like(images)).tobytes() == images.tobytes()
 
 
 def test_every_float16_is_widened_and_rounded_as_numpy_does() -> None:

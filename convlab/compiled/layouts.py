@@ -19,10 +19,10 @@ _ROWS = 64
 _NUMBERS = 2**16
 
 
-def channels_first(x: np.ndarray) -> np.ndarray:
+def to_nchw(x: np.ndarray) -> np.ndarray:
     """The images x (N, H, W, C) as (N, C, H, W); both are C-contiguous, float32 or float64.
 
-    >>> channels_first(np.arange(6.0).reshape(1, 1, 3, 2))
+    >>> to_nchw(np.arange(6.0).reshape(1, 1, 3, 2))
     array([[[[0., 2., 4.]],
     <BLANKLINE>
             [[1., 3., 5.]]]])
@@ -33,8 +33,8 @@ def channels_first(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def channels_last(x: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write the images x (N, C, H, W) in out (N, H, W, C), which is returned; see `channels_first`."""
+def to_nhwc(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write the images x (N, C, H, W) in out (N, H, W, C), which is returned; see `to_nchw`."""
     images, channels, rows, columns = x.shape
     _transpose(x.reshape(images, channels, rows * columns), out.reshape(images, -1, channels))
     return out

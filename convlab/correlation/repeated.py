@@ -177,12 +177,12 @@ class _InOrder(_OnHost):
     def compute(self, x: np.ndarray, k: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """See `_OnHost.compute`."""
         if self.channels_last:
-            x, k = self.layouts.channels_first(x.reshape(-1, *x.shape[-3:])), k.transpose(3, 2, 0, 1)
+            x, k = self.layouts.to_nchw(x.reshape(-1, *x.shape[-3:])), k.transpose(3, 2, 0, 1)
         inputs = x.reshape(self.images), k.reshape(self.weights), *(() if b is None else (b.reshape(-1),))
         with reference.scope(None):
             y: np.ndarray = reproduce_in_order(reference, self.kernels, self.rule, *inputs)
         if self.channels_last:
-            y = self.layouts.channels_last(y, self.ops.host_empty([y.shape[i] for i in (0, 2, 3, 1)], y.dtype))
+            y = self.layouts.to_nhwc(y, self.ops.host_empty([y.shape[i] for i in (0, 2, 3, 1)], y.dtype))
         return y
 
 
