@@ -25,7 +25,7 @@ from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool,
 from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, image_blocks, private
@@ -152,7 +152,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"MXNet has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.Conv2DTranspose(
+    conv = nn.of_rank("Conv", len(layer.stride), "Transpose")(
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -244,7 +244,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,

@@ -21,7 +21,7 @@ from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Code, SourceCall, brief, call_of, container
@@ -173,10 +173,11 @@ def _softmax(known: Softmax) -> tuple[str, str]:
 
 
 def _transposed(known: TransposedConvolution) -> SourceCall:
-    padding, more = known.own_padding or ((0, 0), (0, 0))
+    rank = len(known.stride)
+    padding, more = known.own_padding or ((0,) * rank, (0,) * rank)
     return call_of(
-        "nn.Conv2DTranspose",
-        nn.Conv2DTranspose,
+        f"nn.Conv{rank}DTranspose",
+        getattr(nn, f"Conv{rank}DTranspose"),
         channels=known.output_channels(),
         kernel_size=brief(known.kernel.shape[2:]),
         strides=brief(known.stride),
@@ -212,7 +213,7 @@ def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     BatchNorm: _batch_norm,
-    TransposedConvolution: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     LayerNorm: lambda known: call_of(
         "nn.LayerNorm", nn.LayerNorm, axis=1, epsilon=known.epsilon, in_channels=len(known.scale)
     ),

@@ -26,7 +26,7 @@ from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool,
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
@@ -188,7 +188,8 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     padding = next((name for name in names if named_crop(name, layer.extent, layer.stride) == layer.crop), None)
     if padding is None:
         raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = kl.Conv2DTranspose(
+    rank = len(layer.stride)
+    conv = each_rank("Conv", "Transpose")[rank - 1](
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -197,8 +198,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
-    kernel = hwio(layer.kernel)
-    return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
+    return [_filled(conv, _shape(rank, len(layer.kernel)), hwio(layer.kernel), layer.bias)]
 
 
 def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
@@ -287,7 +287,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,

@@ -22,7 +22,7 @@ from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
 from .activations import gelu_tanh
 from .build import input_shape
-from .readers import DEPTHWISE, each_rank
+from .readers import DEPTHWISE, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -168,7 +168,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             *each_rank("Conv"),
             *DEPTHWISE,
             kl.BatchNormalization,
-            kl.Conv2DTranspose,
+            *TRANSPOSED,
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,

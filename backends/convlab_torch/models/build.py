@@ -27,7 +27,7 @@ from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool,
 from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
@@ -148,7 +148,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[nn.Modul
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"torch has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.ConvTranspose2d(
+    conv = functions.of_rank("ConvTranspose", len(layer.stride))(
         len(layer.kernel),
         layer.output_channels(),
         layer.kernel.shape[2:],
@@ -257,7 +257,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,

@@ -35,7 +35,7 @@ from convlab.models.layers.reading import (
 )
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
@@ -282,13 +282,12 @@ def _softmax(m: Any) -> Layer:
     return Softmax(isinstance(m, nn.LogSoftmax))
 
 
-def _transposed(m: nn.ConvTranspose2d) -> Layer:
+def _transposed(m: Any) -> Layer:
     if m.padding_mode != "zeros":
         raise UnsupportedError(f"its padding_mode is {m.padding_mode}, expected zeros")
-    pads = zip(_pair(m.padding), _pair(m.output_padding), strict=True)
-    rows, columns = ((before, before - more) for before, more in pads)
-    options = _pair(m.stride), (rows, columns), _pair(m.dilation), m.groups
-    return TransposedConvolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
+    crop = tuple((before, before - more) for before, more in zip(m.padding, m.output_padding, strict=True))
+    options = m.stride, crop, m.dilation, m.groups
+    return transposed_convolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
 def _upsample(m: nn.Upsample) -> Layer:
@@ -336,7 +335,7 @@ def _ours(m: Conv2D) -> Layer:
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    nn.ConvTranspose2d: _transposed,
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),

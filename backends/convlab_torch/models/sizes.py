@@ -189,11 +189,12 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
 def image_channels(model: nn.Module) -> Iterator[int]:
     """The channels that the convolutions of a model take, in order."""
     for module in model.modules():
-        if isinstance(module, (*CONVOLUTIONS, nn.ConvTranspose2d)):
+        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
             yield module.in_channels
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FUNCTIONS = {2: (F.conv2d, torch.conv2d), 1: (F.conv1d, torch.conv1d), 3: (F.conv3d, torch.conv3d)}
 
 

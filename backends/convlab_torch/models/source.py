@@ -105,8 +105,7 @@ _ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
-    **{of_rank(name, rank): _layer for name in ("Conv", "BatchNorm", "Dropout") for rank in _RANKS},
-    nn.ConvTranspose2d: _layer,
+    **{of_rank(name, rank): _layer for name in ("Conv", "ConvTranspose", "BatchNorm", "Dropout") for rank in _RANKS},
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
     LayerNorm2d: _layer,

@@ -46,7 +46,7 @@ from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size
+from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
 
@@ -264,7 +264,7 @@ class _Reading:
         last = any(each in self.last for each in node.all_input_nodes)
         native, tensor = with_arrays(node, self.arrays, last, self.rank)
         native = (over_last_axis(native, self.rank) or native) if last else native
-        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose2d))
+        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
         return native, [tensor], own[0] if alone else own[0].rpartition(".")[0]
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:

@@ -113,14 +113,17 @@ _RANK = FieldRule(
 )
 
 
-def _convolution(rank: int) -> dict[str, FieldRule]:
-    """The keys of a convolution of so many axes."""
+def _of_rank(kind: str, rank: int) -> dict[str, FieldRule]:
+    """The keys of a convolution of so many axes, from those of images."""
     words = {1: "one integer", 3: "three integers"}
     size = replace(_SIZE, expected=f"{words[rank]} from 1 to {LARGEST}", holds=_each(_counts(1), rank))
     of_axes = f"{rank} pair{'s' * (rank > 1)} of integers from 0 to {LARGEST}"
     pads = replace(_PADS, expected=of_axes, holds=_each(_two(_counts(0)), rank))
     sizes = dict.fromkeys(("kernel_size", "stride", "dilation"), size)
-    return {**FIELDS["conv2d"], **sizes, "padding": _or_same(pads)}
+    either = of_axes.replace("from 0", f"from -{LARGEST}")
+    crop = replace(_CROP, expected=either, holds=_each(_two(_counts(-LARGEST)), rank))
+    fields = {**FIELDS[kind], **sizes, "padding": _or_same(pads), "crop": crop}
+    return {name: rule for name, rule in fields.items() if name in FIELDS[kind]}
 
 
 # The keys of each kind beside "kind" and "path".
@@ -191,10 +194,11 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-FIELDS |= {"conv1d": _convolution(1), "conv3d": _convolution(3)}
+_CONVOLUTIONS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
+FIELDS |= {kind: _of_rank(f"{kind[:-2]}2d", int(kind[-2])) for kind in _CONVOLUTIONS if kind[-2] != "2"}
 # Of these arrays one may be missing.
 OPTIONAL = {
-    **dict.fromkeys(("dense", "conv1d", "conv2d", "conv3d", "conv_transpose2d"), ("bias",)),
+    **dict.fromkeys(("dense", *_CONVOLUTIONS), ("bias",)),
     "channel_affine": ("scale", "shift"),
     "attention": ("bias", "out_bias"),
     "window_attention": ("bias", "out_bias", "scale"),
@@ -203,8 +207,7 @@ _ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "prelu": {"slope": 1},
-    **{f"conv{rank}d": {"kernel": rank + 2, "bias": 1} for rank in (1, 2, 3)},
-    "conv_transpose2d": {"kernel": 4, "bias": 1},
+    **{kind: {"kernel": int(kind[-2]) + 2, "bias": 1} for kind in _CONVOLUTIONS},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},

@@ -25,7 +25,7 @@ from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
-from ..layers.transposed import TransposedConvolution
+from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt
@@ -63,7 +63,7 @@ _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Un
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
 _JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -329,7 +329,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     if not own:
         return
     (first, one), *others = own.items()
-    transposed = record["kind"] == TransposedConvolution.kind
+    transposed = issubclass(KINDS[record["kind"]], TransposedConvolution)
     count = one.shape[1] * record["groups"] if transposed else one.shape[0]
     shapes = array_shapes(record, one.shape)
     for field, tensor in others:

@@ -13,7 +13,6 @@ from .pooling import AdaptivePool, GlobalPool, Pool
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
-    TransposedConvolution,
     Upsample,
     Subsample,
     PixelShuffle,
@@ -32,6 +31,8 @@ def own_rank(layer: Layer | None) -> int:
     """
     if isinstance(layer, Convolution):
         return len(layer.spec.kernel_size)
+    if isinstance(layer, TransposedConvolution):
+        return len(layer.stride)
     if isinstance(layer, (Pad, Crop)):
         return len(layer.pads)
     if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
