@@ -152,6 +152,43 @@ class Upsample(OfImages):
         return F.contrib.BilinearResize2D(x, scale_height=down, scale_width=across, align_corners=self.align_corners)
 
 
+class Resize(OfImages):
+    """The image with so many rows and columns, by bilinear interpolation.
+
+    Args:
+        size: how many.
+        align_corners: whether the corners of both images meet.
+    """
+
+    def __init__(self, size: Pair, align_corners: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.size, self.align_corners = size, align_corners
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of that size."""
+        height, width = self.size
+        return F.contrib.BilinearResize2D(x, height=height, width=width, align_corners=self.align_corners)
+
+
+class ResizeLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The first of two images with the rows and columns of the second, by bilinear interpolation.
+
+    Args:
+        align_corners: whether the corners of both images meet.
+    """
+
+    def __init__(self, align_corners: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.align_corners = align_corners
+
+    def hybrid_forward(self, F: Any, x: Any, like: Any) -> Any:
+        """The image of that size."""
+        options = {"mode": "like", "align_corners": self.align_corners}
+        if not mx.util.is_np_array():
+            return F.contrib.BilinearResize2D(x, like, **options)
+        return F.contrib.BilinearResize2D(x.as_nd_ndarray(), like.as_nd_ndarray(), **options).as_np_ndarray()
+
+
 class Chunk(OfImages):
     """One of some equal parts of the channels.
 

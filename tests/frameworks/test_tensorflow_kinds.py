@@ -48,6 +48,8 @@ LAYERS = {
     "crop": lambda: kl.Cropping2D(((1, 0), (2, 3))),
     "nearest": lambda: kl.UpSampling2D((2, 3)),
     "bilinear": lambda: kl.UpSampling2D(2, interpolation="bilinear"),
+    "to a size": lambda: kl.Resizing(5, 20),
+    "to a size, nearest": lambda: kl.Resizing(5, 20, "nearest"),
     "dense of pixels": lambda: kl.Dense(5, activation="gelu"),
 }
 
@@ -67,6 +69,8 @@ REFUSED = {
     "another axis": (lambda: kl.LayerNormalization(axis=2), "axes"),
     "no mean": (kl.RMSNormalization, "RMSNormalization"),
     "bicubic": (lambda: kl.UpSampling2D(2, interpolation="bicubic"), "bicubic"),
+    "smoothed": (lambda: kl.Resizing(5, 5, antialias=True), "antialias"),
+    "cut": (lambda: kl.Resizing(5, 5, crop_to_aspect_ratio=True), "crop_to_aspect_ratio"),
     "a scale for each pixel": (lambda: kl.Rescaling(np.ones((9, 8, 4)).tolist()), "shapes"),
 }
 
@@ -125,3 +129,9 @@ def test_weights_of_a_separable_convolution_are_carried() -> None:
     source, target = shaken(model(0)), model(1)
     target.set_weights([*port_weights(None, source, target).values()])
     assert compare(source, target).same
+
+
+def test_a_resize_in_code() -> None:
+    image = keras.Input((9, 8, 4))
+    resized = keras.ops.image.resize(kl.Conv2D(3, 1)(image), (5, 20), interpolation="nearest")
+    check(keras.Model(image, resized))

@@ -26,6 +26,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from .attention import first_pixel
 from .moving import build_moving
 from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
+from .resizing import build_resize
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
@@ -55,7 +56,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return _FUNCTIONS.get(type(layer)) or build_moving(layer)
+    return _FUNCTIONS.get(type(layer)) or build_resize(layer) or build_moving(layer)
 
 
 _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {

@@ -31,6 +31,7 @@ from convlab.truth.precision import rounded
 from ..ops import ops
 from .attention import first_pixel
 from .moving import READERS as MOVING
+from .resizing import READERS as RESIZING
 
 MODES = {
     "zeros": "constant",
@@ -213,6 +214,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),
     *MOVING,
+    *RESIZING,
 ]
 
 

@@ -29,6 +29,7 @@ from .moving import (
     upsample_aligned,
 )
 from .read import add, affine, broadcast_like, concatenate, flatten, multiply
+from .resizing import resize, resize_as_torch, resize_like
 
 
 def _slice(start: int, end: int) -> str:
@@ -42,10 +43,18 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
-def _resize(down: int, across: int, method: str) -> str:
+def _upsample(factor: tuple[int, int], method: str) -> str:
     n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
-    larger = f"({n}, {rows} * {down}, {columns} * {across}, {channels})"
-    return f'jax.image.resize({{0}}, {larger}, "{method}")'
+    return _resize(f"({n}, {rows} * {factor[0]}, {columns} * {factor[1]}, {channels})", method)
+
+
+def _resize(shape: str, method: str, larger: bool = True) -> str:
+    smoothing = "" if larger else ", antialias=False"
+    return f'jax.image.resize({{0}}, {shape}, "{method}"{smoothing})'
+
+
+def _resized_like(method: str, align_corners: bool) -> str:
+    return f'resize_like({{0}}, {{1}}, "{method}", {align_corners})'
 
 
 # Functions that Flax has under both of its names, and those that are elsewhere.
@@ -82,8 +91,11 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
-    (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
+    (upsample, _upsample),
     (upsample_aligned, lambda factor: f"upsample_aligned({{0}}, {factor})"),
+    (resize, lambda size, method: _resize(f"({{0}}.shape[0], {size[0]}, {size[1]}, {{0}}.shape[-1])", method, False)),
+    (resize_as_torch, lambda size, method: f'resize_as_torch({{0}}, {size}, "{method}")'),
+    (resize_like, _resized_like),
     (channel_slice, lambda start, stop: f"{{0}}[..., {start or ''}:{stop or ''}]"),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
@@ -96,6 +108,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }
 
 

@@ -23,6 +23,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
 from convlab.models.layers.transposed import TransposedConvolution
@@ -33,6 +34,7 @@ from .. import blocks as nn
 from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
+from .resizing import build_resize, build_resize_like
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -277,6 +279,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
+    Resize: build_resize,
+    ResizeLike: build_resize_like,
 }
 
 

@@ -19,6 +19,7 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
 from convlab.models.layers.transposed import TransposedConvolution
@@ -32,6 +33,7 @@ from ..blocks import Border, semantics
 from ..layers import Conv2D
 from ..ops import mx
 from .options import ACTIVATIONS, MODES
+from .resizing import resize_like_source
 
 nn = mx.gluon.nn
 
@@ -249,6 +251,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
             (ChannelPool, image_blocks.ChannelPool, ("function",)),
             (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
+            (Resize, image_blocks.Resize, ("size", "align_corners")),
             (ChannelSlice, image_blocks.ChannelSlice, ("start", "stop")),
             (Chunk, image_blocks.Chunk, ("index", "count")),
             (ChannelShuffle, image_blocks.ChannelShuffle, ("groups",)),
@@ -273,6 +276,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
+    ResizeLike: resize_like_source,
     BroadcastLike: lambda known: (
         _repeated("F.broadcast_like", known.rank),
         _repeated("F.npx.broadcast_like", known.rank),

@@ -31,6 +31,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
+from . import resizing
 from .activations import build_activation, build_clip, build_softmax
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
@@ -320,6 +321,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
+    **resizing.BUILDERS,
 }
 
 

@@ -120,6 +120,10 @@ def _depth_to_space(x: Any, block_size: int, data_format: str = "channels_last")
     return [PixelShuffle(block_size, channels_last=True)]
 
 
+def _resize(images: Any, size: Any, **options: Any) -> list[kl.Layer]:
+    return [kl.Resizing(*size, **options)]
+
+
 def _reshape(x: Any, newshape: Any) -> list[kl.Layer]:
     """Images as rows of all their numbers, or rows as images."""
     first, *sizes = newshape if isinstance(newshape, (tuple, list)) else (newshape,)
@@ -146,6 +150,7 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
     "DepthToSpace": _depth_to_space,
+    "Resize": _resize,
     "Reshape": _reshape,
     "Relu": _function("relu"),
     "Relu6": _function("relu6"),
@@ -167,6 +172,7 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
 _OPTIONS = {
     *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
     *("newshape", "block_size", "data_format", "x_min", "x_max"),
+    *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
 }
 
 

@@ -27,8 +27,9 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 from convlab.truth.precision import rounded
 
-from .. import attention_layers, image_layers, private
+from .. import attention_layers, image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
+from . import resizing
 from .activations import FUNCTIONS, leaky
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -363,8 +364,10 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    **resizing.READERS,
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
+_LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

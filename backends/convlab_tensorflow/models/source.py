@@ -17,7 +17,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, formatt
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
-from .. import attention_layers, image_layers
+from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
 from .activations import gelu_tanh
@@ -38,6 +38,8 @@ _OURS = (
     image_layers.Subsample,
     image_layers.ChannelPool,
     image_layers.ChannelSlice,
+    resizing_layers.Resize,
+    resizing_layers.ResizeLike,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
@@ -173,6 +175,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.LayerNormalization,
             kl.PReLU,
             kl.UpSampling2D,
+            kl.Resizing,
             *each_rank("Cropping"),
             kl.Dense,
             kl.Dropout,

@@ -25,6 +25,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
 from convlab.models.layers.transposed import TransposedConvolution
@@ -167,9 +168,22 @@ def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
-    aligned = layer.align_corners if layer.method == "bilinear" else None
     factor = float(layer.factor[0]), float(layer.factor[1])
-    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=aligned)]
+    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=_aligned(layer))]
+
+
+def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
+    return [nn.Upsample(layer.size, mode=functions.RESIZING[layer.method], align_corners=_aligned(layer))]
+
+
+def _build_resize_like(layer: ResizeLike, style: str) -> list[Any]:
+    mode = functions.RESIZING[layer.method]
+    return [partial(functions.resize_like, mode=mode, align_corners=_aligned(layer))]
+
+
+def _aligned(layer: Upsample | Resize | ResizeLike) -> bool | None:
+    """PyTorch takes it for bilinear interpolation alone."""
+    return layer.align_corners if layer.method == "bilinear" else None
 
 
 def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[Any]:
@@ -263,6 +277,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
+    Resize: _build_resize,
     Crop: _build_crop,
     ChannelPool: lambda layer, style: [
         functions.channel_maximum if layer.function == "max" else functions.channel_average
@@ -294,6 +309,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Divide: lambda layer, style: [functions.divide],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
+    ResizeLike: _build_resize_like,
 }
 
 

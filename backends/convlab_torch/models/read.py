@@ -41,7 +41,7 @@ from ..layers import Conv2D
 from ..ops import ops
 from . import attention, modules, partitions
 from .attention import SHIFTED_WINDOWS
-from .functions import class_path, read_function
+from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -292,9 +292,11 @@ def _transposed(m: nn.ConvTranspose2d) -> Layer:
 
 
 def _upsample(m: nn.Upsample) -> Layer:
-    factor = None if m.size is not None else _pair(m.scale_factor)
-    if factor is None or m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes to a size or by a fraction, expected a scale_factor of integers")
+    if m.size is not None:
+        return read_resizing(m.size, m.mode, m.align_corners)
+    factor = _pair(m.scale_factor)
+    if m.recompute_scale_factor or any(number != int(number) for number in factor):
+        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
     if m.mode not in ("nearest", "bilinear"):
         raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
     return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))

@@ -34,6 +34,7 @@ from .functions import (
     divide,
     multiply,
     of_rank,
+    resize_like,
     subsample,
     subtract,
     unflatten_pixels,
@@ -163,6 +164,10 @@ def _limited(limits: dict[str, float | None]) -> str:
     return f"torch.clamp({{0}}{SourceCall('', limits, dict.fromkeys(limits)).rest})"
 
 
+def _options(options: dict[str, Any]) -> str:
+    return SourceCall("", options, {"mode": "nearest", "align_corners": None}).rest
+
+
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
     subtract: lambda: "{0} - {1}",
@@ -173,6 +178,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     torch.sqrt: lambda: "torch.sqrt({0})",
     torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
+    resize_like: lambda **options: f"F.interpolate({{0}}, {{1}}.shape[2:]{_options(options)})",
     broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",

@@ -11,6 +11,7 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 from ..layers.layer import LOWEST
+from ..layers.resizing import METHODS
 from ..layers.windows import distances
 
 # The largest value of the fields that count pixels.
@@ -181,6 +182,8 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
     "channel_shuffle": {"groups": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
+    "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},
     "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {
         "rate": _SHARE,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import BroadcastLike, Concatenate, Joining
+from ..layers.joining import Concatenate, Joining, Like
 from ..layers.layer import Dense, Layer
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
@@ -50,7 +50,7 @@ class Flow:
             each = [self.values[name][1] for name in inputs]
             if isinstance(layer, Concatenate):
                 channels = sum(each) if all(each) else 0
-            elif isinstance(layer, BroadcastLike):
+            elif isinstance(layer, Like):
                 channels = each[0]
             elif len({count for count in each if count > 1}) > 1:
                 return f"{' and '.join(map(str, each))} channels", "the same number"

@@ -25,6 +25,7 @@ from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
+from ..layers.resizing import Resize, ResizeLike
 from ..layers.transposed import TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
@@ -59,9 +60,9 @@ _SIMPLE = (
     Dense,
 )
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}

@@ -10,11 +10,14 @@ from .flattening import Unflatten
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
 from .pooling import AdaptivePool, GlobalPool, Pool
+from .resizing import Resize, ResizeLike
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
     TransposedConvolution,
     Upsample,
+    Resize,
+    ResizeLike,
     Subsample,
     PixelShuffle,
     Attention,

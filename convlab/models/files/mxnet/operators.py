@@ -17,6 +17,7 @@ from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
+from ...layers.resizing import Resize, ResizeLike
 from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST
@@ -107,6 +108,21 @@ def _upsampling(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if options.get("sample_type") != "nearest":
         raise UnsupportedError(f"its sample_type is {options.get('sample_type')}, expected nearest")
     return Upsample((int(options["scale"]),) * 2, "nearest")
+
+
+def _bilinear(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    """Bilinear interpolation, by default of aligned corners: to a size, by a factor, or to another image's size."""
+    aligned, mode = bool(options.get("align_corners", True)), options.get("mode", "size")
+    factor: Any = options.get("scale_height"), options.get("scale_width")
+    if mode == "like":
+        return ResizeLike("bilinear", aligned)
+    if mode != "size" or None in factor != (None, None):
+        raise UnsupportedError(f"its mode is {mode}, expected size or like")
+    if factor == (None, None):
+        return Resize((int(options["height"]), int(options["width"])), "bilinear", aligned)
+    if any(number != int(number) or not 1 <= number <= LARGEST for number in factor):
+        raise UnsupportedError(f"it resizes by {factor[0]} and {factor[1]}, expected integers")
+    return Upsample((int(factor[0]), int(factor[1])), "bilinear", aligned)
 
 
 def _batch_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -272,6 +288,7 @@ OPERATORS: dict[str, Reader] = {
     "_npx_layer_norm": _layer_norm,
     "InstanceNorm": _instance_norm,
     "UpSampling": _upsampling,
+    "_contrib_BilinearResize2D": _bilinear,
     "FullyConnected": _dense,
     "Pooling": _pool,
     "Activation": _activation,

@@ -17,8 +17,10 @@ from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Laye
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
+from ...layers.resizing import Resize
 from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.transposed import TransposedConvolution
+from .resizing import attributes_of
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
@@ -265,13 +267,12 @@ def _subsample(graph: GraphWriter, layer: Subsample) -> None:
 
 def _upsample(graph: GraphWriter, layer: Upsample) -> None:
     factors = graph.constant("scales", [1.0, 1.0, *layer.factor], "float32")
-    if layer.method == "nearest":
-        graph.node(
-            "Resize", "", factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-        )
-    else:
-        mode = "align_corners" if layer.align_corners else "half_pixel"
-        graph.node("Resize", "", factors, mode="linear", coordinate_transformation_mode=mode)
+    graph.node("Resize", "", factors, **attributes_of(layer))
+
+
+def _resize(graph: GraphWriter, layer: Resize) -> None:
+    sizes = graph.constant("sizes", [*layer.size], "int64")
+    graph.node("Resize", "", "", sizes, axes=[2, 3], **attributes_of(layer))
 
 
 def _channel_slice(graph: GraphWriter, layer: ChannelSlice) -> None:
@@ -324,6 +325,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Crop: _crop,
     Subsample: _subsample,
     Upsample: _upsample,
+    Resize: _resize,
     Chunk: _chunk,
     ChannelSlice: _channel_slice,
     ChannelShuffle: _channel_shuffle,

@@ -14,13 +14,14 @@ from ...layers.folded import convolution
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
-from ...layers.pixels import Crop, Subsample, Upsample
+from ...layers.pixels import Crop, Subsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
 from ...layers.transposed import TransposedConvolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
 from .operation import FIRST, GROUPS, IMAGES, INNER, LAST, LAYOUTS, ROWS, Operation, Reader, Value
+from .resizing import resize
 
 
 def _padding(op: Operation) -> Ends | str:
@@ -92,22 +93,6 @@ def _layer_norm(op: Operation) -> Sequence[Layer]:
     scale = op.array(1, "a scale", 1)
     shift = np.zeros_like(scale) if op.constant(2, "a shift") is None else op.vector(2, "a shift", len(scale))
     return [LayerNorm(scale, shift, op.options.get("epsilon", 1e-5), scale.dtype.name)]
-
-
-def _resize(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
-    scales, mode = op.constant(2, "scales"), op.options.get("mode", "nearest")
-    places = op.options.get("coordinate_transformation_mode", "half_pixel")
-    factors = [] if scales is None else scales.ravel().tolist()
-    if len(factors) != 4 or factors[:2] != [1, 1] or any(n != int(n) or not 1 <= n <= LARGEST for n in factors):
-        raise UnsupportedError(f"got scales {excerpt(factors)}, expected integers for rows and columns")
-    factor = int(factors[2]), int(factors[3])
-    floor = op.options.get("nearest_mode", "round_prefer_floor") == "floor"
-    if mode == "nearest" and ((places == "asymmetric" and floor) or places == "half_pixel"):
-        return [Upsample(factor, "nearest")]
-    if mode == "linear" and places in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        return [Upsample(factor, "bilinear", places == "align_corners")]
-    raise UnsupportedError(f"got mode {excerpt(mode)} with {excerpt(places)}, expected nearest or linear")
 
 
 def _depth_to_space(op: Operation) -> Sequence[Layer]:
@@ -325,7 +310,7 @@ OPERATORS: dict[str, Reader] = {
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
-    "Resize": _resize,
+    "Resize": resize,
     "DepthToSpace": _depth_to_space,
     "Slice": _slice,
     "Split": _split,
