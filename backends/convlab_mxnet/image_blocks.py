@@ -97,10 +97,10 @@ class Crop(OfImages):
 
 
 class ChannelPool(OfImages):
-    """The greatest channel, or the mean of all, of each pixel.
+    """The greatest channel, or the mean or the sum of all, of each pixel.
 
     Args:
-        function: "max" or "average".
+        function: "max", "average" or "sum".
     """
 
     def __init__(self, function: str, **names: Any) -> None:
@@ -109,8 +109,24 @@ class ChannelPool(OfImages):
 
     def computed(self, F: Any, x: Any) -> Any:
         """The image of one channel."""
-        reduce = F.max if self.function == "max" else F.mean
+        reduce = {"max": F.max, "average": F.mean, "sum": F.sum}[self.function]
         return reduce(x, axis=1, keepdims=True)
+
+
+class GlobalSum(OfImages):
+    """The sum of each channel, as an image of one pixel.
+
+    Args:
+        rank: how many axes the images have beside those of images and channels.
+    """
+
+    def __init__(self, rank: int = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.rank = rank
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The sums."""
+        return F.sum(x, axis=tuple(range(2, self.rank + 2)), keepdims=True)
 
 
 class Subsample(OfImages):

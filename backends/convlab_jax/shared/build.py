@@ -78,7 +78,7 @@ def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
 
 
 def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
-    reduce = jnp.max if layer.function == "max" else jnp.mean
+    reduce = {"max": jnp.max, "average": jnp.mean, "sum": jnp.sum}[layer.function]
     if isinstance(layer, ChannelPool):
         return functools.partial(reduce, axis=-1, keepdims=True)
     return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)

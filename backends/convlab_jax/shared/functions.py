@@ -112,11 +112,11 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
     if equation.primitive in ("reduce_window_max", "reduce_window_sum"):
         yield from _pools(equation, x)
     elif equation.primitive in ("reduce_sum", "reduce_max"):
-        reduce = jnp.mean if equation.primitive == "reduce_sum" else jnp.max
-        if equation.params["axes"] == _inner(x):
-            yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
-        elif equation.params["axes"] == (len(x.shape) - 1,):
-            yield reduce, {"axis": -1, "keepdims": True}
+        for reduce in (jnp.mean, jnp.sum) if equation.primitive == "reduce_sum" else (jnp.max,):
+            if equation.params["axes"] == _inner(x):
+                yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
+            elif equation.params["axes"] == (len(x.shape) - 1,):
+                yield reduce, {"axis": -1, "keepdims": True}
     elif equation.primitive == "pad":
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == len(x.shape):

@@ -201,6 +201,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     ),
     (jnp.mean, _mean("average")),
     (jnp.max, _mean("max")),
+    (jnp.sum, _mean("sum")),
     (jnp.pad, _pad),
     (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
     (flatten, lambda: Flatten("HWC")),

@@ -76,8 +76,8 @@ _FLAX = (
     nn.max_pool,
     nn.avg_pool,
 )
-_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
-_ELSEWHERE |= {f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "clip")}
+_IN_NUMPY = "mean", "max", "sum", "pad", "abs", "sqrt", "exp", "clip"
+_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
     (unflatten, _unflatten),

@@ -121,7 +121,10 @@ def _build_pool(layer: Pool, style: str) -> list[Block]:
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
-    pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
+    if layer.function == "sum":
+        pool: Block = image_blocks.GlobalSum(layer.rank)
+    else:
+        pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 

@@ -295,6 +295,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
     image_blocks.ChannelPool: lambda m: ChannelPool(m.function),
+    image_blocks.GlobalSum: lambda m: GlobalPool("sum", rank=m.rank),
     image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
     image_blocks.Resize: lambda m: Resize(m.size, "bilinear", m.align_corners),

@@ -92,6 +92,12 @@ def _pool(known: Pool) -> SourceCall:
     return call_of(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
 
 
+def _global_pool(known: GlobalPool) -> SourceCall:
+    if known.function == "sum":
+        return _block(image_blocks.GlobalSum, rank=known.rank)
+    return SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool{known.rank}D", {})
+
+
 def _batch_norm(known: BatchNorm) -> SourceCall:
     options = {"momentum": known.momentum, "epsilon": known.epsilon, "in_channels": len(known.mean)}
     return call_of("nn.BatchNorm", nn.BatchNorm, **options)
@@ -260,9 +266,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     },
     Dense: _dense,
     Pool: _pool,
-    GlobalPool: lambda known: SourceCall(
-        f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool{known.rank}D", {}
-    ),
+    GlobalPool: _global_pool,
     Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=known.axes()),
     Pad: _pad,
     Activation: _activation,

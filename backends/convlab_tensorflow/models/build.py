@@ -151,6 +151,8 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
+    if layer.function == "sum":
+        return [image_layers.GlobalSum(layer.keepdims, layer.rank, autocast=False)]
     kind = each_rank("GlobalMaxPooling" if layer.function == "max" else "GlobalAveragePooling")[layer.rank - 1]
     return [kind(data_format="channels_last", keepdims=layer.keepdims, autocast=False)]
 

@@ -332,6 +332,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.UpSampling2D: _upsampling,
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
+    image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),

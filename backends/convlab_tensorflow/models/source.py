@@ -37,6 +37,7 @@ _OURS = (
     image_layers.Divide,
     image_layers.Subsample,
     image_layers.ChannelPool,
+    image_layers.GlobalSum,
     image_layers.ChannelSlice,
     resizing_layers.Resize,
     resizing_layers.ResizeLike,

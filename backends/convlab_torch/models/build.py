@@ -111,7 +111,9 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
     return [functions.of_rank("AvgPool", len(layer.size))(*window, layer.ceil, layer.count_padding)]
 
 
-def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
+def _build_global_pool(layer: GlobalPool, style: str) -> list[Any]:
+    if layer.function == "sum":
+        return [partial(functions.total, keepdim=layer.keepdims, **({} if layer.rank == 2 else {"rank": layer.rank}))]
     pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
@@ -265,6 +267,11 @@ def _build_activation(layer: Activation, style: str) -> list[Any]:
     return [constructors[layer.function]()]
 
 
+_OF_CHANNELS = {
+    "max": functions.channel_maximum,
+    "average": functions.channel_average,
+    "sum": functions.channel_total,
+}
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
@@ -279,9 +286,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Upsample: _build_upsample,
     Resize: _build_resize,
     Crop: _build_crop,
-    ChannelPool: lambda layer, style: [
-        functions.channel_maximum if layer.function == "max" else functions.channel_average
-    ],
+    ChannelPool: lambda layer, style: [_OF_CHANNELS[layer.function]],
     Subsample: lambda layer, style: [partial(functions.subsample, start=layer.start, step=layer.step)],
     ChannelSlice: lambda layer, style: [partial(functions.channel_slice, start=layer.start, stop=layer.stop)],
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],

@@ -145,6 +145,11 @@ def maximum(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
     return x.amax(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
 
 
+def total(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
+    """The sum of each channel, over so many axes."""
+    return x.sum(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
+
+
 def channel_average(x: Tensor) -> Tensor:
     """The mean of all channels of each pixel."""
     return x.mean(dim=1, keepdim=True)
@@ -153,6 +158,11 @@ def channel_average(x: Tensor) -> Tensor:
 def channel_maximum(x: Tensor) -> Tensor:
     """The greatest channel of each pixel."""
     return x.amax(dim=1, keepdim=True)
+
+
+def channel_total(x: Tensor) -> Tensor:
+    """The sum of all channels of each pixel."""
+    return x.sum(dim=1, keepdim=True)
 
 
 def read_function(native: Any) -> tuple[Layer | None, str]:
@@ -179,7 +189,9 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         first_pixel: FirstPixel,
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),
+        channel_total: lambda: ChannelPool("sum"),
         average: lambda: GlobalPool("average", options["keepdim"], rank=options.get("rank", 2)),
+        total: lambda: GlobalPool("sum", options["keepdim"], rank=options.get("rank", 2)),
         maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }
     name = str(getattr(function, "__name__", function))
@@ -323,6 +335,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.unflatten, "unflatten"), nn.Unflatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
+    ((torch.sum, "sum"), _over_pixels(total)),
     ((torch.cat, torch.concat), _concatenate),
     ((broadcast_like,), lambda: broadcast_like),
     ((resize_like,), _resize_like),

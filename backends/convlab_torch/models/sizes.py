@@ -18,6 +18,7 @@ from .rewriting import VIEWS, arguments_of
 _LEAST = (64, 224)
 # Code that halves an image and later makes it as large as it was is the same for multiples of a power of 2.
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
+_SQUEEZES = ("squeeze", torch.squeeze)
 _RESIZES = (F.interpolate, F.upsample)
 Seen = dict[torch.fx.Node, Any]
 
@@ -52,7 +53,9 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int
     for node in graph.nodes:
         if is_size(node, sizes):
             sizes.add(node)
-        elif sizes.intersection(node.all_input_nodes) and node.op in ("call_function", "call_method"):
+        elif node.op in ("call_function", "call_method") and (
+            sizes.intersection(node.all_input_nodes) or (node.target in _SQUEEZES and len(node.args) == 1)
+        ):
             takers.append(node)
     if not takers:
         return 1
@@ -90,9 +93,9 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
-    if node.target in VIEWS:
-        flattens = all(_flattens(*both) for both in shapes)
-        return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
+    if node.target in (*VIEWS, *_SQUEEZES):
+        first = next((n for n in (1, 2) if all(_flattens(*both, n) for both in shapes)), None)
+        return None if first is None else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 
 
@@ -193,8 +196,9 @@ def _is_like(shape: Any, other: Any) -> bool:
     return isinstance(shape, torch.Size) and len(shape) == len(other) == 4 and shape[2:] == other[2:]
 
 
-def _flattens(x: torch.Size, y: torch.Size) -> bool:
-    return len(x) > 2 and tuple(y) == (x[0], math.prod(x[1:]))
+def _flattens(x: torch.Size, y: torch.Size, first: int) -> bool:
+    """Whether the axes of an image from one on become one."""
+    return len(x) > 2 and tuple(y) == (*x[:first], math.prod(x[first:]))
 
 
 def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:

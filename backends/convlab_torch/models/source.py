@@ -27,6 +27,7 @@ from .functions import (
     channel_average,
     channel_maximum,
     channel_slice,
+    channel_total,
     chunk,
     clip,
     concatenate,
@@ -37,6 +38,7 @@ from .functions import (
     resize_like,
     subsample,
     subtract,
+    total,
     unflatten_pixels,
 )
 from .modules import ChannelAffine, LayerNorm2d, StochasticDepth
@@ -183,6 +185,8 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    total: lambda keepdim, rank=2: f"{{0}}.sum(dim={tuple(range(2, rank + 2))}, keepdim={keepdim})",
+    channel_total: lambda: "{0}.sum(dim=1, keepdim=True)",
     channel_average: lambda: "{0}.mean(dim=1, keepdim=True)",
     channel_maximum: lambda: "{0}.amax(dim=1, keepdim=True)",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",

@@ -104,6 +104,7 @@ _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
+_REDUCTION = *_KERNEL, "sum"
 # Of layers for images of any number of axes; rows of numbers count for images, whose number is told by other layers.
 _RANK = FieldRule(
     "an integer from 1 to 3",
@@ -158,7 +159,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "count_padding": _BOOLEAN,
         "ceil": _BOOLEAN,
     },
-    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN, "rank": _RANK},
+    "global_pool": {"function": _named(*_REDUCTION), "keepdims": _BOOLEAN, "rank": _RANK},
     "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE, "rank": _RANK},
     "group_norm": {"groups": _COUNT, "epsilon": _EPSILON},
     "layer_norm": {"epsilon": _EPSILON},
@@ -176,7 +177,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "position_embedding": {},
     "first_pixel": {},
     "crop": {"pads": _ENDS},
-    "channel_pool": {"function": _named(*_KERNEL)},
+    "channel_pool": {"function": _named(*_REDUCTION)},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},

@@ -299,6 +299,7 @@ OPERATORS: dict[str, Reader] = {
     "_npi_concatenate": _concatenate,
     **dict.fromkeys(("mean", "_npi_mean"), _reduced("average")),
     **dict.fromkeys(("max", "_np_max"), _reduced("max")),
+    **dict.fromkeys(("sum", "_np_sum"), _reduced("sum")),
     "Reshape": _reshape,
     "_np_reshape": _reshape,
     EXPAND_DIMS: _expand_dims,

@@ -150,14 +150,21 @@ def _pool(graph: GraphWriter, layer: Pool) -> None:
 
 
 def _global_pool(graph: GraphWriter, layer: GlobalPool) -> None:
-    graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
+    if layer.function == "sum":
+        axes = graph.constant("axes", [*range(2, graph.rank)], "int64")
+        graph.node(_REDUCTIONS[layer.function], axes, keepdims=1)
+    else:
+        graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
     if not layer.keepdims:
         _flatten(graph, Flatten())
 
 
 def _channel_pool(graph: GraphWriter, layer: ChannelPool) -> None:
     axes = graph.constant("axes", [1], "int64")
-    graph.node("ReduceMax" if layer.function == "max" else "ReduceMean", axes, keepdims=1)
+    graph.node(_REDUCTIONS[layer.function], axes, keepdims=1)
+
+
+_REDUCTIONS = {"max": "ReduceMax", "average": "ReduceMean", "sum": "ReduceSum"}
 
 
 def _batch_norm(graph: GraphWriter, layer: BatchNorm) -> None:

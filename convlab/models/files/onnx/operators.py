@@ -321,6 +321,7 @@ OPERATORS: dict[str, Reader] = {
     "GlobalAveragePool": _global_pool("average"),
     "ReduceMax": _reduce("max"),
     "ReduceMean": _reduce("average"),
+    "ReduceSum": _reduce("sum"),
     "Softmax": _over_channels(Softmax()),
     "LogSoftmax": _over_channels(Softmax(log=True)),
     "Concat": _over_channels(Concatenate()),
