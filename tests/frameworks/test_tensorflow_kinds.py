@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from making import port_parts
 
@@ -135,3 +136,13 @@ def test_a_resize_in_code() -> None:
     image = keras.Input((9, 8, 4))
     resized = keras.ops.image.resize(kl.Conv2D(3, 1)(image), (5, 20), interpolation="nearest")
     check(keras.Model(image, resized))
+
+
+def test_squares_of_pixels_as_channels() -> None:
+    """Anyone's layer that moves numbers is known by what it does."""
+    image = keras.Input((8, 8, 4))
+    squares = kl.Lambda(lambda x: tf.nn.space_to_depth(x, 2), output_shape=(4, 4, 12))(kl.Conv2D(3, 1)(image))
+    model = shaken(keras.Model(image, kl.Conv2D(2, 1)(squares)))
+    ported = port(model, to="tensorflow")
+    assert "pixel_unshuffle" in [row.kind for row in ported.evidence.rows]
+    assert np.abs(ported.model(X[:, :8]) - model(X[:, :8])).max() < 1e-4

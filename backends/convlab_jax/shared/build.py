@@ -23,6 +23,7 @@ from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
+from .across_channels import build_across_channels
 from .attention import first_pixel
 from .moving import build_moving
 from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
@@ -56,7 +57,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return _FUNCTIONS.get(type(layer)) or build_resize(layer) or build_moving(layer)
+    return _FUNCTIONS.get(type(layer)) or build_resize(layer) or build_moving(layer) or build_across_channels(layer)
 
 
 _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {

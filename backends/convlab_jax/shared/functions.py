@@ -15,6 +15,7 @@ import numpy as np
 
 from convlab.models.layers.spatial import to_last
 
+from .across_channels import pixel_unshuffle
 from .attention import first_pixel
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, source_of
@@ -123,6 +124,9 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
         yield from _pads(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
+    elif equation.primitive == "reshape" and len(value.shape) == len(x.shape) == 4 and value.shape[1] < x.shape[1]:
+        factor = x.shape[1] // value.shape[1]
+        yield from ((pixel_unshuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
     elif equation.primitive == "reshape" and len(value.shape) == 4 and value.shape[1] > x.shape[1]:
         factor = value.shape[1] // x.shape[1]
         yield from ((pixel_shuffle, {"factor": factor, "channels_last": last}) for last in (False, True))

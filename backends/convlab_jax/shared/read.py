@@ -29,6 +29,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
 from ..ops import ops
+from .across_channels import READERS as ACROSS_CHANNELS
 from .attention import first_pixel
 from .moving import READERS as MOVING
 from .resizing import READERS as RESIZING
@@ -216,6 +217,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (first_pixel, FirstPixel),
     *MOVING,
     *RESIZING,
+    *ACROSS_CHANNELS,
 ]
 
 

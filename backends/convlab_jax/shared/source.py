@@ -16,6 +16,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
+from .across_channels import EXPRESSIONS
 from .attention import first_pixel
 from .moving import (
     channel_shuffle,
@@ -99,6 +100,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (channel_slice, lambda start, stop: f"{{0}}[..., {start or ''}:{stop or ''}]"),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
+    *EXPRESSIONS,
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
@@ -108,6 +110,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }
 

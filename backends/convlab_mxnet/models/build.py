@@ -33,6 +33,7 @@ from .. import attention_blocks, image_blocks, private
 from .. import blocks as nn
 from ..layers import Conv2D
 from ..ops import mx
+from . import across_channels
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
 from .resizing import build_resize, build_resize_like
 
@@ -282,6 +283,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
+    **across_channels.BUILDERS,
     Resize: build_resize,
     ResizeLike: build_resize_like,
 }

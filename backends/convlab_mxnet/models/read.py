@@ -33,6 +33,7 @@ from .. import attention_blocks, blocks, image_blocks, private
 from ..blocks import HybridSequential, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
+from . import across_channels
 from .graph import graph_of
 from .options import ACTIVATIONS, LAYOUTS, MODES, Block, dropout, rounds_alike, value_of
 
@@ -300,6 +301,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
     image_blocks.Resize: lambda m: Resize(m.size, "bilinear", m.align_corners),
     image_blocks.ResizeLike: lambda m: ResizeLike("bilinear", m.align_corners),
+    **across_channels.READERS,
     image_blocks.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),

@@ -32,6 +32,7 @@ from .. import attention_blocks, image_blocks
 from ..blocks import Border, semantics
 from ..layers import Conv2D
 from ..ops import mx
+from . import across_channels
 from .options import ACTIVATIONS, MODES
 from .resizing import resize_like_source
 
@@ -264,6 +265,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
             (PixelShuffle, image_blocks.PixelShuffle, ("factor", "channels_last")),
         )
     },
+    **across_channels.SOURCES,
     Dense: _dense,
     Pool: _pool,
     GlobalPool: _global_pool,
@@ -302,6 +304,7 @@ _IDIOM = Idiom(
         "lab": "from convlab import mxnet as lab",
         "attention_blocks": "from convlab_mxnet import attention_blocks",
         "image_blocks": "from convlab_mxnet import image_blocks",
+        "channel_blocks": "from convlab_mxnet import channel_blocks",
         "Border": "from convlab_mxnet.blocks import Border",
     },
     base="nn.HybridBlock",

@@ -31,7 +31,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
-from . import resizing
+from . import across_channels, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
@@ -324,6 +324,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     **resizing.BUILDERS,
+    **across_channels.BUILDERS,
 }
 
 

@@ -29,7 +29,7 @@ from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
-from . import resizing
+from . import across_channels, resizing
 from .activations import FUNCTIONS, leaky
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -366,6 +366,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
     **resizing.READERS,
+    **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
 JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)

@@ -20,6 +20,7 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
+from . import across_channels
 from .activations import gelu_tanh
 from .build import input_shape
 from .readers import DEPTHWISE, each_rank
@@ -41,6 +42,7 @@ _OURS = (
     image_layers.ChannelSlice,
     resizing_layers.Resize,
     resizing_layers.ResizeLike,
+    *across_channels.KINDS,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,

@@ -32,7 +32,7 @@ from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
-from . import attention, functions, modules
+from . import across_channels, attention, functions, modules
 from .attention import PixelAttention, first_pixel
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
@@ -292,6 +292,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
     ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
     PixelShuffle: _build_pixel_shuffle,
+    **across_channels.BUILDERS,
     Dropout: _build_dropout,
     Flatten: _build_flatten,
     Unflatten: _build_unflatten,

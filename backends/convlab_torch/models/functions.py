@@ -25,6 +25,7 @@ from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.spatial import Size, per_axis
 
+from . import across_channels
 from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
 
@@ -195,6 +196,8 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }
     name = str(getattr(function, "__name__", function))
+    if function in across_channels.FUNCTIONS:
+        return across_channels.FUNCTIONS[function](**options), name
     return (readers[function](), name) if function in readers else (None, name)
 
 
@@ -330,6 +333,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.interpolate, F.upsample), _interpolate),
     ((F.pixel_shuffle, "pixel_shuffle"), nn.PixelShuffle),
     ((F.channel_shuffle, "channel_shuffle"), nn.ChannelShuffle),
+    *across_channels.NATIVES,
     (("stochastic_depth",), _stochastic_depth),
     ((torch.flatten, "flatten"), _flatten),
     ((torch.unflatten, "unflatten"), nn.Unflatten),

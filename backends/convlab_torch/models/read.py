@@ -39,7 +39,7 @@ from convlab.models.layers.transposed import TransposedConvolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, modules, partitions
+from . import across_channels, attention, modules, partitions
 from .attention import SHIFTED_WINDOWS
 from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
@@ -350,6 +350,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
+    **across_channels.MODULES,
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool("max")),

@@ -19,6 +19,7 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
+from . import across_channels
 from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
     add,
@@ -148,6 +149,8 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.Upsample: _function("F.interpolate"),
     nn.ChannelShuffle: _function("F.channel_shuffle"),
     nn.PixelShuffle: _function("F.pixel_shuffle"),
+    nn.PixelUnshuffle: _function("F.pixel_unshuffle"),
+    nn.LocalResponseNorm: _function("F.local_response_norm"),
     **{
         of_rank(name, rank): _padded(mode, rank)
         for name, mode in (
@@ -191,6 +194,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     channel_maximum: lambda: "{0}.amax(dim=1, keepdim=True)",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
+    **across_channels.SOURCES,
     depth_to_space: lambda factor: f"F.pixel_shuffle(F.channel_shuffle({{0}}, {factor**2}), {factor})",
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }

@@ -102,6 +102,7 @@ _CROP = FieldRule(
 _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
+_ABOVE = _number("a number above 0", lambda value: value > 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
 _REDUCTION = *_KERNEL, "sum"
@@ -182,6 +183,9 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
     "channel_shuffle": {"groups": _COUNT},
+    "pixel_unshuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "local_response_norm": {"size": _COUNT, "alpha": _ABOVE, "beta": _EPSILON, "k": _ABOVE},
+    "parts_softmax": {"parts": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
     "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .across_channels import LocalResponseNorm
 from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from .channels import PixelShuffle
+from .channels import PixelShuffle, PixelUnshuffle
 from .flattening import Unflatten
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
@@ -20,6 +21,8 @@ _OF_IMAGES = (
     ResizeLike,
     Subsample,
     PixelShuffle,
+    PixelUnshuffle,
+    LocalResponseNorm,
     Attention,
     ClassToken,
     PositionEmbedding,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
-from ...layers.channels import PixelShuffle
+from ...layers.channels import PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
@@ -238,6 +239,15 @@ def _depth_to_space(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return PixelShuffle(factor, channels_last=True)
 
 
+def _space_to_depth(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    return PixelUnshuffle(int(options["block_size"]), channels_last=True)
+
+
+def _local_response_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    numbers = (float(options.get(name, default)) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("knorm", 2.0)))
+    return LocalResponseNorm(int(options["nsize"]), *numbers)
+
+
 def _expand_dims(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     """The first of two that make images of one pixel of rows; the second does nothing more."""
     if not options["rows"] or options["axis"] not in (2, -1):
@@ -312,6 +322,8 @@ OPERATORS: dict[str, Reader] = {
     "Dropout": _dropout,
     "_contrib_AdaptiveAvgPooling2D": _adaptive,
     "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "LRN": _local_response_norm,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), _joined(Add, "shift")),
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),

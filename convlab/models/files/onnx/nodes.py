@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ModelError, UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
-from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
 from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
@@ -303,6 +304,20 @@ def _pixel_shuffle(graph: GraphWriter, layer: PixelShuffle) -> None:
     graph.node("DepthToSpace", blocksize=layer.factor, mode="DCR" if layer.channels_last else "CRD")
 
 
+def _pixel_unshuffle(graph: GraphWriter, layer: PixelUnshuffle) -> None:
+    graph.node("SpaceToDepth", blocksize=layer.factor)
+    if not layer.channels_last:
+        channels = layer.output_channels(graph.channels())
+        order = ChannelShuffle(layer.factor**2).reference(np.arange(channels)[None])[0]
+        graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
+
+
+def _local_response_norm(graph: GraphWriter, layer: LocalResponseNorm) -> None:
+    if layer.size % 2 == 0:
+        raise graph.refused(graph.number, f"a norm of {layer.size} channels", "an odd number")
+    graph.node("LRN", size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k)
+
+
 # Another kind of layer is another entry.
 NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
@@ -337,4 +352,6 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     ChannelSlice: _channel_slice,
     ChannelShuffle: _channel_shuffle,
     PixelShuffle: _pixel_shuffle,
+    PixelUnshuffle: _pixel_unshuffle,
+    LocalResponseNorm: _local_response_norm,
 }

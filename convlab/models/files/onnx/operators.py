@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Softmax
-from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten
 from ...layers.folded import convolution
 from ...layers.joining import Concatenate
@@ -98,6 +99,20 @@ def _layer_norm(op: Operation) -> Sequence[Layer]:
 def _depth_to_space(op: Operation) -> Sequence[Layer]:
     op.expect(IMAGES)
     return [PixelShuffle(op.options["blocksize"], op.options.get("mode", "DCR") == "DCR")]
+
+
+def _space_to_depth(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    return [PixelUnshuffle(op.options["blocksize"], channels_last=True)]
+
+
+def _local_response_norm(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    size = op.options["size"]
+    if size % 2 == 0:
+        raise UnsupportedError(f"got a window of {size} channels, expected an odd number")
+    numbers = (op.options.get(name, default) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    return [LocalResponseNorm(size, *numbers)]
 
 
 def _slice(op: Operation) -> Sequence[Layer]:
@@ -311,6 +326,8 @@ OPERATORS: dict[str, Reader] = {
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "Resize": resize,
+    "SpaceToDepth": _space_to_depth,
+    "LRN": _local_response_norm,
     "DepthToSpace": _depth_to_space,
     "Slice": _slice,
     "Split": _split,
