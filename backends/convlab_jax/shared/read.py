@@ -29,8 +29,10 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop, 
 from convlab.truth.precision import rounded
 
 from ..ops import ops
+from .across_channels import READERS as ACROSS_CHANNELS
 from .attention import first_pixel
 from .moving import READERS as MOVING
+from .resizing import READERS as RESIZING
 
 MODES = {
     "zeros": "constant",
@@ -200,6 +202,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     ),
     (jnp.mean, _mean("average")),
     (jnp.max, _mean("max")),
+    (jnp.sum, _mean("sum")),
     (jnp.pad, _pad),
     (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
     (flatten, lambda: Flatten("HWC")),
@@ -213,6 +216,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),
     *MOVING,
+    *RESIZING,
+    *ACROSS_CHANNELS,
 ]
 
 

@@ -31,6 +31,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
+from . import across_channels, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
@@ -150,6 +151,8 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
+    if layer.function == "sum":
+        return [image_layers.GlobalSum(layer.keepdims, layer.rank, autocast=False)]
     kind = each_rank("GlobalMaxPooling" if layer.function == "max" else "GlobalAveragePooling")[layer.rank - 1]
     return [kind(data_format="channels_last", keepdims=layer.keepdims, autocast=False)]
 
@@ -320,6 +323,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
+    **resizing.BUILDERS,
+    **across_channels.BUILDERS,
 }
 
 

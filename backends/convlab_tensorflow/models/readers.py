@@ -27,8 +27,9 @@ from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.truth.precision import rounded
 
-from .. import attention_layers, image_layers, private
+from .. import attention_layers, image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
+from . import across_channels, resizing
 from .activations import FUNCTIONS, leaky
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -329,6 +330,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.UpSampling2D: _upsampling,
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
+    image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
@@ -361,8 +363,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    **resizing.READERS,
+    **across_channels.READERS,
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
+_LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

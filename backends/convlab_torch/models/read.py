@@ -39,9 +39,9 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, modules, partitions
+from . import across_channels, attention, modules, partitions
 from .attention import SHIFTED_WINDOWS
-from .functions import class_path, read_function
+from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -291,9 +291,11 @@ def _transposed(m: Any) -> Layer:
 
 
 def _upsample(m: nn.Upsample) -> Layer:
-    factor = None if m.size is not None else _pair(m.scale_factor)
-    if factor is None or m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes to a size or by a fraction, expected a scale_factor of integers")
+    if m.size is not None:
+        return read_resizing(m.size, m.mode, m.align_corners)
+    factor = _pair(m.scale_factor)
+    if m.recompute_scale_factor or any(number != int(number) for number in factor):
+        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
     if m.mode not in ("nearest", "bilinear"):
         raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
     return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
@@ -347,6 +349,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
+    **across_channels.MODULES,
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool("max")),

@@ -47,6 +47,7 @@ from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
 from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size
+from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
 
@@ -83,6 +84,7 @@ def traced(
     graph = graph_of(model, is_leaf, of_torch)
     rank = image_rank(model, graph)
     multiple = fold_sizes(model, graph, next(image_channels(model), 3), rank)
+    spell_out(graph)
     return *_Reading(model, parts, rank).of(graph), multiple
 
 

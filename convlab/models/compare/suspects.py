@@ -20,6 +20,7 @@ from ...truth.suspects import BIAS_FAULTS
 from ..layers.activations import FUNCTIONS, Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Layer
 from ..layers.pixels import Upsample
+from ..layers.resizing import Resize
 from ..layers.transposed import TransposedConvolution
 
 # Arrays are in float32 or narrower; what is computed from them may be off by a few roundings.
@@ -145,19 +146,20 @@ def _another_activation(case: LayerCase) -> Iterator[Cause]:
             yield Cause(f"it computes {name} instead of {case.a.function}", f"use {case.a.function}")
 
 
-@layer_suspect("another upsampling", Upsample)
+@layer_suspect("another upsampling", Upsample, Resize)
 def _another_upsampling(case: LayerCase) -> Iterator[Cause]:
     ways = {
-        "nearest": "the nearest pixel",
-        "bilinear": "bilinear interpolation at half-pixel centres (align_corners=False)",
-        "aligned": "bilinear interpolation of aligned corners (align_corners=True)",
+        ("nearest", False): "the nearest pixel",
+        ("nearest_exact", False): "the pixel nearest to its centre (nearest_exact)",
+        ("bilinear", False): "bilinear interpolation at half-pixel centres (align_corners=False)",
+        ("bilinear", True): "bilinear interpolation of aligned corners (align_corners=True)",
     }
-    expected = "aligned" if case.a.align_corners else case.a.method
-    for way, words in ways.items():
-        other = Upsample(case.a.factor, "nearest" if way == "nearest" else "bilinear", way == "aligned")
-        result = other.reference(case.x)
-        if way != expected and case.result.shape == result.shape and (np.abs(case.result - result) <= case.bound).all():
-            yield Cause(f"it takes {words} instead of {ways[expected]}", f"take {ways[expected]}")
+    own = case.a.method, case.a.align_corners and case.a.method == "bilinear"
+    for (method, aligned), words in ways.items():
+        result = replace(case.a, method=method, align_corners=aligned).reference(case.x)
+        fits = (method, aligned) != own and case.result.shape == result.shape
+        if fits and (np.abs(case.result - result) <= case.bound).all():
+            yield Cause(f"it takes {words} instead of {ways[own]}", f"take {ways[own]}")
 
 
 @layer_suspect("kernel flipped", TransposedConvolution)

@@ -11,6 +11,7 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 from ..layers.layer import LOWEST
+from ..layers.resizing import METHODS
 from ..layers.windows import distances
 
 # The largest value of the fields that count pixels.
@@ -101,8 +102,10 @@ _CROP = FieldRule(
 _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
+_ABOVE = _number("a number above 0", lambda value: value > 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _KERNEL = "max", "average"
+_REDUCTION = *_KERNEL, "sum"
 # Of layers for images of any number of axes; rows of numbers count for images, whose number is told by other layers.
 _RANK = FieldRule(
     "an integer from 1 to 3",
@@ -160,7 +163,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "count_padding": _BOOLEAN,
         "ceil": _BOOLEAN,
     },
-    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN, "rank": _RANK},
+    "global_pool": {"function": _named(*_REDUCTION), "keepdims": _BOOLEAN, "rank": _RANK},
     "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE, "rank": _RANK},
     "group_norm": {"groups": _COUNT, "epsilon": _EPSILON},
     "layer_norm": {"epsilon": _EPSILON},
@@ -178,12 +181,17 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "position_embedding": {},
     "first_pixel": {},
     "crop": {"pads": _ENDS},
-    "channel_pool": {"function": _named(*_KERNEL)},
+    "channel_pool": {"function": _named(*_REDUCTION)},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
     "channel_shuffle": {"groups": _COUNT},
+    "pixel_unshuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "local_response_norm": {"size": _COUNT, "alpha": _ABOVE, "beta": _EPSILON, "k": _ABOVE},
+    "parts_softmax": {"parts": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
+    "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},
     "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {
         "rate": _SHARE,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .across_channels import LocalResponseNorm
 from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from .channels import PixelShuffle
+from .channels import PixelShuffle, PixelUnshuffle
 from .flattening import Unflatten
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
 from .pooling import AdaptivePool, GlobalPool, Pool
+from .resizing import Resize, ResizeLike
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
     Upsample,
+    Resize,
+    ResizeLike,
     Subsample,
     PixelShuffle,
+    PixelUnshuffle,
+    LocalResponseNorm,
     Attention,
     ClassToken,
     PositionEmbedding,

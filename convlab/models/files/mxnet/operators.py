@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
-from ...layers.channels import PixelShuffle
+from ...layers.channels import PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
@@ -17,6 +18,7 @@ from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
+from ...layers.resizing import Resize, ResizeLike
 from ...layers.spatial import around, is_padded, per_axis, starts
 from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST
@@ -108,6 +110,21 @@ def _upsampling(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if options.get("sample_type") != "nearest":
         raise UnsupportedError(f"its sample_type is {options.get('sample_type')}, expected nearest")
     return Upsample((int(options["scale"]),) * 2, "nearest")
+
+
+def _bilinear(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    """Bilinear interpolation, by default of aligned corners: to a size, by a factor, or to another image's size."""
+    aligned, mode = bool(options.get("align_corners", True)), options.get("mode", "size")
+    factor: Any = options.get("scale_height"), options.get("scale_width")
+    if mode == "like":
+        return ResizeLike("bilinear", aligned)
+    if mode != "size" or None in factor != (None, None):
+        raise UnsupportedError(f"its mode is {mode}, expected size or like")
+    if factor == (None, None):
+        return Resize((int(options["height"]), int(options["width"])), "bilinear", aligned)
+    if any(number != int(number) or not 1 <= number <= LARGEST for number in factor):
+        raise UnsupportedError(f"it resizes by {factor[0]} and {factor[1]}, expected integers")
+    return Upsample((int(factor[0]), int(factor[1])), "bilinear", aligned)
 
 
 def _batch_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -223,6 +240,15 @@ def _depth_to_space(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return PixelShuffle(factor, channels_last=True)
 
 
+def _space_to_depth(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    return PixelUnshuffle(int(options["block_size"]), channels_last=True)
+
+
+def _local_response_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    numbers = (float(options.get(name, default)) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("knorm", 2.0)))
+    return LocalResponseNorm(int(options["nsize"]), *numbers)
+
+
 def _expand_dims(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     """The first of two that make images of one pixel of rows; the second does nothing more."""
     if not options["rows"] or options["axis"] not in (2, -1):
@@ -273,6 +299,7 @@ OPERATORS: dict[str, Reader] = {
     "_npx_layer_norm": _layer_norm,
     "InstanceNorm": _instance_norm,
     "UpSampling": _upsampling,
+    "_contrib_BilinearResize2D": _bilinear,
     "FullyConnected": _dense,
     "Pooling": _pool,
     "Activation": _activation,
@@ -283,6 +310,7 @@ OPERATORS: dict[str, Reader] = {
     "_npi_concatenate": _concatenate,
     **dict.fromkeys(("mean", "_npi_mean"), _reduced("average")),
     **dict.fromkeys(("max", "_np_max"), _reduced("max")),
+    **dict.fromkeys(("sum", "_np_sum"), _reduced("sum")),
     "Reshape": _reshape,
     "_np_reshape": _reshape,
     EXPAND_DIMS: _expand_dims,
@@ -295,6 +323,8 @@ OPERATORS: dict[str, Reader] = {
     "Dropout": _dropout,
     "_contrib_AdaptiveAvgPooling2D": _adaptive,
     "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "LRN": _local_response_norm,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), _joined(Add, "shift")),
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),
