@@ -24,8 +24,9 @@ from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.spatial import Size
 
-from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
+from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .written_out import written_attention
 
 
 def add(*tensors: Tensor) -> Tensor:
@@ -92,9 +93,7 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     elif rank != 2:
         return None
     else:
-        if computes_attention(module):
-            return TokenAttention(module).train(module.training)
-        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else None
+        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else written_attention(module)
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
 
