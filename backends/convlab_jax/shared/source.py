@@ -190,7 +190,10 @@ def dtype(module: Any) -> dict[str, Any]:
 def attention(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of all pixels share."""
     drops = {"dropout_rate": module.dropout_rate, "broadcast_dropout": False} if module.dropout_rate else {}
-    return {"num_heads": module.num_heads, "use_bias": module.use_bias, **drops, **dtype(module)}
+    wide = {"qkv_features": module.qkv_features}
+    if module.qkv_features in (None, getattr(module, "in_features", None)):
+        wide = {}
+    return {"num_heads": module.num_heads, **wide, "use_bias": module.use_bias, **drops, **dtype(module)}
 
 
 def windows(module: Any) -> dict[str, Any]:

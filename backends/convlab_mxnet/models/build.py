@@ -180,7 +180,8 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
             channels, heads, *where, *options, layer.size, layer.cosine, layer.grid
         )
     else:
-        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
+        sizes = (None, None) if layer.plain else (layer.key_size, layer.value_size)
+        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased, *sizes)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
 
 

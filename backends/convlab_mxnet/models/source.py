@@ -237,7 +237,11 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         shift=known.shift is not None,
         trained=known.trained,
     ),
-    Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
+    Attention: lambda known: _attention(
+        attention_blocks.PixelAttention,
+        known,
+        **({} if known.plain else {"key_size": known.key_size, "value_size": known.value_size}),
+    ),
     WindowAttention: lambda known: _attention(
         attention_blocks.WindowAttention,
         known,

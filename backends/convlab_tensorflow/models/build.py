@@ -211,7 +211,8 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
-        native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
+        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
+        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
     native.build((None, None, None, channels))
     fill_attention(native, layer)
     return [native]

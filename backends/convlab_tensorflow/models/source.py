@@ -147,6 +147,7 @@ def _activation(native: kl.Activation) -> SourceCall:
 
 def _attention(native: PixelAttention) -> SourceCall:
     options = {"num_heads": native.num_heads, "key_dim": native.key_dim, "dropout": native.dropout}
+    options |= {"value_dim": None if native.value_dim == native.key_dim else native.value_dim}
     options |= {"use_bias": native.use_bias, "attention_axes": (1, 2)}
     return call_of("PixelAttention", keras.layers.MultiHeadAttention, **options)
 

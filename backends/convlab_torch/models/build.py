@@ -224,7 +224,11 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
     else:
-        native = PixelAttention(channels_taken(layer), layer.heads, **options)
+        channels, heads = channels_taken(layer), layer.heads
+        if layer.plain:
+            native = PixelAttention(channels, heads, **options)
+        else:
+            native = attention.HeadAttention(channels, heads, layer.key_size, layer.value_size, **options)
     return [filled(native, **arrays_of(native, layer))]
 
 

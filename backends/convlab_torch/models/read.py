@@ -39,7 +39,7 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import across_channels, attention, modules, partitions
+from . import across_channels, attention, modules, partitions, written_out
 from .attention import SHIFTED_WINDOWS
 from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
@@ -105,7 +105,7 @@ def _is_leaf(module: nn.Module) -> bool:
     if kind is not None and not replaces(module, kind, "forward"):
         return True
     named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
-    return class_path(module) in named or attention.computes_attention(module)
+    return class_path(module) in named or written_out.written_attention(module) is not None
 
 
 @contextlib.contextmanager
@@ -345,6 +345,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,
     **attention.READERS,
+    **written_out.READERS,
     **partitions.READERS,
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),

@@ -20,7 +20,7 @@ from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
 from . import across_channels
-from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
+from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
     add,
     affine,
@@ -105,7 +105,7 @@ def _padded(mode: str, rank: int) -> Callable[[SourceCall], str]:
 _RANKS = (1, 2, 3)
 _MAXIMA = tuple(of_rank("MaxPool", rank) for rank in _RANKS)
 _MEANS = tuple(of_rank("AvgPool", rank) for rank in _RANKS)
-_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, HeadAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,

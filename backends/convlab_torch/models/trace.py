@@ -24,8 +24,8 @@ from .attention import (
     OfTorchvision,
     PixelAttention,
     PositionEmbedding,
-    TokenAttention,
     WindowAttention,
+    Written,
     of_pixels,
 )
 from .constants import operation, with_arrays
@@ -55,7 +55,7 @@ _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
-_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, TokenAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.

@@ -226,8 +226,15 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def array_shapes(
+    record: Mapping[str, Any], first: tuple[int, ...], inner: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """The sizes of a layer's arrays behind the first one, whose sizes are given; one number each channel if not here.
+
+    Args:
+        record: the layer.
+        first: the sizes of the first one.
+        inner: of attention's out_kernel, the channels that it takes; as many as there are where they aren't known.
 
     >>> array_shapes({"kind": "attention"}, (12, 4))["out_kernel"]
     (4, 4)
@@ -235,9 +242,22 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
     if not record["kind"].endswith("attention"):
         return {}
     outputs, channels = first
-    square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
+    inner = inner if inner and record["kind"] == "attention" else channels
+    behind = {"out_kernel": (channels, inner), "out_bias": (channels,)}
     heads, rows = record.get("heads", 1), distances(record.get("window", (1, 1)))
-    return {"bias": (outputs,), **square, "table": (rows, heads), "scale": (heads,)}
+    return {"bias": (outputs,), **behind, "table": (rows, heads), "scale": (heads,)}
+
+
+def heads_fit(record: Mapping[str, Any], rows: int, channels: int, inner: int) -> bool:
+    """Whether the rows of attention's kernel are those of as many queries and keys, and of values, in whole heads.
+
+    >>> heads_fit({"kind": "attention", "heads": 2}, 16, 8, 8), heads_fit({"kind": "attention", "heads": 3}, 24, 8, 8)
+    (True, False)
+    """
+    heads = record["heads"]
+    if record["kind"] == "window_attention":
+        return rows == 3 * channels and channels % heads == 0
+    return rows > inner and inner % heads == (rows - inner) % (2 * heads) == 0
 
 
 def excerpt(value: object) -> str:

@@ -30,7 +30,7 @@ from ..layers.resizing import Resize, ResizeLike
 from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
-from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt
+from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt, heads_fit
 from .flow import Flow
 
 FORMAT = "convlab.model"
@@ -333,14 +333,15 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     (first, one), *others = own.items()
     transposed = issubclass(KINDS[record["kind"]], TransposedConvolution)
     count = one.shape[1] * record["groups"] if transposed else one.shape[0]
-    shapes = array_shapes(record, one.shape)
+    behind = own.get("out_kernel", one).shape[-1]
+    shapes = array_shapes(record, one.shape, behind)
     for field, tensor in others:
         shape = shapes.get(field, (count,))
         if (tensor.code, tensor.shape) != (one.code, shape):
             what = f"{_times(shape)} numbers of {one.code}, as its {first} has it"
             _refuse(f"{where}: {field}", f"{_times(tensor.shape)} of {tensor.code}", what)
-    if shapes and (one.shape[0] != 3 * one.shape[1] or one.shape[1] % record["heads"]):
-        what = f"3 * channels and channels, a multiple of its {record['heads']} heads"
+    if shapes and not heads_fit(record, *one.shape, behind):
+        what = f"rows of the queries, the keys and the values of its {record['heads']} heads"
         _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", what)
     size = record.get("kernel_size", [])
     if size and list(one.shape[2:]) != size:
