@@ -40,6 +40,7 @@ class Decoder(nn.Module):
     def __call__(self, x):
         x = nn.relu(nn.ConvTranspose(5, (4,), strides=(3,))(x))
         x = nn.ConvTranspose(4, (3,), strides=(2,), padding=((1, 2),), transpose_kernel=True)(x)
+        x = jax.image.resize(x, (x.shape[0], 2 * x.shape[1], x.shape[2]), "linear")
         return nn.ConvTranspose(3, (2,), kernel_dilation=(2,), padding="VALID")(x)
 
 

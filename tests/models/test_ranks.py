@@ -19,7 +19,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.spatial import padding_in
 from convlab.models.layers.transposed import TransposedConvolution, transposed_convolution
@@ -164,6 +164,7 @@ def layers_of(rank):
         "prelu": PReLU(kernel((4,), 3), rank=rank),
         "border": Pad(((2, 0), (1, 1), (0, 1))[:rank]),
         "crop": Crop(((2, 0), (1, 1), (0, 1))[:rank]),
+        "upsampled": Upsample((2, 3, 1)[:rank], "nearest"),
         "chunk": Chunk(1, 2),
         "shuffle": ChannelShuffle(2),
     }

@@ -44,9 +44,9 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
-def _upsample(factor: tuple[int, int], method: str) -> str:
-    n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
-    return _resize(f"({n}, {rows} * {factor[0]}, {columns} * {factor[1]}, {channels})", method)
+def _upsample(factor: tuple[int, ...], method: str) -> str:
+    size = (f"{{0}}.shape[{axis}] * {times}" for axis, times in enumerate(factor, 1))
+    return _resize(f"({{0}}.shape[0], {', '.join(size)}, {{0}}.shape[-1])", method)
 
 
 def _resize(shape: str, method: str, larger: bool = True) -> str:

@@ -35,7 +35,7 @@ from ..layers import Conv2D
 from ..ops import mx
 from . import across_channels
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
-from .resizing import build_resize, build_resize_like
+from .resizing import build_resize, build_resize_like, build_upsample
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -264,7 +264,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
-    Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
+    Upsample: build_upsample,
     ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],

@@ -25,7 +25,7 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
+from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
@@ -245,9 +245,14 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
-    if layer.align_corners and layer.method == "bilinear":
+    rank = len(layer.factor)
+    if rank == 2 and layer.align_corners and layer.method == "bilinear":
         return [image_layers.AlignedUpSampling2D(layer.factor, autocast=False)]
-    return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    if rank == 2:
+        return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    if layer.method != "nearest":
+        raise UnsupportedError(f"Keras interpolates between the pixels of images alone, not of {WHAT[rank]}.")
+    return [kl.UpSampling1D(*layer.factor) if rank == 1 else kl.UpSampling3D(layer.factor, "channels_last")]
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:

@@ -144,10 +144,11 @@ def _own_affine(m: image_layers.ChannelAffine) -> Layer:
     return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
 
 
-def _upsampling(m: kl.UpSampling2D) -> Layer:
-    if m.interpolation not in ("nearest", "bilinear"):
-        raise UnsupportedError(f"its interpolation is {m.interpolation}, expected nearest or bilinear")
-    return Upsample(tuple(m.size), m.interpolation)
+def _upsampling(m: Any) -> Layer:
+    method = getattr(m, "interpolation", "nearest")  # which layers of images alone have
+    if method not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"its interpolation is {method}, expected nearest or bilinear")
+    return Upsample((m.size,) if isinstance(m.size, int) else tuple(m.size), method)
 
 
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
@@ -292,7 +293,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
     **attention.READERS,
-    kl.UpSampling2D: _upsampling,
+    **dict.fromkeys(each_rank("UpSampling"), _upsampling),
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
     image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),

@@ -178,7 +178,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,
-            kl.UpSampling2D,
+            *each_rank("UpSampling"),
             kl.Resizing,
             *each_rank("Cropping"),
             kl.Dense,

@@ -37,6 +37,7 @@ from .attention import PixelAttention, first_pixel
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
 from .network import Network, sequential
+from .resizing import LINEAR
 
 _NAMES = ArrayNames(
     "running_mean", "running_var", "weight", "bias", kernel="weight", slope="weight", channels_last=False
@@ -170,8 +171,9 @@ def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
-    factor = float(layer.factor[0]), float(layer.factor[1])
-    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=_aligned(layer))]
+    factor = tuple(map(float, layer.factor))
+    mode = LINEAR[len(factor)] if layer.method == "bilinear" else layer.method
+    return [nn.Upsample(scale_factor=factor, mode=mode, align_corners=_aligned(layer))]
 
 
 def _build_resize(layer: Resize, style: str) -> list[nn.Module]:

@@ -39,9 +39,9 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import across_channels, attention, modules, partitions, written_out
+from . import across_channels, attention, modules, partitions, resizing, written_out
 from .attention import SHIFTED_WINDOWS
-from .functions import class_path, read_function, read_resizing
+from .functions import class_path, read_function
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -149,7 +149,7 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
     of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
     rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
-    images, rank = set[str](), rank_of(layers)
+    images, rank = set[str](), rank_of([part.layer for part in parts if not resizing.is_of_any_rank(part.native)])
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
@@ -158,6 +158,8 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=read_layer_norm(part.native))
+        if isinstance(part.layer, Upsample) and resizing.is_of_any_rank(part.native):
+            part = replace(part, layer=replace(part.layer, factor=part.layer.factor[:1] * rank))
         wanted = 0 if of_rows else rank
         if isinstance(part.layer, BatchNorm) and part.layer.rank != wanted:
             fits = isinstance(part.native, nn.BatchNorm1d) and wanted == 1
@@ -290,17 +292,6 @@ def _transposed(m: Any) -> Layer:
     return transposed_convolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
-def _upsample(m: nn.Upsample) -> Layer:
-    if m.size is not None:
-        return read_resizing(m.size, m.mode, m.align_corners)
-    factor = _pair(m.scale_factor)
-    if m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
-    if m.mode not in ("nearest", "bilinear"):
-        raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
-    return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
-
-
 def _of_pixels(m: modules.PixelLinear) -> Layer:
     kernel = ops.to_numpy(m.weight)
     return convolution(kernel.reshape(*kernel.shape, *(1,) * m.rank), array_of(m.bias), dtype_of(m.weight))
@@ -347,7 +338,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     **attention.READERS,
     **written_out.READERS,
     **partitions.READERS,
-    nn.Upsample: _upsample,
+    nn.Upsample: resizing.read_upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
     **across_channels.MODULES,

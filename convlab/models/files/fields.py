@@ -192,7 +192,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
     "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},
-    "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
+    "upsample": {"factor": _SIZE, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {
         "rate": _SHARE,
         "images": replace(_BOOLEAN, default=False),
