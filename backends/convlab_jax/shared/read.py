@@ -29,7 +29,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 from convlab.truth.precision import rounded
 
 from ..ops import ops
-from .attention import first_pixel
+from .attention import class_token, first_pixel, positions, read_class_token, read_positions
 from .moving import READERS as MOVING
 
 MODES = {
@@ -212,6 +212,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),
+    (class_token, read_class_token),
+    (positions, read_positions),
     *MOVING,
 ]
 
