@@ -204,7 +204,7 @@ def test_what_isnt_read_is_refused_by_name(name) -> None:
 def test_attention_that_computes_something_else_is_refused() -> None:
     with pytest.warns(PartialPortWarning, match="normalize_qk=True"):
         port(Nnx(nnx.Rngs(0), normalize_qk=True), to="torch", inputs=IMAGES)
-    with pytest.warns(PartialPortWarning, match="attention, called with is_causal"):
+    with pytest.warns(PartialPortWarning, match="is_causal"):
         port(Causal(nnx.Rngs(0)), to="torch", inputs=IMAGES)
 
 

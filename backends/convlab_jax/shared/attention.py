@@ -21,10 +21,10 @@ from ..ops import ops
 
 # Flax's own functions of attention, and the options by which they compute something else.
 _PLAIN = (nn.dot_product_attention, nnx.dot_product_attention)
-_OTHERS = """
-normalize_qk decode qkv_dot_general out_dot_general qkv_dot_general_cls out_dot_general_cls
-qk_attn_weights_einsum_cls attn_weights_value_einsum_cls
-""".split()
+_OTHERS = (
+    *("normalize_qk", "decode", "qk_attn_weights_einsum_cls", "attn_weights_value_einsum_cls"),
+    *("qkv_dot_general", "out_dot_general", "qkv_dot_general_cls", "out_dot_general_cls"),
+)
 _NAMES = ("query", "key", "value", "out")
 
 

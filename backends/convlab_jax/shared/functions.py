@@ -44,7 +44,18 @@ _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
 _POOLS = (nn.max_pool, nn.avg_pool)
 # What knows no rows and columns.
 _OF_EACH_PIXEL = {function for function, _ in _ACTIVATIONS} | {nn.leaky_relu, nn.elu, jnp.clip, affine, channel_affine}
-_OF_PIXELS = {flatten, chunk, channel_slice, class_token, positions, add, multiply, jnp.subtract, jnp.divide, concatenate}
+_OF_PIXELS = {
+    flatten,
+    chunk,
+    channel_slice,
+    class_token,
+    positions,
+    add,
+    multiply,
+    jnp.subtract,
+    jnp.divide,
+    concatenate,
+}
 _Candidates = Iterator[tuple[Callable[..., Any], dict[str, Any]]]
 
 
@@ -208,7 +219,11 @@ def _of_tokens(value: Value) -> tuple[list[Function], Value | None] | None:
     if len(x.shape) not in (3, 4) or numbers.ndim == 0 or (numbers != numbers[:1]).any():
         return None  # It may be another one for each image.
     of_one, dtype = tuple(map(float, numbers[0].reshape(-1))), ("dtype", numbers.dtype.name)
-    if value.by.primitive == "concatenate" and value.by.params["dimension"] == 1 and numbers.shape[1:] == (1, x.shape[2]):
+    if (
+        value.by.primitive == "concatenate"
+        and value.by.params["dimension"] == 1
+        and numbers.shape[1:] == (1, x.shape[2])
+    ):
         return [Function(class_token, (("token", of_one), dtype))], x
     if value.by.primitive == "add" and numbers.shape[1:] == x.shape[1:] and value.shape == x.shape:
         size = *x.shape[1:-1], 1

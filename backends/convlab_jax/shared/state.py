@@ -49,7 +49,8 @@ def replaced_array(path: str, variable: Any, function: Any, layer: Layer) -> Any
         ModelError: the code computes the layer's numbers from it.
     """
     own, _ = read_function(function)
-    mine, new = (next(iter((trees_of(each) or {"": None}).values())) for each in (own, layer))
+    trees = (None if each is None else trees_of(each) for each in (own, layer))
+    mine, new = (next(iter(tree.values())) if tree else None for tree in trees)
     if mine is None or new is None or not np.array_equal(np.ravel(mine), np.ravel(ops.to_numpy(variable))):
         check_constants(path, function, layer)
         return variable
