@@ -20,10 +20,10 @@ from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
-from .functions import Function, functions_of, of_pixels
+from .functions import Function, functions_of
 from .program import LAYER, Constant, Equation, Program, Value, arrays_under
 from .read import add, concatenate, multiply, read_function
-from .tokens import Forms
+from .tokens import Forms, of_pixels
 
 _SIZES = (32, 64, 28, 224, 16, 8)
 # What is added to an image's size, so that it is even or odd wherever it was halved some times.

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import math
 
-from .program import Equation, Program, Value
+import flax.linen as nn
+import jax.numpy as jnp
 
+from .attention import class_token, first_pixel, first_token, positions
+from .functions import ACTIVATIONS, Function
+from .moving import channel_slice, chunk
+from .program import Equation, Program, Value
+from .read import add, affine, channel_affine, concatenate, flatten, multiply
+
+# What knows no rows and columns.
+_OF_PIXELS = {
+    *(function for function, _ in ACTIVATIONS),
+    *(nn.leaky_relu, nn.elu, jnp.clip, affine, channel_affine, flatten, chunk, channel_slice, class_token, positions),
+    *(add, multiply, jnp.subtract, jnp.divide, concatenate),
+}
 Form = tuple[int, ...]
 
 
@@ -63,3 +76,13 @@ def _reshapes(equation: Equation, source: Value, value: Value) -> bool:
     if equation.primitive != "reshape" or not {len(source.shape), len(value.shape)} <= {3, 4}:
         return False
     return (source.shape[0], source.shape[-1]) == (value.shape[0], value.shape[-1])
+
+
+def of_pixels(function: Function, axes: int) -> Function | None:
+    """What a function of tokens, an array of so many axes, is of the images whose pixels they are; None for none."""
+    options = dict(function.options)
+    if function.function in (jnp.mean, jnp.max) and options.get("axis") == tuple(range(1, axes - 1)):
+        return function._replace(options=tuple({**options, "axis": (1, 2)}.items()))
+    if function.function is first_token:
+        return Function(first_pixel)
+    return function if function.function in _OF_PIXELS else None

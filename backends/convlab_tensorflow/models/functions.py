@@ -13,7 +13,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 
 from ..attention_layers import ClassToken, FirstPixel, PositionEmbedding
-from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, PixelShuffle
+from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
 from .activations import gelu_tanh
 from .readers import each_rank
 from .tokens import Patches
@@ -126,10 +126,12 @@ def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
         axes, count = [axis] if isinstance(axis, int) else axis or [], len(x.shape)
         if [each % count for each in axes] == [count - 1] and keepdims and count > 2:
-            return [ChannelPool("max" if name == "GlobalMaxPooling" else "average")]
+            return [ChannelPool({"GlobalMaxPooling": "max", "GlobalSum": "sum"}.get(name, "average"))]
         if count < 3 or sorted(each % count for each in axes) != [*range(1, count - 1)]:
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")
-        return [each_rank(name)[count - 3](keepdims=keepdims)]
+        return [
+            GlobalSum(keepdims, count - 2) if name == "GlobalSum" else each_rank(name)[count - 3](keepdims=keepdims)
+        ]
 
     return natives
 
@@ -170,6 +172,10 @@ def _depth_to_space(x: Any, block_size: int, data_format: str = "channels_last")
     return [PixelShuffle(block_size, channels_last=True)]
 
 
+def _resize(images: Any, size: Any, **options: Any) -> list[kl.Layer]:
+    return [kl.Resizing(*size, **options)]
+
+
 def _reshape(x: Any, newshape: Any) -> list[kl.Layer]:
     """Images as rows of all their numbers, or rows as images."""
     first, *sizes = newshape if isinstance(newshape, (tuple, list)) else (newshape,)
@@ -196,7 +202,9 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "GetItem": _item,
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
+    "Sum": _over_pixels("GlobalSum"),
     "DepthToSpace": _depth_to_space,
+    "Resize": _resize,
     "Reshape": _reshape,
     "ExtractPatches": _patches,
     "Relu": _function("relu"),
@@ -219,7 +227,8 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
 _OPTIONS = {
     *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
     *("newshape", "block_size", "data_format", "x_min", "x_max"),
-    *("size", "strides", "dilation_rate", "padding"),
+    *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
+    *("strides", "dilation_rate", "padding"),
 }
 
 

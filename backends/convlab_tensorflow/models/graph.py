@@ -114,6 +114,8 @@ class _Reading:
             raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in _beside_tensors(call) if value is not None and value is not False}
+            if isinstance(operation, kl.Resizing):  # Keras has it among what it does to images in training.
+                others.pop("training", None)
             # Keras tells layers of images to train by itself; it makes no difference to what does nothing in inference.
             known = [part for part in self.parts(operation, path) if part.layer is not None]
             if others and (known or private.layers_inside(operation)):

@@ -21,12 +21,12 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
 from convlab.models.layers.spatial import Ends, causal, oihw
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
-from .. import image_layers, private
+from .. import image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
-from . import attention
+from . import across_channels, attention, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
 
@@ -69,16 +69,13 @@ def _ours(m: Conv2D) -> Layer:
     return Convolution.ours(m.spec, _computed(m, m.weight), bias, m.compute_dtype)
 
 
-def _transposed(m: kl.Conv2DTranspose) -> Layer:
+def _transposed(m: Any) -> Layer:
     kernel = kernel_of(m, _computed(m, m.kernel))
-    extent = [(k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True)]
-    crop = named_crop(m.padding, (extent[0], extent[1]), m.strides, _both(m.output_padding))
+    extent = tuple((k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True))
+    more = (m.output_padding,) * len(extent) if isinstance(m.output_padding, int) else m.output_padding
+    crop = named_crop(m.padding, extent, m.strides, more)
     bias = None if m.bias is None else _computed(m, m.bias)
-    return TransposedConvolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
-
-
-def _both(value: Any) -> tuple[int, int] | None:
-    return (value, value) if isinstance(value, int) else value if value is None else tuple(value)
+    return transposed_convolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
@@ -274,20 +271,21 @@ def _axes_of(m: kl.Layer) -> int:
         return 4
 
 
-def each_rank(name: str) -> tuple[Any, ...]:
+def each_rank(name: str, end: str = "") -> tuple[Any, ...]:
     """Keras's classes of this name for one axis, for two and for three."""
-    return tuple(getattr(kl, f"{name}{rank}D") for rank in (1, 2, 3))
+    return tuple(getattr(kl, f"{name}{rank}D{end}") for rank in (1, 2, 3))
 
 
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
-CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, kl.Conv2DTranspose)
+TRANSPOSED = each_rank("Conv", "Transpose")
+CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, *TRANSPOSED)
 _NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU, kl.MultiHeadAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((*each_rank("Conv"), *DEPTHWISE), _convolution),
-    kl.Conv2DTranspose: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
     kl.GroupNormalization: _group_norm,
@@ -297,6 +295,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.UpSampling2D: _upsampling,
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
+    image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
@@ -329,8 +328,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    **resizing.READERS,
+    **across_channels.READERS,
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
+_LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
+from ..layers.across_channels import LocalResponseNorm, PartsSoftmax
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
@@ -25,7 +26,8 @@ from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
-from ..layers.transposed import TransposedConvolution
+from ..layers.resizing import Resize, ResizeLike
+from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt, heads_fit
@@ -58,12 +60,12 @@ _SIMPLE = (
     Flatten,
     Dense,
 )
-_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
+_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -329,7 +331,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     if not own:
         return
     (first, one), *others = own.items()
-    transposed = record["kind"] == TransposedConvolution.kind
+    transposed = issubclass(KINDS[record["kind"]], TransposedConvolution)
     count = one.shape[1] * record["groups"] if transposed else one.shape[0]
     behind = own.get("out_kernel", one).shape[-1]
     shapes = array_shapes(record, one.shape, behind)

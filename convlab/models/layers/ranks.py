@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .across_channels import LocalResponseNorm
 from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from .channels import PixelShuffle
+from .channels import PixelShuffle, PixelUnshuffle
 from .flattening import Unflatten
 from .folded import convolution
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
 from .pooling import AdaptivePool, GlobalPool, Pool
+from .resizing import Resize, ResizeLike
 from .spatial import is_padded, padding_in
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
-    TransposedConvolution,
     Upsample,
+    Resize,
+    ResizeLike,
     Subsample,
     PixelShuffle,
+    PixelUnshuffle,
+    LocalResponseNorm,
     Attention,
     ClassToken,
     PositionEmbedding,
@@ -39,6 +44,8 @@ def own_rank(layer: Layer | None) -> int:
     """
     if isinstance(layer, Convolution):
         return len(layer.spec.kernel_size)
+    if isinstance(layer, TransposedConvolution):
+        return len(layer.stride)
     if isinstance(layer, (Pad, Crop)):
         return len(layer.pads)
     if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
