@@ -30,7 +30,7 @@ from convlab.truth.precision import rounded
 
 from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
-from .attention import first_pixel
+from .attention import class_token, first_pixel, positions, read_class_token, read_positions
 from .moving import READERS as MOVING
 from .resizing import READERS as RESIZING
 
@@ -215,6 +215,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (first_pixel, FirstPixel),
+    (class_token, read_class_token),
+    (positions, read_positions),
     *MOVING,
     *RESIZING,
     *ACROSS_CHANNELS,

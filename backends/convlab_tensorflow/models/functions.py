@@ -100,7 +100,7 @@ def _filled(layer: kl.Layer, shape: tuple[int, ...], numbers: Any) -> kl.Layer:
 
 def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:
     if len(values) == 2 and not _is_tensor(values[0]) and _is_tensor(values[1]):
-        return [_class_token(*values, axis)]
+        return [_class_token(values[0], values[1], axis)]
     return [kl.Concatenate(-1 if axis == len(values[0].shape) - 1 else axis)]
 
 

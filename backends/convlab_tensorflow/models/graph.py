@@ -150,8 +150,8 @@ def _first(call: Any) -> Any:
 
 def _beside_tensors(call: Any) -> Iterator[tuple[str, Any]]:
     """The arguments of a layer's call that aren't its tensors."""
-    first, *args = *call.arguments.args, None
-    named = [*((f"its argument {place}", value) for place, value in enumerate(args, 1)), *call.arguments.kwargs.items()]
+    places = enumerate(call.arguments.args[1:], 2)
+    named = [*((f"argument {place}", value) for place, value in places), *call.arguments.kwargs.items()]
     yield from ((name, value) for name, value in named if not isinstance(value, keras.KerasTensor))
 
 

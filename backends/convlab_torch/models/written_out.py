@@ -87,7 +87,10 @@ def written_attention(module: Any) -> WrittenAttention | None:
     candidates = [*_candidates(module)] if isinstance(module, nn.Module) else []
     if not candidates:
         return None
-    other = copy.deepcopy(module).eval()
+    try:
+        other = copy.deepcopy(module).eval()
+    except Exception:  # Not each module can be copied.
+        return None
     numbers = np.random.default_rng(0)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -141,7 +144,7 @@ def _read(m: WrittenAttention) -> Attention:
         biases = (each.bias if each.bias is not None else torch.zeros(each.out_features) for each in before)
         bias = np.concatenate([ops.to_numpy(each) for each in biases]).astype(kernel.dtype)
     if len(before) == 1:
-        kernel, bias = (None if rows is None else _of_order(rows, m.words) for rows in (kernel, bias))
+        kernel, bias = _of_order(kernel, m.words), None if bias is None else _of_order(bias, m.words)
     out_bias = None if behind.bias is None else ops.to_numpy(behind.bias)
     drops = (each.p for name, each in m.inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
     arrays = kernel, ops.to_numpy(behind.weight), m.words.heads, bias, out_bias

@@ -248,13 +248,18 @@ def array_shapes(
     return {"bias": (outputs,), **behind, "table": (rows, heads), "scale": (heads,)}
 
 
-def heads_fit(record: Mapping[str, Any], rows: int, channels: int, inner: int) -> bool:
+def heads_fit(record: Mapping[str, Any], sizes: tuple[int, ...], inner: int) -> bool:
     """Whether the rows of attention's kernel are those of as many queries and keys, and of values, in whole heads.
 
-    >>> heads_fit({"kind": "attention", "heads": 2}, 16, 8, 8), heads_fit({"kind": "attention", "heads": 3}, 24, 8, 8)
-    (True, False)
+    Args:
+        record: the layer.
+        sizes: of the kernel.
+        inner: the channels that its out_kernel takes, those of all values.
+
+    >>> [heads_fit({"kind": "attention", "heads": heads}, (16, 8), 8) for heads in (2, 3)]
+    [True, False]
     """
-    heads = record["heads"]
+    heads, (rows, channels) = record["heads"], sizes
     if record["kind"] == "window_attention":
         return rows == 3 * channels and channels % heads == 0
     return rows > inner and inner % heads == (rows - inner) % (2 * heads) == 0

@@ -340,7 +340,7 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
         if (tensor.code, tensor.shape) != (one.code, shape):
             what = f"{_times(shape)} numbers of {one.code}, as its {first} has it"
             _refuse(f"{where}: {field}", f"{_times(tensor.shape)} of {tensor.code}", what)
-    if shapes and not heads_fit(record, *one.shape, behind):
+    if shapes and not heads_fit(record, one.shape, behind):
         what = f"rows of the queries, the keys and the values of its {record['heads']} heads"
         _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", what)
     size = record.get("kernel_size", [])

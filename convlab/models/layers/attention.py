@@ -63,12 +63,12 @@ class Attention(Layer):
     @property
     def key_size(self) -> int:
         """The channels of a head's queries and keys."""
-        return (len(self.kernel) - self.out_kernel.shape[1]) // (2 * self.heads)
+        return (len(self.kernel) - int(self.out_kernel.shape[1])) // (2 * self.heads)
 
     @property
     def value_size(self) -> int:
         """The channels of a head's values."""
-        return self.out_kernel.shape[1] // self.heads
+        return int(self.out_kernel.shape[1]) // self.heads
 
     @property
     def plain(self) -> bool:
