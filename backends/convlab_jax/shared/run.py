@@ -50,9 +50,9 @@ def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, 
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
     if "kernel" in slopes:
         # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
-        unflipped = not getattr(owner, "transpose_kernel", True)
-        kernel = slopes["kernel"][::-1, ::-1].swapaxes(2, 3) if unflipped else slopes["kernel"]
-        arrays["K"] = oihw(kernel)
+        kernel, unflipped = slopes["kernel"], not getattr(owner, "transpose_kernel", True)
+        pixels = tuple(range(kernel.ndim - 2))
+        arrays["K"] = oihw(np.flip(kernel, pixels).swapaxes(-1, -2) if unflipped else kernel)
     if "weight" in slopes:
         arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
     return arrays
