@@ -33,6 +33,7 @@ from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
 from . import across_channels, resizing
 from .activations import build_activation, build_clip, build_softmax
+from .inputs import GLOBAL, image_shape
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
@@ -337,7 +338,7 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
-    shape = next(filter(None, map(input_shape, natives)), None)
+    shape = image_shape(nodes)
     if not is_chain(nodes):
         axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
         return _functional(nodes, keras.Input(shape or (None,) * (axes - 1), dtype=dtype))
@@ -357,17 +358,7 @@ def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
     return keras.Model(image, x)
 
 
-def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
-    """The shape, without the number of images, that a layer was built for; None where it takes any."""
-    if layer.weights:
-        return tuple(layer.get_build_config()["input_shape"][1:])
-    if isinstance(layer, _GLOBAL):
-        return (None,) * int(layer.input_spec.ndim - 1)
-    return (None, None, None) if isinstance(layer, kl.Flatten) else None
-
-
-_GLOBAL = (*each_rank("GlobalMaxPooling"), *each_rank("GlobalAveragePooling"))
-_OF_RANK = (*_GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
+_OF_RANK = (*GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
 
 
 def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:

@@ -49,7 +49,8 @@ FUNCTIONS: dict[Any, Callable[..., Layer]] = {
 NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.pixel_unshuffle, "pixel_unshuffle"), nn.PixelUnshuffle),
     ((F.local_response_norm,), local_response_norm),
-    ((parts_softmax,), partial(partial, parts_softmax)),
+    ((space_to_depth,), lambda factor: partial(space_to_depth, factor=factor)),
+    ((parts_softmax,), lambda parts: partial(parts_softmax, parts=parts)),
 ]
 BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     PixelUnshuffle: _build_unshuffle,

@@ -116,6 +116,12 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int,
     return []
 
 
+def shapes_in(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> Seen:
+    """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
+    runs = (_runs(model, graph, channels, multiple * each, 2) for each in _MULTIPLES)
+    return next((seen[0] for seen in runs if seen), {})
+
+
 def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
     watched = _Watched(torch.fx.GraphModule(model, graph))
     with torch.no_grad():
@@ -213,11 +219,13 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
     return None if sizes.intersection(left) else _Change(node, node.op, node.target, args, kwargs)
 
 
-def image_channels(model: nn.Module) -> Iterator[int]:
-    """The channels that the convolutions of a model take, in order."""
-    for module in model.modules():
-        if isinstance(module, (*CONVOLUTIONS, nn.ConvTranspose2d)):
-            yield module.in_channels
+def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
+    """How many channels a model's images have: as many as its first convolution takes, or as squares of pixels give."""
+    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, nn.ConvTranspose2d)))
+    taken = next((each.in_channels for each in convolutions), 3)
+    before = [taken // square for square in (4, 16) if taken in (square, 3 * square)]
+    tried = (channels for channels in (taken, *before) if _runs(model, graph, channels, _MULTIPLES[-1], rank))
+    return next(tried, taken) if before else taken
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)

@@ -42,11 +42,12 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size
+from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size, shapes_in
 from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
@@ -83,8 +84,11 @@ def traced(
     """
     graph = graph_of(model, is_leaf, of_torch)
     rank = image_rank(model, graph)
-    multiple = fold_sizes(model, graph, next(image_channels(model), 3), rank)
+    channels = image_channels(model, graph, rank)
+    multiple = fold_sizes(model, graph, channels, rank)
     spell_out(graph)
+    if rank == 2 and has_parts(graph):
+        merge_parts(graph, shapes_in(model, graph, channels, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
