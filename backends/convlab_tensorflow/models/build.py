@@ -22,7 +22,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
@@ -31,7 +31,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
-from . import across_channels, resizing
+from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .inputs import GLOBAL, image_shape
 from .readers import DEPTHWISE, SEPARABLE, each_rank
@@ -290,7 +290,6 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    AdaptivePool: lacks_adaptive,
     TransposedConvolution: _build_transposed,
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
@@ -325,6 +324,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     **resizing.BUILDERS,
+    **pooling.BUILDERS,
     **across_channels.BUILDERS,
 }
 

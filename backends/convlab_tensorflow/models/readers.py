@@ -29,7 +29,7 @@ from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
-from . import across_channels, resizing
+from . import across_channels, pooling, resizing
 from .activations import FUNCTIONS, leaky
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
@@ -366,6 +366,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
     **resizing.READERS,
+    **pooling.READERS,
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike

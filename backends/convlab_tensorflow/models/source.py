@@ -21,6 +21,7 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
+from ..pooling_layers import AdaptivePooling
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
@@ -44,6 +45,7 @@ _OURS = (
     resizing_layers.Resize,
     resizing_layers.ResizeLike,
     *across_channels.KINDS,
+    AdaptivePooling,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,

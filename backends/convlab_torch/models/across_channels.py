@@ -16,7 +16,8 @@ from convlab.models.layers.layer import Layer
 
 def parts_softmax(x: Tensor, parts: int) -> Tensor:
     """The channels in equal parts: a softmax over the parts, for each channel of a part."""
-    return x.unflatten(1, (parts, -1)).softmax(dim=1).flatten(1, 2)
+    n, channels, *size = x.shape
+    return x.reshape(n, parts, channels // parts, *size).softmax(dim=1).reshape(x.shape)
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:

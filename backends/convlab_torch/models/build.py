@@ -113,7 +113,7 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Any]:
     if layer.function == "sum":
-        return [partial(functions.total, keepdim=layer.keepdims, **({} if layer.rank == 2 else {"rank": layer.rank}))]
+        return [partial(functions.total, keepdim=layer.keepdims, rank=layer.rank)]
     pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 

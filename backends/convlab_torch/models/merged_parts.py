@@ -26,7 +26,7 @@ _SWAPS = (torch.transpose, "transpose")
 # What is without a use where nothing takes it, such as a check of a shape.
 _OF_SHAPES = ("_assert", "eq", "getitem", "getattr", "size")
 # The orders of the axes that squares of pixels are put in, and what computes that.
-_SQUARES = {(0, 3, 5, 1, 2, 4): space_to_depth, (0, 1, 3, 5, 2, 4): F.pixel_unshuffle}
+_SQUARES: dict[tuple[int, ...], Any] = {(0, 3, 5, 1, 2, 4): space_to_depth, (0, 1, 3, 5, 2, 4): F.pixel_unshuffle}
 
 
 class _Merged(NamedTuple):

@@ -94,7 +94,7 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
     if node.target in (*VIEWS, *_SQUEEZES):
-        first = next((n for n in (1, 2) if all(_flattens(*both, n) for both in shapes)), None)
+        first = next((n for n in (1, 2) if all(_flattens(x, y, n) for x, y in shapes)), None)
         return None if first is None else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 

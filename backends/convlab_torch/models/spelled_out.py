@@ -115,4 +115,4 @@ def _over_merged(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     if not flat or merged.kwargs or given.get("keepdim") or given.get("dim") not in (-1, 2, (-1,), (2,), [-1], [2]):
         return None
     function = {"sum": torch.sum, "mean": torch.mean, "amax": torch.amax}.get(str(node.target), node.target)
-    return call(function, merged.args[0], (2, 3), False)  # type: ignore[arg-type]
+    return call(function, merged.args[0], (2, 3), False)

@@ -246,7 +246,8 @@ class Lowering:
                 f"its windows, of an adaptive pooling to {to} pixels, depend on the image's size", given
             )
         return UnsupportedError(
-            f"it pools {times(size)} pixels to {to} by windows of different sizes, as only PyTorch can."
+            f"it pools {times(size)} pixels to {to} by windows of different sizes, which the target has not.",
+            hint="another input_size has windows alike, or take a mean, which each target has for images.",
         )
 
     def _next_shape(self, layer: Layer | None, shapes: Sequence[Known]) -> Known:

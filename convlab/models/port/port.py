@@ -121,8 +121,8 @@ def port(
         to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
-            of volumes; needed where padding "same" depends on it and the target's
-            convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
+            of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
+            adaptive maxima in MXNet, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
