@@ -53,7 +53,8 @@ class _Reading:
         if isinstance(layer, functional) and type(layer).call is functional.call:
             return self._functional(layer, path, inputs)
         parts = self.parts(layer, path)
-        if any(part.layer is None for part in parts):
+        # These two may be one layer together, which is seen in the graph.
+        if any(part.layer is None for part in parts) and not isinstance(layer, (kl.Reshape, kl.Permute)):
             traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)
             if not isinstance(traced, str):
                 return self._functional(traced, path, inputs)

@@ -34,6 +34,7 @@ from convlab.models.layers.windows import WindowAttention
 from ..layers import Conv2D
 from . import across_channels, attention, functions, modules
 from .attention import PixelAttention, first_pixel
+from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
 from .network import Network, sequential
@@ -323,6 +324,9 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a module has them."""
     if isinstance(layer, BatchNorm) and module.weight is None:
         return {"running_mean": layer.mean, "running_var": layer.variance}
+    if isinstance(module, (RowConvolution, modules.PixelLinear)):
+        arrays = _NAMES.arrays(layer)
+        return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)

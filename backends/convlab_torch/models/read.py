@@ -41,6 +41,7 @@ from ..layers import Conv2D
 from ..ops import ops
 from . import across_channels, attention, modules, partitions
 from .attention import SHIFTED_WINDOWS
+from .channel_convolutions import RowConvolution, read_row_convolution
 from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
 from .network import Network
@@ -337,6 +338,7 @@ def _ours(m: Conv2D) -> Layer:
 
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
+    RowConvolution: read_row_convolution,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     nn.ConvTranspose2d: _transposed,
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),

@@ -28,6 +28,7 @@ from .attention import (
     WindowAttention,
     of_pixels,
 )
+from .channel_convolutions import RowConvolution, as_rows, convolves_rows
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
@@ -89,6 +90,8 @@ def traced(
     spell_out(graph)
     if rank == 2 and has_parts(graph):
         merge_parts(graph, shapes_in(model, graph, channels, multiple))
+    if rank == 2 and any(map(convolves_rows, model.modules())):
+        as_rows(model, graph, shapes_in(model, graph, channels, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
@@ -167,6 +170,8 @@ class _Reading:
         if len(node.args) != 1 or options or not isinstance(source, torch.fx.Node):
             self._refuse(node, f"{path}, called with more than one tensor")
             return
+        if self.rank == 2 and convolves_rows(module):
+            module = RowConvolution.sharing(module)
         if source in self.last:
             module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source])
