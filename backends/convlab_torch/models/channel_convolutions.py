@@ -23,8 +23,10 @@ from .patterns import permutation
 from .rewriting import VIEWS, Call, caller
 
 # What gives a row other axes, of one number, and keeps the order of its numbers.
-_RELABELS = (*VIEWS, "squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze, "transpose", torch.transpose)
-_RELABELS = (*_RELABELS, "flatten", torch.flatten, "contiguous")
+_RELABELS: tuple[Any, ...] = (
+    *(*VIEWS, "contiguous", "squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze),
+    *("transpose", torch.transpose, "flatten", torch.flatten),
+)
 _ELEMENTWISE = ("sigmoid", torch.sigmoid, F.sigmoid, F.hardsigmoid, "relu", torch.relu, F.relu, F.relu6, F.silu)
 _MODULES = (nn.Sigmoid, nn.Hardsigmoid, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Tanh, nn.Hardswish, nn.Identity)
 
@@ -38,20 +40,21 @@ class RowConvolution(nn.Conv1d):
         return super().forward(x.reshape(n * rows, 1, columns)).reshape(n, 1, rows, -1)
 
     @classmethod
-    def sharing(cls, module: nn.Conv1d) -> RowConvolution:
+    def sharing(cls, module: Any) -> RowConvolution:
         """The one that computes what another module does, with its parameters."""
         options = module.stride, module.padding, module.dilation, module.groups, False, module.padding_mode
-        other = cls(1, 1, module.kernel_size, *options, device="meta")  # type: ignore[arg-type]
+        other = cls(1, 1, module.kernel_size, *options, device="meta")
         other.weight, other.bias = module.weight, module.bias
         return other.train(module.training)
 
 
 def read_row_convolution(m: RowConvolution) -> Layer:
     """The convolution of images, whose kernel has one row."""
-    pads = m.padding if isinstance(m.padding, str) else around((0, *m.padding))
+    padding: Any = m.padding
+    pads = padding if isinstance(padding, str) else around((0, *padding))
     kernel = ops.to_numpy(m.weight)[:, :, None]
-    options = {"padding": pads, "padding_mode": m.padding_mode}
-    options |= {"stride": (1, *m.stride), "dilation": (1, *m.dilation)}
+    geometry = {"stride": (1, *m.stride), "dilation": (1, *m.dilation)}
+    options: dict[str, Any] = {"padding": pads, "padding_mode": m.padding_mode, **geometry}
     return convolution(kernel, array_of(m.bias), dtype_of(m.weight), **options)
 
 
