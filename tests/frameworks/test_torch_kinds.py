@@ -63,6 +63,7 @@ def test_layers(name) -> None:
 REFUSED = {
     "running statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
     "a fraction": (nn.Upsample(scale_factor=1.5), "scale_factor"),
+    "statistics of the batch": (nn.BatchNorm2d(4, track_running_stats=False), "batch. Hint: train it with"),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "bicubic"),
     "both": (nn.ReflectionPad2d((1, -1, 0, 0)), "pads and crops"),
     "whole images": (nn.LayerNorm((4, 9, 8)), "LayerNorm"),

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 from convlab.models.adapters import read
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype("float32")
@@ -132,3 +133,16 @@ def test_what_is_read_otherwise_is_refused(code, why) -> None:
             return code(self.conv(x))
 
     assert why in str(read(Odd()).loose)
+
+
+def test_what_is_left_out_comes_with_a_hint() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.odd = nn.Conv2d(3, 4, 1), nn.Softsign()
+
+        def forward(self, x):
+            return self.odd(self.conv(x)).cumsum(1)
+
+    with pytest.warns(PartialPortWarning, match=r"Hint: write their code and these layers with what docs/reference"):
+        port(Odd(), to="torch")
