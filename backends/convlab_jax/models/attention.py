@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,21 @@ class PixelAttention(nn.MultiHeadDotProductAttention):
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
         y: Array = super().__call__(pixels, deterministic=deterministic)
         return y.reshape(x.shape)
+
+
+def takes_tokens(layer: Any) -> bool:
+    """Whether it is linen's own attention, of arrays (N, L, C)."""
+    return isinstance(layer, nn.MultiHeadDotProductAttention) and not isinstance(layer, PixelAttention)
+
+
+def of_pixels(layer: nn.Module) -> nn.Module:
+    """Linen's own attention, bound, as that of pixels with its variables; another layer as it is."""
+    if not takes_tokens(layer):
+        return layer
+    names = (each.name for each in dataclasses.fields(layer) if each.name not in ("parent", "name"))
+    other = PixelAttention(**{name: getattr(layer, name) for name in names})
+    bound: nn.Module = other.bind(layer.variables)
+    return bound
 
 
 class WindowAttention(nn.Module):
@@ -139,7 +155,10 @@ def _windows(layer: WindowAttention) -> Layer:
 
 
 READERS: dict[type, Callable[[Any], Layer]] = {
-    PixelAttention: lambda layer: read_attention(layer, layer.variables["params"]),
+    **dict.fromkeys(
+        (PixelAttention, nn.SelfAttention, nn.MultiHeadAttention, nn.MultiHeadDotProductAttention),
+        lambda layer: read_attention(layer, layer.variables["params"]),
+    ),
     WindowAttention: _windows,
     ClassToken: lambda layer: layers.ClassToken(*_number(layer, "token")),
     PositionEmbedding: _embedding,

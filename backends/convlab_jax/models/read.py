@@ -52,7 +52,7 @@ def _read_model(model: Any, inputs: Any) -> Model:
             f"model: got a {type(model).__name__} without its variables, expected both.",
             hint="(module, variables), or module.bind(variables).",
         )
-    if isinstance(model, tuple(_READERS)):
+    if _is_known(model):
         return Model("jax", [Part("", model, *_read(model, ""))], True, model)
     if isinstance(model, Network):
         return Model("jax", [*_nodes(model)], True, model)
@@ -60,17 +60,20 @@ def _read_model(model: Any, inputs: Any) -> Model:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
-    parts, unknown = _traced(model, inputs)
-    return Model("jax", parts, not unknown, model, loose={**_loose(model, parts), **unknown})
+    parts, unknown, used = _traced(model, inputs)
+    loose = _loose(model, parts, used if not unknown else set())
+    if not unknown:
+        return Model("jax", parts, True, model, unused=loose)
+    return Model("jax", parts, False, model, loose={**loose, **unknown})
 
 
-def _loose(model: nn.Module, parts: Sequence[Part]) -> dict[str, str]:
-    """Variables that belong to no known layer."""
+def _loose(model: nn.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
+    """Variables that belong to no known layer, and aren't used otherwise."""
     known_paths = [tuple(part.path.split("/")) for part in parts if part.layer is not None]
     loose = {}
     for collection, tree in model.unbind()[1].items():
         for path, array in flax.traverse_util.flatten_dict(tree).items():  # type: ignore[no-untyped-call]
-            if not any(path[: len(inside)] == inside for inside in known_paths):
+            if "/".join(path) not in used and not any(path[: len(inside)] == inside for inside in known_paths):
                 loose["/".join(path)] = loose_array(f"variable in {collection}", np.shape(array))
     return loose
 
@@ -95,9 +98,14 @@ def _sequence(model: nn.Sequential, prefix: str, outer: str) -> Iterator[tuple[P
         if isinstance(layer, nn.Sequential) and type(layer).__call__ in _CHAINS:
             yield from _sequence(layer, f"{path}/", f"{name}.")
         elif isinstance(layer, nn.Module):
-            yield Part(path, _alone(layer), *_read(layer, path), name=name), isinstance(layer, tuple(_READERS))
+            yield Part(path, _alone(layer), *_read(layer, path), name=name), _is_known(layer)
         else:
             yield Part(path, layer, *read_function(layer), name=name), True
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether a layer is read without a look at what it takes."""
+    return isinstance(layer, tuple(_READERS)) and not attention.takes_tokens(layer)
 
 
 _CHAINS = (nn.Sequential.__call__, Sequential.__call__)
@@ -108,11 +116,11 @@ def _alone(layer: nn.Module) -> nn.Module:
     return module.bind(variables)
 
 
-def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
+def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str], set[str]]:
     """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
     module, variables = model.unbind()
     layers: dict[str, Part] = {}
-    others: dict[str, nn.Module] = {}
+    others: dict[str, nn.Module] = {"": module}
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         inner, path = context.module, "/".join(context.module.path)
@@ -123,8 +131,8 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
         if path not in layers:
             below = {name: _under(tree, inner.path) for name, tree in variables.items()}
             alone = inner.clone(parent=None, name=None).bind({name: tree for name, tree in below.items() if tree})
-            layers[path] = Part(path, alone, *_read(alone, path))
-        return layer_call(path, call(*args, **kwargs), [*args, *kwargs.values()])
+            layers[path] = Part(path, attention.of_pixels(alone), *_read(alone, path))
+        return layer_call(path, call(*args, **kwargs), args, kwargs)
 
     def called(x: Array) -> Any:
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
@@ -132,19 +140,26 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
             return module.apply(variables, x, mutable=True, rngs=keys)[0]
 
     try:
-        parts, unknown = traced(called, layers.__getitem__, inputs, jax.tree.leaves(variables))
+        parts, unknown, used = traced(called, layers.__getitem__, inputs, _arrays(variables))
     except UnsupportedError as error:
         hint = "give inputs=, an image it takes, (N, C, H, W)" if inputs is None else "give what it takes"
         raise ModelError(
             f"model: {str(error).rstrip('.')}.", hint=f"{hint}; other arguments than the image need defaults."
         ) from error
-    return parts, loose_calls(others, unknown)
+    return parts, loose_calls(others, unknown), used
+
+
+def _arrays(variables: Any) -> dict[str, Array]:
+    """All arrays by their paths, without the names of their collections."""
+    flat = (flax.traverse_util.flatten_dict(tree) for tree in variables.values())  # type: ignore[no-untyped-call]
+    return {"/".join(path): array for tree in flat for path, array in tree.items()}
 
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is read as a whole: convlab's, or one of linen's that isn't made of others."""
     ours = isinstance(module, tuple(_READERS))
-    return ours or (type(module).__module__.startswith("flax.linen") and not isinstance(module, nn.Sequential))
+    inside = isinstance(module, (nn.Sequential, nn.Embed))  # an embedding of numbers that are known is an array
+    return ours or (type(module).__module__.startswith("flax.linen") and not inside)
 
 
 def _under(tree: Any, path: tuple[str, ...]) -> Any:

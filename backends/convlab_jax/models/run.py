@@ -38,7 +38,9 @@ def infer(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any
     switch = switch_of(context.module)
     if switch is not None and context.method_name == "__call__":
         object.__setattr__(context.module, switch, None)  # linen takes the switch once: here or in the call
-        args, kwargs = args[:1], {**kwargs, switch: True}
+        attends = isinstance(context.module, nn.MultiHeadDotProductAttention)
+        told = 2 if isinstance(context.module, nn.SelfAttention) else 3 if attends else 1  # what isn't a switch
+        args, kwargs = args[:told], {**kwargs, switch: True}
     return call(*args, **kwargs)
 
 

@@ -15,7 +15,7 @@ from convlab.models.layers.reading import Model
 from ..ops import ops
 from ..shared.attention import trees_of
 from ..shared.build import NAMES
-from ..shared.state import check_alike, check_constants, load_tree, save_tree
+from ..shared.state import check_alike, check_constants, load_tree, replaced_array, save_tree
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
@@ -23,15 +23,31 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     module, variables = model.native.unbind()
     natives = {part.path: part.native for part in model.parts}
     for path, layer in layers.items():
+        keys = [*filter(None, path.split("/"))]
         if not isinstance(natives[path], nn.Module):
-            check_constants(path, natives[path], layer)
+            collection, variable = _own_array(variables, keys)
+            if variable is None:
+                check_constants(path, natives[path], layer)
+            else:
+                new = replaced_array(path, variable, natives[path], layer)
+                variables = _replaced(variables, [collection, *keys], new)
             continue
         arrays = trees_of(layer) or NAMES.arrays(layer, getattr(natives[path], "data_format", None))
         for collection, tree in natives[path].unbind()[1].items():
             new = _like(arrays, tree)
-            variables = _replaced(variables, [collection, *filter(None, path.split("/"))], new)
+            variables = _replaced(variables, [collection, *keys], new)
     filled: nn.Module = module.bind(variables)
     return filled
+
+
+def _own_array(variables: Any, path: Sequence[str]) -> tuple[str, Array | None]:
+    """The variable at a path, and its collection; None where there is none."""
+    for collection, tree in variables.items():
+        for name in path:
+            tree = tree.get(name) if isinstance(tree, Mapping) else None
+        if isinstance(tree, Array):
+            return collection, tree
+    return "", None
 
 
 def _like(arrays: Any, tree: Any) -> Any:
@@ -41,7 +57,7 @@ def _like(arrays: Any, tree: Any) -> Any:
     return ops.asarray(arrays.reshape(tree.shape), ops.dtype(tree))
 
 
-def _replaced(tree: Any, path: Sequence[str], new: dict[str, Array]) -> Any:
+def _replaced(tree: Any, path: Sequence[str], new: Any) -> Any:
     """A tree with another one in the place that a path names."""
     return {**tree, path[0]: _replaced(tree[path[0]], path[1:], new)} if path else new
 

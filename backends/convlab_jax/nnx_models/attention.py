@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,20 @@ class PixelAttention(nnx.MultiHeadAttention):
         pixels = x.reshape(x.shape[0], -1, x.shape[3])
         y: Array = super().__call__(pixels, decode=False)
         return y.reshape(x.shape)
+
+
+def takes_tokens(layer: Any) -> bool:
+    """Whether it is nnx's own attention, of arrays (N, L, C)."""
+    return isinstance(layer, nnx.MultiHeadAttention) and not isinstance(layer, PixelAttention)
+
+
+def of_pixels(layer: nnx.Module) -> nnx.Module:
+    """Nnx's own attention as that of pixels with its variables; another layer as it is."""
+    if not takes_tokens(layer):
+        return layer
+    other = copy.copy(layer)
+    other.__class__ = PixelAttention
+    return other
 
 
 class WindowAttention(nnx.Module):
@@ -156,7 +171,10 @@ def _embedding(layer: PositionEmbedding) -> Layer:
 
 
 READERS: dict[type, Callable[[Any], Layer]] = {
-    PixelAttention: lambda layer: read_attention(layer, _dense(layer, "query", "key", "value", "out")),
+    **dict.fromkeys(
+        (PixelAttention, nnx.MultiHeadAttention),
+        lambda layer: read_attention(layer, _dense(layer, "query", "key", "value", "out")),
+    ),
     WindowAttention: _windows,
     ClassToken: lambda layer: layers.ClassToken(ops.to_numpy(layer.token[...]), ops.dtype(layer.token[...])),
     PositionEmbedding: _embedding,

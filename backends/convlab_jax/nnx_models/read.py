@@ -45,7 +45,7 @@ def read(model: nnx.Module, inputs: Any = None) -> Model:
 def _read_model(model: nnx.Module, inputs: Any) -> Model:
     if not isinstance(model, nnx.Module):
         return read_alone(model, "jax.nnx")
-    if is_known(model):
+    if is_known(model) and not attention.takes_tokens(model):
         return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
     if isinstance(model, Network):
         return Model("jax.nnx", [*_nodes(model)], True, model)
@@ -53,17 +53,20 @@ def _read_model(model: nnx.Module, inputs: Any) -> Model:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
-    parts, unknown = _traced(model, inputs)
-    return Model("jax.nnx", parts, not unknown, model, loose={**_loose(model, parts), **unknown})
+    parts, unknown, used = _traced(model, inputs)
+    loose = _loose(model, parts, used if not unknown else set())
+    if not unknown:
+        return Model("jax.nnx", parts, True, model, unused=loose)
+    return Model("jax.nnx", parts, False, model, loose={**loose, **unknown})
 
 
-def _loose(model: nnx.Module, parts: Sequence[Part]) -> dict[str, str]:
-    """Variables that belong to no known layer."""
+def _loose(model: nnx.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
+    """Variables that belong to no known layer, and aren't used otherwise."""
     known_paths = [part.path for part in parts if part.layer is not None]
     loose = {}
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))):
         name = "/".join(map(str, path))
-        if not any(name.startswith(f"{inside}/") for inside in known_paths):
+        if name not in used and not any(name.startswith(f"{inside}/") for inside in known_paths):
             loose[name] = loose_array(type(variable).__name__, np.shape(variable[...]))
     return loose
 
@@ -75,26 +78,27 @@ def _nodes(model: Network) -> Iterator[Part]:
         yield Part(free_name(name, Network).replace(".", "/"), native, *described, inputs, value, name)
 
 
-def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str]]:
+def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str], set[str]]:
     """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
     modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
 
     def seen(path: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if _is_layer(modules[path]):
-            return layer_call(path, call(*args, **kwargs), [*args, *kwargs.values()])
+            return layer_call(path, call(*args, **kwargs), args, kwargs)
         with code_of(path):
             return call(*args, **kwargs)
 
     def layer(path: str) -> Part:
-        return Part(path, modules[path], *_read(modules[path]))
+        return Part(path, attention.of_pixels(modules[path]), *_read(modules[path]))
 
-    weights = [variable[...] for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))]
+    state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
+    weights = {"/".join(map(str, path)): variable[...] for path, variable in state}
     try:
-        parts, unknown = traced(in_inference(model, seen), layer, inputs, weights)
+        parts, unknown, used = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
-        return parts, {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}
-    return parts, loose_calls(modules, unknown)
+        return parts, {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}, set()
+    return parts, loose_calls(modules, unknown), used
 
 
 def is_known(module: Any) -> bool:
@@ -104,7 +108,8 @@ def is_known(module: Any) -> bool:
 
 def _is_layer(module: nnx.Module) -> bool:
     """Whether a module is read as a whole: convlab's, or one of nnx's that isn't made of others."""
-    return is_known(module) or (type(module).__module__.startswith("flax.nnx") and type(module) is not nnx.Sequential)
+    inside = type(module) in (nnx.Sequential, nnx.Embed)  # an embedding of numbers that are known is an array
+    return is_known(module) or (type(module).__module__.startswith("flax.nnx") and not inside)
 
 
 def _sequence(model: nnx.Sequential, prefix: str, outer: str) -> Iterator[tuple[Part, bool]]:
@@ -114,7 +119,7 @@ def _sequence(model: nnx.Sequential, prefix: str, outer: str) -> Iterator[tuple[
         if type(layer) is nnx.Sequential:
             yield from _sequence(layer, f"{path}/", f"{name}.")
         elif isinstance(layer, nnx.Module):
-            yield Part(path, layer, *_read(layer), name=name), is_known(layer)
+            yield Part(path, layer, *_read(layer), name=name), is_known(layer) and not attention.takes_tokens(layer)
         else:
             yield Part(path, layer, *read_function(layer), name=name), True
 

@@ -15,7 +15,7 @@ from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.attention import trees_of
 from ..shared.build import NAMES
-from ..shared.state import check_alike, check_constants, load_tree, save_tree
+from ..shared.state import check_alike, check_constants, load_tree, replaced_array, save_tree
 from .build import fill_nested, filled
 from .read import read
 
@@ -23,11 +23,17 @@ from .read import read
 def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
     """See `convlab.models.adapters.Models`."""
     other: nnx.Module = nnx.clone(model.native)
+    modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(other)}
     natives = {part.path: part.native for part in read(other).parts}
     for path, layer in layers.items():
         native = natives[path]
         if not isinstance(native, nnx.Module):
-            check_constants(path, native, layer)
+            owner, _, name = path.rpartition("/")
+            own = getattr(modules.get(owner), name, None)
+            if isinstance(own, nnx.Variable):
+                filled(modules[owner], ops.dtype(own[...]), **{name: replaced_array(path, own[...], native, layer)})
+            else:
+                check_constants(path, native, layer)
             continue
         if (trees := trees_of(layer)) is not None:
             fill_nested(native, dtype_of(layer), trees)

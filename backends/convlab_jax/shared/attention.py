@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from jax import Array, lax
 
 from convlab.errors import UnsupportedError
@@ -16,6 +19,12 @@ from convlab.models.layers.windows import SHORTEST, WindowAttention, relative_pl
 
 from ..ops import ops
 
+# Flax's own functions of attention, and the options by which they compute something else.
+_PLAIN = (nn.dot_product_attention, nnx.dot_product_attention)
+_OTHERS = (
+    *("normalize_qk", "decode", "qk_attn_weights_einsum_cls", "attn_weights_value_einsum_cls"),
+    *("qkv_dot_general", "out_dot_general", "qkv_dot_general_cls", "out_dot_general_cls"),
+)
 _NAMES = ("query", "key", "value", "out")
 
 
@@ -29,6 +38,36 @@ def with_token(token: Array, x: Array) -> Array:
     n, channels = x.shape[0], x.shape[3]
     first = jnp.broadcast_to(token, (n, 1, 1, channels))
     return jnp.concatenate([first, x.reshape(n, -1, 1, channels)], axis=1)
+
+
+def class_token(x: Array, token: tuple[float, ...] = (), dtype: str = "float32") -> Array:
+    """The pixels of images (N, H, W, C), row by row, as one column, with the same numbers before them."""
+    return with_token(jnp.asarray(token, dtype), x)
+
+
+def positions(x: Array, numbers: tuple[float, ...] = (), size: Pair = (1, 1), dtype: str = "float32") -> Array:
+    """Images (N, H, W, C), or others with as many pixels, with a number for each channel of each pixel added."""
+    return x + jnp.asarray(numbers, dtype).reshape(x.shape[1:])
+
+
+def read_class_token(token: Any = (), dtype: str = "float32") -> ClassToken:
+    """The layer that `class_token` is."""
+    return ClassToken(np.asarray(token, _held(dtype)), dtype)
+
+
+def read_positions(numbers: Any = (), size: Pair = (1, 1), dtype: str = "float32") -> PositionEmbedding:
+    """The layer that `positions` is."""
+    embedding = np.asarray(numbers, _held(dtype)).reshape(*size, -1).transpose(2, 0, 1)
+    return PositionEmbedding(np.ascontiguousarray(embedding), dtype)
+
+
+def _held(dtype: str) -> str:
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def first_token(x: Array) -> Array:
+    """The first of tokens (N, L, C), as a row of numbers."""
+    return x[:, 0]
 
 
 def cut_windows(x: Array, window: Pair, shift: Pair, grid: bool) -> Array:
@@ -69,9 +108,19 @@ def window_bias(table: Array, like: Array, window: Pair, shift: Pair, grid: bool
 
 
 def options(layer: Attention) -> dict[str, Any]:
-    """The arguments that linen's and nnx's attention share."""
+    """The arguments that linen's and nnx's attention share.
+
+    Raises:
+        UnsupportedError: its values haven't as many channels as its keys.
+    """
+    if layer.value_size != layer.key_size:
+        raise UnsupportedError(
+            f"Flax's attention has values of as many channels as its keys, this one {layer.value_size} and "
+            f"{layer.key_size}."
+        )
     return {
         "num_heads": layer.heads,
+        **({} if layer.plain else {"qkv_features": layer.heads * layer.key_size}),
         "param_dtype": layer.dtype,
         "use_bias": layer.biased,
         "dropout_rate": layer.rate,
@@ -103,9 +152,22 @@ def trees_of(layer: Layer) -> dict[str, Any] | None:
 
 
 def read_attention(module: Any, trees: Mapping[str, Mapping[str, Any]]) -> Attention:
-    """A `PixelAttention` with these kernels and biases, as `trees_of` has them."""
-    if module.normalize_qk:
-        raise UnsupportedError("it normalises its queries and keys")
+    """Attention with these kernels and biases, as `trees_of` has them.
+
+    Raises:
+        UnsupportedError: it computes something else than attention does.
+    """
+    if module.attention_fn not in _PLAIN:
+        raise UnsupportedError("its attention_fn isn't Flax's own")
+    shared = getattr(module, "num_kv_heads", None) or module.num_heads
+    if shared != module.num_heads:
+        raise UnsupportedError(f"its {module.num_heads} heads share {shared} keys and values")
+    for option in _OTHERS:
+        if getattr(module, option, None):
+            raise UnsupportedError(f"it has {option}={getattr(module, option)!r}"[:100])
+    kept = ops.dtype(trees["query"]["kernel"])
+    if module.dtype is not None and np.dtype(module.dtype).name != kept:
+        raise UnsupportedError(f"it keeps {kept} and computes in {np.dtype(module.dtype).name}")
     kernels = [ops.to_numpy(trees[name]["kernel"]) for name in _NAMES]
     biases = [ops.to_numpy(trees[name]["bias"]) for name in _NAMES] if module.use_bias else None
     dtype = ops.dtype(trees["query"]["kernel"])

@@ -16,14 +16,14 @@ import numpy as np
 from convlab.models.layers.spatial import to_last
 
 from .across_channels import pixel_unshuffle
-from .attention import first_pixel
+from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
-from .program import Constant, Equation, Program, Value, array_of, source_of
+from .program import Constant, Equation, Program, Value, array_of, computed_array, source_of
 from .read import MODES, affine, average_of_window, channel_affine, flatten
 from .resizing import resize, resize_as_torch
 
 # Those that end like others, but do more before, come first.
-_ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
+ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (nn.log_softmax, {}),
     (nn.softmax, {}),
     (nn.gelu, {}),
@@ -75,9 +75,10 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         if x is not None and source in (None, x):
             functions.append(candidate)
             source = x
-    return (
-        (functions, source) if functions else _affine(value) or _clip(value) or _of_channels(value) or _reshaped(value)
-    )
+    if functions:
+        return functions, source
+    with_numbers = _affine(value) or _clip(value) or _of_channels(value) or _of_tokens(value)
+    return with_numbers or _reshaped(value)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -105,7 +106,7 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
             if equation.name == "_pad" and equation.primitive != "pad":
                 x = [value, *_before_call(value, "_pad")][-1]
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
-    yield from ((value, *each) for each in (*_ACTIVATIONS, *_with_factors(value)))
+    yield from ((value, *each) for each in (*ACTIVATIONS, *_with_factors(value)))
 
 
 def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
@@ -200,6 +201,30 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     return [Function(channel_affine, ((name, tuple(map(float, scale_or_shift))), ("dtype", numbers.dtype.name)))], x
 
 
+def _of_tokens(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that puts a known token before others, or adds known positions; None for anything else."""
+    assert value.by is not None
+    first, x = value.by.inputs if len(value.by.inputs) == 2 else (None, None)
+    if value.by.primitive == "add" and isinstance(first, Value) and first.varies:
+        first, x = x, first
+    numbers = None if first is None else computed_array(first)
+    if not isinstance(x, Value) or not x.varies or numbers is None or numbers.dtype != x.dtype:
+        return None
+    if len(x.shape) not in (3, 4) or numbers.ndim == 0 or (numbers != numbers[:1]).any():
+        return None  # It may be another one for each image.
+    of_one, dtype = tuple(map(float, numbers[0].reshape(-1))), ("dtype", numbers.dtype.name)
+    if (
+        value.by.primitive == "concatenate"
+        and value.by.params["dimension"] == 1
+        and numbers.shape[1:] == (1, x.shape[2])
+    ):
+        return [Function(class_token, (("token", of_one), dtype))], x
+    if value.by.primitive == "add" and numbers.shape[1:] == x.shape[1:] and value.shape == x.shape:
+        size = *x.shape[1:-1], 1
+        return [Function(positions, (("numbers", of_one), ("size", size[:2]), dtype))], x
+    return None
+
+
 def _short(number: Constant) -> float:
     """A number as short as its dtype lets it be."""
     return float(str(np.asarray(number.array)[()]))
@@ -247,7 +272,7 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 
 def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
-    if not len(x.shape) == len(value.shape) == 4:
+    if not 3 <= len(x.shape) == len(value.shape) <= 5 or (aligned and len(x.shape) != 4):
         return
     sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=True)]
     whole = all(after % before == 0 for before, after in sizes)
@@ -257,7 +282,7 @@ def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
         return
     for method in ("nearest", "bilinear"):
         yield from [(upsample, {"factor": factor, "method": method})] if whole else []
-        yield resize, {"size": value.shape[1:-1], "method": method}
+        yield from [(resize, {"size": value.shape[1:-1], "method": method})] if len(sizes) == 2 else []
 
 
 def _slices(equation: Equation, x: Value) -> _Candidates:
@@ -268,6 +293,8 @@ def _slices(equation: Equation, x: Value) -> _Candidates:
             return
         yield subsample, {"start": tuple(map(int, starts[1:3])), "step": tuple(map(int, steps[1:3]))}
         return
+    if tuple(limits[1:-1]) == (1,):
+        yield first_token, {}
     if tuple(limits[1:-1]) == (1, 1):
         yield first_pixel, {}
     pads = tuple((int(start), int(n - limit)) for start, limit, n in zip(starts, limits, x.shape, strict=True))

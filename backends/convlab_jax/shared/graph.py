@@ -12,16 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.attention import Attention
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
-from convlab.models.layers.ranks import own_rank
+from convlab.models.layers.ranks import layer_of_tokens, own_rank
 from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
 from .functions import Function, functions_of
-from .program import LAYER, Constant, Equation, Program, Value
+from .program import LAYER, Constant, Equation, Program, Value, arrays_under
 from .read import add, concatenate, multiply, read_function
+from .tokens import Forms, of_pixels
 
 _SIZES = (32, 64, 28, 224, 16, 8)
 # What is added to an image's size, so that it is even or odd wherever it was halved some times.
@@ -31,31 +33,33 @@ Unknown = dict[str, list[str]]
 
 
 def traced(
-    model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Sequence[Any]
-) -> tuple[list[Part], Unknown]:
+    model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Mapping[str, Any]
+) -> tuple[list[Part], Unknown, set[str]]:
     """The parts of a model with their inputs, and by their owners' paths the operations that convlab doesn't know.
 
-    Where there are such operations, the parts are the model's layers, each once, in the order of their calls.
+    Where there are such operations, the parts are the model's layers, each once, in the order of their calls. The third
+    are the paths of the arrays that the code itself takes.
 
     Args:
         model: what calls it, and each layer in it by `convlab_jax.shared.program.layer_call`.
         layer: the part that the layer at a path is.
         inputs: images that it takes, (N, C, H, W); None for some that are found.
-        weights: the model's arrays.
+        weights: the model's arrays by their paths.
 
     Raises:
         UnsupportedError: it can't be run on the images, or on any of those that were tried.
     """
-    dtype = next((ops.dtype(array) for array in weights if jnp.issubdtype(array.dtype, jnp.floating)), "float32")
+    arrays = weights.values()
+    dtype = next((ops.dtype(array) for array in arrays if jnp.issubdtype(array.dtype, jnp.floating)), "float32")
     with ops.scope(dtype):
-        shape, program = _first(model, _shapes(inputs, [array.shape for array in weights]), dtype)
-        graph = _Reading(program, layer)
+        shape, program = _first(model, _shapes(inputs, [array.shape for array in arrays]), dtype)
+        graph = _Reading(program, layer, weights)
         for larger in _larger(shape):
             with contextlib.suppress(UnsupportedError):  # The model may take images of one size.
-                graph.keep(_Reading(_first(model, [larger], dtype)[1], layer))
+                graph.keep(_Reading(_first(model, [larger], dtype)[1], layer, weights))
             if graph.is_clear:
                 break
-        return graph.result()
+        return *graph.result(), graph.used
 
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
@@ -85,9 +89,11 @@ def _rank(weights: Sequence[tuple[int, ...]]) -> int:
 def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int]]:
     """The sizes of images whose patches, as large as the kernels, an array of positions among the weights is for."""
     patches = dict.fromkeys(shape[:2] for shape in weights if len(shape) == 4)
-    for rows, columns, _ in dict.fromkeys(shape for shape in weights if len(shape) == 3):
+    tables = ((1, shape[0], 1) for shape in weights if len(shape) == 2)  # of embeddings, by the tokens' numbers
+    for rows, columns, _ in dict.fromkeys((*(shape for shape in weights if len(shape) == 3), *tables)):
         grids = [(rows, columns)]
-        for tokens in (rows - 1, rows) if columns == 1 else ():  # with a class token before them, or without
+        count = max(rows, columns) if 1 in (rows, columns) else 0
+        for tokens in (count - 1, count) if count else ():  # with a class token before them, or without
             grids += [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
         for down, across in sorted(grids, key=lambda grid: abs(grid[0] - grid[1])):
             yield from ((down * height, across * width) for height, width in patches)
@@ -137,17 +143,22 @@ class _Reading:
     Attributes:
         parts: by the number of the equation that gives their values; functions are still without a native.
         choices: the functions that each of the latter may be.
+        used: the paths of the model's arrays that its code itself takes.
         refused: the owners' paths of equations that convlab doesn't know, and what they do, by their numbers.
     """
 
-    def __init__(self, program: Program, layer: Callable[[str], Part]) -> None:
-        self.layer = layer
+    def __init__(self, program: Program, layer: Callable[[str], Part], weights: Mapping[str, Any]) -> None:
+        self.layer, self.forms = layer, Forms(program)
+        self.weights = {id(array): path for path, array in weights.items()}
+        self.used: set[str] = set()
         self.parts: dict[int, Part] = {}
         self.choices: dict[int, list[Function]] = {}
         self.refused: dict[int, tuple[str, str]] = {}
         results = [value for value in program.outputs if isinstance(value, Value) and value.varies]
         if not len(program.outputs) == len(results) == 1:
             self.refused[len(program.equations)] = "", "a result that isn't one array"
+        if any(map(self.forms.is_moved, results)):
+            self.refused[len(program.equations)] = "", "a result that is tokens, not images"
         seen: set[int] = set()
         while results:
             value = results.pop()
@@ -158,6 +169,8 @@ class _Reading:
     def _read(self, value: Value, equation: Equation) -> list[Value]:
         """Read what gives a value; the values that it takes come back."""
         sources = [each for each in equation.inputs if isinstance(each, Value) and each.varies]
+        if equation.number in self.forms.needless:
+            return sources
         if equation.primitive == LAYER:
             self._read_layer(equation, sources)
             return sources
@@ -168,12 +181,27 @@ class _Reading:
             functions = [Function(joining)]
         elif equation.primitive == "square" or (equation.primitive, equation.params.get("y")) == ("integer_pow", 2):
             functions, sources = [Function(multiply)], [*sources, *sources]
+        if any(map(self.forms.is_moved, sources)):
+            functions = self._of_pixels(functions, sources)
         if functions:
             self.choices[equation.number] = functions
-            self._append(equation, Part(equation.owner, None, None), sources)
+            self._append(equation, Part(equation.owner, None, None, name=self._own(equation)), sources)
         else:
             self.refused[equation.number] = equation.owner, f"{equation.name}{_constant_in(equation)}"
         return sources
+
+    def _of_pixels(self, functions: Sequence[Function], sources: Sequence[Value]) -> list[Function]:
+        """What functions of tokens are of the images whose pixels they are; none for those of unlike images."""
+        if len({self.forms.of(each) for each in sources}) > 1:
+            return []
+        return [each for function in functions if (each := of_pixels(function, len(sources[0].shape)))]
+
+    def _own(self, equation: Equation) -> str:
+        """The path of the array of the model's own that an equation takes; "" for none."""
+        arrays = [array for each in equation.inputs for array in arrays_under(each) if not _varies(each)]
+        paths = {self.weights.get(id(array), "") for array in arrays}
+        self.used |= paths
+        return paths.pop() if len(paths) == 1 else ""
 
     def _read_layer(self, equation: Equation, sources: Sequence[Value]) -> None:
         path, axes = equation.params["path"], len(sources[0].shape)
@@ -182,13 +210,24 @@ class _Reading:
             part = replace(part, layer=_of_each_pixel(part.layer, axes - 2))
         if isinstance(part.layer, BatchNorm):
             part = replace(part, layer=replace(part.layer, rank=axes - 2))
-        if len(sources) > 1 or not 2 <= axes <= 5 or own_rank(part.layer) not in (0, axes - 2):
-            with_what = "more than one array" if len(sources) > 1 else f"an array of {axes} axes"
+        rank, attends = axes - 2, type(part.layer) is Attention
+        if self.forms.is_moved(sources[0]) and part.layer is not None:
+            of_pixels = layer_of_tokens(part.layer)
+            part, rank = replace(part, layer=of_pixels or part.layer), 2 if of_pixels else -1
+        with_what = f"an array of {axes} axes"
+        if len(equation.inputs) > 1 and not (attends and len({*equation.inputs}) == 1):
+            with_what, rank = "more than one array", -1
+        elif equation.params["options"]:
+            with_what, rank = ", ".join(equation.params["options"]), -1
+        elif attends and axes != 3:
+            with_what, rank = f"{with_what}, of which it knows the last but one alone", -1
+        if rank < 0 or not 2 <= axes <= 5 or own_rank(part.layer) not in (0, rank):
             self.refused[equation.number] = equation.owner, f"{path}, called with {with_what}"
-        self._append(equation, part, sources)
+        self._append(equation, part, sources[:1])
 
     def _append(self, equation: Equation, part: Part, sources: Sequence[Value]) -> None:
-        inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in sources)
+        given = map(self.forms.source, sources)
+        inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in given)
         self.parts[equation.number] = replace(part, inputs=inputs, value=str(equation.number))
 
     @property
@@ -219,11 +258,11 @@ class _Reading:
             if number in self.choices:
                 native = self.choices[number][0].native
                 layer, note = read_function(native)
-                path = "/".join(filter(None, [part.path, note.partition(":")[0]]))
+                path = part.name or "/".join(filter(None, [part.path, note.partition(":")[0]]))
                 if layer is not None and layer.arrays:  # Its numbers are found by its path.
                     path += f"_{number}" if path in with_arrays else ""
                     with_arrays.add(path)
-                part = replace(part, path=path, native=native, layer=layer, note=note)
+                part = replace(part, path=path, native=native, layer=layer, note=note, name="")
             parts.append(part)
         if not self.refused:
             return parts, {}
@@ -234,6 +273,10 @@ class _Reading:
             part.path: replace(part, inputs=(), value="") for part in parts if int(part.value) not in self.choices
         }
         return [*layers.values()], unknown
+
+
+def _varies(value: Value | Constant) -> bool:
+    return isinstance(value, Value) and value.varies
 
 
 def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:

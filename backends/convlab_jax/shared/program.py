@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ class Equation:
         name: that of the outermost function that calls it, or its own.
         number: how many there were before it.
         varies: whether it depends on the inputs of the program.
+        compute: what gives its results, of arrays.
     """
 
     primitive: str
@@ -43,6 +45,7 @@ class Equation:
     name: str
     number: int
     varies: bool
+    compute: Callable[..., Any]
 
     @cached_property
     def kind(self) -> str:
@@ -57,11 +60,13 @@ class Value:
     Attributes:
         shape, dtype: its own.
         by: the operation that gives it; None for an input of the program.
+        place: of the value among the operation's results.
     """
 
     shape: tuple[int, ...]
     dtype: Any
     by: Equation | None = None
+    place: int = 0
 
     @property
     def varies(self) -> bool:
@@ -99,6 +104,7 @@ class Program:
     Attributes:
         inputs: its arguments.
         equations: the operations, in order.
+        values: its arguments and all that is computed, in order.
         outputs: its results.
     """
 
@@ -106,6 +112,7 @@ class Program:
         closed = jax.make_jaxpr(function)(*arguments)
         self.inputs = [Value(each.shape, each.dtype) for each in arguments]
         self.equations: list[Equation] = []
+        self.values = [*self.inputs]
         self.outputs = self._written_out(closed.jaxpr, closed.consts, self.inputs, "", "")
 
     def _written_out(
@@ -130,9 +137,13 @@ class Program:
                 outputs = [same]
             else:
                 varies = any(isinstance(value, Value) and value.varies for value in inputs)
-                equation = Equation(primitive, eqn.params, inputs, *place, len(self.equations), varies)
+                compute = functools.partial(eqn.primitive.bind, **eqn.params)
+                equation = Equation(primitive, eqn.params, inputs, *place, len(self.equations), varies, compute)
                 self.equations.append(equation)
-                outputs = [Value(variable.aval.shape, variable.aval.dtype, equation) for variable in eqn.outvars]
+                results = enumerate(eqn.outvars)
+                given = [Value(each.aval.shape, each.aval.dtype, equation, n) for n, each in results]
+                self.values += given
+                outputs = given
             values.update(zip(eqn.outvars, outputs, strict=True))
         return [*map(value_of, jaxpr.outvars)]
 
@@ -157,6 +168,29 @@ def array_of(value: Value | Constant) -> np.ndarray | None:
     inputs = () if value.by is None or value.by.primitive not in _RESHAPING else value.by.inputs
     before = array_of(inputs[0]) if len(inputs) == 1 else None
     return None if before is None or before.size != np.prod(value.shape) else before.reshape(value.shape)
+
+
+def computed_array(value: Value | Constant) -> np.ndarray | None:
+    """The numbers of a value that doesn't depend on the inputs of the program; None where that is unknown."""
+    if isinstance(value, Constant):
+        return np.asarray(value.array)
+    if value.by is None or value.varies:
+        return None
+    inputs = [computed_array(each) for each in value.by.inputs]
+    if any(each is None for each in inputs):
+        return None
+    try:
+        results = value.by.compute(*inputs)
+    except Exception:  # Not each operation can be computed by itself.
+        return None
+    return np.asarray(results[value.place] if isinstance(results, (list, tuple)) else results)
+
+
+def arrays_under(value: Value | Constant) -> list[Any]:
+    """The arrays from which a value that doesn't depend on the inputs of the program is computed, but for numbers."""
+    if isinstance(value, Constant):
+        return [] if value.is_number else [value.array]
+    return [] if value.by is None else [array for each in value.by.inputs for array in arrays_under(each)]
 
 
 def source_of(pattern: Program, value: Value) -> Value | None:
@@ -187,15 +221,19 @@ def _alike(mine: Value | Constant, theirs: Value | Constant, source: Value, sour
 # A layer's call, as one operation of the program that calls it.
 _layer = Primitive("convlab_layer")
 LAYER = _layer.name
-_layer.def_abstract_eval(lambda *inputs, path, result: result)  # type: ignore[no-untyped-call]
+_layer.def_abstract_eval(lambda *inputs, path, result, options: result)  # type: ignore[no-untyped-call]
+# Arguments that make no difference in inference.
+_NEUTRAL = ("deterministic", "use_running_average", "rngs", "rng", "dropout_rng", "sow_weights", "mutable")
 
 
-def layer_call(path: str, result: Any, arguments: Sequence[Any]) -> Any:
+def layer_call(path: str, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What stands in a traced program for the result of a layer that was called with these arguments."""
-    arrays = [each for each in arguments if isinstance(each, jax.Array)]
+    arrays = [each for each in (*args, *kwargs.values()) if isinstance(each, (jax.Array, np.ndarray))]
     if not arrays or not isinstance(result, jax.Array):
         return result
-    return _layer.bind(*arrays, path=path, result=jax.typeof(result))  # type: ignore[no-untyped-call]
+    told = {name: each for name, each in kwargs.items() if each is not None and each is not False}
+    options = tuple(name for name in told if name not in _NEUTRAL and not hasattr(told[name], "shape"))
+    return _layer.bind(*arrays, path=path, result=jax.typeof(result), options=options)  # type: ignore[no-untyped-call]
 
 
 def code_of(path: str) -> Any:

@@ -45,9 +45,9 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
-def _upsample(factor: tuple[int, int], method: str) -> str:
-    n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
-    return _resize(f"({n}, {rows} * {factor[0]}, {columns} * {factor[1]}, {channels})", method)
+def _upsample(factor: tuple[int, ...], method: str) -> str:
+    size = (f"{{0}}.shape[{axis}] * {times}" for axis, times in enumerate(factor, 1))
+    return _resize(f"({{0}}.shape[0], {', '.join(size)}, {{0}}.shape[-1])", method)
 
 
 def _resize(shape: str, method: str, larger: bool = True) -> str:
@@ -193,7 +193,10 @@ def dtype(module: Any) -> dict[str, Any]:
 def attention(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of all pixels share."""
     drops = {"dropout_rate": module.dropout_rate, "broadcast_dropout": False} if module.dropout_rate else {}
-    return {"num_heads": module.num_heads, "use_bias": module.use_bias, **drops, **dtype(module)}
+    wide = {"qkv_features": module.qkv_features}
+    if module.qkv_features in (None, getattr(module, "in_features", None)):
+        wide = {}
+    return {"num_heads": module.num_heads, **wide, "use_bias": module.use_bias, **drops, **dtype(module)}
 
 
 def windows(module: Any) -> dict[str, Any]:

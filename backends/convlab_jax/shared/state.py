@@ -13,6 +13,8 @@ from flax import serialization
 from convlab.errors import ModelError
 from convlab.models.layers.layer import Layer
 
+from ..ops import ops
+from .attention import trees_of
 from .read import read_function
 
 
@@ -38,6 +40,21 @@ def check_constants(path: str, function: Any, layer: Layer) -> None:
             f"{path}: got other numbers than those in the model's code, expected the same.",
             hint="make them variables, or write these numbers into the code.",
         )
+
+
+def replaced_array(path: str, variable: Any, function: Any, layer: Layer) -> Any:
+    """An array of the model's own that its code takes, in another one's place: a class token or positions.
+
+    Raises:
+        ModelError: the code computes the layer's numbers from it.
+    """
+    own, _ = read_function(function)
+    trees = (None if each is None else trees_of(each) for each in (own, layer))
+    mine, new = (next(iter(tree.values())) if tree else None for tree in trees)
+    if mine is None or new is None or not np.array_equal(np.ravel(mine), np.ravel(ops.to_numpy(variable))):
+        check_constants(path, function, layer)
+        return variable
+    return ops.asarray(np.array(new).reshape(np.shape(variable)), ops.dtype(variable))
 
 
 def _kind(array: Any) -> tuple[tuple[int, ...], str]:

@@ -26,7 +26,7 @@ from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, image_blocks, private
@@ -35,7 +35,7 @@ from ..layers import Conv2D
 from ..ops import mx
 from . import across_channels
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
-from .resizing import build_resize, build_resize_like
+from .resizing import build_resize, build_resize_like, build_upsample
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -165,7 +165,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"MXNet has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.Conv2DTranspose(
+    conv = nn.of_rank("Conv", len(layer.stride), "Transpose")(
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -187,7 +187,8 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
             channels, heads, *where, *options, layer.size, layer.cosine, layer.grid
         )
     else:
-        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
+        sizes = (None, None) if layer.plain else (layer.key_size, layer.value_size)
+        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased, *sizes)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
 
 
@@ -257,7 +258,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
@@ -270,7 +271,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
-    Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
+    Upsample: build_upsample,
     ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],

@@ -26,7 +26,7 @@ from convlab.models.layers.reading import Model, Part, known, loose_array, loose
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import around, is_padded
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import transposed_convolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, blocks, image_blocks, private
@@ -181,10 +181,10 @@ def _batch_norm(m: Any) -> Layer:
 
 def _transposed(m: Any) -> Layer:
     options = private.operator_options(m)
-    pads = zip(options["pad"], options.get("adj", (0, 0)), strict=True)
-    rows, columns = ((before, before - more) for before, more in pads)
-    geometry = tuple(options["stride"]), (rows, columns), tuple(options["dilate"]), options["num_group"]
-    return TransposedConvolution(ops.to_numpy(value_of(m.weight)), _array(m.bias), *geometry, _dtype(m.weight))
+    pads = zip(options["pad"], options.get("adj", (0,) * len(options["pad"])), strict=True)
+    crop = tuple((before, before - more) for before, more in pads)
+    geometry = tuple(options["stride"]), crop, tuple(options["dilate"]), options["num_group"]
+    return transposed_convolution(ops.to_numpy(value_of(m.weight)), _array(m.bias), *geometry, _dtype(m.weight))
 
 
 def _layer_norm(m: Any) -> Layer:
@@ -288,7 +288,7 @@ def _border(m: blocks.Border) -> Layer:
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), _convolution),
-    nn.Conv2DTranspose: _transposed,
+    **dict.fromkeys((nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), _transposed),
     nn.BatchNorm: _batch_norm,
     nn.LayerNorm: _layer_norm,
     nn.InstanceNorm: _instance_norm,

@@ -22,7 +22,7 @@ from convlab.models.layers.reading import Part
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Code, SourceCall, brief, call_of, container
@@ -182,10 +182,11 @@ def _softmax(known: Softmax) -> tuple[str, str]:
 
 
 def _transposed(known: TransposedConvolution) -> SourceCall:
-    padding, more = known.own_padding or ((0, 0), (0, 0))
+    rank = len(known.stride)
+    padding, more = known.own_padding or ((0,) * rank, (0,) * rank)
     return call_of(
-        "nn.Conv2DTranspose",
-        nn.Conv2DTranspose,
+        f"nn.Conv{rank}DTranspose",
+        getattr(nn, f"Conv{rank}DTranspose"),
         channels=known.output_channels(),
         kernel_size=brief(known.kernel.shape[2:]),
         strides=brief(known.stride),
@@ -221,7 +222,7 @@ def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     BatchNorm: _batch_norm,
-    TransposedConvolution: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     LayerNorm: lambda known: call_of(
         "nn.LayerNorm", nn.LayerNorm, axis=1, epsilon=known.epsilon, in_channels=len(known.scale)
     ),
@@ -236,7 +237,11 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         shift=known.shift is not None,
         trained=known.trained,
     ),
-    Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
+    Attention: lambda known: _attention(
+        attention_blocks.PixelAttention,
+        known,
+        **({} if known.plain else {"key_size": known.key_size, "value_size": known.value_size}),
+    ),
     WindowAttention: lambda known: _attention(
         attention_blocks.WindowAttention,
         known,

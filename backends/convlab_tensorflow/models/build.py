@@ -25,8 +25,8 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
@@ -192,7 +192,8 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     padding = next((name for name in names if named_crop(name, layer.extent, layer.stride) == layer.crop), None)
     if padding is None:
         raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = kl.Conv2DTranspose(
+    rank = len(layer.stride)
+    conv = each_rank("Conv", "Transpose")[rank - 1](
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -201,8 +202,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
-    kernel = hwio(layer.kernel)
-    return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
+    return [_filled(conv, _shape(rank, len(layer.kernel)), hwio(layer.kernel), layer.bias)]
 
 
 def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
@@ -212,7 +212,8 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
-        native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
+        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
+        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
     native.build((None, None, None, channels))
     fill_attention(native, layer)
     return [native]
@@ -245,9 +246,14 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
-    if layer.align_corners and layer.method == "bilinear":
+    rank = len(layer.factor)
+    if rank == 2 and layer.align_corners and layer.method == "bilinear":
         return [image_layers.AlignedUpSampling2D(layer.factor, autocast=False)]
-    return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    if rank == 2:
+        return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    if layer.method != "nearest":
+        raise UnsupportedError(f"Keras interpolates between the pixels of images alone, not of {WHAT[rank]}.")
+    return [kl.UpSampling1D(*layer.factor) if rank == 1 else kl.UpSampling3D(layer.factor, "channels_last")]
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:
@@ -290,7 +296,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,

@@ -25,7 +25,7 @@ from ..pooling_layers import AdaptivePooling
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
-from .readers import DEPTHWISE, each_rank
+from .readers import DEPTHWISE, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -151,6 +151,7 @@ def _activation(native: kl.Activation) -> SourceCall:
 
 def _attention(native: PixelAttention) -> SourceCall:
     options = {"num_heads": native.num_heads, "key_dim": native.key_dim, "dropout": native.dropout}
+    options |= {"value_dim": None if native.value_dim == native.key_dim else native.value_dim}
     options |= {"use_bias": native.use_bias, "attention_axes": (1, 2)}
     return call_of("PixelAttention", keras.layers.MultiHeadAttention, **options)
 
@@ -177,11 +178,11 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             *each_rank("Conv"),
             *DEPTHWISE,
             kl.BatchNormalization,
-            kl.Conv2DTranspose,
+            *TRANSPOSED,
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,
-            kl.UpSampling2D,
+            *each_rank("UpSampling"),
             kl.Resizing,
             *each_rank("Cropping"),
             kl.Dense,

@@ -28,7 +28,7 @@ from convlab.models.layers.reading import ArrayNames, is_chain
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
@@ -38,6 +38,7 @@ from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
 from .network import Network, sequential
+from .resizing import LINEAR
 
 _NAMES = ArrayNames(
     "running_mean", "running_var", "weight", "bias", kernel="weight", slope="weight", channels_last=False
@@ -152,7 +153,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[nn.Modul
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"torch has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.ConvTranspose2d(
+    conv = functions.of_rank("ConvTranspose", len(layer.stride))(
         len(layer.kernel),
         layer.output_channels(),
         layer.kernel.shape[2:],
@@ -171,8 +172,9 @@ def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
-    factor = float(layer.factor[0]), float(layer.factor[1])
-    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=_aligned(layer))]
+    factor = tuple(map(float, layer.factor))
+    mode = LINEAR[len(factor)] if layer.method == "bilinear" else layer.method
+    return [nn.Upsample(scale_factor=factor, mode=mode, align_corners=_aligned(layer))]
 
 
 def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
@@ -225,7 +227,11 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
     else:
-        native = PixelAttention(channels_taken(layer), layer.heads, **options)
+        channels, heads = channels_taken(layer), layer.heads
+        if layer.plain:
+            native = PixelAttention(channels, heads, **options)
+        else:
+            native = attention.HeadAttention(channels, heads, layer.key_size, layer.value_size, **options)
     return [filled(native, **arrays_of(native, layer))]
 
 
@@ -279,7 +285,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,

@@ -26,8 +26,9 @@ from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.spatial import Size, per_axis
 
 from . import across_channels
-from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
+from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .written_out import written_attention
 
 
 def add(*tensors: Tensor) -> Tensor:
@@ -99,9 +100,7 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     elif rank != 2:
         return None
     else:
-        if computes_attention(module):
-            return TokenAttention(module).train(module.training)
-        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else None
+        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else written_attention(module)
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
 

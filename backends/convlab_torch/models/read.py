@@ -33,14 +33,14 @@ from convlab.models.layers.reading import (
 )
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import across_channels, attention, borders, modules, partitions
+from . import across_channels, attention, borders, modules, partitions, resizing, written_out
 from .attention import SHIFTED_WINDOWS
 from .channel_convolutions import RowConvolution, read_row_convolution
-from .functions import class_path, read_function, read_resizing
+from .functions import class_path, read_function
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -104,7 +104,7 @@ def _is_leaf(module: nn.Module) -> bool:
     if kind is not None and not replaces(module, kind, "forward"):
         return True
     named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
-    return class_path(module) in named or attention.computes_attention(module)
+    return class_path(module) in named or written_out.written_attention(module) is not None
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
     of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
     rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
-    images, rank = set[str](), rank_of(layers)
+    images, rank = set[str](), rank_of([part.layer for part in parts if not resizing.is_of_any_rank(part.native)])
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
@@ -158,6 +158,8 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=read_layer_norm(part.native))
+        if isinstance(part.layer, Upsample) and resizing.is_of_any_rank(part.native):
+            part = replace(part, layer=replace(part.layer, factor=part.layer.factor[:1] * rank))
         wanted = 0 if of_rows else rank
         if isinstance(part.layer, BatchNorm) and part.layer.rank != wanted:
             fits = isinstance(part.native, nn.BatchNorm1d) and wanted == 1
@@ -286,24 +288,12 @@ def _softmax(m: Any) -> Layer:
     return Softmax(isinstance(m, nn.LogSoftmax))
 
 
-def _transposed(m: nn.ConvTranspose2d) -> Layer:
+def _transposed(m: Any) -> Layer:
     if m.padding_mode != "zeros":
         raise UnsupportedError(f"its padding_mode is {m.padding_mode}, expected zeros")
-    pads = zip(_pair(m.padding), _pair(m.output_padding), strict=True)
-    rows, columns = ((before, before - more) for before, more in pads)
-    options = _pair(m.stride), (rows, columns), _pair(m.dilation), m.groups
-    return TransposedConvolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
-
-
-def _upsample(m: nn.Upsample) -> Layer:
-    if m.size is not None:
-        return read_resizing(m.size, m.mode, m.align_corners)
-    factor = _pair(m.scale_factor)
-    if m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
-    if m.mode not in ("nearest", "bilinear"):
-        raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
-    return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
+    crop = tuple((before, before - more) for before, more in zip(m.padding, m.output_padding, strict=True))
+    options = m.stride, crop, m.dilation, m.groups
+    return transposed_convolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
 def _of_pixels(m: modules.PixelLinear) -> Layer:
@@ -325,7 +315,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
     RowConvolution: read_row_convolution,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    nn.ConvTranspose2d: _transposed,
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
@@ -333,8 +323,9 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,
     **attention.READERS,
+    **written_out.READERS,
     **partitions.READERS,
-    nn.Upsample: _upsample,
+    nn.Upsample: resizing.read_upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
     **across_channels.MODULES,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .functions import broadcast_like, resize_like
 from .rewriting import VIEWS, arguments_of
+from .tokens import merges_pixels
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
 _LEAST = (64, 224)
@@ -95,7 +96,8 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         return _repeat(node, shapes, sizes, runs)
     if node.target in (*VIEWS, *_SQUEEZES):
         first = next((n for n in (1, 2) if all(_flattens(x, y, n) for x, y in shapes)), None)
-        return None if first is None else _Change(node, "call_method", "flatten", (node.args[0], first), {})
+        known = first is None or (first == 2 and merges_pixels(node, 0))
+        return None if known else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 
 
@@ -221,7 +223,7 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
 
 def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
     """How many channels a model's images have: as many as its first convolution takes, or as squares of pixels give."""
-    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, nn.ConvTranspose2d)))
+    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, *TRANSPOSED)))
     taken = next((each.in_channels for each in convolutions), 3)
     before = [taken // square for square in (4, 16) if taken in (square, 3 * square)]
     tried = (channels for channels in (taken, *before) if _runs(model, graph, channels, _MULTIPLES[-1], rank))
@@ -229,6 +231,7 @@ def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FUNCTIONS = {2: (F.conv2d, torch.conv2d), 1: (F.conv1d, torch.conv1d), 3: (F.conv3d, torch.conv3d)}
 
 

@@ -20,7 +20,7 @@ from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
 from . import across_channels
-from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
+from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
     add,
     affine,
@@ -105,12 +105,11 @@ def _padded(mode: str, rank: int) -> Callable[[SourceCall], str]:
 _RANKS = (1, 2, 3)
 _MAXIMA = tuple(of_rank("MaxPool", rank) for rank in _RANKS)
 _MEANS = tuple(of_rank("AvgPool", rank) for rank in _RANKS)
-_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, HeadAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
-    **{of_rank(name, rank): _layer for name in ("Conv", "BatchNorm", "Dropout") for rank in _RANKS},
-    nn.ConvTranspose2d: _layer,
+    **{of_rank(name, rank): _layer for name in ("Conv", "ConvTranspose", "BatchNorm", "Dropout") for rank in _RANKS},
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
     LayerNorm2d: _layer,

@@ -165,19 +165,24 @@ def _another_upsampling(case: LayerCase) -> Iterator[Cause]:
 @layer_suspect("kernel flipped", TransposedConvolution)
 def _kernel_flipped(case: LayerCase) -> Iterator[Cause]:
     flax = "; Flax's ConvTranspose with transpose_kernel=False has it flipped"
-    for axes, how, back in (
-        ((2, 3), "on both axes", f"::-1, ::-1]{flax}"),
-        ((2,), "top to bottom", "::-1, :]"),
-        ((3,), "left to right", ":, ::-1]"),
-    ):
+    ways: dict[int, list[tuple[tuple[int, ...], str, str]]] = {
+        1: [((2,), "end to end", f"::-1]{flax}")],
+        2: [
+            ((2, 3), "on both axes", f"::-1, ::-1]{flax}"),
+            ((2,), "top to bottom", "::-1, :]"),
+            ((3,), "left to right", ":, ::-1]"),
+        ],
+        3: [((2, 3, 4), "on all axes", f"::-1, ::-1, ::-1]{flax}")],
+    }
+    for axes, how, back in ways[len(case.a.stride)]:
         if _computes(case, replace(case.a, kernel=np.flip(case.a.kernel, axes))):
             yield Cause(f"the kernel is flipped {how}", f"flip the kernel back: kernel[..., {back}")
 
 
 @layer_suspect("kernel transposed", TransposedConvolution)
 def _kernel_transposed(case: LayerCase) -> Iterator[Cause]:
-    h, w = case.a.kernel.shape[2:]
-    if h == w and _computes(case, replace(case.a, kernel=case.a.kernel.swapaxes(2, 3))):
+    size = case.a.kernel.shape[2:]
+    if len(size) == 2 and size[0] == size[1] and _computes(case, replace(case.a, kernel=case.a.kernel.swapaxes(2, 3))):
         yield Cause("the kernel's rows are its columns", "transpose it back: kernel.swapaxes(2, 3)")
 
 

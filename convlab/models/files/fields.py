@@ -116,14 +116,17 @@ _RANK = FieldRule(
 )
 
 
-def _convolution(rank: int) -> dict[str, FieldRule]:
-    """The keys of a convolution of so many axes."""
+def _of_rank(kind: str, rank: int) -> dict[str, FieldRule]:
+    """The keys of a convolution of so many axes, from those of images."""
     words = {1: "one integer", 3: "three integers"}
     size = replace(_SIZE, expected=f"{words[rank]} from 1 to {LARGEST}", holds=_each(_counts(1), rank))
     of_axes = f"{rank} pair{'s' * (rank > 1)} of integers from 0 to {LARGEST}"
     pads = replace(_PADS, expected=of_axes, holds=_each(_two(_counts(0)), rank))
     sizes = dict.fromkeys(("kernel_size", "stride", "dilation"), size)
-    return {**FIELDS["conv2d"], **sizes, "padding": _or_same(pads)}
+    either = of_axes.replace("from 0", f"from -{LARGEST}")
+    crop = replace(_CROP, expected=either, holds=_each(_two(_counts(-LARGEST)), rank))
+    fields = {**FIELDS[kind], **sizes, "padding": _or_same(pads), "crop": crop}
+    return {name: rule for name, rule in fields.items() if name in FIELDS[kind]}
 
 
 # The keys of each kind beside "kind" and "path".
@@ -190,7 +193,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
     "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},
-    "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
+    "upsample": {"factor": _SIZE, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {
         "rate": _SHARE,
         "images": replace(_BOOLEAN, default=False),
@@ -200,10 +203,11 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-FIELDS |= {"conv1d": _convolution(1), "conv3d": _convolution(3)}
+_CONVOLUTIONS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
+FIELDS |= {kind: _of_rank(f"{kind[:-2]}2d", int(kind[-2])) for kind in _CONVOLUTIONS if kind[-2] != "2"}
 # Of these arrays one may be missing.
 OPTIONAL = {
-    **dict.fromkeys(("dense", "conv1d", "conv2d", "conv3d", "conv_transpose2d"), ("bias",)),
+    **dict.fromkeys(("dense", *_CONVOLUTIONS), ("bias",)),
     "channel_affine": ("scale", "shift"),
     "attention": ("bias", "out_bias"),
     "window_attention": ("bias", "out_bias", "scale"),
@@ -212,8 +216,7 @@ _ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "prelu": {"slope": 1},
-    **{f"conv{rank}d": {"kernel": rank + 2, "bias": 1} for rank in (1, 2, 3)},
-    "conv_transpose2d": {"kernel": 4, "bias": 1},
+    **{kind: {"kernel": int(kind[-2]) + 2, "bias": 1} for kind in _CONVOLUTIONS},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
@@ -224,8 +227,15 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def array_shapes(
+    record: Mapping[str, Any], first: tuple[int, ...], inner: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """The sizes of a layer's arrays behind the first one, whose sizes are given; one number each channel if not here.
+
+    Args:
+        record: the layer.
+        first: the sizes of the first one.
+        inner: of attention's out_kernel, the channels that it takes; as many as there are where they aren't known.
 
     >>> array_shapes({"kind": "attention"}, (12, 4))["out_kernel"]
     (4, 4)
@@ -233,9 +243,27 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
     if not record["kind"].endswith("attention"):
         return {}
     outputs, channels = first
-    square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
+    inner = inner if inner and record["kind"] == "attention" else channels
+    behind = {"out_kernel": (channels, inner), "out_bias": (channels,)}
     heads, rows = record.get("heads", 1), distances(record.get("window", (1, 1)))
-    return {"bias": (outputs,), **square, "table": (rows, heads), "scale": (heads,)}
+    return {"bias": (outputs,), **behind, "table": (rows, heads), "scale": (heads,)}
+
+
+def heads_fit(record: Mapping[str, Any], sizes: tuple[int, ...], inner: int) -> bool:
+    """Whether the rows of attention's kernel are those of as many queries and keys, and of values, in whole heads.
+
+    Args:
+        record: the layer.
+        sizes: of the kernel.
+        inner: the channels that its out_kernel takes, those of all values.
+
+    >>> [heads_fit({"kind": "attention", "heads": heads}, (16, 8), 8) for heads in (2, 3)]
+    [True, False]
+    """
+    heads, (rows, channels) = record["heads"], sizes
+    if record["kind"] == "window_attention":
+        return rows == 3 * channels and channels % heads == 0
+    return rows > inner and inner % heads == (rows - inner) % (2 * heads) == 0
 
 
 def excerpt(value: object) -> str:

@@ -160,6 +160,7 @@ class Lowering:
                 return Flatten(self.order) if _has_no_order(given.shape) else self._other_order(layer, path, given)
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
+            self.at[path] = given.shape.size or layer.embedding.shape[1:]
         if isinstance(layer, WindowAttention):
             return replace(layer, size=given.shape.size)  # type: ignore[arg-type]  # it is for images
         if isinstance(layer, Dense) and given.flattened:

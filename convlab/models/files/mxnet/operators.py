@@ -20,7 +20,7 @@ from ...layers.pixels import Upsample
 from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize, ResizeLike
 from ...layers.spatial import around, is_padded, per_axis, starts
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST
 
 # What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
@@ -78,18 +78,19 @@ def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _transposed(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
-        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
+    rank = len(options["kernel"])
+    if options.get("layout", "None") not in (LAYOUTS.get(rank, ""), "None", None):
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected {', '.join(LAYOUTS.values())}")
     if options.get("target_shape"):
         raise UnsupportedError("its result has a fixed size (target_shape)")
-    (kernel,), groups = _fitting(arrays[:1], (4,)), int(options.get("num_group", 1))
+    (kernel,), groups = _fitting(arrays[:1], (rank + 2,)), int(options.get("num_group", 1))
     bias = arrays[1] if len(arrays) > 1 else None
     if kernel.shape[2:] != options["kernel"] or (bias is not None and bias.shape != (kernel.shape[1] * groups,)):
         raise UnsupportedError(f"its arrays have shapes {[array.shape for array in arrays]}, which don't fit together")
-    pads, adjusted = options.get("pad") or (0, 0), options.get("adj") or (0, 0)
-    rows, columns = ((before, before - more) for before, more in zip(pads, adjusted, strict=True))
-    geometry = options.get("stride") or (1, 1), (rows, columns), options.get("dilate") or (1, 1), groups
-    return TransposedConvolution(kernel, bias, *geometry, kernel.dtype.name)
+    pads, adjusted = options.get("pad") or (0,) * rank, options.get("adj") or (0,) * rank
+    crop = tuple((before, before - more) for before, more in zip(pads, adjusted, strict=True))
+    geometry = options.get("stride") or (), crop, options.get("dilate") or (), groups
+    return transposed_convolution(kernel, bias, *geometry, kernel.dtype.name)
 
 
 def _layer_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:

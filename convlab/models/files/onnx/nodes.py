@@ -20,7 +20,7 @@ from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize
 from ...layers.spatial import Ends, around, to_first, to_last
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import TRANSPOSED, TransposedConvolution
 from .resizing import attributes_of
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -202,9 +202,9 @@ def _dense(graph: GraphWriter, layer: Dense) -> None:
 
 
 def _transposed(graph: GraphWriter, layer: TransposedConvolution) -> None:
-    (top, bottom), (left, right) = layer.crop
-    more = max(-bottom, 0), max(-right, 0)
-    if min(top, left) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
+    before, after = zip(*layer.crop, strict=True)
+    more = [max(-end, 0) for end in after]
+    if min(before) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
         raise graph.refused(graph.number, f"a crop of {layer.crop}", "fewer rows and columns to add")
     arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
     graph.node(
@@ -214,7 +214,7 @@ def _transposed(graph: GraphWriter, layer: TransposedConvolution) -> None:
         strides=layer.stride,
         dilations=layer.dilation,
         group=layer.groups,
-        pads=[top, left, max(bottom, 0), max(right, 0)],
+        pads=[*before, *(max(end, 0) for end in after)],
         output_padding=more,
     )
 
@@ -339,7 +339,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Multiply: _joined("Mul"),
     Divide: _joined("Div"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
-    TransposedConvolution: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     ChannelAffine: _channel_affine,
     PReLU: _prelu,
     GroupNorm: _group_norm,

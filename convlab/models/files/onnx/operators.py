@@ -18,7 +18,7 @@ from ...layers.norms import GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
 from .operation import FIRST, GROUPS, IMAGES, INNER, LAST, LAYOUTS, ROWS, Operation, Reader, Value
@@ -50,17 +50,17 @@ def _convolution(op: Operation) -> Sequence[Layer]:
 
 
 def _transposed(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
-    kernel, groups = op.array(1, "a kernel", 4), op.options.get("group", 1)
+    op.expect_images()
+    kernel, groups = op.array(1, "a kernel", 2 + op.rank), op.options.get("group", 1)
     if not 1 <= groups <= len(kernel) or len(kernel) % groups:
         raise UnsupportedError(f"got {groups} groups, expected a divisor of its {len(kernel)} input channels")
     bias = None if op.constant(2, "a bias") is None else op.vector(2, "a bias", kernel.shape[1] * groups)
-    pads, more = _padding(op), op.options.get("output_padding", [0, 0])
-    if isinstance(pads, str) or "output_shape" in op.options or len(more) != 2:
+    pads, more = _padding(op), op.options.get("output_padding", [0] * op.rank)
+    if isinstance(pads, str) or "output_shape" in op.options or len(more) != op.rank:
         raise UnsupportedError("got a padding by its name or an output_shape, expected pads and output_padding")
-    rows, columns = ((start, end - extra) for (start, end), extra in zip(pads, more, strict=True))
-    stride, dilation = op.pair("strides"), op.pair("dilations")
-    return [TransposedConvolution(kernel, bias, stride, (rows, columns), dilation, groups, kernel.dtype.name)]
+    crop = tuple((start, end - extra) for (start, end), extra in zip(pads, more, strict=True))
+    stride, dilation = op.each("strides"), op.each("dilations")
+    return [transposed_convolution(kernel, bias, stride, crop, dilation, groups, kernel.dtype.name)]
 
 
 def _instance_norm(op: Operation) -> Sequence[Layer]:
