@@ -113,6 +113,22 @@ class ChannelPool(OfImages):
         return reduce(x, axis=1, keepdims=True)
 
 
+class AdaptiveAveragePool(OfImages):
+    """The means of so many windows of an image, which lie evenly and may overlap, as in PyTorch.
+
+    Args:
+        size: how many windows the rows and the columns have.
+    """
+
+    def __init__(self, size: Pair, **names: Any) -> None:
+        super().__init__(**names)
+        self.size = size
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of that size."""
+        return F.contrib.AdaptiveAvgPooling2D(x, output_size=self.size)
+
+
 class GlobalSum(OfImages):
     """The sum of each channel, as an image of one pixel.
 

@@ -22,7 +22,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution
@@ -32,6 +32,7 @@ from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
 from .attention import class_token, first_pixel, positions, read_class_token, read_positions
 from .moving import READERS as MOVING
+from .pooling import adaptive_pool
 from .resizing import READERS as RESIZING
 
 MODES = {
@@ -218,6 +219,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (class_token, read_class_token),
     (positions, read_positions),
     *MOVING,
+    (adaptive_pool, lambda function, size: AdaptivePool(function, tuple(size))),
     *RESIZING,
     *ACROSS_CHANNELS,
 ]

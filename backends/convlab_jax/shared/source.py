@@ -29,6 +29,7 @@ from .moving import (
     upsample,
     upsample_aligned,
 )
+from .pooling import adaptive_pool
 from .read import add, affine, broadcast_like, concatenate, flatten, multiply
 from .resizing import resize, resize_as_torch, resize_like
 
@@ -101,6 +102,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
     *EXPRESSIONS,
+    (adaptive_pool, lambda function, size: f"adaptive_pool({{0}}, {function!r}, {tuple(size)})"),
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
@@ -110,6 +112,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    "adaptive_pool": "from convlab_jax.shared.pooling import adaptive_pool",
     **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }

@@ -129,6 +129,13 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
+def _build_adaptive_pool(layer: AdaptivePool, style: str) -> list[Block]:
+    if layer.function != "average" or len(layer.size) != 2:
+        lacks_adaptive(layer)
+    rows, columns = layer.size
+    return [image_blocks.AdaptiveAveragePool((rows, columns))]
+
+
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[Block]:
     check_dtype(layer.dtype, "batch normalisation")
     norm = nn.BatchNorm(momentum=layer.momentum, epsilon=layer.epsilon, in_channels=len(layer.mean))
@@ -250,7 +257,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    AdaptivePool: lacks_adaptive,
+    AdaptivePool: _build_adaptive_pool,
     **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,

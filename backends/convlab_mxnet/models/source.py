@@ -16,7 +16,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.resizing import Resize, ResizeLike
@@ -261,6 +261,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         for kind, block, names in (
             (Crop, image_blocks.Crop, ("pads",)),
             (ChannelPool, image_blocks.ChannelPool, ("function",)),
+            (AdaptivePool, image_blocks.AdaptiveAveragePool, ("size",)),
             (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
             (Resize, image_blocks.Resize, ("size", "align_corners")),

@@ -22,7 +22,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
@@ -31,8 +31,9 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
-from . import across_channels, resizing
+from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
+from .inputs import GLOBAL, image_shape
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
@@ -295,7 +296,6 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    AdaptivePool: lacks_adaptive,
     **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
@@ -330,6 +330,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     **resizing.BUILDERS,
+    **pooling.BUILDERS,
     **across_channels.BUILDERS,
 }
 
@@ -343,7 +344,7 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
-    shape = next(filter(None, map(input_shape, natives)), None)
+    shape = image_shape(nodes)
     if not is_chain(nodes):
         axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
         return _functional(nodes, keras.Input(shape or (None,) * (axes - 1), dtype=dtype))
@@ -363,17 +364,7 @@ def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
     return keras.Model(image, x)
 
 
-def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
-    """The shape, without the number of images, that a layer was built for; None where it takes any."""
-    if layer.weights:
-        return tuple(layer.get_build_config()["input_shape"][1:])
-    if isinstance(layer, _GLOBAL):
-        return (None,) * int(layer.input_spec.ndim - 1)
-    return (None, None, None) if isinstance(layer, kl.Flatten) else None
-
-
-_GLOBAL = (*each_rank("GlobalMaxPooling"), *each_rank("GlobalAveragePooling"))
-_OF_RANK = (*_GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
+_OF_RANK = (*GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
 
 
 def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:

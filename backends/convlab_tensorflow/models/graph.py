@@ -73,7 +73,8 @@ class _Reading:
             if self.channels_last and self.forms.reshape(inputs[0], tensors[0].shape, after):
                 return inputs[0]
         parts = self.parts(layer, path)
-        if any(part.layer is None for part in parts):
+        # These two may be one layer together, which is seen in the graph.
+        if any(part.layer is None for part in parts) and not isinstance(layer, (kl.Reshape, kl.Permute)):
             own = known_by_what_it_does(layer, tensors[0])
             if own is not None:
                 return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])

@@ -26,7 +26,7 @@ from convlab.truth.precision import rounded
 
 from .. import image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
-from . import across_channels, attention, resizing
+from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
 
@@ -330,6 +330,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
     **resizing.READERS,
+    **pooling.READERS,
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from convlab.models.adapters import Node
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import INPUT, Part, is_chain
@@ -20,9 +21,10 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
+from ..pooling_layers import AdaptivePooling
 from . import across_channels
 from .activations import gelu_tanh
-from .build import input_shape
+from .inputs import image_shape
 from .readers import DEPTHWISE, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
@@ -43,6 +45,7 @@ _OURS = (
     resizing_layers.Resize,
     resizing_layers.ResizeLike,
     *across_channels.KINDS,
+    AdaptivePooling,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
@@ -82,7 +85,8 @@ def source(parts: Sequence[Part], size: Size | None) -> str:
 def _image(parts: Sequence[Part], size: Size | None) -> tuple[tuple[Any, ...], str]:
     """The shape of the image, and the parameters of `build`: what a dense layer takes depends on the image's size."""
     rank = rank_of([part.layer for part in parts])
-    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None,) * (rank + 1))
+    nodes = [Node(part.path, part.native, part.inputs, part.value) for part in parts]
+    *pixels, channels = image_shape(nodes) or (None,) * (rank + 1)
     values = {INPUT: Known()}
     for part in parts:
         inputs = [values[value] for value in part.inputs]

@@ -34,6 +34,7 @@ from convlab.models.layers.windows import WindowAttention
 from ..layers import Conv2D
 from . import across_channels, attention, functions, modules
 from .attention import PixelAttention, first_pixel
+from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
 from .network import Network, sequential
@@ -114,7 +115,7 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Any]:
     if layer.function == "sum":
-        return [partial(functions.total, keepdim=layer.keepdims, **({} if layer.rank == 2 else {"rank": layer.rank}))]
+        return [partial(functions.total, keepdim=layer.keepdims, rank=layer.rank)]
     pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
@@ -329,6 +330,9 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a module has them."""
     if isinstance(layer, BatchNorm) and module.weight is None:
         return {"running_mean": layer.mean, "running_var": layer.variance}
+    if isinstance(module, (RowConvolution, modules.PixelLinear)):
+        arrays = _NAMES.arrays(layer)
+        return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)

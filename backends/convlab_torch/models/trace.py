@@ -28,6 +28,7 @@ from .attention import (
     Written,
     of_pixels,
 )
+from .channel_convolutions import RowConvolution, as_rows, convolves_rows
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
@@ -42,11 +43,12 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size
+from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, shapes_in
 from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
@@ -83,8 +85,13 @@ def traced(
     """
     graph = graph_of(model, is_leaf, of_torch)
     rank = image_rank(model, graph)
-    multiple = fold_sizes(model, graph, next(image_channels(model), 3), rank)
+    channels = image_channels(model, graph, rank)
+    multiple = fold_sizes(model, graph, channels, rank)
     spell_out(graph)
+    if rank == 2 and has_parts(graph):
+        merge_parts(graph, shapes_in(model, graph, channels, multiple))
+    if rank == 2 and any(map(convolves_rows, model.modules())):
+        as_rows(model, graph, shapes_in(model, graph, channels, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
@@ -163,6 +170,8 @@ class _Reading:
         if len(node.args) != 1 or options or not isinstance(source, torch.fx.Node):
             self._refuse(node, f"{path}, called with more than one tensor")
             return
+        if self.rank == 2 and convolves_rows(module):
+            module = RowConvolution.sharing(module)
         if source in self.last:
             module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source])

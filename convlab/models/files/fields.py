@@ -181,6 +181,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "position_embedding": {},
     "first_pixel": {},
     "crop": {"pads": _ENDS},
+    "adaptive_pool": {"function": _named(*_KERNEL), "size": _SIZE},
     "channel_pool": {"function": _named(*_REDUCTION)},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},

@@ -24,7 +24,7 @@ from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, M
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ..layers.pixels import Crop, Subsample, Upsample
-from ..layers.pooling import ChannelPool, GlobalPool, Pool
+from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from ..layers.resizing import Resize, ResizeLike
 from ..layers.transposed import TRANSPOSED, TransposedConvolution
@@ -55,6 +55,7 @@ _SIMPLE = (
     Softmax,
     Pool,
     GlobalPool,
+    AdaptivePool,
     ChannelPool,
     Dropout,
     Flatten,
