@@ -18,6 +18,7 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
+from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
@@ -25,7 +26,7 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .attention import first_pixel
 from .moving import build_moving
-from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
+from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
@@ -55,6 +56,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
+    if isinstance(layer, Outputs):
+        return functools.partial(outputs, names=layer.names)
     return _FUNCTIONS.get(type(layer)) or build_moving(layer)
 
 

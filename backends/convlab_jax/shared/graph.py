@@ -14,6 +14,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
+from convlab.models.layers.outputs import results_of
 from convlab.models.layers.ranks import own_rank
 from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
@@ -21,7 +22,7 @@ from convlab.models.layers.spatial import shapes_in_words
 from ..ops import ops
 from .functions import Function, functions_of
 from .program import LAYER, Constant, Equation, Program, Value
-from .read import add, concatenate, multiply, read_function
+from .read import add, concatenate, multiply, outputs, read_function
 
 _SIZES = (32, 64, 28, 224, 16, 8)
 # What is added to an image's size, so that it is even or odd wherever it was halved some times.
@@ -145,15 +146,29 @@ class _Reading:
         self.parts: dict[int, Part] = {}
         self.choices: dict[int, list[Function]] = {}
         self.refused: dict[int, tuple[str, str]] = {}
-        results = [value for value in program.outputs if isinstance(value, Value) and value.varies]
-        if not len(program.outputs) == len(results) == 1:
-            self.refused[len(program.equations)] = "", "a result that isn't one array"
+        results = self._results(program)
         seen: set[int] = set()
         while results:
             value = results.pop()
             if value.by is not None and value.by.number not in seen:
                 seen.add(value.by.number)
                 results += self._read(value, value.by)
+
+    def _results(self, program: Program) -> list[Value]:
+        """The program's results; several are those of one more part."""
+        computed = [value for value in program.outputs if isinstance(value, Value) and value.varies]
+        number = len(program.equations)
+        try:
+            names, results = results_of(program.result)
+        except UnsupportedError as error:
+            self.refused[number] = "", str(error)
+            return computed
+        if len(computed) < len(results) or not all(each in computed for each in results):
+            self.refused[number] = "", "a result that isn't an array that is computed from the image"
+        elif len(results) > 1:
+            self.choices[number] = [Function(outputs, (("names", names),))]
+            self.parts[number] = Part("", None, None, "", tuple(map(_name_of, results)), str(number))
+        return computed
 
     def _read(self, value: Value, equation: Equation) -> list[Value]:
         """Read what gives a value; the values that it takes come back."""
@@ -188,8 +203,7 @@ class _Reading:
         self._append(equation, part, sources)
 
     def _append(self, equation: Equation, part: Part, sources: Sequence[Value]) -> None:
-        inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in sources)
-        self.parts[equation.number] = replace(part, inputs=inputs, value=str(equation.number))
+        self.parts[equation.number] = replace(part, inputs=tuple(map(_name_of, sources)), value=str(equation.number))
 
     @property
     def is_clear(self) -> bool:
@@ -234,6 +248,10 @@ class _Reading:
             part.path: replace(part, inputs=(), value="") for part in parts if int(part.value) not in self.choices
         }
         return [*layers.values()], unknown
+
+
+def _name_of(value: Value) -> str:
+    return INPUT if value.by is None else str(value.by.number)
 
 
 def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:

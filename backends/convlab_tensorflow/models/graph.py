@@ -9,10 +9,12 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.reading import INPUT, Part, ending_with, inputs_first
+from convlab.models.layers.outputs import results_of
+from convlab.models.layers.reading import INPUT, Part, giving, inputs_first
 
 from .. import private
 from .functions import native_of
+from .outputs import Outputs
 
 Parts = Callable[[kl.Layer, str], Sequence[Part]]
 
@@ -32,8 +34,9 @@ def graph_of(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
     reading = _Reading(parts, joining)
-    value = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
-    return ending_with(reading.result, value)
+    result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
+    names, values = results_of(result)
+    return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
 
 
 class _Reading:
@@ -43,12 +46,13 @@ class _Reading:
         self.parts, self.joining = parts, joining
         self.result: list[Part] = []
 
-    def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> str:
-        """Read a layer that takes these values; the name of its result comes back."""
+    def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> Any:
+        """Read a layer that takes these values; the name of its result comes back, or a container of several."""
         if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
+            result: Any = inputs[0]
             for child in layer.layers:
-                inputs = [self.layer(child, _inside(path, child.name), inputs, [None])]
-            return inputs[0]
+                result = self.layer(child, _inside(path, child.name), keras.tree.flatten(result), [None])
+            return result
         functional: Any = private.functional_class()
         if isinstance(layer, functional) and type(layer).call is functional.call:
             return self._functional(layer, path, inputs)
@@ -71,19 +75,20 @@ class _Reading:
             inputs = [value]
         return inputs[0]
 
-    def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> str:
-        if len(model.outputs) != 1 or len(model.inputs) != len(inputs):
-            raise UnsupportedError("it takes or gives more than one tensor")
+    def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
+        if len(model.inputs) != len(inputs):
+            raise UnsupportedError("it takes more than one tensor")
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in _in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]
-            values[id(call.outputs[0])] = self._called(call, path, taken)
-        return values[id(model.outputs[0])]
+            results = keras.tree.flatten(self._called(call, path, taken))
+            if len(results) != len(call.outputs):
+                raise UnsupportedError(f"{_inside(path, call.operation.name)} gives more than one tensor")
+            values |= {id(tensor): result for tensor, result in zip(call.outputs, results, strict=True)}
+        return keras.tree.map_structure(lambda tensor: values[id(tensor)], model.output)
 
-    def _called(self, call: Any, path: str, inputs: Sequence[str]) -> str:
+    def _called(self, call: Any, path: str, inputs: Sequence[str]) -> Any:
         operation = call.operation
-        if len(call.outputs) != 1:
-            raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
             # Keras tells layers of images to train by itself; it makes no difference to what does nothing in inference.

@@ -19,6 +19,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
@@ -30,6 +31,7 @@ from convlab.truth.precision import rounded
 from .. import attention_layers, image_layers, private
 from ..layers import Conv2D, LowestPadding
 from .activations import FUNCTIONS, leaky
+from .outputs import Outputs
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -363,8 +365,9 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    Outputs: lambda m: OutputsLayer(m.names),
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike, Outputs)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

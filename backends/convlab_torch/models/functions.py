@@ -20,6 +20,7 @@ from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.spatial import Size
@@ -61,6 +62,11 @@ def concatenate(*tensors: Tensor) -> Tensor:
 def broadcast_like(x: Tensor, like: Tensor) -> Tensor:
     """Images of one pixel, repeated for each pixel of others."""
     return x.expand(-1, -1, *like.shape[2:])
+
+
+def outputs(*tensors: Tensor, names: tuple[str, ...] = ()) -> Any:
+    """Several results of a model: a tuple, or a dictionary if they have names."""
+    return container_of(tensors, names)
 
 
 def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -163,6 +169,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         torch.exp: lambda: Activation("exp"),
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
+        outputs: lambda: Outputs(**options),
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
         channel_slice: lambda: ChannelSlice(**options),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convlab.models.layers.outputs import template_of
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.spatial import Size, shapes_in_words
@@ -34,6 +35,7 @@ from .functions import (
     divide,
     multiply,
     of_rank,
+    outputs,
     subsample,
     subtract,
     unflatten_pixels,
@@ -173,6 +175,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     torch.sqrt: lambda: "torch.sqrt({0})",
     torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
+    outputs: lambda names: template_of(names),
     broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",

@@ -22,6 +22,7 @@ from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.outputs import Outputs
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
@@ -61,7 +62,7 @@ _SIMPLE = (
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, Outputs)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
@@ -270,6 +271,8 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
     for number, (where, record, own) in enumerate(checked):
         layer, inputs = _layer(where, record, own), tuple(record.get("inputs", [before]))
         _check_inputs(where, layer, inputs, flow)
+        if isinstance(layer, Outputs) and number + 1 < len(checked):
+            _refuse(where, "layers behind it", "none: it gives the model's results")
         before = record["path"]
         reason = flow.through(layer, inputs, before)
         if reason:
@@ -287,6 +290,8 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
     takes = layer.takes if isinstance(layer, Joining) else 1
     if takes and len(inputs) != takes:
         _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two")[takes - 1])
+    if isinstance(layer, Outputs) and (len(inputs) == 1 or len(layer.names) not in (0, len(inputs))):
+        _refuse(where, f"{len(layer.names)} names of {len(inputs)} results", "several, and none or one of each")
 
 
 def _check_record(where: str, record: object) -> None:

@@ -13,6 +13,7 @@ from .activations import PReLU
 from .joining import Joining
 from .layer import BatchNorm, Layer, OfAnyRank
 from .norms import ChannelAffine, GroupNorm, LayerNorm
+from .outputs import OUTPUTS, Outputs
 from .ranks import own_rank, rank_of
 from .spatial import WHAT, Size, hwio
 
@@ -95,6 +96,24 @@ def ending_with(parts: Sequence[Part], value: str) -> list[Part]:
     """The parts up to the one that gives a value, none for the image: what stands behind it isn't needed for that."""
     values = [INPUT, *(part.value for part in parts)]
     return [*parts[: values.index(value)]]
+
+
+def giving(
+    parts: Sequence[Part], results: Sequence[str], native: Callable[[Outputs], Any], names: tuple[str, ...] = ()
+) -> list[Part]:
+    """The parts that give these values: up to the last of them, and behind it for several an `Outputs`.
+
+    Args:
+        parts: those of a model, in order.
+        results: the names of values.
+        native: makes the framework's own object for a layer.
+        names: what the results are called; none for a tuple.
+    """
+    needed = max((ending_with(parts, value) for value in results), key=len)
+    if len(results) == 1:
+        return needed
+    layer = Outputs(names)
+    return [*needed, Part(OUTPUTS, native(layer), layer, OUTPUTS, tuple(results), f"{OUTPUTS} of the model")]
 
 
 def inputs_first(results: Sequence[Key], inputs: Callable[[Key], Sequence[Key]]) -> Iterator[Key]:
