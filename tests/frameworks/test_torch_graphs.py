@@ -206,7 +206,7 @@ def test_operations_on_each_number(forward):
         (lambda self, x: x.mean(1) * self.conv(x), r"mean: it reduces the axes 1, expected \(2, 3\)"),
         (lambda self, x: torch.cat([x, self.conv(x)], 2), "cat: it concatenates along axis 2, expected 1"),
         (lambda self, x: self.conv(x) * self.own, "own, which hasn't one number for each channel"),
-        (lambda self, x: (self.conv(x), x), "its result isn't one tensor"),
+        (lambda self, x: (self.conv(x), x), "its result isn't a tensor"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), "reshape: the model's result is tokens"),
         (lambda self, x: self.conv(x).permute(0, 2, 3, 1), "permute: the model's result is images NHWC"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 3, -1), r"reshape: it gives other axes than \(N, -1\) or"),

@@ -35,8 +35,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
-    if isinstance(layer, (Affine, Clip)):
-        return _build_with_numbers(layer)
+    if isinstance(layer, (Affine, Clip, Outputs)):
+        return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
@@ -56,8 +56,6 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    if isinstance(layer, Outputs):
-        return functools.partial(outputs, names=layer.names)
     return _FUNCTIONS.get(type(layer)) or build_moving(layer)
 
 
@@ -72,7 +70,9 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 }
 
 
-def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
+def _build_with_options(layer: Affine | Clip | Outputs) -> Callable[..., Any]:
+    if isinstance(layer, Outputs):
+        return functools.partial(outputs, names=layer.names)
     if isinstance(layer, Affine):
         return functools.partial(affine, scale=layer.scale, shift=layer.shift)
     least, most = layer.finite_limits

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import as_arrays
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
@@ -217,7 +218,12 @@ def _moving(layer: kl.Layer) -> Layer | None:
     except (AttributeError, ValueError):  # It wasn't called, or more than once.
         shape = (layer.get_build_config() or {}).get("input_shape") or () if layer.built else ()
     channels = shape[-1] if len(shape) == 4 and keras.config.image_data_format() == "channels_last" else None
-    return layer_that_moves(lambda x: run([layer], x, layer.compute_dtype), channels) if channels else None
+
+    def called(x: np.ndarray) -> np.ndarray:
+        (result,) = as_arrays(run([layer], x, layer.compute_dtype))
+        return result
+
+    return layer_that_moves(called, channels) if channels else None
 
 
 def _separable(layer: Any, path: str) -> Iterator[Part]:

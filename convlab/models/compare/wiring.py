@@ -23,8 +23,11 @@ def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
     takes, instead = _takes(alignment, mine), _takes(alignment, theirs, second=True)
     kind = "swapped" if alignment.swapped(mine, theirs) else "other"
     if isinstance(mine.main, Outputs) and isinstance(theirs.main, Outputs):
-        return f"{kind} results: the first model gives those of {listed(takes)}, the second those of {listed(instead)}."
-    return f"{kind} inputs: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
+        both = listed(takes), listed(instead)
+        return f"{kind} results: the first model gives those of {both[0]}, the second those of {both[1]}."
+    return (
+        f"{kind} inputs: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
+    )
 
 
 def _other_names(mine: Layer, theirs: Layer) -> str:

@@ -74,7 +74,8 @@ def results_of(result: Any) -> tuple[tuple[str, ...], list[Any]]:
         raise UnsupportedError("it gives nothing")
     for number, each in enumerate(results):
         if isinstance(each, (tuple, list, Mapping)):
-            raise UnsupportedError(f"its result {names[number] if names else number!r} is a {type(each).__name__}, expected a tensor")
+            which = repr(names[number] if names else number)
+            raise UnsupportedError(f"its result {which} is a {type(each).__name__}, expected a tensor")
     return (names if len(results) > 1 else ()), results
 
 

@@ -123,7 +123,7 @@ def inputs_first(results: Sequence[Key], inputs: Callable[[Key], Sequence[Key]])
     ['a', 'b', 'sum']
     """
     done: set[Key] = set()
-    stack = [(node, False) for node in results]
+    stack = [(node, False) for node in reversed(results)]
     while stack:
         node, inputs_done = stack.pop()
         if node in done:
