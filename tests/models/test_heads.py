@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from chains import conv
-from heads import X, in_order, model, results
+from heads import X, in_order, model, results, trained
 from making import words
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -192,3 +192,11 @@ def test_the_part_that_gives_the_results(framework):
     assert isinstance(last.layer, Outputs)
     assert last.layer.names == (() if framework == "mxnet" else NAMES)
     assert len(last.inputs) == 2
+
+
+def test_training(framework):
+    """A step down the gradient of the sum of all numbers changes a port as it changes the original."""
+    original = model(framework, "detector")
+    new = trained(framework, port(original, to=framework).model)
+    assert same_bits(results(framework, new), results(framework, trained(framework, original)))
+    assert not same_bits(results(framework, new), results(framework, model(framework, "detector")))

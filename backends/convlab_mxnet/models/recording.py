@@ -51,7 +51,8 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
         heads = [head[0] for head in content["heads"]]
         recordings.append((_named(content["nodes"], block, mx.autograd.get_symbol(x).name), heads))
         if any(head[1] for head in content["heads"]) or recordings[0] != recordings[-1]:
-            raise UnsupportedError("it gives no first result of an operator, or does something else at other sizes")
+            why = "it gives what isn't an operator's first result, or does something else for images of other sizes"
+            raise UnsupportedError(why)
         if len(recordings) == 2:
             break
     if not recordings:

@@ -39,7 +39,7 @@ MOST_LAYERS = 10_000
 # In bytes; MOST_LAYERS layers need less.
 _LONGEST_HEADER = 2**23
 LONGEST_PATH = 200
-_MOST_INPUTS = 1000
+MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
@@ -306,7 +306,7 @@ def _check_record(where: str, record: object) -> None:
     if type(path) is not str or not 1 <= len(path) <= LONGEST_PATH or path == INPUT:
         _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {LONGEST_PATH} characters other than {INPUT!r}")
     if own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
-        _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {_MOST_INPUTS} paths")
+        _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {MOST_INPUTS} paths")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
             _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
@@ -316,7 +316,7 @@ def _check_record(where: str, record: object) -> None:
 
 
 def _are_names(values: list[object]) -> bool:
-    return 1 <= len(values) <= _MOST_INPUTS and all(type(value) is str for value in values)
+    return 1 <= len(values) <= MOST_INPUTS and all(type(value) is str for value in values)
 
 
 def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> None:

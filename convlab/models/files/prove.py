@@ -18,6 +18,7 @@ from ..compare.random_images import random_images
 from ..compare.results import compare_results
 from ..compare.sides import Side, first_line
 from ..layers.layer import dtype_of
+from ..layers.outputs import Outputs
 from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Size
@@ -96,7 +97,8 @@ def _largest(name: str, source: Model, image: np.ndarray) -> int:
             values[part.value] = after = known_after(part.layer, [values[value] for value in part.inputs])
         except ConvlabError as error:
             raise ModelFileError(f"{name}: {part.path}: {error}", hint="the file is left as it is.") from error
-        count = after.channels * math.prod(after.size or (1,))
+        several = [values[value] for value in part.inputs] if isinstance(part.layer, Outputs) else [after]
+        count = sum(each.channels * math.prod(each.size or (1,)) for each in several)
         if count > _LARGEST:
             raise ModelFileError(
                 f"{name}: {part.path} ({part.note}): got a result of {count} numbers for an image of shape "

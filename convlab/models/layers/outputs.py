@@ -75,7 +75,7 @@ def results_of(result: Any) -> tuple[tuple[str, ...], list[Any]]:
     for number, each in enumerate(results):
         if isinstance(each, (tuple, list, Mapping)):
             which = repr(names[number] if names else number)
-            raise UnsupportedError(f"its result {which} is a {type(each).__name__}, expected a tensor")
+            raise UnsupportedError(f"its result {which} holds several itself, expected one tensor")
     return (names if len(results) > 1 else ()), results
 
 

@@ -21,7 +21,7 @@ from ...layers.reading import INPUT, Model, Part, giving
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
-from ..neutral import LONGEST_PATH, MOST_LAYERS
+from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
 from .operators import EXPAND_DIMS, NOTHING, OPERATORS
 from .params import read_params_file
 
@@ -197,7 +197,7 @@ def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], list[int]]:
         raise _refused(name, f"{len(nodes)} nodes", f"at most {MOST_LAYERS}")
     for number, node in enumerate(nodes):
         _check_node(f"{name}: nodes[{number}]", node, number)
-    if not 1 <= len(heads) <= MOST_LAYERS or not all(_is_reference(head, len(nodes)) for head in heads):
+    if not 1 <= len(heads) <= MOST_INPUTS or not all(_is_reference(head, len(nodes)) for head in heads):
         raise _refused(name, f"the heads {excerpt(heads)}", "some, each the first result of a node")
     return nodes, [head[0] for head in heads]
 
