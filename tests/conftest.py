@@ -107,6 +107,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def _forget_programs() -> None:
-    """Let JAX, if it is there, compile anew: a program keeps the way that it was compiled for."""
+    """Plan calls anew, and let JAX, if it is there, compile anew: both keep the way that they were made for."""
+    from convlab.correlation.repeated import forget_calls
+
+    forget_calls()
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

@@ -96,6 +96,18 @@ def test_integers_are_exact(problem, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=30)
+@given(shape=st.tuples(*[st.integers(1, 3)] * 2, *[st.sampled_from((1, 3, 16, 17, 40, 70))] * 2))
+def test_layouts_are_numpys(dtype, shape):
+    layouts, images = kernels.compiled_module("layouts"), normal(shape, dtype)
+    images.flat[0] = math.nan
+    images.flat[-1] = -0.0
+    first = layouts.to_nchw(images)
+    assert first.tobytes() == images.transpose(0, 3, 1, 2).tobytes()
+    assert layouts.to_nhwc(first, np.empty_like(images)).tobytes() == images.tobytes()
+
+
 def test_every_float16_is_widened_and_rounded_as_numpy_does() -> None:
     """All of them, and what lies between two neighbours, with infinities, NaN and what is too large."""
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)

@@ -19,15 +19,29 @@ class PixelAttention(OfImages):
         heads: how many there are.
         rate: the share of the weights that training sets to 0.
         use_bias: whether the dense layers have biases.
+        key_size: the channels of a head's queries and keys; without it, as many as make those of the image.
+        value_size: those of its values.
     """
 
-    def __init__(self, channels: int, heads: int, rate: float = 0.0, use_bias: bool = True, **names: Any) -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        rate: float = 0.0,
+        use_bias: bool = True,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        **names: Any,
+    ) -> None:
         super().__init__(**names)
         self.channels, self.heads, self.rate, self.use_bias = channels, heads, rate, use_bias
-        self.qkv_weight = self.params.get("qkv_weight", shape=(3 * channels, channels))
-        self.out_weight = self.params.get("out_weight", shape=(channels, channels))
+        self.key_size = channels // heads if key_size is None else key_size
+        self.value_size = channels // heads if value_size is None else value_size
+        self.rows = heads * (2 * self.key_size + self.value_size)
+        self.qkv_weight = self.params.get("qkv_weight", shape=(self.rows, channels))
+        self.out_weight = self.params.get("out_weight", shape=(channels, heads * self.value_size))
         if use_bias:
-            self.qkv_bias = self.params.get("qkv_bias", shape=(3 * channels,), init="zeros")
+            self.qkv_bias = self.params.get("qkv_bias", shape=(self.rows,), init="zeros")
             self.out_bias = self.params.get("out_bias", shape=(channels,), init="zeros")
 
     def computed(self, F: Any, x: Any, **parameters: Any) -> Any:
@@ -37,13 +51,13 @@ class PixelAttention(OfImages):
 
     def _compared(self, F: Any, queries: Any, keys: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
         """Queries and keys (N * windows * heads, pixels, channels of a head) whose products are the scores."""
-        return queries * (self.channels // self.heads) ** -0.5, keys
+        return queries * self.key_size**-0.5, keys
 
     def _attended(self, F: Any, pixels: Any, parameters: dict[str, Any], added: Any = None, windows: int = 1) -> Any:
         """The pixels (N * windows, pixels, channels); (1, windows * heads, pixels, pixels) is added to the scores."""
-        heads = F.reshape(self._dense(F, pixels, "qkv", parameters), shape=(0, 0, 3, self.heads, -1))
-        parts = F.split(F.transpose(heads, axes=(2, 0, 3, 1, 4)), num_outputs=3, axis=0, squeeze_axis=True)
-        queries, keys, values = (F.reshape(part, shape=(-3, 0, 0)) for part in parts)
+        rows, keys = self._dense(F, pixels, "qkv", parameters), self.heads * self.key_size
+        parts = (F.slice_axis(rows, axis=2, begin=i, end=j) for i, j in ((0, keys), (keys, 2 * keys), (2 * keys, None)))
+        queries, keys, values = (self._by_head(F, part) for part in parts)
         scores = F.batch_dot(*self._compared(F, queries, keys, parameters), transpose_b=True)
         if added is not None:
             together = F.reshape(scores, shape=(-1, windows * self.heads, 0, 0), reverse=True)
@@ -53,9 +67,14 @@ class PixelAttention(OfImages):
         joined = F.reshape(F.transpose(means, axes=(0, 2, 1, 3)), shape=(0, 0, -3))
         return self._dense(F, joined, "out", parameters)
 
+    def _by_head(self, F: Any, part: Any) -> Any:
+        """Queries, keys or values as (N * windows * heads, pixels, channels of a head)."""
+        heads = F.reshape(part, shape=(0, 0, self.heads, -1))
+        return F.reshape(F.transpose(heads, axes=(0, 2, 1, 3)), shape=(-3, 0, 0))
+
     def _dense(self, F: Any, pixels: Any, name: str, parameters: dict[str, Any]) -> Any:
         arrays = [parameters[f"{name}_weight"], *([parameters[f"{name}_bias"]] if self.use_bias else [])]
-        outputs = (3 if name == "qkv" else 1) * self.channels
+        outputs = self.rows if name == "qkv" else self.channels
         return F.FullyConnected(pixels, *arrays, num_hidden=outputs, no_bias=not self.use_bias, flatten=False)
 
 

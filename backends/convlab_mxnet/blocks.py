@@ -347,7 +347,9 @@ BatchNorm = _on_both(mx.gluon.nn.BatchNorm)
 Conv1D = _on_both(mx.gluon.nn.Conv1D)
 Conv2D = _on_both(mx.gluon.nn.Conv2D)
 Conv3D = _on_both(mx.gluon.nn.Conv3D)
+Conv1DTranspose = _on_both(mx.gluon.nn.Conv1DTranspose)
 Conv2DTranspose = _on_both(mx.gluon.nn.Conv2DTranspose)
+Conv3DTranspose = _on_both(mx.gluon.nn.Conv3DTranspose)
 Dense = _on_both(mx.gluon.nn.Dense)
 Dropout = _on_both(mx.gluon.nn.Dropout)
 ELU = _on_both(mx.gluon.nn.ELU)
@@ -370,6 +372,6 @@ SELU = _on_both(mx.gluon.nn.SELU)
 Swish = _on_both(mx.gluon.nn.Swish)
 
 
-def of_rank(name: str, rank: int) -> Any:
+def of_rank(name: str, rank: int, end: str = "") -> Any:
     """The class of this name for so many axes."""
-    return globals()[f"{name}{rank}D"]
+    return globals()[f"{name}{rank}D{end}"]

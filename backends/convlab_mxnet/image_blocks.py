@@ -97,10 +97,10 @@ class Crop(OfImages):
 
 
 class ChannelPool(OfImages):
-    """The greatest channel, or the mean of all, of each pixel.
+    """The greatest channel, or the mean or the sum of all, of each pixel.
 
     Args:
-        function: "max" or "average".
+        function: "max", "average" or "sum".
     """
 
     def __init__(self, function: str, **names: Any) -> None:
@@ -109,8 +109,24 @@ class ChannelPool(OfImages):
 
     def computed(self, F: Any, x: Any) -> Any:
         """The image of one channel."""
-        reduce = F.max if self.function == "max" else F.mean
+        reduce = {"max": F.max, "average": F.mean, "sum": F.sum}[self.function]
         return reduce(x, axis=1, keepdims=True)
+
+
+class GlobalSum(OfImages):
+    """The sum of each channel, as an image of one pixel.
+
+    Args:
+        rank: how many axes the images have beside those of images and channels.
+    """
+
+    def __init__(self, rank: int = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.rank = rank
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The sums."""
+        return F.sum(x, axis=tuple(range(2, self.rank + 2)), keepdims=True)
 
 
 class Subsample(OfImages):
@@ -150,6 +166,43 @@ class Upsample(OfImages):
         if self.method == "nearest":
             return F.repeat(F.repeat(x, repeats=down, axis=2), repeats=across, axis=3)
         return F.contrib.BilinearResize2D(x, scale_height=down, scale_width=across, align_corners=self.align_corners)
+
+
+class Resize(OfImages):
+    """The image with so many rows and columns, by bilinear interpolation.
+
+    Args:
+        size: how many.
+        align_corners: whether the corners of both images meet.
+    """
+
+    def __init__(self, size: Pair, align_corners: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.size, self.align_corners = size, align_corners
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of that size."""
+        height, width = self.size
+        return F.contrib.BilinearResize2D(x, height=height, width=width, align_corners=self.align_corners)
+
+
+class ResizeLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The first of two images with the rows and columns of the second, by bilinear interpolation.
+
+    Args:
+        align_corners: whether the corners of both images meet.
+    """
+
+    def __init__(self, align_corners: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.align_corners = align_corners
+
+    def hybrid_forward(self, F: Any, x: Any, like: Any) -> Any:
+        """The image of that size."""
+        options = {"mode": "like", "align_corners": self.align_corners}
+        if not mx.util.is_np_array():
+            return F.contrib.BilinearResize2D(x, like, **options)
+        return F.contrib.BilinearResize2D(x.as_nd_ndarray(), like.as_nd_ndarray(), **options).as_np_ndarray()
 
 
 class Chunk(OfImages):

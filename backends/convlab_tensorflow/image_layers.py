@@ -98,10 +98,10 @@ class ChannelSlice(Moving):
 
 @register_keras_serializable(package="convlab")
 class ChannelPool(Moving):
-    """The greatest channel, or the mean of all, of each pixel.
+    """The greatest channel, or the mean or the sum of all, of each pixel.
 
     Args:
-        function: "max" or "average".
+        function: "max", "average" or "sum".
     """
 
     options = ("function",)
@@ -112,8 +112,28 @@ class ChannelPool(Moving):
 
     def call(self, x: Any) -> Any:
         """The image of one channel."""
-        reduce = keras.ops.max if self.function == "max" else keras.ops.mean
+        reduce = {"max": keras.ops.max, "average": keras.ops.mean, "sum": keras.ops.sum}[self.function]
         return reduce(x, axis=-1, keepdims=True)
+
+
+@register_keras_serializable(package="convlab")
+class GlobalSum(Moving):
+    """The sum of each channel.
+
+    Args:
+        keepdims: whether the result is an image of one pixel, or a row of numbers.
+        rank: how many axes the images have beside those of images and channels.
+    """
+
+    options = ("keepdims", "rank")
+
+    def __init__(self, keepdims: bool = False, rank: int = 2, **names: Any) -> None:
+        super().__init__(**names)
+        self.keepdims, self.rank = keepdims, rank
+
+    def call(self, x: Any) -> Any:
+        """The sums."""
+        return keras.ops.sum(x, axis=[*range(1, self.rank + 1)], keepdims=self.keepdims)
 
 
 @register_keras_serializable(package="convlab")

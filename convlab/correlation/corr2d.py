@@ -114,9 +114,10 @@ def corr2d(
         LayoutWarning: X looks like (H, W, C) beside a rank-2 kernel, and `data_format` isn't given.
     """
     key = run = None
-    if reproducible is False and padding_value == 0.0:
+    if type(reproducible) is bool and padding_value == 0.0:
+        how = algorithm, reproducible
         key, run = recall(
-            X, K, bias, stride, padding, padding_mode, origin, dilation, groups, data_format, algorithm, backend
+            X, K, bias, stride, padding, padding_mode, origin, dilation, groups, data_format, how, backend
         )
     if run is not None:
         return run(X, K, bias)  # type: ignore[no-any-return]
@@ -180,9 +181,11 @@ def _correlate(X: Any, K: Any, flipped: bool, key: Hashable | None, /, **options
     """A call of `corr2d`, or if flipped of `conv2d`, that isn't remembered; from now on it is, if there is a key."""
 
     def key_again() -> Hashable | None:
-        forgotten = ("reproducible", "padding_value")
-        remembered_by = {name: value for name, value in options.items() if name not in forgotten}
-        return None if flipped or options["reproducible"] else recall(X, K, **remembered_by)[0]
+        apart = ("reproducible", "padding_value", "algorithm")
+        remembered_by = {name: value for name, value in options.items() if name not in apart}
+        return (
+            None if flipped else recall(X, K, how=(options["algorithm"], options["reproducible"]), **remembered_by)[0]
+        )
 
     return run_checked(checked(X, K, flipped, **options), X, K, options.get("bias"), key, key_again)
 

@@ -67,7 +67,7 @@ def reproduce_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> T:
     half = dtype in ("float16", "bfloat16")
     arrays = [ready(ops.as_host(ops.cast(x, "float32") if half else x)) for x in inputs]
     with reference.scope(None):
-        y = reproduce_in_order(reference, _on_memory(ops), rule, *arrays)
+        y = reproduce_in_order(reference, on_memory(ops), rule, *arrays)
     if not y.flags.c_contiguous:
         part, y = y, ops.host_empty(y.shape, y.dtype)
         y[...] = part
@@ -76,7 +76,7 @@ def reproduce_on_host(ops: Operations[T], rule: Rule, *inputs: T) -> T:
         return narrow(ops, result, dtype) if half else result
 
 
-def _on_memory(ops: Operations) -> InOrder:
+def on_memory(ops: Operations) -> InOrder:
     """The compiled kernels for NumPy arrays, with results in memory that the backend's tensors can have."""
 
     def correlate(

@@ -16,6 +16,7 @@ from ..planning.caches import cleared_with_costs
 from ..planning.execute import choose, compute_chosen
 from ..reference import ops as reference
 from .call import execute
+from .on_host import kernels_take, on_memory, reproduce_in_order, worth_loading
 
 Run = Callable[[Any, Any, Any], Any]
 
@@ -37,14 +38,14 @@ def recall(
     dilation: object,
     groups: object,
     data_format: object,
-    algorithm: object,
+    how: object,
     backend: object,
     output_padding: object = None,
 ) -> tuple[Hashable | None, Run | None]:
     """The key of a call, which is everything that it depends on but its tensors' values, and what computes such calls.
 
-    `output_padding` is `conv_transpose2d`'s, and None for any other function. The key is None for a call that isn't to
-    be remembered, the function for one that hasn't been made before.
+    `how` is `corr2d`'s `algorithm` and `reproducible`; `output_padding` is `conv_transpose2d`'s, and None for any other
+    function. The key is None for a call that isn't to be remembered, the function for one that hasn't been made before.
     """
     signature = SIGNATURES.get(type(X))
     tensors = None if signature is None else signature(X, K, bias)
@@ -61,7 +62,7 @@ def recall(
             None if origin is None else repr(origin),
             groups if type(groups) is int else repr(groups),
             data_format,
-            algorithm,
+            how,
             backend,
             None if output_padding is None else repr(output_padding),
         )
@@ -89,28 +90,40 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
     # Integers are computed according to their values, and frameworks refuse empty images.
     if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
-    if call.part == "x":
-        native = call.variant is Variant.NATIVE and not ops.records(x, k, b)
-        return partial(execute, ops, call._replace(algorithm="native") if native else call)
+    if not ops.records(x, k, b) and call.algorithm == "reproducible":
+        return _InOrder(ops, call) if _in_order_on_host(ops, call, x, k, b) else partial(execute, ops, call)
     if not ops.records(x, k, b):
-        images, weights = call.canonical_shapes()
-        in_order = call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
-        if call.variant.on_host and call.dtype != "bfloat16" and in_order:
-            return ops.prepare(call) or _OnHost(ops, call, images, weights)
+        if call.part == "y" and call.variant.on_host and call.dtype != "bfloat16" and _is_laid_out(call):
+            return ops.prepare(call) or _AsPlanned(ops, call)
         if call.variant is Variant.NATIVE:
             # Only gradients would be computed otherwise, and there are none.
             call = call._replace(algorithm="native")
-    return ops.prepare(call) or partial(execute, ops, call)
+    run = ops.prepare(call) if call.part == "y" else None
+    return run or partial(execute, ops, call)
+
+
+def _is_laid_out(call: Call) -> bool:
+    """Whether the memory of a call's tensors is that of NCHW images and an OIHW kernel."""
+    images, weights = call.canonical_shapes()
+    return call.geometry.data_format == "NCHW" or len(call.kernel) == 2 or (images[1], weights[0]) == (1, 1)
+
+
+def _in_order_on_host(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> bool:
+    """Whether the kernels of `reproducible=True` compute a call on its tensors' memory."""
+    given = [each for each in (x, k, b) if each is not None]
+    if call.part != "y" or call.dtype not in ("float32", "float64") or not kernels_take(ops, *given):
+        return False
+    rule, shapes = call.rule(), call.canonical_shapes()
+    return 0 not in rule.output_shape(*shapes) and worth_loading(rule.products(*shapes))
 
 
 class _OnHost:
     """A call of the compiled kernels on the tensors' own memory; reshaping there costs next to nothing."""
 
-    def __init__(self, ops: Operations, call: Call, images: tuple[int, ...], weights: tuple[int, ...]) -> None:
-        self.ops, self.images, self.weights = ops, images, weights
-        self.rule = call.rule()
-        self.choice = choose(ops, self.rule, images, weights, call.dtype or "", "eager")
-        self.result = tuple(self.rule.output_shape(images, weights))
+    def __init__(self, ops: Operations, call: Call) -> None:
+        self.ops, self.rule = ops, call.rule()
+        self.images, self.weights = call.canonical_shapes()
+        self.result = tuple(self.rule.output_shape(self.images, self.weights))
         shape, result = tuple(call.image), self.result
         if len(call.kernel) == 2:
             self.shape = (*shape[:-2], *result[2:])
@@ -118,22 +131,59 @@ class _OnHost:
             self.shape = (*shape[:-3], *result[2:], result[1])
         else:
             self.shape = (*shape[:-3], *result[1:])
+
+    def __call__(self, x: Any, k: Any, b: Any) -> Any:
+        ops = self.ops
+        y = self.compute(ops.as_host(x), ops.as_host(k), None if b is None else ops.as_host(b))
+        # The uncompiled FFT's result is a part of a larger array, which not every framework takes.
+        return ops.from_host(np.ascontiguousarray(y).reshape(self.shape), x)
+
+    def compute(self, x: np.ndarray, k: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        """The result of arrays X, K and bias, in the order that the call's layout has."""
+        raise NotImplementedError
+
+
+class _AsPlanned(_OnHost):
+    """A call as the planner has chosen."""
+
+    def __init__(self, ops: Operations, call: Call) -> None:
+        super().__init__(ops, call)
+        self.choice = choose(ops, self.rule, self.images, self.weights, call.dtype or "", "eager")
         self.memory = copy.copy(reference)
         self.memory.host_empty = ops.host_empty  # type: ignore[method-assign]
         self.summed = self.choice.variant is Variant.HOST and not self.choice.factored
 
-    def __call__(self, x: Any, k: Any, b: Any) -> Any:
-        ops = self.ops
-        image, kernel = ops.as_host(x).reshape(self.images), ops.as_host(k).reshape(self.weights)
+    def compute(self, x: np.ndarray, k: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        """See `_OnHost.compute`."""
+        x, k = x.reshape(self.images), k.reshape(self.weights)
         if self.summed:
-            y = kernels.correlate(image, kernel, self.rule.geometry, "direct", ops.host_empty(self.result, image.dtype))
+            y = kernels.correlate(x, k, self.rule.geometry, "direct", self.ops.host_empty(self.result, x.dtype))
         else:
-            y = compute_chosen(self.memory, self.rule, image, kernel, self.choice)
+            y = compute_chosen(self.memory, self.rule, x, k, self.choice)
         if b is not None:
             with self.memory.scope(None):
-                y += ops.as_host(b).reshape(-1, 1, 1)
-        # The uncompiled FFT's result is a part of a larger array, which not every framework takes.
-        return ops.from_host(np.ascontiguousarray(y).reshape(self.shape), x)
+                y += b.reshape(-1, 1, 1)
+        return y
+
+
+class _InOrder(_OnHost):
+    """A call with `reproducible=True`."""
+
+    def __init__(self, ops: Operations, call: Call) -> None:
+        super().__init__(ops, call)
+        self.channels_last, self.kernels = not _is_laid_out(call), on_memory(ops)
+        self.layouts = kernels.compiled_module("layouts")
+
+    def compute(self, x: np.ndarray, k: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        """See `_OnHost.compute`."""
+        if self.channels_last:
+            x, k = self.layouts.to_nchw(x.reshape(-1, *x.shape[-3:])), k.transpose(3, 2, 0, 1)
+        inputs = x.reshape(self.images), k.reshape(self.weights), *(() if b is None else (b.reshape(-1),))
+        with reference.scope(None):
+            y: np.ndarray = reproduce_in_order(reference, self.kernels, self.rule, *inputs)
+        if self.channels_last:
+            y = self.layouts.to_nhwc(y, self.ops.host_empty([y.shape[i] for i in (0, 2, 3, 1)], y.dtype))
+        return y
 
 
 cleared_with_costs(forget_calls)

@@ -104,24 +104,31 @@ def conv_transpose2d(
     """
     options = stride, padding, padding_mode, dilation, groups, data_format
     key = run = None
-    if reproducible is False:
-        key, run = _recall(Y, K, bias, options, output_padding, backend)
+    if type(reproducible) is bool:
+        key, run = _recall(Y, K, bias, options, output_padding, reproducible, backend)
     if run is not None:
         return run(Y, K, bias)  # type: ignore[no-any-return]
     checked = _checked(Y, K, bias, options, output_padding, reproducible, backend)
 
     def key_again() -> Hashable | None:
-        return None if reproducible else _recall(Y, K, bias, options, output_padding, backend)[0]
+        return _recall(Y, K, bias, options, output_padding, reproducible, backend)[0]
 
     return run_checked(checked, Y, K, bias, key, key_again)  # type: ignore[no-any-return]
 
 
 def _recall(
-    Y: Any, K: Any, bias: Any, options: tuple[Any, ...], output_padding: Any, backend: str | None
+    Y: Any,
+    K: Any,
+    bias: Any,
+    options: tuple[Any, ...],
+    output_padding: Any,
+    reproducible: bool,
+    backend: str | None,
 ) -> tuple[Hashable | None, Run | None]:
     stride, padding, padding_mode, dilation, groups, data_format = options
+    how = "auto", reproducible
     return recall(
-        Y, K, bias, stride, padding, padding_mode, None, dilation, groups, data_format, "auto", backend, output_padding
+        Y, K, bias, stride, padding, padding_mode, None, dilation, groups, data_format, how, backend, output_padding
     )
 
 

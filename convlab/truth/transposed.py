@@ -6,7 +6,8 @@ The definition scatters: each pixel of Y adds a copy of K, times itself, to the 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, Unpack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -112,16 +113,46 @@ def _scattered(y: np.ndarray, k: np.ndarray, given: TransposedOptions) -> np.nda
     checked, padding = options(k.shape[2:], **of_place)
     size = check_shapes(y.shape, k.shape, checked, transposed=True)
     geometry, more, zeros, _ = lower_transposed(checked, padding, given.get("output_padding", 0), size)
-    groups, (sh, sw), (dh, dw) = geometry.groups, geometry.stride, geometry.dilation
-    (n, outputs, height, width), (_, per_group, h, w) = y.shape, k.shape
-    rows, columns = geometry._replace(padding=((0, 0), (0, 0))).transposed_size((height, width))
-    added = [m + z * s for m, z, s in zip(more, zeros, geometry.stride, strict=True)]
-    whole = np.zeros((n, groups, per_group, rows + added[0], columns + added[1]), y.dtype)
-    y = y.reshape(n, groups, outputs // groups, height, width)
-    k = k.reshape(groups, outputs // groups, per_group, h, w)
-    for p, q in np.ndindex(h, w):
-        place = slice(p * dh, p * dh + (height - 1) * sh + 1, sh), slice(q * dw, q * dw + (width - 1) * sw + 1, sw)
-        whole[:, :, :, *place] += np.einsum("ngohw,goc->ngchw", y, k[..., p, q])
+    added = tuple(m + z * s for m, z, s in zip(more, zeros, geometry.stride, strict=True))
+    x = scattered(y, k, geometry.stride, geometry.dilation, geometry.groups, added)
     (top, bottom), (left, right) = geometry.padding
-    x = whole.reshape(n, groups * per_group, *whole.shape[3:])
     return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
+def scattered(
+    y: np.ndarray,
+    k: np.ndarray,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    added: Sequence[int] = (),
+) -> np.ndarray:
+    """The whole transposed convolution, of any number of axes: each pixel adds a copy of the kernel, times itself.
+
+    Args:
+        y: (N, O, *size).
+        k: (O, C/groups, *kernel_size), of y's dtype.
+        stride: of the copies of the kernel, for each axis.
+        dilation: steps between the kernel's elements, for each axis.
+        groups: of channels.
+        added: places of the result behind the last copy, for each axis; none by default.
+
+    Returns:
+        (N, C, *whole_size).
+
+    >>> scattered(np.array([[[1, 2]]]), np.array([[[1, 10, 100]]]), (2,), (1,))
+    array([[[  1,  10, 102,  20, 200]]])
+    """
+    (images, outputs, *size), (per_group, *kernel_size) = y.shape, k.shape[1:]
+    added = added or (0,) * len(size)
+    axes = list(zip(size, kernel_size, stride, dilation, added, strict=True))
+    whole = [(n - 1) * s + (length - 1) * d + 1 + more for n, length, s, d, more in axes]
+    total = np.zeros((images, groups, per_group, *whole), y.dtype)
+    y = y.reshape(images, groups, outputs // groups, *size)
+    k = k.reshape(groups, outputs // groups, per_group, *kernel_size)
+    for place in np.ndindex(*kernel_size):
+        copies: Any = tuple(
+            slice(at * d, at * d + (n - 1) * s + 1, s) for at, (n, _, s, d, _) in zip(place, axes, strict=True)
+        )
+        total[(..., *copies)] += np.einsum("ngo...,goc->ngc...", y, k[(..., *place)])
+    return total.reshape(images, groups * per_group, *whole)

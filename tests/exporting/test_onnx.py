@@ -25,6 +25,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
+from convlab.models.layers.resizing import METHODS, Resize
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.testing import worst_ratio
 
@@ -78,6 +79,12 @@ LAYERS: dict[str, list[Layer]] = {
         f"upsample {m} {a}": [Upsample((2, 3), m, a), conv(4, 3)]
         for m in ("nearest", "bilinear")
         for a in (False, m != "nearest")
+    },
+    **{
+        f"resize {m} {a} {size}": [Resize(size, m, a), conv(4, 3)]
+        for m in METHODS
+        for a in (False, m == "bilinear")
+        for size in ((5, 4), (9, 14))
     },
     "parts": [
         conv(4, 3),

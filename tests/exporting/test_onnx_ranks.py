@@ -16,6 +16,7 @@ from convlab.models.layers.norms import GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
+from convlab.models.layers.transposed import transposed_convolution
 
 
 def layers_of(rank):
@@ -30,6 +31,7 @@ def layers_of(rank):
         GroupNorm(*both, 2, 1e-3, rank=rank),
         PReLU(both[0], rank=rank),
         LayerNorm(*both, 1e-3, rank=rank),
+        transposed_convolution(kernels[1], both[0], (2,) * rank, ((1, 0), (0, 1), (1, -1))[:rank]),
         convolution(kernels[1], None, "float32", padding=((1, 0),) * rank, padding_mode="reflect"),
         Crop(((1, 0), (0, 0), (0, 1))[:rank]),
         GlobalPool("max", keepdims=False, rank=rank),

@@ -126,6 +126,25 @@ CASES: dict[str, tuple] = {
         None,
         "upsample",
     ),
+    **{
+        f"to a size {places}": (
+            one("Resize", "X - - s", mode=mode, coordinate_transformation_mode=places, **options),
+            {"s": [2, 3, 7, 4]},
+            (2, 3, "H", "W"),
+            "resize",
+        )
+        for mode, places, options in (
+            ("linear", "half_pixel", {}),
+            ("linear", "align_corners", {}),
+            ("nearest", "asymmetric", {"nearest_mode": "floor"}),
+        )
+    },
+    "to a size of rows and columns": (
+        one("Resize", "X - - s", axes=[3, 2], nearest_mode="round_prefer_ceil"),
+        {"s": [7, 4]},
+        None,
+        "resize",
+    ),
     "elu": (one("Elu", alpha=0.5), {}, None, "activation"),
     "hard sigmoid": (one("HardSigmoid", alpha=1 / 6, beta=0.5), {}, None, "activation"),
     "hard sigmoid 0.2": (one("HardSigmoid"), {}, None, "affine activation affine"),

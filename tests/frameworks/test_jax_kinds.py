@@ -110,3 +110,44 @@ def test_a_scale_that_is_trained_and_constants() -> None:
         close(linen(X), X * numbers - numbers)
         close(module(X), X * numbers - numbers)
         close(nn.Module.apply(linen.clone(), shaken(linen.init(jax.random.key(0), X)), X).shape, X.shape)
+
+
+class Resizing(nn.Module):
+    """To a size, of which the second is no whole multiple."""
+
+    method: str
+    smoothing: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3))(x)
+        x = jax.image.resize(x, (x.shape[0], 5, 40, 4), self.method, antialias=self.smoothing)
+        return nn.Conv(2, (1, 1))(x)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear"])
+def test_a_resize_to_a_size(method) -> None:
+    ported = check(Resizing(method))
+    assert [row.kind for row in ported.evidence.rows] == ["conv2d", "resize", "conv2d"]
+
+
+def test_a_resize_that_smooths_is_refused() -> None:
+    module = Resizing("bilinear", smoothing=True)
+    assert "_resize" in str(read((module, module.init(jax.random.key(0), X))).loose)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 3, 2, 4, 5), (0, 1, 3, 5, 2, 4)], ids=["TensorFlow's", "PyTorch's"])
+def test_squares_of_pixels_as_channels(order) -> None:
+    class Stem(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            n, rows, columns, _ = x.shape
+            x = nn.Conv(3, (3, 3))(x)
+            squares = x.reshape(n, rows // 2, 2, columns // 2, 2, 3).transpose(order)
+            return nn.Conv(2, (1, 1))(squares.reshape(n, rows // 2, columns // 2, 12))
+
+    module, x = Stem(), X[:, :8]
+    variables = module.init(jax.random.key(0), x)
+    ported = port((module, variables), to="jax")
+    assert "pixel_unshuffle" in [row.kind for row in ported.evidence.rows]
+    close(ported.model(x), module.apply(variables, x))

@@ -35,6 +35,14 @@ class Volumes(nnx.Module):
         return self.dense(x.mean((1, 2, 3)))
 
 
+class Decoder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.ConvTranspose(5, (4,), strides=(3,))(x))
+        x = nn.ConvTranspose(4, (3,), strides=(2,), padding=((1, 2),), transpose_kernel=True)(x)
+        return nn.ConvTranspose(3, (2,), kernel_dilation=(2,), padding="VALID")(x)
+
+
 def check(backend, model, x, expected):
     """The layers that are read compute by their definition what the model itself does."""
     read_model = read(model, x)
@@ -52,6 +60,14 @@ def test_linen() -> None:
     source = check("jax", (model, variables), x, model.apply(variables, np.moveaxis(x, 1, -1)))
     assert '"""Takes sequences (N, L, C)."""' in source
     assert "nn.Dropout(0.1, broadcast_dims=(1,), deterministic=not train)" in source
+
+
+def test_transposed() -> None:
+    model = Decoder()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 2)))
+    x = np.random.default_rng(0).normal(size=(2, 2, 7)).astype("float32")
+    source = check("jax", (model, variables), x, np.moveaxis(model.apply(variables, np.moveaxis(x, 1, -1)), -1, 1))
+    assert "nn.ConvTranspose(5, (4,), strides=3" in source
 
 
 def test_nnx() -> None:

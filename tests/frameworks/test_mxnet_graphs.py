@@ -85,6 +85,30 @@ def test_operations_on_each_number(numpy):
         assert ported.model(x).asnumpy() == pytest.approx(block(x).asnumpy(), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("aligned", [{}, {"align_corners": False}], ids=["corners", "centres"])
+def test_bilinear_resizing(aligned):
+    """MXNet aligns the corners where nothing is said."""
+
+    class Resizing(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 3, in_channels=3)
+
+        def hybrid_forward(self, F, x):
+            y = self.conv(x)
+            larger = F.contrib.BilinearResize2D(y, scale_height=2, scale_width=3, **aligned)
+            smaller = F.contrib.BilinearResize2D(larger, height=5, width=7, **aligned)
+            return F.contrib.BilinearResize2D(smaller, y, mode="like", **aligned)
+
+    block = randomly(Resizing())
+    assert [part.layer.kind for part in models.read(block).parts][1:] == ["upsample", "resize", "resize_like"]
+    ported = port(block, to="mxnet")
+    assert ported.evidence.same
+    assert ported.untouched == {}
+    x = mx.nd.array(X)
+    assert ported.model(x).asnumpy() == pytest.approx(block(x).asnumpy(), rel=1e-5, abs=1e-6)
+
+
 def test_paths():
     paths = [part.path for part in models.read(net()).parts]
     assert paths[:6] == ["conv", "conv.act", "branch.0", "branch.1", "branch.2", "plus0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from making import port_parts
 
@@ -48,6 +49,8 @@ LAYERS = {
     "crop": lambda: kl.Cropping2D(((1, 0), (2, 3))),
     "nearest": lambda: kl.UpSampling2D((2, 3)),
     "bilinear": lambda: kl.UpSampling2D(2, interpolation="bilinear"),
+    "to a size": lambda: kl.Resizing(5, 20),
+    "to a size, nearest": lambda: kl.Resizing(5, 20, "nearest"),
     "dense of pixels": lambda: kl.Dense(5, activation="gelu"),
 }
 
@@ -67,6 +70,8 @@ REFUSED = {
     "another axis": (lambda: kl.LayerNormalization(axis=2), "axes"),
     "no mean": (kl.RMSNormalization, "RMSNormalization"),
     "bicubic": (lambda: kl.UpSampling2D(2, interpolation="bicubic"), "bicubic"),
+    "smoothed": (lambda: kl.Resizing(5, 5, antialias=True), "antialias"),
+    "cut": (lambda: kl.Resizing(5, 5, crop_to_aspect_ratio=True), "crop_to_aspect_ratio"),
     "a scale for each pixel": (lambda: kl.Rescaling(np.ones((9, 8, 4)).tolist()), "shapes"),
 }
 
@@ -125,3 +130,19 @@ def test_weights_of_a_separable_convolution_are_carried() -> None:
     source, target = shaken(model(0)), model(1)
     target.set_weights([*port_weights(None, source, target).values()])
     assert compare(source, target).same
+
+
+def test_a_resize_in_code() -> None:
+    image = keras.Input((9, 8, 4))
+    resized = keras.ops.image.resize(kl.Conv2D(3, 1)(image), (5, 20), interpolation="nearest")
+    check(keras.Model(image, resized))
+
+
+def test_squares_of_pixels_as_channels() -> None:
+    """Anyone's layer that moves numbers is known by what it does."""
+    image = keras.Input((8, 8, 4))
+    squares = kl.Lambda(lambda x: tf.nn.space_to_depth(x, 2), output_shape=(4, 4, 12))(kl.Conv2D(3, 1)(image))
+    model = shaken(keras.Model(image, kl.Conv2D(2, 1)(squares)))
+    ported = port(model, to="tensorflow")
+    assert "pixel_unshuffle" in [row.kind for row in ported.evidence.rows]
+    assert np.abs(ported.model(X[:, :8]) - model(X[:, :8])).max() < 1e-4

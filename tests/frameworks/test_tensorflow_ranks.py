@@ -52,7 +52,27 @@ def volumes():
     return keras.Sequential([keras.Input((None, None, None, 2)), *layers])
 
 
-MODELS = {functional: (2, 17, 3), own: (2, 23, 1), pixels: (2, 9, 3), volumes: (2, 9, 8, 7, 2)}
+def decoder():
+    """Transposed convolutions, whose "same" takes off what its `output_padding` says."""
+    inputs = keras.Input((6, 4))
+    x = kl.Conv1DTranspose(5, 4, strides=3, padding="same", activation="relu")(inputs)
+    x = kl.Conv1DTranspose(3, 3, strides=2, padding="same", output_padding=1)(x)
+    return keras.Model(inputs, kl.Conv1DTranspose(2, 2, strides=3)(x))
+
+
+def deep_decoder():
+    layers = [kl.Conv3DTranspose(3, (2, 3, 4), strides=(1, 2, 2), padding="same"), kl.ReLU(), kl.Conv3D(2, 1)]
+    return keras.Sequential([keras.Input((None, None, None, 2)), *layers])
+
+
+MODELS = {
+    functional: (2, 17, 3),
+    own: (2, 23, 1),
+    pixels: (2, 9, 3),
+    volumes: (2, 9, 8, 7, 2),
+    decoder: (2, 6, 4),
+    deep_decoder: (2, 3, 4, 5, 2),
+}
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -211,7 +211,7 @@ def test_operations_on_each_number(forward):
         (lambda self, x: {"a": x, "b": {"c": self.conv(x)}}, "its result 'b' holds several itself"),
         (lambda self, x: {0: x, 1: self.conv(x)}, r"its results are called \[0, 1\], expected strings"),
         (lambda self, x: (x, self.conv(x), self.own), "its result 2 isn't a tensor that is computed"),
-        (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), "reshape: the model's result is tokens"),
+        (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), "the model's result is tokens"),
         (lambda self, x: self.conv(x).permute(0, 2, 3, 1), "permute: the model's result is images NHWC"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 3, -1), r"reshape: it gives other axes than \(N, -1\) or"),
     ],

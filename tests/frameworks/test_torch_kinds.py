@@ -47,6 +47,7 @@ NATIVES = {
     "nearest": nn.Upsample(scale_factor=2),
     "bilinear": nn.Upsample(scale_factor=(2.0, 3.0), mode="bilinear"),
     "aligned": nn.UpsamplingBilinear2d(scale_factor=2),
+    "a size": nn.Upsample(size=(20, 6)),
     "pixels": nn.PixelShuffle(2),
     "channels": nn.ChannelShuffle(2),
     "crop": nn.ZeroPad2d((-1, -2, 0, -1)),
@@ -60,7 +61,6 @@ def test_layers(name) -> None:
 
 REFUSED = {
     "running statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
-    "a size": (nn.Upsample(size=(20, 20)), "scale_factor"),
     "a fraction": (nn.Upsample(scale_factor=1.5), "scale_factor"),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "bicubic"),
     "both": (nn.ZeroPad2d((1, -1, 0, 0)), "pads and crops"),

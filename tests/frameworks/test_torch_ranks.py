@@ -79,6 +79,7 @@ LAYERS = {
     "not counted": nn.AvgPool3d((3, 2, 1), padding=(1, 1, 0), count_include_pad=False),
     "volume": nn.Conv3d(2, 2, (1, 3, 3), padding=(0, 1, 1), padding_mode="replicate", groups=2),
     "rows": nn.BatchNorm1d(2),
+    "transposed": nn.ConvTranspose1d(2, 4, 4, stride=3, padding=1, output_padding=2, groups=2),
     "instance": nn.Sequential(nn.Conv1d(2, 2, 1), nn.InstanceNorm1d(2, affine=True)),
 }
 
@@ -96,7 +97,6 @@ def test_layers(name) -> None:
 REFUSED = {
     "Upsample: it is for images": nn.Upsample(scale_factor=2),
     "Conv2d: it is for images, in a model of sequences": nn.Conv2d(4, 4, 3),
-    "ConvTranspose1d": nn.ConvTranspose1d(4, 4, 2),
     "Linear: it is applied to each row of pixels": nn.Linear(7, 5),
     "BatchNorm2d: it normalises sequences": nn.BatchNorm2d(4),
     "Softmax: without dim": nn.Softmax(),

@@ -29,17 +29,20 @@ def attention():
             x = self.first(x)
             greatest, _ = torch.max(x, dim=1, keepdim=True)
             described = torch.cat([torch.mean(x, 1).unsqueeze(1), greatest, x.amax(1, keepdim=True)], dim=1)
-            return x * torch.sigmoid(self.conv(described)) + x.max(1)[0].unsqueeze(1) * x.mean(dim=1, keepdim=True)
+            return x * torch.sigmoid(self.conv(described)) + x.max(1)[0].unsqueeze(1) * x.mean(dim=1, keepdim=True) / (
+                x.abs().sum(1, keepdim=True) + x.abs().sum((2, 3), keepdim=True)
+            )
 
     torch.manual_seed(0)
     return Attention().eval()
 
 
-@pytest.mark.parametrize("function", ["max", "average"])
+@pytest.mark.parametrize("function", ["max", "average", "sum"])
 def test_each_framework_has_it(framework, function, tmp_path) -> None:
     layer, models = ChannelPool(function), models_of(framework)
     natives = models.build(layer, "builtin")
-    expected = (np.max if function == "max" else np.mean)(X.astype(float), axis=1, keepdims=True)
+    reduce = {"max": np.max, "average": np.mean, "sum": np.sum}[function]
+    expected = reduce(X.astype(float), axis=1, keepdims=True)
     result = models.run(natives, X, "float32")
     assert result.shape == expected.shape == layer.reference(X).shape
     assert (np.abs(result - expected) <= layer.error(X, np.zeros(X.shape), "float32")).all()

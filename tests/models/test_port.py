@@ -185,6 +185,16 @@ def test_a_softmax_at_the_end(giver, taker, log):
     assert run(taker, ported.model, x) == pytest.approx(np.log(shares) if log else shares, rel=1e-5)
 
 
+def test_the_bound_of_a_share_is_finite() -> None:
+    """Whatever its inputs are off by, a share is between 0 and 1."""
+    x = np.array([[-800.0, 0.0, 1.0]])
+    (bound,) = Softmax().error(x, np.full_like(x, 1000.0), "float32")
+    assert ((bound > 0) & (bound <= 1.001)).all()
+    small = np.array([[1e-3, 2e-3, 0.0]])
+    shares = Softmax().reference(x)
+    assert (np.abs(Softmax().reference(x + small) - shares) <= Softmax().error(x, small, "float32")).all()
+
+
 def test_a_softmax_over_the_channels_of_images(giver, taker):
     first = convolution(4, 3, (1, 1))
     ported = port(built(giver, first, Softmax()), to=taker)

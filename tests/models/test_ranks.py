@@ -22,6 +22,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.pixels import Crop
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.spatial import padding_in
+from convlab.models.layers.transposed import TransposedConvolution, transposed_convolution
 
 SIZES = {1: (9,), 3: (5, 6, 4)}
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
@@ -31,6 +32,11 @@ def conv(outputs, per_group, size, *, bias=True, **options):
     return convolution(
         kernel((outputs, per_group, *size)), kernel((outputs,), 1) if bias else None, "float32", **options
     )
+
+
+def up(inputs, outputs, size, *, bias=True, stride=(), crop=(), dilation=(), groups=1):
+    weights, shift = kernel((inputs, outputs // groups, *size)), kernel((outputs,), 1) if bias else None
+    return transposed_convolution(weights, shift, stride, crop, dilation, groups)
 
 
 CONVOLUTIONS = {
@@ -64,7 +70,7 @@ def by_hand(layer, x):
 
 
 def image_of(layer, seed=0):
-    return np.random.default_rng(seed).normal(size=(2, 2, *SIZES[len(layer.spec.kernel_size)])).astype("float32")
+    return np.random.default_rng(seed).normal(size=(2, 2, *SIZES[layer.kernel.ndim - 2])).astype("float32")
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -88,6 +94,54 @@ def test_convolutions_by_hand(name) -> None:
         assert bounds[name].max() < 1e-3 * np.abs(each).max()
 
 
+TRANSPOSED = {
+    "doubled": up(2, 3, (2,), stride=(2,)),
+    "cropped": up(2, 4, (5,), stride=(3,), crop=((2, 1),), groups=2),
+    "longer": up(2, 3, (3,), bias=False, stride=(2,), crop=((1, -2),), dilation=(2,)),
+    "volume": up(2, 3, (3, 2, 1), stride=(2, 1, 3), crop=((1, 0), (0, 1), (0, 0)), dilation=(1, 2, 1)),
+    "depthwise": up(2, 4, (2, 3, 2), bias=False, stride=(2, 2, 2), crop=((0, 0), (1, -1), (0, 0)), groups=2),
+}
+
+
+def transposed_by_hand(layer, x):
+    """The definition: each number of x adds the kernel, times itself, to the result."""
+    inputs, per_group, *size = layer.kernel.shape
+    axes = zip(x.shape[2:], size, layer.stride, layer.dilation, layer.crop, strict=True)
+    whole = [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d, _ in axes]
+    # Room for what is added behind the whole result.
+    result = np.zeros((len(x), per_group * layer.groups, *(n + 3 for n in whole)))
+    for n, c, *place in np.ndindex(x.shape):
+        for o, *tap in np.ndindex(layer.kernel.shape[1:]):
+            at = (p * s + t * d for p, s, t, d in zip(place, layer.stride, tap, layer.dilation, strict=True))
+            output = c // (inputs // layer.groups) * per_group + o
+            result[(n, output, *at)] += float(x[(n, c, *place)]) * float(layer.kernel[(c, o, *tap)])
+    inside = (slice(before, n - after) for n, (before, after) in zip(whole, layer.crop, strict=True))
+    result = result[(..., *inside)]
+    return result if layer.bias is None else result + layer.bias.astype(float).reshape(-1, *[1] * len(size))
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions_by_hand(name) -> None:
+    layer, rng = TRANSPOSED[name], np.random.default_rng(3)
+    x = image_of(layer)
+    expected = transposed_by_hand(layer, x)
+    np.testing.assert_allclose(layer.reference(x), expected, rtol=1e-12, atol=1e-13)
+    assert layer.output_size(x.shape[2:]) == expected.shape[2:]
+    error = layer.error(x, np.zeros_like(x), "float32")
+    assert (np.abs(expected.astype("float32") - expected) <= error).all()
+    assert error.max() < 1e-4 * np.abs(expected).max()
+    dy, image, weights = (rng.normal(size=each) for each in (expected.shape, x.shape, layer.kernel.shape))
+    true, bounds = layer.gradients(x, dy, "float32")
+    linear = replace(layer, bias=None)
+    along_kernel = (dy * transposed_by_hand(replace(linear, kernel=weights), x)).sum()
+    np.testing.assert_allclose((true["X"] * image).sum(), (dy * transposed_by_hand(linear, image)).sum(), rtol=1e-9)
+    np.testing.assert_allclose((true["K"] * weights).sum(), along_kernel, rtol=1e-9)
+    np.testing.assert_allclose(true["bias"], dy.sum((0, *range(2, dy.ndim))), rtol=1e-9)
+    for name, each in true.items():
+        assert (np.abs(each.astype("float32") - each) <= bounds[name]).all()
+        assert bounds[name].max() < 1e-2 * np.abs(each).max()
+
+
 def norm(channels, rank):
     mean, variance, scale, shift = (np.abs(kernel((channels,), seed)) + 0.5 for seed in range(4))
     return BatchNorm(mean, variance, scale, shift, 1e-3, 0.9, rank=rank)
@@ -99,6 +153,7 @@ def layers_of(rank):
     return {
         "convolution": conv(6, 2, (3, 2, 2)[:rank], groups=2, stride=(2, 1, 1)[:rank]),
         "depthwise": conv(8, 1, (2,) * rank, groups=4, bias=False),
+        "transposed": up(4, 4, (3, 2, 4)[:rank], stride=(2, 1, 3)[:rank]),
         "max": Pool("max", (3, 2, 2)[:rank], (2,) * rank),
         "average": Pool("average", (2,) * rank, ones),
         "largest": GlobalPool("max", rank=rank),
@@ -125,6 +180,8 @@ def test_layers_are_built_run_and_read(framework, rank) -> None:
         assert (np.abs(result - true) <= layer.error(x, np.zeros_like(x), "float32")).all(), name
         if isinstance(layer, Convolution):
             np.testing.assert_allclose(true, by_hand(layer, x), rtol=1e-12, atol=1e-13)
+        if isinstance(layer, TransposedConvolution):
+            np.testing.assert_allclose(true, transposed_by_hand(layer, x), rtol=1e-12, atol=1e-13)
         (again,) = (part.layer for native in natives for part in models.read(native).parts)
         for each in fields(layer):
             if each.name != "rank":  # a lone layer may not tell it

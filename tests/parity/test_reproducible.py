@@ -76,6 +76,19 @@ def test_the_order_is_the_documented_one(lab, kind) -> None:
         assert bits(lab.to_numpy(y)) == bits(by_hand(x, k, bias, stride, dilation))
 
 
+@pytest.mark.parametrize(("channels", "outputs", "columns"), [(1, 1, 8), (3, 20, 21), (33, 16, 17)])
+def test_channels_last_the_first_time_and_again(lab, channels, outputs, columns) -> None:
+    rng = np.random.default_rng([channels, outputs])
+    x, k, bias = (
+        fill("wide", shape, "float32", rng) for shape in ((channels, 5, columns), (outputs, channels, 2, 3), (outputs,))
+    )
+    expected = bits(by_hand(x, k, bias, (1, 1), (1, 1)).transpose(1, 2, 0).copy())
+    tensors = [lab.asarray(array) for array in (x.transpose(1, 2, 0)[None], k.transpose(2, 3, 1, 0))]
+    for _ in range(3):
+        y = lab.corr2d(*tensors, bias=lab.asarray(bias), data_format="NHWC", reproducible=True)
+        assert bits(lab.to_numpy(y)[0]) == expected
+
+
 @pytest.mark.parametrize("kind", ["normal", "wide", "cancelling"])
 def test_the_order_of_the_kernels_gradient(kind) -> None:
     rng = np.random.default_rng(2)
@@ -225,6 +238,10 @@ def test_what_it_refuses(lab) -> None:
     with pytest.raises(GeometryError, match="Hint: reproducible=True has an algorithm of its own"):
         lab.corr2d(lab.asarray([[1.0]]), [[1.0]], reproducible=True, algorithm="native")
     one = [[1.0]]
+    X, K = lab.asarray(one), lab.asarray(one)
+    lab.corr2d(X, K, reproducible=True)
+    with pytest.raises(GeometryError, match="algorithm: got 'reproducible'"):
+        lab.corr2d(X, K, algorithm="reproducible")
     for call in (partial(lab.corr2d, one, one), partial(lab.Conv2D, 3), partial(lab.learn_kernel, one, one, 1)):
         with pytest.raises(GeometryError, match="reproducible: got 'no', expected True or False"):
             call(reproducible="no")

@@ -69,9 +69,19 @@ def window_bias(table: Array, like: Array, window: Pair, shift: Pair, grid: bool
 
 
 def options(layer: Attention) -> dict[str, Any]:
-    """The arguments that linen's and nnx's attention share."""
+    """The arguments that linen's and nnx's attention share.
+
+    Raises:
+        UnsupportedError: its values haven't as many channels as its keys.
+    """
+    if layer.value_size != layer.key_size:
+        raise UnsupportedError(
+            f"Flax's attention has values of as many channels as its keys, this one {layer.value_size} and "
+            f"{layer.key_size}."
+        )
     return {
         "num_heads": layer.heads,
+        **({} if layer.plain else {"qkv_features": layer.heads * layer.key_size}),
         "param_dtype": layer.dtype,
         "use_bias": layer.biased,
         "dropout_rate": layer.rate,

@@ -24,9 +24,11 @@ from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
+from .across_channels import build_across_channels
 from .attention import first_pixel
 from .moving import build_moving
 from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .resizing import build_resize
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
@@ -56,7 +58,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
         if layer.order != "HWC":
             raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
         return flatten
-    return _FUNCTIONS.get(type(layer)) or build_moving(layer)
+    return _FUNCTIONS.get(type(layer)) or build_resize(layer) or build_moving(layer) or build_across_channels(layer)
 
 
 _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
@@ -80,7 +82,7 @@ def _build_with_options(layer: Affine | Clip | Outputs) -> Callable[..., Any]:
 
 
 def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
-    reduce = jnp.max if layer.function == "max" else jnp.mean
+    reduce = {"max": jnp.max, "average": jnp.mean, "sum": jnp.sum}[layer.function]
     if isinstance(layer, ChannelPool):
         return functools.partial(reduce, axis=-1, keepdims=True)
     return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)

@@ -15,10 +15,12 @@ import numpy as np
 
 from convlab.models.layers.spatial import to_last
 
+from .across_channels import pixel_unshuffle
 from .attention import first_pixel
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, source_of
 from .read import MODES, affine, average_of_window, channel_affine, flatten
+from .resizing import resize, resize_as_torch
 
 # Those that end like others, but do more before, come first.
 _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -41,7 +43,7 @@ _ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (jnp.exp, {}),
 )
 # Those of which one more may compute the same images of a size.
-_POOLS = (nn.max_pool, nn.avg_pool)
+_OF_A_SIZE = (nn.max_pool, nn.avg_pool, resize, resize_as_torch)
 _Candidates = Iterator[tuple[Callable[..., Any], dict[str, Any]]]
 
 
@@ -65,12 +67,12 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
     functions: list[Function] = []
     source: Value | None = None
     for like, function, options in _candidates(value):
-        if functions and function not in _POOLS:
+        if functions and function not in _OF_A_SIZE:
             break
         candidate = Function(function, tuple(options.items()))
         pattern = _pattern(candidate, like.shape, np.dtype(like.dtype).name)
         x = source_of(pattern, value) if pattern else None
-        if x is not None:
+        if x is not None and source in (None, x):
             functions.append(candidate)
             source = x
     return (
@@ -94,6 +96,9 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
         yield from ((image, *each) for each in _upsamplings(image, value))
     for image in _before_call(value, "upsample_aligned"):
         yield from ((image, *each) for each in _upsamplings(image, value, aligned=True))
+    for image in _before_call(value, "resize_as_torch"):
+        options = ({"size": value.shape[1:3], "method": method} for method in ("nearest", "aligned"))
+        yield from ((image, resize_as_torch, each) for each in options)
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
         if isinstance(x, Value) and 3 <= len(x.shape) <= 5:
@@ -108,17 +113,20 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
     if equation.primitive in ("reduce_window_max", "reduce_window_sum"):
         yield from _pools(equation, x)
     elif equation.primitive in ("reduce_sum", "reduce_max"):
-        reduce = jnp.mean if equation.primitive == "reduce_sum" else jnp.max
-        if equation.params["axes"] == _inner(x):
-            yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
-        elif equation.params["axes"] == (len(x.shape) - 1,):
-            yield reduce, {"axis": -1, "keepdims": True}
+        for reduce in (jnp.mean, jnp.sum) if equation.primitive == "reduce_sum" else (jnp.max,):
+            if equation.params["axes"] == _inner(x):
+                yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
+            elif equation.params["axes"] == (len(x.shape) - 1,):
+                yield reduce, {"axis": -1, "keepdims": True}
     elif equation.primitive == "pad":
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == len(x.shape):
         yield from _pads(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
+    elif equation.primitive == "reshape" and len(value.shape) == len(x.shape) == 4 and value.shape[1] < x.shape[1]:
+        factor = x.shape[1] // value.shape[1]
+        yield from ((pixel_unshuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
     elif equation.primitive == "reshape" and len(value.shape) == 4 and value.shape[1] > x.shape[1]:
         factor = value.shape[1] // x.shape[1]
         yield from ((pixel_shuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
@@ -239,13 +247,17 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 
 def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
-    sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=False)]
-    if len(x.shape) == len(value.shape) == 4 and all(after % before == 0 for before, after in sizes):
-        factor = tuple(after // before for before, after in sizes)
-        if aligned:
-            yield upsample_aligned, {"factor": factor}
-            return
-        yield from ((upsample, {"factor": factor, "method": method}) for method in ("nearest", "bilinear"))
+    if not len(x.shape) == len(value.shape) == 4:
+        return
+    sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=True)]
+    whole = all(after % before == 0 for before, after in sizes)
+    factor = tuple(after // before for before, after in sizes)
+    if aligned:
+        yield from [(upsample_aligned, {"factor": factor})] if whole else []
+        return
+    for method in ("nearest", "bilinear"):
+        yield from [(upsample, {"factor": factor, "method": method})] if whole else []
+        yield resize, {"size": value.shape[1:-1], "method": method}
 
 
 def _slices(equation: Equation, x: Value) -> _Candidates:

@@ -26,12 +26,14 @@ from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
 from ..ops import ops
+from .across_channels import READERS as ACROSS_CHANNELS
 from .attention import first_pixel
 from .moving import READERS as MOVING
+from .resizing import READERS as RESIZING
 
 MODES = {
     "zeros": "constant",
@@ -206,6 +208,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     ),
     (jnp.mean, _mean("average")),
     (jnp.max, _mean("max")),
+    (jnp.sum, _mean("sum")),
     (jnp.pad, _pad),
     (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
     (flatten, lambda: Flatten("HWC")),
@@ -220,6 +223,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (outputs, Outputs),
     (first_pixel, FirstPixel),
     *MOVING,
+    *RESIZING,
+    *ACROSS_CHANNELS,
 ]
 
 
@@ -293,22 +298,22 @@ def check_dtype(norm: Any, statistics: Array) -> None:
 def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution:
     """A `linen.ConvTranspose` or an `nnx.ConvTranspose` with these values."""
     size = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
-    if len(size) != 2 or layer.mask is not None:
-        raise UnsupportedError(f"its kernel has {len(size)} axes, expected 2, or it has a mask")
+    rank = len(size)
+    if not 1 <= rank <= 3 or layer.mask is not None:
+        raise UnsupportedError(f"its kernel has {rank} axes, expected 1, 2 or 3, or it has a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
     # Without transpose_kernel, Flax doesn't flip the kernel, and has the inputs before the outputs.
-    kernel = oihw(values) if layer.transpose_kernel else values[::-1, ::-1].transpose(2, 3, 0, 1)
-    stride, dilation = _both(layer.strides), _both(layer.kernel_dilation)
-    extent = (size[0] - 1) * dilation[0] + 1, (size[1] - 1) * dilation[1] + 1
-    padding = _pads(layer.padding, 2)
+    kernel = oihw(values) if layer.transpose_kernel else oihw(np.flip(values, tuple(range(rank))).swapaxes(-1, -2))
+    stride, dilation = _each(layer.strides, rank), _each(layer.kernel_dilation, rank)
+    extent = tuple((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))
+    padding = _pads(layer.padding, rank)
     if padding == "circular":
         raise UnsupportedError("only Flax has a transposed convolution with a circular border")
     if isinstance(padding, str):
         crop = named_crop(padding, extent, stride)
     else:
-        rows, columns = ((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
-        crop = rows, columns
-    return TransposedConvolution(np.ascontiguousarray(kernel), shift, stride, crop, dilation, 1, dtype)
+        crop = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
+    return transposed_convolution(np.ascontiguousarray(kernel), shift, stride, crop, dilation, 1, dtype)
 
 
 def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: int = 0) -> GroupNorm | LayerNorm:
@@ -335,11 +340,6 @@ def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: i
     if groups is None:
         return LayerNorm(*arrays, layer.epsilon, dtype)
     return GroupNorm(*arrays, groups or len(ones), layer.epsilon, dtype)
-
-
-def _both(value: Any) -> tuple[int, int]:
-    first, second = _each(value, 2)
-    return first, second
 
 
 def _each(value: Any, rank: int) -> Size:

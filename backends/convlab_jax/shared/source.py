@@ -17,6 +17,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
+from .across_channels import EXPRESSIONS
 from .attention import first_pixel
 from .moving import (
     channel_shuffle,
@@ -30,6 +31,7 @@ from .moving import (
     upsample_aligned,
 )
 from .read import add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .resizing import resize, resize_as_torch, resize_like
 
 
 def _slice(start: int, end: int) -> str:
@@ -43,10 +45,18 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
-def _resize(down: int, across: int, method: str) -> str:
+def _upsample(factor: tuple[int, int], method: str) -> str:
     n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
-    larger = f"({n}, {rows} * {down}, {columns} * {across}, {channels})"
-    return f'jax.image.resize({{0}}, {larger}, "{method}")'
+    return _resize(f"({n}, {rows} * {factor[0]}, {columns} * {factor[1]}, {channels})", method)
+
+
+def _resize(shape: str, method: str, larger: bool = True) -> str:
+    smoothing = "" if larger else ", antialias=False"
+    return f'jax.image.resize({{0}}, {shape}, "{method}"{smoothing})'
+
+
+def _resized_like(method: str, align_corners: bool) -> str:
+    return f'resize_like({{0}}, {{1}}, "{method}", {align_corners})'
 
 
 # Functions that Flax has under both of its names, and those that are elsewhere.
@@ -68,8 +78,8 @@ _FLAX = (
     nn.max_pool,
     nn.avg_pool,
 )
-_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, "jnp.mean": jnp.mean, "jnp.max": jnp.max, "jnp.pad": jnp.pad}
-_ELSEWHERE |= {f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "clip")}
+_IN_NUMPY = "mean", "max", "sum", "pad", "abs", "sqrt", "exp", "clip"
+_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
     (unflatten, _unflatten),
@@ -84,11 +94,15 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
-    (upsample, lambda factor, method: _resize(factor[0], factor[1], method)),
+    (upsample, _upsample),
     (upsample_aligned, lambda factor: f"upsample_aligned({{0}}, {factor})"),
+    (resize, lambda size, method: _resize(f"({{0}}.shape[0], {size[0]}, {size[1]}, {{0}}.shape[-1])", method, False)),
+    (resize_as_torch, lambda size, method: f'resize_as_torch({{0}}, {size}, "{method}")'),
+    (resize_like, _resized_like),
     (channel_slice, lambda start, stop: f"{{0}}[..., {start or ''}:{stop or ''}]"),
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
+    *EXPRESSIONS,
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
@@ -98,6 +112,8 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
+    **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }
 
 
@@ -176,7 +192,10 @@ def dtype(module: Any) -> dict[str, Any]:
 def attention(module: Any) -> dict[str, Any]:
     """The arguments that linen's and nnx's attention of all pixels share."""
     drops = {"dropout_rate": module.dropout_rate, "broadcast_dropout": False} if module.dropout_rate else {}
-    return {"num_heads": module.num_heads, "use_bias": module.use_bias, **drops, **dtype(module)}
+    wide = {"qkv_features": module.qkv_features}
+    if module.qkv_features in (None, getattr(module, "in_features", None)):
+        wide = {}
+    return {"num_heads": module.num_heads, **wide, "use_bias": module.use_bias, **drops, **dtype(module)}
 
 
 def windows(module: Any) -> dict[str, Any]:

@@ -24,16 +24,19 @@ from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, image_blocks, private
 from .. import blocks as nn
 from ..layers import Conv2D
 from ..ops import mx
+from . import across_channels
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
+from .resizing import build_resize, build_resize_like
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -120,7 +123,10 @@ def _build_pool(layer: Pool, style: str) -> list[Block]:
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
-    pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
+    if layer.function == "sum":
+        pool: Block = image_blocks.GlobalSum(layer.rank)
+    else:
+        pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
 
@@ -153,7 +159,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[Block]:
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"MXNet has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.Conv2DTranspose(
+    conv = nn.of_rank("Conv", len(layer.stride), "Transpose")(
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -175,7 +181,8 @@ def _build_attention(layer: Attention, style: str) -> list[Block]:
             channels, heads, *where, *options, layer.size, layer.cosine, layer.grid
         )
     else:
-        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased)
+        sizes = (None, None) if layer.plain else (layer.key_size, layer.value_size)
+        block = attention_blocks.PixelAttention(channels, heads, layer.rate, layer.biased, *sizes)
     return [_filled(block, layer.dtype, **_arrays_of_attention(layer))]
 
 
@@ -245,7 +252,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
@@ -279,6 +286,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
     Outputs: lambda layer, style: [nn.Outputs(layer.names)],
+    **across_channels.BUILDERS,
+    Resize: build_resize,
+    ResizeLike: build_resize_like,
 }
 
 

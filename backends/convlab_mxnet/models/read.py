@@ -24,15 +24,17 @@ from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import around, is_padded
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import transposed_convolution
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_blocks, blocks, image_blocks, private
 from ..blocks import HybridSequential, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
+from . import across_channels
 from .graph import graph_of
 from .options import ACTIVATIONS, LAYOUTS, MODES, Block, dropout, rounds_alike, value_of
 
@@ -180,10 +182,10 @@ def _batch_norm(m: Any) -> Layer:
 
 def _transposed(m: Any) -> Layer:
     options = private.operator_options(m)
-    pads = zip(options["pad"], options.get("adj", (0, 0)), strict=True)
-    rows, columns = ((before, before - more) for before, more in pads)
-    geometry = tuple(options["stride"]), (rows, columns), tuple(options["dilate"]), options["num_group"]
-    return TransposedConvolution(ops.to_numpy(value_of(m.weight)), _array(m.bias), *geometry, _dtype(m.weight))
+    pads = zip(options["pad"], options.get("adj", (0,) * len(options["pad"])), strict=True)
+    crop = tuple((before, before - more) for before, more in pads)
+    geometry = tuple(options["stride"]), crop, tuple(options["dilate"]), options["num_group"]
+    return transposed_convolution(ops.to_numpy(value_of(m.weight)), _array(m.bias), *geometry, _dtype(m.weight))
 
 
 def _layer_norm(m: Any) -> Layer:
@@ -287,7 +289,7 @@ def _border(m: blocks.Border) -> Layer:
 _READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((nn.Conv1D, nn.Conv2D, nn.Conv3D), _convolution),
-    nn.Conv2DTranspose: _transposed,
+    **dict.fromkeys((nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose), _transposed),
     nn.BatchNorm: _batch_norm,
     nn.LayerNorm: _layer_norm,
     nn.InstanceNorm: _instance_norm,
@@ -295,8 +297,12 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
     image_blocks.ChannelPool: lambda m: ChannelPool(m.function),
+    image_blocks.GlobalSum: lambda m: GlobalPool("sum", rank=m.rank),
     image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
+    image_blocks.Resize: lambda m: Resize(m.size, "bilinear", m.align_corners),
+    image_blocks.ResizeLike: lambda m: ResizeLike("bilinear", m.align_corners),
+    **across_channels.READERS,
     image_blocks.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_blocks.Chunk: lambda m: Chunk(m.index, m.count),
     image_blocks.ChannelShuffle: lambda m: ChannelShuffle(m.groups),

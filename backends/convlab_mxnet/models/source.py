@@ -20,9 +20,10 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
 from convlab.models.source.code import Code, SourceCall, brief, call_of, container
@@ -32,7 +33,9 @@ from .. import attention_blocks, image_blocks
 from ..blocks import Border, semantics
 from ..layers import Conv2D
 from ..ops import mx
+from . import across_channels
 from .options import ACTIVATIONS, MODES
+from .resizing import resize_like_source
 
 nn = mx.gluon.nn
 
@@ -89,6 +92,12 @@ def _pool(known: Pool) -> SourceCall:
     if name == "AvgPool" and options["padding"]:
         options["count_include_pad"] = known.count_padding
     return call_of(f"nn.{kind.__name__}", kind, **options, ceil_mode=known.ceil)
+
+
+def _global_pool(known: GlobalPool) -> SourceCall:
+    if known.function == "sum":
+        return _block(image_blocks.GlobalSum, rank=known.rank)
+    return SourceCall(f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool{known.rank}D", {})
 
 
 def _batch_norm(known: BatchNorm) -> SourceCall:
@@ -174,10 +183,11 @@ def _softmax(known: Softmax) -> tuple[str, str]:
 
 
 def _transposed(known: TransposedConvolution) -> SourceCall:
-    padding, more = known.own_padding or ((0, 0), (0, 0))
+    rank = len(known.stride)
+    padding, more = known.own_padding or ((0,) * rank, (0,) * rank)
     return call_of(
-        "nn.Conv2DTranspose",
-        nn.Conv2DTranspose,
+        f"nn.Conv{rank}DTranspose",
+        getattr(nn, f"Conv{rank}DTranspose"),
         channels=known.output_channels(),
         kernel_size=brief(known.kernel.shape[2:]),
         strides=brief(known.stride),
@@ -213,7 +223,7 @@ def _of_fields(block: Any, names: Sequence[str], known: Layer) -> SourceCall:
 _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     BatchNorm: _batch_norm,
-    TransposedConvolution: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     LayerNorm: lambda known: call_of(
         "nn.LayerNorm", nn.LayerNorm, axis=1, epsilon=known.epsilon, in_channels=len(known.scale)
     ),
@@ -228,7 +238,11 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         shift=known.shift is not None,
         trained=known.trained,
     ),
-    Attention: lambda known: _attention(attention_blocks.PixelAttention, known),
+    Attention: lambda known: _attention(
+        attention_blocks.PixelAttention,
+        known,
+        **({} if known.plain else {"key_size": known.key_size, "value_size": known.value_size}),
+    ),
     WindowAttention: lambda known: _attention(
         attention_blocks.WindowAttention,
         known,
@@ -250,17 +264,17 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
             (ChannelPool, image_blocks.ChannelPool, ("function",)),
             (Subsample, image_blocks.Subsample, ("start", "step")),
             (Upsample, image_blocks.Upsample, ("factor", "method", "align_corners")),
+            (Resize, image_blocks.Resize, ("size", "align_corners")),
             (ChannelSlice, image_blocks.ChannelSlice, ("start", "stop")),
             (Chunk, image_blocks.Chunk, ("index", "count")),
             (ChannelShuffle, image_blocks.ChannelShuffle, ("groups",)),
             (PixelShuffle, image_blocks.PixelShuffle, ("factor", "channels_last")),
         )
     },
+    **across_channels.SOURCES,
     Dense: _dense,
     Pool: _pool,
-    GlobalPool: lambda known: SourceCall(
-        f"nn.Global{'Max' if known.function == 'max' else 'Avg'}Pool{known.rank}D", {}
-    ),
+    GlobalPool: _global_pool,
     Dropout: lambda known: call_of("nn.Dropout", nn.Dropout, rate=known.rate, axes=known.axes()),
     Pad: _pad,
     Activation: _activation,
@@ -275,6 +289,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
     Outputs: lambda known: ("{all}",) * 2,
+    ResizeLike: resize_like_source,
     BroadcastLike: lambda known: (
         _repeated("F.broadcast_like", known.rank),
         _repeated("F.npx.broadcast_like", known.rank),
@@ -296,6 +311,7 @@ _IDIOM = Idiom(
         "lab": "from convlab import mxnet as lab",
         "attention_blocks": "from convlab_mxnet import attention_blocks",
         "image_blocks": "from convlab_mxnet import image_blocks",
+        "channel_blocks": "from convlab_mxnet import channel_blocks",
         "Border": "from convlab_mxnet.blocks import Border",
     },
     base="nn.HybridBlock",

@@ -27,11 +27,12 @@ from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool,
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
+from . import across_channels, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .outputs import Outputs
 from .readers import DEPTHWISE, SEPARABLE, each_rank
@@ -152,6 +153,8 @@ def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
 
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[kl.Layer]:
+    if layer.function == "sum":
+        return [image_layers.GlobalSum(layer.keepdims, layer.rank, autocast=False)]
     kind = each_rank("GlobalMaxPooling" if layer.function == "max" else "GlobalAveragePooling")[layer.rank - 1]
     return [kind(data_format="channels_last", keepdims=layer.keepdims, autocast=False)]
 
@@ -190,7 +193,8 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     padding = next((name for name in names if named_crop(name, layer.extent, layer.stride) == layer.crop), None)
     if padding is None:
         raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = kl.Conv2DTranspose(
+    rank = len(layer.stride)
+    conv = each_rank("Conv", "Transpose")[rank - 1](
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
@@ -199,8 +203,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
-    kernel = hwio(layer.kernel)
-    return [_filled(conv, (None, None, None, len(layer.kernel)), kernel, layer.bias)]
+    return [_filled(conv, _shape(rank, len(layer.kernel)), hwio(layer.kernel), layer.bias)]
 
 
 def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
@@ -210,7 +213,8 @@ def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
     else:
-        native = attention_layers.PixelAttention(heads, channels // heads, attention_axes=(1, 2), **options)
+        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
+        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
     native.build((None, None, None, channels))
     fill_attention(native, layer)
     return [native]
@@ -289,7 +293,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: lacks_adaptive,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
@@ -323,6 +327,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     OutputsLayer: lambda layer, style: [Outputs(layer.names)],
+    **resizing.BUILDERS,
+    **across_channels.BUILDERS,
 }
 
 

@@ -12,9 +12,11 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 
-from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, PixelShuffle
+from ..attention_layers import ClassToken, FirstPixel, PositionEmbedding
+from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
 from .activations import gelu_tanh
 from .readers import each_rank
+from .tokens import Patches
 
 
 def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.Layer]) -> Callable[..., list[kl.Layer]]:
@@ -29,6 +31,8 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
         numbers = np.ndim(number) or isinstance(number, keras.Variable)
         if layer is not None and numbers and np.size(number) == (1, *np.shape(number))[-1]:
             return [_of_channels(layer, number, len((a if _is_tensor(a) else b).shape))]
+        if numbers and layer is kl.Add:
+            return [_positions(a if _is_tensor(a) else b, number)]
         if np.ndim(number):
             raise UnsupportedError(f"it takes an array of shape {np.shape(number)}")
         return [rescaling(float(number))]
@@ -78,18 +82,56 @@ def _of_channels(layer: type[kl.Layer], numbers: Any, axes: int) -> kl.Layer:
     return affine
 
 
+def _positions(x: Any, numbers: Any) -> kl.Layer:
+    """The sum with a number for each channel of each pixel, or of each token."""
+    shape, (*size, channels) = np.shape(numbers), x.shape[1:]
+    if shape[-len(x.shape) + 1 :] != (*size, channels) or np.prod(shape) != math.prod(shape[-len(x.shape) + 1 :]):
+        raise UnsupportedError(f"it takes an array of shape {shape}")
+    rows, columns = size if len(size) == 2 else (*size, 1)
+    return _filled(PositionEmbedding((rows, columns), dtype=x.dtype), (rows, columns, channels), numbers)
+
+
+def _filled(layer: kl.Layer, shape: tuple[int, ...], numbers: Any) -> kl.Layer:
+    """A layer of images with one array."""
+    layer.build((None, None, None, shape[-1]))
+    layer.set_weights([np.reshape(keras.ops.convert_to_numpy(numbers), shape)])
+    return layer
+
+
 def _concatenate(values: Any, axis: int = -1) -> list[kl.Layer]:
+    if len(values) == 2 and not _is_tensor(values[0]) and _is_tensor(values[1]):
+        return [_class_token(*values, axis)]
     return [kl.Concatenate(-1 if axis == len(values[0].shape) - 1 else axis)]
+
+
+def _class_token(first: Any, tokens: Any, axis: int) -> kl.Layer:
+    """What puts the same token before those of each image."""
+    count, *_, channels = tokens.shape
+    numbers = np.asarray(keras.ops.convert_to_numpy(first))
+    if len(tokens.shape) != 3 or axis not in (1, -2) or numbers.shape != (count, 1, channels):
+        raise UnsupportedError(f"it joins an array of shape {numbers.shape} and tokens of shape {tokens.shape}")
+    if (numbers != numbers[:1]).any():
+        raise UnsupportedError("it joins another token for each image")
+    return _filled(ClassToken(dtype=tokens.dtype), (channels,), numbers[0])
+
+
+def _item(x: Any, key: Any) -> list[kl.Layer]:
+    every = slice(None)
+    if len(x.shape) != 3 or key not in ((every, 0), (every, 0, every)):
+        raise UnsupportedError("it takes another part than the first of tokens")
+    return [FirstPixel()]
 
 
 def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
         axes, count = [axis] if isinstance(axis, int) else axis or [], len(x.shape)
         if [each % count for each in axes] == [count - 1] and keepdims and count > 2:
-            return [ChannelPool("max" if name == "GlobalMaxPooling" else "average")]
+            return [ChannelPool({"GlobalMaxPooling": "max", "GlobalSum": "sum"}.get(name, "average"))]
         if count < 3 or sorted(each % count for each in axes) != [*range(1, count - 1)]:
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")
-        return [each_rank(name)[count - 3](keepdims=keepdims)]
+        return [
+            GlobalSum(keepdims, count - 2) if name == "GlobalSum" else each_rank(name)[count - 3](keepdims=keepdims)
+        ]
 
     return natives
 
@@ -103,6 +145,16 @@ def _function(name: Any) -> Callable[..., list[kl.Layer]]:
 
 def _gelu(x: Any, approximate: bool = True) -> list[kl.Layer]:
     return [kl.Activation(gelu_tanh if approximate else "gelu", autocast=False)]
+
+
+def _patches(
+    images: Any, size: Any, strides: Any = None, dilation_rate: Any = 1, padding: str = "valid", data_format: Any = None
+) -> list[kl.Layer]:
+    sizes = (size, size) if isinstance(size, int) else tuple(size)
+    apart = strides in (None, size, sizes, [*sizes]) and dilation_rate in (1, (1, 1))
+    if not apart or padding != "valid" or data_format not in (None, "channels_last") or len(sizes) != 2:
+        raise UnsupportedError("its patches overlap, or have gaps or a border")
+    return [Patches(sizes, autocast=False)]
 
 
 def _softmax(name: str) -> Callable[..., list[kl.Layer]]:
@@ -120,12 +172,16 @@ def _depth_to_space(x: Any, block_size: int, data_format: str = "channels_last")
     return [PixelShuffle(block_size, channels_last=True)]
 
 
+def _resize(images: Any, size: Any, **options: Any) -> list[kl.Layer]:
+    return [kl.Resizing(*size, **options)]
+
+
 def _reshape(x: Any, newshape: Any) -> list[kl.Layer]:
     """Images as rows of all their numbers, or rows as images."""
     first, *sizes = newshape if isinstance(newshape, (tuple, list)) else (newshape,)
     whole = None in x.shape[1:] or math.prod(x.shape[1:]) == abs(math.prod(sizes)) or sizes == [-1]
     images, rows = len(x.shape) == 4 and len(sizes) == 1, len(x.shape) == 2 and len(sizes) in (1, 3)
-    if first not in (-1, None) or not (images or rows) or not whole:
+    if first not in (-1, None, x.shape[0]) or not (images or rows) or not whole:
         raise UnsupportedError(f"it gives the shape {newshape}, expected (-1, numbers), or (-1, H, W, C) of rows")
     return [kl.Reshape(tuple(sizes))]
 
@@ -143,10 +199,14 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ("abs", "sqrt", "exp")},
     "Absolute": lambda x: [Elementwise("abs")],
     "Concatenate": _concatenate,
+    "GetItem": _item,
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
+    "Sum": _over_pixels("GlobalSum"),
     "DepthToSpace": _depth_to_space,
+    "Resize": _resize,
     "Reshape": _reshape,
+    "ExtractPatches": _patches,
     "Relu": _function("relu"),
     "Relu6": _function("relu6"),
     "ReLU": lambda x, **options: [kl.ReLU(**options)],  # of keras.activations
@@ -167,6 +227,8 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
 _OPTIONS = {
     *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
     *("newshape", "block_size", "data_format", "x_min", "x_max"),
+    *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
+    *("strides", "dilation_rate", "padding"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,12 +16,20 @@ from convlab.models.layers.reading import INPUT, Part, giving, inputs_first
 from .. import private
 from .functions import native_of
 from .outputs import Outputs
+from .tokens import Forms, known_by_what_it_does, part_of_tokens
+
+# A number of images that no code has for another reason.
+_IMAGES = 13
 
 Parts = Callable[[kl.Layer, str], Sequence[Part]]
 
 
 def graph_of(
-    model: keras.Model, parts: Parts, joining: tuple[type[kl.Layer], ...], shape: Sequence[int | None] | None
+    model: keras.Model,
+    parts: Parts,
+    joining: tuple[type[kl.Layer], ...],
+    shape: Sequence[int | None] | None,
+    channels_last: bool,
 ) -> list[Part]:
     """The parts of a model with their inputs.
 
@@ -29,35 +38,50 @@ def graph_of(
         parts: the parts that a layer at a path is; none for one that does nothing.
         joining: the layers that take several tensors.
         shape: of the images that a model takes which has a `call` of its own, with the batch.
+        channels_last: whether its images are NHWC; only their pixels are read as the tokens of a sequence.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
-    reading = _Reading(parts, joining)
+    reading = _Reading(parts, joining, channels_last)
     result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
-    names, values = results_of(result)
+    (names, values), (_, tensors) = results_of(result), results_of(reading.last)
+    for value, tensor in zip(values, tensors, strict=True):
+        if reading.forms.pixels([value], tensor) is not None:
+            raise UnsupportedError("the model's result is tokens, not images")
     return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
 
 
 class _Reading:
     """A model on its way to parts, in the order in which they are computed."""
 
-    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...]) -> None:
-        self.parts, self.joining = parts, joining
+    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...], channels_last: bool) -> None:
+        self.parts, self.joining, self.channels_last = parts, joining, channels_last
         self.result: list[Part] = []
+        self.forms = Forms()
+        self.last: Any = None
 
     def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> Any:
         """Read a layer that takes these values; the name of its result comes back, or a container of several."""
         if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
+            tensor = layer.inputs[0] if tensors[0] is None and getattr(layer, "inputs", None) else tensors[0]
             result: Any = inputs[0]
             for child in layer.layers:
-                result = self.layer(child, _inside(path, child.name), keras.tree.flatten(result), [None])
+                result = self.layer(child, _inside(path, child.name), keras.tree.flatten(result), [tensor])
+                self.last = tensor = _after(child, tensor)
             return result
         functional: Any = private.functional_class()
         if isinstance(layer, functional) and type(layer).call is functional.call:
             return self._functional(layer, path, inputs)
+        if isinstance(layer, kl.Reshape) and tensors[0] is not None:
+            after = layer.compute_output_shape(tensors[0].shape)
+            if self.channels_last and self.forms.reshape(inputs[0], tensors[0].shape, after):
+                return inputs[0]
         parts = self.parts(layer, path)
         if any(part.layer is None for part in parts):
+            own = known_by_what_it_does(layer, tensors[0])
+            if own is not None:
+                return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])
             traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)
             if not isinstance(traced, str):
                 return self._functional(traced, path, inputs)
@@ -65,13 +89,17 @@ class _Reading:
                 raise UnsupportedError(f"{path}: {traced}" if path else traced)
         if len(inputs) > 1 and not isinstance(layer, self.joining):
             raise UnsupportedError(f"{path}: it takes more than one tensor")
-        return self._append(parts, inputs)
+        return self._append(parts, inputs, tensors[0])
 
-    def _append(self, parts: Sequence[Part], inputs: Sequence[str]) -> str:
-        """Add parts one after another."""
+    def _append(self, parts: Sequence[Part], inputs: Sequence[str], tensor: Any) -> str:
+        """Add parts one after another; the first takes a tensor."""
+        pixels = self.forms.pixels(inputs, tensor)
         for part in parts:
             value = str(len(self.result))
-            self.result.append(Part(part.path, part.native, part.layer, part.note, tuple(inputs), value))
+            if pixels is not None:
+                part = part_of_tokens(part, pixels)
+                self.forms.keep(value, inputs[0], part.layer)
+            self.result.append(replace(part, inputs=tuple(inputs), value=value))
             inputs = [value]
         return inputs[0]
 
@@ -85,23 +113,60 @@ class _Reading:
             if len(results) != len(call.outputs):
                 raise UnsupportedError(f"{_inside(path, call.operation.name)} gives more than one tensor")
             values |= {id(tensor): result for tensor, result in zip(call.outputs, results, strict=True)}
+        self.last = model.output
         return keras.tree.map_structure(lambda tensor: values[id(tensor)], model.output)
 
     def _called(self, call: Any, path: str, inputs: Sequence[str]) -> Any:
         operation = call.operation
         if isinstance(operation, kl.Layer):
-            others = {name: value for name, value in call.arguments.kwargs.items() if value not in (None, False)}
+            others = {name: value for name, value in _beside_tensors(call) if value is not None and value is not False}
+            if isinstance(operation, kl.Resizing):  # Keras has it among what it does to images in training.
+                others.pop("training", None)
             # Keras tells layers of images to train by itself; it makes no difference to what does nothing in inference.
             known = [part for part in self.parts(operation, path) if part.layer is not None]
             if others and (known or private.layers_inside(operation)):
                 raise UnsupportedError(f"{_inside(path, operation.name)} is called with {', '.join(others)}")
+            if isinstance(operation, kl.MultiHeadAttention) and len(inputs) > 1:
+                if len({*map(id, call.input_tensors)}) > 1:
+                    raise UnsupportedError(
+                        f"{_inside(path, operation.name)}: attention that isn't of tokens to themselves"
+                    )
+                inputs = inputs[:1]
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
+        if type(operation).__name__ == "Reshape" and self._same_pixels(call, inputs[0]):
+            return inputs[0]
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
         try:
             natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
         except UnsupportedError as error:
             raise UnsupportedError(f"{name}: {error}") from error
-        return self._append([part for native in natives for part in self.parts(native, name)], inputs)
+        return self._append([part for native in natives for part in self.parts(native, name)], inputs, _first(call))
+
+    def _same_pixels(self, call: Any, value: str) -> bool:
+        """Whether a change of the shape, of images of a known size, is none of the value."""
+        before, after = call.input_tensors[0].shape, call.outputs[0].shape
+        known = None not in (*before[1:], *after[1:]) and before[0] == after[0]
+        return self.channels_last and known and self.forms.reshape(value, before, after)
+
+
+def _first(call: Any) -> Any:
+    """The first of the tensors that a call takes."""
+    return call.input_tensors[0] if call.input_tensors else None
+
+
+def _beside_tensors(call: Any) -> Iterator[tuple[str, Any]]:
+    """The arguments of a layer's call that aren't its tensors."""
+    first, *args = *call.arguments.args, None
+    named = [*((f"its argument {place}", value) for place, value in enumerate(args, 1)), *call.arguments.kwargs.items()]
+    yield from ((name, value) for name, value in named if not isinstance(value, keras.KerasTensor))
+
+
+def _after(layer: kl.Layer, tensor: Any) -> Any:
+    """What a layer makes of a symbolic tensor; None where that isn't known."""
+    try:
+        return None if tensor is None else layer.compute_output_spec(tensor)
+    except Exception:  # It may be anyone's code.
+        return None
 
 
 def _inside(path: str, name: str) -> str:
@@ -110,13 +175,17 @@ def _inside(path: str, name: str) -> str:
 
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
-    symbols = [keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
-    try:
-        result = layer.call(symbols if len(symbols) > 1 else symbols[0])
-        return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
-    except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
-        first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-        return f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
+    why = ""
+    # Code that repeats an array for each image must be told how many there are.
+    for count in (None, _IMAGES):
+        symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
+        try:
+            result = layer.call(symbols if len(symbols) > 1 else symbols[0])
+            return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
+        except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
+            first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+            why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
+    return why
 
 
 def _in_order(model: keras.Model) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
 from .activations import NOTHING
+from .arrays import array_of
 from .graph import graph_of
 from .readers import (
     DEPTHWISE,
@@ -38,7 +40,6 @@ from .readers import (
     READERS,
     SEPARABLE,
     WEIGHTED,
-    array_of,
     children,
     each_rank,
     layout,
@@ -46,6 +47,7 @@ from .readers import (
     takes_rows,
 )
 from .run import run
+from .tokens import convolution_of_patches, of_itself
 
 # What changes images, or numbers, in training alone; some of them aren't in each Keras.
 _AUGMENTATIONS = """
@@ -63,18 +65,25 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     unused = dict(_in_training(model, ""))
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
-    if with_code and one_layout:
+    if one_layout and (with_code or any(part.layer is None for part in parts)):
         try:
             rank = rank_of([part.layer for part in parts])
             shape = _shape(model, inputs, layouts, rank)
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape)
+            channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
+            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape, channels_last)
             return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
         except UnsupportedError as error:
             why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
+    parts = [_with_reason(part, why.get("", "")) for part in parts] if whole else parts
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _image(model), loose, unused=unused)
+
+
+def _with_reason(part: Part, why: str) -> Part:
+    """A layer that isn't known, with why the graph that it is in isn't."""
+    return replace(part, note=f"{part.note}: {why}") if part.layer is None and why else part
 
 
 def _in_training(layer: kl.Layer, path: str) -> Iterator[tuple[str, str]]:
@@ -86,12 +95,12 @@ def _in_training(layer: kl.Layer, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_order(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts, where a permutation of an image's axes and a change of shape are one, channel by channel."""
+    """The parts, where two are one: a permutation of an image's axes and a change of shape are, channel by channel."""
     takers, by_value = consumers(parts), {part.value: part for part in parts}
-    joined: dict[str, tuple[Part, Flatten | Unflatten]] = {}
+    joined: dict[str, tuple[Part, Layer]] = {}
     for part in parts:
         first = by_value.get(part.inputs[0])
-        both = None if first is None or len(takers[first.value]) != 1 else _channel_by_channel(first, part)
+        both = None if first is None or len(takers[first.value]) != 1 else _together(first, part)
         if first is not None and both is not None:
             joined[part.value] = first, both
     needless = {first.value for first, _ in joined.values()}
@@ -113,8 +122,10 @@ def _axes_of_reshape(part: Part) -> int:
     return len(part.native.target_shape) if isinstance(part.native, kl.Reshape) and takes_rows(part.native) else 0
 
 
-def _channel_by_channel(first: Part, second: Part) -> Flatten | Unflatten | None:
-    """What a permutation and a flattening, or an image of rows and a permutation, are together."""
+def _together(first: Part, second: Part) -> Layer | None:
+    """What a permutation and a flattening, an image of rows and a permutation, or patches and a dense layer are."""
+    if (convolution := convolution_of_patches(first, second)) is not None:
+        return convolution
     rank = _axes_of_reshape(first) - 1
     if isinstance(second.layer, Flatten) and any(_permutes(first, to_first(n)) for n in (1, 2, 3)):
         return Flatten("CHW")
@@ -200,9 +211,9 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
         known_layer = known_layer or _moving(layer)
         if known_layer is None or activation in NOTHING:
             if not _does_nothing(layer):
-                yield Part(path, layer, known_layer, note)
+                yield Part(path, layer if known_layer is None else of_itself(layer), known_layer, note)
             return
-        yield Part(path, layer if activation is None else _without_activation(layer), known_layer, note)
+        yield Part(path, _without_activation(layer), known_layer, note)
     if activation in NOTHING:
         return
     native = activation if isinstance(activation, kl.Layer) else kl.Activation(activation, autocast=False)

@@ -7,12 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax, clip
-from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
@@ -24,22 +22,17 @@ from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
 from convlab.models.layers.spatial import Ends, causal, oihw
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
-from convlab.models.layers.windows import WindowAttention
+from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
-from .. import attention_layers, image_layers, private
+from .. import image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
+from . import across_channels, attention, resizing
 from .activations import FUNCTIONS, leaky
+from .arrays import array_of
 from .outputs import Outputs
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
-
-
-def array_of(variable: Any) -> np.ndarray:
-    """A variable's or a tensor's values, not copied; bfloat16 widened to float32."""
-    tensor = tf.convert_to_tensor(variable)
-    return np.asarray(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
 
 
 def kernel_of(layer: kl.Layer, array: np.ndarray) -> np.ndarray:
@@ -78,16 +71,13 @@ def _ours(m: Conv2D) -> Layer:
     return Convolution.ours(m.spec, _computed(m, m.weight), bias, m.compute_dtype)
 
 
-def _transposed(m: kl.Conv2DTranspose) -> Layer:
+def _transposed(m: Any) -> Layer:
     kernel = kernel_of(m, _computed(m, m.kernel))
-    extent = [(k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True)]
-    crop = named_crop(m.padding, (extent[0], extent[1]), m.strides, _both(m.output_padding))
+    extent = tuple((k - 1) * d + 1 for k, d in zip(m.kernel_size, m.dilation_rate, strict=True))
+    more = (m.output_padding,) * len(extent) if isinstance(m.output_padding, int) else m.output_padding
+    crop = named_crop(m.padding, extent, m.strides, more)
     bias = None if m.bias is None else _computed(m, m.bias)
-    return TransposedConvolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
-
-
-def _both(value: Any) -> tuple[int, int] | None:
-    return (value, value) if isinstance(value, int) else value if value is None else tuple(value)
+    return transposed_convolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
@@ -154,29 +144,6 @@ def _normalization(m: kl.Normalization) -> Layer:
 def _own_affine(m: image_layers.ChannelAffine) -> Layer:
     scale, shift = (None if each is None else array_of(each) for each in (m.gamma, m.beta))
     return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
-
-
-def _attention(m: attention_layers.PixelAttention) -> Layer:
-    if m.compute_dtype != m.variable_dtype:
-        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    denses = private.dense_layers_of_attention(m)
-    kernels = [array_of(dense.kernel) for dense in denses]
-    biases = [array_of(dense.bias) for dense in denses] if m.use_bias else None
-    return Attention.of_heads(kernels, biases, m.num_heads, m.dropout, m.variable_dtype)
-
-
-def _windows(m: attention_layers.WindowAttention) -> Layer:
-    if m.compute_dtype != m.variable_dtype:
-        raise UnsupportedError(f"it keeps {m.variable_dtype} and computes in {m.compute_dtype}")
-    kernel, out_kernel = (array_of(dense.kernel).T for dense in (m.qkv, m.proj))
-    bias, out_bias = (array_of(dense.bias) if m.use_bias else None for dense in (m.qkv, m.proj))
-    dense = kernel, out_kernel, m.num_heads, bias, out_bias, m.dropout, m.variable_dtype
-    scale = array_of(m.scale) if m.cosine else None
-    return WindowAttention(*dense, array_of(m.table), m.window, m.shift, scale=scale, grid=m.grid)
-
-
-def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
-    return PositionEmbedding(array_of(m.embedding).transpose(2, 0, 1), m.variable_dtype)
 
 
 def _upsampling(m: kl.UpSampling2D) -> Layer:
@@ -306,33 +273,31 @@ def _axes_of(m: kl.Layer) -> int:
         return 4
 
 
-def each_rank(name: str) -> tuple[Any, ...]:
+def each_rank(name: str, end: str = "") -> tuple[Any, ...]:
     """Keras's classes of this name for one axis, for two and for three."""
-    return tuple(getattr(kl, f"{name}{rank}D") for rank in (1, 2, 3))
+    return tuple(getattr(kl, f"{name}{rank}D{end}") for rank in (1, 2, 3))
 
 
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
-CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, kl.Conv2DTranspose)
+TRANSPOSED = each_rank("Conv", "Transpose")
+CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, *TRANSPOSED)
 _NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
-WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU)
+WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU, kl.MultiHeadAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((*each_rank("Conv"), *DEPTHWISE), _convolution),
-    kl.Conv2DTranspose: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
     kl.GroupNormalization: _group_norm,
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
-    attention_layers.PixelAttention: _attention,
-    attention_layers.WindowAttention: _windows,
-    attention_layers.ClassToken: lambda m: ClassToken(array_of(m.token), m.variable_dtype),
-    attention_layers.PositionEmbedding: _position_embedding,
-    attention_layers.FirstPixel: lambda m: FirstPixel(),
+    **attention.READERS,
     kl.UpSampling2D: _upsampling,
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
+    image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),
     image_layers.ChannelSlice: lambda m: ChannelSlice(m.start, m.stop),
     image_layers.Chunk: lambda m: Chunk(m.index, m.count),
@@ -366,8 +331,11 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
     Outputs: lambda m: OutputsLayer(m.names),
+    **resizing.READERS,
+    **across_channels.READERS,
 }
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, image_layers.BroadcastLike, Outputs)
+_LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE, Outputs)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

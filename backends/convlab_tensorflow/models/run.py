@@ -16,7 +16,8 @@ from convlab.models.layers.outputs import arrays_of_results
 from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
-from .readers import DEPTHWISE, FORMATS, JOINING, array_of, each_rank, kernel_of, layout
+from .arrays import array_of
+from .readers import DEPTHWISE, FORMATS, JOINING, each_rank, kernel_of, layout
 
 
 def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
@@ -73,6 +74,7 @@ def _to_nchw(x: tf.Tensor) -> tf.Tensor:
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
     owner = next((native for native in natives if native.weights), None)
+    owner = getattr(owner, "of_tokens", owner)
     variables = {name: getattr(owner, name, None) for name in (*ROLES, "bias")}
     leaves = {name: variable.value for name, variable in variables.items() if isinstance(variable, keras.Variable)}
 

@@ -18,12 +18,13 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, formatt
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, padding, unwritten
 
-from .. import attention_layers, image_layers
+from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
+from . import across_channels
 from .activations import gelu_tanh
 from .build import input_shape
-from .readers import DEPTHWISE, each_rank
+from .readers import DEPTHWISE, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -38,7 +39,11 @@ _OURS = (
     image_layers.Divide,
     image_layers.Subsample,
     image_layers.ChannelPool,
+    image_layers.GlobalSum,
     image_layers.ChannelSlice,
+    resizing_layers.Resize,
+    resizing_layers.ResizeLike,
+    *across_channels.KINDS,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
@@ -145,6 +150,7 @@ def _activation(native: kl.Activation) -> SourceCall:
 
 def _attention(native: PixelAttention) -> SourceCall:
     options = {"num_heads": native.num_heads, "key_dim": native.key_dim, "dropout": native.dropout}
+    options |= {"value_dim": None if native.value_dim == native.key_dim else native.value_dim}
     options |= {"use_bias": native.use_bias, "attention_axes": (1, 2)}
     return call_of("PixelAttention", keras.layers.MultiHeadAttention, **options)
 
@@ -171,11 +177,12 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             *each_rank("Conv"),
             *DEPTHWISE,
             kl.BatchNormalization,
-            kl.Conv2DTranspose,
+            *TRANSPOSED,
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,
             kl.UpSampling2D,
+            kl.Resizing,
             *each_rank("Cropping"),
             kl.Dense,
             kl.Dropout,

@@ -43,6 +43,45 @@ class PixelAttention(nn.MultiheadAttention):
         return y.transpose(1, 2).reshape(x.shape)
 
 
+class HeadAttention(nn.Module):
+    """Attention of the pixels of images (N, C, H, W) to one another, in heads of any number of channels.
+
+    Args:
+        embed_dim: the channels of the images.
+        num_heads: how many heads there are.
+        key_dim: the channels of a head's queries and keys.
+        value_dim: those of its values.
+        dropout: the share of the weights that training sets to 0.
+        use_bias: whether the dense layers have biases.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_heads, self.key_dim, self.value_dim = embed_dim, num_heads, key_dim, value_dim
+        self.dropout, self.use_bias = dropout, use_bias
+        self.qkv = nn.Linear(embed_dim, num_heads * (2 * key_dim + value_dim), use_bias, dtype=dtype)
+        self.proj = nn.Linear(num_heads * value_dim, embed_dim, use_bias, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, each pixel computed from all."""
+        sizes = [self.num_heads * size for size in (self.key_dim, self.key_dim, self.value_dim)]
+        parts = self.qkv(x.flatten(2).transpose(1, 2)).split(sizes, dim=-1)
+        queries, keys, values = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        dropout = self.dropout if self.training else 0.0
+        means = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        y: Tensor = self.proj(means.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).reshape(x.shape)
+
+
 def _windows(rows: int, columns: int, *where: Any) -> tuple[Pair, Tensor, Tensor, Tensor]:
     """The windows of images of a size, as tensors; a compiler traces what finds them, and can't trace its cache."""
     found = windows_of.__wrapped__ if torch.compiler.is_compiling() else windows_of
@@ -168,6 +207,14 @@ class OfTorchvision(nn.Module):
         self.inner = inner
 
 
+class Written(nn.Module):
+    """A module of anyone's, for images (N, C, H, W): see `convlab_torch.models.written_out`."""
+
+    def arrays_of(self, layer: layers.Attention) -> dict[str, Any]:
+        """The arrays of a layer by the names that the module has for them."""
+        raise NotImplementedError
+
+
 class CosineWindows(OfTorchvision):
     """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC.
 
@@ -211,46 +258,6 @@ def of_pixels(attention: nn.MultiheadAttention) -> PixelAttention | None:
     return other.train(attention.training)
 
 
-class TokenAttention(nn.Module):
-    """A module of tokens (N, L, C) for the pixels of images (N, C, H, W): see `computes_attention`.
-
-    Args:
-        inner: the module.
-    """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The image, each pixel computed from all."""
-        y: Tensor = self.inner(x.flatten(2).transpose(1, 2))
-        return y.transpose(1, 2).reshape(x.shape)
-
-
-def computes_attention(module: Any) -> bool:
-    """Whether a module of anyone's is self-attention by `qkv` and `proj`, as in timm; it is tried on a few tokens."""
-    qkv, proj = getattr(module, "qkv", None), getattr(module, "proj", None)
-    if not isinstance(qkv, nn.Linear) or not isinstance(proj, nn.Linear):
-        return False
-    if not isinstance(getattr(module, "num_heads", None), int) or type(module) is WindowAttention:
-        return False
-    inside = sum(1 for _ in (*qkv.parameters(), *proj.parameters()))
-    channels = qkv.in_features
-    sizes = (qkv.out_features, proj.in_features, proj.out_features, channels % module.num_heads)
-    if sizes != (3 * channels, channels, channels, 0) or inside != sum(1 for _ in module.parameters()):
-        return False
-    layer, weight = _read_tokens(TokenAttention(module)), qkv.weight
-    x = np.random.default_rng(0).integers(-4, 5, (2, channels, 5, 1)) / 4.0
-    try:
-        with torch.no_grad():
-            y = TokenAttention(module)(torch.from_numpy(x).to(weight))
-    except Exception:  # The module's own code may fail in any way.
-        return False
-    error = layer.error(x, np.zeros(x.shape), str(ops.dtype(weight)))
-    return bool((np.abs(ops.to_numpy(y) - layer.reference(x)) <= error).all())
-
-
 def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
     """The arrays of a layer of this file by the names that a module has for them; None for another layer."""
     if isinstance(layer, layers.ClassToken):
@@ -264,10 +271,9 @@ def arrays_of(native: nn.Module, layer: Layer) -> dict[str, Any] | None:
             f"{type(native.inner).__name__}: {native.why}.",
             hint="port the model to PyTorch, and give what that makes as the target.",
         )
-    before, behind = "in_proj_", "out_proj."
-    if isinstance(native, (WindowAttention, TokenAttention)):
-        inner = "inner." if isinstance(native, TokenAttention) else ""
-        before, behind = f"{inner}qkv.", f"{inner}proj."
+    if isinstance(native, Written):
+        return native.arrays_of(layer)
+    before, behind = ("in_proj_", "out_proj.") if isinstance(native, PixelAttention) else ("qkv.", "proj.")
     arrays = {f"{before}weight": layer.kernel, f"{behind}weight": layer.out_kernel}
     if layer.biased:
         bias, out_bias = layer.biases()
@@ -282,11 +288,8 @@ def _read(m: PixelAttention) -> Layer:
     return layers.Attention(**dense_of(m.in_proj_weight, m.in_proj_bias, m.out_proj), heads=m.num_heads, rate=m.dropout)
 
 
-def _read_tokens(m: TokenAttention) -> layers.Attention:
-    inner: Any = m.inner
-    drops = (each for name, each in inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
-    rate = next((each.p for each in drops), 0.0)
-    return layers.Attention(**dense_of(inner.qkv.weight, inner.qkv.bias, inner.proj), heads=inner.num_heads, rate=rate)
+def _read_heads(m: HeadAttention) -> Layer:
+    return layers.Attention(**dense_of(m.qkv.weight, m.qkv.bias, m.proj), heads=m.num_heads, rate=m.dropout)
 
 
 def _read_windows(m: WindowAttention) -> Layer:
@@ -337,7 +340,7 @@ READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
     WindowAttention: _read_windows,
     CosineWindows: _read_cosines,
-    TokenAttention: _read_tokens,
+    HeadAttention: _read_heads,
     ClassToken: lambda m: layers.ClassToken(ops.to_numpy(m.token), str(ops.dtype(m.token))),
     PositionEmbedding: lambda m: layers.PositionEmbedding(ops.to_numpy(m.embedding), str(ops.dtype(m.embedding))),
 }

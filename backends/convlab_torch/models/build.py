@@ -26,13 +26,14 @@ from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
-from . import attention, functions, modules
+from . import across_channels, attention, functions, modules
 from .attention import PixelAttention, first_pixel
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
@@ -111,7 +112,9 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
     return [functions.of_rank("AvgPool", len(layer.size))(*window, layer.ceil, layer.count_padding)]
 
 
-def _build_global_pool(layer: GlobalPool, style: str) -> list[nn.Module]:
+def _build_global_pool(layer: GlobalPool, style: str) -> list[Any]:
+    if layer.function == "sum":
+        return [partial(functions.total, keepdim=layer.keepdims, **({} if layer.rank == 2 else {"rank": layer.rank}))]
     pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
@@ -149,7 +152,7 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[nn.Modul
     padding = layer.own_padding
     if padding is None:
         raise UnsupportedError(f"torch has no transposed convolution whose result is cropped by {layer.crop}.")
-    conv = nn.ConvTranspose2d(
+    conv = functions.of_rank("ConvTranspose", len(layer.stride))(
         len(layer.kernel),
         layer.output_channels(),
         layer.kernel.shape[2:],
@@ -168,9 +171,22 @@ def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
-    aligned = layer.align_corners if layer.method == "bilinear" else None
     factor = float(layer.factor[0]), float(layer.factor[1])
-    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=aligned)]
+    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=_aligned(layer))]
+
+
+def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
+    return [nn.Upsample(layer.size, mode=functions.RESIZING[layer.method], align_corners=_aligned(layer))]
+
+
+def _build_resize_like(layer: ResizeLike, style: str) -> list[Any]:
+    mode = functions.RESIZING[layer.method]
+    return [partial(functions.resize_like, mode=mode, align_corners=_aligned(layer))]
+
+
+def _aligned(layer: Upsample | Resize | ResizeLike) -> bool | None:
+    """PyTorch takes it for bilinear interpolation alone."""
+    return layer.align_corners if layer.method == "bilinear" else None
 
 
 def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[Any]:
@@ -209,7 +225,11 @@ def _build_attention(layer: Attention, style: str) -> list[nn.Module]:
         options |= {"cosine": layer.cosine, "grid": layer.grid}
         native: nn.Module = attention.WindowAttention(channels_taken(layer), *where, **options)
     else:
-        native = PixelAttention(channels_taken(layer), layer.heads, **options)
+        channels, heads = channels_taken(layer), layer.heads
+        if layer.plain:
+            native = PixelAttention(channels, heads, **options)
+        else:
+            native = attention.HeadAttention(channels, heads, layer.key_size, layer.value_size, **options)
     return [filled(native, **arrays_of(native, layer))]
 
 
@@ -252,27 +272,32 @@ def _build_activation(layer: Activation, style: str) -> list[Any]:
     return [constructors[layer.function]()]
 
 
+_OF_CHANNELS = {
+    "max": functions.channel_maximum,
+    "average": functions.channel_average,
+    "sum": functions.channel_total,
+}
 _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _build_convolution),
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
     AdaptivePool: _build_adaptive_pool,
-    TransposedConvolution: _build_transposed,
+    **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
+    Resize: _build_resize,
     Crop: _build_crop,
-    ChannelPool: lambda layer, style: [
-        functions.channel_maximum if layer.function == "max" else functions.channel_average
-    ],
+    ChannelPool: lambda layer, style: [_OF_CHANNELS[layer.function]],
     Subsample: lambda layer, style: [partial(functions.subsample, start=layer.start, step=layer.step)],
     ChannelSlice: lambda layer, style: [partial(functions.channel_slice, start=layer.start, stop=layer.stop)],
     Chunk: lambda layer, style: [partial(functions.chunk, index=layer.index, count=layer.count)],
     ChannelShuffle: lambda layer, style: [nn.ChannelShuffle(layer.groups)],
     PixelShuffle: _build_pixel_shuffle,
+    **across_channels.BUILDERS,
     Dropout: _build_dropout,
     Flatten: _build_flatten,
     Unflatten: _build_unflatten,
@@ -296,6 +321,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
     Outputs: lambda layer, style: [partial(functions.outputs, names=layer.names)],
+    ResizeLike: _build_resize_like,
 }
 
 

@@ -14,6 +14,7 @@ from convlab.errors import UnsupportedError
 
 from .functions import of_rank
 from .rewriting import arguments_of
+from .sizes import TRANSPOSED
 
 _VIEWS = ("view", "reshape", "unsqueeze", "squeeze", "flatten", "permute", "transpose", "expand_as", "contiguous")
 Arrays = Mapping[torch.fx.Node, Tensor]
@@ -72,7 +73,7 @@ def _convolution(kind: type[nn.Module]) -> Callable[[Own, dict[str, Any]], nn.Mo
         weight, groups = own["weight"], given.get("groups", 1)
         assert weight is not None
         first, second = weight.shape[0], weight.shape[1]
-        channels = (first, second * groups) if kind is nn.ConvTranspose2d else (second * groups, first)
+        channels = (first, second * groups) if kind in TRANSPOSED else (second * groups, first)
         options = {name: _pair(value) for name, value in given.items() if name != "groups"}
         conv = kind(*channels, tuple(weight.shape[2:]), groups=groups, device="meta", **options)
         return _with(conv, own, "weight", "bias")
@@ -117,15 +118,15 @@ def _prelu(own: Own, given: dict[str, Any]) -> nn.Module:
 
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding")
+_TRANSPOSED = (*_CONVOLUTION, "output_padding", "groups", "dilation")
 # The functions, the names of their arguments, and the layer that they are.
 _LAYERS: dict[tuple[Any, ...], tuple[tuple[str, ...], Callable[[Own, dict[str, Any]], nn.Module]]] = {
     (F.conv1d, torch.conv1d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv1d)),
     (F.conv2d, torch.conv2d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv2d)),
     (F.conv3d, torch.conv3d): ((*_CONVOLUTION, "dilation", "groups"), _convolution(nn.Conv3d)),
-    (F.conv_transpose2d, torch.conv_transpose2d): (
-        (*_CONVOLUTION, "output_padding", "groups", "dilation"),
-        _convolution(nn.ConvTranspose2d),
-    ),
+    (F.conv_transpose1d, torch.conv_transpose1d): (_TRANSPOSED, _convolution(nn.ConvTranspose1d)),
+    (F.conv_transpose2d, torch.conv_transpose2d): (_TRANSPOSED, _convolution(nn.ConvTranspose2d)),
+    (F.conv_transpose3d, torch.conv_transpose3d): (_TRANSPOSED, _convolution(nn.ConvTranspose3d)),
     (F.linear,): (("input", "weight", "bias"), _linear),
     (F.batch_norm,): (
         ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),

@@ -23,10 +23,13 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
-from convlab.models.layers.spatial import Size
+from convlab.models.layers.resizing import Resize, ResizeLike
+from convlab.models.layers.spatial import Size, per_axis
 
-from .attention import SHIFTED_WINDOWS, TokenAttention, computes_attention, first_pixel, of_windows
+from . import across_channels
+from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .written_out import written_attention
 
 
 def add(*tensors: Tensor) -> Tensor:
@@ -69,6 +72,11 @@ def outputs(*tensors: Tensor, names: tuple[str, ...] = ()) -> Any:
     return container_of(tensors, names)
 
 
+def resize_like(x: Tensor, like: Tensor, mode: str, align_corners: bool | None = None) -> Tensor:
+    """Images with the rows and columns of others."""
+    return F.interpolate(x, size=like.shape[2:], mode=mode, align_corners=align_corners)
+
+
 def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     """The tensor times a number, and another number added."""
     y = x if scale == 1.0 else x * scale
@@ -98,9 +106,7 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     elif rank != 2:
         return None
     else:
-        if computes_attention(module):
-            return TokenAttention(module).train(module.training)
-        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else None
+        return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else written_attention(module)
     other.weight, other.bias = module.weight, module.bias
     return other.train(module.training)
 
@@ -145,6 +151,11 @@ def maximum(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
     return x.amax(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
 
 
+def total(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
+    """The sum of each channel, over so many axes."""
+    return x.sum(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
+
+
 def channel_average(x: Tensor) -> Tensor:
     """The mean of all channels of each pixel."""
     return x.mean(dim=1, keepdim=True)
@@ -153,6 +164,11 @@ def channel_average(x: Tensor) -> Tensor:
 def channel_maximum(x: Tensor) -> Tensor:
     """The greatest channel of each pixel."""
     return x.amax(dim=1, keepdim=True)
+
+
+def channel_total(x: Tensor) -> Tensor:
+    """The sum of all channels of each pixel."""
+    return x.sum(dim=1, keepdim=True)
 
 
 def read_function(native: Any) -> tuple[Layer | None, str]:
@@ -170,6 +186,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         outputs: lambda: Outputs(**options),
+        resize_like: lambda: read_resizing(None, **options),
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),
         channel_slice: lambda: ChannelSlice(**options),
@@ -179,11 +196,26 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         first_pixel: FirstPixel,
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),
+        channel_total: lambda: ChannelPool("sum"),
         average: lambda: GlobalPool("average", options["keepdim"], rank=options.get("rank", 2)),
+        total: lambda: GlobalPool("sum", options["keepdim"], rank=options.get("rank", 2)),
         maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }
     name = str(getattr(function, "__name__", function))
+    if function in across_channels.FUNCTIONS:
+        return across_channels.FUNCTIONS[function](**options), name
     return (readers[function](), name) if function in readers else (None, name)
+
+
+def read_resizing(size: Any, mode: str, align_corners: bool | None = None) -> Layer:
+    """The resize to a size, a number or two, or for None to that of another image."""
+    if mode not in RESIZING.values():
+        raise UnsupportedError(f"its mode is {mode}, expected {', '.join(RESIZING.values())}")
+    method = next(ours for ours, theirs in RESIZING.items() if theirs == mode)
+    if size is None:
+        return ResizeLike(method, bool(align_corners))
+    rows, columns = per_axis(size, 2)
+    return Resize((int(rows), int(columns)), method, bool(align_corners))
 
 
 def _dropout(
@@ -224,9 +256,16 @@ def _over_pixels(function: Callable[..., Tensor]) -> Callable[..., Any]:
 def _interpolate(
     size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None, **others: Any
 ) -> nn.Module:
-    if size is not None or any(others.values()):
-        raise UnsupportedError("it resizes to a size, or with options beyond scale_factor, mode and align_corners")
-    return nn.Upsample(scale_factor=scale_factor, mode=mode, align_corners=align_corners)
+    if any(others.values()):
+        raise UnsupportedError("it has options beyond size, scale_factor, mode and align_corners")
+    return nn.Upsample(size=size, scale_factor=scale_factor, mode=mode, align_corners=align_corners)
+
+
+def _resize_like(mode: str = "nearest", align_corners: bool | None = None, **others: Any) -> Any:
+    if any(others.values()):
+        raise UnsupportedError("it has options beyond size, mode and align_corners")
+    read_resizing(None, mode)  # which refuses other modes
+    return partial(resize_like, mode=mode, align_corners=align_corners)
 
 
 def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
@@ -252,6 +291,8 @@ def _concatenate(dim: int = 0, rank: int = 2) -> Any:
     return concatenate
 
 
+# PyTorch's names of the ways to resize.
+RESIZING = {"nearest": "nearest", "nearest_exact": "nearest-exact", "bilinear": "bilinear"}
 # The axes beside those of images and channels, in words.
 AXES = {1: "the length", 2: "the rows and columns", 3: "the depth, the rows and the columns"}
 # The module, or the function of this file, that computes what a function with these further arguments does.
@@ -298,13 +339,16 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.interpolate, F.upsample), _interpolate),
     ((F.pixel_shuffle, "pixel_shuffle"), nn.PixelShuffle),
     ((F.channel_shuffle, "channel_shuffle"), nn.ChannelShuffle),
+    *across_channels.NATIVES,
     (("stochastic_depth",), _stochastic_depth),
     ((torch.flatten, "flatten"), _flatten),
     ((torch.unflatten, "unflatten"), nn.Unflatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
+    ((torch.sum, "sum"), _over_pixels(total)),
     ((torch.cat, torch.concat), _concatenate),
     ((broadcast_like,), lambda: broadcast_like),
+    ((resize_like,), _resize_like),
     (("contiguous", "clone", torch.clone), nn.Identity),
 ]
 

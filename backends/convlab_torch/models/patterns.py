@@ -13,7 +13,7 @@ from torch import nn
 
 from convlab.models.layers.spatial import to_first, to_last
 
-from .functions import average, channel_average, channel_maximum, maximum, multiply
+from .functions import average, channel_average, channel_maximum, channel_total, maximum, multiply, total
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS, arguments_of
 
@@ -23,6 +23,7 @@ _SQUEEZES = ("squeeze", torch.squeeze)
 _MEANS = ("mean", torch.mean)
 _POOLS = (F.avg_pool2d, F.max_pool2d)
 _GREATEST = ("amax", torch.amax)
+_SUMS = ("sum", torch.sum)
 
 
 def permutation(node: torch.fx.Node, rank: int = 2) -> tuple[int, ...] | None:
@@ -106,13 +107,16 @@ def _over_channels(node: Any) -> tuple[Any, torch.fx.Node, bool] | None:
     """What a node computes over the channels of each pixel, of which images, and whether it keeps their axis."""
     if not isinstance(node, torch.fx.Node):
         return None
-    function = channel_average if node.target in _MEANS else channel_maximum
+    function = next((each for kinds, each in _OF_CHANNELS if node.target in kinds), channel_maximum)
     if _takes_values(node):
         node = node.args[0]
-    elif node.target not in (*_MEANS, *_GREATEST):
+    elif node.target not in (*_MEANS, *_GREATEST, *_SUMS):
         return None
     given = arguments_of(node, "input", "dim", "keepdim")
     return (function, given["input"], bool(given.get("keepdim"))) if given.get("dim") == 1 else None
+
+
+_OF_CHANNELS = (_MEANS, channel_average), (_SUMS, channel_total)
 
 
 def _is_of_channels(node: torch.fx.Node) -> bool:
@@ -156,13 +160,13 @@ def _axes(node: torch.fx.Node) -> Any:
 
 def _one_of_pixels(node: torch.fx.Node, rank: int) -> bool:
     """Whether a node takes the rows or the columns away from an array of so many axes, of which it has the last."""
-    axis = _axes(node) if node.target in (*_SQUEEZES, *_MEANS, *_GREATEST) else None
+    axis = _axes(node) if node.target in (*_SQUEEZES, *_MEANS, *_GREATEST, *_SUMS) else None
     return isinstance(axis, int) and axis % rank in (2, 3)
 
 
 def _same_over_the_other(node: torch.fx.Node, before: torch.fx.Node) -> bool:
     """Whether a node does to the last of three axes what one before it did to one of four."""
-    kinds = [each for each in (_SQUEEZES, _MEANS, _GREATEST) if node.target in each and before.target in each]
+    kinds = [each for each in (_SQUEEZES, _MEANS, _GREATEST, _SUMS) if node.target in each and before.target in each]
     return bool(kinds) and _one_of_pixels(node, 3)
 
 
@@ -170,7 +174,8 @@ def _of_both(node: torch.fx.Node) -> Any:
     """What computes what a node does to the rows and the columns, one after the other."""
     if node.target in _SQUEEZES:
         return nn.Flatten()
-    return partial(average if node.target in _MEANS else maximum, keepdim=False)
+    reduced = average if node.target in _MEANS else total if node.target in _SUMS else maximum
+    return partial(reduced, keepdim=False)
 
 
 def _pools_whole(node: torch.fx.Node, image: torch.fx.Node) -> bool:

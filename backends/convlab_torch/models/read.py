@@ -35,13 +35,13 @@ from convlab.models.layers.reading import (
 )
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
-from convlab.models.layers.transposed import TransposedConvolution
+from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import attention, modules, partitions
+from . import across_channels, attention, modules, partitions, written_out
 from .attention import SHIFTED_WINDOWS
-from .functions import class_path, read_function
+from .functions import class_path, read_function, read_resizing
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -105,7 +105,7 @@ def _is_leaf(module: nn.Module) -> bool:
     if kind is not None and not replaces(module, kind, "forward"):
         return True
     named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
-    return class_path(module) in named or attention.computes_attention(module)
+    return class_path(module) in named or written_out.written_attention(module) is not None
 
 
 @contextlib.contextmanager
@@ -282,19 +282,20 @@ def _softmax(m: Any) -> Layer:
     return Softmax(isinstance(m, nn.LogSoftmax))
 
 
-def _transposed(m: nn.ConvTranspose2d) -> Layer:
+def _transposed(m: Any) -> Layer:
     if m.padding_mode != "zeros":
         raise UnsupportedError(f"its padding_mode is {m.padding_mode}, expected zeros")
-    pads = zip(_pair(m.padding), _pair(m.output_padding), strict=True)
-    rows, columns = ((before, before - more) for before, more in pads)
-    options = _pair(m.stride), (rows, columns), _pair(m.dilation), m.groups
-    return TransposedConvolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
+    crop = tuple((before, before - more) for before, more in zip(m.padding, m.output_padding, strict=True))
+    options = m.stride, crop, m.dilation, m.groups
+    return transposed_convolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
 def _upsample(m: nn.Upsample) -> Layer:
-    factor = None if m.size is not None else _pair(m.scale_factor)
-    if factor is None or m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes to a size or by a fraction, expected a scale_factor of integers")
+    if m.size is not None:
+        return read_resizing(m.size, m.mode, m.align_corners)
+    factor = _pair(m.scale_factor)
+    if m.recompute_scale_factor or any(number != int(number) for number in factor):
+        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
     if m.mode not in ("nearest", "bilinear"):
         raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
     return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
@@ -336,7 +337,7 @@ def _ours(m: Conv2D) -> Layer:
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    nn.ConvTranspose2d: _transposed,
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
@@ -344,10 +345,12 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,
     **attention.READERS,
+    **written_out.READERS,
     **partitions.READERS,
     nn.Upsample: _upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
+    **across_channels.MODULES,
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool("max")),

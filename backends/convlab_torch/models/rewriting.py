@@ -15,7 +15,7 @@ from convlab.models.layers.spatial import to_first
 
 VIEWS = ("view", "reshape", torch.reshape)
 JOINS = (torch.cat, torch.concat, torch.concatenate)
-_MEANS = (torch.mean, torch.amax, "mean", "amax")
+_MEANS = (torch.mean, torch.amax, torch.sum, "mean", "amax", "sum")
 
 
 def arguments_of(node: torch.fx.Node, *names: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from convlab.models.layers.outputs import arrays_of_results
 from ..layers import Conv2D
 from ..ops import ops
 from .read import inference
-from .sizes import CONVOLUTIONS
+from .sizes import CONVOLUTIONS, TRANSPOSED
 
 
 def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
@@ -54,7 +54,7 @@ def _through(
 
 def _roles(native: nn.Module) -> dict[str, str]:
     """The roles of a module's own parameters by their names: see `convlab.models.adapters.Models.gradients`."""
-    if isinstance(native, (Conv2D, *CONVOLUTIONS, nn.ConvTranspose2d, nn.Linear)):
+    if isinstance(native, (Conv2D, *CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
         return {"weight": "K", "bias": "bias"}
     if isinstance(native, nn.PReLU):
         return {"weight": "slope"}

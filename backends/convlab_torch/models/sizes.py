@@ -11,13 +11,15 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functions import broadcast_like
+from .functions import broadcast_like, resize_like
 from .rewriting import VIEWS, arguments_of
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
 _LEAST = (64, 224)
 # Code that halves an image and later makes it as large as it was is the same for multiples of a power of 2.
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
+_SQUEEZES = ("squeeze", torch.squeeze)
+_RESIZES = (F.interpolate, F.upsample)
 Seen = dict[torch.fx.Node, Any]
 
 
@@ -34,8 +36,8 @@ def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
 def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int) -> int:
     """Write the numbers that are the same for images of all sizes into the calls that take them.
 
-    A resize to another tensor's size becomes one by a factor, where that is always the same. What depends on the size
-    in another way stays as it is, and is refused when it is read.
+    A resize to another tensor's size becomes one by a factor, where that is always the same, or else takes that tensor.
+    What depends on the size in another way stays as it is, and is refused when it is read.
 
     Args:
         model: the model.
@@ -51,19 +53,25 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int
     for node in graph.nodes:
         if is_size(node, sizes):
             sizes.add(node)
-        elif sizes.intersection(node.all_input_nodes) and node.op in ("call_function", "call_method"):
+        elif node.op in ("call_function", "call_method") and (
+            sizes.intersection(node.all_input_nodes) or (node.target in _SQUEEZES and len(node.args) == 1)
+        ):
             takers.append(node)
-    best: tuple[int, list[_Change], int] = 0, [], 1
-    for multiple in _MULTIPLES if takers else ():
+    if not takers:
+        return 1
+    best: list[_Change] = []
+    for multiple in _MULTIPLES:
         runs = _runs(model, graph, channels, multiple, rank)
         changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
-        if len(changes) > best[0]:
-            best = len(changes), changes, multiple
+        if multiple == 1 or len(changes) > len(best):
+            best, known, least = changes, runs, multiple
         if len(changes) == len(takers):
             break
-    for node, op, target, args, kwargs in best[1]:
+    left = [node for node in takers if all(change.node is not node for change in best)]
+    best += [change for node in left if (change := _to_size_of(node, sizes, known)) is not None]
+    for node, op, target, args, kwargs in best:
         node.op, node.target, node.args, node.kwargs = op, target, args, kwargs
-    return best[2]
+    return least
 
 
 class _Change(NamedTuple):
@@ -81,13 +89,13 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
     if not shapes or not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
         return None
-    if node.target in (F.interpolate, F.upsample):
+    if node.target in _RESIZES:
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
-    if node.target in VIEWS:
-        flattens = all(_flattens(*both) for both in shapes)
-        return _Change(node, "call_method", "flatten", (node.args[0], 1), {}) if flattens else None
+    if node.target in (*VIEWS, *_SQUEEZES):
+        first = next((n for n in (1, 2) if all(_flattens(*both, n) for both in shapes)), None)
+        return None if first is None else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 
 
@@ -170,8 +178,27 @@ def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change |
     return _Change(node, node.op, node.target, (image,), {k: v for k, v in given.items() if v is not None})
 
 
-def _flattens(x: torch.Size, y: torch.Size) -> bool:
-    return len(x) > 2 and tuple(y) == (x[0], math.prod(x[1:]))
+def _to_size_of(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
+    """The resize to the size of the tensor from whose shape a node takes it."""
+    if node.target not in _RESIZES or not runs:
+        return None
+    given = arguments_of(node, "input", "size", "scale_factor", "mode", "align_corners")
+    image, scale = given.pop("input"), given.pop("scale_factor", None)
+    del given["size"]
+    shapes = [seen[node] for seen in runs]
+    for like in _measured(node, sizes):
+        if scale is None and all(_is_like(seen[like], shape) for seen, shape in zip(runs, shapes, strict=True)):
+            return _Change(node, "call_function", resize_like, ([image, like],), given)
+    return None
+
+
+def _is_like(shape: Any, other: Any) -> bool:
+    return isinstance(shape, torch.Size) and len(shape) == len(other) == 4 and shape[2:] == other[2:]
+
+
+def _flattens(x: torch.Size, y: torch.Size, first: int) -> bool:
+    """Whether the axes of an image from one on become one."""
+    return len(x) > 2 and tuple(y) == (*x[:first], math.prod(x[first:]))
 
 
 def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
@@ -189,11 +216,12 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
 def image_channels(model: nn.Module) -> Iterator[int]:
     """The channels that the convolutions of a model take, in order."""
     for module in model.modules():
-        if isinstance(module, (*CONVOLUTIONS, nn.ConvTranspose2d)):
+        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
             yield module.in_channels
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FUNCTIONS = {2: (F.conv2d, torch.conv2d), 1: (F.conv1d, torch.conv1d), 3: (F.conv3d, torch.conv3d)}
 
 

@@ -20,7 +20,8 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
-from .attention import ClassToken, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
+from . import across_channels
+from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
     add,
     affine,
@@ -28,6 +29,7 @@ from .functions import (
     channel_average,
     channel_maximum,
     channel_slice,
+    channel_total,
     chunk,
     clip,
     concatenate,
@@ -36,8 +38,10 @@ from .functions import (
     multiply,
     of_rank,
     outputs,
+    resize_like,
     subsample,
     subtract,
+    total,
     unflatten_pixels,
 )
 from .modules import ChannelAffine, LayerNorm2d, StochasticDepth
@@ -103,12 +107,11 @@ def _padded(mode: str, rank: int) -> Callable[[SourceCall], str]:
 _RANKS = (1, 2, 3)
 _MAXIMA = tuple(of_rank("MaxPool", rank) for rank in _RANKS)
 _MEANS = tuple(of_rank("AvgPool", rank) for rank in _RANKS)
-_ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, HeadAttention, WindowAttention, ClassToken, PositionEmbedding)
 # Each kind of module: the expression that a forward has in its place; none for what has weights or a mode.
 _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     Conv2D: _layer,
-    **{of_rank(name, rank): _layer for name in ("Conv", "BatchNorm", "Dropout") for rank in _RANKS},
-    nn.ConvTranspose2d: _layer,
+    **{of_rank(name, rank): _layer for name in ("Conv", "ConvTranspose", "BatchNorm", "Dropout") for rank in _RANKS},
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
     LayerNorm2d: _layer,
@@ -147,6 +150,8 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.Upsample: _function("F.interpolate"),
     nn.ChannelShuffle: _function("F.channel_shuffle"),
     nn.PixelShuffle: _function("F.pixel_shuffle"),
+    nn.PixelUnshuffle: _function("F.pixel_unshuffle"),
+    nn.LocalResponseNorm: _function("F.local_response_norm"),
     **{
         of_rank(name, rank): _padded(mode, rank)
         for name, mode in (
@@ -165,6 +170,10 @@ def _limited(limits: dict[str, float | None]) -> str:
     return f"torch.clamp({{0}}{SourceCall('', limits, dict.fromkeys(limits)).rest})"
 
 
+def _options(options: dict[str, Any]) -> str:
+    return SourceCall("", options, {"mode": "nearest", "align_corners": None}).rest
+
+
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
     add: lambda: "{0} + {1}",
     subtract: lambda: "{0} - {1}",
@@ -176,14 +185,18 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     outputs: lambda names: template_of(names),
+    resize_like: lambda **options: f"F.interpolate({{0}}, {{1}}.shape[2:]{_options(options)})",
     broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    total: lambda keepdim, rank=2: f"{{0}}.sum(dim={tuple(range(2, rank + 2))}, keepdim={keepdim})",
+    channel_total: lambda: "{0}.sum(dim=1, keepdim=True)",
     channel_average: lambda: "{0}.mean(dim=1, keepdim=True)",
     channel_maximum: lambda: "{0}.amax(dim=1, keepdim=True)",
     channel_slice: lambda start, stop: f"{{0}}[:, {start or ''}:{stop or ''}]",
     chunk: lambda index, count: f"{{0}}.chunk({count}, dim=1)[{index}]",
+    **across_channels.SOURCES,
     depth_to_space: lambda factor: f"F.pixel_shuffle(F.channel_shuffle({{0}}, {factor**2}), {factor})",
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }

@@ -25,8 +25,8 @@ from .attention import (
     OfTorchvision,
     PixelAttention,
     PositionEmbedding,
-    TokenAttention,
     WindowAttention,
+    Written,
     of_pixels,
 )
 from .constants import operation, with_arrays
@@ -48,7 +48,8 @@ from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, fold_sizes, image_channels, image_rank, is_size
+from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size
+from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
 
@@ -56,7 +57,7 @@ _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
-_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, TokenAttention, ClassToken, PositionEmbedding)
+_ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
@@ -85,6 +86,7 @@ def traced(
     graph = graph_of(model, is_leaf, of_torch)
     rank = image_rank(model, graph)
     multiple = fold_sizes(model, graph, next(image_channels(model), 3), rank)
+    spell_out(graph)
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
@@ -269,7 +271,7 @@ class _Reading:
         last = any(each in self.last for each in node.all_input_nodes)
         native, tensor = with_arrays(node, self.arrays, last, self.rank)
         native = (over_last_axis(native, self.rank) or native) if last else native
-        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose2d))
+        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
         return native, [tensor], own[0] if alone else own[0].rpartition(".")[0]
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:

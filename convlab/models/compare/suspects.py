@@ -20,6 +20,7 @@ from ...truth.suspects import BIAS_FAULTS
 from ..layers.activations import FUNCTIONS, Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Layer
 from ..layers.pixels import Upsample
+from ..layers.resizing import Resize
 from ..layers.transposed import TransposedConvolution
 
 # Arrays are in float32 or narrower; what is computed from them may be off by a few roundings.
@@ -145,37 +146,43 @@ def _another_activation(case: LayerCase) -> Iterator[Cause]:
             yield Cause(f"it computes {name} instead of {case.a.function}", f"use {case.a.function}")
 
 
-@layer_suspect("another upsampling", Upsample)
+@layer_suspect("another upsampling", Upsample, Resize)
 def _another_upsampling(case: LayerCase) -> Iterator[Cause]:
     ways = {
-        "nearest": "the nearest pixel",
-        "bilinear": "bilinear interpolation at half-pixel centres (align_corners=False)",
-        "aligned": "bilinear interpolation of aligned corners (align_corners=True)",
+        ("nearest", False): "the nearest pixel",
+        ("nearest_exact", False): "the pixel nearest to its centre (nearest_exact)",
+        ("bilinear", False): "bilinear interpolation at half-pixel centres (align_corners=False)",
+        ("bilinear", True): "bilinear interpolation of aligned corners (align_corners=True)",
     }
-    expected = "aligned" if case.a.align_corners else case.a.method
-    for way, words in ways.items():
-        other = Upsample(case.a.factor, "nearest" if way == "nearest" else "bilinear", way == "aligned")
-        result = other.reference(case.x)
-        if way != expected and case.result.shape == result.shape and (np.abs(case.result - result) <= case.bound).all():
-            yield Cause(f"it takes {words} instead of {ways[expected]}", f"take {ways[expected]}")
+    own = case.a.method, case.a.align_corners and case.a.method == "bilinear"
+    for (method, aligned), words in ways.items():
+        result = replace(case.a, method=method, align_corners=aligned).reference(case.x)
+        fits = (method, aligned) != own and case.result.shape == result.shape
+        if fits and (np.abs(case.result - result) <= case.bound).all():
+            yield Cause(f"it takes {words} instead of {ways[own]}", f"take {ways[own]}")
 
 
 @layer_suspect("kernel flipped", TransposedConvolution)
 def _kernel_flipped(case: LayerCase) -> Iterator[Cause]:
     flax = "; Flax's ConvTranspose with transpose_kernel=False has it flipped"
-    for axes, how, back in (
-        ((2, 3), "on both axes", f"::-1, ::-1]{flax}"),
-        ((2,), "top to bottom", "::-1, :]"),
-        ((3,), "left to right", ":, ::-1]"),
-    ):
+    ways: dict[int, list[tuple[tuple[int, ...], str, str]]] = {
+        1: [((2,), "end to end", f"::-1]{flax}")],
+        2: [
+            ((2, 3), "on both axes", f"::-1, ::-1]{flax}"),
+            ((2,), "top to bottom", "::-1, :]"),
+            ((3,), "left to right", ":, ::-1]"),
+        ],
+        3: [((2, 3, 4), "on all axes", f"::-1, ::-1, ::-1]{flax}")],
+    }
+    for axes, how, back in ways[len(case.a.stride)]:
         if _computes(case, replace(case.a, kernel=np.flip(case.a.kernel, axes))):
             yield Cause(f"the kernel is flipped {how}", f"flip the kernel back: kernel[..., {back}")
 
 
 @layer_suspect("kernel transposed", TransposedConvolution)
 def _kernel_transposed(case: LayerCase) -> Iterator[Cause]:
-    h, w = case.a.kernel.shape[2:]
-    if h == w and _computes(case, replace(case.a, kernel=case.a.kernel.swapaxes(2, 3))):
+    size = case.a.kernel.shape[2:]
+    if len(size) == 2 and size[0] == size[1] and _computes(case, replace(case.a, kernel=case.a.kernel.swapaxes(2, 3))):
         yield Cause("the kernel's rows are its columns", "transpose it back: kernel.swapaxes(2, 3)")
 
 

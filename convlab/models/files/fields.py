@@ -11,6 +11,7 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 from ..layers.layer import LOWEST
+from ..layers.resizing import METHODS
 from ..layers.windows import distances
 
 # The largest value of the fields that count pixels.
@@ -105,6 +106,7 @@ _CROP = FieldRule(
 _BOOLEAN = FieldRule("true or false", lambda value: type(value) is bool, bool)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
+_ABOVE = _number("a number above 0", lambda value: value > 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _NAMES = FieldRule(
     "different strings of 1 to 200 characters, sorted",
@@ -114,6 +116,7 @@ _NAMES = FieldRule(
     default=[],
 )
 _KERNEL = "max", "average"
+_REDUCTION = *_KERNEL, "sum"
 # Of layers for images of any number of axes; rows of numbers count for images, whose number is told by other layers.
 _RANK = FieldRule(
     "an integer from 1 to 3",
@@ -124,14 +127,17 @@ _RANK = FieldRule(
 )
 
 
-def _convolution(rank: int) -> dict[str, FieldRule]:
-    """The keys of a convolution of so many axes."""
+def _of_rank(kind: str, rank: int) -> dict[str, FieldRule]:
+    """The keys of a convolution of so many axes, from those of images."""
     words = {1: "one integer", 3: "three integers"}
     size = replace(_SIZE, expected=f"{words[rank]} from 1 to {LARGEST}", holds=_each(_counts(1), rank))
     of_axes = f"{rank} pair{'s' * (rank > 1)} of integers from 0 to {LARGEST}"
     pads = replace(_PADS, expected=of_axes, holds=_each(_two(_counts(0)), rank))
     sizes = dict.fromkeys(("kernel_size", "stride", "dilation"), size)
-    return {**FIELDS["conv2d"], **sizes, "padding": _or_same(pads)}
+    either = of_axes.replace("from 0", f"from -{LARGEST}")
+    crop = replace(_CROP, expected=either, holds=_each(_two(_counts(-LARGEST)), rank))
+    fields = {**FIELDS[kind], **sizes, "padding": _or_same(pads), "crop": crop}
+    return {name: rule for name, rule in fields.items() if name in FIELDS[kind]}
 
 
 # The keys of each kind beside "kind" and "path".
@@ -169,7 +175,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
         "count_padding": _BOOLEAN,
         "ceil": _BOOLEAN,
     },
-    "global_pool": {"function": _named(*_KERNEL), "keepdims": _BOOLEAN, "rank": _RANK},
+    "global_pool": {"function": _named(*_REDUCTION), "keepdims": _BOOLEAN, "rank": _RANK},
     "batch_norm": {"epsilon": _EPSILON, "momentum": _SHARE, "rank": _RANK},
     "group_norm": {"groups": _COUNT, "epsilon": _EPSILON},
     "layer_norm": {"epsilon": _EPSILON},
@@ -187,12 +193,17 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "position_embedding": {},
     "first_pixel": {},
     "crop": {"pads": _ENDS},
-    "channel_pool": {"function": _named(*_KERNEL)},
+    "channel_pool": {"function": _named(*_REDUCTION)},
     "subsample": {"start": _SHIFT, "step": _PAIR},
     "chunk": {"index": _INDEX, "count": _COUNT},
     "channel_slice": {"start": _FROM_AN_END, "stop": _FROM_AN_END},
     "channel_shuffle": {"groups": _COUNT},
+    "pixel_unshuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "local_response_norm": {"size": _COUNT, "alpha": _ABOVE, "beta": _EPSILON, "k": _ABOVE},
+    "parts_softmax": {"parts": _COUNT},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
+    "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
+    "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},
     "upsample": {"factor": _PAIR, "method": _named("nearest", "bilinear"), "align_corners": _BOOLEAN},
     "dropout": {
         "rate": _SHARE,
@@ -203,10 +214,11 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "flatten": {"order": _named("CHW", "HWC")},
     "dense": {},
 }
-FIELDS |= {"conv1d": _convolution(1), "conv3d": _convolution(3)}
+_CONVOLUTIONS = [f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)]
+FIELDS |= {kind: _of_rank(f"{kind[:-2]}2d", int(kind[-2])) for kind in _CONVOLUTIONS if kind[-2] != "2"}
 # Of these arrays one may be missing.
 OPTIONAL = {
-    **dict.fromkeys(("dense", "conv1d", "conv2d", "conv3d", "conv_transpose2d"), ("bias",)),
+    **dict.fromkeys(("dense", *_CONVOLUTIONS), ("bias",)),
     "channel_affine": ("scale", "shift"),
     "attention": ("bias", "out_bias"),
     "window_attention": ("bias", "out_bias", "scale"),
@@ -215,8 +227,7 @@ _ATTENTION = {"kernel": 2, "bias": 1, "out_kernel": 2, "out_bias": 1}
 # The ranks of the arrays of each kind.
 ARRAYS: dict[str, dict[str, int]] = {
     "prelu": {"slope": 1},
-    **{f"conv{rank}d": {"kernel": rank + 2, "bias": 1} for rank in (1, 2, 3)},
-    "conv_transpose2d": {"kernel": 4, "bias": 1},
+    **{kind: {"kernel": int(kind[-2]) + 2, "bias": 1} for kind in _CONVOLUTIONS},
     "batch_norm": {"mean": 1, "variance": 1, "scale": 1, "shift": 1},
     **{kind: {"scale": 1, "shift": 1} for kind in ("group_norm", "layer_norm", "channel_affine")},
     "dense": {"kernel": 2, "bias": 1},
@@ -227,8 +238,15 @@ ARRAYS: dict[str, dict[str, int]] = {
 }
 
 
-def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def array_shapes(
+    record: Mapping[str, Any], first: tuple[int, ...], inner: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """The sizes of a layer's arrays behind the first one, whose sizes are given; one number each channel if not here.
+
+    Args:
+        record: the layer.
+        first: the sizes of the first one.
+        inner: of attention's out_kernel, the channels that it takes; as many as there are where they aren't known.
 
     >>> array_shapes({"kind": "attention"}, (12, 4))["out_kernel"]
     (4, 4)
@@ -236,9 +254,22 @@ def array_shapes(record: Mapping[str, Any], first: tuple[int, ...]) -> dict[str,
     if not record["kind"].endswith("attention"):
         return {}
     outputs, channels = first
-    square = {"out_kernel": (channels, channels), "out_bias": (channels,)}
+    inner = inner if inner and record["kind"] == "attention" else channels
+    behind = {"out_kernel": (channels, inner), "out_bias": (channels,)}
     heads, rows = record.get("heads", 1), distances(record.get("window", (1, 1)))
-    return {"bias": (outputs,), **square, "table": (rows, heads), "scale": (heads,)}
+    return {"bias": (outputs,), **behind, "table": (rows, heads), "scale": (heads,)}
+
+
+def heads_fit(record: Mapping[str, Any], rows: int, channels: int, inner: int) -> bool:
+    """Whether the rows of attention's kernel are those of as many queries and keys, and of values, in whole heads.
+
+    >>> heads_fit({"kind": "attention", "heads": 2}, 16, 8, 8), heads_fit({"kind": "attention", "heads": 3}, 24, 8, 8)
+    (True, False)
+    """
+    heads = record["heads"]
+    if record["kind"] == "window_attention":
+        return rows == 3 * channels and channels % heads == 0
+    return rows > inner and inner % heads == (rows - inner) % (2 * heads) == 0
 
 
 def excerpt(value: object) -> str:

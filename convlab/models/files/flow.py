@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..layers.across_channels import PartsSoftmax
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
-from ..layers.joining import BroadcastLike, Concatenate, Joining
+from ..layers.joining import Concatenate, Joining, Like
 from ..layers.layer import Dense, Layer
 from ..layers.outputs import Outputs
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
 
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PartsSoftmax)
 # Images of any number of axes.
 _ANY = 1
 _NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes"}
@@ -54,7 +55,7 @@ class Flow:
             each = [self.values[name][1] for name in inputs]
             if isinstance(layer, Concatenate):
                 channels = sum(each) if all(each) else 0
-            elif isinstance(layer, BroadcastLike):
+            elif isinstance(layer, Like):
                 channels = each[0]
             elif len({count for count in each if count > 1}) > 1:
                 return f"{' and '.join(map(str, each))} channels", "the same number"

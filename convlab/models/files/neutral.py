@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
+from ..layers.across_channels import LocalResponseNorm, PartsSoftmax
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
@@ -26,10 +27,11 @@ from ..layers.outputs import Outputs
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
-from ..layers.transposed import TransposedConvolution
+from ..layers.resizing import Resize, ResizeLike
+from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
-from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt
+from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt, heads_fit
 from .flow import Flow
 
 FORMAT = "convlab.model"
@@ -59,12 +61,12 @@ _SIMPLE = (
     Flatten,
     Dense,
 )
-_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine)
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, Crop, Upsample, Unflatten)
+_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, Outputs)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike, Outputs)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, TransposedConvolution, *_MOVING, *_JOINING)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
@@ -334,16 +336,17 @@ def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredA
     if not own:
         return
     (first, one), *others = own.items()
-    transposed = record["kind"] == TransposedConvolution.kind
+    transposed = issubclass(KINDS[record["kind"]], TransposedConvolution)
     count = one.shape[1] * record["groups"] if transposed else one.shape[0]
-    shapes = array_shapes(record, one.shape)
+    behind = own.get("out_kernel", one).shape[-1]
+    shapes = array_shapes(record, one.shape, behind)
     for field, tensor in others:
         shape = shapes.get(field, (count,))
         if (tensor.code, tensor.shape) != (one.code, shape):
             what = f"{_times(shape)} numbers of {one.code}, as its {first} has it"
             _refuse(f"{where}: {field}", f"{_times(tensor.shape)} of {tensor.code}", what)
-    if shapes and (one.shape[0] != 3 * one.shape[1] or one.shape[1] % record["heads"]):
-        what = f"3 * channels and channels, a multiple of its {record['heads']} heads"
+    if shapes and not heads_fit(record, *one.shape, behind):
+        what = f"rows of the queries, the keys and the values of its {record['heads']} heads"
         _refuse(f"{where}: kernel", f"sizes {excerpt([*one.shape])}", what)
     size = record.get("kernel_size", [])
     if size and list(one.shape[2:]) != size:

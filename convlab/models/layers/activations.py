@@ -277,4 +277,6 @@ class Softmax(Layer):
             return np.asarray(
                 relative + 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS_OF_LOGARITHM + np.abs(self.reference(x)))
             )
-        return np.asarray(self.reference(x) * np.expm1(relative) + least_normal(dtype))
+        # A share is never off by more than 1; the exponential would overflow.
+        off_by = self.reference(x) * np.expm1(np.minimum(relative, 700.0))
+        return np.asarray(np.minimum(off_by, 1 + rounding) + least_normal(dtype))

@@ -30,15 +30,16 @@ class Attention(Layer):
     """Multi-head self-attention of the pixels of each image.
 
     Dense layers of each pixel give a query, a key and a value, whose channels are cut into heads. Each pixel of the
-    result is the mean of all values, weighed by softmax(query * key / sqrt(channels of a head)), and a dense layer of
+    result is the mean of all values, weighed by softmax(query * key / sqrt(channels of a key)), and a dense layer of
     that. Source: arXiv:1706.03762.
 
     Attributes:
-        kernel: (3 * channels, channels), the rows of the queries, of the keys and of the values.
-        bias: (3 * channels,), or None.
-        out_kernel: (channels, channels).
+        kernel: (heads * (2 * key_size + value_size), channels), the rows of the queries, of the keys and of the values,
+            each head by head.
+        bias: a number for each of these rows, or None.
+        out_kernel: (channels, heads * value_size).
         out_bias: (channels,), or None.
-        heads: how many there are; the channels are a multiple of it.
+        heads: how many there are.
         rate: the share of the weights that training sets to 0.
         dtype: the arrays' dtype.
     """
@@ -59,6 +60,21 @@ class Attention(Layer):
         """See `Layer.input_channels`."""
         return int(self.kernel.shape[1])
 
+    @property
+    def key_size(self) -> int:
+        """The channels of a head's queries and keys."""
+        return (len(self.kernel) - self.out_kernel.shape[1]) // (2 * self.heads)
+
+    @property
+    def value_size(self) -> int:
+        """The channels of a head's values."""
+        return self.out_kernel.shape[1] // self.heads
+
+    @property
+    def plain(self) -> bool:
+        """Whether all heads together have as many channels as the image."""
+        return self.key_size == self.value_size and self.heads * self.value_size == self.input_channels
+
     @classmethod
     def of_heads(
         cls,
@@ -71,14 +87,15 @@ class Attention(Layer):
         """The attention with a kernel each for the queries, the keys, the values and what comes behind: see `by_head`.
 
         Raises:
-            UnsupportedError: queries, keys and values haven't as many channels as the image.
+            UnsupportedError: it gives other channels than the image has.
         """
         channels = len(kernels[0])
-        if any(kernel.size != channels**2 for kernel in kernels):
-            raise UnsupportedError("its queries, keys and values haven't as many channels as the image")
-        rows = [np.ascontiguousarray(kernel.reshape(channels, channels).T) for kernel in kernels]
+        if kernels[3].shape[-1] != channels:
+            raise UnsupportedError(f"it gives {kernels[3].shape[-1]} channels, expected {channels}, as it takes")
+        rows = [np.ascontiguousarray(kernel.reshape(channels, -1).T) for kernel in kernels[:3]]
+        out_kernel = np.ascontiguousarray(kernels[3].reshape(-1, channels).T)
         flat = [None, None] if biases is None else [np.concatenate([*map(np.ravel, biases[:3])]), biases[3]]
-        return cls(np.concatenate(rows[:3]), rows[3], heads, flat[0], flat[1], rate, dtype)
+        return cls(np.concatenate(rows), out_kernel, heads, flat[0], flat[1], rate, dtype)
 
     def by_head(self) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """The kernels of queries, keys and values, (channels, heads, channels of a head), and the last one; the biases.
@@ -86,13 +103,17 @@ class Attention(Layer):
         The last kernel is (heads, channels of a head, channels). Where one of the biases is missing, it is zeros.
         """
         channels = self.input_channels
-        heads = self.heads, channels // self.heads
-        kernels = [kernel.T.reshape(channels, *heads) for kernel in np.split(self.kernel, 3)]
-        kernels.append(self.out_kernel.T.reshape(*heads, channels))
+        kernels = [rows.T.reshape(channels, self.heads, -1) for rows in self.parts_of(self.kernel)]
+        kernels.append(self.out_kernel.T.reshape(self.heads, -1, channels))
         if not self.biased:
             return kernels, None
         bias, out_bias = self.biases()
-        return kernels, [*bias.reshape(3, *heads), out_bias]
+        return kernels, [*(rows.reshape(self.heads, -1) for rows in self.parts_of(bias)), out_bias]
+
+    def parts_of(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The rows of the queries, those of the keys and those of the values."""
+        keys = self.heads * self.key_size
+        return np.split(rows, [keys, 2 * keys])
 
     def biases(self) -> tuple[np.ndarray, np.ndarray]:
         """Both biases, zeros for one that is missing: the frameworks' own attention has both or neither."""
@@ -126,7 +147,7 @@ class Attention(Layer):
     def _attend(self, x: np.ndarray, added: np.ndarray) -> np.ndarray:
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
         before, behind = self.projections
-        queries, keys, values = self._heads(before.reference(_pixels(x)), len(x))
+        queries, keys, values = self._by_head(before.reference(_pixels(x)), len(x))
         weights = _softmax(self._scores(queries, keys) + added)
         return _image(behind.reference(self._joined(weights @ values)), x)
 
@@ -142,7 +163,7 @@ class Attention(Layer):
         before, _ = self.projections
         unit, pixels, errors = 2.0 ** -SIGNIFICAND[dtype], _pixels(x), _pixels(off)
         true, wrong = before.reference(pixels), before.error(pixels, errors, dtype)
-        heads = Heads(*map(Rounded, self._heads(true, len(x)), self._heads(wrong, len(x))))
+        heads = Heads(*map(Rounded, self._by_head(true, len(x)), self._by_head(wrong, len(x))))
         scores, change = self._scores(heads.query.true, heads.key.true), self._scores_error(heads, dtype)
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
         return heads, Rounded(*_softmax_error(scores + added, change, unit))
@@ -152,7 +173,7 @@ class Attention(Layer):
         unit = 2.0 ** -SIGNIFICAND[dtype]
         kernel, out_kernel = map(Rounded.exact, (self.kernel, self.out_kernel))
         behind = Rounded.exact(_pixels(dy)).times(out_kernel, unit)
-        shape = len(x), -1, self.heads, len(self.out_kernel) // self.heads
+        shape = len(x), -1, self.heads, self.value_size
         means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in behind))
         heads, weights = self._rounded_heads(x, np.zeros(x.shape), dtype, added)
         by_scores = score_slopes(weights, means, heads.value, unit)
@@ -175,9 +196,10 @@ class Attention(Layer):
         factor = np.asarray(1 / math.sqrt(heads.query.true.shape[-1]))
         return product_slopes(heads.query, heads.key, by_scores, factor, 2.0 ** -SIGNIFICAND[dtype])
 
-    def _heads(self, rows: np.ndarray, images: int) -> np.ndarray:
+    def _by_head(self, rows: np.ndarray, images: int) -> list[np.ndarray]:
         """The queries, keys and values of pixels, each (images, heads, pixels, channels of a head)."""
-        return rows.reshape(images, -1, 3, self.heads, rows.shape[1] // 3 // self.heads).transpose(2, 0, 3, 1, 4)
+        parts = (part.T for part in self.parts_of(rows.T))
+        return [part.reshape(images, -1, self.heads, part.shape[1] // self.heads).swapaxes(1, 2) for part in parts]
 
     def _joined(self, heads: np.ndarray) -> np.ndarray:
         """The channels of all heads in one row for each pixel."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import ShapeError
 from .layer import Layer
-from .spatial import Size
+from .spatial import Size, times
 
 
 class Moving(Layer):
@@ -148,3 +149,49 @@ class PixelShuffle(Moving):
         else:
             squares = x.reshape(n, c, r, r, rows, columns).transpose(0, 1, 4, 2, 5, 3)
         return squares.reshape(n, c, rows * r, columns * r)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelUnshuffle(Moving):
+    """Squares of pixels as the channels of one: what `PixelShuffle` with the same attributes takes back.
+
+    Attributes:
+        factor: the rows and columns of the square.
+        channels_last: whether the channels of one pixel stay together, as in TensorFlow's `space_to_depth`, or those
+            of one channel, as in PyTorch's `PixelUnshuffle`.
+    """
+
+    kind = "pixel_unshuffle"
+
+    factor: int
+    channels_last: bool = False
+
+    @property
+    def divisor(self) -> int:
+        """See `Moving`."""
+        return 1
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return channels * self.factor**2
+
+    def output_size(self, size: Size) -> Size:
+        """See `Layer.output_size`.
+
+        Raises:
+            ShapeError: they are no multiples of the factor.
+        """
+        if any(n % self.factor for n in size):
+            raise ShapeError(
+                f"pixel_unshuffle: got an image of {times(size)} pixels, expected multiples of {self.factor}.",
+                hint="crop the image, or pad it.",
+            )
+        return tuple(n // self.factor for n in size)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        n, channels, *size = x.shape
+        r, (rows, columns) = self.factor, self.output_size(tuple(size))
+        squares = x.reshape(n, channels, rows, r, columns, r)
+        order = (0, 3, 5, 1, 2, 4) if self.channels_last else (0, 1, 3, 5, 2, 4)
+        return squares.transpose(order).reshape(n, channels * r**2, rows, columns)

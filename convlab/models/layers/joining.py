@@ -143,12 +143,21 @@ class Concatenate(Joining):
         return self._one_size(sizes)
 
 
+class Like(Joining):
+    """The first of two inputs, made as large as the second."""
+
+    takes = 2
+
+    def joined_size(self, sizes: Sequence[Size]) -> Size:
+        """See `Joining.joined_size`."""
+        return sizes[1]
+
+
 @dataclass(frozen=True, eq=False)
-class BroadcastLike(Joining, OfAnyRank):
+class BroadcastLike(Like, OfAnyRank):
     """The first of two inputs, images of one pixel, repeated for each pixel of the second."""
 
     kind = "broadcast_like"
-    takes = 2
 
     def reference(self, *values: np.ndarray) -> np.ndarray:
         """See `Joining.reference`."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .channels import ChannelShuffle, PixelShuffle
+from .channels import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from .layer import Layer
 from .pixels import Upsample
 
 # Rows, columns and scales of the images: what clips, or depends on the size, differs on one of them.
-_IMAGES = (((3, 4), 2.0**-6), ((4, 2), 2.0**12))
+_IMAGES = (((6, 4), 2.0**-6), ((4, 2), 2.0**12))
 
 
 def layer_that_moves(compute: Callable[[np.ndarray], np.ndarray], channels: int) -> Layer | None:
@@ -36,9 +36,14 @@ def layer_that_moves(compute: Callable[[np.ndarray], np.ndarray], channels: int)
 
 def _candidates(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[Layer]:
     """The layers that may give images of a shape."""
-    if len(after) != 4 or any(larger % smaller for smaller, larger in zip(before[2:], after[2:], strict=True)):
+    if len(after) != 4:
         return
-    channels, down, across = before[1], after[2] // before[2], after[3] // before[3]
+    channels, factor = before[1], before[2] // max(after[2], 1)
+    if factor > 1 and after[1:] == (channels * factor**2, before[2] // factor, before[3] // factor):
+        yield from (PixelUnshuffle(factor, last) for last in (False, True))
+    if any(larger % smaller for smaller, larger in zip(before[2:], after[2:], strict=True)):
+        return
+    down, across = after[2] // before[2], after[3] // before[3]
     if down == across > 1 and channels == after[1] * down**2:
         yield from (PixelShuffle(down, last) for last in (False, True))
     elif (down, across) != (1, 1) and channels == after[1]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...dtypes import SIGNIFICAND
 from ...errors import ShapeError
 from ...geometry.geometry import Pair
 from .layer import Layer
+from .resizing import resized, resizing_error
 from .spatial import Ends, Size, times
 
 
@@ -92,13 +92,12 @@ class Subsample(Layer):
 class Upsample(Layer):
     """The image with so many times as many rows and columns.
 
-    Pixel i of the result lies at (i + 1/2) / factor - 1/2 of the image, or with `align_corners` at
-    i * (n - 1) / (n * factor - 1) of its n rows, so that the corners meet; beyond the edge the edge's pixels are taken.
+    `convlab.models.layers.resizing.resized` says where each pixel lies.
 
     Attributes:
         factor: of the rows and of the columns.
         method: "nearest" repeats pixels, "bilinear" interpolates between the nearest two.
-        align_corners: see above; for "bilinear" alone.
+        align_corners: for "bilinear" alone.
     """
 
     kind = "upsample"
@@ -113,25 +112,8 @@ class Upsample(Layer):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        if self.method == "nearest":
-            return x.repeat(self.factor[0], 2).repeat(self.factor[1], 3)
-        rows, columns = (np.maximum(1 - distance, 0) for distance in self._distances(x))
-        return np.asarray(rows @ x @ columns.T)
+        return resized(x, self.output_size(x.shape[2:]), self.method, self.align_corners)
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`: the weights are as wrong as the roundings of a pixel's place make them."""
-        if self.method == "nearest":
-            return self.reference(off)
-        rows, columns = (np.asarray(distance < 1.5, np.float64) for distance in self._distances(x))
-        unit = 2.0 ** -SIGNIFICAND[dtype]
-        rounding = 8 * unit * (max(x.shape[2:]) + 1) * (rows @ (np.abs(x) + off) @ columns.T)
-        return np.asarray(self.reference(off) + rounding)
-
-    def _distances(self, x: np.ndarray) -> list[np.ndarray]:
-        """How far each row of the result is from each row of the image, and the same for columns."""
-        distances = []
-        for n, factor in zip(x.shape[2:], self.factor, strict=True):
-            i = np.arange(n * factor)
-            place = i * (n - 1) / max(n * factor - 1, 1) if self.align_corners else (i + 0.5) / factor - 0.5
-            distances.append(np.abs(np.clip(place, 0, n - 1)[:, None] - np.arange(n)))
-        return distances
+        """See `Layer.error`."""
+        return resizing_error(x, off, dtype, self.output_size(x.shape[2:]), self.method, self.align_corners)

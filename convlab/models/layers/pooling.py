@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -86,12 +87,15 @@ class Pool(Layer):
         return self.reference(off) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
 
 
+_REDUCTIONS: dict[str, Callable[..., Any]] = {"max": np.max, "average": np.mean, "sum": np.sum}
+
+
 @dataclass(frozen=True, eq=False)
 class GlobalPool(OfAnyRank):
-    """The greatest element, or the mean, of each channel.
+    """The greatest element, the mean or the sum, of each channel.
 
     Attributes:
-        function: "max" or "average".
+        function: "max", "average" or "sum".
         keepdims: whether the result is an image of one pixel, (N, C, 1, 1), or (N, C).
     """
 
@@ -106,8 +110,7 @@ class GlobalPool(OfAnyRank):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        reduce = np.max if self.function == "max" else np.mean
-        return np.asarray(reduce(x, axis=tuple(range(2, x.ndim)), keepdims=self.keepdims))
+        return np.asarray(_REDUCTIONS[self.function](x, axis=tuple(range(2, x.ndim)), keepdims=self.keepdims))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""
@@ -120,10 +123,12 @@ class GlobalPool(OfAnyRank):
 
 @dataclass(frozen=True, eq=False)
 class ChannelPool(Layer):
-    """The greatest channel, or the mean of all, of each pixel, as an image of one channel: CBAM, arXiv:1807.06521.
+    """The greatest channel, or the mean or the sum of all, of each pixel, as an image of one channel.
+
+    CBAM has it, arXiv:1807.06521.
 
     Attributes:
-        function: "max" or "average".
+        function: "max", "average" or "sum".
     """
 
     kind = "channel_pool"
@@ -136,7 +141,7 @@ class ChannelPool(Layer):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return np.asarray((np.max if self.function == "max" else np.mean)(x, axis=1, keepdims=True))
+        return np.asarray(_REDUCTIONS[self.function](x, axis=1, keepdims=True))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`."""

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from .across_channels import LocalResponseNorm
 from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from .channels import PixelShuffle
+from .channels import PixelShuffle, PixelUnshuffle
 from .flattening import Unflatten
+from .folded import convolution
 from .layer import Convolution, Layer, OfAnyRank, Pad
 from .pixels import Crop, Subsample, Upsample
 from .pooling import AdaptivePool, GlobalPool, Pool
+from .resizing import Resize, ResizeLike
+from .spatial import is_padded, padding_in
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
-    TransposedConvolution,
     Upsample,
+    Resize,
+    ResizeLike,
     Subsample,
     PixelShuffle,
+    PixelUnshuffle,
+    LocalResponseNorm,
     Attention,
     ClassToken,
     PositionEmbedding,
     FirstPixel,
 )
+
+
+# Those that know no rows and columns.
+_OF_PIXELS = (Attention, ClassToken, PositionEmbedding, FirstPixel)
 
 
 def own_rank(layer: Layer | None) -> int:
@@ -32,6 +44,8 @@ def own_rank(layer: Layer | None) -> int:
     """
     if isinstance(layer, Convolution):
         return len(layer.spec.kernel_size)
+    if isinstance(layer, TransposedConvolution):
+        return len(layer.stride)
     if isinstance(layer, (Pad, Crop)):
         return len(layer.pads)
     if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
@@ -39,6 +53,26 @@ def own_rank(layer: Layer | None) -> int:
     if isinstance(layer, GlobalPool):
         return layer.rank
     return 2 if isinstance(layer, _OF_IMAGES) else 0
+
+
+def layer_of_tokens(layer: Layer) -> Layer | None:
+    """What a layer of the tokens of a sequence computes of the pixels of images; None where it depends on their order.
+
+    >>> layer_of_tokens(GlobalPool("average", rank=1))
+    GlobalPool(function='average', keepdims=False)
+    >>> layer_of_tokens(Pool("max", (2,), (2,))) is None
+    True
+    """
+    if isinstance(layer, Convolution):
+        spec = layer.spec
+        alone = max(*spec.kernel_size, *spec.stride) == 1 and not is_padded(padding_in(spec, spec.kernel_size))
+        if not alone:
+            return None
+        kernel = layer.kernel.reshape(*layer.kernel.shape[:2], 1, 1)
+        return convolution(kernel, layer.bias, str(spec.dtype), spec.groups)
+    if isinstance(layer, (GlobalPool, OfAnyRank)):
+        return replace(layer, rank=2)
+    return layer if own_rank(layer) == 0 or type(layer) in _OF_PIXELS else None
 
 
 def rank_of(layers: Sequence[Layer | None]) -> int:

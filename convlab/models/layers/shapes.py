@@ -9,11 +9,12 @@ from typing import NamedTuple
 from ...errors import ShapeError
 from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
-from .joining import BroadcastLike, Concatenate, Joining
+from .joining import Concatenate, Joining, Like
 from .layer import Dense, Layer
 from .outputs import Outputs
 from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
+from .resizing import Resize
 from .spatial import WHAT, Size
 
 
@@ -61,7 +62,7 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
     if isinstance(layer, Dense):
         return Known(layer.output_channels(channels), None, True)
     channels = layer.output_channels(channels_taken(layer) or channels)
-    if isinstance(layer, AdaptivePool):
+    if isinstance(layer, (AdaptivePool, Resize)):
         return Known(channels, layer.size)
     return Known(channels, None if size is None else layer.output_size(size), rows)
 
@@ -72,7 +73,7 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     channels, sizes = [each.channels for each in inputs], [each.size for each in inputs if each.size is not None]
     size = layer.joined_size(sizes) if len(sizes) == len(inputs) else None
     rows = all(each.rows for each in inputs)
-    if isinstance(layer, BroadcastLike):
+    if isinstance(layer, Like):
         return Known(channels[0], inputs[1].size, rows)
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)

@@ -161,12 +161,13 @@ def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
 def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.ndarray, np.ndarray]:
     """The result of steps by their definition, and how far roundings in all of them may take it from that.
 
-    Each step computes in its own dtype, or all in the given one.
+    Each step computes in its own dtype, or all in the given one. A bound of a deep model may be infinite or NaN.
     """
     values = {INPUT: (x, np.zeros_like(x))}
-    for step in steps:
-        inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
-        values[step.value] = step.reference(*inputs), step.error(inputs, errors, dtype or step.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in steps:
+            inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
+            values[step.value] = step.reference(*inputs), step.error(inputs, errors, dtype or step.dtype)
     return values[steps[-1].value] if steps else values[INPUT]
 
 

@@ -1,4 +1,4 @@
-"""The transposed convolution as a layer of models."""
+"""The transposed convolutions of sequences, images and volumes as layers of models."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ...geometry.geometry import NO_PADDING, Pads, Pair
-from ...truth.bounds import error_bound, gradient_bounds
-from ...truth.oracle import oracle, oracle_gradients
-from ...truth.transposed import transposed_error_bound, transposed_oracle
-from .layer import Layer
+from ...truth.bounds import sum_bound
+from ...truth.transposed import scattered
+from .folded import convolution
+from .layer import Convolution, Layer
 from .pixels import Crop
 from .slopes import Slopes, summed_by_channel
 from .spatial import Ends, Size
@@ -24,12 +23,13 @@ class TransposedConvolution(Layer):
     Frameworks differ in what they take off the result and add to it: here that is one number for each edge.
 
     Attributes:
-        kernel: (inputs, outputs / groups, h, w), as `conv_transpose2d` takes it.
+        kernel: (inputs, outputs / groups, h, w), as `conv_transpose2d` takes it, or with one or three axes for those
+            two.
         bias: one number for each output channel, or None.
-        stride: of the copies of the kernel in the result.
+        stride: of the copies of the kernel in the result, for each axis.
         crop: the rows and columns taken off the whole result, ((top, bottom), (left, right)); below 0 where there are
             more at the bottom or on the right.
-        dilation: steps between the kernel's elements.
+        dilation: steps between the kernel's elements, for each axis.
         groups: of channels.
         dtype: the dtype of both.
     """
@@ -39,42 +39,43 @@ class TransposedConvolution(Layer):
 
     kernel: np.ndarray
     bias: np.ndarray | None = None
-    stride: Pair = (1, 1)
-    crop: Pads = NO_PADDING
-    dilation: Pair = (1, 1)
+    stride: Size = ()
+    crop: Ends = ()
+    dilation: Size = ()
     groups: int = 1
     dtype: str = "float32"
 
-    @property
-    def extent(self) -> Pair:
-        """The rows and columns from the kernel's first element to its last."""
-        (h, w), (down, across) = self.kernel.shape[2:], self.dilation
-        return (h - 1) * down + 1, (w - 1) * across + 1
+    def __post_init__(self) -> None:
+        rank = self.kernel.ndim - 2
+        for name, default in (("stride", 1), ("crop", (0, 0)), ("dilation", 1)):
+            object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * rank)
 
     @property
-    def own_padding(self) -> tuple[Pair, Pair] | None:
+    def extent(self) -> Size:
+        """The rows and columns from the kernel's first element to its last."""
+        return tuple((n - 1) * d + 1 for n, d in zip(self.kernel.shape[2:], self.dilation, strict=True))
+
+    @property
+    def own_padding(self) -> tuple[Size, Size] | None:
         """The `padding` and `output_padding` of PyTorch and MXNet; None where these can't say it."""
-        (top, bottom), (left, right) = self.crop
-        more = top - bottom, left - right
+        starts, more = tuple(start for start, _ in self.crop), tuple(start - end for start, end in self.crop)
         most = [max(axis) for axis in zip(self.stride, self.dilation, strict=True)]
-        if min(more) < 0 or more[0] >= most[0] or more[1] >= most[1]:
-            return None
-        return (top, left), more
+        fits = all(0 <= extra < limit for extra, limit in zip(more, most, strict=True))
+        return (starts, more) if fits else None
 
     def with_crop(self, pads: Ends) -> TransposedConvolution:
         """The layer that takes so much more off the result."""
         both = zip(self.crop, pads, strict=True)
-        rows, columns = ((start + before, end + after) for (start, end), (before, after) in both)
-        return replace(self, crop=(rows, columns))
+        return replace(self, crop=tuple((start + before, end + after) for (start, end), (before, after) in both))
 
     def cropped(self) -> tuple[TransposedConvolution, Crop] | None:
         """The layer that takes nothing off the result, and what takes it off.
 
         None where there is nothing to take off, or where rows or columns are added.
         """
-        if min(map(min, self.crop)) < 0 or self.crop == NO_PADDING:
+        if min(map(min, self.crop)) < 0 or not any(map(any, self.crop)):
             return None
-        return replace(self, crop=NO_PADDING), Crop(self.crop)
+        return replace(self, crop=()), Crop(self.crop)
 
     def output_channels(self, channels: int = 0) -> int:
         """See `Layer.output_channels`."""
@@ -83,53 +84,86 @@ class TransposedConvolution(Layer):
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         whole = [(n - 1) * s + k for n, s, k in zip(size, self.stride, self.extent, strict=True)]
-        rows, columns = (n - sum(off) for n, off in zip(whole, self.crop, strict=True))
-        return rows, columns
+        return tuple(n - sum(off) for n, off in zip(whole, self.crop, strict=True))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        return self._cut(transposed_oracle(x, self.kernel, **self._options), self.bias)
+        return self._with_bias(_cut(self._whole(x, self.kernel), self.crop), self.bias)
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`: as for a convolution."""
-        bound = transposed_error_bound(np.abs(x) + off, self.kernel, bias=self.bias, dtype=dtype, **self._options)
-        carried = transposed_oracle(off, np.abs(self.kernel), **self._options) if off.any() else 0 * bound
-        return self._cut(bound + carried, None)
+        """See `Layer.error`: Higham's bound for the sum of the products that come together in one place."""
+        factors = np.abs(x) + off, np.abs(self.kernel)
+        total = self._with_bias(self._whole(*factors), None if self.bias is None else np.abs(self.bias))
+        # The bias is one more term, and rounding a wider sum to the dtype counts as another.
+        terms = int(self._whole(*map(np.ones_like, factors)).max(initial=0)) + 2
+        carried = self._whole(off, factors[1]) if off.any() else 0.0
+        return _cut(sum_bound(total, terms, dtype, *factors) + carried, self.crop)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
         """See `Layer.gradients`: the plain convolution of dy, whose gradients by its kernel are those here."""
-        inner = [(max(start, 0), max(end, 0)) for start, end in self.crop]
-        (top, bottom), (left, right) = ((max(-start, 0), max(-end, 0)) for start, end in self.crop)
         by_bias, bias_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
-        dy = np.pad(dy[:, :, top : dy.shape[2] - bottom, left : dy.shape[3] - right], ((0, 0), (0, 0), *inner))
-        by_kernel = oracle_gradients(dy, self.kernel, x, **self._options)
-        bounds = gradient_bounds(dy, self.kernel, x, dtype, **self._options)
-        by_image = oracle(dy, self.kernel, **self._options)
-        image_bound = error_bound(dy, self.kernel, dtype=dtype, **self._options)
+        plain, dy = self._plain, _cut(dy, tuple((-start, -end) for start, end in self.crop))
+        true, bounds = plain.gradients(dy, x, dtype)
+        by_image, image_bound = plain.reference(dy), plain.error(dy, np.zeros_like(dy), dtype)
         return (
-            {"X": by_image, "K": by_kernel.K, "bias": by_bias},
-            {"X": image_bound, "K": bounds.K, "bias": bias_bound},
+            {"X": by_image, "K": true["K"], "bias": by_bias},
+            {"X": image_bound, "K": bounds["K"], "bias": bias_bound},
         )
 
     @property
-    def _options(self) -> Any:
-        return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+    def _plain(self) -> Convolution:
+        """The convolution whose gradient by its image this computes."""
+        return convolution(self.kernel, None, self.dtype, self.groups, stride=self.stride, dilation=self.dilation)
 
-    def _cut(self, whole: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """The result with its edges taken off, or with more rows and columns, in which there is the bias alone."""
-        pads = [(max(-start, 0), max(-end, 0)) for start, end in self.crop]
-        x = np.pad(whole, ((0, 0), (0, 0), *pads))
-        (top, bottom), (left, right) = ((max(start, 0), max(end, 0)) for start, end in self.crop)
-        x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
-        return x if bias is None else x + np.asarray(bias, np.float64).reshape(-1, 1, 1)
+    def _whole(self, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """The result of a kernel with nothing taken off, in float64."""
+        wide = x.astype(np.float64), kernel.astype(np.float64)
+        return scattered(*wide, self.stride, self.dilation, self.groups)
+
+    def _with_bias(self, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        return x if bias is None else x + np.asarray(bias, np.float64).reshape(-1, *(1,) * (x.ndim - 2))
 
 
-def named_crop(padding: str, extent: Pair, stride: Pair, output_padding: Pair | None = None) -> Pads:
+def _cut(whole: np.ndarray, crop: Ends) -> np.ndarray:
+    """A result with its edges taken off, or with zeros in more rows and columns where that is below 0."""
+    pads = [(max(-start, 0), max(-end, 0)) for start, end in crop]
+    inside = (slice(max(start, 0), -max(end, 0) or None) for start, end in crop)
+    return np.pad(whole, ((0, 0), (0, 0), *pads))[(..., *inside)]
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConvolution1D(TransposedConvolution):
+    """A transposed convolution of sequences (N, C, L)."""
+
+    kind = "conv_transpose1d"
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConvolution3D(TransposedConvolution):
+    """A transposed convolution of volumes (N, C, D, H, W)."""
+
+    kind = "conv_transpose3d"
+
+
+# Of one axis, two, and three.
+TRANSPOSED = (TransposedConvolution1D, TransposedConvolution, TransposedConvolution3D)
+
+
+def transposed_convolution(kernel: np.ndarray, *arguments: Any) -> TransposedConvolution:
+    """The transposed convolution of a kernel, (inputs, outputs / groups, …), with as many axes as it has beside those.
+
+    >>> transposed_convolution(np.ones((2, 4, 3)), None, (2,)).output_size((7,))
+    (15,)
+    """
+    return TRANSPOSED[kernel.ndim - 3](kernel, *arguments)
+
+
+def named_crop(padding: str, extent: Size, stride: Size, output_padding: Size | None = None) -> Ends:
     """What Keras and Flax take off the whole result by their padding's name, "same" or "valid".
 
     Args:
         padding: the name.
-        extent: the rows and columns that the kernel reaches over.
+        extent: the places that the kernel reaches over, on each axis.
         stride: of its copies.
         output_padding: Keras's, where it is given.
 
@@ -144,4 +178,4 @@ def named_crop(padding: str, extent: Pair, stride: Pair, output_padding: Pair | 
             total = k - s if padding == "same" else min(k - s, 0)
         start = max(total, 0) // 2
         crops.append((start, total - start))
-    return crops[0], crops[1]
+    return tuple(crops)

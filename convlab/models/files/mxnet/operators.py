@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
-from ...layers.channels import PixelShuffle
+from ...layers.channels import PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
@@ -17,8 +18,9 @@ from ...layers.layer import BatchNorm, Dense, Dropout, Layer
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Upsample
 from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
+from ...layers.resizing import Resize, ResizeLike
 from ...layers.spatial import around, is_padded, per_axis, starts
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST
 
 # What a node has: its options, "rows" for whether its inputs are rows of numbers among them, and its arrays.
@@ -76,18 +78,19 @@ def _convolution(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 def _transposed(options: Mapping[str, Any], arrays: Arrays) -> Layer:
-    if options.get("layout", "NCHW") not in ("NCHW", "None", None) or len(options["kernel"]) != 2:
-        raise UnsupportedError(f"its layout is {options.get('layout')}, expected NCHW")
+    rank = len(options["kernel"])
+    if options.get("layout", "None") not in (LAYOUTS.get(rank, ""), "None", None):
+        raise UnsupportedError(f"its layout is {options.get('layout')}, expected {', '.join(LAYOUTS.values())}")
     if options.get("target_shape"):
         raise UnsupportedError("its result has a fixed size (target_shape)")
-    (kernel,), groups = _fitting(arrays[:1], (4,)), int(options.get("num_group", 1))
+    (kernel,), groups = _fitting(arrays[:1], (rank + 2,)), int(options.get("num_group", 1))
     bias = arrays[1] if len(arrays) > 1 else None
     if kernel.shape[2:] != options["kernel"] or (bias is not None and bias.shape != (kernel.shape[1] * groups,)):
         raise UnsupportedError(f"its arrays have shapes {[array.shape for array in arrays]}, which don't fit together")
-    pads, adjusted = options.get("pad") or (0, 0), options.get("adj") or (0, 0)
-    rows, columns = ((before, before - more) for before, more in zip(pads, adjusted, strict=True))
-    geometry = options.get("stride") or (1, 1), (rows, columns), options.get("dilate") or (1, 1), groups
-    return TransposedConvolution(kernel, bias, *geometry, kernel.dtype.name)
+    pads, adjusted = options.get("pad") or (0,) * rank, options.get("adj") or (0,) * rank
+    crop = tuple((before, before - more) for before, more in zip(pads, adjusted, strict=True))
+    geometry = options.get("stride") or (), crop, options.get("dilate") or (), groups
+    return transposed_convolution(kernel, bias, *geometry, kernel.dtype.name)
 
 
 def _layer_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -107,6 +110,21 @@ def _upsampling(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if options.get("sample_type") != "nearest":
         raise UnsupportedError(f"its sample_type is {options.get('sample_type')}, expected nearest")
     return Upsample((int(options["scale"]),) * 2, "nearest")
+
+
+def _bilinear(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    """Bilinear interpolation, by default of aligned corners: to a size, by a factor, or to another image's size."""
+    aligned, mode = bool(options.get("align_corners", True)), options.get("mode", "size")
+    factor: Any = options.get("scale_height"), options.get("scale_width")
+    if mode == "like":
+        return ResizeLike("bilinear", aligned)
+    if mode != "size" or None in factor != (None, None):
+        raise UnsupportedError(f"its mode is {mode}, expected size or like")
+    if factor == (None, None):
+        return Resize((int(options["height"]), int(options["width"])), "bilinear", aligned)
+    if any(number != int(number) or not 1 <= number <= LARGEST for number in factor):
+        raise UnsupportedError(f"it resizes by {factor[0]} and {factor[1]}, expected integers")
+    return Upsample((int(factor[0]), int(factor[1])), "bilinear", aligned)
 
 
 def _batch_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -222,6 +240,15 @@ def _depth_to_space(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     return PixelShuffle(factor, channels_last=True)
 
 
+def _space_to_depth(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    return PixelUnshuffle(int(options["block_size"]), channels_last=True)
+
+
+def _local_response_norm(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    numbers = (float(options.get(name, default)) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("knorm", 2.0)))
+    return LocalResponseNorm(int(options["nsize"]), *numbers)
+
+
 def _expand_dims(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     """The first of two that make images of one pixel of rows; the second does nothing more."""
     if not options["rows"] or options["axis"] not in (2, -1):
@@ -272,6 +299,7 @@ OPERATORS: dict[str, Reader] = {
     "_npx_layer_norm": _layer_norm,
     "InstanceNorm": _instance_norm,
     "UpSampling": _upsampling,
+    "_contrib_BilinearResize2D": _bilinear,
     "FullyConnected": _dense,
     "Pooling": _pool,
     "Activation": _activation,
@@ -282,6 +310,7 @@ OPERATORS: dict[str, Reader] = {
     "_npi_concatenate": _concatenate,
     **dict.fromkeys(("mean", "_npi_mean"), _reduced("average")),
     **dict.fromkeys(("max", "_np_max"), _reduced("max")),
+    **dict.fromkeys(("sum", "_np_sum"), _reduced("sum")),
     "Reshape": _reshape,
     "_np_reshape": _reshape,
     EXPAND_DIMS: _expand_dims,
@@ -294,6 +323,8 @@ OPERATORS: dict[str, Reader] = {
     "Dropout": _dropout,
     "_contrib_AdaptiveAvgPooling2D": _adaptive,
     "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "LRN": _local_response_norm,
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add"), _joined(Add, "shift")),
     **dict.fromkeys(("broadcast_like", "_npx_broadcast_like"), _broadcast_like),
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),

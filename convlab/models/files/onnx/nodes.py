@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ModelError, UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
-from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
 from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
@@ -17,8 +18,10 @@ from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Laye
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
+from ...layers.resizing import Resize
 from ...layers.spatial import Ends, around, to_first, to_last
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import TRANSPOSED, TransposedConvolution
+from .resizing import attributes_of
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
@@ -148,14 +151,21 @@ def _pool(graph: GraphWriter, layer: Pool) -> None:
 
 
 def _global_pool(graph: GraphWriter, layer: GlobalPool) -> None:
-    graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
+    if layer.function == "sum":
+        axes = graph.constant("axes", [*range(2, graph.rank)], "int64")
+        graph.node(_REDUCTIONS[layer.function], axes, keepdims=1)
+    else:
+        graph.node("GlobalAveragePool" if layer.function == "average" else "GlobalMaxPool")
     if not layer.keepdims:
         _flatten(graph, Flatten())
 
 
 def _channel_pool(graph: GraphWriter, layer: ChannelPool) -> None:
     axes = graph.constant("axes", [1], "int64")
-    graph.node("ReduceMax" if layer.function == "max" else "ReduceMean", axes, keepdims=1)
+    graph.node(_REDUCTIONS[layer.function], axes, keepdims=1)
+
+
+_REDUCTIONS = {"max": "ReduceMax", "average": "ReduceMean", "sum": "ReduceSum"}
 
 
 def _batch_norm(graph: GraphWriter, layer: BatchNorm) -> None:
@@ -192,9 +202,9 @@ def _dense(graph: GraphWriter, layer: Dense) -> None:
 
 
 def _transposed(graph: GraphWriter, layer: TransposedConvolution) -> None:
-    (top, bottom), (left, right) = layer.crop
-    more = max(-bottom, 0), max(-right, 0)
-    if min(top, left) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
+    before, after = zip(*layer.crop, strict=True)
+    more = [max(-end, 0) for end in after]
+    if min(before) < 0 or any(m >= max(s, d) for m, s, d in zip(more, layer.stride, layer.dilation, strict=True)):
         raise graph.refused(graph.number, f"a crop of {layer.crop}", "fewer rows and columns to add")
     arrays = [graph.constant(name, getattr(layer, name)) for name in layer.arrays if getattr(layer, name) is not None]
     graph.node(
@@ -204,7 +214,7 @@ def _transposed(graph: GraphWriter, layer: TransposedConvolution) -> None:
         strides=layer.stride,
         dilations=layer.dilation,
         group=layer.groups,
-        pads=[top, left, max(bottom, 0), max(right, 0)],
+        pads=[*before, *(max(end, 0) for end in after)],
         output_padding=more,
     )
 
@@ -265,13 +275,12 @@ def _subsample(graph: GraphWriter, layer: Subsample) -> None:
 
 def _upsample(graph: GraphWriter, layer: Upsample) -> None:
     factors = graph.constant("scales", [1.0, 1.0, *layer.factor], "float32")
-    if layer.method == "nearest":
-        graph.node(
-            "Resize", "", factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-        )
-    else:
-        mode = "align_corners" if layer.align_corners else "half_pixel"
-        graph.node("Resize", "", factors, mode="linear", coordinate_transformation_mode=mode)
+    graph.node("Resize", "", factors, **attributes_of(layer))
+
+
+def _resize(graph: GraphWriter, layer: Resize) -> None:
+    sizes = graph.constant("sizes", [*layer.size], "int64")
+    graph.node("Resize", "", "", sizes, axes=[2, 3], **attributes_of(layer))
 
 
 def _channel_slice(graph: GraphWriter, layer: ChannelSlice) -> None:
@@ -295,6 +304,20 @@ def _pixel_shuffle(graph: GraphWriter, layer: PixelShuffle) -> None:
     graph.node("DepthToSpace", blocksize=layer.factor, mode="DCR" if layer.channels_last else "CRD")
 
 
+def _pixel_unshuffle(graph: GraphWriter, layer: PixelUnshuffle) -> None:
+    graph.node("SpaceToDepth", blocksize=layer.factor)
+    if not layer.channels_last:
+        channels = layer.output_channels(graph.channels())
+        order = ChannelShuffle(layer.factor**2).reference(np.arange(channels)[None])[0]
+        graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
+
+
+def _local_response_norm(graph: GraphWriter, layer: LocalResponseNorm) -> None:
+    if layer.size % 2 == 0:
+        raise graph.refused(graph.number, f"a norm of {layer.size} channels", "an odd number")
+    graph.node("LRN", size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k)
+
+
 # Another kind of layer is another entry.
 NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
@@ -316,7 +339,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Multiply: _joined("Mul"),
     Divide: _joined("Div"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
-    TransposedConvolution: _transposed,
+    **dict.fromkeys(TRANSPOSED, _transposed),
     ChannelAffine: _channel_affine,
     PReLU: _prelu,
     GroupNorm: _group_norm,
@@ -324,8 +347,11 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Crop: _crop,
     Subsample: _subsample,
     Upsample: _upsample,
+    Resize: _resize,
     Chunk: _chunk,
     ChannelSlice: _channel_slice,
     ChannelShuffle: _channel_shuffle,
     PixelShuffle: _pixel_shuffle,
+    PixelUnshuffle: _pixel_unshuffle,
+    LocalResponseNorm: _local_response_norm,
 }

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Softmax
-from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten
 from ...layers.folded import convolution
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import GroupNorm, LayerNorm
-from ...layers.pixels import Crop, Subsample, Upsample
+from ...layers.pixels import Crop, Subsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
-from ...layers.transposed import TransposedConvolution
+from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
 from .operation import FIRST, GROUPS, IMAGES, INNER, LAST, LAYOUTS, ROWS, Operation, Reader, Value
+from .resizing import resize
 
 
 def _padding(op: Operation) -> Ends | str:
@@ -48,17 +50,17 @@ def _convolution(op: Operation) -> Sequence[Layer]:
 
 
 def _transposed(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
-    kernel, groups = op.array(1, "a kernel", 4), op.options.get("group", 1)
+    op.expect_images()
+    kernel, groups = op.array(1, "a kernel", 2 + op.rank), op.options.get("group", 1)
     if not 1 <= groups <= len(kernel) or len(kernel) % groups:
         raise UnsupportedError(f"got {groups} groups, expected a divisor of its {len(kernel)} input channels")
     bias = None if op.constant(2, "a bias") is None else op.vector(2, "a bias", kernel.shape[1] * groups)
-    pads, more = _padding(op), op.options.get("output_padding", [0, 0])
-    if isinstance(pads, str) or "output_shape" in op.options or len(more) != 2:
+    pads, more = _padding(op), op.options.get("output_padding", [0] * op.rank)
+    if isinstance(pads, str) or "output_shape" in op.options or len(more) != op.rank:
         raise UnsupportedError("got a padding by its name or an output_shape, expected pads and output_padding")
-    rows, columns = ((start, end - extra) for (start, end), extra in zip(pads, more, strict=True))
-    stride, dilation = op.pair("strides"), op.pair("dilations")
-    return [TransposedConvolution(kernel, bias, stride, (rows, columns), dilation, groups, kernel.dtype.name)]
+    crop = tuple((start, end - extra) for (start, end), extra in zip(pads, more, strict=True))
+    stride, dilation = op.each("strides"), op.each("dilations")
+    return [transposed_convolution(kernel, bias, stride, crop, dilation, groups, kernel.dtype.name)]
 
 
 def _instance_norm(op: Operation) -> Sequence[Layer]:
@@ -94,25 +96,23 @@ def _layer_norm(op: Operation) -> Sequence[Layer]:
     return [LayerNorm(scale, shift, op.options.get("epsilon", 1e-5), scale.dtype.name)]
 
 
-def _resize(op: Operation) -> Sequence[Layer]:
-    op.expect(IMAGES)
-    scales, mode = op.constant(2, "scales"), op.options.get("mode", "nearest")
-    places = op.options.get("coordinate_transformation_mode", "half_pixel")
-    factors = [] if scales is None else scales.ravel().tolist()
-    if len(factors) != 4 or factors[:2] != [1, 1] or any(n != int(n) or not 1 <= n <= LARGEST for n in factors):
-        raise UnsupportedError(f"got scales {excerpt(factors)}, expected integers for rows and columns")
-    factor = int(factors[2]), int(factors[3])
-    floor = op.options.get("nearest_mode", "round_prefer_floor") == "floor"
-    if mode == "nearest" and ((places == "asymmetric" and floor) or places == "half_pixel"):
-        return [Upsample(factor, "nearest")]
-    if mode == "linear" and places in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        return [Upsample(factor, "bilinear", places == "align_corners")]
-    raise UnsupportedError(f"got mode {excerpt(mode)} with {excerpt(places)}, expected nearest or linear")
-
-
 def _depth_to_space(op: Operation) -> Sequence[Layer]:
     op.expect(IMAGES)
     return [PixelShuffle(op.options["blocksize"], op.options.get("mode", "DCR") == "DCR")]
+
+
+def _space_to_depth(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    return [PixelUnshuffle(op.options["blocksize"], channels_last=True)]
+
+
+def _local_response_norm(op: Operation) -> Sequence[Layer]:
+    op.expect(IMAGES)
+    size = op.options["size"]
+    if size % 2 == 0:
+        raise UnsupportedError(f"got a window of {size} channels, expected an odd number")
+    numbers = (op.options.get(name, default) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    return [LocalResponseNorm(size, *numbers)]
 
 
 def _slice(op: Operation) -> Sequence[Layer]:
@@ -325,7 +325,9 @@ OPERATORS: dict[str, Reader] = {
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
-    "Resize": _resize,
+    "Resize": resize,
+    "SpaceToDepth": _space_to_depth,
+    "LRN": _local_response_norm,
     "DepthToSpace": _depth_to_space,
     "Slice": _slice,
     "Split": _split,
@@ -336,6 +338,7 @@ OPERATORS: dict[str, Reader] = {
     "GlobalAveragePool": _global_pool("average"),
     "ReduceMax": _reduce("max"),
     "ReduceMean": _reduce("average"),
+    "ReduceSum": _reduce("sum"),
     "Softmax": _over_channels(Softmax()),
     "LogSoftmax": _over_channels(Softmax(log=True)),
     "Concat": _over_channels(Concatenate()),

@@ -1,0 +1,63 @@
+"""Gluon blocks of images NCHW whose channels meet, or become those of squares of pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .image_blocks import OfImages
+
+
+class LocalResponseNorm(OfImages):
+    """x / (k + alpha / size * the sum of the squares of `size` channels about each) ** beta.
+
+    Args:
+        size: how many channels, an odd number.
+        alpha, beta, k: see above.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **names: Any) -> None:
+        super().__init__(**names)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image, normalised."""
+        return F.LRN(x, nsize=self.size, alpha=self.alpha, beta=self.beta, knorm=self.k)
+
+
+class PartsSoftmax(OfImages):
+    """The channels in equal parts: a softmax over the parts, for each channel of a part.
+
+    Args:
+        parts: how many there are.
+    """
+
+    def __init__(self, parts: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.parts = parts
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The shares."""
+        grouped = F.reshape(x, shape=(0, -4, self.parts, -1, -2))
+        return F.reshape(F.softmax(grouped, axis=1), shape=(0, -3, -2))
+
+
+class PixelUnshuffle(OfImages):
+    """Squares of pixels as the channels of one; `space_to_depth` has TensorFlow's order alone.
+
+    Args:
+        factor: the rows and columns of the square.
+        channels_last: whether the channels of one pixel stay together, as in TensorFlow, or those of one channel, as in
+            PyTorch.
+    """
+
+    def __init__(self, factor: int, channels_last: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.factor, self.channels_last = factor, channels_last
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The smaller image."""
+        squares = F.space_to_depth(x, block_size=self.factor)
+        if self.channels_last:
+            return squares
+        grouped = F.reshape(squares, shape=(0, -4, self.factor**2, -1, -2))
+        return F.reshape(F.swapaxes(grouped, 1, 2), shape=(0, -3, -2))

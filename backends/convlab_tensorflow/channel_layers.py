@@ -1,0 +1,93 @@
+"""Layers of images NHWC whose channels meet, or become those of squares of pixels."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import keras
+from keras.saving import register_keras_serializable
+
+from .image_layers import Moving
+
+
+@register_keras_serializable(package="convlab")
+class LocalResponseNorm(Moving):
+    """x / (k + alpha / size * the sum of the squares of `size` channels about each) ** beta.
+
+    `tf.nn.local_response_normalization(x, size // 2, k, alpha / size, beta)` is the same for an odd size.
+
+    Args:
+        size: how many channels.
+        alpha, beta, k: see above.
+    """
+
+    options = ("size", "alpha", "beta", "k")
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **names: Any) -> None:
+        super().__init__(**names)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def call(self, x: Any) -> Any:
+        """The image, normalised."""
+        channels, before = x.shape[-1], self.size // 2
+        widths = [[0, 0]] * (len(x.shape) - 1)
+        squares = keras.ops.pad(x * x, [*widths, [before, self.size - 1 - before]])
+        sums = reduce(keras.ops.add, [squares[..., start : start + channels] for start in range(self.size)])
+        return x / (self.k + self.alpha / self.size * sums) ** self.beta
+
+
+@register_keras_serializable(package="convlab")
+class PartsSoftmax(Moving):
+    """The channels in equal parts: a softmax over the parts, for each channel of a part.
+
+    Args:
+        parts: how many there are.
+    """
+
+    options = ("parts",)
+
+    def __init__(self, parts: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.parts = parts
+
+    def call(self, x: Any) -> Any:
+        """The shares."""
+        _, *size, channels = keras.ops.shape(x)
+        grouped = keras.ops.reshape(x, (-1, *size, self.parts, x.shape[-1] // self.parts))
+        return keras.ops.reshape(keras.ops.softmax(grouped, axis=-2), (-1, *size, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The same."""
+        return input_shape
+
+
+@register_keras_serializable(package="convlab")
+class PixelUnshuffle(Moving):
+    """Squares of pixels as the channels of one; `tf.nn.space_to_depth` has TensorFlow's order alone.
+
+    Args:
+        factor: the rows and columns of the square.
+        channels_last: whether the channels of one pixel stay together, as in TensorFlow, or those of one channel, as in
+            PyTorch.
+    """
+
+    options = ("factor", "channels_last")
+
+    def __init__(self, factor: int, channels_last: bool = False, **names: Any) -> None:
+        super().__init__(**names)
+        self.factor, self.channels_last = factor, channels_last
+
+    def call(self, x: Any) -> Any:
+        """The smaller image."""
+        _, rows, columns, _ = keras.ops.shape(x)
+        r, channels = self.factor, x.shape[-1]
+        squares = keras.ops.reshape(x, (-1, rows // r, r, columns // r, r, channels))
+        squares = keras.ops.transpose(squares, (0, 1, 3, 2, 4, 5) if self.channels_last else (0, 1, 3, 5, 2, 4))
+        return keras.ops.reshape(squares, (-1, rows // r, columns // r, channels * r**2))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """So many times fewer rows and columns."""
+        n, rows, columns, channels = input_shape
+        smaller = [None if size is None else size // self.factor for size in (rows, columns)]
+        return n, *smaller, channels * self.factor**2

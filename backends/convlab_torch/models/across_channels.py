@@ -1,0 +1,62 @@
+"""Functions and modules of channels that meet, or become those of squares of pixels: read, built and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.models.layers.channels import PixelUnshuffle
+from convlab.models.layers.layer import Layer
+
+
+def parts_softmax(x: Tensor, parts: int) -> Tensor:
+    """The channels in equal parts: a softmax over the parts, for each channel of a part."""
+    return x.unflatten(1, (parts, -1)).softmax(dim=1).flatten(1, 2)
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """Squares of pixels as the channels of one, in TensorFlow's order."""
+    return F.channel_shuffle(F.pixel_unshuffle(x, factor), x.shape[1])
+
+
+def _read_local_response_norm(m: nn.LocalResponseNorm) -> Layer:
+    return LocalResponseNorm(m.size, float(m.alpha), float(m.beta), float(m.k))
+
+
+def local_response_norm(size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> nn.Module:
+    """The module that computes what `F.local_response_norm` with these arguments does."""
+    return nn.LocalResponseNorm(size, alpha, beta, k)
+
+
+def _build_unshuffle(layer: PixelUnshuffle, style: str) -> list[Any]:
+    last = partial(space_to_depth, factor=layer.factor)
+    return [last if layer.channels_last else nn.PixelUnshuffle(layer.factor)]
+
+
+MODULES: dict[type[nn.Module], Callable[[Any], Layer]] = {
+    nn.PixelUnshuffle: lambda m: PixelUnshuffle(m.downscale_factor),
+    nn.LocalResponseNorm: _read_local_response_norm,
+}
+FUNCTIONS: dict[Any, Callable[..., Layer]] = {
+    parts_softmax: PartsSoftmax,
+    space_to_depth: partial(PixelUnshuffle, channels_last=True),
+}
+NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
+    ((F.pixel_unshuffle, "pixel_unshuffle"), nn.PixelUnshuffle),
+    ((F.local_response_norm,), local_response_norm),
+    ((parts_softmax,), partial(partial, parts_softmax)),
+]
+BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
+    PixelUnshuffle: _build_unshuffle,
+    PartsSoftmax: lambda layer, style: [partial(parts_softmax, parts=layer.parts)],
+    LocalResponseNorm: lambda layer, style: [local_response_norm(layer.size, layer.alpha, layer.beta, layer.k)],
+}
+SOURCES: dict[Any, Callable[..., str]] = {
+    parts_softmax: lambda parts: f"{{0}}.unflatten(1, ({parts}, -1)).softmax(dim=1).flatten(1, 2)",
+    space_to_depth: lambda factor: f"F.channel_shuffle(F.pixel_unshuffle({{0}}, {factor}), {{0}}.shape[1])",
+}
