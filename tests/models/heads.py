@@ -43,7 +43,11 @@ def torch_models() -> dict[str, Any]:
             x = F.relu(self.stem(x))
             return {"scores": self.scores(x.mean((2, 3))), "boxes": self.boxes(x)}
 
-    return {"pyramid": Pyramid().eval(), "detector": Detector().eval()}
+    class Siamese(Detector):
+        def forward(self, left, right):
+            return self.stem(left) - self.stem(right)
+
+    return {"pyramid": Pyramid().eval(), "detector": Detector().eval(), "siamese": Siamese().eval()}
 
 
 def tensorflow_models() -> dict[str, Any]:
@@ -64,7 +68,9 @@ def tensorflow_models() -> dict[str, Any]:
     x = kl.Conv2D(4, 3, 2, "valid", activation="relu", name="stem")(kl.ZeroPadding2D()(image))
     scores = kl.Dense(7, name="scores")(kl.GlobalAveragePooling2D()(x))
     detector = keras.Model(image, {"scores": scores, "boxes": kl.Conv2D(2, 1, name="boxes")(x)})
-    return {"pyramid": pyramid, "detector": detector}
+    left, right, stem = keras.Input((None, None, 3)), keras.Input((None, None, 3)), kl.Conv2D(4, 3, name="stem")
+    siamese = keras.Model([left, right], kl.Subtract()([stem(left), stem(right)]))
+    return {"pyramid": pyramid, "detector": detector, "siamese": siamese}
 
 
 def jax_models() -> dict[str, Any]:
@@ -90,10 +96,15 @@ def jax_models() -> dict[str, Any]:
             scores = nn.Dense(7, name="scores")(jnp.mean(x, axis=(1, 2)))
             return {"scores": scores, "boxes": nn.Conv(2, (1, 1), name="boxes")(x)}
 
-    return {
-        name: module.bind(module.init(jax.random.key(0), X.transpose(0, 2, 3, 1)))
-        for name, module in (("pyramid", Pyramid()), ("detector", Detector()))
-    }
+    class Siamese(nn.Module):
+        @nn.compact
+        def __call__(self, left, right):
+            stem = nn.Conv(4, (3, 3), name="stem")
+            return stem(left) - stem(right)
+
+    x = X.transpose(0, 2, 3, 1)
+    images = {"pyramid": (Pyramid(), x), "detector": (Detector(), x), "siamese": (Siamese(), x, x)}
+    return {name: each.bind(each.init(jax.random.key(0), *takes)) for name, (each, *takes) in images.items()}
 
 
 def nnx_models() -> dict[str, Any]:
@@ -129,7 +140,11 @@ def nnx_models() -> dict[str, Any]:
             x = nnx.relu(self.stem(x))
             return {"scores": self.scores(jnp.mean(x, axis=(1, 2))), "boxes": self.boxes(x)}
 
-    return {"pyramid": Pyramid(), "detector": Detector()}
+    class Siamese(Detector):
+        def __call__(self, left, right):
+            return self.stem(left) - self.stem(right)
+
+    return {"pyramid": Pyramid(), "detector": Detector(), "siamese": Siamese()}
 
 
 def mxnet_models() -> dict[str, Any]:
@@ -164,7 +179,11 @@ def mxnet_models() -> dict[str, Any]:
             pooled = F.Pooling(x, global_pool=True, pool_type="avg")
             return self.boxes(x), self.scores(pooled)
 
-    models = {"pyramid": Pyramid(), "detector": Detector()}
+    class Siamese(Detector):
+        def hybrid_forward(self, F, left, right):
+            return self.stem(left) - self.stem(right)
+
+    models = {"pyramid": Pyramid(), "detector": Detector(), "siamese": Siamese()}
     for model in models.values():
         model.initialize()
     return models

@@ -12,7 +12,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import Part
+from convlab.models.layers.reading import Part, arguments_needed, check_one_input
 
 from .. import private
 from ..blocks import semantics
@@ -35,6 +35,9 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
     """
+    hybrid = isinstance(block, mx.gluon.HybridBlock) and not isinstance(block, mx.gluon.SymbolBlock)
+    forward = block.hybrid_forward if hybrid else block.forward
+    check_one_input(arguments_needed(forward, "F", *private.parameters(block)))
     with semantics([block]) as (numpy, ctx):
         image = mx.sym.var("data")
         try:

@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import INPUT, Part, giving, inputs_first
+from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, inputs_first
 
 from .. import private
 from .functions import native_of
@@ -105,7 +105,7 @@ class _Reading:
 
     def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
         if len(model.inputs) != len(inputs):
-            raise UnsupportedError("it takes more than one tensor")
+            check_one_input([tensor.name for tensor in model.inputs])
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in _in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]

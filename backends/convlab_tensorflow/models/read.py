@@ -19,7 +19,9 @@ from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import (
     Model,
     Part,
+    arguments_needed,
     chained,
+    check_one_input,
     consumers,
     loose_array,
     loose_code,
@@ -141,6 +143,10 @@ def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int) ->
         return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
     built = (model.get_build_config() or {}) if model.built else {}
     shape = built.get("input_shape")
+    if type(model).call is not private.functional_class().call:  # type: ignore[attr-defined]
+        check_one_input(arguments_needed(model.call))
+    if isinstance(shape, (tuple, list)) and any(isinstance(each, (tuple, list)) for each in shape):
+        check_one_input([f"of shape {each}" for each in shape])
     return shape if isinstance(shape, (tuple, list)) else None
 
 

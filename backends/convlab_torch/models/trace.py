@@ -16,7 +16,7 @@ from convlab.models.layers.activations import Activation, Affine, Clip
 from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import INPUT, Part, giving
+from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import to_first, to_last
 
@@ -114,6 +114,9 @@ class _Reading:
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
         """The parts, and the unknown operations."""
+        check_one_input(
+            [node.name for node in graph.nodes if node.op == "placeholder" and not node.args and node.users]
+        )
         for node in graph.nodes:
             if node.op == "placeholder":
                 self._input(node)
@@ -138,8 +141,6 @@ class _Reading:
             self.values[node] = INPUT
         elif node.args:  # an argument with a default, which the trace holds for its value
             self.sizes.add(node)
-        elif node.users:
-            raise UnsupportedError("it takes more than one tensor")
 
     def _output(self, result: Any) -> None:
         names, results = results_of(result)

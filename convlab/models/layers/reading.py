@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -218,6 +219,32 @@ def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> s
     names = ", ".join(dict.fromkeys(operations))
     known = f" ({names})" if names else ""
     return f"{type(native).__name__} has a {method} of its own, whose operations between layers{known} are not carried"
+
+
+def check_one_input(names: Sequence[str]) -> None:
+    """Refuse a model that takes several arguments, which have these names.
+
+    >>> check_one_input(["left", "right"])
+    Traceback (most recent call last):
+    convlab.errors.UnsupportedError: it takes 2 arguments (left, right), expected one image; ...
+    """
+    if len(names) > 1:
+        what = f"it takes {len(names)} arguments ({', '.join(names)}), expected one image"
+        raise UnsupportedError(f"{what}; what each of them goes through can be ported by itself")
+
+
+def arguments_needed(function: Callable[..., Any], *others: str) -> list[str]:
+    """The names of the arguments without defaults that a function takes by position, without some.
+
+    >>> arguments_needed(lambda F, x, y, weight, train=True: None, "F", "weight")
+    ['x', 'y']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    needed = [each.name for each in parameters if each.kind in _BY_POSITION and each.default is each.empty]
+    return [name for name in needed if name not in others]
+
+
+_BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def unbuilt(path: str, native: object, hint: str) -> ModelError:
