@@ -221,7 +221,7 @@ REFUSED = {
     "other channels": (made(output_shape=6), "it gives 6 channels, expected 8"),
     "result": (lambda x: kl.Dense(4)(x), "the model's result is tokens"),
     "rows": (lambda x: kl.Conv2D(4, 3, padding="same")(kl.Reshape((2, 8, 8))(x)), "heeds which ones are side by side"),
-    "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3)(x)), "heeds which ones are side by side"),
+    "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3, activation="relu")(x)), "heeds which ones are side by side"),
     "second": (lambda x: x[:, 1], "another part than the first"),
     "mixer": (lambda x: kl.Flatten()(kl.Dense(16)(kl.Permute((2, 1))(x))), "transpose"),
 }
