@@ -10,7 +10,7 @@ from keras import layers as kl
 from keras import ops
 
 from convlab import port, port_weights
-from convlab.errors import PartialPortWarning
+from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import read
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype("float32")
@@ -242,3 +242,10 @@ def test_attention_along_one_axis_is_refused() -> None:
     part = next(part for part in read(model).parts if "MultiHead" in part.note)
     assert part.layer is None
     assert "its attention_axes are (2,), expected (1, 2)" in part.note
+
+
+def test_attention_alone_takes_no_images() -> None:
+    attention = kl.MultiHeadAttention(2, 4)
+    attention(np.ones((1, 5, 8)), np.ones((1, 5, 8)))
+    with pytest.raises(ModelError, match="alone it takes queries and values"):
+        port(attention, to="torch")
