@@ -87,7 +87,7 @@ def torchvision_models() -> Iterator[tuple[str, int, Callable[[], Any]]]:
 
     kinds = (torchvision.models, torchvision.models.segmentation)
     for name in (name for kind in kinds for name in torchvision.models.list_models(module=kind)):
-        size = size_of(name, {"inception*": 96, "alexnet": 224, "vgg*": 224, "vit_h*": 56})
+        size = size_of(name, {"inception*": 96, "alexnet": 224, "vgg*": 224, "vit_h*": 56, "maxvit*": 224})
 
         def model(name: str = name, size: int = size) -> Any:
             torch.manual_seed(0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convlab.geometry.geometry import Pair
-from convlab.models.layers.spatial import Ends
+from convlab.models.layers.spatial import Ends, Size
 
 from .blocks import OnBoth
 from .ops import mx
@@ -113,6 +113,22 @@ class ChannelPool(OfImages):
         return reduce(x, axis=1, keepdims=True)
 
 
+class AdaptiveAveragePool(OfImages):
+    """The means of so many windows of an image, which lie evenly and may overlap, as in PyTorch.
+
+    Args:
+        size: how many windows the rows and the columns have.
+    """
+
+    def __init__(self, size: Pair, **names: Any) -> None:
+        super().__init__(**names)
+        self.size = size
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of that size."""
+        return F.contrib.AdaptiveAvgPooling2D(x, output_size=self.size)
+
+
 class GlobalSum(OfImages):
     """The sum of each channel, as an image of one pixel.
 
@@ -151,20 +167,22 @@ class Upsample(OfImages):
     """The image with so many times as many rows and columns.
 
     Args:
-        factor: of the rows and of the columns.
-        method: "nearest" or "bilinear".
+        factor: of the rows and of the columns, or of as many axes as there are.
+        method: "nearest" or, of images alone, "bilinear".
         align_corners: whether the corners of both images meet.
     """
 
-    def __init__(self, factor: Pair, method: str, align_corners: bool = False, **names: Any) -> None:
+    def __init__(self, factor: Size, method: str, align_corners: bool = False, **names: Any) -> None:
         super().__init__(**names)
         self.factor, self.method, self.align_corners = factor, method, align_corners
 
     def computed(self, F: Any, x: Any) -> Any:
         """The larger image."""
-        down, across = self.factor
         if self.method == "nearest":
-            return F.repeat(F.repeat(x, repeats=down, axis=2), repeats=across, axis=3)
+            for axis, times in enumerate(self.factor, 2):
+                x = F.repeat(x, repeats=times, axis=axis)
+            return x
+        down, across = self.factor
         return F.contrib.BilinearResize2D(x, scale_height=down, scale_width=across, align_corners=self.align_corners)
 
 

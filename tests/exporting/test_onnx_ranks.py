@@ -13,7 +13,7 @@ from convlab.models.layers.activations import Activation, PReLU
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Dense, Pad
 from convlab.models.layers.norms import GroupNorm, LayerNorm
-from convlab.models.layers.pixels import Crop
+from convlab.models.layers.pixels import Crop, Upsample
 from convlab.models.layers.pooling import GlobalPool, Pool
 from convlab.models.layers.reading import parts_of
 from convlab.models.layers.transposed import transposed_convolution
@@ -33,6 +33,8 @@ def layers_of(rank):
         LayerNorm(*both, 1e-3, rank=rank),
         transposed_convolution(kernels[1], both[0], (2,) * rank, ((1, 0), (0, 1), (1, -1))[:rank]),
         convolution(kernels[1], None, "float32", padding=((1, 0),) * rank, padding_mode="reflect"),
+        Upsample((2, 1, 3)[:rank], "bilinear"),
+        Upsample((1, 2, 2)[:rank], "nearest"),
         Crop(((1, 0), (0, 0), (0, 1))[:rank]),
         GlobalPool("max", keepdims=False, rank=rank),
         Dense(kernel((3, 4)), None),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from convlab import port
 from convlab.models.adapters import models_of, read
 from convlab.models.layers.steps import carried, steps
 
@@ -40,6 +41,7 @@ class Decoder(nn.Module):
     def __call__(self, x):
         x = nn.relu(nn.ConvTranspose(5, (4,), strides=(3,))(x))
         x = nn.ConvTranspose(4, (3,), strides=(2,), padding=((1, 2),), transpose_kernel=True)(x)
+        x = jax.image.resize(x, (x.shape[0], 2 * x.shape[1], x.shape[2]), "linear")
         return nn.ConvTranspose(3, (2,), kernel_dilation=(2,), padding="VALID")(x)
 
 
@@ -68,6 +70,7 @@ def test_transposed() -> None:
     x = np.random.default_rng(0).normal(size=(2, 2, 7)).astype("float32")
     source = check("jax", (model, variables), x, np.moveaxis(model.apply(variables, np.moveaxis(x, 1, -1)), -1, 1))
     assert "nn.ConvTranspose(5, (4,), strides=3" in source
+    assert port((model, variables), to="jax", input_size=(7,)).evidence.same  # gradients, too
 
 
 def test_nnx() -> None:

@@ -51,6 +51,7 @@ NATIVES = {
     "pixels": nn.PixelShuffle(2),
     "channels": nn.ChannelShuffle(2),
     "crop": nn.ZeroPad2d((-1, -2, 0, -1)),
+    "crop and border": nn.ConstantPad2d((-1, 2, 0, -1), 0.5),
 }
 
 
@@ -62,8 +63,9 @@ def test_layers(name) -> None:
 REFUSED = {
     "running statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
     "a fraction": (nn.Upsample(scale_factor=1.5), "scale_factor"),
+    "statistics of the batch": (nn.BatchNorm2d(4, track_running_stats=False), "batch. Hint: train it with"),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "bicubic"),
-    "both": (nn.ZeroPad2d((1, -1, 0, 0)), "pads and crops"),
+    "both": (nn.ReflectionPad2d((1, -1, 0, 0)), "pads and crops"),
     "whole images": (nn.LayerNorm((4, 9, 8)), "LayerNorm"),
 }
 

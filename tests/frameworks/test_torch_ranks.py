@@ -79,6 +79,8 @@ LAYERS = {
     "not counted": nn.AvgPool3d((3, 2, 1), padding=(1, 1, 0), count_include_pad=False),
     "volume": nn.Conv3d(2, 2, (1, 3, 3), padding=(0, 1, 1), padding_mode="replicate", groups=2),
     "rows": nn.BatchNorm1d(2),
+    "nearest": nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv1d(2, 2, 3)),
+    "linear": nn.Upsample(scale_factor=3, mode="linear", align_corners=True),
     "transposed": nn.ConvTranspose1d(2, 4, 4, stride=3, padding=1, output_padding=2, groups=2),
     "instance": nn.Sequential(nn.Conv1d(2, 2, 1), nn.InstanceNorm1d(2, affine=True)),
 }
@@ -95,7 +97,7 @@ def test_layers(name) -> None:
 
 
 REFUSED = {
-    "Upsample: it is for images": nn.Upsample(scale_factor=2),
+    "Upsample: it is for images": nn.Upsample(size=(8, 8)),
     "Conv2d: it is for images, in a model of sequences": nn.Conv2d(4, 4, 3),
     "Linear: it is applied to each row of pixels": nn.Linear(7, 5),
     "BatchNorm2d: it normalises sequences": nn.BatchNorm2d(4),

@@ -272,7 +272,7 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 
 def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
-    if not len(x.shape) == len(value.shape) == 4:
+    if not 3 <= len(x.shape) == len(value.shape) <= 5 or (aligned and len(x.shape) != 4):
         return
     sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=True)]
     whole = all(after % before == 0 for before, after in sizes)
@@ -282,7 +282,7 @@ def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
         return
     for method in ("nearest", "bilinear"):
         yield from [(upsample, {"factor": factor, "method": method})] if whole else []
-        yield resize, {"size": value.shape[1:-1], "method": method}
+        yield from [(resize, {"size": value.shape[1:-1], "method": method})] if len(sizes) == 2 else []
 
 
 def _slices(equation: Equation, x: Value) -> _Candidates:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from convlab.errors import UnsupportedError
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
@@ -34,10 +35,10 @@ def subsample(x: Array, start: tuple[int, int], step: tuple[int, int]) -> Array:
     return x[:, start[0] :: step[0], start[1] :: step[1]]
 
 
-def upsample(x: Array, factor: tuple[int, int], method: str) -> Array:
-    """The image with so many times as many rows and columns, by `jax.image.resize`."""
-    n, rows, columns, channels = x.shape
-    return jnp.asarray(jax.image.resize(x, (n, rows * factor[0], columns * factor[1], channels), method))
+def upsample(x: Array, factor: tuple[int, ...], method: str) -> Array:
+    """The image with so many times as many rows and columns, or more axes, by `jax.image.resize`."""
+    size = (n * times for n, times in zip(x.shape[1:-1], factor, strict=True))
+    return jnp.asarray(jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), method))
 
 
 @functools.partial(jax.jit, static_argnames=("factor",))
@@ -100,6 +101,8 @@ READERS: list[tuple[Any, Callable[..., Layer]]] = [
 def build_moving(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it isn't one of these."""
     if isinstance(layer, Upsample) and layer.align_corners and layer.method == "bilinear":
+        if len(layer.factor) != 2:
+            raise UnsupportedError("jax.image.resize aligns no corners.", hint="align_corners=False is built.")
         return functools.partial(upsample_aligned, factor=layer.factor)
     if isinstance(layer, Unflatten) and layer.size == (1, 1):
         return unflatten

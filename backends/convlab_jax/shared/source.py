@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convlab.models.layers.outputs import template_of
 from convlab.models.layers.spatial import is_padded, to_last
 from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
@@ -29,7 +30,8 @@ from .moving import (
     upsample,
     upsample_aligned,
 )
-from .read import add, affine, broadcast_like, concatenate, flatten, multiply
+from .pooling import adaptive_pool
+from .read import add, affine, broadcast_like, concatenate, flatten, multiply, outputs
 from .resizing import resize, resize_as_torch, resize_like
 
 
@@ -44,9 +46,9 @@ def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     return f"{{0}}.reshape(({{0}}.shape[0], -1, {axes})).transpose({to_last(len(size))})"
 
 
-def _upsample(factor: tuple[int, int], method: str) -> str:
-    n, rows, columns, channels = (f"{{0}}.shape[{axis}]" for axis in range(4))
-    return _resize(f"({n}, {rows} * {factor[0]}, {columns} * {factor[1]}, {channels})", method)
+def _upsample(factor: tuple[int, ...], method: str) -> str:
+    size = (f"{{0}}.shape[{axis}] * {times}" for axis, times in enumerate(factor, 1))
+    return _resize(f"({{0}}.shape[0], {', '.join(size)}, {{0}}.shape[-1])", method)
 
 
 def _resize(shape: str, method: str, larger: bool = True) -> str:
@@ -88,6 +90,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (multiply, lambda: "{0} * {1}"),
     (jnp.divide, lambda: "{0} / {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
+    (outputs, lambda names: template_of(names)),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
@@ -101,6 +104,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
     *EXPRESSIONS,
+    (adaptive_pool, lambda function, size: f"adaptive_pool({{0}}, {function!r}, {tuple(size)})"),
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
@@ -110,6 +114,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    "adaptive_pool": "from convlab_jax.shared.pooling import adaptive_pool",
     **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }

@@ -14,7 +14,7 @@ from convlab.models.source.code import SourceCall, call_of
 from .. import channel_blocks
 
 # Each neutral layer, convlab's block, and their fields, which have the same names.
-_BLOCKS: tuple[tuple[type[Layer], type[channel_blocks.OfImages], tuple[str, ...]], ...] = (
+_BLOCKS: tuple[tuple[type[Layer], type[Any], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_blocks.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_blocks.PartsSoftmax, ("parts",)),
     (PixelUnshuffle, channel_blocks.PixelUnshuffle, ("factor", "channels_last")),

@@ -20,6 +20,7 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
 from convlab.models.layers.reading import ArrayNames, is_chain
@@ -35,7 +36,7 @@ from ..layers import Conv2D
 from ..ops import mx
 from . import across_channels
 from .options import ACTIVATIONS, MODES, Block, rounds_alike
-from .resizing import build_resize, build_resize_like
+from .resizing import build_resize, build_resize_like, build_upsample
 
 _NAMES = ArrayNames("running_mean", "running_var", "gamma", "beta", kernel="weight", slope="alpha", channels_last=False)
 _OURS = 'layers="convlab" has it.'
@@ -127,6 +128,13 @@ def _build_global_pool(layer: GlobalPool, style: str) -> list[Block]:
     else:
         pool = nn.of_rank("GlobalMaxPool" if layer.function == "max" else "GlobalAvgPool", layer.rank)()
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
+
+
+def _build_adaptive_pool(layer: AdaptivePool, style: str) -> list[Block]:
+    if layer.function != "average" or len(layer.size) != 2:
+        lacks_adaptive(layer)
+    rows, columns = layer.size
+    return [image_blocks.AdaptiveAveragePool((rows, columns))]
 
 
 def _build_batch_norm(layer: BatchNorm, style: str) -> list[Block]:
@@ -250,7 +258,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    AdaptivePool: lacks_adaptive,
+    AdaptivePool: _build_adaptive_pool,
     **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
@@ -264,7 +272,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
-    Upsample: lambda layer, style: [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)],
+    Upsample: build_upsample,
     ChannelSlice: lambda layer, style: [image_blocks.ChannelSlice(layer.start, layer.stop)],
     Chunk: lambda layer, style: [image_blocks.Chunk(layer.index, layer.count)],
     ChannelShuffle: lambda layer, style: [image_blocks.ChannelShuffle(layer.groups)],
@@ -284,6 +292,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Divide: lambda layer, style: [nn.Divide()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
+    Outputs: lambda layer, style: [nn.Outputs(layer.names)],
     **across_channels.BUILDERS,
     Resize: build_resize,
     ResizeLike: build_resize_like,

@@ -20,8 +20,9 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code, replaces, unbuilt, walk
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import gives_rows
@@ -296,6 +297,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
     image_blocks.ChannelPool: lambda m: ChannelPool(m.function),
+    image_blocks.AdaptiveAveragePool: lambda m: AdaptivePool("average", m.size),
     image_blocks.GlobalSum: lambda m: GlobalPool("sum", rank=m.rank),
     image_blocks.Subsample: lambda m: Subsample(m.start, m.step),
     image_blocks.Upsample: lambda m: Upsample(m.factor, m.method, m.align_corners),
@@ -338,6 +340,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Divide: lambda m: Divide(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
+    blocks.Outputs: lambda m: Outputs(m.names),
     attention_blocks.WindowAttention: _windows,
     attention_blocks.PixelAttention: _attention,
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),

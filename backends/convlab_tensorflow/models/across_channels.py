@@ -14,7 +14,7 @@ from convlab.models.layers.layer import Layer
 from .. import channel_layers
 
 # Each neutral layer, Keras's of convlab's own, and their fields, which have the same names.
-_LAYERS: tuple[tuple[type[Layer], type[channel_layers.Moving], tuple[str, ...]], ...] = (
+_LAYERS: tuple[tuple[type[Layer], type[kl.Layer], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_layers.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_layers.PartsSoftmax, ("parts",)),
     (PixelUnshuffle, channel_layers.PixelUnshuffle, ("factor", "channels_last")),

@@ -21,18 +21,21 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
-from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
+from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
+from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
-from . import across_channels, resizing
+from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
+from .inputs import GLOBAL, image_shape
+from .outputs import Outputs
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
@@ -245,9 +248,14 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
-    if layer.align_corners and layer.method == "bilinear":
-        return [image_layers.AlignedUpSampling2D(layer.factor, autocast=False)]
-    return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    rank = len(layer.factor)
+    if rank == 2 and layer.align_corners and layer.method == "bilinear":
+        return [image_layers.AlignedUpSampling2D((layer.factor[0], layer.factor[1]), autocast=False)]
+    if rank == 2:
+        return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
+    if layer.method != "nearest":
+        raise UnsupportedError(f"Keras interpolates between the pixels of images alone, not of {WHAT[rank]}.")
+    return [kl.UpSampling1D(*layer.factor) if rank == 1 else kl.UpSampling3D(layer.factor, "channels_last")]
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:
@@ -290,7 +298,6 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Pad: _build_pad,
     Pool: _build_pool,
     GlobalPool: _build_global_pool,
-    AdaptivePool: lacks_adaptive,
     **dict.fromkeys(TRANSPOSED, _build_transposed),
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
@@ -324,7 +331,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
+    OutputsLayer: lambda layer, style: [Outputs(layer.names)],
     **resizing.BUILDERS,
+    **pooling.BUILDERS,
     **across_channels.BUILDERS,
 }
 
@@ -338,7 +347,7 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
-    shape = next(filter(None, map(input_shape, natives)), None)
+    shape = image_shape(nodes)
     if not is_chain(nodes):
         axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
         return _functional(nodes, keras.Input(shape or (None,) * (axes - 1), dtype=dtype))
@@ -354,21 +363,13 @@ def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
     values, x = {INPUT: image}, image
     for _, native, inputs, value in nodes:
         given = [values[name] for name in inputs]
-        values[value] = x = native(given if len(given) > 1 else given[0])
+        # Several results are the model's own, and no layer's.
+        called = native.call if isinstance(native, Outputs) else native
+        values[value] = x = called(given if len(given) > 1 else given[0])
     return keras.Model(image, x)
 
 
-def input_shape(layer: kl.Layer) -> tuple[int | None, ...] | None:
-    """The shape, without the number of images, that a layer was built for; None where it takes any."""
-    if layer.weights:
-        return tuple(layer.get_build_config()["input_shape"][1:])
-    if isinstance(layer, _GLOBAL):
-        return (None,) * int(layer.input_spec.ndim - 1)
-    return (None, None, None) if isinstance(layer, kl.Flatten) else None
-
-
-_GLOBAL = (*each_rank("GlobalMaxPooling"), *each_rank("GlobalAveragePooling"))
-_OF_RANK = (*_GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
+_OF_RANK = (*GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))
 
 
 def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:

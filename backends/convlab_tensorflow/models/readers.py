@@ -17,6 +17,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
@@ -26,9 +27,10 @@ from convlab.truth.precision import rounded
 
 from .. import image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
-from . import across_channels, attention, resizing
+from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
+from .outputs import Outputs
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -144,10 +146,11 @@ def _own_affine(m: image_layers.ChannelAffine) -> Layer:
     return ChannelAffine(scale, shift, m.trainable, m.variable_dtype)
 
 
-def _upsampling(m: kl.UpSampling2D) -> Layer:
-    if m.interpolation not in ("nearest", "bilinear"):
-        raise UnsupportedError(f"its interpolation is {m.interpolation}, expected nearest or bilinear")
-    return Upsample(tuple(m.size), m.interpolation)
+def _upsampling(m: Any) -> Layer:
+    method = getattr(m, "interpolation", "nearest")  # which layers of images alone have
+    if method not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"its interpolation is {method}, expected nearest or bilinear")
+    return Upsample((m.size,) if isinstance(m.size, int) else tuple(m.size), method)
 
 
 def _batch_norm(m: kl.BatchNormalization) -> Layer:
@@ -292,7 +295,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
     **attention.READERS,
-    kl.UpSampling2D: _upsampling,
+    **dict.fromkeys(each_rank("UpSampling"), _upsampling),
     image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
     image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
@@ -328,11 +331,13 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    Outputs: lambda m: OutputsLayer(m.names),
     **resizing.READERS,
+    **pooling.READERS,
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE, Outputs)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from convlab.models.adapters import Node
 from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.outputs import Outputs, template_of
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
@@ -20,9 +22,10 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
+from ..pooling_layers import AdaptivePooling
 from . import across_channels
 from .activations import gelu_tanh
-from .build import input_shape
+from .inputs import image_shape
 from .readers import DEPTHWISE, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
@@ -43,6 +46,7 @@ _OURS = (
     resizing_layers.Resize,
     resizing_layers.ResizeLike,
     *across_channels.KINDS,
+    AdaptivePooling,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
@@ -82,7 +86,8 @@ def source(parts: Sequence[Part], size: Size | None) -> str:
 def _image(parts: Sequence[Part], size: Size | None) -> tuple[tuple[Any, ...], str]:
     """The shape of the image, and the parameters of `build`: what a dense layer takes depends on the image's size."""
     rank = rank_of([part.layer for part in parts])
-    *pixels, channels = next(filter(None, (input_shape(part.native) for part in parts)), (None,) * (rank + 1))
+    nodes = [Node(part.path, part.native, part.inputs, part.value) for part in parts]
+    *pixels, channels = image_shape(nodes) or (None,) * (rank + 1)
     values = {INPUT: Known()}
     for part in parts:
         inputs = [values[value] for value in part.inputs]
@@ -99,8 +104,10 @@ def _text(lines: Sequence[str], between: int) -> str:
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
 
 
-def _made(part: Part) -> SourceCall:
-    """The call that makes a layer."""
+def _made(part: Part) -> SourceCall | str:
+    """The call that makes a layer, or the expression of several results."""
+    if isinstance(part.layer, Outputs):
+        return template_of(part.layer.names, "[{all}]")
     kind = type(part.native)
     if kind not in _LAYERS or part.layer is None:
         raise unwritten(part, "Keras")
@@ -178,7 +185,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.GroupNormalization,
             kl.LayerNormalization,
             kl.PReLU,
-            kl.UpSampling2D,
+            *each_rank("UpSampling"),
             kl.Resizing,
             *each_rank("Cropping"),
             kl.Dense,

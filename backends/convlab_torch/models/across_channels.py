@@ -16,7 +16,8 @@ from convlab.models.layers.layer import Layer
 
 def parts_softmax(x: Tensor, parts: int) -> Tensor:
     """The channels in equal parts: a softmax over the parts, for each channel of a part."""
-    return x.unflatten(1, (parts, -1)).softmax(dim=1).flatten(1, 2)
+    n, channels, *size = x.shape
+    return x.reshape(n, parts, channels // parts, *size).softmax(dim=1).reshape(x.shape)
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
@@ -49,7 +50,8 @@ FUNCTIONS: dict[Any, Callable[..., Layer]] = {
 NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.pixel_unshuffle, "pixel_unshuffle"), nn.PixelUnshuffle),
     ((F.local_response_norm,), local_response_norm),
-    ((parts_softmax,), partial(partial, parts_softmax)),
+    ((space_to_depth,), lambda factor: partial(space_to_depth, factor=factor)),
+    ((parts_softmax,), lambda parts: partial(parts_softmax, parts=parts)),
 ]
 BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     PixelUnshuffle: _build_unshuffle,

@@ -22,6 +22,7 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames, is_chain
@@ -34,9 +35,11 @@ from convlab.models.layers.windows import WindowAttention
 from ..layers import Conv2D
 from . import across_channels, attention, functions, modules
 from .attention import PixelAttention, first_pixel
+from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
 from .modules import StochasticDepth
 from .network import Network, sequential
+from .resizing import LINEAR
 
 _NAMES = ArrayNames(
     "running_mean", "running_var", "weight", "bias", kernel="weight", slope="weight", channels_last=False
@@ -113,7 +116,7 @@ def _build_pool(layer: Pool, style: str) -> list[nn.Module]:
 
 def _build_global_pool(layer: GlobalPool, style: str) -> list[Any]:
     if layer.function == "sum":
-        return [partial(functions.total, keepdim=layer.keepdims, **({} if layer.rank == 2 else {"rank": layer.rank}))]
+        return [partial(functions.total, keepdim=layer.keepdims, rank=layer.rank)]
     pool = functions.of_rank(_ADAPTIVE[layer.function], layer.rank)(1)
     return [pool] if layer.keepdims else [pool, nn.Flatten()]
 
@@ -170,8 +173,9 @@ def _build_crop(layer: Crop, style: str) -> list[nn.Module]:
 
 
 def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
-    factor = float(layer.factor[0]), float(layer.factor[1])
-    return [nn.Upsample(scale_factor=factor, mode=layer.method, align_corners=_aligned(layer))]
+    factor = tuple(map(float, layer.factor))
+    mode = LINEAR[len(factor)] if layer.method == "bilinear" else layer.method
+    return [nn.Upsample(scale_factor=factor, mode=mode, align_corners=_aligned(layer))]
 
 
 def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
@@ -319,6 +323,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Divide: lambda layer, style: [functions.divide],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
+    Outputs: lambda layer, style: [partial(functions.outputs, names=layer.names)],
     ResizeLike: _build_resize_like,
 }
 
@@ -327,6 +332,9 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a module has them."""
     if isinstance(layer, BatchNorm) and module.weight is None:
         return {"running_mean": layer.mean, "running_var": layer.variance}
+    if isinstance(module, (RowConvolution, modules.PixelLinear)):
+        arrays = _NAMES.arrays(layer)
+        return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)

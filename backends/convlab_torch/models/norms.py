@@ -29,7 +29,10 @@ def dtype_of(x: Tensor) -> str:
 def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
     """Batch norm by its running statistics."""
     if m.running_mean is None or m.running_var is None:
-        raise UnsupportedError("it keeps no running statistics")
+        raise UnsupportedError(
+            "it keeps no running statistics, so that each result depends on the whole batch.",
+            hint="train it with track_running_stats=True, or with a GroupNorm.",
+        )
     ones = torch.ones_like(m.running_mean)
     scale, shift = (ones, 0 * ones) if m.weight is None else (m.weight, m.bias)
     mean, variance = ops.to_numpy(m.running_mean), ops.to_numpy(m.running_var)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,8 +15,8 @@ from convlab.models.layers.activations import Activation, PReLU, Softmax, clip
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.pixels import Crop, Upsample
+from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
+from convlab.models.layers.pixels import Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.ranks import own_rank, rank_of
 from convlab.models.layers.reading import (
@@ -39,9 +37,10 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import across_channels, attention, modules, partitions, written_out
+from . import across_channels, attention, borders, modules, partitions, resizing, written_out
 from .attention import SHIFTED_WINDOWS
-from .functions import class_path, read_function, read_resizing
+from .channel_convolutions import RowConvolution, read_row_convolution
+from .functions import class_path, read_function
 from .modules import StochasticDepth
 from .network import Network
 from .norms import (
@@ -137,7 +136,8 @@ def _is_chain(module: nn.Module) -> bool:
 def _parts(module: nn.Module, path: str) -> Iterator[Part]:
     empty = type(module) is nn.Sequential and not len(module)
     if not empty and (not isinstance(module, nn.Identity) or replaces(module, nn.Identity, "forward")):
-        yield Part(path, module, *_read(module, path))
+        for each in borders.crop_and_border(module):
+            yield Part(path, each, *_read(each, path))
 
 
 _ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
@@ -150,7 +150,7 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
     of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
     rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
-    images, rank = set[str](), rank_of(layers)
+    images, rank = set[str](), rank_of([part.layer for part in parts if not resizing.is_of_any_rank(part.native)])
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
@@ -159,6 +159,8 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
         if of_rows and type(part.native) is nn.LayerNorm:
             part = replace(part, layer=read_layer_norm(part.native))
+        if isinstance(part.layer, Upsample) and resizing.is_of_any_rank(part.native):
+            part = replace(part, layer=replace(part.layer, factor=part.layer.factor[:1] * rank))
         wanted = 0 if of_rows else rank
         if isinstance(part.layer, BatchNorm) and part.layer.rank != wanted:
             fits = isinstance(part.native, nn.BatchNorm1d) and wanted == 1
@@ -228,18 +230,22 @@ def _pair(value: Any) -> tuple[int, int]:
     return first, second
 
 
-def _max_pool(m: Any) -> Layer:
+def _max_pool(m: Any) -> Pool:
     rank = _rank(m)
     if max(per_axis(m.dilation, rank)) > 1 or m.return_indices:
         raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
     return Pool("max", *_window(m), False, m.ceil_mode)
 
 
-def _average_pool(m: Any) -> Layer:
+def _average_pool(m: Any) -> Pool:
     if getattr(m, "divisor_override", None) is not None:
         raise UnsupportedError("only PyTorch has a pooling with divisor_override")
     size, stride, padding = _window(m)
     return Pool("average", size, stride, padding, m.count_include_pad and is_padded(padding), m.ceil_mode)
+
+
+def _average_of_same(m: Any) -> Layer:
+    return replace(_average_pool(m), padding="same", count_padding=m.count_include_pad)
 
 
 def _window(m: Any) -> tuple[Size, Size, Ends]:
@@ -291,17 +297,6 @@ def _transposed(m: Any) -> Layer:
     return transposed_convolution(ops.to_numpy(m.weight), array_of(m.bias), *options, dtype_of(m.weight))
 
 
-def _upsample(m: nn.Upsample) -> Layer:
-    if m.size is not None:
-        return read_resizing(m.size, m.mode, m.align_corners)
-    factor = _pair(m.scale_factor)
-    if m.recompute_scale_factor or any(number != int(number) for number in factor):
-        raise UnsupportedError("it resizes by a fraction, expected a size or a scale_factor of integers")
-    if m.mode not in ("nearest", "bilinear"):
-        raise UnsupportedError(f"its mode is {m.mode}, expected nearest or bilinear")
-    return Upsample((int(factor[0]), int(factor[1])), m.mode, bool(m.align_corners))
-
-
 def _of_pixels(m: modules.PixelLinear) -> Layer:
     kernel = ops.to_numpy(m.weight)
     return convolution(kernel.reshape(*kernel.shape, *(1,) * m.rank), array_of(m.bias), dtype_of(m.weight))
@@ -313,30 +308,13 @@ def _softplus(m: nn.Softplus) -> Layer:
     return Activation("softplus")
 
 
-def _pad(m: Any, mode: str, value: float = 0.0) -> Layer:
-    # The last axis comes first.
-    pads = tuple(zip(m.padding[::2], m.padding[1::2], strict=True))[::-1]
-    if max(m.padding) <= 0 > min(m.padding):
-        return Crop(tuple((-start, -end) for start, end in pads))
-    if min(m.padding) < 0:
-        raise UnsupportedError(f"it pads and crops at once, by {m.padding}")
-    return Pad(pads, mode, value)
-
-
-def _constant_pad(m: Any) -> Layer:
-    if m.value == -math.inf:
-        return _pad(m, LOWEST)
-    if not math.isfinite(m.value):
-        raise UnsupportedError(f"its border is {m.value}, expected a finite number or -inf")
-    return _pad(m, "zeros", float(m.value))
-
-
 def _ours(m: Conv2D) -> Layer:
     return Convolution.ours(m.spec, ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight))
 
 
 _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     Conv2D: _ours,
+    RowConvolution: read_row_convolution,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), read_batch_norm),
@@ -348,7 +326,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     **attention.READERS,
     **written_out.READERS,
     **partitions.READERS,
-    nn.Upsample: _upsample,
+    nn.Upsample: resizing.read_upsample,
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
     **across_channels.MODULES,
@@ -379,21 +357,12 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.Mish: lambda m: Activation("mish"),
     nn.SELU: lambda m: Activation("selu"),
     nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
-    **{
-        kind: partial(_pad, mode=mode)
-        for mode, kinds in (
-            ("zeros", (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)),
-            ("reflect", (nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d)),
-            ("replicate", (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d)),
-            ("circular", (nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)),
-        )
-        for kind in kinds
-    },
-    # They stand after those of zeros, which are subclasses of them.
-    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _constant_pad),
+    **borders.READERS,
 }
 
 # Classes of others, by the names that they are imported by, which keep their forward.
 _BY_NAME: dict[str, Callable[[Any], Layer]] = {
     "timm.layers.conv2d_same.Conv2dSame": lambda m: _convolution(m, padding="same"),
+    "timm.layers.pool2d_same.MaxPool2dSame": lambda m: replace(_max_pool(m), padding="same"),
+    "timm.layers.pool2d_same.AvgPool2dSame": _average_of_same,
 }

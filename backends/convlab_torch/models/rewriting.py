@@ -15,6 +15,7 @@ from convlab.models.layers.spatial import to_first
 
 VIEWS = ("view", "reshape", torch.reshape)
 JOINS = (torch.cat, torch.concat, torch.concatenate)
+Call = Callable[..., torch.fx.Node]
 _MEANS = (torch.mean, torch.amax, torch.sum, "mean", "amax", "sum")
 
 
@@ -56,6 +57,18 @@ def to_channels_first(node: torch.fx.Node, rank: int) -> bool:
         return False
     node.args, node.kwargs = tuple(args), kwargs
     return True
+
+
+def caller(graph: torch.fx.Graph, node: torch.fx.Node) -> Call:
+    """What adds a call to the graph, which is of the code of the same module as a node."""
+
+    def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.fx.Node:
+        new = graph.call_function(function, args, kwargs)
+        if "nn_module_stack" in node.meta:
+            new.meta["nn_module_stack"] = node.meta["nn_module_stack"]
+        return new
+
+    return call
 
 
 def inline(graph: torch.fx.Graph, is_known: Callable[[Any], bool]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .functions import broadcast_like, resize_like
 from .rewriting import VIEWS, arguments_of
+from .tokens import merges_pixels
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
 _LEAST = (64, 224)
@@ -94,8 +95,9 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
     if node.target in (*VIEWS, *_SQUEEZES):
-        first = next((n for n in (1, 2) if all(_flattens(*both, n) for both in shapes)), None)
-        return None if first is None else _Change(node, "call_method", "flatten", (node.args[0], first), {})
+        first = next((n for n in (1, 2) if all(_flattens(x, y, n) for x, y in shapes)), None)
+        known = first is None or (first == 2 and merges_pixels(node, 0))
+        return None if known else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 
 
@@ -114,6 +116,12 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int,
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
+
+
+def shapes_in(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> Seen:
+    """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
+    runs = (_runs(model, graph, channels, multiple * each, 2) for each in _MULTIPLES)
+    return next((seen[0] for seen in runs if seen), {})
 
 
 def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
@@ -213,11 +221,13 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
     return None if sizes.intersection(left) else _Change(node, node.op, node.target, args, kwargs)
 
 
-def image_channels(model: nn.Module) -> Iterator[int]:
-    """The channels that the convolutions of a model take, in order."""
-    for module in model.modules():
-        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
-            yield module.in_channels
+def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
+    """How many channels a model's images have: as many as its first convolution takes, or as squares of pixels give."""
+    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, *TRANSPOSED)))
+    taken = next((each.in_channels for each in convolutions), 3)
+    before = [taken // square for square in (4, 16) if taken in (square, 3 * square)]
+    tried = (channels for channels in (taken, *before) if _runs(model, graph, channels, _MULTIPLES[-1], rank))
+    return next(tried, taken) if before else taken
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 
-from .rewriting import arguments_of
+from .rewriting import Call, arguments_of, caller
 
-_Call = Callable[..., torch.fx.Node]
 _SUMS = (torch.sum, "sum")
 _MEANS = (torch.mean, "mean")
 _FLATTENS = (torch.flatten, "flatten")
@@ -28,7 +27,7 @@ def spell_out(graph: torch.fx.Graph) -> None:
         if node.op not in ("call_function", "call_method"):
             continue
         with graph.inserting_before(node):
-            result = _spelled_out(node, _caller(graph, node))
+            result = _spelled_out(node, caller(graph, node))
         if result is not None:
             node.replace_all_uses_with(result)
             graph.erase_node(node)
@@ -37,19 +36,7 @@ def spell_out(graph: torch.fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _caller(graph: torch.fx.Graph, node: torch.fx.Node) -> _Call:
-    """What adds a call to the graph, which is of the code of the same module as a node."""
-
-    def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.fx.Node:
-        new = graph.call_function(function, args, kwargs)
-        if "nn_module_stack" in node.meta:
-            new.meta["nn_module_stack"] = node.meta["nn_module_stack"]
-        return new
-
-    return call
-
-
-def _spelled_out(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
+def _spelled_out(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     """The last of the calls that compute the same as a node; None for one that stays."""
     if node.target in _ADDITIONS and "alpha" in node.kwargs:
         given = arguments_of(node, "input", "other")
@@ -68,7 +55,7 @@ def _spelled_out(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
     return None
 
 
-def _normalized(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
+def _normalized(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     """`F.normalize`, a quotient by the norm, or by eps where that is greater."""
     given = arguments_of(node, "input", "p", "dim", "eps", "out")
     if given.get("p", 2) != 2 or given.get("out") is not None:
@@ -86,7 +73,7 @@ _NORMS: dict[Any, Sequence[str]] = {
 }
 
 
-def _norm(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
+def _norm(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     """The root of a sum of squares."""
     given = {name: value for name, value in arguments_of(node, *_NORMS[node.target]).items() if value is not None}
     order, dim = given.get("p", given.get("ord")), given.get("dim")
@@ -98,11 +85,11 @@ def _norm(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
     return _root_of_squares(given["input"], dim, bool(given.get("keepdim", False)), call)
 
 
-def _root_of_squares(x: torch.fx.Node, dim: Any, keepdim: bool, call: _Call) -> torch.fx.Node:
+def _root_of_squares(x: torch.fx.Node, dim: Any, keepdim: bool, call: Call) -> torch.fx.Node:
     return call(torch.sqrt, call(torch.sum, call(operator.mul, x, x), dim, keepdim))
 
 
-def _of_stack(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
+def _of_stack(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     """The sum or the mean of tensors that were stacked along the axis that it takes away."""
     given = arguments_of(node, "input", "dim", "keepdim")
     stack: Any = given["input"]
@@ -120,7 +107,7 @@ def _of_stack(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
     return call(operator.mul, total, 1 / len(tensors)) if node.target in _MEANS else total
 
 
-def _over_merged(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
+def _over_merged(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     """The sum, the mean or the greatest number of pixels that were merged into one axis."""
     given = arguments_of(node, "input", "dim", "keepdim")
     merged: Any = given["input"]
@@ -128,4 +115,4 @@ def _over_merged(node: torch.fx.Node, call: _Call) -> torch.fx.Node | None:
     if not flat or merged.kwargs or given.get("keepdim") or given.get("dim") not in (-1, 2, (-1,), (2,), [-1], [2]):
         return None
     function = {"sum": torch.sum, "mean": torch.mean, "amax": torch.amax}.get(str(node.target), node.target)
-    return call(function, merged.args[0], (2, 3), False)  # type: ignore[arg-type]
+    return call(function, merged.args[0], (2, 3), False)

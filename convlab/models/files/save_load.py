@@ -15,7 +15,6 @@ from ..adapters import STYLES, Models, Node, model_owner, models_of, native_mode
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
-from ..layers.pooling import AdaptivePool
 from ..layers.reading import INPUT, Model, Part
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
@@ -291,10 +290,9 @@ def _parts(model: Model, path: Path) -> list[Part]:
         if part.layer is None or part.layer.kind not in neutral.KINDS
     ]
     if unknown or not model.whole or not model.parts:
-        got = ", ".join(unknown) or ("a model that is more than its layers" if model.parts else "none")
+        loose = "; ".join(f"{path}: {why}" for path, why in model.loose.items())
+        got = ", ".join(unknown) or (f"a model that is more than its layers ({loose})" if model.parts else "none")
         hint = "save the weights in its framework's own file, or the parts that are known by themselves."
-        if any(isinstance(part.layer, AdaptivePool) for part in model.parts):
-            hint = "adaptive pooling depends on the image's size: save port(model, to=..., input_size=...)."
         raise ModelError(f"{path}: got {got}, expected layers that convlab knows.", hint=hint)
     return model.parts
 

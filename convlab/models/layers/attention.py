@@ -337,6 +337,7 @@ def _softmax_error(scores: np.ndarray, change: np.ndarray, unit: float) -> tuple
     change = np.minimum(change, _LARGEST)
     relative = unit * (scores.shape[-1] + _ROUNDINGS)
     grown, shrunk = weights * np.exp(change), weights * np.exp(-change)
-    most = grown / shrunk.sum(-1, keepdims=True) * (1 + relative)
+    # A weight is a share, at most 1.
+    most = np.minimum(grown / shrunk.sum(-1, keepdims=True), 1) * (1 + relative)
     least = shrunk / grown.sum(-1, keepdims=True) * (1 - relative)
     return weights, np.maximum(most - weights, weights - least) + np.finfo("float32").tiny

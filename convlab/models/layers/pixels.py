@@ -95,20 +95,20 @@ class Upsample(Layer):
     `convlab.models.layers.resizing.resized` says where each pixel lies.
 
     Attributes:
-        factor: of the rows and of the columns.
-        method: "nearest" repeats pixels, "bilinear" interpolates between the nearest two.
+        factor: of the rows and of the columns, or of as many axes as there are.
+        method: "nearest" repeats pixels, "bilinear" interpolates between the nearest two on each axis.
         align_corners: for "bilinear" alone.
     """
 
     kind = "upsample"
 
-    factor: Pair
+    factor: Size
     method: str
     align_corners: bool = False
 
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
-        return size[0] * self.factor[0], size[1] * self.factor[1]
+        return tuple(n * times for n, times in zip(size, self.factor, strict=True))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""

@@ -203,7 +203,7 @@ class AdaptivePool(Layer):
 
 
 def lacks_adaptive(layer: AdaptivePool, style: str = "") -> NoReturn:
-    """Refuse an adaptive pooling for a framework that has none."""
+    """Refuse an adaptive pooling for MXNet, which has that of images by means alone."""
     raise UnsupportedError(
-        f"only PyTorch has an adaptive pooling to {times(layer.size)} pixels for images of any size."
+        f"MXNet has no adaptive pooling to {times(layer.size)} pixels by {layer.function}, for images of any size."
     )

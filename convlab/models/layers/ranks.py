@@ -18,7 +18,6 @@ from .spatial import is_padded, padding_in
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
-    Upsample,
     Resize,
     ResizeLike,
     Subsample,
@@ -50,6 +49,8 @@ def own_rank(layer: Layer | None) -> int:
         return len(layer.pads)
     if isinstance(layer, (Pool, AdaptivePool, Unflatten)):
         return len(layer.size)
+    if isinstance(layer, Upsample):
+        return len(layer.factor)
     if isinstance(layer, GlobalPool):
         return layer.rank
     return 2 if isinstance(layer, _OF_IMAGES) else 0

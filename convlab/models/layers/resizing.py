@@ -18,7 +18,7 @@ METHODS = ("nearest", "nearest_exact", "bilinear")
 
 
 def resized(x: np.ndarray, size: Size, method: str, align_corners: bool) -> np.ndarray:
-    """Images (N, C, H, W) with other rows and columns.
+    """Images (N, C, H, W) with other rows and columns; or images of any number of axes, each of which counts likewise.
 
     Row i of m lies at (i + 1/2) * n / m - 1/2 of the n rows of the image, or with `align_corners` at
     i * (n - 1) / (m - 1), so that the corners meet; "bilinear" weighs the nearest two rows, and beyond the edge takes
@@ -30,10 +30,17 @@ def resized(x: np.ndarray, size: Size, method: str, align_corners: bool) -> np.n
     [[0.0, 2.0], [1.0, 3.0]]
     """
     if method == "bilinear":
-        rows, columns = (np.maximum(1 - distance, 0) for distance in _distances(x, size, align_corners))
-        return np.asarray(rows @ x @ columns.T)
-    rows, columns = (_nearest(n, m, method) for n, m in zip(x.shape[2:], size, strict=True))
-    return x[:, :, rows[:, None], columns]
+        return _weighed(x, [np.maximum(1 - distance, 0) for distance in _distances(x, size, align_corners)])
+    for axis, m in enumerate(size, 2):
+        x = np.take(x, _nearest(x.shape[axis], m, method), axis)
+    return x
+
+
+def _weighed(x: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """The image whose rows are sums of x's with weights (rows of the result, rows of x), and so on for each axis."""
+    for axis, matrix in enumerate(weights, 2):
+        x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+    return x
 
 
 def resizing_error(
@@ -43,9 +50,9 @@ def resizing_error(
     carried = resized(off, size, method, align_corners)
     if method != "bilinear":
         return carried
-    rows, columns = (np.asarray(distance < 1.5, np.float64) for distance in _distances(x, size, align_corners))
-    unit = 2.0 ** -SIGNIFICAND[dtype]
-    return np.asarray(carried + 8 * unit * (max(x.shape[2:]) + 1) * (rows @ (np.abs(x) + off) @ columns.T))
+    near = [np.asarray(distance < 1.5, np.float64) for distance in _distances(x, size, align_corners)]
+    unit = 4 * len(size) * 2.0 ** -SIGNIFICAND[dtype]
+    return np.asarray(carried + unit * (max(x.shape[2:]) + 1) * _weighed(np.abs(x) + off, near))
 
 
 def _nearest(n: int, m: int, method: str) -> np.ndarray:

@@ -138,7 +138,7 @@ class Lowering:
         flattened, image = given.flattened, given.image
         if isinstance(layer, Flatten):
             other = isinstance(part.layer, Flatten) and layer.order != part.layer.order
-            flattened, image = (part.path, given.shape) if other and not _is_pixel(given.shape) else ("", Known())
+            flattened, image = (part.path, given.shape) if other and not _has_no_order(given.shape) else ("", Known())
         elif not isinstance(layer, _KEEPS_ORDER):
             flattened, image = "", Known()
         # A layer with arrays isn't asked for, and would keep their memory.
@@ -157,8 +157,7 @@ class Lowering:
             always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
             self.tied = self.tied or not always or not (given.shape.size is None or _is_pixel(given.shape))
             if layer.order != self.order:
-                # A single pixel has no order.
-                return Flatten(self.order) if _is_pixel(given.shape) else self._other_order(layer, path, given)
+                return Flatten(self.order) if _has_no_order(given.shape) else self._other_order(layer, path, given)
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
             self.at[path] = given.shape.size or layer.embedding.shape[1:]
@@ -247,7 +246,8 @@ class Lowering:
                 f"its windows, of an adaptive pooling to {to} pixels, depend on the image's size", given
             )
         return UnsupportedError(
-            f"it pools {times(size)} pixels to {to} by windows of different sizes, as only PyTorch can."
+            f"it pools {times(size)} pixels to {to} by windows of different sizes, which the target has not.",
+            hint="another input_size has windows alike, or take a mean, which each target has for images.",
         )
 
     def _next_shape(self, layer: Layer | None, shapes: Sequence[Known]) -> Known:
@@ -277,6 +277,11 @@ def _border_of(layer: Pool) -> Ends | None:
 def _is_pixel(shape: Known) -> bool:
     """Whether images are known to have one pixel."""
     return shape.size is not None and max(shape.size) == 1
+
+
+def _has_no_order(shape: Known) -> bool:
+    """Whether the numbers of images stand in the same order, whichever way they are flattened."""
+    return _is_pixel(shape) or shape.channels == 1
 
 
 # How a size is given, by its number of axes.

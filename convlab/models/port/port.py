@@ -121,8 +121,8 @@ def port(
         to: the backend, "torch", "jax" (for `flax.nnx` "jax.nnx"), "tensorflow", "mxnet" or "numpy".
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
-            of volumes; needed where padding "same" depends on it and the target's
-            convolution has no such padding, for adaptive pooling, and for a dense layer on pixels in another order.
+            of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
+            adaptive maxima in MXNet, and for a dense layer on pixels in another order.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
@@ -166,12 +166,21 @@ def port(
     if not whole or source.unused:
         what = "only parts of the model were ported" if not whole else "what inference doesn't use wasn't ported"
         untouched |= source.unused
-        omissions = _listed(untouched, "\n  ")
-        warnings.warn(f"{what}. Left out:\n  {omissions}", PartialPortWarning, stacklevel=2)
+        omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched) if not whole else ""
+        warnings.warn(f"{what}. Left out:\n  {omissions}{hint}", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
     return Ported(to, by_path, untouched, evidence, new, size)
+
+
+def _what_helps(untouched: dict[str, str]) -> str:
+    """What to do about layers and code that weren't ported, unless each of them has a hint of its own."""
+    without = [why for why in untouched.values() if " Hint: " not in why]
+    others = {"whose operations between layers": "their code", "doesn't know": "these layers"}
+    known = [words for part, words in others.items() if any(part in why for why in without)]
+    write = f"write {' and '.join(known)} with what docs/reference/ported-layers.md lists, or " if known else ""
+    return f"\nHint: {write}take the rest by name from .layers and add what is left out by hand." if without else ""
 
 
 def _listed(untouched: dict[str, str], separator: str) -> str:

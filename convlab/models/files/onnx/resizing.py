@@ -14,13 +14,14 @@ from .operation import IMAGES, Operation
 
 def resize(op: Operation) -> Sequence[Layer]:
     """An upsampling by integers, or a resize to a size."""
-    op.expect(IMAGES)
+    op.expect_images()
     for option, expected in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
         if op.options.get(option, expected) != expected:
             raise UnsupportedError(f"got {option} {excerpt(op.options[option])}, expected {expected}")
     sizes = op.constant(3, "sizes")
     if sizes is None or not sizes.size:
         return [_upsample(op)]
+    op.expect(IMAGES)
     method, aligned = _method(op)
     axes = op.letters(op.options.get("axes", range(4)))
     given = dict(zip(axes, sizes.ravel().tolist(), strict=True))
@@ -37,9 +38,10 @@ def resize(op: Operation) -> Sequence[Layer]:
 def _upsample(op: Operation) -> Layer:
     scales = op.constant(2, "scales")
     factors = [] if scales is None else scales.ravel().tolist()
-    if len(factors) != 4 or factors[:2] != [1, 1] or any(n != int(n) or not 1 <= n <= LARGEST for n in factors):
+    whole = all(n == int(n) and 1 <= n <= LARGEST for n in factors)
+    if len(factors) != 2 + op.rank or factors[:2] != [1, 1] or not whole:
         raise UnsupportedError(f"got scales {excerpt(factors)}, expected integers for rows and columns")
-    factor = int(factors[2]), int(factors[3])
+    factor = tuple(map(int, factors[2:]))
     mode, places = op.options.get("mode", "nearest"), op.options.get("coordinate_transformation_mode", "half_pixel")
     if mode == "nearest" and places == "half_pixel":  # A whole factor has no ties, which nearest_mode is for.
         return Upsample(factor, "nearest")
