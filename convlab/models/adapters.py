@@ -135,8 +135,8 @@ class Models(Protocol):
         """The gradients of sum(dy * run(natives, x)) by the framework's autograd.
 
         They are called "X", and those of the layer with parameters among the layers "K", OIHW or (O, I), and "bias", or
-        "scale", "shift", "slope", "token" and "embedding" as in `Layer.arrays`, frozen or not; constants may have none,
-        nor have the parameters of attention.
+        "scale", "shift", "slope", "token" and "embedding" as in `Layer.arrays`, frozen or not; constants may have none.
+        Those of attention are called like its arrays: see `convlab.models.layers.attention.gradients_read`.
         """
 
     def weights(self, model: object) -> Any:

@@ -336,6 +336,15 @@ def dense_of(weight: Tensor, bias: Tensor | None, behind: nn.Linear) -> dict[str
     return {**known, "dtype": str(ops.dtype(weight))}
 
 
+def gradients_of(native: nn.Module, slopes: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The gradients by the arrays of attention, from those by a module's parameters."""
+    other = copy.deepcopy(native)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            parameter.copy_(slopes[name])
+    return layers.gradients_read(reader_of(other)(other))
+
+
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     PixelAttention: _read,
     WindowAttention: _read_windows,

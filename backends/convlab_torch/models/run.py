@@ -67,14 +67,18 @@ def _own(native: nn.Module) -> dict[str, nn.Parameter]:
 
 def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     """See `convlab.models.adapters.Models`."""
-    owner = next((native for native in _modules(natives) if _own(native)), None)
+    attends = next((native for native in natives if isinstance(native, attention.ATTENTION)), None)
+    owner = attends or next((native for native in _modules(natives) if _own(native)), None)
     roles = {} if owner is None else _roles(owner)
     parameters = {} if owner is None else {name: each for name, each in _own(owner).items() if name in roles}
+    parameters = parameters if attends is None else dict(attends.named_parameters())
     with torch.inference_mode(False), torch.enable_grad(), inference(_modules(natives)):
         leaves = {name: parameter.detach().clone().requires_grad_() for name, parameter in parameters.items()}
         inputs = _tensor(x, natives, dtype).requires_grad_()
         y = _through(natives, inputs, owner=owner, leaves=leaves)
         dx, *others = torch.autograd.grad(y, [inputs, *leaves.values()], _tensor(dy, natives, dtype))
+    if attends is not None:
+        return {"X": ops.to_numpy(dx)} | attention.gradients_of(attends, dict(zip(leaves, others, strict=True)))
     slopes = {"X": dx, **{roles[name]: slope for name, slope in zip(leaves, others, strict=True)}}
     arrays = {role: ops.to_numpy(slope) for role, slope in slopes.items()}
     if isinstance(owner, Conv2D) and "K" in arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -140,9 +140,8 @@ class Attention(Layer):
         return self._attend_error(x, off, dtype, np.zeros(1))
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
-        """See `Layer.gradients`: that by x."""
-        slope = self._attend_slope(x, dy, dtype, np.zeros(1))
-        return {"X": slope.true}, {"X": slope.off}
+        """See `Layer.gradients`."""
+        return both_of(self._attend_slopes(x, dy, dtype, np.zeros(1))[0])
 
     def _attend(self, x: np.ndarray, added: np.ndarray) -> np.ndarray:
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
@@ -168,18 +167,28 @@ class Attention(Layer):
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
         return heads, Rounded(*_softmax_error(scores + added, change, unit))
 
-    def _attend_slope(self, x: np.ndarray, dy: np.ndarray, dtype: str, added: np.ndarray) -> Rounded:
-        """The gradient by x of the sum of dy * the result."""
+    def _attend_slopes(
+        self, x: np.ndarray, dy: np.ndarray, dtype: str, added: np.ndarray
+    ) -> tuple[dict[str, Rounded], Rounded]:
+        """The gradients of the sum of dy * the result by x and the arrays, and that by the scores."""
         unit = 2.0 ** -SIGNIFICAND[dtype]
-        kernel, out_kernel = map(Rounded.exact, (self.kernel, self.out_kernel))
-        behind = Rounded.exact(_pixels(dy)).times(out_kernel, unit)
+        pixels, seeds, kernel, out_kernel = map(
+            Rounded.exact, (_pixels(x), _pixels(dy), self.kernel, self.out_kernel)
+        )
         shape = len(x), -1, self.heads, self.value_size
-        means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in behind))
+        by_means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in seeds.times(out_kernel, unit)))
         heads, weights = self._rounded_heads(x, np.zeros(x.shape), dtype, added)
-        by_scores = score_slopes(weights, means, heads.value, unit)
-        slopes = *self._product_slopes(heads, by_scores, dtype), weights.turned.times(means, unit)
-        rows = (np.concatenate([self._joined(each) for each in parts], 1) for parts in zip(*slopes, strict=True))
-        return Rounded(*(_image(each, x) for each in Rounded(*rows).times(kernel, unit)))
+        by_scores = score_slopes(weights, by_means, heads.value, unit)
+        slopes = *self._product_slopes(heads, by_scores, dtype), weights.turned.times(by_means, unit)
+        parts = zip(*slopes, strict=True)
+        rows = Rounded(*(np.concatenate([self._joined(each) for each in part], 1) for part in parts))
+        means = Rounded(*map(self._joined, weights.times(heads.value, unit, _ROUNDINGS)))
+        by_arrays = {"kernel": rows.turned.times(pixels, unit), "out_kernel": seeds.turned.times(means, unit)}
+        if self.bias is not None:
+            by_arrays["bias"] = rows.summed(unit)
+        if self.out_bias is not None:
+            by_arrays["out_bias"] = seeds.summed(unit)
+        return {"X": Rounded(*(_image(each, x) for each in rows.times(kernel, unit))), **by_arrays}, by_scores
 
     def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """How much each pixel heeds each other, (images, heads, pixels, pixels)."""
@@ -307,6 +316,20 @@ class FirstPixel(Layer):
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
         """See `Layer.error`: nothing is computed."""
         return off[:, :, 0, 0]
+
+
+def gradients_read(layer: Attention) -> Slopes:
+    """The gradients by the arrays of attention: those of a layer read of a copy that has gradients for parameters.
+
+    Frameworks keep the arrays in layouts of their own, but for a window's `scale`, of which they may keep a logarithm.
+    """
+    names = (*Attention.arrays, "table")
+    return {name: array for name in names if (array := getattr(layer, name, None)) is not None}
+
+
+def both_of(slopes: Mapping[str, Rounded]) -> tuple[Slopes, Slopes]:
+    """The gradients, and how far they may be off."""
+    return {name: each.true for name, each in slopes.items()}, {name: each.off for name, each in slopes.items()}
 
 
 def _pixels(x: np.ndarray) -> np.ndarray:

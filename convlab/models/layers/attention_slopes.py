@@ -29,6 +29,10 @@ class Rounded(NamedTuple):
         """The greatest magnitudes that they may have."""
         return np.asarray(np.abs(self.true) + self.off)
 
+    def summed(self, unit: float) -> Rounded:
+        """The sums of the columns of a matrix, in any order."""
+        return Rounded(self.true.sum(0), self.off.sum(0) + len(self.true) * unit * self.largest.sum(0))
+
     @property
     def turned(self) -> Rounded:
         """The matrices transposed."""

@@ -12,7 +12,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...geometry.geometry import Pair
 from .activations import least_normal
-from .attention import SCALED, Attention
+from .attention import SCALED, Attention, both_of
 from .attention_slopes import Heads, Rounded, direction_slope, product_slopes
 from .slopes import Slopes
 
@@ -152,12 +152,22 @@ class WindowAttention(Attention):
         return self._together(self._attend_error(*apart, dtype, self._added(windows, len(x))), x, windows)
 
     def gradients(self, x: np.ndarray, dy: np.ndarray, dtype: str) -> tuple[Slopes, Slopes]:
-        """See `Layer.gradients`: that by x."""
+        """See `Layer.gradients`; that by `scale` isn't known."""
         windows = self._windows(x)
         apart = self._apart(x, windows), self._apart(dy, windows)
-        slope = self._attend_slope(*apart, dtype, self._added(windows, len(x)))
-        true, bound = (self._together(each, x, windows) for each in slope)
-        return {"X": true}, {"X": bound}
+        slopes, by_scores = self._attend_slopes(*apart, dtype, self._added(windows, len(x)))
+        slopes["X"] = Rounded(*(self._together(each, x, windows) for each in slopes["X"]))
+        return both_of({**slopes, "table": self._by_table(by_scores, 2.0 ** -SIGNIFICAND[dtype])})
+
+    def _by_table(self, by_scores: Rounded, unit: float) -> Rounded:
+        """The gradient by the table, from that by the scores: those of pixels as far apart are added up."""
+        sizes = by_scores.true, by_scores.off, by_scores.largest
+        true, off, largest = (np.zeros(self.table.shape) for _ in sizes)
+        places = relative_places(self.window)
+        for total, each in zip((true, off, largest), sizes, strict=True):
+            np.add.at(total, places, each.sum(0).transpose(1, 2, 0))
+        terms = len(by_scores.true) * places.size
+        return Rounded(true, off + terms * unit * largest)
 
     def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         if self.scale is None:
