@@ -80,7 +80,7 @@ class _Reading:
         parts = self.parts(layer, path)
         # These two may be one layer together, which is seen in the graph.
         if any(part.layer is None for part in parts) and not isinstance(layer, (kl.Reshape, kl.Permute)):
-            own = known_by_what_it_does(layer, tensors[0])
+            own = known_by_what_it_does(layer, tensors[0]) if len(inputs) == 1 else None
             if own is not None:
                 return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])
             traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)

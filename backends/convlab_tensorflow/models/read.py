@@ -220,6 +220,8 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
     else:
         known_layer, note = read_layer(layer)
         known_layer = known_layer or _moving(layer)
+        if not path and of_itself(layer) is not layer:
+            known_layer, note = None, f"{note}: alone it takes queries and values, not one tensor"
         if known_layer is None or activation in NOTHING:
             if not _does_nothing(layer):
                 yield Part(path, layer if known_layer is None else of_itself(layer), known_layer, note)
