@@ -194,3 +194,28 @@ def test_weights_go_by_the_models() -> None:
     assert convlab.compare(a, filled).same
     again = models.with_weights(b, convlab.port_weights(models.weights(a), b, b))
     assert convlab.compare(a, again).same
+
+
+def test_a_filled_copy_trains(tmp_path) -> None:
+    """Even if the model that it was copied from had a trainer."""
+    net = nn.HybridSequential()
+    net.add(nn.Dense(2, in_units=3, use_bias=False))
+    net.initialize()
+    rows = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]], "float32")
+    x = mx.nd.array(rows)
+
+    def step(model) -> np.ndarray:
+        before = model[0].weight.data().asnumpy().copy()
+        trainer = mx.gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": 0.5})
+        with mx.autograd.record():
+            loss = model(x).sum()
+        loss.backward()
+        trainer.step(1)
+        return model[0].weight.data().asnumpy() - before
+
+    expected = np.tile(-0.5 * rows.sum(0), (2, 1))
+    np.testing.assert_allclose(step(net), expected, rtol=1e-6)
+    convlab.save(net, tmp_path / "net.safetensors")
+    own = net[0].weight.data().asnumpy().copy()
+    np.testing.assert_allclose(step(convlab.load(tmp_path / "net.safetensors", into=net)), expected, rtol=1e-6)
+    np.testing.assert_array_equal(net[0].weight.data().asnumpy(), own)

@@ -53,9 +53,14 @@ def with_weights(model: Block, weights: Any) -> Block:
 
 
 def _copy(block: Block) -> Block:
-    """A deep copy; what hybridizing has compiled isn't copied, but compiled again."""
-    with private.not_compiled(block):
-        return copy.deepcopy(block)
+    """A deep copy that trains; what hybridizing has compiled isn't copied, but compiled again."""
+    with private.not_compiled(block), semantics([block]):
+        other = copy.deepcopy(block)
+        for parameter in private.all_parameters(other).values():
+            # A copied array isn't one that autograd knows: only a change of grad_req makes it known.
+            kind, parameter.grad_req = parameter.grad_req, "null"
+            parameter.grad_req = kind
+        return other
 
 
 def save(model: Block, path: Path) -> None:
