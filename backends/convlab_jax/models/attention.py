@@ -154,6 +154,13 @@ def _windows(layer: WindowAttention) -> Layer:
     return read_windows(layer, values["qkv"], values["proj"], values["table"], values.get("scale"))
 
 
+def gradients_of(layer: nn.Module, slopes: Any) -> dict[str, Any]:
+    """The gradients by the arrays of attention, from those by a layer's parameters."""
+    other = layer.unbind()[0].bind({"params": slopes})
+    return layers.gradients_read(READERS[type(other)](other))  # type: ignore[arg-type]  # one of attention
+
+
+ATTENTION = (nn.MultiHeadDotProductAttention, WindowAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys(
         (PixelAttention, nn.SelfAttention, nn.MultiHeadAttention, nn.MultiHeadDotProductAttention),

@@ -16,6 +16,7 @@ from convlab.models.layers.outputs import arrays_of_results
 from ..layers import Conv2D, spec_of
 from ..ops import ops
 from ..shared.run import forward, tensors, to_oihw
+from . import attention
 from .sequential import switch_of
 
 
@@ -65,6 +66,8 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     with ops.scope(dtype):
         _, pull = jax.vjp(called, {} if owner is None else owner.variables["params"], ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
+        if isinstance(owner, attention.ATTENTION):
+            return {"X": ops.to_numpy(dx)} | attention.gradients_of(owner, slopes)
         # What a layer has in layers of its own isn't asked for.
         arrays = {name: ops.to_numpy(slope) for name, slope in slopes.items() if isinstance(slope, Array)}
     return {"X": ops.to_numpy(dx)} | to_oihw(owner, arrays, dtype)

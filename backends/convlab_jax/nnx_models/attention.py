@@ -170,6 +170,7 @@ def _embedding(layer: PositionEmbedding) -> Layer:
     return layers.PositionEmbedding(ops.to_numpy(array).transpose(2, 0, 1), ops.dtype(array))
 
 
+ATTENTION = (nnx.MultiHeadAttention, WindowAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys(
         (PixelAttention, nnx.MultiHeadAttention),

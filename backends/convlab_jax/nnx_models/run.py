@@ -11,11 +11,13 @@ from flax import nnx
 from jax import Array
 
 from convlab.models.adapters import Arrays
+from convlab.models.layers.attention import gradients_read
 from convlab.models.layers.outputs import arrays_of_results
 
 from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.run import forward, tensors, to_oihw
+from . import attention
 from .inference import in_inference, switches_of
 from .read import is_known
 
@@ -56,6 +58,9 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     with ops.scope(dtype):
         _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
+        if isinstance(owner, attention.ATTENTION):
+            layer: Any = attention.READERS[type(owner)](nnx.merge(graph, slopes, *others))
+            return {"X": ops.to_numpy(dx)} | gradients_read(layer)
         # What a layer has in layers of its own isn't asked for.
         own = {name: slope for name, slope in slopes.items() if isinstance(slope, nnx.Variable)}
         arrays = {name: ops.to_numpy(slope[...]) for name, slope in own.items()}

@@ -12,6 +12,7 @@ from convlab.models.layers.layer import Convolution
 from convlab.models.layers.outputs import arrays_of_results
 
 from .. import private
+from ..attention_blocks import PixelAttention
 from ..blocks import semantics
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -53,7 +54,19 @@ def _learned(owner: Block | None) -> list[str]:
     """The names of a block's parameters that have gradients: not those of running statistics, nor a gamma of 1."""
     fixed = owner is not None and private.operator_options(owner).get("fix_gamma")
     names = [] if owner is None else [*private.parameters(owner)]
+    if isinstance(owner, PixelAttention):
+        return [name for name in names if name in _OF_ATTENTION]
     return [name for name in names if name == "bias" or (name in ROLES and not (fixed and name == "gamma"))]
+
+
+# The parameters of attention, and the arrays that they are.
+_OF_ATTENTION = {
+    "qkv_weight": "kernel",
+    "qkv_bias": "bias",
+    "out_weight": "out_kernel",
+    "out_bias": "out_bias",
+    "table": "table",
+}
 
 
 def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
@@ -69,7 +82,8 @@ def gradients(natives: Sequence[Block], x: np.ndarray, dy: np.ndarray, dtype: st
         with mx.autograd.record(train_mode=False):
             y = _through(natives, inputs["X"], owner=owner, leaves=leaves)
         y.backward(tensor(dy, dtype, numpy, ctx), train_mode=False)
-        arrays = {ROLES.get(name, name): ops.to_numpy(leaf.grad) for name, leaf in inputs.items()}
+        roles = _OF_ATTENTION if isinstance(owner, PixelAttention) else ROLES
+        arrays = {roles.get(name, name): ops.to_numpy(leaf.grad) for name, leaf in inputs.items()}
     if isinstance(owner, Conv2D):
         arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
     return arrays

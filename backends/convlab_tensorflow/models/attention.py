@@ -8,7 +8,7 @@ from typing import Any
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
+from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding, gradients_read
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.windows import WindowAttention
 
@@ -53,6 +53,15 @@ def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
     return PositionEmbedding(array_of(m.embedding).transpose(2, 0, 1), m.variable_dtype)
 
 
+def gradients_of(layer: kl.Layer, slopes: list[Any]) -> dict[str, Any]:
+    """The gradients by the arrays of attention, from those by a layer's weights."""
+    other = type(layer).from_config(layer.get_config())
+    other.build_from_config(layer.get_build_config())
+    other.set_weights(slopes)
+    return gradients_read(READERS[type(other)](other))  # type: ignore[arg-type]  # one of attention
+
+
+ATTENTION = (kl.MultiHeadAttention, attention_layers.WindowAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     attention_layers.PixelAttention: _attention,
     kl.MultiHeadAttention: _attention,

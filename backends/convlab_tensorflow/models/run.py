@@ -16,6 +16,7 @@ from convlab.models.layers.outputs import arrays_of_results
 from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
+from . import attention
 from .arrays import array_of
 from .readers import DEPTHWISE, FORMATS, JOINING, each_rank, kernel_of, layout
 
@@ -75,7 +76,9 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     """See `convlab.models.adapters.Models`."""
     owner = next((native for native in natives if native.weights), None)
     owner = getattr(owner, "of_tokens", owner)
-    variables = {name: getattr(owner, name, None) for name in (*ROLES, "bias")}
+    attends = isinstance(owner, attention.ATTENTION)
+    names = (*ROLES, "bias")
+    variables = _by_number(owner) if attends else {name: getattr(owner, name, None) for name in names}
     leaves = {name: variable.value for name, variable in variables.items() if isinstance(variable, keras.Variable)}
 
     def slopes(x: tf.Tensor, dy: tf.Tensor) -> list[tf.Tensor]:
@@ -87,6 +90,8 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     given = _tensor(x, dtype), _tensor(dy, dtype)
     compiled = _gradient_is_wrong(owner) or _lacks_kernels(natives)
     tensors = _compiled(slopes, *given) if compiled else slopes(*given)
+    if attends:
+        return {"X": array_of(tensors[0])} | attention.gradients_of(owner, [*map(array_of, tensors[1:])])
     arrays = {ROLES.get(name, name): array_of(slope) for name, slope in zip(("X", *leaves), tensors, strict=True)}
     if "K" in arrays:
         arrays["K"] = kernel_of(owner, arrays["K"])
@@ -94,6 +99,10 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
         arrays["embedding"] = arrays["embedding"].transpose(2, 0, 1)
     whole = "X", "K", "embedding"
     return {name: array if name in whole else array.reshape(-1) for name, array in arrays.items()}
+
+
+def _by_number(layer: kl.Layer) -> dict[str, Any]:
+    return {str(number): variable for number, variable in enumerate(layer.weights)}
 
 
 def _gradient_is_wrong(owner: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -214,6 +215,10 @@ class Written(nn.Module):
         """The arrays of a layer by the names that the module has for them."""
         raise NotImplementedError
 
+    def layer(self) -> layers.Attention:
+        """What it computes."""
+        raise NotImplementedError
+
 
 class CosineWindows(OfTorchvision):
     """Torchvision's `ShiftedWindowAttentionV2`, of images NHWC.
@@ -342,7 +347,12 @@ def gradients_of(native: nn.Module, slopes: Mapping[str, Tensor]) -> dict[str, A
     with torch.no_grad():
         for name, parameter in other.named_parameters():
             parameter.copy_(slopes[name])
-    return layers.gradients_read(reader_of(other)(other))
+    layer: Any = other.layer() if isinstance(other, Written) else READERS[type(other)](other)
+    return layers.gradients_read(layer)
+
+
+# Those that keep the arrays of attention, not what computes them.
+ATTENTION = (PixelAttention, HeadAttention, WindowAttention, Written)
 
 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {

@@ -15,6 +15,7 @@ from convlab.models.layers.outputs import arrays_of_results
 
 from ..layers import Conv2D
 from ..ops import ops
+from . import attention
 from .read import inference
 from .sizes import CONVOLUTIONS, TRANSPOSED
 

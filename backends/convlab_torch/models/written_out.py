@@ -56,6 +56,10 @@ class WrittenAttention(Written):
         y: Tensor = self.inner(x.flatten(2).transpose(1, 2))
         return y.transpose(1, 2).reshape(x.shape)
 
+    def layer(self) -> Attention:
+        """See `Written.layer`."""
+        return _read(self)
+
     def arrays_of(self, layer: Attention) -> dict[str, Any]:
         """See `Written.arrays_of`."""
         *before, behind = self.words.dense

@@ -172,9 +172,7 @@ class Attention(Layer):
     ) -> tuple[dict[str, Rounded], Rounded]:
         """The gradients of the sum of dy * the result by x and the arrays, and that by the scores."""
         unit = 2.0 ** -SIGNIFICAND[dtype]
-        pixels, seeds, kernel, out_kernel = map(
-            Rounded.exact, (_pixels(x), _pixels(dy), self.kernel, self.out_kernel)
-        )
+        pixels, seeds, kernel, out_kernel = map(Rounded.exact, (_pixels(x), _pixels(dy), self.kernel, self.out_kernel))
         shape = len(x), -1, self.heads, self.value_size
         by_means = Rounded(*(each.reshape(shape).swapaxes(1, 2) for each in seeds.times(out_kernel, unit)))
         heads, weights = self._rounded_heads(x, np.zeros(x.shape), dtype, added)
