@@ -248,7 +248,7 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
     rank = len(layer.factor)
     if rank == 2 and layer.align_corners and layer.method == "bilinear":
-        return [image_layers.AlignedUpSampling2D(layer.factor, autocast=False)]
+        return [image_layers.AlignedUpSampling2D((layer.factor[0], layer.factor[1]), autocast=False)]
     if rank == 2:
         return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
     if layer.method != "nearest":

@@ -231,6 +231,9 @@ class _Reading:
         """Add the parts that a node is; `moved` if its axes were rewritten as those of images NCHW."""
         if self.sizes.intersection(sources):
             self._refuse(node, f"{_name(node.target)}, which takes the size of an image")
+        for source in sources:
+            if source not in self.values and is_part_of_pattern(source, self.rank):
+                self._refuse(source, f"{_name(source.target)}: convlab doesn't know it before {_name(node.target)}")
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
