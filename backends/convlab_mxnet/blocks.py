@@ -55,7 +55,7 @@ class OnBoth:
             return super().__call__(x, *others)  # type: ignore[misc]
         with semantics([self]) as (inside, _):
             y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
-        return _as_kind(y, numpy)
+        return tuple(_as_kind(each, numpy) for each in y) if isinstance(y, (tuple, list)) else _as_kind(y, numpy)
 
 
 def _kind(block: Any) -> bool | None:
@@ -280,6 +280,22 @@ class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return repeat(x, like, lhs_axes=axes, rhs_axes=axes)
 
 
+class Outputs(mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Several results of a model as a tuple: a block that is hybridized gives no dictionary.
+
+    Args:
+        names: what the results are called in the original.
+    """
+
+    def __init__(self, names: Sequence[str] = (), **block_names: Any) -> None:
+        super().__init__(**block_names)
+        self.names = tuple(names)
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The results."""
+        return values
+
+
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]
     """Blocks whose names begin alike; it isn't called itself."""
 
@@ -316,7 +332,7 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
             yield node._replace(native=functools.reduce(getattr, free_name(node.name, Network).split("."), self))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        """The result for images NCHW."""
+        """The result for images NCHW, or a tuple of several."""
         values = {INPUT: x}
         for _, block, inputs, value in self.nodes():
             values[value] = x = block(*[values[name] for name in inputs])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConvlabError, ModelError
-from ..models.adapters import Arrays, Models, as_input, models_of, read
+from ..models.adapters import Arrays, Models, as_arrays, as_input, models_of, read
 from ..models.files.neutral import KINDS, StoredArray, packed, unpacked
 from ..models.layers.layer import Layer
 from ..models.layers.reading import INPUT, Model, Part
@@ -56,14 +56,22 @@ class ModelElsewhere(Worker):
         image = tuple(about["image"]) if about["image"] else None
         return Model(self.facts["backend"], parts, about["whole"], None, image, about["loose"], runner=self)
 
-    def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+    def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
         """See `convlab.models.adapters.Models.run`."""
-        values = {f"x{i}": value for i, value in enumerate(x if isinstance(x, tuple) else (x,))}
-        return self.ask({"task": "run", "natives": [*natives], "dtype": dtype}, values, "a run")["y"]
+        values = _numbered(as_arrays(x))
+        return as_input(_in_order(self.ask({"task": "run", "natives": [*natives], "dtype": dtype}, values, "a run")))
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> Answers:
         """See `convlab.models.adapters.Models.gradients`."""
         return self.ask({"task": "gradients", "natives": [*natives], "dtype": dtype}, {"x": x, "dy": dy}, "gradients")
+
+
+def _numbered(arrays: Arrays) -> Answers:
+    return {str(number): array for number, array in enumerate(arrays)}
+
+
+def _in_order(arrays: Answers) -> Arrays:
+    return tuple(arrays[str(number)] for number in range(len(arrays)))
 
 
 def _part(number: int, about: Mapping[str, Any], data: np.ndarray) -> Part:
@@ -113,8 +121,7 @@ def _tasks(model: Model) -> dict[str, Callable[[dict[str, Any], Answers], Answer
         return [model.native if number is None else model.parts[number].native for number in request["natives"]]
 
     def run(request: dict[str, Any], arrays: Answers) -> Answers:
-        values = tuple(arrays[f"x{i}"] for i in range(len(arrays)))
-        return {"y": models.run(natives(request), as_input(values), request["dtype"])}
+        return _numbered(as_arrays(models.run(natives(request), as_input(_in_order(arrays)), request["dtype"])))
 
     def gradients(request: dict[str, Any], arrays: Answers) -> Answers:
         return models.gradients(natives(request), arrays["x"], arrays["dy"], request["dtype"])

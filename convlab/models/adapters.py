@@ -38,6 +38,11 @@ def as_input(values: Arrays) -> np.ndarray | Arrays:
     return values[0] if len(values) == 1 else values
 
 
+def as_arrays(result: np.ndarray | Arrays) -> Arrays:
+    """What `Models.run` gives, as a tuple also of one array."""
+    return result if isinstance(result, tuple) else (result,)
+
+
 class Node(NamedTuple):
     """A native layer in the graph of a new model.
 
@@ -119,10 +124,11 @@ class Models(Protocol):
             UnsupportedError: a layer has no source; the message names it.
         """
 
-    def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+    def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
         """The result of native layers one after another, in inference mode, for x in `dtype`.
 
-        The first layer may take several arrays.
+        The first layer may take several arrays; the last may give several, those of a dictionary in the order of its
+        names: see `convlab.models.layers.outputs.arrays_of_results`.
         """
 
     def gradients(self, natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

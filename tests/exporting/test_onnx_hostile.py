@@ -107,7 +107,7 @@ REFUSED = {
     "ir": (changed(lambda model: setattr(model, "ir_version", 99)), "got IR version 99"),
     "functions": (changed(function), "1 functions of the model's own.*inline"),
     "two inputs": (changed(second_input), r"got 2 inputs \['X', 'X2'\], expected one"),
-    "two outputs": (changed(lambda model: model.graph.output.append(model.graph.input[0])), r"got 2 outputs"),
+    "an output twice": (changed(lambda model: model.graph.output.append(model.graph.output[0])), r"got 2 outputs"),
     "circle": (
         changed(lambda model: None, [("Add", "X b", "a", {}), ("Relu", "a", "b", {}), ("Relu", "b", "Y", {})], {}),
         r"node '/a/Add' \(Add\): got the value 'b', which a later node gives, in a circle",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from convlab import port
 from convlab.models.adapters import models_of, read
 from convlab.models.layers.steps import carried, steps
 
@@ -69,6 +70,7 @@ def test_transposed() -> None:
     x = np.random.default_rng(0).normal(size=(2, 2, 7)).astype("float32")
     source = check("jax", (model, variables), x, np.moveaxis(model.apply(variables, np.moveaxis(x, 1, -1)), -1, 1))
     assert "nn.ConvTranspose(5, (4,), strides=3" in source
+    assert port((model, variables), to="jax", input_size=(7,)).evidence.same  # gradients, too
 
 
 def test_nnx() -> None:

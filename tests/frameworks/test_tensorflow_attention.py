@@ -10,7 +10,7 @@ from keras import layers as kl
 from keras import ops
 
 from convlab import port, port_weights
-from convlab.errors import PartialPortWarning
+from convlab.errors import ModelError, PartialPortWarning
 from convlab.models.adapters import read
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype("float32")
@@ -221,7 +221,7 @@ REFUSED = {
     "other channels": (made(output_shape=6), "it gives 6 channels, expected 8"),
     "result": (lambda x: kl.Dense(4)(x), "the model's result is tokens"),
     "rows": (lambda x: kl.Conv2D(4, 3, padding="same")(kl.Reshape((2, 8, 8))(x)), "heeds which ones are side by side"),
-    "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3)(x)), "heeds which ones are side by side"),
+    "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3, activation="relu")(x)), "heeds which ones are side by side"),
     "second": (lambda x: x[:, 1], "another part than the first"),
     "mixer": (lambda x: kl.Flatten()(kl.Dense(16)(kl.Permute((2, 1))(x))), "transpose"),
 }
@@ -242,3 +242,10 @@ def test_attention_along_one_axis_is_refused() -> None:
     part = next(part for part in read(model).parts if "MultiHead" in part.note)
     assert part.layer is None
     assert "its attention_axes are (2,), expected (1, 2)" in part.note
+
+
+def test_attention_alone_takes_no_images() -> None:
+    attention = kl.MultiHeadAttention(2, 4)
+    attention(np.ones((1, 5, 8)), np.ones((1, 5, 8)))
+    with pytest.raises(ModelError, match="alone it takes queries and values"):
+        port(attention, to="torch")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from making import port_parts
+from making import port_parts, words
 from torch import nn
 
 from convlab import compare, port, port_weights
@@ -206,7 +206,11 @@ def test_operations_on_each_number(forward):
         (lambda self, x: x.mean(1) * self.conv(x), r"mean: it reduces the axes 1, expected \(2, 3\)"),
         (lambda self, x: torch.cat([x, self.conv(x)], 2), "cat: it concatenates along axis 2, expected 1"),
         (lambda self, x: self.conv(x) * self.own, "own, which hasn't one number for each channel"),
-        (lambda self, x: (self.conv(x), x), "its result isn't one tensor"),
+        (lambda self, x: (self.conv(x), None), "its result 1 isn't a tensor that is computed from the image"),
+        (lambda self, x: (x, [self.conv(x), x]), "its result 1 holds several itself, expected one tensor"),
+        (lambda self, x: {"a": x, "b": {"c": self.conv(x)}}, "its result 'b' holds several itself"),
+        (lambda self, x: {0: x, 1: self.conv(x)}, r"its results are called \[0, 1\], expected strings"),
+        (lambda self, x: (x, self.conv(x), self.own), "its result 2 isn't a tensor that is computed"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), "the model's result is tokens"),
         (lambda self, x: self.conv(x).permute(0, 2, 3, 1), "permute: the model's result is images NHWC"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 3, -1), r"reshape: it gives other axes than \(N, -1\) or"),
@@ -228,6 +232,26 @@ def test_two_models_that_differ_between_their_layers():
     assert comparison.first.differences == {"scale": "scale is 1.0 in the first, 0.5 in the second"}
     with pytest.raises(PortError, match=r"[Ss]cale is 1.0 in the first, 0.5 in the second"):
         port_weights(a.state_dict(), a, b)
+
+
+def test_several_results_of_code_that_isnt_read():
+    """Whole models are compared result by result."""
+
+    def forward(self, x):
+        return self.conv(x), torch.einsum("nchw->nchw", self.conv(x)) * self.factor, torch.einsum("nchw->nc", x)
+
+    first, apart = (type("Odd", (Scaled,), {"forward": forward})(1.0).eval() for _ in range(2))
+    fewer = type("Odd", (Scaled,), {"forward": lambda self, x: forward(self, x)[:2]})(1.0).eval()
+    for other in (apart, fewer):
+        other.load_state_dict(first.state_dict())
+    first.factor, apart.factor, fewer.factor = 1.0, 1.5, 1.0
+    assert compare(first, copy.deepcopy(first)).whole_results_compared
+    comparison = compare(first, apart)
+    assert comparison.same is False
+    assert "result 2 of 3 differs by up to" in words(comparison)
+    comparison = compare(first, fewer)
+    assert comparison.same is False
+    assert "the first model's results have shapes" in words(comparison)
 
 
 def test_paths_of_operations_name_whose_code_they_are_of():

@@ -114,6 +114,20 @@ def test_it_computes_what_scipy_does(framework, path):
     np.testing.assert_allclose(models_of(framework).run([model], x, "float32"), by_hand(x), rtol=0, atol=1e-5)
 
 
+def test_several_heads(framework, path):
+    """The convolution and the classes, of which the first goes on into the second."""
+    content = symbol()
+    place = next(number for number, node in enumerate(content["nodes"]) if node["name"] == "net0_conv0_fwd")
+    path.write_text(json.dumps({**content, "heads": [*content["heads"], [place, 0, 0]]}))
+    x = np.random.default_rng(1).normal(size=(2, 1, 4, 4)).astype("f4")
+    classes, conv = models_of(framework).run([load(path, backend=framework, input_size=4)], x, "float32")
+    np.testing.assert_allclose(classes, by_hand(x), rtol=0, atol=1e-5)
+    kernel, bias = (ARRAYS[f"arg:net0_conv0_{name}"].astype(float) for name in ("weight", "bias"))
+    wide = np.pad(x[:, 0].astype(float), ((0, 0), (1, 1), (1, 1)))
+    expected = np.array([[correlate2d(image, k[0], "valid") for k in kernel] for image in wide])
+    np.testing.assert_allclose(conv, expected + bias[:, None, None], rtol=0, atol=1e-5)
+
+
 def test_the_names_are_the_symbols(path):
     assert [(part.path, part.layer.kind) for part in read_symbol(path).parts] == [
         ("net0_conv0", "conv2d"),
@@ -245,7 +259,8 @@ def test_cut_off_anywhere(path):
         ({**symbol(), "heads": [[0, 0, 0]]}, "got no layer"),
         ({**symbol(), "heads": [[1, 0, 0]]}, "gives a parameter"),
         ({**symbol(), "heads": [[99, 0, 0]]}, "got the heads"),
-        ({**symbol(), "heads": [[3, 0, 0], [8, 0, 0]]}, "got the heads"),
+        ({**symbol(), "heads": [[3, 0, 0], [8, 1, 0]]}, "got the heads"),
+        ({**symbol(), "heads": [[3, 0, 0]] * 1001}, "got the heads"),
     ],
 )  # fmt: skip
 def test_a_symbol_that_lies(path, content, expected):

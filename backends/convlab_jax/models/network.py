@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 from jax import Array
@@ -51,8 +52,8 @@ class Network(nn.Module):
         *,
         use_running_average: bool | None = None,
         deterministic: bool | None = None,
-    ) -> Array:
-        """The result for images (N, H, W, C), in inference or in training."""
+    ) -> Any:
+        """The result for images (N, H, W, C), or several in a tuple or a dictionary, in inference or in training."""
         switches = inference_of(train, use_running_average, deterministic)
         values = {INPUT: x}
         for name, layer, inputs, value in self.graph.nodes:

@@ -15,7 +15,15 @@ from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
-from convlab.models.layers.reading import Model, Part, known, loose_array, unbuilt
+from convlab.models.layers.reading import (
+    Model,
+    Part,
+    arguments_needed,
+    check_one_input,
+    known,
+    loose_array,
+    unbuilt,
+)
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
@@ -140,6 +148,7 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str], 
             return module.apply(variables, x, mutable=True, rngs=keys)[0]
 
     try:
+        check_one_input(arguments_needed(module.__call__))
         parts, unknown, used = traced(called, layers.__getitem__, inputs, _arrays(variables))
     except UnsupportedError as error:
         hint = "give inputs=, an image it takes, (N, C, H, W)" if inputs is None else "give what it takes"

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from convlab.models.adapters import Arrays
+from convlab.models.layers.outputs import arrays_of_results
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
@@ -18,10 +19,10 @@ from ..shared.run import forward, tensors, to_oihw
 from .sequential import switch_of
 
 
-def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        return ops.to_numpy(forward(natives, tensors(x, dtype), _call, _layout))
+        return arrays_of_results(forward(natives, tensors(x, dtype), _call, _layout), ops.to_numpy)
 
 
 def _call(native: Any, *values: Array, parameters: Any = None) -> Any:
@@ -55,7 +56,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     modules = [native for native in natives if isinstance(native, nn.Module)]
     owner = next((module for module in modules if module.variables.get("params")), None)
 
-    def called(parameters: Any, x: Array) -> Array:
+    def called(parameters: Any, x: Array) -> Any:
         def call(native: Any, *values: Array) -> Any:
             return _call(native, *values, parameters=parameters if native is owner else None)
 

@@ -45,8 +45,8 @@ class Network(nnx.Module):
                 node = node._replace(native=reduce(getattr, free_name(node.name, Network).split("."), self))
             yield node
 
-    def __call__(self, x: Array) -> Array:
-        """The result for images (N, H, W, C)."""
+    def __call__(self, x: Array) -> Any:
+        """The result for images (N, H, W, C), or several in a tuple or a dictionary."""
         values = {INPUT: x}
         for _, function, inputs, value in self.nodes():
             values[value] = x = function(*[values[name] for name in inputs])

@@ -14,7 +14,7 @@ from convlab.models.adapters import free_name
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
-from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
+from convlab.models.layers.reading import Model, Part, arguments_needed, check_one_input, known, loose_array, loose_code
 
 from ..nnx import Conv2D
 from ..ops import ops
@@ -94,6 +94,7 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str],
     state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
     weights = {"/".join(map(str, path)): variable[...] for path, variable in state}
     try:
+        check_one_input(arguments_needed(model.__call__))
         parts, unknown, used = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]

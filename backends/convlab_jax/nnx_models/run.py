@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from convlab.models.adapters import Arrays
+from convlab.models.layers.outputs import arrays_of_results
 
 from ..nnx import Conv2D
 from ..ops import ops
@@ -19,10 +20,10 @@ from .inference import in_inference, switches_of
 from .read import is_known
 
 
-def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
     """See `convlab.models.adapters.Models`."""
     with ops.scope(dtype):
-        return ops.to_numpy(forward(natives, tensors(x, dtype), _call, _layout))
+        return arrays_of_results(forward(natives, tensors(x, dtype), _call, _layout), ops.to_numpy)
 
 
 def _call(native: Any, *values: Array) -> Any:
@@ -44,7 +45,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
     owner = next((module for module in modules if nnx.state(module, nnx.Param)), None)
     graph, parameters, *others = (None, {}) if owner is None else nnx.split(owner, nnx.Param, ...)
 
-    def called(parameters: Any, x: Array) -> Array:
+    def called(parameters: Any, x: Array) -> Any:
         def call(native: Any, *values: Array) -> Any:
             if graph is None or native is not owner:
                 return _call(native, *values)

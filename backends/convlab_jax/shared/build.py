@@ -18,6 +18,7 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
+from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
@@ -27,7 +28,7 @@ from .across_channels import build_across_channels
 from .attention import first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
-from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply
+from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
 from .resizing import build_resize
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
@@ -37,8 +38,8 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
-    if isinstance(layer, (Affine, Clip)):
-        return _build_with_numbers(layer)
+    if isinstance(layer, (Affine, Clip, Outputs)):
+        return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
     if isinstance(layer, Pad):
@@ -72,7 +73,9 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 }
 
 
-def _build_with_numbers(layer: Affine | Clip) -> Callable[..., Array]:
+def _build_with_options(layer: Affine | Clip | Outputs) -> Callable[..., Any]:
+    if isinstance(layer, Outputs):
+        return functools.partial(outputs, names=layer.names)
     if isinstance(layer, Affine):
         return functools.partial(affine, scale=layer.scale, shift=layer.shift)
     least, most = layer.finite_limits

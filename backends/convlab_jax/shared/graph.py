@@ -15,6 +15,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.attention import Attention
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
+from convlab.models.layers.outputs import results_of
 from convlab.models.layers.ranks import layer_of_tokens, own_rank
 from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
@@ -22,7 +23,7 @@ from convlab.models.layers.spatial import shapes_in_words
 from ..ops import ops
 from .functions import Function, functions_of
 from .program import LAYER, Constant, Equation, Program, Value, arrays_under
-from .read import add, concatenate, multiply, read_function
+from .read import add, concatenate, multiply, outputs, read_function
 from .tokens import Forms, of_pixels
 
 _SIZES = (32, 64, 28, 224, 16, 8)
@@ -154,17 +155,31 @@ class _Reading:
         self.parts: dict[int, Part] = {}
         self.choices: dict[int, list[Function]] = {}
         self.refused: dict[int, tuple[str, str]] = {}
-        results = [value for value in program.outputs if isinstance(value, Value) and value.varies]
-        if not len(program.outputs) == len(results) == 1:
-            self.refused[len(program.equations)] = "", "a result that isn't one array"
-        if any(map(self.forms.is_moved, results)):
-            self.refused[len(program.equations)] = "", "a result that is tokens, not images"
+        results = self._results(program)
         seen: set[int] = set()
         while results:
             value = results.pop()
             if value.by is not None and value.by.number not in seen:
                 seen.add(value.by.number)
                 results += self._read(value, value.by)
+
+    def _results(self, program: Program) -> list[Value]:
+        """The program's results; several are those of one more part."""
+        computed = [value for value in program.outputs if isinstance(value, Value) and value.varies]
+        number = len(program.equations)
+        try:
+            names, results = results_of(program.result)
+        except UnsupportedError as error:
+            self.refused[number] = "", str(error)
+            return computed
+        if len(computed) < len(results) or not all(each in computed for each in results):
+            self.refused[number] = "", "a result that isn't an array that is computed from the image"
+        elif any(map(self.forms.is_moved, results)):
+            self.refused[number] = "", "a result that is tokens, not images"
+        elif len(results) > 1:
+            self.choices[number] = [Function(outputs, (("names", names),))]
+            self.parts[number] = Part("", None, None, "", self._names_of(results), str(number))
+        return computed
 
     def _read(self, value: Value, equation: Equation) -> list[Value]:
         """Read what gives a value; the values that it takes come back."""
@@ -226,9 +241,11 @@ class _Reading:
         self._append(equation, part, sources[:1])
 
     def _append(self, equation: Equation, part: Part, sources: Sequence[Value]) -> None:
-        given = map(self.forms.source, sources)
-        inputs = tuple(INPUT if each.by is None else str(each.by.number) for each in given)
-        self.parts[equation.number] = replace(part, inputs=inputs, value=str(equation.number))
+        self.parts[equation.number] = replace(part, inputs=self._names_of(sources), value=str(equation.number))
+
+    def _names_of(self, values: Sequence[Value]) -> tuple[str, ...]:
+        given = map(self.forms.source, values)
+        return tuple(INPUT if each.by is None else str(each.by.number) for each in given)
 
     @property
     def is_clear(self) -> bool:

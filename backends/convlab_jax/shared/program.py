@@ -105,15 +105,17 @@ class Program:
         inputs: its arguments.
         equations: the operations, in order.
         values: its arguments and all that is computed, in order.
-        outputs: its results.
+        outputs: its results, one after another.
+        result: them, in the containers in which it gives them.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        closed = jax.make_jaxpr(function)(*arguments)
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         self.inputs = [Value(each.shape, each.dtype) for each in arguments]
         self.equations: list[Equation] = []
         self.values = [*self.inputs]
         self.outputs = self._written_out(closed.jaxpr, closed.consts, self.inputs, "", "")
+        self.result = jax.tree.unflatten(jax.tree.structure(shapes), self.outputs)
 
     def _written_out(
         self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Value | Constant], owner: str, name: str

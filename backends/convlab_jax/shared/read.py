@@ -22,6 +22,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
@@ -90,6 +91,11 @@ def _channel_affine(scale: Any = (), shift: Any = (), dtype: str = "float32") ->
 def broadcast_like(x: Array, like: Array) -> Array:
     """Images NHWC of one pixel, repeated for each pixel of others."""
     return jnp.broadcast_to(x, (*like.shape[:-1], x.shape[-1]))
+
+
+def outputs(*values: Array, names: tuple[str, ...] = ()) -> Any:
+    """Several results of a model: a tuple, or a dictionary if they have names."""
+    return container_of(values, names)
 
 
 def concatenate(*values: Array) -> Array:
@@ -215,6 +221,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.divide, Divide),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
+    (outputs, Outputs),
     (first_pixel, FirstPixel),
     (class_token, read_class_token),
     (positions, read_positions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,8 +19,8 @@ from ..ops import ops
 _AXES = {"NHWC": to_last, "NCHW": to_first}  # the permutation from the other layout into each
 
 
-def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Array:
-    """Call native layers in turn on values, NCHW, each layer in its layout; the result is NCHW again.
+def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callable[[Any], str]) -> Any:
+    """Call native layers in turn on values, NCHW, each layer in its layout; the result, or several, is NCHW again.
 
     The first layer takes all of the values, the others the result of the one before.
     """
@@ -31,8 +32,12 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
             # Rows of numbers have no layout; an image that is made of them has the layer's.
             current = wanted
         values = [call(native, *values)]
-    (x,) = values
-    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > 2 and current == "NHWC" else x
+    (result,) = values
+    return jax.tree.map(_to_nchw, result) if current == "NHWC" else result
+
+
+def _to_nchw(x: Array) -> Array:
+    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > 2 else x
 
 
 def tensors(x: Any, dtype: str) -> list[Array]:
@@ -50,9 +55,9 @@ def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, 
     arrays = {"bias": slopes["bias"]} if "bias" in slopes else {}
     if "kernel" in slopes:
         # Flax's transposed convolution doesn't flip its kernel unless it is told to, and has the inputs first.
-        unflipped = not getattr(owner, "transpose_kernel", True)
-        kernel = slopes["kernel"][::-1, ::-1].swapaxes(2, 3) if unflipped else slopes["kernel"]
-        arrays["K"] = oihw(kernel)
+        kernel, unflipped = slopes["kernel"], not getattr(owner, "transpose_kernel", True)
+        pixels = tuple(range(kernel.ndim - 2))
+        arrays["K"] = oihw(np.flip(kernel, pixels).swapaxes(-1, -2) if unflipped else kernel)
     if "weight" in slopes:
         arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
     return arrays

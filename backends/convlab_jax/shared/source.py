@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convlab.models.layers.outputs import template_of
 from convlab.models.layers.spatial import is_padded, to_last
 from convlab.models.source.code import Code, SourceCall, brief, call_of
 from convlab.models.source.layers import Written, padding
@@ -30,7 +31,7 @@ from .moving import (
     upsample_aligned,
 )
 from .pooling import adaptive_pool
-from .read import add, affine, broadcast_like, concatenate, flatten, multiply
+from .read import add, affine, broadcast_like, concatenate, flatten, multiply, outputs
 from .resizing import resize, resize_as_torch, resize_like
 
 
@@ -89,6 +90,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (multiply, lambda: "{0} * {1}"),
     (jnp.divide, lambda: "{0} / {1}"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
+    (outputs, lambda names: template_of(names)),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),

@@ -11,7 +11,8 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Part
+from convlab.models.layers.outputs import results_of
+from convlab.models.layers.reading import Part, arguments_needed, check_one_input
 
 from .. import private
 from ..blocks import semantics
@@ -34,16 +35,21 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
     """
+    hybrid = isinstance(block, mx.gluon.HybridBlock) and not isinstance(block, mx.gluon.SymbolBlock)
+    forward = block.hybrid_forward if hybrid else block.forward
+    check_one_input(arguments_needed(forward, "F", *private.parameters(block)))
     with semantics([block]) as (numpy, ctx):
         image = mx.sym.var("data")
         try:
-            symbol = block(image.as_np_ndarray() if numpy else image)
-            content = json.loads(symbol.tojson())
+            _, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
+            content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
+        except UnsupportedError:
+            raise
         except Exception:  # The block's own code may fail in any way when it is given a symbol.
             return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
-        if len(content["heads"]) != 1:
-            raise UnsupportedError("it gives more than one array")
-        return _Reading(block, parts).of(content["nodes"], content["heads"][0][0])
+        if any(head[1] for head in content["heads"]):
+            raise UnsupportedError("it gives a result other than the first of an operator")
+        return _Reading(block, parts).of(content["nodes"], [head[0] for head in content["heads"]])
 
 
 class _Reading(SymbolReading):

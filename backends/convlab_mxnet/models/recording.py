@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.outputs import results_of
 
 from .. import private
 from ..ops import mx
@@ -22,8 +23,8 @@ _FIRST = f"({_IMAGES},"
 _PREFIXES = ("_npx_", "_npi_", "_np_", "_contrib_", "_")
 
 
-def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dict[str, Any]], int]:
-    """The nodes of the symbol that a block's code records on images, and the number of the last.
+def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """The nodes of the symbol that a block's code records on images, and the numbers of those that give its results.
 
     Args:
         block: any block, with values for its parameters.
@@ -34,24 +35,29 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
     Raises:
         UnsupportedError: it doesn't run on images that were tried, or does something else for other sizes.
     """
-    recordings: list[list[dict[str, Any]]] = []
+    recordings: list[tuple[list[dict[str, Any]], list[int]]] = []
     for shape in _shapes(block, inputs):
         x = (mx.np if numpy else mx.nd).ones(shape, ctx=ctx)
         x.attach_grad()
         try:
             with private.not_compiled(block), mx.autograd.record(train_mode=False):
-                y = block(x)
-            content = json.loads(mx.autograd.get_symbol(y).tojson())
+                _, results = results_of(block(x))
+            symbols = [*map(mx.autograd.get_symbol, results)]
+            content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
+        except UnsupportedError:
+            raise
         except Exception:  # The block's own code may fail in any way on images of a size.
             continue
-        recordings.append(_named(content["nodes"], block, mx.autograd.get_symbol(x).name))
-        if len(content["heads"]) != 1 or recordings[0] != recordings[-1]:
-            raise UnsupportedError("it gives more than one array, or does something else for images of other sizes")
+        heads = [head[0] for head in content["heads"]]
+        recordings.append((_named(content["nodes"], block, mx.autograd.get_symbol(x).name), heads))
+        if any(head[1] for head in content["heads"]) or recordings[0] != recordings[-1]:
+            why = "it gives what isn't an operator's first result, or does something else for images of other sizes"
+            raise UnsupportedError(why)
         if len(recordings) == 2:
             break
     if not recordings:
         raise UnsupportedError("it can't be traced on symbols, nor run on images")
-    return recordings[0], len(recordings[0]) - 1
+    return recordings[0]
 
 
 def _shapes(block: Block, inputs: Any) -> Iterator[tuple[int, ...]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from convlab.models.adapters import ROLES, Arrays
+from convlab.models.adapters import ROLES, Arrays, as_arrays
 from convlab.models.layers.layer import Convolution
+from convlab.models.layers.outputs import arrays_of_results
 
 from .. import private
 from ..blocks import semantics
@@ -40,12 +41,12 @@ def _through(natives: Sequence[Block], *values: Any, owner: Block = None, leaves
     return x
 
 
-def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+def run(natives: Sequence[Block], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
     """See `convlab.models.adapters.Models`."""
     with semantics(natives) as (numpy, ctx), mx.autograd.pause(train_mode=False):
         _check_run(natives, dtype, ctx)
-        values = x if isinstance(x, tuple) else (x,)
-        return ops.to_numpy(_through(natives, *(tensor(value, dtype, numpy, ctx) for value in values)))
+        result = _through(natives, *(tensor(value, dtype, numpy, ctx) for value in as_arrays(x)))
+        return arrays_of_results(result, ops.to_numpy)
 
 
 def _learned(owner: Block | None) -> list[str]:

@@ -21,6 +21,7 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
@@ -34,6 +35,7 @@ from ..layers import LOWEST_PADDING, Conv2D
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .inputs import GLOBAL, image_shape
+from .outputs import Outputs
 from .readers import DEPTHWISE, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
@@ -329,6 +331,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
+    OutputsLayer: lambda layer, style: [Outputs(layer.names)],
     **resizing.BUILDERS,
     **pooling.BUILDERS,
     **across_channels.BUILDERS,
@@ -360,7 +363,9 @@ def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
     values, x = {INPUT: image}, image
     for _, native, inputs, value in nodes:
         given = [values[name] for name in inputs]
-        values[value] = x = native(given if len(given) > 1 else given[0])
+        # Several results are the model's own, and no layer's.
+        called = native.call if isinstance(native, Outputs) else native
+        values[value] = x = called(given if len(given) > 1 else given[0])
     return keras.Model(image, x)
 
 

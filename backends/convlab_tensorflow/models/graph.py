@@ -10,10 +10,12 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.reading import INPUT, Part, ending_with, inputs_first
+from convlab.models.layers.outputs import results_of
+from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, inputs_first
 
 from .. import private
 from .functions import native_of
+from .outputs import Outputs
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
 
 # A number of images that no code has for another reason.
@@ -42,10 +44,12 @@ def graph_of(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
     reading = _Reading(parts, joining, channels_last)
-    value = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
-    if reading.forms.pixels([value], reading.last) is not None:
-        raise UnsupportedError("the model's result is tokens, not images")
-    return ending_with(reading.result, value)
+    result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
+    (names, values), (_, tensors) = results_of(result), results_of(reading.last)
+    for value, tensor in zip(values, tensors, strict=True):
+        if reading.forms.pixels([value], tensor) is not None:
+            raise UnsupportedError("the model's result is tokens, not images")
+    return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
 
 
 class _Reading:
@@ -57,14 +61,15 @@ class _Reading:
         self.forms = Forms()
         self.last: Any = None
 
-    def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> str:
-        """Read a layer that takes these values; the name of its result comes back."""
+    def layer(self, layer: kl.Layer, path: str, inputs: Sequence[str], tensors: Sequence[Any]) -> Any:
+        """Read a layer that takes these values; the name of its result comes back, or a container of several."""
         if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
             tensor = layer.inputs[0] if tensors[0] is None and getattr(layer, "inputs", None) else tensors[0]
+            result: Any = inputs[0]
             for child in layer.layers:
-                inputs = [self.layer(child, _inside(path, child.name), inputs, [tensor])]
+                result = self.layer(child, _inside(path, child.name), keras.tree.flatten(result), [tensor])
                 self.last = tensor = _after(child, tensor)
-            return inputs[0]
+            return result
         functional: Any = private.functional_class()
         if isinstance(layer, functional) and type(layer).call is functional.call:
             return self._functional(layer, path, inputs)
@@ -75,7 +80,7 @@ class _Reading:
         parts = self.parts(layer, path)
         # These two may be one layer together, which is seen in the graph.
         if any(part.layer is None for part in parts) and not isinstance(layer, (kl.Reshape, kl.Permute)):
-            own = known_by_what_it_does(layer, tensors[0])
+            own = known_by_what_it_does(layer, tensors[0]) if len(inputs) == 1 else None
             if own is not None:
                 return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])
             traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)
@@ -99,20 +104,21 @@ class _Reading:
             inputs = [value]
         return inputs[0]
 
-    def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> str:
-        if len(model.outputs) != 1 or len(model.inputs) != len(inputs):
-            raise UnsupportedError("it takes or gives more than one tensor")
+    def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
+        if len(model.inputs) != len(inputs):
+            check_one_input([tensor.name for tensor in model.inputs])
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in _in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]
-            values[id(call.outputs[0])] = self._called(call, path, taken)
-        self.last = model.outputs[0]
-        return values[id(model.outputs[0])]
+            results = keras.tree.flatten(self._called(call, path, taken))
+            if len(results) != len(call.outputs):
+                raise UnsupportedError(f"{_inside(path, call.operation.name)} gives more than one tensor")
+            values |= {id(tensor): result for tensor, result in zip(call.outputs, results, strict=True)}
+        self.last = model.output
+        return keras.tree.map_structure(lambda tensor: values[id(tensor)], model.output)
 
-    def _called(self, call: Any, path: str, inputs: Sequence[str]) -> str:
+    def _called(self, call: Any, path: str, inputs: Sequence[str]) -> Any:
         operation = call.operation
-        if len(call.outputs) != 1:
-            raise UnsupportedError(f"{_inside(path, operation.name)} gives more than one tensor")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in _beside_tensors(call) if value is not None and value is not False}
             if isinstance(operation, kl.Resizing):  # Keras has it among what it does to images in training.

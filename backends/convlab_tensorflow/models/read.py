@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.adapters import as_arrays
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
@@ -18,7 +19,9 @@ from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import (
     Model,
     Part,
+    arguments_needed,
     chained,
+    check_one_input,
     consumers,
     loose_array,
     loose_code,
@@ -145,6 +148,10 @@ def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int) ->
         return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
     built = (model.get_build_config() or {}) if model.built else {}
     shape = built.get("input_shape")
+    if type(model).call is not private.functional_class().call:  # type: ignore[attr-defined]
+        check_one_input(arguments_needed(model.call))
+    if isinstance(shape, (tuple, list)) and any(isinstance(each, (tuple, list)) for each in shape):
+        check_one_input([f"of shape {each}" for each in shape])
     return shape if isinstance(shape, (tuple, list)) else None
 
 
@@ -213,6 +220,8 @@ def _parts(layer: kl.Layer, path: str) -> Iterator[Part]:
     else:
         known_layer, note = read_layer(layer)
         known_layer = known_layer or _moving(layer)
+        if not path and of_itself(layer) is not layer:
+            known_layer, note = None, f"{note}: alone it takes queries and values, not one tensor"
         if known_layer is None or activation in NOTHING:
             if not _does_nothing(layer):
                 yield Part(path, layer if known_layer is None else of_itself(layer), known_layer, note)
@@ -233,7 +242,12 @@ def _moving(layer: kl.Layer) -> Layer | None:
     except (AttributeError, ValueError):  # It wasn't called, or more than once.
         shape = (layer.get_build_config() or {}).get("input_shape") or () if layer.built else ()
     channels = shape[-1] if len(shape) == 4 and keras.config.image_data_format() == "channels_last" else None
-    return layer_that_moves(lambda x: run([layer], x, layer.compute_dtype), channels) if channels else None
+
+    def called(x: np.ndarray) -> np.ndarray:
+        (result,) = as_arrays(run([layer], x, layer.compute_dtype))
+        return result
+
+    return layer_that_moves(called, channels) if channels else None
 
 
 def _separable(layer: Any, path: str) -> Iterator[Part]:

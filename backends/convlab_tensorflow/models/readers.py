@@ -17,6 +17,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import known
@@ -29,6 +30,7 @@ from ..layers import Conv2D, LowestPadding
 from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
+from .outputs import Outputs
 
 FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
@@ -329,12 +331,13 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.Divide: lambda m: Divide(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
+    Outputs: lambda m: OutputsLayer(m.names),
     **resizing.READERS,
     **pooling.READERS,
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE, Outputs)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

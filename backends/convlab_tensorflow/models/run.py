@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from convlab.models.adapters import ROLES, Arrays
+from convlab.models.adapters import ROLES, Arrays, as_arrays
+from convlab.models.layers.outputs import arrays_of_results
 from convlab.models.layers.spatial import to_first, to_last
 
 from .. import private
@@ -19,11 +20,11 @@ from .arrays import array_of
 from .readers import DEPTHWISE, FORMATS, JOINING, each_rank, kernel_of, layout
 
 
-def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray:
+def run(natives: Sequence[kl.Layer], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
     """See `convlab.models.adapters.Models`."""
     through = partial(_through, natives)
-    given = [_tensor(value, dtype) for value in (x if isinstance(x, tuple) else (x,))]
-    return array_of(_compiled(through, *given) if _lacks_kernels(natives) else through(*given))
+    given = [_tensor(value, dtype) for value in as_arrays(x)]
+    return arrays_of_results(_compiled(through, *given) if _lacks_kernels(natives) else through(*given), array_of)
 
 
 def _compiled(function: Callable[..., Any], *given: tf.Tensor) -> Any:
@@ -55,15 +56,19 @@ def _tensor(x: np.ndarray, dtype: str) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(np.ascontiguousarray(x)), dtype)
 
 
-def _through(natives: Sequence[kl.Layer], *values: tf.Tensor) -> tf.Tensor:
+def _through(natives: Sequence[kl.Layer], *values: Any) -> Any:
     """Call natives one after another, the first with all values."""
     for native in natives:
         last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
         given = [tf.transpose(x, to_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
         # Keras's layers that join take a list, and no argument for the mode.
         x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
-        values = (tf.transpose(x, to_first(x.shape.rank - 2)) if last and x.shape.rank > 2 else x,)
+        values = (keras.tree.map_structure(_to_nchw, x) if last else x,)
     return values[0]
+
+
+def _to_nchw(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, to_first(x.shape.rank - 2)) if x.shape.rank > 2 else x
 
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from keras import layers as kl
 
 from convlab.models.adapters import Node
 from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.outputs import Outputs, template_of
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
@@ -103,8 +104,10 @@ def _text(lines: Sequence[str], between: int) -> str:
     return imports(code, _IMPORTS) + "\n" * (between + 1) + code + "\n"
 
 
-def _made(part: Part) -> SourceCall:
-    """The call that makes a layer."""
+def _made(part: Part) -> SourceCall | str:
+    """The call that makes a layer, or the expression of several results."""
+    if isinstance(part.layer, Outputs):
+        return template_of(part.layer.names, "[{all}]")
     kind = type(part.native)
     if kind not in _LAYERS or part.layer is None:
         raise unwritten(part, "Keras")

@@ -156,9 +156,9 @@ class Forms:
 
     def keep(self, value: str, source: str, layer: Layer | None) -> None:
         """Note the form of the pixels that a layer of tokens gives."""
-        if layer is None or gives_rows(layer) or isinstance(layer, Flatten):
+        form = self.known.get(source)
+        if form is None or layer is None or gives_rows(layer) or isinstance(layer, Flatten):
             return
-        form = self.known[source]
         if isinstance(layer, ClassToken):
             form = (None if None in form else 1 + math.prod(form), 1)  # type: ignore[arg-type]
         self.known[value] = form

@@ -20,6 +20,7 @@ from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.resizing import Resize, ResizeLike
@@ -64,6 +65,11 @@ def concatenate(*tensors: Tensor) -> Tensor:
 def broadcast_like(x: Tensor, like: Tensor) -> Tensor:
     """Images of one pixel, repeated for each pixel of others."""
     return x.expand(-1, -1, *like.shape[2:])
+
+
+def outputs(*tensors: Tensor, names: tuple[str, ...] = ()) -> Any:
+    """Several results of a model: a tuple, or a dictionary if they have names."""
+    return container_of(tensors, names)
 
 
 def resize_like(x: Tensor, like: Tensor, mode: str, align_corners: bool | None = None) -> Tensor:
@@ -179,6 +185,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         torch.exp: lambda: Activation("exp"),
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
+        outputs: lambda: Outputs(**options),
         resize_like: lambda: read_resizing(None, **options),
         affine: lambda: Affine(**options),
         chunk: lambda: Chunk(**options),

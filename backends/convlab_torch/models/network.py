@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,8 +39,8 @@ class Network(nn.Module):
         for node in self._steps:
             yield node if node.native is not None else node._replace(native=self.get_submodule(node.name))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The result for images (N, C, H, W)."""
+    def forward(self, x: Tensor) -> Any:
+        """The result for images (N, C, H, W), or several in a tuple or a dictionary."""
         values = {INPUT: x}
         for _, native, inputs, value in self:
             values[value] = x = native(*[values[name] for name in inputs])

@@ -57,6 +57,7 @@ from .trace import traced
 
 def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
+    written_out.forget()
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
     if type(model) is Network:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convlab.models.adapters import Arrays, as_arrays
 from convlab.models.layers.layer import Convolution
+from convlab.models.layers.outputs import arrays_of_results
 
 from ..layers import Conv2D
 from ..ops import ops
@@ -17,11 +19,12 @@ from .read import inference
 from .sizes import CONVOLUTIONS, TRANSPOSED
 
 
-def run(natives: Sequence[Any], x: np.ndarray | tuple[np.ndarray, ...], dtype: str) -> np.ndarray:
+def run(natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
     """See `convlab.models.adapters.Models`."""
-    values = x if isinstance(x, tuple) else (x,)
+    values = as_arrays(x)
     with torch.no_grad(), inference(_modules(natives)):
-        return ops.to_numpy(_through(natives, *(_tensor(value, natives, dtype) for value in values)))
+        result = _through(natives, *(_tensor(value, natives, dtype) for value in values))
+        return arrays_of_results(result, ops.to_numpy)
 
 
 def _modules(natives: Sequence[Any]) -> list[nn.Module]:
@@ -36,7 +39,7 @@ def _tensor(x: np.ndarray, natives: Sequence[Any], dtype: str) -> Tensor:
 
 def _through(
     natives: Sequence[Any], *values: Tensor, owner: Any = None, leaves: Mapping[str, Tensor] | None = None
-) -> Tensor:
+) -> Any:
     """Call natives one after another, one of them with other parameters."""
     x = values[0]
     if len(values) > 1:
@@ -45,7 +48,6 @@ def _through(
         nhwc = isinstance(native, Conv2D) and native.spec.data_format == "NHWC"
         x = x.permute(0, 2, 3, 1) if nhwc else x.clone() if getattr(native, "inplace", False) else x
         x = torch.func.functional_call(native, dict(leaves), (x,)) if leaves and native is owner else native(x)
-        (x,) = x.values() if isinstance(x, dict) and len(x) == 1 else (x,)
         x = x.permute(0, 3, 1, 2) if nhwc else x
     return x
 

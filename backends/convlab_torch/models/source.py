@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convlab.models.layers.outputs import template_of
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.spatial import Size, shapes_in_words
@@ -36,6 +37,7 @@ from .functions import (
     divide,
     multiply,
     of_rank,
+    outputs,
     resize_like,
     subsample,
     subtract,
@@ -182,6 +184,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     torch.sqrt: lambda: "torch.sqrt({0})",
     torch.exp: lambda: "torch.exp({0})",
     concatenate: lambda: "torch.cat([{all}], dim=1)",
+    outputs: lambda names: template_of(names),
     resize_like: lambda **options: f"F.interpolate({{0}}, {{1}}.shape[2:]{_options(options)})",
     broadcast_like: lambda: "{0}.expand(-1, -1, *{1}.shape[2:])",
     affine: scaled,

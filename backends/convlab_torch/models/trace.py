@@ -15,7 +15,8 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip
 from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
-from convlab.models.layers.reading import INPUT, Part, ending_with
+from convlab.models.layers.outputs import results_of
+from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import to_first, to_last
 
@@ -37,6 +38,7 @@ from .functions import (
     divide,
     multiply,
     native_of,
+    outputs,
     over_last_axis,
     read_function,
     subtract,
@@ -121,6 +123,9 @@ class _Reading:
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
         """The parts, and the unknown operations."""
+        check_one_input(
+            [node.name for node in graph.nodes if node.op == "placeholder" and not node.args and node.users]
+        )
         for node in graph.nodes:
             if node.op == "placeholder":
                 self._input(node)
@@ -149,21 +154,22 @@ class _Reading:
             self.values[node] = INPUT
         elif node.args:  # an argument with a default, which the trace holds for its value
             self.sizes.add(node)
-        elif node.users:
-            raise UnsupportedError("it takes more than one tensor")
 
     def _output(self, result: Any) -> None:
-        if isinstance(result, dict) and len(result) == 1:  # as torchvision's segmentation gives it
-            (result,) = result.values()
-        value = self.values.get(result) if isinstance(result, torch.fx.Node) else None
-        for kind, what in ((self.tokens, "tokens, not images"), (self.last, "images NHWC")):
-            if result in kind:
-                self._refuse(result, f"{_name(result.target)}: the model's result is {what}")
-                break
-        if not self.unknown and value is None:
-            raise UnsupportedError("its result isn't one tensor")
-        if value is not None and not self.unknown:
-            self.result = ending_with(self.result, value)
+        names, results = results_of(result)
+        for each in results:
+            for kind, what in ((self.tokens, "tokens, not images"), (self.last, "images NHWC")):
+                if each in kind:
+                    self._refuse(each, f"{_name(each.target)}: the model's result is {what}")
+                    break
+        if self.unknown:
+            return
+        for which, each in zip(names or range(len(results)), results, strict=True):
+            if not isinstance(each, torch.fx.Node) or each not in self.values:
+                number = "" if len(results) == 1 else f" {which!r}"
+                raise UnsupportedError(f"its result{number} isn't a tensor that is computed from the image")
+        values = [self.values[each] for each in results]
+        self.result = giving(self.result, values, lambda layer: partial(outputs, names=layer.names), names)
 
     def _module(self, node: torch.fx.Node) -> None:
         path, source = str(node.target), node.args[0] if node.args else None

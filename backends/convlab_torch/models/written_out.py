@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -78,13 +79,31 @@ class WrittenAttention(Written):
         return by_head.transpose(*self.words.order, *range(3, by_head.ndim)).reshape(rows.shape)
 
 
+# What was found while a model is being read, which asks several times for each of its modules.
+_found: WeakKeyDictionary[nn.Module, Words | None] = WeakKeyDictionary()
+
+
+def forget() -> None:
+    """Forget what was found: the modules may have been changed."""
+    _found.clear()
+
+
 def written_attention(module: Any) -> WrittenAttention | None:
     """A module of anyone's that is self-attention of tokens (N, L, C), with its parameters; None for another one.
 
     It has nothing but the dense layers of attention. A copy of it, with random numbers, is tried on a few tokens: it
     must compute what attention with them does.
     """
-    candidates = [*_candidates(module)] if isinstance(module, nn.Module) else []
+    if not isinstance(module, nn.Module):
+        return None
+    if module not in _found:
+        _found[module] = _words_of(module)
+    words = _found[module]
+    return None if words is None else WrittenAttention(module, words).train(module.training)
+
+
+def _words_of(module: nn.Module) -> Words | None:
+    candidates = [*_candidates(module)]
     if not candidates:
         return None
     try:
@@ -95,8 +114,7 @@ def written_attention(module: Any) -> WrittenAttention | None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.copy_(torch.from_numpy(numbers.normal(size=parameter.shape) / math.sqrt(parameter.shape[-1])))
-    found = next((words for words in candidates if _computes(WrittenAttention(other, words), numbers)), None)
-    return None if found is None else WrittenAttention(module, found).train(module.training)
+    return next((words for words in candidates if _computes(WrittenAttention(other, words), numbers)), None)
 
 
 def _candidates(module: nn.Module) -> Iterator[Words]:

@@ -252,7 +252,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
     for image in images:
         x = rounded(image, dtype)
         y = side.run(x, dtype)
-        if np.array_equal(y, side.run_parts(x, dtype), equal_nan=True):
+        if np.array_equal(y, side.in_parts().run(x, dtype), equal_nan=True):
             continue
         true, error = carried(side.steps, x)
         if y.shape == true.shape and error.max() < np.abs(true).max():

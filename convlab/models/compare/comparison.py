@@ -142,7 +142,8 @@ def verdict(comparison: Comparison) -> list[str]:
     results = comparison.results
     assert results is not None
     times = page.number(results.ratio or 0.0)
-    apart = results.reason or f"the results differ by up to {results.apart:.3g}, {times} times what rounding explains"
+    which = f"{results.which} differs" if results.which else "the results differ"
+    apart = results.reason or f"{which} by up to {results.apart:.3g}, {times} times what rounding explains"
     return [
         "Each layer with weights agrees when compared by itself, but the whole models give different results.",
         f"On images of {_shapes(results)} {apart}.",

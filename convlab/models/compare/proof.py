@@ -20,6 +20,7 @@ from ..adapters import Arrays, Models, as_input
 from ..layers.activations import FUNCTIONS, Activation
 from ..layers.folded import as_images
 from ..layers.layer import Convolution, Dense
+from ..layers.outputs import in_rows
 from ..layers.pooling import Pool
 from ..layers.spatial import SHAPES, Size, times
 from ..layers.steps import Step
@@ -129,7 +130,7 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
     y = _run(a, values)
     _keep_worst(row.own, "result", _ratio(y, true, bound))
     try:
-        z = b.models.run(other.natives, as_input(values), other.dtype)
+        z = in_rows(b.models.run(other.natives, as_input(values), other.dtype))
     except Exception as error:  # A framework may raise any error.
         why = f"the second model's layer fails where the first model's doesn't: {first_line(error)}"
         row.diagnosis = row.diagnosis or why
@@ -190,7 +191,7 @@ def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> 
 def _run(a: RunnableStep, values: Arrays) -> np.ndarray:
     step = a.step
     try:
-        return a.models.run(step.natives, as_input(values), step.dtype)
+        return in_rows(a.models.run(step.natives, as_input(values), step.dtype))
     except ConvlabError:
         raise
     except Exception as error:  # A framework may raise any error.

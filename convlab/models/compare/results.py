@@ -15,6 +15,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...truth.precision import rounded
+from ..adapters import Arrays
 from ..layers.layer import Convolution, Dense
 from ..layers.reading import Model
 from .random_images import grid
@@ -43,12 +44,14 @@ class Results:
     Attributes:
         shapes: of the images that both were run on, (C, H, W), or (C,) for rows of numbers.
         ratio: the largest difference, in tolerances: at most 1 where the results agree; None if nothing was compared.
+        which: the result that differs most, in words; "" where the models give one, or all agree.
         apart: the largest difference between results for the images as they are.
         reason: why nothing was compared, or what else is wrong.
     """
 
     shapes: list[Shape] = field(default_factory=list)
     ratio: float | None = None
+    which: str = ""
     apart: float = 0.0
     reason: str = ""
 
@@ -66,23 +69,25 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     results, worst, informative = Results(), 0.0, False
     for batch in batches:
         x = _varied(batch, dtype, rng)
-        y = a.run(x, dtype)
+        ys = a.results(x, dtype)
         try:
-            z = b.run(x, dtype)
+            zs = b.results(x, dtype)
         except ModelError as error:
             if images is not None:
                 raise
             results.ratio, results.reason = np.inf, f"the second model fails where the first one doesn't: {error}"
             return results
         results.shapes.append(batch.shape[1:])
-        if y.shape != z.shape:
-            return _other_shape(results, y, z)
-        ratio, depends = _ratio(y, z, len(batch), dtype)
-        informative = informative or depends
-        results.apart = max(
-            results.apart, float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
-        )
-        worst = max(worst, ratio)
+        if [y.shape for y in ys] != [z.shape for z in zs]:
+            return _other_shape(results, ys, zs)
+        for number, (y, z) in enumerate(zip(ys, zs, strict=True), 1):
+            ratio, depends = _ratio(y, z, len(batch), dtype)
+            informative = informative or depends
+            apart = float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
+            results.apart = max(results.apart, apart)
+            if ratio > max(worst, 1) and len(ys) > 1:
+                results.which = f"result {number} of {len(ys)}"
+            worst = max(worst, ratio)
     results.ratio = worst
     if not informative and worst <= 1:
         return Results(results.shapes, reason="the first model's results hardly depend on the images that were tried")
@@ -92,8 +97,10 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
 def apart_in_tolerances(a: Side, b: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
     """How far the results of two ways to run a model are apart for a batch, in tolerances."""
     x = _varied(batch, dtype, np.random.default_rng(seed))
-    y, z = a.run(x, dtype), b.run(x, dtype)
-    return _ratio(y, z, len(batch), dtype)[0] if y.shape == z.shape else np.inf
+    ys, zs = a.results(x, dtype), b.results(x, dtype)
+    if [y.shape for y in ys] != [z.shape for z in zs]:
+        return np.inf
+    return max(_ratio(y, z, len(batch), dtype)[0] for y, z in zip(ys, zs, strict=True))
 
 
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
@@ -203,8 +210,11 @@ def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray
     return np.asarray(_TOLERANCE * (change + (usual + rounding) * magnitude) + np.finfo(np.float32).tiny)
 
 
-def _other_shape(results: Results, y: np.ndarray, z: np.ndarray) -> Results:
-    shapes = f"the results have shapes {y.shape[1:]} and {z.shape[1:]}"
-    if sorted(y.shape) == sorted(z.shape):
+def _other_shape(results: Results, ys: Arrays, zs: Arrays) -> Results:
+    mine, theirs = (" and ".join(str(each.shape[1:]) for each in several) for several in (ys, zs))
+    shapes = f"the results have shapes {mine} and {theirs}"
+    if len(ys) + len(zs) > 2:
+        shapes = f"the first model's results have shapes {mine}, the second's {theirs}"
+    if [sorted(y.shape) for y in ys] == [sorted(z.shape) for z in zs]:
         return Results(results.shapes, reason=f"{shapes}, perhaps with their axes in another order")
     return Results(results.shapes, np.inf, reason=shapes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...errors import ConvlabError, ModelError
-from ..adapters import Models, as_input
+from ..adapters import Arrays, Models, as_arrays, as_input
 from ..layers.layer import Dropout
+from ..layers.outputs import in_rows
 from ..layers.reading import INPUT, Model, is_chain, without
 from ..layers.spatial import shapes_in_words
 from ..layers.steps import Step
@@ -36,7 +38,11 @@ class Side:
         return self.steps[0].dtype if self.steps else "float32"
 
     def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
-        """The whole model's result for a batch, or for its images one by one if it takes no batch of this length.
+        """The whole model's result for a batch, several in rows: see `results` and `convlab.models.layers.outputs`."""
+        return in_rows(as_input(self.results(x, dtype)))
+
+    def results(self, x: np.ndarray, dtype: str) -> Arrays:
+        """The whole model's results for a batch, or for its images one by one if it takes no batch of this length.
 
         Raises:
             ModelError: it can't be run.
@@ -44,13 +50,14 @@ class Side:
         native = [self.model.native]
         try:
             try:
-                return self.models.run(native, x, dtype)
+                return as_arrays(self.models.run(native, x, dtype))
             except ConvlabError:
                 raise
             except Exception:  # The model may insist on batches of one length.
                 if len(x) == 1:
                     raise
-                return np.concatenate([self.models.run(native, x[i : i + 1], dtype) for i in range(len(x))])
+                each = [as_arrays(self.models.run(native, x[i : i + 1], dtype)) for i in range(len(x))]
+                return tuple(map(np.concatenate, zip(*each, strict=True)))
         except Exception as error:  # The framework or the model's own code may raise any error.
             raise ModelError(
                 f"the {self.model.backend} model can't be run on images of shape {x.shape[1:]}: {first_line(error)}",
@@ -61,12 +68,12 @@ class Side:
         """The same model, which is run layer by layer."""
         return _InParts(self.models, self.model, self.steps)
 
-    def run_parts(self, x: np.ndarray, dtype: str) -> np.ndarray:
-        """The result of the model's layers, called by themselves."""
+    def run_parts(self, x: np.ndarray, dtype: str) -> Arrays:
+        """The results of the model's layers, called by themselves."""
         parts = without(self.model.parts, lambda part: isinstance(part.layer, Dropout))
         if is_chain(parts):
-            return self.models.run([part.native for part in parts], x, dtype)
-        values = {INPUT: x}
+            return as_arrays(self.models.run([part.native for part in parts], x, dtype))
+        values: dict[str, Any] = {INPUT: x}
         left = Counter(value for part in parts for value in part.inputs)
         for part in parts:
             inputs = tuple(map(values.__getitem__, part.inputs))
@@ -75,11 +82,11 @@ class Side:
             for value in {*part.inputs}:
                 if not left[value]:
                     del values[value]
-        return values[parts[-1].value]
+        return as_arrays(values[parts[-1].value])
 
 
 class _InParts(Side):
-    def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
+    def results(self, x: np.ndarray, dtype: str) -> Arrays:
         """See `Side.run_parts`."""
         return self.run_parts(x, dtype)
 

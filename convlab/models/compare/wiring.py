@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ...page.page import listed
 from ..layers.activations import Affine
-from ..layers.layer import BatchNorm
+from ..layers.layer import BatchNorm, Layer
 from ..layers.norms import ChannelAffine
+from ..layers.outputs import Outputs
 from ..layers.reading import INPUT
 from ..layers.steps import Step
 from .alignment import Alignment, Beside
@@ -18,10 +19,24 @@ _NORMALISES = (Affine, BatchNorm, ChannelAffine)
 def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
     """How the inputs of two steps differ; "" if they are the same."""
     if alignment.agree(mine, theirs):
-        return ""
+        return _other_names(mine.main, theirs.main)
     takes, instead = _takes(alignment, mine), _takes(alignment, theirs, second=True)
-    kind = "swapped inputs" if alignment.swapped(mine, theirs) else "other inputs"
-    return f"{kind}: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
+    kind = "swapped" if alignment.swapped(mine, theirs) else "other"
+    if isinstance(mine.main, Outputs) and isinstance(theirs.main, Outputs):
+        both = listed(takes), listed(instead)
+        return f"{kind} results: the first model gives those of {both[0]}, the second those of {both[1]}."
+    return (
+        f"{kind} inputs: the first takes the results of {', '.join(takes)}, the second those of {', '.join(instead)}."
+    )
+
+
+def _other_names(mine: Layer, theirs: Layer) -> str:
+    """How the names of results differ, where both have some."""
+    if not isinstance(mine, Outputs) or not isinstance(theirs, Outputs) or not mine.names or not theirs.names:
+        return ""
+    if mine.names == theirs.names:
+        return ""
+    return f"other names: the first calls its results {listed(mine.names)}, the second {listed(theirs.names)}."
 
 
 def only_in_one(alignment: Alignment, beside: Beside) -> str:

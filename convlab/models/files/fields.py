@@ -49,6 +49,10 @@ def _each(holds: Callable[[Any], bool], *counts: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is list and len(value) in counts and all(map(holds, value))
 
 
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list) and all(type(each) is str and 1 <= len(each) <= 200 for each in value)
+
+
 def _real(value: object) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**53)
 
@@ -104,6 +108,13 @@ _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
 _ABOVE = _number("a number above 0", lambda value: value > 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
+_NAMES = FieldRule(
+    "different strings of 1 to 200 characters, sorted",
+    lambda value: _are_strings(value) and value == sorted({*value}),
+    list,
+    tuple,
+    default=[],
+)
 _KERNEL = "max", "average"
 _REDUCTION = *_KERNEL, "sum"
 # Of layers for images of any number of axes; rows of numbers count for images, whose number is told by other layers.
@@ -154,6 +165,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "broadcast_like": {},
     "multiply": {},
     "concatenate": {},
+    "outputs": {"names": _NAMES},
     "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),

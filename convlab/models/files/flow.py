@@ -10,6 +10,7 @@ from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Concatenate, Joining, Like
 from ..layers.layer import Dense, Layer
+from ..layers.outputs import Outputs
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
@@ -35,6 +36,9 @@ class Flow:
 
     def through(self, layer: Layer, inputs: Sequence[str], value: str) -> tuple[str, str] | None:
         """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""
+        if isinstance(layer, Outputs):
+            self.values[value] = 0, 0
+            return None
         ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
         wanted = _taken(layer)
         for rank, _ in map(self.values.__getitem__, inputs):

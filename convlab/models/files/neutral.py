@@ -23,6 +23,7 @@ from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.outputs import Outputs
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
@@ -40,7 +41,7 @@ MOST_LAYERS = 10_000
 # In bytes; MOST_LAYERS layers need less.
 _LONGEST_HEADER = 2**23
 LONGEST_PATH = 200
-_MOST_INPUTS = 1000
+MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
@@ -64,7 +65,7 @@ _SIMPLE = (
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike)
+_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike, Outputs)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
@@ -273,6 +274,8 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
     for number, (where, record, own) in enumerate(checked):
         layer, inputs = _layer(where, record, own), tuple(record.get("inputs", [before]))
         _check_inputs(where, layer, inputs, flow)
+        if isinstance(layer, Outputs) and number + 1 < len(checked):
+            _refuse(where, "layers behind it", "none: it gives the model's results")
         before = record["path"]
         reason = flow.through(layer, inputs, before)
         if reason:
@@ -290,6 +293,8 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
     takes = layer.takes if isinstance(layer, Joining) else 1
     if takes and len(inputs) != takes:
         _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two")[takes - 1])
+    if isinstance(layer, Outputs) and (len(inputs) == 1 or len(layer.names) not in (0, len(inputs))):
+        _refuse(where, f"{len(layer.names)} names of {len(inputs)} results", "several, and none or one of each")
 
 
 def _check_record(where: str, record: object) -> None:
@@ -304,7 +309,7 @@ def _check_record(where: str, record: object) -> None:
     if type(path) is not str or not 1 <= len(path) <= LONGEST_PATH or path == INPUT:
         _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {LONGEST_PATH} characters other than {INPUT!r}")
     if own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
-        _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {_MOST_INPUTS} paths")
+        _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {MOST_INPUTS} paths")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
             _refuse(f"{where}.{field}", excerpt(record[field]), rule.expected)
@@ -314,7 +319,7 @@ def _check_record(where: str, record: object) -> None:
 
 
 def _are_names(values: list[object]) -> bool:
-    return 1 <= len(values) <= _MOST_INPUTS and all(type(value) is str for value in values)
+    return 1 <= len(values) <= MOST_INPUTS and all(type(value) is str for value in values)
 
 
 def _check_tensors(where: str, record: dict[str, Any], own: Mapping[str, StoredArray]) -> None:

@@ -13,11 +13,12 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError
 from ...truth.bounds import error_ratios
 from ...truth.precision import rounded
-from ..adapters import Models
+from ..adapters import Arrays, Models
 from ..compare.random_images import random_images
 from ..compare.results import compare_results
 from ..compare.sides import Side, first_line
 from ..layers.layer import dtype_of
+from ..layers.outputs import Outputs
 from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Size
@@ -96,7 +97,8 @@ def _largest(name: str, source: Model, image: np.ndarray) -> int:
             values[part.value] = after = known_after(part.layer, [values[value] for value in part.inputs])
         except ConvlabError as error:
             raise ModelFileError(f"{name}: {part.path}: {error}", hint="the file is left as it is.") from error
-        count = after.channels * math.prod(after.size or (1,))
+        several = [values[value] for value in part.inputs] if isinstance(part.layer, Outputs) else [after]
+        count = sum(each.channels * math.prod(each.size or (1,)) for each in several)
         if count > _LARGEST:
             raise ModelFileError(
                 f"{name}: {part.path} ({part.note}): got a result of {count} numbers for an image of shape "
@@ -129,10 +131,11 @@ class _Chunked(Side):
 
     at_once: int
 
-    def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Side.run`."""
+    def results(self, x: np.ndarray, dtype: str) -> Arrays:
+        """See `Side.results`."""
         chunks = [x[i : i + self.at_once] for i in range(0, len(x), self.at_once)]
-        return np.concatenate([super(_Chunked, self).run(chunk, dtype) for chunk in chunks])
+        each = [super(_Chunked, self).results(chunk, dtype) for chunk in chunks]
+        return tuple(map(np.concatenate, zip(*each, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +144,8 @@ class _Session(Side):
 
     session: Any
 
-    def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Side.run`; the images are as many as the graph takes."""
+    def results(self, x: np.ndarray, dtype: str) -> Arrays:
+        """See `Side.results`; the images are as many as the graph takes."""
         onnx, (image,) = self.model.native, self.session.get_inputs()
         at_once = onnx.batch or 1
         results = []
@@ -150,15 +153,19 @@ class _Session(Side):
             some = np.resize(x[start : start + at_once], (at_once, *x.shape[1:]))
             some = some.transpose([FIRST[x.ndim - 2].index(axis) for axis in onnx.layout]) if x.ndim > 2 else some
             try:
-                (result,) = self.session.run(None, {image.name: some.astype(_ONNX_DTYPES[image.type])})
+                several = self.session.run(None, {image.name: some.astype(_ONNX_DTYPES[image.type])})
             except Exception as error:  # onnxruntime's errors have no common class.
                 raise ModelError(
                     f"onnxruntime can't run it on an image of shape {x.shape[1:]}: {first_line(error)}"
                 ) from error
-            layout = onnx.result_layout
-            axes = [layout.index(axis) for axis in FIRST.get(len(layout) - 2, ROWS)]
-            results.append(result.transpose(axes)[: len(x) - start])
-        return np.concatenate(results).astype(np.float64)
+            both = zip(several, onnx.result_layouts, strict=True)
+            results.append([_channels_first(result, layout)[: len(x) - start] for result, layout in both])
+        return tuple(np.concatenate(each).astype(np.float64) for each in zip(*results, strict=True))
+
+
+def _channels_first(result: np.ndarray, layout: str) -> np.ndarray:
+    """A result with these axes, as convlab has its own."""
+    return result.transpose([layout.index(axis) for axis in FIRST.get(len(layout) - 2, ROWS)])
 
 
 def _session(name: str, onnx: OnnxFile) -> Any:

@@ -290,7 +290,8 @@ def _parts(model: Model, path: Path) -> list[Part]:
         if part.layer is None or part.layer.kind not in neutral.KINDS
     ]
     if unknown or not model.whole or not model.parts:
-        got = ", ".join(unknown) or ("a model that is more than its layers" if model.parts else "none")
+        loose = "; ".join(f"{path}: {why}" for path, why in model.loose.items())
+        got = ", ".join(unknown) or (f"a model that is more than its layers ({loose})" if model.parts else "none")
         hint = "save the weights in its framework's own file, or the parts that are known by themselves."
         raise ModelError(f"{path}: got {got}, expected layers that convlab knows.", hint=hint)
     return model.parts

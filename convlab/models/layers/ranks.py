@@ -60,7 +60,7 @@ def layer_of_tokens(layer: Layer) -> Layer | None:
     """What a layer of the tokens of a sequence computes of the pixels of images; None where it depends on their order.
 
     >>> layer_of_tokens(GlobalPool("average", rank=1))
-    GlobalPool(function='average', keepdims=False)
+    GlobalPool(rank=2, function='average', keepdims=True)
     >>> layer_of_tokens(Pool("max", (2,), (2,))) is None
     True
     """

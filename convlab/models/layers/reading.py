@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from .activations import PReLU
 from .joining import Joining
 from .layer import BatchNorm, Layer, OfAnyRank
 from .norms import ChannelAffine, GroupNorm, LayerNorm
+from .outputs import OUTPUTS, Outputs
 from .ranks import own_rank, rank_of
 from .spatial import WHAT, Size, hwio
 
@@ -97,6 +99,24 @@ def ending_with(parts: Sequence[Part], value: str) -> list[Part]:
     return [*parts[: values.index(value)]]
 
 
+def giving(
+    parts: Sequence[Part], results: Sequence[str], native: Callable[[Outputs], Any], names: tuple[str, ...] = ()
+) -> list[Part]:
+    """The parts that give these values: up to the last of them, and behind it for several an `Outputs`.
+
+    Args:
+        parts: those of a model, in order.
+        results: the names of values.
+        native: makes the framework's own object for a layer.
+        names: what the results are called; none for a tuple.
+    """
+    needed = max((ending_with(parts, value) for value in results), key=len)
+    if len(results) == 1:
+        return needed
+    layer = Outputs(names)
+    return [*needed, Part(OUTPUTS, native(layer), layer, OUTPUTS, tuple(results), f"{OUTPUTS} of the model")]
+
+
 def inputs_first(results: Sequence[Key], inputs: Callable[[Key], Sequence[Key]]) -> Iterator[Key]:
     """The nodes of a graph that results need, each behind its inputs, and once.
 
@@ -104,7 +124,7 @@ def inputs_first(results: Sequence[Key], inputs: Callable[[Key], Sequence[Key]])
     ['a', 'b', 'sum']
     """
     done: set[Key] = set()
-    stack = [(node, False) for node in results]
+    stack = [(node, False) for node in reversed(results)]
     while stack:
         node, inputs_done = stack.pop()
         if node in done:
@@ -199,6 +219,32 @@ def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> s
     names = ", ".join(dict.fromkeys(operations))
     known = f" ({names})" if names else ""
     return f"{type(native).__name__} has a {method} of its own, whose operations between layers{known} are not carried"
+
+
+def check_one_input(names: Sequence[str]) -> None:
+    """Refuse a model that takes several arguments, which have these names.
+
+    >>> check_one_input(["left", "right"])
+    Traceback (most recent call last):
+    convlab.errors.UnsupportedError: it takes 2 arguments (left, right), expected one image; ...
+    """
+    if len(names) > 1:
+        what = f"it takes {len(names)} arguments ({', '.join(names)}), expected one image"
+        raise UnsupportedError(f"{what}; what each of them goes through can be ported by itself")
+
+
+def arguments_needed(function: Callable[..., Any], *others: str) -> list[str]:
+    """The names of the arguments without defaults that a function takes by position, without some.
+
+    >>> arguments_needed(lambda F, x, y, weight, train=True: None, "F", "weight")
+    ['x', 'y']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    needed = [each.name for each in parameters if each.kind in _BY_POSITION and each.default is each.empty]
+    return [name for name in needed if name not in others]
+
+
+_BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def unbuilt(path: str, native: object, hint: str) -> ModelError:

@@ -11,6 +11,7 @@ from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
 from .joining import Concatenate, Joining, Like
 from .layer import Dense, Layer
+from .outputs import Outputs
 from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
 from .resizing import Resize
@@ -67,6 +68,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
 
 
 def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
+    if isinstance(layer, Outputs):
+        return Known()
     channels, sizes = [each.channels for each in inputs], [each.size for each in inputs if each.size is not None]
     size = layer.joined_size(sizes) if len(sizes) == len(inputs) else None
     rows = all(each.rows for each in inputs)

@@ -10,13 +10,14 @@ from itertools import count
 from ..layers.activations import Activation
 from ..layers.joining import Add, Concatenate, Multiply, Subtract
 from ..layers.layer import BatchNorm, Layer
+from ..layers.outputs import Outputs
 from ..layers.reading import INPUT
 from .code import WIDTH
 
 # What a value is called that is taken more than once, by the layer that joins it, or what comes of it, with others.
 _ROLES: dict[type, str] = {Add: "shortcut", Subtract: "shortcut", Multiply: "features", Concatenate: "skip"}
-# What a value is called that is taken once, but not by the next step.
-_ALONE = "branch"
+# What a value is called that is taken once, but not by the next step; and one of the model's results.
+_ALONE, _RESULT = "branch", "result"
 # So many calls stand inside each other at most.
 _DEPTH = 3
 
@@ -86,7 +87,7 @@ class _Lines:
             pending = ""
             name = self._free(step.value, index + 1) if self._is_kept(step.value, index + 1) else "x"
             self.names[step.value] = name
-            is_last = index + 1 == len(self.steps) and self.image == "x"
+            is_last = index + 1 == len(self.steps) and (self.image == "x" or isinstance(step.layer, Outputs))
             lines.append(f"return {expression}" if is_last else f"{name} = {expression}")
         if not lines or not lines[-1].startswith("return "):
             lines.append(f"return {self.names[self.result]}")
@@ -103,6 +104,8 @@ class _Lines:
         joining = (_ROLES.get(type(step.layer)) for step in self.steps[takers[-1] :])
         role = next(filter(None, joining), _ALONE)
         stem = role if len(set(takers)) > 1 else _ALONE
+        if takers[-1] < len(self.steps) and isinstance(self.steps[takers[-1]].layer, Outputs):
+            stem = _RESULT
         return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}_{n}") not in taken)
 
     def _goes_into_next(self, index: int, expression: str) -> bool:

@@ -15,12 +15,13 @@ from ....errors import ConvlabError, ModelFileError, UnsupportedError
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.joining import Joining
 from ...layers.layer import Dense, Layer
+from ...layers.outputs import Outputs
 from ...layers.pooling import GlobalPool
-from ...layers.reading import INPUT, Model, Part, ending_with
+from ...layers.reading import INPUT, Model, Part, giving
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
-from ..neutral import LONGEST_PATH, MOST_LAYERS
+from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
 from .operators import EXPAND_DIMS, NOTHING, OPERATORS
 from .params import read_params_file
 
@@ -67,8 +68,8 @@ class SymbolReading:
         """What computes a layer that is a piece of an operator."""
         return None
 
-    def of(self, nodes: Sequence[Mapping[str, Any]], head: int) -> list[Part]:
-        """The parts, of which the last gives the value of the head.
+    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int]) -> list[Part]:
+        """The parts, of which the last gives the value of the head, or the values of several.
 
         Raises:
             UnsupportedError: it takes more than one array, or an operator isn't known.
@@ -80,9 +81,9 @@ class SymbolReading:
                 if INPUT in self.values.values():
                     raise UnsupportedError(f"it takes more than one array: {excerpt(node['name'])} isn't a parameter")
                 self.values[number] = INPUT
-        if head not in self.values:
+        if not self.values.keys() >= {*heads}:
             raise UnsupportedError("it gives a parameter, and nothing of the image")
-        return ending_with(self.result, self.values[head])
+        return giving(self.result, [self.values[head] for head in heads], native=self.native_of)
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         name, operator = node["name"], node["op"]
@@ -148,12 +149,12 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
         ModelFileError: one of them can't be read, they don't fit, or a node is no layer that convlab knows.
     """
     name = str(path)
-    nodes, head = _nodes(name, path)
+    nodes, heads = _nodes(name, path)
     params = params or _params_beside(path)
     parameters = read_params_file(params)
     reading = SymbolReading(parameters)
     try:
-        parts = reading.of(nodes, head)
+        parts = reading.of(nodes, heads)
     except ConvlabError as error:
         why = str(error).partition(" Hint:")[0].rstrip(".")
         hint = f"the parameters are those in {params}"
@@ -166,6 +167,8 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
     flow = Flow()
     for part in parts:
         assert part.layer is not None
+        if isinstance(part.layer, Outputs):
+            continue
         number = int(part.value.partition(".")[0])
         where = f"{name}: {_place(nodes[number])}"
         check_options(where, part.layer)
@@ -173,8 +176,8 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
     return Model("mxnet", parts, True, None)
 
 
-def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The nodes of a symbol, each behind those whose results it takes, and the number of the last."""
+def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The nodes of a symbol, each behind those whose results it takes, and the numbers of those that give its own."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is no file")
@@ -194,9 +197,9 @@ def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], int]:
         raise _refused(name, f"{len(nodes)} nodes", f"at most {MOST_LAYERS}")
     for number, node in enumerate(nodes):
         _check_node(f"{name}: nodes[{number}]", node, number)
-    if len(heads) != 1 or not _is_reference(heads[0], len(nodes)):
-        raise _refused(name, f"the heads {excerpt(heads)}", "one, the first result of a node")
-    return nodes, heads[0][0]
+    if not 1 <= len(heads) <= MOST_INPUTS or not all(_is_reference(head, len(nodes)) for head in heads):
+        raise _refused(name, f"the heads {excerpt(heads)}", "some, each the first result of a node")
+    return nodes, [head[0] for head in heads]
 
 
 def _check_node(where: str, node: object, number: int) -> None:

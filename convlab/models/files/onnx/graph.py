@@ -19,6 +19,7 @@ OPSETS = range(13, 29)
 _NEWEST_IR = 14
 # A file of protobuf can have no more bytes.
 LARGEST_FILE = 2**31
+_MOST_RESULTS = 1000
 _DOMAINS = ("", "ai.onnx")
 
 # By ONNX's number of an attribute's type: where its value is.
@@ -55,7 +56,7 @@ class Graph:
         constants: arrays by name.
         image: the name of the value that it takes.
         shape: of that, None for a size that may vary; None if it isn't told.
-        result: the name of the value that it gives.
+        results: the names of the values that it gives.
     """
 
     file: str
@@ -63,7 +64,7 @@ class Graph:
     constants: dict[str, np.ndarray]
     image: str
     shape: tuple[int | None, ...] | None
-    result: str
+    results: tuple[str, ...]
 
     def refused(self, where: object, got: str, expected: str, hint: str = "") -> ModelFileError:
         """The error for a place in the file."""
@@ -127,14 +128,14 @@ class _Checking:
                 raise refused(where, "its name twice or none", "a name of its own for each value")
             self.constants[tensor["name"]] = tensor_array(where, tensor)
         inputs = [each for each in graph["inputs"] if each.get("name") not in self.constants]
-        for what, values in (("inputs", inputs), ("outputs", graph["outputs"])):
-            if len(values) != 1:
-                names = excerpt([each.get("name", "") for each in values])
-                raise refused(self.name, f"{len(values)} {what} {names}", "one")
-        image, result = inputs[0].get("name", ""), graph["outputs"][0].get("name", "")
+        names, results = ([each.get("name", "") for each in values] for values in (inputs, graph["outputs"]))
+        if len(names) != 1:
+            raise refused(self.name, f"{len(names)} inputs {excerpt(names)}", "one")
+        if not 1 <= len(results) <= _MOST_RESULTS or len({*results}) < len(results):
+            raise refused(self.name, f"{len(results)} outputs {excerpt(results)}", f"1 to {_MOST_RESULTS} names")
         nodes = [self._node(node, number) for number, node in enumerate(graph["nodes"])]
-        self._check_order(nodes, image, result)
-        return Graph(self.name, nodes, self.constants, image, _shape(inputs[0]), result)
+        self._check_order(nodes, names[0], results)
+        return Graph(self.name, nodes, self.constants, names[0], _shape(inputs[0]), tuple(results))
 
     def _node(self, node: Mapping[str, Any], number: int) -> OnnxNode:
         outputs, domain = tuple(node["outputs"]), node.get("domain", "")
@@ -167,7 +168,7 @@ class _Checking:
             return value or 0
         return value if field == "ints" else None
 
-    def _check_order(self, nodes: Sequence[OnnxNode], image: str, result: str) -> None:
+    def _check_order(self, nodes: Sequence[OnnxNode], image: str, results: Sequence[str]) -> None:
         """Check that each value is given once, and before it is taken."""
         later = {output for node in nodes for output in node.outputs}
         values = {image, *self.constants}
@@ -181,8 +182,9 @@ class _Checking:
                 if value in values:
                     raise refused(f"{self.name}: {node}", f"the value {excerpt(value)} again", "a name of its own")
                 values.add(value)
-        if result not in values:
-            raise refused(self.name, f"the result {excerpt(result)}, which nothing gives", "a node's result")
+        for result in results:
+            if result not in values:
+                raise refused(self.name, f"the result {excerpt(result)}, which nothing gives", "a node's result")
 
 
 def _shape(value: Mapping[str, Any]) -> tuple[int | None, ...] | None:

@@ -14,7 +14,8 @@ import numpy as np
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
 from ...layers.joining import Joining
 from ...layers.layer import Layer
-from ...layers.reading import INPUT, Model, Part, inputs_first
+from ...layers.outputs import Outputs
+from ...layers.reading import INPUT, Model, Part, giving, inputs_first
 from ...layers.shapes import Known, known_after
 from ...layers.spatial import to_first
 from ..checks import bytes_of, check_flow, check_options
@@ -37,13 +38,14 @@ class OnnxFile(NamedTuple):
 
     Attributes:
         data: the file's bytes.
-        layout, result_layout: the letters of the axes of the image that the graph takes, and of its result.
+        layout: the letters of the axes of the image that the graph takes.
+        result_layouts: those of its results.
         batch: how many images it takes, 0 for any number.
     """
 
     data: bytes
     layout: str
-    result_layout: str
+    result_layouts: tuple[str, ...]
     batch: int
 
 
@@ -61,7 +63,8 @@ def read_onnx(path: Path) -> Model:
     shape = dict(zip(reading.layout, graph.shape or (), strict=False))
     rows = reading.layout == ROWS
     image = tuple(shape.get(axis) for axis in (ROWS if rows else FIRST[reading.rank])[1:])
-    native = OnnxFile(data, reading.layout, reading.values[graph.result].layout, reading.batch)
+    layouts = tuple(reading.values[result].layout for result in graph.results)
+    native = OnnxFile(data, reading.layout, layouts, reading.batch)
     return Model("onnx", parts, True, native, image if any(image) else None)
 
 
@@ -82,7 +85,7 @@ class _Reading:
 
     def __init__(self, graph: Graph, size: int) -> None:
         self.graph, self.allowed = graph, 4 * size + 2**20
-        self.takers: dict[str, list[OnnxNode]] = {graph.result: []}
+        self.takers: dict[str, list[OnnxNode]] = {result: [] for result in graph.results}
         for node in graph.nodes:
             for name in filter(None, node.inputs):
                 self.takers.setdefault(name, []).append(node)
@@ -116,7 +119,7 @@ class _Reading:
         moved = [tuple(order) == to_first(len(order) - 2) for order in orders if len(order) > 2]
         if len(moved) < len(takers):
             return False
-        return name != self.graph.result and bool(moved) and all(moved)
+        return name not in self.graph.results and bool(moved) and all(moved)
 
     def parts(self) -> list[Part]:
         """The parts, of which the last gives the graph's result."""
@@ -129,16 +132,13 @@ class _Reading:
                 text = str(error).partition(" Hint:")[0].rstrip(".")
                 got, _, expected = text.removeprefix("got ").partition(", expected ")
                 raise self.graph.refused(node, got, expected or "what convlab knows", self._around(node)) from error
-        if self.graph.result not in self.values:
-            raise self.graph.refused(f"result {excerpt(self.graph.result)}", "a constant", "what the image becomes")
-        last = self.values[self.graph.result]
-        if not self.result or last.layout not in LAYOUTS:
-            raise self.graph.refused("graph", f"a result {last.layout}" if self.result else "no layer", "a model")
-        self._check_needed(last.name)
+        self._results()
         parts = _named_apart(with_numbers(with_activations(self.result)))
         flow = Flow()
         flow.values[INPUT] = len(self.layout), self.known[INPUT].channels
         for part in parts:
+            if isinstance(part.layer, Outputs):
+                continue
             node = self.nodes[part.value]
             if isinstance(part.layer, Elementwise):
                 got = f"an operation {node.operator} that is part of no activation convlab knows"
@@ -146,10 +146,26 @@ class _Reading:
             check_flow(f"{self.graph.file}: {node}", part, flow)
         return parts
 
-    def _check_needed(self, result: str) -> None:
-        """Refuse layers that the result doesn't need: they would be run unseen."""
+    def _results(self) -> None:
+        """Add the part that gives several results; a lone one is that of the last part.
+
+        Raises:
+            ModelFileError: one is no result of a model.
+        """
+        for name in self.graph.results:
+            if name not in self.values:
+                raise self.graph.refused(f"result {excerpt(name)}", "a constant", "what the image becomes")
+            layout = self.values[name].layout
+            if not self.result or layout not in LAYOUTS:
+                raise self.graph.refused("graph", f"a result {layout}" if self.result else "no layer", "a model")
+        names = tuple(self.values[result].name for result in self.graph.results)
+        self._check_needed(names)
+        self.result = giving(self.result, names, native=lambda layer: None)
+
+    def _check_needed(self, results: Sequence[str]) -> None:
+        """Refuse layers that the results don't need: they would be run unseen."""
         by_value = {part.value: part for part in self.result}
-        needed = {*inputs_first([result], lambda value: by_value[value].inputs if value in by_value else ())}
+        needed = {*inputs_first(results, lambda value: by_value[value].inputs if value in by_value else ())}
         for value, node in self.nodes.items():
             if value not in needed:
                 hint = "leave it out when the model is exported"

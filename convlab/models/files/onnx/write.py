@@ -14,10 +14,12 @@ from ....errors import ModelError, ModelFileError, PortError
 from ....registry import pip_command
 from ....truth.bounds import worst_ratio
 from ....truth.precision import rounded
+from ...adapters import as_input
 from ...compare.random_images import grid, random_images
 from ...layers.activations import Activation, PReLU, Softmax
 from ...layers.layer import BatchNorm, Dense, Dropout, dtype_of
 from ...layers.norms import ChannelAffine, LayerNorm
+from ...layers.outputs import Outputs, in_rows
 from ...layers.ranks import rank_of
 from ...layers.reading import INPUT, Model, Part
 from ...layers.shapes import Known, known_after
@@ -29,11 +31,14 @@ from .nodes import NODES
 OPSET, IR_VERSION = 20, 9
 # A file of protobuf can have no more bytes.
 _LARGEST = 2**31 - 2**20
+_AXES = dict(enumerate(("NC", "NCL", "NCHW", "NCDHW"), 2))
 _DTYPES = ("float16", "float32", "float64")
 
 
 def export(parts: Sequence[Part], path: Path, name: str = "") -> None:
-    """Write a model's layers as a graph from "X" (N, C, H, W) to "Y"; `name` is the path for messages.
+    """Write a model's layers as a graph from "X" (N, C, H, W) to "Y", or to "Y0", "Y1", … or the names of its results.
+
+    `name` is the path for messages.
 
     Raises:
         ModelError: ONNX or onnxruntime has no such layer.
@@ -84,6 +89,7 @@ class _Graph:
         # The name and the rank of each value.
         self.values = {INPUT: (self.last, self.rank)}
         self.known = {INPUT: Known()}
+        self.results: list[Any] = []
 
     def _dtype(self) -> str:
         common = ""
@@ -108,6 +114,9 @@ class _Graph:
         """The whole file, as ONNX's own object."""
         for number, (part, layer) in enumerate(zip(self.parts, self.layers, strict=True)):
             self.number = number
+            if isinstance(layer, Outputs):
+                self._results(part, layer)
+                break
             self.others = [self.values[value][0] for value in part.inputs[1:]]
             self.last, self.rank = self.values[part.inputs[0]]
             if type(layer) not in NODES:
@@ -115,13 +124,11 @@ class _Graph:
             NODES[type(layer)](self, layer)
             self.values[part.value] = self.last, self.rank
             self.known[part.value] = known_after(layer, [self.known[value] for value in part.inputs])
-        self.node("Identity", output="Y")
+        else:
+            self._result("Y")
         helper = self.onnx.helper
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
-        axes = dict(enumerate(("NC", "NCL", "NCHW", "NCDHW"), 2))
-        x = helper.make_tensor_value_info("X", kind, [*axes[self.values[INPUT][1]]])
-        y = helper.make_tensor_value_info("Y", kind, ["N", *(f"{axis}_out" for axis in axes[self.rank][1:])])
-        graph = helper.make_graph(self.nodes, "convlab", [x], [y], self.constants)
+        x = helper.make_tensor_value_info("X", self._kind(), [*_AXES[self.values[INPUT][1]]])
+        graph = helper.make_graph(self.nodes, "convlab", [x], self.results, self.constants)
         if graph.ByteSize() > _LARGEST:
             raise ModelFileError(
                 f"{self.name}: got a model of {graph.ByteSize()} bytes, expected fewer than 2 GiB, ONNX's limit.",
@@ -129,6 +136,26 @@ class _Graph:
             )
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="convlab")
+
+    def _results(self, part: Part, layer: Outputs) -> None:
+        """Give several results, by their names where they have some."""
+        names = layer.names or [f"Y{number}" for number in range(len(part.inputs))]
+        inside = {"X", *(each.name for each in self.constants), *(name for node in self.nodes for name in node.output)}
+        for value, name in zip(part.inputs, names, strict=True):
+            if name in inside:
+                raise self.refused(self.number, f"a result called {name!r}", "another name")
+            self.last, self.rank = self.values[value]
+            self._result(name)
+
+    def _result(self, name: str) -> None:
+        """Give the last value as a result of a name."""
+        behind = "_out" if name == "Y" else f"_{name}"
+        self.node("Identity", output=name)
+        axes = ["N", *(f"{axis}{behind}" for axis in _AXES[self.rank][1:])]
+        self.results.append(self.onnx.helper.make_tensor_value_info(name, self._kind(), axes))
+
+    def _kind(self) -> int:
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
 
     def channels(self) -> int:
         """The channels of what the layer takes."""
@@ -166,7 +193,7 @@ def _prove(runtime: Any, data: bytes, graph: _Graph) -> None:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         for x in _images(graph):
             x = rounded(x, graph.dtype)
-            (result,) = session.run(None, {"X": x.astype(graph.dtype)})
+            result = in_rows(as_input(tuple(session.run(None, {"X": x.astype(graph.dtype)}))))
             true, off = _expected(graph, x)
             ratio = worst_ratio(result, true, off) if result.shape == true.shape else np.inf
             if ratio > 1:
