@@ -126,7 +126,10 @@ def _size(x):
         (lambda x: x * torch.linalg.norm(x, 2, (2, 3), True), "norm: convlab doesn't know it"),
         (lambda x: x.view(x.shape[0], 2, 2, *_size(x)).sum(2), "sum: it reduces the axes 2"),
         (lambda x: x.view(x.shape[0], 2, 2, *_size(x)).sum((2, 3)), "view: convlab doesn't know it before sum"),
-        (lambda x: torch.relu(x.view(x.shape[0], 2, 2, *_size(x)).contiguous()), "contiguous: convlab doesn't know it before relu"),
+        (
+            lambda x: x.view(x.shape[0], 2, 2, *_size(x)).contiguous().exp(),
+            "contiguous: convlab doesn't know it before exp",
+        ),
     ],
 )
 def test_what_is_read_otherwise_is_refused(code, why) -> None:
