@@ -143,6 +143,23 @@ def test_the_second_model_in_another_process(folder):
         assert "Traceback" not in done.stderr
 
 
+def test_several_results_in_another_process(folder):
+    (folder / "heads.py").write_text(
+        "import copy, torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
+        "class Heads(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.stem, self.boxes, self.scores = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 4, 1), nn.Linear(2, 5)\n"
+        "    def forward(self, x):\n        x = self.stem(x)\n"
+        "        return {'scores': self.scores(x.mean((2, 3))), 'boxes': self.boxes(x)}\n"
+        "model = Heads().eval()\nother = copy.deepcopy(model)\nother.scores.bias.data += 1\n"
+    )
+    same = run(folder, "heads.py:model", "heads.py:model", "--python", sys.executable)
+    assert same.returncode == 0, same.stderr
+    other = run(folder, "heads.py:model", "heads.py:other", "--python", sys.executable)
+    assert other.returncode == 1, other.stderr
+    assert "The outputs diverge at layer 'scores' (torch) and layer 'scores' (torch)." in other.stdout
+
+
 def test_inputs_of_ones_own(folder):
     np.save(folder / "odd.npy", np.random.default_rng(0).normal(size=(1, 3, 7, 7)).astype("float32"))
     assert (

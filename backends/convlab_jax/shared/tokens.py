@@ -55,6 +55,9 @@ class Forms:
         if by is None or not sources:
             return own
         source, form = sources[0], self._known[sources[0]]
+        if by.primitive in ("reshape", "broadcast_in_dim") and (len(form), len(own)) == (1, 2):
+            # What stands in a sequence isn't an image, as inside jnp.pad.
+            return form
         if len(form) == 2 and _reshapes(by, source, value):
             self.needless.add(by.number)
             return form
