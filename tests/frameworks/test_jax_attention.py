@@ -98,8 +98,6 @@ class Causal(Nnx):
 ROWS = {
     "first": lambda x: x[:, 0],
     "mean": lambda x: x.mean(axis=1),
-    "max": lambda x: jnp.max(x, axis=1),
-    "flat": lambda x: x.reshape(x.shape[0], -1),
 }
 
 

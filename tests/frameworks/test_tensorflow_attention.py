@@ -223,7 +223,7 @@ REFUSED = {
     "rows": (lambda x: kl.Conv2D(4, 3, padding="same")(kl.Reshape((2, 8, 8))(x)), "heeds which ones are side by side"),
     "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3, activation="relu")(x)), "heeds which ones are side by side"),
     "second": (lambda x: x[:, 1], "another part than the first"),
-    "mixer": (lambda x: kl.Flatten()(kl.Dense(16)(kl.Permute((2, 1))(x))), "transpose"),
+    "mixer": (lambda x: kl.Flatten()(kl.Dense(16)(kl.Permute((2, 1))(x))), "know Permute"),
 }
 
 

@@ -113,6 +113,10 @@ def test_it_is_ported(framework, name, tmp_path) -> None:
     np.testing.assert_allclose(run("torch", back, X), expected, rtol=1e-4, atol=1e-5)
 
 
+def _size(x):
+    return x.shape[2], x.shape[3]
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -120,7 +124,12 @@ def test_it_is_ported(framework, name, tmp_path) -> None:
         (lambda x: torch.stack([x, x], dim=2).sum(1)[:, 0], "stack: convlab doesn't know it"),
         (lambda x: F.normalize(x, p=1, dim=1), "normalize: convlab doesn't know it"),
         (lambda x: x * torch.linalg.norm(x, 2, (2, 3), True), "norm: convlab doesn't know it"),
-        (lambda x: x.view(x.shape[0], 2, 2, x.shape[2], x.shape[3]).sum(2), "view: it gives other axes"),
+        (lambda x: x.view(x.shape[0], 2, 2, *_size(x)).sum(2), "sum: it reduces the axes 2"),
+        (lambda x: x.view(x.shape[0], 2, 2, *_size(x)).sum((2, 3)), "view: convlab doesn't know it before sum"),
+        (
+            lambda x: x.view(x.shape[0], 2, 2, *_size(x)).contiguous().exp(),
+            "contiguous: convlab doesn't know it before exp",
+        ),
     ],
 )
 def test_what_is_read_otherwise_is_refused(code, why) -> None:

@@ -107,6 +107,7 @@ class _Reading:
         last: the nodes whose last axis is that of the channels, since the code permuted the axes.
         tokens: the nodes whose pixels are the tokens of a sequence, (N, C, L) or (N, L, C).
         sizes: the nodes that are numbers computed from shapes.
+        pieces: the nodes that are only read together with those that take them.
     """
 
     def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
@@ -116,6 +117,7 @@ class _Reading:
         self.last: set[torch.fx.Node] = set()
         self.tokens: set[torch.fx.Node] = set()
         self.sizes: set[torch.fx.Node] = set()
+        self.pieces: set[torch.fx.Node] = set()
         self.result: list[Part] = []
         self.unknown: dict[str, list[str]] = {}
 
@@ -139,7 +141,11 @@ class _Reading:
                 self.arrays[node] = self.arrays[node.args[0]]
             elif (view := view_of(node, self.arrays)) is not None:
                 self.arrays[node] = view
-            elif not self._of_tokens(node) and not is_part_of_pattern(node, self.rank):
+            elif self._of_tokens(node):
+                continue
+            elif is_part_of_pattern(node, self.rank):
+                self.pieces.add(node)
+            else:
                 self._function(node)
         return self.result, self.unknown
 
@@ -237,6 +243,11 @@ class _Reading:
         """Add the parts that a node is; `moved` if its axes were rewritten as those of images NCHW."""
         if self.sizes.intersection(sources):
             self._refuse(node, f"{_name(node.target)}, which takes the size of an image")
+        for source in self.pieces.intersection(sources):
+            if not parts:
+                self.pieces.add(node)
+                return
+            self._refuse(source, f"{_name(source.target)}: convlab doesn't know it before {_name(node.target)}")
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
