@@ -170,6 +170,13 @@ def _embedding(layer: PositionEmbedding) -> Layer:
     return layers.PositionEmbedding(ops.to_numpy(array).transpose(2, 0, 1), ops.dtype(array))
 
 
+def gradients_of(layer: nnx.Module, slopes: Any) -> dict[str, Any]:
+    """The gradients by the arrays of attention, from those by a layer's parameters."""
+    other = nnx.clone(layer)
+    nnx.update(other, slopes)
+    return layers.gradients_read(READERS[type(other)](other))  # type: ignore[arg-type]  # one of attention
+
+
 ATTENTION = (nnx.MultiHeadAttention, WindowAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys(

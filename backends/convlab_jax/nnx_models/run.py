@@ -11,7 +11,6 @@ from flax import nnx
 from jax import Array
 
 from convlab.models.adapters import Arrays
-from convlab.models.layers.attention import gradients_read
 from convlab.models.layers.outputs import arrays_of_results
 
 from ..nnx import Conv2D
@@ -59,8 +58,7 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         _, pull = jax.vjp(called, parameters, ops.asarray(x, dtype))
         slopes, dx = pull(ops.asarray(dy, dtype))
         if isinstance(owner, attention.ATTENTION):
-            layer: Any = attention.READERS[type(owner)](nnx.merge(graph, slopes, *others))
-            return {"X": ops.to_numpy(dx)} | gradients_read(layer)
+            return {"X": ops.to_numpy(dx)} | attention.gradients_of(owner, slopes)
         # What a layer has in layers of its own isn't asked for.
         own = {name: slope for name, slope in slopes.items() if isinstance(slope, nnx.Variable)}
         arrays = {name: ops.to_numpy(slope[...]) for name, slope in own.items()}
