@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from making import convolution, run
+from making import built, convolution, run
 from sources import check, net
 
 from convlab import load, port, save
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.activations import Activation, Clip
 from convlab.models.layers.joining import Divide
+from convlab.models.layers.layer import Convolution
 from convlab.models.layers.norms import ChannelAffine
+from convlab.models.layers.pooling import Pool
 from convlab.models.layers.reading import INPUT
 
 X = np.random.default_rng(0).normal(size=(2, 3, 7, 6)).astype("float32")
@@ -100,3 +102,16 @@ def test_files_leave_out_limits_that_arent_there(tmp_path) -> None:
     assert [each.limits for each in read[:3]] == [each.limits for each in layers[:3]]
     assert read[3].count == 1
     assert b"Infinity" not in path.read_bytes()
+
+
+def test_subnormal_numbers_may_count_as_zero(framework) -> None:
+    """Some frameworks know none: neither a result nor what a large kernel makes of it is held to them."""
+    kernel, large = np.zeros((2, 3, 1, 1), "float32"), np.full((2, 2, 1, 1), 1e34, "float32")
+    layers = [
+        Convolution.of(kernel, np.full(2, 2.0**-125, "float32"), "float32"),
+        Pool("average", (8, 8), (8, 8), ((4, 4), (4, 4)), True),
+        Convolution.of(large, None, "float32"),
+    ]
+    mean = layers[1].reference(np.full((1, 1, 8, 8), 2.0**-125))
+    assert 0 < mean.min() < np.finfo("float32").tiny
+    assert port(built(framework, *layers), to=framework).evidence.same

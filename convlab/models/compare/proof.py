@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...dtypes import SIGNIFICAND
+from ...dtypes import LEAST, SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...page.page import number
 from ...truth.bounds import error_ratios, worst_ratio
@@ -106,7 +106,7 @@ def prove(
     results, rng = [], np.random.default_rng(seed)
     further = [*_wide(step, first), *(_remainders((step, other), first, rng) if every_size else [])]
     for index, values in enumerate([*batches, *((x,) for x in further)]):
-        values = tuple(rounded(thinned(x, step, dtype, rng), dtype) for x in values)
+        values = tuple(_normal(rounded(thinned(x, step, dtype, rng), dtype), dtype) for x in values)
         if values[0].ndim > 2:
             row.sizes.append(values[0].shape[2:])
         true, fit = _results(row, a, b, values, dtype)
@@ -126,7 +126,8 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
         The reference's result, and whether both results have its shape.
     """
     step, other = a.step, b.step
-    true, bound = step.reference(*values), step.error(values, [np.zeros_like(x) for x in values], dtype)
+    true = step.reference(*values)
+    bound = step.error(values, [np.zeros_like(x) for x in values], dtype) + _least(dtype)
     y = _run(a, values)
     _keep_worst(row.own, "result", _ratio(y, true, bound))
     try:
@@ -178,6 +179,16 @@ def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.ran
     further = [grid(rng, (1, images[0].shape[1], *(least + r,) * rank)) for r in missing]
     # What a ReLU gives is never negative: a border of zeros may count on that.
     return further if min(x.min(initial=0.0) for x in images) < 0 else [*map(np.abs, further)]
+
+
+def _least(dtype: str) -> float:
+    """What is nearer to zero is subnormal, and counts as zero in some frameworks."""
+    return LEAST.get(dtype, LEAST["float32"])
+
+
+def _normal(x: np.ndarray, dtype: str) -> np.ndarray:
+    """The image with 0 for subnormal numbers."""
+    return np.where(np.abs(x) < _least(dtype), 0.0, x)
 
 
 def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> np.ndarray:
@@ -235,7 +246,8 @@ def _gradients(
         if "K" in gradients and gradients["K"].ndim < true["K"].ndim:  # a dense layer of pixels, a convolution here
             gradients["K"] = gradients["K"].reshape(true["K"].shape)
         for name in filter(gradients.__contains__, true):  # One of the layers may have constants for parameters.
-            _keep_worst(errors, f"gradient of {name}", _ratio(gradients[name], true[name], bounds[name]))
+            ratio = _ratio(gradients[name], true[name], bounds[name] + _least(dtype))
+            _keep_worst(errors, f"gradient of {name}", ratio)
 
 
 def _ratio(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> float:
