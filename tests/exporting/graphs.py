@@ -65,6 +65,6 @@ def right(path, x):
     if model.native.layout == "NHWC":
         x = np.moveaxis(x, -1, 1)
     true, off = carried(steps(model), x.astype(float), "float32")
-    if model.native.result_layout == "NHWC":
+    if model.native.result_layouts == ("NHWC",):
         result = np.moveaxis(result, -1, 1)
     return result.shape == true.shape and worst_ratio(result, true, off) <= 1

@@ -87,7 +87,6 @@ def raise_for(layer):
         (nn.AdaptiveAvgPool2d((None, 2)), "keeps the image's rows or columns"),
         (nn.Flatten(2), "axes 2 to -1"),
         (nn.Softplus(beta=2), "beta 2"),
-        (nn.ConvTranspose3d(3, 3, 2), "ConvTranspose3d"),
     ],
     ids=str,
 )

@@ -94,7 +94,8 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str],
     state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
     weights = {"/".join(map(str, path)): variable[...] for path, variable in state}
     try:
-        check_one_input(arguments_needed(model.__call__))
+        if callable(model):
+            check_one_input(arguments_needed(model.__call__))
         parts, unknown, used = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
