@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from ...atomic import whole
 from ...dtypes import SIGNIFICAND
-from ...errors import ConvlabError, ModelError, ModelFileError, UnsupportedError
+from ...errors import ConvlabError, ModelError, ModelFileError, PortError, UnsupportedError
 from ...geometry.checks import choice
 from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
@@ -246,7 +246,30 @@ def _with_layers(path: Path, model: Model) -> Any:
         layers = {other.path: fitting_layer(one, other) for one, other in pairs}
     except ModelError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    return models_of(model.backend).fill(model, layers)
+    filled = models_of(model.backend).fill(model, layers)
+    if not model.whole:
+        _check_code(path, stored, model.backend, filled)
+    return filled
+
+
+def _check_code(path: Path, stored: Model, backend: str, filled: Any) -> None:
+    """Refuse a filled model with code that isn't known, if it computes something else than the file's layers.
+
+    Nothing but its results tells whether its layers are in the order of the file's. One that takes other images than
+    those that are tried isn't checked.
+    """
+    from .prove import prove_loaded
+
+    try:
+        prove_loaded(str(path), stored, models_of(backend), filled, None)
+    except PortError as error:
+        raise ModelFileError(
+            f"{path}: the weights fit, but the model computes something else than the file's layers, and its code "
+            f"doesn't tell which layer is which: {'; '.join(read(filled).loose.values())}.",
+            hint="load the file without into=, which makes the model, too.",
+        ) from error
+    except ModelFileError:
+        return
 
 
 def _why(error: Exception) -> str:

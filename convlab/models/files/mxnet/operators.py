@@ -197,6 +197,14 @@ def _joined(joining: type[Joining], name: str = "") -> Callable[[Mapping[str, An
     return read
 
 
+def _repeat(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    """Repeated rows or columns of images."""
+    axis, times = options.get("axis"), int(options["repeats"])
+    if axis not in (2, 3):
+        raise UnsupportedError(f"it repeats the numbers of axis {axis}, expected 2 or 3, rows or columns")
+    return Upsample((times, 1) if axis == 2 else (1, times), "nearest")
+
+
 def _broadcast_like(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     axes = per_axis(options.get("lhs_axes"), 1)
     if axes != per_axis(options.get("rhs_axes"), 1) or axes not in _INNER:
@@ -299,6 +307,7 @@ OPERATORS: dict[str, Reader] = {
     "_npx_layer_norm": _layer_norm,
     "InstanceNorm": _instance_norm,
     "UpSampling": _upsampling,
+    "repeat": _repeat,
     "_contrib_BilinearResize2D": _bilinear,
     "FullyConnected": _dense,
     "Pooling": _pool,
