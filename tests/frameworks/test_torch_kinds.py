@@ -318,6 +318,7 @@ def test_a_result_in_a_dictionary() -> None:
     ported = port(model, to="torch")
     assert ported.evidence.same
     assert read(model).multiple == 2
+    assert "images whose rows and columns are multiples of 2" in " ".join(str(ported.evidence).split())
     x = X[:, :, :8]
     with torch.no_grad():
         assert (ported.model(x) - model(x)["out"]).abs().max() <= 1e-5

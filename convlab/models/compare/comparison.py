@@ -32,6 +32,8 @@ class Comparison:
         results: if not all layers could be paired one after another, how the models' results for whole images compare;
             None if that wasn't tried.
         partial: why only parts were asked for; "" for whole models.
+        multiple: what the rows and columns of images are multiples of, where the models' code computes with their
+            sizes: see `convlab.models.layers.reading.Model`.
     """
 
     backends: tuple[str, str]
@@ -42,6 +44,7 @@ class Comparison:
     whole_model_errors: tuple[float, ...] = ()
     results: Results | None = None
     partial: str = ""
+    multiple: int = 1
 
     @property
     def same(self) -> bool | None:
@@ -121,10 +124,19 @@ def _errors(row: Row) -> tuple[str, str]:
     return page.number(row.worst("result")), page.number(row.worst("gradient")) if gradients else ""
 
 
+def _sizes(comparison: Comparison) -> list[str]:
+    if comparison.multiple == 1:
+        return []
+    return [
+        f"That holds for images whose rows and columns are multiples of {comparison.multiple}: the code computes with "
+        "their sizes, and from others it may make something else."
+    ]
+
+
 def verdict(comparison: Comparison) -> list[str]:
     """Whether the models compute the same; if not, where they diverge, why, and how their attributes differ."""
     if comparison.same is True:
-        return [f"The {_subject(comparison)} compute the same results.", *_agreement(comparison)]
+        return [f"The {_subject(comparison)} compute the same results.", *_agreement(comparison), *_sizes(comparison)]
     if comparison.same is None:
         reason = _why_partial(comparison)
         return [f"Only parts were compared, and no difference was found: {reason}.", *_by_themselves(comparison)]

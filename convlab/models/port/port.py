@@ -202,7 +202,7 @@ def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | No
         raise ModelError(
             f"{'input_size' if images is None else 'inputs'}: got {times(given)} pixels, expected multiples of "
             f"{source.multiple}, for which what the model computes from its images' sizes is always the same.",
-            hint="leave it out, or give a larger one.",
+            hint="the port is for such sizes alone; a border before the model makes others fit.",
         )
     return source.size if given is None else given
 
