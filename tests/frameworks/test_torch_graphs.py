@@ -206,6 +206,8 @@ def test_operations_on_each_number(forward):
         (lambda self, x: x.mean(1) * self.conv(x), r"mean: it reduces the axes 1, expected \(2, 3\)"),
         (lambda self, x: torch.cat([x, self.conv(x)], 2), "cat: it concatenates along axis 2, expected 1"),
         (lambda self, x: self.conv(x) * self.own, "own, which hasn't one number for each channel"),
+        (lambda self, x: self.conv(x, x), r"\(conv, called with more than one tensor\)"),
+        (lambda self, x: self.conv(x, output_size=x.shape[2:]), r"\(conv, called with output_size\)"),
         (lambda self, x: (self.conv(x), None), "its result 1 isn't a tensor that is computed from the image"),
         (lambda self, x: (x, [self.conv(x), x]), "its result 1 holds several itself, expected one tensor"),
         (lambda self, x: {"a": x, "b": {"c": self.conv(x)}}, "its result 'b' holds several itself"),

@@ -196,10 +196,20 @@ def _loose(
             counts = own == "num_batches_tracked" and id(model.get_submodule(owner).running_mean) in inside
             if id(array) not in inside and name not in taken and not counts:
                 loose[name] = loose_array(kind, array.shape)
+    refused = {part.path for part in parts if part.layer is None}
     for path, module in with_code.items():
-        if path in unknown:
-            loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", unknown[path])
+        inside_it = [at for at in unknown if at not in refused and _around(at, with_code) == path]
+        if inside_it:
+            whys = [why for at in inside_it for why in unknown[at]]
+            loose[f"{path}.forward()".lstrip(".")] = loose_code(module, "forward", whys)
     return loose
+
+
+def _around(path: str, with_code: Mapping[str, nn.Module]) -> str:
+    """The module with code of its own that a path is of, or is in."""
+    while path and path not in with_code:
+        path = path.rpartition(".")[0]
+    return path
 
 
 def _read(module: nn.Module, path: str) -> tuple[Layer | None, str]:

@@ -180,7 +180,8 @@ class _Reading:
         defaults = defaults_of(module)
         options = {name: value for name, value in node.kwargs.items() if defaults.get(name, node) is not value}
         if len(node.args) != 1 or options or not isinstance(source, torch.fx.Node):
-            self._refuse(node, f"{path}, called with more than one tensor")
+            with_what = ", ".join(options) if options and len(node.args) == 1 else "more than one tensor"
+            self._refuse(node, f"{path}, called with {with_what}")
             return
         if self.rank == 2 and convolves_rows(module):
             module = RowConvolution.sharing(module)
