@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -243,3 +244,14 @@ def image_rank(model: nn.Module, graph: torch.fx.Graph) -> int:
         if called or any(isinstance(module, kinds[rank]) for module in model.modules()):
             return rank
     return 2
+
+
+def is_size_of(size: Any, axis: int) -> bool:
+    """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
+    if not isinstance(size, torch.fx.Node):
+        return False
+    if size.target == "size":
+        return bool(size.args[1:] == (axis,))
+    of = size.args[0]
+    shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
+    return bool(size.target is operator.getitem and shape and size.args[1] == axis)

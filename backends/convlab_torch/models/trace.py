@@ -50,7 +50,7 @@ from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, shapes_in
+from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, is_size_of, shapes_in
 from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
@@ -374,28 +374,17 @@ def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
 def _reshaped(shape: Any, rank: int) -> nn.Module:
     """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
     axes = [*shape] if isinstance(shape, (list, tuple)) else []
-    if len(axes) == 2 and ((_is_size_of(axes[0], 0) and (axes[1] == -1 or _is_size_of(axes[1], 1))) or axes[0] == -1):
+    if len(axes) == 2 and ((is_size_of(axes[0], 0) and (axes[1] == -1 or is_size_of(axes[1], 1))) or axes[0] == -1):
         return nn.Flatten()
-    if len(axes) == rank + 2 and axes[2:] == [1] * rank and _is_size_of(axes[0], 0):
+    if len(axes) == rank + 2 and axes[2:] == [1] * rank and is_size_of(axes[0], 0):
         return nn.Unflatten(1, (-1, *(1,) * rank))
     if (
         len(axes) == rank + 2
         and all(isinstance(size, int) for size in axes[1:])
-        and (axes[0] == -1 or _is_size_of(axes[0], 0))
+        and (axes[0] == -1 or is_size_of(axes[0], 0))
     ):
         return nn.Unflatten(1, axes[1:])
     raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")
-
-
-def _is_size_of(size: Any, axis: int) -> bool:
-    """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
-    if not isinstance(size, torch.fx.Node):
-        return False
-    if size.target == "size":
-        return bool(size.args[1:] == (axis,))
-    of = size.args[0]
-    shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
-    return bool(size.target is operator.getitem and shape and size.args[1] == axis)
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:
