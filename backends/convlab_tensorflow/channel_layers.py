@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras.saving import register_keras_serializable
 
-from .image_layers import Moving
+from .image_layers import Moving, of_parts
 
 
 @register_keras_serializable(package="convlab")
@@ -53,9 +53,7 @@ class PartsSoftmax(Moving):
 
     def call(self, x: Any) -> Any:
         """The shares."""
-        _, *size, channels = keras.ops.shape(x)
-        grouped = keras.ops.reshape(x, (-1, *size, self.parts, x.shape[-1] // self.parts))
-        return keras.ops.reshape(keras.ops.softmax(grouped, axis=-2), (-1, *size, channels))
+        return of_parts(lambda grouped: keras.ops.softmax(grouped, axis=-2), x, self.parts)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The same."""

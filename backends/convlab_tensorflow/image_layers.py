@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -172,13 +173,18 @@ class ChannelShuffle(Moving):
 
     def call(self, x: Any) -> Any:
         """The channels in another order."""
-        _, *size, channels = keras.ops.shape(x)
-        grouped = keras.ops.reshape(x, (-1, *size, self.groups, x.shape[-1] // self.groups))
-        return keras.ops.reshape(keras.ops.swapaxes(grouped, -2, -1), (-1, *size, channels))
+        return of_parts(lambda grouped: keras.ops.swapaxes(grouped, -2, -1), x, self.groups)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The same."""
         return input_shape
+
+
+def of_parts(function: Callable[[Any], Any], x: Any, count: int) -> Any:
+    """A function of the channels in equal parts, (..., parts, channels of a part), as one of images."""
+    _, *size, channels = keras.ops.shape(x)
+    grouped = keras.ops.reshape(x, (-1, *size, count, x.shape[-1] // count))
+    return keras.ops.reshape(function(grouped), (-1, *size, channels))
 
 
 @register_keras_serializable(package="convlab")
@@ -232,7 +238,7 @@ class AlignedUpSampling2D(Moving):
     def call(self, x: Any) -> Any:
         """The larger image."""
         sizes = keras.ops.shape(x)[1:3]
-        rows, columns = (_aligned(n, factor, x.dtype) for n, factor in zip(sizes, self.size, strict=True))
+        rows, columns = (aligned_weights(n, n * factor, x.dtype) for n, factor in zip(sizes, self.size, strict=True))
         return keras.ops.einsum("yi,nijc,xj->nyxc", rows, x, columns)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -242,12 +248,15 @@ class AlignedUpSampling2D(Moving):
         return n, *larger, channels
 
 
-def _aligned(n: Any, factor: int, dtype: Any) -> Any:
-    """What each of n pixels counts in each of n * factor."""
-    larger = n * factor
-    last = keras.ops.cast(keras.ops.maximum(larger - 1, 1), dtype)
-    places = keras.ops.arange(larger, dtype=dtype) * keras.ops.cast(n - 1, dtype) / last
-    distances = keras.ops.abs(places[:, None] - keras.ops.arange(n, dtype=dtype))
+def aligned_weights(n: Any, m: Any, dtype: Any) -> Any:
+    """What each of n rows counts in each of m, if the corners of both images meet."""
+    last = keras.ops.cast(keras.ops.maximum(m - 1, 1), dtype)
+    return weights_at(keras.ops.arange(m, dtype=dtype) * keras.ops.cast(n - 1, dtype) / last, n)
+
+
+def weights_at(places: Any, n: Any) -> Any:
+    """What each of n rows counts in rows that lie at places between them."""
+    distances = keras.ops.abs(places[:, None] - keras.ops.arange(n, dtype=places.dtype))
     return keras.ops.maximum(1 - distances, 0)
 
 

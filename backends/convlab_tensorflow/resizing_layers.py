@@ -10,7 +10,7 @@ from keras.saving import register_keras_serializable
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 
-from .image_layers import Moving
+from .image_layers import Moving, aligned_weights, weights_at
 
 
 @register_keras_serializable(package="convlab")
@@ -78,10 +78,8 @@ def resized(x: Any, size: Any, method: str, align_corners: bool) -> Any:
 
 def _weights(n: Any, m: Any, align_corners: bool, dtype: Any) -> Any:
     """What each of n rows counts in each of m."""
-    ops, i = keras.ops, keras.ops.arange(m, dtype=dtype)
-    last, larger = ops.cast(n - 1, dtype), ops.cast(m, dtype)
     if align_corners:
-        places = i * last / ops.maximum(larger - 1, 1)
-    else:
-        places = ops.clip((i + 0.5) * ops.cast(n, dtype) / larger - 0.5, 0, last)
-    return ops.maximum(1 - ops.abs(places[:, None] - ops.arange(n, dtype=dtype)), 0)
+        return aligned_weights(n, m, dtype)
+    ops = keras.ops
+    centres = (ops.arange(m, dtype=dtype) + 0.5) * ops.cast(n, dtype) / ops.cast(m, dtype) - 0.5
+    return weights_at(ops.clip(centres, 0, ops.cast(n - 1, dtype)), n)

@@ -90,9 +90,9 @@ def prepared(ops: Operations, call: Call, x: Any, k: Any, b: Any) -> Run:
     # Integers are computed according to their values, and frameworks refuse empty images.
     if call.dtype == "int64" or 0 in call.image:
         return partial(execute, ops, call)
-    if not ops.records(x, k, b) and call.algorithm == "reproducible":
-        return _InOrder(ops, call) if _in_order_on_host(ops, call, x, k, b) else partial(execute, ops, call)
     if not ops.records(x, k, b):
+        if call.algorithm == "reproducible":
+            return _InOrder(ops, call) if _in_order_on_host(ops, call, x, k, b) else partial(execute, ops, call)
         if call.part == "y" and call.variant.on_host and call.dtype != "bfloat16" and _is_laid_out(call):
             return ops.prepare(call) or _AsPlanned(ops, call)
         if call.variant is Variant.NATIVE:

@@ -103,33 +103,16 @@ def conv_transpose2d(
     Source: V. Dumoulin, F. Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285, chapter 4.
     """
     options = stride, padding, padding_mode, dilation, groups, data_format
-    key = run = None
-    if type(reproducible) is bool:
-        key, run = _recall(Y, K, bias, options, output_padding, reproducible, backend)
+
+    def recalled() -> tuple[Hashable | None, Run | None]:
+        shared = stride, padding, padding_mode, None, dilation, groups, data_format
+        return recall(Y, K, bias, *shared, ("auto", reproducible), backend, output_padding)
+
+    key, run = recalled() if type(reproducible) is bool else (None, None)
     if run is not None:
         return run(Y, K, bias)  # type: ignore[no-any-return]
     checked = _checked(Y, K, bias, options, output_padding, reproducible, backend)
-
-    def key_again() -> Hashable | None:
-        return _recall(Y, K, bias, options, output_padding, reproducible, backend)[0]
-
-    return run_checked(checked, Y, K, bias, key, key_again)  # type: ignore[no-any-return]
-
-
-def _recall(
-    Y: Any,
-    K: Any,
-    bias: Any,
-    options: tuple[Any, ...],
-    output_padding: Any,
-    reproducible: bool,
-    backend: str | None,
-) -> tuple[Hashable | None, Run | None]:
-    stride, padding, padding_mode, dilation, groups, data_format = options
-    how = "auto", reproducible
-    return recall(
-        Y, K, bias, stride, padding, padding_mode, None, dilation, groups, data_format, how, backend, output_padding
-    )
+    return run_checked(checked, Y, K, bias, key, lambda: recalled()[0])  # type: ignore[no-any-return]
 
 
 def _checked(

@@ -39,6 +39,7 @@ from ..shared.read import (
     read_function,
     read_norm,
     read_transposed,
+    traced_model,
 )
 from . import attention
 from .affine import ChannelAffine, ChannelPReLU
@@ -69,10 +70,7 @@ def _read_model(model: Any, inputs: Any) -> Model:
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
     parts, unknown, used = _traced(model, inputs)
-    loose = _loose(model, parts, used if not unknown else set())
-    if not unknown:
-        return Model("jax", parts, True, model, unused=loose)
-    return Model("jax", parts, False, model, loose={**loose, **unknown})
+    return traced_model("jax", model, parts, unknown, _loose(model, parts, used if not unknown else set()))
 
 
 def _loose(model: nn.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.spatial import to_last
 
+from .resizing import interpolated
+
 
 def unflatten(x: Array, size: tuple[int, ...] = (1, 1), order: str = "HWC") -> Array:
     """Each row of numbers as an image of some rows and columns, whose numbers stand in an order."""
@@ -44,13 +46,7 @@ def upsample(x: Array, factor: tuple[int, ...], method: str) -> Array:
 @functools.partial(jax.jit, static_argnames=("factor",))
 def upsample_aligned(x: Array, factor: tuple[int, int]) -> Array:
     """The image with so many times as many rows and columns, interpolated so that the corners of both images meet."""
-
-    def weights(n: int, larger: int) -> Array:
-        places = jnp.arange(larger, dtype=x.dtype) * (n - 1) / max(larger - 1, 1)
-        return jnp.maximum(1 - jnp.abs(places[:, None] - jnp.arange(n, dtype=x.dtype)), 0)
-
-    rows, columns = (weights(n, n * times) for n, times in zip(x.shape[1:3], factor, strict=True))
-    return jnp.einsum("yi,nijc,xj->nyxc", rows, x, columns, precision="highest")
+    return interpolated(x, [n * times for n, times in zip(x.shape[1:3], factor, strict=True)])
 
 
 def channel_slice(x: Array, start: int, stop: int = 0) -> Array:

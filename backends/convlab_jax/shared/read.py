@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -266,6 +266,15 @@ def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
 def read_dropout(layer: Any, rank: int = 2) -> Dropout:
     """A `linen.Dropout` or an `nnx.Dropout`, of images with so many axes."""
     return Dropout.along(layer.rate, layer.broadcast_dims, pixels=tuple(range(1, rank + 1)))
+
+
+def traced_model(
+    backend: str, model: Any, parts: list[Part], unknown: Mapping[str, str], loose: dict[str, str]
+) -> Model:
+    """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known."""
+    if not unknown:
+        return Model(backend, parts, True, model, unused=loose)
+    return Model(backend, parts, False, model, loose={**loose, **unknown})
 
 
 def of_its_rank(model: Model) -> Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,11 @@ def resize_as_torch(x: Array, size: tuple[int, int], method: str) -> Array:
     if method == "nearest":
         rows, columns = (jnp.arange(m) * n // m for n, m in zip(x.shape[1:3], size, strict=True))
         return x[:, rows[:, None], columns]
+    return interpolated(x, size)
+
+
+def interpolated(x: Array, size: Sequence[int]) -> Array:
+    """The image with so many rows and columns, interpolated so that the corners of both images meet."""
 
     def weights(n: int, m: int) -> Array:
         places = jnp.arange(m, dtype=x.dtype) * (n - 1) / max(m - 1, 1)

@@ -58,7 +58,21 @@ class WrittenAttention(Written):
 
     def layer(self) -> Attention:
         """See `Written.layer`."""
-        return _read(self)
+        dense: list[Any] = [self.inner.get_submodule(name) for name in self.words.dense]
+        *before, behind = dense
+        kernel = np.concatenate([ops.to_numpy(each.weight) for each in before])
+        bias = None
+        if any(each.bias is not None for each in before):
+            biases = (each.bias if each.bias is not None else torch.zeros(each.out_features) for each in before)
+            bias = np.concatenate([ops.to_numpy(each) for each in biases]).astype(kernel.dtype)
+        if len(before) == 1:
+            kernel, bias = _of_order(kernel, self.words), None if bias is None else _of_order(bias, self.words)
+        out_bias = None if behind.bias is None else ops.to_numpy(behind.bias)
+        drops = (
+            each.p for name, each in self.inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout)
+        )
+        arrays = kernel, ops.to_numpy(behind.weight), self.words.heads, bias, out_bias
+        return Attention(*arrays, next(drops, 0.0), str(ops.dtype(behind.weight)))
 
     def arrays_of(self, layer: Attention) -> dict[str, Any]:
         """See `Written.arrays_of`."""
@@ -143,7 +157,7 @@ def _candidates(module: nn.Module) -> Iterator[Words]:
 
 
 def _computes(module: WrittenAttention, numbers: np.random.Generator) -> bool:
-    layer, weight = _read(module), next(module.parameters())
+    layer, weight = module.layer(), next(module.parameters())
     for tokens in _TOKENS:
         x = numbers.integers(-4, 5, (2, layer.input_channels, tokens, 1)) / 4.0
         try:
@@ -157,22 +171,6 @@ def _computes(module: WrittenAttention, numbers: np.random.Generator) -> bool:
     return True
 
 
-def _read(m: WrittenAttention) -> Attention:
-    dense: list[Any] = [m.inner.get_submodule(name) for name in m.words.dense]
-    *before, behind = dense
-    kernel = np.concatenate([ops.to_numpy(each.weight) for each in before])
-    bias = None
-    if any(each.bias is not None for each in before):
-        biases = (each.bias if each.bias is not None else torch.zeros(each.out_features) for each in before)
-        bias = np.concatenate([ops.to_numpy(each) for each in biases]).astype(kernel.dtype)
-    if len(before) == 1:
-        kernel, bias = _of_order(kernel, m.words), None if bias is None else _of_order(bias, m.words)
-    out_bias = None if behind.bias is None else ops.to_numpy(behind.bias)
-    drops = (each.p for name, each in m.inner.named_children() if name == "attn_drop" and isinstance(each, nn.Dropout))
-    arrays = kernel, ops.to_numpy(behind.weight), m.words.heads, bias, out_bias
-    return Attention(*arrays, next(drops, 0.0), str(ops.dtype(behind.weight)))
-
-
 def _of_order(rows: np.ndarray, words: Words) -> np.ndarray:
     """The rows of one dense layer, those of the queries before those of the keys and of the values."""
     sizes = 3, words.heads, len(rows) // (3 * words.heads)
@@ -181,4 +179,4 @@ def _of_order(rows: np.ndarray, words: Words) -> np.ndarray:
     return np.ascontiguousarray(given.transpose(*back, *range(3, given.ndim)).reshape(rows.shape))
 
 
-READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {WrittenAttention: _read}
+READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {WrittenAttention: WrittenAttention.layer}

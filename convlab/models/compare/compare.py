@@ -177,10 +177,9 @@ class _Comparing:
         first, second = self.first, self.second
         size = self.size or first.model.size or second.model.size
         every_size = self.images is None and size is None
-        if size is None:
-            comparison.multiple = math.lcm(first.model.multiple, second.model.multiple)
+        multiple = math.lcm(first.model.multiple, second.model.multiple)
+        comparison.multiple = multiple if size is None else 1
         if self.images is None:
-            multiple = math.lcm(first.model.multiple, second.model.multiple)
             images = random_images(first.steps, self.seed, size, second.steps, multiple)
         else:
             images = [*self.images]

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import ShapeError
 from ...geometry.geometry import Pair
 from .layer import Layer
-from .resizing import resized, resizing_error
+from .resizing import Resampled
 from .spatial import Ends, Size, times
 
 
@@ -89,15 +89,12 @@ class Subsample(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Upsample(Layer):
+class Upsample(Resampled):
     """The image with so many times as many rows and columns.
-
-    `convlab.models.layers.resizing.resized` says where each pixel lies.
 
     Attributes:
         factor: of the rows and of the columns, or of as many axes as there are.
-        method: "nearest" repeats pixels, "bilinear" interpolates between the nearest two on each axis.
-        align_corners: for "bilinear" alone.
+        method: "nearest" or "bilinear".
     """
 
     kind = "upsample"
@@ -109,11 +106,3 @@ class Upsample(Layer):
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return tuple(n * times for n, times in zip(size, self.factor, strict=True))
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        return resized(x, self.output_size(x.shape[2:]), self.method, self.align_corners)
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        return resizing_error(x, off, dtype, self.output_size(x.shape[2:]), self.method, self.align_corners)

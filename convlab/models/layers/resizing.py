@@ -71,14 +71,32 @@ def _distances(x: np.ndarray, size: Size, align_corners: bool) -> list[np.ndarra
     return distances
 
 
+class Resampled(Layer):
+    """A layer whose result is the image with the rows and columns of `output_size`.
+
+    Attributes:
+        method: one of `METHODS`: see `resized`.
+        align_corners: for "bilinear" alone.
+    """
+
+    method: str
+    align_corners: bool
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        return resized(x, self.output_size(x.shape[2:]), self.method, self.align_corners)
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        return resizing_error(x, off, dtype, self.output_size(x.shape[2:]), self.method, self.align_corners)
+
+
 @dataclass(frozen=True, eq=False)
-class Resize(Layer):
+class Resize(Resampled):
     """The image with so many rows and columns, whatever it has.
 
     Attributes:
         size: how many.
-        method: one of `METHODS`: see `resized`.
-        align_corners: for "bilinear" alone.
     """
 
     kind = "resize"
@@ -90,14 +108,6 @@ class Resize(Layer):
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         return self.size
-
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """See `Layer.reference`."""
-        return resized(x, self.size, self.method, self.align_corners)
-
-    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
-        """See `Layer.error`."""
-        return resizing_error(x, off, dtype, self.size, self.method, self.align_corners)
 
 
 @dataclass(frozen=True, eq=False)
