@@ -3,7 +3,7 @@
     python benchmarks/record.py [grid] [layers] [...] [--as-avx2]
 
 On a machine that is quiet otherwise. Each file says the command, the processor, the day and the releases. `--as-avx2`
-hides AVX-512 from numba and OpenCV, as on a processor that has AVX2 only; the frameworks keep theirs.
+hides AVX-512 from numba, OpenCV and the frameworks, as on a processor that has AVX2 only.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ WITHOUT_AVX512 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c",
     "OPENCV_CPU_DISABLE": "AVX512-SKX",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "DNNL_MAX_CPU_ISA": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
 }
 RELEASES = ("convlab", "numpy", "scipy", "numba", "opencv-python-headless", "dask", "dask-image")
 FRAMEWORKS = ("torch", "jax", "flax", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
