@@ -145,11 +145,14 @@ class HardSigmoid(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return x * share if self.times_x else share
 
 
+ELEMENTWISE = ("abs", "sqrt", "exp", "log", "reciprocal")
+
+
 class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A function of each number.
 
     Args:
-        function: "abs", "sqrt" or "exp".
+        function: one of `ELEMENTWISE`.
     """
 
     def __init__(self, function: str, **names: Any) -> None:
@@ -252,6 +255,22 @@ class Divide(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def hybrid_forward(self, F: Any, x: Any, y: Any) -> Any:
         """The quotient."""
         return F.np.true_divide(x, y) if mx.util.is_np_array() else F.broadcast_div(x, y)
+
+
+class Maximum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The greatest of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The greatest."""
+        return functools.reduce(F.np.maximum if mx.util.is_np_array() else F.broadcast_maximum, values)
+
+
+class Minimum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The least of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The least."""
+        return functools.reduce(F.np.minimum if mx.util.is_np_array() else F.broadcast_minimum, values)
 
 
 class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

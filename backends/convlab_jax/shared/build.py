@@ -16,7 +16,16 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -28,7 +37,19 @@ from .across_channels import build_across_channels
 from .attention import first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
-from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .read import (
+    ELEMENTWISE,
+    MODES,
+    add,
+    affine,
+    broadcast_like,
+    concatenate,
+    flatten,
+    maximum,
+    minimum,
+    multiply,
+    outputs,
+)
 from .resizing import build_resize
 
 NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
@@ -67,6 +88,8 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Subtract: jnp.subtract,
     Multiply: multiply,
     Divide: jnp.divide,
+    Maximum: maximum,
+    Minimum: minimum,
     Concatenate: concatenate,
     BroadcastLike: broadcast_like,
     FirstPixel: first_pixel,
@@ -107,9 +130,7 @@ def _build_activation(layer: Activation) -> Callable[[Array], Array]:
         "selu": jax.nn.selu,
         "gelu": functools.partial(nn.gelu, approximate=False),
         "gelu_tanh": nn.gelu,
-        "abs": jnp.abs,
-        "sqrt": jnp.sqrt,
-        "exp": jnp.exp,
+        **{name: getattr(jnp, name) for name in ELEMENTWISE},
     }
     return functions[layer.function]
 

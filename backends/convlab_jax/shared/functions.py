@@ -19,7 +19,7 @@ from .across_channels import pixel_unshuffle
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, computed_array, source_of
-from .read import MODES, affine, average_of_window, channel_affine, flatten
+from .read import ELEMENTWISE, MODES, affine, average_of_window, channel_affine, flatten
 from .resizing import resize, resize_as_torch
 
 # Those that end like others, but do more before, come first.
@@ -38,9 +38,7 @@ ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (nn.tanh, {}),
     (jax.nn.relu6, {}),
     (nn.relu, {}),
-    (jnp.abs, {}),
-    (jnp.sqrt, {}),
-    (jnp.exp, {}),
+    *((getattr(jnp, name), {}) for name in ELEMENTWISE),
 )
 # Those of which one more may compute the same images of a size.
 _OF_A_SIZE = (nn.max_pool, nn.avg_pool, resize, resize_as_torch)

@@ -19,7 +19,16 @@ from convlab.models.layers.activations import Activation, Affine, Softmax, clip
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs, container_of
@@ -66,6 +75,16 @@ def add(*values: Array) -> Array:
 def multiply(*values: Array) -> Array:
     """The product of arrays, element by element."""
     return functools.reduce(jnp.multiply, values)
+
+
+def maximum(*values: Array) -> Array:
+    """The greatest of arrays, element by element."""
+    return functools.reduce(jnp.maximum, values)
+
+
+def minimum(*values: Array) -> Array:
+    """The least of arrays, element by element."""
+    return functools.reduce(jnp.minimum, values)
 
 
 def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
@@ -181,6 +200,8 @@ def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -
     return Pad(tuple(widths[1:-1]), border, float(constant_values))
 
 
+# The functions of `jax.numpy` that are activations of their names.
+ELEMENTWISE = "abs", "sqrt", "exp", "log", "reciprocal"
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (nn.relu, lambda: Activation("relu")),
     (jax.nn.relu6, lambda: Activation("relu6")),
@@ -196,9 +217,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jax.nn.mish, lambda: Activation("mish")),
     (jax.nn.selu, lambda: Activation("selu")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
-    (jnp.abs, lambda: Activation("abs")),
-    (jnp.sqrt, lambda: Activation("sqrt")),
-    (jnp.exp, lambda: Activation("exp")),
+    *((getattr(jnp, name), functools.partial(Activation, name)) for name in ELEMENTWISE),
     (jnp.clip, lambda min=None, max=None: clip(min, max)),
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
@@ -219,6 +238,8 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.subtract, Subtract),
     (multiply, Multiply),
     (jnp.divide, Divide),
+    (maximum, Maximum),
+    (minimum, Minimum),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (outputs, Outputs),

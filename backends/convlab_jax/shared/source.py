@@ -31,7 +31,7 @@ from .moving import (
     upsample_aligned,
 )
 from .pooling import adaptive_pool
-from .read import add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .read import ELEMENTWISE, add, affine, broadcast_like, concatenate, flatten, maximum, minimum, multiply, outputs
 from .resizing import resize, resize_as_torch, resize_like
 
 
@@ -79,7 +79,7 @@ _FLAX = (
     nn.max_pool,
     nn.avg_pool,
 )
-_IN_NUMPY = "mean", "max", "sum", "pad", "abs", "sqrt", "exp", "clip"
+_IN_NUMPY = "mean", "max", "sum", "pad", "clip", *ELEMENTWISE
 _ELSEWHERE = {"jax.nn.mish": jax.nn.mish, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
@@ -89,6 +89,8 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
     (jnp.divide, lambda: "{0} / {1}"),
+    (maximum, lambda: "jnp.maximum({0}, {1})"),
+    (minimum, lambda: "jnp.minimum({0}, {1})"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
     (outputs, lambda names: template_of(names)),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),

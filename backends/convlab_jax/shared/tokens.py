@@ -11,13 +11,13 @@ from .attention import class_token, first_pixel, first_token, positions
 from .functions import ACTIVATIONS, Function
 from .moving import channel_slice, chunk
 from .program import Equation, Program, Value
-from .read import add, affine, channel_affine, concatenate, flatten, multiply
+from .read import add, affine, channel_affine, concatenate, flatten, maximum, minimum, multiply
 
 # What knows no rows and columns.
 _OF_PIXELS = {
     *(function for function, _ in ACTIVATIONS),
     *(nn.leaky_relu, nn.elu, jnp.clip, affine, channel_affine, flatten, chunk, channel_slice, class_token, positions),
-    *(add, multiply, jnp.subtract, jnp.divide, concatenate),
+    *(add, multiply, maximum, minimum, jnp.subtract, jnp.divide, concatenate),
 }
 Form = tuple[int, ...]
 

@@ -17,7 +17,16 @@ from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, P
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -240,7 +249,7 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "hard_swish": partial(nn.HardSigmoid, times_x=True),
         "mish": nn.Mish,
         "selu": nn.SELU,
-        **{name: partial(nn.Elementwise, name) for name in ("abs", "sqrt", "exp")},
+        **{name: partial(nn.Elementwise, name) for name in nn.ELEMENTWISE},
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
     if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
@@ -290,6 +299,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Divide: lambda layer, style: [nn.Divide()],
+    Maximum: lambda layer, style: [nn.Maximum()],
+    Minimum: lambda layer, style: [nn.Minimum()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
     Outputs: lambda layer, style: [nn.Outputs(layer.names)],

@@ -17,7 +17,16 @@ from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, P
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -338,6 +347,8 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Divide: lambda m: Divide(),
+    blocks.Maximum: lambda m: Maximum(),
+    blocks.Minimum: lambda m: Minimum(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     blocks.Outputs: lambda m: Outputs(m.names),

@@ -40,9 +40,9 @@ def _functions() -> list[tuple[Any, Layer]]:
     pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    others = {"abs": [tf.abs], "sqrt": [tf.sqrt], "exp": [tf.exp, keras.activations.exponential]}
-    for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
-        pairs += [(function, Activation(name)) for function in (*functions, getattr(keras.ops, name))]
+    pairs += [(keras.activations.exponential, Activation("exp"))]
+    for name in (*image_layers.ELEMENTWISE, "tanh", "sigmoid"):
+        pairs += [(getattr(module, name), Activation(name)) for module in (tf.math, keras.ops)]
     return pairs
 
 
@@ -58,7 +58,7 @@ def build_activation(layer: Activation, style: str) -> list[kl.Layer]:
         "leaky_relu": lambda **options: kl.LeakyReLU(layer.parameter, **options),
         "elu": lambda **options: kl.ELU(layer.parameter, **options),
         "gelu_tanh": lambda **options: kl.Activation(gelu_tanh, **options),
-        **{name: partial(image_layers.Elementwise, name) for name in ("abs", "sqrt", "exp")},
+        **{name: partial(image_layers.Elementwise, name) for name in image_layers.ELEMENTWISE},
     }
     if layer.function in constructors:
         return [constructors[layer.function](autocast=False)]

@@ -18,7 +18,16 @@ from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, P
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
@@ -329,6 +338,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
+    Maximum: lambda layer, style: [kl.Maximum(autocast=False)],
+    Minimum: lambda layer, style: [kl.Minimum(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     OutputsLayer: lambda layer, style: [Outputs(layer.names)],

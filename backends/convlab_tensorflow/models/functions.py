@@ -13,7 +13,7 @@ from keras import layers as kl
 from convlab.errors import UnsupportedError
 
 from ..attention_layers import ClassToken, FirstPixel, PositionEmbedding
-from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
+from ..image_layers import ELEMENTWISE, ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
 from .activations import gelu_tanh
 from .readers import each_rank
 from .tokens import Patches
@@ -43,13 +43,17 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
 def _quotient(a: Any, b: Any) -> list[kl.Layer]:
     if _is_tensor(a) and _is_tensor(b):
         return [Divide()]
+    if _is_tensor(b) and not np.ndim(a):
+        return [Elementwise("reciprocal"), *([] if a == 1 else [kl.Rescaling(float(a))])]
     return _arithmetic(None, lambda number: kl.Rescaling(1 / number))(a, b)
 
 
-def _limit(name: str) -> Callable[..., list[kl.Layer]]:
-    """The greater or the less of a tensor and a number."""
+def _limit(layer: type[kl.Layer], name: str) -> Callable[..., list[kl.Layer]]:
+    """The greater or the less of two tensors by a layer, of a tensor and a number by limits."""
 
     def natives(a: Any, b: Any) -> list[kl.Layer]:
+        if _is_tensor(a) and _is_tensor(b):
+            return [layer()]
         number = a if _is_tensor(b) else b
         if _is_tensor(number) or np.ndim(number):
             raise UnsupportedError("it takes no tensor and a number")
@@ -193,11 +197,12 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
     "Divide": _quotient,
     "TrueDivide": _quotient,
-    "Maximum": _limit("least"),
-    "Minimum": _limit("most"),
+    "Maximum": _limit(kl.Maximum, "least"),
+    "Minimum": _limit(kl.Minimum, "most"),
     "Clip": _clip,
-    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ("abs", "sqrt", "exp")},
+    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ELEMENTWISE},
     "Absolute": lambda x: [Elementwise("abs")],
+    "Rsqrt": lambda x: [Elementwise("sqrt"), Elementwise("reciprocal")],
     "Concatenate": _concatenate,
     "GetItem": _item,
     "Mean": _over_pixels("GlobalAveragePooling"),

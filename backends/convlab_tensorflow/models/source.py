@@ -207,6 +207,8 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.Add,
             kl.Subtract,
             kl.Multiply,
+            kl.Maximum,
+            kl.Minimum,
             kl.Concatenate,
         ),
         _layer,

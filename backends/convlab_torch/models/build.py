@@ -19,7 +19,16 @@ from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, P
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -268,11 +277,9 @@ def _build_activation(layer: Activation, style: str) -> list[Any]:
         "selu": nn.SELU,
         "gelu": nn.GELU,
         "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-        "abs": lambda: torch.abs,
-        "sqrt": lambda: torch.sqrt,
-        "exp": lambda: torch.exp,
     }
-    return [constructors[layer.function]()]
+    own = functions.ELEMENTWISE.get(layer.function)
+    return [constructors[layer.function]() if own is None else own]
 
 
 _OF_CHANNELS = {
@@ -321,6 +328,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
     Divide: lambda layer, style: [functions.divide],
+    Maximum: lambda layer, style: [functions.greatest],
+    Minimum: lambda layer, style: [functions.least],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
     Outputs: lambda layer, style: [partial(functions.outputs, names=layer.names)],

@@ -18,7 +18,16 @@ from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import (
+    Add,
+    BroadcastLike,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
@@ -50,6 +59,16 @@ def multiply(*tensors: Tensor) -> Tensor:
 def divide(x: Tensor, y: Tensor) -> Tensor:
     """The quotient of tensors, element by element."""
     return x / y
+
+
+def greatest(*tensors: Tensor) -> Tensor:
+    """The greatest of tensors, element by element."""
+    return reduce(torch.maximum, tensors)
+
+
+def least(*tensors: Tensor) -> Tensor:
+    """The least of tensors, element by element."""
+    return reduce(torch.minimum, tensors)
 
 
 def clip(x: Tensor, least: float | None = None, most: float | None = None) -> Tensor:
@@ -179,10 +198,10 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subtract: Subtract,
         multiply: Multiply,
         divide: Divide,
+        greatest: Maximum,
+        least: Minimum,
         clip: lambda: activations.clip(**options),
-        torch.abs: lambda: Activation("abs"),
-        torch.sqrt: lambda: Activation("sqrt"),
-        torch.exp: lambda: Activation("exp"),
+        **{function: partial(Activation, name) for name, function in ELEMENTWISE.items()},
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         outputs: lambda: Outputs(**options),
@@ -291,6 +310,10 @@ def _concatenate(dim: int = 0, rank: int = 2) -> Any:
     return concatenate
 
 
+# The functions of each number that PyTorch has no module for, by the activation that each is.
+ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    name: getattr(torch, name) for name in ("abs", "sqrt", "exp", "log", "reciprocal")
+}
 # PyTorch's names of the ways to resize.
 RESIZING = {"nearest": "nearest", "nearest_exact": "nearest-exact", "bilinear": "bilinear"}
 # The axes beside those of images and channels, in words.
@@ -311,9 +334,8 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clip),
     ((torch.clamp_min, "clamp_min", "clamp_min_"), lambda min: _clip(min=min)),
     ((torch.clamp_max, "clamp_max", "clamp_max_"), lambda max: _clip(max=max)),
-    ((torch.abs, torch.absolute, "abs", "absolute", "abs_"), lambda: torch.abs),
-    ((torch.sqrt, "sqrt", "sqrt_"), lambda: torch.sqrt),
-    ((torch.exp, "exp", "exp_"), lambda: torch.exp),
+    ((torch.absolute, "absolute"), lambda: torch.abs),
+    *(((function, name, f"{name}_"), partial(lambda same: same, function)) for name, function in ELEMENTWISE.items()),
     ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
     ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
     ((F.softplus,), nn.Softplus),

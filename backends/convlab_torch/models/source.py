@@ -23,6 +23,7 @@ from ..layers import Conv2D
 from . import across_channels
 from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
 from .functions import (
+    ELEMENTWISE,
     add,
     affine,
     broadcast_like,
@@ -35,6 +36,8 @@ from .functions import (
     concatenate,
     depth_to_space,
     divide,
+    greatest,
+    least,
     multiply,
     of_rank,
     outputs,
@@ -179,10 +182,10 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     subtract: lambda: "{0} - {1}",
     multiply: lambda: "{0} * {1}",
     divide: lambda: "{0} / {1}",
+    greatest: lambda: "torch.maximum({0}, {1})",
+    least: lambda: "torch.minimum({0}, {1})",
     clip: lambda least, most: _limited({"min": least, "max": most}),
-    torch.abs: lambda: "torch.abs({0})",
-    torch.sqrt: lambda: "torch.sqrt({0})",
-    torch.exp: lambda: "torch.exp({0})",
+    **{each: lambda name=name: f"torch.{name}({{0}})" for name, each in ELEMENTWISE.items()},
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     outputs: lambda names: template_of(names),
     resize_like: lambda **options: f"F.interpolate({{0}}, {{1}}.shape[2:]{_options(options)})",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip
-from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.outputs import results_of
 from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
@@ -58,7 +58,7 @@ from .tracer import defaults_of, graph_of
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
-_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
+_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide, Maximum, Minimum)
 _ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 

@@ -162,6 +162,8 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "add": {},
     "subtract": {},
     "divide": {},
+    "maximum": {},
+    "minimum": {},
     "broadcast_like": {},
     "multiply": {},
     "concatenate": {},

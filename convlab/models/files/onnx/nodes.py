@@ -13,7 +13,7 @@ from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
-from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
+from ...layers.joining import Add, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Subsample, Upsample
@@ -338,6 +338,8 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Subtract: _joined("Sub"),
     Multiply: _joined("Mul"),
     Divide: _joined("Div"),
+    Maximum: _joined("Max"),
+    Minimum: _joined("Min"),
     Concatenate: lambda graph, layer: graph.node("Concat", *graph.others, axis=1),
     **dict.fromkeys(TRANSPOSED, _transposed),
     ChannelAffine: _channel_affine,
