@@ -42,7 +42,7 @@ from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
-from . import across_channels, attention, functions, modules
+from . import across_channels, attention, functions, modules, resizing
 from .attention import PixelAttention, first_pixel
 from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
@@ -188,11 +188,11 @@ def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
 
 
 def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
-    return [nn.Upsample(layer.size, mode=functions.RESIZING[layer.method], align_corners=_aligned(layer))]
+    return [nn.Upsample(layer.size, mode=resizing.RESIZING[layer.method], align_corners=_aligned(layer))]
 
 
 def _build_resize_like(layer: ResizeLike, style: str) -> list[Any]:
-    mode = functions.RESIZING[layer.method]
+    mode = resizing.RESIZING[layer.method]
     return [partial(functions.resize_like, mode=mode, align_corners=_aligned(layer))]
 
 

@@ -32,12 +32,12 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
-from convlab.models.layers.resizing import Resize, ResizeLike
-from convlab.models.layers.spatial import Size, per_axis
+from convlab.models.layers.spatial import Size
 
 from . import across_channels
 from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .resizing import read_resizing
 from .written_out import written_attention
 
 
@@ -226,17 +226,6 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
     return (readers[function](), name) if function in readers else (None, name)
 
 
-def read_resizing(size: Any, mode: str, align_corners: bool | None = None) -> Layer:
-    """The resize to a size, a number or two, or for None to that of another image."""
-    if mode not in RESIZING.values():
-        raise UnsupportedError(f"its mode is {mode}, expected {', '.join(RESIZING.values())}")
-    method = next(ours for ours, theirs in RESIZING.items() if theirs == mode)
-    if size is None:
-        return ResizeLike(method, bool(align_corners))
-    rows, columns = per_axis(size, 2)
-    return Resize((int(rows), int(columns)), method, bool(align_corners))
-
-
 def _dropout(
     p: float = 0.5, training: bool = True, inplace: bool = False, kind: type[nn.Module] = nn.Dropout
 ) -> nn.Module:
@@ -314,8 +303,6 @@ def _concatenate(dim: int = 0, rank: int = 2) -> Any:
 ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(torch, name) for name in ("abs", "sqrt", "exp", "log", "reciprocal")
 }
-# PyTorch's names of the ways to resize.
-RESIZING = {"nearest": "nearest", "nearest_exact": "nearest-exact", "bilinear": "bilinear"}
 # The axes beside those of images and channels, in words.
 AXES = {1: "the length", 2: "the rows and columns", 3: "the depth, the rows and the columns"}
 # The module, or the function of this file, that computes what a function with these further arguments does.
@@ -336,8 +323,8 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.clamp_max, "clamp_max", "clamp_max_"), lambda max: _clip(max=max)),
     ((torch.absolute, "absolute"), lambda: torch.abs),
     *(((function, name, f"{name}_"), partial(lambda same: same, function)) for name, function in ELEMENTWISE.items()),
-    ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
-    ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
+    ((F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"), nn.Sigmoid),
+    ((F.tanh, torch.tanh, "tanh", "tanh_"), nn.Tanh),
     ((F.softplus,), nn.Softplus),
     ((F.softmax, torch.softmax, "softmax"), lambda dim=None: nn.Softmax(dim)),
     ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda dim=None: nn.LogSoftmax(dim)),

@@ -36,6 +36,7 @@ from .functions import (
     add,
     affine,
     divide,
+    is_known_function,
     multiply,
     native_of,
     outputs,
@@ -45,6 +46,7 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
+from .in_place import take_changed
 from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
@@ -86,6 +88,7 @@ def traced(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
     graph = graph_of(model, is_leaf, of_torch)
+    take_changed(graph, model)
     rank = image_rank(model, graph)
     channels = image_channels(model, graph, rank)
     multiple = fold_sizes(model, graph, channels, rank)
@@ -354,7 +357,8 @@ def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
         return pattern
     if node.target in ("view", "reshape", torch.reshape):
         return _reshaped(others[0] if len(others) == 1 else others, rank), [first]
-    if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
+    computed = any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()]))
+    if computed and is_known_function(node.target):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, rank=rank, **options), [first]
 
