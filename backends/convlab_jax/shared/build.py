@@ -15,6 +15,7 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import (
     Add,
@@ -34,7 +35,7 @@ from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .across_channels import build_across_channels
-from .attention import first_pixel
+from .attention import attend, first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
 from .read import (
@@ -59,7 +60,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, Activation):
         return _build_activation(layer)
-    if isinstance(layer, (Affine, Clip, Outputs)):
+    if isinstance(layer, (Affine, Clip, Outputs, DotProductAttention)):
         return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
@@ -96,9 +97,11 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 }
 
 
-def _build_with_options(layer: Affine | Clip | Outputs) -> Callable[..., Any]:
+def _build_with_options(layer: Affine | Clip | Outputs | DotProductAttention) -> Callable[..., Any]:
     if isinstance(layer, Outputs):
         return functools.partial(outputs, names=layer.names)
+    if isinstance(layer, DotProductAttention):
+        return functools.partial(attend, heads=layer.heads, scale=layer.scale)
     if isinstance(layer, Affine):
         return functools.partial(affine, scale=layer.scale, shift=layer.shift)
     least, most = layer.finite_limits

@@ -17,6 +17,7 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Softmax, clip
 from convlab.models.layers.attention import FirstPixel
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import (
@@ -40,7 +41,7 @@ from convlab.truth.precision import rounded
 
 from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
-from .attention import class_token, first_pixel, positions, read_class_token, read_positions
+from .attention import attend, class_token, first_pixel, positions, read_class_token, read_positions
 from .moving import READERS as MOVING
 from .pooling import adaptive_pool
 from .resizing import READERS as RESIZING
@@ -244,6 +245,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (broadcast_like, BroadcastLike),
     (outputs, Outputs),
     (first_pixel, FirstPixel),
+    (attend, DotProductAttention),
     (class_token, read_class_token),
     (positions, read_positions),
     *MOVING,

@@ -18,7 +18,7 @@ from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
 from .across_channels import EXPRESSIONS
-from .attention import first_pixel
+from .attention import attend, first_pixel
 from .moving import (
     channel_shuffle,
     channel_slice,
@@ -97,6 +97,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
+    (attend, lambda heads, scale: f"attend({{0}}, {{1}}, {{2}}, heads={heads}, scale={scale})"),
     (upsample, _upsample),
     (upsample_aligned, lambda factor: f"upsample_aligned({{0}}, {factor})"),
     (resize, lambda size, method: _resize(f"({{0}}.shape[0], {size[0]}, {size[1]}, {{0}}.shape[-1])", method, False)),
@@ -116,6 +117,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    "attend": "from convlab_jax.shared.attention import attend",
     "adaptive_pool": "from convlab_jax.shared.pooling import adaptive_pool",
     **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},

@@ -15,6 +15,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import (
@@ -278,6 +279,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
+    DotProductAttention: lambda layer, style: [attention_blocks.DotProductAttention(layer.heads, layer.scale)],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],

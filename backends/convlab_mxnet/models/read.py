@@ -15,6 +15,7 @@ from convlab.models.layers.activations import Activation, Affine, PReLU, clip
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import (
@@ -357,6 +358,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),
     attention_blocks.PositionEmbedding: _position_embedding,
     attention_blocks.FirstPixel: lambda m: FirstPixel(),
+    attention_blocks.DotProductAttention: lambda m: DotProductAttention(m.heads, m.scale),
 }
 
 

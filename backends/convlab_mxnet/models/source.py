@@ -10,6 +10,7 @@ from typing import Any
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax, shortest
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import (
@@ -266,6 +267,9 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         attention_blocks.PositionEmbedding, channels=len(known.embedding), size=known.embedding.shape[1:]
     ),
     FirstPixel: lambda known: _attention_block(attention_blocks.FirstPixel),
+    DotProductAttention: lambda known: _attention_block(
+        attention_blocks.DotProductAttention, heads=known.heads, scale=known.scale
+    ),
     **{
         kind: partial(_of_fields, block, names)
         for kind, block, names in (

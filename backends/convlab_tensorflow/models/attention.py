@@ -9,6 +9,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding, gradients_read
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.windows import WindowAttention
 
@@ -69,4 +70,5 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     attention_layers.ClassToken: lambda m: ClassToken(array_of(m.token), m.variable_dtype),
     attention_layers.PositionEmbedding: _position_embedding,
     attention_layers.FirstPixel: lambda m: FirstPixel(),
+    attention_layers.DotProductAttention: lambda m: DotProductAttention(m.heads, m.scale),
 }

@@ -16,6 +16,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import (
@@ -318,6 +319,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
+    DotProductAttention: lambda layer, style: [
+        attention_layers.DotProductAttention(layer.heads, layer.scale, autocast=False)
+    ],
     ChannelPool: lambda layer, style: [image_layers.ChannelPool(layer.function, autocast=False)],
     Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
     ChannelSlice: lambda layer, style: [image_layers.ChannelSlice(layer.start, layer.stop, autocast=False)],

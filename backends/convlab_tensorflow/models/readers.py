@@ -34,7 +34,7 @@ from convlab.models.layers.spatial import Ends, causal, oihw
 from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
-from .. import image_layers, private, resizing_layers
+from .. import attention_layers, image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
 from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
@@ -357,6 +357,7 @@ JOINING = (
     image_layers.Divide,
     kl.Concatenate,
     *_LIKE,
+    attention_layers.DotProductAttention,
     Outputs,
 )
 

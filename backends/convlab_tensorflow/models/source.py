@@ -51,6 +51,7 @@ _OURS = (
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
     attention_layers.FirstPixel,
+    attention_layers.DotProductAttention,
 )
 _IMPORTS = {
     "keras": "import keras",

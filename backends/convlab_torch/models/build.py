@@ -17,6 +17,7 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import (
@@ -319,6 +320,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [first_pixel],
+    DotProductAttention: lambda layer, style: [partial(attention.attend, heads=layer.heads, scale=layer.scale)],
     PReLU: lambda layer, style: [
         filled(nn.PReLU(len(layer.slope), dtype=getattr(torch, layer.dtype)), weight=layer.slope)
     ],

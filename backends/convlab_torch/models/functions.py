@@ -17,6 +17,7 @@ from convlab.models.layers import activations
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import (
     Add,
@@ -35,7 +36,7 @@ from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.spatial import Size
 
 from . import across_channels
-from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
+from .attention import SHIFTED_WINDOWS, attend, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, StochasticDepth
 from .resizing import read_resizing
 from .written_out import written_attention
@@ -213,6 +214,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         first_pixel: FirstPixel,
+        attend: lambda: DotProductAttention(**options),
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),
         channel_total: lambda: ChannelPool("sum"),
@@ -357,6 +359,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.sum, "sum"), _over_pixels(total)),
     ((torch.cat, torch.concat), _concatenate),
     ((broadcast_like,), lambda: broadcast_like),
+    ((attend,), partial(partial, attend)),
     ((resize_like,), _resize_like),
     (("contiguous", "clone", torch.clone), nn.Identity),
 ]

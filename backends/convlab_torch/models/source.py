@@ -21,7 +21,15 @@ from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
 from . import across_channels
-from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
+from .attention import (
+    ClassToken,
+    HeadAttention,
+    PixelAttention,
+    PositionEmbedding,
+    WindowAttention,
+    attend,
+    first_pixel,
+)
 from .functions import (
     ELEMENTWISE,
     add,
@@ -193,6 +201,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     affine: scaled,
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    attend: lambda heads, scale: f"attend({{0}}, {{1}}, {{2}}, heads={heads}, scale={scale})",
     total: lambda keepdim, rank=2: f"{{0}}.sum(dim={tuple(range(2, rank + 2))}, keepdim={keepdim})",
     channel_total: lambda: "{0}.sum(dim=1, keepdim=True)",
     channel_average: lambda: "{0}.mean(dim=1, keepdim=True)",
@@ -217,7 +226,10 @@ _IDIOM = Idiom(
         "nn": "from torch import nn",
         " ": "",
         "lab": "from convlab import torch as lab",
-        **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (*_ATTENTION, ChannelAffine)},
+        **{
+            kind.__name__: f"from {kind.__module__} import {kind.__name__}"
+            for kind in (*_ATTENTION, ChannelAffine, attend)
+        },
     },
     base="nn.Module",
     owner=nn.Module,

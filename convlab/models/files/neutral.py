@@ -18,6 +18,7 @@ from ..layers.across_channels import LocalResponseNorm, PartsSoftmax
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
+from ..layers.dot_product import DotProductAttention
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Maximum, Minimum, Multiply, Subtract
@@ -65,7 +66,8 @@ _SIMPLE = (
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Maximum, Minimum, Concatenate, BroadcastLike, ResizeLike, Outputs)
+_ARITHMETIC = (Add, Subtract, Multiply, Divide, Maximum, Minimum)
+_JOINING = (*_ARITHMETIC, Concatenate, BroadcastLike, ResizeLike, Outputs, DotProductAttention)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
@@ -292,7 +294,7 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
             _refuse(f"{where}.inputs", excerpt(value), what)
     takes = layer.takes if isinstance(layer, Joining) else 1
     if takes and len(inputs) != takes:
-        _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two")[takes - 1])
+        _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two", "three")[takes - 1])
     if isinstance(layer, Outputs) and (len(inputs) == 1 or len(layer.names) not in (0, len(inputs))):
         _refuse(where, f"{len(layer.names)} names of {len(inputs)} results", "several, and none or one of each")
 
