@@ -12,6 +12,7 @@ from torch import nn
 
 from convlab.models.layers.spatial import to_first, to_last
 
+from .attention import attend
 from .functions import (
     average,
     channel_average,
@@ -81,8 +82,6 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
         return native
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1], rank)
-    if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
-        return nn.Identity(), [source]
     if (native := _elementwise(node)) is not None:
         return native
     if (_axes_of_view(node, rank + 2) is not None or _of_shape(node)) and isinstance(source, torch.fx.Node):
@@ -96,13 +95,15 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
 
 
 def _elementwise(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
-    """The square of a tensor, or the greatest or the least of two."""
-    if node.kwargs:
-        return None
+    """The square of a tensor, the greatest or the least of two, attention of three, or what does nothing."""
     tensors = [each for each in node.args if isinstance(each, torch.fx.Node)]
-    if node.target in _JOINED and len(tensors) == len(node.args) == 2:
+    if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
+        return nn.Identity(), tensors[:1]
+    if node.target is attend:
+        return partial(attend, **node.kwargs), tensors
+    if node.target in _JOINED and len(tensors) == len(node.args) == 2 and not node.kwargs:
         return _JOINED[node.target], tensors
-    squares = node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,))
+    squares = node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs
     return (multiply, tensors * 2) if squares else None
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from .compositions import COMPOSITIONS
 from .rewriting import Call, arguments_of, caller
+from .sizes import is_size
 
 _SUMS = (torch.sum, "sum")
 _MEANS = (torch.mean, "mean")
@@ -35,8 +36,11 @@ _ADDITIONS = {
 def spell_out(graph: torch.fx.Graph) -> None:
     """Put simpler calls in the place of those that are several of them."""
     replaced: list[torch.fx.Node] = []
+    sizes: set[torch.fx.Node] = set()
     for node in [*graph.nodes]:
-        if node.op not in ("call_function", "call_method"):
+        if is_size(node, sizes):
+            sizes.add(node)
+        if node in sizes or node.op not in ("call_function", "call_method"):
             continue
         with graph.inserting_before(node):
             result = _spelled_out(node, caller(graph, node))

@@ -51,6 +51,7 @@ from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
+from .pixel_attention import attend_pixels
 from .rewriting import to_channels_first
 from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, is_size_of, shapes_in
 from .spelled_out import spell_out
@@ -93,6 +94,8 @@ def traced(
     channels = image_channels(model, graph, rank)
     multiple = fold_sizes(model, graph, channels, rank)
     spell_out(graph)
+    if rank == 2:
+        attend_pixels(model, graph, partial(shapes_in, model, graph, channels, multiple))
     if rank == 2 and has_parts(graph):
         merge_parts(graph, shapes_in(model, graph, channels, multiple))
     if rank == 2 and any(map(convolves_rows, model.modules())):
