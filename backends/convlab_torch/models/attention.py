@@ -188,9 +188,10 @@ class PositionEmbedding(nn.Module):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
     """The mean of the values of all pixels, for each pixel of the queries: all three are images (N, C, H, W)."""
-    by_head = [each.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3) for each in (query, key, value)]
-    means = F.scaled_dot_product_attention(*by_head, scale=scale)
-    return means.transpose(2, 3).reshape(len(query), -1, *query.shape[2:])
+    n = len(query)
+    queries, keys, values = (each.reshape(n, heads, each.shape[1] // heads, -1).mT for each in (query, key, value))
+    means = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
+    return means.transpose(2, 3).reshape(n, -1, *query.shape[2:])
 
 
 def first_pixel(x: Tensor) -> Tensor:

@@ -41,21 +41,21 @@ class _Slot(NamedTuple):
 
     Attributes:
         image: the place of the image among those that the attention takes.
-        part: which of `count` equal parts of its channels; those of each head where they stand `by_head`.
+        part: which of so many equal `parts` of its channels; those of each head where they stand `by_head`.
     """
 
     image: int
     part: int = 0
-    count: int = 1
+    parts: int = 1
     by_head: bool = False
 
     def slices(self, channels: int, heads: int) -> list[slice]:
         """The channels that it is, one slice after another."""
         if not self.by_head:
-            size = channels // self.count
+            size = channels // self.parts
             return [slice(self.part * size, (self.part + 1) * size)]
-        size = channels // (self.count * heads)
-        starts = ((head * self.count + self.part) * size for head in range(heads))
+        size = channels // (self.parts * heads)
+        starts = ((head * self.parts + self.part) * size for head in range(heads))
         return [slice(start, start + size) for start in starts]
 
 
@@ -107,7 +107,8 @@ def _end(start: torch.fx.Node, seen: Seen) -> torch.fx.Node | None:
         reached.add(node)
         shape = seen.get(node)
         if _name(node) in ("view", "reshape", "unflatten") and isinstance(shape, torch.Size) and len(shape) == 4:
-            return node
+            end: torch.fx.Node = node
+            return end
     return None
 
 
@@ -210,7 +211,7 @@ def _candidates(region: _Region) -> Iterator[_Words]:
     outputs = region.channels(region.end)
     factors = {float(each) for node in region.nodes for each in node.args if isinstance(each, (int, float))} - {0.0}
     for slots in _slots(len(counts)):
-        queries, keys, values = (counts[slot.image] // slot.count for slot in slots)
+        queries, keys, values = (counts[slot.image] // slot.parts for slot in slots)
         if queries != keys or values != outputs:
             continue
         for heads in (each for each in range(1, queries + 1) if queries % each == 0 and values % each == 0):
@@ -249,9 +250,9 @@ def _cut(slot: _Slot, image: np.ndarray, heads: int) -> np.ndarray:
 def _taken(slot: _Slot, region: _Region, heads: int, call: Call) -> torch.fx.Node:
     """The node of what a slot says."""
     image = region.images[slot.image]
-    if slot.count == 1:
+    if slot.parts == 1:
         return image
     if not slot.by_head or heads == 1:
-        return call(operator.getitem, call(torch.chunk, image, slot.count, 1), slot.part)
+        return call(operator.getitem, call(torch.chunk, image, slot.parts, 1), slot.part)
     parts = slot.slices(region.channels(image), heads)
     return call(torch.cat, [call(operator.getitem, image, (slice(None), part)) for part in parts], 1)
