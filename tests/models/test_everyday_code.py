@@ -25,6 +25,9 @@ class Code(nn.Module):
         self.code, self.conv = code, nn.Conv2d(3, 4, 1)
         layers = {"one": nn.Conv2d(4, 4, 1), "two": nn.Conv2d(4, 4, 3, padding=1), "narrow": nn.Conv2d(2, 1, 1)}
         layers |= {"dense": nn.Linear(4, 4), "relu": nn.ReLU(inplace=True), "inner": nn.Conv2d(4, 4, 3)}
+        layers |= {name: nn.Linear(4, 4) for name in ("dense2", "dense3", "dense4")}
+        layers |= {name: nn.Conv2d(4, 4, 1) for name in ("three", "four")}
+        layers |= {"among_branches": nn.Softmax(dim=0), "among_parts": nn.Softmax(dim=1)}
         for name in names:
             setattr(self, name, layers.get(name) or nn.Parameter(torch.rand(4)))
 
@@ -87,6 +90,19 @@ def slices(net, x):
     return y, torch.cat([z, even, shuffled], 1)
 
 
+def shares(net, x):
+    """Branches that are weighed by shares of each channel, in three spellings; arXiv:1903.06586."""
+    branches, n = [net.one(x), net.two(x)], x.shape[0]
+    rows = sum(branches).mean(-1).mean(-1)
+    weights = torch.softmax(torch.stack([net.dense(rows), net.dense2(rows)], 1), 1)
+    y = (torch.stack(branches, 1) * weights.unsqueeze(-1).unsqueeze(-1)).sum(1)
+    weights = torch.stack([layer(rows).view(n, 4, 1, 1) for layer in (net.dense3, net.dense4)])
+    y = y + (net.among_branches(weights) * torch.stack(branches, 0)).sum(0)
+    parts = torch.cat(branches, 1).view(n, 2, 4, x.shape[2], x.shape[3])
+    weights = torch.cat([layer(rows[:, :, None, None]) for layer in (net.three, net.four)], 1).view(n, 2, 4, 1, 1)
+    return y + torch.sum(parts * net.among_parts(weights), dim=1)
+
+
 def in_place(net, x):
     """What is changed in its place is so wherever it is taken later."""
     y = net.one(x)
@@ -100,6 +116,7 @@ CODES = {
     statistics: ("one", "weight", "bias"),
     functions: ("one", "two"),
     slices: ("inner",),
+    shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
     in_place: ("one", "two", "relu"),
 }
 

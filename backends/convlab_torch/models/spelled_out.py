@@ -69,6 +69,8 @@ def _spelled_out(node: torch.fx.Node, call: Call) -> Any:
     if node.target in _ADDITIONS and "alpha" in node.kwargs:
         given = arguments_of(node, "input", "other")
         return call(_ADDITIONS[node.target], given["input"], call(operator.mul, given["other"], given["alpha"]))
+    if node.target is operator.add and 0 in node.args[:2]:  # where `sum` begins
+        return next((each for each in node.args if isinstance(each, torch.fx.Node)), None)
     if node.target in (torch.addcmul, "addcmul"):
         given = arguments_of(node, "input", "tensor1", "tensor2")
         product = call(operator.mul, given["tensor2"], given["tensor1"])

@@ -97,7 +97,7 @@ def traced(
     if rank == 2:
         attend_pixels(model, graph, partial(shapes_in, model, graph, channels, multiple))
     if rank == 2 and has_parts(graph):
-        merge_parts(graph, shapes_in(model, graph, channels, multiple))
+        merge_parts(model, graph, shapes_in(model, graph, channels, multiple))
     if rank == 2 and any(map(convolves_rows, model.modules())):
         as_rows(model, graph, shapes_in(model, graph, channels, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
