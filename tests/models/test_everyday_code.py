@@ -27,6 +27,7 @@ class Code(nn.Module):
         layers |= {"dense": nn.Linear(4, 4), "relu": nn.ReLU(inplace=True), "inner": nn.Conv2d(4, 4, 3)}
         layers |= {name: nn.Linear(4, 4) for name in ("dense2", "dense3", "dense4")}
         layers |= {name: nn.Conv2d(4, 4, 1) for name in ("three", "four")}
+        layers |= {"mask": nn.Conv2d(4, 1, 1), "among_pixels": nn.Softmax(dim=2)}
         layers |= {"among_branches": nn.Softmax(dim=0), "among_parts": nn.Softmax(dim=1)}
         for name in names:
             setattr(self, name, layers.get(name) or nn.Parameter(torch.rand(4)))
@@ -103,6 +104,19 @@ def shares(net, x):
     return y + torch.sum(parts * net.among_parts(weights), dim=1)
 
 
+def merged_pixels(net, x):
+    """A context that a softmax over pixels weighs, arXiv:1904.11492, the log of sums of pixels, and statistics."""
+    n, c, rows, columns = x.shape
+    weights = net.among_pixels(net.mask(x).view(n, 1, rows * columns)).unsqueeze(-1)
+    x = x + net.one(torch.matmul(x.view(n, c, rows * columns).unsqueeze(1), weights).view(n, c, 1, 1))
+    flat = x.view(n, c, -1)
+    greatest, _ = torch.max(flat, dim=2, keepdim=True)
+    logs = greatest + (flat - greatest).exp().sum(dim=2, keepdim=True).log()
+    spread = (flat.var(dim=2) + 1e-5).sqrt().view(n, c, 1, 1)
+    x = (x - flat.mean(dim=2).view(n, c, 1, 1)) / spread * net.dense(logs.view(n, -1)).unsqueeze(2).unsqueeze(3)
+    return x * torch.softmax(net.two(x).flatten(2), -1).view(x.shape)
+
+
 def in_place(net, x):
     """What is changed in its place is so wherever it is taken later."""
     y = net.one(x)
@@ -117,6 +131,7 @@ CODES = {
     functions: ("one", "two"),
     slices: ("inner",),
     shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
+    merged_pixels: ("one", "two", "dense", "mask", "among_pixels"),
     in_place: ("one", "two", "relu"),
 }
 

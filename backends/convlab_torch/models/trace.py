@@ -29,7 +29,7 @@ from .attention import (
     Written,
     of_pixels,
 )
-from .channel_convolutions import RowConvolution, as_rows, convolves_rows
+from .channel_convolutions import RowConvolution, convolves_rows
 from .constants import operation, with_arrays
 from .functional import view_of
 from .functions import (
@@ -47,14 +47,12 @@ from .functions import (
     with_number,
 )
 from .in_place import take_changed
-from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation
-from .pixel_attention import attend_pixels
+from .recognised import recognise
 from .rewriting import to_channels_first
 from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, is_size_of, shapes_in
-from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
 
@@ -93,13 +91,7 @@ def traced(
     rank = image_rank(model, graph)
     channels = image_channels(model, graph, rank)
     multiple = fold_sizes(model, graph, channels, rank)
-    spell_out(graph)
-    if rank == 2:
-        attend_pixels(model, graph, partial(shapes_in, model, graph, channels, multiple))
-    if rank == 2 and has_parts(graph):
-        merge_parts(model, graph, shapes_in(model, graph, channels, multiple))
-    if rank == 2 and any(map(convolves_rows, model.modules())):
-        as_rows(model, graph, shapes_in(model, graph, channels, multiple))
+    recognise(model, graph, rank, partial(shapes_in, model, graph, channels, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
