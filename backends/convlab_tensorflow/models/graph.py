@@ -14,7 +14,7 @@ from convlab.models.layers.outputs import results_of
 from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, inputs_first
 
 from .. import private
-from .functions import native_of
+from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
 
@@ -137,10 +137,14 @@ class _Reading:
         if type(operation).__name__ == "Reshape" and self._same_pixels(call, inputs[0]):
             return inputs[0]
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
+        args, kwargs = call.arguments.args, call.arguments.kwargs
         try:
-            natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
+            if (several := parts_of_split(operation, args, kwargs)) is not None:
+                return [self._append([*self.parts(each, name)], inputs, _first(call)) for each in several]
+            natives = native_of(operation, args, kwargs)
         except UnsupportedError as error:
             raise UnsupportedError(f"{name}: {error}") from error
+        inputs = [*inputs] * factors(operation, args)
         return self._append([part for native in natives for part in self.parts(native, name)], inputs, _first(call))
 
     def _same_pixels(self, call: Any, value: str) -> bool:
