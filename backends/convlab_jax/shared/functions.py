@@ -19,7 +19,7 @@ from .across_channels import pixel_unshuffle
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, computed_array, source_of
-from .read import ELEMENTWISE, MODES, affine, average_of_window, channel_affine, flatten
+from .read import ELEMENTWISE, MODES, affine, average_of_window, channel_affine, flatten, leaky_above, relu_above
 from .resizing import resize, resize_as_torch
 
 # Those that end like others, but do more before, come first.
@@ -39,6 +39,7 @@ ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (jax.nn.relu6, {}),
     (nn.relu, {}),
     *((getattr(jnp, name), {}) for name in ELEMENTWISE),
+    (relu_above, {}),
 )
 # Those of which one more may compute the same images of a size.
 _OF_A_SIZE = (nn.max_pool, nn.avg_pool, resize, resize_as_torch)
@@ -331,4 +332,5 @@ def _with_factors(value: Value) -> _Candidates:
             if isinstance(factor, Constant) and factor.is_number:
                 number = _short(factor)
                 yield nn.leaky_relu, {"negative_slope": number}
+                yield leaky_above, {"negative_slope": number}
                 yield nn.elu, {"alpha": number}

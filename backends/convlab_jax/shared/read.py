@@ -88,6 +88,16 @@ def minimum(*values: Array) -> Array:
     return functools.reduce(jnp.minimum, values)
 
 
+def relu_above(x: Array) -> Array:
+    """A ReLU as users write it, which is another operation than JAX's own."""
+    return jnp.where(x > 0, x, 0)
+
+
+def leaky_above(x: Array, negative_slope: float = 0.01) -> Array:
+    """A leaky ReLU, likewise."""
+    return jnp.where(x > 0, x, negative_slope * x)
+
+
 def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
     """The array times a number, and another number added."""
     y = x if scale == 1.0 else x * scale
@@ -206,6 +216,8 @@ ELEMENTWISE = "abs", "sqrt", "exp", "log", "reciprocal"
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (nn.relu, lambda: Activation("relu")),
     (jax.nn.relu6, lambda: Activation("relu6")),
+    (relu_above, lambda: Activation("relu")),
+    (leaky_above, lambda negative_slope: Activation("leaky_relu", float(negative_slope))),
     (nn.leaky_relu, lambda negative_slope=0.01: Activation("leaky_relu", float(negative_slope))),
     (nn.elu, lambda alpha=1.0: Activation("elu", float(alpha))),
     (nn.sigmoid, lambda: Activation("sigmoid")),

@@ -55,6 +55,8 @@ class Forms:
         if by is None or not sources:
             return own
         source, form = sources[0], self._known[sources[0]]
+        if _puts_channels_back(by, source):
+            return own
         if by.primitive in ("reshape", "broadcast_in_dim") and (len(form), len(own)) == (1, 2):
             # What stands in a sequence isn't an image, as inside jnp.pad.
             return form
@@ -68,6 +70,18 @@ class Forms:
         if by.primitive == "concatenate" and len(sources) == 1 and own == (math.prod(form) + 1,):
             return *own, 1
         return own
+
+
+def _puts_channels_back(equation: Equation, source: Value) -> bool:
+    """Whether an equation gives back the axis of channels that a sum of them, or their greatest, has taken away."""
+    reduced = source.by is not None and source.by.primitive in ("reduce_sum", "reduce_max")
+    return (
+        reduced
+        and equation.primitive == "broadcast_in_dim"
+        and len(source.shape) == 3
+        and source.by.params["axes"] == (3,)  # type: ignore[union-attr]
+        and equation.params["broadcast_dimensions"] == (0, 1, 2)
+    )
 
 
 def _varying(equation: Equation) -> list[Value]:
