@@ -125,8 +125,8 @@ def port(
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
             of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
-            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch models that
-            computes with sizes, or decides by them.
+            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch's and Flax's
+            models that computes with sizes, or decides by them.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
