@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.models.adapters import Node, free_name
+from convlab.models.layers.outputs import container_of, names_in_tuples
 from convlab.models.layers.reading import INPUT
 from convlab.models.layers.spatial import Ends, to_first
 
@@ -281,7 +282,7 @@ class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class Outputs(mx.gluon.HybridBlock):  # type: ignore[misc]
-    """Several results of a model as a tuple: a block that is hybridized gives no dictionary.
+    """Several results of a model in tuples: a block that is hybridized gives no dictionary.
 
     Args:
         names: what the results are called in the original.
@@ -293,7 +294,7 @@ class Outputs(mx.gluon.HybridBlock):  # type: ignore[misc]
 
     def hybrid_forward(self, F: Any, *values: Any) -> Any:
         """The results."""
-        return values
+        return container_of(values, names_in_tuples(self.names))
 
 
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]

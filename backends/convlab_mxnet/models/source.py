@@ -15,7 +15,7 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from convlab.models.layers.outputs import Outputs
+from convlab.models.layers.outputs import Outputs, names_in_tuples, template_of
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
@@ -289,7 +289,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
-    Outputs: lambda known: ("{all}",) * 2,
+    Outputs: lambda known: (template_of(names_in_tuples(known.names)),) * 2,
     ResizeLike: resize_like_source,
     BroadcastLike: lambda known: (
         _repeated("F.broadcast_like", known.rank),

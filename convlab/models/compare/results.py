@@ -17,6 +17,7 @@ from ...errors import ModelError
 from ...truth.precision import rounded
 from ..adapters import Arrays
 from ..layers.layer import Convolution, Dense
+from ..layers.outputs import Outputs
 from ..layers.reading import Model
 from .random_images import grid
 from .sides import Side
@@ -86,7 +87,7 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
             apart = float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
             results.apart = max(results.apart, apart)
             if ratio > max(worst, 1) and len(ys) > 1:
-                results.which = f"result {number} of {len(ys)}"
+                results.which = _called(a.model, number, len(ys))
             worst = max(worst, ratio)
     results.ratio = worst
     if not informative and worst <= 1:
@@ -208,6 +209,13 @@ def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray
     usual = float(np.median(relative)) if relative.size else 0.0
     rounding = 2.0 ** -SIGNIFICAND[dtype]
     return np.asarray(_TOLERANCE * (change + (usual + rounding) * magnitude) + np.finfo(np.float32).tiny)
+
+
+def _called(model: Model, number: int, count: int) -> str:
+    """One of the results, counted from 1, by its name if it has one."""
+    last = model.parts[-1].layer if model.parts else None
+    named = isinstance(last, Outputs) and len(last.names) == count
+    return f"result {last.names[number - 1]!r}" if named else f"result {number} of {count}"
 
 
 def _other_shape(results: Results, ys: Arrays, zs: Arrays) -> Results:

@@ -68,8 +68,10 @@ class SymbolReading:
         """What computes a layer that is a piece of an operator."""
         return None
 
-    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int]) -> list[Part]:
-        """The parts, of which the last gives the value of the head, or the values of several.
+    def of(
+        self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()
+    ) -> list[Part]:
+        """The parts, of which the last gives the value of the head, or the values of several, which may have names.
 
         Raises:
             UnsupportedError: it takes more than one array, or an operator isn't known.
@@ -83,7 +85,7 @@ class SymbolReading:
                 self.values[number] = INPUT
         if not self.values.keys() >= {*heads}:
             raise UnsupportedError("it gives a parameter, and nothing of the image")
-        return giving(self.result, [self.values[head] for head in heads], native=self.native_of)
+        return giving(self.result, [self.values[head] for head in heads], self.native_of, names)
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         name, operator = node["name"], node["op"]
