@@ -56,7 +56,7 @@ class OnBoth:
             return super().__call__(x, *others)  # type: ignore[misc]
         with semantics([self]) as (inside, _):
             y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
-        return tuple(_as_kind(each, numpy) for each in y) if isinstance(y, (tuple, list)) else _as_kind(y, numpy)
+        return _as_kind(y, numpy)
 
 
 def _kind(block: Any) -> bool | None:
@@ -67,6 +67,8 @@ def _kind(block: Any) -> bool | None:
 
 
 def _as_kind(x: Any, numpy: bool) -> Any:
+    if isinstance(x, (tuple, list)):
+        return tuple(_as_kind(each, numpy) for each in x)
     """An array of `mx.np`, or else of `mx.nd`, over the same memory."""
     return x.as_np_ndarray() if numpy else x.as_nd_ndarray()
 

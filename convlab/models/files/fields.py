@@ -167,6 +167,9 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "multiply": {},
     "concatenate": {},
     "outputs": {"names": _NAMES},
+    "anchors": {"count": _COUNT},
+    "concatenate_pixels": {},
+    "tokens": {},
     "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),

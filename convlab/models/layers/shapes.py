@@ -16,6 +16,7 @@ from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
 from .resizing import Resize
 from .spatial import WHAT, Size
+from .tokens import Tokens
 
 
 class Known(NamedTuple):
@@ -57,6 +58,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
         return Known(layer.output_channels(channels), layer.size)
     if gives_rows(layer):
         return Known(channels, None, True)
+    if isinstance(layer, Tokens):
+        return Known(channels)
     if isinstance(layer, GlobalPool):
         return Known(channels, (1,) * layer.rank)
     if isinstance(layer, Dense):

@@ -20,6 +20,7 @@ from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
+from ..layers.tokens import Anchors, Tokens
 from ..layers.transposed import TransposedConvolution
 from .lowering import Built, Lowering
 
@@ -264,7 +265,7 @@ def _stem(path: str) -> str:
 
 
 # These do nothing in inference, or say nothing by themselves: they only move numbers, or take several values.
-_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining)
+_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining, Anchors, Tokens)
 
 
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
