@@ -48,9 +48,19 @@ from .functions import (
 from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear
 from .partitions import of_partitions
-from .patterns import is_part_of_pattern, native_of_pattern, permutation
+from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, is_size_of, shapes_in
+from .sized_trace import SizedTracer
+from .sizes import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    Images,
+    fold_sizes,
+    image_channels,
+    image_rank,
+    is_size,
+    shapes_in,
+)
 from .spelled_out import spell_out
 from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
 from .tracer import defaults_of, graph_of
@@ -71,6 +81,7 @@ def traced(
     is_leaf: Callable[[nn.Module], bool],
     of_torch: Callable[[nn.Module], bool],
     parts: Callable[[nn.Module, str], Sequence[Part]],
+    image: tuple[int, ...] | None = None,
 ) -> tuple[list[Part], dict[str, list[str]], int]:
     """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
 
@@ -81,19 +92,25 @@ def traced(
         is_leaf: whether a module is read as a whole.
         of_torch: whether a module's class is PyTorch's own.
         parts: the parts that a module at a path is; none for one that does nothing.
+        image: the shape (C, H, W) of the only images that the parts are to be for; None for all that the model takes.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    graph = graph_of(model, is_leaf, of_torch)
-    rank = image_rank(model, graph)
-    channels = image_channels(model, graph, rank)
-    multiple = fold_sizes(model, graph, channels, rank)
+    if image is None:
+        graph = graph_of(model, is_leaf, of_torch)
+        rank = image_rank(model, graph)
+        images = Images(image_channels(model, graph, rank), rank)
+    else:
+        graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
+        rank = len(image) - 1
+        images = Images(image[0], rank, image[1:])
+    multiple = fold_sizes(model, graph, images)
     spell_out(graph)
     if rank == 2 and has_parts(graph):
-        merge_parts(graph, shapes_in(model, graph, channels, multiple))
+        merge_parts(graph, shapes_in(model, graph, images, multiple))
     if rank == 2 and any(map(convolves_rows, model.modules())):
-        as_rows(model, graph, shapes_in(model, graph, channels, multiple))
+        as_rows(model, graph, shapes_in(model, graph, images, multiple))
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
@@ -353,7 +370,7 @@ def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
     if (pattern := native_of_pattern(node, rank)) is not None:
         return pattern
     if node.target in ("view", "reshape", torch.reshape):
-        return _reshaped(others[0] if len(others) == 1 else others, rank), [first]
+        return reshaped(others[0] if len(others) == 1 else others, rank), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, rank=rank, **options), [first]
@@ -369,22 +386,6 @@ def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
     return with_number(name, number, behind=a_tensor), [tensor]
-
-
-def _reshaped(shape: Any, rank: int) -> nn.Module:
-    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
-    axes = [*shape] if isinstance(shape, (list, tuple)) else []
-    if len(axes) == 2 and ((is_size_of(axes[0], 0) and (axes[1] == -1 or is_size_of(axes[1], 1))) or axes[0] == -1):
-        return nn.Flatten()
-    if len(axes) == rank + 2 and axes[2:] == [1] * rank and is_size_of(axes[0], 0):
-        return nn.Unflatten(1, (-1, *(1,) * rank))
-    if (
-        len(axes) == rank + 2
-        and all(isinstance(size, int) for size in axes[1:])
-        and (axes[0] == -1 or is_size_of(axes[0], 0))
-    ):
-        return nn.Unflatten(1, axes[1:])
-    raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

@@ -179,6 +179,8 @@ class _Comparing:
         every_size = self.images is None and size is None
         multiple = math.lcm(first.model.multiple, second.model.multiple)
         comparison.multiple = multiple if size is None else 1
+        sizes = first.model.size, second.model.size
+        comparison.size = next(filter(None, sizes), None) if None in sizes else None
         if self.images is None:
             images = random_images(first.steps, self.seed, size, second.steps, multiple)
         else:
@@ -249,7 +251,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
     Otherwise in bounds carried through all layers; where these are as large as the result, in tolerances
     (`apart_in_tolerances`).
     """
-    worst, dtype = 0.0, side.steps[0].dtype
+    worst, dtype = 0.0, side.dtype
     for image in images:
         x = rounded(image, dtype)
         y = side.run(x, dtype)

@@ -34,8 +34,8 @@ class Side:
 
     @property
     def dtype(self) -> str:
-        """The dtype that the first step computes in."""
-        return self.steps[0].dtype if self.steps else "float32"
+        """The dtype of the first step that has arrays."""
+        return next((step.dtype for step in self.steps if any(layer.arrays for layer in step.layers)), "float32")
 
     def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
         """The whole model's result for a batch, several in rows: see `results` and `convlab.models.layers.outputs`."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice
 from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
@@ -15,7 +17,7 @@ from ..compare.compare import batches, compare_read, compare_separately, images_
 from ..compare.comparison import Comparison, wrapped
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
-from ..layers.layer import Dropout
+from ..layers.layer import Convolution, Dropout
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
@@ -123,7 +125,8 @@ def port(
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
             of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
-            adaptive maxima in MXNet, and for a dense layer on pixels in another order.
+            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch models that
+            computes with sizes, or decides by them.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
@@ -139,6 +142,8 @@ def port(
     images = batches(given, source.rank)
     to = models_name(to)
     target = models_of(to)
+    if images is None and input_size is not None:
+        source = _read_at(source, image_size("input_size", input_size, source.rank))
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
     lowering = Lowering(source, target, layers, size)
@@ -167,7 +172,7 @@ def port(
     if not whole or source.unused:
         what = "only parts of the model were ported" if not whole else "what inference doesn't use wasn't ported"
         untouched |= source.unused
-        omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched) if not whole else ""
+        omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched, size) if not whole else ""
         warnings.warn(f"{what}. Left out:\n  {omissions}{hint}", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
@@ -175,17 +180,28 @@ def port(
     return Ported(to, by_path, untouched, evidence, new, size)
 
 
-def _what_helps(untouched: dict[str, str]) -> str:
+def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
     """What to do about layers and code that weren't ported, unless each of them has a hint of its own."""
     without = [why for why in untouched.values() if " Hint: " not in why]
     others = {"whose operations between layers": "their code", "doesn't know": "these layers"}
     known = [words for part, words in others.items() if any(part in why for why in without)]
     write = f"write {' and '.join(known)} with what docs/reference/ported-layers.md lists, or " if known else ""
+    if size is None and any("traced" in why or "size" in why for why in without):
+        write = f"give input_size=, if the code computes with sizes or decides by them, {write or 'or '}"
     return f"\nHint: {write}take the rest by name from .layers and add what is left out by hand." if without else ""
 
 
 def _listed(untouched: dict[str, str], separator: str) -> str:
     return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
+
+
+def _read_at(source: Model, size: Size) -> Model:
+    """The model, read again for images of one size where it can't be read for all of which that is one."""
+    if source.whole and not any(n % source.multiple for n in size):
+        return source
+    convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
+    channels = next((layer.input_channels for layer in convolutions), 3)
+    return read(source.native, np.zeros((2, channels, *size), "float32"))
 
 
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | None:
