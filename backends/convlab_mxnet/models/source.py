@@ -23,6 +23,7 @@ from convlab.models.layers.reading import Part
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
+from convlab.models.layers.tokens import ConcatenatePixels
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
@@ -290,6 +291,10 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
     Outputs: lambda known: (template_of(names_in_tuples(known.names)),) * 2,
+    ConcatenatePixels: lambda known: (
+        "F.concat(*[F.reshape(each, (0, 0, -1, 1)) for each in ({all})], dim=2)",
+        "F.np.concatenate([F.npx.reshape(each, (-2, -2, -1, 1)) for each in ({all})], axis=2)",
+    ),
     ResizeLike: resize_like_source,
     BroadcastLike: lambda known: (
         _repeated("F.broadcast_like", known.rank),

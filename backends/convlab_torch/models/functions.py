@@ -111,6 +111,13 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     return other.train(module.training)
 
 
+def softmax_of_channels(native: Any, axes: int) -> nn.Module | None:
+    """The softmax over the channels of images NCHW that one over the last of so many axes is; None for another."""
+    if isinstance(native, (nn.Softmax, nn.LogSoftmax)) and native.dim in (-1, axes - 1):
+        return type(native)(1)
+    return None
+
+
 def class_path(module: nn.Module) -> str:
     """The module's class, as it is imported."""
     return f"{type(module).__module__}.{type(module).__qualname__}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from ...errors import ShapeError
+from ...errors import ConvlabError, ShapeError
 from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
 from .joining import Concatenate, Joining, Like
@@ -14,6 +15,7 @@ from .layer import Dense, Layer
 from .outputs import Outputs
 from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
+from .reading import INPUT, Part
 from .resizing import Resize
 from .spatial import WHAT, Size
 from .tokens import Tokens
@@ -81,6 +83,16 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)
     return Known(max(channels), size, rows)
+
+
+def channels_at(parts: Sequence[Part], value: str) -> int:
+    """The channels of a value, as far as the layers tell; 0 where they don't."""
+    values = {INPUT: Known()}
+    for part in parts:
+        inputs = [values.get(each, Known()) for each in part.inputs]
+        with suppress(ConvlabError):
+            values[part.value] = known_after(part.layer, inputs)
+    return values.get(value, Known()).channels
 
 
 def gives_rows(layer: Layer | None) -> bool:
