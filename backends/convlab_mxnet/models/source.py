@@ -67,6 +67,12 @@ def _written(part: Part, numpy: bool) -> Written:
     return Written(inline=inline, item=item)
 
 
+def _flatten(known: Flatten) -> Any:
+    if known.order == "HWC":
+        return _block(image_blocks.FlattenPixels)
+    return "F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})
+
+
 def _convolution(known: Convolution) -> SourceCall:
     spec = known.spec
     kind = getattr(nn, f"Conv{len(spec.kernel_size)}D")
@@ -283,7 +289,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Clip: _clip,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
-    Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
+    Flatten: _flatten,
     Unflatten: _unflatten,
     Add: lambda known: ("{0} + {1}",) * 2,
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),

@@ -17,7 +17,7 @@ from convlab.models.layers import activations
 from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
-from convlab.models.layers.flattening import Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
@@ -148,6 +148,11 @@ def unflatten_pixels(x: Tensor, size: Size) -> Tensor:
     return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
 
 
+def flatten_pixels(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) as rows of numbers, pixel by pixel."""
+    return x.movedim(1, -1).flatten(1)
+
+
 def average(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
     """The mean of each channel, over so many axes."""
     return x.mean(dim=tuple(range(2, rank + 2)), keepdim=keepdim)
@@ -200,6 +205,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         depth_to_space: lambda: PixelShuffle(options["factor"], channels_last=True),
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
+        flatten_pixels: lambda: Flatten("HWC"),
         first_pixel: FirstPixel,
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),

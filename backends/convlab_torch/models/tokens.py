@@ -43,6 +43,24 @@ def boxes_at_pixel(node: torch.fx.Node, channels: int) -> int:
     return channels // numbers if fits else 0
 
 
+def is_flat(node: torch.fx.Node) -> bool:
+    """Whether a node makes one row of numbers of each image."""
+    if node.target in (torch.flatten, "flatten"):
+        given = arguments_of(node, "input", "start_dim", "end_dim")
+        return given.get("start_dim") == 1 and given.get("end_dim", -1) in (-1, 3)
+    axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    two = node.target in VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 2
+    return two and is_size_of(axes[0], 0) and axes[1] == -1
+
+
+def joined_rows(node: torch.fx.Node, rows: AbstractSet[Any]) -> list[torch.fx.Node]:
+    """The nodes whose rows a node puts behind each other, if these are among some; none for another node."""
+    given = arguments_of(node, "tensors", "dim")
+    values = given.get("tensors")
+    joins = node.target in JOINS and isinstance(values, (tuple, list)) and rows >= {*values}
+    return [*values] if joins and given.get("dim", 0) in (1, -1) else []  # type: ignore[misc]
+
+
 def joined_tokens(node: torch.fx.Node, tokens: AbstractSet[Any], last: AbstractSet[Any]) -> list[torch.fx.Node]:
     """The nodes whose tokens, (N, L, C) or (N, C, L), a node puts behind each other; none for another node."""
     given = arguments_of(node, "tensors", "dim")

@@ -232,6 +232,8 @@ class _Reading(TokenReading):
                 self.pieces.add(node)
                 return
             self._refuse(source, f"{_name(source.target)}: convlab doesn't know it before {_name(node.target)}")
+        for source in sources:
+            self.as_rows(source)
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):

@@ -147,8 +147,8 @@ def port(
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
     lowering = Lowering(source, target, layers, size)
-    if lowering.untouched:
-        lowering = Lowering(source, target, layers, size, lowering.untouched)
+    if lowering.untouched or lowering.kept:
+        lowering = Lowering(source, target, layers, size, lowering.untouched, lowering.kept)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
         what = _listed(lowering.untouched or untouched, "; ")
