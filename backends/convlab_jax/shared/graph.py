@@ -95,8 +95,8 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
     for rows, columns, _ in dict.fromkeys((*(shape for shape in weights if len(shape) == 3), *tables)):
         grids = [(rows, columns)]
         count = max(rows, columns) if 1 in (rows, columns) else 0
-        for tokens in (count - 1, count) if count else ():  # with a class token before them, or without
-            grids += [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
+        for length in (count - 1, count) if count else ():  # with a class token before them, or without
+            grids += [(n, length // n) for n in range(1, length + 1) if length % n == 0]
         for down, across in sorted(grids, key=lambda grid: abs(grid[0] - grid[1])):
             yield from ((down * height, across * width) for height, width in patches)
 

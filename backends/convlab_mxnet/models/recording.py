@@ -26,8 +26,7 @@ Recording = tuple[list[dict[str, Any]], list[int], tuple[str, ...]]
 
 
 def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
-    """The nodes of the symbol that a block's code records on images, the numbers of those that give its results, and
-    their names.
+    """The nodes of the symbol that a block's code records on images, which of them give its results, and their names.
 
     Args:
         block: any block, with values for its parameters.

@@ -75,9 +75,9 @@ class _Reading:
             return self._functional(layer, path, inputs)
         if isinstance(layer, kl.Reshape) and tensors[0] is not None:
             after = layer.compute_output_shape(tensors[0].shape)
-            own = self._reshaped(inputs[0], tensors[0].shape, after) if self.channels_last else ""
-            if own:
-                return own
+            value = self._reshaped(inputs[0], tensors[0].shape, after) if self.channels_last else ""
+            if value:
+                return value
         if isinstance(layer, kl.Concatenate) and self._joins_tokens(inputs, tensors, layer.axis):
             return self._join(inputs, _inside(path, "concatenate_pixels"))
         parts = self.parts(layer, path)
@@ -123,7 +123,9 @@ class _Reading:
     def _joins_tokens(self, values: Sequence[str], tensors: Sequence[Any], axis: int) -> bool:
         """Whether a concatenation puts tokens behind each other."""
         of_tokens = all(value in self.forms.known for value in values)
-        return axis in (1, -2) and of_tokens and all(tensor is not None and len(tensor.shape) == 3 for tensor in tensors)
+        return (
+            axis in (1, -2) and of_tokens and all(tensor is not None and len(tensor.shape) == 3 for tensor in tensors)
+        )
 
     def _join(self, values: Sequence[str], path: str) -> str:
         native = ConcatenatePixels(autocast=False)

@@ -29,7 +29,8 @@ def space_to_depth(x: Tensor, factor: int) -> Tensor:
 
 def anchors(x: Tensor, count: int) -> Tensor:
     """The channels of each pixel in equal parts, which become pixels side by side."""
-    return x.unflatten(1, (count, -1)).movedim(1, -1).flatten(-2)
+    n, channels, rows, columns = x.shape
+    return x.reshape(n, count, channels // count, rows, columns).movedim(1, -1).flatten(-2)
 
 
 def concatenate_pixels(*tensors: Tensor) -> Tensor:

@@ -36,7 +36,6 @@ class TokenReading:
         self.pixels: dict[torch.fx.Node, list[torch.fx.Node]] = {}
         self.result: list[Part] = []
 
-
     def of_tokens(self, node: torch.fx.Node) -> bool:
         """Whether a node only changes the axes of tokens, takes one, or joins them, and has been read."""
         if self.rank != 2 or self._joins(node):

@@ -198,7 +198,9 @@ class _Reading(TokenReading):
             return
         if self.rank == 2 and convolves_rows(module):
             module = RowConvolution.sharing(module)
-        moved = softmax_of_channels(module, 3 if source in self.tokens else self.rank + 2) if source in self.last else None
+        moved = (
+            softmax_of_channels(module, 3 if source in self.tokens else self.rank + 2) if source in self.last else None
+        )
         if source in self.last:
             module = moved or over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
         self._append(node, self.parts(module, path), [source], moved is not None)

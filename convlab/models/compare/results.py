@@ -214,8 +214,9 @@ def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray
 def _called(model: Model, number: int, count: int) -> str:
     """One of the results, counted from 1, by its name if it has one."""
     last = model.parts[-1].layer if model.parts else None
-    named = isinstance(last, Outputs) and len(last.names) == count
-    return f"result {last.names[number - 1]!r}" if named else f"result {number} of {count}"
+    if isinstance(last, Outputs) and len(last.names) == count:
+        return f"result {last.names[number - 1]!r}"
+    return f"result {number} of {count}"
 
 
 def _other_shape(results: Results, ys: Arrays, zs: Arrays) -> Results:

@@ -199,7 +199,7 @@ def template_of(names: Sequence[str], brackets: str = "()") -> str:
         names: of the results, none for a tuple.
         brackets: of what isn't a dictionary.
     """
-    start, end = brackets
+    start, end = brackets[0], brackets[1]
     if not names:
         return "{all}" if brackets == "()" else f"{start}{{all}}{end}"
 

@@ -269,6 +269,14 @@ class Lowering:
             raise ModelError(f"input_size: the image doesn't go through: {why}", hint="give a larger one.") from error
 
 
+def lowered(source: Model, target: Models, style: str, size: Size | None) -> Lowering:
+    """A model on its way to a framework, once it is known which of its layers have to stay as they are."""
+    lowering = Lowering(source, target, style, size)
+    if lowering.untouched or lowering.kept:
+        return Lowering(source, target, style, size, lowering.untouched, lowering.kept)
+    return lowering
+
+
 def _border_of(layer: Pool) -> Ends | None:
     """The border with which a pooling without padding computes the same; None if there is none."""
     padding = layer.padding

@@ -24,7 +24,7 @@ from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
 from ..layers.tokens import Anchors, Tokens
 from ..layers.transposed import TransposedConvolution
-from .lowering import Built, Lowering
+from .lowering import Built, Lowering, lowered
 
 
 @dataclass(eq=False, repr=False)
@@ -146,9 +146,7 @@ def port(
         source = _read_at(source, image_size("input_size", input_size, source.rank))
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
-    lowering = Lowering(source, target, layers, size)
-    if lowering.untouched or lowering.kept:
-        lowering = Lowering(source, target, layers, size, lowering.untouched, lowering.kept)
+    lowering = lowered(source, target, layers, size)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
         what = _listed(lowering.untouched or untouched, "; ")

@@ -26,7 +26,18 @@ from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
 from .operators import EXPAND_DIMS, NOTHING, OPERATORS
 from .params import read_params_file
-from .tokens import ANYWHERE, IMAGES, LAST, PIXELS, TOKENS, channels_of_tokens, joins, moved, softmax_of_tokens
+from .tokens import (
+    ANYWHERE,
+    IMAGES,
+    LAST,
+    PIXELS,
+    TOKENS,
+    channels_of_tokens,
+    joined,
+    moved,
+    parts_of_channels,
+    softmax_of_tokens,
+)
 
 # In bytes; the largest models have less than a tenth of it.
 _LONGEST_SYMBOL = 2**24
@@ -75,9 +86,7 @@ class SymbolReading:
         """What computes a layer that is a piece of an operator."""
         return None
 
-    def of(
-        self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()
-    ) -> list[Part]:
+    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()) -> list[Part]:
         """The parts, of which the last gives the value of the head, or the values of several, which may have names.
 
         Raises:
@@ -96,7 +105,6 @@ class SymbolReading:
         return giving(self.result, results, self.native_of, names)
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
-        name, operator = node["name"], node["op"]
         given = [each[0] for each in node["inputs"]]
         options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
         sources = [each for each in given if each in self.values]
@@ -104,23 +112,29 @@ class SymbolReading:
             return
         for each in sources:
             self._flatten(each, node)
-        axes = {self.axes.get(each, IMAGES) for each in sources}
-        inputs = tuple(self.values[each] for each in given if each in self.values)
-        arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
-        path, rows = self.path(name), all(value in self.rows for value in inputs)
-        options["rows"] = rows
-        second = operator == EXPAND_DIMS and inputs and inputs[0] in self.expanded
-        if (operator in NOTHING and len(inputs) == 1) or second:
-            self.values[number] = inputs[0]
-            if sources[0] in self.axes:
-                self._keep(number, *axes, [inputs[0]])
+        inputs = tuple(self.values[each] for each in sources)
+        options["rows"] = all(value in self.rows for value in inputs)
+        second = node["op"] == EXPAND_DIMS and inputs and inputs[0] in self.expanded
+        if (node["op"] in NOTHING and len(inputs) == 1) or second:
+            self._keep(number, self._axes_of(sources[0]), [inputs[0]])
             return
-        try:
-            layer = self._layer(operator, options, arrays, axes)
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{path}: {error}") from error
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
+        arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
+        axes = {self._axes_of(each) for each in sources}
+        value = self._computed(number, node, options, inputs, arrays, axes)
+        self._keep(number, axes.pop(), [value])
+
+    def _computed(
+        self,
+        number: int,
+        node: Mapping[str, Any],
+        options: Mapping[str, Any],
+        inputs: tuple[str, ...],
+        arrays: Sequence[str],
+        axes: set[str],
+    ) -> str:
+        """Add what an operator computes of values and parameters, of which the values' axes are these."""
+        operator, path, rows = node["op"], self.path(node["name"]), options["rows"]
+        layer = self._layer(path, operator, options, arrays, axes)
         if isinstance(layer, Joining) and layer.takes not in (0, len(inputs)):
             raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
         path, native = self.native(path, layer, arrays)
@@ -137,34 +151,41 @@ class SymbolReading:
             self.expanded.add(value)
         if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
-        self.values[number] = value
-        if axes == {TOKENS}:
-            self._keep(number, TOKENS, [value])
+        return value
 
-    def _layer(self, operator: str, options: Mapping[str, Any], arrays: Sequence[str], axes: set[str]) -> Layer:
+    def _layer(
+        self, path: str, operator: str, options: Mapping[str, Any], arrays: Sequence[str], axes: set[str]
+    ) -> Layer:
         """What an operator computes of values whose axes are these."""
-        if operator not in OPERATORS or not axes:
-            raise UnsupportedError(f"convlab doesn't know the operator {operator}")
-        if LAST in axes or len(axes) > 1:
-            raise UnsupportedError(f"{operator} takes arrays whose axes were moved")
-        softmax = axes == {TOKENS} and softmax_of_tokens(operator, options)
-        layer = softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
-        if axes == {TOKENS} and not softmax and not isinstance(layer, ANYWHERE):
-            raise UnsupportedError(f"{operator} takes arrays (N, L, C)")
+        try:
+            if operator not in OPERATORS or not axes:
+                raise UnsupportedError(f"convlab doesn't know the operator {operator}")
+            softmax = softmax_of_tokens(operator, options) if axes == {TOKENS} else None
+            layer = softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
+            if axes != {IMAGES} and not softmax and (axes != {TOKENS} or not isinstance(layer, ANYWHERE)):
+                raise UnsupportedError(f"{operator} takes arrays whose axes were moved")
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{path}: {error}") from error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
         return layer
+
+    def _axes_of(self, number: int) -> str:
+        return self.axes.get(number, IMAGES)
 
     def _is_moved(self, number: int, node: Mapping[str, Any], options: Mapping[str, Any], sources: list[int]) -> bool:
         """Whether an operator only moves the axes of images, makes tokens of them or joins such, and has been read."""
-        operator, axes = node["op"], {self.axes.get(each, IMAGES) for each in sources}
-        if len(axes) != 1 or self.rows.intersection(self.values[each] for each in sources):
+        operator, axes = node["op"], self._axes_of(sources[0]) if sources else IMAGES
+        if {*map(self._axes_of, sources)} != {axes} or self.rows.intersection(self.values[each] for each in sources):
             return False
         pieces = [value for each in sources for value in self.pieces.get(each, [self.values[each]])]
-        if axes <= {TOKENS, PIXELS} and len(sources) > 1 and joins(operator, options):
-            together = pieces if axes == {PIXELS} else [self._joined(number, node, pieces)]
-            self._keep(number, *axes, together)
-        elif len(sources) == 1 and (after := moved(operator, options, *axes)) is not None:
+        if len(sources) > 1 and (after := joined(operator, options, axes)) is not None:
+            self._keep(number, after, pieces if axes == PIXELS else [self._joined(number, node, pieces)])
+        elif len(sources) == 1 and (count := parts_of_channels(operator, options, axes)):
+            self._keep(number, LAST, [self._further(number, node, Anchors(count), pieces)])
+        elif len(sources) == 1 and (after := moved(operator, options, axes)) is not None:
             self._keep(number, after, pieces)
-        elif len(sources) == 1 and (channels := channels_of_tokens(operator, options, *axes)):
+        elif len(sources) == 1 and (channels := channels_of_tokens(operator, options, axes)):
             boxes = [self._boxes(number, node, value, channels) for value in pieces]
             self._keep(number, TOKENS, [self._joined(number, node, boxes)])
         else:
@@ -197,8 +218,8 @@ class SymbolReading:
     def _as_result(self, number: int, node: Mapping[str, Any]) -> str:
         """The value that a node gives as a result of the model."""
         self._flatten(number, node)
-        if self.axes.get(number, IMAGES) == LAST:
-            raise UnsupportedError("its result is an array (N, H, W, C)")
+        if self._axes_of(number) not in (IMAGES, TOKENS):
+            raise UnsupportedError(f"its result has the axes {self._axes_of(number)}")
         value = self.values[number]
         return self._further(number, node, Tokens(), [value]) if number in self.axes else value
 

@@ -321,14 +321,14 @@ def _anchors(graph: GraphWriter, layer: Anchors) -> None:
 
 
 def _concatenate_pixels(graph: GraphWriter, layer: ConcatenatePixels) -> None:
-    shape = graph.constant("shape", [0, 0, -1, 1], "int64")
-    columns = []
+    shape = graph.constant("shape", [0, 0, -1], "int64")
+    rows = []
     for value in [graph.last, *graph.others]:
         graph.last = value
         graph.node("Reshape", shape)
-        columns.append(graph.last)
-    graph.last = columns[0]
-    graph.node("Concat", *columns[1:], axis=2)
+        rows.append(graph.last)
+    graph.last, graph.rank = rows[0], 3
+    graph.node("Concat", *rows[1:], axis=2)
 
 
 def _tokens(graph: GraphWriter, layer: Tokens) -> None:
