@@ -2,7 +2,7 @@
 
 `ssd` (arXiv:1512.02325) says of the boxes of two levels, behind each other, what they are, in rows (N, boxes, numbers),
 and of the first level's where they are. `retina` (arXiv:1708.02002) gives each level's boxes by themselves, in nested
-containers. In gluon `ssd` is written as gluoncv does, with rows of all numbers in between, and one result is such a row.
+containers. In gluon `ssd` is written as gluoncv does, with rows of all numbers in between; one result is such a row.
 """
 
 from __future__ import annotations

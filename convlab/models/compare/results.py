@@ -14,11 +14,13 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
+from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..adapters import Arrays
 from ..layers.layer import Convolution, Dense
 from ..layers.outputs import Outputs
 from ..layers.reading import Model
+from ..layers.steps import Step, last_functions, values_given
 from .random_images import grid
 from .sides import Side
 
@@ -95,13 +97,44 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     return results
 
 
-def apart_in_tolerances(a: Side, b: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
-    """How far the results of two ways to run a model are apart for a batch, in tolerances."""
-    x = _varied(batch, dtype, np.random.default_rng(seed))
-    ys, zs = a.results(x, dtype), b.results(x, dtype)
+def apart_in_tolerances(side: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
+    """How far the results of a model, called as a whole, are from those of its layers for a batch, in tolerances.
+
+    A function at the end, such as a softmax, may be steep where the changed images don't lead: there the tolerance is
+    that of what it takes, carried through it by its own bound.
+    """
+    x, layers = _varied(batch, dtype, np.random.default_rng(seed)), side.in_parts()
+    ys, zs = layers.results(x, dtype), side.results(x, dtype)
     if [y.shape for y in ys] != [z.shape for z in zs]:
         return np.inf
-    return max(_ratio(y, z, len(batch), dtype)[0] for y, z in zip(ys, zs, strict=True))
+    worst = 0.0
+    for y, z, value in zip(ys, zs, values_given(side.steps), strict=True):
+        ratio = _ratio(y, z, len(batch), dtype)[0]
+        before, last = last_functions(side.steps, value)
+        if ratio > 1 and last:
+            (given,) = layers.up_to(before).results(x, dtype)
+            ratio = min(ratio, _ratio_behind(last, given, z, len(batch), dtype))
+        worst = max(worst, ratio)
+    return worst
+
+
+def _ratio_behind(last: Sequence[Step], x: np.ndarray, z: np.ndarray, count: int, dtype: str) -> float:
+    """The largest difference of z from what steps give for x, both of `_varied` images, in bounds of the steps.
+
+    They take the tolerances of x for the errors of their input.
+    """
+    parts = (_CHANGES + 2, len(_SCALES), count)
+    x, z = (np.asarray(each, np.float64).reshape(*parts, *each.shape[1:]) for each in (x, z))
+    worst = 0.0
+    for scale in range(len(_SCALES)):
+        true = x[0, scale]
+        if not np.isfinite(x[:, scale]).all():
+            continue
+        off = np.broadcast_to(_tolerance(true, x[1:, scale], dtype), true.shape)
+        for step in last:
+            true, off = step.reference(true), step.error([true], [off], dtype)
+        worst = max(worst, worst_ratio(z[0, scale], true, off))
+    return worst
 
 
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
