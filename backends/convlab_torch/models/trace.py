@@ -41,6 +41,7 @@ from .functions import (
     outputs,
     over_last_axis,
     read_function,
+    softmax_of_channels,
     subtract,
     unflatten_pixels,
     with_number,
@@ -62,7 +63,8 @@ from .sizes import (
     shapes_in,
 )
 from .spelled_out import spell_out
-from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
+from .token_calls import TokenReading, owner
+from .tokens import expands_batch
 from .tracer import defaults_of, graph_of
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
@@ -114,28 +116,21 @@ def traced(
     return *_Reading(model, parts, rank).of(graph), multiple
 
 
-class _Reading:
-    """A traced graph on its way to parts.
+class _Reading(TokenReading):
+    """A traced graph on its way to parts: see `TokenReading`.
 
     Attributes:
-        rank: how many axes the images have beside those of images and channels.
-        values: the name of each node's value; a node that does nothing has that of its input.
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
-        last: the nodes whose last axis is that of the channels, since the code permuted the axes.
-        tokens: the nodes whose pixels are the tokens of a sequence, (N, C, L) or (N, L, C).
         sizes: the nodes that are numbers computed from shapes.
         pieces: the nodes that are only read together with those that take them.
     """
 
     def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
-        self.model, self.parts, self.rank = model, parts, rank
-        self.values: dict[torch.fx.Node, str] = {}
+        super().__init__(rank)
+        self.model, self.parts = model, parts
         self.arrays: dict[torch.fx.Node, Tensor] = {}
-        self.last: set[torch.fx.Node] = set()
-        self.tokens: set[torch.fx.Node] = set()
         self.sizes: set[torch.fx.Node] = set()
         self.pieces: set[torch.fx.Node] = set()
-        self.result: list[Part] = []
         self.unknown: dict[str, list[str]] = {}
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
@@ -158,7 +153,7 @@ class _Reading:
                 self.arrays[node] = self.arrays[node.args[0]]
             elif (view := view_of(node, self.arrays)) is not None:
                 self.arrays[node] = view
-            elif self._of_tokens(node):
+            elif self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
                 self.pieces.add(node)
@@ -174,8 +169,9 @@ class _Reading:
 
     def _output(self, result: Any) -> None:
         names, results = results_of(result)
+        self.as_results(results)
         for each in results:
-            for kind, what in ((self.tokens, "tokens, not images"), (self.last, "images NHWC")):
+            for kind, what in ((self.tokens, "tokens (N, C, L)"), (self.last, "images NHWC")):
                 if each in kind:
                     self._refuse(each, f"{_name(each.target)}: the model's result is {what}")
                     break
@@ -202,9 +198,12 @@ class _Reading:
             return
         if self.rank == 2 and convolves_rows(module):
             module = RowConvolution.sharing(module)
+        moved = (
+            softmax_of_channels(module, 3 if source in self.tokens else self.rank + 2) if source in self.last else None
+        )
         if source in self.last:
-            module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
-        self._append(node, self.parts(module, path), [source])
+            module = moved or over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
+        self._append(node, self.parts(module, path), [source], moved is not None)
 
     def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
         """Add the attention of tokens to themselves."""
@@ -224,37 +223,6 @@ class _Reading:
             self.last.add(user)
             self.tokens.add(user)
 
-    def _of_tokens(self, node: torch.fx.Node) -> bool:
-        """Whether a node only changes the axes of tokens, or takes one, and has been read."""
-        source = node.args[0] if node.args else None
-        if not isinstance(source, torch.fx.Node) or source not in self.values or self.rank != 2:
-            return False
-        if node in self.values:  # what attention gives
-            return True
-        if source not in self.tokens:
-            if source in self.last or not merges_pixels(node, self._channels(source)):
-                return False
-            self.tokens.add(node)
-        elif swaps_tokens(node):
-            self.tokens.add(node)
-            if source not in self.last:
-                self.last.add(node)
-        elif (native := row_of_tokens(node, source in self.last)) is not None:
-            layer, note = read_function(native)
-            path = ".".join(filter(None, [_owner(node), note]))
-            self.result.append(Part(path, native, layer, note, (self.values[source],), node.name))
-            self.values[node] = node.name
-            return True
-        else:
-            return False
-        self.values[node] = self.values[source]
-        return True
-
-    def _channels(self, node: torch.fx.Node) -> int:
-        """The channels of a node's images, where the last layer tells; 0 where it doesn't."""
-        layer = next((part.layer for part in self.result if part.value == self.values[node]), None)
-        return 0 if layer is None else layer.output_channels(0)
-
     def _append(
         self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node], moved: bool = False
     ) -> None:
@@ -266,6 +234,8 @@ class _Reading:
                 self.pieces.add(node)
                 return
             self._refuse(source, f"{_name(source.target)}: convlab doesn't know it before {_name(node.target)}")
+        for source in sources:
+            self.as_rows(source)
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
@@ -291,7 +261,10 @@ class _Reading:
         except UnsupportedError as error:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
-        path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
+        path = own or ".".join(filter(None, [owner(node), _name(node.target)]))
+        if sources and sources[0] in self.last:
+            softmax = softmax_of_channels(native, 3 if sources[0] in self.tokens else self.rank + 2)
+            native, moved = softmax or native, moved or softmax is not None
         back = to_first(self.rank)
         if isinstance(native, nn.Unflatten) and all(permutation(user, self.rank) == back for user in node.users):
             native = partial(unflatten_pixels, size=tuple(map(int, native.unflattened_size[:-1])))
@@ -325,7 +298,7 @@ class _Reading:
             self.last.add(node)
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
-        self.unknown.setdefault(_owner(node), []).append(what)
+        self.unknown.setdefault(owner(node), []).append(what)
 
 
 def _fetched(node: torch.fx.Node) -> str:
@@ -333,11 +306,6 @@ def _fetched(node: torch.fx.Node) -> str:
     while node.op != "get_attr":
         node = node.args[0]  # type: ignore[assignment]
     return str(node.target)
-
-
-def _owner(node: torch.fx.Node) -> str:
-    """The path of the module whose code a node is of."""
-    return str(next(reversed(node.meta.get("nn_module_stack") or [""])))
 
 
 def _name(target: Any) -> str:

@@ -263,7 +263,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
         if y.shape == true.shape and error.max() < np.abs(true).max():
             worst = max(worst, worst_ratio(y, true, error))
             continue
-        worst = max(worst, apart_in_tolerances(side.in_parts(), side, image, dtype, seed))
+        worst = max(worst, apart_in_tolerances(side, image, dtype, seed))
     return worst
 
 

@@ -145,7 +145,8 @@ def _keeps_enough(layer: Layer, size: Size | None, after: Size | None, fewest: i
     if size is None:
         return True
     pools = isinstance(layer, (GlobalPool, AdaptivePool))
-    if max(size) > 1 and after is not None and min(after) < fewest and not pools:
+    enough = max(size) > 1 and min(size) >= fewest
+    if enough and after is not None and min(after) < fewest and not pools:
         return False
     return _has_border(layer, size)
 

@@ -18,7 +18,7 @@ from ..layers.layer import dtype_of
 from ..layers.reading import INPUT, Model, Part
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
-from ..port.lowering import Lowering
+from ..port.lowering import lowered
 from ..port.port import assembled
 from . import foreign, neutral
 
@@ -168,9 +168,7 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Size | No
         got, only = (f"{rows}x{columns} pixels" for rows, columns in (size, model.size))
         _refuse(path, f"input_size of {got}", f"{only}, the only size that the model takes", "leave it out.")
     size = size or model.size
-    lowering = Lowering(model, target, style, size)
-    if lowering.untouched:
-        lowering = Lowering(model, target, style, size, lowering.untouched)
+    lowering = lowered(model, target, style, size)
     if lowering.untouched:
         reasons = "; ".join(f"{_place(model, layer)}: {why}" for layer, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")

@@ -108,7 +108,7 @@ def giving(
         parts: those of a model, in order.
         results: the names of values.
         native: makes the framework's own object for a layer.
-        names: what the results are called; none for a tuple.
+        names: what the results are called: see `convlab.models.layers.outputs.Outputs`.
     """
     needed = max((ending_with(parts, value) for value in results), key=len)
     if len(results) == 1:

@@ -20,8 +20,9 @@ from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
+from ..layers.tokens import Anchors, Tokens
 from ..layers.transposed import TransposedConvolution
-from .lowering import Built, Lowering
+from .lowering import Built, Lowering, lowered
 
 
 @dataclass(eq=False, repr=False)
@@ -146,9 +147,7 @@ def port(
         source = read_at(source, image_size("input_size", input_size, source.rank))
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
-    lowering = Lowering(source, target, layers, size)
-    if lowering.untouched:
-        lowering = Lowering(source, target, layers, size, lowering.untouched)
+    lowering = lowered(source, target, layers, size)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
         what = _listed(lowering.untouched or untouched, "; ")
@@ -272,7 +271,7 @@ def _stem(path: str) -> str:
 
 
 # These do nothing in inference, or say nothing by themselves: they only move numbers, or take several values.
-_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining)
+_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining, Anchors, Tokens)
 
 
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
