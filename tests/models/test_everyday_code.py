@@ -113,7 +113,11 @@ def merged_pixels(net, x):
     greatest, _ = torch.max(flat, dim=2, keepdim=True)
     logs = greatest + (flat - greatest).exp().sum(dim=2, keepdim=True).log()
     spread = (flat.var(dim=2) + 1e-5).sqrt().view(n, c, 1, 1)
-    x = (x - flat.mean(dim=2).view(n, c, 1, 1)) / spread * net.dense(logs.view(n, -1)).unsqueeze(2).unsqueeze(3)
+    x = (
+        (x - flat.mean(dim=2).view(n, c, 1, 1))
+        / spread
+        * net.dense(logs.view(logs.size(0), -1)).unsqueeze(2).unsqueeze(3)
+    )
     return x * torch.softmax(net.two(x).flatten(2), -1).view(x.shape)
 
 

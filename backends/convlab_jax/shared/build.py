@@ -17,16 +17,7 @@ from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool

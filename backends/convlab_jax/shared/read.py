@@ -20,16 +20,7 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs, container_of
@@ -304,11 +295,19 @@ def read_dropout(layer: Any, rank: int = 2) -> Dropout:
 
 
 def traced_model(
-    backend: str, model: Any, parts: list[Part], unknown: Mapping[str, str], loose: dict[str, str]
+    backend: str,
+    model: Any,
+    parts: list[Part],
+    unknown: Mapping[str, str],
+    loose: dict[str, str],
+    image: tuple[int, ...] | None,
 ) -> Model:
-    """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known."""
+    """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known.
+
+    `image` is the shape of the only images that the parts are for, if there is one.
+    """
     if not unknown:
-        return Model(backend, parts, True, model, unused=loose)
+        return Model(backend, parts, True, model, image, unused=loose, alone=image is not None)
     return Model(backend, parts, False, model, loose={**loose, **unknown})
 
 

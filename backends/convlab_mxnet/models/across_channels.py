@@ -9,6 +9,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
 from convlab.models.source.code import SourceCall, call_of
 
 from .. import channel_blocks
@@ -18,6 +19,9 @@ _BLOCKS: tuple[tuple[type[Layer], type[Any], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_blocks.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_blocks.PartsSoftmax, ("parts",)),
     (PixelUnshuffle, channel_blocks.PixelUnshuffle, ("factor", "channels_last")),
+    (Anchors, channel_blocks.Anchors, ("count",)),
+    (ConcatenatePixels, channel_blocks.ConcatenatePixels, ()),
+    (Tokens, channel_blocks.Tokens, ()),
 )
 
 

@@ -18,16 +18,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -227,9 +218,7 @@ def _arrays_of_attention(layer: Attention | ClassToken | PositionEmbedding) -> d
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
-    if layer.order != "CHW":
-        raise UnsupportedError("MXNet flattens images channel by channel, this one pixel by pixel.")
-    return [nn.Flatten()]
+    return [nn.Flatten() if layer.order == "CHW" else image_blocks.FlattenPixels()]
 
 
 def _build_dense(layer: Dense, style: str) -> list[Block]:

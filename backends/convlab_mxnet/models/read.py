@@ -18,16 +18,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -324,6 +315,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys((nn.GlobalMaxPool1D, nn.GlobalMaxPool2D, nn.GlobalMaxPool3D), _global_pool("max")),
     **dict.fromkeys((nn.GlobalAvgPool1D, nn.GlobalAvgPool2D, nn.GlobalAvgPool3D), _global_pool("average")),
     nn.Flatten: lambda m: Flatten("CHW"),
+    image_blocks.FlattenPixels: lambda m: Flatten("HWC"),
     nn.Dense: lambda m: Dense(ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: _dropout,
     nn.ReflectionPad2D: _reflection,

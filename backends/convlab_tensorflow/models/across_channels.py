@@ -10,6 +10,7 @@ from keras import layers as kl
 from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
 
 from .. import channel_layers
 
@@ -18,6 +19,9 @@ _LAYERS: tuple[tuple[type[Layer], type[kl.Layer], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_layers.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_layers.PartsSoftmax, ("parts",)),
     (PixelUnshuffle, channel_layers.PixelUnshuffle, ("factor", "channels_last")),
+    (Anchors, channel_layers.Anchors, ("count",)),
+    (ConcatenatePixels, channel_layers.ConcatenatePixels, ()),
+    (Tokens, channel_layers.Tokens, ()),
 )
 
 

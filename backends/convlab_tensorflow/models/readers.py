@@ -14,16 +14,7 @@ from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
@@ -35,6 +26,7 @@ from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private, resizing_layers
+from ..channel_layers import ConcatenatePixels
 from ..layers import Conv2D, LowestPadding
 from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
@@ -356,6 +348,7 @@ JOINING = (
     kl.Minimum,
     image_layers.Divide,
     kl.Concatenate,
+    ConcatenatePixels,
     *_LIKE,
     attention_layers.DotProductAttention,
     Outputs,

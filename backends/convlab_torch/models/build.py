@@ -20,16 +20,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs
@@ -207,10 +198,8 @@ def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[Any]:
     return [last if layer.channels_last else nn.PixelShuffle(layer.factor)]
 
 
-def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
-    if layer.order != "CHW":
-        raise UnsupportedError("torch flattens images channel by channel, this one pixel by pixel.")
-    return [nn.Flatten()]
+def _build_flatten(layer: Flatten, style: str) -> list[Any]:
+    return [nn.Flatten() if layer.order == "CHW" else functions.flatten_pixels]
 
 
 def _build_unflatten(layer: Unflatten, style: str) -> list[Any]:

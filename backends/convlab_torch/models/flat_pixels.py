@@ -71,7 +71,7 @@ def merge_back(model: nn.Module, graph: torch.fx.Graph, seen: Seen) -> None:
             replaced.add(node)
     for node in reversed([*graph.nodes]):
         places = any(each.target in _WITH_PLACES for each in (node, *node.all_input_nodes))
-        needless = node in flat or node in replaced or node not in before or places
+        needless = node in flat or node in replaced or node not in before or places or node.target in ("size", getattr)
         if not node.users and needless and node.op != "output":
             graph.erase_node(node)
 

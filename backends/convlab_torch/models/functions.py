@@ -18,17 +18,8 @@ from convlab.models.layers.activations import Activation, Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.dot_product import DotProductAttention
-from convlab.models.layers.flattening import Unflatten
-from convlab.models.layers.joining import (
-    Add,
-    BroadcastLike,
-    Concatenate,
-    Divide,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
@@ -131,6 +122,13 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     return other.train(module.training)
 
 
+def softmax_of_channels(native: Any, axes: int) -> nn.Module | None:
+    """The softmax over the channels of images NCHW that one over the last of so many axes is; None for another."""
+    if isinstance(native, (nn.Softmax, nn.LogSoftmax)) and native.dim in (-1, axes - 1):
+        return type(native)(1)
+    return None
+
+
 def class_path(module: nn.Module) -> str:
     """The module's class, as it is imported."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
@@ -159,6 +157,11 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 def unflatten_pixels(x: Tensor, size: Size) -> Tensor:
     """Rows of numbers, pixel by pixel, as images (N, C, H, W) of a size."""
     return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
+
+
+def flatten_pixels(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) as rows of numbers, pixel by pixel."""
+    return x.movedim(1, -1).flatten(1)
 
 
 def average(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
@@ -213,6 +216,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         depth_to_space: lambda: PixelShuffle(options["factor"], channels_last=True),
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
+        flatten_pixels: lambda: Flatten("HWC"),
         first_pixel: FirstPixel,
         attend: lambda: DotProductAttention(**options),
         channel_average: lambda: ChannelPool("average"),
@@ -291,10 +295,6 @@ def _clip(min: Any = None, max: Any = None) -> Any:
     return partial(clip, least=min, most=max)
 
 
-def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
-    return nn.Flatten(start_dim, end_dim)
-
-
 def _concatenate(dim: int = 0, rank: int = 2) -> Any:
     if dim not in (1, -1 - rank):
         raise UnsupportedError(f"it concatenates along axis {dim}, expected 1, the channels")
@@ -352,7 +352,7 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.channel_shuffle, "channel_shuffle"), nn.ChannelShuffle),
     *across_channels.NATIVES,
     (("stochastic_depth",), _stochastic_depth),
-    ((torch.flatten, "flatten"), _flatten),
+    ((torch.flatten, "flatten"), lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim)),
     ((torch.unflatten, "unflatten"), nn.Unflatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),

@@ -15,11 +15,14 @@ from ..layers.outputs import Outputs
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
+from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
 
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PartsSoftmax)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PartsSoftmax, Anchors)
 # Images of any number of axes.
 _ANY = 1
-_NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes"}
+# What `Tokens` gives.
+_TOKENS = 6
+_NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes", _TOKENS: "tokens"}
 
 
 class Flow:
@@ -43,8 +46,8 @@ class Flow:
         ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
         wanted = _taken(layer)
         for rank, _ in map(self.values.__getitem__, inputs):
-            if rank and not _goes_with(rank, wanted or ranks):
-                return _NAMES[rank], _NAMES[wanted or ranks]
+            if rank == _TOKENS or (rank and not _goes_with(rank, wanted or ranks)):
+                return _NAMES[rank], _NAMES[wanted or min(ranks, 4)]
         taken = channels_taken(layer)
         if isinstance(layer, Unflatten) and channels % math.prod(layer.size):
             return f"{channels} numbers from the layer before it", f"a multiple of {math.prod(layer.size)}"
@@ -65,6 +68,8 @@ class Flow:
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
             return len(layer.size) + 2, layer.output_channels(channels)
+        if isinstance(layer, Tokens):
+            return _TOKENS, channels
         return 2 if gives_rows(layer) else rank, layer.output_channels(channels)
 
 
@@ -76,7 +81,8 @@ def _apart(layer: Joining, channels: Sequence[int]) -> tuple[str, str] | None:
         fits = alike and not any(count % layer.heads for count in channels)
         return None if fits else (got, f"multiples of {layer.heads}, of which the first two are alike")
     any_number = isinstance(layer, (Concatenate, Like))
-    alike = any_number or len({count for count in channels if count > 1}) < 2
+    least = 0 if isinstance(layer, ConcatenatePixels) else 1  # one channel counts for all, but for pixels in a row
+    alike = any_number or len({count for count in channels if count > least}) < 2
     return None if alike else (got, "the same number")
 
 

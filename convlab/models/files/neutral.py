@@ -29,6 +29,7 @@ from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from ..layers.resizing import Resize, ResizeLike
+from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
@@ -65,11 +66,12 @@ _SIMPLE = (
 )
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
+_BOXES = (Anchors, ConcatenatePixels, Tokens)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
 _ARITHMETIC = (Add, Subtract, Multiply, Divide, Maximum, Minimum)
 _JOINING = (*_ARITHMETIC, Concatenate, BroadcastLike, ResizeLike, Outputs, DotProductAttention)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING, *_BOXES)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
