@@ -32,8 +32,8 @@ from .tokens import (
     LAST,
     PIXELS,
     TOKENS,
+    axes_joined,
     channels_of_tokens,
-    joined,
     moved,
     parts_of_channels,
     softmax_of_tokens,
@@ -108,7 +108,7 @@ class SymbolReading:
         given = [each[0] for each in node["inputs"]]
         options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
         sources = [each for each in given if each in self.values]
-        if self._is_moved(number, node, options, sources):
+        if len(given) == len(sources) and self._is_moved(number, node, options, sources):
             return
         for each in sources:
             self._flatten(each, node)
@@ -179,7 +179,7 @@ class SymbolReading:
         if {*map(self._axes_of, sources)} != {axes} or self.rows.intersection(self.values[each] for each in sources):
             return False
         pieces = [value for each in sources for value in self.pieces.get(each, [self.values[each]])]
-        if len(sources) > 1 and (after := joined(operator, options, axes)) is not None:
+        if len(sources) > 1 and (after := axes_joined(operator, options, axes)) is not None:
             self._keep(number, after, pieces if axes == PIXELS else [self._joined(number, node, pieces)])
         elif len(sources) == 1 and (count := parts_of_channels(operator, options, axes)):
             self._keep(number, LAST, [self._further(number, node, Anchors(count), pieces)])

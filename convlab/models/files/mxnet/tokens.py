@@ -69,7 +69,7 @@ def channels_of_tokens(operator: str, options: Mapping[str, Any], axes: str) -> 
     return shape[2] if axes in (LAST, PIXELS) and fits else 0
 
 
-def joined(operator: str, options: Mapping[str, Any], axes: str) -> str | None:
+def axes_joined(operator: str, options: Mapping[str, Any], axes: str) -> str | None:
     """The axes of the result of an operator that puts pixels with some axes behind each other; None for another one."""
     along, after = _JOINED.get(axes, (None, None))
     joins = operator in _JOINS and options.get("dim", options.get("axis", 1)) == along
