@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convlab import port
+from convlab import compare, port
 from convlab.errors import PartialPortWarning
 from convlab.models.adapters import read
 
@@ -394,3 +394,24 @@ def test_a_size_as_a_number_is_refused() -> None:
 def test_other_axes_are_refused(kind, why) -> None:
     with pytest.warns(PartialPortWarning, match=why):
         port(kind(), to="torch")
+
+
+class Exploding(nn.Module):
+    """Its numbers grow beyond the largest of float32, and those of its reference beyond float64's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.last(torch.exp(self.second(torch.exp(self.first(x) * 40))))
+
+
+def test_numbers_that_overflow_are_no_difference() -> None:
+    torch.manual_seed(0)
+    model = Exploding().eval()
+    assert port(model, to="torch").evidence.same
+    other = Exploding().eval()
+    other.load_state_dict(model.state_dict())
+    other.last.bias.data[0] += 0.5
+    assert compare(model, other).first.a == "last"

@@ -112,7 +112,7 @@ def test_a_port_for_one_size_computes_the_same(name, dtype) -> None:
 def test_the_evidence_names_the_size() -> None:
     model = shaken(PaddedToMultiple())
     ported = port(model, to="torch", input_size=SIZE)
-    assert "images of 37x26 pixels alone" in " ".join(str(ported.evidence).split())
+    assert "holds for images of 37x26 pixels alone" in " ".join(str(ported.evidence).split())
     assert read(model, X.numpy()).size == SIZE
 
 
@@ -166,3 +166,18 @@ def test_another_size_than_a_model_takes_is_refused() -> None:
     model = nn.Sequential(Same(2), nn.Flatten(), nn.Linear(4 * 19 * 13, 2))
     with pytest.raises(ModelError, match="images of 8x8 pixels don't go through all layers"):
         port(shaken(model), to="torch", input_size=(8, 8))
+
+
+def test_what_is_for_one_size_says_so(tmp_path) -> None:
+    """Its source, its ONNX file, and the comparison with the original, which can't be read without the size."""
+    model = shaken(PaddedToMultiple())
+    ported = port(model, to="torch", input_size=SIZE)
+    assert ported.size == SIZE
+    assert ported.source().startswith("# For images of 37x26 pixels alone.\n")
+    comparison = convlab.compare(model, ported)
+    assert comparison.same
+    assert comparison.size == SIZE
+    convlab.save(ported, tmp_path / "model.safetensors")
+    loaded = convlab.load(tmp_path / "model.safetensors", backend="torch")
+    with torch.no_grad():
+        assert torch.equal(loaded(X), ported.model(X))

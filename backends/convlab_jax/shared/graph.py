@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +34,27 @@ _LARGER = (9, 2, 4, 8, 16)
 Unknown = dict[str, list[str]]
 
 
+class Traced(NamedTuple):
+    """What a trace has shown of a model.
+
+    Attributes:
+        parts: those of the model, with their inputs; where convlab doesn't know operations, the model's layers, each
+            once, in the order of their calls.
+        unknown: the operations that convlab doesn't know, by their owners' paths.
+        used: the paths of the arrays that the code itself takes.
+        image: the shape (C, H, W) of the only images that the parts are for; None for all that the model takes.
+    """
+
+    parts: list[Part]
+    unknown: Unknown
+    used: set[str]
+    image: tuple[int, ...] | None = None
+
+
 def traced(
     model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Mapping[str, Any]
-) -> tuple[list[Part], Unknown, set[str]]:
-    """The parts of a model with their inputs, and by their owners' paths the operations that convlab doesn't know.
-
-    Where there are such operations, the parts are the model's layers, each once, in the order of their calls. The third
-    are the paths of the arrays that the code itself takes.
+) -> Traced:
+    """What a model computes for all images, or else for those of the size of the given ones.
 
     Args:
         model: what calls it, and each layer in it by `convlab_jax.shared.program.layer_call`.
@@ -61,7 +75,9 @@ def traced(
                 graph.keep(_Reading(_first(model, [larger], dtype)[1], layer, weights))
             if graph.is_clear:
                 break
-        return *graph.result(), graph.used
+        if inputs is not None and graph.refused and not (at_size := _Reading(program, layer, weights)).refused:
+            return Traced(*at_size.result(), at_size.used, (shape[-1], *shape[1:-1]))
+        return Traced(*graph.result(), graph.used)
 
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:

@@ -91,7 +91,7 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         return None, unknown
     whole = [*_with_rows(graph)]
     unused = _loose(model, whole, {}, {})
-    return Model("torch", whole, True, model, image, multiple=multiple, unused=unused), {}
+    return Model("torch", whole, True, model, image, multiple=multiple, unused=unused, alone=image is not None), {}
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:

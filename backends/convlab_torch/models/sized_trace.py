@@ -93,6 +93,8 @@ class SizedTracer(Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """See `torch.fx.Tracer`; the value of the call on both batches is noted."""
+        if self._computing:
+            raise ValueError("what a value is computed from isn't known")
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *more, **options)
         if kind != "placeholder":
             proxy.both = self._compute(kind, target, args, kwargs)
@@ -140,6 +142,8 @@ class SizedTracer(Tracer):
 
 def _without_numbers(arguments: Any, which: int) -> Any:
     def value(each: Any) -> Any:
+        if isinstance(each, torch.fx.proxy.Attribute):  # such as the device of a tensor
+            return getattr(value(each.root), each.attr)
         return each.both[which] if isinstance(each, SizedProxy) else _meta(each)
 
     return torch.fx.node.map_aggregate(arguments, value)

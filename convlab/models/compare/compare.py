@@ -15,7 +15,7 @@ from ...errors import ModelError
 from ...truth.bounds import worst_ratio
 from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
-from ..adapters import Models, models_of, read
+from ..adapters import Models, models_of, only_size, read, read_at
 from ..layers.layer import Dense
 from ..layers.reading import Model
 from ..layers.sized import for_size
@@ -61,9 +61,12 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
         ModelError: what isn't a model; a model of which no layer is known; inputs that a model can't be run on.
     """
     given = None if inputs is None else images_of(inputs)
+    size = only_size(a) or only_size(b)
     example = None if given is None else given[0]
     first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
-    return compare_read(first, second, batches(given, first.rank), None, names, seed)
+    if size is not None and given is None:
+        first, second = read_at(first, size), read_at(second, size)
+    return compare_read(first, second, batches(given, first.rank), size, names, seed)
 
 
 def compare_read(
@@ -179,8 +182,7 @@ class _Comparing:
         every_size = self.images is None and size is None
         multiple = math.lcm(first.model.multiple, second.model.multiple)
         comparison.multiple = multiple if size is None else 1
-        sizes = first.model.size, second.model.size
-        comparison.size = next(filter(None, sizes), None) if None in sizes else None
+        comparison.size = next((side.model.size for side in (first, second) if side.model.alone), None)
         if self.images is None:
             images = random_images(first.steps, self.seed, size, second.steps, multiple)
         else:

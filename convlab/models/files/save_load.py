@@ -11,7 +11,7 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError, UnsupportedError
 from ...geometry.checks import choice
 from ...registry import default_backend
-from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
+from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, only_size, read
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
@@ -54,7 +54,7 @@ def save(model: object, path: str | Path) -> None:
         ModelFileError: the name ends with nothing known, or the file can't be written.
         PortError: onnxruntime computes something else.
     """
-    path, model = Path(path), native_model(model)
+    path, size, model = Path(path), only_size(model), native_model(model)
     suffix = _suffix(path)
     if not path.absolute().parent.is_dir():
         raise ModelFileError(f"{path}: got a folder that doesn't exist, expected one.", hint="make it first.")
@@ -65,7 +65,7 @@ def save(model: object, path: str | Path) -> None:
             elif suffix == ONNX:
                 from .onnx.write import export
 
-                export(_parts(read(model), path), part, str(path))
+                export(_parts(read(model), path), part, str(path), size)
             else:
                 _own(model, path, suffix).save(model, part)
     except OSError as error:

@@ -55,13 +55,11 @@ class Step:
     @property
     def convolution(self) -> Convolution | None:
         """The one convolution that computes the same as the whole step, if there is one."""
-        main = self.main
-        if not isinstance(main, Convolution) or len(self.layers) > 2:
-            return None
-        if len(self.layers) == 1:
-            return main
-        border = self.layers[0]
-        return join_border(border, main) if isinstance(border, Pad) else None
+        *borders, main = self.layers
+        joined = main if isinstance(main, Convolution) else None
+        for border in reversed(borders):
+            joined = join_border(border, joined) if joined is not None and isinstance(border, Pad) else None
+        return joined
 
     @property
     def transposed(self) -> TransposedConvolution | None:

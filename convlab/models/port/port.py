@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice
-from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
+from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read, read_at
 from ..compare.compare import batches, compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Joining
-from ..layers.layer import Convolution, Dropout
+from ..layers.layer import Dropout
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
@@ -37,14 +35,16 @@ class Ported(StandIn):
             several, such as a border and a convolution.
         untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
         evidence: the comparison of both; its `same` is True for a whole model, None for parts.
+        size: the only rows and columns of images that it is for, where the original could be read for these alone.
     """
 
     backend: str
     layers: dict[str, list[Any]]
     untouched: dict[str, str]
     evidence: Comparison
+    size: Size | None = None
     _model: Any = None
-    _size: Size | None = None
+    _shown: Size | None = None
 
     @property
     def model(self) -> Any:
@@ -79,7 +79,8 @@ class Ported(StandIn):
             ModelError: the whole model wasn't ported.
             UnsupportedError: convlab can't write a layer as source; the message names it.
         """
-        return models_of(self.backend).source(read(self.model).parts, self._size)
+        code = models_of(self.backend).source(read(self.model).parts, self._shown)
+        return code if self.size is None else f"# For images of {times(self.size)} pixels alone.\n{code}"
 
     def __repr__(self) -> str:
         return str(self)
@@ -125,8 +126,8 @@ def port(
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
             of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
-            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch models that
-            computes with sizes, or decides by them.
+            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch's and Flax's
+            models that computes with sizes, or decides by them.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
@@ -143,7 +144,7 @@ def port(
     to = models_name(to)
     target = models_of(to)
     if images is None and input_size is not None:
-        source = _read_at(source, image_size("input_size", input_size, source.rank))
+        source = read_at(source, image_size("input_size", input_size, source.rank))
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
     lowering = lowered(source, target, layers, size)
@@ -175,7 +176,7 @@ def port(
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
-    return Ported(to, by_path, untouched, evidence, new, size)
+    return Ported(to, by_path, untouched, evidence, evidence.size, new, size)
 
 
 def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
@@ -191,15 +192,6 @@ def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
 
 def _listed(untouched: dict[str, str], separator: str) -> str:
     return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
-
-
-def _read_at(source: Model, size: Size) -> Model:
-    """The model, read again for images of one size where it can't be read for all of which that is one."""
-    if source.whole and not any(n % source.multiple for n in size):
-        return source
-    convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
-    channels = next((layer.input_channels for layer in convolutions), 3)
-    return read(source.native, np.zeros((2, channels, *size), "float32"))
 
 
 def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | None:
