@@ -225,18 +225,26 @@ def _inside(path: str, name: str) -> str:
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
     why = ""
+    traced: keras.Model | None = None
     # Code that repeats an array for each image, or has a shape for them all, must be told how many there are.
     for count in (None, _IMAGES):
         symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
+        given = symbols if len(symbols) > 1 else symbols[0]
         try:
-            result = layer.call(symbols if len(symbols) > 1 else symbols[0])
-            model = keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
-            if count or not any(None in getattr(each.operation, "newshape", ()) for each in private.calls(model) or ()):
-                return model
+            traced = keras.Model(given, layer.call(given))
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
-    return why
+            continue
+        if not any(map(_has_open_shape, private.calls(traced) or ())):
+            break
+    return why if traced is None else traced
+
+
+def _has_open_shape(call: Any) -> bool:
+    """Whether a call gives a shape with a size that isn't known, and isn't for Keras to find."""
+    shape = getattr(call.operation, "newshape", ())
+    return isinstance(shape, (tuple, list)) and any(size is None for size in shape)
 
 
 def _in_order(model: keras.Model) -> Iterator[Any]:
