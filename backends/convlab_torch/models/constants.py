@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,48 @@ def operation(target: Any) -> str:
     ('mul', 'sub', '')
     """
     return next((name for name, functions in _OPERATIONS.items() if target in functions), "")
+
+
+def computed_from(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> Tensor | None:
+    """What a node computes from arrays of the model's own alone, such as a standardised kernel; None for another call.
+
+    It counts as an array of the model's own: what is ported has its numbers, and trains these.
+    """
+    taken = node.all_input_nodes
+    if node.op not in ("call_function", "call_method") or not taken or not all(each in arrays for each in taken):
+        return None
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda each: _copied(arrays[each]))
+    try:
+        call = operator.methodcaller(node.target, *args[1:], **kwargs) if isinstance(node.target, str) else None
+        array = node.target(*args, **kwargs) if call is None else call(args[0])  # type: ignore[operator]
+    except Exception:  # The model's own code may fail in any way.
+        return None
+    if isinstance(array, tuple) and all(isinstance(each, Tensor) for each in array):  # of which an index takes one
+        return array  # type: ignore[return-value]
+    if not isinstance(array, Tensor) or not array.is_floating_point():
+        return None
+    trained = any(isinstance(arrays[each], nn.Parameter) for each in taken)
+    return nn.Parameter(array) if trained else array
+
+
+def _copied(arrays: Any) -> Any:
+    return tuple(map(_copied, arrays)) if isinstance(arrays, tuple) else arrays.detach().clone()
+
+
+def fetched(node: torch.fx.Node) -> list[str]:
+    """The paths of the arrays that a node fetches, or computes something from."""
+    if node.op == "get_attr":
+        return [str(node.target)]
+    return [*dict.fromkeys(path for each in node.all_input_nodes for path in fetched(each))]
+
+
+def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch.fx.Node]) -> dict[str, str]:
+    """How some of the arrays of a layer are computed, by the paths of those that they are computed from."""
+    notes = {}
+    for paths in (fetched(each) for each in arrays if each in computed):
+        source = " and ".join(sorted(paths))
+        notes |= dict.fromkeys(paths, f"each time the code computes anew from {source}; what is ported has the result")
+    return notes
 
 
 def with_arrays(

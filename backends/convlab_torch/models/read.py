@@ -82,16 +82,14 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | None, dict[str, list[str]]]:
     """A model with code of its own, for images (C, H, W) alone or for all; None, and what convlab doesn't know."""
     try:
-        graph, unknown, multiple = traced(
-            model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image
-        )
+        trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image)
     except UnsupportedError as error:
         return None, {"": [str(error).rstrip(".")]}
-    if unknown:
-        return None, unknown
-    whole = [*_with_rows(graph)]
-    unused = _loose(model, whole, {}, {})
-    return Model("torch", whole, True, model, image, multiple=multiple, unused=unused, alone=image is not None), {}
+    if trace.unknown:
+        return None, trace.unknown
+    whole = [*_with_rows(trace.parts)]
+    unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
+    return Model("torch", whole, True, model, image, multiple=trace.multiple, unused=unused, alone=alone), {}
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:

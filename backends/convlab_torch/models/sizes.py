@@ -95,7 +95,7 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
     if not takers:
         return 1
     best: list[_Change] = []
-    for multiple in _MULTIPLES if images.size is None else (1,):
+    for multiple in _MULTIPLES if images.size is None else _MULTIPLES[:1]:
         runs = _runs(model, graph, images, multiple)
         changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
         if multiple == 1 or len(changes) > len(best):
@@ -151,7 +151,7 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int
 
 def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> Seen:
     """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
-    runs = (_runs(model, graph, images, multiple * each) for each in _MULTIPLES)
+    runs = (_runs(model, graph, images, each) for each in _MULTIPLES if each % multiple == 0)
     return next((seen[0] for seen in runs if seen), {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx
@@ -30,7 +30,7 @@ from .attention import (
     of_pixels,
 )
 from .channel_convolutions import RowConvolution, as_rows, convolves_rows
-from .constants import operation, with_arrays
+from .constants import computed_from, fetched, notes_of_computed, operation, with_arrays
 from .functional import view_of
 from .functions import (
     add,
@@ -78,16 +78,30 @@ _OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 _UNUSED = ("input", "tensors", "_stacklevel")
 
 
+class Traced(NamedTuple):
+    """A model's code, read.
+
+    Attributes:
+        parts: those of the model with their inputs.
+        unknown: the operations that convlab doesn't know, by their callers' paths.
+        multiple: what the rows and columns of images must be multiples of.
+        unused: what inference doesn't use: how arrays are computed from others, by path.
+    """
+
+    parts: list[Part]
+    unknown: dict[str, list[str]]
+    multiple: int
+    unused: dict[str, str]
+
+
 def traced(
     model: nn.Module,
     is_leaf: Callable[[nn.Module], bool],
     of_torch: Callable[[nn.Module], bool],
     parts: Callable[[nn.Module, str], Sequence[Part]],
     image: tuple[int, ...] | None = None,
-) -> tuple[list[Part], dict[str, list[str]], int]:
-    """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
-
-    The third is what the rows and columns of images must be multiples of.
+) -> Traced:
+    """What the code of a model computes.
 
     Args:
         model: any module.
@@ -113,7 +127,8 @@ def traced(
         merge_parts(graph, shapes_in(model, graph, images, multiple))
     if rank == 2 and any(map(convolves_rows, model.modules())):
         as_rows(model, graph, shapes_in(model, graph, images, multiple))
-    return *_Reading(model, parts, rank).of(graph), multiple
+    reading = _Reading(model, parts, rank)
+    return Traced(*reading.of(graph), multiple, reading.notes)
 
 
 class _Reading(TokenReading):
@@ -123,6 +138,8 @@ class _Reading(TokenReading):
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
         sizes: the nodes that are numbers computed from shapes.
         pieces: the nodes that are only read together with those that take them.
+        computed: the nodes among `arrays` that compute one.
+        notes: how the arrays of layers are computed, by the paths that their results have.
     """
 
     def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
@@ -131,6 +148,8 @@ class _Reading(TokenReading):
         self.arrays: dict[torch.fx.Node, Tensor] = {}
         self.sizes: set[torch.fx.Node] = set()
         self.pieces: set[torch.fx.Node] = set()
+        self.computed: set[torch.fx.Node] = set()
+        self.notes: dict[str, str] = {}
         self.unknown: dict[str, list[str]] = {}
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
@@ -153,6 +172,11 @@ class _Reading(TokenReading):
                 self.arrays[node] = self.arrays[node.args[0]]
             elif (view := view_of(node, self.arrays)) is not None:
                 self.arrays[node] = view
+                if self.computed.intersection(node.all_input_nodes):
+                    self.computed.add(node)
+            elif (array := computed_from(node, self.arrays)) is not None:
+                self.arrays[node] = array
+                self.computed.add(node)
             elif self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
@@ -277,7 +301,8 @@ class _Reading(TokenReading):
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
-        own = [_fetched(each) for each in node.all_input_nodes if each in self.arrays]
+        own = [fetched(each)[0] for each in node.all_input_nodes if each in self.arrays]
+        self.notes |= notes_of_computed(node.all_input_nodes, self.computed)
         if not own:
             return *_native(node, self.rank), ""
         last = any(each in self.last for each in node.all_input_nodes)
@@ -299,13 +324,6 @@ class _Reading(TokenReading):
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
         self.unknown.setdefault(owner(node), []).append(what)
-
-
-def _fetched(node: torch.fx.Node) -> str:
-    """The path of the array that a node fetches, or gives other axes."""
-    while node.op != "get_attr":
-        node = node.args[0]  # type: ignore[assignment]
-    return str(node.target)
 
 
 def _name(target: Any) -> str:
