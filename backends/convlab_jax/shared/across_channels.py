@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
 
@@ -28,6 +28,11 @@ def parts_softmax(x: Array, parts: int) -> Array:
     return jax.nn.softmax(x.reshape((*x.shape[:-1], parts, -1)), axis=-2).reshape(x.shape)
 
 
+def gated_linear_unit(x: Array) -> Array:
+    """The first half of the channels times the sigmoid of the second half."""
+    return jax.nn.glu(x)
+
+
 def pixel_unshuffle(x: Array, factor: int, channels_last: bool = False) -> Array:
     """Squares of pixels as the channels of one, in PyTorch's order or in TensorFlow's."""
     n, rows, columns, channels = x.shape
@@ -40,6 +45,7 @@ def pixel_unshuffle(x: Array, factor: int, channels_last: bool = False) -> Array
 _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     LocalResponseNorm: (local_response_norm, ("size", "alpha", "beta", "k")),
     PartsSoftmax: (parts_softmax, ("parts",)),
+    GatedLinearUnit: (gated_linear_unit, ()),
     PixelUnshuffle: (pixel_unshuffle, ("factor", "channels_last")),
 }
 READERS: list[tuple[Any, Callable[..., Layer]]] = [(function, layer) for layer, (function, _) in _FUNCTIONS.items()]
@@ -57,5 +63,6 @@ def _called(function: Callable[..., Array], **options: Any) -> str:
 
 
 EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
-    (function, functools.partial(_called, function)) for function, _ in _FUNCTIONS.values()
+    (gated_linear_unit, lambda: "jax.nn.glu({0})"),
+    *((function, functools.partial(_called, function)) for function, _ in _FUNCTIONS.values()),
 ]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -25,6 +24,7 @@ from convlab.models.layers.spatial import depends_on_size, is_padded
 from convlab.models.layers.transposed import TransposedConvolution, named_crop
 
 from .across_channels import build_across_channels
+from .activations import build_of_numbers
 from .attention import first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
@@ -36,9 +36,9 @@ NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negat
 
 def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
-    if isinstance(layer, Activation):
-        return _build_activation(layer)
-    if isinstance(layer, (Affine, Clip, Outputs)):
+    if isinstance(layer, (Activation, Clip)):
+        return build_of_numbers(layer)
+    if isinstance(layer, (Affine, Outputs)):
         return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
@@ -73,13 +73,10 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 }
 
 
-def _build_with_options(layer: Affine | Clip | Outputs) -> Callable[..., Any]:
+def _build_with_options(layer: Affine | Outputs) -> Callable[..., Any]:
     if isinstance(layer, Outputs):
         return functools.partial(outputs, names=layer.names)
-    if isinstance(layer, Affine):
-        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
-    least, most = layer.finite_limits
-    return functools.partial(jnp.clip, min=least, max=most)
+    return functools.partial(affine, scale=layer.scale, shift=layer.shift)
 
 
 def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
@@ -88,30 +85,6 @@ def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
     if isinstance(layer, ChannelPool):
         return functools.partial(reduce, axis=-1, keepdims=True)
     return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)
-
-
-def _build_activation(layer: Activation) -> Callable[[Array], Array]:
-    parameter = layer.parameter
-    functions: dict[str, Callable[[Array], Array]] = {
-        "relu": nn.relu,
-        "relu6": jax.nn.relu6,
-        "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=parameter),
-        "elu": functools.partial(nn.elu, alpha=parameter),
-        "sigmoid": nn.sigmoid,
-        "tanh": nn.tanh,
-        "softplus": nn.softplus,
-        "silu": nn.silu,
-        "hard_sigmoid": jax.nn.hard_sigmoid,
-        "hard_swish": jax.nn.hard_silu,
-        "mish": jax.nn.mish,
-        "selu": jax.nn.selu,
-        "gelu": functools.partial(nn.gelu, approximate=False),
-        "gelu_tanh": nn.gelu,
-        "abs": jnp.abs,
-        "sqrt": jnp.sqrt,
-        "exp": jnp.exp,
-    }
-    return functions[layer.function]
 
 
 def _build_pool(layer: Pool) -> Callable[[Array], Array]:

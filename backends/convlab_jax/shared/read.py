@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, Softmax, clip
+from convlab.models.layers.activations import Affine, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
@@ -31,6 +30,7 @@ from convlab.truth.precision import rounded
 
 from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
+from .activations import READERS as ACTIVATIONS
 from .attention import class_token, first_pixel, positions, read_class_token, read_positions
 from .moving import READERS as MOVING
 from .pooling import adaptive_pool
@@ -182,24 +182,7 @@ def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -
 
 
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [
-    (nn.relu, lambda: Activation("relu")),
-    (jax.nn.relu6, lambda: Activation("relu6")),
-    (nn.leaky_relu, lambda negative_slope=0.01: Activation("leaky_relu", float(negative_slope))),
-    (nn.elu, lambda alpha=1.0: Activation("elu", float(alpha))),
-    (nn.sigmoid, lambda: Activation("sigmoid")),
-    (nn.tanh, lambda: Activation("tanh")),
-    (jnp.tanh, lambda: Activation("tanh")),
-    (nn.softplus, lambda: Activation("softplus")),
-    (nn.silu, lambda: Activation("silu")),
-    (jax.nn.hard_sigmoid, lambda: Activation("hard_sigmoid")),
-    (jax.nn.hard_silu, lambda: Activation("hard_swish")),
-    (jax.nn.mish, lambda: Activation("mish")),
-    (jax.nn.selu, lambda: Activation("selu")),
-    (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
-    (jnp.abs, lambda: Activation("abs")),
-    (jnp.sqrt, lambda: Activation("sqrt")),
-    (jnp.exp, lambda: Activation("exp")),
-    (jnp.clip, lambda min=None, max=None: clip(min, max)),
+    *ACTIVATIONS,
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
     (nn.max_pool, functools.partial(_pool, "max")),

@@ -240,11 +240,12 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "hard_swish": partial(nn.HardSigmoid, times_x=True),
         "mish": nn.Mish,
         "selu": nn.SELU,
-        **{name: partial(nn.Elementwise, name) for name in ("abs", "sqrt", "exp")},
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
-    if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
+    if layer.function == "leaky_relu" and layer.parameter < 0:
         raise UnsupportedError(f"MXNet has no {layer.function} with parameter {layer.parameter}.")
+    if layer.function not in constructors or (layer.function == "softplus" and layer.parameter):
+        return [nn.Elementwise(layer.function, layer.parameter)]
     return [constructors[layer.function]()]
 
 

@@ -329,7 +329,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Swish: _swish,
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
-    blocks.Elementwise: lambda m: Activation(m.function),
+    blocks.Elementwise: lambda m: Activation(m.function, m.parameter),
     blocks.Clip: lambda m: clip(m.least, m.most),
     blocks.Mish: lambda m: Activation("mish"),
     blocks.Unflatten: lambda m: Unflatten(m.size, m.order),

@@ -215,8 +215,10 @@ def _reshape(m: kl.Reshape) -> Layer:
 
 
 def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and m.negative_slope):
-        raise UnsupportedError("only Keras has a ReLU with a threshold, or a max_value and a negative_slope")
+    if (m.threshold and m.negative_slope) or (m.max_value is not None and (m.negative_slope or m.threshold)):
+        raise UnsupportedError("only Keras has a ReLU with several of a threshold, a max_value and a negative_slope")
+    if m.threshold:
+        return Activation("threshold", float(m.threshold))
     if m.max_value is not None:
         return clip(0, m.max_value)
     return leaky(m.negative_slope) if m.negative_slope else Activation("relu")
@@ -318,7 +320,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
-    image_layers.Elementwise: lambda m: Activation(m.function),
+    image_layers.Elementwise: lambda m: Activation(m.function, m.parameter),
     image_layers.Clip: lambda m: clip(m.least, m.most),
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: leaky(m.negative_slope),

@@ -34,6 +34,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
 from . import across_channels, attention, functions, modules
+from .activations import build_activation, build_clip
 from .attention import PixelAttention, first_pixel
 from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
@@ -247,34 +248,6 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.M
     return [filled(native, **arrays_of(native, layer))]
 
 
-def _build_clip(layer: Clip, style: str) -> list[Any]:
-    least, most = layer.finite_limits
-    return [partial(functions.clip, least=least, most=most)]
-
-
-def _build_activation(layer: Activation, style: str) -> list[Any]:
-    constructors: dict[str, Callable[[], Any]] = {
-        "relu": nn.ReLU,
-        "relu6": nn.ReLU6,
-        "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
-        "elu": lambda: nn.ELU(layer.parameter),
-        "sigmoid": nn.Sigmoid,
-        "tanh": nn.Tanh,
-        "softplus": nn.Softplus,
-        "silu": nn.SiLU,
-        "hard_sigmoid": nn.Hardsigmoid,
-        "hard_swish": nn.Hardswish,
-        "mish": nn.Mish,
-        "selu": nn.SELU,
-        "gelu": nn.GELU,
-        "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-        "abs": lambda: torch.abs,
-        "sqrt": lambda: torch.sqrt,
-        "exp": lambda: torch.exp,
-    }
-    return [constructors[layer.function]()]
-
-
 _OF_CHANNELS = {
     "max": functions.channel_maximum,
     "average": functions.channel_average,
@@ -305,8 +278,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Flatten: _build_flatten,
     Unflatten: _build_unflatten,
     Dense: _build_dense,
-    Activation: _build_activation,
-    Clip: _build_clip,
+    Activation: build_activation,
+    Clip: build_clip,
     Attention: _build_attention,
     WindowAttention: _build_attention,
     ClassToken: _build_class_token,

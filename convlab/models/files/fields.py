@@ -202,6 +202,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "pixel_unshuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "local_response_norm": {"size": _COUNT, "alpha": _ABOVE, "beta": _EPSILON, "k": _ABOVE},
     "parts_softmax": {"parts": _COUNT},
+    "glu": {},
     "pixel_shuffle": {"factor": _COUNT, "channels_last": _BOOLEAN},
     "resize": {"size": _PAIR, "method": _named(*METHODS), "align_corners": _BOOLEAN},
     "resize_like": {"method": _named(*METHODS), "align_corners": _BOOLEAN},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..layers.across_channels import PartsSoftmax
+from ..layers.across_channels import OF_PARTS
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Concatenate, Joining, Like
@@ -15,7 +15,7 @@ from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
 
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PartsSoftmax)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, *OF_PARTS)
 # Images of any number of axes.
 _ANY = 1
 _NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes"}

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ModelError, UnsupportedError
-from ...layers.across_channels import LocalResponseNorm
+from ...layers.across_channels import GatedLinearUnit, LocalResponseNorm
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
@@ -94,10 +94,6 @@ def _pad(graph: GraphWriter, layer: Pad) -> None:
     graph.node("Pad", sizes, *value, mode=_PAD_MODES.get(layer.mode, "constant"))
 
 
-# ONNX's own alpha is 0.2; its numbers are float32.
-_HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
-
-
 def _affine(graph: GraphWriter, layer: Affine) -> None:
     graph.node("Mul", graph.constant("scale", layer.scale))
     graph.node("Add", graph.constant("shift", layer.shift))
@@ -125,17 +121,36 @@ def _activation(graph: GraphWriter, layer: Activation) -> None:
     elif function == "silu":
         graph.node("Sigmoid")
         graph.node("Mul", before)
-    elif function in ("gelu", "gelu_tanh"):
-        graph.node("Gelu", approximate="tanh" if function == "gelu_tanh" else "none")
-    elif function in ("hard_sigmoid", "hard_swish", "mish"):
-        graph.node(
-            {"hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "mish": "Mish"}[function],
-            **_HARD.get(function, {}),
-        )
-    elif function in ("leaky_relu", "elu"):
-        graph.node("LeakyRelu" if function == "leaky_relu" else "Elu", alpha=layer.parameter)
+    elif function in _WITH_OPTIONS:
+        kind, options = _WITH_OPTIONS[function]
+        graph.node(kind, **options(layer.parameter))
+    elif function == "log_sigmoid":
+        for kind in ("Neg", "Softplus", "Neg"):
+            graph.node(kind)
+    elif function == "tanh_shrink":
+        for kind in ("Tanh", "Neg"):
+            graph.node(kind)
+        graph.node("Add", before)
+    elif function.startswith(("square", "sparse")) or (function == "softplus" and layer.parameter):
+        what = f"a {function} with parameter {layer.parameter}"
+        raise UnsupportedError(f"{what} isn't exported.", hint="save it as .safetensors.")
     else:
         graph.node(function.title())
+
+
+# ONNX's own alpha of a hard sigmoid is 0.2; its numbers are float32.
+_WITH_OPTIONS: dict[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
+    "gelu": ("Gelu", lambda a: {"approximate": "none"}),
+    "gelu_tanh": ("Gelu", lambda a: {"approximate": "tanh"}),
+    "hard_sigmoid": ("HardSigmoid", lambda a: {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_swish": ("HardSwish", lambda a: {}),
+    "leaky_relu": ("LeakyRelu", lambda a: {"alpha": a}),
+    "elu": ("Elu", lambda a: {"alpha": a}),
+    "celu": ("Celu", lambda a: {"alpha": a}),
+    "soft_shrink": ("Shrink", lambda a: {"lambd": a, "bias": a}),
+    "hard_shrink": ("Shrink", lambda a: {"lambd": a, "bias": 0.0}),
+    "threshold": ("ThresholdedRelu", lambda a: {"alpha": a}),
+}
 
 
 def _pool(graph: GraphWriter, layer: Pool) -> None:
@@ -295,6 +310,16 @@ def _chunk(graph: GraphWriter, layer: Chunk) -> None:
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
 
 
+def _glu(graph: GraphWriter, layer: GatedLinearUnit) -> None:
+    half, image = graph.channels() // 2, graph.last
+    middle, axes = graph.constant("middle", [half], "int64"), graph.constant("axes", [1], "int64")
+    graph.node("Slice", middle, graph.constant("end", [_END], "int64"), axes)
+    graph.node("Sigmoid")
+    gates, graph.last = graph.last, image
+    graph.node("Slice", graph.constant("start", [0], "int64"), middle, axes)
+    graph.node("Mul", gates)
+
+
 def _channel_shuffle(graph: GraphWriter, layer: ChannelShuffle) -> None:
     order = layer.reference(np.arange(graph.channels())[None])[0]
     graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
@@ -354,4 +379,5 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     PixelShuffle: _pixel_shuffle,
     PixelUnshuffle: _pixel_unshuffle,
     LocalResponseNorm: _local_response_norm,
+    GatedLinearUnit: _glu,
 }
