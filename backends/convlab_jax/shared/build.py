@@ -88,9 +88,11 @@ def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
 
 
 def _build_pool(layer: Pool) -> Callable[[Array], Array]:
-    if layer.ceil or layer.padding == "same_lower":
+    uncounted = layer.function == "average" and not (layer.count_padding and is_padded(layer.padding))
+    whole = layer.whole_padding if layer.ceil and uncounted else None
+    if (layer.ceil and whole is None) or layer.padding == "same_lower":
         raise UnsupportedError("Flax's pooling has neither ceil nor padding 'same_lower'.", hint="pad before it.")
-    padding = layer.padding.upper() if isinstance(layer.padding, str) else layer.padding
+    padding = whole or (layer.padding.upper() if isinstance(layer.padding, str) else layer.padding)
     options: dict[str, Any] = {"window_shape": layer.size, "strides": layer.stride, "padding": padding}
     if layer.function == "max":
         return functools.partial(nn.max_pool, **options)

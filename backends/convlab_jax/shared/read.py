@@ -22,7 +22,7 @@ from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divid
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs, container_of
-from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, average_of_inside
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
 from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution
@@ -151,6 +151,8 @@ def _pool(
         raise UnsupportedError(f"its window has {rank} axes, expected 1, 2 or 3")
     pads = _pads(padding, rank)
     stride = tuple(strides or (1,) * rank)
+    if function == "average" and not counted:
+        return average_of_inside(tuple(window_shape), stride, pads)
     return Pool(function, tuple(window_shape), stride, pads, counted and pads != "valid")
 
 

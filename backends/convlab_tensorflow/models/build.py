@@ -135,18 +135,25 @@ def _of_pads(name: str, pads: Ends) -> kl.Layer:
 
 
 def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
-    if layer.ceil:
-        raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
     spec = window(layer.size, stride=layer.stride)
     counted = layer.count_padding and is_padded(layer.padding) and layer.function == "average"
+    means = layer.function == "average" and not counted
+    if layer.ceil:
+        if not means or layer.whole_padding is None:
+            raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
+        return pooling.padded_average(layer)
     if isinstance(layer.padding, str):
         padding, before = layer.padding, []
+        if counted and padding == "same":
+            return pooling.padded_average(layer)
         if counted or padding not in ("valid", "same"):
             raise UnsupportedError(f"Keras's pooling has no padding {padding!r} like this.")
     elif counted:
         padding, before = "valid", _build_pad(Pad(layer.padding), style)
     elif (name := _name(spec, layer.padding)) is not None:
         padding, before = name, []
+    elif means:
+        return pooling.padded_average(layer)
     else:
         raise UnsupportedError(f"Keras's pooling has no padding {layer.padding}.", hint="pad before it.")
     kind = each_rank("MaxPooling" if layer.function == "max" else "AveragePooling")[len(layer.size) - 1]

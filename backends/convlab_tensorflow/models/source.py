@@ -22,7 +22,7 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
-from ..pooling_layers import AdaptivePooling
+from ..pooling_layers import AdaptivePooling, PaddedAverage
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
@@ -47,6 +47,7 @@ _OURS = (
     resizing_layers.ResizeLike,
     *across_channels.KINDS,
     AdaptivePooling,
+    PaddedAverage,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
