@@ -47,7 +47,8 @@ def build(layer: Layer, style: str) -> list[Any]:
         dense = nn.Dense(len(layer.kernel), use_bias=layer.bias is not None, param_dtype=layer.dtype)
         return [dense.bind({"params": _arrays(layer.dtype, kernel=layer.kernel.T, bias=layer.bias)})]
     if isinstance(layer, TransposedConvolution):
-        transposed = nn.ConvTranspose(layer.output_channels(), **transposed_options(layer))
+        module = nn.ConvTranspose if layer.groups == 1 else nn.Conv
+        transposed = module(layer.output_channels(), **transposed_options(layer))
         return [transposed.bind({"params": _named(layer)})]
     if isinstance(layer, (GroupNorm, LayerNorm)):
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}

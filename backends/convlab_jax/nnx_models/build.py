@@ -57,7 +57,8 @@ def _build(layer: Layer, style: str) -> list[Any]:
     if isinstance(layer, TransposedConvolution):
         inputs = len(layer.kernel)
         outputs = layer.output_channels()
-        transposed = _without_numbers(nnx.ConvTranspose, inputs, outputs, **transposed_options(layer))
+        module = nnx.ConvTranspose if layer.groups == 1 else nnx.Conv
+        transposed = _without_numbers(module, inputs, outputs, **transposed_options(layer))
         return [filled(transposed, layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, (GroupNorm, LayerNorm)):
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype, "rngs": rngs}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
@@ -21,7 +23,7 @@ from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import TransposedConvolution, named_crop, turned
 
 from .across_channels import build_across_channels
 from .activations import build_of_numbers
@@ -31,7 +33,18 @@ from .pooling import adaptive_pool
 from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
 from .resizing import build_resize
 
-NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
+
+class _Names(ArrayNames):
+    """Flax has transposed convolutions of groups as convolutions of images with zeros between their pixels."""
+
+    def arrays(self, layer: Any, data_format: str | None = None) -> dict[str, np.ndarray]:
+        """See `ArrayNames.arrays`."""
+        if isinstance(layer, TransposedConvolution) and layer.groups > 1:
+            layer = replace(layer, kernel=turned(layer.kernel, layer.groups))
+        return super().arrays(layer, data_format)
+
+
+NAMES = _Names("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
 
 def build_function(layer: Layer) -> Callable[..., Array] | None:
@@ -105,20 +118,22 @@ def dropout_options(layer: Dropout) -> dict[str, Any]:
 
 
 def transposed_options(layer: TransposedConvolution) -> dict[str, Any]:
-    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share."""
-    if layer.groups > 1:
-        raise UnsupportedError(f"Flax has no transposed convolution with groups {layer.groups}.")
+    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share; with groups those of `Conv`."""
     names = ("SAME", "VALID")
     axes = zip(layer.extent, layer.crop, strict=True)
     own: Any = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in axes)
+    shared = {"kernel_dilation": layer.dilation, "use_bias": layer.bias is not None, "param_dtype": layer.dtype}
+    if layer.groups > 1:
+        if max(layer.stride) == 1:
+            raise UnsupportedError(f"Flax has no transposed convolution with groups {layer.groups} and stride 1.")
+        options = {"input_dilation": layer.stride, "padding": own, "feature_group_count": layer.groups}
+        return {"kernel_size": layer.kernel.shape[2:], **options, **shared}
     named = (name for name in names if named_crop(name.lower(), layer.extent, layer.stride) == layer.crop)
     return {
         "kernel_size": layer.kernel.shape[2:],
         "strides": layer.stride,
         "padding": next(named, own),
-        "kernel_dilation": layer.dilation,
-        "use_bias": layer.bias is not None,
-        "param_dtype": layer.dtype,
+        **shared,
         "transpose_kernel": True,
     }
 

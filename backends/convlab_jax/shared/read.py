@@ -19,13 +19,13 @@ from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
+from convlab.models.layers.layer import LOWEST, BatchNorm, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, average_of_inside
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
-from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution
+from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution, turned
 from convlab.truth.precision import rounded
 
 from ..ops import ops
@@ -217,19 +217,28 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
 ]
 
 
-def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
-    """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
+def read_convolution(layer: Any, kernel: Any, bias: Any) -> Layer:
+    """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it.
+
+    With groups and zeros between the pixels it is a transposed convolution, of which Flax's own has no groups.
+    """
     size = per_axis(layer.kernel_size, 1)
     rank = len(size)
     if rank not in (1, 2, 3):
         raise UnsupportedError(f"its kernel has {rank} axes, expected 1, 2 or 3")
-    if max(_each(layer.input_dilation, rank)) > 1:
-        raise UnsupportedError("only Flax has a convolution with input_dilation")
     if layer.mask is not None:
         raise UnsupportedError("only Flax has a convolution with a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
     dilation = _each(layer.kernel_dilation, rank)
-    padding = _pads(layer.padding, rank)
+    padding, between = _pads(layer.padding, rank), _each(layer.input_dilation, rank)
+    if max(between) > 1:
+        if max(_each(layer.strides, rank)) > 1 or layer.feature_group_count == 1 or isinstance(padding, str):
+            raise UnsupportedError("only Flax has a convolution with input_dilation but without groups")
+        axes = [(n - 1) * d for n, d in zip(size, dilation, strict=True)]
+        crop = tuple((last - start, last - end) for last, (start, end) in zip(axes, padding, strict=True))
+        groups = layer.feature_group_count
+        own = turned(oihw(values), groups)
+        return transposed_convolution(own, shift, between, crop, dilation, groups, dtype)
     mode = "zeros"
     if padding == "causal":
         padding = causal(size, dilation)

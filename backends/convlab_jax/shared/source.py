@@ -140,6 +140,7 @@ def convolution(module: Any) -> dict[str, Any]:
         "kernel_size": tuple(module.kernel_size),
         "strides": brief(module.strides),
         "padding": "VALID" if pads == 0 else pads,
+        "input_dilation": brief(module.input_dilation),
         "kernel_dilation": brief(module.kernel_dilation),
         "feature_group_count": module.feature_group_count,
         "use_bias": module.use_bias,

@@ -32,6 +32,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers, private
 from ..layers import LOWEST_PADDING, Conv2D
+from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .inputs import GLOBAL, image_shape
@@ -193,8 +194,6 @@ def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
 
 
 def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
-    if layer.groups > 1:
-        raise UnsupportedError(f"Keras has no transposed convolution with groups {layer.groups}.")
     if max(layer.dilation) > 1:
         raise UnsupportedError("TensorFlow has transposed convolutions with dilation on some processors alone.")
     names = ("valid", "same")
@@ -202,11 +201,13 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     if padding is None:
         raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
     rank = len(layer.stride)
-    conv = each_rank("Conv", "Transpose")[rank - 1](
+    kinds, groups = each_rank("Conv", "Transpose"), {"groups": layer.groups} if layer.groups > 1 else {}
+    conv = (GROUPED if groups else kinds)[rank - 1](
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
         padding,
+        **groups,
         data_format="channels_last",
         use_bias=layer.bias is not None,
         dtype=layer.dtype,

@@ -27,6 +27,7 @@ from convlab.truth.precision import rounded
 
 from .. import image_layers, private, resizing_layers
 from ..layers import Conv2D, LowestPadding
+from ..transposed_layers import GROUPED
 from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
@@ -77,7 +78,8 @@ def _transposed(m: Any) -> Layer:
     more = (m.output_padding,) * len(extent) if isinstance(m.output_padding, int) else m.output_padding
     crop = named_crop(m.padding, extent, m.strides, more)
     bias = None if m.bias is None else _computed(m, m.bias)
-    return transposed_convolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
+    geometry = m.strides, crop, m.dilation_rate, getattr(m, "groups", 1)
+    return transposed_convolution(kernel, bias, *geometry, m.compute_dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
@@ -290,7 +292,7 @@ WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU, kl.MultiHead
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((*each_rank("Conv"), *DEPTHWISE), _convolution),
-    **dict.fromkeys(TRANSPOSED, _transposed),
+    **dict.fromkeys((*GROUPED, *TRANSPOSED), _transposed),  # the first are subclasses of the others
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
     kl.GroupNormalization: _group_norm,

@@ -23,6 +23,7 @@ from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
 from ..pooling_layers import AdaptivePooling, PaddedAverage
+from ..transposed_layers import GROUPED
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
@@ -48,6 +49,7 @@ _OURS = (
     *across_channels.KINDS,
     AdaptivePooling,
     PaddedAverage,
+    *GROUPED,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,

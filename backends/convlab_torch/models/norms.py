@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def dtype_of(x: Tensor) -> str:
     return str(ops.dtype(x))
 
 
-def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
+def read_batch_norm(m: Any) -> BatchNorm:
     """Batch norm by its running statistics."""
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedError(
@@ -62,10 +63,15 @@ def read_group_norm(m: nn.GroupNorm) -> Layer:
     return GroupNorm(scale, shift, m.num_groups, m.eps, dtype)
 
 
+_INSTANCE_NORMS = nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d
+
+
 def read_instance_norm(m: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) -> Layer:
-    """Instance norm by the statistics of each image."""
-    if m.track_running_stats:
-        raise UnsupportedError("it normalises by running statistics (track_running_stats)")
+    """Instance norm by the statistics of each image, or in inference by running statistics, as a batch norm."""
+    if m.running_mean is not None:
+        return replace(
+            read_batch_norm(m), rank=next(rank for rank, kind in enumerate(_INSTANCE_NORMS, 1) if isinstance(m, kind))
+        )
     scale, shift, dtype = _scale_and_shift(m, m.num_features)
     return GroupNorm(scale, shift, m.num_features, m.eps, dtype)
 

@@ -236,8 +236,8 @@ class Lowering:
             if layer.ceil and layer.count_padding and whole is not None and whole != layer.padding:
                 # A border that counts is a part of the image; what lies beyond it doesn't count.
                 inside = replace(layer, padding="valid", count_padding=False)
-                border = self.target.build(Pad(layer.padding), self.style)  # type: ignore[arg-type]
-                return [*border, *self._natives(inside, given)]
+                counted = self.target.build(Pad(layer.padding), self.style)  # type: ignore[arg-type]
+                return [*counted, *self._natives(inside, given)]
             pads = _border_of(layer)
             if pads is None:
                 raise
