@@ -66,7 +66,8 @@ class GatedLinearUnit(Moving):
 
     def call(self, x: Any) -> Any:
         """The image of half as many channels."""
-        return keras.ops.glu(x, axis=-1)
+        values, gates = keras.ops.split(x, 2, axis=-1)
+        return values * keras.ops.sigmoid(gates)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Half as many channels."""

@@ -20,7 +20,7 @@ from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, average_of_inside
 from convlab.models.layers.reading import Model, Part
@@ -321,6 +321,12 @@ def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution
     else:
         crop = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
     return transposed_convolution(np.ascontiguousarray(kernel), shift, stride, crop, dilation, 1, dtype)
+
+
+def read_rms_norm(layer: Any, scale: Any, channels: int = 0) -> RMSNorm:
+    """A root mean square norm; see `read_norm`."""
+    norm = read_norm(layer, scale, None, None, channels)
+    return RMSNorm(norm.scale, norm.epsilon, norm.dtype)
 
 
 def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: int = 0) -> GroupNorm | LayerNorm:

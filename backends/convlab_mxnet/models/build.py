@@ -19,7 +19,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
@@ -155,6 +155,12 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[Block]:
     return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "normalisation")
+    norm = image_blocks.RMSNorm(len(layer.scale), layer.epsilon)
+    return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[Block]:
     has = layer.scale is not None, layer.shift is not None
     affine = image_blocks.ChannelAffine(layer.count, *has, layer.trained)
@@ -264,6 +270,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Attention: _build_attention,
     WindowAttention: _build_attention,

@@ -15,7 +15,7 @@ from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.formulas import FORMULAS
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -234,6 +234,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     GroupNorm: lambda known: _block(
         image_blocks.GroupNorm, groups=known.groups, channels=len(known.scale), epsilon=known.epsilon
     ),
+    RMSNorm: lambda known: _block(image_blocks.RMSNorm, channels=len(known.scale), epsilon=known.epsilon),
     ChannelAffine: lambda known: _block(
         image_blocks.ChannelAffine,
         channels=known.count,

@@ -45,9 +45,9 @@ def _functions() -> list[tuple[Any, Layer]]:
     pairs += [(module.hard_silu, Activation("hard_swish")) for module in (keras.activations, keras.ops)]
     for layer, name in ((Softmax(), "softmax"), (Softmax(log=True), "log_softmax")):
         pairs += [(getattr(module, name), layer) for module in (keras.activations, keras.ops, tf.nn)]
-    pairs += [(module.celu, Activation("elu", 1.0)) for module in (keras.activations, keras.ops)]
-    pairs += [(module.hard_tanh, Clip(-1.0, 1.0)) for module in (keras.activations, keras.ops)]
-    pairs += [(module.glu, GatedLinearUnit()) for module in (keras.activations, keras.ops)]
+    for name, other in {"celu": Activation("elu", 1.0), "hard_tanh": Clip(-1.0, 1.0), "glu": GatedLinearUnit()}.items():
+        modules = [module for module in (keras.activations, keras.ops) if hasattr(module, name)]  # not in old ones
+        pairs += [(getattr(module, name), other) for module in modules]
     others = {
         "log_sigmoid": [tf.math.log_sigmoid],
         "abs": [tf.abs],
@@ -55,7 +55,8 @@ def _functions() -> list[tuple[Any, Layer]]:
         "exp": [tf.exp, keras.activations.exponential],
     }
     for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
-        pairs += [(function, Activation(name)) for function in (*functions, getattr(keras.ops, name))]
+        own = [getattr(keras.ops, name)] if hasattr(keras.ops, name) else []
+        pairs += [(function, Activation(name)) for function in (*functions, *own)]
     return pairs
 
 
@@ -76,10 +77,11 @@ def build_activation(layer: Activation, style: str) -> list[kl.Layer]:
         return [constructors[layer.function](autocast=False)]
     ours = ("abs", "sqrt", "exp", "celu", "threshold")
     at_default = any((layer.function, layer.parameter) == (each.function, each.parameter) for each in _AT_DEFAULTS)
-    if layer.function in ours or (layer.parameter and not at_default):
+    name = {"hard_swish": "hard_silu"}.get(layer.function, layer.function)
+    lacks = not hasattr(keras.activations, name)  # as old ones do
+    if layer.function in ours or (layer.parameter and not at_default) or lacks:
         return [image_layers.Elementwise(layer.function, layer.parameter, autocast=False)]
-    names = {"hard_swish": "hard_silu"}
-    return [kl.Activation(names.get(layer.function, layer.function), autocast=False)]
+    return [kl.Activation(name, autocast=False)]
 
 
 def build_clip(layer: Clip, style: str) -> list[kl.Layer]:

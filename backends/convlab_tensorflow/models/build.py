@@ -20,7 +20,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
@@ -37,7 +37,7 @@ from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .inputs import GLOBAL, image_shape
 from .outputs import Outputs
-from .readers import DEPTHWISE, SEPARABLE, each_rank
+from .readers import DEPTHWISE, RMS_NORMS, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
     "moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", slope="alpha", channels_last=True
@@ -184,6 +184,13 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[kl.Layer]:
     return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale, layer.shift)]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[kl.Layer]:
+    if not RMS_NORMS:
+        raise UnsupportedError("This version of Keras has no RMSNormalization.", hint="a newer one has it.")
+    norm = kl.RMSNormalization(-1, layer.epsilon, dtype=layer.dtype)
+    return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale)]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
     if not layer.trained:
         scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
@@ -310,6 +317,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Attention: _build_attention,
@@ -384,6 +392,8 @@ def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a Keras layer has them."""
     if isinstance(layer, ClassToken):
         return {"token": layer.token}
+    if isinstance(layer, RMSNorm):
+        return {"scale": layer.scale}
     if isinstance(layer, PositionEmbedding):
         return {"embedding": layer.embedding.transpose(1, 2, 0)}
     if not isinstance(native, Conv2D):

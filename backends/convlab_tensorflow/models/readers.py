@@ -16,7 +16,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
@@ -125,6 +125,11 @@ def _layer_norm(m: kl.LayerNormalization) -> Layer:
         raise UnsupportedError("it subtracts no mean (rms_scaling)")
     axis = m.axis if isinstance(m.axis, int) else m.axis[0]
     return LayerNorm(*_scale_and_shift(m, _channels(m, axis)), m.epsilon, m.variable_dtype, rank=rank)
+
+
+def _rms_norm(m: Any) -> Layer:
+    rank = _statistics_axis(m, m.axis)
+    return RMSNorm(array_of(m.scale), m.epsilon, m.variable_dtype, rank=rank)
 
 
 def _group_norm(m: kl.GroupNormalization) -> Layer:
@@ -286,7 +291,9 @@ def each_rank(name: str, end: str = "") -> tuple[Any, ...]:
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
 TRANSPOSED = each_rank("Conv", "Transpose")
 CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, *TRANSPOSED)
-_NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
+# Keras has it from version 3.9 on.
+RMS_NORMS = (kl.RMSNormalization,) if hasattr(kl, "RMSNormalization") else ()
+_NORMS = (*RMS_NORMS, kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU, kl.MultiHeadAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
@@ -295,6 +302,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys((*GROUPED, *TRANSPOSED), _transposed),  # the first are subclasses of the others
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
+    **dict.fromkeys(RMS_NORMS, _rms_norm),
     kl.GroupNormalization: _group_norm,
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,

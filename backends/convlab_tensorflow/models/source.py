@@ -27,7 +27,7 @@ from ..transposed_layers import GROUPED
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
-from .readers import DEPTHWISE, TRANSPOSED, each_rank
+from .readers import DEPTHWISE, RMS_NORMS, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -187,6 +187,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             *TRANSPOSED,
             kl.GroupNormalization,
             kl.LayerNormalization,
+            *RMS_NORMS,
             kl.PReLU,
             *each_rank("UpSampling"),
             kl.Resizing,

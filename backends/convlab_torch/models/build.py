@@ -21,7 +21,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -145,6 +145,11 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
     return [filled(norm, **_NAMES.arrays(layer))]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[nn.Module]:
+    norm = modules.RMSNorm2d(len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
+    return [filled(norm, **_NAMES.arrays(layer))]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
     has = layer.scale is not None, layer.shift is not None
     module = modules.ChannelAffine(layer.count, *has, layer.trained)
@@ -263,6 +268,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Resize: _build_resize,

@@ -27,7 +27,7 @@ from convlab.models.layers.spatial import Size, per_axis
 
 from . import across_channels, activations
 from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
-from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .modules import LayerNorm2d, PixelLinear, RMSNorm2d, StochasticDepth
 from .written_out import written_attention
 
 
@@ -94,6 +94,8 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     other: nn.Module
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
         other = LayerNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
+    elif type(module) is nn.RMSNorm and len(module.normalized_shape) == 1:
+        other = RMSNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
     elif type(module) is nn.Linear:
         other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
         other.rank = rank
@@ -101,7 +103,9 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
         return None
     else:
         return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else written_attention(module)
-    other.weight, other.bias = module.weight, module.bias
+    other.weight = module.weight
+    if hasattr(module, "bias"):
+        other.bias = module.bias
     return other.train(module.training)
 
 

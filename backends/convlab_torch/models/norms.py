@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.layer import BatchNorm, Layer
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 
 from ..ops import ops
 from . import modules
@@ -84,6 +84,15 @@ def read_layer_norm(m: nn.LayerNorm) -> Layer:
         )
     scale, shift, dtype = _scale_and_shift(m, m.normalized_shape[0])
     return LayerNorm(scale, shift, m.eps, dtype)
+
+
+def read_rms_norm(m: nn.RMSNorm) -> Layer:
+    """Root mean square norm of the last axis; without an epsilon PyTorch takes that of its dtype."""
+    if len(m.normalized_shape) != 1:
+        raise UnsupportedError(f"it normalises {len(m.normalized_shape)} axes")
+    dtype = torch.float32 if m.weight is None else m.weight.dtype
+    scale = torch.ones(m.normalized_shape[0]) if m.weight is None else m.weight
+    return RMSNorm(ops.to_numpy(scale), torch.finfo(dtype).eps if m.eps is None else m.eps, dtype_of(scale))
 
 
 def read_channel_affine(m: modules.ChannelAffine) -> Layer:

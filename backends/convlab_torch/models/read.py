@@ -52,6 +52,7 @@ from .norms import (
     read_group_norm,
     read_instance_norm,
     read_layer_norm,
+    read_rms_norm,
 )
 from .trace import traced
 
@@ -144,6 +145,7 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
 _ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
 
 
+_NORMS_OF_ROWS: dict[type, Callable[[Any], Layer]] = {nn.LayerNorm: read_layer_norm, nn.RMSNorm: read_rms_norm}
 # What goes along an axis, which is the last one of rows of numbers.
 _OVER_LAST: dict[type, Layer] = {nn.Softmax: Softmax(), nn.LogSoftmax: Softmax(log=True), nn.GLU: GatedLinearUnit()}
 
@@ -161,8 +163,8 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
         if of_rows and type(part.native) in _OVER_LAST and part.native.dim == -1:
             part = replace(part, layer=_OVER_LAST[type(part.native)])
-        if of_rows and type(part.native) is nn.LayerNorm:
-            part = replace(part, layer=read_layer_norm(part.native))
+        if of_rows and type(part.native) in _NORMS_OF_ROWS:
+            part = replace(part, layer=_NORMS_OF_ROWS[type(part.native)](part.native))
         if isinstance(part.layer, Upsample) and resizing.is_of_any_rank(part.native):
             part = replace(part, layer=replace(part.layer, factor=part.layer.factor[:1] * rank))
         wanted = 0 if of_rows else rank
@@ -329,6 +331,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
     modules.LayerNorm2d: read_layer_norm,
+    modules.RMSNorm2d: read_rms_norm,
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,
     **attention.READERS,

@@ -44,7 +44,7 @@ from .functions import (
     total,
     unflatten_pixels,
 )
-from .modules import ChannelAffine, LayerNorm2d, StochasticDepth
+from .modules import ChannelAffine, LayerNorm2d, RMSNorm2d, StochasticDepth
 
 
 def source(parts: Sequence[Part], size: Size | None) -> str:
@@ -115,6 +115,7 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
     LayerNorm2d: _layer,
+    RMSNorm2d: _layer,
     ChannelAffine: _layer,
     **dict.fromkeys(_ATTENTION, _layer),
     nn.Linear: _layer,
@@ -188,7 +189,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }
 # Classes that the source brings along.
-_HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d)}
+_HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d, RMSNorm2d)}
 
 _IDIOM = Idiom(
     written=_written,

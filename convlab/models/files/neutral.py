@@ -22,7 +22,7 @@ from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
-from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ..layers.outputs import Outputs
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -62,7 +62,7 @@ _SIMPLE = (
     Flatten,
     Dense,
 )
-_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax, GatedLinearUnit)
+_NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax, GatedLinearUnit)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
 _JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike, Outputs)

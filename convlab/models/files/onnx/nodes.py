@@ -15,7 +15,7 @@ from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
 from ...layers.joining import Add, Concatenate, Divide, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize
@@ -277,6 +277,18 @@ def _layer_norm(graph: GraphWriter, layer: LayerNorm) -> None:
         graph.node("Transpose", perm=to_first(graph.rank - 2))
 
 
+def _rms_norm(graph: GraphWriter, layer: RMSNorm) -> None:
+    """As products and a mean: ONNX has the norm since opset 23 alone."""
+    image = graph.last
+    graph.node("Mul", image)
+    graph.node("ReduceMean", graph.constant("axes", [1], "int64"), keepdims=1)
+    graph.node("Add", graph.constant("epsilon", layer.epsilon))
+    graph.node("Sqrt")
+    root, graph.last = graph.last, image
+    graph.node("Div", root)
+    graph.node("Mul", _column(graph, "scale", layer.scale))
+
+
 def _crop(graph: GraphWriter, layer: Crop) -> None:
     ends = [-end or _END for _, end in layer.pads]
     indices = {"starts": [start for start, _ in layer.pads], "ends": ends, "axes": [*range(2, graph.rank)]}
@@ -369,6 +381,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     PReLU: _prelu,
     GroupNorm: _group_norm,
     LayerNorm: _layer_norm,
+    RMSNorm: _rms_norm,
     Crop: _crop,
     Subsample: _subsample,
     Upsample: _upsample,
