@@ -13,6 +13,7 @@ from typing import Any
 
 from convlab.models.adapters import Node, free_name
 from convlab.models.layers.formulas import FORMULAS
+from convlab.models.layers.outputs import container_of, names_in_tuples
 from convlab.models.layers.reading import INPUT
 from convlab.models.layers.spatial import Ends, to_first
 
@@ -56,7 +57,7 @@ class OnBoth:
             return super().__call__(x, *others)  # type: ignore[misc]
         with semantics([self]) as (inside, _):
             y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
-        return tuple(_as_kind(each, numpy) for each in y) if isinstance(y, (tuple, list)) else _as_kind(y, numpy)
+        return _as_kind(y, numpy)
 
 
 def _kind(block: Any) -> bool | None:
@@ -67,6 +68,8 @@ def _kind(block: Any) -> bool | None:
 
 
 def _as_kind(x: Any, numpy: bool) -> Any:
+    if isinstance(x, (tuple, list)):
+        return tuple(_as_kind(each, numpy) for each in x)
     """An array of `mx.np`, or else of `mx.nd`, over the same memory."""
     return x.as_np_ndarray() if numpy else x.as_nd_ndarray()
 
@@ -286,7 +289,7 @@ class BroadcastLike(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class Outputs(mx.gluon.HybridBlock):  # type: ignore[misc]
-    """Several results of a model as a tuple: a block that is hybridized gives no dictionary.
+    """Several results of a model in tuples: a block that is hybridized gives no dictionary.
 
     Args:
         names: what the results are called in the original.
@@ -298,7 +301,7 @@ class Outputs(mx.gluon.HybridBlock):  # type: ignore[misc]
 
     def hybrid_forward(self, F: Any, *values: Any) -> Any:
         """The results."""
-        return values
+        return container_of(values, names_in_tuples(self.names))
 
 
 class Group(mx.gluon.HybridBlock):  # type: ignore[misc]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .blocks import OnBoth
 from .image_blocks import OfImages
+from .ops import mx
 
 
 class LocalResponseNorm(OfImages):
@@ -70,3 +72,39 @@ class PixelUnshuffle(OfImages):
             return squares
         grouped = F.reshape(squares, shape=(0, -4, self.factor**2, -1, -2))
         return F.reshape(F.swapaxes(grouped, 1, 2), shape=(0, -3, -2))
+
+
+class Anchors(OfImages):
+    """The channels of each pixel in equal parts, which become pixels side by side.
+
+    Args:
+        count: how many parts there are.
+    """
+
+    def __init__(self, count: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.count = count
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image, (N, C / count, H, W * count)."""
+        parts = F.reshape(F.transpose(x, axes=(0, 2, 3, 1)), shape=(0, 0, 0, -4, self.count, -1))
+        return F.transpose(F.reshape(parts, shape=(0, 0, -3, 0)), axes=(0, 3, 1, 2))
+
+
+class ConcatenatePixels(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The pixels of images, one image after another, as images of one column."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The image, (N, C, pixels, 1)."""
+        numpy = mx.util.is_np_array()
+        rows = [F.reshape(x.as_nd_ndarray() if numpy else x, shape=(0, 0, -1, 1)) for x in values]
+        y = F.concat(*rows, dim=2)
+        return y.as_np_ndarray() if numpy else y
+
+
+class Tokens(OfImages):
+    """The pixels of images as the tokens of a sequence, (N, H * W, C)."""
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The tokens."""
+        return F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))

@@ -316,3 +316,11 @@ class PixelShuffle(OfImages):
             squares = F.reshape(F.reshape(x, shape=(0, -4, -1, r * r, 0, 0)), shape=(0, 0, -4, r, r, 0, 0))
             squares = F.transpose(squares, axes=(0, 1, 4, 2, 5, 3))
         return F.reshape(squares, shape=(0, 0, -3, -3))
+
+
+class FlattenPixels(OfImages):
+    """Images as rows of numbers, pixel by pixel; gluon's own `Flatten` goes channel by channel."""
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The rows."""
+        return F.flatten(F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1)))

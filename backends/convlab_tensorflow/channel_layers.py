@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from typing import Any
 
@@ -104,3 +105,61 @@ class PixelUnshuffle(Moving):
         n, rows, columns, channels = input_shape
         smaller = [None if size is None else size // self.factor for size in (rows, columns)]
         return n, *smaller, channels * self.factor**2
+
+
+@register_keras_serializable(package="convlab")
+class Anchors(Moving):
+    """The channels of each pixel in equal parts, which become pixels side by side.
+
+    Args:
+        count: how many parts there are.
+    """
+
+    options = ("count",)
+
+    def __init__(self, count: int, **names: Any) -> None:
+        super().__init__(**names)
+        self.count = count
+
+    def call(self, x: Any) -> Any:
+        """The image, (N, H, W * count, C / count)."""
+        _, rows, columns, channels = keras.ops.shape(x)
+        return keras.ops.reshape(x, (-1, rows, columns * self.count, channels // self.count))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """So many times the columns."""
+        n, rows, columns, channels = input_shape
+        return n, rows, None if columns is None else columns * self.count, channels // self.count
+
+
+@register_keras_serializable(package="convlab")
+class ConcatenatePixels(Moving):
+    """The pixels of images, one image after another, as images of one column."""
+
+    def call(self, values: Any) -> Any:
+        """The image, (N, pixels, 1, C)."""
+        columns = [keras.ops.reshape(x, (-1, math.prod(keras.ops.shape(x)[1:3]), 1, x.shape[-1])) for x in values]
+        return keras.ops.concatenate(columns, axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Of images whose sizes may be unknown."""
+        pixels = [_pixels(shape) for shape in input_shape]
+        return input_shape[0][0], None if None in pixels else sum(pixels), 1, input_shape[0][-1]  # type: ignore[arg-type]
+
+
+@register_keras_serializable(package="convlab")
+class Tokens(Moving):
+    """The pixels of images as the tokens of a sequence, (N, H * W, C)."""
+
+    def call(self, x: Any) -> Any:
+        """The tokens."""
+        return keras.ops.reshape(x, (-1, math.prod(keras.ops.shape(x)[1:3]), x.shape[-1]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """As many tokens as pixels."""
+        return input_shape[0], _pixels(input_shape), input_shape[-1]
+
+
+def _pixels(shape: Any) -> int | None:
+    """How many pixels images of a shape have; None where that is unknown."""
+    return None if None in shape[1:3] else math.prod(shape[1:3])

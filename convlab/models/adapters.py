@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ModelError, UnsupportedError
 from ..registry import adapter, adapters, framework
-from .layers.layer import Layer
+from .layers.layer import Convolution, Layer
 from .layers.reading import Model, Part, is_chain
 from .layers.spatial import Size
 
@@ -96,7 +96,8 @@ class Models(Protocol):
         """The model's layers, in order.
 
         A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
-        inside a dense layer. `inputs` is an example, for models that show their layers only when they run.
+        inside a dense layer. `inputs` is an example, for models that show their layers only when they run, or whose
+        code computes with their images' size.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
@@ -198,12 +199,23 @@ def model_owner(model: object) -> str | None:
 
 
 class StandIn:
-    """A base class of what stands for a model, `model`, wherever convlab takes one."""
+    """A base class of what stands for a model, `model`, wherever convlab takes one.
+
+    Attributes:
+        size: the only rows and columns of images that it is for, although its layers take others; None for any.
+    """
+
+    size: Size | None = None
 
     @property
     def model(self) -> Any:
         """The framework's own model."""
         raise NotImplementedError
+
+
+def only_size(model: object) -> Size | None:
+    """The only rows and columns of images that what stands for a model is for."""
+    return model.size if isinstance(model, StandIn) else None
 
 
 def native_model(model: Any) -> Any:
@@ -236,6 +248,15 @@ def read(model: object, inputs: object = None, name: str = "model") -> Model:
             hint="a flax.linen module goes with its variables: (module, variables), or module.bind(variables).",
         )
     return models_of(whose).read(model, inputs)
+
+
+def read_at(source: Model, size: Size) -> Model:
+    """The model, read again for images of one size where it can't be read for all of which that is one."""
+    if source.whole and not any(n % source.multiple for n in size):
+        return source
+    convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
+    channels = next((layer.input_channels for layer in convolutions), 3)
+    return read(source.native, np.zeros((2, channels, *size), "float32"))
 
 
 def _able() -> list[str]:

@@ -24,10 +24,13 @@ _EVEN, _AWAY, _CUT = "to the nearest, ties to even", "to the nearest, ties away 
 def rounded(x: np.ndarray, dtype: str, how: str = _EVEN) -> np.ndarray:
     """Values rounded to a dtype, as float64; `how` counts for bfloat16 alone, which NumPy doesn't have.
 
+    What is too large for the dtype becomes infinite.
+
     >>> rounded(np.array([1 + 3 * 2**-8]), "bfloat16"), rounded(np.array([1 + 3 * 2**-8]), "float16")
     (array([1.015625]), array([1.01171875]))
     """
-    return _shortened(x, 7, how) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
+    with np.errstate(over="ignore"):
+        return _shortened(x, 7, how) if dtype == "bfloat16" else x.astype(dtype).astype(np.float64)
 
 
 def _shortened(x: np.ndarray, bits: int, how: str = _EVEN) -> np.ndarray:

@@ -142,6 +142,42 @@ def test_a_model_of_the_zoo():
     assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(block(mx.nd.array(X)).asnumpy(), rel=1e-5, abs=1e-5)
 
 
+def with_code(code):
+    """A block of a convolution, and code behind it."""
+
+    class Coded(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 3, in_channels=3)
+
+        def hybrid_forward(self, F, x):
+            return code(F, self.conv(x))
+
+    mx.random.seed(0)
+    block = Coded()
+    block.initialize(mx.init.Uniform(0.5))
+    return block
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda F, x: F.Pad(x, mode="reflect", pad_width=(0, 0, 0, 0, 1, 2, 0, 3)),
+        lambda F, x: F.pad(x, mode="edge", pad_width=(0, 0, 0, 0, 1, 2, 0, 3)),
+        lambda F, x: F.pad(x, mode="constant", constant_value=2, pad_width=(0, 0, 0, 0, 1, 2, 0, 3)),
+        lambda F, x: F.slice_axis(x, axis=2, begin=1, end=-2),
+        lambda F, x: F.slice_axis(x, axis=3, begin=2, end=None),
+        lambda F, x: F.slice_axis(x, axis=1, begin=1, end=3),
+    ],
+)
+def test_borders_and_parts(code) -> None:
+    block = with_code(code)
+    ported = port(block, to="mxnet")
+    assert ported.evidence.same
+    x = mx.nd.array(X)
+    assert ported.model(x).asnumpy() == pytest.approx(block(x).asnumpy(), rel=1e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -150,19 +186,15 @@ def test_a_model_of_the_zoo():
         (lambda F, x: F.reshape(x, (0, 2, -1)), r"it gives the shape \(0, 2, -1\), expected \(0, -1\)"),
         (lambda F, x: F.mean(x, axis=1), "it reduces the axes 1, expected"),
         (lambda F, x: F.Activation(x, act_type="softsign"), "convlab doesn't know the function softsign"),
+        (lambda F, x: F.slice_axis(x, axis=2, begin=0, end=3), "it takes 0 to 3 of axis 2, which depends on the image"),
+        (
+            lambda F, x: F.Pad(x, mode="constant", pad_width=(0, 0, 1, 0, 0, 0, 0, 0)),
+            r"it pads by \(0, 0, 1, 0, 0, 0, 0, 0\) in the mode 'constant'",
+        ),
     ],
 )
 def test_what_isnt_known_is_named(code, words):
-    class Odd(mx.gluon.HybridBlock):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2D(4, 3, in_channels=3)
-
-        def hybrid_forward(self, F, x):
-            return code(F, self.conv(x))
-
-    block = Odd()
-    block.initialize()
+    block = with_code(code)
     ported = port_parts(block, words, to="mxnet")
     assert list(ported.layers) == ["conv"]
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 from convlab.models.adapters import read
 from convlab.models.layers.layer import Convolution
 
@@ -88,6 +89,39 @@ class Slices(nn.Module):
         return self.last(torch.cat([first, second[:, :3], x[:, 3:, :, :], thirds[-1]], 1))
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose kernels have mean 0 and variance 1: arXiv:1903.10520."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.gain = nn.Parameter(torch.ones(outputs, 1, 1, 1))
+
+    def forward(self, x):
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
+        weight = self.gain * 0.5 * (self.weight - mean) / torch.sqrt(variance + 1e-6)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Equalised(nn.Linear):
+    """A dense layer whose kernel is scaled as it is used: arXiv:1710.10196, section 4.1."""
+
+    def forward(self, x):
+        return F.linear(x, self.weight * (2 / self.in_features) ** 0.5, self.bias + 1)
+
+
+class Computed(nn.Module):
+    """Layers that compute their kernels, and numbers for channels by a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = Standardised(3, 6), Equalised(6, 2)
+        self.logits = nn.Parameter(torch.ones(6))
+
+    def forward(self, x):
+        x = self.first(x) * torch.sigmoid(self.logits).view(1, -1, 1, 1)
+        return self.last(x.mean((2, 3)))
+
+
 def shaken(model: nn.Module) -> nn.Module:
     """The model with random numbers, in inference."""
     torch.manual_seed(0)
@@ -119,16 +153,19 @@ def test_layers_with_others_inside_keep_their_names() -> None:
     model.load_state_dict(ported(model).state_dict())
 
 
-def test_a_kernel_that_is_computed_is_refused() -> None:
-    class Standardised(nn.Conv2d):
-        def forward(self, x):
-            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-            return F.conv2d(x, weight, self.bias)
-
-    (part,) = read(shaken(nn.Sequential(Standardised(3, 4, 3)))).parts
-    assert part.layer is None
-    assert "Standardised: " in part.note
-    assert "conv2d: its weight is computed" in part.note
+def test_arrays_that_are_computed() -> None:
+    """They are ported as they are, and how they are computed is named, since training would compute them anew."""
+    with pytest.warns(PartialPortWarning) as warned:
+        result = port(shaken(Computed()).double(), to="torch")
+    assert result.evidence.same
+    assert {*result.untouched} == {"logits", "first.gain", "first.weight", "last.weight", "last.bias"}
+    words = " ".join(str(warned[0].message).split())
+    assert "what inference doesn't use wasn't ported" in words
+    assert "first.gain: each time the code computes anew from first.gain and first.weight" in words
+    model = shaken(Computed()).double()
+    with torch.no_grad():
+        expected = model(X)
+        assert float((result.model(X) - expected).abs().max()) < 1e-11 * float(expected.abs().max())
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import detectors
 import numpy as np
 
 from convlab.models.adapters import models_of
@@ -47,7 +48,8 @@ def torch_models() -> dict[str, Any]:
         def forward(self, left, right):
             return self.stem(left) - self.stem(right)
 
-    return {"pyramid": Pyramid().eval(), "detector": Detector().eval(), "siamese": Siamese().eval()}
+    models = {"pyramid": Pyramid().eval(), "detector": Detector().eval(), "siamese": Siamese().eval()}
+    return {**models, **detectors.torch_models()}
 
 
 def tensorflow_models() -> dict[str, Any]:
@@ -70,7 +72,8 @@ def tensorflow_models() -> dict[str, Any]:
     detector = keras.Model(image, {"scores": scores, "boxes": kl.Conv2D(2, 1, name="boxes")(x)})
     left, right, stem = keras.Input((None, None, 3)), keras.Input((None, None, 3)), kl.Conv2D(4, 3, name="stem")
     siamese = keras.Model([left, right], kl.Subtract()([stem(left), stem(right)]))
-    return {"pyramid": pyramid, "detector": detector, "siamese": siamese}
+    models = {"pyramid": pyramid, "detector": detector, "siamese": siamese}
+    return {**models, **detectors.tensorflow_models()}
 
 
 def jax_models() -> dict[str, Any]:
@@ -104,7 +107,8 @@ def jax_models() -> dict[str, Any]:
 
     x = X.transpose(0, 2, 3, 1)
     images = {"pyramid": (Pyramid(), x), "detector": (Detector(), x), "siamese": (Siamese(), x, x)}
-    return {name: each.bind(each.init(jax.random.key(0), *takes)) for name, (each, *takes) in images.items()}
+    models = {name: each.bind(each.init(jax.random.key(0), *takes)) for name, (each, *takes) in images.items()}
+    return {**models, **detectors.jax_models(x)}
 
 
 def nnx_models() -> dict[str, Any]:
@@ -144,7 +148,7 @@ def nnx_models() -> dict[str, Any]:
         def __call__(self, left, right):
             return self.stem(left) - self.stem(right)
 
-    return {"pyramid": Pyramid(), "detector": Detector(), "siamese": Siamese()}
+    return {"pyramid": Pyramid(), "detector": Detector(), "siamese": Siamese(), **detectors.nnx_models()}
 
 
 def mxnet_models() -> dict[str, Any]:
@@ -186,7 +190,7 @@ def mxnet_models() -> dict[str, Any]:
     models = {"pyramid": Pyramid(), "detector": Detector(), "siamese": Siamese()}
     for model in models.values():
         model.initialize()
-    return models
+    return {**models, **detectors.mxnet_models()}
 
 
 MODELS = {
@@ -247,14 +251,27 @@ def results(framework: str, model: Any, x: np.ndarray = X) -> Any:
             plain.transpose(0, 3, 1, 2) if plain.ndim == 4 and framework in ("tensorflow", "jax", "jax.nnx") else plain
         )
 
-    if isinstance(given, dict):
-        return {name: array(each) for name, each in given.items()}
-    return tuple(map(array, given))
+    def arrays(given):
+        if isinstance(given, dict):
+            return {name: arrays(each) for name, each in given.items()}
+        return tuple(map(arrays, given)) if isinstance(given, (tuple, list)) else array(given)
+
+    return arrays(given)
 
 
 def in_order(results: Any) -> list[np.ndarray]:
-    """Results in a tuple as they are; those in a dictionary in the order of their names."""
-    return [results[name] for name in sorted(results)] if isinstance(results, dict) else [*results]
+    """All results: those in a tuple as they are, those in a dictionary in the order of their names."""
+    if not isinstance(results, (dict, tuple, list)):
+        return [results]
+    inside = [results[name] for name in sorted(results)] if isinstance(results, dict) else results
+    return [array for each in inside for array in in_order(each)]
+
+
+def nesting(results: Any) -> Any:
+    """The containers of results, with the shape of each."""
+    if isinstance(results, dict):
+        return {name: nesting(each) for name, each in results.items()}
+    return tuple(map(nesting, results)) if isinstance(results, (tuple, list)) else results.shape
 
 
 def trained(framework: str, model: Any) -> Any:

@@ -27,7 +27,7 @@ from convlab.models.layers.reading import (
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
-from ..shared.graph import loose_calls, traced
+from ..shared.graph import Traced, loose_calls, traced
 from ..shared.program import code_of, layer_call
 from ..shared.read import (
     check_dtype,
@@ -70,8 +70,9 @@ def _read_model(model: Any, inputs: Any) -> Model:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
-    parts, unknown, used = _traced(model, inputs)
-    return traced_model("jax", model, parts, unknown, _loose(model, parts, used if not unknown else set()))
+    trace, unknown = _traced(model, inputs)
+    loose = _loose(model, trace.parts, trace.used if not unknown else set())
+    return traced_model("jax", model, trace.parts, unknown, loose, trace.image)
 
 
 def _loose(model: nn.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
@@ -123,7 +124,7 @@ def _alone(layer: nn.Module) -> nn.Module:
     return module.bind(variables)
 
 
-def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str], set[str]]:
+def _traced(model: nn.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
     """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
     module, variables = model.unbind()
     layers: dict[str, Part] = {}
@@ -148,13 +149,13 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[list[Part], dict[str, str], 
 
     try:
         check_one_input(arguments_needed(module.__call__))
-        parts, unknown, used = traced(called, layers.__getitem__, inputs, _arrays(variables))
+        trace = traced(called, layers.__getitem__, inputs, _arrays(variables))
     except UnsupportedError as error:
         hint = "give inputs=, an image it takes, (N, C, H, W)" if inputs is None else "give what it takes"
         raise ModelError(
             f"model: {str(error).rstrip('.')}.", hint=f"{hint}; other arguments than the image need defaults."
         ) from error
-    return parts, loose_calls(others, unknown), used
+    return trace, loose_calls(others, trace.unknown)
 
 
 def _arrays(variables: Any) -> dict[str, Array]:

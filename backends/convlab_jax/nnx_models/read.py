@@ -18,7 +18,7 @@ from convlab.models.layers.reading import Model, Part, arguments_needed, check_o
 
 from ..nnx import Conv2D
 from ..ops import ops
-from ..shared.graph import loose_calls, traced
+from ..shared.graph import Traced, loose_calls, traced
 from ..shared.program import code_of, layer_call
 from ..shared.read import (
     check_dtype,
@@ -55,8 +55,9 @@ def _read_model(model: nnx.Module, inputs: Any) -> Model:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
-    parts, unknown, used = _traced(model, inputs)
-    return traced_model("jax.nnx", model, parts, unknown, _loose(model, parts, used if not unknown else set()))
+    trace, unknown = _traced(model, inputs)
+    loose = _loose(model, trace.parts, trace.used if not unknown else set())
+    return traced_model("jax.nnx", model, trace.parts, unknown, loose, trace.image)
 
 
 def _loose(model: nnx.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
@@ -77,7 +78,7 @@ def _nodes(model: Network) -> Iterator[Part]:
         yield Part(free_name(name, Network).replace(".", "/"), native, *described, inputs, value, name)
 
 
-def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str], set[str]]:
+def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
     """The parts of a module with a `__call__` of its own, and what of its code isn't known: see `traced`."""
     modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
 
@@ -95,11 +96,11 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[list[Part], dict[str, str],
     try:
         if callable(model):
             check_one_input(arguments_needed(model.__call__))
-        parts, unknown, used = traced(in_inference(model, seen), layer, inputs, weights)
+        trace = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
-        return parts, {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}, set()
-    return parts, loose_calls(modules, unknown), used
+        return Traced(parts, {}, set()), {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}
+    return trace, loose_calls(modules, trace.unknown)
 
 
 def is_known(module: Any) -> bool:

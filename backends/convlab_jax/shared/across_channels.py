@@ -13,6 +13,7 @@ from jax import Array
 from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
 
 
 def local_response_norm(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
@@ -41,12 +42,31 @@ def pixel_unshuffle(x: Array, factor: int, channels_last: bool = False) -> Array
     return squares.transpose(order).reshape((n, rows // factor, columns // factor, channels * factor**2))
 
 
+def anchors(x: Array, count: int) -> Array:
+    """The channels of each pixel in equal parts, which become pixels side by side."""
+    n, rows, columns, channels = x.shape
+    return x.reshape((n, rows, columns * count, channels // count))
+
+
+def concatenate_pixels(*values: Array) -> Array:
+    """The pixels of images, one image after another, as images of one column."""
+    return jnp.concatenate([x.reshape((x.shape[0], -1, 1, x.shape[-1])) for x in values], axis=1)
+
+
+def tokens(x: Array) -> Array:
+    """The pixels of images as the tokens of a sequence, (N, H * W, C)."""
+    return x.reshape((x.shape[0], -1, x.shape[-1]))
+
+
 # The function that computes each layer, with the layer's fields as its arguments.
 _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     LocalResponseNorm: (local_response_norm, ("size", "alpha", "beta", "k")),
     PartsSoftmax: (parts_softmax, ("parts",)),
     GatedLinearUnit: (gated_linear_unit, ()),
     PixelUnshuffle: (pixel_unshuffle, ("factor", "channels_last")),
+    Anchors: (anchors, ("count",)),
+    ConcatenatePixels: (concatenate_pixels, ()),
+    Tokens: (tokens, ()),
 }
 READERS: list[tuple[Any, Callable[..., Layer]]] = [(function, layer) for layer, (function, _) in _FUNCTIONS.items()]
 
@@ -55,11 +75,12 @@ def build_across_channels(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it isn't one of these."""
     function, fields = _FUNCTIONS.get(type(layer), (None, ()))
     options = {name: getattr(layer, name) for name in fields}
-    return None if function is None else functools.partial(function, **options)
+    return functools.partial(function, **options) if function is not None and options else function
 
 
 def _called(function: Callable[..., Array], **options: Any) -> str:
-    return f"{function.__name__}({{0}}{''.join(f', {name}={value!r}' for name, value in options.items())})"
+    values = "all" if function is concatenate_pixels else "0"
+    return f"{function.__name__}({{{values}}}{''.join(f', {name}={value!r}' for name, value in options.items())})"
 
 
 EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [

@@ -55,7 +55,7 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
         candidate = Function(function, tuple(options.items()))
         pattern = _pattern(candidate, like.shape, np.dtype(like.dtype).name)
         x = source_of(pattern, value) if pattern else None
-        if x is not None and source in (None, x):
+        if x is not None and x is not value and source in (None, x):
             functions.append(candidate)
             source = x
     if functions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from convlab.models.layers.reading import INPUT, Part, loose_code
 from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
+from .across_channels import anchors, concatenate_pixels, tokens
 from .functions import Function, functions_of
 from .program import LAYER, Constant, Equation, Program, Value, arrays_under
 from .read import add, concatenate, multiply, outputs, read_function
@@ -33,13 +34,27 @@ _LARGER = (9, 2, 4, 8, 16)
 Unknown = dict[str, list[str]]
 
 
+class Traced(NamedTuple):
+    """What a trace has shown of a model.
+
+    Attributes:
+        parts: those of the model, with their inputs; where convlab doesn't know operations, the model's layers, each
+            once, in the order of their calls.
+        unknown: the operations that convlab doesn't know, by their owners' paths.
+        used: the paths of the arrays that the code itself takes.
+        image: the shape (C, H, W) of the only images that the parts are for; None for all that the model takes.
+    """
+
+    parts: list[Part]
+    unknown: Unknown
+    used: set[str]
+    image: tuple[int, ...] | None = None
+
+
 def traced(
     model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Mapping[str, Any]
-) -> tuple[list[Part], Unknown, set[str]]:
-    """The parts of a model with their inputs, and by their owners' paths the operations that convlab doesn't know.
-
-    Where there are such operations, the parts are the model's layers, each once, in the order of their calls. The third
-    are the paths of the arrays that the code itself takes.
+) -> Traced:
+    """What a model computes for all images, or else for those of the size of the given ones.
 
     Args:
         model: what calls it, and each layer in it by `convlab_jax.shared.program.layer_call`.
@@ -60,7 +75,9 @@ def traced(
                 graph.keep(_Reading(_first(model, [larger], dtype)[1], layer, weights))
             if graph.is_clear:
                 break
-        return *graph.result(), graph.used
+        if inputs is not None and graph.refused and not (at_size := _Reading(program, layer, weights)).refused:
+            return Traced(*at_size.result(), at_size.used, (shape[-1], *shape[1:-1]))
+        return Traced(*graph.result(), graph.used)
 
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
@@ -94,8 +111,8 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
     for rows, columns, _ in dict.fromkeys((*(shape for shape in weights if len(shape) == 3), *tables)):
         grids = [(rows, columns)]
         count = max(rows, columns) if 1 in (rows, columns) else 0
-        for tokens in (count - 1, count) if count else ():  # with a class token before them, or without
-            grids += [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
+        for length in (count - 1, count) if count else ():  # with a class token before them, or without
+            grids += [(n, length // n) for n in range(1, length + 1) if length % n == 0]
         for down, across in sorted(grids, key=lambda grid: abs(grid[0] - grid[1])):
             yield from ((down * height, across * width) for height, width in patches)
 
@@ -174,12 +191,24 @@ class _Reading:
             return computed
         if len(computed) < len(results) or not all(each in computed for each in results):
             self.refused[number] = "", "a result that isn't an array that is computed from the image"
-        elif any(map(self.forms.is_moved, results)):
-            self.refused[number] = "", "a result that is tokens, not images"
-        elif len(results) > 1:
-            self.choices[number] = [Function(outputs, (("names", names),))]
-            self.parts[number] = Part("", None, None, "", self._names_of(results), str(number))
+        elif any(self.forms.is_moved(each) and len(each.shape) != 3 for each in results):
+            self.refused[number] = "", "a result that is an image's pixels in other rows"
+        else:
+            given = [self._as_result(value, number + place) for place, value in enumerate(results)]
+            number += len(results)
+            if len(results) > 1:
+                self.choices[number] = [Function(outputs, (("names", names),))]
+                self.parts[number] = Part("", None, None, "", tuple(given), str(number))
         return computed
+
+    def _as_result(self, value: Value, number: int) -> str:
+        """The name of a value as the model gives it: tokens are one more part, of this number."""
+        (own,) = self._names_of([value])
+        if not self.forms.is_moved(value):
+            return own
+        self.choices[number] = [Function(tokens)]
+        self.parts[number] = Part("", None, None, "", (own,), str(number))
+        return str(number)
 
     def _read(self, value: Value, equation: Equation) -> list[Value]:
         """Read what gives a value; the values that it takes come back."""
@@ -189,6 +218,10 @@ class _Reading:
         if equation.primitive == LAYER:
             self._read_layer(equation, sources)
             return sources
+        if count := self.forms.boxes.get(equation.number, 0):
+            return self._read_tokens(equation, Function(anchors, (("count", count),)), sources)
+        if self.forms.joins(equation):
+            return self._read_tokens(equation, Function(concatenate_pixels), sources)
         functions, source = functions_of(value)
         if source is not None:
             sources = [source]
@@ -203,6 +236,12 @@ class _Reading:
             self._append(equation, Part(equation.owner, None, None, name=self._own(equation)), sources)
         else:
             self.refused[equation.number] = equation.owner, f"{equation.name}{_constant_in(equation)}"
+        return sources
+
+    def _read_tokens(self, equation: Equation, function: Function, sources: list[Value]) -> list[Value]:
+        """Read what makes tokens of each pixel, or puts tokens behind each other."""
+        self.choices[equation.number] = [function]
+        self._append(equation, Part(equation.owner, None, None), sources)
         return sources
 
     def _of_pixels(self, functions: Sequence[Function], sources: Sequence[Value]) -> list[Function]:

@@ -263,11 +263,19 @@ def read_dropout(layer: Any, rank: int = 2) -> Dropout:
 
 
 def traced_model(
-    backend: str, model: Any, parts: list[Part], unknown: Mapping[str, str], loose: dict[str, str]
+    backend: str,
+    model: Any,
+    parts: list[Part],
+    unknown: Mapping[str, str],
+    loose: dict[str, str],
+    image: tuple[int, ...] | None,
 ) -> Model:
-    """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known."""
+    """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known.
+
+    `image` is the shape of the only images that the parts are for, if there is one.
+    """
     if not unknown:
-        return Model(backend, parts, True, model, unused=loose)
+        return Model(backend, parts, True, model, image, unused=loose, alone=image is not None)
     return Model(backend, parts, False, model, loose={**loose, **unknown})
 
 

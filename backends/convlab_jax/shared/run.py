@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
 
     The first layer takes all of the values, the others the result of the one before.
     """
-    current = "NCHW"
+    current, tokens = "NCHW", all(x.ndim != 3 for x in values)  # which images become, stay (N, L, C)
     for native in natives:
         wanted = layout(native)
         if wanted != current:
@@ -34,11 +35,11 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
             current = wanted
         values = [call(native, *values)]
     (result,) = values
-    return jax.tree.map(_to_nchw, result) if current == "NHWC" else result
+    return jax.tree.map(functools.partial(_to_nchw, tokens=tokens), result) if current == "NHWC" else result
 
 
-def _to_nchw(x: Array) -> Array:
-    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > 2 else x
+def _to_nchw(x: Array, tokens: bool) -> Array:
+    return jnp.transpose(x, to_first(x.ndim - 2)) if x.ndim > (3 if tokens else 2) else x
 
 
 def tensors(x: Any, dtype: str) -> list[Array]:

@@ -28,10 +28,12 @@ class Forms:
 
     Attributes:
         needless: the numbers of the equations that only change the shape in which pixels stand.
+        boxes: how many tokens equations make of each pixel of an image, by their numbers.
     """
 
     def __init__(self, program: Program) -> None:
         self.needless: set[int] = set()
+        self.boxes: dict[int, int] = {}
         self._known: dict[Value, Form] = {}
         for value in program.values:
             self._known[value] = self._form(value, value.by)
@@ -43,6 +45,13 @@ class Forms:
     def is_moved(self, value: Value) -> bool:
         """Whether the code has a value's pixels in another shape than in that of the image."""
         return self._known[value] != value.shape[1:-1]
+
+    def joins(self, equation: Equation) -> bool:
+        """Whether an equation puts tokens, of several images perhaps, behind each other."""
+        sources = _varying(equation)
+        of_tokens = all(len(each.shape) == 3 and self.is_moved(each) for each in sources)
+        along = equation.primitive == "concatenate" and equation.params["dimension"] == 1
+        return along and of_tokens and len(sources) == len(equation.inputs) > 1
 
     def source(self, value: Value) -> Value:
         """The value that is the same but for its shape."""
@@ -63,7 +72,10 @@ class Forms:
             self.needless.add(by.number)
             return form
         if not self.is_moved(source):
-            return own
+            self.boxes |= {by.number: count} if (count := _boxes_at_pixel(by, source, value)) else {}
+            return (form[0], form[1] * count) if count else own
+        if self.joins(by):
+            return *own, 1
         if own == source.shape[1:-1]:
             return form
         if by.primitive == "concatenate" and len(sources) == 1 and own == (math.prod(form) + 1,):
@@ -80,6 +92,14 @@ def _reshapes(equation: Equation, source: Value, value: Value) -> bool:
     if equation.primitive != "reshape" or not {len(source.shape), len(value.shape)} <= {3, 4}:
         return False
     return (source.shape[0], source.shape[-1]) == (value.shape[0], value.shape[-1])
+
+
+def _boxes_at_pixel(equation: Equation, source: Value, value: Value) -> int:
+    """How many tokens an equation makes of each pixel of an image; 0 where it does something else."""
+    if equation.primitive != "reshape" or (len(source.shape), len(value.shape)) != (4, 3):
+        return 0
+    count, rest = divmod(source.shape[-1], value.shape[-1])
+    return count if source.shape[0] == value.shape[0] and not rest else 0
 
 
 def of_pixels(function: Function, axes: int) -> Function | None:

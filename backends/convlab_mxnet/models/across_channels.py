@@ -9,6 +9,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
 from convlab.models.source.code import SourceCall, call_of
 
 from .. import channel_blocks
@@ -19,6 +20,9 @@ _BLOCKS: tuple[tuple[type[Layer], type[Any], tuple[str, ...]], ...] = (
     (PartsSoftmax, channel_blocks.PartsSoftmax, ("parts",)),
     (GatedLinearUnit, channel_blocks.GatedLinearUnit, ()),
     (PixelUnshuffle, channel_blocks.PixelUnshuffle, ("factor", "channels_last")),
+    (Anchors, channel_blocks.Anchors, ("count",)),
+    (ConcatenatePixels, channel_blocks.ConcatenatePixels, ()),
+    (Tokens, channel_blocks.Tokens, ()),
 )
 
 

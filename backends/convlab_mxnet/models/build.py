@@ -223,9 +223,7 @@ def _arrays_of_attention(layer: Attention | ClassToken | PositionEmbedding) -> d
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[Block]:
-    if layer.order != "CHW":
-        raise UnsupportedError("MXNet flattens images channel by channel, this one pixel by pixel.")
-    return [nn.Flatten()]
+    return [nn.Flatten() if layer.order == "CHW" else image_blocks.FlattenPixels()]
 
 
 def _build_dense(layer: Dense, style: str) -> list[Block]:

@@ -41,7 +41,7 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     with semantics([block]) as (numpy, ctx):
         image = mx.sym.var("data")
         try:
-            _, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
+            names, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
             raise
@@ -49,7 +49,7 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
             return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
         if any(head[1] for head in content["heads"]):
             raise UnsupportedError("it gives a result other than the first of an operator")
-        return _Reading(block, parts).of(content["nodes"], [head[0] for head in content["heads"]])
+        return _Reading(block, parts).of(content["nodes"], [head[0] for head in content["heads"]], names)
 
 
 class _Reading(SymbolReading):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from convlab.models.files.mxnet.operators import ACTIVATIONS, LAYOUTS, dropout, rounds_alike
+from convlab.models.files.mxnet.operators import ACTIVATIONS, LAYOUTS, MODES, dropout, rounds_alike
 
 __all__ = ["ACTIVATIONS", "LAYOUTS", "MODES", "Block", "dropout", "rounds_alike", "value_of"]
 
 Block: TypeAlias = Any  # mx.gluon.Block, of which mypy knows nothing
-
-MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
 def value_of(parameter: Any) -> Any:

@@ -315,6 +315,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys((nn.GlobalMaxPool1D, nn.GlobalMaxPool2D, nn.GlobalMaxPool3D), _global_pool("max")),
     **dict.fromkeys((nn.GlobalAvgPool1D, nn.GlobalAvgPool2D, nn.GlobalAvgPool3D), _global_pool("average")),
     nn.Flatten: lambda m: Flatten("CHW"),
+    image_blocks.FlattenPixels: lambda m: Flatten("HWC"),
     nn.Dense: lambda m: Dense(ops.to_numpy(value_of(m.weight)), _array(m.bias), _dtype(m.weight)),
     nn.Dropout: _dropout,
     nn.ReflectionPad2D: _reflection,

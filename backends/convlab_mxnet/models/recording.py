@@ -22,9 +22,11 @@ _FIRST = f"({_IMAGES},"
 # What MXNet's operators of `mx.np` and `mx.npx` are called before their own names.
 _PREFIXES = ("_npx_", "_npi_", "_np_", "_contrib_", "_")
 
+Recording = tuple[list[dict[str, Any]], list[int], tuple[str, ...]]
 
-def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dict[str, Any]], list[int]]:
-    """The nodes of the symbol that a block's code records on images, and the numbers of those that give its results.
+
+def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
+    """The nodes of the symbol that a block's code records on images, which of them give its results, and their names.
 
     Args:
         block: any block, with values for its parameters.
@@ -35,13 +37,13 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
     Raises:
         UnsupportedError: it doesn't run on images that were tried, or does something else for other sizes.
     """
-    recordings: list[tuple[list[dict[str, Any]], list[int]]] = []
+    recordings: list[Recording] = []
     for shape in _shapes(block, inputs):
         x = (mx.np if numpy else mx.nd).ones(shape, ctx=ctx)
         x.attach_grad()
         try:
             with private.not_compiled(block), mx.autograd.record(train_mode=False):
-                _, results = results_of(block(x))
+                names, results = results_of(block(x))
             symbols = [*map(mx.autograd.get_symbol, results)]
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
@@ -49,7 +51,7 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> tuple[list[dic
         except Exception:  # The block's own code may fail in any way on images of a size.
             continue
         heads = [head[0] for head in content["heads"]]
-        recordings.append((_named(content["nodes"], block, mx.autograd.get_symbol(x).name), heads))
+        recordings.append((_named(content["nodes"], block, mx.autograd.get_symbol(x).name), heads, names))
         if any(head[1] for head in content["heads"]) or recordings[0] != recordings[-1]:
             why = "it gives what isn't an operator's first result, or does something else for images of other sizes"
             raise UnsupportedError(why)

@@ -16,7 +16,7 @@ from convlab.models.layers.formulas import FORMULAS
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
-from convlab.models.layers.outputs import Outputs
+from convlab.models.layers.outputs import Outputs, names_in_tuples, template_of
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.ranks import rank_of
@@ -24,6 +24,7 @@ from convlab.models.layers.reading import Part
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
+from convlab.models.layers.tokens import ConcatenatePixels
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 from convlab.models.source.classes import Idiom, classes
@@ -65,6 +66,12 @@ def _written(part: Part, numpy: bool) -> Written:
     if item is None and "{1}" not in inline and "{all}" not in inline:
         item = SourceCall("nn.HybridLambda", {"0": Code(f"lambda F, x: {inline.format('x')}")}, positional=1)
     return Written(inline=inline, item=item)
+
+
+def _flatten(known: Flatten) -> Any:
+    if known.order == "HWC":
+        return _block(image_blocks.FlattenPixels)
+    return "F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})
 
 
 def _convolution(known: Convolution) -> SourceCall:
@@ -286,14 +293,18 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Clip: _clip,
     Softmax: _softmax,
     Affine: lambda known: (affine(known.scale, known.shift),) * 2,
-    Flatten: lambda known: ("F.flatten({0})", "F.npx.batch_flatten({0})", SourceCall("nn.Flatten", {})),
+    Flatten: _flatten,
     Unflatten: _unflatten,
     Add: lambda known: ("{0} + {1}",) * 2,
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
     Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
-    Outputs: lambda known: ("{all}",) * 2,
+    Outputs: lambda known: (template_of(names_in_tuples(known.names)),) * 2,
+    ConcatenatePixels: lambda known: (
+        "F.concat(*[F.reshape(each, (0, 0, -1, 1)) for each in ({all})], dim=2)",
+        "F.np.concatenate([F.npx.reshape(each, (-2, -2, -1, 1)) for each in ({all})], axis=2)",
+    ),
     ResizeLike: resize_like_source,
     BroadcastLike: lambda known: (
         _repeated("F.broadcast_like", known.rank),

@@ -10,6 +10,7 @@ from keras import layers as kl
 from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
 
 from .. import channel_layers
 
@@ -19,6 +20,9 @@ _LAYERS: tuple[tuple[type[Layer], type[kl.Layer], tuple[str, ...]], ...] = (
     (PartsSoftmax, channel_layers.PartsSoftmax, ("parts",)),
     (GatedLinearUnit, channel_layers.GatedLinearUnit, ()),
     (PixelUnshuffle, channel_layers.PixelUnshuffle, ("factor", "channels_last")),
+    (Anchors, channel_layers.Anchors, ("count",)),
+    (ConcatenatePixels, channel_layers.ConcatenatePixels, ()),
+    (Tokens, channel_layers.Tokens, ()),
 )
 
 

@@ -14,8 +14,10 @@ from convlab.models.layers.outputs import results_of
 from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, inputs_first
 
 from .. import private
+from ..channel_layers import Anchors, ConcatenatePixels, Tokens
 from .functions import native_of
 from .outputs import Outputs
+from .readers import read_layer
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
 
 # A number of images that no code has for another reason.
@@ -46,9 +48,7 @@ def graph_of(
     reading = _Reading(parts, joining, channels_last)
     result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
     (names, values), (_, tensors) = results_of(result), results_of(reading.last)
-    for value, tensor in zip(values, tensors, strict=True):
-        if reading.forms.pixels([value], tensor) is not None:
-            raise UnsupportedError("the model's result is tokens, not images")
+    values = [reading.as_result(value, tensor) for value, tensor in zip(values, tensors, strict=True)]
     return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
 
 
@@ -75,8 +75,11 @@ class _Reading:
             return self._functional(layer, path, inputs)
         if isinstance(layer, kl.Reshape) and tensors[0] is not None:
             after = layer.compute_output_shape(tensors[0].shape)
-            if self.channels_last and self.forms.reshape(inputs[0], tensors[0].shape, after):
-                return inputs[0]
+            value = self._reshaped(inputs[0], tensors[0].shape, after) if self.channels_last else ""
+            if value:
+                return value
+        if isinstance(layer, kl.Concatenate) and self._joins_tokens(inputs, tensors, layer.axis):
+            return self._join(inputs, _inside(path, "concatenate_pixels"))
         parts = self.parts(layer, path)
         # These two may be one layer together, which is seen in the graph.
         if any(part.layer is None for part in parts) and not isinstance(layer, (kl.Reshape, kl.Permute)):
@@ -103,6 +106,45 @@ class _Reading:
             self.result.append(replace(part, inputs=tuple(inputs), value=value))
             inputs = [value]
         return inputs[0]
+
+    def _reshaped(self, value: str, before: Sequence[int | None], after: Sequence[int | None]) -> str:
+        """The value that an image or tokens are in another shape, tokens among them; "" for what isn't their pixels."""
+        if self.forms.reshape(value, before, after):
+            return value
+        count = self.forms.boxes_at_pixel(value, before, after)
+        if not count:
+            return ""
+        native = Anchors(count, autocast=False)
+        own = self._append([Part("anchors", native, read_layer(native)[0], "Reshape")], [value], None)
+        rows, columns = before[1:3]
+        self.forms.known[own] = rows, None if columns is None else columns * count
+        return own
+
+    def _joins_tokens(self, values: Sequence[str], tensors: Sequence[Any], axis: int) -> bool:
+        """Whether a concatenation puts tokens behind each other."""
+        of_tokens = all(value in self.forms.known for value in values)
+        return (
+            axis in (1, -2) and of_tokens and all(tensor is not None and len(tensor.shape) == 3 for tensor in tensors)
+        )
+
+    def _join(self, values: Sequence[str], path: str) -> str:
+        native = ConcatenatePixels(autocast=False)
+        own = self._append([Part(path, native, read_layer(native)[0], "Concatenate")], values, None)
+        self.forms.known[own] = None, 1
+        return own
+
+    def as_result(self, value: str, tensor: Any) -> str:
+        """A value as the model gives it: tokens (N, L, C) are one more part.
+
+        Raises:
+            UnsupportedError: it is an image with its pixels in other rows.
+        """
+        if self.forms.pixels([value], tensor) is None:
+            return value
+        if len(tensor.shape) != 3:
+            raise UnsupportedError("the model's result is an image's pixels in other rows")
+        native = Tokens(autocast=False)
+        return self._append([Part("tokens", native, read_layer(native)[0], "Tokens")], [value], None)
 
     def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
         if len(model.inputs) != len(inputs):
@@ -134,8 +176,10 @@ class _Reading:
                     )
                 inputs = inputs[:1]
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
-        if type(operation).__name__ == "Reshape" and self._same_pixels(call, inputs[0]):
-            return inputs[0]
+        if type(operation).__name__ == "Reshape" and (own := self._same_pixels(call, inputs[0])):
+            return own
+        if type(operation).__name__ == "Concatenate" and self._joins_tokens(inputs, call.input_tensors, operation.axis):
+            return self._join(inputs, _inside(path, "concatenate_pixels"))
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
         try:
             natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
@@ -143,11 +187,12 @@ class _Reading:
             raise UnsupportedError(f"{name}: {error}") from error
         return self._append([part for native in natives for part in self.parts(native, name)], inputs, _first(call))
 
-    def _same_pixels(self, call: Any, value: str) -> bool:
-        """Whether a change of the shape, of images of a known size, is none of the value."""
+    def _same_pixels(self, call: Any, value: str) -> str:
+        """The value that images or tokens are in another shape; "" for what isn't their pixels: see `_reshaped`."""
         before, after = call.input_tensors[0].shape, call.outputs[0].shape
-        known = None not in (*before[1:], *after[1:]) and before[0] == after[0]
-        return self.channels_last and known and self.forms.reshape(value, before, after)
+        # Of images of unknown sizes a shape must tell how many there are, or what one gives may go to another.
+        known = before[0] == after[0] and (None not in (*before[1:], *after[1:]) or (len(after) == 3 and before[0]))
+        return self._reshaped(value, before, after) if self.channels_last and known else ""
 
 
 def _first(call: Any) -> Any:
@@ -177,12 +222,14 @@ def _inside(path: str, name: str) -> str:
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
     why = ""
-    # Code that repeats an array for each image must be told how many there are.
+    # Code that repeats an array for each image, or has a shape for them all, must be told how many there are.
     for count in (None, _IMAGES):
         symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
         try:
             result = layer.call(symbols if len(symbols) > 1 else symbols[0])
-            return keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
+            model = keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
+            if count or not any(None in getattr(each.operation, "newshape", ()) for each in private.calls(model) or ()):
+                return model
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"

@@ -11,7 +11,7 @@ from convlab.models.layers.outputs import container_of
 
 
 class Outputs(kl.Layer):  # type: ignore[misc]
-    """Tensors as the results of a model: a list, or a dictionary if they have names; no model has it inside."""
+    """Tensors as the results of a model, in lists, and in dictionaries where they have names; no model has it."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         super().__init__(autocast=False)
@@ -19,4 +19,4 @@ class Outputs(kl.Layer):  # type: ignore[misc]
 
     def call(self, values: Sequence[Any]) -> Any:
         """The results."""
-        return container_of(values, self.names) if self.names else [*values]
+        return container_of(values, self.names, list)

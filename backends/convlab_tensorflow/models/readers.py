@@ -26,6 +26,7 @@ from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
 from .. import image_layers, private, resizing_layers
+from ..channel_layers import ConcatenatePixels
 from ..layers import Conv2D, LowestPadding
 from ..transposed_layers import GROUPED
 from . import across_channels, attention, pooling, resizing
@@ -349,7 +350,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, *_LIKE, Outputs)
+JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, ConcatenatePixels, *_LIKE, Outputs)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

@@ -64,12 +64,14 @@ def _through(natives: Sequence[kl.Layer], *values: Any) -> Any:
         given = [tf.transpose(x, to_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
         # Keras's layers that join take a list, and no argument for the mode.
         x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
-        values = (keras.tree.map_structure(_to_nchw, x) if last else x,)
+        # Tokens, which images become, stay (N, L, C).
+        tokens = all(value.shape.rank != 3 for value in given)
+        values = (keras.tree.map_structure(partial(_to_nchw, tokens=tokens), x) if last else x,)
     return values[0]
 
 
-def _to_nchw(x: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(x, to_first(x.shape.rank - 2)) if x.shape.rank > 2 else x
+def _to_nchw(x: tf.Tensor, tokens: bool) -> tf.Tensor:
+    return tf.transpose(x, to_first(x.shape.rank - 2)) if x.shape.rank > (3 if tokens else 2) else x
 
 
 def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype: str) -> dict[str, np.ndarray]:

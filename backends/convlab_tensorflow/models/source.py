@@ -110,7 +110,7 @@ def _text(lines: Sequence[str], between: int) -> str:
 def _made(part: Part) -> SourceCall | str:
     """The call that makes a layer, or the expression of several results."""
     if isinstance(part.layer, Outputs):
-        return template_of(part.layer.names, "[{all}]")
+        return template_of(part.layer.names, "[]")
     kind = type(part.native)
     if kind not in _LAYERS or part.layer is None:
         raise unwritten(part, "Keras")

@@ -138,6 +138,15 @@ class Forms:
         self.known[value] = form
         return True
 
+    def boxes_at_pixel(self, value: str, before: Sequence[int | None], after: Sequence[int | None]) -> int:
+        """How many tokens a change of the shape makes of each pixel of an image; 0 where it does something else."""
+        if len(before) != 4 or len(after) != 3 or value in self.known or None in (before[-1], after[-1]):
+            return 0
+        count, rest = divmod(before[-1], after[-1])  # type: ignore[operator]
+        sizes = [*before[1:], *after[1:]]
+        whole = None in sizes or math.prod(before[1:]) == math.prod(after[1:])  # type: ignore[arg-type]
+        return count if whole and not rest else 0
+
     def pixels(self, values: Sequence[str], tensor: Any) -> Pixels | None:
         """The sizes in which a layer takes these values' pixels; None where they are the images' own.
 

@@ -203,10 +203,8 @@ def _build_pixel_shuffle(layer: PixelShuffle, style: str) -> list[Any]:
     return [last if layer.channels_last else nn.PixelShuffle(layer.factor)]
 
 
-def _build_flatten(layer: Flatten, style: str) -> list[nn.Module]:
-    if layer.order != "CHW":
-        raise UnsupportedError("torch flattens images channel by channel, this one pixel by pixel.")
-    return [nn.Flatten()]
+def _build_flatten(layer: Flatten, style: str) -> list[Any]:
+    return [nn.Flatten() if layer.order == "CHW" else functions.flatten_pixels]
 
 
 def _build_unflatten(layer: Unflatten, style: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from convlab.errors import UnsupportedError
 
 from .functional import layer_of
 from .functions import with_number
-from .modules import ChannelAffine, LayerNorm2d
+from .modules import ChannelAffine, LayerNorm2d, RMSNorm2d
 from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 
@@ -36,6 +36,48 @@ def operation(target: Any) -> str:
     return next((name for name, functions in _OPERATIONS.items() if target in functions), "")
 
 
+def computed_from(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> Tensor | None:
+    """What a node computes from arrays of the model's own alone, such as a standardised kernel; None for another call.
+
+    It counts as an array of the model's own: what is ported has its numbers, and trains these.
+    """
+    taken = node.all_input_nodes
+    if node.op not in ("call_function", "call_method") or not taken or not all(each in arrays for each in taken):
+        return None
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda each: _copied(arrays[each]))
+    try:
+        call = operator.methodcaller(node.target, *args[1:], **kwargs) if isinstance(node.target, str) else None
+        array = node.target(*args, **kwargs) if call is None else call(args[0])  # type: ignore[operator]
+    except Exception:  # The model's own code may fail in any way.
+        return None
+    if isinstance(array, tuple) and all(isinstance(each, Tensor) for each in array):  # of which an index takes one
+        return array  # type: ignore[return-value]
+    if not isinstance(array, Tensor) or not array.is_floating_point():
+        return None
+    trained = any(isinstance(arrays[each], nn.Parameter) for each in taken)
+    return nn.Parameter(array) if trained else array
+
+
+def _copied(arrays: Any) -> Any:
+    return tuple(map(_copied, arrays)) if isinstance(arrays, tuple) else arrays.detach().clone()
+
+
+def fetched(node: torch.fx.Node) -> list[str]:
+    """The paths of the arrays that a node fetches, or computes something from."""
+    if node.op == "get_attr":
+        return [str(node.target)]
+    return [*dict.fromkeys(path for each in node.all_input_nodes for path in fetched(each))]
+
+
+def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch.fx.Node]) -> dict[str, str]:
+    """How some of the arrays of a layer are computed, by the paths of those that they are computed from."""
+    notes = {}
+    for paths in (fetched(each) for each in arrays if each in computed):
+        source = " and ".join(sorted(paths))
+        notes |= dict.fromkeys(paths, f"each time the code computes anew from {source}; what is ported has the result")
+    return notes
+
+
 def with_arrays(
     node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool, rank: int
 ) -> tuple[Any, torch.fx.Node]:
@@ -52,8 +94,8 @@ def with_arrays(
     """
     if (layer := layer_of(node, arrays, rank)) is not None:
         return layer
-    if node.target is F.layer_norm and channels_last:
-        return _layer_norm(node, arrays)
+    if node.target in _NORMS and channels_last:
+        return _norm(node, arrays)
     if (joined := with_token(node, arrays) if channels_last and rank == 2 else None) is not None:
         return joined
     name = operation(node.target)
@@ -93,11 +135,21 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     return module
 
 
-def _layer_norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
-    given = arguments_of(node, "input", "normalized_shape", "weight", "bias", "eps")
+# The functions of the last axis, the names of their arguments, and the norms of channels that they are.
+_NORMS: dict[Any, tuple[tuple[str, ...], Any]] = {
+    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d),
+    F.rms_norm: (("weight", "eps"), RMSNorm2d),
+}
+
+
+def _norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
+    names, kind = _NORMS[node.target]
+    given = arguments_of(node, "input", "normalized_shape", *names)
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:
         raise UnsupportedError(f"it normalises {len(shape)} axes, expected the last")
-    norm: Any = LayerNorm2d(shape[0], given.get("eps", 1e-5), elementwise_affine=False)
-    norm.weight, norm.bias = (arrays[given[name]] if given.get(name) else None for name in ("weight", "bias"))
+    epsilon = {"eps": given["eps"]} if "eps" in given else {}
+    norm = kind(shape[0], elementwise_affine=False, **epsilon)
+    for name in {"weight", "bias"}.intersection(names):
+        setattr(norm, name, arrays[given[name]] if given.get(name) else None)
     return norm, given["input"]

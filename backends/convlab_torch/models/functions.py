@@ -16,7 +16,7 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
-from convlab.models.layers.flattening import Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
@@ -109,6 +109,13 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     return other.train(module.training)
 
 
+def softmax_of_channels(native: Any, axes: int) -> nn.Module | None:
+    """The softmax over the channels of images NCHW that one over the last of so many axes is; None for another."""
+    if isinstance(native, (nn.Softmax, nn.LogSoftmax)) and native.dim in (-1, axes - 1):
+        return type(native)(1)
+    return None
+
+
 def class_path(module: nn.Module) -> str:
     """The module's class, as it is imported."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
@@ -137,6 +144,11 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 def unflatten_pixels(x: Tensor, size: Size) -> Tensor:
     """Rows of numbers, pixel by pixel, as images (N, C, H, W) of a size."""
     return x.reshape(len(x), *size, x.shape[1] // math.prod(size)).movedim(-1, 1)
+
+
+def flatten_pixels(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) as rows of numbers, pixel by pixel."""
+    return x.movedim(1, -1).flatten(1)
 
 
 def average(x: Tensor, keepdim: bool, rank: int = 2) -> Tensor:
@@ -187,6 +199,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         depth_to_space: lambda: PixelShuffle(options["factor"], channels_last=True),
         subsample: lambda: Subsample(**options),
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
+        flatten_pixels: lambda: Flatten("HWC"),
         first_pixel: FirstPixel,
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),

@@ -11,11 +11,12 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
+from convlab.errors import UnsupportedError
 from convlab.models.layers.spatial import to_first, to_last
 
 from .functions import average, channel_average, channel_maximum, channel_total, maximum, multiply, total
 from .indexing import PARTS, native_of_index
-from .rewriting import VIEWS, arguments_of
+from .rewriting import VIEWS, arguments_of, is_size_of
 
 _SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
@@ -215,3 +216,19 @@ def _swapped(node: Any, rank: int) -> int | None:
     source = node.args[0]
     axes = _axes_of_view(source, rank + 3) if isinstance(source, torch.fx.Node) else None
     return axes[1] if axes is not None and isinstance(axes[1], int) else None
+
+
+def reshaped(shape: Any, rank: int) -> nn.Module:
+    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
+    axes = [*shape] if isinstance(shape, (list, tuple)) else []
+    if len(axes) == 2 and ((is_size_of(axes[0], 0) and (axes[1] == -1 or is_size_of(axes[1], 1))) or axes[0] == -1):
+        return nn.Flatten()
+    if len(axes) == rank + 2 and axes[2:] == [1] * rank and is_size_of(axes[0], 0):
+        return nn.Unflatten(1, (-1, *(1,) * rank))
+    if (
+        len(axes) == rank + 2
+        and all(isinstance(size, int) for size in axes[1:])
+        and (axes[0] == -1 or is_size_of(axes[0], 0))
+    ):
+        return nn.Unflatten(1, axes[1:])
+    raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")

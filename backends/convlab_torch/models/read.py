@@ -68,20 +68,30 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
-            try:
-                graph, unknown, multiple = traced(
-                    model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)]
-                )
-            except UnsupportedError as error:
-                unknown = {"": [str(error).rstrip(".")]}
-            if not unknown:
-                whole = [*_with_rows(graph)]
-                unused = _loose(model, whole, {}, {})
-                return Model("torch", whole, True, model, multiple=multiple, unused=unused)
+            whole, unknown = _traced(model, None)
+            image = None if inputs is None else inputs.shape[1:]
+            if image and len(image) > 1 and (whole is None or any(size % whole.multiple for size in image[1:])):
+                at_size, unknown = _traced(model, image)
+                whole = at_size or whole
+            if whole is not None:
+                return whole
         parts = [_with_reason(part, unknown) for part in parts]
         parts = parts if with_code else [*_with_rows(parts)]
         loose = _loose(model, parts, with_code, unknown)
     return Model("torch", parts, not with_code, model, loose=loose)
+
+
+def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | None, dict[str, list[str]]]:
+    """A model with code of its own, for images (C, H, W) alone or for all; None, and what convlab doesn't know."""
+    try:
+        trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image)
+    except UnsupportedError as error:
+        return None, {"": [str(error).rstrip(".")]}
+    if trace.unknown:
+        return None, trace.unknown
+    whole = [*_with_rows(trace.parts)]
+    unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
+    return Model("torch", whole, True, model, image, multiple=trace.multiple, unused=unused, alone=alone), {}
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:

@@ -24,6 +24,17 @@ def arguments_of(node: torch.fx.Node, *names: str) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
+def is_size_of(size: Any, axis: int) -> bool:
+    """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
+    if not isinstance(size, torch.fx.Node):
+        return False
+    if size.target == "size":
+        return bool(size.args[1:] == (axis,))
+    of = size.args[0]
+    shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
+    return bool(size.target is operator.getitem and shape and size.args[1] == axis)
+
+
 def slices_of(index: Any, rank: int = 2) -> tuple[slice, ...] | None:
     """The slices that an index of images has, one for each axis; None where it has anything else.
 

@@ -12,8 +12,10 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlab.models.layers.spatial import Size
+
 from .functions import broadcast_like, resize_like
-from .rewriting import VIEWS, arguments_of
+from .rewriting import VIEWS, arguments_of, slices_of
 from .tokens import merges_pixels
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
@@ -23,6 +25,34 @@ _MULTIPLES = (1, 2, 4, 8, 16, 32)
 _SQUEEZES = ("squeeze", torch.squeeze)
 _RESIZES = (F.interpolate, F.upsample)
 Seen = dict[torch.fx.Node, Any]
+
+
+class Images(NamedTuple):
+    """The images that a model is tried on.
+
+    Attributes:
+        channels: how many they have.
+        rank: how many axes they have beside those of images and channels.
+        size: their only rows and columns; None for any.
+    """
+
+    channels: int
+    rank: int
+    size: Size | None = None
+
+    def shapes(self, multiple: int) -> Iterator[list[tuple[int, ...]]]:
+        """Shapes of two batches, and others for a model that doesn't take these.
+
+        Sizes are odd and even multiples, if any will do, and the images' numbers differ, too: what depends on either is
+        taken for no constant.
+        """
+        if self.size is not None:
+            yield [(count, self.channels, *self.size) for count in (2, 3)]
+            return
+        for least in _LEAST:
+            n = -(-least // multiple) | 1
+            sizes = (2, n, n + 3, n + 1), (3, n + 5, n + 2, n + 4)
+            yield [(count, self.channels, *(each * multiple for each in size[: self.rank])) for count, *size in sizes]
 
 
 def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
@@ -35,7 +65,7 @@ def is_size(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> bool:
     )
 
 
-def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int) -> int:
+def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
     """Write the numbers that are the same for images of all sizes into the calls that take them.
 
     A resize to another tensor's size becomes one by a factor, where that is always the same, or else takes that tensor.
@@ -44,26 +74,29 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, channels: int, rank: int
     Args:
         model: the model.
         graph: its traced graph, which is changed.
-        channels: of its images.
-        rank: how many axes they have beside those of images and channels.
+        images: those that it takes; of one size, of which `convlab_torch.models.sized_trace` has written the numbers
+            into the graph, or of any.
 
     Returns:
         What the rows and columns of images must be multiples of, so that the numbers hold.
     """
     sizes: set[torch.fx.Node] = set()
     takers: list[torch.fx.Node] = []
+    with_numbers = () if images.size is None else (*VIEWS, *_RESIZES, "expand", operator.getitem)
     for node in graph.nodes:
         if is_size(node, sizes):
             sizes.add(node)
         elif node.op in ("call_function", "call_method") and (
-            sizes.intersection(node.all_input_nodes) or (node.target in _SQUEEZES and len(node.args) == 1)
+            sizes.intersection(node.all_input_nodes)
+            or (node.target in _SQUEEZES and len(node.args) == 1)
+            or node.target in with_numbers
         ):
             takers.append(node)
     if not takers:
         return 1
     best: list[_Change] = []
-    for multiple in _MULTIPLES:
-        runs = _runs(model, graph, channels, multiple, rank)
+    for multiple in _MULTIPLES if images.size is None else _MULTIPLES[:1]:
+        runs = _runs(model, graph, images, multiple)
         changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
         if multiple == 1 or len(changes) > len(best):
             best, known, least = changes, runs, multiple
@@ -95,33 +128,30 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
+    if node.target is operator.getitem and (index := _cut(node.args[1], shapes)) is not None:
+        return _Change(node, node.op, node.target, (node.args[0], index), {})
     if node.target in (*VIEWS, *_SQUEEZES):
+        if all(tuple(x) == tuple(y) for x, y in shapes):
+            return _Change(node, "call_method", "contiguous", (node.args[0],), {})
         first = next((n for n in (1, 2) if all(_flattens(x, y, n) for x, y in shapes)), None)
         known = first is None or (first == 2 and merges_pixels(node, 0))
         return None if known else _Change(node, "call_method", "flatten", (node.args[0], first), {})
     return _numbers(node, sizes, runs)
 
 
-def _runs(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int, rank: int) -> list[Seen]:
-    """The shapes of all tensors, and the numbers from them, for images of two sizes that the model takes.
-
-    The sizes are odd and even multiples, and the images' numbers differ, too: what depends on either is taken for no
-    constant.
-    """
-    for least in _LEAST:
-        n = -(-least // multiple) | 1
+def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> list[Seen]:
+    """The shapes of all tensors, and the numbers from them, for two batches that the model takes; none for none."""
+    for shapes in images.shapes(multiple):
         try:
-            images = (2, n, n + 3, n + 1), (3, n + 5, n + 2, n + 4)
-            shapes = [(count, channels, *(each * multiple for each in size[:rank])) for count, *size in images]
-            return [_run(model, graph, torch.zeros(shape)) for shape in shapes]
+            return [_run(model, graph, torch.zeros(shape, dtype=float_dtype(model))) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
 
 
-def shapes_in(model: nn.Module, graph: torch.fx.Graph, channels: int, multiple: int) -> Seen:
+def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> Seen:
     """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
-    runs = (_runs(model, graph, channels, multiple * each, 2) for each in _MULTIPLES)
+    runs = (_runs(model, graph, images, each) for each in _MULTIPLES if each % multiple == 0)
     return next((seen[0] for seen in runs if seen), {})
 
 
@@ -167,6 +197,23 @@ def _repeat(
         if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
             return _Change(node, "call_function", broadcast_like, ([node.args[0], like],), {})
     return None
+
+
+def _cut(index: Any, shapes: Sequence[tuple[Any, Any]]) -> tuple[slice, ...] | None:
+    """The slices that an index has, as numbers that count from either end, if these are always the same."""
+    slices = slices_of(index, len(shapes[0][0]) - 2)
+    if slices is None or any(each.step not in (None, 1) for each in slices):
+        return None
+    cuts: set[tuple[tuple[int, int], ...]] = set()
+    for x, y in shapes:
+        if len(x) != len(y) or not all(isinstance(each.start or 0, int) for each in slices):
+            return None
+        starts = [slice(each.start, None).indices(size)[0] for each, size in zip(slices, x, strict=True)]
+        ends = (start + new - old for start, old, new in zip(starts, x, y, strict=True))
+        cuts.add(tuple(zip(starts, ends, strict=True)))
+    if len(cuts) > 1:
+        return None
+    return tuple(slice(start or None, end or None) for start, end in cuts.pop())
 
 
 def _measured(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> Iterator[torch.fx.Node]:
@@ -224,11 +271,23 @@ def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen
 
 def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
     """How many channels a model's images have: as many as its first convolution takes, or as squares of pixels give."""
-    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, *TRANSPOSED)))
-    taken = next((each.in_channels for each in convolutions), 3)
+    taken = channels_of_first(model)
     before = [taken // square for square in (4, 16) if taken in (square, 3 * square)]
-    tried = (channels for channels in (taken, *before) if _runs(model, graph, channels, _MULTIPLES[-1], rank))
+    images = (Images(channels, rank) for channels in (taken, *before))
+    tried = (each.channels for each in images if _runs(model, graph, each, _MULTIPLES[-1]))
     return next(tried, taken) if before else taken
+
+
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of a model's first array of floats; float32 where it has none."""
+    dtypes = (each.dtype for each in (*model.parameters(), *model.buffers()) if each.is_floating_point())
+    return next(dtypes, torch.float32)
+
+
+def channels_of_first(model: nn.Module) -> int:
+    """How many channels a model's first convolution takes; 3 where it has none."""
+    convolutions = (each for each in model.modules() if isinstance(each, (*CONVOLUTIONS, *TRANSPOSED)))
+    return next((each.in_channels for each in convolutions), 3)
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv1d, nn.Conv3d)
@@ -244,14 +303,3 @@ def image_rank(model: nn.Module, graph: torch.fx.Graph) -> int:
         if called or any(isinstance(module, kinds[rank]) for module in model.modules()):
             return rank
     return 2
-
-
-def is_size_of(size: Any, axis: int) -> bool:
-    """Whether it is the size of an axis, of whichever tensor: the first is the number of images."""
-    if not isinstance(size, torch.fx.Node):
-        return False
-    if size.target == "size":
-        return bool(size.args[1:] == (axis,))
-    of = size.args[0]
-    shape = isinstance(of, torch.fx.Node) and (of.target == "size" or (of.target is getattr and of.args[1] == "shape"))
-    return bool(size.target is operator.getitem and shape and size.args[1] == axis)

@@ -10,7 +10,8 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
-from .rewriting import Call, arguments_of, caller
+from .patterns import permutation
+from .rewriting import VIEWS, Call, arguments_of, caller, is_size_of
 
 _SUMS = (torch.sum, "sum")
 _MEANS = (torch.mean, "mean")
@@ -19,6 +20,10 @@ _ADDITIONS = {
     **dict.fromkeys((torch.add, "add", "add_"), operator.add),
     **dict.fromkeys((torch.sub, torch.subtract, "sub", "sub_"), operator.sub),
 }
+
+
+# What may be left without a call that takes it.
+_TAKEN = (torch.stack, torch.permute, "permute", *VIEWS)
 
 
 def spell_out(graph: torch.fx.Graph) -> None:
@@ -32,7 +37,7 @@ def spell_out(graph: torch.fx.Graph) -> None:
             node.replace_all_uses_with(result)
             graph.erase_node(node)
     for node in reversed([*graph.nodes]):
-        if node.target is torch.stack and not node.users:
+        if node.target in _TAKEN and not node.users:
             graph.erase_node(node)
 
 
@@ -50,6 +55,8 @@ def _spelled_out(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
         return _normalized(node, call)
     if node.target in _NORMS:
         return _norm(node, call)
+    if node.target in VIEWS:
+        return _boxes(node, call)
     if node.target in (*_SUMS, *_MEANS, torch.amax, "amax"):
         return _of_stack(node, call) or _over_merged(node, call)
     return None
@@ -62,6 +69,24 @@ def _normalized(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
         return None
     norm = _root_of_squares(given["input"], given.get("dim", 1), True, call)
     return call(operator.truediv, given["input"], call(torch.clamp_min, norm, given.get("eps", 1e-12)))
+
+
+def _boxes(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
+    """The boxes (N, -1, K) of images (N, A * K, H, W), by way of (N, A, K, H, W) and (N, H, W, A, K)."""
+    moved = node.args[0]
+    if not isinstance(moved, torch.fx.Node) or permutation(moved) != (0, 3, 4, 1, 2):
+        return None
+    view: Any = moved.args[0]
+    axes, whole = (_axes_of(each) if each.target in VIEWS else [] for each in (node, view))
+    sizes = len(whole) == 5 and len(axes) == 3 and all(is_size_of(whole[axis], axis - 1) for axis in (3, 4))
+    if not sizes or whole[2] != axes[2] or not isinstance(axes[2], int) or not is_size_of(whole[0], 0):
+        return None
+    return call(torch.reshape, call(torch.permute, view.args[0], (0, 2, 3, 1)), (axes[0], axes[1], axes[2]))
+
+
+def _axes_of(view: torch.fx.Node) -> list[Any]:
+    axes: Any = view.args[1] if len(view.args) == 2 else view.args[1:]
+    return [*axes] if isinstance(axes, (tuple, list)) else []
 
 
 # The names of the arguments of each.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from convlab.errors import UnsupportedError
 from .attention import ClassToken, PositionEmbedding, first_pixel
 from .functions import average
 from .patterns import axes_of_size, permutation
-from .rewriting import JOINS, VIEWS
+from .rewriting import JOINS, VIEWS, arguments_of, is_size_of
 
 
 def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
@@ -28,6 +29,47 @@ def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
         return False
     image: Any = node.args[0]
     return axes[1] == channels > 0 or axes_of_size(axes[1], image) == [1]
+
+
+def boxes_at_pixel(node: torch.fx.Node, channels: int) -> int:
+    """How many tokens a node makes of each pixel of images (N, H, W, C) of so many channels; 0 for another node."""
+    if node.target in (torch.flatten, "flatten"):
+        return int((*node.args[1:], *node.kwargs.values()) == (1, 2))
+    axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    if node.target not in VIEWS or not isinstance(axes, (tuple, list)) or len(axes) != 3:
+        return 0
+    numbers = axes[2]
+    fits = is_size_of(axes[0], 0) and isinstance(numbers, int) and 0 < numbers <= channels and channels % numbers == 0
+    return channels // numbers if fits else 0
+
+
+def is_flat(node: torch.fx.Node) -> bool:
+    """Whether a node makes one row of numbers of each image."""
+    if node.target in (torch.flatten, "flatten"):
+        given = arguments_of(node, "input", "start_dim", "end_dim")
+        return given.get("start_dim") == 1 and given.get("end_dim", -1) in (-1, 3)
+    axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    two = node.target in VIEWS and isinstance(axes, (tuple, list)) and len(axes) == 2
+    return two and is_size_of(axes[0], 0) and axes[1] == -1
+
+
+def joined_rows(node: torch.fx.Node, rows: AbstractSet[Any]) -> list[torch.fx.Node]:
+    """The nodes whose rows a node puts behind each other, if these are among some; none for another node."""
+    given = arguments_of(node, "tensors", "dim")
+    values = given.get("tensors")
+    joins = node.target in JOINS and isinstance(values, (tuple, list)) and rows >= {*values}
+    return [*values] if joins and given.get("dim", 0) in (1, -1) else []  # type: ignore[misc]
+
+
+def joined_tokens(node: torch.fx.Node, tokens: AbstractSet[Any], last: AbstractSet[Any]) -> list[torch.fx.Node]:
+    """The nodes whose tokens, (N, L, C) or (N, C, L), a node puts behind each other; none for another node."""
+    given = arguments_of(node, "tensors", "dim")
+    values = given.get("tensors")
+    if node.target not in JOINS or not isinstance(values, (tuple, list)) or not tokens >= {*values}:
+        return []
+    axes = ((1, -2), (2, -1))[0 if values[0] in last else 1]
+    alike = last >= {*values} or not last & {*values}
+    return [*values] if alike and given.get("dim", 0) in axes else []
 
 
 def swaps_tokens(node: torch.fx.Node) -> bool:

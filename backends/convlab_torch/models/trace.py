@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx
@@ -30,7 +30,7 @@ from .attention import (
     of_pixels,
 )
 from .channel_convolutions import RowConvolution, as_rows, convolves_rows
-from .constants import operation, with_arrays
+from .constants import computed_from, fetched, notes_of_computed, operation, with_arrays
 from .functional import view_of
 from .functions import (
     add,
@@ -41,6 +41,7 @@ from .functions import (
     outputs,
     over_last_axis,
     read_function,
+    softmax_of_channels,
     subtract,
     unflatten_pixels,
     with_number,
@@ -48,11 +49,22 @@ from .functions import (
 from .merged_parts import has_parts, merge_parts
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
-from .patterns import is_part_of_pattern, native_of_pattern, permutation
+from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
 from .rewriting import to_channels_first
-from .sizes import CONVOLUTIONS, TRANSPOSED, fold_sizes, image_channels, image_rank, is_size, is_size_of, shapes_in
+from .sized_trace import SizedTracer
+from .sizes import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    Images,
+    fold_sizes,
+    image_channels,
+    image_rank,
+    is_size,
+    shapes_in,
+)
 from .spelled_out import spell_out
-from .tokens import expands_batch, merges_pixels, row_of_tokens, swaps_tokens
+from .token_calls import TokenReading, owner
+from .tokens import expands_batch
 from .tracer import defaults_of, graph_of
 
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
@@ -66,59 +78,78 @@ _OVER_LAST = (LayerNorm2d, RMSNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 _UNUSED = ("input", "tensors", "_stacklevel")
 
 
+class Traced(NamedTuple):
+    """A model's code, read.
+
+    Attributes:
+        parts: those of the model with their inputs.
+        unknown: the operations that convlab doesn't know, by their callers' paths.
+        multiple: what the rows and columns of images must be multiples of.
+        unused: what inference doesn't use: how arrays are computed from others, by path.
+    """
+
+    parts: list[Part]
+    unknown: dict[str, list[str]]
+    multiple: int
+    unused: dict[str, str]
+
+
 def traced(
     model: nn.Module,
     is_leaf: Callable[[nn.Module], bool],
     of_torch: Callable[[nn.Module], bool],
     parts: Callable[[nn.Module, str], Sequence[Part]],
-) -> tuple[list[Part], dict[str, list[str]], int]:
-    """The parts of a model with their inputs, and by their callers' paths the operations that convlab doesn't know.
-
-    The third is what the rows and columns of images must be multiples of.
+    image: tuple[int, ...] | None = None,
+) -> Traced:
+    """What the code of a model computes.
 
     Args:
         model: any module.
         is_leaf: whether a module is read as a whole.
         of_torch: whether a module's class is PyTorch's own.
         parts: the parts that a module at a path is; none for one that does nothing.
+        image: the shape (C, H, W) of the only images that the parts are to be for; None for all that the model takes.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    graph = graph_of(model, is_leaf, of_torch)
-    rank = image_rank(model, graph)
-    channels = image_channels(model, graph, rank)
-    multiple = fold_sizes(model, graph, channels, rank)
+    if image is None:
+        graph = graph_of(model, is_leaf, of_torch)
+        rank = image_rank(model, graph)
+        images = Images(image_channels(model, graph, rank), rank)
+    else:
+        graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
+        rank = len(image) - 1
+        images = Images(image[0], rank, image[1:])
+    multiple = fold_sizes(model, graph, images)
     spell_out(graph)
     if rank == 2 and has_parts(graph):
-        merge_parts(graph, shapes_in(model, graph, channels, multiple))
+        merge_parts(graph, shapes_in(model, graph, images, multiple))
     if rank == 2 and any(map(convolves_rows, model.modules())):
-        as_rows(model, graph, shapes_in(model, graph, channels, multiple))
-    return *_Reading(model, parts, rank).of(graph), multiple
+        as_rows(model, graph, shapes_in(model, graph, images, multiple))
+    reading = _Reading(model, parts, rank)
+    return Traced(*reading.of(graph), multiple, reading.notes)
 
 
-class _Reading:
-    """A traced graph on its way to parts.
+class _Reading(TokenReading):
+    """A traced graph on its way to parts: see `TokenReading`.
 
     Attributes:
-        rank: how many axes the images have beside those of images and channels.
-        values: the name of each node's value; a node that does nothing has that of its input.
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
-        last: the nodes whose last axis is that of the channels, since the code permuted the axes.
-        tokens: the nodes whose pixels are the tokens of a sequence, (N, C, L) or (N, L, C).
         sizes: the nodes that are numbers computed from shapes.
         pieces: the nodes that are only read together with those that take them.
+        computed: the nodes among `arrays` that compute one.
+        notes: how the arrays of layers are computed, by the paths that their results have.
     """
 
     def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
-        self.model, self.parts, self.rank = model, parts, rank
-        self.values: dict[torch.fx.Node, str] = {}
+        super().__init__(rank)
+        self.model, self.parts = model, parts
         self.arrays: dict[torch.fx.Node, Tensor] = {}
-        self.last: set[torch.fx.Node] = set()
-        self.tokens: set[torch.fx.Node] = set()
         self.sizes: set[torch.fx.Node] = set()
         self.pieces: set[torch.fx.Node] = set()
-        self.result: list[Part] = []
+        self.computed: set[torch.fx.Node] = set()
+        self.notes: dict[str, str] = {}
         self.unknown: dict[str, list[str]] = {}
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
@@ -141,7 +172,12 @@ class _Reading:
                 self.arrays[node] = self.arrays[node.args[0]]
             elif (view := view_of(node, self.arrays)) is not None:
                 self.arrays[node] = view
-            elif self._of_tokens(node):
+                if self.computed.intersection(node.all_input_nodes):
+                    self.computed.add(node)
+            elif (array := computed_from(node, self.arrays)) is not None:
+                self.arrays[node] = array
+                self.computed.add(node)
+            elif self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
                 self.pieces.add(node)
@@ -157,8 +193,9 @@ class _Reading:
 
     def _output(self, result: Any) -> None:
         names, results = results_of(result)
+        self.as_results(results)
         for each in results:
-            for kind, what in ((self.tokens, "tokens, not images"), (self.last, "images NHWC")):
+            for kind, what in ((self.tokens, "tokens (N, C, L)"), (self.last, "images NHWC")):
                 if each in kind:
                     self._refuse(each, f"{_name(each.target)}: the model's result is {what}")
                     break
@@ -185,9 +222,12 @@ class _Reading:
             return
         if self.rank == 2 and convolves_rows(module):
             module = RowConvolution.sharing(module)
+        moved = (
+            softmax_of_channels(module, 3 if source in self.tokens else self.rank + 2) if source in self.last else None
+        )
         if source in self.last:
-            module = over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
-        self._append(node, self.parts(module, path), [source])
+            module = moved or over_last_axis(module, self.rank) or of_partitions(self.model, path) or module
+        self._append(node, self.parts(module, path), [source], moved is not None)
 
     def _attention(self, node: torch.fx.Node, module: nn.MultiheadAttention) -> None:
         """Add the attention of tokens to themselves."""
@@ -207,37 +247,6 @@ class _Reading:
             self.last.add(user)
             self.tokens.add(user)
 
-    def _of_tokens(self, node: torch.fx.Node) -> bool:
-        """Whether a node only changes the axes of tokens, or takes one, and has been read."""
-        source = node.args[0] if node.args else None
-        if not isinstance(source, torch.fx.Node) or source not in self.values or self.rank != 2:
-            return False
-        if node in self.values:  # what attention gives
-            return True
-        if source not in self.tokens:
-            if source in self.last or not merges_pixels(node, self._channels(source)):
-                return False
-            self.tokens.add(node)
-        elif swaps_tokens(node):
-            self.tokens.add(node)
-            if source not in self.last:
-                self.last.add(node)
-        elif (native := row_of_tokens(node, source in self.last)) is not None:
-            layer, note = read_function(native)
-            path = ".".join(filter(None, [_owner(node), note]))
-            self.result.append(Part(path, native, layer, note, (self.values[source],), node.name))
-            self.values[node] = node.name
-            return True
-        else:
-            return False
-        self.values[node] = self.values[source]
-        return True
-
-    def _channels(self, node: torch.fx.Node) -> int:
-        """The channels of a node's images, where the last layer tells; 0 where it doesn't."""
-        layer = next((part.layer for part in self.result if part.value == self.values[node]), None)
-        return 0 if layer is None else layer.output_channels(0)
-
     def _append(
         self, node: torch.fx.Node, parts: Sequence[Part], sources: Sequence[torch.fx.Node], moved: bool = False
     ) -> None:
@@ -249,6 +258,8 @@ class _Reading:
                 self.pieces.add(node)
                 return
             self._refuse(source, f"{_name(source.target)}: convlab doesn't know it before {_name(node.target)}")
+        for source in sources:
+            self.as_rows(source)
         inputs = tuple(self.values.get(source, "") for source in sources)
         for kind, what in ((self.last, "images NHWC"), (self.tokens, "tokens")):
             if any(source in kind for source in sources):
@@ -274,7 +285,10 @@ class _Reading:
         except UnsupportedError as error:
             self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
             return
-        path = own or ".".join(filter(None, [_owner(node), _name(node.target)]))
+        path = own or ".".join(filter(None, [owner(node), _name(node.target)]))
+        if sources and sources[0] in self.last:
+            softmax = softmax_of_channels(native, 3 if sources[0] in self.tokens else self.rank + 2)
+            native, moved = softmax or native, moved or softmax is not None
         back = to_first(self.rank)
         if isinstance(native, nn.Unflatten) and all(permutation(user, self.rank) == back for user in node.users):
             native = partial(unflatten_pixels, size=tuple(map(int, native.unflattened_size[:-1])))
@@ -287,7 +301,8 @@ class _Reading:
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
-        own = [_fetched(each) for each in node.all_input_nodes if each in self.arrays]
+        own = [fetched(each)[0] for each in node.all_input_nodes if each in self.arrays]
+        self.notes |= notes_of_computed(node.all_input_nodes, self.computed)
         if not own:
             return *_native(node, self.rank), ""
         last = any(each in self.last for each in node.all_input_nodes)
@@ -308,19 +323,7 @@ class _Reading:
             self.last.add(node)
 
     def _refuse(self, node: torch.fx.Node, what: str) -> None:
-        self.unknown.setdefault(_owner(node), []).append(what)
-
-
-def _fetched(node: torch.fx.Node) -> str:
-    """The path of the array that a node fetches, or gives other axes."""
-    while node.op != "get_attr":
-        node = node.args[0]  # type: ignore[assignment]
-    return str(node.target)
-
-
-def _owner(node: torch.fx.Node) -> str:
-    """The path of the module whose code a node is of."""
-    return str(next(reversed(node.meta.get("nn_module_stack") or [""])))
+        self.unknown.setdefault(owner(node), []).append(what)
 
 
 def _name(target: Any) -> str:
@@ -353,7 +356,7 @@ def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
     if (pattern := native_of_pattern(node, rank)) is not None:
         return pattern
     if node.target in ("view", "reshape", torch.reshape):
-        return _reshaped(others[0] if len(others) == 1 else others, rank), [first]
+        return reshaped(others[0] if len(others) == 1 else others, rank), [first]
     if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, rank=rank, **options), [first]
@@ -369,22 +372,6 @@ def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
     if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
         raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
     return with_number(name, number, behind=a_tensor), [tensor]
-
-
-def _reshaped(shape: Any, rank: int) -> nn.Module:
-    """The flattening that a reshape to (N, -1) or (-1, numbers) is, or its inverse, to (N, C, H, W)."""
-    axes = [*shape] if isinstance(shape, (list, tuple)) else []
-    if len(axes) == 2 and ((is_size_of(axes[0], 0) and (axes[1] == -1 or is_size_of(axes[1], 1))) or axes[0] == -1):
-        return nn.Flatten()
-    if len(axes) == rank + 2 and axes[2:] == [1] * rank and is_size_of(axes[0], 0):
-        return nn.Unflatten(1, (-1, *(1,) * rank))
-    if (
-        len(axes) == rank + 2
-        and all(isinstance(size, int) for size in axes[1:])
-        and (axes[0] == -1 or is_size_of(axes[0], 0))
-    ):
-        return nn.Unflatten(1, axes[1:])
-    raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from .partitions import forward_of
 from .rewriting import inline
 
 
-class _Tracer(torch.fx.Tracer):
+class Tracer(torch.fx.Tracer):
     """A tracer that is told which modules are read as a whole."""
 
     def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
@@ -24,9 +24,11 @@ class _Tracer(torch.fx.Tracer):
         self._is_leaf = is_leaf
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is read as a whole."""
         return self._is_leaf(module)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""
         return super().call_module(m, forward_of(m) or forward, args, kwargs)
 
 
@@ -37,7 +39,10 @@ def defaults_of(model: nn.Module) -> dict[str, Any]:
 
 
 def graph_of(
-    model: nn.Module, is_leaf: Callable[[nn.Module], bool], of_torch: Callable[[nn.Module], bool]
+    model: nn.Module,
+    is_leaf: Callable[[nn.Module], bool],
+    of_torch: Callable[[nn.Module], bool],
+    tracer: Callable[[Callable[[nn.Module], bool]], Tracer] = Tracer,
 ) -> torch.fx.Graph:
     """The calls in a model: into all modules of others than PyTorch, or else only into those with modules inside."""
     # A module may be tried on numbers, which it isn't given any more while it is traced.
@@ -53,7 +58,7 @@ def graph_of(
             return module in leaves or (has_none_inside(module) and (of_torch(module) or not into_all))
 
         try:
-            graph = _Tracer(leaf).trace(model, defaults_of(model))
+            graph = tracer(leaf).trace(model, defaults_of(model))
             inline(graph, is_known_function)
             return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.

@@ -15,7 +15,7 @@ from ...errors import ModelError
 from ...truth.bounds import worst_ratio
 from ...truth.oracle import as_numpy
 from ...truth.precision import rounded
-from ..adapters import Models, models_of, read
+from ..adapters import Models, models_of, only_size, read, read_at
 from ..layers.layer import Dense
 from ..layers.reading import Model
 from ..layers.sized import for_size
@@ -61,9 +61,12 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
         ModelError: what isn't a model; a model of which no layer is known; inputs that a model can't be run on.
     """
     given = None if inputs is None else images_of(inputs)
+    size = only_size(a) or only_size(b)
     example = None if given is None else given[0]
     first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
-    return compare_read(first, second, batches(given, first.rank), None, names, seed)
+    if size is not None and given is None:
+        first, second = read_at(first, size), read_at(second, size)
+    return compare_read(first, second, batches(given, first.rank), size, names, seed)
 
 
 def compare_read(
@@ -179,6 +182,7 @@ class _Comparing:
         every_size = self.images is None and size is None
         multiple = math.lcm(first.model.multiple, second.model.multiple)
         comparison.multiple = multiple if size is None else 1
+        comparison.size = next((side.model.size for side in (first, second) if side.model.alone), None)
         if self.images is None:
             images = random_images(first.steps, self.seed, size, second.steps, multiple)
         else:
@@ -249,7 +253,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
     Otherwise in bounds carried through all layers; where these are as large as the result, in tolerances
     (`apart_in_tolerances`).
     """
-    worst, dtype = 0.0, side.steps[0].dtype
+    worst, dtype = 0.0, side.dtype
     for image in images:
         x = rounded(image, dtype)
         y = side.run(x, dtype)
@@ -259,7 +263,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
         if y.shape == true.shape and error.max() < np.abs(true).max():
             worst = max(worst, worst_ratio(y, true, error))
             continue
-        worst = max(worst, apart_in_tolerances(side.in_parts(), side, image, dtype, seed))
+        worst = max(worst, apart_in_tolerances(side, image, dtype, seed))
     return worst
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...page import page
+from ..layers.spatial import Size, times
 from .proof import Row
 from .results import Results
 
@@ -34,6 +35,7 @@ class Comparison:
         partial: why only parts were asked for; "" for whole models.
         multiple: what the rows and columns of images are multiples of, where the models' code computes with their
             sizes: see `convlab.models.layers.reading.Model`.
+        size: the only rows and columns of images that it holds for, where a model was read for these alone.
     """
 
     backends: tuple[str, str]
@@ -45,6 +47,7 @@ class Comparison:
     results: Results | None = None
     partial: str = ""
     multiple: int = 1
+    size: Size | None = None
 
     @property
     def same(self) -> bool | None:
@@ -125,6 +128,8 @@ def _errors(row: Row) -> tuple[str, str]:
 
 
 def _sizes(comparison: Comparison) -> list[str]:
+    if comparison.size is not None:
+        return [f"That holds for images of {times(comparison.size)} pixels alone: the code computes with their sizes."]
     if comparison.multiple == 1:
         return []
     return [

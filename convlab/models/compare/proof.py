@@ -13,7 +13,7 @@ import numpy as np
 from ...dtypes import LEAST, SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ...page.page import number
-from ...truth.bounds import error_ratios, worst_ratio
+from ...truth.bounds import error_ratios
 from ...truth.diagnosis import Diagnosis, diagnose
 from ...truth.precision import rounded
 from ..adapters import Arrays, Models, as_input
@@ -33,6 +33,8 @@ _MOST_REMAINDERS = 16
 # The gradients are computed for one image of odd and one of even height: compilers take their time for each size.
 # Layers without a kernel treat all sizes alike.
 _WITH_GRADIENTS = 2
+# The largest numbers of images that stand for infinite ones.
+_FAR = 64.0
 _CHANGED = (
     "the {} model's layer doesn't compute what its attributes say (is there a hook, a subclass or a changed weight?)"
 )
@@ -90,6 +92,7 @@ class Row:
         return max((error for name, error in self.errors.items() if name.startswith(quantity)), default=0.0)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # Deep in a model numbers may grow beyond all bounds.
 def prove(
     a: RunnableStep, b: RunnableStep, batches: Sequence[Arrays], seed: int = 0, every_size: bool = True
 ) -> tuple[Row, list[np.ndarray]]:
@@ -111,7 +114,7 @@ def prove(
             row.sizes.append(values[0].shape[2:])
         true, fit = _results(row, a, b, values, dtype)
         if index < len(batches):
-            results.append(rounded(true, dtype))
+            results.append(_finite(rounded(true, dtype)))
         if step.learned and index < (_WITH_GRADIENTS if hasattr(step.learned, "kernel") else 1) and fit:
             _gradients(row, (a, b), values[0], true.shape, dtype, np.random.default_rng((seed, index)))
     if not row.same and not row.diagnosis:
@@ -129,16 +132,16 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
     true = step.reference(*values)
     bound = step.error(values, [np.zeros_like(x) for x in values], dtype) + _least(dtype)
     y = _run(a, values)
-    _keep_worst(row.own, "result", _ratio(y, true, bound))
+    _keep_worst(row.own, "result", _ratio(y, true, bound, dtype))
     try:
         z = in_rows(b.models.run(other.natives, as_input(values), other.dtype))
     except Exception as error:  # A framework may raise any error.
         why = f"the second model's layer fails where the first model's doesn't: {first_line(error)}"
         row.diagnosis = row.diagnosis or why
         return true, False
-    _keep_worst(row.errors, "result", _ratio(z, true, bound))
+    _keep_worst(row.errors, "result", _ratio(z, true, bound, dtype))
     for which, result, copy in (("first", y, step), ("second", z, other)):
-        ratio = _ratio(result, true, bound)
+        ratio = _ratio(result, true, bound, dtype)
         if not row.diagnosis and ratio > 1:
             mine, theirs = (each.transposed or each.main for each in (step, copy))
             case = LayerCase(mine, theirs, values[0], result, bound)
@@ -189,6 +192,11 @@ def _least(dtype: str) -> float:
 def _normal(x: np.ndarray, dtype: str) -> np.ndarray:
     """The image with 0 for subnormal numbers."""
     return np.where(np.abs(x) < _least(dtype), 0.0, x)
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    """The image, cut to a range in which products are finite if numbers of it aren't: those say nothing of a layer."""
+    return x if np.isfinite(x).all() else np.clip(np.nan_to_num(x, nan=0.0), -_FAR, _FAR)
 
 
 def thinned(x: np.ndarray, step: Step, dtype: str, rng: np.random.Generator) -> np.ndarray:
@@ -246,12 +254,16 @@ def _gradients(
         if "K" in gradients and gradients["K"].ndim < true["K"].ndim:  # a dense layer of pixels, a convolution here
             gradients["K"] = gradients["K"].reshape(true["K"].shape)
         for name in filter(gradients.__contains__, true):  # One of the layers may have constants for parameters.
-            ratio = _ratio(gradients[name], true[name], bounds[name] + _least(dtype))
+            ratio = _ratio(gradients[name], true[name], bounds[name] + _least(dtype), dtype)
             _keep_worst(errors, f"gradient of {name}", ratio)
 
 
-def _ratio(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> float:
-    return worst_ratio(result, true, bound) if result.shape == true.shape else np.inf
+def _ratio(result: np.ndarray, true: np.ndarray, bound: np.ndarray, dtype: str) -> float:
+    if result.shape != true.shape:
+        return np.inf
+    largest = np.finfo("float32" if dtype == "bfloat16" else dtype).max
+    overflow = np.abs(true) + bound > largest
+    return float(error_ratios(result, true, bound, overflow).max(initial=0.0))
 
 
 def _worst_plane(result: np.ndarray, true: np.ndarray, bound: np.ndarray) -> np.ndarray | None:

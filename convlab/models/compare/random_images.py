@@ -20,7 +20,7 @@ from ..layers.pooling import AdaptivePool, GlobalPool
 from ..layers.ranks import rank_of
 from ..layers.reading import INPUT
 from ..layers.shapes import Known, channels_taken, known_after
-from ..layers.spatial import Size, padding_in
+from ..layers.spatial import Size, padding_in, times
 from ..layers.steps import Step
 
 # The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
@@ -51,7 +51,7 @@ def random_images(
     Rows and columns are multiples of a number.
 
     Raises:
-        ModelError: none does.
+        ModelError: none does; or those of the given size don't.
     """
     rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
     channels = _image_channels(steps)
@@ -59,6 +59,11 @@ def random_images(
         image = _before_dense(layers, also, size)
         return [grid(rng, (n, *image)) for n in (1, 4)]
     if size is not None:
+        if not _fits(steps, size, fewest=1):
+            raise ModelError(
+                f"input_size: images of {times(size)} pixels don't go through all layers.",
+                hint="a dense layer on pixels takes images of one size; a border that repeats an image, larger ones.",
+            )
         return [grid(rng, (1, channels, *size))]
     rank = rank_of(layers)
     least = _least_size(steps, others, multiple, rank)
@@ -140,7 +145,8 @@ def _keeps_enough(layer: Layer, size: Size | None, after: Size | None, fewest: i
     if size is None:
         return True
     pools = isinstance(layer, (GlobalPool, AdaptivePool))
-    if max(size) > 1 and after is not None and min(after) < fewest and not pools:
+    enough = max(size) > 1 and min(size) >= fewest
+    if enough and after is not None and min(after) < fewest and not pools:
         return False
     return _has_border(layer, size)
 

@@ -14,10 +14,13 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
+from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..adapters import Arrays
 from ..layers.layer import Convolution, Dense
+from ..layers.outputs import Outputs
 from ..layers.reading import Model
+from ..layers.steps import Step, last_functions, values_given
 from .random_images import grid
 from .sides import Side
 
@@ -86,7 +89,7 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
             apart = float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
             results.apart = max(results.apart, apart)
             if ratio > max(worst, 1) and len(ys) > 1:
-                results.which = f"result {number} of {len(ys)}"
+                results.which = _called(a.model, number, len(ys))
             worst = max(worst, ratio)
     results.ratio = worst
     if not informative and worst <= 1:
@@ -94,13 +97,44 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     return results
 
 
-def apart_in_tolerances(a: Side, b: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
-    """How far the results of two ways to run a model are apart for a batch, in tolerances."""
-    x = _varied(batch, dtype, np.random.default_rng(seed))
-    ys, zs = a.results(x, dtype), b.results(x, dtype)
+def apart_in_tolerances(side: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
+    """How far the results of a model, called as a whole, are from those of its layers for a batch, in tolerances.
+
+    A function at the end, such as a softmax, may be steep where the changed images don't lead: there the tolerance is
+    that of what it takes, carried through it by its own bound.
+    """
+    x, layers = _varied(batch, dtype, np.random.default_rng(seed)), side.in_parts()
+    ys, zs = layers.results(x, dtype), side.results(x, dtype)
     if [y.shape for y in ys] != [z.shape for z in zs]:
         return np.inf
-    return max(_ratio(y, z, len(batch), dtype)[0] for y, z in zip(ys, zs, strict=True))
+    worst = 0.0
+    for y, z, value in zip(ys, zs, values_given(side.steps), strict=True):
+        ratio = _ratio(y, z, len(batch), dtype)[0]
+        before, last = last_functions(side.steps, value)
+        if ratio > 1 and last:
+            (given,) = layers.up_to(before).results(x, dtype)
+            ratio = min(ratio, _ratio_behind(last, given, z, len(batch), dtype))
+        worst = max(worst, ratio)
+    return worst
+
+
+def _ratio_behind(last: Sequence[Step], x: np.ndarray, z: np.ndarray, count: int, dtype: str) -> float:
+    """The largest difference of z from what steps give for x, both of `_varied` images, in bounds of the steps.
+
+    They take the tolerances of x for the errors of their input.
+    """
+    parts = (_CHANGES + 2, len(_SCALES), count)
+    x, z = (np.asarray(each, np.float64).reshape(*parts, *each.shape[1:]) for each in (x, z))
+    worst = 0.0
+    for scale in range(len(_SCALES)):
+        true = x[0, scale]
+        if not np.isfinite(x[:, scale]).all():
+            continue
+        off = np.broadcast_to(_tolerance(true, x[1:, scale], dtype), true.shape)
+        for step in last:
+            true, off = step.reference(true), step.error([true], [off], dtype)
+        worst = max(worst, worst_ratio(z[0, scale], true, off))
+    return worst
 
 
 def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
@@ -208,6 +242,14 @@ def _tolerance(plain: np.ndarray, changed: np.ndarray, dtype: str) -> np.ndarray
     usual = float(np.median(relative)) if relative.size else 0.0
     rounding = 2.0 ** -SIGNIFICAND[dtype]
     return np.asarray(_TOLERANCE * (change + (usual + rounding) * magnitude) + np.finfo(np.float32).tiny)
+
+
+def _called(model: Model, number: int, count: int) -> str:
+    """One of the results, counted from 1, by its name if it has one."""
+    last = model.parts[-1].layer if model.parts else None
+    if isinstance(last, Outputs) and len(last.names) == count:
+        return f"result {last.names[number - 1]!r}"
+    return f"result {number} of {count}"
 
 
 def _other_shape(results: Results, ys: Arrays, zs: Arrays) -> Results:

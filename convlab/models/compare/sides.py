@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...errors import ConvlabError, ModelError
 from ..adapters import Arrays, Models, as_arrays, as_input
 from ..layers.layer import Dropout
 from ..layers.outputs import in_rows
-from ..layers.reading import INPUT, Model, is_chain, without
+from ..layers.reading import INPUT, Model, ending_with, is_chain, without
 from ..layers.spatial import shapes_in_words
 from ..layers.steps import Step
 
@@ -34,8 +34,8 @@ class Side:
 
     @property
     def dtype(self) -> str:
-        """The dtype that the first step computes in."""
-        return self.steps[0].dtype if self.steps else "float32"
+        """The dtype of the first step that has arrays."""
+        return next((step.dtype for step in self.steps if any(layer.arrays for layer in step.layers)), "float32")
 
     def run(self, x: np.ndarray, dtype: str) -> np.ndarray:
         """The whole model's result for a batch, several in rows: see `results` and `convlab.models.layers.outputs`."""
@@ -67,6 +67,10 @@ class Side:
     def in_parts(self) -> Side:
         """The same model, which is run layer by layer."""
         return _InParts(self.models, self.model, self.steps)
+
+    def up_to(self, value: str) -> Side:
+        """The model up to the part that gives a value, run as this one is."""
+        return replace(self, model=replace(self.model, parts=ending_with(self.model.parts, value)))
 
     def run_parts(self, x: np.ndarray, dtype: str) -> Arrays:
         """The results of the model's layers, called by themselves."""

@@ -6,7 +6,7 @@ from ...page.page import listed
 from ..layers.activations import Affine
 from ..layers.layer import BatchNorm, Layer
 from ..layers.norms import ChannelAffine
-from ..layers.outputs import Outputs
+from ..layers.outputs import Outputs, are_alike
 from ..layers.reading import INPUT
 from ..layers.steps import Step
 from .alignment import Alignment, Beside
@@ -32,9 +32,7 @@ def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
 
 def _other_names(mine: Layer, theirs: Layer) -> str:
     """How the names of results differ, where both have some."""
-    if not isinstance(mine, Outputs) or not isinstance(theirs, Outputs) or not mine.names or not theirs.names:
-        return ""
-    if mine.names == theirs.names:
+    if not isinstance(mine, Outputs) or not isinstance(theirs, Outputs) or are_alike(mine.names, theirs.names):
         return ""
     return f"other names: the first calls its results {listed(mine.names)}, the second {listed(theirs.names)}."
 

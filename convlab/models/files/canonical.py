@@ -32,16 +32,15 @@ def canonical(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         assert part.layer is not None
         layer = _plain(part.layer if wide else _narrow(part.layer))
-        last = result.get(part.inputs[0])
-        joined = None
-        if last is not None and len(takers[last.value]) == 1 and len(part.inputs) == 1:
+        part = replace(part, layer=layer)
+        while (last := result.get(part.inputs[0])) and len(takers[last.value]) == 1 and len(part.inputs) == 1:
             before = result.get(last.inputs[0])
             joined = _joined(last.layer, layer, before.layer if before else None)
-        if last is not None and joined is not None:
-            del result[last.value]
-            result[part.value] = replace(part, layer=_plain(joined), inputs=last.inputs)
-        else:
-            result[part.value] = replace(part, layer=layer)
+            if joined is None:
+                break
+            layer = _plain(joined)
+            part = replace(part, layer=layer, inputs=result.pop(last.value).inputs)
+        result[part.value] = part
     return [*result.values()]
 
 

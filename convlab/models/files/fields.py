@@ -11,6 +11,7 @@ from typing import Any
 from ...geometry.geometry import PADDING_MODES
 from ..layers.activations import FUNCTIONS
 from ..layers.layer import LOWEST
+from ..layers.outputs import are_names
 from ..layers.resizing import METHODS
 from ..layers.windows import distances
 
@@ -109,8 +110,8 @@ _EPSILON = _number("a number of at least 0", lambda value: value >= 0)
 _ABOVE = _number("a number above 0", lambda value: value > 0)
 _BORDER = replace(_number("a finite number other than 0"), default=0.0)
 _NAMES = FieldRule(
-    "different strings of 1 to 200 characters, sorted",
-    lambda value: _are_strings(value) and value == sorted({*value}),
+    "different strings of 1 to 200 characters, sorted, or those of nested results",
+    lambda value: _are_strings(value) and are_names(value),
     list,
     tuple,
     default=[],
@@ -166,6 +167,9 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "multiply": {},
     "concatenate": {},
     "outputs": {"names": _NAMES},
+    "anchors": {"count": _COUNT},
+    "concatenate_pixels": {},
+    "tokens": {},
     "softmax": {"log": _BOOLEAN},
     "pool": {
         "function": _named(*_KERNEL),

@@ -14,11 +14,14 @@ from ..layers.outputs import Outputs
 from ..layers.ranks import own_rank
 from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
+from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
 
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, *OF_PARTS)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, *OF_PARTS, Anchors)
 # Images of any number of axes.
 _ANY = 1
-_NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes"}
+# What `Tokens` gives.
+_TOKENS = 6
+_NAMES = {_ANY: "images", 2: "rows of numbers", 3: "sequences", 4: "images", 5: "volumes", _TOKENS: "tokens"}
 
 
 class Flow:
@@ -42,8 +45,8 @@ class Flow:
         ranks, channels = (max(each) for each in zip(*map(self.values.__getitem__, inputs), strict=True))
         wanted = _taken(layer)
         for rank, _ in map(self.values.__getitem__, inputs):
-            if rank and not _goes_with(rank, wanted or ranks):
-                return _NAMES[rank], _NAMES[wanted or ranks]
+            if rank == _TOKENS or (rank and not _goes_with(rank, wanted or ranks)):
+                return _NAMES[rank], _NAMES[wanted or min(ranks, 4)]
         taken = channels_taken(layer)
         if isinstance(layer, Unflatten) and channels % math.prod(layer.size):
             return f"{channels} numbers from the layer before it", f"a multiple of {math.prod(layer.size)}"
@@ -57,7 +60,7 @@ class Flow:
                 channels = sum(each) if all(each) else 0
             elif isinstance(layer, Like):
                 channels = each[0]
-            elif len({count for count in each if count > 1}) > 1:
+            elif len({count for count in each if count > (not isinstance(layer, ConcatenatePixels))}) > 1:
                 return f"{' and '.join(map(str, each))} channels", "the same number"
         self.values[value] = self._after(layer, max(wanted, ranks), taken or channels)
         return None
@@ -67,6 +70,8 @@ class Flow:
             return 2, channels if rank == 2 else 0
         if isinstance(layer, Unflatten):
             return len(layer.size) + 2, layer.output_channels(channels)
+        if isinstance(layer, Tokens):
+            return _TOKENS, channels
         return 2 if gives_rows(layer) else rank, layer.output_channels(channels)
 
 

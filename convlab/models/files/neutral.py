@@ -28,6 +28,7 @@ from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
 from ..layers.resizing import Resize, ResizeLike
+from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..layers.transposed import TRANSPOSED, TransposedConvolution
 from ..layers.windows import WindowAttention
 from .canonical import canonical
@@ -64,10 +65,11 @@ _SIMPLE = (
 )
 _NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax, GatedLinearUnit)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
+_BOXES = (Anchors, ConcatenatePixels, Tokens)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
 _JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike, Outputs)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING)
+_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING, *_BOXES)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 

@@ -23,7 +23,7 @@ from ..layers.reading import INPUT, Model
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Size
 from ..layers.steps import carried, steps
-from .onnx.operation import FIRST, ROWS
+from .onnx.operation import FIRST, ROWS, TOKENS_LAST
 from .onnx.read import OnnxFile
 
 # Numbers in a layer's result: of one image, and of all that are run at once.
@@ -165,6 +165,8 @@ class _Session(Side):
 
 def _channels_first(result: np.ndarray, layout: str) -> np.ndarray:
     """A result with these axes, as convlab has its own."""
+    if layout == TOKENS_LAST:
+        return result
     return result.transpose([layout.index(axis) for axis in FIRST.get(len(layout) - 2, ROWS)])
 
 

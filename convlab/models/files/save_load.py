@@ -11,14 +11,14 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError, UnsupportedError
 from ...geometry.checks import choice
 from ...registry import default_backend
-from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, read
+from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, only_size, read
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
 from ..layers.layer import dtype_of
 from ..layers.reading import INPUT, Model, Part
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
-from ..port.lowering import Lowering
+from ..port.lowering import lowered
 from ..port.port import assembled
 from . import foreign, neutral
 
@@ -54,7 +54,7 @@ def save(model: object, path: str | Path) -> None:
         ModelFileError: the name ends with nothing known, or the file can't be written.
         PortError: onnxruntime computes something else.
     """
-    path, model = Path(path), native_model(model)
+    path, size, model = Path(path), only_size(model), native_model(model)
     suffix = _suffix(path)
     if not path.absolute().parent.is_dir():
         raise ModelFileError(f"{path}: got a folder that doesn't exist, expected one.", hint="make it first.")
@@ -65,7 +65,7 @@ def save(model: object, path: str | Path) -> None:
             elif suffix == ONNX:
                 from .onnx.write import export
 
-                export(_parts(read(model), path), part, str(path))
+                export(_parts(read(model), path), part, str(path), size)
             else:
                 _own(model, path, suffix).save(model, part)
     except OSError as error:
@@ -168,9 +168,7 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Size | No
         got, only = (f"{rows}x{columns} pixels" for rows, columns in (size, model.size))
         _refuse(path, f"input_size of {got}", f"{only}, the only size that the model takes", "leave it out.")
     size = size or model.size
-    lowering = Lowering(model, target, style, size)
-    if lowering.untouched:
-        lowering = Lowering(model, target, style, size, lowering.untouched)
+    lowering = lowered(model, target, style, size)
     if lowering.untouched:
         reasons = "; ".join(f"{_place(model, layer)}: {why}" for layer, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")

@@ -15,6 +15,7 @@ from .pixels import Crop, Subsample, Upsample
 from .pooling import AdaptivePool, GlobalPool, Pool
 from .resizing import Resize, ResizeLike
 from .spatial import is_padded, padding_in
+from .tokens import Anchors, ConcatenatePixels, Tokens
 from .transposed import TransposedConvolution
 
 _OF_IMAGES = (
@@ -24,6 +25,9 @@ _OF_IMAGES = (
     PixelShuffle,
     PixelUnshuffle,
     LocalResponseNorm,
+    Anchors,
+    ConcatenatePixels,
+    Tokens,
     Attention,
     ClassToken,
     PositionEmbedding,

@@ -108,7 +108,7 @@ def giving(
         parts: those of a model, in order.
         results: the names of values.
         native: makes the framework's own object for a layer.
-        names: what the results are called; none for a tuple.
+        names: what the results are called: see `convlab.models.layers.outputs.Outputs`.
     """
     needed = max((ending_with(parts, value) for value in results), key=len)
     if len(results) == 1:
@@ -153,6 +153,7 @@ class Model:
             calls them, each with a note.
         multiple: what the rows and columns of images must be multiples of, so that the parts compute the same.
         unused: parameters and buffers, as in `loose`, that the model's code doesn't use, and layers for training alone.
+        alone: whether the parts compute the same for images of the shape `image` alone; the model may take others.
         runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
             for its backend's own.
     """
@@ -165,6 +166,7 @@ class Model:
     loose: dict[str, str] = field(default_factory=dict)
     multiple: int = 1
     unused: dict[str, str] = field(default_factory=dict)
+    alone: bool = False
     runner: Any = None
 
     def __post_init__(self) -> None:

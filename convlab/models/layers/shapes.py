@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from ...errors import ShapeError
+from ...errors import ConvlabError, ShapeError
 from .attention import FirstPixel
 from .flattening import Flatten, Unflatten
 from .joining import Concatenate, Joining, Like
@@ -14,8 +15,10 @@ from .layer import Dense, Layer
 from .outputs import Outputs
 from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
+from .reading import INPUT, Part
 from .resizing import Resize
 from .spatial import WHAT, Size
+from .tokens import Tokens
 
 
 class Known(NamedTuple):
@@ -57,6 +60,8 @@ def known_after(layer: Layer | None, inputs: Sequence[Known]) -> Known:
         return Known(layer.output_channels(channels), layer.size)
     if gives_rows(layer):
         return Known(channels, None, True)
+    if isinstance(layer, Tokens):
+        return Known(channels)
     if isinstance(layer, GlobalPool):
         return Known(channels, (1,) * layer.rank)
     if isinstance(layer, Dense):
@@ -78,6 +83,16 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)
     return Known(max(channels), size, rows)
+
+
+def channels_at(parts: Sequence[Part], value: str) -> int:
+    """The channels of a value, as far as the layers tell; 0 where they don't."""
+    values = {INPUT: Known()}
+    for part in parts:
+        inputs = [values.get(each, Known()) for each in part.inputs]
+        with suppress(ConvlabError):
+            values[part.value] = known_after(part.layer, inputs)
+    return values.get(value, Known()).channels
 
 
 def gives_rows(layer: Layer | None) -> bool:

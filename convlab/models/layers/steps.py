@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from .activations import Activation, Clip, Softmax
 from .flattening import Flatten, Unflatten
 from .joining import COMMUTATIVE, Joining
 from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
+from .outputs import Outputs
 from .pixels import Crop
 from .pooling import GlobalPool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
 from .slopes import Slopes
+from .tokens import Tokens
 from .transposed import TransposedConvolution
 
 # What belongs to the layer before it.
@@ -52,13 +55,11 @@ class Step:
     @property
     def convolution(self) -> Convolution | None:
         """The one convolution that computes the same as the whole step, if there is one."""
-        main = self.main
-        if not isinstance(main, Convolution) or len(self.layers) > 2:
-            return None
-        if len(self.layers) == 1:
-            return main
-        border = self.layers[0]
-        return join_border(border, main) if isinstance(border, Pad) else None
+        *borders, main = self.layers
+        joined = main if isinstance(main, Convolution) else None
+        for border in reversed(borders):
+            joined = join_border(border, joined) if joined is not None and isinstance(border, Pad) else None
+        return joined
 
     @property
     def transposed(self) -> TransposedConvolution | None:
@@ -169,6 +170,25 @@ def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.n
             inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)
             values[step.value] = step.reference(*inputs), step.error(inputs, errors, dtype or step.dtype)
     return values[steps[-1].value] if steps else values[INPUT]
+
+
+def values_given(steps: Sequence[Step]) -> tuple[str, ...]:
+    """The values that a model gives as its results."""
+    last = steps[-1]
+    return last.inputs if isinstance(last.main, Outputs) else (last.value,)
+
+
+def last_functions(steps: Sequence[Step], value: str) -> tuple[str, list[Step]]:
+    """The value before the functions of each number and softmaxes that give a value at last, and the steps they are."""
+    by_value = {step.value: step for step in steps}
+    last: list[Step] = []
+    while value in by_value and all(isinstance(each, _FUNCTIONS) for each in by_value[value].layers):
+        last.insert(0, by_value[value])
+        (value,) = last[0].inputs
+    return value, last
+
+
+_FUNCTIONS = (Activation, Clip, Softmax, Tokens)
 
 
 def is_known(model: Model) -> bool:

@@ -64,6 +64,7 @@ class Lowering:
     """One model on its way to a framework.
 
     Attributes:
+        kept: paths of what flattens pixels in the source's order, since no dense layer behind it could be reordered.
         blockers: paths of what keeps the whole model from being ported, and so pixels from being flattened in another
             order: a dense layer is only reordered together with the flattening.
         built: the native layers for each part.
@@ -74,9 +75,15 @@ class Lowering:
     """
 
     def __init__(
-        self, source: Model, target: Models, style: str, size: Size | None, blockers: Iterable[str] = ()
+        self,
+        source: Model,
+        target: Models,
+        style: str,
+        size: Size | None,
+        blockers: Iterable[str] = (),
+        kept: Iterable[str] = (),
     ) -> None:
-        self.blockers = [*blockers]
+        self.blockers, self.kept = [*blockers], {*kept}
         self.target, self.whole = target, source.whole
         self.style = style if target.BUILTIN else "convlab"
         self.order = "CHW" if target.LAYOUT == "NCHW" else "HWC"
@@ -103,7 +110,9 @@ class Lowering:
 
     def _refuse_order(self, value: Reaching, why: str) -> None:
         """Say of a value whose pixels stand in another order than the source's that it can't be used like this."""
-        if value.flattened:
+        if value.flattened and self.order == "CHW":  # frameworks of images NCHW have both orders
+            self.kept.add(value.flattened)
+        elif value.flattened:
             self.untouched[value.flattened] = f"the target flattens pixels {ORDERS[self.order]}, and {why}"
 
     def _refuse_without_weights(self) -> None:
@@ -159,7 +168,7 @@ class Lowering:
             # Behind a window as large as the image it is one pixel at this size of the image alone.
             always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
             self.tied = self.tied or not always or not (given.shape.size is None or _is_pixel(given.shape))
-            if layer.order != self.order:
+            if layer.order != self.order and path not in self.kept:
                 return Flatten(self.order) if _has_no_order(given.shape) else self._other_order(layer, path, given)
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
@@ -267,6 +276,14 @@ class Lowering:
         except ConvlabError as error:
             why = str(error).partition(" Hint: ")[0]
             raise ModelError(f"input_size: the image doesn't go through: {why}", hint="give a larger one.") from error
+
+
+def lowered(source: Model, target: Models, style: str, size: Size | None) -> Lowering:
+    """A model on its way to a framework, once it is known which of its layers have to stay as they are."""
+    lowering = Lowering(source, target, style, size)
+    if lowering.untouched or lowering.kept:
+        return Lowering(source, target, style, size, lowering.untouched, lowering.kept)
+    return lowering
 
 
 def _border_of(layer: Pool) -> Ends | None:

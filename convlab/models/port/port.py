@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice
-from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read
+from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read, read_at
 from ..compare.compare import batches, compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.flattening import Flatten, Unflatten
@@ -20,8 +20,9 @@ from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
+from ..layers.tokens import Anchors, Tokens
 from ..layers.transposed import TransposedConvolution
-from .lowering import Built, Lowering
+from .lowering import Built, Lowering, lowered
 
 
 @dataclass(eq=False, repr=False)
@@ -34,14 +35,16 @@ class Ported(StandIn):
             several, such as a border and a convolution.
         untouched: what wasn't ported: paths of layers, parameters, buffers and operations, and why.
         evidence: the comparison of both; its `same` is True for a whole model, None for parts.
+        size: the only rows and columns of images that it is for, where the original could be read for these alone.
     """
 
     backend: str
     layers: dict[str, list[Any]]
     untouched: dict[str, str]
     evidence: Comparison
+    size: Size | None = None
     _model: Any = None
-    _size: Size | None = None
+    _shown: Size | None = None
 
     @property
     def model(self) -> Any:
@@ -76,7 +79,8 @@ class Ported(StandIn):
             ModelError: the whole model wasn't ported.
             UnsupportedError: convlab can't write a layer as source; the message names it.
         """
-        return models_of(self.backend).source(read(self.model).parts, self._size)
+        code = models_of(self.backend).source(read(self.model).parts, self._shown)
+        return code if self.size is None else f"# For images of {times(self.size)} pixels alone.\n{code}"
 
     def __repr__(self) -> str:
         return str(self)
@@ -122,7 +126,8 @@ def port(
         layers: "builtin" for the framework's own convolutions, "convlab" for convlab's, which have every padding.
         input_size: rows and columns of the images it is for, or the length of sequences, or the depth, rows and columns
             of volumes; needed where padding "same" depends on it and the target's convolution has no such padding, for
-            adaptive maxima in MXNet, and for a dense layer on pixels in another order.
+            adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch's and Flax's
+            models that computes with sizes, or decides by them.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
             (N, C), instead of random ones.
         seed: the seed of the random images.
@@ -138,11 +143,11 @@ def port(
     images = batches(given, source.rank)
     to = models_name(to)
     target = models_of(to)
+    if images is None and input_size is not None:
+        source = read_at(source, image_size("input_size", input_size, source.rank))
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
-    lowering = Lowering(source, target, layers, size)
-    if lowering.untouched:
-        lowering = Lowering(source, target, layers, size, lowering.untouched)
+    lowering = lowered(source, target, layers, size)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
         what = _listed(lowering.untouched or untouched, "; ")
@@ -166,20 +171,22 @@ def port(
     if not whole or source.unused:
         what = "only parts of the model were ported" if not whole else "what inference doesn't use wasn't ported"
         untouched |= source.unused
-        omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched) if not whole else ""
+        omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched, size) if not whole else ""
         warnings.warn(f"{what}. Left out:\n  {omissions}{hint}", PartialPortWarning, stacklevel=2)
     by_path: dict[str, list[Any]] = {}
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
-    return Ported(to, by_path, untouched, evidence, new, size)
+    return Ported(to, by_path, untouched, evidence, evidence.size, new, size)
 
 
-def _what_helps(untouched: dict[str, str]) -> str:
+def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
     """What to do about layers and code that weren't ported, unless each of them has a hint of its own."""
     without = [why for why in untouched.values() if " Hint: " not in why]
     others = {"whose operations between layers": "their code", "doesn't know": "these layers"}
     known = [words for part, words in others.items() if any(part in why for why in without)]
     write = f"write {' and '.join(known)} with what docs/reference/ported-layers.md lists, or " if known else ""
+    if size is None and any("traced" in why or "size" in why for why in without):
+        write = f"give input_size=, if the code computes with sizes or decides by them, {write or 'or '}"
     return f"\nHint: {write}take the rest by name from .layers and add what is left out by hand." if without else ""
 
 
@@ -264,7 +271,7 @@ def _stem(path: str) -> str:
 
 
 # These do nothing in inference, or say nothing by themselves: they only move numbers, or take several values.
-_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining)
+_NOT_ALONE = (Dropout, Flatten, Unflatten, Joining, Anchors, Tokens)
 
 
 def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:

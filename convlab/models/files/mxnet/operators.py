@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 from ....errors import UnsupportedError
 from ...layers.across_channels import LocalResponseNorm
 from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
-from ...layers.channels import PixelShuffle, PixelUnshuffle
+from ...layers.channels import ChannelSlice, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
 from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
-from ...layers.layer import BatchNorm, Dense, Dropout, Layer
+from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
-from ...layers.pixels import Upsample
+from ...layers.pixels import Crop, Upsample
 from ...layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize, ResizeLike
 from ...layers.spatial import around, is_padded, per_axis, starts
@@ -31,6 +32,7 @@ Reader = Callable[[Mapping[str, Any], Arrays], Layer]
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 # The axes of images NCHW, and of others, beside those of images and channels.
 _INNER = ((2,), (2, 3), (2, 3, 4))
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus", "softsign": "softsign"}
 
 
@@ -151,6 +153,27 @@ def _pool(options: Mapping[str, Any], arrays: Arrays) -> Layer:
     if ceil and not rounds_alike(pool):
         raise UnsupportedError("with its ceil_mode, windows may begin beyond the image")
     return pool
+
+
+def _pad(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    ends = [*options["pad_width"]]
+    pads = tuple(zip(ends[4::2], ends[5::2], strict=True))
+    mode = next((ours for ours, theirs in MODES.items() if theirs == options["mode"]), "")
+    if any(ends[:4]) or not mode:
+        raise UnsupportedError(f"it pads by {tuple(ends)} in the mode {options['mode']!r}")
+    value = float(options.get("constant_value", 0.0))
+    return Pad(pads, LOWEST) if value == -math.inf else Pad(pads, mode, value)
+
+
+def _slice(options: Mapping[str, Any], arrays: Arrays) -> Layer:
+    axis, begin, end = options["axis"], options["begin"], options.get("end")
+    if axis == 1 and begin >= 0 and (end is None or end > begin):
+        return ChannelSlice(begin, end or 0)
+    if axis not in (2, 3) or begin < 0 or (end or 0) > 0 or end == 0 or options["rows"]:
+        raise UnsupportedError(f"it takes {begin} to {end} of axis {axis}, which depends on the image's size")
+    pads = [(0, 0), (0, 0)]
+    pads[axis - 2] = begin, -(end or 0)
+    return Crop(tuple(pads))
 
 
 def _activation(options: Mapping[str, Any], arrays: Arrays) -> Layer:
@@ -311,6 +334,8 @@ OPERATORS: dict[str, Reader] = {
     "_contrib_BilinearResize2D": _bilinear,
     "FullyConnected": _dense,
     "Pooling": _pool,
+    "Pad": _pad,
+    "slice_axis": _slice,
     "Activation": _activation,
     "LeakyReLU": _leaky,
     "clip": _clip,

@@ -13,17 +13,31 @@ import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Joining
+from ...layers.joining import Concatenate, Joining
 from ...layers.layer import Dense, Layer
 from ...layers.outputs import Outputs
 from ...layers.pooling import GlobalPool
 from ...layers.reading import INPUT, Model, Part, giving
+from ...layers.shapes import channels_at
+from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
 from .operators import EXPAND_DIMS, NOTHING, OPERATORS
 from .params import read_params_file
+from .tokens import (
+    ANYWHERE,
+    IMAGES,
+    LAST,
+    PIXELS,
+    TOKENS,
+    axes_joined,
+    channels_of_tokens,
+    moved,
+    parts_of_channels,
+    softmax_of_tokens,
+)
 
 # In bytes; the largest models have less than a tenth of it.
 _LONGEST_SYMBOL = 2**24
@@ -39,6 +53,8 @@ class SymbolReading:
         rows: the values that are rows of numbers.
         expanded: the values that were rows of numbers before an axis was added.
         result: the parts.
+        axes: those of nodes that moved the axes of images, by the nodes' numbers: see `tokens.py`.
+        pieces: the values that stand behind each other in such a node.
         places: the number of the node of each part, by the part's value.
     """
 
@@ -48,6 +64,8 @@ class SymbolReading:
         self.rows: set[str] = set()
         self.expanded: set[str] = set()
         self.result: list[Part] = []
+        self.axes: dict[int, str] = {}
+        self.pieces: dict[int, list[str]] = {}
         self.places: dict[str, int] = {}
 
     def array(self, name: str) -> np.ndarray:
@@ -68,8 +86,8 @@ class SymbolReading:
         """What computes a layer that is a piece of an operator."""
         return None
 
-    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int]) -> list[Part]:
-        """The parts, of which the last gives the value of the head, or the values of several.
+    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()) -> list[Part]:
+        """The parts, of which the last gives the value of the head, or the values of several, which may have names.
 
         Raises:
             UnsupportedError: it takes more than one array, or an operator isn't known.
@@ -83,28 +101,40 @@ class SymbolReading:
                 self.values[number] = INPUT
         if not self.values.keys() >= {*heads}:
             raise UnsupportedError("it gives a parameter, and nothing of the image")
-        return giving(self.result, [self.values[head] for head in heads], native=self.native_of)
+        results = [self._as_result(head, nodes[head]) for head in heads]
+        return giving(self.result, results, self.native_of, names)
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
-        name, operator = node["name"], node["op"]
         given = [each[0] for each in node["inputs"]]
-        inputs = tuple(self.values[each] for each in given if each in self.values)
-        arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
         options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
-        path, rows = self.path(name), all(value in self.rows for value in inputs)
-        options["rows"] = rows
-        second = operator == EXPAND_DIMS and inputs and inputs[0] in self.expanded
-        if (operator in NOTHING and len(inputs) == 1) or second:
-            self.values[number] = inputs[0]
+        sources = [each for each in given if each in self.values]
+        if self._is_moved(number, node, options, sources):
             return
-        try:
-            if operator not in OPERATORS or not inputs:
-                raise UnsupportedError(f"convlab doesn't know the operator {operator}")
-            layer = OPERATORS[operator](options, [*map(self.array, arrays)])
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{path}: {error}") from error
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
+        for each in sources:
+            self._flatten(each, node)
+        inputs = tuple(self.values[each] for each in sources)
+        options["rows"] = all(value in self.rows for value in inputs)
+        second = node["op"] == EXPAND_DIMS and inputs and inputs[0] in self.expanded
+        if (node["op"] in NOTHING and len(inputs) == 1) or second:
+            self._keep(number, self._axes_of(sources[0]), [inputs[0]])
+            return
+        arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
+        axes = {self._axes_of(each) for each in sources}
+        value = self._computed(number, node, options, inputs, arrays, axes)
+        self._keep(number, axes.pop(), [value])
+
+    def _computed(
+        self,
+        number: int,
+        node: Mapping[str, Any],
+        options: Mapping[str, Any],
+        inputs: tuple[str, ...],
+        arrays: Sequence[str],
+        axes: set[str],
+    ) -> str:
+        """Add what an operator computes of values and parameters, of which the values' axes are these."""
+        operator, path, rows = node["op"], self.path(node["name"]), options["rows"]
+        layer = self._layer(path, operator, options, arrays, axes)
         if isinstance(layer, Joining) and layer.takes not in (0, len(inputs)):
             raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
         path, native = self.native(path, layer, arrays)
@@ -121,7 +151,84 @@ class SymbolReading:
             self.expanded.add(value)
         if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
-        self.values[number] = value
+        return value
+
+    def _layer(
+        self, path: str, operator: str, options: Mapping[str, Any], arrays: Sequence[str], axes: set[str]
+    ) -> Layer:
+        """What an operator computes of values whose axes are these."""
+        try:
+            if operator not in OPERATORS or not axes:
+                raise UnsupportedError(f"convlab doesn't know the operator {operator}")
+            softmax = softmax_of_tokens(operator, options) if axes == {TOKENS} else None
+            layer = softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
+            if axes != {IMAGES} and not softmax and (axes != {TOKENS} or not isinstance(layer, ANYWHERE)):
+                raise UnsupportedError(f"{operator} takes arrays whose axes were moved")
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{path}: {error}") from error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise UnsupportedError(f"{path}: {operator} with the options {excerpt(options)}") from error
+        return layer
+
+    def _axes_of(self, number: int) -> str:
+        return self.axes.get(number, IMAGES)
+
+    def _is_moved(self, number: int, node: Mapping[str, Any], options: Mapping[str, Any], sources: list[int]) -> bool:
+        """Whether an operator only moves the axes of images, makes tokens of them or joins such, and has been read."""
+        operator, axes = node["op"], self._axes_of(sources[0]) if sources else IMAGES
+        if {*map(self._axes_of, sources)} != {axes} or self.rows.intersection(self.values[each] for each in sources):
+            return False
+        pieces = [value for each in sources for value in self.pieces.get(each, [self.values[each]])]
+        if len(sources) > 1 and (after := axes_joined(operator, options, axes)) is not None:
+            self._keep(number, after, pieces if axes == PIXELS else [self._joined(number, node, pieces)])
+        elif len(sources) == 1 and (count := parts_of_channels(operator, options, axes)):
+            self._keep(number, LAST, [self._further(number, node, Anchors(count), pieces)])
+        elif len(sources) == 1 and (after := moved(operator, options, axes)) is not None:
+            self._keep(number, after, pieces)
+        elif len(sources) == 1 and (channels := channels_of_tokens(operator, options, axes)):
+            boxes = [self._boxes(number, node, value, channels) for value in pieces]
+            self._keep(number, TOKENS, [self._joined(number, node, boxes)])
+        else:
+            return False
+        return True
+
+    def _keep(self, number: int, axes: str, pieces: list[str]) -> None:
+        self.values[number] = pieces[0]
+        if axes != IMAGES:
+            self.axes[number], self.pieces[number] = axes, pieces
+
+    def _boxes(self, number: int, node: Mapping[str, Any], value: str, channels: int) -> str:
+        """The value that the tokens of so many channels are, one or several for each pixel of an image."""
+        count, rest = divmod(channels_at(self.result, value), channels)
+        if rest or not count:
+            raise UnsupportedError(f"{self.path(node['name'])}: it makes rows of {channels} numbers of other images")
+        return value if count == 1 else self._further(number, node, Anchors(count), [value])
+
+    def _joined(self, number: int, node: Mapping[str, Any], values: list[str]) -> str:
+        return values[0] if len(values) == 1 else self._further(number, node, ConcatenatePixels(), values)
+
+    def _flatten(self, number: int, node: Mapping[str, Any]) -> None:
+        """Make rows of what a node has flattened pixel by pixel, once it is taken as rows."""
+        if self.axes.get(number) == PIXELS:
+            rows = [self._further(number, node, Flatten("HWC"), [value]) for value in self.pieces[number]]
+            self.values[number] = rows[0] if len(rows) == 1 else self._further(number, node, Concatenate(), rows)
+            self.rows |= {*rows, self.values[number]}
+            del self.axes[number]
+
+    def _as_result(self, number: int, node: Mapping[str, Any]) -> str:
+        """The value that a node gives as a result of the model."""
+        self._flatten(number, node)
+        if self._axes_of(number) not in (IMAGES, TOKENS):
+            raise UnsupportedError(f"its result has the axes {self._axes_of(number)}")
+        value = self.values[number]
+        return self._further(number, node, Tokens(), [value]) if number in self.axes else value
+
+    def _further(self, number: int, node: Mapping[str, Any], layer: Layer, values: list[str]) -> str:
+        """Add a layer that an operator, with others, is; its value comes back."""
+        path = f"{self.path(node['name'])}.{layer.kind}"
+        return self._append(
+            node, path, self.native_of(layer), layer, tuple(values), f"{number}.{layer.kind}.{len(self.result)}"
+        )
 
     def _append(
         self, node: Mapping[str, Any], path: str, native: Any, layer: Layer, inputs: tuple[str, ...], value: str

@@ -11,8 +11,9 @@ from ....errors import UnsupportedError
 from ...layers.channels import ChannelShuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.layer import Layer
+from ...layers.tokens import Anchors
 from ..fields import LARGEST, excerpt
-from .operation import FIRST, GROUPS, INNER, LAST, ROWS, SHUFFLED, SPLIT, Operation, Reader
+from .operation import FIRST, GROUPS, IMAGES, INNER, LAST, ROWS, SHUFFLED, SPLIT, TOKENS, TOKENS_LAST, Operation, Reader
 from .operators import flattened
 
 
@@ -54,6 +55,8 @@ def _reshape(op: Operation) -> Sequence[Layer]:
     first = sizes[0] if sizes else None
     batch = first == "N" or (first == 0 and not op.options.get("allowzero", 0)) or (first == op.batch and op.batch)
     fixed = [isinstance(size, int) and size > 0 for size in sizes]
+    if batch and op.rank == 2 and (layers := _tokens(op, sizes)) is not None:
+        return layers
     if len(sizes) == 2 and ((batch and sizes[1] != "N") or (first == -1 and fixed[1])):
         return flattened(op)
     if len(sizes) == op.rank + 2 and (batch or first == -1) and op.layout == ROWS:
@@ -73,6 +76,20 @@ def _reshape(op: Operation) -> Sequence[Layer]:
     raise UnsupportedError(
         f"got the shape {excerpt(sizes)} for {op.layout}, expected rows of numbers, images of rows, or groups"
     )
+
+
+def _tokens(op: Operation, sizes: list[Any]) -> list[Layer] | None:
+    """The layers that make tokens of images, or several pixels of each one; None for a shape that doesn't."""
+    if op.layout in (IMAGES, TOKENS) and sizes[1:] == [0, -1] and not op.options.get("allowzero", 0):
+        op.layout = TOKENS
+        return []
+    if op.layout != LAST[2] or sizes[1:-1] not in ([-1], [0, -1]) or not isinstance(sizes[-1], int) or sizes[-1] < 1:
+        return None
+    count, rest = divmod(op.channels(), sizes[-1])
+    if rest or not count:
+        raise UnsupportedError(f"got rows of {sizes[-1]} numbers of {op.channels()} channels, expected a divisor")
+    op.layout = TOKENS_LAST if len(sizes) == 3 else op.layout
+    return [] if count == 1 else [Anchors(count)]
 
 
 def _grouped(op: Operation, sizes: list[Any]) -> bool:

@@ -20,6 +20,7 @@ from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize
 from ...layers.spatial import Ends, around, to_first, to_last
+from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ...layers.transposed import TRANSPOSED, TransposedConvolution
 from .resizing import attributes_of
 
@@ -349,6 +350,30 @@ def _pixel_unshuffle(graph: GraphWriter, layer: PixelUnshuffle) -> None:
         graph.node("Gather", graph.constant("order", order, "int64"), axis=1)
 
 
+def _anchors(graph: GraphWriter, layer: Anchors) -> None:
+    channels = layer.output_channels(graph.channels())
+    graph.node("Transpose", perm=[0, 2, 3, 1])
+    graph.node("Reshape", graph.constant("shape", [0, 0, -1, channels], "int64"))
+    graph.node("Transpose", perm=[0, 3, 1, 2])
+
+
+def _concatenate_pixels(graph: GraphWriter, layer: ConcatenatePixels) -> None:
+    shape = graph.constant("shape", [0, 0, -1], "int64")
+    rows = []
+    for value in [graph.last, *graph.others]:
+        graph.last = value
+        graph.node("Reshape", shape)
+        rows.append(graph.last)
+    graph.last, graph.rank = rows[0], 3
+    graph.node("Concat", *rows[1:], axis=2)
+
+
+def _tokens(graph: GraphWriter, layer: Tokens) -> None:
+    graph.node("Reshape", graph.constant("shape", [0, 0, -1], "int64"))
+    graph.node("Transpose", perm=[0, 2, 1])
+    graph.rank = 3
+
+
 def _local_response_norm(graph: GraphWriter, layer: LocalResponseNorm) -> None:
     if layer.size % 2 == 0:
         raise graph.refused(graph.number, f"a norm of {layer.size} channels", "an odd number")
@@ -393,4 +418,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     PixelUnshuffle: _pixel_unshuffle,
     LocalResponseNorm: _local_response_norm,
     GatedLinearUnit: _glu,
+    Anchors: _anchors,
+    ConcatenatePixels: _concatenate_pixels,
+    Tokens: _tokens,
 }

@@ -25,6 +25,8 @@ LAST = {rank: f"N{axes}C" for rank, axes in INNER.items()}
 GROUPS = "NGP"
 SPLIT = {rank: f"NGK{axes}" for rank, axes in INNER.items()}
 SHUFFLED = {rank: f"NKG{axes}" for rank, axes in INNER.items()}
+# The pixels of images, row by row, as T tokens.
+TOKENS, TOKENS_LAST = "NCT", "NTC"
 LAYOUTS = (*FIRST.values(), *LAST.values(), ROWS)
 
 
@@ -33,7 +35,7 @@ class Value(NamedTuple):
 
     Attributes:
         name: the part's value that holds the same numbers.
-        layout: a letter for each of its axes, of N, C, D, H, W, G, K and P; "1" for one that was put in.
+        layout: a letter for each of its axes, of N, C, D, H, W, G, K, P and T; "1" for one that was put in.
         groups: of channels, 0 for images and rows of numbers.
         image: the part's value that had these rows and columns before there were groups.
     """
@@ -76,7 +78,7 @@ class Operation:
         """How long each axis is; a name where that isn't known, which no axis of other images has."""
         inner, channels = self.known.size or (0,) * self.rank, self.known.channels
         share = channels // self.groups if self.groups else 0
-        known = {"N": self.batch, "C": channels, "G": self.groups, "K": share, "1": 1}
+        known = {"N": self.batch, "C": channels, "G": self.groups, "K": share, "1": 1, "T": 0}
         known |= dict(zip("DHW"[-len(inner) :], inner, strict=True))
         known["P"] = share * math.prod(inner)
         return {axis: size or (axis if axis == "N" else f"{axis} of {self.image}") for axis, size in known.items()}

@@ -18,6 +18,7 @@ from ...layers.norms import GroupNorm, LayerNorm, RMSNorm
 from ...layers.pixels import Crop, Subsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
+from ...layers.tokens import ConcatenatePixels
 from ...layers.transposed import transposed_convolution
 from ..fields import LARGEST, excerpt
 from .arithmetic import ARITHMETIC
@@ -251,6 +252,12 @@ def _over_channels(layer: Layer) -> Reader:
     return read
 
 
+def _concatenate(op: Operation) -> Sequence[Layer]:
+    if op.letters([op.options.get("axis", -1)]) == "T":
+        return [ConcatenatePixels()]
+    return _over_channels(Concatenate())(op)
+
+
 def _dense_layer(op: Operation, kernel: np.ndarray, bias: np.ndarray | None) -> Layer:
     """A dense layer, which on pixels is a convolution of one pixel."""
     if op.layout == LAST[op.rank]:
@@ -321,6 +328,8 @@ def _dropout(op: Operation) -> Sequence[Layer]:
     return [Dropout(0.5 if rate is None or not rate.size else float(str(rate.ravel()[0])))]
 
 
+# They also take tokens.
+OF_TOKENS = (*ARITHMETIC, "Softmax", "LogSoftmax", "Concat", "Dropout")
 # Another kind of layer is another entry.
 OPERATORS: dict[str, Reader] = {
     **ARITHMETIC,
@@ -347,7 +356,7 @@ OPERATORS: dict[str, Reader] = {
     "ReduceSum": _reduce("sum"),
     "Softmax": _over_channels(Softmax()),
     "LogSoftmax": _over_channels(Softmax(log=True)),
-    "Concat": _over_channels(Concatenate()),
+    "Concat": _concatenate,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Flatten": _flatten,

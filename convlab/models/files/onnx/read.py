@@ -18,14 +18,15 @@ from ...layers.outputs import Outputs
 from ...layers.reading import INPUT, Model, Part, giving, inputs_first
 from ...layers.shapes import Known, known_after
 from ...layers.spatial import to_first
+from ...layers.tokens import Tokens
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_LAYERS
 from .arranging import ARRANGING, FOLDED
 from .graph import Graph, OnnxNode, read_graph
-from .operation import FIRST, GROUPS, INNER, LAST, LAYOUTS, ROWS, Operation, Value
-from .operators import OPERATORS
+from .operation import FIRST, GROUPS, INNER, LAST, LAYOUTS, ROWS, TOKENS, TOKENS_LAST, Operation, Value
+from .operators import OF_TOKENS, OPERATORS
 from .spelled_out import Elementwise, with_activations, with_numbers
 
 # What exporters call the array of weights of a layer, and of what they put around all names.
@@ -156,8 +157,12 @@ class _Reading:
             if name not in self.values:
                 raise self.graph.refused(f"result {excerpt(name)}", "a constant", "what the image becomes")
             layout = self.values[name].layout
-            if not self.result or layout not in LAYOUTS:
+            if not self.result or layout not in (*LAYOUTS, TOKENS_LAST):
                 raise self.graph.refused("graph", f"a result {layout}" if self.result else "no layer", "a model")
+            if layout == TOKENS_LAST:
+                node = next(node for node in self.graph.nodes if name in node.outputs)
+                operation = self._operation(node, (), self.values[name])
+                self._append(node, [Tokens()], [self.values[name]], operation, name)
         names = tuple(self.values[result].name for result in self.graph.results)
         self._check_needed(names)
         self.result = giving(self.result, names, native=lambda layer: None)
@@ -202,6 +207,7 @@ class _Reading:
             raise UnsupportedError("got it on what is computed from the image, expected constants")
         taken = (FIRST[self.rank], LAST[self.rank], ROWS)
         layouts = (*taken, GROUPS) if node.operator == "InstanceNormalization" else taken
+        layouts = (*layouts, TOKENS, TOKENS_LAST) if node.operator in OF_TOKENS else layouts
         if node.operator in OPERATORS and operation.layout not in layouts:
             raise UnsupportedError(f"got values with axes {operation.layout}, expected one of {', '.join(taken)}")
         for operation.result, name in enumerate(node.outputs):
@@ -235,7 +241,9 @@ class _Reading:
         if self.allowed < 0:
             raise UnsupportedError("got more numbers than the file has, expected weights of few layers to be the same")
 
-    def _append(self, node: OnnxNode, layers: Sequence[Layer], values: Sequence[Value], operation: Operation) -> None:
+    def _append(
+        self, node: OnnxNode, layers: Sequence[Layer], values: Sequence[Value], operation: Operation, result: str = ""
+    ) -> None:
         inputs = tuple(value.name for value in values)
         for layer in layers:
             value = str(len(self.result))
@@ -247,7 +255,9 @@ class _Reading:
             self.result.append(Part(self._path(node, layer), None, layer, node.operator, inputs, value))
             inputs = (value,)
         image = operation.image if operation.groups else ""
-        self.values[node.outputs[operation.result]] = Value(inputs[0], operation.layout, operation.groups, image)
+        self.values[result or node.outputs[operation.result]] = Value(
+            inputs[0], operation.layout, operation.groups, image
+        )
 
     def _path(self, node: OnnxNode, layer: Layer) -> str:
         """The name of the layer in the model that was exported, as far as names in the file tell."""

@@ -23,6 +23,7 @@ from ...layers.outputs import Outputs, in_rows
 from ...layers.ranks import rank_of
 from ...layers.reading import INPUT, Model, Part
 from ...layers.shapes import Known, known_after
+from ...layers.spatial import Size
 from ...layers.steps import carried, steps
 from ..canonical import canonical
 from .nodes import NODES
@@ -35,10 +36,10 @@ _AXES = dict(enumerate(("NC", "NCL", "NCHW", "NCDHW"), 2))
 _DTYPES = ("float16", "float32", "float64")
 
 
-def export(parts: Sequence[Part], path: Path, name: str = "") -> None:
+def export(parts: Sequence[Part], path: Path, name: str = "", size: Size | None = None) -> None:
     """Write a model's layers as a graph from "X" (N, C, H, W) to "Y", or to "Y0", "Y1", … or the names of its results.
 
-    `name` is the path for messages.
+    `name` is the path for messages, `size` the only rows and columns of images that the model is for.
 
     Raises:
         ModelError: ONNX or onnxruntime has no such layer.
@@ -47,7 +48,7 @@ def export(parts: Sequence[Part], path: Path, name: str = "") -> None:
     """
     name = name or str(path)
     onnx, runtime = _package("onnx", name), _package("onnxruntime", name)
-    graph = _Graph(onnx, name, canonical(parts))
+    graph = _Graph(onnx, name, canonical(parts), size)
     proto = graph.model()
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
@@ -73,10 +74,11 @@ class _Graph:
         dtype: the dtype that it is computed in.
         last, others: the values that the next layer takes.
         flat: whether the input is (N, C).
+        size: the only rows and columns of images; None for any.
     """
 
-    def __init__(self, onnx: Any, name: str, parts: Sequence[Part]) -> None:
-        self.onnx, self.name, self.parts = onnx, name, parts
+    def __init__(self, onnx: Any, name: str, parts: Sequence[Part], size: Size | None) -> None:
+        self.onnx, self.name, self.parts, self.size = onnx, name, parts, size
         self.layers = layers = [part.layer for part in parts if part.layer is not None]
         self.nodes: list[Any] = []
         self.others: list[str] = []
@@ -127,7 +129,8 @@ class _Graph:
         else:
             self._result("Y")
         helper = self.onnx.helper
-        x = helper.make_tensor_value_info("X", self._kind(), [*_AXES[self.values[INPUT][1]]])
+        axes = _AXES[self.values[INPUT][1]]
+        x = helper.make_tensor_value_info("X", self._kind(), [*axes[:2], *(self.size or axes[2:])])
         graph = helper.make_graph(self.nodes, "convlab", [x], self.results, self.constants)
         if graph.ByteSize() > _LARGEST:
             raise ModelFileError(
@@ -220,7 +223,7 @@ def _images(graph: _Graph) -> list[np.ndarray]:
     if graph.flat:
         inputs = next(each.kernel.shape[1] for each in graph.layers if isinstance(each, Dense))
         return [grid(rng, (n, inputs)) for n in (1, 4)]
-    return random_images(steps(Model("", [*graph.parts], True, None)), 0)
+    return random_images(steps(Model("", [*graph.parts], True, None)), 0, graph.size)
 
 
 def _expected(graph: _Graph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,47 @@
+"""A model of PyTorch whose code decides by its images' sizes, in the other frameworks, for images of one size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from making import run
+from sources import check
+from torch import nn
+from torch.nn import functional as F
+
+from convlab import port, save
+
+SIZE = (13, 10)
+X = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype("float32")
+
+
+class Padded(nn.Module):
+    """It pads images to a multiple of 4, halves and doubles them, and cuts the border off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2)
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        if height % 4 or width % 4:
+            x = F.pad(x, (0, -width % 4, 0, -height % 4))
+        y = self.up(F.relu(self.down(x)))[:, :, :height, :width]
+        return F.interpolate(y, size=(2 * height, 2 * width), mode="nearest")
+
+
+def test_a_model_for_one_size(framework, tmp_path):
+    torch.manual_seed(0)
+    model = Padded().eval()
+    ported = port(model, to=framework, input_size=SIZE)
+    assert ported.evidence.same
+    assert ported.size == SIZE
+    expected = run("torch", model, X)
+    np.testing.assert_allclose(run(framework, ported.model, X), expected, rtol=1e-4, atol=1e-5)
+    assert check(framework, ported, tmp_path, X).startswith("# For images of 13x10 pixels alone.\n")
+    save(ported, tmp_path / "model.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].shape[2:] == [*SIZE]
+    np.testing.assert_allclose(session.run(None, {"X": X})[0], expected, rtol=1e-4, atol=1e-5)
