@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.models.adapters import Node, free_name
+from convlab.models.layers.formulas import FORMULAS
 from convlab.models.layers.outputs import container_of, names_in_tuples
 from convlab.models.layers.reading import INPUT
 from convlab.models.layers.spatial import Ends, to_first
@@ -152,16 +153,20 @@ class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A function of each number.
 
     Args:
-        function: "abs", "sqrt" or "exp".
+        function: "abs", "sqrt", "exp", or one of `FORMULAS`.
+        parameter: of the function.
     """
 
-    def __init__(self, function: str, **names: Any) -> None:
+    def __init__(self, function: str, parameter: float = 0.0, **names: Any) -> None:
         super().__init__(**names)
-        self.function = function
+        self.function, self.parameter = function, parameter
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The function of each number."""
-        return getattr(F.np if mx.util.is_np_array() else F, self.function)(x)
+        functions = F.np if mx.util.is_np_array() else F
+        if self.function in FORMULAS:
+            return FORMULAS[self.function](functions, x, self.parameter)
+        return getattr(functions, self.function)(x)
 
 
 class Clip(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

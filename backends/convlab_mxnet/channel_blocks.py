@@ -43,6 +43,15 @@ class PartsSoftmax(OfImages):
         return F.reshape(F.softmax(grouped, axis=1), shape=(0, -3, -2))
 
 
+class GatedLinearUnit(OfImages):
+    """The first half of the channels times the sigmoid of the second half."""
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of half as many channels."""
+        values, gates = F.split(x, num_outputs=2, axis=1)
+        return values * F.sigmoid(gates)
+
+
 class PixelUnshuffle(OfImages):
     """Squares of pixels as the channels of one; `space_to_depth` has TensorFlow's order alone.
 

@@ -39,6 +39,7 @@ from ..shared.read import (
     read_dropout,
     read_function,
     read_norm,
+    read_rms_norm,
     read_transposed,
     traced_model,
 )
@@ -251,6 +252,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.BatchNorm: _batch_norm,
     nn.GroupNorm: _group_norm,
     nn.InstanceNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), 0),
+    nn.RMSNorm: lambda layer: read_rms_norm(layer, _scale_and_bias(layer)[0]),
     nn.LayerNorm: lambda layer: read_norm(layer, *_scale_and_bias(layer), None),
     ChannelAffine: _channel_affine,
     **dict.fromkeys((nn.PReLU, ChannelPReLU), _prelu),

@@ -29,6 +29,7 @@ from ..shared.read import (
     read_dropout,
     read_function,
     read_norm,
+    read_rms_norm,
     read_transposed,
     traced_model,
 )
@@ -188,6 +189,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nnx.BatchNorm: _batch_norm,
     nnx.GroupNorm: lambda layer: _norm(layer, layer.num_groups),
     nnx.InstanceNorm: lambda layer: _norm(layer, 0),
+    nnx.RMSNorm: lambda layer: read_rms_norm(layer, _value(layer.scale), getattr(layer, "num_features", 0)),
     nnx.LayerNorm: lambda layer: _norm(layer, None),
     ChannelAffine: _channel_affine,
     **dict.fromkeys((nnx.PReLU, ChannelPReLU), _prelu),

@@ -268,7 +268,7 @@ class _Reading:
 
     def _own(self, equation: Equation) -> str:
         """The path of the array of the model's own that an equation takes; "" for none."""
-        arrays = [array for each in equation.inputs for array in arrays_under(each) if not _varies(each)]
+        arrays = [array for each in equation.inputs if not _varies(each) for array in arrays_under(each)]
         paths = {self.weights.get(id(array), "") for array in arrays}
         self.used |= paths
         path = paths.pop() if len(paths) == 1 else ""

@@ -47,7 +47,7 @@ from .functions import (
     with_number,
 )
 from .merged_parts import has_parts, merge_parts
-from .modules import ChannelAffine, LayerNorm2d, PixelLinear
+from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
 from .rewriting import to_channels_first
@@ -72,7 +72,7 @@ _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
 _ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
-_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
+_OVER_LAST = (LayerNorm2d, RMSNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
