@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convlab.models.adapters import Node, free_name
+from convlab.models.layers.formulas import FORMULAS
 from convlab.models.layers.outputs import container_of, names_in_tuples
 from convlab.models.layers.reading import INPUT
 from convlab.models.layers.spatial import Ends, to_first
@@ -155,16 +156,20 @@ class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A function of each number.
 
     Args:
-        function: one of `ELEMENTWISE`.
+        function: one of `ELEMENTWISE`, or of `FORMULAS`.
+        parameter: of the function.
     """
 
-    def __init__(self, function: str, **names: Any) -> None:
+    def __init__(self, function: str, parameter: float = 0.0, **names: Any) -> None:
         super().__init__(**names)
-        self.function = function
+        self.function, self.parameter = function, parameter
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The function of each number."""
-        return getattr(F.np if mx.util.is_np_array() else F, self.function)(x)
+        functions = F.np if mx.util.is_np_array() else F
+        if self.function in FORMULAS:
+            return FORMULAS[self.function](functions, x, self.parameter)
+        return getattr(functions, self.function)(x)
 
 
 class Clip(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
@@ -258,22 +263,6 @@ class Divide(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     def hybrid_forward(self, F: Any, x: Any, y: Any) -> Any:
         """The quotient."""
         return F.np.true_divide(x, y) if mx.util.is_np_array() else F.broadcast_div(x, y)
-
-
-class Maximum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """The greatest of arrays, element by element."""
-
-    def hybrid_forward(self, F: Any, *values: Any) -> Any:
-        """The greatest."""
-        return functools.reduce(F.np.maximum if mx.util.is_np_array() else F.broadcast_maximum, values)
-
-
-class Minimum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
-    """The least of arrays, element by element."""
-
-    def hybrid_forward(self, F: Any, *values: Any) -> Any:
-        """The least."""
-        return functools.reduce(F.np.minimum if mx.util.is_np_array() else F.broadcast_minimum, values)
 
 
 class Concatenate(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .blocks import OnBoth
@@ -41,6 +42,15 @@ class PartsSoftmax(OfImages):
         """The shares."""
         grouped = F.reshape(x, shape=(0, -4, self.parts, -1, -2))
         return F.reshape(F.softmax(grouped, axis=1), shape=(0, -3, -2))
+
+
+class GatedLinearUnit(OfImages):
+    """The first half of the channels times the sigmoid of the second half."""
+
+    def computed(self, F: Any, x: Any) -> Any:
+        """The image of half as many channels."""
+        values, gates = F.split(x, num_outputs=2, axis=1)
+        return values * F.sigmoid(gates)
 
 
 class PixelUnshuffle(OfImages):
@@ -99,3 +109,19 @@ class Tokens(OfImages):
     def computed(self, F: Any, x: Any) -> Any:
         """The tokens."""
         return F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
+
+
+class Maximum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The greatest of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The greatest."""
+        return functools.reduce(F.np.maximum if mx.util.is_np_array() else F.broadcast_maximum, values)
+
+
+class Minimum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The least of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The least."""
+        return functools.reduce(F.np.minimum if mx.util.is_np_array() else F.broadcast_minimum, values)

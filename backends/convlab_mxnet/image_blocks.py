@@ -78,6 +78,26 @@ class GroupNorm(OfImages):
         return F.reshape_like(F.broadcast_add(F.broadcast_mul(y, scale), shift), x)
 
 
+class RMSNorm(OfImages):
+    """x / sqrt(mean(x ** 2) + epsilon) * gamma, with the mean of the channels of each pixel.
+
+    Args:
+        channels: how many there are.
+        epsilon: what is added to the mean.
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-6, **names: Any) -> None:
+        super().__init__(**names)
+        self.channels, self.epsilon = channels, epsilon
+        self.gamma = self.params.get("gamma", shape=(channels,), init="ones")
+
+    def computed(self, F: Any, x: Any, gamma: Any) -> Any:
+        """The image, normalised."""
+        root = F.sqrt(F.mean(F.square(x), axis=1, keepdims=True) + self.epsilon)
+        flat = F.reshape(F.broadcast_div(x, root), shape=(0, self.channels, -1))
+        return F.reshape_like(F.broadcast_mul(flat, F.reshape(gamma, shape=(1, -1, 1))), x)
+
+
 class Crop(OfImages):
     """The image without some rows and columns.
 

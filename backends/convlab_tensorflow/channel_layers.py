@@ -62,6 +62,21 @@ class PartsSoftmax(Moving):
 
 
 @register_keras_serializable(package="convlab")
+class GatedLinearUnit(Moving):
+    """The first half of the channels times the sigmoid of the second half."""
+
+    def call(self, x: Any) -> Any:
+        """The image of half as many channels."""
+        values, gates = keras.ops.split(x, 2, axis=-1)
+        return values * keras.ops.sigmoid(gates)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Half as many channels."""
+        *size, channels = input_shape
+        return *size, None if channels is None else channels // 2
+
+
+@register_keras_serializable(package="convlab")
 class PixelUnshuffle(Moving):
     """Squares of pixels as the channels of one; `tf.nn.space_to_depth` has TensorFlow's order alone.
 

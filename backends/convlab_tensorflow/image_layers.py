@@ -10,6 +10,7 @@ from keras.saving import register_keras_serializable
 
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
+from convlab.models.layers.formulas import FORMULAS
 
 
 @register_keras_serializable(package="convlab")
@@ -280,20 +281,23 @@ ELEMENTWISE = ("abs", "sqrt", "exp", "log", "reciprocal")
 
 @register_keras_serializable(package="convlab")
 class Elementwise(Moving):
-    """A function of each number that Keras can't save as an activation.
+    """A function of each number that Keras can't save as an activation, or not with a parameter.
 
     Args:
-        function: the name of one of `keras.ops`, of `ELEMENTWISE`.
+        function: the name of one of `keras.ops`, of `ELEMENTWISE`, or of one of `FORMULAS`.
+        parameter: of the function.
     """
 
-    options = ("function",)
+    options = ("function", "parameter")
 
-    def __init__(self, function: str, **names: Any) -> None:
+    def __init__(self, function: str, parameter: float = 0.0, **names: Any) -> None:
         super().__init__(**names)
-        self.function = function
+        self.function, self.parameter = function, parameter
 
     def call(self, x: Any) -> Any:
         """The function of each number."""
+        if self.function in FORMULAS:
+            return FORMULAS[self.function](keras.ops, x, self.parameter)
         return getattr(keras.ops, self.function)(x)
 
 

@@ -61,7 +61,7 @@ CASES: dict[str, tuple] = {
     ),
     "quotient": (
         [("Abs", "X", "a", {}), ("Add", "a one", "b", {}), ("Div", "X b", "Y", {})],
-        {"one": np.float32(1)},
+        {"one": np.float32(2)},
         None,
         "activation affine divide",
     ),

@@ -14,7 +14,7 @@ from convlab import load, port, save
 from convlab.errors import ModelFileError, UnsupportedError
 from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import write_layers
-from convlab.models.layers.activations import FUNCTIONS, Activation, Affine, PReLU, Softmax
+from convlab.models.layers.activations import FUNCTIONS, WITH_PARAMETER, Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.joining import Add, Concatenate, Multiply
@@ -195,9 +195,8 @@ def test_a_source_of_a_chain(framework, kind, tmp_path):
 
 def test_each_activation_has_the_bits_of_the_ported_one(framework, tmp_path):
     """Also where a model can't be ported because a framework computes one with more roundings than allowed."""
-    activations = [Activation(name, {"leaky_relu": 0.2, "elu": 0.7}.get(name, 0.0)) for name in FUNCTIONS]
-    if framework == "mxnet":
-        activations = [each for each in activations if each.function != "gelu_tanh"]  # it has none
+    parameters = {**dict.fromkeys(WITH_PARAMETER, 0.7), "leaky_relu": 0.2}
+    activations = [Activation(name, parameters.get(name, 0.0)) for name in FUNCTIONS]
     chain = built(framework, same(4, 3), *activations, Softmax())
     graph = [("conv", same(4, 3), [INPUT])]
     for each in activations:

@@ -14,7 +14,7 @@ from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.spatial import hwio
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
@@ -47,11 +47,14 @@ def build(layer: Layer, style: str) -> list[Any]:
         dense = nn.Dense(len(layer.kernel), use_bias=layer.bias is not None, param_dtype=layer.dtype)
         return [dense.bind({"params": _arrays(layer.dtype, kernel=layer.kernel.T, bias=layer.bias)})]
     if isinstance(layer, TransposedConvolution):
-        transposed = nn.ConvTranspose(layer.output_channels(), **transposed_options(layer))
+        module = nn.ConvTranspose if layer.groups == 1 else nn.Conv
+        transposed = module(layer.output_channels(), **transposed_options(layer))
         return [transposed.bind({"params": _named(layer)})]
-    if isinstance(layer, (GroupNorm, LayerNorm)):
+    if isinstance(layer, (GroupNorm, LayerNorm, RMSNorm)):
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype}
-        normalises = nn.GroupNorm(layer.groups, **options) if isinstance(layer, GroupNorm) else nn.LayerNorm(**options)
+        grouped = {"num_groups": layer.groups} if isinstance(layer, GroupNorm) else {}
+        kinds: dict[type, Any] = {GroupNorm: nn.GroupNorm, LayerNorm: nn.LayerNorm, RMSNorm: nn.RMSNorm}
+        normalises = kinds[type(layer)](**grouped, **options)
         return [normalises.bind({"params": _named(layer)})]
     if isinstance(layer, PReLU):
         prelu = (nn.PReLU if len(layer.slope) == 1 else ChannelPReLU)(param_dtype=layer.dtype)

@@ -110,6 +110,7 @@ _LAYERS: dict[type, Callable[[Any, dict[str, Any]], SourceCall]] = {
     nn.GroupNorm: lambda native, name: call_of(
         "nn.GroupNorm", nn.GroupNorm, num_groups=native.num_groups, epsilon=native.epsilon, **dtype(native), **name
     ),
+    nn.RMSNorm: lambda native, name: call_of("nn.RMSNorm", nn.RMSNorm, epsilon=native.epsilon, **dtype(native), **name),
     nn.LayerNorm: lambda native, name: call_of(
         "nn.LayerNorm", nn.LayerNorm, epsilon=native.epsilon, **dtype(native), **name
     ),

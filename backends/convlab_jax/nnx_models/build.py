@@ -12,7 +12,7 @@ from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.transposed import TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
@@ -57,13 +57,14 @@ def _build(layer: Layer, style: str) -> list[Any]:
     if isinstance(layer, TransposedConvolution):
         inputs = len(layer.kernel)
         outputs = layer.output_channels()
-        transposed = _without_numbers(nnx.ConvTranspose, inputs, outputs, **transposed_options(layer))
+        module = nnx.ConvTranspose if layer.groups == 1 else nnx.Conv
+        transposed = _without_numbers(module, inputs, outputs, **transposed_options(layer))
         return [filled(transposed, layer.dtype, **NAMES.arrays(layer))]
-    if isinstance(layer, (GroupNorm, LayerNorm)):
+    if isinstance(layer, (GroupNorm, LayerNorm, RMSNorm)):
         options: dict[str, Any] = {"epsilon": layer.epsilon, "param_dtype": layer.dtype, "rngs": rngs}
         grouped = {"num_groups": layer.groups} if isinstance(layer, GroupNorm) else {}
-        kind: Any = nnx.GroupNorm if grouped else nnx.LayerNorm
-        return [filled(kind(len(layer.scale), **grouped, **options), layer.dtype, **NAMES.arrays(layer))]
+        kinds: dict[type, Any] = {GroupNorm: nnx.GroupNorm, LayerNorm: nnx.LayerNorm, RMSNorm: nnx.RMSNorm}
+        return [filled(kinds[type(layer)](len(layer.scale), **grouped, **options), layer.dtype, **NAMES.arrays(layer))]
     if isinstance(layer, PReLU):
         channels, dtype = len(layer.slope), layer.dtype
         prelu: Any = nnx.PReLU(param_dtype=dtype) if channels == 1 else ChannelPReLU(channels, param_dtype=dtype)

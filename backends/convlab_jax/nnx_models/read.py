@@ -29,6 +29,7 @@ from ..shared.read import (
     read_dropout,
     read_function,
     read_norm,
+    read_rms_norm,
     read_transposed,
     traced_model,
 )
@@ -55,7 +56,7 @@ def _read_model(model: nnx.Module, inputs: Any) -> Model:
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
     trace, unknown = _traced(model, inputs)
-    loose = _loose(model, trace.parts, trace.used if not unknown else set())
+    loose = _loose(model, trace.parts, set()) if unknown else _loose(model, trace.parts, trace.used) | trace.computed
     return traced_model("jax.nnx", model, trace.parts, unknown, loose, trace.image)
 
 
@@ -98,7 +99,9 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
         trace = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
-        return Traced(parts, {}, set()), {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}
+        return Traced(parts, {}, set(), {}), {
+            "__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"
+        }
     return trace, loose_calls(modules, trace.unknown)
 
 
@@ -186,6 +189,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nnx.BatchNorm: _batch_norm,
     nnx.GroupNorm: lambda layer: _norm(layer, layer.num_groups),
     nnx.InstanceNorm: lambda layer: _norm(layer, 0),
+    nnx.RMSNorm: lambda layer: read_rms_norm(layer, _value(layer.scale), getattr(layer, "num_features", 0)),
     nnx.LayerNorm: lambda layer: _norm(layer, None),
     ChannelAffine: _channel_affine,
     **dict.fromkeys((nnx.PReLU, ChannelPReLU), _prelu),

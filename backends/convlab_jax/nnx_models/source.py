@@ -85,6 +85,14 @@ _LAYERS: dict[type, Callable[[Any], SourceCall]] = {
         **dtype(native),
         **_RNGS,
     ),
+    nnx.RMSNorm: lambda native: call_of(
+        "nnx.RMSNorm",
+        nnx.RMSNorm.__init__,
+        num_features=native.num_features,
+        epsilon=native.epsilon,
+        **dtype(native),
+        **_RNGS,
+    ),
     nnx.LayerNorm: lambda native: call_of(
         "nnx.LayerNorm",
         nnx.LayerNorm.__init__,

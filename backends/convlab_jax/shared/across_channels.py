@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
@@ -27,6 +27,11 @@ def local_response_norm(x: Array, size: int, alpha: float, beta: float, k: float
 def parts_softmax(x: Array, parts: int) -> Array:
     """The channels in equal parts: a softmax over the parts, for each channel of a part."""
     return jax.nn.softmax(x.reshape((*x.shape[:-1], parts, -1)), axis=-2).reshape(x.shape)
+
+
+def gated_linear_unit(x: Array) -> Array:
+    """The first half of the channels times the sigmoid of the second half."""
+    return jax.nn.glu(x)
 
 
 def pixel_unshuffle(x: Array, factor: int, channels_last: bool = False) -> Array:
@@ -57,6 +62,7 @@ def tokens(x: Array) -> Array:
 _FUNCTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
     LocalResponseNorm: (local_response_norm, ("size", "alpha", "beta", "k")),
     PartsSoftmax: (parts_softmax, ("parts",)),
+    GatedLinearUnit: (gated_linear_unit, ()),
     PixelUnshuffle: (pixel_unshuffle, ("factor", "channels_last")),
     Anchors: (anchors, ("count",)),
     ConcatenatePixels: (concatenate_pixels, ()),
@@ -78,5 +84,6 @@ def _called(function: Callable[..., Array], **options: Any) -> str:
 
 
 EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
-    (function, functools.partial(_called, function)) for function, _ in _FUNCTIONS.values()
+    (gated_linear_unit, lambda: "jax.nn.glu({0})"),
+    *((function, functools.partial(_called, function)) for function, _ in _FUNCTIONS.values()),
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
@@ -23,14 +24,14 @@ from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.spatial import depends_on_size, is_padded
-from convlab.models.layers.transposed import TransposedConvolution, named_crop
+from convlab.models.layers.transposed import TransposedConvolution, named_crop, turned
 
 from .across_channels import build_across_channels
+from .activations import build_of_numbers
 from .attention import attend, first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
 from .read import (
-    ELEMENTWISE,
     MODES,
     add,
     affine,
@@ -44,14 +45,25 @@ from .read import (
 )
 from .resizing import build_resize
 
-NAMES = ArrayNames("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
+
+class _Names(ArrayNames):
+    """Flax has transposed convolutions of groups as convolutions of images with zeros between their pixels."""
+
+    def arrays(self, layer: Any, data_format: str | None = None) -> dict[str, np.ndarray]:
+        """See `ArrayNames.arrays`."""
+        if isinstance(layer, TransposedConvolution) and layer.groups > 1:
+            layer = replace(layer, kernel=turned(layer.kernel, layer.groups))
+        return super().arrays(layer, data_format)
+
+
+NAMES = _Names("mean", "var", "scale", "bias", kernel="kernel", slope="negative_slope", channels_last=True)
 
 
 def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
-    if isinstance(layer, Activation):
-        return _build_activation(layer)
-    if isinstance(layer, (Affine, Clip, Outputs, DotProductAttention)):
+    if isinstance(layer, (Activation, Clip)):
+        return build_of_numbers(layer)
+    if isinstance(layer, (Affine, Outputs, DotProductAttention)):
         return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
@@ -88,15 +100,12 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
 }
 
 
-def _build_with_options(layer: Affine | Clip | Outputs | DotProductAttention) -> Callable[..., Any]:
+def _build_with_options(layer: Affine | Outputs | DotProductAttention) -> Callable[..., Any]:
     if isinstance(layer, Outputs):
         return functools.partial(outputs, names=layer.names)
     if isinstance(layer, DotProductAttention):
         return functools.partial(attend, heads=layer.heads, scale=layer.scale)
-    if isinstance(layer, Affine):
-        return functools.partial(affine, scale=layer.scale, shift=layer.shift)
-    least, most = layer.finite_limits
-    return functools.partial(jnp.clip, min=least, max=most)
+    return functools.partial(affine, scale=layer.scale, shift=layer.shift)
 
 
 def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
@@ -107,32 +116,12 @@ def _build_reduction(layer: GlobalPool | ChannelPool) -> Callable[..., Array]:
     return functools.partial(reduce, axis=tuple(range(1, layer.rank + 1)), keepdims=layer.keepdims)
 
 
-def _build_activation(layer: Activation) -> Callable[[Array], Array]:
-    parameter = layer.parameter
-    functions: dict[str, Callable[[Array], Array]] = {
-        "relu": nn.relu,
-        "relu6": jax.nn.relu6,
-        "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=parameter),
-        "elu": functools.partial(nn.elu, alpha=parameter),
-        "sigmoid": nn.sigmoid,
-        "tanh": nn.tanh,
-        "softplus": nn.softplus,
-        "silu": nn.silu,
-        "hard_sigmoid": jax.nn.hard_sigmoid,
-        "hard_swish": jax.nn.hard_silu,
-        "mish": jax.nn.mish,
-        "selu": jax.nn.selu,
-        "gelu": functools.partial(nn.gelu, approximate=False),
-        "gelu_tanh": nn.gelu,
-        **{name: getattr(jnp, name) for name in ELEMENTWISE},
-    }
-    return functions[layer.function]
-
-
 def _build_pool(layer: Pool) -> Callable[[Array], Array]:
-    if layer.ceil or layer.padding == "same_lower":
+    uncounted = layer.function == "average" and not (layer.count_padding and is_padded(layer.padding))
+    whole = layer.whole_padding if layer.ceil and uncounted else None
+    if (layer.ceil and whole is None) or layer.padding == "same_lower":
         raise UnsupportedError("Flax's pooling has neither ceil nor padding 'same_lower'.", hint="pad before it.")
-    padding = layer.padding.upper() if isinstance(layer.padding, str) else layer.padding
+    padding = whole or (layer.padding.upper() if isinstance(layer.padding, str) else layer.padding)
     options: dict[str, Any] = {"window_shape": layer.size, "strides": layer.stride, "padding": padding}
     if layer.function == "max":
         return functools.partial(nn.max_pool, **options)
@@ -145,20 +134,22 @@ def dropout_options(layer: Dropout) -> dict[str, Any]:
 
 
 def transposed_options(layer: TransposedConvolution) -> dict[str, Any]:
-    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share."""
-    if layer.groups > 1:
-        raise UnsupportedError(f"Flax has no transposed convolution with groups {layer.groups}.")
+    """The arguments that `linen.ConvTranspose` and `nnx.ConvTranspose` share; with groups those of `Conv`."""
     names = ("SAME", "VALID")
     axes = zip(layer.extent, layer.crop, strict=True)
     own: Any = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in axes)
+    shared = {"kernel_dilation": layer.dilation, "use_bias": layer.bias is not None, "param_dtype": layer.dtype}
+    if layer.groups > 1:
+        if max(layer.stride) == 1:
+            raise UnsupportedError(f"Flax has no transposed convolution with groups {layer.groups} and stride 1.")
+        options = {"input_dilation": layer.stride, "padding": own, "feature_group_count": layer.groups}
+        return {"kernel_size": layer.kernel.shape[2:], **options, **shared}
     named = (name for name in names if named_crop(name.lower(), layer.extent, layer.stride) == layer.crop)
     return {
         "kernel_size": layer.kernel.shape[2:],
         "strides": layer.stride,
         "padding": next(named, own),
-        "kernel_dilation": layer.dilation,
-        "use_bias": layer.bias is not None,
-        "param_dtype": layer.dtype,
+        **shared,
         "transpose_kernel": True,
     }
 

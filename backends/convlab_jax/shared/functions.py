@@ -15,34 +15,18 @@ import numpy as np
 
 from convlab.models.layers.spatial import to_last
 
-from .across_channels import pixel_unshuffle
+from .across_channels import gated_linear_unit, pixel_unshuffle
+from .activations import ACTIVATIONS, with_number
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
 from .program import Constant, Equation, Program, Value, array_of, computed_array, source_of
-from .read import ELEMENTWISE, MODES, affine, average_of_window, channel_affine, flatten, leaky_above, relu_above
+from .read import MODES, affine, average_of_window, channel_affine, flatten
 from .resizing import resize, resize_as_torch
 
-# Those that end like others, but do more before, come first.
-ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
-    (nn.log_softmax, {}),
-    (nn.softmax, {}),
-    (nn.gelu, {}),
-    (nn.gelu, {"approximate": False}),
-    (jax.nn.hard_silu, {}),
-    (jax.nn.hard_sigmoid, {}),
-    (jax.nn.mish, {}),
-    (jax.nn.selu, {}),
-    (nn.silu, {}),
-    (nn.softplus, {}),
-    (nn.sigmoid, {}),
-    (nn.tanh, {}),
-    (jax.nn.relu6, {}),
-    (nn.relu, {}),
-    *((getattr(jnp, name), {}) for name in ELEMENTWISE),
-    (relu_above, {}),
-)
 # Those of which one more may compute the same images of a size.
 _OF_A_SIZE = (nn.max_pool, nn.avg_pool, resize, resize_as_torch)
+# From the result of an activation to its parameter.
+_STEPS = 4
 _Candidates = Iterator[tuple[Callable[..., Any], dict[str, Any]]]
 
 
@@ -76,7 +60,7 @@ def functions_of(value: Value) -> tuple[list[Function], Value | None]:
             source = x
     if functions:
         return functions, source
-    with_numbers = _affine(value) or _clip(value) or _of_channels(value) or _of_tokens(value)
+    with_numbers = _affine(value) or _clip(value) or _of_channels(value) or _of_tokens(value) or _part(value)
     return with_numbers or _reshaped(value)
 
 
@@ -118,6 +102,8 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
                 yield from ((reduce, {"axis": _inner(x), **keepdims}) for keepdims in ({}, {"keepdims": True}))
             elif equation.params["axes"] == (len(x.shape) - 1,):
                 yield reduce, {"axis": -1, "keepdims": True}
+    elif equation.primitive == "split":
+        yield gated_linear_unit, {}
     elif equation.primitive == "pad":
         yield from _constant_pads(equation)
     elif equation.name == "_pad" and len(value.shape) == len(x.shape):
@@ -198,6 +184,19 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     with np.errstate(divide="ignore"):
         name, scale_or_shift = _WITH_NUMBERS[value.by.primitive](numbers.reshape(-1))
     return [Function(channel_affine, ((name, tuple(map(float, scale_or_shift))), ("dtype", numbers.dtype.name)))], x
+
+
+def _part(value: Value) -> tuple[list[Function], Value | None] | None:
+    """The function that one of the results of `jnp.split` along the channels is; None for anything else."""
+    x = value.by.inputs[0] if value.by is not None and value.by.primitive == "split" else None
+    if value.by is None or not isinstance(x, Value) or value.by.params["axis"] != len(x.shape) - 1:
+        return None
+    sizes = [int(size) for size in value.by.params["sizes"]]
+    start, size = sum(sizes[: value.place]), sizes[value.place]
+    if x.shape[-1] % size == start % size == 0:
+        return [Function(chunk, (("index", start // size), ("count", x.shape[-1] // size)))], x
+    stop = start + size
+    return [Function(channel_slice, (("start", start), ("stop", stop if stop < x.shape[-1] else 0)))], x
 
 
 def _of_tokens(value: Value) -> tuple[list[Function], Value | None] | None:
@@ -325,12 +324,11 @@ def _pads(x: Value, value: Value) -> _Candidates:
 
 
 def _with_factors(value: Value) -> _Candidates:
-    """The activations that multiply what is negative by a number."""
-    assert value.by is not None
-    for branch in value.by.inputs:
-        for factor in branch.by.inputs if isinstance(branch, Value) and branch.by else ():
-            if isinstance(factor, Constant) and factor.is_number:
-                number = _short(factor)
-                yield nn.leaky_relu, {"negative_slope": number}
-                yield leaky_above, {"negative_slope": number}
-                yield nn.elu, {"alpha": number}
+    """The activations with a parameter, which is one of the numbers that are computed with last."""
+    numbers, level = dict[float, None](), [value]
+    for _ in range(_STEPS):
+        inputs = [each for value in level if value.by is not None for each in value.by.inputs]
+        numbers |= {_short(each): None for each in inputs if isinstance(each, Constant) and each.is_number}
+        level = [each for each in inputs if isinstance(each, Value)]
+    for number in numbers:
+        yield from with_number(number)

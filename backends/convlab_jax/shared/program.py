@@ -28,11 +28,11 @@ _SCOPE = re.compile(r"convlab\(([^)]*)\)")
 
 @dataclass(frozen=True, eq=False)
 class Equation:
-    """An operation.
+    """An operation; one that gives several results counts once for each.
 
     Attributes:
         primitive: its name.
-        params: its parameters.
+        params: its parameters, and the number of the result if there are several.
         inputs: what it takes.
         owner: the path of the module whose code it is of.
         name: that of the outermost function that calls it, or its own.
@@ -146,10 +146,12 @@ class Program:
             else:
                 varies = any(isinstance(value, Value) and value.varies for value in inputs)
                 compute = functools.partial(eqn.primitive.bind, **eqn.params)
-                equation = Equation(primitive, eqn.params, inputs, *place, len(self.equations), varies, compute)
-                self.equations.append(equation)
-                results = enumerate(eqn.outvars)
-                given = [Value(each.aval.shape, each.aval.dtype, equation, n) for n, each in results]
+                given: list[Value] = []
+                for n, each in enumerate(eqn.outvars):
+                    params = {**eqn.params, "result": n} if len(eqn.outvars) > 1 else eqn.params
+                    equation = Equation(primitive, params, inputs, *place, len(self.equations), varies, compute)
+                    self.equations.append(equation)
+                    given.append(Value(each.aval.shape, each.aval.dtype, equation, n))
                 self.values += given
                 outputs = given
             values.update(zip(eqn.outvars, outputs, strict=True))

@@ -9,30 +9,31 @@ from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, Affine, Softmax, clip
+from convlab.models.layers.activations import Affine, Softmax
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
-from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.layer import LOWEST, BatchNorm, Dropout, Layer, Pad
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, container_of
-from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
+from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, average_of_inside
 from convlab.models.layers.reading import Model, Part
 from convlab.models.layers.spatial import WHAT, Size, around, causal, oihw, per_axis
-from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution
+from convlab.models.layers.transposed import TransposedConvolution, named_crop, transposed_convolution, turned
 from convlab.truth.precision import rounded
 
 from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
+from .activations import READERS as ACTIVATIONS
 from .attention import attend, class_token, first_pixel, positions, read_class_token, read_positions
+from .convolving import READERS as CONVOLVING
 from .moving import READERS as MOVING
 from .pooling import adaptive_pool
 from .resizing import READERS as RESIZING
@@ -77,16 +78,6 @@ def maximum(*values: Array) -> Array:
 def minimum(*values: Array) -> Array:
     """The least of arrays, element by element."""
     return functools.reduce(jnp.minimum, values)
-
-
-def relu_above(x: Array) -> Array:
-    """A ReLU as users write it, which is another operation than JAX's own."""
-    return jnp.where(x > 0, x, 0)
-
-
-def leaky_above(x: Array, negative_slope: float = 0.01) -> Array:
-    """A leaky ReLU, likewise."""
-    return jnp.where(x > 0, x, negative_slope * x)
 
 
 def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
@@ -172,6 +163,8 @@ def _pool(
         raise UnsupportedError(f"its window has {rank} axes, expected 1, 2 or 3")
     pads = _pads(padding, rank)
     stride = tuple(strides or (1,) * rank)
+    if function == "average" and not counted:
+        return average_of_inside(tuple(window_shape), stride, pads)
     return Pool(function, tuple(window_shape), stride, pads, counted and pads != "valid")
 
 
@@ -202,27 +195,8 @@ def _pad(pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -
     return Pad(tuple(widths[1:-1]), border, float(constant_values))
 
 
-# The functions of `jax.numpy` that are activations of their names.
-ELEMENTWISE = "abs", "sqrt", "exp", "log", "reciprocal"
 _READERS: list[tuple[Any, Callable[..., Layer]]] = [
-    (nn.relu, lambda: Activation("relu")),
-    (jax.nn.relu6, lambda: Activation("relu6")),
-    (relu_above, lambda: Activation("relu")),
-    (leaky_above, lambda negative_slope: Activation("leaky_relu", float(negative_slope))),
-    (nn.leaky_relu, lambda negative_slope=0.01: Activation("leaky_relu", float(negative_slope))),
-    (nn.elu, lambda alpha=1.0: Activation("elu", float(alpha))),
-    (nn.sigmoid, lambda: Activation("sigmoid")),
-    (nn.tanh, lambda: Activation("tanh")),
-    (jnp.tanh, lambda: Activation("tanh")),
-    (nn.softplus, lambda: Activation("softplus")),
-    (nn.silu, lambda: Activation("silu")),
-    (jax.nn.hard_sigmoid, lambda: Activation("hard_sigmoid")),
-    (jax.nn.hard_silu, lambda: Activation("hard_swish")),
-    (jax.nn.mish, lambda: Activation("mish")),
-    (jax.nn.selu, lambda: Activation("selu")),
-    (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
-    *((getattr(jnp, name), functools.partial(Activation, name)) for name in ELEMENTWISE),
-    (jnp.clip, lambda min=None, max=None: clip(min, max)),
+    *ACTIVATIONS,
     (nn.softmax, _softmax(log=False)),
     (nn.log_softmax, _softmax(log=True)),
     (nn.max_pool, functools.partial(_pool, "max")),
@@ -254,23 +228,33 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     *MOVING,
     (adaptive_pool, lambda function, size: AdaptivePool(function, tuple(size))),
     *RESIZING,
+    *CONVOLVING,
     *ACROSS_CHANNELS,
 ]
 
 
-def read_convolution(layer: Any, kernel: Any, bias: Any) -> Convolution:
-    """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it."""
+def read_convolution(layer: Any, kernel: Any, bias: Any) -> Layer:
+    """A `linen.Conv` or an `nnx.Conv` with these values; if it computes in a narrower dtype, they are cast to it.
+
+    With groups and zeros between the pixels it is a transposed convolution, of which Flax's own has no groups.
+    """
     size = per_axis(layer.kernel_size, 1)
     rank = len(size)
     if rank not in (1, 2, 3):
         raise UnsupportedError(f"its kernel has {rank} axes, expected 1, 2 or 3")
-    if max(_each(layer.input_dilation, rank)) > 1:
-        raise UnsupportedError("only Flax has a convolution with input_dilation")
     if layer.mask is not None:
         raise UnsupportedError("only Flax has a convolution with a mask")
     dtype, (values, shift) = computed(layer, kernel, bias)
     dilation = _each(layer.kernel_dilation, rank)
-    padding = _pads(layer.padding, rank)
+    padding, between = _pads(layer.padding, rank), _each(layer.input_dilation, rank)
+    if max(between) > 1:
+        if max(_each(layer.strides, rank)) > 1 or layer.feature_group_count == 1 or isinstance(padding, str):
+            raise UnsupportedError("only Flax has a convolution with input_dilation but without groups")
+        axes = [(n - 1) * d for n, d in zip(size, dilation, strict=True)]
+        crop = tuple((last - start, last - end) for last, (start, end) in zip(axes, padding, strict=True))
+        groups = layer.feature_group_count
+        own = turned(oihw(values), groups)
+        return transposed_convolution(own, shift, between, crop, dilation, groups, dtype)
     mode = "zeros"
     if padding == "causal":
         padding = causal(size, dilation)
@@ -361,6 +345,12 @@ def read_transposed(layer: Any, kernel: Any, bias: Any) -> TransposedConvolution
     else:
         crop = tuple((k - 1 - start, k - 1 - end) for k, (start, end) in zip(extent, padding, strict=True))
     return transposed_convolution(np.ascontiguousarray(kernel), shift, stride, crop, dilation, 1, dtype)
+
+
+def read_rms_norm(layer: Any, scale: Any, channels: int = 0) -> RMSNorm:
+    """A root mean square norm; see `read_norm`."""
+    norm = read_norm(layer, scale, None, None, channels)
+    return RMSNorm(norm.scale, norm.epsilon, norm.dtype)
 
 
 def read_norm(layer: Any, scale: Any, bias: Any, groups: int | None, channels: int = 0) -> GroupNorm | LayerNorm:

@@ -14,6 +14,7 @@ from jax import Array
 from convlab.models.adapters import ROLES
 from convlab.models.layers.layer import Convolution
 from convlab.models.layers.spatial import oihw, to_first, to_last
+from convlab.models.layers.transposed import turned
 
 from ..ops import ops
 
@@ -59,6 +60,8 @@ def to_oihw(owner: Any, slopes: dict[str, np.ndarray], dtype: str) -> dict[str, 
         kernel, unflipped = slopes["kernel"], not getattr(owner, "transpose_kernel", True)
         pixels = tuple(range(kernel.ndim - 2))
         arrays["K"] = oihw(np.flip(kernel, pixels).swapaxes(-1, -2) if unflipped else kernel)
+        if np.max(getattr(owner, "input_dilation", None) or 1) > 1:
+            arrays["K"] = turned(arrays["K"], owner.feature_group_count)
     if "weight" in slopes:
         arrays["K"] = Convolution.ours(getattr(owner, "spec", owner), slopes["weight"], None, dtype).kernel
     return arrays

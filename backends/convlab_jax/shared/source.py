@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +17,8 @@ from convlab.models.source.layers import Written, padding
 from convlab.models.source.layers import affine as scaled
 
 from .across_channels import EXPRESSIONS
+from .activations import ELSEWHERE, IN_FLAX
+from .activations import EXPRESSIONS as OF_NUMBERS
 from .attention import attend, first_pixel
 from .moving import (
     channel_shuffle,
@@ -31,7 +32,7 @@ from .moving import (
     upsample_aligned,
 )
 from .pooling import adaptive_pool
-from .read import ELEMENTWISE, add, affine, broadcast_like, concatenate, flatten, maximum, minimum, multiply, outputs
+from .read import add, affine, broadcast_like, concatenate, flatten, maximum, minimum, multiply, outputs
 from .resizing import resize, resize_as_torch, resize_like
 
 
@@ -62,25 +63,14 @@ def _resized_like(method: str, align_corners: bool) -> str:
 
 # Functions that Flax has under both of its names, and those that are elsewhere.
 _FLAX = (
-    nn.relu,
-    nn.leaky_relu,
-    nn.elu,
-    nn.sigmoid,
-    nn.tanh,
-    nn.softplus,
-    nn.silu,
-    nn.selu,
-    nn.relu6,
-    nn.hard_sigmoid,
-    nn.hard_silu,
-    nn.gelu,
+    *IN_FLAX,
     nn.softmax,
     nn.log_softmax,
     nn.max_pool,
     nn.avg_pool,
 )
-_IN_NUMPY = "mean", "max", "sum", "pad", "clip", *ELEMENTWISE
-_ELSEWHERE = {"jax.nn.mish": jax.nn.mish, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
+_IN_NUMPY = "mean", "max", "sum", "pad"
+_ELSEWHERE = {**ELSEWHERE, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
     (unflatten, _unflatten),
@@ -107,6 +97,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (chunk, lambda index, count: f"jnp.split({{0}}, {count}, axis=-1)[{index}]"),
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
     *EXPRESSIONS,
+    *OF_NUMBERS,
     (adaptive_pool, lambda function, size: f"adaptive_pool({{0}}, {function!r}, {tuple(size)})"),
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
@@ -119,7 +110,7 @@ IMPORTS = {
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
     "attend": "from convlab_jax.shared.attention import attend",
     "adaptive_pool": "from convlab_jax.shared.pooling import adaptive_pool",
-    **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in EXPRESSIONS},
+    **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in (*EXPRESSIONS, *OF_NUMBERS)},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},
 }
 
@@ -153,6 +144,7 @@ def convolution(module: Any) -> dict[str, Any]:
         "kernel_size": tuple(module.kernel_size),
         "strides": brief(module.strides),
         "padding": "VALID" if pads == 0 else pads,
+        "input_dilation": brief(module.input_dilation),
         "kernel_dilation": brief(module.kernel_dilation),
         "feature_group_count": module.feature_group_count,
         "use_bias": module.use_bias,

@@ -7,8 +7,9 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from .activations import ACTIVATIONS
 from .attention import class_token, first_pixel, first_token, positions
-from .functions import ACTIVATIONS, Function
+from .functions import Function
 from .moving import channel_slice, chunk
 from .program import Equation, Program, Value
 from .read import add, affine, channel_affine, concatenate, flatten, maximum, minimum, multiply

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
@@ -18,6 +18,7 @@ from .. import channel_blocks
 _BLOCKS: tuple[tuple[type[Layer], type[Any], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_blocks.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_blocks.PartsSoftmax, ("parts",)),
+    (GatedLinearUnit, channel_blocks.GatedLinearUnit, ()),
     (PixelUnshuffle, channel_blocks.PixelUnshuffle, ("factor", "channels_last")),
     (Anchors, channel_blocks.Anchors, ("count",)),
     (ConcatenatePixels, channel_blocks.ConcatenatePixels, ()),

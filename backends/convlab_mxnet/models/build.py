@@ -20,7 +20,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
@@ -31,7 +31,7 @@ from convlab.models.layers.spatial import around, depends_on_size, is_around, is
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_blocks, image_blocks, private
+from .. import attention_blocks, channel_blocks, image_blocks, private
 from .. import blocks as nn
 from ..layers import Conv2D
 from ..ops import mx
@@ -156,6 +156,12 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[Block]:
     return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[Block]:
+    check_dtype(layer.dtype, "normalisation")
+    norm = image_blocks.RMSNorm(len(layer.scale), layer.epsilon)
+    return [_filled(norm, layer.dtype, **_NAMES.arrays(layer))]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[Block]:
     has = layer.scale is not None, layer.shift is not None
     affine = image_blocks.ChannelAffine(layer.count, *has, layer.trained)
@@ -239,11 +245,12 @@ def _build_activation(layer: Activation, style: str) -> list[Block]:
         "hard_swish": partial(nn.HardSigmoid, times_x=True),
         "mish": nn.Mish,
         "selu": nn.SELU,
-        **{name: partial(nn.Elementwise, name) for name in nn.ELEMENTWISE},
         **{ours: partial(nn.Activation, theirs) for theirs, ours in ACTIVATIONS.items()},
     }
-    if layer.function not in constructors or (layer.function == "leaky_relu" and layer.parameter < 0):
+    if layer.function == "leaky_relu" and layer.parameter < 0:
         raise UnsupportedError(f"MXNet has no {layer.function} with parameter {layer.parameter}.")
+    if layer.function not in constructors or (layer.function == "softplus" and layer.parameter):
+        return [nn.Elementwise(layer.function, layer.parameter)]
     return [constructors[layer.function]()]
 
 
@@ -262,6 +269,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Attention: _build_attention,
     WindowAttention: _build_attention,
@@ -290,8 +298,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Divide: lambda layer, style: [nn.Divide()],
-    Maximum: lambda layer, style: [nn.Maximum()],
-    Minimum: lambda layer, style: [nn.Minimum()],
+    Maximum: lambda layer, style: [channel_blocks.Maximum()],
+    Minimum: lambda layer, style: [channel_blocks.Minimum()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
     Outputs: lambda layer, style: [nn.Outputs(layer.names)],

@@ -20,7 +20,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -31,7 +31,7 @@ from convlab.models.layers.spatial import around, is_padded
 from convlab.models.layers.transposed import transposed_convolution
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_blocks, blocks, image_blocks, private
+from .. import attention_blocks, blocks, channel_blocks, image_blocks, private
 from ..blocks import HybridSequential, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -295,6 +295,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.LayerNorm: _layer_norm,
     nn.InstanceNorm: _instance_norm,
     image_blocks.GroupNorm: lambda m: GroupNorm(*_scale_and_shift(m), m.groups, m.epsilon, _dtype(m.gamma)),
+    image_blocks.RMSNorm: lambda m: RMSNorm(ops.to_numpy(value_of(m.gamma)), m.epsilon, _dtype(m.gamma)),
     image_blocks.ChannelAffine: _channel_affine,
     image_blocks.Crop: lambda m: Crop(m.pads),
     image_blocks.ChannelPool: lambda m: ChannelPool(m.function),
@@ -331,7 +332,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     nn.Swish: _swish,
     nn.SELU: lambda m: Activation("selu"),
     blocks.HardSigmoid: lambda m: Activation("hard_swish" if m.times_x else "hard_sigmoid"),
-    blocks.Elementwise: lambda m: Activation(m.function),
+    blocks.Elementwise: lambda m: Activation(m.function, m.parameter),
     blocks.Clip: lambda m: clip(m.least, m.most),
     blocks.Mish: lambda m: Activation("mish"),
     blocks.Unflatten: lambda m: Unflatten(m.size, m.order),
@@ -340,8 +341,8 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Divide: lambda m: Divide(),
-    blocks.Maximum: lambda m: Maximum(),
-    blocks.Minimum: lambda m: Minimum(),
+    channel_blocks.Maximum: lambda m: Maximum(),
+    channel_blocks.Minimum: lambda m: Minimum(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     blocks.Outputs: lambda m: Outputs(m.names),

@@ -13,9 +13,10 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.formulas import FORMULAS
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, names_in_tuples, template_of
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -32,7 +33,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, contain
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
 from .. import attention_blocks, image_blocks
-from ..blocks import ELEMENTWISE, Border, semantics
+from ..blocks import ELEMENTWISE, Border, Elementwise, semantics
 from ..layers import Conv2D
 from ..ops import mx
 from . import across_channels
@@ -142,6 +143,8 @@ def _activation(known: Activation) -> Any:
     }
     if known.function in modules:
         return modules[known.function]()
+    if known.function in FORMULAS and (known.function not in ACTIVATIONS.values() or known.parameter):
+        return call_of("Elementwise", Elementwise.__init__, function=known.function, parameter=known.parameter)
     name = next((theirs for theirs, ours_ in ACTIVATIONS.items() if ours_ == known.function), None)
     if name is not None:
         item = SourceCall("nn.Activation", {"activation": name}, positional=1)
@@ -239,6 +242,7 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     GroupNorm: lambda known: _block(
         image_blocks.GroupNorm, groups=known.groups, channels=len(known.scale), epsilon=known.epsilon
     ),
+    RMSNorm: lambda known: _block(image_blocks.RMSNorm, channels=len(known.scale), epsilon=known.epsilon),
     ChannelAffine: lambda known: _block(
         image_blocks.ChannelAffine,
         channels=known.count,
@@ -330,7 +334,7 @@ _IDIOM = Idiom(
         "attention_blocks": "from convlab_mxnet import attention_blocks",
         "image_blocks": "from convlab_mxnet import image_blocks",
         "channel_blocks": "from convlab_mxnet import channel_blocks",
-        "Border": "from convlab_mxnet.blocks import Border",
+        **{name: f"from convlab_mxnet.blocks import {name}" for name in ("Border", "Elementwise")},
     },
     base="nn.HybridBlock",
     owner=nn.HybridBlock,

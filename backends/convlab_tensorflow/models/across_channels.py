@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import layers as kl
 
-from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
@@ -18,6 +18,7 @@ from .. import channel_layers
 _LAYERS: tuple[tuple[type[Layer], type[kl.Layer], tuple[str, ...]], ...] = (
     (LocalResponseNorm, channel_layers.LocalResponseNorm, ("size", "alpha", "beta", "k")),
     (PartsSoftmax, channel_layers.PartsSoftmax, ("parts",)),
+    (GatedLinearUnit, channel_layers.GatedLinearUnit, ()),
     (PixelUnshuffle, channel_layers.PixelUnshuffle, ("factor", "channels_last")),
     (Anchors, channel_layers.Anchors, ("count",)),
     (ConcatenatePixels, channel_layers.ConcatenatePixels, ()),

@@ -21,23 +21,24 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
-from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_layers, image_layers, private
+from .. import attention_layers, image_layers
 from ..layers import LOWEST_PADDING, Conv2D
+from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
+from .attention import build_attention
 from .inputs import GLOBAL, image_shape
 from .outputs import Outputs
-from .readers import DEPTHWISE, SEPARABLE, each_rank
+from .readers import DEPTHWISE, RMS_NORMS, SEPARABLE, each_rank
 
 _NAMES = ArrayNames(
     "moving_mean", "moving_variance", "gamma", "beta", kernel="kernel", slope="alpha", channels_last=True
@@ -136,18 +137,25 @@ def _of_pads(name: str, pads: Ends) -> kl.Layer:
 
 
 def _build_pool(layer: Pool, style: str) -> list[kl.Layer]:
-    if layer.ceil:
-        raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
     spec = window(layer.size, stride=layer.stride)
     counted = layer.count_padding and is_padded(layer.padding) and layer.function == "average"
+    means = layer.function == "average" and not counted
+    if layer.ceil:
+        if not means or layer.whole_padding is None:
+            raise UnsupportedError("Keras's pooling has no windows beyond the edge (ceil).")
+        return pooling.padded_average(layer)
     if isinstance(layer.padding, str):
         padding, before = layer.padding, []
+        if counted and padding == "same":
+            return pooling.padded_average(layer)
         if counted or padding not in ("valid", "same"):
             raise UnsupportedError(f"Keras's pooling has no padding {padding!r} like this.")
     elif counted:
         padding, before = "valid", _build_pad(Pad(layer.padding), style)
     elif (name := _name(spec, layer.padding)) is not None:
         padding, before = name, []
+    elif means:
+        return pooling.padded_average(layer)
     else:
         raise UnsupportedError(f"Keras's pooling has no padding {layer.padding}.", hint="pad before it.")
     kind = each_rank("MaxPooling" if layer.function == "max" else "AveragePooling")[len(layer.size) - 1]
@@ -177,6 +185,13 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[kl.Layer]:
     return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale, layer.shift)]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[kl.Layer]:
+    if not RMS_NORMS:
+        raise UnsupportedError("This version of Keras has no RMSNormalization.", hint="a newer one has it.")
+    norm = kl.RMSNormalization(-1, layer.epsilon, dtype=layer.dtype)
+    return [_filled(norm, _shape(layer.rank, len(layer.scale)), layer.scale)]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
     if not layer.trained:
         scale, shift = 1.0 if layer.scale is None else layer.scale, 0.0 if layer.shift is None else layer.shift
@@ -187,8 +202,6 @@ def _build_channel_affine(layer: ChannelAffine, style: str) -> list[kl.Layer]:
 
 
 def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer]:
-    if layer.groups > 1:
-        raise UnsupportedError(f"Keras has no transposed convolution with groups {layer.groups}.")
     if max(layer.dilation) > 1:
         raise UnsupportedError("TensorFlow has transposed convolutions with dilation on some processors alone.")
     names = ("valid", "same")
@@ -196,45 +209,18 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     if padding is None:
         raise UnsupportedError(f"Keras has no transposed convolution whose result is cropped by {layer.crop}.")
     rank = len(layer.stride)
-    conv = each_rank("Conv", "Transpose")[rank - 1](
+    kinds, groups = each_rank("Conv", "Transpose"), {"groups": layer.groups} if layer.groups > 1 else {}
+    conv = (GROUPED if groups else kinds)[rank - 1](
         layer.output_channels(),
         layer.kernel.shape[2:],
         layer.stride,
         padding,
+        **groups,
         data_format="channels_last",
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
     )
     return [_filled(conv, _shape(rank, len(layer.kernel)), hwio(layer.kernel), layer.bias)]
-
-
-def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
-    channels, heads = channels_taken(layer), layer.heads
-    options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
-    if isinstance(layer, WindowAttention):
-        options |= {"cosine": layer.cosine, "grid": layer.grid}
-        native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
-    else:
-        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
-        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
-    native.build((None, None, None, channels))
-    fill_attention(native, layer)
-    return [native]
-
-
-def fill_attention(native: kl.Layer, layer: Attention) -> None:
-    """Put a layer's arrays into a layer of Keras's."""
-    if isinstance(layer, WindowAttention):
-        kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
-        denses = [native.qkv, native.proj]
-        native.table.assign(layer.table)
-        if layer.scale is not None:
-            native.scale.assign(layer.scale)
-    else:
-        kernels, biases = layer.by_head()
-        denses = private.dense_layers_of_attention(native)
-    for index, dense in enumerate(denses):
-        dense.set_weights([kernels[index], *([biases[index]] if biases else [])])
 
 
 def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
@@ -303,10 +289,11 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
-    Attention: _build_attention,
-    WindowAttention: _build_attention,
+    Attention: build_attention,
+    WindowAttention: build_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
@@ -382,6 +369,8 @@ def arrays_of(native: kl.Layer, layer: Any) -> dict[str, np.ndarray]:
     """A layer's arrays by the names and in the layout that a Keras layer has them."""
     if isinstance(layer, ClassToken):
         return {"token": layer.token}
+    if isinstance(layer, RMSNorm):
+        return {"scale": layer.scale}
     if isinstance(layer, PositionEmbedding):
         return {"embedding": layer.embedding.transpose(1, 2, 0)}
     if not isinstance(native, Conv2D):

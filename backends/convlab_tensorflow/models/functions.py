@@ -11,10 +11,13 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.activations import Activation, celu
+from convlab.models.layers.activations import threshold as above
 
 from ..attention_layers import ClassToken, PositionEmbedding
+from ..channel_layers import GatedLinearUnit
 from ..image_layers import ELEMENTWISE, ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
-from .activations import gelu_tanh
+from .activations import build_activation, gelu_tanh
 from .readers import each_rank
 from .slices import index_layers, split_layers
 from .tokens import Patches
@@ -141,8 +144,19 @@ def _function(name: Any) -> Callable[..., list[kl.Layer]]:
     return natives
 
 
+def _of_numbers(layer: Any) -> list[kl.Layer]:
+    """What computes an activation, or limits."""
+    return build_activation(layer, "") if isinstance(layer, Activation) else [Clip(*layer.finite_limits)]
+
+
 def _gelu(x: Any, approximate: bool = True) -> list[kl.Layer]:
     return [kl.Activation(gelu_tanh if approximate else "gelu", autocast=False)]
+
+
+def _glu(x: Any, axis: int = -1) -> list[kl.Layer]:
+    if axis not in (-1, len(x.shape) - 1):
+        raise UnsupportedError(f"its axis is {axis}, expected -1, the channels")
+    return [GatedLinearUnit()]
 
 
 def _patches(
@@ -251,6 +265,18 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "LeakyRelu": lambda x, negative_slope=0.2: [kl.LeakyReLU(negative_slope)],
     "Elu": lambda x, alpha=1.0: [kl.ELU(alpha)],
     "Selu": _function("selu"),
+    "Celu": lambda x, alpha=1.0: _of_numbers(celu(float(alpha))),
+    "Glu": _glu,
+    "Softsign": _function("softsign"),
+    "LogSigmoid": _function("log_sigmoid"),
+    "TanhShrink": _function("tanh_shrink"),
+    "SoftShrink": lambda x, threshold=0.5: _of_numbers(Activation("soft_shrink", float(threshold))),
+    "HardShrink": lambda x, threshold=0.5: _of_numbers(Activation("hard_shrink", float(threshold))),
+    "HardTanh": lambda x: [Clip(-1.0, 1.0)],
+    "Threshold": lambda x, threshold, default_value: _of_numbers(above(float(threshold), float(default_value))),
+    "Squareplus": lambda x, b=4: _of_numbers(Activation("squareplus", float(b))),
+    "SparsePlus": _function("sparse_plus"),
+    "SparseSigmoid": _function("sparse_sigmoid"),
     "Gelu": _gelu,
     "Softmax": _softmax("softmax"),
     "LogSoftmax": _softmax("log_softmax"),
@@ -264,6 +290,7 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
 # What operations keep as attributes.
 _OPTIONS = {
     *("axis", "keepdims", "negative_slope", "max_value", "threshold", "alpha", "approximate"),
+    *("b", "default_value"),
     *("newshape", "block_size", "data_format", "x_min", "x_max"),
     *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
     *("strides", "dilation_rate", "padding", "pad_width", "mode"),

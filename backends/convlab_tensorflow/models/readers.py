@@ -16,7 +16,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
@@ -28,6 +28,7 @@ from convlab.truth.precision import rounded
 from .. import attention_layers, image_layers, private, resizing_layers
 from ..channel_layers import ConcatenatePixels
 from ..layers import Conv2D, LowestPadding
+from ..transposed_layers import GROUPED
 from . import across_channels, attention, pooling, resizing
 from .activations import FUNCTIONS, leaky
 from .arrays import array_of
@@ -78,7 +79,8 @@ def _transposed(m: Any) -> Layer:
     more = (m.output_padding,) * len(extent) if isinstance(m.output_padding, int) else m.output_padding
     crop = named_crop(m.padding, extent, m.strides, more)
     bias = None if m.bias is None else _computed(m, m.bias)
-    return transposed_convolution(kernel, bias, m.strides, crop, m.dilation_rate, 1, m.compute_dtype)
+    geometry = m.strides, crop, m.dilation_rate, getattr(m, "groups", 1)
+    return transposed_convolution(kernel, bias, *geometry, m.compute_dtype)
 
 
 def _dense(m: kl.Dense) -> Layer:
@@ -124,6 +126,11 @@ def _layer_norm(m: kl.LayerNormalization) -> Layer:
         raise UnsupportedError("it subtracts no mean (rms_scaling)")
     axis = m.axis if isinstance(m.axis, int) else m.axis[0]
     return LayerNorm(*_scale_and_shift(m, _channels(m, axis)), m.epsilon, m.variable_dtype, rank=rank)
+
+
+def _rms_norm(m: Any) -> Layer:
+    rank = _statistics_axis(m, m.axis)
+    return RMSNorm(array_of(m.scale), m.epsilon, m.variable_dtype, rank=rank)
 
 
 def _group_norm(m: kl.GroupNormalization) -> Layer:
@@ -216,8 +223,10 @@ def _reshape(m: kl.Reshape) -> Layer:
 
 
 def _relu(m: kl.ReLU) -> Layer:
-    if m.threshold or (m.max_value is not None and m.negative_slope):
-        raise UnsupportedError("only Keras has a ReLU with a threshold, or a max_value and a negative_slope")
+    if (m.threshold and m.negative_slope) or (m.max_value is not None and (m.negative_slope or m.threshold)):
+        raise UnsupportedError("only Keras has a ReLU with several of a threshold, a max_value and a negative_slope")
+    if m.threshold:
+        return Activation("threshold", float(m.threshold))
     if m.max_value is not None:
         return clip(0, m.max_value)
     return leaky(m.negative_slope) if m.negative_slope else Activation("relu")
@@ -283,15 +292,18 @@ def each_rank(name: str, end: str = "") -> tuple[Any, ...]:
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
 TRANSPOSED = each_rank("Conv", "Transpose")
 CONVOLUTIONS = (Conv2D, *each_rank("Conv"), *DEPTHWISE, *TRANSPOSED)
-_NORMS = (kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
+# Keras has it from version 3.9 on.
+RMS_NORMS = (kl.RMSNormalization,) if hasattr(kl, "RMSNormalization") else ()
+_NORMS = (*RMS_NORMS, kl.BatchNormalization, kl.LayerNormalization, kl.GroupNormalization)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 WEIGHTED = (*CONVOLUTIONS, *_NORMS, *SEPARABLE, kl.Dense, kl.PReLU, kl.MultiHeadAttention)
 READERS: dict[type, Callable[[Any], Layer]] = {
     Conv2D: _ours,
     **dict.fromkeys((*each_rank("Conv"), *DEPTHWISE), _convolution),
-    **dict.fromkeys(TRANSPOSED, _transposed),
+    **dict.fromkeys((*GROUPED, *TRANSPOSED), _transposed),  # the first are subclasses of the others
     kl.BatchNormalization: _batch_norm,
     kl.LayerNormalization: _layer_norm,
+    **dict.fromkeys(RMS_NORMS, _rms_norm),
     kl.GroupNormalization: _group_norm,
     kl.Normalization: _normalization,
     image_layers.ChannelAffine: _own_affine,
@@ -319,7 +331,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Reshape: _reshape,
     kl.Activation: _activation,
     kl.ReLU: _relu,
-    image_layers.Elementwise: lambda m: Activation(m.function),
+    image_layers.Elementwise: lambda m: Activation(m.function, m.parameter),
     image_layers.Clip: lambda m: clip(m.least, m.most),
     kl.Softmax: _softmax,
     kl.LeakyReLU: lambda m: leaky(m.negative_slope),

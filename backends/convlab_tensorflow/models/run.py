@@ -79,7 +79,7 @@ def gradients(natives: Sequence[kl.Layer], x: np.ndarray, dy: np.ndarray, dtype:
     owner = next((native for native in natives if native.weights), None)
     owner = getattr(owner, "of_tokens", owner)
     attends = isinstance(owner, attention.ATTENTION)
-    names = (*ROLES, "bias")
+    names = (*ROLES, "scale", "bias")
     variables = _by_number(owner) if attends else {name: getattr(owner, name, None) for name in names}
     leaves = {name: variable.value for name, variable in variables.items() if isinstance(variable, keras.Variable)}
 

@@ -22,11 +22,12 @@ from convlab.models.source.layers import ours, padding, unwritten
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
 from ..layers import LOWEST_PADDING, Conv2D
-from ..pooling_layers import AdaptivePooling
+from ..pooling_layers import AdaptivePooling, PaddedAverage
+from ..transposed_layers import GROUPED
 from . import across_channels
 from .activations import gelu_tanh
 from .inputs import image_shape
-from .readers import DEPTHWISE, TRANSPOSED, each_rank
+from .readers import DEPTHWISE, RMS_NORMS, TRANSPOSED, each_rank
 
 # Layers that Keras hasn't got.
 _OURS = (
@@ -47,6 +48,8 @@ _OURS = (
     resizing_layers.ResizeLike,
     *across_channels.KINDS,
     AdaptivePooling,
+    PaddedAverage,
+    *GROUPED,
     attention_layers.WindowAttention,
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
@@ -185,6 +188,7 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             *TRANSPOSED,
             kl.GroupNormalization,
             kl.LayerNormalization,
+            *RMS_NORMS,
             kl.PReLU,
             *each_rank("UpSampling"),
             kl.Resizing,

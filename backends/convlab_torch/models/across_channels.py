@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convlab.models.layers.across_channels import LocalResponseNorm, PartsSoftmax
+from convlab.errors import UnsupportedError
+from convlab.models.layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from convlab.models.layers.channels import PixelUnshuffle
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.tokens import Anchors, ConcatenatePixels, Tokens
@@ -57,9 +58,16 @@ def _build_unshuffle(layer: PixelUnshuffle, style: str) -> list[Any]:
     return [last if layer.channels_last else nn.PixelUnshuffle(layer.factor)]
 
 
+def _read_glu(m: nn.GLU) -> Layer:
+    if m.dim != 1:
+        raise UnsupportedError(f"its axis is {m.dim}, expected 1, the channels")
+    return GatedLinearUnit()
+
+
 MODULES: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.PixelUnshuffle: lambda m: PixelUnshuffle(m.downscale_factor),
     nn.LocalResponseNorm: _read_local_response_norm,
+    nn.GLU: _read_glu,
 }
 FUNCTIONS: dict[Any, Callable[..., Layer]] = {
     parts_softmax: PartsSoftmax,
@@ -71,11 +79,13 @@ FUNCTIONS: dict[Any, Callable[..., Layer]] = {
 NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.pixel_unshuffle, "pixel_unshuffle"), nn.PixelUnshuffle),
     ((F.local_response_norm,), local_response_norm),
+    ((F.glu,), nn.GLU),
     ((space_to_depth,), lambda factor: partial(space_to_depth, factor=factor)),
     ((parts_softmax,), lambda parts: partial(parts_softmax, parts=parts)),
 ]
 BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     PixelUnshuffle: _build_unshuffle,
+    GatedLinearUnit: lambda layer, style: [nn.GLU(1)],
     PartsSoftmax: lambda layer, style: [partial(parts_softmax, parts=layer.parts)],
     Anchors: lambda layer, style: [partial(anchors, count=layer.count)],
     ConcatenatePixels: lambda layer, style: [concatenate_pixels],

@@ -22,7 +22,7 @@ from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -35,6 +35,7 @@ from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
 from . import across_channels, attention, functions, modules, resizing
+from .activations import build_activation, build_clip
 from .attention import PixelAttention, first_pixel
 from .channel_convolutions import RowConvolution
 from .functions import add, affine, concatenate, multiply
@@ -145,6 +146,11 @@ def _build_layer_norm(layer: LayerNorm, style: str) -> list[nn.Module]:
     return [filled(norm, **_NAMES.arrays(layer))]
 
 
+def _build_rms_norm(layer: RMSNorm, style: str) -> list[nn.Module]:
+    norm = modules.RMSNorm2d(len(layer.scale), layer.epsilon, dtype=getattr(torch, layer.dtype))
+    return [filled(norm, **_NAMES.arrays(layer))]
+
+
 def _build_channel_affine(layer: ChannelAffine, style: str) -> list[nn.Module]:
     has = layer.scale is not None, layer.shift is not None
     module = modules.ChannelAffine(layer.count, *has, layer.trained)
@@ -246,32 +252,6 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[nn.M
     return [filled(native, **arrays_of(native, layer))]
 
 
-def _build_clip(layer: Clip, style: str) -> list[Any]:
-    least, most = layer.finite_limits
-    return [partial(functions.clip, least=least, most=most)]
-
-
-def _build_activation(layer: Activation, style: str) -> list[Any]:
-    constructors: dict[str, Callable[[], Any]] = {
-        "relu": nn.ReLU,
-        "relu6": nn.ReLU6,
-        "leaky_relu": lambda: nn.LeakyReLU(layer.parameter),
-        "elu": lambda: nn.ELU(layer.parameter),
-        "sigmoid": nn.Sigmoid,
-        "tanh": nn.Tanh,
-        "softplus": nn.Softplus,
-        "silu": nn.SiLU,
-        "hard_sigmoid": nn.Hardsigmoid,
-        "hard_swish": nn.Hardswish,
-        "mish": nn.Mish,
-        "selu": nn.SELU,
-        "gelu": nn.GELU,
-        "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-    }
-    own = functions.ELEMENTWISE.get(layer.function)
-    return [constructors[layer.function]() if own is None else own]
-
-
 _OF_CHANNELS = {
     "max": functions.channel_maximum,
     "average": functions.channel_average,
@@ -287,6 +267,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     BatchNorm: _build_batch_norm,
     GroupNorm: _build_group_norm,
     LayerNorm: _build_layer_norm,
+    RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
     Resize: _build_resize,
@@ -302,8 +283,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Flatten: _build_flatten,
     Unflatten: _build_unflatten,
     Dense: _build_dense,
-    Activation: _build_activation,
-    Clip: _build_clip,
+    Activation: build_activation,
+    Clip: build_clip,
     Attention: _build_attention,
     WindowAttention: _build_attention,
     ClassToken: _build_class_token,

@@ -1,4 +1,4 @@
-"""PyTorch's functions that are several simpler ones: powers, variances, a logarithm of sums, gates."""
+"""PyTorch's functions that are several simpler ones: powers, variances, a logarithm of sums."""
 
 from __future__ import annotations
 
@@ -88,23 +88,6 @@ def _log_of_sums(node: torch.fx.Node, call: Call) -> Composed:
     return call(operator.add, call(torch.log, total), added)
 
 
-def _gate(node: torch.fx.Node, call: Call) -> Composed:
-    """One half of the channels, each times the sigmoid of one of the other half: arXiv:1612.08083."""
-    given = arguments_of(node, "input", "dim")
-    parts = call(torch.chunk, given["input"], 2, given.get("dim", -1))
-    first, second = (call(operator.getitem, parts, index) for index in (0, 1))
-    return call(operator.mul, first, call(torch.sigmoid, second))
-
-
-def _log_sigmoid(node: torch.fx.Node, call: Call) -> Composed:
-    return call(torch.neg, call(F.softplus, call(torch.neg, node.args[0])))
-
-
-def _soft_sign(node: torch.fx.Node, call: Call) -> Composed:
-    x = node.args[0]
-    return call(operator.truediv, x, call(operator.add, call(torch.abs, x), 1.0))
-
-
 def _cosine(node: torch.fx.Node, call: Call) -> Composed:
     """The cosine of the angle between the vectors along an axis, which is taken away."""
     given = {"dim": 1, "eps": 1e-8, **arguments_of(node, "x1", "x2", "dim", "eps")}
@@ -163,9 +146,6 @@ COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     torch.var_mean: _spread(roots=False, with_mean=True),
     torch.std_mean: _spread(roots=True, with_mean=True),
     **dict.fromkeys((torch.logsumexp, "logsumexp"), _log_of_sums),
-    F.glu: _gate,
-    F.logsigmoid: _log_sigmoid,
-    F.softsign: _soft_sign,
     F.cosine_similarity: _cosine,
     torch.cosine_similarity: _cosine,
     **dict.fromkeys((torch.where, "where"), _selected),

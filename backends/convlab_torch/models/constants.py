@@ -15,7 +15,7 @@ from convlab.errors import UnsupportedError
 
 from .functional import layer_of
 from .functions import with_number
-from .modules import ChannelAffine, LayerNorm2d
+from .modules import ChannelAffine, LayerNorm2d, RMSNorm2d
 from .rewriting import arguments_of
 from .tokens import position_embedding, with_token
 
@@ -94,8 +94,8 @@ def with_arrays(
     """
     if (layer := layer_of(node, arrays, rank)) is not None:
         return layer
-    if node.target is F.layer_norm and channels_last:
-        return _layer_norm(node, arrays)
+    if node.target in _NORMS and channels_last:
+        return _norm(node, arrays)
     if (joined := with_token(node, arrays) if channels_last and rank == 2 else None) is not None:
         return joined
     name = operation(node.target)
@@ -135,11 +135,21 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     return module
 
 
-def _layer_norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
-    given = arguments_of(node, "input", "normalized_shape", "weight", "bias", "eps")
+# The functions of the last axis, the names of their arguments, and the norms of channels that they are.
+_NORMS: dict[Any, tuple[tuple[str, ...], Any]] = {
+    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d),
+    F.rms_norm: (("weight", "eps"), RMSNorm2d),
+}
+
+
+def _norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
+    names, kind = _NORMS[node.target]
+    given = arguments_of(node, "input", "normalized_shape", *names)
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:
         raise UnsupportedError(f"it normalises {len(shape)} axes, expected the last")
-    norm: Any = LayerNorm2d(shape[0], given.get("eps", 1e-5), elementwise_affine=False)
-    norm.weight, norm.bias = (arrays[given[name]] if given.get(name) else None for name in ("weight", "bias"))
+    epsilon = {"eps": given["eps"]} if "eps" in given else {}
+    norm = kind(shape[0], elementwise_affine=False, **epsilon)
+    for name in {"weight", "bias"}.intersection(names):
+        setattr(norm, name, arrays[given[name]] if given.get(name) else None)
     return norm, given["input"]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.geometry.geometry import Pair
-from convlab.models.layers import activations
-from convlab.models.layers.activations import Activation, Affine
+from convlab.models.layers.activations import Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.dot_product import DotProductAttention
@@ -26,9 +25,9 @@ from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
 from convlab.models.layers.spatial import Size
 
-from . import across_channels
+from . import across_channels, activations
 from .attention import SHIFTED_WINDOWS, attend, first_pixel, of_windows
-from .modules import LayerNorm2d, PixelLinear, StochasticDepth
+from .modules import LayerNorm2d, PixelLinear, RMSNorm2d, StochasticDepth
 from .resizing import read_resizing
 from .written_out import written_attention
 
@@ -61,11 +60,6 @@ def greatest(*tensors: Tensor) -> Tensor:
 def least(*tensors: Tensor) -> Tensor:
     """The least of tensors, element by element."""
     return reduce(torch.minimum, tensors)
-
-
-def clip(x: Tensor, least: float | None = None, most: float | None = None) -> Tensor:
-    """Each number, or the nearest one from the least to the most; None for no limit."""
-    return x.clamp(least, most)
 
 
 def concatenate(*tensors: Tensor) -> Tensor:
@@ -111,6 +105,8 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
     other: nn.Module
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
         other = LayerNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
+    elif type(module) is nn.RMSNorm and len(module.normalized_shape) == 1:
+        other = RMSNorm2d(module.normalized_shape[0], module.eps, elementwise_affine=False)
     elif type(module) is nn.Linear:
         other = PixelLinear(module.in_features, module.out_features, bias=False, device="meta")
         other.rank = rank
@@ -118,7 +114,9 @@ def over_last_axis(module: nn.Module, rank: int = 2) -> nn.Module | None:
         return None
     else:
         return of_windows(module) if class_path(module) in SHIFTED_WINDOWS else written_attention(module)
-    other.weight, other.bias = module.weight, module.bias
+    other.weight = module.weight
+    if hasattr(module, "bias"):
+        other.bias = module.bias
     return other.train(module.training)
 
 
@@ -204,8 +202,6 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         divide: Divide,
         greatest: Maximum,
         least: Minimum,
-        clip: lambda: activations.clip(**options),
-        **{function: partial(Activation, name) for name, function in ELEMENTWISE.items()},
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         outputs: lambda: Outputs(**options),
@@ -227,8 +223,9 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         maximum: lambda: GlobalPool("max", options["keepdim"], rank=options.get("rank", 2)),
     }
     name = str(getattr(function, "__name__", function))
-    if function in across_channels.FUNCTIONS:
-        return across_channels.FUNCTIONS[function](**options), name
+    others = {**across_channels.FUNCTIONS, **activations.FUNCTIONS}
+    if function in others:
+        return others[function](**options), name
     return (readers[function](), name) if function in readers else (None, name)
 
 
@@ -289,45 +286,17 @@ def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
     return StochasticDepth(p)
 
 
-def _clip(min: Any = None, max: Any = None) -> Any:
-    if any(limit is not None and not isinstance(limit, (int, float)) for limit in (min, max)):
-        raise UnsupportedError("its limits aren't numbers")
-    return partial(clip, least=min, most=max)
-
-
 def _concatenate(dim: int = 0, rank: int = 2) -> Any:
     if dim not in (1, -1 - rank):
         raise UnsupportedError(f"it concatenates along axis {dim}, expected 1, the channels")
     return concatenate
 
 
-# The functions of each number that PyTorch has no module for, by the activation that each is.
-ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
-    name: getattr(torch, name) for name in ("abs", "sqrt", "exp", "log", "reciprocal")
-}
 # The axes beside those of images and channels, in words.
 AXES = {1: "the length", 2: "the rows and columns", 3: "the depth, the rows and the columns"}
 # The module, or the function of this file, that computes what a function with these further arguments does.
 _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
-    ((F.relu, torch.relu, "relu", "relu_"), lambda inplace=False: nn.ReLU()),
-    ((F.relu6,), lambda inplace=False: nn.ReLU6()),
-    ((F.leaky_relu,), lambda negative_slope=0.01, inplace=False: nn.LeakyReLU(negative_slope)),
-    ((F.elu,), lambda alpha=1.0, inplace=False: nn.ELU(alpha)),
-    ((F.gelu,), lambda approximate="none": nn.GELU(approximate)),
-    ((F.silu,), lambda inplace=False: nn.SiLU()),
-    ((F.hardswish,), lambda inplace=False: nn.Hardswish()),
-    ((F.hardsigmoid,), lambda inplace=False: nn.Hardsigmoid()),
-    ((F.mish,), lambda inplace=False: nn.Mish()),
-    ((F.selu,), lambda inplace=False: nn.SELU()),
-    ((F.hardtanh,), lambda min_val=-1.0, max_val=1.0, inplace=False: nn.Hardtanh(min_val, max_val)),
-    ((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clip),
-    ((torch.clamp_min, "clamp_min", "clamp_min_"), lambda min: _clip(min=min)),
-    ((torch.clamp_max, "clamp_max", "clamp_max_"), lambda max: _clip(max=max)),
-    ((torch.absolute, "absolute"), lambda: torch.abs),
-    *(((function, name, f"{name}_"), partial(lambda same: same, function)) for name, function in ELEMENTWISE.items()),
-    ((F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"), nn.Sigmoid),
-    ((F.tanh, torch.tanh, "tanh", "tanh_"), nn.Tanh),
-    ((F.softplus,), nn.Softplus),
+    *activations.NATIVES,
     ((F.softmax, torch.softmax, "softmax"), lambda dim=None: nn.Softmax(dim)),
     ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda dim=None: nn.LogSoftmax(dim)),
     ((F.dropout,), _dropout),

@@ -67,6 +67,15 @@ class LayerNorm2d(nn.LayerNorm):
         return x.movedim(-1, 1)
 
 
+class RMSNorm2d(nn.RMSNorm):
+    """`nn.RMSNorm` over the channels of each pixel of images (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, normalised."""
+        x = F.rms_norm(x.movedim(1, -1), self.normalized_shape, self.weight, self.eps)
+        return x.movedim(-1, 1)
+
+
 class PixelLinear(nn.Linear):
     """`nn.Linear` of the channels of each pixel of images (N, C, H, W), or of sequences or volumes, as `rank` says."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.layer import BatchNorm, Layer
-from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 
 from ..ops import ops
 from . import modules
@@ -26,7 +27,7 @@ def dtype_of(x: Tensor) -> str:
     return str(ops.dtype(x))
 
 
-def read_batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
+def read_batch_norm(m: Any) -> BatchNorm:
     """Batch norm by its running statistics."""
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedError(
@@ -62,10 +63,15 @@ def read_group_norm(m: nn.GroupNorm) -> Layer:
     return GroupNorm(scale, shift, m.num_groups, m.eps, dtype)
 
 
+_INSTANCE_NORMS = nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d
+
+
 def read_instance_norm(m: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) -> Layer:
-    """Instance norm by the statistics of each image."""
-    if m.track_running_stats:
-        raise UnsupportedError("it normalises by running statistics (track_running_stats)")
+    """Instance norm by the statistics of each image, or in inference by running statistics, as a batch norm."""
+    if m.running_mean is not None:
+        return replace(
+            read_batch_norm(m), rank=next(rank for rank, kind in enumerate(_INSTANCE_NORMS, 1) if isinstance(m, kind))
+        )
     scale, shift, dtype = _scale_and_shift(m, m.num_features)
     return GroupNorm(scale, shift, m.num_features, m.eps, dtype)
 
@@ -78,6 +84,15 @@ def read_layer_norm(m: nn.LayerNorm) -> Layer:
         )
     scale, shift, dtype = _scale_and_shift(m, m.normalized_shape[0])
     return LayerNorm(scale, shift, m.eps, dtype)
+
+
+def read_rms_norm(m: nn.RMSNorm) -> Layer:
+    """Root mean square norm of the last axis; without an epsilon PyTorch takes that of its dtype."""
+    if len(m.normalized_shape) != 1:
+        raise UnsupportedError(f"it normalises {len(m.normalized_shape)} axes")
+    dtype = torch.float32 if m.weight is None else m.weight.dtype
+    scale = torch.ones(m.normalized_shape[0]) if m.weight is None else m.weight
+    return RMSNorm(ops.to_numpy(scale), torch.finfo(dtype).eps if m.eps is None else m.eps, dtype_of(scale))
 
 
 def read_channel_affine(m: modules.ChannelAffine) -> Layer:

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.activations import Activation, PReLU, Softmax, clip
+from convlab.models.layers.across_channels import GatedLinearUnit
+from convlab.models.layers.activations import Activation, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
@@ -37,7 +38,7 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
-from . import across_channels, attention, borders, modules, partitions, resizing, written_out
+from . import across_channels, activations, attention, borders, modules, partitions, resizing, written_out
 from .attention import SHIFTED_WINDOWS
 from .channel_convolutions import RowConvolution, read_row_convolution
 from .functions import class_path, read_function
@@ -51,6 +52,7 @@ from .norms import (
     read_group_norm,
     read_instance_norm,
     read_layer_norm,
+    read_rms_norm,
 )
 from .trace import traced
 
@@ -153,6 +155,11 @@ def _parts(module: nn.Module, path: str) -> Iterator[Part]:
 _ELEMENTWISE = (Activation, BatchNorm, Dropout, PReLU)
 
 
+_NORMS_OF_ROWS: dict[type, Callable[[Any], Layer]] = {nn.LayerNorm: read_layer_norm, nn.RMSNorm: read_rms_norm}
+# What goes along an axis, which is the last one of rows of numbers.
+_OVER_LAST: dict[type, Layer] = {nn.Softmax: Softmax(), nn.LogSoftmax: Softmax(log=True), nn.GLU: GatedLinearUnit()}
+
+
 def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
     layers = [part.layer for part in parts]
@@ -164,11 +171,10 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
     for part in parts if all(part.value for part in parts) else chained(parts):
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
-        over_last = over_any and part.native.dim == -1
-        if of_rows and over_last:
-            part = replace(part, layer=Softmax(isinstance(part.native, nn.LogSoftmax)))
-        if of_rows and type(part.native) is nn.LayerNorm:
-            part = replace(part, layer=read_layer_norm(part.native))
+        if of_rows and type(part.native) in _OVER_LAST and part.native.dim == -1:
+            part = replace(part, layer=_OVER_LAST[type(part.native)])
+        if of_rows and type(part.native) in _NORMS_OF_ROWS:
+            part = replace(part, layer=_NORMS_OF_ROWS[type(part.native)](part.native))
         if isinstance(part.layer, Upsample) and resizing.is_of_any_rank(part.native):
             part = replace(part, layer=replace(part.layer, factor=part.layer.factor[:1] * rank))
         wanted = 0 if of_rows else rank
@@ -322,12 +328,6 @@ def _of_pixels(m: modules.PixelLinear) -> Layer:
     return convolution(kernel.reshape(*kernel.shape, *(1,) * m.rank), array_of(m.bias), dtype_of(m.weight))
 
 
-def _softplus(m: nn.Softplus) -> Layer:
-    if m.beta != 1 or m.threshold < 20:
-        raise UnsupportedError(f"only PyTorch has a softplus with beta {m.beta} and threshold {m.threshold}")
-    return Activation("softplus")
-
-
 def _ours(m: Conv2D) -> Layer:
     return Convolution.ours(m.spec, ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight))
 
@@ -341,6 +341,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
     modules.LayerNorm2d: read_layer_norm,
+    modules.RMSNorm2d: read_rms_norm,
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,
     **attention.READERS,
@@ -360,23 +361,10 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), lambda m: Dropout(m.p, channels=True, rank=_rank(m))),
     StochasticDepth: lambda m: Dropout(m.p, images=True),
     nn.Unflatten: _unflatten,
-    nn.ReLU6: lambda m: Activation("relu6"),
-    nn.Hardtanh: lambda m: clip(m.min_val, m.max_val),  # it stands after ReLU6, which is a subclass of it
-    nn.ReLU: lambda m: Activation("relu"),
-    nn.LeakyReLU: lambda m: Activation("leaky_relu", m.negative_slope),
     nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), dtype_of(m.weight)),
-    nn.ELU: lambda m: Activation("elu", m.alpha),
-    nn.Sigmoid: lambda m: Activation("sigmoid"),
-    nn.Tanh: lambda m: Activation("tanh"),
-    nn.Softplus: _softplus,
     nn.Softmax: _softmax,
     nn.LogSoftmax: _softmax,
-    nn.SiLU: lambda m: Activation("silu"),
-    nn.Hardsigmoid: lambda m: Activation("hard_sigmoid"),
-    nn.Hardswish: lambda m: Activation("hard_swish"),
-    nn.Mish: lambda m: Activation("mish"),
-    nn.SELU: lambda m: Activation("selu"),
-    nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
+    **activations.READERS,
     **borders.READERS,
 }
 

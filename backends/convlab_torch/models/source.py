@@ -20,7 +20,8 @@ from convlab.models.source.layers import Written, layer, ours, unwritten
 from convlab.models.source.layers import affine as scaled
 
 from ..layers import Conv2D
-from . import across_channels
+from . import across_channels, activations
+from .activations import clip, composed
 from .attention import (
     ClassToken,
     HeadAttention,
@@ -31,7 +32,6 @@ from .attention import (
     first_pixel,
 )
 from .functions import (
-    ELEMENTWISE,
     add,
     affine,
     broadcast_like,
@@ -40,7 +40,6 @@ from .functions import (
     channel_slice,
     channel_total,
     chunk,
-    clip,
     concatenate,
     depth_to_space,
     divide,
@@ -56,7 +55,7 @@ from .functions import (
     total,
     unflatten_pixels,
 )
-from .modules import ChannelAffine, LayerNorm2d, StochasticDepth
+from .modules import ChannelAffine, LayerNorm2d, RMSNorm2d, StochasticDepth
 
 
 def source(parts: Sequence[Part], size: Size | None) -> str:
@@ -127,6 +126,7 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
     nn.GroupNorm: _layer,
     nn.PReLU: _layer,
     LayerNorm2d: _layer,
+    RMSNorm2d: _layer,
     ChannelAffine: _layer,
     **dict.fromkeys(_ATTENTION, _layer),
     nn.Linear: _layer,
@@ -144,26 +144,15 @@ _LAYERS: dict[type[nn.Module], Callable[[SourceCall], str]] = {
         for rank in _RANKS
     },
     nn.Flatten: lambda made: f"torch.flatten({{0}}, {made.arguments['start_dim']})",
-    nn.ReLU6: _function("F.relu6"),
-    nn.ReLU: _function("F.relu"),
-    nn.LeakyReLU: _function("F.leaky_relu"),
-    nn.ELU: _function("F.elu"),
-    nn.Sigmoid: _function("torch.sigmoid"),
-    nn.Tanh: _function("torch.tanh"),
-    nn.Softplus: _function("F.softplus"),
+    **{kind: _function(name) for kind, name in activations.IN_WORDS.items()},
     nn.Softmax: lambda made: f"F.softmax({{0}}, dim={made.arguments['dim']})",
     nn.LogSoftmax: lambda made: f"F.log_softmax({{0}}, dim={made.arguments['dim']})",
-    nn.SiLU: _function("F.silu"),
-    nn.Hardsigmoid: _function("F.hardsigmoid"),
-    nn.Hardswish: _function("F.hardswish"),
-    nn.Mish: _function("F.mish"),
-    nn.SELU: _function("F.selu"),
-    nn.GELU: _function("F.gelu"),
     nn.Upsample: _function("F.interpolate"),
     nn.ChannelShuffle: _function("F.channel_shuffle"),
     nn.PixelShuffle: _function("F.pixel_shuffle"),
     nn.PixelUnshuffle: _function("F.pixel_unshuffle"),
     nn.LocalResponseNorm: _function("F.local_response_norm"),
+    nn.GLU: lambda made: f"F.glu({{0}}, dim={made.arguments['dim']})",
     **{
         of_rank(name, rank): _padded(mode, rank)
         for name, mode in (
@@ -194,7 +183,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     greatest: lambda: "torch.maximum({0}, {1})",
     least: lambda: "torch.minimum({0}, {1})",
     clip: lambda least, most: _limited({"min": least, "max": most}),
-    **{each: lambda name=name: f"torch.{name}({{0}})" for name, each in ELEMENTWISE.items()},
+    **activations.SOURCES,
     concatenate: lambda: "torch.cat([{all}], dim=1)",
     outputs: lambda names: template_of(names),
     resize_like: lambda **options: f"F.interpolate({{0}}, {{1}}.shape[2:]{_options(options)})",
@@ -215,7 +204,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     unflatten_pixels: lambda size: f"{{0}}.unflatten(1, {(*size, -1)}).movedim(-1, 1)",
 }
 # Classes that the source brings along.
-_HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d)}
+_HELPERS = {kind.__name__: inspect.getsource(kind).rstrip() for kind in (StochasticDepth, LayerNorm2d, RMSNorm2d)}
 
 _IDIOM = Idiom(
     written=_written,
@@ -228,6 +217,7 @@ _IDIOM = Idiom(
         "nn": "from torch import nn",
         " ": "",
         "lab": "from convlab import torch as lab",
+        "composed": f"from {composed.__module__} import composed",
         **{
             kind.__name__: f"from {kind.__module__} import {kind.__name__}"
             for kind in (*_ATTENTION, ChannelAffine, attend)

@@ -48,7 +48,7 @@ from .functions import (
     with_number,
 )
 from .in_place import take_changed
-from .modules import ChannelAffine, LayerNorm2d, PixelLinear
+from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
 from .recognised import recognise
@@ -73,7 +73,7 @@ _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide, Maximum, Minimum)
 _ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
-_OVER_LAST = (LayerNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
+_OVER_LAST = (LayerNorm2d, RMSNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
 # Arguments that aren't looked at: the tensors, given by name, and what only warns.
 _UNUSED = ("input", "tensors", "_stacklevel")
@@ -176,17 +176,18 @@ class _Reading(TokenReading):
         return self.result, self.unknown
 
     def _of_arrays(self, node: torch.fx.Node) -> bool:
-        """Whether a node gives an array that the model holds, with other axes perhaps, or one computed from such."""
+        """Whether a node takes arrays of the model's own alone, and has been read."""
+        computes = bool(self.computed.intersection(node.all_input_nodes))
+        array: Tensor | None
         if node.args and node.args[0] in self.arrays and expands_batch(node):
-            self.arrays[node] = self.arrays[node.args[0]]  # type: ignore[index]
-        elif (view := view_of(node, self.arrays)) is not None:
-            self.arrays[node] = view
-            if self.computed.intersection(node.all_input_nodes):
-                self.computed.add(node)
-        elif (array := computed_from(node, self.arrays)) is not None:
-            self.arrays[node] = array
-            self.computed.add(node)
-        return node in self.arrays
+            array = self.arrays[node.args[0]]  # type: ignore[index]
+        elif (array := view_of(node, self.arrays)) is None:
+            array, computes = computed_from(node, self.arrays), True
+        if array is None:
+            return False
+        self.arrays[node] = array
+        self.computed |= {node} if computes else set()
+        return True
 
     def _input(self, node: torch.fx.Node) -> None:
         if INPUT not in self.values.values():

@@ -158,7 +158,7 @@ def _keep_worst(errors: dict[str, float], quantity: str, ratio: float) -> None:
 
 def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For an activation, images of numbers so large that it saturates: ReLU and ReLU6 are the same up to 6."""
-    if not isinstance(step.main, Activation) or FUNCTIONS[step.main.function].error is not None:
+    if not isinstance(step.main, Activation) or math.isinf(FUNCTIONS[step.main.function].slope):
         return []
     return [8 * np.abs(images[0]) + 8, -8 * np.abs(images[0]) - 8]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
-from ..layers.across_channels import PartsSoftmax
+from ..layers.across_channels import OF_PARTS
 from ..layers.activations import Activation, Softmax
 from ..layers.channels import Moving
 from ..layers.flattening import Flatten, Unflatten
@@ -164,7 +164,7 @@ def _image_channels(steps: Sequence[Step]) -> int:
     """How many channels the images of a model have; the fewest from 3 on if several numbers will do."""
     layers = _layers(steps)
     taken = _input_channels(layers)
-    moving = [layer.divisor for layer in layers if isinstance(layer, (Moving, PartsSoftmax))]
+    moving = [layer.divisor for layer in layers if isinstance(layer, (Moving, *OF_PARTS))]
     if not moving:
         return taken
     several = sorted({taken, 3, *(n * factor for n in (1, taken) for factor in range(1, 2 * math.lcm(*moving) + 1))})
@@ -178,7 +178,7 @@ def _takes(steps: Sequence[Step], channels: int) -> bool:
         inputs = [values[value] for value in step.inputs]
         for layer in step.layers:
             given = inputs[0].channels
-            divides = not isinstance(layer, (Moving, PartsSoftmax)) or given % layer.divisor == 0
+            divides = not isinstance(layer, (Moving, *OF_PARTS)) or given % layer.divisor == 0
             if not divides or (given and channels_taken(layer) not in (0, given)):
                 return False
             inputs = [known_after(layer, inputs)]

@@ -17,7 +17,7 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...page.page import listed
 from ...truth.suspects import BIAS_FAULTS
-from ..layers.activations import FUNCTIONS, Activation
+from ..layers.activations import FUNCTIONS, WITH_PARAMETER, Activation
 from ..layers.layer import BatchNorm, Convolution, Dense, Layer
 from ..layers.pixels import Upsample
 from ..layers.resizing import Resize
@@ -138,8 +138,10 @@ def _training(case: LayerCase) -> Iterator[Cause]:
 def _another_activation(case: LayerCase) -> Iterator[Cause]:
     if (case.a.function, case.a.parameter) != (case.b.function, case.b.parameter):
         return
+    # Without their parameter some are others.
+    none = {case.a.function, *(() if case.a.parameter else WITH_PARAMETER)}
     others = {"no function at all": case.x} | {
-        name: function.of(case.x, case.a.parameter) for name, function in FUNCTIONS.items() if name != case.a.function
+        name: function.of(case.x, case.a.parameter) for name, function in FUNCTIONS.items() if name not in none
     }
     for name, other in others.items():
         if case.result.shape == other.shape and (np.abs(case.result - other) <= case.bound + _NEARLY).all():

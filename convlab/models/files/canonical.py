@@ -92,7 +92,9 @@ def _joined(last: Layer | None, layer: Layer, before: Layer | None) -> Layer | N
 
 def _is_border(pad: Pad, layer: Pool, before: Layer | None) -> bool:
     """Whether a border before a pooling is the same as its own padding, which frameworks have up to half a window."""
-    if pad.mode not in ("zeros", LOWEST) or pad.value or is_padded(layer.padding) or layer.ceil:
+    if pad.mode not in ("zeros", LOWEST) or pad.value or is_padded(layer.padding):
+        return False
+    if layer.ceil and (layer.function == "max" or replace(layer, padding=pad.pads).whole_padding is None):
         return False
     if any(2 * max(pads) > size for pads, size in zip(pad.pads, layer.size, strict=True)):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..layers.across_channels import PartsSoftmax
+from ..layers.across_channels import OF_PARTS
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from ..layers.dot_product import DotProductAttention
 from ..layers.flattening import Flatten, Unflatten
@@ -17,7 +17,7 @@ from ..layers.reading import INPUT
 from ..layers.shapes import channels_taken, gives_rows
 from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
 
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PartsSoftmax, Anchors)
+_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, *OF_PARTS, Anchors)
 # Images of any number of axes.
 _ANY = 1
 # What `Tokens` gives.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.across_channels import LocalResponseNorm, PartsSoftmax
+from ..layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
@@ -23,7 +23,7 @@ from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
 from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Maximum, Minimum, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
-from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ..layers.outputs import Outputs
 from ..layers.pixels import Crop, Subsample, Upsample
 from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -64,7 +64,7 @@ _SIMPLE = (
     Flatten,
     Dense,
 )
-_NORMS = (BatchNorm, GroupNorm, LayerNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax)
+_NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax, GatedLinearUnit)
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _BOXES = (Anchors, ConcatenatePixels, Tokens)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}

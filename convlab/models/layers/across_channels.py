@@ -8,7 +8,7 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from .activations import Softmax
+from .activations import Activation, Softmax
 from .layer import Layer
 
 
@@ -96,3 +96,36 @@ class PartsSoftmax(Layer):
     def divisor(self) -> int:
         """What the number of channels is a multiple of."""
         return self.parts
+
+
+@dataclass(frozen=True, eq=False)
+class GatedLinearUnit(Layer):
+    """The first half of the channels times the sigmoid of the second half.
+
+    Source: arXiv:1612.08083.
+    """
+
+    kind = "glu"
+
+    # What the number of channels is a multiple of.
+    divisor = 2
+
+    def output_channels(self, channels: int) -> int:
+        """See `Layer.output_channels`."""
+        return channels // 2
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """See `Layer.reference`."""
+        values, gates = np.split(x, 2, axis=1)
+        return np.asarray(values * Activation("sigmoid").reference(gates))
+
+    def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+        """See `Layer.error`."""
+        (values, gates), (by_values, by_gates) = (np.split(each, 2, axis=1) for each in (x, off))
+        sigmoid, unit = Activation("sigmoid"), 2.0 ** -SIGNIFICAND[dtype]
+        share, largest = sigmoid.reference(gates), np.abs(values) + by_values
+        return np.asarray(share * by_values + largest * (sigmoid.error(gates, by_gates, dtype) + 2 * unit))
+
+
+# Those that take a multiple of their `divisor` of channels.
+OF_PARTS = (PartsSoftmax, GatedLinearUnit)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
+from ...errors import UnsupportedError
 from ...truth.bounds import sum_bound
+from .formulas import FORMULAS
 from .layer import Layer, OfAnyRank
 from .slopes import Slopes, column, summed_by_channel
 
@@ -18,15 +20,17 @@ from .slopes import Slopes, column, summed_by_channel
 class Function(NamedTuple):
     """An activation: what it computes, its steepest slope, and whether it is computed without rounding.
 
-    `of_logarithm` says that it is x times a function of a softplus, whose error near 0 is multiplied by x. A function
-    without a steepest slope has an `error` of its own, of x, of how far that is off, and of the dtype.
+    `of_logarithm` says that it is x times a function of a softplus, whose error near 0 is multiplied by x. `size` is
+    how large the numbers on the way may be where x is 0, by the parameter. A function without a steepest slope, or with
+    a step, has an `error` of its own, of x, of how far that is off, of the dtype and of the parameter.
     """
 
     of: Callable[[np.ndarray, float], np.ndarray]
     slope: float
     exact: bool = False
     of_logarithm: bool = False
-    error: Callable[[np.ndarray, np.ndarray, str], np.ndarray] | None = None
+    size: Callable[[float], float] = lambda a: 1.0
+    error: Callable[[np.ndarray, np.ndarray, str, float], np.ndarray] | None = None
 
 
 def shortest(number: float) -> float:
@@ -51,8 +55,20 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(expit(x))
 
 
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+def _composed(name: str) -> Callable[[np.ndarray, float], np.ndarray]:
+    formula = FORMULAS[name]
+    return lambda x, a: np.asarray(formula(np, x, a))
+
+
+def _steps_error(magnitude: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    """The error of x where a magnitude of it is above the parameter, and 0 elsewhere."""
+
+    def error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
+        near = off + 2.0 ** -SIGNIFICAND[dtype] * abs(a)
+        beside = np.abs(magnitude(x) - a) <= near
+        return np.where(beside, np.abs(x) + off, np.where(magnitude(x) > a, off, 0.0))
+
+    return error
 
 
 def least_normal(dtype: str) -> float:
@@ -65,7 +81,7 @@ def _sqrt(x: np.ndarray) -> np.ndarray:
         return np.asarray(np.sqrt(x))
 
 
-def _sqrt_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+def _sqrt_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
     least, root, most = (np.sqrt(np.maximum(each, 0)) for each in (x - off, x, x + off))
     carried = np.maximum(most - root, root - least)
     return np.asarray(carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * most + math.sqrt(least_normal(dtype)))
@@ -76,7 +92,7 @@ def _exp(x: np.ndarray) -> np.ndarray:
         return np.asarray(np.exp(x))
 
 
-def _exp_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+def _exp_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
     most = _exp(x + off)
     rounding = 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS + 2 * np.abs(x)) * most + least_normal(dtype)
     # Beyond float64 there is no difference to tell.
@@ -88,7 +104,7 @@ def _log(x: np.ndarray) -> np.ndarray:
         return np.asarray(np.log(x))
 
 
-def _log_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+def _log_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
     """Where x may be 0 or less, anything; a logarithm is steepest below x."""
     least = x - off
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,7 +118,7 @@ def _reciprocal(x: np.ndarray) -> np.ndarray:
         return np.asarray(1 / x)
 
 
-def _reciprocal_error(x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
+def _reciprocal_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
     """Where x may be 0, anything."""
     least = np.abs(x) - off
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,20 +138,34 @@ FUNCTIONS = {
     "elu": Function(lambda x, a: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))), 1),
     "sigmoid": Function(lambda x, a: _sigmoid(x), 0.25),
     "tanh": Function(lambda x, a: np.tanh(x), 1),
-    "softplus": Function(lambda x, a: np.logaddexp(0, x), 1),
+    "softplus": Function(_composed("softplus"), 1, size=lambda a: 1 / (a or 1.0)),
     "silu": Function(lambda x, a: x * _sigmoid(x), 1.1),
     "hard_sigmoid": Function(lambda x, a: np.clip(x + 3, 0, 6) / 6, 1 / 6),
     "hard_swish": Function(lambda x, a: x * np.clip(x + 3, 0, 6) / 6, 1.5),
     "mish": Function(lambda x, a: x * np.tanh(np.logaddexp(0, x)), 1.1, of_logarithm=True),
     "selu": Function(lambda x, a: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))), 1.76),
     "gelu": Function(lambda x, a: _gelu(x), 1.13),
-    "gelu_tanh": Function(lambda x, a: _gelu_tanh(x), 1.13),
+    "gelu_tanh": Function(_composed("gelu_tanh"), 1.13),
     "abs": Function(lambda x, a: np.abs(x), 1, exact=True),
     "sqrt": Function(lambda x, a: _sqrt(x), math.inf, error=_sqrt_error),
     "exp": Function(lambda x, a: _exp(x), math.inf, error=_exp_error),
     "log": Function(lambda x, a: _log(x), math.inf, error=_log_error),
     "reciprocal": Function(lambda x, a: _reciprocal(x), math.inf, error=_reciprocal_error),
+    "celu": Function(_composed("celu"), 1),
+    "softsign": Function(_composed("softsign"), 1),
+    "log_sigmoid": Function(_composed("log_sigmoid"), 1),
+    "soft_shrink": Function(_composed("soft_shrink"), 1),
+    "hard_shrink": Function(_composed("hard_shrink"), 1, error=_steps_error(np.abs)),
+    "tanh_shrink": Function(_composed("tanh_shrink"), 1),
+    "threshold": Function(_composed("threshold"), 1, error=_steps_error(lambda x: x)),
+    "squareplus": Function(_composed("squareplus"), 1, size=lambda a: math.sqrt(abs(a))),
+    "sparse_plus": Function(_composed("sparse_plus"), 1),
+    "sparse_sigmoid": Function(_composed("sparse_sigmoid"), 0.5),
 }
+# Those whose parameter is a slope.
+_SLOPED = ("leaky_relu", "elu")
+# Those that are nothing without their parameter.
+WITH_PARAMETER = (*_SLOPED, "celu", "soft_shrink", "hard_shrink", "threshold", "squareplus")
 # An exponential and the few operations round it make at most so many roundings.
 _ROUNDINGS = 16
 # oneDNN's logarithm, which MXNet takes, is off by some 50 roundings of 1.
@@ -148,13 +178,23 @@ class Activation(Layer):
 
     Attributes:
         function: one of `FUNCTIONS`.
-        parameter: leaky_relu's slope below 0, elu's alpha; otherwise 0.
+        parameter: leaky_relu's slope below 0, elu's and celu's alpha, squareplus's b; beyond which number soft_shrink,
+            hard_shrink and threshold leave anything; softplus's beta where it isn't 1; otherwise 0.
+
+    Raises:
+        UnsupportedError: the parameter of a function other than leaky_relu, elu and threshold is below 0, or celu's is
+            0.
     """
 
     kind = "activation"
 
     function: str
     parameter: float = 0.0
+
+    def __post_init__(self) -> None:
+        below = self.parameter < 0 and self.function not in (*_SLOPED, "threshold")
+        if below or (self.function == "celu" and not self.parameter):
+            raise UnsupportedError(f"the parameter of its {self.function} is {self.parameter}, expected one above 0")
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
@@ -164,12 +204,47 @@ class Activation(Layer):
         """See `Layer.error`."""
         function = FUNCTIONS[self.function]
         if function.error is not None:
-            return function.error(x, off, dtype)
-        carried = max(function.slope, abs(self.parameter)) * off
+            return function.error(x, off, dtype, self.parameter)
+        carried = max(function.slope, abs(self.parameter) if self.function in _SLOPED else 0.0) * off
         if function.exact:
             return carried
         factor = 1 + np.maximum(-x, 0) if function.of_logarithm else 1.0
-        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * (1 + np.abs(x) + off) * factor)
+        size = max(function.size(self.parameter), 1.0) + np.abs(x) + off
+        return np.asarray(carried + _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype] * size * factor)
+
+
+def celu(alpha: float) -> Activation:
+    """The layer that a CELU is; with an alpha of 1 an ELU computes the same.
+
+    >>> celu(1), celu(0.5)
+    (Activation(function='elu', parameter=1.0), Activation(function='celu', parameter=0.5))
+    """
+    return Activation("elu" if alpha == 1 else "celu", float(alpha))
+
+
+def softplus(beta: float, threshold: float = 20.0) -> Activation:
+    """The layer that log(1 + exp(beta * x)) / beta is, which above a threshold of beta * x may be x.
+
+    Raises:
+        UnsupportedError: the threshold is so low that it makes a difference, or beta isn't above 0.
+    """
+    if threshold < 20 or beta <= 0:
+        raise UnsupportedError(f"only PyTorch has a softplus with beta {beta} and threshold {threshold}")
+    return Activation("softplus", 0.0 if beta == 1 else float(beta))
+
+
+def threshold(least: float, otherwise: float = 0.0) -> Layer:
+    """The layer that gives the numbers above one, and for the others always the same: 0, or that one itself.
+
+    >>> threshold(0.5), threshold(0.5, 0.5)
+    (Activation(function='threshold', parameter=0.5), Clip(least=0.5, most=inf))
+
+    Raises:
+        UnsupportedError: for the others it gives something else.
+    """
+    if otherwise not in (0, least):
+        raise UnsupportedError(f"for numbers up to {least} it gives {otherwise}, expected 0 or {least}")
+    return clip(least, None) if otherwise == least else Activation("threshold", float(least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +290,10 @@ class PReLU(OfAnyRank):
         return {"X": by_image, "slope": by_slope}, {"X": np.where(x == 0, np.inf, bound), "slope": slope_bound}
 
 
-NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "abs", "sqrt", "exp")
+NEVER_NEGATIVE = (
+    *("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "abs", "sqrt", "exp"),
+    *("squareplus", "sparse_plus", "sparse_sigmoid"),
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ def _mean(x: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(x.mean(axis, keepdims=True))
 
 
-def _normalised(x: np.ndarray, axis: int, epsilon: float) -> np.ndarray:
-    centred = x - _mean(x, axis)
+def _normalised(x: np.ndarray, axis: int, epsilon: float, centres: bool) -> np.ndarray:
+    centred = x - _mean(x, axis) if centres else x
     return np.asarray(centred / np.sqrt(_mean(centred**2, axis) + epsilon))
 
 
@@ -27,6 +27,7 @@ class _Normal(NamedTuple):
 
     Attributes:
         axis: along which it is normalised.
+        centres: whether the mean is subtracted; otherwise 0 counts for it.
         y, error: what `_normalised` gives, and how far it may be off.
         centred, centred_error: x less its mean, and how far it may be off.
         size: the magnitudes of x and of its mean together.
@@ -35,6 +36,7 @@ class _Normal(NamedTuple):
     """
 
     axis: int
+    centres: bool
     y: np.ndarray
     error: np.ndarray
     centred: np.ndarray
@@ -46,7 +48,7 @@ class _Normal(NamedTuple):
     vanishes: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, off: np.ndarray, axis: int, epsilon: float, dtype: str) -> _Normal:
+    def of(cls, x: np.ndarray, off: np.ndarray, axis: int, epsilon: float, dtype: str, centres: bool) -> _Normal:
         """That of x, which is off by up to `off`.
 
         The variance may be computed as the mean of squares less the square of the mean: the roundings of three sums
@@ -54,10 +56,10 @@ class _Normal(NamedTuple):
         in float32, so that its bound holds, too.
         """
         unit = 2.0 ** -SIGNIFICAND[dtype]
-        magnitude, mean = np.abs(x) + off, _mean(x, axis)
+        magnitude, mean = np.abs(x) + off, _mean(x, axis) * centres
         centred = x - mean
         rounding = (x.shape[axis] + 4) * unit
-        mean_error = _mean(off, axis) + rounding * _mean(magnitude, axis)
+        mean_error = (_mean(off, axis) + rounding * _mean(magnitude, axis)) * centres
         centred_error = off + mean_error + 2 * unit * magnitude
         variance = _mean(centred**2, axis)
         with np.errstate(over="ignore"):  # what a whole model may be off by is at worst infinite
@@ -71,7 +73,7 @@ class _Normal(NamedTuple):
         error += 4 * unit * (np.abs(y) + error)
         size = magnitude + np.abs(mean) + mean_error
         vanishes = variance <= variance_error
-        return cls(axis, y, error, centred, centred_error, size, factor, least, largest, vanishes)
+        return cls(axis, centres, y, error, centred, centred_error, size, factor, least, largest, vanishes)
 
     def gradient(self, g: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         """The gradient of sum(g * y) by x, and how far a computation in a dtype may be from it.
@@ -92,11 +94,12 @@ class _Normal(NamedTuple):
         bend_error = largest**3 * along_error + cubed * np.abs(along) + self.vanishes * np.abs(bend)
         bend_error += 2 * ROUNDINGS * unit * largest**3 * (np.abs(along) + along_error)
         steepest = np.abs(bend) + bend_error
-        error = slack * (size + np.abs(_mean(g, axis))) + np.abs(self.centred) * bend_error
+        mean = _mean(g, axis) * self.centres
+        error = slack * (size + np.abs(mean)) + np.abs(self.centred) * bend_error
         error += steepest * (self.centred_error + _mean(self.centred_error, axis))
         error += rounding * (largest * _mean(size, axis) + steepest * _mean(self.size, axis))
         error += 2 * ROUNDINGS * unit * (largest * (size + _mean(size, axis)) + steepest * self.size)
-        return factor * (g - _mean(g, axis)) - bend * self.centred, error
+        return factor * (g - mean) - bend * self.centred, error
 
 
 class _ImageNorm(OfAnyRank):
@@ -104,10 +107,12 @@ class _ImageNorm(OfAnyRank):
 
     Attributes:
         axis: along which these numbers stand, once they are together.
+        centres: whether the mean is subtracted.
     """
 
-    arrays = ("scale", "shift")
+    arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
     axis: ClassVar[int]
+    centres: ClassVar[bool] = True
 
     scale: np.ndarray
     shift: np.ndarray
@@ -117,11 +122,11 @@ class _ImageNorm(OfAnyRank):
         raise NotImplementedError
 
     def _normal(self, x: np.ndarray, off: np.ndarray, dtype: str) -> _Normal:
-        return _Normal.of(self._grouped(x), self._grouped(off), self.axis, self.epsilon, dtype)
+        return _Normal.of(self._grouped(x), self._grouped(off), self.axis, self.epsilon, dtype, self.centres)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
-        y = _normalised(self._grouped(x), self.axis, self.epsilon)
+        y = _normalised(self._grouped(x), self.axis, self.epsilon, self.centres)
         return np.asarray(y.reshape(x.shape) * column(self.scale, x) + column(self.shift, x))
 
     def error(self, x: np.ndarray, off: np.ndarray, dtype: str) -> np.ndarray:
@@ -142,10 +147,10 @@ class _ImageNorm(OfAnyRank):
         scale_bound = rounding + (np.abs(dy) * error).sum((0, *range(2, x.ndim)))
         by_shift, shift_bound = summed_by_channel(dy, np.abs(dy), dtype, 1)
         underflow = sum_bound(np.zeros(1), ROUNDINGS, dtype, np.abs(dy), np.abs(self.scale), normal.largest)
-        return (
-            {"X": by_image, "scale": by_scale, "shift": by_shift},
-            {"X": image_bound + underflow, "scale": scale_bound, "shift": shift_bound},
-        )
+        true = {"X": by_image, "scale": by_scale, "shift": by_shift}
+        bounds = {"X": image_bound + underflow, "scale": scale_bound, "shift": shift_bound}
+        named = ("X", *self.arrays)
+        return {name: true[name] for name in named}, {name: bounds[name] for name in named}
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +198,36 @@ class LayerNorm(_ImageNorm):
     shift: np.ndarray
     epsilon: float
     dtype: str = "float32"
+
+    def _grouped(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class RMSNorm(_ImageNorm):
+    """x / sqrt(mean(x ** 2) + epsilon) * scale, with the mean of the channels of each pixel.
+
+    Source: arXiv:1910.07467.
+
+    Attributes:
+        scale: one number for each channel.
+        epsilon: what is added to the mean.
+        dtype: the array's dtype.
+    """
+
+    kind = "rms_norm"
+    arrays = ("scale",)
+    axis = 1
+    centres = False
+
+    scale: np.ndarray
+    epsilon: float
+    dtype: str = "float32"
+
+    @property
+    def shift(self) -> np.ndarray:  # type: ignore[override]
+        """Nothing is added."""
+        return np.zeros(1)
 
     def _grouped(self, x: np.ndarray) -> np.ndarray:
         return x

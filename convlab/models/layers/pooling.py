@@ -41,6 +41,19 @@ class Pool(Layer):
         spec = window(self.size, stride=self.stride, padding=self.padding)
         object.__setattr__(self, "padding", fixed_padding(spec))
 
+    @property
+    def whole_padding(self) -> Ends | None:
+        """A border with which the windows are these without `ceil`; None where there is none for all images."""
+        if isinstance(self.padding, str):
+            return None
+        if not self.ceil:
+            return self.padding
+        # So many more rows and columns give each window that begins in the image, if none can begin beyond it.
+        axes = [*zip(self.padding, self.stride, self.size, strict=True)]
+        if any(after + step > size for (_, after), step, size in axes):
+            return None
+        return tuple((before, after + step - 1) for (before, after), step, _ in axes)
+
     def output_size(self, size: Size) -> Size:
         """See `Layer.output_size`."""
         both = zip(size, *self.pads(size), self.size, self.stride, strict=True)
@@ -85,6 +98,21 @@ class Pool(Layer):
             return np.asarray(self.reference(off))
         terms = math.prod(self.size) + 1
         return self.reference(off) + terms * 2.0 ** -SIGNIFICAND[dtype] * self.reference(np.abs(x) + off)
+
+
+def average_of_inside(size: Size, stride: Size, padding: Ends | str) -> Pool:
+    """The mean of each window whose border doesn't count.
+
+    Where the border is so much larger at the end as PyTorch's `ceil_mode` has it, the layer has `ceil` in its place.
+
+    >>> average_of_inside((3,), (2,), ((1, 2),))
+    Pool(function='average', size=(3,), stride=(2,), padding=((1, 1),), count_padding=False, ceil=True)
+    """
+    if isinstance(padding, str):
+        return Pool("average", size, stride, padding)
+    around = tuple((before, before) for before, _ in padding)
+    with_ceil = Pool("average", size, stride, around, ceil=True)
+    return with_ceil if with_ceil.whole_padding == padding != around else Pool("average", size, stride, padding)
 
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"max": np.max, "average": np.mean, "sum": np.sum}

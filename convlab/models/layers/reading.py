@@ -13,7 +13,7 @@ from ...errors import ModelError, UnsupportedError
 from .activations import PReLU
 from .joining import Joining
 from .layer import BatchNorm, Layer, OfAnyRank
-from .norms import ChannelAffine, GroupNorm, LayerNorm
+from .norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from .outputs import OUTPUTS, Outputs
 from .ranks import own_rank, rank_of
 from .spatial import WHAT, Size, hwio
@@ -343,6 +343,8 @@ class ArrayNames:
             }
         if isinstance(layer, PReLU):
             return {self.slope: layer.slope}
+        if isinstance(layer, RMSNorm):
+            return {self.scale: layer.scale}
         if isinstance(layer, (GroupNorm, LayerNorm, ChannelAffine)):
             both = {self.scale: layer.scale, self.shift: layer.shift}
             return {name: array for name, array in both.items() if array is not None}

@@ -179,3 +179,17 @@ def named_crop(padding: str, extent: Size, stride: Size, output_padding: Size | 
         start = max(total, 0) // 2
         crops.append((start, total - start))
     return tuple(crops)
+
+
+def turned(kernel: np.ndarray, groups: int) -> np.ndarray:
+    """The kernel of the convolution of an image with zeros between its pixels that a transposed convolution is.
+
+    Its first axes are (outputs, inputs / groups); of such a kernel it makes that of the transposed convolution again.
+
+    >>> turned(np.arange(8).reshape(2, 2, 2), 2).tolist()
+    [[[1, 0]], [[3, 2]], [[5, 4]], [[7, 6]]]
+    """
+    first, second, *size = kernel.shape
+    swapped = kernel.reshape(groups, first // groups, second, *size).swapaxes(1, 2)
+    flipped = np.flip(swapped, tuple(range(3, kernel.ndim + 1)))
+    return np.ascontiguousarray(flipped.reshape(groups * second, first // groups, *size))

@@ -13,7 +13,7 @@ from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, short
 from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
-from ..layers.pooling import AdaptivePool, GlobalPool, Pool
+from ..layers.pooling import AdaptivePool, GlobalPool, Pool, average_of_inside
 from ..layers.reading import INPUT, Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Ends, Size, Spec, padding_in, times, window
@@ -160,7 +160,10 @@ class Lowering:
             return replace(layer, spec=replace(layer.spec, padding=padding))
         if isinstance(layer, Pool):
             spec = window(layer.size, stride=layer.stride, padding=layer.padding)
-            return replace(layer, padding=self._padding(spec, path, given, convolution=False))
+            padding = self._padding(spec, path, given, convolution=False)
+            if layer.function == "average" and not layer.count_padding and not layer.ceil:
+                return average_of_inside(layer.size, layer.stride, padding)
+            return replace(layer, padding=padding)
         if isinstance(layer, Flatten):
             # Behind a window as large as the image it is one pixel at this size of the image alone.
             always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
@@ -238,6 +241,12 @@ class Lowering:
                 return [native for each in cropped for native in self.target.build(each, self.style)]
             if not isinstance(layer, Pool):
                 raise
+            whole = None if isinstance(layer.padding, str) else layer.whole_padding
+            if layer.ceil and layer.count_padding and whole is not None and whole != layer.padding:
+                # A border that counts is a part of the image; what lies beyond it doesn't count.
+                inside = replace(layer, padding="valid", count_padding=False)
+                counted = self.target.build(Pad(layer.padding), self.style)  # type: ignore[arg-type]
+                return [*counted, *self._natives(inside, given)]
             pads = _border_of(layer)
             if pads is None:
                 raise
@@ -282,13 +291,7 @@ def _border_of(layer: Pool) -> Ends | None:
     padding = layer.padding
     if isinstance(padding, str) or (layer.function == "average" and (layer.ceil or not layer.count_padding)):
         return None
-    if not layer.ceil:
-        return padding
-    # So many more rows and columns give each window that begins in the image, if none can begin beyond it.
-    axes = [*zip(padding, layer.stride, layer.size, strict=True)]
-    if any(after + step > size for (_, after), step, size in axes):
-        return None
-    return tuple((before, after + step - 1) for (before, after), step, _ in axes)
+    return layer.whole_padding
 
 
 def _is_pixel(shape: Known) -> bool:

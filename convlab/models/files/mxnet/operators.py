@@ -33,7 +33,7 @@ LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 # The axes of images NCHW, and of others, beside those of images and channels.
 _INNER = ((2,), (2, 3), (2, 3, 4))
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
-ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus"}
+ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "softrelu": "softplus", "softsign": "softsign"}
 
 
 def rounds_alike(layer: Pool) -> bool:
@@ -375,6 +375,7 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("relu", "_npx_relu"), _function("relu")),
     **dict.fromkeys(("sigmoid", "_npx_sigmoid"), _function("sigmoid")),
     **dict.fromkeys(("tanh", "_npi_tanh"), _function("tanh")),
+    "softsign": _function("softsign"),
     **dict.fromkeys(("abs", "_npi_absolute"), _function("abs")),
     **dict.fromkeys(("sqrt", "_npi_sqrt"), _function("sqrt")),
     **dict.fromkeys(("exp", "_npi_exp"), _function("exp")),

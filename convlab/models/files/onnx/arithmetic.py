@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.activations import Activation, Affine, PReLU, clip
+from ...layers.activations import Activation, Affine, PReLU, celu, clip
 from ...layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import Layer
 from ...layers.norms import ChannelAffine
@@ -51,6 +51,14 @@ def _swish(op: Operation) -> Sequence[Layer]:
     if op.options.get("alpha", 1.0) != 1:
         raise UnsupportedError(f"got a swish with alpha {op.options['alpha']}, expected 1")
     return [Activation("silu")]
+
+
+def _shrink(op: Operation) -> Sequence[Layer]:
+    """Numbers nearer to 0 than lambd become 0, and the others come nearer by bias."""
+    limit, bias = op.options.get("lambd", 0.5), op.options.get("bias", 0.0)
+    if bias not in (0, limit):
+        raise UnsupportedError(f"got a bias of {bias}, expected 0 or its lambd, {limit}")
+    return [Activation("soft_shrink" if bias else "hard_shrink", limit)]
 
 
 def _number(array: np.ndarray | None) -> float:
@@ -160,6 +168,7 @@ _ACTIVATIONS = {
     "Softplus": "softplus",
     "HardSwish": "hard_swish",
     "Mish": "mish",
+    "Softsign": "softsign",
     "Exp": "exp",
     "Sqrt": "sqrt",
     "Abs": "abs",
@@ -178,6 +187,9 @@ ARITHMETIC: dict[str, Reader] = {
     "PRelu": _prelu,
     "Selu": _selu,
     "Swish": _swish,
+    "Shrink": _shrink,
+    "Celu": lambda op: [celu(op.options.get("alpha", 1.0))],
+    "ThresholdedRelu": _with_alpha("threshold", 1.0),
     "LeakyRelu": _with_alpha("leaky_relu", 0.01),
     "Elu": _with_alpha("elu", 1.0),
     "Add": _sum,

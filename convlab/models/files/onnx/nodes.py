@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import ModelError, UnsupportedError
-from ...layers.across_channels import LocalResponseNorm
+from ...layers.across_channels import GatedLinearUnit, LocalResponseNorm
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
 from ...layers.joining import Add, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
-from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
+from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ...layers.pixels import Crop, Subsample, Upsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.resizing import Resize
@@ -95,10 +95,6 @@ def _pad(graph: GraphWriter, layer: Pad) -> None:
     graph.node("Pad", sizes, *value, mode=_PAD_MODES.get(layer.mode, "constant"))
 
 
-# ONNX's own alpha is 0.2; its numbers are float32.
-_HARD: dict[str, dict[str, Any]] = {"hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5}}
-
-
 def _affine(graph: GraphWriter, layer: Affine) -> None:
     graph.node("Mul", graph.constant("scale", layer.scale))
     graph.node("Add", graph.constant("shift", layer.shift))
@@ -126,17 +122,36 @@ def _activation(graph: GraphWriter, layer: Activation) -> None:
     elif function == "silu":
         graph.node("Sigmoid")
         graph.node("Mul", before)
-    elif function in ("gelu", "gelu_tanh"):
-        graph.node("Gelu", approximate="tanh" if function == "gelu_tanh" else "none")
-    elif function in ("hard_sigmoid", "hard_swish", "mish"):
-        graph.node(
-            {"hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "mish": "Mish"}[function],
-            **_HARD.get(function, {}),
-        )
-    elif function in ("leaky_relu", "elu"):
-        graph.node("LeakyRelu" if function == "leaky_relu" else "Elu", alpha=layer.parameter)
+    elif function in _WITH_OPTIONS:
+        kind, options = _WITH_OPTIONS[function]
+        graph.node(kind, **options(layer.parameter))
+    elif function == "log_sigmoid":
+        for kind in ("Neg", "Softplus", "Neg"):
+            graph.node(kind)
+    elif function == "tanh_shrink":
+        for kind in ("Tanh", "Neg"):
+            graph.node(kind)
+        graph.node("Add", before)
+    elif function.startswith(("square", "sparse")) or (function == "softplus" and layer.parameter):
+        what = f"a {function} with parameter {layer.parameter}"
+        raise UnsupportedError(f"{what} isn't exported.", hint="save it as .safetensors.")
     else:
         graph.node(function.title())
+
+
+# ONNX's own alpha of a hard sigmoid is 0.2; its numbers are float32.
+_WITH_OPTIONS: dict[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
+    "gelu": ("Gelu", lambda a: {"approximate": "none"}),
+    "gelu_tanh": ("Gelu", lambda a: {"approximate": "tanh"}),
+    "hard_sigmoid": ("HardSigmoid", lambda a: {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_swish": ("HardSwish", lambda a: {}),
+    "leaky_relu": ("LeakyRelu", lambda a: {"alpha": a}),
+    "elu": ("Elu", lambda a: {"alpha": a}),
+    "celu": ("Celu", lambda a: {"alpha": a}),
+    "soft_shrink": ("Shrink", lambda a: {"lambd": a, "bias": a}),
+    "hard_shrink": ("Shrink", lambda a: {"lambd": a, "bias": 0.0}),
+    "threshold": ("ThresholdedRelu", lambda a: {"alpha": a}),
+}
 
 
 def _pool(graph: GraphWriter, layer: Pool) -> None:
@@ -263,6 +278,18 @@ def _layer_norm(graph: GraphWriter, layer: LayerNorm) -> None:
         graph.node("Transpose", perm=to_first(graph.rank - 2))
 
 
+def _rms_norm(graph: GraphWriter, layer: RMSNorm) -> None:
+    """As products and a mean: ONNX has the norm since opset 23 alone."""
+    image = graph.last
+    graph.node("Mul", image)
+    graph.node("ReduceMean", graph.constant("axes", [1], "int64"), keepdims=1)
+    graph.node("Add", graph.constant("epsilon", layer.epsilon))
+    graph.node("Sqrt")
+    root, graph.last = graph.last, image
+    graph.node("Div", root)
+    graph.node("Mul", _column(graph, "scale", layer.scale))
+
+
 def _crop(graph: GraphWriter, layer: Crop) -> None:
     ends = [-end or _END for _, end in layer.pads]
     indices = {"starts": [start for start, _ in layer.pads], "ends": ends, "axes": [*range(2, graph.rank)]}
@@ -294,6 +321,16 @@ def _chunk(graph: GraphWriter, layer: Chunk) -> None:
     start = layer.index * size
     indices = {"starts": [start], "ends": [start + size], "axes": [1]}
     graph.node("Slice", *(graph.constant(name, numbers, "int64") for name, numbers in indices.items()))
+
+
+def _glu(graph: GraphWriter, layer: GatedLinearUnit) -> None:
+    half, image = graph.channels() // 2, graph.last
+    middle, axes = graph.constant("middle", [half], "int64"), graph.constant("axes", [1], "int64")
+    graph.node("Slice", middle, graph.constant("end", [_END], "int64"), axes)
+    graph.node("Sigmoid")
+    gates, graph.last = graph.last, image
+    graph.node("Slice", graph.constant("start", [0], "int64"), middle, axes)
+    graph.node("Mul", gates)
 
 
 def _channel_shuffle(graph: GraphWriter, layer: ChannelShuffle) -> None:
@@ -371,6 +408,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     PReLU: _prelu,
     GroupNorm: _group_norm,
     LayerNorm: _layer_norm,
+    RMSNorm: _rms_norm,
     Crop: _crop,
     Subsample: _subsample,
     Upsample: _upsample,
@@ -381,6 +419,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     PixelShuffle: _pixel_shuffle,
     PixelUnshuffle: _pixel_unshuffle,
     LocalResponseNorm: _local_response_norm,
+    GatedLinearUnit: _glu,
     Anchors: _anchors,
     ConcatenatePixels: _concatenate_pixels,
     Tokens: _tokens,

@@ -14,7 +14,7 @@ from ...layers.flattening import Flatten
 from ...layers.folded import convolution
 from ...layers.joining import Concatenate
 from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
-from ...layers.norms import GroupNorm, LayerNorm
+from ...layers.norms import GroupNorm, LayerNorm, RMSNorm
 from ...layers.pixels import Crop, Subsample
 from ...layers.pooling import ChannelPool, GlobalPool, Pool
 from ...layers.spatial import Ends
@@ -88,7 +88,12 @@ def _normalised(op: Operation, groups: int, channels: int, scale: np.ndarray) ->
     return GroupNorm(scale, shift, groups, op.options.get("epsilon", 1e-5), scale.dtype.name)
 
 
-def _layer_norm(op: Operation) -> Sequence[Layer]:
+def _rms_norm(op: Operation) -> Sequence[Layer]:
+    norm, *_ = _layer_norm(op)
+    return [RMSNorm(norm.scale, norm.epsilon, norm.dtype)]
+
+
+def _layer_norm(op: Operation) -> Sequence[LayerNorm]:
     axis = op.options.get("axis", -1)
     if op.letters([axis]) != "C" or axis % len(op.layout) != len(op.layout) - 1:
         raise UnsupportedError(f"got axis {axis} of {op.layout}, expected that of the channels, the last")
@@ -334,6 +339,7 @@ OPERATORS: dict[str, Reader] = {
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
     "Resize": resize,
     "SpaceToDepth": _space_to_depth,
     "LRN": _local_response_norm,

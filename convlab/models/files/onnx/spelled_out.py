@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from ...layers.activations import FUNCTIONS, Activation, Affine, Clip
+from ...layers.activations import FUNCTIONS, WITH_PARAMETER, Activation, Affine, Clip
 from ...layers.joining import Add, Divide, Multiply, Subtract
 from ...layers.layer import Convolution, Dense, Layer
 from ...layers.norms import ChannelAffine, GroupNorm
@@ -17,7 +17,7 @@ from ...layers.reading import Part, consumers
 # Where functions are compared: beyond the bends of all of them. A file's constants have the digits of float32.
 _NUMBERS = np.linspace(-9, 9, 193)
 _TOLERANCE = 2e-6
-_NAMES = [name for name in FUNCTIONS if name not in ("leaky_relu", "elu")]
+_NAMES = [name for name in FUNCTIONS if name not in WITH_PARAMETER]
 # No activation is spelled out in more operations.
 _MOST_OPERATIONS = 12
 

@@ -18,7 +18,7 @@ from ...adapters import as_input
 from ...compare.random_images import grid, random_images
 from ...layers.activations import Activation, PReLU, Softmax
 from ...layers.layer import BatchNorm, Dense, Dropout, dtype_of
-from ...layers.norms import ChannelAffine, LayerNorm
+from ...layers.norms import ChannelAffine, LayerNorm, RMSNorm
 from ...layers.outputs import Outputs, in_rows
 from ...layers.ranks import rank_of
 from ...layers.reading import INPUT, Model, Part
@@ -85,7 +85,7 @@ class _Graph:
         self.constants: list[Any] = []
         self.dtype = self._dtype()
         # These layers take images and rows of numbers; the first of the others tells the rank of the input.
-        either = (Activation, PReLU, BatchNorm, LayerNorm, ChannelAffine, Dropout, Softmax)
+        either = (Activation, PReLU, BatchNorm, LayerNorm, RMSNorm, ChannelAffine, Dropout, Softmax)
         self.flat = isinstance(next((each for each in layers if not isinstance(each, either)), None), Dense)
         self.last, self.number, self.rank = "X", 0, 2 if self.flat else rank_of(layers) + 2
         # The name and the rank of each value.
