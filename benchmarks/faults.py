@@ -228,7 +228,13 @@ def plant_and_find(options: argparse.Namespace) -> bool:
     rng, tallies = np.random.default_rng(options.seed), {kind: Counter[str]() for kind in _kinds(options)}
     kinds, left = [*tallies], options.show
     for number in track(range(options.count), "faults", console=timing.progress, transient=True):
-        pair = plant(rng, kinds[number % len(kinds)], kinds, options.each, options.backends)
+        kind = kinds[number % len(kinds)]
+        try:
+            pair = plant(rng, kind, kinds, options.each, options.backends)
+        except ConvlabError as error:  # The frameworks' own layers may have no such mistake.
+            timing.console.print(str(error), markup=False, highlight=False)
+            kinds.remove(kind)
+            continue
         results, report = outcomes(pair)
         for (kind, _), outcome in zip(pair.faults, results, strict=True):
             tallies[kind].update(planted=1, found=int(outcome.found), named=int(outcome.named))

@@ -219,7 +219,7 @@ REFUSED = {
     "mask": (attended(attention_mask=np.tril(np.ones((1, 16, 16)))), "called with attention_mask"),
     "across": (lambda x: kl.Flatten()(kl.MultiHeadAttention(2, 4)(x, x * 2.0)), "isn't of tokens to themselves"),
     "other channels": (made(output_shape=6), "it gives 6 channels, expected 8"),
-    "result": (lambda x: kl.Dense(4)(x), "the model's result is tokens"),
+    "result": (lambda x: kl.Reshape((2, 8, 8))(x), "the model's result is an image's pixels in other rows"),
     "rows": (lambda x: kl.Conv2D(4, 3, padding="same")(kl.Reshape((2, 8, 8))(x)), "heeds which ones are side by side"),
     "order": (lambda x: kl.Flatten()(kl.Conv1D(4, 3, activation="relu")(x)), "heeds which ones are side by side"),
     "second": (lambda x: x[:, 1], "another part than the first"),
@@ -249,3 +249,15 @@ def test_attention_alone_takes_no_images() -> None:
     attention(np.ones((1, 5, 8)), np.ones((1, 5, 8)))
     with pytest.raises(ModelError, match="alone it takes queries and values"):
         port(attention, to="torch")
+
+
+def test_tokens_are_a_result() -> None:
+    check(shaken(of_tokens(lambda x: kl.Dense(4)(x))))
+
+
+def test_a_layer_that_joins_numbers_is_refused() -> None:
+    image = keras.Input((4, 4, 8))
+    x = kl.Reshape((16, 8))(kl.Conv2D(8, 1)(image))
+    model = keras.Model(image, kl.Flatten()(keras.ops.concatenate([x, np.ones((1, 1, 8), "float32"), x], axis=1)))
+    with pytest.warns(PartialPortWarning, match="parts of the model"):
+        port(model, to="torch")

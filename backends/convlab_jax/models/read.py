@@ -22,6 +22,7 @@ from convlab.models.layers.reading import (
     check_one_input,
     known,
     loose_array,
+    replaces,
     unbuilt,
 )
 
@@ -71,7 +72,7 @@ def _read_model(model: Any, inputs: Any) -> Model:
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
     trace, unknown = _traced(model, inputs)
-    loose = _loose(model, trace.parts, trace.used if not unknown else set())
+    loose = _loose(model, trace.parts, set()) if unknown else _loose(model, trace.parts, trace.used) | trace.computed
     return traced_model("jax", model, trace.parts, unknown, loose, trace.image)
 
 
@@ -166,7 +167,7 @@ def _arrays(variables: Any) -> dict[str, Array]:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is read as a whole: convlab's, or one of linen's that isn't made of others."""
-    ours = isinstance(module, tuple(_READERS))
+    ours = isinstance(module, tuple(_READERS)) and not replaces(module, nn.Module, "param")
     inside = isinstance(module, (nn.Sequential, nn.Embed))  # an embedding of numbers that are known is an array
     return ours or (type(module).__module__.startswith("flax.linen") and not inside)
 
@@ -179,7 +180,7 @@ def _under(tree: Any, path: tuple[str, ...]) -> Any:
 
 def _read(layer: nn.Module, path: str) -> tuple[Layer | None, str]:
     try:
-        return known(layer, _READERS, "__call__")
+        return known(layer, _READERS, "__call__", "param")
     except KeyError as error:
         raise unbuilt(path, layer, "bind the module to all of its variables") from error
 

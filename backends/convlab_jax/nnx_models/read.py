@@ -56,7 +56,7 @@ def _read_model(model: nnx.Module, inputs: Any) -> Model:
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
     trace, unknown = _traced(model, inputs)
-    loose = _loose(model, trace.parts, trace.used if not unknown else set())
+    loose = _loose(model, trace.parts, set()) if unknown else _loose(model, trace.parts, trace.used) | trace.computed
     return traced_model("jax.nnx", model, trace.parts, unknown, loose, trace.image)
 
 
@@ -99,7 +99,9 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
         trace = traced(in_inference(model, seen), layer, inputs, weights)
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
-        return Traced(parts, {}, set()), {"__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"}
+        return Traced(parts, {}, set(), {}), {
+            "__call__()": f"{loose_code(model, '__call__')}: {str(error).rstrip('.')}"
+        }
     return trace, loose_calls(modules, trace.unknown)
 
 

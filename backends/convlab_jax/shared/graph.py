@@ -22,8 +22,9 @@ from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
 from .across_channels import anchors, concatenate_pixels, tokens
+from .convolving import convolving
 from .functions import Function, functions_of
-from .program import LAYER, Constant, Equation, Program, Value, arrays_under
+from .program import LAYER, Constant, Equation, Program, Value, array_of, arrays_under
 from .read import add, concatenate, multiply, outputs, read_function
 from .tokens import Forms, of_pixels
 
@@ -42,12 +43,14 @@ class Traced(NamedTuple):
             once, in the order of their calls.
         unknown: the operations that convlab doesn't know, by their owners' paths.
         used: the paths of the arrays that the code itself takes.
+        computed: how the code computes kernels from arrays, by their paths.
         image: the shape (C, H, W) of the only images that the parts are for; None for all that the model takes.
     """
 
     parts: list[Part]
     unknown: Unknown
     used: set[str]
+    computed: dict[str, str]
     image: tuple[int, ...] | None = None
 
 
@@ -76,8 +79,8 @@ def traced(
             if graph.is_clear:
                 break
         if inputs is not None and graph.refused and not (at_size := _Reading(program, layer, weights)).refused:
-            return Traced(*at_size.result(), at_size.used, (shape[-1], *shape[1:-1]))
-        return Traced(*graph.result(), graph.used)
+            return Traced(*at_size.result(), at_size.used, at_size.notes, (shape[-1], *shape[1:-1]))
+        return Traced(*graph.result(), graph.used, graph.notes)
 
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
@@ -162,6 +165,7 @@ class _Reading:
         parts: by the number of the equation that gives their values; functions are still without a native.
         choices: the functions that each of the latter may be.
         used: the paths of the model's arrays that its code itself takes.
+        notes: how it computes kernels from them, by their paths.
         refused: the owners' paths of equations that convlab doesn't know, and what they do, by their numbers.
     """
 
@@ -169,6 +173,7 @@ class _Reading:
         self.layer, self.forms = layer, Forms(program)
         self.weights = {id(array): path for path, array in weights.items()}
         self.used: set[str] = set()
+        self.notes: dict[str, str] = {}
         self.parts: dict[int, Part] = {}
         self.choices: dict[int, list[Function]] = {}
         self.refused: dict[int, tuple[str, str]] = {}
@@ -225,6 +230,10 @@ class _Reading:
         functions, source = functions_of(value)
         if source is not None:
             sources = [source]
+        elif (layer := convolving(equation)) is not None:
+            function, options, source = layer
+            functions, sources = [Function(function, tuple(options.items()))], [source]
+            self.notes |= self._computed(equation)
         elif (joining := _joining(value, equation)) is not None:
             functions = [Function(joining)]
         elif equation.primitive == "square" or (equation.primitive, equation.params.get("y")) == ("integer_pow", 2):
@@ -250,12 +259,20 @@ class _Reading:
             return []
         return [each for function in functions if (each := of_pixels(function, len(sources[0].shape)))]
 
+    def _computed(self, equation: Equation) -> dict[str, str]:
+        """How the code computes the kernel that an equation takes, by the paths of the arrays that it takes for it."""
+        (kernel,) = (each for each in equation.inputs if not _varies(each))
+        paths = sorted({self.weights.get(id(array), "") for array in arrays_under(kernel)} - {""})
+        note = f"each time the code computes anew from {' and '.join(paths)}; what is ported has the result"
+        return {} if array_of(kernel) is not None else dict.fromkeys(paths, note)
+
     def _own(self, equation: Equation) -> str:
         """The path of the array of the model's own that an equation takes; "" for none."""
         arrays = [array for each in equation.inputs if not _varies(each) for array in arrays_under(each)]
         paths = {self.weights.get(id(array), "") for array in arrays}
         self.used |= paths
-        return paths.pop() if len(paths) == 1 else ""
+        path = paths.pop() if len(paths) == 1 else ""
+        return path.removesuffix("/kernel") if convolving(equation) else path
 
     def _read_layer(self, equation: Equation, sources: Sequence[Value]) -> None:
         path, axes = equation.params["path"], len(sources[0].shape)

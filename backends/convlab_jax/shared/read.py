@@ -32,6 +32,7 @@ from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
 from .activations import READERS as ACTIVATIONS
 from .attention import class_token, first_pixel, positions, read_class_token, read_positions
+from .convolving import READERS as CONVOLVING
 from .moving import READERS as MOVING
 from .pooling import adaptive_pool
 from .resizing import READERS as RESIZING
@@ -213,6 +214,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     *MOVING,
     (adaptive_pool, lambda function, size: AdaptivePool(function, tuple(size))),
     *RESIZING,
+    *CONVOLVING,
     *ACROSS_CHANNELS,
 ]
 

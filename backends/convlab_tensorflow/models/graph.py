@@ -122,10 +122,9 @@ class _Reading:
 
     def _joins_tokens(self, values: Sequence[str], tensors: Sequence[Any], axis: int) -> bool:
         """Whether a concatenation puts tokens behind each other."""
-        of_tokens = all(value in self.forms.known for value in values)
-        return (
-            axis in (1, -2) and of_tokens and all(tensor is not None and len(tensor.shape) == 3 for tensor in tensors)
-        )
+        of_tokens = len(values) > 1 and all(value in self.forms.known for value in values)
+        rows = all(tensor is not None and len(tensor.shape) == 3 for tensor in tensors)
+        return axis in (1, -2) and of_tokens and rows
 
     def _join(self, values: Sequence[str], path: str) -> str:
         native = ConcatenatePixels(autocast=False)
@@ -161,6 +160,9 @@ class _Reading:
 
     def _called(self, call: Any, path: str, inputs: Sequence[str]) -> Any:
         operation = call.operation
+        given = keras.tree.flatten(call.arguments.args[:1])
+        if isinstance(operation, kl.Concatenate) and len(given) != len(inputs):
+            raise UnsupportedError(f"{_inside(path, operation.name)}: it joins an array of numbers")
         if isinstance(operation, kl.Layer):
             others = {name: value for name, value in _beside_tensors(call) if value is not None and value is not False}
             if isinstance(operation, kl.Resizing):  # Keras has it among what it does to images in training.
@@ -178,7 +180,8 @@ class _Reading:
             return self.layer(operation, _inside(path, operation.name), inputs, call.input_tensors)
         if type(operation).__name__ == "Reshape" and (own := self._same_pixels(call, inputs[0])):
             return own
-        if type(operation).__name__ == "Concatenate" and self._joins_tokens(inputs, call.input_tensors, operation.axis):
+        joins = type(operation).__name__ == "Concatenate" and len(given) == len(inputs)
+        if joins and self._joins_tokens(inputs, call.input_tensors, operation.axis):
             return self._join(inputs, _inside(path, "concatenate_pixels"))
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
         try:
@@ -222,18 +225,26 @@ def _inside(path: str, name: str) -> str:
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
     why = ""
+    traced: keras.Model | None = None
     # Code that repeats an array for each image, or has a shape for them all, must be told how many there are.
     for count in (None, _IMAGES):
         symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
+        given = symbols if len(symbols) > 1 else symbols[0]
         try:
-            result = layer.call(symbols if len(symbols) > 1 else symbols[0])
-            model = keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
-            if count or not any(None in getattr(each.operation, "newshape", ()) for each in private.calls(model) or ()):
-                return model
+            traced = keras.Model(given, layer.call(given))
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
-    return why
+            continue
+        if not any(map(_has_open_shape, private.calls(traced) or ())):
+            break
+    return why if traced is None else traced
+
+
+def _has_open_shape(call: Any) -> bool:
+    """Whether a call gives a shape with a size that isn't known, and isn't for Keras to find."""
+    shape = getattr(call.operation, "newshape", ())
+    return isinstance(shape, (tuple, list)) and any(size is None for size in shape)
 
 
 def _in_order(model: keras.Model) -> Iterator[Any]:

@@ -71,7 +71,7 @@ def fetched(node: torch.fx.Node) -> list[str]:
 
 def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch.fx.Node]) -> dict[str, str]:
     """How some of the arrays of a layer are computed, by the paths of those that they are computed from."""
-    notes = {}
+    notes: dict[str, str] = {}
     for paths in (fetched(each) for each in arrays if each in computed):
         source = " and ".join(sorted(paths))
         notes |= dict.fromkeys(paths, f"each time the code computes anew from {source}; what is ported has the result")

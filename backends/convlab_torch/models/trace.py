@@ -168,22 +168,27 @@ class _Reading(TokenReading):
                 self.arrays[node] = operator.attrgetter(str(node.target))(self.model)
             elif is_size(node, self.sizes):
                 self.sizes.add(node)
-            elif node.args and node.args[0] in self.arrays and expands_batch(node):
-                self.arrays[node] = self.arrays[node.args[0]]
-            elif (view := view_of(node, self.arrays)) is not None:
-                self.arrays[node] = view
-                if self.computed.intersection(node.all_input_nodes):
-                    self.computed.add(node)
-            elif (array := computed_from(node, self.arrays)) is not None:
-                self.arrays[node] = array
-                self.computed.add(node)
-            elif self.of_tokens(node):
+            elif self._of_arrays(node) or self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
                 self.pieces.add(node)
             else:
                 self._function(node)
         return self.result, self.unknown
+
+    def _of_arrays(self, node: torch.fx.Node) -> bool:
+        """Whether a node takes arrays of the model's own alone, and has been read."""
+        computes = bool(self.computed.intersection(node.all_input_nodes))
+        array: Tensor | None
+        if node.args and node.args[0] in self.arrays and expands_batch(node):
+            array = self.arrays[node.args[0]]  # type: ignore[index]
+        elif (array := view_of(node, self.arrays)) is None:
+            array, computes = computed_from(node, self.arrays), True
+        if array is None:
+            return False
+        self.arrays[node] = array
+        self.computed |= {node} if computes else set()
+        return True
 
     def _input(self, node: torch.fx.Node) -> None:
         if INPUT not in self.values.values():

@@ -108,7 +108,7 @@ class SymbolReading:
         given = [each[0] for each in node["inputs"]]
         options = {key: _literal(value) for key, value in (node.get("attrs") or node.get("param") or {}).items()}
         sources = [each for each in given if each in self.values]
-        if self._is_moved(number, node, options, sources):
+        if len(given) == len(sources) and self._is_moved(number, node, options, sources):
             return
         for each in sources:
             self._flatten(each, node)
