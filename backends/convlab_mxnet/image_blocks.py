@@ -188,7 +188,7 @@ class Upsample(OfImages):
 
     Args:
         factor: of the rows and of the columns, or of as many axes as there are.
-        method: "nearest" or, of images alone, "bilinear".
+        method: "nearest", or "bilinear" on each axis.
         align_corners: whether the corners of both images meet.
     """
 
@@ -202,7 +202,17 @@ class Upsample(OfImages):
             for axis, times in enumerate(self.factor, 2):
                 x = F.repeat(x, repeats=times, axis=axis)
             return x
-        down, across = self.factor
+        if len(self.factor) == 1:  # a sequence is an image of one row
+            return F.squeeze(self._larger(F, F.expand_dims(x, axis=2), 1, *self.factor), axis=2)
+        if len(self.factor) == 2:
+            return self._larger(F, x, *self.factor)
+        depth, *size = self.factor
+        rows = self._larger(F, F.reshape(x, shape=(0, 0, 0, -1)), depth, 1)
+        deep = F.reshape_like(rows, x, lhs_begin=3, lhs_end=4, rhs_begin=3, rhs_end=5)
+        slices = self._larger(F, F.reshape(deep, shape=(0, -3, -2)), *size)
+        return F.reshape_like(slices, deep, lhs_begin=1, lhs_end=2, rhs_begin=1, rhs_end=3)
+
+    def _larger(self, F: Any, x: Any, down: int, across: int) -> Any:
         return F.contrib.BilinearResize2D(x, scale_height=down, scale_width=across, align_corners=self.align_corners)
 
 

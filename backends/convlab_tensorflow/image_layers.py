@@ -11,6 +11,7 @@ from keras.saving import register_keras_serializable
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.formulas import FORMULAS
+from convlab.models.layers.spatial import per_axis
 
 
 @register_keras_serializable(package="convlab")
@@ -223,30 +224,44 @@ class PixelShuffle(Moving):
 
 
 @register_keras_serializable(package="convlab")
-class AlignedUpSampling2D(Moving):
-    """The image with so many times as many rows and columns, interpolated so that the corners of both images meet.
+class LinearUpSampling(Moving):
+    """The image with so many times as many rows and columns, or a sequence or a volume, by linear interpolation.
 
     Args:
-        size: of the rows and of the columns.
+        size: a number, or one for each axis.
+        align_corners: whether the corners of both images meet; otherwise pixels are squares, as in `UpSampling2D`.
+        rank: how many axes the images have beside those of images and channels.
     """
 
-    options = ("size",)
+    options = ("size", "align_corners", "rank")
 
-    def __init__(self, size: int | Pair = 2, **names: Any) -> None:
+    def __init__(self, size: Any, align_corners: bool = False, rank: int = 2, **names: Any) -> None:
         super().__init__(**names)
-        self.size = pair("size", size, 1)
+        self.size, self.align_corners, self.rank = per_axis(size, rank), align_corners, rank
 
     def call(self, x: Any) -> Any:
         """The larger image."""
-        sizes = keras.ops.shape(x)[1:3]
-        rows, columns = (aligned_weights(n, n * factor, x.dtype) for n, factor in zip(sizes, self.size, strict=True))
-        return keras.ops.einsum("yi,nijc,xj->nyxc", rows, x, columns)
+        for axis, times in enumerate(self.size, 1):
+            n = keras.ops.shape(x)[axis]
+            weights = linear_weights(n, n * times, self.align_corners, x.dtype)
+            last = keras.ops.matmul(keras.ops.moveaxis(x, axis, -1), keras.ops.transpose(weights))
+            x = keras.ops.moveaxis(last, -1, axis)
+        return x
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """So many times as many rows and columns."""
         n, *sizes, channels = input_shape
         larger = [None if size is None else size * factor for size, factor in zip(sizes, self.size, strict=True)]
         return n, *larger, channels
+
+
+def linear_weights(n: Any, m: Any, align_corners: bool, dtype: Any) -> Any:
+    """What each of n rows counts in each of m."""
+    if align_corners:
+        return aligned_weights(n, m, dtype)
+    ops = keras.ops
+    centres = (ops.arange(m, dtype=dtype) + 0.5) * ops.cast(n, dtype) / ops.cast(m, dtype) - 0.5
+    return weights_at(ops.clip(centres, 0, ops.cast(n - 1, dtype)), n)
 
 
 def aligned_weights(n: Any, m: Any, dtype: Any) -> Any:

@@ -10,7 +10,7 @@ from keras.saving import register_keras_serializable
 from convlab.geometry.checks import pair
 from convlab.geometry.geometry import Pair
 
-from .image_layers import Moving, aligned_weights, weights_at
+from .image_layers import Moving, linear_weights
 
 
 @register_keras_serializable(package="convlab")
@@ -72,14 +72,5 @@ def resized(x: Any, size: Any, method: str, align_corners: bool) -> Any:
             i = ops.arange(m)
             x = ops.take(x, i * n // m if method == "nearest" else (2 * i + 1) * n // (2 * m), axis=axis)
         return x
-    rows, columns = (_weights(n, m, align_corners, x.dtype) for n, m in zip(before, size, strict=True))
+    rows, columns = (linear_weights(n, m, align_corners, x.dtype) for n, m in zip(before, size, strict=True))
     return ops.einsum("yi,nijc,xj->nyxc", rows, x, columns)
-
-
-def _weights(n: Any, m: Any, align_corners: bool, dtype: Any) -> Any:
-    """What each of n rows counts in each of m."""
-    if align_corners:
-        return aligned_weights(n, m, dtype)
-    ops = keras.ops
-    centres = (ops.arange(m, dtype=dtype) + 0.5) * ops.cast(n, dtype) / ops.cast(m, dtype) - 0.5
-    return weights_at(ops.clip(centres, 0, ops.cast(n - 1, dtype)), n)

@@ -46,7 +46,7 @@ def run_source(name, text, x):
 
 
 def last(x):
-    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    return np.moveaxis(x, 1, -1) if x.ndim > 2 else x
 
 
 def result(name, model, x):

@@ -53,8 +53,8 @@ LACKED = {
 HAS = {
     "torch": ("grouped", "dilated"),
     "mxnet": ("grouped", "dilated"),
-    "jax": ("dilated",),
-    "jax.nnx": ("dilated",),
+    "jax": ("grouped", "dilated"),
+    "jax.nnx": ("grouped", "dilated"),
     "tensorflow": (),
 }
 X = np.random.default_rng(5).normal(size=(2, 8, 6, 7)).astype("float32")

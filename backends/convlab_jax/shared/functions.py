@@ -270,7 +270,7 @@ def _constant_pads(equation: Equation) -> _Candidates:
 
 
 def _upsamplings(x: Value, value: Value, aligned: bool = False) -> _Candidates:
-    if not 3 <= len(x.shape) == len(value.shape) <= 5 or (aligned and len(x.shape) != 4):
+    if not 3 <= len(x.shape) == len(value.shape) <= 5:
         return
     sizes = [*zip(x.shape[1:-1], value.shape[1:-1], strict=True)]
     whole = all(after % before == 0 for before, after in sizes)

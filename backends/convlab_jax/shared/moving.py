@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlab.errors import UnsupportedError
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Unflatten
 from convlab.models.layers.layer import Layer
@@ -44,9 +43,9 @@ def upsample(x: Array, factor: tuple[int, ...], method: str) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("factor",))
-def upsample_aligned(x: Array, factor: tuple[int, int]) -> Array:
+def upsample_aligned(x: Array, factor: tuple[int, ...]) -> Array:
     """The image with so many times as many rows and columns, interpolated so that the corners of both images meet."""
-    return interpolated(x, [n * times for n, times in zip(x.shape[1:3], factor, strict=True)])
+    return interpolated(x, [n * times for n, times in zip(x.shape[1:-1], factor, strict=True)])
 
 
 def channel_slice(x: Array, start: int, stop: int = 0) -> Array:
@@ -97,8 +96,6 @@ READERS: list[tuple[Any, Callable[..., Layer]]] = [
 def build_moving(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it isn't one of these."""
     if isinstance(layer, Upsample) and layer.align_corners and layer.method == "bilinear":
-        if len(layer.factor) != 2:
-            raise UnsupportedError("jax.image.resize aligns no corners.", hint="align_corners=False is built.")
         return functools.partial(upsample_aligned, factor=layer.factor)
     if isinstance(layer, Unflatten) and layer.size == (1, 1):
         return unflatten

@@ -38,14 +38,16 @@ def resize_as_torch(x: Array, size: tuple[int, int], method: str) -> Array:
 
 
 def interpolated(x: Array, size: Sequence[int]) -> Array:
-    """The image with so many rows and columns, interpolated so that the corners of both images meet."""
+    """The image with so many rows and columns, or more axes, interpolated so that the corners of both images meet."""
 
     def weights(n: int, m: int) -> Array:
         places = jnp.arange(m, dtype=x.dtype) * (n - 1) / max(m - 1, 1)
         return jnp.maximum(1 - jnp.abs(places[:, None] - jnp.arange(n, dtype=x.dtype)), 0)
 
-    by_row, by_column = (weights(n, m) for n, m in zip(x.shape[1:3], size, strict=True))
-    return jnp.einsum("yi,nijc,xj->nyxc", by_row, x, by_column, precision="highest")
+    for axis, m in enumerate(size, 1):
+        by_place = jnp.tensordot(x, weights(x.shape[axis], m), (axis, 1), precision="highest")
+        x = jnp.moveaxis(by_place, -1, axis)
+    return x
 
 
 def resize_like(x: Array, like: Array, method: str, align_corners: bool = False) -> Array:

@@ -7,17 +7,13 @@ from typing import Any
 from convlab.errors import UnsupportedError
 from convlab.models.layers.pixels import Upsample
 from convlab.models.layers.resizing import Resize, ResizeLike
-from convlab.models.layers.spatial import WHAT
 from convlab.models.source.code import SourceCall
 
 from .. import image_blocks
 
 
 def build_upsample(layer: Upsample, style: str) -> list[Any]:
-    """The block that makes images, or by repeated pixels sequences and volumes, a whole number of times as large."""
-    if len(layer.factor) != 2 and layer.method != "nearest":
-        what = WHAT[len(layer.factor)]
-        raise UnsupportedError(f"MXNet interpolates between the pixels of images alone, not of {what}.")
+    """The block that makes images, sequences or volumes a whole number of times as large."""
     return [image_blocks.Upsample(layer.factor, layer.method, layer.align_corners)]
 
 

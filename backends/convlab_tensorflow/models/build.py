@@ -26,7 +26,7 @@ from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
-from convlab.models.layers.spatial import WHAT, Ends, Spec, hwio, is_padded, padding_in, to_last, window
+from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
@@ -236,12 +236,10 @@ def _build_position_embedding(layer: PositionEmbedding, style: str) -> list[kl.L
 
 def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
     rank = len(layer.factor)
-    if rank == 2 and layer.align_corners and layer.method == "bilinear":
-        return [image_layers.AlignedUpSampling2D((layer.factor[0], layer.factor[1]), autocast=False)]
+    if layer.method == "bilinear" and (rank != 2 or layer.align_corners):
+        return [image_layers.LinearUpSampling(layer.factor, layer.align_corners, rank, autocast=False)]
     if rank == 2:
         return [kl.UpSampling2D(layer.factor, "channels_last", layer.method, autocast=False)]
-    if layer.method != "nearest":
-        raise UnsupportedError(f"Keras interpolates between the pixels of images alone, not of {WHAT[rank]}.")
     return [kl.UpSampling1D(*layer.factor) if rank == 1 else kl.UpSampling3D(layer.factor, "channels_last")]
 
 

@@ -309,7 +309,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     image_layers.ChannelAffine: _own_affine,
     **attention.READERS,
     **dict.fromkeys(each_rank("UpSampling"), _upsampling),
-    image_layers.AlignedUpSampling2D: lambda m: Upsample(m.size, "bilinear", align_corners=True),
+    image_layers.LinearUpSampling: lambda m: Upsample(m.size, "bilinear", align_corners=m.align_corners),
     image_layers.ChannelPool: lambda m: ChannelPool(m.function),
     image_layers.GlobalSum: lambda m: GlobalPool("sum", m.keepdims, rank=m.rank),
     image_layers.Subsample: lambda m: Subsample(m.start, m.step),

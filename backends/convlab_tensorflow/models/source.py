@@ -35,7 +35,7 @@ _OURS = (
     image_layers.Chunk,
     image_layers.ChannelShuffle,
     image_layers.PixelShuffle,
-    image_layers.AlignedUpSampling2D,
+    image_layers.LinearUpSampling,
     image_layers.BroadcastLike,
     image_layers.Clip,
     image_layers.Elementwise,

@@ -22,6 +22,7 @@ from ...layers.resizing import Resize
 from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ...layers.transposed import TRANSPOSED, TransposedConvolution
+from .activations import write_activation
 from .resizing import attributes_of
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -113,45 +114,6 @@ def _joined(kind: str) -> Callable[[GraphWriter, Any], None]:
             graph.node(kind, other)
 
     return add
-
-
-def _activation(graph: GraphWriter, layer: Activation) -> None:
-    function, before = layer.function, graph.last
-    if function == "relu6":
-        graph.node("Clip", graph.constant("least", 0.0), graph.constant("most", 6.0))
-    elif function == "silu":
-        graph.node("Sigmoid")
-        graph.node("Mul", before)
-    elif function in _WITH_OPTIONS:
-        kind, options = _WITH_OPTIONS[function]
-        graph.node(kind, **options(layer.parameter))
-    elif function == "log_sigmoid":
-        for kind in ("Neg", "Softplus", "Neg"):
-            graph.node(kind)
-    elif function == "tanh_shrink":
-        for kind in ("Tanh", "Neg"):
-            graph.node(kind)
-        graph.node("Add", before)
-    elif function.startswith(("square", "sparse")) or (function == "softplus" and layer.parameter):
-        what = f"a {function} with parameter {layer.parameter}"
-        raise UnsupportedError(f"{what} isn't exported.", hint="save it as .safetensors.")
-    else:
-        graph.node(function.title())
-
-
-# ONNX's own alpha of a hard sigmoid is 0.2; its numbers are float32.
-_WITH_OPTIONS: dict[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
-    "gelu": ("Gelu", lambda a: {"approximate": "none"}),
-    "gelu_tanh": ("Gelu", lambda a: {"approximate": "tanh"}),
-    "hard_sigmoid": ("HardSigmoid", lambda a: {"alpha": 1 / 6, "beta": 0.5}),
-    "hard_swish": ("HardSwish", lambda a: {}),
-    "leaky_relu": ("LeakyRelu", lambda a: {"alpha": a}),
-    "elu": ("Elu", lambda a: {"alpha": a}),
-    "celu": ("Celu", lambda a: {"alpha": a}),
-    "soft_shrink": ("Shrink", lambda a: {"lambd": a, "bias": a}),
-    "hard_shrink": ("Shrink", lambda a: {"lambd": a, "bias": 0.0}),
-    "threshold": ("ThresholdedRelu", lambda a: {"alpha": a}),
-}
 
 
 def _pool(graph: GraphWriter, layer: Pool) -> None:
@@ -384,7 +346,7 @@ def _local_response_norm(graph: GraphWriter, layer: LocalResponseNorm) -> None:
 NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     **dict.fromkeys((Convolution, Convolution1D, Convolution3D), _convolution),
     Pad: _pad,
-    Activation: _activation,
+    Activation: write_activation,
     Softmax: lambda graph, layer: graph.node("LogSoftmax" if layer.log else "Softmax", axis=1),
     Pool: _pool,
     GlobalPool: _global_pool,
