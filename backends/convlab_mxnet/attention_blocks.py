@@ -7,6 +7,7 @@ from typing import Any
 from convlab.geometry.geometry import Pair
 from convlab.models.layers.windows import SHORTEST, distances, relative_places, windows_of
 
+from .blocks import OnBoth
 from .image_blocks import OfImages
 from .ops import mx
 
@@ -191,6 +192,34 @@ class PositionEmbedding(OfImages):
         """The images, each with the same numbers added."""
         pixels = {"lhs_begin": 2, "lhs_end": 4, "rhs_begin": 2, "rhs_end": 4}
         return F.broadcast_add(x, F.reshape_like(F.expand_dims(embedding, axis=0), x, **pixels))
+
+
+class DotProductAttention(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The mean of the values of all pixels, for each pixel of the queries: of three images NCHW.
+
+    Args:
+        heads: how many there are; channels that follow one another form a head.
+        scale: what products of queries and keys are multiplied by.
+    """
+
+    def __init__(self, heads: int, scale: float, **names: Any) -> None:
+        super().__init__(**names)
+        self.heads, self.scale = heads, scale
+
+    def hybrid_forward(self, F: Any, *images: Any) -> Any:
+        """The image, an array of the kind that came in."""
+        if not mx.util.is_np_array():
+            return self._attended(F, *images)
+        return self._attended(F, *(each.as_nd_ndarray() for each in images)).as_np_ndarray()
+
+    def _attended(self, F: Any, *images: Any) -> Any:
+        parts = (F.reshape(each, shape=(0, -4, self.heads, -1, -2)) for each in images)
+        queries, keys, values = (F.reshape(each, shape=(-3, 0, -1)) for each in parts)
+        weights = F.softmax(F.batch_dot(queries, keys, transpose_a=True) * self.scale, axis=-1)
+        means = F.batch_dot(values, weights, transpose_b=True)
+        together = F.reshape(F.reshape(means, shape=(-4, -1, self.heads, 0, 0)), shape=(0, -3, 0))
+        rows_and_columns = {"lhs_begin": 2, "lhs_end": 3, "rhs_begin": 2, "rhs_end": 4}
+        return F.reshape_like(together, images[0], **rows_and_columns)
 
 
 class FirstPixel(OfImages):

@@ -149,11 +149,14 @@ class HardSigmoid(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         return x * share if self.times_x else share
 
 
+ELEMENTWISE = ("abs", "sqrt", "exp", "log", "reciprocal")
+
+
 class Elementwise(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
     """A function of each number.
 
     Args:
-        function: "abs", "sqrt", "exp", or one of `FORMULAS`.
+        function: one of `ELEMENTWISE`, or of `FORMULAS`.
         parameter: of the function.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .blocks import OnBoth
@@ -108,3 +109,19 @@ class Tokens(OfImages):
     def computed(self, F: Any, x: Any) -> Any:
         """The tokens."""
         return F.transpose(F.reshape(x, shape=(0, 0, -1)), axes=(0, 2, 1))
+
+
+class Maximum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The greatest of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The greatest."""
+        return functools.reduce(F.np.maximum if mx.util.is_np_array() else F.broadcast_maximum, values)
+
+
+class Minimum(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
+    """The least of arrays, element by element."""
+
+    def hybrid_forward(self, F: Any, *values: Any) -> Any:
+        """The least."""
+        return functools.reduce(F.np.minimum if mx.util.is_np_array() else F.broadcast_minimum, values)

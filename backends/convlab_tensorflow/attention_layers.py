@@ -174,6 +174,39 @@ class PositionEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
 
 @register_keras_serializable(package="convlab")
+class DotProductAttention(keras.layers.Layer):  # type: ignore[misc]
+    """The mean of the values of all pixels, for each pixel of the queries: of three images NHWC.
+
+    Args:
+        heads: how many there are; channels that follow one another form a head.
+        scale: what products of queries and keys are multiplied by.
+    """
+
+    def __init__(self, heads: int, scale: float, **names: Any) -> None:
+        super().__init__(**names)
+        self.heads, self.scale = heads, scale
+
+    def call(self, inputs: Any) -> Any:
+        """The image."""
+        ops = keras.ops
+        n, rows, columns, _ = ops.shape(inputs[0])
+        by_head = (ops.reshape(each, (n, -1, self.heads, each.shape[-1] // self.heads)) for each in inputs)
+        queries, keys, values = (ops.transpose(each, (0, 2, 1, 3)) for each in by_head)
+        weights = ops.softmax(ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2))) * self.scale, axis=-1)
+        means = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
+        return ops.reshape(means, (n, rows, columns, inputs[2].shape[-1]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """See `keras.layers.Layer`."""
+        query, _, value = input_shape
+        return (*query[:-1], value[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer`."""
+        return {**super().get_config(), "heads": self.heads, "scale": self.scale}
+
+
+@register_keras_serializable(package="convlab")
 class FirstPixel(keras.layers.Layer):  # type: ignore[misc]
     """The first pixel of each image, as a row of numbers."""
 

@@ -291,12 +291,15 @@ class BroadcastLike(Moving):
         return (*like[:-1], x[-1])
 
 
+ELEMENTWISE = ("abs", "sqrt", "exp", "log", "reciprocal")
+
+
 @register_keras_serializable(package="convlab")
 class Elementwise(Moving):
     """A function of each number that Keras can't save as an activation, or not with a parameter.
 
     Args:
-        function: the name of one of `keras.ops`, "abs", "sqrt" or "exp", or of one of `FORMULAS`.
+        function: the name of one of `keras.ops`, of `ELEMENTWISE`, or of one of `FORMULAS`.
         parameter: of the function.
     """
 

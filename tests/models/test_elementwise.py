@@ -10,7 +10,7 @@ from sources import check, net
 from convlab import load, port, save
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.activations import Activation, Clip
-from convlab.models.layers.joining import Divide
+from convlab.models.layers.joining import Divide, Maximum, Minimum
 from convlab.models.layers.layer import Convolution
 from convlab.models.layers.norms import ChannelAffine
 from convlab.models.layers.pooling import Pool
@@ -18,7 +18,8 @@ from convlab.models.layers.reading import INPUT
 
 X = np.random.default_rng(0).normal(size=(2, 3, 7, 6)).astype("float32")
 LEARNED = ChannelAffine(np.float32([1.5]), np.float32([-0.25]), trained=True)
-# sqrt(|a|) / exp(max(min(a, 1), -2)) and limits at one end alone, where a = 1.5 * convolution(x) - 0.25.
+# max(sqrt(|a|) / b, 1 / b, log(b)), no more than b and than 3, and limits at one end alone, where
+# a = 1.5 * convolution(x) - 0.25 and b = exp(max(min(a, 1), -2)).
 GRAPH = [
     ("conv", convolution(4, 3, (3, 3)), [INPUT]),
     ("learned", LEARNED, ["conv"]),
@@ -27,7 +28,11 @@ GRAPH = [
     ("limits", Clip(-2.0, 1.0), ["learned"]),
     ("power", Activation("exp"), ["limits"]),
     ("quotient", Divide(), ["root", "power"]),
-    ("below", Clip(0.1), ["quotient"]),
+    ("inverse", Activation("reciprocal"), ["power"]),
+    ("logarithm", Activation("log"), ["power"]),
+    ("greatest", Maximum(), ["quotient", "inverse", "logarithm"]),
+    ("least", Minimum(), ["greatest", "power"]),
+    ("below", Clip(0.1), ["least"]),
     ("above", Clip(most=0.75), ["below"]),
     ("last", convolution(2, 4, (1, 1)), ["above"]),
 ]
@@ -36,7 +41,8 @@ GRAPH = [
 def by_hand(x):
     """What the graph computes, written anew."""
     a = GRAPH[0][1].reference(x.astype(float)) * 1.5 - 0.25
-    y = np.sqrt(np.abs(a)) / np.exp(np.clip(a, -2, 1))
+    b = np.exp(np.clip(a, -2, 1))
+    y = np.minimum(np.maximum(np.maximum(np.sqrt(np.abs(a)) / b, 1 / b), np.log(b)), b)
     return GRAPH[-1][1].reference(np.clip(y, 0.1, 0.75))
 
 
@@ -62,9 +68,9 @@ def test_onnx(framework, tmp_path) -> None:
     assert np.abs(run(framework, loaded, X) - by_hand(X)).max() < 1e-5
 
 
-@pytest.mark.parametrize("layer", [Activation("abs"), Activation("sqrt"), Activation("exp"), Clip(-0.5, 2)])
+@pytest.mark.parametrize("layer", [*map(Activation, ("abs", "sqrt", "exp", "log", "reciprocal")), Clip(-0.5, 2)])
 def test_an_input_that_is_off_stays_within_the_error(layer) -> None:
-    rng, root = np.random.default_rng(1), getattr(layer, "function", "") == "sqrt"
+    rng, root = np.random.default_rng(1), getattr(layer, "function", "") in ("sqrt", "log")
     x = np.abs(X.astype(float)) if root else X.astype(float)
     for size in (1e-6, 1e-2, 0.3):
         moved = x + size * rng.normal(size=x.shape)
@@ -82,6 +88,23 @@ def test_a_quotient_stays_within_its_error_and_may_be_anything_at_0() -> None:
         moved = (a + off[0] * np.sign(a)) / (b - off[1] * np.sign(b))
     assert (np.abs(moved - a / b) <= error)[np.abs(b) > 0.1].all()
     assert np.isfinite(error[np.abs(b) > 0.1]).all()
+
+
+@pytest.mark.parametrize("layer", [Maximum(), Minimum()])
+def test_the_greatest_of_inputs_that_are_off_stays_within_the_error(layer) -> None:
+    rng = np.random.default_rng(1)
+    a, b = X.astype(float), X[::-1, :, :1, :1].astype(float)
+    moved = [a + 0.3 * rng.normal(size=a.shape), b + 0.2 * rng.normal(size=b.shape)]
+    off = [np.abs(moved[0] - a), np.abs(moved[1] - b)]
+    error = layer.error([a, b], off, "float64")
+    assert error.shape == a.shape
+    assert (np.abs(layer.reference(*moved) - layer.reference(a, b)) <= error * (1 + 1e-12)).all()
+
+
+def test_a_logarithm_and_a_reciprocal_may_be_anything_where_their_input_may_be_0() -> None:
+    x, off = np.array([-1.0, 0.1, 0.1, 2.0]), np.array([0.0, 0.1, 0.05, 0.0])
+    assert np.isinf(Activation("log").error(x, off, "float32")).tolist() == [True, True, False, False]
+    assert np.isinf(Activation("reciprocal").error(x, off, "float32")).tolist() == [False, True, False, False]
 
 
 def test_gradients_of_one_number_for_all(framework) -> None:

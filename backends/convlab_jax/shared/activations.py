@@ -27,6 +27,16 @@ def softplus(x: Array, beta: float) -> Array:
     return nn.softplus(x * beta) / beta
 
 
+def relu_above(x: Array) -> Array:
+    """A ReLU as users write it, which is another operation than JAX's own."""
+    return jnp.where(x > 0, x, 0)
+
+
+def leaky_above(x: Array, negative_slope: float = 0.01) -> Array:
+    """A leaky ReLU, likewise."""
+    return jnp.where(x > 0, x, negative_slope * x)
+
+
 # The functions of no parameter.
 _NAMED: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -45,6 +55,8 @@ _NAMED: dict[str, Callable[[Array], Array]] = {
     "abs": jnp.abs,
     "sqrt": jnp.sqrt,
     "exp": jnp.exp,
+    "log": jnp.log,
+    "reciprocal": jnp.reciprocal,
     "sparse_plus": jax.nn.sparse_plus,
     "sparse_sigmoid": jax.nn.sparse_sigmoid,
 }
@@ -86,6 +98,8 @@ READERS: list[tuple[Any, Callable[..., Layer]]] = [
     *((function, _named(name)) for name, function in _NAMED.items() if name != "gelu_tanh"),
     (jnp.tanh, _named("tanh")),
     (nn.gelu, lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu")),
+    (relu_above, _named("relu")),
+    (leaky_above, lambda negative_slope: Activation("leaky_relu", float(negative_slope))),
     (nn.leaky_relu, lambda negative_slope=0.01: Activation("leaky_relu", float(negative_slope))),
     (nn.elu, lambda alpha=1.0: Activation("elu", float(alpha))),
     (nn.celu, lambda alpha=1.0: celu(float(alpha))),
@@ -120,12 +134,16 @@ ACTIVATIONS: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (jnp.abs, {}),
     (jnp.sqrt, {}),
     (jnp.exp, {}),
+    (jnp.log, {}),
+    (jnp.reciprocal, {}),
+    (relu_above, {}),
 )
 
 
 def with_number(number: float) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
     """The functions with a parameter that it may be."""
     native = [(function, {name: number}) for function, name in _WITH_PARAMETER.values()]
+    native.append((leaky_above, {"negative_slope": number}))
     formulas = [(composed, {"function": name, "parameter": number}) for name in _COMPOSED]
     return [*native, *formulas, *([(softplus, {"beta": number})] if number > 0 else [])]
 
@@ -137,7 +155,7 @@ IN_FLAX = (
 )
 ELSEWHERE = {
     **{f"jax.nn.{name}": getattr(jax.nn, name) for name in ("mish", "squareplus", "sparse_plus", "sparse_sigmoid")},
-    **{f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "clip")},
+    **{f"jnp.{name}": getattr(jnp, name) for name in ("abs", "sqrt", "exp", "log", "reciprocal", "clip")},
 }
 
 

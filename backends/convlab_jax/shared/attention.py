@@ -33,6 +33,14 @@ def first_pixel(x: Array) -> Array:
     return x[:, 0, 0]
 
 
+def attend(query: Array, key: Array, value: Array, heads: int, scale: float) -> Array:
+    """The mean of the values of all pixels, for each pixel of the queries: all three are images (N, H, W, C)."""
+    n, *size, _ = query.shape
+    queries, keys, values = (each.reshape(n, -1, heads, each.shape[-1] // heads) for each in (query, key, value))
+    weights = nn.softmax(scale * jnp.einsum("nphc,nqhc->nhpq", queries, keys))
+    return jnp.einsum("nhpq,nqhc->nphc", weights, values).reshape(n, *size, -1)
+
+
 def with_token(token: Array, x: Array) -> Array:
     """The pixels of images (N, H, W, C), row by row, as one column, with the same pixel before them."""
     n, channels = x.shape[0], x.shape[3]

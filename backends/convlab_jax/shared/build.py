@@ -16,8 +16,9 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip, Softmax
 from convlab.models.layers.attention import FirstPixel
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, Convolution, Dropout, Layer, Pad
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
@@ -27,10 +28,21 @@ from convlab.models.layers.transposed import TransposedConvolution, named_crop, 
 
 from .across_channels import build_across_channels
 from .activations import build_of_numbers
-from .attention import first_pixel
+from .attention import attend, first_pixel
 from .moving import build_moving
 from .pooling import adaptive_pool
-from .read import MODES, add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .read import (
+    MODES,
+    add,
+    affine,
+    broadcast_like,
+    concatenate,
+    flatten,
+    maximum,
+    minimum,
+    multiply,
+    outputs,
+)
 from .resizing import build_resize
 
 
@@ -51,7 +63,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     """A function that computes a layer; None if it takes a module."""
     if isinstance(layer, (Activation, Clip)):
         return build_of_numbers(layer)
-    if isinstance(layer, (Affine, Outputs)):
+    if isinstance(layer, (Affine, Outputs, DotProductAttention)):
         return _build_with_options(layer)
     if isinstance(layer, Softmax):
         return nn.log_softmax if layer.log else nn.softmax
@@ -80,15 +92,19 @@ _FUNCTIONS: dict[type[Layer], Callable[..., Array]] = {
     Subtract: jnp.subtract,
     Multiply: multiply,
     Divide: jnp.divide,
+    Maximum: maximum,
+    Minimum: minimum,
     Concatenate: concatenate,
     BroadcastLike: broadcast_like,
     FirstPixel: first_pixel,
 }
 
 
-def _build_with_options(layer: Affine | Outputs) -> Callable[..., Any]:
+def _build_with_options(layer: Affine | Outputs | DotProductAttention) -> Callable[..., Any]:
     if isinstance(layer, Outputs):
         return functools.partial(outputs, names=layer.names)
+    if isinstance(layer, DotProductAttention):
+        return functools.partial(attend, heads=layer.heads, scale=layer.scale)
     return functools.partial(affine, scale=layer.scale, shift=layer.shift)
 
 

@@ -25,7 +25,7 @@ from .across_channels import anchors, concatenate_pixels, tokens
 from .convolving import convolving
 from .functions import Function, functions_of
 from .program import LAYER, Constant, Equation, Program, Value, array_of, arrays_under
-from .read import add, concatenate, multiply, outputs, read_function
+from .read import add, concatenate, maximum, minimum, multiply, outputs, read_function
 from .tokens import Forms, of_pixels
 
 _SIZES = (32, 64, 28, 224, 16, 8)
@@ -358,8 +358,18 @@ def _joining(value: Value, equation: Equation) -> Callable[..., Any] | None:
         return None
     if equation.primitive == "concatenate":
         return concatenate if equation.params["dimension"] == len(value.shape) - 1 else None
-    joining: dict[str, Callable[..., Any]] = {"add": add, "add_any": add, "sub": jnp.subtract, "mul": multiply}
-    return {**joining, "div": jnp.divide}.get(equation.primitive)
+    return _JOINING.get(equation.primitive)
+
+
+_JOINING: dict[str, Callable[..., Any]] = {
+    "add": add,
+    "add_any": add,
+    "sub": jnp.subtract,
+    "mul": multiply,
+    "div": jnp.divide,
+    "max": maximum,
+    "min": minimum,
+}
 
 
 def _constant_in(equation: Equation) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.extend.core import Literal, Primitive
 
 # The operations that call functions, and their parameters that hold those.
@@ -137,6 +140,9 @@ class Program:
                 outputs = self._written_out(inner, getattr(called, "consts", ()), inputs, *place)
             elif (same := _same(eqn, inputs)) is not None:
                 outputs = [same]
+            elif (simpler := _simpler(eqn, inputs)) is not None:
+                spelled = jax.make_jaxpr(simpler)(*(each.aval for each in eqn.invars))
+                outputs = self._written_out(spelled.jaxpr, spelled.consts, inputs, *place)
             else:
                 varies = any(isinstance(value, Value) and value.varies for value in inputs)
                 compute = functools.partial(eqn.primitive.bind, **eqn.params)
@@ -150,6 +156,28 @@ class Program:
                 outputs = given
             values.update(zip(eqn.outvars, outputs, strict=True))
         return [*map(value_of, jaxpr.outvars)]
+
+
+def _simpler(eqn: Any, inputs: Sequence[Value | Constant]) -> Callable[..., Any] | None:
+    """A function of operations that others have, too, that computes what one does; None for one that stays."""
+    params, first = eqn.params, inputs[0] if inputs else None
+    if eqn.primitive.name == "split":
+        ends = np.cumsum([0, *params["sizes"]]).tolist()
+        before = (slice(None),) * params["axis"]
+        return lambda x: [x[(*before, slice(*each))] for each in pairwise(ends)]
+    if eqn.primitive.name == "neg":
+        return lambda x: x * -1
+    if eqn.primitive.name == "rsqrt":
+        return lambda x: 1 / lax.sqrt(x)
+    if eqn.primitive.name == "integer_pow" and 2 < params["y"] < 9:
+        return lambda x: functools.reduce(operator.mul, [x] * params["y"])
+    if eqn.primitive.name == "integer_pow" and params["y"] == -1:
+        return lambda x: 1 / x
+    if eqn.primitive.name == "pow" and isinstance(inputs[1], Constant) and inputs[1].array == 0.5:
+        return lambda x, _: lax.sqrt(x)
+    if eqn.primitive.name == "div" and isinstance(first, Constant) and first.is_number and first.array != 1:
+        return lambda number, x: 1 / x * number
+    return None
 
 
 def _same(eqn: Any, inputs: Sequence[Value | Constant]) -> Value | Constant | None:

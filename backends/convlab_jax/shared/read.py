@@ -16,9 +16,10 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Affine, Softmax
 from convlab.models.layers.attention import FirstPixel
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, container_of
@@ -31,7 +32,7 @@ from convlab.truth.precision import rounded
 from ..ops import ops
 from .across_channels import READERS as ACROSS_CHANNELS
 from .activations import READERS as ACTIVATIONS
-from .attention import class_token, first_pixel, positions, read_class_token, read_positions
+from .attention import attend, class_token, first_pixel, positions, read_class_token, read_positions
 from .convolving import READERS as CONVOLVING
 from .moving import READERS as MOVING
 from .pooling import adaptive_pool
@@ -67,6 +68,16 @@ def add(*values: Array) -> Array:
 def multiply(*values: Array) -> Array:
     """The product of arrays, element by element."""
     return functools.reduce(jnp.multiply, values)
+
+
+def maximum(*values: Array) -> Array:
+    """The greatest of arrays, element by element."""
+    return functools.reduce(jnp.maximum, values)
+
+
+def minimum(*values: Array) -> Array:
+    """The least of arrays, element by element."""
+    return functools.reduce(jnp.minimum, values)
 
 
 def affine(x: Array, scale: float = 1.0, shift: float = 0.0) -> Array:
@@ -205,10 +216,13 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.subtract, Subtract),
     (multiply, Multiply),
     (jnp.divide, Divide),
+    (maximum, Maximum),
+    (minimum, Minimum),
     (concatenate, Concatenate),
     (broadcast_like, BroadcastLike),
     (outputs, Outputs),
     (first_pixel, FirstPixel),
+    (attend, DotProductAttention),
     (class_token, read_class_token),
     (positions, read_positions),
     *MOVING,

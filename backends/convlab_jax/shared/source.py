@@ -19,7 +19,7 @@ from convlab.models.source.layers import affine as scaled
 from .across_channels import EXPRESSIONS
 from .activations import ELSEWHERE, IN_FLAX
 from .activations import EXPRESSIONS as OF_NUMBERS
-from .attention import first_pixel
+from .attention import attend, first_pixel
 from .moving import (
     channel_shuffle,
     channel_slice,
@@ -32,7 +32,7 @@ from .moving import (
     upsample_aligned,
 )
 from .pooling import adaptive_pool
-from .read import add, affine, broadcast_like, concatenate, flatten, multiply, outputs
+from .read import add, affine, broadcast_like, concatenate, flatten, maximum, minimum, multiply, outputs
 from .resizing import resize, resize_as_torch, resize_like
 
 
@@ -79,12 +79,15 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (jnp.subtract, lambda: "{0} - {1}"),
     (multiply, lambda: "{0} * {1}"),
     (jnp.divide, lambda: "{0} / {1}"),
+    (maximum, lambda: "jnp.maximum({0}, {1})"),
+    (minimum, lambda: "jnp.minimum({0}, {1})"),
     (concatenate, lambda: "jnp.concatenate([{all}], axis=-1)"),
     (outputs, lambda names: template_of(names)),
     (broadcast_like, lambda: "jnp.broadcast_to({0}, (*{1}.shape[:-1], {0}.shape[-1]))"),
     (crop, lambda pads: f"{{0}}[:, {', '.join(_slice(*ends) for ends in pads)}]"),
     (subsample, lambda start, step: f"{{0}}[:, {start[0]}::{step[0]}, {start[1]}::{step[1]}]"),
     (first_pixel, lambda: "{0}[:, 0, 0]"),
+    (attend, lambda heads, scale: f"attend({{0}}, {{1}}, {{2}}, heads={heads}, scale={scale})"),
     (upsample, _upsample),
     (upsample_aligned, lambda factor: f"upsample_aligned({{0}}, {factor})"),
     (resize, lambda size, method: _resize(f"({{0}}.shape[0], {size[0]}, {size[1]}, {{0}}.shape[-1])", method, False)),
@@ -105,6 +108,7 @@ IMPORTS = {
     "jax": "import jax",
     "jnp": "import jax.numpy as jnp",
     **{name: f"from convlab_jax.shared.moving import {name}" for name in ("pixel_shuffle", "upsample_aligned")},
+    "attend": "from convlab_jax.shared.attention import attend",
     "adaptive_pool": "from convlab_jax.shared.pooling import adaptive_pool",
     **{each.__name__: f"from {each.__module__} import {each.__name__}" for each, _ in (*EXPRESSIONS, *OF_NUMBERS)},
     **{name: f"from convlab_jax.shared.resizing import {name}" for name in ("resize_as_torch", "resize_like")},

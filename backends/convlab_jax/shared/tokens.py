@@ -12,13 +12,13 @@ from .attention import class_token, first_pixel, first_token, positions
 from .functions import Function
 from .moving import channel_slice, chunk
 from .program import Equation, Program, Value
-from .read import add, affine, channel_affine, concatenate, flatten, multiply
+from .read import add, affine, channel_affine, concatenate, flatten, maximum, minimum, multiply
 
 # What knows no rows and columns.
 _OF_PIXELS = {
     *(function for function, _ in ACTIVATIONS),
     *(nn.leaky_relu, nn.elu, jnp.clip, affine, channel_affine, flatten, chunk, channel_slice, class_token, positions),
-    *(add, multiply, jnp.subtract, jnp.divide, concatenate),
+    *(add, multiply, maximum, minimum, jnp.subtract, jnp.divide, concatenate),
 }
 Form = tuple[int, ...]
 
@@ -65,6 +65,8 @@ class Forms:
         if by is None or not sources:
             return own
         source, form = sources[0], self._known[sources[0]]
+        if _puts_channels_back(by, source):
+            return own
         if by.primitive in ("reshape", "broadcast_in_dim") and (len(form), len(own)) == (1, 2):
             # What stands in a sequence isn't an image, as inside jnp.pad.
             return form
@@ -81,6 +83,18 @@ class Forms:
         if by.primitive == "concatenate" and len(sources) == 1 and own == (math.prod(form) + 1,):
             return *own, 1
         return own
+
+
+def _puts_channels_back(equation: Equation, source: Value) -> bool:
+    """Whether an equation gives back the axis of channels that a sum of them, or their greatest, has taken away."""
+    reduced = source.by is not None and source.by.primitive in ("reduce_sum", "reduce_max")
+    return (
+        reduced
+        and equation.primitive == "broadcast_in_dim"
+        and len(source.shape) == 3
+        and source.by.params["axes"] == (3,)  # type: ignore[union-attr]
+        and equation.params["broadcast_dimensions"] == (0, 1, 2)
+    )
 
 
 def _varying(equation: Equation) -> list[Value]:

@@ -15,9 +15,10 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
@@ -30,7 +31,7 @@ from convlab.models.layers.spatial import around, depends_on_size, is_around, is
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_blocks, image_blocks, private
+from .. import attention_blocks, channel_blocks, image_blocks, private
 from .. import blocks as nn
 from ..layers import Conv2D
 from ..ops import mx
@@ -275,6 +276,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_blocks.FirstPixel()],
+    DotProductAttention: lambda layer, style: [attention_blocks.DotProductAttention(layer.heads, layer.scale)],
     Crop: lambda layer, style: [image_blocks.Crop(layer.pads)],
     ChannelPool: lambda layer, style: [image_blocks.ChannelPool(layer.function)],
     Subsample: lambda layer, style: [image_blocks.Subsample(layer.start, layer.step)],
@@ -296,6 +298,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Block]]] = {
     Subtract: lambda layer, style: [nn.Subtract()],
     Multiply: lambda layer, style: [nn.Multiply()],
     Divide: lambda layer, style: [nn.Divide()],
+    Maximum: lambda layer, style: [channel_blocks.Maximum()],
+    Minimum: lambda layer, style: [channel_blocks.Minimum()],
     Concatenate: lambda layer, style: [nn.Concatenate()],
     BroadcastLike: lambda layer, style: [nn.BroadcastLike(layer.rank)],
     Outputs: lambda layer, style: [nn.Outputs(layer.names)],

@@ -15,9 +15,10 @@ from convlab.models.layers.activations import Activation, Affine, PReLU, clip
 from convlab.models.layers.activations import Softmax as SoftmaxLayer
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
@@ -30,7 +31,7 @@ from convlab.models.layers.spatial import around, is_padded
 from convlab.models.layers.transposed import transposed_convolution
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_blocks, blocks, image_blocks, private
+from .. import attention_blocks, blocks, channel_blocks, image_blocks, private
 from ..blocks import HybridSequential, ReLU6, Softmax
 from ..layers import Conv2D
 from ..ops import mx, ops
@@ -340,6 +341,8 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     blocks.Subtract: lambda m: Subtract(),
     blocks.Multiply: lambda m: Multiply(),
     blocks.Divide: lambda m: Divide(),
+    channel_blocks.Maximum: lambda m: Maximum(),
+    channel_blocks.Minimum: lambda m: Minimum(),
     blocks.Concatenate: lambda m: Concatenate(),
     blocks.BroadcastLike: lambda m: BroadcastLike(rank=m.rank),
     blocks.Outputs: lambda m: Outputs(m.names),
@@ -348,6 +351,7 @@ _READERS: dict[type, Callable[[Any], Layer]] = {
     attention_blocks.ClassToken: lambda m: ClassToken(ops.to_numpy(value_of(m.token)), _dtype(m.token)),
     attention_blocks.PositionEmbedding: _position_embedding,
     attention_blocks.FirstPixel: lambda m: FirstPixel(),
+    attention_blocks.DotProductAttention: lambda m: DotProductAttention(m.heads, m.scale),
 }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax, shortest
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.formulas import FORMULAS
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, names_in_tuples, template_of
@@ -32,7 +33,7 @@ from convlab.models.source.code import Code, SourceCall, brief, call_of, contain
 from convlab.models.source.layers import Written, affine, layer, ours, unwritten
 
 from .. import attention_blocks, image_blocks
-from ..blocks import Border, Elementwise, semantics
+from ..blocks import ELEMENTWISE, Border, Elementwise, semantics
 from ..layers import Conv2D
 from ..ops import mx
 from . import across_channels
@@ -160,7 +161,7 @@ def _clip(known: Clip) -> tuple[str, str]:
 
 _SHARE = "{clip}({{0}} + 3, 0, 6) / 6"
 _EXPRESSIONS = {
-    **{name: (f"F.{name}({{0}})", f"F.np.{name}({{0}})") for name in ("abs", "sqrt", "exp")},
+    **{name: (f"F.{name}({{0}})", f"F.np.{name}({{0}})") for name in ELEMENTWISE},
     "relu6": ("F.clip({0}, 0, 6)", "F.np.clip({0}, 0, 6)"),
     "hard_sigmoid": (_SHARE.format(clip="F.clip"), _SHARE.format(clip="F.np.clip")),
     "hard_swish": (f"{{0}} * ({_SHARE.format(clip='F.clip')})", f"{{0}} * ({_SHARE.format(clip='F.np.clip')})"),
@@ -268,6 +269,9 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
         attention_blocks.PositionEmbedding, channels=len(known.embedding), size=known.embedding.shape[1:]
     ),
     FirstPixel: lambda known: _attention_block(attention_blocks.FirstPixel),
+    DotProductAttention: lambda known: _attention_block(
+        attention_blocks.DotProductAttention, heads=known.heads, scale=known.scale
+    ),
     **{
         kind: partial(_of_fields, block, names)
         for kind, block, names in (
@@ -298,6 +302,8 @@ _LAYERS: dict[type[Layer], Callable[[Any], Any]] = {
     Add: lambda known: ("{0} + {1}",) * 2,
     Subtract: lambda known: ("F.broadcast_sub({0}, {1})", "{0} - {1}"),
     Divide: lambda known: ("F.broadcast_div({0}, {1})", "{0} / {1}"),
+    Maximum: lambda known: ("F.broadcast_maximum({0}, {1})", "F.np.maximum({0}, {1})"),
+    Minimum: lambda known: ("F.broadcast_minimum({0}, {1})", "F.np.minimum({0}, {1})"),
     Multiply: lambda known: ("F.broadcast_mul({0}, {1})", "{0} * {1}"),
     Concatenate: lambda known: ("F.concat({all}, dim=1)", "F.np.concatenate([{all}], axis=1)"),
     Outputs: lambda known: (template_of(names_in_tuples(known.names)),) * 2,

@@ -53,6 +53,8 @@ def _functions() -> list[tuple[Any, Layer]]:
         "abs": [tf.abs],
         "sqrt": [tf.sqrt],
         "exp": [tf.exp, keras.activations.exponential],
+        "log": [tf.math.log],
+        "reciprocal": [tf.math.reciprocal],
     }
     for name, functions in {**others, "tanh": [tf.tanh], "sigmoid": [tf.sigmoid]}.items():
         own = [getattr(keras.ops, name)] if hasattr(keras.ops, name) else []
@@ -75,7 +77,7 @@ def build_activation(layer: Activation, style: str) -> list[kl.Layer]:
     }
     if layer.function in constructors:
         return [constructors[layer.function](autocast=False)]
-    ours = ("abs", "sqrt", "exp", "celu", "threshold")
+    ours = (*image_layers.ELEMENTWISE, "celu", "threshold")
     at_default = any((layer.function, layer.parameter) == (each.function, each.parameter) for each in _AT_DEFAULTS)
     name = {"hard_swish": "hard_silu"}.get(layer.function, layer.function)
     lacks = not hasattr(keras.activations, name)  # as old ones do

@@ -9,7 +9,9 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding, gradients_read
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, private
@@ -53,6 +55,36 @@ def _position_embedding(m: attention_layers.PositionEmbedding) -> Layer:
     return PositionEmbedding(array_of(m.embedding).transpose(2, 0, 1), m.variable_dtype)
 
 
+def build_attention(layer: Attention, style: str) -> list[kl.Layer]:
+    """Keras's layers for an attention."""
+    channels, heads = channels_taken(layer), layer.heads
+    options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
+    if isinstance(layer, WindowAttention):
+        options |= {"cosine": layer.cosine, "grid": layer.grid}
+        native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
+    else:
+        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
+        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
+    native.build((None, None, None, channels))
+    fill_attention(native, layer)
+    return [native]
+
+
+def fill_attention(native: kl.Layer, layer: Attention) -> None:
+    """Put a layer's arrays into a layer of Keras's."""
+    if isinstance(layer, WindowAttention):
+        kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
+        denses = [native.qkv, native.proj]
+        native.table.assign(layer.table)
+        if layer.scale is not None:
+            native.scale.assign(layer.scale)
+    else:
+        kernels, biases = layer.by_head()
+        denses = private.dense_layers_of_attention(native)
+    for index, dense in enumerate(denses):
+        dense.set_weights([kernels[index], *([biases[index]] if biases else [])])
+
+
 def gradients_of(layer: kl.Layer, slopes: list[Any]) -> dict[str, Any]:
     """The gradients by the arrays of attention, from those by a layer's weights."""
     other = type(layer).from_config(layer.get_config())
@@ -69,4 +101,5 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     attention_layers.ClassToken: lambda m: ClassToken(array_of(m.token), m.variable_dtype),
     attention_layers.PositionEmbedding: _position_embedding,
     attention_layers.FirstPixel: lambda m: FirstPixel(),
+    attention_layers.DotProductAttention: lambda m: DotProductAttention(m.heads, m.scale),
 }

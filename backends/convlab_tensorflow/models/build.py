@@ -16,25 +16,26 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
-from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
-from .. import attention_layers, image_layers, private
+from .. import attention_layers, image_layers
 from ..layers import LOWEST_PADDING, Conv2D
 from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
+from .attention import build_attention
 from .inputs import GLOBAL, image_shape
 from .outputs import Outputs
 from .readers import DEPTHWISE, RMS_NORMS, SEPARABLE, each_rank
@@ -222,35 +223,6 @@ def _build_transposed(layer: TransposedConvolution, style: str) -> list[kl.Layer
     return [_filled(conv, _shape(rank, len(layer.kernel)), hwio(layer.kernel), layer.bias)]
 
 
-def _build_attention(layer: Attention, style: str) -> list[kl.Layer]:
-    channels, heads = channels_taken(layer), layer.heads
-    options: dict[str, Any] = {"dropout": layer.rate, "use_bias": layer.biased, "dtype": layer.dtype}
-    if isinstance(layer, WindowAttention):
-        options |= {"cosine": layer.cosine, "grid": layer.grid}
-        native = attention_layers.WindowAttention(heads, layer.window, layer.shift, **options)
-    else:
-        options |= {"value_dim": None if layer.value_size == layer.key_size else layer.value_size}
-        native = attention_layers.PixelAttention(heads, layer.key_size, attention_axes=(1, 2), **options)
-    native.build((None, None, None, channels))
-    fill_attention(native, layer)
-    return [native]
-
-
-def fill_attention(native: kl.Layer, layer: Attention) -> None:
-    """Put a layer's arrays into a layer of Keras's."""
-    if isinstance(layer, WindowAttention):
-        kernels, biases = [layer.kernel.T, layer.out_kernel.T], [*layer.biases()] if layer.biased else None
-        denses = [native.qkv, native.proj]
-        native.table.assign(layer.table)
-        if layer.scale is not None:
-            native.scale.assign(layer.scale)
-    else:
-        kernels, biases = layer.by_head()
-        denses = private.dense_layers_of_attention(native)
-    for index, dense in enumerate(denses):
-        dense.set_weights([kernels[index], *([biases[index]] if biases else [])])
-
-
 def _build_class_token(layer: ClassToken, style: str) -> list[kl.Layer]:
     native = attention_layers.ClassToken(dtype=layer.dtype)
     return [_filled(native, (None, None, None, len(layer.token)), layer.token)]
@@ -318,11 +290,14 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     RMSNorm: _build_rms_norm,
     ChannelAffine: _build_channel_affine,
     Upsample: _build_upsample,
-    Attention: _build_attention,
-    WindowAttention: _build_attention,
+    Attention: build_attention,
+    WindowAttention: build_attention,
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [attention_layers.FirstPixel(autocast=False)],
+    DotProductAttention: lambda layer, style: [
+        attention_layers.DotProductAttention(layer.heads, layer.scale, autocast=False)
+    ],
     ChannelPool: lambda layer, style: [image_layers.ChannelPool(layer.function, autocast=False)],
     Subsample: lambda layer, style: [image_layers.Subsample(layer.start, layer.step, autocast=False)],
     ChannelSlice: lambda layer, style: [image_layers.ChannelSlice(layer.start, layer.stop, autocast=False)],
@@ -343,6 +318,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
     Subtract: lambda layer, style: [kl.Subtract(autocast=False)],
     Multiply: lambda layer, style: [kl.Multiply(autocast=False)],
     Divide: lambda layer, style: [image_layers.Divide(autocast=False)],
+    Maximum: lambda layer, style: [kl.Maximum(autocast=False)],
+    Minimum: lambda layer, style: [kl.Minimum(autocast=False)],
     Concatenate: lambda layer, style: [kl.Concatenate(-1, autocast=False)],
     BroadcastLike: lambda layer, style: [image_layers.BroadcastLike(autocast=False)],
     OutputsLayer: lambda layer, style: [Outputs(layer.names)],

@@ -14,11 +14,12 @@ from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, celu
 from convlab.models.layers.activations import threshold as above
 
-from ..attention_layers import ClassToken, FirstPixel, PositionEmbedding
+from ..attention_layers import ClassToken, PositionEmbedding
 from ..channel_layers import GatedLinearUnit
-from ..image_layers import ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
+from ..image_layers import ELEMENTWISE, ChannelAffine, ChannelPool, Clip, Divide, Elementwise, GlobalSum, PixelShuffle
 from .activations import build_activation, gelu_tanh
 from .readers import each_rank
+from .slices import index_layers, split_layers
 from .tokens import Patches
 
 
@@ -46,13 +47,17 @@ def _arithmetic(layer: type[kl.Layer] | None, rescaling: Callable[[float], kl.La
 def _quotient(a: Any, b: Any) -> list[kl.Layer]:
     if _is_tensor(a) and _is_tensor(b):
         return [Divide()]
+    if _is_tensor(b) and not np.ndim(a):
+        return [Elementwise("reciprocal"), *([] if a == 1 else [kl.Rescaling(float(a))])]
     return _arithmetic(None, lambda number: kl.Rescaling(1 / number))(a, b)
 
 
-def _limit(name: str) -> Callable[..., list[kl.Layer]]:
-    """The greater or the less of a tensor and a number."""
+def _limit(layer: type[kl.Layer], name: str) -> Callable[..., list[kl.Layer]]:
+    """The greater or the less of two tensors by a layer, of a tensor and a number by limits."""
 
     def natives(a: Any, b: Any) -> list[kl.Layer]:
+        if _is_tensor(a) and _is_tensor(b):
+            return [layer()]
         number = a if _is_tensor(b) else b
         if _is_tensor(number) or np.ndim(number):
             raise UnsupportedError("it takes no tensor and a number")
@@ -116,13 +121,6 @@ def _class_token(first: Any, tokens: Any, axis: int) -> kl.Layer:
     if (numbers != numbers[:1]).any():
         raise UnsupportedError("it joins another token for each image")
     return _filled(ClassToken(dtype=tokens.dtype), (channels,), numbers[0])
-
-
-def _item(x: Any, key: Any) -> list[kl.Layer]:
-    every = slice(None)
-    if len(x.shape) != 3 or key not in ((every, 0), (every, 0, every)):
-        raise UnsupportedError("it takes another part than the first of tokens")
-    return [FirstPixel()]
 
 
 def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
@@ -200,6 +198,41 @@ def _reshape(x: Any, newshape: Any) -> list[kl.Layer]:
     return [kl.Reshape(tuple(sizes))]
 
 
+def _power(x: Any, exponent: Any) -> list[kl.Layer]:
+    """A power, of which `factors` tells how many there are; a root."""
+    if exponent == 0.5:
+        return [Elementwise("sqrt")]
+    if exponent == -1:
+        return [Elementwise("reciprocal")]
+    if not np.isscalar(exponent) or exponent not in range(2, 9):
+        raise UnsupportedError(f"its exponent is {exponent}, expected an integer from 2 to 8, 0.5 or -1")
+    return [kl.Multiply()]
+
+
+def factors(operation: Any, args: Any) -> int:
+    """How often what an operation gives takes its tensor: a square twice."""
+    if type(operation).__name__ == "Square":
+        return 2
+    of_power = type(operation).__name__ == "Power" and not _is_tensor(args[1]) and args[1] in range(2, 9)
+    return int(args[1]) if of_power else 1
+
+
+def _border(x: Any, mode: str = "constant", constant_values: Any = None, pad_width: Any = ()) -> list[kl.Layer]:
+    widths = [tuple(map(int, ends)) for ends in pad_width]
+    known = 3 <= len(widths) <= 5 and not any((*widths[0], *widths[-1])) and mode == "constant"
+    if not known or constant_values not in (None, 0):
+        raise UnsupportedError(f"it pads by {widths} in the mode {mode!r}, expected zeros round images (N, H, W, C)")
+    pads: Any = widths[1] if len(widths) == 3 else tuple(widths[1:-1])
+    return [each_rank("ZeroPadding")[len(widths) - 3](pads)]
+
+
+def parts_of_split(operation: Any, args: Any, kwargs: Any) -> list[kl.Layer] | None:
+    """A layer for each of the tensors that a split gives; None for another operation."""
+    if type(operation).__name__ != "Split":
+        return None
+    return split_layers(args[0], operation.indices_or_sections, operation.axis)
+
+
 # By the name of the operation's class, which has no public one.
 _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Add": _arithmetic(kl.Add, lambda number: kl.Rescaling(1.0, number)),
@@ -207,13 +240,18 @@ _NATIVES: dict[str, Callable[..., list[kl.Layer]]] = {
     "Multiply": _arithmetic(kl.Multiply, kl.Rescaling),
     "Divide": _quotient,
     "TrueDivide": _quotient,
-    "Maximum": _limit("least"),
-    "Minimum": _limit("most"),
+    "Maximum": _limit(kl.Maximum, "least"),
+    "Minimum": _limit(kl.Minimum, "most"),
     "Clip": _clip,
-    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ("abs", "sqrt", "exp")},
+    **{name.title(): lambda x, name=name: [Elementwise(name)] for name in ELEMENTWISE},
     "Absolute": lambda x: [Elementwise("abs")],
+    "Rsqrt": lambda x: [Elementwise("sqrt"), Elementwise("reciprocal")],
     "Concatenate": _concatenate,
-    "GetItem": _item,
+    "GetItem": index_layers,
+    "Negative": lambda x: [kl.Rescaling(-1.0)],
+    "Power": _power,
+    "Square": lambda x: [kl.Multiply()],
+    "Pad": _border,
     "Mean": _over_pixels("GlobalAveragePooling"),
     "Max": _over_pixels("GlobalMaxPooling"),
     "Sum": _over_pixels("GlobalSum"),
@@ -255,7 +293,7 @@ _OPTIONS = {
     *("b", "default_value"),
     *("newshape", "block_size", "data_format", "x_min", "x_max"),
     *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
-    *("strides", "dilation_rate", "padding"),
+    *("strides", "dilation_rate", "padding", "pad_width", "mode"),
 }
 
 

@@ -15,7 +15,7 @@ from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, 
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
-from .functions import native_of
+from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs
 from .readers import read_layer
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
@@ -184,10 +184,14 @@ class _Reading:
         if joins and self._joins_tokens(inputs, call.input_tensors, operation.axis):
             return self._join(inputs, _inside(path, "concatenate_pixels"))
         name = _inside(path, type(operation).__name__.lower())  # its own name has a number that Keras counts up
+        args, kwargs = call.arguments.args, call.arguments.kwargs
         try:
-            natives = native_of(operation, call.arguments.args, call.arguments.kwargs)
+            if (several := parts_of_split(operation, args, kwargs)) is not None:
+                return [self._append([*self.parts(each, name)], inputs, _first(call)) for each in several]
+            natives = native_of(operation, args, kwargs)
         except UnsupportedError as error:
             raise UnsupportedError(f"{name}: {error}") from error
+        inputs = [*inputs] * factors(operation, args)
         return self._append([part for native in natives for part in self.parts(native, name)], inputs, _first(call))
 
     def _same_pixels(self, call: Any, value: str) -> str:

@@ -67,7 +67,7 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     unused = dict(_in_training(model, ""))
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
-    if one_layout and (with_code or any(map(_reshapes_images, parts))):
+    if one_layout and (with_code or any(part.layer is None for part in parts)):
         try:
             rank = rank_of([part.layer for part in parts])
             shape = _shape(model, inputs, layouts, rank)
@@ -81,11 +81,6 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _image(model), loose, unused=unused)
-
-
-def _reshapes_images(part: Part) -> bool:
-    """Whether a layer may make tokens of images, which is known once it is seen what it takes."""
-    return isinstance(part.native, kl.Reshape) and part.layer is None
 
 
 def _with_reason(part: Part, why: str) -> Part:

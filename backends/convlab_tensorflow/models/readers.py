@@ -14,7 +14,7 @@ from convlab.models.layers.activations import Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs as OutputsLayer
@@ -25,7 +25,7 @@ from convlab.models.layers.spatial import Ends, causal, oihw
 from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
-from .. import image_layers, private, resizing_layers
+from .. import attention_layers, image_layers, private, resizing_layers
 from ..channel_layers import ConcatenatePixels
 from ..layers import Conv2D, LowestPadding
 from ..transposed_layers import GROUPED
@@ -342,6 +342,8 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     kl.Subtract: lambda m: Subtract(),
     kl.Multiply: lambda m: Multiply(),
     image_layers.Divide: lambda m: Divide(),
+    kl.Maximum: lambda m: Maximum(),
+    kl.Minimum: lambda m: Minimum(),
     kl.Concatenate: _concatenate,
     image_layers.BroadcastLike: lambda m: BroadcastLike(),
     Outputs: lambda m: OutputsLayer(m.names),
@@ -350,7 +352,19 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     **across_channels.READERS,
 }
 _LIKE = image_layers.BroadcastLike, resizing_layers.ResizeLike
-JOINING = (kl.Add, kl.Subtract, kl.Multiply, image_layers.Divide, kl.Concatenate, ConcatenatePixels, *_LIKE, Outputs)
+JOINING = (
+    kl.Add,
+    kl.Subtract,
+    kl.Multiply,
+    kl.Maximum,
+    kl.Minimum,
+    image_layers.Divide,
+    kl.Concatenate,
+    ConcatenatePixels,
+    *_LIKE,
+    attention_layers.DotProductAttention,
+    Outputs,
+)
 
 
 def read_layer(layer: kl.Layer) -> tuple[Layer | None, str]:

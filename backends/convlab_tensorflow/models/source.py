@@ -54,6 +54,7 @@ _OURS = (
     attention_layers.ClassToken,
     attention_layers.PositionEmbedding,
     attention_layers.FirstPixel,
+    attention_layers.DotProductAttention,
 )
 _IMPORTS = {
     "keras": "import keras",
@@ -211,6 +212,8 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
             kl.Add,
             kl.Subtract,
             kl.Multiply,
+            kl.Maximum,
+            kl.Minimum,
             kl.Concatenate,
         ),
         _layer,

@@ -17,7 +17,8 @@ from convlab.models.layers.layer import Layer
 from convlab.models.layers.reading import Model
 
 from .. import private
-from .build import arrays_of, fill_attention
+from .attention import fill_attention
+from .build import arrays_of
 from .readers import SEPARABLE, children
 
 

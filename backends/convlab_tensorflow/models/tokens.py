@@ -28,7 +28,7 @@ from .arrays import array_of
 Pixels = tuple[int | None, ...]
 # These take images and tokens alike.
 _AS_THEY_ARE = (
-    *(kl.Add, kl.Subtract, kl.Multiply, kl.Flatten, kl.Activation, kl.Dropout),
+    *(kl.Add, kl.Subtract, kl.Multiply, kl.Maximum, kl.Minimum, kl.Flatten, kl.Activation, kl.Dropout),
     *(attention_layers.ClassToken, attention_layers.PositionEmbedding, attention_layers.FirstPixel),
 )
 

@@ -64,6 +64,8 @@ FUNCTIONS: dict[Any, Callable[..., Layer]] = {
     torch.abs: lambda: Activation("abs"),
     torch.sqrt: lambda: Activation("sqrt"),
     torch.exp: lambda: Activation("exp"),
+    torch.log: lambda: Activation("log"),
+    torch.reciprocal: lambda: Activation("reciprocal"),
     clip: activations.clip,
     composed: Activation,
 }
@@ -93,6 +95,8 @@ _MODULES: dict[str, Callable[[float], Any]] = {
     "abs": lambda a: torch.abs,
     "sqrt": lambda a: torch.sqrt,
     "exp": lambda a: torch.exp,
+    "log": lambda a: torch.log,
+    "reciprocal": lambda a: torch.reciprocal,
 }
 
 
@@ -143,9 +147,11 @@ NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((torch.abs, torch.absolute, "abs", "absolute", "abs_"), lambda: torch.abs),
     ((torch.sqrt, "sqrt", "sqrt_"), lambda: torch.sqrt),
     ((torch.exp, "exp", "exp_"), lambda: torch.exp),
-    ((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
+    ((torch.log, "log", "log_"), lambda: torch.log),
+    ((torch.reciprocal, "reciprocal", "reciprocal_"), lambda: torch.reciprocal),
+    ((F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"), nn.Sigmoid),
     ((F.logsigmoid,), nn.LogSigmoid),
-    ((F.tanh, torch.tanh, "tanh"), nn.Tanh),
+    ((F.tanh, torch.tanh, "tanh", "tanh_"), nn.Tanh),
     ((F.softplus,), nn.Softplus),
     ((F.softsign,), nn.Softsign),
     ((F.softshrink,), nn.Softshrink),
@@ -181,5 +187,7 @@ SOURCES: dict[Any, Callable[..., str]] = {
     torch.abs: lambda: "torch.abs({0})",
     torch.sqrt: lambda: "torch.sqrt({0})",
     torch.exp: lambda: "torch.exp({0})",
+    torch.log: lambda: "torch.log({0})",
+    torch.reciprocal: lambda: "torch.reciprocal({0})",
     composed: lambda function, parameter: f'composed({{0}}, "{function}"{f", {parameter}" if parameter else ""})',
 }

@@ -186,6 +186,14 @@ class PositionEmbedding(nn.Module):
         return x + self.embedding.reshape(x.shape[1:])
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
+    """The mean of the values of all pixels, for each pixel of the queries: all three are images (N, C, H, W)."""
+    n = len(query)
+    queries, keys, values = (each.reshape(n, heads, each.shape[1] // heads, -1).mT for each in (query, key, value))
+    means = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
+    return means.transpose(2, 3).reshape(n, -1, *query.shape[2:])
+
+
 def first_pixel(x: Tensor) -> Tensor:
     """The first pixel of each image, as a row of numbers."""
     return x[:, :, 0, 0]

@@ -17,9 +17,10 @@ from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
@@ -33,7 +34,7 @@ from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
 
 from ..layers import Conv2D
-from . import across_channels, attention, functions, modules
+from . import across_channels, attention, functions, modules, resizing
 from .activations import build_activation, build_clip
 from .attention import PixelAttention, first_pixel
 from .channel_convolutions import RowConvolution
@@ -185,11 +186,11 @@ def _build_upsample(layer: Upsample, style: str) -> list[nn.Module]:
 
 
 def _build_resize(layer: Resize, style: str) -> list[nn.Module]:
-    return [nn.Upsample(layer.size, mode=functions.RESIZING[layer.method], align_corners=_aligned(layer))]
+    return [nn.Upsample(layer.size, mode=resizing.RESIZING[layer.method], align_corners=_aligned(layer))]
 
 
 def _build_resize_like(layer: ResizeLike, style: str) -> list[Any]:
-    mode = functions.RESIZING[layer.method]
+    mode = resizing.RESIZING[layer.method]
     return [partial(functions.resize_like, mode=mode, align_corners=_aligned(layer))]
 
 
@@ -289,6 +290,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     ClassToken: _build_class_token,
     PositionEmbedding: _build_position_embedding,
     FirstPixel: lambda layer, style: [first_pixel],
+    DotProductAttention: lambda layer, style: [partial(attention.attend, heads=layer.heads, scale=layer.scale)],
     PReLU: lambda layer, style: [
         filled(nn.PReLU(len(layer.slope), dtype=getattr(torch, layer.dtype)), weight=layer.slope)
     ],
@@ -298,6 +300,8 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {
     Subtract: lambda layer, style: [functions.subtract],
     Multiply: lambda layer, style: [multiply],
     Divide: lambda layer, style: [functions.divide],
+    Maximum: lambda layer, style: [functions.greatest],
+    Minimum: lambda layer, style: [functions.least],
     Concatenate: lambda layer, style: [concatenate],
     BroadcastLike: lambda layer, style: [functions.broadcast_like],
     Outputs: lambda layer, style: [partial(functions.outputs, names=layer.names)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,13 +23,22 @@ Arrays = Mapping[torch.fx.Node, Tensor]
 
 def view_of(node: torch.fx.Node, arrays: Arrays) -> Tensor | None:
     """An array of the model's own with other axes, where a node gives it those; None for another call."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = "__getitem__" if node.target is operator.getitem else str(getattr(node.target, "__name__", node.target))
     array, *axes = node.args or (None,)
-    if name not in _VIEWS or array not in arrays or any(isinstance(each, torch.fx.Node) for each in axes):
+    adds_axes = name == "__getitem__" and all(each in (slice(None), None, ...) for each in _items(axes[0]))
+    if (
+        not (name in _VIEWS or adds_axes)
+        or array not in arrays
+        or any(isinstance(each, torch.fx.Node) for each in axes)
+    ):
         return None
     viewed: Tensor = getattr(arrays[array], name)(*axes, **node.kwargs)  # type: ignore[index]
     same = isinstance(arrays[array], nn.Parameter)  # type: ignore[index]
     return nn.Parameter(viewed.detach()) if same else viewed
+
+
+def _items(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
 
 
 def layer_of(node: torch.fx.Node, arrays: Arrays, rank: int) -> tuple[nn.Module, torch.fx.Node] | None:

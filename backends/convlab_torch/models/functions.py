@@ -16,18 +16,19 @@ from convlab.geometry.geometry import Pair
 from convlab.models.layers.activations import Affine
 from convlab.models.layers.attention import FirstPixel
 from convlab.models.layers.channels import ChannelSlice, Chunk, PixelShuffle
+from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
-from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, container_of
 from convlab.models.layers.pixels import Subsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool
-from convlab.models.layers.resizing import Resize, ResizeLike
-from convlab.models.layers.spatial import Size, per_axis
+from convlab.models.layers.spatial import Size
 
 from . import across_channels, activations
-from .attention import SHIFTED_WINDOWS, first_pixel, of_windows
+from .attention import SHIFTED_WINDOWS, attend, first_pixel, of_windows
 from .modules import LayerNorm2d, PixelLinear, RMSNorm2d, StochasticDepth
+from .resizing import read_resizing
 from .written_out import written_attention
 
 
@@ -49,6 +50,16 @@ def multiply(*tensors: Tensor) -> Tensor:
 def divide(x: Tensor, y: Tensor) -> Tensor:
     """The quotient of tensors, element by element."""
     return x / y
+
+
+def greatest(*tensors: Tensor) -> Tensor:
+    """The greatest of tensors, element by element."""
+    return reduce(torch.maximum, tensors)
+
+
+def least(*tensors: Tensor) -> Tensor:
+    """The least of tensors, element by element."""
+    return reduce(torch.minimum, tensors)
 
 
 def concatenate(*tensors: Tensor) -> Tensor:
@@ -189,6 +200,8 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         subtract: Subtract,
         multiply: Multiply,
         divide: Divide,
+        greatest: Maximum,
+        least: Minimum,
         concatenate: Concatenate,
         broadcast_like: BroadcastLike,
         outputs: lambda: Outputs(**options),
@@ -201,6 +214,7 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
         unflatten_pixels: lambda: Unflatten(options["size"], "HWC"),
         flatten_pixels: lambda: Flatten("HWC"),
         first_pixel: FirstPixel,
+        attend: lambda: DotProductAttention(**options),
         channel_average: lambda: ChannelPool("average"),
         channel_maximum: lambda: ChannelPool("max"),
         channel_total: lambda: ChannelPool("sum"),
@@ -213,17 +227,6 @@ def read_function(native: Any) -> tuple[Layer | None, str]:
     if function in others:
         return others[function](**options), name
     return (readers[function](), name) if function in readers else (None, name)
-
-
-def read_resizing(size: Any, mode: str, align_corners: bool | None = None) -> Layer:
-    """The resize to a size, a number or two, or for None to that of another image."""
-    if mode not in RESIZING.values():
-        raise UnsupportedError(f"its mode is {mode}, expected {', '.join(RESIZING.values())}")
-    method = next(ours for ours, theirs in RESIZING.items() if theirs == mode)
-    if size is None:
-        return ResizeLike(method, bool(align_corners))
-    rows, columns = per_axis(size, 2)
-    return Resize((int(rows), int(columns)), method, bool(align_corners))
 
 
 def _dropout(
@@ -283,18 +286,12 @@ def _stochastic_depth(p: float, mode: str, training: bool = True) -> nn.Module:
     return StochasticDepth(p)
 
 
-def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
-    return nn.Flatten(start_dim, end_dim)
-
-
 def _concatenate(dim: int = 0, rank: int = 2) -> Any:
     if dim not in (1, -1 - rank):
         raise UnsupportedError(f"it concatenates along axis {dim}, expected 1, the channels")
     return concatenate
 
 
-# PyTorch's names of the ways to resize.
-RESIZING = {"nearest": "nearest", "nearest_exact": "nearest-exact", "bilinear": "bilinear"}
 # The axes beside those of images and channels, in words.
 AXES = {1: "the length", 2: "the rows and columns", 3: "the depth, the rows and the columns"}
 # The module, or the function of this file, that computes what a function with these further arguments does.
@@ -324,13 +321,14 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.channel_shuffle, "channel_shuffle"), nn.ChannelShuffle),
     *across_channels.NATIVES,
     (("stochastic_depth",), _stochastic_depth),
-    ((torch.flatten, "flatten"), _flatten),
+    ((torch.flatten, "flatten"), lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim)),
     ((torch.unflatten, "unflatten"), nn.Unflatten),
     ((torch.mean, "mean"), _over_pixels(average)),
     ((torch.amax, "amax"), _over_pixels(maximum)),
     ((torch.sum, "sum"), _over_pixels(total)),
     ((torch.cat, torch.concat), _concatenate),
     ((broadcast_like,), lambda: broadcast_like),
+    ((attend,), partial(partial, attend)),
     ((resize_like,), _resize_like),
     (("contiguous", "clone", torch.clone), nn.Identity),
 ]

@@ -32,6 +32,8 @@ def native_of_index(source: torch.fx.Node, index: Any, rank: int) -> Found:
         return nn.Unflatten(1, (-1, *(1,) * rank)), [source]
     if index in ((_ALL, _ALL, 0, 0), (..., 0, 0)):
         return first_pixel, [source]
+    if slices_of(index, rank) == (_ALL,) * (rank + 2):
+        return nn.Identity(), [source]
     if (margins := _margins(index, rank)) is not None:
         return of_rank("ZeroPad", rank)(margins), [source]
     if (channels := _channels(index, rank)) is not None:
@@ -94,7 +96,9 @@ def _channels(index: Any, rank: int = 2) -> tuple[int, int] | None:
     if axes is None or any(each != slice(None) for each in (axes[0], *axes[2:])) or axes[1].step not in (None, 1):
         return None
     start, stop = axes[1].start or 0, axes[1].stop
-    numbers = isinstance(start, int) and start >= 0 and (stop is None or (isinstance(stop, int) and stop > start))
+    numbers = isinstance(start, int) and (stop is None or (isinstance(stop, int) and stop != 0))
+    if numbers and stop is not None and (start < 0) == (stop < 0) and stop <= start:
+        return None
     return (start, stop or 0) if numbers and (start or stop) else None
 
 

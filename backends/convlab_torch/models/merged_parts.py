@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.fx
 import torch.nn.functional as F
+from torch import nn
 
 from .across_channels import parts_softmax, space_to_depth
 from .constants import operation
@@ -35,7 +36,8 @@ class _Merged(NamedTuple):
     Attributes:
         image: the node of the image (N, parts * C, H, W).
         parts: how many there are.
-        axis: that of the parts, 1; 2 before it has been put in front of another one, of one number.
+        axis: that of the parts, 1, or 0 before that of images; 2 before it has been put in front of another one, of one
+            number.
     """
 
     image: torch.fx.Node
@@ -59,15 +61,18 @@ def _axes_of(node: torch.fx.Node, seen: Mapping[torch.fx.Node, Any]) -> int:
     return len(seen[node]) if isinstance(seen.get(node), torch.Size) else 0
 
 
-def merge_parts(graph: torch.fx.Graph, seen: Mapping[torch.fx.Node, Any]) -> None:
+def merge_parts(model: nn.Module, graph: torch.fx.Graph, seen: Mapping[torch.fx.Node, Any]) -> None:
     """Put calls on images in the place of those on values with an axis of parts, where all of these are known.
 
     Args:
+        model: the model.
         graph: a traced graph, which is changed.
         seen: the shapes of its tensors for images of one size.
     """
     merged: dict[torch.fx.Node, _Merged] = {}
     for node in [*graph.nodes]:
+        if node.op == "call_module" and merged.keys() & {*node.all_input_nodes}:
+            node = _as_function(model, node)
         if node.op not in ("call_function", "call_method") or not isinstance(seen.get(node), torch.Size):
             continue
         with graph.inserting_before(node):
@@ -93,9 +98,12 @@ def _merged(
     shape = seen[node]
     if node.target is torch.stack:
         given = arguments_of(node, "tensors", "dim")
-        images = given["tensors"]
-        of_images = given.get("dim") == 1 and len(shape) == 5 and len(images) > 1
-        return _Merged(made(torch.cat, [*images], 1), len(images)) if of_images else None
+        images, axis = given["tensors"], given.get("dim", 0)
+        if axis not in (0, 1) or len(shape) not in (3, 5) or len(images) < 2:
+            return None
+        if len(shape) == 3:  # of rows, which are images of one pixel
+            images = [made(torch.unflatten, each, 1, (-1, 1, 1)) for each in images]
+        return _Merged(made(torch.cat, [*images], 1), len(images), axis)
     source: Any = node.args[0] if node.args else None
     if node.target in VIEWS and (squares := _of_squares(source, seen, shape, made)) is not None:
         return squares
@@ -109,7 +117,17 @@ def _merged(
     if axis == 2:
         swaps = node.target in _SWAPS and sorted(node.args[1:]) == [1, 2]  # type: ignore[type-var]
         return _Merged(image, parts) if swaps else None
-    return _of_one(node, image, parts, seen, made)
+    if axis == 0 and node.target in (*VIEWS, *_FLATTENS):
+        return None
+    return _of_one(node, merged[source], seen, made)
+
+
+def _as_function(model: nn.Module, node: torch.fx.Node) -> torch.fx.Node:
+    """The call of a function in the place of that of a module, where it is a softmax."""
+    module = model.get_submodule(str(node.target))
+    if type(module) is nn.Softmax:
+        node.op, node.target, node.kwargs = "call_function", F.softmax, {"dim": module.dim}
+    return node
 
 
 def _split(source: torch.fx.Node, before: Any, after: torch.Size) -> _Merged | None:
@@ -148,26 +166,30 @@ def _of_two(node: torch.fx.Node, name: str, merged: Mapping[torch.fx.Node, _Merg
     known = [merged[each] for each in node.args if each in merged]  # type: ignore[index]
     numbers = [each for each in node.args if isinstance(each, (int, float))]
     alike = {(each.parts, each.axis) for each in known}
-    if len(known) + len(numbers) < 2 or len(alike) != 1 or alike == {(1, 1)} or known[0].axis != 1:
+    if len(known) + len(numbers) < 2 or len(alike) != 1 or alike == {(1, 1)} or known[0].axis == 2:
         return None
     taken = [merged[each].image if each in merged else each for each in node.args]  # type: ignore[index]
-    return _Merged(made(function, *taken), known[0].parts)
+    return _Merged(made(function, *taken), known[0].parts, known[0].axis)
 
 
 def _of_one(
-    node: torch.fx.Node, image: torch.fx.Node, parts: int, seen: Mapping[torch.fx.Node, Any], made: Call
+    node: torch.fx.Node, merged: _Merged, seen: Mapping[torch.fx.Node, Any], made: Call
 ) -> _Merged | torch.fx.Node | None:
     """A softmax over the parts, their sum or mean, or the parts put back among the channels."""
+    image, parts, axis = merged
     given, after = arguments_of(node, "input", "dim", "keepdim"), seen[node]
     before: torch.Size = seen[given["input"]]
-    if node.target in _SOFTMAX and given.get("dim") == 1 and given.get("dtype") is None:
-        return _Merged(made(parts_softmax, image, parts), parts)
-    if node.target in (*_SUMS, *_MEANS) and given.get("dim") in (1, (1,), [1]) and not given.get("keepdim"):
+    if node.target in _SOFTMAX and given.get("dim") == axis and given.get("dtype") is None:
+        return _Merged(made(parts_softmax, image, parts), parts, axis)
+    if node.target in (*_SUMS, *_MEANS) and given.get("dim") in (axis, (axis,), [axis]) and not given.get("keepdim"):
         chunks = made(torch.chunk, image, parts, 1)
         total = made(operator.getitem, chunks, 0)
         for index in range(1, parts):
             total = made(operator.add, total, made(operator.getitem, chunks, index))
         return made(operator.mul, total, 1 / parts) if node.target in _MEANS else total
+    of_pixel = len(before) > 2 and len(after) > 3 and tuple(after) == (*before[:3], *(1,) * (len(after) - 3))
+    if of_pixel and node.target in (*VIEWS, "unsqueeze", torch.unsqueeze):
+        return merged
     if node.target in (*VIEWS, *_FLATTENS):
         n, *others = before
         if tuple(after) == (n, parts * others[1], *others[2:]) and len(before) == 5:

@@ -8,21 +8,34 @@ from typing import Any
 
 import torch
 import torch.fx
-import torch.nn.functional as F
 from torch import nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.spatial import to_first, to_last
 
-from .functions import average, channel_average, channel_maximum, channel_total, maximum, multiply, total
+from .attention import attend
+from .functions import (
+    average,
+    channel_average,
+    channel_maximum,
+    channel_total,
+    greatest,
+    least,
+    maximum,
+    multiply,
+    total,
+)
 from .indexing import PARTS, native_of_index
 from .rewriting import VIEWS, arguments_of, is_size_of
 
+_JOINED: dict[Any, Any] = {
+    **dict.fromkeys((torch.maximum, torch.max, "maximum", "max"), greatest),
+    **dict.fromkeys((torch.minimum, torch.min, "minimum", "min"), least),
+}
 _SQUARES = (operator.pow, torch.pow, "pow", torch.square, "square")
 _SWAPS = ("transpose", torch.transpose)
 _SQUEEZES = ("squeeze", torch.squeeze)
 _MEANS = ("mean", torch.mean)
-_POOLS = (F.avg_pool2d, F.max_pool2d)
 _GREATEST = ("amax", torch.amax)
 _SUMS = ("sum", torch.sum)
 
@@ -70,11 +83,9 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
         return native
     if node.target is operator.getitem and isinstance(source, torch.fx.Node):
         return native_of_index(source, node.args[1], rank)
-    if node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs:
-        return multiply, [source, source]
-    if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
-        return nn.Identity(), [source]
-    if _axes_of_view(node, rank + 2) is not None and isinstance(source, torch.fx.Node):
+    if (native := _elementwise(node)) is not None:
+        return native
+    if (_axes_of_view(node, rank + 2) is not None or _of_shape(node)) and isinstance(source, torch.fx.Node):
         while source.target == "contiguous":
             source = source.args[0]
         groups = _swapped(source, rank)
@@ -84,12 +95,23 @@ def native_of_pattern(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.f
     return None
 
 
+def _elementwise(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
+    """The square of a tensor, the greatest or the least of two, attention of three, or what does nothing."""
+    tensors = [each for each in node.args if isinstance(each, torch.fx.Node)]
+    if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
+        return nn.Identity(), tensors[:1]
+    if node.target is attend:
+        return partial(attend, **node.kwargs), tensors
+    if node.target in _JOINED and len(tensors) == len(node.args) == 2 and not node.kwargs:
+        return _JOINED[node.target], tensors
+    squares = node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs
+    return (multiply, tensors * 2) if squares else None
+
+
 def _over_pixels(node: torch.fx.Node, source: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
     """What takes the rows and columns of images away, in whichever way, and the images."""
     if _one_of_pixels(source, 4) and _same_over_the_other(node, source):
         return _of_both(node), [source.args[0]]  # type: ignore[list-item]
-    if node.target in _POOLS and _pools_whole(node, source):
-        return partial(average if node.target is F.avg_pool2d else maximum, keepdim=True), [source]
     if node.target in _SQUEEZES and _axes(node) in ((2, 3), (-1, -2), (-2, -1)):
         return nn.Flatten(), [source]
     return None
@@ -179,15 +201,6 @@ def _of_both(node: torch.fx.Node) -> Any:
     return partial(reduced, keepdim=False)
 
 
-def _pools_whole(node: torch.fx.Node, image: torch.fx.Node) -> bool:
-    """Whether the window of a pooling is the size of its image, `F.avg_pool2d(x, x.size()[2:])`."""
-    given = arguments_of(node, "input", "kernel_size")
-    window = given.pop("kernel_size", None)
-    plain = len(node.args) <= 2 and all(value in (None, 0, 1) for name, value in given.items() if name != "input")
-    sizes = window if isinstance(window, (tuple, list)) else [window]
-    return plain and [axis for each in sizes for axis in axes_of_size(each, image)] == [2, 3]
-
-
 def axes_of_size(size: Any, image: torch.fx.Node) -> list[int]:
     """The axes of an image whose sizes a node gives; none for another node."""
     if not isinstance(size, torch.fx.Node):
@@ -209,9 +222,23 @@ def _axes_of_view(node: torch.fx.Node, rank: int) -> tuple[Any, ...] | None:
     return tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == rank else None
 
 
+def _of_shape(node: torch.fx.Node) -> bool:
+    """Whether a node gives a tensor the shape of another one."""
+    shape: Any = node.args[1] if node.target in VIEWS and len(node.args) == 2 else None
+    if not isinstance(shape, torch.fx.Node):
+        return False
+    return (shape.target is getattr and shape.args[1:] == ("shape",)) or (
+        shape.target == "size" and len(shape.args) == 1
+    )
+
+
 def _swapped(node: Any, rank: int) -> int | None:
     """The groups of channels whose axis a node swaps with that of the channels in a group."""
-    if not isinstance(node, torch.fx.Node) or node.target not in _SWAPS or sorted(node.args[1:]) != [1, 2]:  # type: ignore[type-var]
+    if not isinstance(node, torch.fx.Node):
+        return None
+    order = (0, 2, 1, *range(3, rank + 3))
+    swaps = node.target in _SWAPS and sorted(node.args[1:]) == [1, 2]  # type: ignore[type-var]
+    if not swaps and permutation(node, rank) != order:
         return None
     source = node.args[0]
     axes = _axes_of_view(source, rank + 3) if isinstance(source, torch.fx.Node) else None

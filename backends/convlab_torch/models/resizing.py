@@ -9,11 +9,25 @@ from torch import nn
 from convlab.errors import UnsupportedError
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.pixels import Upsample
+from convlab.models.layers.resizing import Resize, ResizeLike
+from convlab.models.layers.spatial import per_axis
 
-from .functions import read_resizing
+# PyTorch's names of the ways to resize.
+RESIZING = {"nearest": "nearest", "nearest_exact": "nearest-exact", "bilinear": "bilinear"}
 
 # PyTorch's names of linear interpolation, by the number of axes.
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def read_resizing(size: Any, mode: str, align_corners: bool | None = None) -> Layer:
+    """The resize to a size, a number or two, or for None to that of another image."""
+    if mode not in RESIZING.values():
+        raise UnsupportedError(f"its mode is {mode}, expected {', '.join(RESIZING.values())}")
+    method = next(ours for ours, theirs in RESIZING.items() if theirs == mode)
+    if size is None:
+        return ResizeLike(method, bool(align_corners))
+    rows, columns = per_axis(size, 2)
+    return Resize((int(rows), int(columns)), method, bool(align_corners))
 
 
 def read_upsample(m: nn.Upsample) -> Layer:

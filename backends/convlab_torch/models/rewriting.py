@@ -49,6 +49,21 @@ def slices_of(index: Any, rank: int = 2) -> tuple[slice, ...] | None:
     return tuple(axes) if len(axes) == rank + 2 and all(isinstance(each, slice) for each in axes) else None
 
 
+def how_many(node: torch.fx.Node) -> int | None:
+    """How many parts of a tensor, or sizes of an image, a call gives, where its arguments tell; None for others."""
+    if node.target in (torch.chunk, "chunk"):
+        given: Any = arguments_of(node, "input", "chunks").get("chunks")
+        return given if isinstance(given, int) else None
+    if node.target in (torch.split, "split", "split_with_sizes"):
+        sizes = (*node.args[1:2], *(node.kwargs[name] for name in node.kwargs if name != "dim"))
+        return len(sizes[0]) if isinstance(sizes[0], (tuple, list)) else None
+    # The rows and columns of an image; a tensor with other axes fails where they are used.
+    of_shape = node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node)
+    shape: Any = node.args[0] if of_shape else None
+    sizes_alone = shape is not None and (shape.target == "size" or shape.args[1:] == ("shape",))
+    return 2 if sizes_alone and node.args[1] in (slice(2, None), slice(-2, None)) else None
+
+
 def to_channels_first(node: torch.fx.Node, rank: int) -> bool:
     """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
     args: list[Any] = [*node.args]

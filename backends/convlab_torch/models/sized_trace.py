@@ -12,14 +12,14 @@ import torch.fx
 from torch import Tensor, nn
 
 from .sizes import float_dtype
-from .tracer import Tracer
+from .tracer import CountedProxy, Tracer
 
 # What differs between images of these numbers depends on their number.
 _BATCHES = (2, 3)
 Both = tuple[Any, ...]
 
 
-class SizedProxy(torch.fx.Proxy):
+class SizedProxy(CountedProxy):
     """A value of a traced model.
 
     Attributes:

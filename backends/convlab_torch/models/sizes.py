@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convlab.models.layers.spatial import Size
 
 from .functions import broadcast_like, resize_like
+from .relative_sizes import cut_at_the_end, of_whole_images
 from .rewriting import VIEWS, arguments_of, slices_of
 from .tokens import merges_pixels
 
@@ -136,6 +137,10 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         first = next((n for n in (1, 2) if all(_flattens(x, y, n) for x, y in shapes)), None)
         known = first is None or (first == 2 and merges_pixels(node, 0))
         return None if known else _Change(node, "call_method", "flatten", (node.args[0], first), {})
+    if (whole := of_whole_images(node, runs)) is not None:
+        return _Change(node, "call_function", *whole, {})
+    if node.target is operator.getitem and (index := cut_at_the_end(node, runs)) is not None:
+        return _Change(node, "call_function", operator.getitem, (node.args[0], index), {})
     return _numbers(node, sizes, runs)
 
 

@@ -22,7 +22,15 @@ from convlab.models.source.layers import affine as scaled
 from ..layers import Conv2D
 from . import across_channels, activations
 from .activations import clip, composed
-from .attention import ClassToken, HeadAttention, PixelAttention, PositionEmbedding, WindowAttention, first_pixel
+from .attention import (
+    ClassToken,
+    HeadAttention,
+    PixelAttention,
+    PositionEmbedding,
+    WindowAttention,
+    attend,
+    first_pixel,
+)
 from .functions import (
     add,
     affine,
@@ -36,6 +44,8 @@ from .functions import (
     depth_to_space,
     divide,
     flatten_pixels,
+    greatest,
+    least,
     multiply,
     of_rank,
     outputs,
@@ -170,6 +180,8 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     subtract: lambda: "{0} - {1}",
     multiply: lambda: "{0} * {1}",
     divide: lambda: "{0} / {1}",
+    greatest: lambda: "torch.maximum({0}, {1})",
+    least: lambda: "torch.minimum({0}, {1})",
     clip: lambda least, most: _limited({"min": least, "max": most}),
     **activations.SOURCES,
     concatenate: lambda: "torch.cat([{all}], dim=1)",
@@ -180,6 +192,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     subsample: lambda start, step: f"{{0}}[:, :, {start[0]}::{step[0]}, {start[1]}::{step[1]}]",
     flatten_pixels: lambda: "{0}.movedim(1, -1).flatten(1)",
     first_pixel: lambda: "{0}[:, :, 0, 0]",
+    attend: lambda heads, scale: f"attend({{0}}, {{1}}, {{2}}, heads={heads}, scale={scale})",
     total: lambda keepdim, rank=2: f"{{0}}.sum(dim={tuple(range(2, rank + 2))}, keepdim={keepdim})",
     channel_total: lambda: "{0}.sum(dim=1, keepdim=True)",
     channel_average: lambda: "{0}.mean(dim=1, keepdim=True)",
@@ -205,7 +218,10 @@ _IDIOM = Idiom(
         " ": "",
         "lab": "from convlab import torch as lab",
         "composed": f"from {composed.__module__} import composed",
-        **{kind.__name__: f"from {kind.__module__} import {kind.__name__}" for kind in (*_ATTENTION, ChannelAffine)},
+        **{
+            kind.__name__: f"from {kind.__module__} import {kind.__name__}"
+            for kind in (*_ATTENTION, ChannelAffine, attend)
+        },
     },
     base="nn.Module",
     owner=nn.Module,

@@ -1,4 +1,4 @@
-"""Calls in a traced graph that are several simpler ones: norms of axes, sums of a stack, `alpha=`."""
+"""Calls in a traced graph that are several simpler ones: norms of axes, sums of a stack, `alpha=`, compositions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
+from .compositions import COMPOSITIONS
 from .patterns import permutation
 from .rewriting import VIEWS, Call, arguments_of, caller, is_size_of
+from .sizes import is_size
 
 _SUMS = (torch.sum, "sum")
 _MEANS = (torch.mean, "mean")
+_GREATEST, _LEAST = (torch.amax, "amax"), (torch.amin, "amin")
+_REDUCED = (*_SUMS, *_MEANS, *_GREATEST, *_LEAST)
+# What gives the greatest or the least numbers, and their places.
+_WITH_PLACES = (torch.max, "max", torch.min, "min")
+# What a reduction of a stack is of its tensors.
+_JOINED = (
+    ((*_SUMS, *_MEANS), operator.add),
+    ((*_GREATEST, *_WITH_PLACES[:2]), torch.maximum),
+    ((*_LEAST, *_WITH_PLACES[2:]), torch.minimum),
+)
 _FLATTENS = (torch.flatten, "flatten")
 _ADDITIONS = {
     **dict.fromkeys((torch.add, "add", "add_"), operator.add),
@@ -28,24 +40,42 @@ _TAKEN = (torch.stack, torch.permute, "permute", *VIEWS)
 
 def spell_out(graph: torch.fx.Graph) -> None:
     """Put simpler calls in the place of those that are several of them."""
+    replaced: list[torch.fx.Node] = []
+    sizes: set[torch.fx.Node] = set()
     for node in [*graph.nodes]:
-        if node.op not in ("call_function", "call_method"):
+        if is_size(node, sizes):
+            sizes.add(node)
+        if node in sizes or node.op not in ("call_function", "call_method"):
             continue
         with graph.inserting_before(node):
             result = _spelled_out(node, caller(graph, node))
-        if result is not None:
+        if result is None:
+            continue
+        for each in [*node.users] if isinstance(result, tuple) else ():
+            if each.target is operator.getitem:
+                each.replace_all_uses_with(result[each.args[1]])
+        if not isinstance(result, tuple):
             node.replace_all_uses_with(result)
-            graph.erase_node(node)
+        replaced.append(node)
+    _erase(graph, replaced)
+
+
+def _erase(graph: torch.fx.Graph, replaced: Sequence[torch.fx.Node]) -> None:
+    """Erase nodes that are no longer taken, what takes only a part of them, and what only they took."""
+    left = {*replaced, *(user for node in replaced for user in node.users)}
     for node in reversed([*graph.nodes]):
-        if node.target in _TAKEN and not node.users:
+        if node in left and not node.users and node.op in ("call_function", "call_method"):
+            left.update(node.all_input_nodes)
             graph.erase_node(node)
 
 
-def _spelled_out(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
-    """The last of the calls that compute the same as a node; None for one that stays."""
+def _spelled_out(node: torch.fx.Node, call: Call) -> Any:
+    """The last of the calls that compute the same as a node, or those for each of its results; None if it stays."""
     if node.target in _ADDITIONS and "alpha" in node.kwargs:
         given = arguments_of(node, "input", "other")
         return call(_ADDITIONS[node.target], given["input"], call(operator.mul, given["other"], given["alpha"]))
+    if node.target is operator.add and 0 in node.args[:2]:  # where `sum` begins
+        return next((each for each in node.args if isinstance(each, torch.fx.Node)), None)
     if node.target in (torch.addcmul, "addcmul"):
         given = arguments_of(node, "input", "tensor1", "tensor2")
         product = call(operator.mul, given["tensor2"], given["tensor1"])
@@ -57,9 +87,13 @@ def _spelled_out(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
         return _norm(node, call)
     if node.target in VIEWS:
         return _boxes(node, call)
-    if node.target in (*_SUMS, *_MEANS, torch.amax, "amax"):
-        return _of_stack(node, call) or _over_merged(node, call)
-    return None
+    if node.target is operator.getitem and (index := _one_channel(node)) is not None:
+        return call(operator.getitem, node.args[0], index)
+    if node.target in (*_REDUCED, operator.getitem):
+        return _of_stack(node, call) or _over_merged(node, call) or _over_both(node, call)
+    if node.target in (torch.unsqueeze, "unsqueeze"):
+        return _put_back(node, call)
+    return COMPOSITIONS[node.target](node, call) if node.target in COMPOSITIONS else None
 
 
 def _normalized(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
@@ -115,7 +149,11 @@ def _root_of_squares(x: torch.fx.Node, dim: Any, keepdim: bool, call: Call) -> t
 
 
 def _of_stack(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
-    """The sum or the mean of tensors that were stacked along the axis that it takes away."""
+    """The sum, the mean, the greatest or the least of tensors that were stacked along the axis that it takes away."""
+    of_both = node.target is operator.getitem  # what torch.max and torch.min give
+    if of_both and (node.args[1] != 0 or getattr(node.args[0], "target", None) not in _WITH_PLACES):
+        return None
+    node = node.args[0] if of_both else node  # type: ignore[assignment]
     given = arguments_of(node, "input", "dim", "keepdim")
     stack: Any = given["input"]
     if not isinstance(stack, torch.fx.Node) or stack.target is not torch.stack or given.get("keepdim"):
@@ -123,12 +161,13 @@ def _of_stack(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
     stacked = arguments_of(stack, "tensors", "dim")
     tensors, dim = stacked["tensors"], given.get("dim")
     dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
-    known = given.keys() <= {"input", "dim", "keepdim"} and node.target in (*_SUMS, *_MEANS)
+    joined = next((each for functions, each in _JOINED if node.target in functions), None)
+    known = given.keys() <= {"input", "dim", "keepdim"} and joined is not None
     if not known or not isinstance(dim, int) or dim != stacked.get("dim", 0) or not isinstance(tensors, (tuple, list)):
         return None
     total = tensors[0]
     for each in tensors[1:]:
-        total = call(operator.add, total, each)
+        total = call(joined, total, each)
     return call(operator.mul, total, 1 / len(tensors)) if node.target in _MEANS else total
 
 
@@ -141,3 +180,42 @@ def _over_merged(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
         return None
     function = {"sum": torch.sum, "mean": torch.mean, "amax": torch.amax}.get(str(node.target), node.target)
     return call(function, merged.args[0], (2, 3), False)
+
+
+def _over_both(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
+    """What is reduced over the columns and then over the rows, where both axes stay."""
+    before: Any = node.args[0]
+    if not isinstance(before, torch.fx.Node) or before.target != node.target or node.target not in _REDUCED:
+        return None
+    given, first = (arguments_of(each, "input", "dim", "keepdim") for each in (node, before))
+    dims: Any = sorted(each["dim"] for each in (given, first) if isinstance(each.get("dim"), int))
+    if dims not in ([2, 3], [-2, -1]) or not (given.get("keepdim") and first.get("keepdim")):
+        return None
+    function = getattr(torch, node.target) if isinstance(node.target, str) else node.target
+    return call(function, first["input"], (2, 3), True)
+
+
+def _one_channel(node: torch.fx.Node) -> Any:
+    """The slice that an index of one channel and a new axis for it is; None for another index."""
+    index: Any = node.args[1]
+    if not isinstance(index, tuple) or len(index) < 3 or index[0] != slice(None) or None not in index[1:3]:
+        return None
+    number = next((each for each in index[1:3] if isinstance(each, int)), None)
+    if number is None or any(each not in (slice(None), ...) for each in index[3:]):
+        return None
+    return slice(None), slice(number, number + 1 or None)
+
+
+def _put_back(node: torch.fx.Node, call: Call) -> torch.fx.Node | None:
+    """The axis of channels that was taken away just before, also by an index of one channel."""
+    before: Any = node.args[0]
+    if not isinstance(before, torch.fx.Node) or node.args[1:] != (1,):
+        return None
+    if before.target in (torch.squeeze, "squeeze") and before.args[1:] == (1,):
+        return before.args[0]  # type: ignore[return-value]
+    index = before.args[1] if before.target is operator.getitem else None
+    if not isinstance(index, tuple) or index[:1] != (slice(None),) or not isinstance(index[1], int):
+        return None
+    if any(each not in (slice(None), ...) for each in index[2:]):
+        return None
+    return call(operator.getitem, before.args[0], (slice(None), slice(index[1], index[1] + 1 or None)))

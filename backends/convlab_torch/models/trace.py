@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip
-from convlab.models.layers.joining import Add, Divide, Multiply, Subtract
+from convlab.models.layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.outputs import results_of
 from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
@@ -29,13 +29,14 @@ from .attention import (
     Written,
     of_pixels,
 )
-from .channel_convolutions import RowConvolution, as_rows, convolves_rows
+from .channel_convolutions import RowConvolution, convolves_rows
 from .constants import computed_from, fetched, notes_of_computed, operation, with_arrays
 from .functional import view_of
 from .functions import (
     add,
     affine,
     divide,
+    is_known_function,
     multiply,
     native_of,
     outputs,
@@ -46,10 +47,11 @@ from .functions import (
     unflatten_pixels,
     with_number,
 )
-from .merged_parts import has_parts, merge_parts
+from .in_place import take_changed
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
+from .recognised import recognise
 from .rewriting import to_channels_first
 from .sized_trace import SizedTracer
 from .sizes import (
@@ -62,7 +64,6 @@ from .sizes import (
     is_size,
     shapes_in,
 )
-from .spelled_out import spell_out
 from .token_calls import TokenReading, owner
 from .tokens import expands_batch
 from .tracer import defaults_of, graph_of
@@ -70,7 +71,7 @@ from .tracer import defaults_of, graph_of
 _NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
 
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
-_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide)
+_ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide, Maximum, Minimum)
 _ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, RMSNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
 
@@ -115,18 +116,16 @@ def traced(
     """
     if image is None:
         graph = graph_of(model, is_leaf, of_torch)
+        take_changed(graph, model)
         rank = image_rank(model, graph)
         images = Images(image_channels(model, graph, rank), rank)
     else:
         graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
+        take_changed(graph, model)
         rank = len(image) - 1
         images = Images(image[0], rank, image[1:])
     multiple = fold_sizes(model, graph, images)
-    spell_out(graph)
-    if rank == 2 and has_parts(graph):
-        merge_parts(graph, shapes_in(model, graph, images, multiple))
-    if rank == 2 and any(map(convolves_rows, model.modules())):
-        as_rows(model, graph, shapes_in(model, graph, images, multiple))
+    recognise(model, graph, rank, partial(shapes_in, model, graph, images, multiple))
     reading = _Reading(model, parts, rank)
     return Traced(*reading.of(graph), multiple, reading.notes)
 
@@ -362,7 +361,8 @@ def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
         return pattern
     if node.target in ("view", "reshape", torch.reshape):
         return reshaped(others[0] if len(others) == 1 else others, rank), [first]
-    if any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()])):
+    computed = any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()]))
+    if computed and is_known_function(node.target):
         raise UnsupportedError("it depends on the tensor's shape or values")
     return native_of(node.target, *others, rank=rank, **options), [first]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.fx
@@ -13,7 +13,15 @@ from convlab.errors import UnsupportedError
 
 from .functions import is_known_function
 from .partitions import forward_of
-from .rewriting import inline
+from .rewriting import how_many, inline
+
+
+class CountedProxy(torch.fx.Proxy):
+    """A proxy whose values can be counted where the call tells how many there are."""
+
+    def __len__(self) -> int:
+        count = how_many(self.node)
+        return super().__len__() if count is None else count
 
 
 class Tracer(torch.fx.Tracer):
@@ -26,6 +34,15 @@ class Tracer(torch.fx.Tracer):
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is read as a whole."""
         return self._is_leaf(module)
+
+    def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
+        """See `torch.fx.Tracer`."""
+        return CountedProxy(node, self)
+
+    def iter(self, obj: torch.fx.Proxy) -> Iterator[Any]:
+        """See `torch.fx.Tracer`; parts and sizes are counted where the call tells how many there are."""
+        count = how_many(obj.node)
+        return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])  # type: ignore[index]
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""

@@ -163,6 +163,8 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "add": {},
     "subtract": {},
     "divide": {},
+    "maximum": {},
+    "minimum": {},
     "broadcast_like": {},
     "multiply": {},
     "concatenate": {},
@@ -186,6 +188,7 @@ FIELDS: dict[str, dict[str, FieldRule]] = {
     "rms_norm": {"epsilon": _EPSILON},
     "channel_affine": {"trained": _BOOLEAN},
     "conv_transpose2d": {"stride": _PAIR, "crop": _CROP, "dilation": _PAIR, "groups": _COUNT},
+    "dot_product_attention": {"heads": _COUNT, "scale": _number("a finite number")},
     "attention": {"heads": _COUNT, "rate": _SHARE},
     "window_attention": {
         "heads": _COUNT,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..layers.across_channels import OF_PARTS
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
+from ..layers.dot_product import DotProductAttention
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.joining import Concatenate, Joining, Like
 from ..layers.layer import Dense, Layer
@@ -56,12 +57,9 @@ class Flow:
             return f"{channels} channels from the layer before it", f"{taken}"
         if isinstance(layer, Joining):
             each = [self.values[name][1] for name in inputs]
-            if isinstance(layer, Concatenate):
-                channels = sum(each) if all(each) else 0
-            elif isinstance(layer, Like):
-                channels = each[0]
-            elif len({count for count in each if count > (not isinstance(layer, ConcatenatePixels))}) > 1:
-                return f"{' and '.join(map(str, each))} channels", "the same number"
+            if (wrong := _apart(layer, each)) is not None:
+                return wrong
+            channels = _joined(layer, each)
         self.values[value] = self._after(layer, max(wanted, ranks), taken or channels)
         return None
 
@@ -73,6 +71,28 @@ class Flow:
         if isinstance(layer, Tokens):
             return _TOKENS, channels
         return 2 if gives_rows(layer) else rank, layer.output_channels(channels)
+
+
+def _apart(layer: Joining, channels: Sequence[int]) -> tuple[str, str] | None:
+    """What a layer gets and what it takes, if values of so many channels don't go together."""
+    got = f"{' and '.join(map(str, channels))} channels"
+    if isinstance(layer, DotProductAttention):
+        alike = channels[0] == channels[1] or not all(channels[:2])
+        fits = alike and not any(count % layer.heads for count in channels)
+        return None if fits else (got, f"multiples of {layer.heads}, of which the first two are alike")
+    any_number = isinstance(layer, (Concatenate, Like))
+    least = 0 if isinstance(layer, ConcatenatePixels) else 1  # one channel counts for all, but for pixels in a row
+    alike = any_number or len({count for count in channels if count > least}) < 2
+    return None if alike else (got, "the same number")
+
+
+def _joined(layer: Joining, channels: Sequence[int]) -> int:
+    """The channels of what a layer makes of several values."""
+    if isinstance(layer, Concatenate):
+        return sum(channels) if all(channels) else 0
+    if isinstance(layer, DotProductAttention):
+        return channels[2]
+    return channels[0] if isinstance(layer, Like) else max(channels)
 
 
 def _taken(layer: Layer) -> int:

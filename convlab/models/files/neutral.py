@@ -18,9 +18,10 @@ from ..layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSo
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
+from ..layers.dot_product import DotProductAttention
 from ..layers.flattening import Flatten, Unflatten
 from ..layers.folded import Convolution1D, Convolution3D
-from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
+from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Maximum, Minimum, Multiply, Subtract
 from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ..layers.outputs import Outputs
@@ -67,7 +68,8 @@ _NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, ChannelAffine, LocalResponse
 _MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
 _BOXES = (Anchors, ConcatenatePixels, Tokens)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_JOINING = (Add, Subtract, Multiply, Divide, Concatenate, BroadcastLike, ResizeLike, Outputs)
+_ARITHMETIC = (Add, Subtract, Multiply, Divide, Maximum, Minimum)
+_JOINING = (*_ARITHMETIC, Concatenate, BroadcastLike, ResizeLike, Outputs, DotProductAttention)
 _ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
 _CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING, *_BOXES)
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
@@ -294,7 +296,7 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
             _refuse(f"{where}.inputs", excerpt(value), what)
     takes = layer.takes if isinstance(layer, Joining) else 1
     if takes and len(inputs) != takes:
-        _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two")[takes - 1])
+        _refuse(f"{where}.inputs", f"{len(inputs)} value{'s' * (len(inputs) != 1)}", ("one", "two", "three")[takes - 1])
     if isinstance(layer, Outputs) and (len(inputs) == 1 or len(layer.names) not in (0, len(inputs))):
         _refuse(where, f"{len(layer.names)} names of {len(inputs)} results", "several, and none or one of each")
 

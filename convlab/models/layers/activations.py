@@ -99,6 +99,34 @@ def _exp_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarr
     return np.where(np.isinf(most), np.inf, np.where(np.isinf(most), 0, most) * -np.expm1(-off) + rounding)
 
 
+def _log(x: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(x))
+
+
+def _log_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
+    """Where x may be 0 or less, anything; a logarithm is steepest below x."""
+    least = x - off
+    with np.errstate(divide="ignore", invalid="ignore"):
+        carried = np.log(x) - np.log(least)
+        error = carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * (np.abs(np.log(x)) + carried + 1)
+    return np.where(least > least_normal(dtype), error, np.inf)
+
+
+def _reciprocal(x: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / x)
+
+
+def _reciprocal_error(x: np.ndarray, off: np.ndarray, dtype: str, a: float) -> np.ndarray:
+    """Where x may be 0, anything."""
+    least = np.abs(x) - off
+    with np.errstate(divide="ignore", invalid="ignore"):
+        carried = off / (np.abs(x) * least)
+        error = carried + 4 * 2.0 ** -SIGNIFICAND[dtype] * (1 / np.abs(x) + carried) + least_normal(dtype)
+    return np.where(least > least_normal(dtype), error, np.inf)
+
+
 _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 # The second argument is `Activation.parameter`. GELU: Hendrycks and Gimpel, arXiv:1606.08415; ELU: arXiv:1511.07289;
@@ -121,6 +149,8 @@ FUNCTIONS = {
     "abs": Function(lambda x, a: np.abs(x), 1, exact=True),
     "sqrt": Function(lambda x, a: _sqrt(x), math.inf, error=_sqrt_error),
     "exp": Function(lambda x, a: _exp(x), math.inf, error=_exp_error),
+    "log": Function(lambda x, a: _log(x), math.inf, error=_log_error),
+    "reciprocal": Function(lambda x, a: _reciprocal(x), math.inf, error=_reciprocal_error),
     "celu": Function(_composed("celu"), 1),
     "softsign": Function(_composed("softsign"), 1),
     "log_sigmoid": Function(_composed("log_sigmoid"), 1),

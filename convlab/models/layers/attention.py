@@ -18,7 +18,7 @@ from .slopes import Slopes, summed_by_channel
 from .spatial import Size
 
 # Of an exponential and a division, beside those of sums.
-_ROUNDINGS = 8
+ROUNDINGS = 8
 # Of a score beside those of its sum, with what scales it.
 SCALED = 6
 # Where a score may be off by so much, a weight may be anything.
@@ -147,13 +147,13 @@ class Attention(Layer):
         """The result, where something is added to the scores, (images, heads, pixels, pixels)."""
         before, behind = self.projections
         queries, keys, values = self._by_head(before.reference(_pixels(x)), len(x))
-        weights = _softmax(self._scores(queries, keys) + added)
+        weights = softmax(self._scores(queries, keys) + added)
         return _image(behind.reference(self._joined(weights @ values)), x)
 
     def _attend_error(self, x: np.ndarray, off: np.ndarray, dtype: str, added: np.ndarray) -> np.ndarray:
         unit = 2.0 ** -SIGNIFICAND[dtype]
         (_, _, values), weights = self._rounded_heads(x, off, dtype, added)
-        means, off_means = weights.times(values, unit, _ROUNDINGS)
+        means, off_means = weights.times(values, unit, ROUNDINGS)
         _, behind = self.projections
         return _image(behind.error(self._joined(means), self._joined(off_means), dtype), x)
 
@@ -165,7 +165,7 @@ class Attention(Layer):
         heads = Heads(*map(Rounded, self._by_head(true, len(x)), self._by_head(wrong, len(x))))
         scores, change = self._scores(heads.query.true, heads.key.true), self._scores_error(heads, dtype)
         change += 2 * unit * (np.abs(scores) + change + 2 * np.abs(added))
-        return heads, Rounded(*_softmax_error(scores + added, change, unit))
+        return heads, Rounded(*softmax_error(scores + added, change, unit))
 
     def _attend_slopes(
         self, x: np.ndarray, dy: np.ndarray, dtype: str, added: np.ndarray
@@ -180,7 +180,7 @@ class Attention(Layer):
         slopes = *self._product_slopes(heads, by_scores, dtype), weights.turned.times(by_means, unit)
         parts = zip(*slopes, strict=True)
         rows = Rounded(*(np.concatenate([self._joined(each) for each in part], 1) for part in parts))
-        means = Rounded(*map(self._joined, weights.times(heads.value, unit, _ROUNDINGS)))
+        means = Rounded(*map(self._joined, weights.times(heads.value, unit, ROUNDINGS)))
         by_arrays = {"kernel": rows.turned.times(pixels, unit), "out_kernel": seeds.turned.times(means, unit)}
         if self.bias is not None:
             by_arrays["bias"] = rows.summed(unit)
@@ -340,23 +340,24 @@ def _image(pixels: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(pixels.reshape(len(x), *x.shape[2:], -1), -1, 1)
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    from scipy.special import softmax
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """The softmax along the last axis."""
+    from scipy import special
 
-    return np.asarray(softmax(scores, axis=-1))
+    return np.asarray(special.softmax(scores, axis=-1))
 
 
-def _softmax_error(scores: np.ndarray, change: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+def softmax_error(scores: np.ndarray, change: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """The softmax of scores, and how far it may be off if the scores are by up to `change`.
 
     Each weight is at most exp(change) times as large beside the sum of all, each of which may be exp(-change) times
     as large. A score less the largest one is rounded before its exponential is.
     """
-    weights = _softmax(scores)
+    weights = softmax(scores)
     spread = scores.max(-1, keepdims=True) - scores
     change = change + unit * (spread + 2 * change.max(-1, keepdims=True))
     change = np.minimum(change, _LARGEST)
-    relative = unit * (scores.shape[-1] + _ROUNDINGS)
+    relative = unit * (scores.shape[-1] + ROUNDINGS)
     grown, shrunk = weights * np.exp(change), weights * np.exp(-change)
     # A weight is a share, at most 1.
     most = np.minimum(grown / shrunk.sum(-1, keepdims=True), 1) * (1 + relative)

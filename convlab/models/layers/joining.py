@@ -125,6 +125,36 @@ class Divide(Joining):
 
 
 @dataclass(frozen=True, eq=False)
+class Maximum(Joining):
+    """The greatest of its inputs, element by element: the maxout of two branches, arXiv:1302.4389."""
+
+    kind = "maximum"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.asarray(reduce(np.maximum, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: no further off than the input that is furthest off."""
+        return Maximum().reference(*np.broadcast_arrays(*off))
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum(Joining):
+    """The least of its inputs, element by element."""
+
+    kind = "minimum"
+
+    def reference(self, *values: np.ndarray) -> np.ndarray:
+        """See `Joining.reference`."""
+        return np.asarray(reduce(np.minimum, values), np.float64)
+
+    def error(self, values: Sequence[np.ndarray], off: Sequence[np.ndarray], dtype: str) -> np.ndarray:  # type: ignore[override]
+        """See `Joining.error`: that of a maximum."""
+        return Maximum().error(values, off, dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class Concatenate(Joining):
     """The channels of its inputs, one after another."""
 
@@ -179,4 +209,4 @@ class BroadcastLike(Like, OfAnyRank):
         return sizes[1]
 
 
-COMMUTATIVE = (Add, Multiply)
+COMMUTATIVE = (Add, Multiply, Maximum, Minimum)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from .across_channels import LocalResponseNorm
 from .attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from .channels import PixelShuffle, PixelUnshuffle
+from .dot_product import DotProductAttention
 from .flattening import Unflatten
 from .folded import convolution
 from .layer import Convolution, Layer, OfAnyRank, Pad
@@ -32,11 +33,12 @@ _OF_IMAGES = (
     ClassToken,
     PositionEmbedding,
     FirstPixel,
+    DotProductAttention,
 )
 
 
 # Those that know no rows and columns.
-_OF_PIXELS = (Attention, ClassToken, PositionEmbedding, FirstPixel)
+_OF_PIXELS = (Attention, ClassToken, PositionEmbedding, FirstPixel, DotProductAttention)
 
 
 def own_rank(layer: Layer | None) -> int:

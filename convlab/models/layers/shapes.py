@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...errors import ConvlabError, ShapeError
 from .attention import FirstPixel
+from .dot_product import DotProductAttention
 from .flattening import Flatten, Unflatten
 from .joining import Concatenate, Joining, Like
 from .layer import Dense, Layer
@@ -80,6 +81,8 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
     rows = all(each.rows for each in inputs)
     if isinstance(layer, Like):
         return Known(channels[0], inputs[1].size, rows)
+    if isinstance(layer, DotProductAttention):
+        return Known(layer.joined_channels(channels), size, rows)
     if isinstance(layer, Concatenate):
         return Known(sum(channels) if all(channels) else 0, size, rows)
     return Known(max(channels), size, rows)

@@ -125,10 +125,11 @@ class _Scopes:
         )
         (given, *_), steps = self._outside(parts), []
         for name, inside in entries:
-            template = written[name].inline or f"{references[name]}({{0}})"
             first, last = inside[0][1], inside[-1][1]
             taken = first.inputs if len(inside) == 1 else self._outside(inside)
             inputs = tuple(INPUT if value == given else value for value in taken)
+            values = "{0}" if len(inputs) == 1 else "{all}"
+            template = written[name].inline or f"{references[name]}({values})"
             steps.append(Statement(template, inputs, last.value, first.layer if len(inside) == 1 else None))
         return Body(attributes, steps)
 

@@ -39,7 +39,9 @@ class Statement:
     layer: Layer | None = None
 
     def of(self, *values: str) -> str:
-        """The expression of these values."""
+        """The expression of these values; one of two values is that of the first two and of each further one."""
+        if len(values) > 2 and "{1}" in self.template and "{2}" not in self.template:
+            return self.of(self.of(*values[:2]), *values[2:])
         return self.template.format(*values, all=", ".join(values))
 
 

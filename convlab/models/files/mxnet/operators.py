@@ -14,7 +14,7 @@ from ...layers.activations import Activation, Affine, PReLU, Softmax, clip
 from ...layers.channels import ChannelSlice, PixelShuffle, PixelUnshuffle
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import convolution
-from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Multiply, Subtract
+from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm
 from ...layers.pixels import Crop, Upsample
@@ -364,6 +364,8 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _joined(Subtract)),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), _joined(Multiply, "scale")),
     **dict.fromkeys(("elemwise_div", "broadcast_div", "_npi_true_divide"), _joined(Divide)),
+    **dict.fromkeys(("_maximum", "broadcast_maximum", "_npi_maximum"), _joined(Maximum)),
+    **dict.fromkeys(("_minimum", "broadcast_minimum", "_npi_minimum"), _joined(Minimum)),
     **dict.fromkeys(("_maximum_scalar", "_npi_maximum_scalar"), _affine(lambda number: clip(number, None))),
     **dict.fromkeys(("_minimum_scalar", "_npi_minimum_scalar"), _affine(lambda number: clip(None, number))),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _affine(lambda number: Affine(scale=number))),
@@ -377,6 +379,8 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("abs", "_npi_absolute"), _function("abs")),
     **dict.fromkeys(("sqrt", "_npi_sqrt"), _function("sqrt")),
     **dict.fromkeys(("exp", "_npi_exp"), _function("exp")),
+    **dict.fromkeys(("log", "_npi_log"), _function("log")),
+    **dict.fromkeys(("reciprocal", "_npi_reciprocal"), _function("reciprocal")),
 }
 # Operators that do nothing in inference.
 NOTHING = ("identity", "_copy", "BlockGrad", "_np_copy")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ...layers.activations import Activation, Affine, PReLU, celu, clip
-from ...layers.joining import Add, Divide, Multiply, Subtract
+from ...layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import Layer
 from ...layers.norms import ChannelAffine
 from .operation import Operation, Reader
@@ -127,6 +127,16 @@ def _quotient(op: Operation) -> Sequence[Layer]:
     return [_per_channel(op, (1 / divisor.astype(np.float64)).astype(divisor.dtype), None)]
 
 
+def _greatest(op: Operation) -> Sequence[Layer]:
+    least = _other(op)
+    return [Maximum() if least is None else clip(_number(least), None)]
+
+
+def _least(op: Operation) -> Sequence[Layer]:
+    most = _other(op)
+    return [Minimum() if most is None else clip(None, _number(most))]
+
+
 def _with_number(function: Callable[[np.ndarray, float], np.ndarray]) -> Reader:
     """The reader of a function of each number and a constant."""
 
@@ -189,6 +199,6 @@ ARITHMETIC: dict[str, Reader] = {
     "Div": _quotient,
     "Neg": _layer(Affine(-1.0)),
     "Pow": _with_number(np.power),
-    "Max": lambda op: [clip(_number(_other(op)), None)],
-    "Min": lambda op: [clip(None, _number(_other(op)))],
+    "Max": _greatest,
+    "Min": _least,
 }

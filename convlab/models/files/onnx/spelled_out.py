@@ -105,7 +105,7 @@ def _function(root: str, last: Part, inside: Sequence[Part]) -> str:
         for part in inside:
             assert part.layer is not None
             values[part.value] = part.layer.reference(*map(values.__getitem__, part.inputs))
-    same = np.isclose(values[last.value], _results(), _TOLERANCE, _TOLERANCE).all(axis=1)
+    same = np.isclose(values[last.value], _results(), _TOLERANCE, _TOLERANCE, equal_nan=True).all(axis=1)
     return _NAMES[int(same.argmax())] if same.any() else ""
 
 

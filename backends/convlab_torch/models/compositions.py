@@ -1,0 +1,154 @@
+"""PyTorch's functions that are several simpler ones: powers, variances, a logarithm of sums."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+
+from .rewriting import Call, arguments_of
+
+# An integer power up to this one is a product; a larger one would be a long one.
+_MOST_FACTORS = 8
+Composed = torch.fx.Node | None
+
+
+def _powered(node: torch.fx.Node, call: Call) -> Composed:
+    given = arguments_of(node, "input", "exponent")
+    return _power(given["input"], given.get("exponent"), call)
+
+
+def _power(x: Any, exponent: Any, call: Call) -> Composed:
+    """A power with a number that isn't 2, by products, roots and reciprocals, or exp(number * log(x))."""
+    if not isinstance(x, torch.fx.Node) or not isinstance(exponent, (int, float)) or exponent in (0, 1, 2):
+        return None
+    if exponent < 0:
+        power = x if exponent == -1 else call(operator.mul, x, x) if exponent == -2 else _power(x, -exponent, call)
+        return None if power is None else call(torch.reciprocal, power)
+    if exponent == 0.5:
+        return call(torch.sqrt, x)
+    if exponent != int(exponent):
+        return call(torch.exp, call(operator.mul, call(torch.log, x), float(exponent)))
+    if exponent > _MOST_FACTORS:
+        return None
+    product = x
+    for _ in range(int(exponent) - 1):
+        product = call(operator.mul, product, x)
+    return product
+
+
+def _quotient(node: torch.fx.Node, call: Call) -> Composed:
+    """A number by a tensor."""
+    number, *others = node.args
+    if not isinstance(number, (int, float)) or len(others) != 1 or node.kwargs:
+        return None
+    inverse = call(torch.reciprocal, others[0])
+    return inverse if number == 1 else call(operator.mul, inverse, number)
+
+
+def _spread(roots: bool, with_mean: bool = False) -> Callable[[torch.fx.Node, Call], Any]:
+    """The variance along axes, or its root; `with_mean` for both it and the mean."""
+
+    def composed(node: torch.fx.Node, call: Call) -> Any:
+        given = arguments_of(node, "input", "dim", "unbiased", "keepdim")
+        if isinstance(given.get("dim"), bool):  # var(unbiased) of all axes
+            return None
+        keepdim, dim, x = bool(given.get("keepdim", False)), given.get("dim"), given["input"]
+        less = given.get("correction", given.get("unbiased", True))
+        if dim is None or not isinstance(less, (bool, int)) or given.keys() - _OF_SPREAD:
+            return None
+        centred = call(operator.sub, x, call(torch.mean, x, dim, True))
+        squares = call(operator.mul, centred, centred)
+        if not less:
+            variance = call(torch.mean, squares, dim, keepdim)
+        else:
+            # How many numbers there are depends on the image's size, so that it is computed, as a sum of ones.
+            ones = call(operator.add, call(operator.mul, x, 0.0), 1.0)
+            count = call(operator.sub, call(torch.sum, ones, dim, keepdim), float(less))
+            variance = call(operator.truediv, call(torch.sum, squares, dim, keepdim), count)
+        result = call(torch.sqrt, variance) if roots else variance
+        return (result, call(torch.mean, x, dim, keepdim)) if with_mean else result
+
+    return composed
+
+
+_OF_SPREAD = {"input", "dim", "unbiased", "correction", "keepdim"}
+
+
+def _log_of_sums(node: torch.fx.Node, call: Call) -> Composed:
+    given = arguments_of(node, "input", "dim", "keepdim")
+    x, dim, keepdim = given["input"], given.get("dim"), bool(given.get("keepdim", False))
+    greatest = call(torch.amax, x, dim, True)
+    total = call(torch.sum, call(torch.exp, call(operator.sub, x, greatest)), dim, keepdim)
+    added = greatest if keepdim else call(torch.amax, x, dim, False)
+    return call(operator.add, call(torch.log, total), added)
+
+
+def _cosine(node: torch.fx.Node, call: Call) -> Composed:
+    """The cosine of the angle between the vectors along an axis, which is taken away."""
+    given = {"dim": 1, "eps": 1e-8, **arguments_of(node, "x1", "x2", "dim", "eps")}
+    dim, lengths = given["dim"], []
+    for x in (given["x1"], given["x2"]):
+        root = call(torch.sqrt, call(torch.sum, call(operator.mul, x, x), dim, True))
+        lengths.append(call(torch.clamp_min, root, given["eps"]))
+    product = call(torch.sum, call(operator.mul, given["x1"], given["x2"]), dim, True)
+    return call(torch.squeeze, call(operator.truediv, product, call(operator.mul, *lengths)), dim)
+
+
+def _selected(node: torch.fx.Node, call: Call) -> Composed:
+    """`torch.where` of whether x is above 0: a ReLU, also a leaky one."""
+    above, x, below = node.args if len(node.args) == 3 else (None, None, None)
+    if not isinstance(above, torch.fx.Node) or above.target not in _ABOVE or above.args != (x, 0) or above.kwargs:
+        return None
+    if below == 0 or (isinstance(below, torch.fx.Node) and below.target is torch.zeros_like):
+        return call(F.relu, x)
+    if isinstance(below, torch.fx.Node) and below.target in (operator.mul, torch.mul, "mul") and x in below.args:
+        slope = below.args[1 - below.args.index(x)]
+        return call(F.leaky_relu, x, slope) if isinstance(slope, (int, float)) else None
+    return None
+
+
+_ABOVE = (operator.gt, operator.ge, torch.gt, torch.ge, "gt", "ge")
+
+
+def _repeated(node: torch.fx.Node, call: Call) -> Composed:
+    """Channels that are repeated; `expand` of a single one."""
+    x, *given = node.args
+    times = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+    others = (times[0], *times[2:]) if len(times) > 2 else ()
+    count = times[1] if others else None
+    same = -1 if node.target == "expand" else 1
+    if node.kwargs or any(each != same for each in others) or not isinstance(count, int) or count < 2:
+        return None
+    return call(torch.cat, [x] * count, 1) if others else None
+
+
+def _narrowed(node: torch.fx.Node, call: Call) -> Composed:
+    """Some of the channels that follow one another."""
+    given = arguments_of(node, "input", "dim", "start", "length")
+    start, length = given.get("start"), given.get("length")
+    if given.get("dim") != 1 or not isinstance(start, int) or not isinstance(length, int) or start < 0:
+        return None
+    return call(operator.getitem, given["input"], (slice(None), slice(start, start + length)))
+
+
+# The function that puts simpler calls in the place of one; None, or what is for both results of a function.
+COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
+    **dict.fromkeys((operator.pow, torch.pow, "pow"), _powered),
+    **dict.fromkeys((torch.rsqrt, "rsqrt"), lambda node, call: _power(node.args[0], -0.5, call)),
+    **dict.fromkeys((operator.truediv, torch.div, torch.true_divide), _quotient),
+    **dict.fromkeys((torch.var, "var"), _spread(roots=False)),
+    **dict.fromkeys((torch.std, "std"), _spread(roots=True)),
+    torch.var_mean: _spread(roots=False, with_mean=True),
+    torch.std_mean: _spread(roots=True, with_mean=True),
+    **dict.fromkeys((torch.logsumexp, "logsumexp"), _log_of_sums),
+    F.cosine_similarity: _cosine,
+    torch.cosine_similarity: _cosine,
+    **dict.fromkeys((torch.where, "where"), _selected),
+    **dict.fromkeys(("repeat", "expand"), _repeated),
+    **dict.fromkeys((torch.narrow, "narrow"), _narrowed),
+}
