@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....errors import UnsupportedError
 from ...layers.activations import Activation
-
-if TYPE_CHECKING:
-    from .nodes import GraphWriter
+from .graph_writer import GraphWriter
 
 
 def write_activation(graph: GraphWriter, layer: Activation) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ....errors import ModelError, UnsupportedError
+from ....errors import UnsupportedError
 from ...layers.across_channels import GatedLinearUnit, LocalResponseNorm
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
@@ -23,41 +23,13 @@ from ...layers.spatial import Ends, around, to_first, to_last
 from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ...layers.transposed import TRANSPOSED, TransposedConvolution
 from .activations import write_activation
+from .graph_writer import GraphWriter
 from .resizing import attributes_of
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 # A slice that ends here ends where the image does.
 _END = 2**31 - 1
-
-
-class GraphWriter(Protocol):
-    """The graph that nodes are added to.
-
-    Attributes:
-        number: of the layer that is written.
-        dtype: the dtype that the model is computed in.
-        last, others: the names of the values that the next node takes.
-        rank: how many axes the last value has.
-    """
-
-    number: int
-    dtype: str
-    last: str
-    others: list[str]
-    rank: int
-
-    def refused(self, number: int, got: str, expected: str) -> ModelError:
-        """The error that names a layer."""
-
-    def channels(self) -> int:
-        """The channels of what the layer takes."""
-
-    def constant(self, name: str, value: Any, dtype: str = "") -> str:
-        """Add an array; its name in the graph comes back."""
-
-    def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> None:
-        """Add an operation on the last result."""
 
 
 def _pads(pads: Ends) -> list[int]:
