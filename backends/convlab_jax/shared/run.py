@@ -26,7 +26,7 @@ def forward(natives: Any, values: Any, call: Callable[..., Any], layout: Callabl
 
     The first layer takes all of the values, the others the result of the one before.
     """
-    current, tokens = "NCHW", all(x.ndim != 3 for x in values)  # which images become, stay (N, L, C)
+    current, tokens = "NCHW", all(x.ndim > 3 for x in values)  # which images become, stay (N, L, C)
     for native in natives:
         wanted = layout(native)
         if wanted != current:

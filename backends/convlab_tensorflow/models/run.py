@@ -65,7 +65,7 @@ def _through(natives: Sequence[kl.Layer], *values: Any) -> Any:
         # Keras's layers that join take a list, and no argument for the mode.
         x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
         # Tokens, which images become, stay (N, L, C).
-        tokens = all(value.shape.rank != 3 for value in given)
+        tokens = all(value.shape.rank > 3 for value in given)
         values = (keras.tree.map_structure(partial(_to_nchw, tokens=tokens), x) if last else x,)
     return values[0]
 
