@@ -26,7 +26,7 @@ import numpy as np
 
 import convlab
 from convlab.errors import ConvlabError, PartialPortWarning
-from convlab.models.adapters import read
+from convlab.models.adapters import read, read_at
 
 # The smallest images that these models take; others take 64x64.
 SIZES = {"Inception*": 96, "Xception": 96, "NASNetMobile": 224, "NASNetLarge": 331, "VGG*": 32, "vgg*": 32}
@@ -194,7 +194,7 @@ def main() -> None:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in arguments.models.split(",")):
                 continue
             model = make()
-            reading = read(model)
+            reading = read_at(read(model), (size, size))
             known = reading.whole and all(part.layer is not None for part in reading.parts)
             unknown = {part.note for part in reading.parts if part.layer is None} | set(reading.loose.values())
             for target in [""] if arguments.read else arguments.targets.split(","):
