@@ -191,5 +191,5 @@ def test_what_is_another_function_and_what_none_is() -> None:
         threshold(0.1, 20)
     with pytest.raises(UnsupportedError, match=r"beta 1\.0 and threshold 5"):
         softplus(1.0, 5)
-    with pytest.raises(UnsupportedError, match=r"the parameter of its celu is 0\.0"):
+    with pytest.raises(UnsupportedError, match=r"got 0\.0 for the parameter of celu"):
         celu(0.0)

@@ -194,7 +194,8 @@ class Activation(Layer):
     def __post_init__(self) -> None:
         below = self.parameter < 0 and self.function not in (*_SLOPED, "threshold")
         if below or (self.function == "celu" and not self.parameter):
-            raise UnsupportedError(f"the parameter of its {self.function} is {self.parameter}, expected one above 0")
+            got = f"got {self.parameter} for the parameter of {self.function}, expected one above 0."
+            raise UnsupportedError(got, hint="no framework has this function.")
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """See `Layer.reference`."""
