@@ -17,7 +17,7 @@ from convlab.models.files.onnx import nodes as onnx_nodes
 from convlab.models.files.onnx import write as ours
 from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load, save
-from convlab.models.layers.activations import FUNCTIONS, Activation, PReLU
+from convlab.models.layers.activations import FUNCTIONS, WITH_PARAMETER, Activation, PReLU
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Convolution, Dropout, Layer, Pad
@@ -45,6 +45,7 @@ def right(found: np.ndarray, layers: list[Layer], x: np.ndarray, dtype: str = "f
 
 NUMBERS = kernel((4,), 1), kernel((4,), 2)
 PADDINGS = ["valid", "same", "same_lower", "full", 2, ((0, 1), (2, 0))]
+NOT_IN_ONNX = "squareplus", "sparse_plus", "sparse_sigmoid"
 LAYERS: dict[str, list[Layer]] = {
     **{f"padding {p} {s}": [conv(3, 2, (3, 2), padding=p, stride=s)] for p in PADDINGS for s in (1, (3, 2))},
     **{f"dilation {p}": [conv(3, 2, (3, 2), padding=p, dilation=(2, 3))] for p in PADDINGS},
@@ -58,7 +59,11 @@ LAYERS: dict[str, list[Layer]] = {
         f"pad {m}": [Pad(((1, 2), (0, 1)), m), Activation("relu")]
         for m in ("zeros", "reflect", "replicate", "circular")
     },
-    **{f"function {f}": [conv(3, 2), Activation(f, 0.1 * (f in ("leaky_relu", "elu")))] for f in FUNCTIONS},
+    **{
+        f"function {f}": [conv(3, 2), Activation(f, 0.1 * (f in WITH_PARAMETER))]
+        for f in FUNCTIONS
+        if f not in NOT_IN_ONNX
+    },
     **{
         f"pool {f} {p} {c} {size} {stride}": [Pool(f, size, stride, p, c and f == "average", c)]
         for f in ("max", "average")
@@ -165,6 +170,8 @@ def test_other_dtypes(dtype, tmp_path):
         ([conv(4, 2), conv(3, 4, dtype="bfloat16")], "layer 1, conv2d: got dtype bfloat16"),
         ([conv(4, 2), Activation("relu"), conv(3, 4, dtype="float16")], "layer 2, conv2d: got dtype float16"),
         ([conv(4, 2), dense(3, 4)], "layer 1, dense: got images"),
+        *(([conv(4, 2), Activation(f)], f"layer 1, activation: got {f}, expected") for f in NOT_IN_ONNX),
+        ([Activation("softplus", 2.0)], "layer 0, activation: got softplus with the parameter 2.0"),
         ([conv(4, 2, padding="same", stride=2, padding_mode="reflect")], "layer 0, conv2d: got padding 'same'"),
         ([Activation("relu"), conv(4, 2, padding="same", stride=2, dilation=2)], "layer 1, conv2d: .*Dilation"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ....errors import UnsupportedError
 from ...layers.activations import Activation
 from .graph_writer import GraphWriter
 
@@ -14,7 +13,7 @@ def write_activation(graph: GraphWriter, layer: Activation) -> None:
     """Add the nodes of an activation.
 
     Raises:
-        UnsupportedError: ONNX has no operator for it.
+        ModelError: ONNX has no operator for it.
     """
     function, before = layer.function, graph.last
     if function == "relu6":
@@ -33,8 +32,8 @@ def write_activation(graph: GraphWriter, layer: Activation) -> None:
             graph.node(kind)
         graph.node("Add", before)
     elif function.startswith(("square", "sparse")) or (function == "softplus" and layer.parameter):
-        what = f"a {function} with parameter {layer.parameter}"
-        raise UnsupportedError(f"{what} isn't exported.", hint="save it as .safetensors.")
+        with_what = f" with the parameter {layer.parameter}" if layer.parameter else ""
+        raise graph.refused(graph.number, f"{function}{with_what}", "a function that ONNX has")
     else:
         graph.node(function.title())
 
