@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convlab import load, port, save
-from convlab.errors import UnsupportedError
+from convlab.errors import ModelError, UnsupportedError
 from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import read_layers, write_layers
 from convlab.models.layers.across_channels import GatedLinearUnit
@@ -108,7 +108,7 @@ def test_onnx(framework, tmp_path) -> None:
     assert np.abs(run(framework, loaded, X) - run(framework, built(framework, *layers), X)).max() < 1e-5
     kinds = [part.layer.kind for part in read(loaded).parts]
     assert sorted(kinds) == sorted(["conv2d", *["activation"] * (len(layers) - 1), *["chunk"] * 2, "multiply"])
-    with pytest.raises(UnsupportedError, match=r"squareplus with parameter 2\.0 isn't exported"):
+    with pytest.raises(ModelError, match=r"layer \d, activation: got squareplus with the parameter 2\.0"):
         save(built(framework, layers[0], LAYERS["squareplus"]), tmp_path / "n.onnx")
 
 
