@@ -42,6 +42,7 @@ NATIVES = {
     "group without numbers": nn.GroupNorm(2, 4, affine=False),
     "instance": nn.InstanceNorm2d(4),
     "instance with numbers": nn.InstanceNorm2d(4, affine=True, eps=1e-3),
+    "instance with statistics": nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
     "transposed": nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2, bias=False),
     "dilated": nn.ConvTranspose2d(4, 3, (3, 2), stride=(1, 2), dilation=(2, 1), padding=(2, 0)),
     "nearest": nn.Upsample(scale_factor=2),
@@ -61,7 +62,6 @@ def test_layers(name) -> None:
 
 
 REFUSED = {
-    "running statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
     "a fraction": (nn.Upsample(scale_factor=1.5), "scale_factor"),
     "statistics of the batch": (nn.BatchNorm2d(4, track_running_stats=False), "batch. Hint: train it with"),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "bicubic"),

@@ -52,28 +52,28 @@ def cut_at_the_end(node: torch.fx.Node, runs: Sequence[Seen]) -> tuple[Any, ...]
         if not isinstance(each, slice):
             known.append(each)
             continue
-        ends = [(_number([_in(end, seen) for seen in runs], [shape[axis] for shape in shapes])) for end in _ends(each)]  # type: ignore[index]
-        if None in ends:
+        sizes = [shape[axis] for shape in shapes]  # type: ignore[index]
+        start = _number([_in(each.start, seen) for seen in runs], sizes)
+        stop = _number([_in(each.stop, seen) for seen in runs], sizes, from_end=True)
+        if start is None or stop is None:
             return None
-        start, stop = (None if end == () else end for end in ends)
-        known.append(slice(start, stop, each.step))
+        known.append(slice(None if start == () else start, None if stop == () else stop, each.step))
     return (..., *known) if first else tuple(known)
 
 
-def _ends(part: slice) -> tuple[Any, Any]:
-    return part.start, part.stop
+def _number(values: Sequence[Any], sizes: Sequence[int], from_end: bool = False) -> Any:
+    """The number that values are, or that they are less than sizes; () for none, and for the end; None for neither.
 
-
-def _number(values: Sequence[Any], sizes: Sequence[int]) -> Any:
-    """The number that values are, or that they are less than sizes; () for none, and for the end; None for neither."""
-    if values[0] is None or all(value == size for value, size in zip(values, sizes, strict=True)):
+    Of both it is the one that counts from the end if that is asked for.
+    """
+    if values[0] is None or all(isinstance(n, int) and n >= size for n, size in zip(values, sizes, strict=True)):
         return ()
     if not all(isinstance(value, int) for value in values):
         return None
     differences = {value - size for value, size in zip(values, sizes, strict=True)}
-    if len({*values}) == 1:
-        return values[0]
-    return differences.pop() if len(differences) == 1 and max(differences) < 0 else None
+    less = differences.pop() if len(differences) == 1 and min(values) >= 0 else 0
+    same = values[0] if len({*values}) == 1 else None
+    return less if less < 0 and (from_end or same is None) else same
 
 
 def _in(value: Any, seen: Seen) -> Any:

@@ -16,7 +16,7 @@ from convlab.models.layers.spatial import Size
 
 from .functions import broadcast_like, resize_like
 from .relative_sizes import cut_at_the_end, of_whole_images
-from .rewriting import VIEWS, arguments_of, slices_of
+from .rewriting import VIEWS, arguments_of
 from .tokens import merges_pixels
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
@@ -129,8 +129,6 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
-    if node.target is operator.getitem and (index := _cut(node.args[1], shapes)) is not None:
-        return _Change(node, node.op, node.target, (node.args[0], index), {})
     if node.target in (*VIEWS, *_SQUEEZES):
         if all(tuple(x) == tuple(y) for x, y in shapes):
             return _Change(node, "call_method", "contiguous", (node.args[0],), {})
@@ -202,23 +200,6 @@ def _repeat(
         if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
             return _Change(node, "call_function", broadcast_like, ([node.args[0], like],), {})
     return None
-
-
-def _cut(index: Any, shapes: Sequence[tuple[Any, Any]]) -> tuple[slice, ...] | None:
-    """The slices that an index has, as numbers that count from either end, if these are always the same."""
-    slices = slices_of(index, len(shapes[0][0]) - 2)
-    if slices is None or any(each.step not in (None, 1) for each in slices):
-        return None
-    cuts: set[tuple[tuple[int, int], ...]] = set()
-    for x, y in shapes:
-        if len(x) != len(y) or not all(isinstance(each.start or 0, int) for each in slices):
-            return None
-        starts = [slice(each.start, None).indices(size)[0] for each, size in zip(slices, x, strict=True)]
-        ends = (start + new - old for start, old, new in zip(starts, x, y, strict=True))
-        cuts.add(tuple(zip(starts, ends, strict=True)))
-    if len(cuts) > 1:
-        return None
-    return tuple(slice(start or None, end or None) for start, end in cuts.pop())
 
 
 def _measured(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> Iterator[torch.fx.Node]:
