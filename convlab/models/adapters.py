@@ -97,7 +97,7 @@ class Models(Protocol):
 
         A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
         inside a dense layer. `inputs` is an example, for models that show their layers only when they run, or whose
-        code computes with their images' size.
+        code computes with their images' size; with 0 channels if their number isn't known.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:

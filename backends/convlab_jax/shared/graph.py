@@ -29,8 +29,9 @@ from .read import add, concatenate, maximum, minimum, multiply, outputs, read_fu
 from .tokens import Forms, of_pixels
 
 _SIZES = (32, 64, 28, 224, 16, 8)
-# What is added to an image's size, so that it is even or odd wherever it was halved some times.
-_LARGER = (9, 2, 4, 8, 16)
+# What is added to an image's size, so that it is even or odd wherever it was halved some times; nothing is for a model
+# of one size.
+_LARGER = (41, 0, 2, 4, 8, 16)
 
 Unknown = dict[str, list[str]]
 
@@ -76,9 +77,13 @@ def traced(
         for larger in _larger(shape):
             with contextlib.suppress(UnsupportedError):  # The model may take images of one size.
                 graph.keep(_Reading(_first(model, [larger], dtype)[1], layer, weights))
-            if graph.is_clear:
-                break
-        if inputs is not None and graph.refused and not (at_size := _Reading(program, layer, weights)).refused:
+                if graph.is_clear:
+                    break
+        if inputs is not None and graph.refused:
+            at_size, (n, *image) = _Reading(program, layer, weights), shape
+            at_size.keep(_Reading(_first(model, [(n + 1, *image)], dtype)[1], layer, weights))
+            if at_size.refused:
+                return Traced(*graph.result(), graph.used, graph.notes)
             return Traced(*at_size.result(), at_size.used, at_size.notes, (shape[-1], *shape[1:-1]))
         return Traced(*graph.result(), graph.used, graph.notes)
 
@@ -86,16 +91,19 @@ def traced(
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Shapes that a model may take: that of the given images, or some that kernels among its weights take."""
     rank = _rank(weights)
+    given: list[tuple[int, ...]] = []
     if inputs is not None:
         n, channels, *size = (1, *np.shape(inputs)) if np.ndim(inputs) == rank + 1 > 2 else np.shape(inputs)
-        yield n, *size, channels
-        return
+        if channels:
+            yield n, *size, channels
+            return
+        given = [tuple(size)]
     kernels = [shape[-2:] for shape in weights if len(shape) == rank + 2] or [(1, 1), (3, 1)]
     channels_of = {inputs for inputs, _ in kernels}
     # A convolution in groups takes more channels than its kernel says, a transposed one its kernel's last number.
     in_groups = {inputs * n for inputs, outputs in kernels for n in range(2, outputs + 1) if outputs % n == 0}
     in_groups |= {outputs for _, outputs in kernels}
-    sizes = [*(_sizes_of_embeddings(weights) if rank == 2 else ()), *((size,) * rank for size in _SIZES)]
+    sizes = given or [*(_sizes_of_embeddings(weights) if rank == 2 else ()), *((size,) * rank for size in _SIZES)]
     for channels in sorted(channels_of | in_groups, key=lambda n: (n not in channels_of, n != 3, n)):
         yield from ((2, *size, channels) for size in sizes)
     yield from ((2, rows) for rows in dict.fromkeys(shape[0] for shape in weights if len(shape) == 2))
@@ -123,7 +131,7 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
 def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     if len(shape) > 2:
         n, *size, channels = shape
-        yield from ((n, *(each + more for each in size), channels) for more in _LARGER)
+        yield from ((n + 1, *(each + more for each in size), channels) for more in _LARGER)
 
 
 def _first(

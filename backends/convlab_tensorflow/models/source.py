@@ -135,7 +135,7 @@ def _layer(native: kl.Layer) -> SourceCall:
         options["activation"] = None
     if options.get("data_format") == keras.config.image_data_format():
         del options["data_format"]
-    if "pool_size" in options and options["strides"] == options["pool_size"]:
+    if kind not in _OURS and "pool_size" in options and options["strides"] == options["pool_size"]:
         options["strides"] = None
     for name in {"padding", "cropping"} & options.keys():
         pads = config[name]

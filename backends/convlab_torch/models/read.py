@@ -54,7 +54,9 @@ from .norms import (
     read_layer_norm,
     read_rms_norm,
 )
+from .sizes import channels_of_first
 from .trace import traced
+from .tracer import unchanged
 
 
 def read(model: nn.Module, inputs: Any = None) -> Model:
@@ -71,8 +73,10 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
             whole, unknown = _traced(model, None)
             image = None if inputs is None else inputs.shape[1:]
             if image and len(image) > 1 and (whole is None or any(size % whole.multiple for size in image[1:])):
-                at_size, unknown = _traced(model, image)
-                whole = at_size or whole
+                for channels in dict.fromkeys((channels_of_first(model), image[0])):
+                    at_size, unknown = _traced(model, (channels, *image[1:]))
+                    if at_size is not None:
+                        return at_size
             if whole is not None:
                 return whole
         parts = [_with_reason(part, unknown) for part in parts]
@@ -84,7 +88,8 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
 def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | None, dict[str, list[str]]]:
     """A model with code of its own, for images (C, H, W) alone or for all; None, and what convlab doesn't know."""
     try:
-        trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image)
+        with unchanged(model):
+            trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image)
     except UnsupportedError as error:
         return None, {"": [str(error).rstrip(".")]}
     if trace.unknown:

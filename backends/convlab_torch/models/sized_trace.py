@@ -51,14 +51,6 @@ class SizedProxy(CountedProxy):
         size, other = (each.shape[dim] for each in self.both)
         return size if size == other else self._call("size", dim)
 
-    def __int__(self) -> int:
-        return int(self.number())
-
-    __index__ = __int__
-
-    def __float__(self) -> float:
-        return float(self.number())
-
     def number(self) -> Any:
         """The number that it is for each number of images.
 
@@ -114,8 +106,9 @@ class SizedTracer(Tracer):
         return attr_val if self._computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def to_bool(self, obj: torch.fx.Proxy) -> bool:
-        """See `torch.fx.Tracer`; numbers computed from sizes are known."""
-        return bool(obj.number()) if isinstance(obj, SizedProxy) else super().to_bool(obj)
+        """See `torch.fx.Tracer`; of the images' number it is known whether two tensors have the same."""
+        same = obj.node.target in (operator.eq, operator.ne) and len(obj.node.all_input_nodes) == 2
+        return bool(obj.number()) if same and isinstance(obj, SizedProxy) else super().to_bool(obj)
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Both:
         """The value of a call on both batches."""

@@ -313,7 +313,8 @@ class _Reading(TokenReading):
         native, tensor = with_arrays(node, self.arrays, last, self.rank)
         native = (over_last_axis(native, self.rank) or native) if last else native
         alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
-        return native, [tensor], own[0] if alone else own[0].rpartition(".")[0]
+        path = own[0] if alone else own[0].rpartition(".")[0]
+        return native, [tensor], "" if path.startswith("_tensor_constant") else path  # an array in the code has no name
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:
         """Note that a node has its channels last, or no longer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,22 @@ class Tracer(torch.fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""
         return super().call_module(m, forward_of(m) or forward, args, kwargs)
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """A context in which a model's code may keep what it computes, and a trace its constants: not behind it."""
+    kept = [(module, {**vars(module)}) for module in model.modules()]
+    registered = [(attributes[name], {**attributes[name]}) for _, attributes in kept for name in _REGISTERED]
+    try:
+        yield
+    finally:
+        for now, before in (*((vars(module), attributes) for module, attributes in kept), *registered):
+            now.clear()
+            now.update(before)
+
+
+_REGISTERED = "_parameters", "_buffers", "_modules"
 
 
 def defaults_of(model: nn.Module) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
     if size is not None and given is None:
         first, second = read_at(first, size), read_at(second, size)
-    return compare_read(first, second, batches(given, first.rank), size, names, seed)
+    comparison = compare_read(first, second, batches(given, first.rank), size, names, seed)
+    comparison.size = size or comparison.size
+    return comparison
 
 
 def compare_read(

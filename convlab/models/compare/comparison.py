@@ -35,7 +35,7 @@ class Comparison:
         partial: why only parts were asked for; "" for whole models.
         multiple: what the rows and columns of images are multiples of, where the models' code computes with their
             sizes: see `convlab.models.layers.reading.Model`.
-        size: the only rows and columns of images that it holds for, where a model was read for these alone.
+        size: the only rows and columns of images that it holds for, where a model was read, or ported, for these alone.
     """
 
     backends: tuple[str, str]
@@ -129,7 +129,7 @@ def _errors(row: Row) -> tuple[str, str]:
 
 def _sizes(comparison: Comparison) -> list[str]:
     if comparison.size is not None:
-        return [f"That holds for images of {times(comparison.size)} pixels alone: the code computes with their sizes."]
+        return [f"That holds for images of {times(comparison.size)} pixels alone: on others they may differ."]
     if comparison.multiple == 1:
         return []
     return [

@@ -73,6 +73,7 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     for batch in batches:
         x = _varied(batch, dtype, rng)
         ys = a.results(x, dtype)
+        results.shapes.append(batch.shape[1:])
         try:
             zs = b.results(x, dtype)
         except ModelError as error:
@@ -80,7 +81,6 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
                 raise
             results.ratio, results.reason = np.inf, f"the second model fails where the first one doesn't: {error}"
             return results
-        results.shapes.append(batch.shape[1:])
         if [y.shape for y in ys] != [z.shape for z in zs]:
             return _other_shape(results, ys, zs)
         for number, (y, z) in enumerate(zip(ys, zs, strict=True), 1):

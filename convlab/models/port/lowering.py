@@ -70,6 +70,7 @@ class Lowering:
         built: the native layers for each part.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
+        sized: whether the new layers take others, and compute something else there.
         wide: whether it computes in float64.
         at: the sizes of the images that reach the layers whose padding was made for them, by path.
     """
@@ -95,7 +96,7 @@ class Lowering:
         self.built: Built = []
         self.untouched: dict[str, str] = {}
         self.refused: tuple[str, UnsupportedError] | None = None
-        self.tied = False
+        self.tied = self.sized = False
         self.at: dict[str, Size] = {}
         self.wide = any(part.layer and dtype_of(part.layer) == "float64" for part in source.parts)
         parts = joined(source.parts) if self.style == "convlab" else source.parts
@@ -212,7 +213,7 @@ class Lowering:
         if size is None:
             what = f"padding={padding!r} with a stride needs the image's size, since the target has no such padding"
             raise self._needs_size(what, given, *(["layers='convlab'"] if convolution else []))
-        self.tied, self.at[path] = True, size
+        self.tied, self.sized, self.at[path] = True, True, size
         return padding_in(spec, size)
 
     def _reordered(self, layer: Dense, given: Reaching) -> Dense:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice
-from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, read, read_at
+from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, only_size, read, read_at
 from ..compare.compare import batches, compare_read, compare_separately, images_of
 from ..compare.comparison import Comparison, wrapped
 from ..layers.flattening import Flatten, Unflatten
@@ -139,12 +141,12 @@ def port(
     """
     choice("layers", layers, STYLES)
     given = None if inputs is None else images_of(inputs)
-    source = read(model, None if given is None else given[0])
-    images = batches(given, source.rank)
     to = models_name(to)
     target = models_of(to)
-    if images is None and input_size is not None:
-        source = read_at(source, image_size("input_size", input_size, source.rank))
+    if given is None and input_size is None:
+        input_size = only_size(model)
+    source = _read(model, input_size) if given is None else read(model, given[0])
+    images = batches(given, source.rank)
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
     lowering = lowered(source, target, layers, size)
@@ -159,10 +161,13 @@ def port(
     whole = source.whole and not untouched
     new = assembled(target, built) if whole else None
     tied = lowering.tied or source is not as_read
+    alone = source.alone or (source.size is None and (lowering.sized or source is not as_read))
     if whole:
         evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
     else:
         evidence = _each_alone(source, to, target, lowering, seed)
+    if alone or only_size(model) is not None:
+        evidence.size = size
     if evidence.same is False or (whole and not evidence.same):
         raise PortError(
             f"{evidence}",
@@ -177,6 +182,17 @@ def port(
     for part, natives in built:
         by_path.setdefault(part.path, []).extend(natives)
     return Ported(to, by_path, untouched, evidence, evidence.size, new, size)
+
+
+def _read(model: Any, input_size: Any) -> Model:
+    """A model, read for images of a size if it can't be read for all sizes."""
+    if input_size is None:
+        return read(model)
+    try:
+        source = read(model)
+    except ModelError:  # It may take images of that size alone.
+        return read(model, np.zeros((2, 0, *image_size("input_size", input_size, 2)), "float32"))
+    return read_at(source, image_size("input_size", input_size, source.rank))
 
 
 def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
