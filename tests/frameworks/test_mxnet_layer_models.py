@@ -10,7 +10,6 @@ from convlab import errors
 from convlab import mxnet as lab
 from convlab.models import adapters
 from convlab.models.layers.activations import Activation
-from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.norms import LayerNorm
 from convlab.models.layers.pooling import GlobalPool, Pool
@@ -202,7 +201,6 @@ NOTES = [
         lambda: nn.MaxPool2D(2, 2, 1, ceil_mode=True),
         "MaxPool2D: with its ceil_mode, windows may begin beyond the image",
     ),
-    (lambda: nn.Activation("softsign"), "Activation: convlab doesn't know the function softsign"),
     (lambda: nn.Swish(2), "Swish: only MXNet has a swish with beta 2"),
     (
         lambda: nn.Dropout(0.5, axes=(1,)),
@@ -228,12 +226,10 @@ def test_notes(make, note) -> None:
         Convolution.of(np.ones((2, 2, 3, 3)), None, "float16"),
         Convolution.of(np.ones((2, 2, 3, 3)), None, "bfloat16"),
         Dense(np.ones((2, 2)), None, "float16"),
-        Flatten("HWC"),
         Pad(((1, 1), (1, 1)), "circular"),
         Pool("max", (3, 3), (2, 2), "same"),
         Pool("max", (3, 3), (2, 2), ((1, 0), (1, 1))),
         Pool("max", (2, 2), (2, 2), ((1, 1), (1, 1)), ceil=True),
-        Activation("gelu_tanh"),
         Activation("leaky_relu", -1.0),
     ],
 )

@@ -68,7 +68,7 @@ def test_layers_of_nchw() -> None:
 
 REFUSED = {
     "another axis": (lambda: kl.LayerNormalization(axis=2), "axes"),
-    "no mean": (kl.RMSNormalization, "RMSNormalization"),
+    "of one length": (kl.UnitNormalization, "UnitNormalization"),
     "bicubic": (lambda: kl.UpSampling2D(2, interpolation="bicubic"), "bicubic"),
     "smoothed": (lambda: kl.Resizing(5, 5, antialias=True), "antialias"),
     "cut": (lambda: kl.Resizing(5, 5, crop_to_aspect_ratio=True), "crop_to_aspect_ratio"),

@@ -86,7 +86,7 @@ def raise_for(layer):
         (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
         (nn.AdaptiveAvgPool2d((None, 2)), "keeps the image's rows or columns"),
         (nn.Flatten(2), "axes 2 to -1"),
-        (nn.Softplus(beta=2), "beta 2"),
+        (nn.Softplus(threshold=5), "threshold 5"),
     ],
     ids=str,
 )
@@ -113,19 +113,19 @@ def test_a_model_with_an_unknown_layer_is_ported_by_name():
             super().__init__()
             self.stem = nn.Conv2d(3, 4, 3)
             self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
-            self.odd = nn.Softsign()
+            self.odd = nn.Softmin(1)
 
         def forward(self, x):
             x = self.stem(x)
             return self.odd(x + self.block(x))
 
-    with pytest.warns(PartialPortWarning, match=r"(?s)odd: .*Softsign"):
+    with pytest.warns(PartialPortWarning, match=r"(?s)odd: .*Softmin"):
         ported = port(Net(), to="torch")
     assert list(ported.layers) == ["stem", "block.0", "block.1", "add"]
     assert list(ported.untouched) == ["odd"]
     assert ported.evidence.same is None
     assert "Only parts were compared" in words(ported)
-    with pytest.raises(ModelError, match=r"odd: .*Softsign.*Hint: take the layers by name"):
+    with pytest.raises(ModelError, match=r"odd: .*Softmin.*Hint: take the layers by name"):
         _ = ported.model
     assert not ported.evidence.whole
 
@@ -385,8 +385,8 @@ def test_a_layer_that_cant_run_is_named():
 
 
 def test_pixels_stay_as_they_are_where_something_is_left_out():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5), nn.Softsign())
-    with pytest.warns(PartialPortWarning, match="3: convlab doesn't know Softsign"):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5), nn.Softmin(1))
+    with pytest.warns(PartialPortWarning, match="3: convlab doesn't know Softmin"):
         ported = port(model, to="torch", input_size=8)
     assert list(ported.untouched) == ["3"]
 
