@@ -199,7 +199,7 @@ class Scaled(nnx.Module):
         self.scale = nnx.Param(jnp.full(4, 2.0))
 
     def __call__(self, x):
-        return self.conv(x) * self.scale + x
+        return jnp.sin(self.conv(x) * self.scale) + x
 
 
 def test_code_is_named_by_the_module_that_it_is_of():

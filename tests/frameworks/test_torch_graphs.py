@@ -216,7 +216,10 @@ def test_operations_on_each_number(forward):
         (lambda self, x: (x, self.conv(x), self.own), "its result 2 isn't a tensor that is computed"),
         (lambda self, x: self.conv(x).reshape(x.shape[0], 2, -1), "the model's result is tokens"),
         (lambda self, x: self.conv(x).permute(0, 2, 3, 1), "permute: the model's result is images NHWC"),
-        (lambda self, x: self.conv(x).reshape(x.shape[0], 3, -1), r"reshape: it gives other axes than \(N, -1\) or"),
+        (
+            lambda self, x: self.conv(x).reshape(x.shape[0], 3, -1),
+            r"reshape with numbers from the image's size: it gives other axes than \(N, -1\) or",
+        ),
     ],
 )
 def test_what_isnt_known_is_named(forward, words):

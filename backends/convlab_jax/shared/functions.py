@@ -19,7 +19,7 @@ from .across_channels import gated_linear_unit, pixel_unshuffle
 from .activations import ACTIVATIONS, with_number
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
-from .program import Constant, Equation, Program, Value, array_of, computed_array, source_of
+from .program import Constant, Equation, Program, Value, computed_array, source_of
 from .read import MODES, affine, average_of_window, channel_affine, flatten
 from .resizing import resize, resize_as_torch
 
@@ -174,7 +174,7 @@ def _of_channels(value: Value) -> tuple[list[Function], Value | None] | None:
     x, other = value.by.inputs if len(value.by.inputs) == 2 else (None, None)
     if value.by.primitive in ("add", "mul") and isinstance(other, Value) and other.varies:
         x, other = other, x
-    numbers = None if other is None else array_of(other)
+    numbers = None if other is None else computed_array(other)
     if not isinstance(x, Value) or not x.varies or numbers is None or numbers.dtype != x.dtype:
         return None
     if numbers.size != x.shape[-1] or numbers.shape[-1:] != x.shape[-1:] or x.shape != value.shape:

@@ -238,6 +238,7 @@ class _Reading:
         functions, source = functions_of(value)
         if source is not None:
             sources = [source]
+            self.notes |= self._computed(equation)
         elif (layer := convolving(equation)) is not None:
             function, options, source = layer
             functions, sources = [Function(function, tuple(options.items()))], [source]
@@ -268,11 +269,11 @@ class _Reading:
         return [each for function in functions if (each := of_pixels(function, len(sources[0].shape)))]
 
     def _computed(self, equation: Equation) -> dict[str, str]:
-        """How the code computes the kernel that an equation takes, by the paths of the arrays that it takes for it."""
-        (kernel,) = (each for each in equation.inputs if not _varies(each))
-        paths = sorted({self.weights.get(id(array), "") for array in arrays_under(kernel)} - {""})
+        """How the code computes arrays that an equation takes, by the paths of the arrays that it takes for it."""
+        own = [each for each in equation.inputs if not _varies(each) and each.shape and array_of(each) is None]
+        paths = sorted({self.weights.get(id(array), "") for each in own for array in arrays_under(each)} - {""})
         note = f"each time the code computes anew from {' and '.join(paths)}; what is ported has the result"
-        return {} if array_of(kernel) is not None else dict.fromkeys(paths, note)
+        return dict.fromkeys(paths, note)
 
     def _own(self, equation: Equation) -> str:
         """The path of the array of the model's own that an equation takes; "" for none."""

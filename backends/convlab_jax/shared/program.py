@@ -188,7 +188,8 @@ def _same(eqn: Any, inputs: Sequence[Value | Constant]) -> Value | Constant | No
     if primitive == "convert_element_type":
         if isinstance(first, Constant) and first.is_number:
             return Constant(np.asarray(first.array).astype(result.dtype))
-        return first if isinstance(first, Value) and first.dtype == result.dtype else None
+        own = first.dtype if isinstance(first, Value) else getattr(first.array, "dtype", None)
+        return first if own == result.dtype else None
     stays = primitive in _RESHAPING and first.shape == result.shape
     return first if stays or primitive in _SAME else None
 

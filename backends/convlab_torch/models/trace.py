@@ -287,7 +287,8 @@ class _Reading(TokenReading):
         try:
             native, sources, own = self._native(node)
         except UnsupportedError as error:
-            self._refuse(node, f"{_name(node.target)}: {str(error).rstrip('.')}")
+            of_sizes = " with numbers from the image's size" if self.sizes.intersection(node.all_input_nodes) else ""
+            self._refuse(node, f"{_name(node.target)}{of_sizes}: {str(error).rstrip('.')}")
             return
         path = own or ".".join(filter(None, [owner(node), _name(node.target)]))
         if sources and sources[0] in self.last:

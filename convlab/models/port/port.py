@@ -174,7 +174,7 @@ def port(
             hint="this is a fault of convlab, or the original layer's code doesn't compute what its attributes say.",
         )
     if not whole or source.unused:
-        what = "only parts of the model were ported" if not whole else "what inference doesn't use wasn't ported"
+        what = "only parts of the model were ported" if not whole else "all that inference needs was ported"
         untouched |= source.unused
         omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched, size) if not whole else ""
         warnings.warn(f"{what}. Left out:\n  {omissions}{hint}", PartialPortWarning, stacklevel=2)
