@@ -211,7 +211,7 @@ class OfItsOwn(kl.Conv2D):
     ("native", "note"),
     [
         (randomly(kl.UnitNormalization()), "UnitNormalization"),
-        (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own: conv: convlab doesn't know it"),
+        (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(axis=1), "Softmax: its axis is 1, expected -1, the channels"),
         (kl.Activation(keras.ops.sin), "Activation: convlab doesn't know the function sin"),
         (kl.Rescaling([[1.0], [2.0]]), "Rescaling: its scale and offset have the shapes (2, 1) and ()"),

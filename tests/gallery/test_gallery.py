@@ -246,14 +246,14 @@ def test_pytorch2keras_34_pixels_flattened_in_another_order():
         assert np.allclose(ported(NHWC), model(torch.from_numpy(X)).numpy(), atol=1e-5)
     with pytest.raises(ModelError, match="channels reach a dense layer"):
         port(model, to="tensorflow", input_size=30)
-    ported = port_parts(nn.Sequential(*model, nn.Softsign()), "Softsign", to="tensorflow", input_size=16)
+    ported = port_parts(nn.Sequential(*model, nn.Softmin(1)), "Softmin", to="tensorflow", input_size=16)
     # Without the last layer there is no whole model, and so no order to change.
     assert list(ported.untouched) == ["2", "4"]
     assert "only in a whole model, which '4' prevents" in ported.untouched["2"]
     adaptive = nn.Sequential(model[0], nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(100, 5))
     assert np.allclose(port(adaptive, to="tensorflow").model(NHWC), adaptive(torch.from_numpy(X)).detach(), atol=1e-5)
-    unknown = nn.Sequential(*model[:2], nn.Softsign(), *model[2:])
-    ported = port_parts(unknown, "Softsign", to="tensorflow", input_size=16)
+    unknown = nn.Sequential(*model[:2], nn.Softmin(1), *model[2:])
+    ported = port_parts(unknown, "Softmin", to="tensorflow", input_size=16)
     assert "it isn't known behind '2'" in ported.untouched["3"]
     assert all("input_size" not in why for why in ported.untouched.values())
 

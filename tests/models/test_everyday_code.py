@@ -177,8 +177,11 @@ def test_it_is_read(code, tmp_path) -> None:
         (lambda net, x: x.expand(-1, 4, 8, 12), "expand: convlab doesn't know it"),
         (lambda net, x: torch.flip(x, [3]), "flip: convlab doesn't know it"),
         (lambda net, x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1)), "grid_sample: convlab doesn't know it"),
-        (lambda net, x: x[:, :, : x.shape[2] // 2], "getitem: convlab doesn't know it"),
-        (lambda net, x: F.avg_pool2d(x, (x.shape[2], x.shape[3] // 2)), "avg_pool2d: it depends on"),
+        (lambda net, x: x[:, :, : x.shape[2] // 2], "getitem with numbers from the image's size"),
+        (
+            lambda net, x: F.avg_pool2d(x, (x.shape[2], x.shape[3] // 2)),
+            "avg_pool2d with numbers from the image's size",
+        ),
     ],
 )
 def test_what_is_something_else_is_refused(code, why) -> None:

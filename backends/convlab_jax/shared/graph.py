@@ -24,7 +24,7 @@ from ..ops import ops
 from .across_channels import anchors, concatenate_pixels, tokens
 from .convolving import convolving
 from .functions import Function, functions_of
-from .program import LAYER, Constant, Equation, Program, Value, array_of, arrays_under
+from .program import LAYER, Constant, Equation, Program, Value, arrays_under, computed_array
 from .read import add, concatenate, maximum, minimum, multiply, outputs, read_function
 from .tokens import Forms, of_pixels
 
@@ -270,7 +270,7 @@ class _Reading:
 
     def _computed(self, equation: Equation) -> dict[str, str]:
         """How the code computes arrays that an equation takes, by the paths of the arrays that it takes for it."""
-        own = [each for each in equation.inputs if not _varies(each) and each.shape and array_of(each) is None]
+        own = [each for each in equation.inputs if not _varies(each) and each.shape and _has_other_numbers(each)]
         paths = sorted({self.weights.get(id(array), "") for each in own for array in arrays_under(each)} - {""})
         note = f"each time the code computes anew from {' and '.join(paths)}; what is ported has the result"
         return dict.fromkeys(paths, note)
@@ -355,6 +355,12 @@ class _Reading:
             part.path: replace(part, inputs=(), value="") for part in parts if int(part.value) not in self.choices
         }
         return [*layers.values()], unknown
+
+
+def _has_other_numbers(value: Value | Constant) -> bool:
+    """Whether a known value has other numbers than the arrays that it is taken from: not those repeated or picked."""
+    numbers = computed_array(value)
+    return numbers is not None and not any(np.isin(numbers, array).all() for array in arrays_under(value))
 
 
 def _varies(value: Value | Constant) -> bool:

@@ -84,9 +84,8 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
 
 
 def _with_reason(part: Part, why: str) -> Part:
-    """A layer of anyone's that isn't known, with why the graph that it is in isn't."""
-    theirs = isinstance(part.native, kl.Lambda) or not type(part.native).__module__.startswith("keras.")
-    return replace(part, note=f"{part.note}: {why}") if part.layer is None and theirs and why else part
+    """A layer of a model that isn't known, with why the graph that it is in isn't."""
+    return replace(part, note=f"{part.note}: {why}") if part.layer is None and part.path and why else part
 
 
 def _in_training(layer: kl.Layer, path: str) -> Iterator[tuple[str, str]]:
