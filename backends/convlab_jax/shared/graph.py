@@ -17,7 +17,7 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
 from convlab.models.layers.outputs import results_of
 from convlab.models.layers.ranks import layer_of_tokens, own_rank
-from convlab.models.layers.reading import INPUT, Part, loose_code
+from convlab.models.layers.reading import INPUT, Part, computed_anew, loose_code
 from convlab.models.layers.spatial import shapes_in_words
 
 from ..ops import ops
@@ -271,9 +271,7 @@ class _Reading:
     def _computed(self, equation: Equation) -> dict[str, str]:
         """How the code computes arrays that an equation takes, by the paths of the arrays that it takes for it."""
         own = [each for each in equation.inputs if not _varies(each) and each.shape and _has_other_numbers(each)]
-        paths = sorted({self.weights.get(id(array), "") for each in own for array in arrays_under(each)} - {""})
-        note = f"each time the code computes anew from {' and '.join(paths)}; what is ported has the result"
-        return dict.fromkeys(paths, note)
+        return computed_anew({self.weights.get(id(array), "") for each in own for array in arrays_under(each)} - {""})
 
     def _own(self, equation: Equation) -> str:
         """The path of the array of the model's own that an equation takes; "" for none."""

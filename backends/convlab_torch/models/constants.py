@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.reading import computed_anew
 
 from .functional import layer_of
 from .functions import with_number
@@ -72,9 +73,8 @@ def fetched(node: torch.fx.Node) -> list[str]:
 def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch.fx.Node]) -> dict[str, str]:
     """How some of the arrays of a layer are computed, by the paths of those that they are computed from."""
     notes: dict[str, str] = {}
-    for paths in (fetched(each) for each in arrays if each in computed):
-        source = " and ".join(sorted(paths))
-        notes |= dict.fromkeys(paths, f"each time the code computes anew from {source}; what is ported has the result")
+    for each in arrays:
+        notes |= computed_anew(fetched(each)) if each in computed else {}
     return notes
 
 

@@ -212,6 +212,17 @@ def loose_array(kind: str, shape: Sequence[int]) -> str:
     return f"a {kind} of shape {tuple(map(int, shape))} that belongs to no layer convlab knows"
 
 
+def computed_anew(paths: Iterable[str]) -> dict[str, str]:
+    """The notes of parameters from which a model's code computes an array of a layer, by their paths.
+
+    >>> computed_anew({"conv.weight", "conv.gain"})["conv.gain"]
+    'each time the code computes anew from conv.gain and conv.weight; what is ported has the result'
+    """
+    ordered = sorted(paths)
+    note = f"each time the code computes anew from {' and '.join(ordered)}; what is ported has the result"
+    return dict.fromkeys(ordered, note)
+
+
 def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> str:
     """The note of a method that does more than call layers one after another, with the operations that are known.
 
