@@ -60,6 +60,23 @@ def test_ported_whole(hybridized):
     assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def with_code(code):
+    """A block of a convolution, and code behind it."""
+
+    class Coded(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 3, in_channels=3)
+
+        def hybrid_forward(self, F, x):
+            return code(F, self.conv(x))
+
+    mx.random.seed(0)
+    block = Coded()
+    block.initialize(mx.init.Uniform(0.5))
+    return block
+
+
 @pytest.mark.parametrize("numpy", [False, True])
 def test_operations_on_each_number(numpy):
     class Numbers(mx.gluon.HybridBlock):
@@ -89,18 +106,12 @@ def test_operations_on_each_number(numpy):
 def test_bilinear_resizing(aligned):
     """MXNet aligns the corners where nothing is said."""
 
-    class Resizing(mx.gluon.HybridBlock):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2D(4, 3, in_channels=3)
+    def code(F, y):
+        larger = F.contrib.BilinearResize2D(y, scale_height=2, scale_width=3, **aligned)
+        smaller = F.contrib.BilinearResize2D(larger, height=5, width=7, **aligned)
+        return F.contrib.BilinearResize2D(smaller, y, mode="like", **aligned)
 
-        def hybrid_forward(self, F, x):
-            y = self.conv(x)
-            larger = F.contrib.BilinearResize2D(y, scale_height=2, scale_width=3, **aligned)
-            smaller = F.contrib.BilinearResize2D(larger, height=5, width=7, **aligned)
-            return F.contrib.BilinearResize2D(smaller, y, mode="like", **aligned)
-
-    block = randomly(Resizing())
+    block = with_code(code)
     assert [part.layer.kind for part in models.read(block).parts][1:] == ["upsample", "resize", "resize_like"]
     ported = port(block, to="mxnet")
     assert ported.evidence.same
@@ -140,23 +151,6 @@ def test_a_model_of_the_zoo():
     ported = port(block, to="mxnet")
     assert ported.evidence.same
     assert ported.model(mx.nd.array(X)).asnumpy() == pytest.approx(block(mx.nd.array(X)).asnumpy(), rel=1e-5, abs=1e-5)
-
-
-def with_code(code):
-    """A block of a convolution, and code behind it."""
-
-    class Coded(mx.gluon.HybridBlock):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2D(4, 3, in_channels=3)
-
-        def hybrid_forward(self, F, x):
-            return code(F, self.conv(x))
-
-    mx.random.seed(0)
-    block = Coded()
-    block.initialize(mx.init.Uniform(0.5))
-    return block
 
 
 @pytest.mark.parametrize(
