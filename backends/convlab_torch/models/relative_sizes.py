@@ -9,6 +9,8 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
+from convlab.models.layers.spatial import per_axis
+
 from .rewriting import arguments_of
 
 _POOLS: dict[Any, Any] = {F.avg_pool2d: torch.mean, F.max_pool2d: torch.amax, torch.max_pool2d: torch.amax}
@@ -27,7 +29,7 @@ def of_whole_images(node: torch.fx.Node, runs: Sequence[Seen]) -> tuple[Any, tup
     plain = len(node.args) <= 3 and all(given[name] in (0, 1, False, True) for name in given.keys() - _SIZES)
     if node.target not in _POOLS or window is None or not plain or given.get("divisor_override") is not None:
         return None
-    if any(_pair(_in(window, seen)) != tuple(seen[given["input"]][2:]) for seen in runs):
+    if any(per_axis(_in(window, seen), 2) != tuple(seen[given["input"]][2:]) for seen in runs):
         return None
     return _POOLS[node.target], (given["input"], (2, 3), True)
 
@@ -79,7 +81,3 @@ def _number(values: Sequence[Any], sizes: Sequence[int], from_end: bool = False)
 def _in(value: Any, seen: Seen) -> Any:
     """A value with the numbers of a run in the place of nodes."""
     return torch.fx.map_arg(value, lambda node: seen.get(node))
-
-
-def _pair(sizes: Any) -> Any:
-    return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes, sizes)
