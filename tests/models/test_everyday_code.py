@@ -126,7 +126,22 @@ def in_place(net, x):
     y = net.one(x)
     z = net.two(y)
     z.sigmoid_()
-    return net.relu(y) + y * z
+    other = y
+    y += net.two(x)
+    halves = z.chunk(2, 1)
+    first = net.relu(halves[0] - 0.5)
+    first *= 2
+    return net.relu(y) + y * z + torch.cat([first, halves[1]], 1) + other
+
+
+def channels_last(net, x):
+    """Parts of images NHWC, and norms of rows of numbers without a module."""
+    first, second = net.dense(x.permute(0, 2, 3, 1)).split([1, 3], dim=-1)
+    tokens = torch.cat([second.permute(0, 3, 1, 2), first.permute(0, 3, 1, 2)], 1).flatten(2).transpose(1, 2)
+    gate, value = net.dense2(tokens).chunk(2, dim=-1)
+    gated = (F.silu(gate) * value).mean(1)
+    rows = F.rms_norm(torch.cat([gated, gated], 1), (4,), net.weight, 1e-3)
+    return F.layer_norm(net.dense3(rows), (4,), net.weight, net.bias)
 
 
 CODES = {
@@ -137,6 +152,7 @@ CODES = {
     shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
     merged_pixels: ("one", "two", "dense", "mask", "among_pixels"),
     in_place: ("one", "two", "relu"),
+    channels_last: ("dense", "dense2", "dense3", "weight", "bias"),
 }
 
 
@@ -185,6 +201,29 @@ def test_it_is_read(code, tmp_path) -> None:
     ],
 )
 def test_what_is_something_else_is_refused(code, why) -> None:
+    assert why in str(read(Code(code, "one").eval()).loose)
+
+
+def _view_of_changed(net, x):
+    view = x.permute(0, 2, 3, 1)
+    x *= 2
+    return net.one(x) + view.permute(0, 3, 1, 2)
+
+
+def _changed_part(net, x):
+    part = x[:, :2]
+    part += 1
+    return net.one(x)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (_view_of_changed, "imul in place: permute, which is taken later, shares its numbers"),
+        (_changed_part, "iadd in place: conv, which is taken later, shares its numbers"),
+    ],
+)
+def test_a_view_of_what_is_changed_in_place_is_refused(code, why) -> None:
     assert why in str(read(Code(code, "one").eval()).loose)
 
 

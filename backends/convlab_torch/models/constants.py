@@ -94,8 +94,8 @@ def with_arrays(
     """
     if (layer := layer_of(node, arrays, rank)) is not None:
         return layer
-    if node.target in _NORMS and channels_last:
-        return _norm(node, arrays)
+    if node.target in _NORMS:
+        return _norm(node, arrays, channels_last)
     if (joined := with_token(node, arrays) if channels_last and rank == 2 else None) is not None:
         return joined
     name = operation(node.target)
@@ -135,15 +135,18 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     return module
 
 
-# The functions of the last axis, the names of their arguments, and the norms of channels that they are.
-_NORMS: dict[Any, tuple[tuple[str, ...], Any]] = {
-    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d),
-    F.rms_norm: (("weight", "eps"), RMSNorm2d),
+# The functions of the last axis, the names of their arguments, and the norms that they are: of channels, of that axis.
+_NORMS: dict[Any, tuple[tuple[str, ...], Any, Any]] = {
+    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d, nn.LayerNorm),
+    F.rms_norm: (("weight", "eps"), RMSNorm2d, nn.RMSNorm),
 }
 
 
-def _norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
-    names, kind = _NORMS[node.target]
+def _norm(
+    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool
+) -> tuple[nn.Module, torch.fx.Node]:
+    names, of_channels, of_axis = _NORMS[node.target]
+    kind = of_channels if channels_last else of_axis
     given = arguments_of(node, "input", "normalized_shape", *names)
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:

@@ -52,7 +52,7 @@ from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
 from .recognised import recognise
-from .rewriting import to_channels_first
+from .rewriting import PARTS, to_channels_first
 from .sized_trace import SizedTracer
 from .sizes import (
     CONVOLUTIONS,
@@ -170,6 +170,7 @@ class _Reading(TokenReading):
             elif self._of_arrays(node) or self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
+                self._moved(node)
                 self.pieces.add(node)
             else:
                 self._function(node)
@@ -281,9 +282,7 @@ class _Reading(TokenReading):
         if (order := permutation(node, self.rank)) is not None and node.args[0] in self.values:
             self._permute(node, order)
             return
-        sources = [each for each in node.all_input_nodes if each in self.values]
-        in_last = bool(sources) and self.last.issuperset(sources) and not self.tokens.intersection(sources)
-        moved = in_last and to_channels_first(node, self.rank)
+        moved = self._moved(node)
         try:
             native, sources, own = self._native(node)
         except UnsupportedError as error:
@@ -303,6 +302,16 @@ class _Reading(TokenReading):
         else:
             parts = [Part(path, native, *read_function(native))]
         self._append(node, parts, sources, moved)
+
+    def _moved(self, node: torch.fx.Node) -> bool:
+        """Whether a node of images NHWC, or of tokens, has been rewritten as one of images NCHW."""
+        sources = [each for each in node.all_input_nodes if each in self.values or each in self.last]
+        of_tokens = bool(self.tokens.intersection(sources))
+        in_last = bool(sources) and self.last.issuperset(sources)
+        moved = in_last and to_channels_first(node, self.rank, of_tokens)
+        if moved and node.target in PARTS:
+            self.last.add(node)
+        return moved
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""

@@ -13,6 +13,7 @@ from torch import nn
 from convlab.errors import UnsupportedError
 
 from .functions import is_known_function
+from .in_place import OPERATORS
 from .partitions import forward_of
 from .rewriting import how_many, inline
 
@@ -23,6 +24,18 @@ class CountedProxy(torch.fx.Proxy):
     def __len__(self) -> int:
         count = how_many(self.node)
         return super().__len__() if count is None else count
+
+
+def _in_place(target: Callable[..., Any]) -> Callable[[torch.fx.Proxy, Any], Any]:
+    def changed(proxy: torch.fx.Proxy, other: Any) -> Any:
+        return proxy.tracer.create_proxy("call_function", target, (proxy, other), {})
+
+    return changed
+
+
+# Without these, a trace has `y += x` as `y = y + x`, whatever else y is called.
+for _operator in OPERATORS:
+    setattr(CountedProxy, f"__{_operator.__name__}__", _in_place(_operator))
 
 
 class Tracer(torch.fx.Tracer):
