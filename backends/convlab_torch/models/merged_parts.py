@@ -122,6 +122,12 @@ def _merged(
     return _of_one(node, merged[source], seen, made)
 
 
+def _adds_axes(node: torch.fx.Node) -> bool:
+    """Whether an index only adds axes."""
+    index: Any = node.args[1] if node.target is operator.getitem else 0
+    return isinstance(index, tuple) and all(each in (slice(None), ..., None) for each in index)
+
+
 def _as_function(model: nn.Module, node: torch.fx.Node) -> torch.fx.Node:
     """The call of a function in the place of that of a module, where it is a softmax."""
     module = model.get_submodule(str(node.target))
@@ -188,7 +194,7 @@ def _of_one(
             total = made(operator.add, total, made(operator.getitem, chunks, index))
         return made(operator.mul, total, 1 / parts) if node.target in _MEANS else total
     of_pixel = len(before) > 2 and len(after) > 3 and tuple(after) == (*before[:3], *(1,) * (len(after) - 3))
-    if of_pixel and node.target in (*VIEWS, "unsqueeze", torch.unsqueeze):
+    if of_pixel and (node.target in (*VIEWS, "unsqueeze", torch.unsqueeze) or _adds_axes(node)):
         return merged
     if node.target in (*VIEWS, *_FLATTENS):
         n, *others = before

@@ -63,6 +63,30 @@ class Tracer(torch.fx.Tracer):
         return super().call_module(m, forward_of(m) or forward, args, kwargs)
 
 
+def _length(value: Any) -> Any:
+    """`len`, of a traced tensor the size of its first axis."""
+    tensor = isinstance(value, CountedProxy) and how_many(value.node) is None and value.node.target != "size"
+    return value.size(0) if tensor else len(value)
+
+
+@contextlib.contextmanager
+def _traced_length(model: nn.Module) -> Iterator[None]:
+    """A context in which a model's code may take `len` of a traced tensor, for which Python allows a number alone."""
+    names = {id(each): each for module in model.modules() if (each := _globals_of(module)) and "len" not in each}
+    try:
+        for each in names.values():
+            each["len"] = _length
+        yield
+    finally:
+        for each in names.values():
+            del each["len"]
+
+
+def _globals_of(module: nn.Module) -> dict[str, Any] | None:
+    path = type(module).__module__
+    return None if path.startswith("torch.") else getattr(type(module).forward, "__globals__", None)
+
+
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """A context in which a model's code may keep what it computes, and a trace its constants: not behind it."""
@@ -105,7 +129,8 @@ def graph_of(
             return module in leaves or (has_none_inside(module) and (of_torch(module) or not into_all))
 
         try:
-            graph = tracer(leaf).trace(model, defaults_of(model))
+            with _traced_length(model):
+                graph = tracer(leaf).trace(model, defaults_of(model))
             inline(graph, is_known_function)
             return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.
