@@ -10,7 +10,7 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
-from .rewriting import JOINS, Call, arguments_of
+from .rewriting import Call, arguments_of
 
 # An integer power up to this one is a product; a larger one would be a long one.
 _MOST_FACTORS = 8
@@ -179,19 +179,6 @@ def _between(node: torch.fx.Node, call: Call) -> Composed:
     return call(operator.add, given["input"], call(operator.mul, difference, given["weight"]))
 
 
-def _stacked(node: torch.fx.Node, call: Call) -> Composed:
-    """Tensors that get an axis each before they are joined along it."""
-    given = arguments_of(node, "tensors", "dim")
-    tensors, dim = given["tensors"], given.get("dim", 0)
-    alike = isinstance(tensors, (list, tuple)) and all(_with_axis(each, dim) for each in tensors)
-    return call(torch.stack, [each.args[0] for each in tensors], dim) if alike else None
-
-
-def _with_axis(node: Any, dim: Any) -> bool:
-    unsqueezes = isinstance(node, torch.fx.Node) and node.target in (torch.unsqueeze, "unsqueeze")
-    return unsqueezes and arguments_of(node, "input", "dim").get("dim") == dim
-
-
 def _repeated(node: torch.fx.Node, call: Call) -> Composed:
     """Channels that are repeated; `expand` of a single one."""
     x, *given = node.args
@@ -229,7 +216,6 @@ COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     **dict.fromkeys((operator.mul, torch.mul, torch.multiply, "mul"), _masked),
     **dict.fromkeys((torch.masked_fill, "masked_fill"), _filled),
     **dict.fromkeys((torch.lerp, "lerp"), _between),
-    **dict.fromkeys(JOINS, _stacked),
     **dict.fromkeys(("repeat", "expand"), _repeated),
     **dict.fromkeys((torch.narrow, "narrow"), _narrowed),
 }

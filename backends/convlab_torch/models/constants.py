@@ -134,7 +134,7 @@ def _repeated(numbers: Tensor, shape: Any) -> Tensor:
     if not isinstance(shape, torch.Size) or isinstance(numbers, nn.Parameter):
         return numbers
     whole = (1, *shape[1:])
-    fits = numbers.ndim <= len(whole) and torch.broadcast_shapes(numbers.shape, whole) == whole
+    fits = numbers.ndim <= len(whole) and torch.broadcast_shapes(numbers.shape, whole) == whole  # type: ignore[no-untyped-call]
     return numbers.expand(whole) if fits else numbers
 
 

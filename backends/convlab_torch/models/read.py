@@ -97,7 +97,7 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         return None, trace.unknown
     whole = [*_with_rows(trace.parts)]
     unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
-    return Model("torch", whole, True, model, image, multiple=trace.multiple, unused=unused, alone=alone), {}
+    return Model("torch", whole, True, model, trace.image, multiple=trace.multiple, unused=unused, alone=alone), {}
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:
@@ -122,7 +122,7 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
+    named = *SHIFTED_WINDOWS, *partitions.ATTENTION, *_BY_NAME
     return class_path(module) in named or written_out.written_attention(module) is not None
 
 

@@ -152,6 +152,25 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int
     return []
 
 
+def only_images(model: nn.Module, graph: torch.fx.Graph, images: Images) -> Images:
+    """The images, of one size where the model's code asserts that, and fails on others."""
+    asserted = [node.args[0] for node in graph.nodes if getattr(node.target, "__name__", "") == "_assert"]
+    equal: Any = [each for each in asserted if isinstance(each, torch.fx.Node) and each.target is operator.eq]
+    size = tuple(each.args[1] for each in equal if isinstance(each.args[1], int))[: images.rank]
+    if len(size) < images.rank or any(_takes(model, shape) for shape, *_ in images.shapes(_MULTIPLES[-1])):
+        return images
+    return images._replace(size=size) if _takes(model, (1, images.channels, *size)) else images
+
+
+def _takes(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            model(torch.zeros(shape, dtype=float_dtype(model)))
+    except Exception:  # The model's own code may fail in any way on images of a size.
+        return False
+    return True
+
+
 def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> Seen:
     """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
     runs = (_runs(model, graph, images, each) for each in _MULTIPLES if each % multiple == 0)

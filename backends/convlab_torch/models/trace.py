@@ -55,6 +55,7 @@ from .sizes import (
     image_channels,
     image_rank,
     is_size,
+    only_images,
     shapes_in,
 )
 from .token_calls import TokenReading, owner
@@ -75,12 +76,14 @@ class Traced(NamedTuple):
         unknown: the operations that convlab doesn't know, by their callers' paths.
         multiple: what the rows and columns of images must be multiples of.
         unused: what inference doesn't use: how arrays are computed from others, by path.
+        image: the shape (C, H, W) of the only images that it is for; None for any size.
     """
 
     parts: list[Part]
     unknown: dict[str, list[str]]
     multiple: int
     unused: dict[str, str]
+    image: tuple[int, ...] | None
 
 
 def traced(
@@ -106,7 +109,7 @@ def traced(
         graph = graph_of(model, is_leaf, of_torch)
         take_changed(graph, model)
         rank = image_rank(model, graph)
-        images = Images(image_channels(model, graph, rank), rank)
+        images = only_images(model, graph, Images(image_channels(model, graph, rank), rank))
     else:
         graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
         take_changed(graph, model)
@@ -115,8 +118,9 @@ def traced(
     multiple = fold_sizes(model, graph, images)
     shapes = partial(shapes_in, model, graph, images, multiple)
     recognise(model, graph, rank, shapes)
-    reading = _Reading(model, parts, rank, shapes() if image else {})
-    return Traced(*reading.of(graph), multiple, reading.notes)
+    reading = _Reading(model, parts, rank, {} if images.size is None else shapes())
+    only = None if images.size is None else (images.channels, *images.size)
+    return Traced(*reading.of(graph), multiple, reading.notes, only)
 
 
 class _Reading(TokenReading):
