@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import _C, Tensor
+from torch import _C, Tensor, nn
 from torch.autograd import forward_ad
 
 _functorch = getattr(_C, "_functorch", None)
@@ -57,3 +57,12 @@ def is_view(x: Tensor) -> bool:
     """
     test = getattr(x, "_is_view", None)
     return test is None or bool(test())
+
+
+def hooks_before(module: nn.Module) -> list[Callable[..., Any]]:
+    """What runs before each call of a module.
+
+    No public name tells. Without the private name there is none, so that a kernel that such a hook computes is the one
+    of the last call.
+    """
+    return [*getattr(module, "_forward_pre_hooks", {}).values()]

@@ -86,3 +86,10 @@ def test_without_views_told_apart_the_result_is_copied(monkeypatch) -> None:
     image, kernel = torch.ones(1, 1, 5, 5, requires_grad=True), torch.ones(1, 1, 2, 2)
     y = convlab.corr2d(image, kernel, reproducible=True)
     assert torch.equal(y, torch.full((1, 1, 4, 4), 4.0))
+
+
+def test_hooks_before_a_call_are_found() -> None:
+    layer = torch.nn.Linear(2, 2)
+    assert private.hooks_before(layer) == []
+    layer.register_forward_pre_hook(print)
+    assert private.hooks_before(layer) == [print]

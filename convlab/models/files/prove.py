@@ -151,7 +151,10 @@ class _Session(Side):
         results = []
         for start in range(0, len(x), at_once):
             some = np.resize(x[start : start + at_once], (at_once, *x.shape[1:]))
-            some = some.transpose([FIRST[x.ndim - 2].index(axis) for axis in onnx.layout]) if x.ndim > 2 else some
+            if some.ndim == 2 < len(onnx.layout):  # a flattening before all else takes rows, too
+                some = some.reshape(*some.shape, *(1,) * (len(onnx.layout) - 2))
+            axes = FIRST.get(some.ndim - 2, "")
+            some = some.transpose([axes.index(axis) for axis in onnx.layout]) if axes else some
             try:
                 several = self.session.run(None, {image.name: some.astype(_ONNX_DTYPES[image.type])})
             except Exception as error:  # onnxruntime's errors have no common class.

@@ -223,7 +223,10 @@ def _images(graph: _Graph) -> list[np.ndarray]:
     if graph.flat:
         inputs = next(each.kernel.shape[1] for each in graph.layers if isinstance(each, Dense))
         return [grid(rng, (n, inputs)) for n in (1, 4)]
-    return random_images(steps(Model("", [*graph.parts], True, None)), 0, graph.size)
+    images = random_images(steps(Model("", [*graph.parts], True, None)), 0, graph.size)
+    # A flattening before all else tells neither channels nor pixels: each number is a channel of one pixel.
+    axes = graph.values[INPUT][1]
+    return [x if x.ndim == axes else x.reshape(*x.shape, *(1,) * (axes - x.ndim)) for x in images]
 
 
 def _expected(graph: _Graph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
