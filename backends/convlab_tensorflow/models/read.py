@@ -68,14 +68,17 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
     if one_layout and (with_code or any(part.layer is None for part in parts)):
-        try:
-            rank = rank_of([part.layer for part in parts])
-            shape = _shape(model, inputs, layouts, rank)
-            channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape, channels_last)
-            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
-        except UnsupportedError as error:
-            why = {"": str(error).rstrip(".")}
+        channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
+        for alone in (False, True) if inputs is not None else (False,):
+            try:
+                shape = _shape(model, inputs, layouts, rank_of([part.layer for part in parts]))
+                graph = graph_of(
+                    model, lambda layer, path: [*_parts(layer, path)], JOINING, shape, channels_last, alone
+                )
+                image = np.shape(inputs)[1:] if alone else _image(model)
+                return Model("tensorflow", [*_with_order(graph)], True, model, image, unused=unused, alone=alone)
+            except UnsupportedError as error:
+                why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [_with_reason(part, why.get("", "")) for part in parts] if whole else parts
     parts = [*_with_order(chained(parts))] if whole else parts
