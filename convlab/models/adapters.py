@@ -252,7 +252,7 @@ def read(model: object, inputs: object = None, name: str = "model") -> Model:
 
 def read_at(source: Model, size: Size) -> Model:
     """The model, read again for images of one size where it can't be read for all of which that is one."""
-    if source.whole and not any(n % source.multiple for n in size):
+    if source.holds_at(size):
         return source
     convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
     channels = next((layer.input_channels for layer in convolutions), 3)

@@ -316,6 +316,8 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     if isinstance(module, (RowConvolution, modules.PixelLinear)):
         arrays = _NAMES.arrays(layer)
         return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
+    if isinstance(module, nn.LayerNorm):
+        return {name: array.reshape(module.normalized_shape) for name, array in _NAMES.arrays(layer).items()}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)
