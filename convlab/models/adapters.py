@@ -47,7 +47,7 @@ class Node(NamedTuple):
     """A native layer in the graph of a new model.
 
     Attributes:
-        name: its name in the model; parts are separated by ".".
+        name: its name in the model; parts are separated by ".". Nodes of the same name are calls of one layer.
         native: the layer.
         inputs: the names of the values that it takes; `convlab.models.layers.reading.INPUT` is the image.
         value: the name of its result.
@@ -57,6 +57,11 @@ class Node(NamedTuple):
     native: Any
     inputs: tuple[str, ...]
     value: str
+
+
+def is_sequence(nodes: Sequence[Node]) -> bool:
+    """Whether layers are one after another, each of which is called once, so that a container may call them in turn."""
+    return is_chain(nodes) and len({id(node.native) for node in nodes}) == len(nodes)
 
 
 def is_numbered(nodes: Sequence[Node]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.outputs import results_of
+from convlab.models.layers.outputs import Outputs, results_of
 from convlab.models.layers.reading import Part, arguments_needed, check_one_input
 
 from .. import private
@@ -38,10 +40,12 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     hybrid = isinstance(block, mx.gluon.HybridBlock) and not isinstance(block, mx.gluon.SymbolBlock)
     forward = block.hybrid_forward if hybrid else block.forward
     check_one_input(arguments_needed(forward, "F", *private.parameters(block)))
+    own = [*_own_blocks(block, parts)]
     with semantics([block]) as (numpy, ctx):
         image = mx.sym.var("data")
         try:
-            names, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
+            with _as_operators(own):
+                names, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
             raise
@@ -49,15 +53,51 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
             return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
         if any(head[1] for head in content["heads"]):
             raise UnsupportedError("it gives a result other than the first of an operator")
-        return _Reading(block, parts).of(content["nodes"], [head[0] for head in content["heads"]], names)
+        return _Reading(block, parts, own).of(content["nodes"], [head[0] for head in content["heads"]], names)
+
+
+# What the operator that stands for a block is called, before the block's number.
+_BLOCK = "convlab_block"
+
+
+def _own_blocks(block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> Iterator[Part]:
+    """The blocks of convlab's inside a block, which compute more than one operator and are known as a whole."""
+    for path, inner in _walk(block, ""):
+        if path and type(inner).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            known = [part for part in parts(inner, path) if part.layer and not isinstance(part.layer, Outputs)]
+            yield from known[:1]
+
+
+@contextlib.contextmanager
+def _as_operators(own: Sequence[Part]) -> Iterator[None]:
+    """A context in which each of these blocks gives one operator of what it takes, whose name ends with its number."""
+
+    def computed(number: int, F: Any, *values: Any, **parameters: Any) -> Any:
+        numpy = mx.util.is_np_array()
+        result = F.add_n(*(each.as_nd_ndarray() if numpy else each for each in values), name=f"{_BLOCK}{number}")
+        return result.as_np_ndarray() if numpy else result
+
+    try:
+        for number, part in enumerate(own):
+            vars(part.native)["hybrid_forward"] = functools.partial(computed, number)
+        yield
+    finally:
+        for part in own:
+            del vars(part.native)["hybrid_forward"]
 
 
 class _Reading(SymbolReading):
-    """The nodes of a block's symbol, whose layers are the blocks that own the parameters."""
+    """The nodes of a block's symbol, whose layers are the blocks that own the parameters.
 
-    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> None:
+    Args:
+        block: the whole.
+        parts: the parts that a block at a path is.
+        own: the blocks that operators stand for, by the numbers in the operators' names.
+    """
+
+    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]], own: Sequence[Part] = ()) -> None:
         super().__init__({parameter.name: parameter for parameter in block.collect_params().values()})
-        self.parts = parts
+        self.parts, self.own = parts, own
         self.blocks = dict(_walk(block, ""))
         owned = [
             (path, inner, each) for path, inner in self.blocks.items() for each in private.parameters(inner).values()
@@ -71,6 +111,11 @@ class _Reading(SymbolReading):
     def native_of(self, layer: Layer) -> Block:
         """See `SymbolReading`."""
         return build(layer, "builtin")[0]
+
+    def block(self, node: str) -> Part | None:
+        """See `SymbolReading`."""
+        _, found, number = node.rpartition(_BLOCK)
+        return self.own[int(number)] if found else None
 
     def native(self, path: str, layer: Layer, parameters: Sequence[str]) -> tuple[str, Block]:
         """The block that owns an operator's parameters, without its activation, or a block that computes the same."""

@@ -16,7 +16,7 @@ from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
 from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
-from convlab.models.source.functions import functions
+from convlab.models.source.functions import called_again, functions
 from convlab.models.source.layers import ours, padding, unwritten
 
 from .. import attention_layers, image_layers, resizing_layers
@@ -76,7 +76,7 @@ def source(parts: Sequence[Part], size: Size | None) -> str:
     dtype = {_dtype(part.native) for part in parts} - {"float32"}
     image = call_of("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
     sections: list[str] = []
-    if is_chain(parts):
+    if is_chain(parts) and not called_again(parts):
         chain = [image, *(_made(part) for part in parts)]
         lines = [f"return {SourceCall('keras.Sequential', {'0': chain}, positional=1)}"]
     else:
