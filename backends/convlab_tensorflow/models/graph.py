@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.arguments import arguments_needed
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import INPUT, Part, check_one_input, giving, inputs_first
+from convlab.models.layers.reading import Part, giving, inputs_first
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
@@ -30,7 +31,7 @@ def graph_of(
     model: keras.Model,
     parts: Parts,
     joining: tuple[type[kl.Layer], ...],
-    shape: Sequence[int | None] | None,
+    shapes: Mapping[str, Sequence[int | None] | None],
     channels_last: bool,
 ) -> list[Part]:
     """The parts of a model with their inputs.
@@ -39,14 +40,15 @@ def graph_of(
         model: any model or layer with layers inside.
         parts: the parts that a layer at a path is; none for one that does nothing.
         joining: the layers that take several tensors.
-        shape: of the images that a model takes which has a `call` of its own, with the batch.
+        shapes: of the inputs, by their values, of a model that has a `call` of its own, with the batch.
         channels_last: whether its images are NHWC; only their pixels are read as the tokens of a sequence.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
     reading = _Reading(parts, joining, channels_last)
-    result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
+    tensors = [None if shape is None else keras.KerasTensor(tuple(shape)) for shape in shapes.values()]
+    result = reading.layer(model, "", [*shapes], tensors)
     (names, values), (_, tensors) = results_of(result), results_of(reading.last)
     values = [reading.as_result(value, tensor) for value, tensor in zip(values, tensors, strict=True)]
     return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
@@ -147,7 +149,7 @@ class _Reading:
 
     def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
         if len(model.inputs) != len(inputs):
-            check_one_input([tensor.name for tensor in model.inputs])
+            raise UnsupportedError(f"{path}: it takes {len(model.inputs)} tensors, expected {len(inputs)}")
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in _in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]
@@ -226,6 +228,11 @@ def _inside(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
+def as_arguments(layer: kl.Layer, tensors: Sequence[Any]) -> list[Any]:
+    """The arguments by which a layer takes tensors: one for each, or a list of several."""
+    return [*tensors] if len(tensors) == 1 or len(arguments_needed(layer.call)) == len(tensors) else [[*tensors]]
+
+
 def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
     why = ""
@@ -233,9 +240,8 @@ def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
     # Code that repeats an array for each image, or has a shape for them all, must be told how many there are.
     for count in (None, _IMAGES):
         symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
-        given = symbols if len(symbols) > 1 else symbols[0]
         try:
-            traced = keras.Model(given, layer.call(given))
+            traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], layer.call(*as_arguments(layer, symbols)))
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
