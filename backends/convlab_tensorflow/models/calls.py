@@ -10,6 +10,7 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.arguments import arguments_needed
 from convlab.models.layers.reading import inputs_first
 
 from .. import private
@@ -52,6 +53,11 @@ def traced_call(layer: kl.Layer, tensors: Sequence[Any], alone: bool) -> keras.M
     return traced
 
 
+def as_arguments(layer: kl.Layer, tensors: Sequence[Any]) -> list[Any]:
+    """The arguments by which a layer takes tensors: one for each, or a list of several."""
+    return [*tensors] if len(tensors) == 1 or len(arguments_needed(layer.call)) == len(tensors) else [[*tensors]]
+
+
 def _traced(layer: kl.Layer, shapes: Sequence[tuple[int | None, ...]], dtypes: Sequence[str]) -> keras.Model | str:
     why = ""
     traced: keras.Model | None = None
@@ -59,9 +65,8 @@ def _traced(layer: kl.Layer, shapes: Sequence[tuple[int | None, ...]], dtypes: S
     for count in (None, _IMAGES):
         both = zip(shapes, dtypes, strict=True)
         symbols = [keras.Input(batch_shape=(count, *shape), dtype=dtype) for shape, dtype in both]
-        given = symbols if len(symbols) > 1 else symbols[0]
         try:
-            traced = keras.Model(given, layer.call(given))
+            traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], layer.call(*as_arguments(layer, symbols)))
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"

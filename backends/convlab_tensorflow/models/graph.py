@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
+from convlab.models.layers.reading import Part, giving
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
@@ -28,7 +28,7 @@ def graph_of(
     model: keras.Model,
     parts: Parts,
     joining: tuple[type[kl.Layer], ...],
-    shape: Sequence[int | None] | None,
+    shapes: Mapping[str, Sequence[int | None] | None],
     channels_last: bool,
     alone: bool = False,
 ) -> list[Part]:
@@ -38,7 +38,7 @@ def graph_of(
         model: any model or layer with layers inside.
         parts: the parts that a layer at a path is; none for one that does nothing.
         joining: the layers that take several tensors.
-        shape: of the images that a model takes which has a `call` of its own, with the batch.
+        shapes: of the inputs, by their values, of a model that has a `call` of its own, with the batch.
         channels_last: whether its images are NHWC; only their pixels are read as the tokens of a sequence.
         alone: whether the parts may be those for images of this shape alone.
 
@@ -46,7 +46,8 @@ def graph_of(
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
     reading = _Reading(parts, joining, channels_last, alone)
-    result = reading.layer(model, "", [INPUT], [None if shape is None else keras.KerasTensor(tuple(shape))])
+    tensors = [None if shape is None else keras.KerasTensor(tuple(shape)) for shape in shapes.values()]
+    result = reading.layer(model, "", [*shapes], tensors)
     (names, values), (_, tensors) = results_of(result), results_of(reading.last)
     values = [reading.as_result(value, tensor) for value, tensor in zip(values, tensors, strict=True)]
     return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
@@ -147,7 +148,7 @@ class _Reading:
 
     def _functional(self, model: keras.Model, path: str, inputs: Sequence[str]) -> Any:
         if len(model.inputs) != len(inputs):
-            check_one_input([tensor.name for tensor in model.inputs])
+            raise UnsupportedError(f"{path}: it takes {len(model.inputs)} tensors, expected {len(inputs)}")
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for call in in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]
