@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ModelError, UnsupportedError
 from ..registry import adapter, adapters, framework
+from .layers.inputs import ONE_IMAGE, Inputs
 from .layers.layer import Convolution, Layer
 from .layers.reading import Model, Part, is_chain
 from .layers.spatial import Size
@@ -47,7 +48,7 @@ class Node(NamedTuple):
     """A native layer in the graph of a new model.
 
     Attributes:
-        name: its name in the model; parts are separated by ".".
+        name: its name in the model; parts are separated by ".". Nodes of the same name are calls of one layer.
         native: the layer.
         inputs: the names of the values that it takes; `convlab.models.layers.reading.INPUT` is the image.
         value: the name of its result.
@@ -57,6 +58,11 @@ class Node(NamedTuple):
     native: Any
     inputs: tuple[str, ...]
     value: str
+
+
+def is_sequence(nodes: Sequence[Node]) -> bool:
+    """Whether layers are one after another, each of which is called once, so that a container may call them in turn."""
+    return is_chain(nodes) and len({id(node.native) for node in nodes}) == len(nodes)
 
 
 def is_numbered(nodes: Sequence[Node]) -> bool:
@@ -93,11 +99,12 @@ class Models(Protocol):
     FILES: tuple[str, ...]
 
     def read(self, model: object, inputs: object = None) -> Model:
-        """The model's layers, in order.
+        """The model's layers, in order, and its inputs.
 
         A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
         inside a dense layer. `inputs` is an example, for models that show their layers only when they run, or whose
-        code computes with their images' size; with 0 channels if their number isn't known.
+        code computes with their images' size; with 0 channels if their number isn't known. Of several
+        inputs it is a tuple, or a dictionary by their names: see `convlab.models.layers.reading.first_example`.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
@@ -109,14 +116,15 @@ class Models(Protocol):
             UnsupportedError: the framework has none that do.
         """
 
-    def assemble(self, nodes: Sequence[Node]) -> Any:
+    def assemble(self, nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> Any:
         """A native model of native layers with names, of which the last gives the result.
 
-        Layers one after another make the framework's own `Sequential`, if it can have their names.
+        Layers one after another make the framework's own `Sequential`, if it can have their names. The inputs are as in
+        `Model`; of several each has a shape.
         """
 
-    def source(self, parts: Sequence[Part], size: Size | None) -> str:
-        """The source of a model of these parts, as `read` gives them, as the framework's users write it.
+    def source(self, parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
+        """The source of a model of these parts and inputs, as `read` gives them, as the framework's users write it.
 
         It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where
         they are known: a framework's models may have to say it.

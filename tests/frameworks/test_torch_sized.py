@@ -138,6 +138,30 @@ def test_what_is_the_same_for_all_sizes_is_read_for_all() -> None:
     assert read(shaken(Even()), X[:, :, :36].numpy()).size is None
 
 
+class Deep(nn.Module):
+    """Boxes at the pixels of an image that was halved seven times: small images have one such pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(*(nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(7)))
+        self.head = nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, x):
+        y = self.head(self.down(x))
+        n, _, height, width = y.shape
+        return y.view(n, -1, 5, height, width).permute(0, 3, 4, 1, 2).reshape(n, -1, 5)
+
+
+def test_what_deep_layers_see_is_no_constant() -> None:
+    torch.manual_seed(0)
+    model = Deep().eval()
+    ported = port(model, to="torch")
+    assert (ported.evidence.same, ported.size) == (True, None)
+    for size in ((65, 68), (300, 400)):
+        x = torch.randn(2, 3, *size)
+        torch.testing.assert_close(ported.model(x), model(x))
+
+
 def test_images_given_for_a_comparison_tell_the_size() -> None:
     model, other = shaken(PaddedToMultiple()), shaken(PaddedToMultiple())
     assert convlab.compare(model, other, inputs=X.numpy()).same

@@ -17,8 +17,8 @@ from .sequential import inference_of, switch_in
 class Graph:
     """The layers of a `Network`, which linen would name itself if it saw them: in order, the last gives the result."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = tuple(nodes)
+    def __init__(self, nodes: Sequence[Node], inputs: Sequence[str] = (INPUT,)) -> None:
+        self.nodes, self.inputs = tuple(nodes), tuple(inputs)
 
 
 def key_of(name: str) -> str:
@@ -48,15 +48,17 @@ class Network(nn.Module):
     def __call__(
         self,
         x: Array,
+        *others: Array,
         train: bool = False,
-        *,
         use_running_average: bool | None = None,
         deterministic: bool | None = None,
     ) -> Any:
         """The result for images (N, H, W, C), or several in a tuple or a dictionary, in inference or in training."""
         switches = inference_of(train, use_running_average, deterministic)
-        values = {INPUT: x}
+        values: dict[str, Any] = dict(zip(self.graph.inputs, (x, *others), strict=True))
+        modules: dict[str, nn.Module] = {}
         for name, layer, inputs, value in self.graph.nodes:
-            layer = layer.clone(parent=self, name=key_of(name)) if isinstance(layer, nn.Module) else layer
+            if isinstance(layer, nn.Module):
+                layer = modules[name] = modules.get(name) or layer.clone(parent=self, name=key_of(name))
             values[value] = x = layer(*[values[each] for each in inputs], **switch_in(layer, switches))
         return x

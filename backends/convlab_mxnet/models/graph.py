@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,9 +12,10 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
+from convlab.models.layers.arguments import arguments_needed, examples_of
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import Part, arguments_needed, check_one_input
+from convlab.models.layers.outputs import Outputs, results_of
+from convlab.models.layers.reading import Part
 
 from .. import private
 from ..blocks import semantics
@@ -22,42 +25,92 @@ from .options import value_of
 from .recording import recorded
 
 Block = Any
+# The parts of a model, and the values that it takes.
+Graph = tuple[list[Part], tuple[str, ...]]
 
 
-def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs: Any = None) -> list[Part]:
-    """The parts of a block with their inputs.
+def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs: Any = None) -> Graph:
+    """The parts of a block with their inputs, and those of the block.
 
     Args:
         block: any block, also a SymbolBlock.
         parts: the parts that a block at a path is.
-        inputs: images that it takes, for a block whose code takes no symbols; None for some that it tries.
+        inputs: images that it takes, for a block whose code takes no symbols; None for some that it tries. Of several
+            arguments there are some for each.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
     """
     hybrid = isinstance(block, mx.gluon.HybridBlock) and not isinstance(block, mx.gluon.SymbolBlock)
     forward = block.hybrid_forward if hybrid else block.forward
-    check_one_input(arguments_needed(forward, "F", *private.parameters(block)))
+    arguments = _symbols_of(block) or arguments_needed(forward, "F", *private.parameters(block))
+    arguments = arguments if len(arguments) > 1 else ["data"]
+    own = [*_own_blocks(block, parts)]
+    reading = _Reading(block, parts, own)
     with semantics([block]) as (numpy, ctx):
-        image = mx.sym.var("data")
+        variables = [mx.sym.var(name) for name in arguments]
         try:
-            names, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
+            with _as_operators(own):
+                names, symbols = results_of(block(*(each.as_np_ndarray() if numpy else each for each in variables)))
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
             raise
         except Exception:  # The block's own code may fail in any way when it is given a symbol.
-            return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
+            nodes, heads, names = recorded(block, examples_of(inputs, arguments), arguments, numpy, ctx)
+            return reading.of(nodes, heads, names, arguments), reading.inputs
         if any(head[1] for head in content["heads"]):
             raise UnsupportedError("it gives a result other than the first of an operator")
-        return _Reading(block, parts).of(content["nodes"], [head[0] for head in content["heads"]], names)
+        heads = [head[0] for head in content["heads"]]
+        return reading.of(content["nodes"], heads, names, arguments), reading.inputs
+
+
+def _symbols_of(block: Block) -> list[str]:
+    """The names of the symbols that a SymbolBlock takes; none for another block."""
+    return private.symbols_taken(block) if isinstance(block, mx.gluon.SymbolBlock) else []
+
+
+# What the operator that stands for a block is called, before the block's number.
+_BLOCK = "convlab_block"
+
+
+def _own_blocks(block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> Iterator[Part]:
+    """The blocks of convlab's inside a block, which compute more than one operator and are known as a whole."""
+    for path, inner in _walk(block, ""):
+        if path and type(inner).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            known = [part for part in parts(inner, path) if part.layer and not isinstance(part.layer, Outputs)]
+            yield from known[:1]
+
+
+@contextlib.contextmanager
+def _as_operators(own: Sequence[Part]) -> Iterator[None]:
+    """A context in which each of these blocks gives one operator of what it takes, whose name ends with its number."""
+
+    def computed(number: int, F: Any, *values: Any, **parameters: Any) -> Any:
+        numpy = mx.util.is_np_array()
+        result = F.add_n(*(each.as_nd_ndarray() if numpy else each for each in values), name=f"{_BLOCK}{number}")
+        return result.as_np_ndarray() if numpy else result
+
+    try:
+        for number, part in enumerate(own):
+            vars(part.native)["hybrid_forward"] = functools.partial(computed, number)
+        yield
+    finally:
+        for part in own:
+            del vars(part.native)["hybrid_forward"]
 
 
 class _Reading(SymbolReading):
-    """The nodes of a block's symbol, whose layers are the blocks that own the parameters."""
+    """The nodes of a block's symbol, whose layers are the blocks that own the parameters.
 
-    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> None:
+    Args:
+        block: the whole.
+        parts: the parts that a block at a path is.
+        own: the blocks that operators stand for, by the numbers in the operators' names.
+    """
+
+    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]], own: Sequence[Part] = ()) -> None:
         super().__init__({parameter.name: parameter for parameter in block.collect_params().values()})
-        self.parts = parts
+        self.parts, self.own = parts, own
         self.blocks = dict(_walk(block, ""))
         owned = [
             (path, inner, each) for path, inner in self.blocks.items() for each in private.parameters(inner).values()
@@ -71,6 +124,11 @@ class _Reading(SymbolReading):
     def native_of(self, layer: Layer) -> Block:
         """See `SymbolReading`."""
         return build(layer, "builtin")[0]
+
+    def block(self, node: str) -> Part | None:
+        """See `SymbolReading`."""
+        _, found, number = node.rpartition(_BLOCK)
+        return self.own[int(number)] if found else None
 
     def native(self, path: str, layer: Layer, parameters: Sequence[str]) -> tuple[str, Block]:
         """The block that owns an operator's parameters, without its activation, or a block that computes the same."""

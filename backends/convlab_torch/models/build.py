@@ -13,20 +13,21 @@ import torch
 from torch import nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_sequence
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
-from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
@@ -324,7 +325,7 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
 
 
-def assemble(nodes: Sequence[Node]) -> nn.Module:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
-    chain = sequential(nodes) if is_chain(nodes) else None
-    return (Network(nodes) if chain is None else chain).eval()
+    chain = sequential(nodes) if is_sequence(nodes) else None
+    return (Network(nodes, [*inputs]) if chain is None else chain).eval()

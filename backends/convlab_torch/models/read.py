@@ -16,9 +16,11 @@ from torch.nn.utils.weight_norm import WeightNorm
 from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import GatedLinearUnit
 from convlab.models.layers.activations import Activation, PReLU, Softmax
+from convlab.models.layers.arguments import first_example
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
+from convlab.models.layers.inputs import behind, takes_rows
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pixels import Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
@@ -70,14 +72,15 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
     if type(model) is Network:
-        return Model("torch", [*_with_rows([*_of_network(model)])], True, model)
+        parts = [*_with_rows([*_of_network(model)], model.inputs)]
+        return Model("torch", parts, True, model, inputs=dict.fromkeys(model.inputs))
     with inference([model]):  # in training a parametrisation may change with each look
         _compute_kernels(model)
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             whole, unknown = _traced(model, None)
-            image = None if inputs is None else inputs.shape[1:]
+            image = None if inputs is None else first_example(inputs).shape[1:]
             if image and len(image) > 1 and (whole is None or not whole.holds_at(image[1:])):
                 for channels in dict.fromkeys((channels_of_first(model), image[0])):
                     at_size, unknown = _traced(model, (channels, *image[1:]))
@@ -100,9 +103,15 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         return None, {"": [str(error).rstrip(".")]}
     if trace.unknown:
         return None, trace.unknown
-    whole = [*_with_rows(trace.parts)]
+    whole = [*_with_rows(trace.parts, trace.inputs)]
     unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
-    return Model("torch", whole, True, model, trace.image, multiple=trace.multiple, unused=unused, alone=alone), {}
+    inputs = dict.fromkeys(trace.inputs, trace.image)
+    if trace.image is not None and len(inputs) > 1:
+        return None, {"": ["it can be read for images of one size alone, and takes several inputs"]}
+    return (
+        Model("torch", whole, True, model, trace.image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
+        {},
+    )
 
 
 def _compute_kernels(model: nn.Module) -> None:
@@ -180,15 +189,12 @@ _NORMS_OF_ROWS: dict[type, Callable[[Any], Layer]] = {nn.LayerNorm: read_layer_n
 _OVER_LAST: dict[type, Layer] = {nn.Softmax: Softmax(), nn.LogSoftmax: Softmax(log=True), nn.GLU: GatedLinearUnit()}
 
 
-def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
+def _with_rows(parts: Sequence[Part], inputs: Sequence[str] = (INPUT,)) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    layers = [part.layer for part in parts]
-    first = layers[0] if layers else None
-    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
-    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
-    rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
+    parts = parts if all(part.value for part in parts) else chained(parts)
+    rows = {value for value in inputs if _are_rows([part.layer for part in behind(parts, value)], len(inputs) > 1)}
     images, rank = set[str](), rank_of([part.layer for part in parts if not resizing.is_of_any_rank(part.native)])
-    for part in parts if all(part.value for part in parts) else chained(parts):
+    for part in parts:
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
         if of_rows and type(part.native) in _OVER_LAST and part.native.dim == -1:
@@ -216,6 +222,16 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             continue
         if of_rows or gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
+
+
+def _are_rows(layers: Sequence[Layer | None], beside_others: bool) -> bool:
+    """Whether layers take rows of numbers first; `beside_others`, perhaps joined with those of another input."""
+    if beside_others:
+        return takes_rows(layers)
+    first = layers[0] if layers else None
+    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
+    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
+    return isinstance(first, Dense) or of_rows
 
 
 def _loose(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convlab.models.layers.spatial import Size
 
+from .. import private
 from .functions import broadcast_like, resize_like
 from .relative_sizes import cut_at_the_end, of_whole_images
 from .rewriting import VIEWS, arguments_of
@@ -44,15 +45,15 @@ class Images(NamedTuple):
     def shapes(self, multiple: int) -> Iterator[list[tuple[int, ...]]]:
         """Shapes of two batches, and others for a model that doesn't take these.
 
-        Sizes are odd and even multiples, if any will do, and the images' numbers differ, too: what depends on either is
-        taken for no constant.
+        Sizes are odd and even multiples, if any will do, of which the second ones are twice as large: what a deep layer
+        sees differs, too. So do the images' numbers: what depends on either is taken for no constant.
         """
         if self.size is not None:
             yield [(count, self.channels, *self.size) for count in (2, 3)]
             return
         for least in _LEAST:
             n = -(-least // multiple) | 1
-            sizes = (2, n, n + 3, n + 1), (3, n + 5, n + 2, n + 4)
+            sizes = (2, n, n + 3, n + 1), (3, 2 * n + 4, 2 * n + 1, 2 * n + 6)
             yield [(count, self.channels, *(each * multiple for each in size[: self.rank])) for count, *size in sizes]
 
 
@@ -146,7 +147,7 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int
     """The shapes of all tensors, and the numbers from them, for two batches that the model takes; none for none."""
     for shapes in images.shapes(multiple):
         try:
-            return [_run(model, graph, torch.zeros(shape, dtype=float_dtype(model))) for shape in shapes]
+            return [_run(model, graph, shape) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
@@ -177,15 +178,10 @@ def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple:
     return next((seen[0] for seen in runs if seen), {})
 
 
-def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
+def _run(model: nn.Module, graph: torch.fx.Graph, shape: tuple[int, ...]) -> Seen:
     watched = _Watched(torch.fx.GraphModule(model, graph))
-    with torch.no_grad():
-        try:  # Shapes need no numbers; code that mixes devices does.
-            arrays = (*watched.named_parameters(), *watched.named_buffers())
-            without = {name: array.to("meta") for name, array in arrays}
-            torch.func.functional_call(watched, without, (image.to("meta"),))
-        except Exception:  # The model's own code may fail in any way.
-            watched(image)
+    with torch.no_grad(), private.shapes_alone():
+        watched(torch.zeros(shape, dtype=float_dtype(model)))
     return watched.seen
 
 

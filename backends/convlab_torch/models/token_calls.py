@@ -13,7 +13,16 @@ from convlab.models.layers.shapes import channels_at
 
 from .across_channels import anchors, concatenate_pixels, tokens
 from .functions import concatenate, flatten_pixels, read_function
-from .tokens import boxes_at_pixel, is_flat, joined_rows, joined_tokens, merges_pixels, row_of_tokens, swaps_tokens
+from .tokens import (
+    boxes_at_pixel,
+    is_flat,
+    joined_rows,
+    joined_tokens,
+    makes_column,
+    merges_pixels,
+    row_of_tokens,
+    swaps_tokens,
+)
 
 
 class TokenReading:
@@ -60,7 +69,7 @@ class TokenReading:
         elif (native := row_of_tokens(node, source in self.last)) is not None:
             self._add(node, native, [source])
             return True
-        else:
+        elif not makes_column(node) or source in self.last or not self._is_joined(source):
             return False
         self.values[node] = self.values[source]
         return True
@@ -85,6 +94,10 @@ class TokenReading:
         self.tokens.add(node)
         self.last.add(node)
         return True
+
+    def _is_joined(self, node: torch.fx.Node) -> bool:
+        """Whether a node has tokens of several images behind each other, which are an image of one column."""
+        return any(part.native is concatenate_pixels for part in self.result if part.value == self.values[node])
 
     def _flattens(self, node: torch.fx.Node, image: torch.fx.Node) -> bool:
         """Note a node that makes rows of numbers of images NHWC."""

@@ -79,6 +79,11 @@ def swaps_tokens(node: torch.fx.Node) -> bool:
     return permutation(node) == (0, 2, 1)
 
 
+def makes_column(node: torch.fx.Node) -> bool:
+    """Whether a node makes an image of one column, (N, C, L, 1), of tokens (N, C, L)."""
+    return node.target in (torch.unsqueeze, "unsqueeze") and (*node.args[1:], *node.kwargs.values()) in ((-1,), (3,))
+
+
 def row_of_tokens(node: torch.fx.Node, channels_last: bool) -> Callable[..., Any] | None:
     """The function of images that takes the first of tokens, or their mean; None for another call.
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip
+from convlab.models.layers.arguments import input_values
 from convlab.models.layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import INPUT, Part, check_one_input, giving
+from convlab.models.layers.reading import INPUT, Part, giving
 from convlab.models.layers.shapes import gives_rows
 from convlab.models.layers.spatial import to_first, to_last
 
@@ -77,6 +78,7 @@ class Traced(NamedTuple):
         multiple: what the rows and columns of images must be multiples of.
         unused: what inference doesn't use: how arrays are computed from others, by path.
         image: the shape (C, H, W) of the only images that it is for; None for any size.
+        inputs: the values of the arguments, in order.
     """
 
     parts: list[Part]
@@ -84,6 +86,7 @@ class Traced(NamedTuple):
     multiple: int
     unused: dict[str, str]
     image: tuple[int, ...] | None
+    inputs: tuple[str, ...]
 
 
 def traced(
@@ -120,7 +123,7 @@ def traced(
     recognise(model, graph, rank, shapes)
     reading = _Reading(model, parts, rank, {} if images.size is None else shapes())
     only = None if images.size is None else (images.channels, *images.size)
-    return Traced(*reading.of(graph), multiple, reading.notes, only)
+    return Traced(*reading.of(graph), multiple, reading.notes, only, reading.inputs)
 
 
 class _Reading(TokenReading):
@@ -150,16 +153,15 @@ class _Reading(TokenReading):
         self.computed: set[torch.fx.Node] = set()
         self.notes: dict[str, str] = {}
         self.unknown: dict[str, list[str]] = {}
+        self.inputs: tuple[str, ...] = (INPUT,)
 
     def of(self, graph: torch.fx.Graph) -> tuple[list[Part], dict[str, list[str]]]:
         """The parts, and the unknown operations."""
-        check_one_input(
-            [node.name for node in graph.nodes if node.op == "placeholder" and not node.args and node.users]
-        )
+        self._take_inputs([node for node in graph.nodes if node.op == "placeholder"])
         for node in graph.nodes:
             if node.op == "placeholder":
-                self._input(node)
-            elif node.op == "call_module":
+                continue
+            if node.op == "call_module":
                 self._module(node)
             elif node.op == "output":
                 self._output(node.args[0])
@@ -190,11 +192,12 @@ class _Reading(TokenReading):
         self.computed |= {node} if computes else set()
         return True
 
-    def _input(self, node: torch.fx.Node) -> None:
-        if INPUT not in self.values.values():
-            self.values[node] = INPUT
-        elif node.args:  # an argument with a default, which the trace holds for its value
-            self.sizes.add(node)
+    def _take_inputs(self, arguments: Sequence[torch.fx.Node]) -> None:
+        """Note what is given for arguments; those with defaults are held by the trace for their values."""
+        given = [node for node in arguments if not node.args and node.users] or [*arguments[:1]]
+        self.inputs = input_values([str(node.target) for node in given])
+        self.values.update(zip(given, self.inputs, strict=True))
+        self.sizes.update(node for node in arguments if node.args and node not in given)
 
     def _output(self, result: Any) -> None:
         names, results = results_of(result)

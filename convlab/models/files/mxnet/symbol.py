@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
+from ...layers.arguments import input_values
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.joining import Concatenate, Joining
 from ...layers.layer import Dense, Layer
 from ...layers.outputs import Outputs
 from ...layers.pooling import GlobalPool
 from ...layers.reading import INPUT, Model, Part, giving
-from ...layers.shapes import channels_at
+from ...layers.shapes import channels_at, gives_rows
 from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
-from .operators import EXPAND_DIMS, NOTHING, OPERATORS
+from .operators import EXPAND_DIMS, LEARNED, NOTHING, OPERATORS
 from .params import read_params_file
 from .tokens import (
     ANYWHERE,
@@ -44,6 +45,10 @@ _LONGEST_SYMBOL = 2**24
 _LONGEST_OPTION = 200
 
 
+# What variables have that an optimiser changes.
+_LEARNS = {"__lr_mult__", "__wd_mult__", "__init__"}
+
+
 class SymbolReading:
     """A symbol's nodes on their way to parts; an adapter that has the blocks behind the nodes overrides the methods.
 
@@ -60,6 +65,7 @@ class SymbolReading:
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = parameters
+        self.inputs: tuple[str, ...] = (INPUT,)
         self.values: dict[int, str] = {}
         self.rows: set[str] = set()
         self.expanded: set[str] = set()
@@ -86,23 +92,51 @@ class SymbolReading:
         """What computes a layer that is a piece of an operator."""
         return None
 
-    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()) -> list[Part]:
+    def block(self, node: str) -> Part | None:
+        """The block that a node stands for as a whole; None for one of MXNet's operators."""
+        return None
+
+    def of(
+        self,
+        nodes: Sequence[Mapping[str, Any]],
+        heads: Sequence[int],
+        names: tuple[str, ...] = (),
+        arguments: Sequence[str] = (),
+    ) -> list[Part]:
         """The parts, of which the last gives the value of the head, or the values of several, which may have names.
 
+        Args:
+            nodes: of the symbol, as its file has them.
+            heads: the numbers of the nodes that give the results.
+            names: of the results.
+            arguments: the names of the nodes that are given values, in order; that of the nodes if there are none.
+
         Raises:
-            UnsupportedError: it takes more than one array, or an operator isn't known.
+            UnsupportedError: an operator isn't known, or takes an array that isn't among the parameters.
         """
+        self._take_inputs(nodes, arguments)
         for number, node in enumerate(nodes):
             if node["op"] != "null":
                 self._operator(number, node, nodes)
-            elif node["name"] not in self.parameters and not node["name"].endswith("_label"):
-                if INPUT in self.values.values():
-                    raise UnsupportedError(f"it takes more than one array: {excerpt(node['name'])} isn't a parameter")
-                self.values[number] = INPUT
         if not self.values.keys() >= {*heads}:
             raise UnsupportedError("it gives a parameter, and nothing of the image")
         results = [self._as_result(head, nodes[head]) for head in heads]
         return giving(self.result, results, self.native_of, names)
+
+    def _take_inputs(self, nodes: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> None:
+        """Note which nodes are given values: what is neither computed, nor a parameter, nor for training."""
+        learned = {each[0] for node in nodes if node["op"] in LEARNED for each in node["inputs"][1:]}
+        given: dict[str, int] = {}
+        for number, node in enumerate(nodes):
+            name = node["name"]
+            if node["op"] != "null" or name in self.parameters or name.endswith("_label"):
+                continue
+            if number in learned or _LEARNS.intersection(node.get("attrs") or ()) or name not in (arguments or [name]):
+                raise UnsupportedError(f"it takes more than one array: {excerpt(name)} isn't a parameter")
+            given[name] = number
+        names = [*arguments] or [*given]
+        self.inputs = input_values(names)
+        self.values |= {given[name]: value for name, value in zip(names, self.inputs, strict=True) if name in given}
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         given = [each[0] for each in node["inputs"]]
@@ -134,10 +168,11 @@ class SymbolReading:
     ) -> str:
         """Add what an operator computes of values and parameters, of which the values' axes are these."""
         operator, path, rows = node["op"], self.path(node["name"]), options["rows"]
-        layer = self._layer(path, operator, options, arrays, axes)
+        block = self.block(node["name"])
+        layer = self._layer(path, operator, options, arrays, axes, block)
         if isinstance(layer, Joining) and layer.takes not in (0, len(inputs)):
             raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
-        path, native = self.native(path, layer, arrays)
+        path, native = (block.path, block.native) if block else self.native(path, layer, arrays)
         if isinstance(layer, Dense) and not rows:
             if not options.get("flatten", True):
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
@@ -149,19 +184,26 @@ class SymbolReading:
         value = self._append(node, path, native, layer, inputs, str(number))
         if operator == EXPAND_DIMS:
             self.expanded.add(value)
-        if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
+        if not isinstance(layer, Unflatten) and (rows or gives_rows(layer) or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         return value
 
     def _layer(
-        self, path: str, operator: str, options: Mapping[str, Any], arrays: Sequence[str], axes: set[str]
+        self,
+        path: str,
+        operator: str,
+        options: Mapping[str, Any],
+        arrays: Sequence[str],
+        axes: set[str],
+        block: Part | None,
     ) -> Layer:
-        """What an operator computes of values whose axes are these."""
+        """What an operator or a block computes of values whose axes are these."""
+        layer = block.layer if block else None
         try:
-            if operator not in OPERATORS or not axes:
+            if (operator not in OPERATORS and layer is None) or not axes:
                 raise UnsupportedError(f"convlab doesn't know the operator {operator}")
             softmax = softmax_of_tokens(operator, options) if axes == {TOKENS} else None
-            layer = softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
+            layer = layer or softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
             if axes != {IMAGES} and not softmax and (axes != {TOKENS} or not isinstance(layer, ANYWHERE)):
                 raise UnsupportedError(f"{operator} takes arrays whose axes were moved")
         except UnsupportedError as error:
@@ -265,13 +307,13 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
     except ConvlabError as error:
         why = str(error).partition(" Hint:")[0].rstrip(".")
         hint = f"the parameters are those in {params}"
-        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows, of one image", hint) from error
+        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows", hint) from error
     if not parts:
         raise _refused(name, "no layer", "a model")
     size = sum(bytes_of(part.layer) for part in parts)
     if size > 4 * params.stat().st_size:
         raise _refused(name, f"layers of {size} bytes", "weights of few layers to be the same")
-    flow = Flow()
+    flow = Flow(reading.inputs)
     for part in parts:
         assert part.layer is not None
         if isinstance(part.layer, Outputs):
@@ -280,7 +322,7 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
         where = f"{name}: {_place(nodes[number])}"
         check_options(where, part.layer)
         check_flow(where, part, flow)
-    return Model("mxnet", parts, True, None)
+    return Model("mxnet", parts, True, None, inputs=dict.fromkeys(reading.inputs))
 
 
 def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], list[int]]:
