@@ -104,7 +104,8 @@ def _elementwise(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), tensors[:1]
     if node.target in (attend, broadcast_like, resize_like):
-        return native_of(node.target, **node.kwargs), tensors
+        options: dict[str, Any] = {**node.kwargs}
+        return native_of(node.target, **options), tensors
     if node.target in _JOINED and len(tensors) == len(node.args) == 2 and not node.kwargs:
         return _JOINED[node.target], tensors
     squares = node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs
