@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -76,4 +77,17 @@ def shapes_alone() -> AbstractContextManager[Any]:
 
     No public name makes them of layers on any device. Without the private name the numbers are computed.
     """
-    return nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True)
+    return nullcontext() if _fake_mode is None else _quiet(_fake_mode(allow_non_fake_inputs=True))
+
+
+@contextmanager
+def _quiet(mode: AbstractContextManager[Any]) -> Iterator[None]:
+    """A mode in which torch doesn't log what fails, which its error says, too."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with mode:
+            yield
+    finally:
+        logger.disabled = before

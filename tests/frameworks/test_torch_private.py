@@ -101,3 +101,9 @@ def test_hooks_before_a_call_are_found() -> None:
     assert private.hooks_before(layer) == []
     layer.register_forward_pre_hook(print)
     assert private.hooks_before(layer) == [print]
+
+
+def test_what_fails_with_shapes_alone_isnt_logged(capfd) -> None:
+    with pytest.raises(RuntimeError, match="reduction dim"), private.shapes_alone():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    assert capfd.readouterr() == ("", "")
