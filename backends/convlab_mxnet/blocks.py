@@ -56,7 +56,7 @@ class OnBoth:
         if numpy == current and _kind(self) in (None, numpy):
             return super().__call__(x, *others)  # type: ignore[misc]
         with semantics([self]) as (inside, _):
-            y = super().__call__(_as_kind(x, inside), *others)  # type: ignore[misc]
+            y = super().__call__(*(_as_kind(each, inside) for each in (x, *others)))  # type: ignore[misc]
         return _as_kind(y, numpy)
 
 
@@ -318,13 +318,16 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
 
     Args:
         nodes: in order; the last gives the result.
+        inputs: the values of its arguments, in order.
     """
 
-    # The class has the name, too, so that no block gets it.
+    # The class has the names, too, so that no block gets them.
     steps: Sequence[Node] = ()
+    inputs: Sequence[str] = (INPUT,)
 
-    def __init__(self, nodes: Sequence[Node], **names: Any) -> None:
+    def __init__(self, nodes: Sequence[Node], inputs: Sequence[str] = (INPUT,), **names: Any) -> None:
         super().__init__(**names)
+        self.inputs = tuple(inputs)
         steps: list[Node] = []
         for name, block, inputs, value in nodes:
             *between, last = free_name(name, Network).split(".")
@@ -342,9 +345,9 @@ class Network(OnBoth, mx.gluon.HybridBlock):  # type: ignore[misc]
         for node in self.steps:
             yield node._replace(native=functools.reduce(getattr, free_name(node.name, Network).split("."), self))
 
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
+    def hybrid_forward(self, F: Any, x: Any, *others: Any) -> Any:
         """The result for images NCHW, or a tuple of several."""
-        values = {INPUT: x}
+        values = dict(zip(self.inputs, (x, *others), strict=True))
         for _, block, inputs, value in self.nodes():
             values[value] = x = block(*[values[name] for name in inputs])
         return x

@@ -85,6 +85,11 @@ def operator_options(block: Any) -> Mapping[str, Any]:
     return options
 
 
+def symbols_taken(block: Any) -> list[str]:
+    """The names of the symbols that a `SymbolBlock` takes, of which it takes the first by a name of its own."""
+    return [symbol.name for symbol in block._cached_graph[0]]
+
+
 _NOT_COMPILED: dict[str, Any] = {"_cached_op": None, "_cached_graph": ()}
 
 

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from ..atomic import check_writable, write_text
 from ..models.adapters import read
-from ..models.compare.compare import compare_read, images_of
+from ..models.compare.compare import compare_read
 from ..models.compare.comparison import ERRORS_ARE, Comparison, verdict
+from ..models.compare.inputs import batches, images_of
 from ..models.compare.report import as_dict, comparison_page
 from ..page import page
 from ..parity.pool import WorkerFailed
@@ -46,7 +47,7 @@ def run_compare(
             second = elsewhere.model()
         else:
             second = read(model_of(b), example, "b")
-        comparison = compare_read(first, second, images, seed=seed)
+        comparison = compare_read(first, second, batches(images, first), seed=seed)
         if python and elsewhere.failure:
             raise WorkerFailed(f"{b}: {elsewhere.failure}")
     show_comparison(console, comparison, a, b)

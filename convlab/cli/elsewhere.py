@@ -53,8 +53,11 @@ class ModelElsewhere(Worker):
         answer = self.ask({"task": "read"}, {}, "reading the model")
         about = json.loads(answer["about"].tobytes())
         parts = [_part(number, each, answer["data"]) for number, each in enumerate(about["parts"])]
-        image = tuple(about["image"]) if about["image"] else None
-        return Model(self.facts["backend"], parts, about["whole"], None, image, about["loose"], runner=self)
+        inputs = {value: None if shape is None else tuple(shape) for value, shape in about["inputs"].items()}
+        image = inputs.get(INPUT)
+        return Model(
+            self.facts["backend"], parts, about["whole"], None, image, about["loose"], runner=self, inputs=inputs
+        )
 
     def run(self, natives: Sequence[Any], x: np.ndarray | Arrays, dtype: str) -> np.ndarray | Arrays:
         """See `convlab.models.adapters.Models.run`."""
@@ -98,7 +101,7 @@ def _read_answer(model: Model) -> Answers:
                 end += len(content)
         places = {"path": part.path, "note": part.note, "inputs": part.inputs, "value": part.value}
         parts.append({**places, "record": record, "tensors": tensors})
-    about = {"parts": parts, "whole": model.whole, "image": model.image, "loose": model.loose}
+    about = {"parts": parts, "whole": model.whole, "inputs": model.inputs, "loose": model.loose}
     texts = json.dumps(about).encode(), b"".join(data)
     return dict(zip(("about", "data"), (np.frombuffer(text, np.uint8) for text in texts), strict=True))
 

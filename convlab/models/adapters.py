@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ModelError, UnsupportedError
 from ..registry import adapter, adapters, framework
+from .layers.inputs import ONE_IMAGE, Inputs
 from .layers.layer import Convolution, Layer
 from .layers.reading import Model, Part, is_chain
 from .layers.spatial import Size
@@ -98,11 +99,12 @@ class Models(Protocol):
     FILES: tuple[str, ...]
 
     def read(self, model: object, inputs: object = None) -> Model:
-        """The model's layers, in order.
+        """The model's layers, in order, and its inputs.
 
         A path may have several parts: an activation inside a convolution is a part of its own, and so is the flattening
         inside a dense layer. `inputs` is an example, for models that show their layers only when they run, or whose
-        code computes with their images' size; with 0 channels if their number isn't known.
+        code computes with their images' size; with 0 channels if their number isn't known. Of several
+        inputs it is a tuple, or a dictionary by their names: see `convlab.models.layers.reading.first_example`.
         """
 
     def build(self, layer: Layer, style: str) -> list[Any]:
@@ -114,14 +116,15 @@ class Models(Protocol):
             UnsupportedError: the framework has none that do.
         """
 
-    def assemble(self, nodes: Sequence[Node]) -> Any:
+    def assemble(self, nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> Any:
         """A native model of native layers with names, of which the last gives the result.
 
-        Layers one after another make the framework's own `Sequential`, if it can have their names.
+        Layers one after another make the framework's own `Sequential`, if it can have their names. The inputs are as in
+        `Model`; of several each has a shape.
         """
 
-    def source(self, parts: Sequence[Part], size: Size | None) -> str:
-        """The source of a model of these parts, as `read` gives them, as the framework's users write it.
+    def source(self, parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
+        """The source of a model of these parts and inputs, as `read` gives them, as the framework's users write it.
 
         It has no weights; a lone layer is one line. `size` is the rows and columns of the images that it is for, where
         they are known: a framework's models may have to say it.
@@ -257,7 +260,7 @@ def read(model: object, inputs: object = None, name: str = "model") -> Model:
 
 def read_at(source: Model, size: Size) -> Model:
     """The model, read again for images of one size where it can't be read for all of which that is one."""
-    if source.whole and not any(n % source.multiple for n in size):
+    if source.holds_at(size):
         return source
     convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
     channels = next((layer.input_channels for layer in convolutions), 3)

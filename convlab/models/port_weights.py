@@ -8,11 +8,13 @@ from typing import Any
 
 from ..errors import ModelError, PortError
 from .adapters import models_of, read
-from .compare.compare import batches, compare_read, images_of
+from .compare.compare import compare_read
+from .compare.inputs import batches, images_of
 from .compare.pairing import fitting_layer, paired
 from .files.save_load import load
-from .layers.reading import INPUT, Model
-from .layers.shapes import Known, known_after
+from .layers.inputs import given_values
+from .layers.reading import Model
+from .layers.shapes import known_after
 from .layers.steps import is_known, steps, weighted
 
 
@@ -63,7 +65,7 @@ def port_weights(
     channels = _flattened_channels(first)
     fitted = {step.path: fitting_layer(given, step, channels.get(given.path, 0)) for given, step in pairs}
     filled = theirs.fill(second, fitted)
-    comparison = compare_read(first, theirs.read(filled, example), batches(given, first.rank), None, names)
+    comparison = compare_read(first, theirs.read(filled, example), batches(given, first), None, names)
     loose = "".join(f"\nnot carried: {path}: {note}" for path, note in first.loose.items())
     if comparison.same is False:
         raise PortError(
@@ -82,7 +84,7 @@ def _flattened_channels(model: Model) -> dict[str, int]:
     """The channels of the images that layers flatten, by their paths, as far as the layers before them tell."""
     if not is_known(model):
         return {}
-    values, channels = {INPUT: Known()}, {}
+    values, channels = given_values(model, None), {}
     for step in steps(model):
         inputs = [values[value] for value in step.inputs]
         channels[step.path] = inputs[0].channels

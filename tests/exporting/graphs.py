@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from convlab.models.files.onnx.read import read_onnx
+from convlab.models.layers.reading import INPUT
 from convlab.models.layers.steps import carried, steps
 from convlab.testing import worst_ratio
 
@@ -64,7 +65,7 @@ def right(path, x):
     model, result = read_onnx(path), run(path, x)
     if model.native.layout == "NHWC":
         x = np.moveaxis(x, -1, 1)
-    true, off = carried(steps(model), x.astype(float), "float32")
+    true, off = carried(steps(model), {INPUT: x.astype(float)}, "float32")
     if model.native.result_layouts == ("NHWC",):
         result = np.moveaxis(result, -1, 1)
     return result.shape == true.shape and worst_ratio(result, true, off) <= 1

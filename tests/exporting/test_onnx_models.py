@@ -14,6 +14,7 @@ from convlab.models.adapters import models_of
 from convlab.models.files import prove
 from convlab.models.files.onnx.read import read_onnx
 from convlab.models.files.save_load import load
+from convlab.models.layers.reading import INPUT
 from convlab.models.layers.steps import carried, steps
 from convlab.testing import worst_ratio
 
@@ -160,7 +161,7 @@ def test_other_dtypes(dtype, tmp_path):
     assert part.layer.dtype == dtype
     assert part.layer.kernel.tobytes() == DENSE["W"].T.astype(dtype).tobytes()
     x = numbers(2, 6).astype(dtype)
-    true, off = carried(steps(read_onnx(path)), x.astype(float), dtype)
+    true, off = carried(steps(read_onnx(path)), {INPUT: x.astype(float)}, dtype)
     assert worst_ratio(run(path, x), true, off) <= 1
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 
 from convlab import port
 from convlab.models.adapters import models_of, read
+from convlab.models.layers.reading import INPUT
 from convlab.models.layers.steps import carried, steps
 
 
@@ -49,7 +50,7 @@ def check(backend, model, x, expected):
     """The layers that are read compute by their definition what the model itself does."""
     read_model = read(model, x)
     assert read_model.whole
-    result, error = carried(steps(read_model), x.astype(float))
+    result, error = carried(steps(read_model), {INPUT: x.astype(float)})
     assert (np.abs(result - expected) <= error + 1e-6).all()
     assert error.max() < 1e-2 * np.abs(expected).max()
     return models_of(backend).source(read_model.parts, None)

@@ -44,7 +44,11 @@ def torch_models() -> dict[str, Any]:
             x = F.relu(self.stem(x))
             return {"scores": self.scores(x.mean((2, 3))), "boxes": self.boxes(x)}
 
-    class Siamese(Detector):
+    class Siamese(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+
         def forward(self, left, right):
             return self.stem(left) - self.stem(right)
 
@@ -144,7 +148,10 @@ def nnx_models() -> dict[str, Any]:
             x = nnx.relu(self.stem(x))
             return {"scores": self.scores(jnp.mean(x, axis=(1, 2))), "boxes": self.boxes(x)}
 
-    class Siamese(Detector):
+    class Siamese(nnx.Module):
+        def __init__(self):
+            self.stem = conv(3, 4, 3)
+
         def __call__(self, left, right):
             return self.stem(left) - self.stem(right)
 
@@ -183,7 +190,11 @@ def mxnet_models() -> dict[str, Any]:
             pooled = F.Pooling(x, global_pool=True, pool_type="avg")
             return self.boxes(x), self.scores(pooled)
 
-    class Siamese(Detector):
+    class Siamese(nn.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2D(4, 3, in_channels=3)
+
         def hybrid_forward(self, F, left, right):
             return self.stem(left) - self.stem(right)
 
@@ -204,8 +215,12 @@ MODELS = {
 
 def model(framework: str, name: str, seed: int = 1) -> Any:
     """A model with small integers for weights."""
-    native, rng = MODELS[framework]()[name], np.random.default_rng(seed)
-    models = models_of(framework)
+    return with_integers(framework, MODELS[framework]()[name], seed)
+
+
+def with_integers(framework: str, native: Any, seed: int = 1) -> Any:
+    """A model with small integers in place of its weights."""
+    models, rng = models_of(framework), np.random.default_rng(seed)
     integers = _integers(models.weights(native), rng)
     if framework != "mxnet":
         return models.with_weights(native, integers)
@@ -230,20 +245,22 @@ def _integers(weights: Any, rng: np.random.Generator) -> Any:
     return numbers
 
 
-def results(framework: str, model: Any, x: np.ndarray = X) -> Any:
+def results(framework: str, model: Any, *inputs: np.ndarray) -> Any:
     """What a model gives in inference, called by the framework alone, with arrays NCHW in its own container."""
+    images = inputs or (X,)
     if framework == "torch":
         import torch
 
         with torch.no_grad():
-            given = model.eval()(torch.from_numpy(x))
+            given = model.eval()(*map(torch.from_numpy, images))
     elif framework == "mxnet":
         from convlab_mxnet.ops import mx
 
-        given = model(mx.nd.array(x))
+        given = model(*map(mx.nd.array, images))
     else:
-        last = x.transpose(0, 2, 3, 1)
-        given = model(last, training=False) if framework == "tensorflow" else model(last)
+        last = [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in images]
+        of_keras = framework == "tensorflow"
+        given = model(last if len(last) > 1 else last[0], training=False) if of_keras else model(*last)
 
     def array(each):
         plain = each.asnumpy() if framework == "mxnet" else np.asarray(each)

@@ -6,28 +6,30 @@ import numpy as np
 
 from convlab import load, save
 from convlab.models.adapters import Node, models_of
+from convlab.models.layers.inputs import ONE_IMAGE
 
 
-def net(name, graph):
-    """A model of a framework that is a graph of layers with names."""
+def net(name, graph, inputs=ONE_IMAGE):
+    """A model of a framework that is a graph of layers with names; several inputs have shapes (C, H, W)."""
     models, nodes = models_of(name), []
-    for path, layer, inputs in graph:
+    for path, layer, taken in graph:
         natives = models.build(layer, "builtin")
         for index, native in enumerate(natives, 1):
             value = path if native is natives[-1] else f"{path}_{index}"
-            nodes.append(Node(value, native, tuple(inputs), value))
-            inputs = (value,)
-    return models.assemble(nodes)
+            nodes.append(Node(value, native, tuple(taken), value))
+            taken = (value,)
+    return models.assemble(nodes, inputs)
 
 
-def run_source(name, text, x):
-    """The model that a source makes, with weights of its own, by the framework alone; x is (N, C, H, W)."""
+def run_source(name, text, *images):
+    """The model that a source makes, with weights of its own, by the framework alone; images are (N, C, H, W)."""
+    lasts = [*map(last, images)]
     namespace: dict = {"__name__": "source"}
     exec(compile(text, "source.py", "exec"), namespace)
     model = namespace.get("model")
     if name == "tensorflow":
         model = model or namespace["build"]()
-        model(last(x))
+        model(lasts if len(lasts) > 1 else lasts[0])
     elif name == "jax.nnx":
         from flax import nnx
 
@@ -37,7 +39,7 @@ def run_source(name, text, x):
         import jax
 
         model = namespace["Model"]() if model is None else model
-        model = model.bind(model.init(jax.random.key(7), last(x)))
+        model = model.bind(model.init(jax.random.key(7), *lasts))
     else:
         model = namespace["Model"]() if model is None else model
     if name == "mxnet":

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from chains import conv
 from heads import X, in_order, model, results, trained
-from making import port_parts, words
+from making import words
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from sources import net, run_source
 
 from convlab import compare, load, port, save
-from convlab.errors import ModelError, ModelFileError
+from convlab.errors import ModelFileError
 from convlab.models.adapters import read
 from convlab.models.files.neutral import read_parts, write_parts
 from convlab.models.layers.activations import Activation
@@ -200,16 +200,3 @@ def test_training(framework):
     new = trained(framework, port(original, to=framework).model)
     assert same_bits(results(framework, new), results(framework, trained(framework, original)))
     assert not same_bits(results(framework, new), results(framework, model(framework, "detector")))
-
-
-def test_several_inputs_are_refused(framework, tmp_path):
-    """The weights of a model that takes two images are left in their framework; save says why."""
-    why = r"it takes 2 arguments \((left, right|keras_tensor\w*, keras_tensor\w*)\), expected one image"
-    siamese = model(framework, "siamese")
-    with pytest.raises(ModelError, match=why):
-        save(siamese, tmp_path / "model.safetensors")
-    if framework == "jax":  # Its layers only show when it runs.
-        with pytest.raises(ModelError, match=why):
-            port(siamese, to=framework)
-    else:
-        assert "stem" in port_parts(siamese, why, to=framework).layers

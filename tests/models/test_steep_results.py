@@ -47,15 +47,15 @@ def side(off):
 @pytest.mark.parametrize("seed", range(4))
 def test_roundings_of_the_scores_are_agreement(seed):
     rounded = side(2.0**-23)
-    assert apart_in_tolerances(rounded, X, "float32", seed) <= 1
-    x = results._varied(X, "float32", np.random.default_rng(seed))
+    assert apart_in_tolerances(rounded, {INPUT: X}, "float32", seed) <= 1
+    x = results._varied({INPUT: X}, "float32", np.random.default_rng(seed))
     both = (each.results(x, "float32")[0] for each in (rounded.in_parts(), rounded))
     assert results._ratio(*both, len(X), "float32")[0] > 1  # the shares alone tell of a fault
 
 
 @pytest.mark.parametrize("off", [2e-5, 0.1])
 def test_other_scores_are_not(off):
-    assert apart_in_tolerances(side(off), X, "float32", 0) > 1
+    assert apart_in_tolerances(side(off), {INPUT: X}, "float32", 0) > 1
 
 
 def test_the_functions_at_the_end():

@@ -13,6 +13,7 @@ from jax import Array
 from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.spatial import hwio
@@ -106,7 +107,7 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
     return [bound] if border is None else [border, bound]
 
 
-def assemble(nodes: Sequence[Node]) -> nn.Module:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> nn.Module:
     """See `convlab.models.adapters.Models`; a Sequential of linen's can't have names, it numbers its layers.
 
     Layers that differ in training are told by the call which it is, `model(x, train=True)`.
@@ -128,5 +129,5 @@ def assemble(nodes: Sequence[Node]) -> nn.Module:
         natives = [node.native for node in layers]
         model = (TrainableSequential if any(map(switch_of, natives)) else nn.Sequential)(natives)
     else:
-        model = Network(Graph(layers))
+        model = Network(Graph(layers, [*inputs]))
     return model.bind(variables)

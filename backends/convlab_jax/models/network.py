@@ -17,8 +17,8 @@ from .sequential import inference_of, switch_in
 class Graph:
     """The layers of a `Network`, which linen would name itself if it saw them: in order, the last gives the result."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = tuple(nodes)
+    def __init__(self, nodes: Sequence[Node], inputs: Sequence[str] = (INPUT,)) -> None:
+        self.nodes, self.inputs = tuple(nodes), tuple(inputs)
 
 
 def key_of(name: str) -> str:
@@ -48,14 +48,14 @@ class Network(nn.Module):
     def __call__(
         self,
         x: Array,
+        *others: Array,
         train: bool = False,
-        *,
         use_running_average: bool | None = None,
         deterministic: bool | None = None,
     ) -> Any:
         """The result for images (N, H, W, C), or several in a tuple or a dictionary, in inference or in training."""
         switches = inference_of(train, use_running_average, deterministic)
-        values = {INPUT: x}
+        values: dict[str, Any] = dict(zip(self.graph.inputs, (x, *others), strict=True))
         modules: dict[str, nn.Module] = {}
         for name, layer, inputs, value in self.graph.nodes:
             if isinstance(layer, nn.Module):

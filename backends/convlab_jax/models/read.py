@@ -13,18 +13,10 @@ from jax import Array
 
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.activations import PReLU
+from convlab.models.layers.arguments import arguments_needed
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
-from convlab.models.layers.reading import (
-    Model,
-    Part,
-    arguments_needed,
-    check_one_input,
-    known,
-    loose_array,
-    replaces,
-    unbuilt,
-)
+from convlab.models.layers.reading import Model, Part, known, loose_array, replaces, unbuilt
 
 from ..layers import Conv2D, spec_of
 from ..ops import ops
@@ -66,14 +58,14 @@ def _read_model(model: Any, inputs: Any) -> Model:
     if _is_known(model):
         return Model("jax", [Part("", model, *_read(model, ""))], True, model)
     if isinstance(model, Network):
-        return Model("jax", [*_nodes(model)], True, model)
+        return Model("jax", [*_nodes(model)], True, model, inputs=dict.fromkeys(model.graph.inputs))
     if isinstance(model, nn.Sequential) and type(model).__call__ in _CHAINS:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax", [part for part, _ in sequence], True, model)
     trace, unknown = _traced(model, inputs)
     loose = _loose(model, trace.parts, set()) if unknown else _loose(model, trace.parts, trace.used) | trace.computed
-    return traced_model("jax", model, trace.parts, unknown, loose, trace.image)
+    return traced_model("jax", model, trace, unknown, loose)
 
 
 def _loose(model: nn.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
@@ -143,14 +135,14 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
             layers[path] = Part(path, attention.of_pixels(alone), *_read(alone, path))
         return layer_call(layers[path], call, args, kwargs)
 
-    def called(x: Array) -> Any:
+    def called(*values: Array) -> Any:
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
         with nn.intercept_methods(infer), nn.intercept_methods(record):
-            return module.apply(variables, x, mutable=True, rngs=keys)[0]
+            return module.apply(variables, *values, mutable=True, rngs=keys)[0]
 
     try:
-        check_one_input(arguments_needed(module.__call__))
-        trace = traced(called, layers.__getitem__, inputs, _arrays(variables))
+        names = arguments_needed(module.__call__) or ["x"]
+        trace = traced(called, layers.__getitem__, inputs, _arrays(variables), names)
     except UnsupportedError as error:
         hint = "give inputs=, an image it takes, (N, C, H, W)" if inputs is None else "give what it takes"
         raise ModelError(

@@ -8,10 +8,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from convlab.models.layers.ranks import rank_of
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs, inputs_in_words
 from convlab.models.layers.reading import Part
-from convlab.models.layers.spatial import Size, shapes_in_words
+from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, call_of, formatted, imports
+from convlab.models.source.forward import variables_of
 from convlab.models.source.functions import functions
 from convlab.models.source.layers import ours, unwritten
 
@@ -43,15 +44,16 @@ _IMPORTS = {
 }
 
 
-def source(parts: Sequence[Part], size: Size | None) -> str:
+def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`: one class, which names its modules as the variables are called."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_alone(parts[0])}", 0), between=1)
-    sections, statements = functions(parts, _written, "x", "train")
+    variables = variables_of(inputs)
+    sections, statements = functions(parts, _written, variables, "train")
     switch = ", train=False" if re.search(r"\btrain\b", "".join(statements)) else ""
-    takes = shapes_in_words(rank_of([part.layer for part in parts]), last=True)
+    takes = inputs_in_words(parts, inputs, last=True)
     lines = ["class Model(nn.Module):", f'    """Takes {takes}."""', "", "    @nn.compact"]
-    lines.append(f"    def __call__(self, x{switch}):")
+    lines.append(f"    def __call__(self, {', '.join(variables.values())}{switch}):")
     lines += [line for each in statements for line in formatted(each, 8)]
     return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
 

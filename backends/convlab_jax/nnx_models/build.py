@@ -11,6 +11,7 @@ from flax import nnx
 from convlab.models.adapters import Node, is_numbered
 from convlab.models.layers.activations import PReLU
 from convlab.models.layers.attention import Attention, ClassToken
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.shapes import channels_taken
@@ -138,6 +139,6 @@ def _build_convolution(layer: Convolution, style: str) -> list[Any]:
     return [conv] if border is None else [border, conv]
 
 
-def assemble(nodes: Sequence[Node]) -> nnx.Module:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> nnx.Module:
     """See `convlab.models.adapters.Models`; a Sequential of nnx's can't have names, it numbers its layers."""
-    return nnx.Sequential(*(node.native for node in nodes)) if is_numbered(nodes) else Network(nodes)
+    return nnx.Sequential(*(node.native for node in nodes)) if is_numbered(nodes) else Network(nodes, [*inputs])

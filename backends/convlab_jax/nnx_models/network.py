@@ -24,12 +24,15 @@ class Network(nnx.Module):
 
     Args:
         nodes: in order; the last gives the result.
+        inputs: the values of its arguments, in order.
     """
 
-    # The class has the name, too, so that no module gets it.
+    # The class has the names, too, so that no module gets them.
     steps: Any = ()
+    inputs: Any = (INPUT,)
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], inputs: Sequence[str] = (INPUT,)) -> None:
+        self.inputs = nnx.static(tuple(inputs))
         steps: list[Node] = []
         for node in nodes:
             if isinstance(node.native, nnx.Module):
@@ -45,9 +48,9 @@ class Network(nnx.Module):
                 node = node._replace(native=reduce(getattr, free_name(node.name, Network).split("."), self))
             yield node
 
-    def __call__(self, x: Array) -> Any:
+    def __call__(self, x: Array, *others: Array) -> Any:
         """The result for images (N, H, W, C), or several in a tuple or a dictionary."""
-        values = {INPUT: x}
+        values = dict(zip(self.inputs, (x, *others), strict=True))
         for _, function, inputs, value in self.nodes():
             values[value] = x = function(*[values[name] for name in inputs])
         return x

@@ -12,9 +12,10 @@ from jax import Array
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import free_name
 from convlab.models.layers.activations import PReLU
+from convlab.models.layers.arguments import arguments_needed
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Layer
 from convlab.models.layers.norms import ChannelAffine as ChannelAffineLayer
-from convlab.models.layers.reading import Model, Part, arguments_needed, check_one_input, known, loose_array, loose_code
+from convlab.models.layers.reading import Model, Part, known, loose_array, loose_code
 
 from ..nnx import Conv2D
 from ..ops import ops
@@ -50,14 +51,14 @@ def _read_model(model: nnx.Module, inputs: Any) -> Model:
     if is_known(model) and not attention.takes_tokens(model):
         return Model("jax.nnx", [Part("", model, *_read(model))], True, model)
     if isinstance(model, Network):
-        return Model("jax.nnx", [*_nodes(model)], True, model)
+        return Model("jax.nnx", [*_nodes(model)], True, model, inputs=dict.fromkeys(model.inputs))
     if type(model) is nnx.Sequential:
         sequence = list(_sequence(model, "", ""))
         if all(whole for _, whole in sequence):
             return Model("jax.nnx", [part for part, _ in sequence], True, model)
     trace, unknown = _traced(model, inputs)
     loose = _loose(model, trace.parts, set()) if unknown else _loose(model, trace.parts, trace.used) | trace.computed
-    return traced_model("jax.nnx", model, trace.parts, unknown, loose, trace.image)
+    return traced_model("jax.nnx", model, trace, unknown, loose)
 
 
 def _loose(model: nnx.Module, parts: Sequence[Part], used: set[str]) -> dict[str, str]:
@@ -94,9 +95,8 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
     state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
     weights = {"/".join(map(str, path)): variable[...] for path, variable in state}
     try:
-        if callable(model):
-            check_one_input(arguments_needed(model.__call__))
-        trace = traced(in_inference(model, seen), layer, inputs, weights)
+        names = arguments_needed(model.__call__) if callable(model) else []
+        trace = traced(in_inference(model, seen), layer, inputs, weights, names or ["x"])
     except UnsupportedError as error:
         parts = [layer(path) for path, module in modules.items() if is_known(module)]
         return Traced(parts, {}, set(), {}), {

@@ -7,9 +7,9 @@ from typing import Any
 
 from flax import nnx
 
-from convlab.models.layers.ranks import rank_of
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs, inputs_in_words
 from convlab.models.layers.reading import Part
-from convlab.models.layers.spatial import Size, shapes_in_words
+from convlab.models.layers.spatial import Size
 from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Code, SourceCall, call_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
@@ -34,10 +34,10 @@ _ATTENTION = (PixelAttention, WindowAttention, ClassToken, PositionEmbedding)
 _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 
 
-def source(parts: Sequence[Part], size: Size | None) -> str:
+def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`; nnx names the layers of a Sequential by numbers."""
     numbered = [Part(p.path.removeprefix("layers/"), p.native, p.layer, p.note, p.inputs, p.value) for p in parts]
-    text = classes(numbered, _IDIOM, shapes_in_words(rank_of([part.layer for part in parts]), last=True))
+    text = classes(numbered, _IDIOM, inputs_in_words(parts, inputs, last=True), inputs)
     return text if "class " in text else text.replace("rngs=rngs", "rngs=nnx.Rngs(0)")
 
 
@@ -149,7 +149,7 @@ _IDIOM = Idiom(
     },
     base="nnx.Module",
     owner=nnx.Module,
-    forward="def __call__(self, x):",
+    forward="def __call__(self, {}):",
     sequential=("nnx.Sequential", "nnx.Sequential"),
     several=layer_list("nnx.List"),
     passed=("rngs",),

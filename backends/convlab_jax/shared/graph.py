@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.errors import UnsupportedError
+from convlab.models.layers.arguments import examples_of, input_values
 from convlab.models.layers.attention import Attention
 from convlab.models.layers.folded import convolution
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense
@@ -33,7 +35,12 @@ _SIZES = (32, 64, 28, 224, 16, 8)
 # of one size.
 _LARGER = (41, 0, 2, 4, 8, 16)
 
+# Of several inputs so many shapes are tried.
+_MOST_SHAPES = 200
+
 Unknown = dict[str, list[str]]
+# Of each input, channels last.
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class Traced(NamedTuple):
@@ -46,6 +53,7 @@ class Traced(NamedTuple):
         used: the paths of the arrays that the code itself takes.
         computed: how the code computes kernels from arrays, by their paths.
         image: the shape (C, H, W) of the only images that the parts are for; None for all that the model takes.
+        inputs: the values of the arguments, in order.
     """
 
     parts: list[Part]
@@ -53,39 +61,64 @@ class Traced(NamedTuple):
     used: set[str]
     computed: dict[str, str]
     image: tuple[int, ...] | None = None
+    inputs: tuple[str, ...] = (INPUT,)
 
 
 def traced(
-    model: Callable[[Any], Any], layer: Callable[[str], Part], inputs: Any, weights: Mapping[str, Any]
+    model: Callable[..., Any],
+    layer: Callable[[str], Part],
+    inputs: Any,
+    weights: Mapping[str, Any],
+    names: Sequence[str] = ("x",),
 ) -> Traced:
     """What a model computes for all images, or else for those of the size of the given ones.
 
     Args:
         model: what calls it, and each layer in it by `convlab_jax.shared.program.layer_call`.
         layer: the part that the layer at a path is.
-        inputs: images that it takes, (N, C, H, W); None for some that are found.
+        inputs: images that it takes, (N, C, H, W), of several arguments for each; None for some that are found.
         weights: the model's arrays by their paths.
+        names: those of the arguments.
 
     Raises:
         UnsupportedError: it can't be run on the images, or on any of those that were tried.
     """
-    arrays = weights.values()
+    arrays, examples, values = weights.values(), examples_of(inputs, names), input_values(names)
     dtype = next((ops.dtype(array) for array in arrays if jnp.issubdtype(array.dtype, jnp.floating)), "float32")
+
+    def reading(program: Program) -> _Reading:
+        return _Reading(program, layer, weights, values)
+
     with ops.scope(dtype):
-        shape, program = _first(model, _shapes(inputs, [array.shape for array in arrays]), dtype)
-        graph = _Reading(program, layer, weights)
-        for larger in _larger(shape):
+        tried = _shapes_of_several(examples, [array.shape for array in arrays], len(names))
+        shapes, program = _first(model, tried, dtype)
+        graph = reading(program)
+        for larger in _larger(shapes):
             with contextlib.suppress(UnsupportedError):  # The model may take images of one size.
-                graph.keep(_Reading(_first(model, [larger], dtype)[1], layer, weights))
+                graph.keep(reading(_first(model, [larger], dtype)[1]))
                 if graph.is_clear:
                     break
-        if inputs is not None and graph.refused:
-            at_size, (n, *image) = _Reading(program, layer, weights), shape
-            at_size.keep(_Reading(_first(model, [(n + 1, *image)], dtype)[1], layer, weights))
-            if at_size.refused:
-                return Traced(*graph.result(), graph.used, graph.notes)
-            return Traced(*at_size.result(), at_size.used, at_size.notes, (shape[-1], *shape[1:-1]))
-        return Traced(*graph.result(), graph.used, graph.notes)
+        if inputs is not None and graph.refused and len(names) == 1:
+            at_size, ((n, *image),) = reading(program), shapes
+            at_size.keep(reading(_first(model, [((n + 1, *image),)], dtype)[1]))
+            if not at_size.refused:
+                return Traced(*at_size.result(), at_size.used, at_size.notes, (image[-1], *image[:-1]))
+            graph = at_size
+        return Traced(*graph.result(), graph.used, graph.notes, inputs=values)
+
+
+def _shapes_of_several(
+    examples: Sequence[Any] | None, weights: Sequence[tuple[int, ...]], count: int
+) -> Iterator[Shapes]:
+    """Shapes that the inputs of a model may have: those of examples, of all inputs alike, or of images of one size."""
+    if examples is not None and count > 1:
+        yield tuple((len(x), *np.shape(x)[2:], np.shape(x)[1]) for x in examples)
+        return
+    shapes = [*_shapes(examples[0] if examples else None, weights)]
+    yield from ((shape,) * count for shape in shapes)
+    sizes = {shape[1:-1] for shape in shapes[:1]} | {()}
+    several = itertools.product([shape for shape in shapes if shape[1:-1] in sizes], repeat=count if count > 1 else 0)
+    yield from itertools.islice((each for each in several if len({*each}) > 1), _MOST_SHAPES)
 
 
 def _shapes(inputs: Any, weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
@@ -128,27 +161,27 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
             yield from ((down * height, across * width) for height, width in patches)
 
 
-def _larger(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    if len(shape) > 2:
-        n, *size, channels = shape
-        yield from ((n + 1, *(each + more for each in size), channels) for more in _LARGER)
+def _larger(shapes: Shapes) -> Iterator[Shapes]:
+    if any(len(shape) > 2 for shape in shapes):
+        for more in _LARGER:
+            yield tuple((shape[0] + 1, *(size + more for size in shape[1:-1]), shape[-1]) for shape in shapes)
 
 
-def _first(
-    model: Callable[[Any], Any], shapes: Iterable[tuple[int, ...]], dtype: str
-) -> tuple[tuple[int, ...], Program]:
+def _first(model: Callable[..., Any], several: Iterable[Shapes], dtype: str) -> tuple[Shapes, Program]:
     """The first of the shapes that a model takes, and what it computes there."""
     first: Exception | None = None
-    tried: list[tuple[int, ...]] = []
-    for shape in shapes:
+    tried: list[Shapes] = []
+    for shapes in several:
         try:
-            return shape, Program(model, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[no-untyped-call]
+            images = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]  # type: ignore[no-untyped-call]
+            return shapes, Program(model, *images)
         except Exception as error:  # The model's own code may raise anything.
             first = first or error
-            tried.append(shape)
+            tried.append(shapes)
     on = "anything"
     if tried:
-        on = f"{shapes_in_words(len(tried[0]) - 2, last=True)} = {tried[0]}{' and others' if tried[1:] else ''}"
+        words = [f"{shapes_in_words(len(shape) - 2, last=True)} = {shape}" for shape in tried[0]]
+        on = f"{' and '.join(words)}{' and others' if tried[1:] else ''}"
     why = f" ({type(first).__name__}: {(str(first).strip().splitlines() or [''])[0][:300]})" if first else ""
     raise UnsupportedError(f"it can't be run on {on}{why}") from first
 
@@ -177,8 +210,11 @@ class _Reading:
         refused: the owners' paths of equations that convlab doesn't know, and what they do, by their numbers.
     """
 
-    def __init__(self, program: Program, layer: Callable[[str], Part], weights: Mapping[str, Any]) -> None:
+    def __init__(
+        self, program: Program, layer: Callable[[str], Part], weights: Mapping[str, Any], inputs: Sequence[str]
+    ) -> None:
         self.layer, self.forms = layer, Forms(program)
+        self.inputs = dict(zip(program.inputs, inputs, strict=True))
         self.weights = {id(array): path for path, array in weights.items()}
         self.used: set[str] = set()
         self.notes: dict[str, str] = {}
@@ -308,7 +344,7 @@ class _Reading:
 
     def _names_of(self, values: Sequence[Value]) -> tuple[str, ...]:
         given = map(self.forms.source, values)
-        return tuple(INPUT if each.by is None else str(each.by.number) for each in given)
+        return tuple(self.inputs[each] if each.by is None else str(each.by.number) for each in given)
 
     @property
     def is_clear(self) -> bool:

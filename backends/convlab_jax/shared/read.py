@@ -278,21 +278,15 @@ def read_dropout(layer: Any, rank: int = 2) -> Dropout:
     return Dropout.along(layer.rate, layer.broadcast_dims, pixels=tuple(range(1, rank + 1)))
 
 
-def traced_model(
-    backend: str,
-    model: Any,
-    parts: list[Part],
-    unknown: Mapping[str, str],
-    loose: dict[str, str],
-    image: tuple[int, ...] | None,
-) -> Model:
+def traced_model(backend: str, model: Any, trace: Any, unknown: Mapping[str, str], loose: dict[str, str]) -> Model:
     """The model that tracing has shown: whole, with what it doesn't use, if all of its code is known.
 
-    `image` is the shape of the only images that the parts are for, if there is one.
+    The trace is a `convlab_jax.shared.graph.Traced`.
     """
-    if not unknown:
-        return Model(backend, parts, True, model, image, unused=loose, alone=image is not None)
-    return Model(backend, parts, False, model, loose={**loose, **unknown})
+    if unknown:
+        return Model(backend, trace.parts, False, model, loose={**loose, **unknown})
+    image, inputs = trace.image, dict.fromkeys(trace.inputs, trace.image)
+    return Model(backend, trace.parts, True, model, image, unused=loose, alone=image is not None, inputs=inputs)
 
 
 def of_its_rank(model: Model) -> Model:

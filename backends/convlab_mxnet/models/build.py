@@ -18,6 +18,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
@@ -318,10 +319,10 @@ def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
     return _NAMES.arrays(layer, native.spec.data_format if isinstance(native, Conv2D) else None)
 
 
-def assemble(nodes: Sequence[Node]) -> Block:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> Block:
     """See `convlab.models.adapters.Models`."""
     if not is_sequence(nodes):
-        return nn.Network(nodes)
+        return nn.Network(nodes, [*inputs])
     net = nn.HybridSequential()
     for wanted, native, _, _ in nodes:
         taken = private.children(net)

@@ -12,9 +12,10 @@ import numpy as np
 
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
+from convlab.models.layers.arguments import arguments_needed, examples_of
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.outputs import Outputs, results_of
-from convlab.models.layers.reading import Part, arguments_needed, check_one_input
+from convlab.models.layers.reading import Part
 
 from .. import private
 from ..blocks import semantics
@@ -24,36 +25,48 @@ from .options import value_of
 from .recording import recorded
 
 Block = Any
+# The parts of a model, and the values that it takes.
+Graph = tuple[list[Part], tuple[str, ...]]
 
 
-def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs: Any = None) -> list[Part]:
-    """The parts of a block with their inputs.
+def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs: Any = None) -> Graph:
+    """The parts of a block with their inputs, and those of the block.
 
     Args:
         block: any block, also a SymbolBlock.
         parts: the parts that a block at a path is.
-        inputs: images that it takes, for a block whose code takes no symbols; None for some that it tries.
+        inputs: images that it takes, for a block whose code takes no symbols; None for some that it tries. Of several
+            arguments there are some for each.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one array; or an operator is unknown.
     """
     hybrid = isinstance(block, mx.gluon.HybridBlock) and not isinstance(block, mx.gluon.SymbolBlock)
     forward = block.hybrid_forward if hybrid else block.forward
-    check_one_input(arguments_needed(forward, "F", *private.parameters(block)))
+    arguments = _symbols_of(block) or arguments_needed(forward, "F", *private.parameters(block))
+    arguments = arguments if len(arguments) > 1 else ["data"]
     own = [*_own_blocks(block, parts)]
+    reading = _Reading(block, parts, own)
     with semantics([block]) as (numpy, ctx):
-        image = mx.sym.var("data")
+        variables = [mx.sym.var(name) for name in arguments]
         try:
             with _as_operators(own):
-                names, symbols = results_of(block(image.as_np_ndarray() if numpy else image))
+                names, symbols = results_of(block(*(each.as_np_ndarray() if numpy else each for each in variables)))
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
             raise
         except Exception:  # The block's own code may fail in any way when it is given a symbol.
-            return _Reading(block, parts).of(*recorded(block, inputs, numpy, ctx))
+            nodes, heads, names = recorded(block, examples_of(inputs, arguments), arguments, numpy, ctx)
+            return reading.of(nodes, heads, names, arguments), reading.inputs
         if any(head[1] for head in content["heads"]):
             raise UnsupportedError("it gives a result other than the first of an operator")
-        return _Reading(block, parts, own).of(content["nodes"], [head[0] for head in content["heads"]], names)
+        heads = [head[0] for head in content["heads"]]
+        return reading.of(content["nodes"], heads, names, arguments), reading.inputs
+
+
+def _symbols_of(block: Block) -> list[str]:
+    """The names of the symbols that a SymbolBlock takes; none for another block."""
+    return private.symbols_taken(block) if isinstance(block, mx.gluon.SymbolBlock) else []
 
 
 # What the operator that stands for a block is called, before the block's number.

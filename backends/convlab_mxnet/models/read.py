@@ -45,12 +45,13 @@ nn = mx.gluon.nn
 def read(model: Block, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     if type(model) is blocks.Network:
-        return Model("mxnet", [*_of_network(model)], True, model)
+        return Model("mxnet", [*_of_network(model)], True, model, inputs=dict.fromkeys(model.inputs))
     parts, with_code = walk(model, _inside, _parts, _is_chain, ".")
     why = ""
     if with_code or isinstance(model, mx.gluon.SymbolBlock):
         try:
-            return Model("mxnet", graph_of(model, lambda block, path: [*_parts(block, path)], inputs), True, model)
+            graph, taken = graph_of(model, lambda block, path: [*_parts(block, path)], inputs)
+            return Model("mxnet", graph, True, model, inputs=dict.fromkeys(taken))
         except UnsupportedError as error:
             why = str(error).rstrip(".")
     loose = _loose(model, parts, with_code, why)

@@ -25,12 +25,15 @@ _PREFIXES = ("_npx_", "_npi_", "_np_", "_contrib_", "_")
 Recording = tuple[list[dict[str, Any]], list[int], tuple[str, ...]]
 
 
-def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
+def recorded(
+    block: Block, examples: Sequence[Any] | None, arguments: Sequence[str], numpy: bool, ctx: Any
+) -> Recording:
     """The nodes of the symbol that a block's code records on images, which of them give its results, and their names.
 
     Args:
         block: any block, with values for its parameters.
-        inputs: images that it takes, (N, C, H, W); None for some that it tries.
+        examples: images that it takes, (N, C, H, W), for each argument; None for some that it tries.
+        arguments: what the nodes of the images are called.
         numpy: whether it takes arrays of `mx.np`.
         ctx: its device.
 
@@ -38,12 +41,13 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
         UnsupportedError: it doesn't run on images that were tried, or does something else for other sizes.
     """
     recordings: list[Recording] = []
-    for shape in _shapes(block, inputs):
-        x = (mx.np if numpy else mx.nd).ones(shape, ctx=ctx)
-        x.attach_grad()
+    for shapes in _shapes(block, examples, len(arguments)):
+        images = [(mx.np if numpy else mx.nd).ones(shape, ctx=ctx) for shape in shapes]
+        for x in images:
+            x.attach_grad()
         try:
             with private.not_compiled(block), mx.autograd.record(train_mode=False):
-                names, results = results_of(block(x))
+                names, results = results_of(block(*images))
             symbols = [*map(mx.autograd.get_symbol, results)]
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
@@ -51,7 +55,8 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
         except Exception:  # The block's own code may fail in any way on images of a size.
             continue
         heads = [head[0] for head in content["heads"]]
-        recordings.append((_named(content["nodes"], block, mx.autograd.get_symbol(x).name), heads, names))
+        called = {mx.autograd.get_symbol(x).name: name for x, name in zip(images, arguments, strict=True)}
+        recordings.append((_named(content["nodes"], block, called), heads, names))
         if any(head[1] for head in content["heads"]) or recordings[0] != recordings[-1]:
             why = "it gives what isn't an operator's first result, or does something else for images of other sizes"
             raise UnsupportedError(why)
@@ -62,20 +67,20 @@ def recorded(block: Block, inputs: Any, numpy: bool, ctx: Any) -> Recording:
     return recordings[0]
 
 
-def _shapes(block: Block, inputs: Any) -> Iterator[tuple[int, ...]]:
-    if inputs is not None:
-        yield (_IMAGES, *np.shape(inputs)[-3:])
+def _shapes(block: Block, examples: Sequence[Any] | None, count: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+    if examples is not None:
+        yield tuple((_IMAGES, *np.shape(x)[-3 if count == 1 else 1 :]) for x in examples)
         return
     values = map(value_of, block.collect_params().values())
     channels = dict.fromkeys(value.shape[1] for value in values if value.ndim == 4)
-    yield from ((_IMAGES, each, size, size) for each in channels for size in _SIZES)
+    yield from (((_IMAGES, each, size, size),) * count for each in channels for size in _SIZES)
 
 
-def _named(nodes: Sequence[Mapping[str, Any]], block: Block, image: str) -> list[dict[str, Any]]:
-    """The nodes, with names of their own, and those of the block's parameters for what the recording calls `var3`."""
+def _named(nodes: Sequence[Mapping[str, Any]], block: Block, images: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The nodes, with names of their own, and those of images and parameters for what the recording calls `var3`."""
     learned = [each for each in block.collect_params().values() if each.grad_req != "null"]
     names = {mx.autograd.get_symbol(value_of(each)).name: each.name for each in learned}
-    names[image] = "data"
+    names |= images
     result = [{**node, "name": names.get(node["name"], node["name"])} for node in nodes]
     norms = list(_norms(block))
     for node in result:

@@ -14,17 +14,17 @@ from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
 from convlab.models.layers.formulas import FORMULAS
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs, inputs_in_words
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from convlab.models.layers.outputs import Outputs, names_in_tuples, template_of
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
-from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
-from convlab.models.layers.spatial import Size, shapes_in_words, starts, to_first
+from convlab.models.layers.spatial import Size, starts, to_first
 from convlab.models.layers.tokens import ConcatenatePixels
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution
 from convlab.models.layers.windows import WindowAttention
@@ -43,14 +43,13 @@ from .resizing import resize_like_source
 nn = mx.gluon.nn
 
 
-def source(parts: Sequence[Part], size: Size | None) -> str:
+def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`; the functions are those of `mx.np` where the parameters are its arrays."""
     with semantics([part.native for part in parts]) as (numpy, _):
         idiom = replace(_IDIOM, written=lambda part: _written(part, numpy))
     dtypes = {dtype_of(part.layer) for part in parts if part.layer is not None and part.layer.arrays}
     cast = tuple(f'self.cast("{dtype}")' for dtype in sorted(dtypes - {"float32"}))
-    takes = shapes_in_words(rank_of([part.layer for part in parts]))
-    return classes(parts, replace(idiom, closing=cast), takes)
+    return classes(parts, replace(idiom, closing=cast), inputs_in_words(parts, inputs), inputs)
 
 
 def _written(part: Part, numpy: bool) -> Written:
@@ -338,7 +337,7 @@ _IDIOM = Idiom(
     },
     base="nn.HybridBlock",
     owner=nn.HybridBlock,
-    forward="def hybrid_forward(self, F, x):",
+    forward="def hybrid_forward(self, F, {}):",
     sequential=("sequential", "nn.HybridSequential"),
     several=partial(container, "sequential"),
     opening=("super().__init__()",),

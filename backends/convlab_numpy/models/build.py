@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import Node
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.layer import Convolution, Layer
 
 from ..layers import Conv2D
@@ -28,7 +29,7 @@ def build(layer: Layer, style: str) -> list[Conv2D]:
     return [native]
 
 
-def assemble(nodes: Sequence[Node]) -> Conv2D:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> Conv2D:
     """See `convlab.models.adapters.Models`."""
     if len(nodes) != 1:
         raise UnsupportedError(f"NumPy has no models of {len(nodes)} layers.", hint="torch has.")

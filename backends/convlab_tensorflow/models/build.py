@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -19,6 +19,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
@@ -36,7 +37,7 @@ from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .attention import build_attention
-from .inputs import GLOBAL, image_shape
+from .inputs import GLOBAL, image_shape, symbol
 from .outputs import Outputs
 from .readers import DEPTHWISE, RMS_NORMS, SEPARABLE, each_rank
 
@@ -329,7 +330,7 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
 }
 
 
-def assemble(nodes: Sequence[Node]) -> keras.Model:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> keras.Model:
     """See `convlab.models.adapters.Models`."""
     natives, names = {node.native: node.name for node in nodes}, set[str]()
     dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
@@ -338,10 +339,13 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
         names.add(native.name)
         if dtype and not native.weights:
             native.dtype_policy = dtype
+    if len(inputs) > 1:
+        symbols = {value: symbol(value, shape, dtype) for value, shape in inputs.items()}
+        return _functional(nodes, symbols)
     shape = image_shape(nodes)
     if not is_sequence(nodes):
         axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
-        return _functional(nodes, keras.Input(shape or (None,) * (axes - 1), dtype=dtype))
+        return _functional(nodes, {INPUT: keras.Input(shape or (None,) * (axes - 1), dtype=dtype)})
     if shape is None:
         model = keras.Sequential([*natives])
         model.built = True  # none of the layers has weights to build
@@ -349,15 +353,15 @@ def assemble(nodes: Sequence[Node]) -> keras.Model:
     return keras.Sequential([keras.Input(shape, dtype=dtype), *natives])
 
 
-def _functional(nodes: Sequence[Node], image: Any) -> keras.Model:
-    """A functional model, whose layers are called as the nodes say."""
-    values, x = {INPUT: image}, image
+def _functional(nodes: Sequence[Node], symbols: Mapping[str, Any]) -> keras.Model:
+    """A functional model of symbolic tensors, whose layers are called as the nodes say."""
+    values = dict(symbols)
     for _, native, inputs, value in nodes:
         given = [values[name] for name in inputs]
         # Several results are the model's own, and no layer's.
         called = native.call if isinstance(native, Outputs) else native
         values[value] = x = called(given if len(given) > 1 else given[0])
-    return keras.Model(image, x)
+    return keras.Model([*symbols.values()] if len(symbols) > 1 else symbols[INPUT], x)
 
 
 _OF_RANK = (*GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import keras
 from keras import layers as kl
 
 from convlab.models.adapters import Node
-from convlab.models.layers.reading import INPUT
+from convlab.models.layers.arguments import argument
+from convlab.models.layers.reading import INPUT, InputShape
 
 from ..channel_layers import PixelUnshuffle
 from ..image_layers import ChannelPool, ChannelSlice, Chunk, PixelShuffle
@@ -44,6 +46,12 @@ def image_shape(nodes: Sequence[Node]) -> tuple[int | None, ...] | None:
         else:
             times[value] = None if before is None or isinstance(native, _OTHER_CHANNELS) else before * _times(native)
     return None
+
+
+def symbol(value: str, shape: InputShape | None, dtype: str | None) -> Any:
+    """The symbolic tensor of one of several inputs, by its value and its shape, channels first."""
+    assert shape is not None
+    return keras.Input((*shape[1:], shape[0]), dtype=dtype, name=argument(value))
 
 
 def _times(native: Any) -> Fraction:

@@ -12,16 +12,17 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import as_arrays
+from convlab.models.layers.arguments import arguments_needed, examples_of, first_example, input_values
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import (
+    INPUT,
+    InputShape,
     Model,
     Part,
-    arguments_needed,
     chained,
-    check_one_input,
     consumers,
     loose_array,
     loose_code,
@@ -51,6 +52,8 @@ from .readers import (
 from .run import run
 from .tokens import convolution_of_patches, of_itself
 
+Shape = Sequence[int | None] | None
+
 # What changes images, or numbers, in training alone; some of them aren't in each Keras.
 _AUGMENTATIONS = """
 RandomFlip RandomRotation RandomTranslation RandomZoom RandomShear RandomPerspective RandomElasticTransform
@@ -68,19 +71,32 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
     if one_layout and (with_code or any(part.layer is None for part in parts)):
-        try:
-            rank = rank_of([part.layer for part in parts])
-            shape = _shape(model, inputs, layouts, rank)
-            channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shape, channels_last)
-            return Model("tensorflow", [*_with_order(graph)], True, model, _image(model), unused=unused)
-        except UnsupportedError as error:
-            why = {"": str(error).rstrip(".")}
+        rank = rank_of([part.layer for part in parts])
+        # Code may be known for images of the examples' size alone.
+        for alone in (False, True) if inputs is not None else (False,):
+            try:
+                return replace(_graph(model, inputs, layouts, rank, alone), unused=unused)
+            except UnsupportedError as error:
+                why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [_with_reason(part, why.get("", "")) for part in parts] if whole else parts
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
-    return Model("tensorflow", parts, whole, model, _image(model), loose, unused=unused)
+    return Model("tensorflow", parts, whole, model, _inputs(model).get(INPUT), loose, unused=unused)
+
+
+def _graph(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int, alone: bool) -> Model:
+    """A model whose parts aren't one after another; `alone` for images of the size of the examples alone."""
+    named = _inputs(model)
+    shapes = dict.fromkeys(named) if len(named) > 1 else _shapes(model, inputs, layouts, rank)
+    channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
+    parts = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shapes, channels_last, alone)
+    taken = dict.fromkeys(shapes) | named if {*named} <= {*shapes} else dict.fromkeys(shapes)
+    if alone and len(shapes) > 1:
+        raise UnsupportedError("it can be read for images of one size alone, and takes several inputs")
+    if alone:
+        taken = {INPUT: tuple(np.shape(first_example(inputs))[-rank - 1 :])}
+    return Model("tensorflow", [*_with_order(parts)], True, model, taken.get(INPUT), alone=alone, inputs=taken)
 
 
 def _with_reason(part: Part, why: str) -> Part:
@@ -136,18 +152,29 @@ def _together(first: Part, second: Part) -> Layer | None:
     return None
 
 
-def _shape(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int) -> Sequence[int | None] | None:
-    """The shape of the images that a model with a `call` of its own takes, with the batch."""
-    if inputs is not None:
-        n, *image = np.shape(inputs) if np.ndim(inputs) == rank + 2 else (1, *np.shape(inputs))
-        return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
+def _shapes(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int) -> Mapping[str, Shape]:
+    """The shapes, with the batch, of what a model with a `call` of its own takes, by the values of its inputs."""
     built = (model.get_build_config() or {}) if model.built else {}
-    shape = built.get("input_shape")
-    if type(model).call is not private.functional_class().call:  # type: ignore[attr-defined]
-        check_one_input(arguments_needed(model.call))
-    if isinstance(shape, (tuple, list)) and any(isinstance(each, (tuple, list)) for each in shape):
-        check_one_input([f"of shape {each}" for each in shape])
-    return shape if isinstance(shape, (tuple, list)) else None
+    own_code = type(model).call is not private.functional_class().call  # type: ignore[attr-defined]
+    names = (arguments_needed(model.call) if own_code else []) or ["inputs"]
+    given: Any = built.get("input_shape")
+    several = isinstance(given, (tuple, list)) and any(isinstance(each, (tuple, list)) for each in given)
+    if several and len(names) == 1:  # one argument, which is a list
+        names = [f"{names[0]}_{number}" for number in range(len(given))]
+    examples = examples_of(inputs, names)
+    if examples is not None:
+        shapes = [_with_batch(np.shape(x), layouts, rank) for x in examples]
+    elif len(names) > 1:
+        shapes = [*given] if several else [(built.get("shapes_dict") or {}).get(f"{name}_shape") for name in names]
+    else:
+        shapes = [given if isinstance(given, (tuple, list)) else None]
+    return dict(zip(input_values(names), shapes, strict=True))
+
+
+def _with_batch(shape: Sequence[int], layouts: set[str | None], rank: int) -> Shape:
+    """The shape of images, or rows, as Keras has them, of one example or several."""
+    n, *image = shape if len(shape) == rank + 2 or (len(shape) == 2 and rank > 1) else (1, *shape)
+    return (n, *image) if "NCHW" in layouts else (n, *image[1:], image[0])
 
 
 def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
@@ -155,14 +182,15 @@ def _inside(layer: kl.Layer) -> list[tuple[str, kl.Layer]]:
     return [] if isinstance(layer, tuple(READERS)) else [(child.name, child) for child in children(layer)]
 
 
-def _image(model: kl.Layer) -> tuple[int | None, ...] | None:
-    """The shape of the one image that a model says it takes, (C, H, W)."""
+def _inputs(model: kl.Layer) -> dict[str, InputShape | None]:
+    """The inputs that a model says it takes, with their shapes, (C, H, W)."""
     inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
-    if not inputs or len(inputs) != 1:
-        return None
-    shape = tuple(inputs[0].shape[1:])
+    if not inputs:
+        return {INPUT: None}
     nhwc = (layout(model) or FORMATS[keras.config.image_data_format()]) == "NHWC"
-    return (shape[-1], *shape[:-1]) if nhwc else shape
+    shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
+    shapes = [(shape[-1], *shape[:-1]) if nhwc else shape for shape in shapes]
+    return dict(zip(input_values([tensor.name for tensor in inputs]), shapes, strict=True))
 
 
 def _loose(model: kl.Layer, with_code: Mapping[str, kl.Layer], why: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from convlab.models.layers.spatial import to_first, to_last
 from .. import private
 from . import attention
 from .arrays import array_of
+from .calls import as_arguments
 from .readers import DEPTHWISE, FORMATS, JOINING, each_rank, kernel_of, layout
 
 
@@ -63,7 +64,7 @@ def _through(natives: Sequence[kl.Layer], *values: Any) -> Any:
         last = (layout(native) or FORMATS[keras.config.image_data_format()]) == "NHWC"
         given = [tf.transpose(x, to_last(x.shape.rank - 2)) if last and x.shape.rank > 2 else x for x in values]
         # Keras's layers that join take a list, and no argument for the mode.
-        x = native(given) if isinstance(native, JOINING) else native(given[0], training=False)
+        x = native(given) if isinstance(native, JOINING) else native(*as_arguments(native, given), training=False)
         # Tokens, which images become, stay (N, L, C).
         tokens = all(value.shape.rank > 3 for value in given)
         values = (keras.tree.map_structure(partial(_to_nchw, tokens=tokens), x) if last else x,)

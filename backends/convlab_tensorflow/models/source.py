@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import layers as kl
 
 from convlab.models.adapters import Node
+from convlab.models.layers.arguments import input_name
 from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.outputs import Outputs, template_of
 from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
 from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
+from convlab.models.source.forward import variables_of
 from convlab.models.source.functions import called_again, functions
 from convlab.models.source.layers import ours, padding, unwritten
 
@@ -68,22 +71,38 @@ _IMPORTS = {
 }
 
 
-def source(parts: Sequence[Part], size: Size | None) -> str:
+def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`: a function `build`, of a Sequential or of a functional model."""
     if [part.path for part in parts] == [""]:
         return _text(formatted(f"model = {_made(parts[0])}", 0), between=1)
+    dtypes = {_dtype(part.native) for part in parts} - {"float32"}
+    further = {"dtype": dtypes.pop()} if dtypes else {}
+    if len(inputs) > 1:
+        return _of_several_inputs(parts, inputs, further)
     shape, parameters = _image(parts, size)
-    dtype = {_dtype(part.native) for part in parts} - {"float32"}
-    image = call_of("keras.Input", keras.Input, shape=shape, **({"dtype": dtype.pop()} if dtype else {}))
+    image = call_of("keras.Input", keras.Input, shape=shape, **further)
     sections: list[str] = []
     if is_chain(parts) and not called_again(parts):
         chain = [image, *(_made(part) for part in parts)]
         lines = [f"return {SourceCall('keras.Sequential', {'0': chain}, positional=1)}"]
     else:
-        sections, (*statements, result) = functions(parts, _made, "inputs")
+        sections, (*statements, result) = functions(parts, _made, {INPUT: "inputs"}, returns=False)
         returned = f"return keras.Model(inputs, {result.removeprefix('return ')})"
         lines = [f"inputs = {image}", *statements, returned]
     lines = [f"def build({parameters}):", *(line for each in lines for line in formatted(each, 4))]
+    return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
+
+
+def _of_several_inputs(parts: Sequence[Part], inputs: Inputs, further: Mapping[str, str]) -> str:
+    """A function `build` of a model with several inputs, each with its name."""
+    variables, made = variables_of(inputs), list[str]()
+    for (value, variable), shape in zip(variables.items(), inputs.values(), strict=True):
+        channels, *pixels = shape or ()
+        image = call_of("keras.Input", keras.Input, shape=(*pixels, channels), **further, name=input_name(value))
+        made.append(f"{variable} = {image}")
+    sections, (*statements, result) = functions(parts, _made, variables, returns=False)
+    returned = f"return keras.Model([{', '.join(variables.values())}], {result.removeprefix('return ')})"
+    lines = ["def build():", *(line for each in (*made, *statements, returned) for line in formatted(each, 4))]
     return _text([*(f"{section}\n\n" for section in sections), *lines], between=2)
 
 

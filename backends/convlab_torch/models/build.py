@@ -20,6 +20,7 @@ from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, 
 from convlab.models.layers.dot_product import DotProductAttention
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import Convolution1D, Convolution3D
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs
 from convlab.models.layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
@@ -316,13 +317,15 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     if isinstance(module, (RowConvolution, modules.PixelLinear)):
         arrays = _NAMES.arrays(layer)
         return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
+    if isinstance(module, nn.LayerNorm):
+        return {name: array.reshape(module.normalized_shape) for name, array in _NAMES.arrays(layer).items()}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)
     return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
 
 
-def assemble(nodes: Sequence[Node]) -> nn.Module:
+def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     chain = sequential(nodes) if is_sequence(nodes) else None
-    return (Network(nodes) if chain is None else chain).eval()
+    return (Network(nodes, [*inputs]) if chain is None else chain).eval()

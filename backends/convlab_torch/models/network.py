@@ -18,13 +18,16 @@ class Network(nn.Module):
 
     Args:
         nodes: in order; the last gives the result.
+        inputs: the values of its arguments, in order.
     """
 
-    # The class has the name, too, so that no module gets it.
+    # The class has the names, too, so that no module gets them.
     _steps: Sequence[Node] = ()
+    inputs: Sequence[str] = (INPUT,)
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], inputs: Sequence[str] = (INPUT,)) -> None:
         super().__init__()
+        self.inputs = tuple(inputs)
         steps: list[Node] = []
         for node in nodes:
             if isinstance(node.native, nn.Module):
@@ -39,9 +42,9 @@ class Network(nn.Module):
         for node in self._steps:
             yield node if node.native is not None else node._replace(native=self.get_submodule(node.name))
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, *others: Tensor) -> Any:
         """The result for images (N, C, H, W), or several in a tuple or a dictionary."""
-        values = {INPUT: x}
+        values = dict(zip(self.inputs, (x, *others), strict=True))
         for _, native, inputs, value in self:
             values[value] = x = native(*[values[name] for name in inputs])
         return x

@@ -13,9 +13,11 @@ from torch.nn.parameter import is_lazy
 from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import GatedLinearUnit
 from convlab.models.layers.activations import Activation, PReLU, Softmax
+from convlab.models.layers.arguments import first_example
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
+from convlab.models.layers.inputs import behind, takes_rows
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pixels import Upsample
 from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
@@ -52,6 +54,7 @@ from .norms import (
     read_group_norm,
     read_instance_norm,
     read_layer_norm,
+    read_norm_of_one_pixel,
     read_rms_norm,
 )
 from .sizes import channels_of_first
@@ -65,17 +68,18 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
     if type(model) is Network:
-        return Model("torch", [*_with_rows([*_of_network(model)])], True, model)
+        parts = [*_with_rows([*_of_network(model)], model.inputs)]
+        return Model("torch", parts, True, model, inputs=dict.fromkeys(model.inputs))
     with inference([model]):  # in training a parametrisation may change with each look
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             whole, unknown = _traced(model, None)
-            image = None if inputs is None else inputs.shape[1:]
-            if image and len(image) > 1 and (whole is None or any(size % whole.multiple for size in image[1:])):
+            image = None if inputs is None else first_example(inputs).shape[1:]
+            if image and len(image) > 1 and (whole is None or not whole.holds_at(image[1:])):
                 for channels in dict.fromkeys((channels_of_first(model), image[0])):
                     at_size, unknown = _traced(model, (channels, *image[1:]))
-                    if at_size is not None:
+                    if at_size is not None and (whole is None or at_size.holds_at(image[1:])):
                         return at_size
             if whole is not None:
                 return whole
@@ -94,9 +98,15 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         return None, {"": [str(error).rstrip(".")]}
     if trace.unknown:
         return None, trace.unknown
-    whole = [*_with_rows(trace.parts)]
+    whole = [*_with_rows(trace.parts, trace.inputs)]
     unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
-    return Model("torch", whole, True, model, image, multiple=trace.multiple, unused=unused, alone=alone), {}
+    inputs = dict.fromkeys(trace.inputs, trace.image)
+    if trace.image is not None and len(inputs) > 1:
+        return None, {"": ["it can be read for images of one size alone, and takes several inputs"]}
+    return (
+        Model("torch", whole, True, model, trace.image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
+        {},
+    )
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:
@@ -121,7 +131,7 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
+    named = *SHIFTED_WINDOWS, *partitions.ATTENTION, *_BY_NAME
     return class_path(module) in named or written_out.written_attention(module) is not None
 
 
@@ -165,15 +175,12 @@ _NORMS_OF_ROWS: dict[type, Callable[[Any], Layer]] = {nn.LayerNorm: read_layer_n
 _OVER_LAST: dict[type, Layer] = {nn.Softmax: Softmax(), nn.LogSoftmax: Softmax(log=True), nn.GLU: GatedLinearUnit()}
 
 
-def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
+def _with_rows(parts: Sequence[Part], inputs: Sequence[str] = (INPUT,)) -> Iterator[Part]:
     """The parts, where the last axis of rows of numbers, behind a flattening, is that of the channels."""
-    layers = [part.layer for part in parts]
-    first = layers[0] if layers else None
-    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
-    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
-    rows = {INPUT} if isinstance(first, Dense) or of_rows else set[str]()
+    parts = parts if all(part.value for part in parts) else chained(parts)
+    rows = {value for value in inputs if _are_rows([part.layer for part in behind(parts, value)], len(inputs) > 1)}
     images, rank = set[str](), rank_of([part.layer for part in parts if not resizing.is_of_any_rank(part.native)])
-    for part in parts if all(part.value for part in parts) else chained(parts):
+    for part in parts:
         of_rows = part.inputs[0] in rows
         over_any = isinstance(part.native, (nn.Softmax, nn.LogSoftmax))
         if of_rows and type(part.native) in _OVER_LAST and part.native.dim == -1:
@@ -201,6 +208,16 @@ def _with_rows(parts: Sequence[Part]) -> Iterator[Part]:
             continue
         if of_rows or gives_rows(part.layer) or isinstance(part.layer, (Dense, Flatten)):
             rows.add(part.value)
+
+
+def _are_rows(layers: Sequence[Layer | None], beside_others: bool) -> bool:
+    """Whether layers take rows of numbers first; `beside_others`, perhaps joined with those of another input."""
+    if beside_others:
+        return takes_rows(layers)
+    first = layers[0] if layers else None
+    # A BatchNorm1d takes rows, too, where nothing says that there are sequences.
+    of_rows = isinstance(first, BatchNorm) and first.rank == 0 and not any(map(own_rank, layers))
+    return isinstance(first, Dense) or of_rows
 
 
 def _loose(
@@ -346,6 +363,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
     modules.LayerNorm2d: read_layer_norm,
+    nn.LayerNorm: read_norm_of_one_pixel,
     modules.RMSNorm2d: read_rms_norm,
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,

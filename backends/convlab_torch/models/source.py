@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from convlab.models.layers.inputs import ONE_IMAGE, Inputs, inputs_in_words
 from convlab.models.layers.outputs import template_of
-from convlab.models.layers.ranks import rank_of
 from convlab.models.layers.reading import Part
-from convlab.models.layers.spatial import Size, shapes_in_words
+from convlab.models.layers.spatial import Size
 from convlab.models.source.classes import Idiom, classes, layer_list
 from convlab.models.source.code import Code, SourceCall, brief, call_of, parameters_of
 from convlab.models.source.layers import Written, layer, ours, unwritten
@@ -58,9 +58,9 @@ from .functions import (
 from .modules import ChannelAffine, LayerNorm2d, RMSNorm2d, StochasticDepth
 
 
-def source(parts: Sequence[Part], size: Size | None) -> str:
+def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`."""
-    return classes(parts, _IDIOM, shapes_in_words(rank_of([part.layer for part in parts])))
+    return classes(parts, _IDIOM, inputs_in_words(parts, inputs), inputs)
 
 
 def _written(part: Part) -> Written:
@@ -225,7 +225,7 @@ _IDIOM = Idiom(
     },
     base="nn.Module",
     owner=nn.Module,
-    forward="def forward(self, x):",
+    forward="def forward(self, {}):",
     sequential=("nn.Sequential", "nn.Sequential"),
     several=layer_list("nn.ModuleList"),
     opening=("super().__init__()",),

@@ -59,7 +59,7 @@ class TokenReading:
         if source not in self.tokens:
             if source in self.last:
                 return self._flattens(node, source) or self._boxes(node, [source])
-            if not merges_pixels(node, channels_at(self.result, self.values[source])):
+            if not merges_pixels(node, self.channels_of(source)):
                 return False
             self.tokens.add(node)
         elif swaps_tokens(node):
@@ -74,9 +74,13 @@ class TokenReading:
         self.values[node] = self.values[source]
         return True
 
+    def channels_of(self, node: torch.fx.Node) -> int:
+        """The channels of a node's value, 0 for an unknown number."""
+        return channels_at(self.result, self.values.get(node, ""))
+
     def _boxes(self, node: torch.fx.Node, sources: Sequence[torch.fx.Node]) -> bool:
         """Read a node that makes tokens, one or several for each pixel, of images NHWC, one image behind another."""
-        counts = [boxes_at_pixel(node, channels_at(self.result, self.values[source])) for source in sources]
+        counts = [boxes_at_pixel(node, self.channels_of(source)) for source in sources]
         if not all(counts):
             return False
         values = [self.values[source] for source in sources]

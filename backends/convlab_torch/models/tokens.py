@@ -118,9 +118,14 @@ def with_token(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> t
     return module, values[1]
 
 
-def position_embedding(numbers: Tensor, channels_last: bool) -> nn.Module | None:
-    """The module that adds an array of one number for each channel of each pixel, or token; None for another one."""
-    if numbers.shape[0] != 1 or numbers.ndim not in (3, 4) or (numbers.ndim == 3 and not channels_last):
+def position_embedding(numbers: Tensor, channels_last: bool, count: int) -> nn.Module | None:
+    """The module that adds an array of one number for each channel of each pixel, or token; None for another one.
+
+    `count` is the number of channels, 0 for an unknown one.
+    """
+    if numbers.ndim not in (3, 4) or numbers.shape[0] != 1 or (numbers.ndim == 3 and not channels_last):
+        return None
+    if count not in (0, numbers.shape[-1 if channels_last else 1]):
         return None
     image = numbers.detach()[0].movedim(-1, 0) if channels_last else numbers.detach()[0]
     image = image.unsqueeze(-1) if numbers.ndim == 3 else image

@@ -8,7 +8,6 @@ from itertools import permutations
 from typing import NamedTuple
 
 from ..layers.joining import COMMUTATIVE
-from ..layers.reading import INPUT
 from ..layers.steps import Step
 from .pairing import fingerprint, path_words
 
@@ -77,12 +76,12 @@ class Alignment:
     def sequence(self) -> Iterator[Beside]:
         """All steps: in the first model's order, each that only the second one has behind what stands before it."""
         alone: dict[str, list[Step]] = {}
-        last = INPUT
+        last = ""
         for value, step in self.second.items():
             last = self._mine.get(value, last)
             if value not in self._mine:
                 alone.setdefault(last, []).append(step)
-        yield from (Beside(None, step) for step in alone.get(INPUT, []))
+        yield from (Beside(None, step) for step in alone.get("", []))
         for value, step in self.first.items():
             yield Beside(step, self.second.get(self._theirs.get(value, "")))
             yield from (Beside(None, other) for other in alone.get(value, []))
@@ -113,7 +112,7 @@ class Alignment:
     def theirs_behind(self, value: str) -> set[str]:
         """The values of the first model for which one of the second model stands, likewise."""
         behind = _back(value, self.second, self._mine)
-        return {INPUT if each == INPUT else self._mine.get(each, "") for each in behind} - {""}
+        return {self._mine.get(each, "" if each in self.second else each) for each in behind} - {""}
 
     def _in_order(self) -> Iterator[tuple[str, str]]:
         """Pairs in the order of both graphs, of the most likeness.

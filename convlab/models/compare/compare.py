@@ -13,16 +13,16 @@ import numpy as np
 from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...truth.bounds import worst_ratio
-from ...truth.oracle import as_numpy
-from ...truth.precision import rounded
 from ..adapters import Models, models_of, only_size, read, read_at
+from ..layers.inputs import Batch, rounded_batch
 from ..layers.layer import Dense
 from ..layers.reading import Model
 from ..layers.sized import for_size
-from ..layers.spatial import SHAPES, WHAT, Size, times
+from ..layers.spatial import Size, times
 from ..layers.steps import carried, is_known, steps, weighted
 from .comparison import Comparison
 from .in_order import prove_in_order
+from .inputs import batches, called_alike, images_of, inputs_taken, one_size
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
 from .random_images import random_images
@@ -66,7 +66,7 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
     first, second = (read(model, example, name) for model, name in ((a, "a"), (b, "b")))
     if size is not None and given is None:
         first, second = read_at(first, size), read_at(second, size)
-    comparison = compare_read(first, second, batches(given, first.rank), size, names, seed)
+    comparison = compare_read(first, second, batches(given, first), size, names, seed)
     comparison.size = size or comparison.size
     return comparison
 
@@ -74,15 +74,14 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
 def compare_read(
     a: Model,
     b: Model,
-    images: Sequence[np.ndarray] | None = None,
+    images: Sequence[Batch] | None = None,
     size: Size | None = None,
     names: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
-    known = size or a.size or b.size
-    if images is not None and images[0].ndim > 2 and len({image.shape[2:] for image in images}) == 1:
-        known = images[0].shape[2:]
+    known = (one_size(images) if images else None) or size or a.size or b.size
+    b = called_alike(a, b)
     return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
 
 
@@ -98,7 +97,7 @@ class _Comparing:
         self,
         a: Model,
         b: Model,
-        images: Sequence[np.ndarray] | None,
+        images: Sequence[Batch] | None,
         size: Size | None,
         names: Mapping[str, str] | None,
         seed: int,
@@ -127,10 +126,12 @@ class _Comparing:
         comparison = Comparison(
             (first.model.backend, second.model.backend),
             [],
-            self._other_size(),
+            self._other_inputs(),
             self.in_order,
             {} if self.in_order else _uncompared(first.model, second.model),
         )
+        if len(first.model.inputs) != len(second.model.inputs):
+            return self._of_other_inputs(comparison)
         if self.in_order:
             self._compare_in_order(comparison)
             if not comparison.structure:
@@ -153,22 +154,36 @@ class _Comparing:
             )
         return comparison
 
+    def _of_other_inputs(self, comparison: Comparison) -> Comparison:
+        """The comparison of models that don't take as much: the layers with weights of those whose code isn't known."""
+        if self.in_order:
+            return comparison
+        pairs, _ = paired(self.first.steps, self.second.steps, self.names, in_order=False)
+        comparison.rows = compare_separately((self.first.models, self.second.models), pairs, self.seed, {})
+        comparison.results = Results(reason=comparison.structure)
+        comparison.structure = ""
+        return comparison
+
     def _by_weights(self, comparison: Comparison) -> Comparison:
         """For models whose results agree, and whose layers are in another order: their layers with weights."""
         first, second = (weighted(side.model, alone=True) for side in (self.first, self.second))
         pairs, structure = paired(first, second, None, in_order=False)
-        if structure or self._other_size():
+        if structure or self._other_inputs():
             return comparison
         rows = compare_separately((self.first.models, self.second.models), pairs, self.seed, {})
         _note_elsewhere(rows, pairs)
         uncompared = _uncompared(self.first.model, self.second.model)
         return replace(comparison, rows=rows, structure="", whole=False, uncompared=uncompared)
 
-    def _other_size(self) -> str:
-        """How the only sizes of images that the models take differ; "" if they don't."""
-        mine, theirs = self.first.model.size, self.second.model.size
-        if mine and theirs and mine != theirs:
-            return f"the first model takes images of {times(mine)} pixels, the second of {times(theirs)}"
+    def _other_inputs(self) -> str:
+        """How the number of inputs, or the only sizes of images that the models take, differ; "" if they don't."""
+        mine, theirs = (side.model.inputs for side in (self.first, self.second))
+        if len(mine) != len(theirs):
+            both = [inputs_taken(side.model) for side in (self.first, self.second)]
+            return f"the first model takes {both[0]}, the second {both[1]}"
+        first, second = self.first.model.size, self.second.model.size
+        if first and second and first != second:
+            return f"the first model takes images of {times(first)} pixels, the second of {times(second)}"
         return ""
 
     def _names_cover_all(self) -> bool:
@@ -186,11 +201,11 @@ class _Comparing:
         comparison.multiple = multiple if size is None else 1
         comparison.size = next((side.model.size for side in (first, second) if side.model.alone), None)
         if self.images is None:
-            images = random_images(first.steps, self.seed, size, second.steps, multiple)
+            images = random_images(first.steps, self.seed, size, second.steps, multiple, first.model.inputs)
         else:
             images = [*self.images]
             for batch, side in itertools.product(images, (first, second)):
-                side.run(rounded(batch, side.dtype), side.dtype)
+                side.run(rounded_batch(batch, side.dtype), side.dtype)
         comparison.rows = prove_in_order(first, second, images, self.seed, every_size)
         unpaired = [row.diagnosis.rstrip(".") for row in comparison.rows if row.only_in]
         comparison.structure = "; ".join([*filter(None, [comparison.structure]), *unpaired[:_MOST_UNPAIRED]])
@@ -243,13 +258,13 @@ def compare_separately(models: tuple[Models, Models], pairs: Pairs, seed: int, s
     rows = []
     for mine, theirs in pairs:
         size = sizes.get(mine.path)
-        images = random_images([mine], seed, size, [theirs])
+        images = [(*batch.values(),) for batch in random_images([mine], seed, size, [theirs])]
         a, b = RunnableStep(models[0], mine), RunnableStep(models[1], theirs)
-        rows.append(prove(a, b, [(image,) for image in images], seed, every_size=size is None)[0])
+        rows.append(prove(a, b, images, seed, every_size=size is None)[0])
     return rows
 
 
-def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> float:
+def _whole_model_error(side: Side, images: Sequence[Batch], seed: int) -> float:
     """How far a model, called as a whole, is from its layers called by themselves: 0 for the same bits.
 
     Otherwise in bounds carried through all layers; where these are as large as the result, in tolerances
@@ -257,7 +272,7 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
     """
     worst, dtype = 0.0, side.dtype
     for image in images:
-        x = rounded(image, dtype)
+        x = rounded_batch(image, dtype)
         y = side.run(x, dtype)
         if np.array_equal(y, side.in_parts().run(x, dtype), equal_nan=True):
             continue
@@ -267,41 +282,6 @@ def _whole_model_error(side: Side, images: Sequence[np.ndarray], seed: int) -> f
             continue
         worst = max(worst, apart_in_tolerances(side, image, dtype, seed))
     return worst
-
-
-def images_of(inputs: Any) -> list[np.ndarray]:
-    """What users give as `inputs`, as a list of arrays in float64: see `batches`."""
-    several = [as_numpy(each, "inputs") for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
-    if not several or not all(images.size for images in several):
-        raise ModelError("inputs: got no image, expected some.", hint="leave it out for random ones.")
-    for images in several:
-        if not 2 <= images.ndim <= 5:
-            raise ModelError(
-                f"inputs: got shape {images.shape}, expected (N, C, H, W), or (N, C) for a model of rows.",
-                hint="x.transpose(0, 3, 1, 2) of NHWC.",
-            )
-        if not np.isfinite(images).all():
-            count = int((~np.isfinite(images)).sum())
-            raise ModelError(
-                f"inputs: got {count} values that are NaN or infinite, expected finite ones.",
-                hint="a comparison of such values says nothing.",
-            )
-    return [np.asarray(images, np.float64) for images in several]
-
-
-def batches(images: Sequence[np.ndarray] | None, rank: int) -> list[np.ndarray] | None:
-    """What users give as `inputs`, with an axis of images where it is one image; `rank` is that of the model.
-
-    Raises:
-        ModelError: it has too many axes or too few.
-    """
-    for x in images or ():
-        if x.ndim not in (2, rank + 1, rank + 2):
-            raise ModelError(
-                f"inputs: got shape {x.shape}, expected {SHAPES[rank]}, or (N, C) for a model of rows.",
-                hint=f"the model's layers are for {WHAT[rank]}.",
-            )
-    return None if images is None else [x[None] if x.ndim == rank + 1 and x.ndim > 2 else x for x in images]
 
 
 def _uncompared(a: Model, b: Model) -> dict[str, str]:

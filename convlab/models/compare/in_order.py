@@ -8,23 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...truth.precision import rounded
-from ..layers.reading import INPUT
+from ..layers.inputs import Batch
 from .alignment import Alignment, Beside
 from .proof import Row, RunnableStep, prove
 from .sides import Side
-from .wiring import only_in_one, other_inputs
+from .wiring import only_in_one, other_inputs, swapped_inputs
 
 
-def prove_in_order(
-    first: Side, second: Side, images: Sequence[np.ndarray], seed: int, every_size: bool = True
-) -> list[Row]:
+def prove_in_order(first: Side, second: Side, images: Sequence[Batch], seed: int, every_size: bool = True) -> list[Row]:
     """A row for each pair of steps, and for each step that only one of the models has.
 
     The rows behind one that diverges don't depend on it: every pair takes what the first model's layers give by their
     definition. `every_size` is that of `prove`.
     """
     alignment, rows = Alignment(first.steps, second.steps), []
-    values: dict[str, Sequence[np.ndarray]] = {INPUT: images}
+    swapped = swapped_inputs(first.steps, second.steps, [*first.model.inputs])
+    values: dict[str, Sequence[np.ndarray]] = {
+        value: [batch[value] for batch in images] for value in first.model.inputs
+    }
     left = Counter(value for step in first.steps for value in step.inputs)
     for beside in alignment.sequence():
         mine, theirs = beside
@@ -38,7 +39,8 @@ def prove_in_order(
         else:
             a, b = RunnableStep(first.models, mine), RunnableStep(second.models, theirs)
             row, values[mine.value] = prove(a, b, batches, seed, every_size)
-            row.diagnosis = row.diagnosis or other_inputs(alignment, mine, theirs)
+            others = other_inputs(alignment, mine, theirs)
+            row.diagnosis = row.diagnosis or (swapped if others and swapped else others)
             rows.append(row)
         left.subtract(mine.inputs)
         for value in {*mine.inputs, mine.value}:

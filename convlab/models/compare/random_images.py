@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError
 from ..layers.across_channels import OF_PARTS
-from ..layers.activations import Activation, Softmax
 from ..layers.channels import Moving
 from ..layers.flattening import Flatten, Unflatten
+from ..layers.inputs import ONE_IMAGE, Batch, Inputs, known_inputs, layers_in, takes_rows
 from ..layers.joining import Joining
-from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Layer, Pad
+from ..layers.layer import LOWEST, Convolution, Dense, Layer, Pad
 from ..layers.pooling import AdaptivePool, GlobalPool
 from ..layers.ranks import rank_of
 from ..layers.reading import INPUT
@@ -26,6 +26,8 @@ from ..layers.steps import Step
 # The number of consecutive heights and widths, odd and even; `proof` adds the sizes that a stride asks for.
 SIZES = 3
 _LARGEST = 2048
+# Of images that may have any number of channels.
+_CHANNELS = 3
 # Of larger images there is only one: the remainders by a stride are tried on small ones.
 _LARGE = 96
 # The number of products that aren't 0 in a sum in float16 or bfloat16.
@@ -44,57 +46,97 @@ def share(dtype: str, products: int) -> float:
 
 
 def random_images(
-    steps: Sequence[Step], seed: int, size: Size | None = None, others: Sequence[Step] = (), multiple: int = 1
-) -> list[np.ndarray]:
+    steps: Sequence[Step],
+    seed: int,
+    size: Size | None = None,
+    others: Sequence[Step] = (),
+    multiple: int = 1,
+    inputs: Inputs = ONE_IMAGE,
+) -> list[Batch]:
     """Batches that go through all steps, and through the others: of one size, or of the least sizes that do.
 
-    Rows and columns are multiples of a number.
+    Rows and columns are multiples of a number. The inputs are as in `convlab.models.layers.reading.Model`; of several
+    all images have one size, but for those of which only one is known.
 
     Raises:
         ModelError: none does; or those of the given size don't.
     """
-    rng, layers, also = np.random.default_rng(seed), _layers(steps), _layers(others)
-    channels = _image_channels(steps)
-    if _takes_rows(layers) or _takes_rows(also):
-        image = _before_dense(layers, also, size)
-        return [grid(rng, (n, *image)) for n in (1, 4)]
-    if size is not None:
-        if not _fits(steps, size, fewest=1):
+    rng, layers = np.random.default_rng(seed), layers_in(steps)
+    given = _Given(steps, others, inputs)
+
+    def batch(count: int, size: Size | None) -> Batch:
+        return {value: grid(rng, (count, *shape)) for value, shape in given.shapes(size).items()}
+
+    if given.are_rows(size):
+        return [batch(n, size) for n in (1, 4)]
+    rank = rank_of(layers)
+    if size is not None or given.are_fixed:
+        if not _fits(steps, given.known(size), fewest=1):
+            what = f"of {times(size)} pixels" if size else "of the sizes that the model takes"
             raise ModelError(
-                f"input_size: images of {times(size)} pixels don't go through all layers.",
+                f"input_size: images {what} don't go through all layers.",
                 hint="a dense layer on pixels takes images of one size; a border that repeats an image, larger ones.",
             )
-        return [grid(rng, (1, channels, *size))]
-    rank = rank_of(layers)
-    least = _least_size(steps, others, multiple, rank)
+        return [batch(1, size)]
+    least = _least_size(steps, others, multiple, rank, given)
     if least > _LARGE:
-        return [grid(rng, (1, channels, *(least,) * rank))]
+        return [batch(1, (least,) * rank)]
     # Each axis takes the sizes in an order of its own.
     orders = [[(way * i + way - 1) % SIZES for way in (1, 2, 4)[:rank]] for i in range(SIZES)]
     sizes = [tuple(least + more * multiple for more in order) for order in orders]
     # A dense layer may take the least size and no other.
-    sizes = [size for size in sizes if _fits(steps, size)] or [(least,) * rank]
-    return [grid(rng, (2, channels, *size)) for size in sizes]
+    sizes = [size for size in sizes if _fits(steps, given.known(size))] or [(least,) * rank]
+    return [batch(2, size) for size in sizes]
 
 
-def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int, rank: int) -> int:
+class _Given:
+    """What a model is given, if its images have a size: each of several inputs is an image or rows of numbers."""
+
+    def __init__(self, steps: Sequence[Step], others: Sequence[Step], inputs: Inputs) -> None:
+        self.steps, self.others, self.inputs = steps, others, inputs
+
+    @property
+    def are_fixed(self) -> bool:
+        """Whether there are several inputs, all of whose sizes are known."""
+        return len(self.inputs) > 1 and all(each.rows or each.size for each in self.known(None).values())
+
+    def known(self, size: Size | None) -> dict[str, Known]:
+        """What is known of each input; "" stands for all others."""
+        if len(self.inputs) == 1:
+            return {"": Known(size=size)}
+        return known_inputs(self.steps, self.inputs, size)
+
+    def are_rows(self, size: Size | None) -> bool:
+        """Whether all inputs are rows of numbers."""
+        if len(self.inputs) == 1:
+            return takes_rows(layers_in(self.steps)) or takes_rows(layers_in(self.others))
+        return all(each.rows for each in self.known(size).values())
+
+    def shapes(self, size: Size | None) -> dict[str, tuple[int, ...]]:
+        """The shape of each input, without the number of images."""
+        if len(self.inputs) > 1:
+            return {value: (each.channels or _CHANNELS, *(each.size or ())) for value, each in self.known(size).items()}
+        if self.are_rows(size):
+            return dict.fromkeys(self.inputs, _before_dense(layers_in(self.steps), layers_in(self.others), size))
+        return dict.fromkeys(self.inputs, (_image_channels(self.steps), *(size or ())))
+
+
+def _least_size(steps: Sequence[Step], others: Sequence[Step], multiple: int, rank: int, given: _Given) -> int:
     """The least number of rows and columns that goes through all steps, if possible with two and more everywhere."""
-    kernels = [layer.spec.kernel_size for layer in _layers(steps) if isinstance(layer, Convolution)]
+    kernels = [layer.spec.kernel_size for layer in layers_in(steps) if isinstance(layer, Convolution)]
     begin = -(-max([2, *map(max, kernels)]) // multiple) * multiple
-    enough = next((n for n in range(begin, _LARGEST, multiple) if _fits(steps, (n,) * rank, fewest=1)), None)
+
+    def fits(steps: Sequence[Step], n: int, fewest: int = 2) -> bool:
+        return _fits(steps, given.known((n,) * rank), fewest)
+
+    enough = next((n for n in range(begin, _LARGEST, multiple) if fits(steps, n, fewest=1)), None)
     if enough is None:
         raise ModelError(
             f"{steps[0].path}: no image up to {_LARGEST} rows and columns goes through all layers.",
             hint="give inputs=, a batch of images that does.",
         )
-    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST), multiple) if _fits(steps, (n,) * rank)]
-    return next((n for n in better if _fits(others, (n,) * rank)), next(iter(better), enough))
-
-
-def _takes_rows(layers: Sequence[Layer]) -> bool:
-    """Whether what takes rows comes first, perhaps behind a flattening, which leaves rows of numbers as they are."""
-    first = next((layer for layer in layers if not isinstance(layer, (Flatten, Activation, Softmax))), None)
-    return isinstance(first, (Dense, Unflatten)) or (isinstance(first, BatchNorm) and first.rank == 0)
+    better = [n for n in range(enough, min(2 * enough + 64, _LARGEST), multiple) if fits(steps, n)]
+    return next((n for n in better if fits(others, n)), next(iter(better), enough))
 
 
 def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Size | None) -> tuple[int, ...]:
@@ -117,16 +159,12 @@ def _before_dense(layers: Sequence[Layer], others: Sequence[Layer], size: Size |
     return (inputs,)
 
 
-def _layers(steps: Sequence[Step]) -> list[Layer]:
-    return [layer for step in steps for layer in step.layers]
-
-
-def _fits(steps: Sequence[Step], size: Size, fewest: int = 2) -> bool:
-    """Whether images of a size go through, and no layer makes them less than so many rows or columns."""
-    values: dict[str, Known] = {}
+def _fits(steps: Sequence[Step], given: Mapping[str, Known], fewest: int = 2) -> bool:
+    """Whether what is given goes through, and no layer makes images less than so many rows or columns."""
+    values = dict(given)
     try:
         for step in steps:
-            inputs = [values.get(value, Known(size=size)) for value in step.inputs]
+            inputs = [values[value if value in values else ""] for value in step.inputs]
             for layer in step.layers:
                 if isinstance(layer, Dense) and inputs[0].channels not in (0, layer.kernel.shape[1]):
                     return False
@@ -162,7 +200,7 @@ def _has_border(layer: Layer, size: Size) -> bool:
 
 def _image_channels(steps: Sequence[Step]) -> int:
     """How many channels the images of a model have; the fewest from 3 on if several numbers will do."""
-    layers = _layers(steps)
+    layers = layers_in(steps)
     taken = _input_channels(layers)
     moving = [layer.divisor for layer in layers if isinstance(layer, (Moving, *OF_PARTS))]
     if not moving:
@@ -188,4 +226,4 @@ def _takes(steps: Sequence[Step], channels: int) -> bool:
 
 def _input_channels(layers: Sequence[Layer]) -> int:
     """How many channels the images have; 3 if any number will do."""
-    return next(filter(None, map(channels_taken, layers)), 3)
+    return next(filter(None, map(channels_taken, layers)), _CHANNELS)

@@ -17,11 +17,12 @@ from ...errors import ModelError
 from ...truth.bounds import worst_ratio
 from ...truth.precision import rounded
 from ..adapters import Arrays
+from ..layers.inputs import Batch
 from ..layers.layer import Convolution, Dense
 from ..layers.outputs import Outputs
-from ..layers.reading import Model
-from ..layers.steps import Step, last_functions, values_given
-from .random_images import grid
+from ..layers.reading import INPUT, Model
+from ..layers.steps import Step, last_functions, steps, values_given
+from .random_images import grid, random_images
 from .sides import Side
 
 Shape = tuple[int, ...]
@@ -59,7 +60,7 @@ class Results:
     reason: str = ""
 
 
-def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] | None, seed: int) -> Results:
+def compare_results(a: Side, b: Side, dtype: str, images: Sequence[Batch] | None, seed: int) -> Results:
     """Run both models on the given images, or on random ones that the first model takes.
 
     Raises:
@@ -73,7 +74,7 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     for batch in batches:
         x = _varied(batch, dtype, rng)
         ys = a.results(x, dtype)
-        results.shapes.append(batch.shape[1:])
+        results.shapes += [each.shape[1:] for each in batch.values()]
         try:
             zs = b.results(x, dtype)
         except ModelError as error:
@@ -84,9 +85,10 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
         if [y.shape for y in ys] != [z.shape for z in zs]:
             return _other_shape(results, ys, zs)
         for number, (y, z) in enumerate(zip(ys, zs, strict=True), 1):
-            ratio, depends = _ratio(y, z, len(batch), dtype)
+            count = _length(batch)
+            ratio, depends = _ratio(y, z, count, dtype)
             informative = informative or depends
-            apart = float(np.nan_to_num(np.abs(z - y)[: len(batch)], nan=np.inf).max(initial=0.0))
+            apart = float(np.nan_to_num(np.abs(z - y)[:count], nan=np.inf).max(initial=0.0))
             results.apart = max(results.apart, apart)
             if ratio > max(worst, 1) and len(ys) > 1:
                 results.which = _called(a.model, number, len(ys))
@@ -97,7 +99,7 @@ def compare_results(a: Side, b: Side, dtype: str, images: Sequence[np.ndarray] |
     return results
 
 
-def apart_in_tolerances(side: Side, batch: np.ndarray, dtype: str, seed: int) -> float:
+def apart_in_tolerances(side: Side, batch: Batch, dtype: str, seed: int) -> float:
     """How far the results of a model, called as a whole, are from those of its layers for a batch, in tolerances.
 
     A function at the end, such as a softmax, may be steep where the changed images don't lead: there the tolerance is
@@ -109,11 +111,11 @@ def apart_in_tolerances(side: Side, batch: np.ndarray, dtype: str, seed: int) ->
         return np.inf
     worst = 0.0
     for y, z, value in zip(ys, zs, values_given(side.steps), strict=True):
-        ratio = _ratio(y, z, len(batch), dtype)[0]
+        ratio = _ratio(y, z, _length(batch), dtype)[0]
         before, last = last_functions(side.steps, value)
         if ratio > 1 and last:
             (given,) = layers.up_to(before).results(x, dtype)
-            ratio = min(ratio, _ratio_behind(last, given, z, len(batch), dtype))
+            ratio = min(ratio, _ratio_behind(last, given, z, _length(batch), dtype))
         worst = max(worst, ratio)
     return worst
 
@@ -137,26 +139,42 @@ def _ratio_behind(last: Sequence[Step], x: np.ndarray, z: np.ndarray, count: int
     return worst
 
 
-def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[np.ndarray]:
+def _random_batches(a: Side, b: Side, dtype: str, rng: np.random.Generator) -> list[Batch]:
     """Random images of the first shape that both models take, or else that the first one takes, and of near sizes."""
+    if len(a.model.inputs) > 1:
+        return _of_several_inputs(a, b, rng)
     only_first: Shape | None = None
     for shape in _candidates(a.model, b.model):
-        x = grid(rng, (1, *shape))
+        x = _one(rng, 1, shape)
         if not _runs(a, x, dtype):
             continue
         only_first = only_first or shape
         if _runs(b, x, dtype):
             break
     else:
-        return [] if only_first is None else [grid(rng, (2, *only_first))]
+        return [] if only_first is None else [_one(rng, 2, only_first)]
     shapes = [shape]
     if len(shape) > 1 and _fixed(a.model) is None and _fixed(b.model) is None:
         near = [(shape[0], *(n + more for n, more in zip(shape[1:], further, strict=False))) for further in _FURTHER]
-        shapes += [each for each in near if _runs(a, grid(rng, (1, *each)), dtype)]
-    return [grid(rng, (2, *each)) for each in shapes]
+        shapes += [each for each in near if _runs(a, _one(rng, 1, each), dtype)]
+    return [_one(rng, 2, each) for each in shapes]
 
 
-def _runs(side: Side, x: np.ndarray, dtype: str) -> bool:
+def _one(rng: np.random.Generator, count: int, shape: Shape) -> Batch:
+    return {INPUT: grid(rng, (count, *shape))}
+
+
+def _of_several_inputs(a: Side, b: Side, rng: np.random.Generator) -> list[Batch]:
+    """Random images that go through the layers of both models, which have several inputs."""
+    try:
+        mine, theirs = steps(a.model), steps(b.model)
+        seed = int(rng.integers(2**31))
+        return random_images(mine, seed, others=theirs, inputs=a.model.inputs)
+    except ModelError:  # no such images are known
+        return []
+
+
+def _runs(side: Side, x: Batch, dtype: str) -> bool:
     try:
         side.run(x, dtype)
     except ModelError:
@@ -166,11 +184,12 @@ def _runs(side: Side, x: np.ndarray, dtype: str) -> bool:
 
 def _not_runnable(a: Side, dtype: str, rng: np.random.Generator) -> str:
     """The first model's error for the likeliest image."""
-    shape = next(iter(_candidates(a.model, a.model)))
-    try:
-        a.run(grid(rng, (1, *shape)), dtype)
-    except ModelError as error:
-        return str(error)
+    if len(a.model.inputs) == 1:
+        shape = next(iter(_candidates(a.model, a.model)))
+        try:
+            a.run(_one(rng, 1, shape), dtype)
+        except ModelError as error:
+            return str(error)
     return "no random image was found that the first model takes"
 
 
@@ -198,15 +217,24 @@ def _candidates(a: Model, b: Model) -> Iterable[Shape]:
             yield (channels, *(n,) * rank)
 
 
-def _varied(batch: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:
+def _length(batch: Batch) -> int:
+    """The number of images."""
+    return len(next(iter(batch.values())))
+
+
+def _varied(batch: Batch, dtype: str, rng: np.random.Generator) -> Batch:
     """The images at each scale, and these again, changed by a few roundings.
 
     They are changed `_CHANGES` times with each pixel its own way, and once with all pixels alike.
     """
     small = _ROUNDINGS * 2.0 ** -SIGNIFICAND[dtype]
-    scaled = np.concatenate([scale * batch for scale in _SCALES])
-    changed = [scaled * (1 + small * rng.choice((-1.0, 1.0), scaled.shape)) for _ in range(_CHANGES)]
-    return rounded(np.concatenate([scaled, *changed, scaled * (1 + small)]), dtype)
+
+    def varied(x: np.ndarray) -> np.ndarray:
+        scaled = np.concatenate([scale * x for scale in _SCALES])
+        changed = [scaled * (1 + small * rng.choice((-1.0, 1.0), scaled.shape)) for _ in range(_CHANGES)]
+        return rounded(np.concatenate([scaled, *changed, scaled * (1 + small)]), dtype)
+
+    return {value: varied(x) for value, x in batch.items()}
 
 
 def _ratio(y: np.ndarray, z: np.ndarray, count: int, dtype: str) -> tuple[float, bool]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+
 from ...page.page import listed
 from ..layers.activations import Affine
+from ..layers.arguments import input_name
 from ..layers.layer import BatchNorm, Layer
 from ..layers.norms import ChannelAffine
 from ..layers.outputs import Outputs, are_alike
@@ -12,6 +17,8 @@ from ..layers.steps import Step
 from .alignment import Alignment, Beside
 from .differences import in_words
 
+# Of more inputs it takes too long to try every order.
+_MOST_SWAPPED = 4
 # Where these come first, they normalise the image.
 _NORMALISES = (Affine, BatchNorm, ChannelAffine)
 
@@ -30,6 +37,21 @@ def other_inputs(alignment: Alignment, mine: Step, theirs: Step) -> str:
     )
 
 
+def swapped_inputs(first: Sequence[Step], second: Sequence[Step], inputs: Sequence[str]) -> str:
+    """How several inputs of the second model are swapped, if all steps take the same but for that; "" if they don't."""
+    if not 1 < len(inputs) <= _MOST_SWAPPED:
+        return ""
+    for order in permutations(inputs):
+        names = dict(zip(inputs, order, strict=True))
+        steps = [replace(step, inputs=tuple(names.get(value, value) for value in step.inputs)) for step in second]
+        alignment = Alignment(first, steps)
+        if all(mine and theirs and alignment.agree(mine, theirs) for mine, theirs in alignment.sequence()):
+            apart = [(value, own) for value, own in names.items() if value != own]
+            takes = [f"{input_name(value)!r} as the first takes {input_name(own)!r}" for value, own in apart]
+            return f"swapped inputs: the second model takes {listed(takes)}." if takes else ""
+    return ""
+
+
 def _other_names(mine: Layer, theirs: Layer) -> str:
     """How the names of results differ, where both have some."""
     if not isinstance(mine, Outputs) or not isinstance(theirs, Outputs) or are_alike(mine.names, theirs.names):
@@ -44,7 +66,7 @@ def only_in_one(alignment: Alignment, beside: Beside) -> str:
     lacking, having = ("first", "second") if second else ("second", "first")
     where = "on the image" if step.inputs == (INPUT,) else f"behind {listed(_takes(alignment, step, second))}"
     behind = alignment.theirs_behind if second else alignment.mine_behind
-    on_image = any(INPUT in behind(value) for value in step.inputs)
+    on_image = any(not behind(value) <= {*alignment.first} for value in step.inputs)
     cause = "normalised inputs: " if on_image and isinstance(step.main, _NORMALISES) else ""
     return f"{cause}the {lacking} model has no {in_words(step.main)}: the {having} has {_called(step)} {where}."
 
@@ -55,8 +77,13 @@ def _takes(alignment: Alignment, step: Step, second: bool = False) -> list[str]:
     named = []
     for value in step.inputs:
         before = alignment.counterpart(value) if second else None
-        named.append("the image" if value == INPUT else _called(before or steps[value]))
+        own = before or steps.get(value)
+        named.append(_called(own) if own else _input_called(value))
     return named
+
+
+def _input_called(value: str) -> str:
+    return "the image" if value == INPUT else f"the input {input_name(value)!r}"
 
 
 def _called(step: Step) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..layers.across_channels import OF_PARTS
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
@@ -35,8 +35,9 @@ class Flow:
     (None, ('rows of numbers', 'images'))
     """
 
-    def __init__(self) -> None:
-        self.values = {INPUT: (0, 0)}
+    def __init__(self, inputs: Iterable[str] = (INPUT,)) -> None:
+        self.inputs = tuple(inputs)
+        self.values = dict.fromkeys(self.inputs, (0, 0))
 
     def through(self, layer: Layer, inputs: Sequence[str], value: str) -> tuple[str, str] | None:
         """Go on through a layer; if that is impossible, say what the layer gets and what it takes."""

@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import ConvlabError, ModelFileError
 from ..layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
+from ..layers.arguments import input_name, input_values
 from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
 from ..layers.dot_product import DotProductAttention
@@ -35,13 +36,12 @@ from ..layers.windows import WindowAttention
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt, heads_fit
 from .flow import Flow
+from .header import bytes_of_file, parsed_json
 
 FORMAT = "convlab.model"
-# A file of layers one after another is of version 1; with branches it is of version 2.
-CHAIN, GRAPH = 1, 2
+# A file of layers one after another is of version 1, with branches of version 2, with several inputs of version 3.
+CHAIN, GRAPH, SEVERAL = 1, 2, 3
 MOST_LAYERS = 10_000
-# In bytes; MOST_LAYERS layers need less.
-_LONGEST_HEADER = 2**23
 LONGEST_PATH = 200
 MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
@@ -94,14 +94,23 @@ def write_layers(layers: Sequence[Layer], path: Path, name: str = "") -> None:
     write_parts(parts_of(layers), path, name)
 
 
-def write_parts(parts: Sequence[Part], path: Path, name: str = "") -> None:
-    """Write a model's layers and how they are connected to a file; `name` is the path for error messages."""
-    records, tensors = packed(canonical(parts))
-    unpacked(records, tensors, name or str(path))  # A file that can't be read isn't written.
+def write_parts(parts: Sequence[Part], path: Path, name: str = "", inputs: Sequence[str] = (INPUT,)) -> None:
+    """Write a model's layers and how they are connected to a file.
+
+    Args:
+        parts: the layers.
+        path: of the file.
+        name: the path for error messages.
+        inputs: the values that the model takes, in order.
+    """
+    records, tensors = packed(canonical(parts), inputs)
+    unpacked(records, tensors, name or str(path), inputs)  # A file that can't be read isn't written.
     widths = [*DTYPES.values()]
     order = sorted(tensors, key=lambda key: (widths.index(tensors[key].code), key))
     version = GRAPH if any("inputs" in record for record in records) else CHAIN
-    about = {"format": FORMAT, "version": version, "layers": records}
+    about: dict[str, Any] = {"format": FORMAT, "version": version, "layers": records}
+    if len(inputs) > 1:
+        about |= {"version": SEVERAL, "inputs": [*map(input_name, inputs)]}
     header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
     # The file is written by hand: safetensors.serialize changed its arguments, and safetensors.numpy has no bfloat16.
     end = 0
@@ -120,11 +129,13 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def packed(parts: Sequence[Part]) -> tuple[list[dict[str, Any]], dict[str, StoredArray]]:
+def packed(
+    parts: Sequence[Part], inputs: Sequence[str] = (INPUT,)
+) -> tuple[list[dict[str, Any]], dict[str, StoredArray]]:
     """Layers as records of JSON, and their arrays by their names in the file."""
     records: list[dict[str, Any]] = []
     tensors: dict[str, StoredArray] = {}
-    paths, before = {INPUT: INPUT}, INPUT
+    paths, before = {value: value for value in inputs}, INPUT
     for number, part in enumerate(parts):
         layer = part.layer
         assert layer is not None
@@ -161,7 +172,12 @@ def read_layers(path: Path) -> list[Layer]:
 
 
 def read_parts(path: Path) -> list[Part]:
-    """The layers in a file, and how they are connected.
+    """The layers in a file, and how they are connected: see `read_stored`."""
+    return read_stored(path)[0]
+
+
+def read_stored(path: Path) -> tuple[list[Part], tuple[str, ...]]:
+    """The layers in a file, how they are connected, and the values that the model takes.
 
     Raises:
         ModelFileError: it can't be read, or isn't such a file.
@@ -170,11 +186,11 @@ def read_parts(path: Path) -> list[Part]:
 
     name, deserialize = str(path), cast(Any, safetensors.deserialize)
     try:
-        header, data = _bytes(path)
+        header, data = bytes_of_file(path)
         tensors = {
             key: StoredArray(each["dtype"], tuple(each["shape"]), each["data"]) for key, each in deserialize(data)
         }
-        content = _parsed(header)
+        content = parsed_json(header)
     except FileNotFoundError:
         raise ModelFileError(
             f"{name}: no such file, expected one that convlab wrote.", hint="check the path."
@@ -188,43 +204,18 @@ def read_parts(path: Path) -> list[Part]:
     about = (content.get("__metadata__") or {}).get("convlab")
     if about is None:
         _refuse(name, "no metadata 'convlab'", "a model that convlab wrote", "weights alone don't say what they are of")
-    return unpacked(_records(name, about), tensors, name)
-
-
-def _bytes(path: Path) -> tuple[bytes, bytes]:
-    """The header's JSON and the whole file, if it can be a file of safetensors."""
-    if path.exists() and not path.is_file():
-        raise OSError("it is no file")
-    with open(path, "rb") as file:
-        size = path.stat().st_size
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if len(start) < 9 or start[8:] != b"{" or length > min(size - 8, _LONGEST_HEADER):
-            raise ValueError("no header of safetensors")
-        data = start + file.read(size - 9)
-    return data[8 : 8 + length], data
-
-
-def _parsed(text: str | bytes) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        unique = dict(pairs)
-        if len(unique) < len(pairs):
-            raise ValueError("a key is there twice")
-        return unique
-
-    def no_number(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON")
-
-    return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+    records, inputs = _records(name, about)
+    return unpacked(records, tensors, name, inputs), inputs
 
 
 def _refuse(where: str, got: str, expected: str, hint: str = "see docs/reference/format.md") -> NoReturn:
     raise ModelFileError(f"{where}: got {got}, expected {expected}.", hint=f"{hint}; the file is left as it is.")
 
 
-def _records(name: str, text: str) -> Any:
+def _records(name: str, text: str) -> tuple[Any, tuple[str, ...]]:
+    """The records of layers, and the values that the model takes."""
     try:
-        about = _parsed(text)
+        about = parsed_json(text)
     except (ValueError, RecursionError) as error:
         _refuse(f"{name}: metadata 'convlab'", f"no JSON ({excerpt(str(error))})", "a JSON object")
     if type(about) is not dict or about.get("format") != FORMAT:
@@ -233,15 +224,26 @@ def _records(name: str, text: str) -> Any:
             f"{name}: metadata 'convlab'", f"format {excerpt(got)}", repr(FORMAT), "it is another file of convlab's"
         )
     version = about.get("version")
-    if type(version) is not int or version not in (CHAIN, GRAPH):
-        _refuse(name, f"version {excerpt(version)}", f"{CHAIN} or {GRAPH}", "a newer convlab may read it")
-    _check_keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers"})
+    if type(version) is not int or version not in (CHAIN, GRAPH, SEVERAL):
+        _refuse(name, f"version {excerpt(version)}", f"{CHAIN}, {GRAPH} or {SEVERAL}", "a newer convlab may read it")
+    several = {"inputs"} if version == SEVERAL else set[str]()
+    _check_keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers", *several})
+    inputs = input_values(_names_of_inputs(name, about["inputs"])) if several else (INPUT,)
     records = about["layers"]
     connected = type(records) is list and any(type(record) is dict and "inputs" in record for record in records)
-    if type(records) is list and connected != (version == GRAPH):
+    if type(records) is list and connected != (version != CHAIN):
         got = f"{'layers with' if connected else 'no layer with'} inputs in version {version}"
         _refuse(name, got, f"version {CHAIN} without them, {GRAPH} with them")
-    return records
+    return records, inputs
+
+
+def _names_of_inputs(name: str, names: Any) -> list[str]:
+    """The names of several inputs, checked."""
+    known = type(names) is list and _are_names(names) and 1 < len(names) == len({*names})
+    if not known or not all(1 <= len(each) <= LONGEST_PATH for each in names):
+        what = f"2 to {MOST_INPUTS} different names of 1 to {LONGEST_PATH} characters"
+        _refuse(f"{name}: inputs", excerpt(names), what)
+    return [*names]
 
 
 def _check_keys(where: str, record: Mapping[str, object], expected: set[str]) -> None:
@@ -249,7 +251,9 @@ def _check_keys(where: str, record: Mapping[str, object], expected: set[str]) ->
         _refuse(where, f"the keys {excerpt(sorted(record))}", f"{', '.join(sorted(expected))}")
 
 
-def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> list[Part]:
+def unpacked(
+    records: object, tensors: Mapping[str, StoredArray], name: str, inputs: Sequence[str] = (INPUT,)
+) -> list[Part]:
     """The layers that records and tensors describe, and how they are connected, checked in every respect.
 
     Raises:
@@ -265,6 +269,8 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
         where = f"{name}: layers[{number}]"
         _check_record(where, record)
         path = record["path"]
+        if path in inputs:
+            _refuse(f"{where}.path", excerpt(path), "another one than those of the inputs")
         if path in paths:
             _refuse(f"{where}.path", f"{excerpt(path)} twice", "a path of its own for each layer")
         paths.add(path)
@@ -274,17 +280,17 @@ def unpacked(records: object, tensors: Mapping[str, StoredArray], name: str) -> 
         checked.append((where, record, own))
     if unused:
         _refuse(name, f"a tensor {excerpt(min(unused))}", "none that is no layer's")
-    flow, before, parts = Flow(), INPUT, list[Part]()
+    flow, before, parts = Flow(inputs), INPUT, list[Part]()
     for number, (where, record, own) in enumerate(checked):
-        layer, inputs = _layer(where, record, own), tuple(record.get("inputs", [before]))
-        _check_inputs(where, layer, inputs, flow)
+        layer, taken = _layer(where, record, own), tuple(record.get("inputs", [before]))
+        _check_inputs(where, layer, taken, flow)
         if isinstance(layer, Outputs) and number + 1 < len(checked):
             _refuse(where, "layers behind it", "none: it gives the model's results")
         before = record["path"]
-        reason = flow.through(layer, inputs, before)
+        reason = flow.through(layer, taken, before)
         if reason:
             _refuse(where, *reason)
-        parts.append(Part(str(number) if len(checked) > 1 else "", None, layer, layer.kind, inputs, before))
+        parts.append(Part(str(number) if len(checked) > 1 else "", None, layer, layer.kind, taken, before))
     return parts
 
 
@@ -292,7 +298,7 @@ def _check_inputs(where: str, layer: Layer, inputs: Sequence[str], flow: Flow) -
     """Check that a layer takes results of layers before it, and as many as it can."""
     for value in inputs:
         if value not in flow.values:
-            what = f"{INPUT!r} or the path of a layer before it"
+            what = f"{' or '.join(map(repr, flow.inputs))} or the path of a layer before it"
             _refuse(f"{where}.inputs", excerpt(value), what)
     takes = layer.takes if isinstance(layer, Joining) else 1
     if takes and len(inputs) != takes:

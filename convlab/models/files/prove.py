@@ -11,15 +11,17 @@ import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import ConvlabError, ModelError, ModelFileError, PortError
+from ...page.page import listed
 from ...truth.bounds import error_ratios
-from ...truth.precision import rounded
 from ..adapters import Arrays, Models
+from ..compare.inputs import called_alike
 from ..compare.random_images import random_images
 from ..compare.results import compare_results
 from ..compare.sides import Side, first_line
+from ..layers.inputs import Batch, rounded_batch
 from ..layers.layer import dtype_of
 from ..layers.outputs import Outputs
-from ..layers.reading import INPUT, Model
+from ..layers.reading import Model
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Size
 from ..layers.steps import carried, steps
@@ -57,7 +59,7 @@ def prove_loaded(name: str, source: Model, target: Models, native: Any, size: Si
     dtypes = [dtype_of(layer) for layer in layers if layer.arrays]
     dtype = min(dtypes, key=SIGNIFICAND.__getitem__, default="float32")
     try:
-        ratio = _ratio(name, source, _Chunked(target, target.read(native), (), 1), dtype, size)
+        ratio = _ratio(name, source, _Chunked(target, called_alike(source, target.read(native)), (), 1), dtype, size)
     except ModelError as error:
         raise ModelFileError(f"{name}: {error.args[0]}", hint="the file is left as it is.") from error
     if ratio > 1:
@@ -71,12 +73,12 @@ def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Size | Non
     """How far the model's results are from those of the file, as a multiple of what is allowed."""
     fixed = [n for n in source.image[1:] if n] if source.image else []
     inner = tuple(n or fixed[0] for n in source.image[1:]) if source.image and fixed else None
-    images = random_images(steps(source), 0, size or inner)
+    images = random_images(steps(source), 0, size or inner, inputs=source.inputs)
     largest = max(_largest(name, source, image) for image in images)
     new = replace(new, at_once=max(1, _AT_ONCE // largest))
     session = _session(name, source.native) if isinstance(source.native, OnnxFile) else None
     if session is None:
-        return _by_definition(new, source, images[0][:1], dtype)[1]
+        return _by_definition(new, source, {value: x[:1] for value, x in images[0].items()}, dtype)[1]
     first = _Session(new.models, source, (), session)
     ratio = compare_results(first, new, dtype, images, 0).ratio or 0.0
     if ratio > 1:  # A framework may round more than it takes to change the image: MXNet's logarithm does.
@@ -84,14 +86,15 @@ def _ratio(name: str, source: Model, new: _Chunked, dtype: str, size: Size | Non
     return ratio
 
 
-def _largest(name: str, source: Model, image: np.ndarray) -> int:
-    """How many numbers the largest result of a layer has for one image.
+def _largest(name: str, source: Model, batch: Batch) -> int:
+    """How many numbers the largest result of a layer has for one image of each input.
 
     Raises:
         ModelFileError: more than there is memory for.
     """
-    values: dict[str, Known] = {INPUT: Known(image.shape[1], image.shape[2:] or None)}
-    largest = int(image[0].size)
+    values = {value: Known(x.shape[1], x.shape[2:] or None) for value, x in batch.items()}
+    largest = max(int(x[0].size) for x in batch.values())
+    shapes = listed([str(x.shape[1:]) for x in batch.values()])
     for part in source.parts:
         try:
             values[part.value] = after = known_after(part.layer, [values[value] for value in part.inputs])
@@ -102,22 +105,22 @@ def _largest(name: str, source: Model, image: np.ndarray) -> int:
         if count > _LARGEST:
             raise ModelFileError(
                 f"{name}: {part.path} ({part.note}): got a result of {count} numbers for an image of shape "
-                f"{image.shape[1:]}, expected at most {_LARGEST}.",
+                f"{shapes}, expected at most {_LARGEST}.",
                 hint="paddings of that size are hardly a model's; the file is left as it is.",
             )
         largest = max(largest, int(count))
     return largest
 
 
-def _by_definition(side: Side, source: Model, x: np.ndarray, dtype: str) -> tuple[float, float]:
+def _by_definition(side: Side, source: Model, batch: Batch, dtype: str) -> tuple[float, float]:
     """How far a result is from that of the layers, as a multiple of what rounding allows.
 
     Returns:
         That, but infinite where the bounds are so wide that they tell nothing; and the same whatever they tell.
     """
-    x = rounded(x, dtype)
-    true, off = carried(steps(source), x, dtype)
-    result = side.run(x, dtype)
+    batch = rounded_batch(batch, dtype)
+    true, off = carried(steps(source), batch, dtype)
+    result = side.run(batch, dtype)
     if result.shape != true.shape:
         return math.inf, math.inf
     overflow = np.abs(true) + off > np.finfo("float16" if dtype == "float16" else "float32").max
@@ -131,9 +134,9 @@ class _Chunked(Side):
 
     at_once: int
 
-    def results(self, x: np.ndarray, dtype: str) -> Arrays:
+    def results(self, batch: Batch, dtype: str) -> Arrays:
         """See `Side.results`."""
-        chunks = [x[i : i + self.at_once] for i in range(0, len(x), self.at_once)]
+        chunks = _chunks(batch, self.at_once)
         each = [super(_Chunked, self).results(chunk, dtype) for chunk in chunks]
         return tuple(map(np.concatenate, zip(*each, strict=True)))
 
@@ -144,23 +147,37 @@ class _Session(Side):
 
     session: Any
 
-    def results(self, x: np.ndarray, dtype: str) -> Arrays:
+    def results(self, batch: Batch, dtype: str) -> Arrays:
         """See `Side.results`; the images are as many as the graph takes."""
-        onnx, (image,) = self.model.native, self.session.get_inputs()
-        at_once = onnx.batch or 1
+        onnx, images = self.model.native, self.session.get_inputs()
         results = []
-        for start in range(0, len(x), at_once):
-            some = np.resize(x[start : start + at_once], (at_once, *x.shape[1:]))
-            some = some.transpose([FIRST[x.ndim - 2].index(axis) for axis in onnx.layout]) if x.ndim > 2 else some
+        for some in _chunks(batch, onnx.batch or 1):
+            given = zip(images, self._given(some), onnx.layouts, strict=True)
+            fed = {image.name: _fed(x, layout, onnx.batch or 1, image.type) for image, x, layout in given}
             try:
-                several = self.session.run(None, {image.name: some.astype(_ONNX_DTYPES[image.type])})
+                several = self.session.run(None, fed)
             except Exception as error:  # onnxruntime's errors have no common class.
+                shapes = listed([str(x.shape[1:]) for x in some.values()])
                 raise ModelError(
-                    f"onnxruntime can't run it on an image of shape {x.shape[1:]}: {first_line(error)}"
+                    f"onnxruntime can't run it on an image of shape {shapes}: {first_line(error)}"
                 ) from error
+            count = len(next(iter(some.values())))
             both = zip(several, onnx.result_layouts, strict=True)
-            results.append([_channels_first(result, layout)[: len(x) - start] for result, layout in both])
+            results.append([_channels_first(result, layout)[:count] for result, layout in both])
         return tuple(np.concatenate(each).astype(np.float64) for each in zip(*results, strict=True))
+
+
+def _chunks(batch: Batch, at_once: int) -> list[Batch]:
+    """A batch in parts of so many images."""
+    count = len(next(iter(batch.values())))
+    return [{value: x[i : i + at_once] for value, x in batch.items()} for i in range(0, count, at_once)]
+
+
+def _fed(x: np.ndarray, layout: str, count: int, kind: str) -> np.ndarray:
+    """What onnxruntime takes for images, as many as a graph takes, in their layout and of their dtype."""
+    x = np.resize(x, (count, *x.shape[1:]))
+    x = x.transpose([FIRST[x.ndim - 2].index(axis) for axis in layout]) if x.ndim > 2 else x
+    return x.astype(_ONNX_DTYPES[kind])
 
 
 def _channels_first(result: np.ndarray, layout: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, only_size, read
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
+from ..layers.inputs import shapes_of
 from ..layers.layer import Layer, dtype_of
 from ..layers.reading import INPUT, Model, Part
 from ..layers.spatial import Size, image_size
@@ -62,11 +63,13 @@ def save(model: object, path: str | Path) -> None:
     try:
         with whole(path) as part:
             if suffix == NEUTRAL:
-                neutral.write_parts(_parts(read(model), path), part, str(path))
+                source = read(model)
+                neutral.write_parts(_parts(source, path), part, str(path), [*source.inputs])
             elif suffix == ONNX:
                 from .onnx.write import export
 
-                export(_parts(read(model), path), part, str(path), size)
+                source = read(model)
+                export(_parts(source, path), part, str(path), size, source.inputs)
             else:
                 _own(model, path, suffix).save(model, part)
     except OSError as error:
@@ -144,7 +147,8 @@ def load(
 
 
 def _neutral(path: Path, params: Path | None) -> Model:
-    return Model("", neutral.read_parts(path), True, None)
+    parts, inputs = neutral.read_stored(path)
+    return Model("", parts, True, None, inputs=dict.fromkeys(inputs))
 
 
 def _onnx(path: Path, params: Path | None) -> Model:
@@ -173,7 +177,7 @@ def _built(path: Path, model: Model, target: Models, style: str, size: Size | No
     if lowering.untouched:
         reasons = "; ".join(f"{_place(model, layer)}: {why}" for layer, why in lowering.untouched.items())
         raise UnsupportedError(f"{path}: {reasons}")
-    new = assembled(target, lowering.built)
+    new = assembled(target, lowering.built, shapes_of(model, size if lowering.tied else None))
     if model_owner(new) is None:  # A lone activation of Flax is a function, and no model.
         new = target.assemble([Node("0", new, (INPUT,), "0")])
     for (layer, wide), (_, narrow) in zip(_dtypes(model), _dtypes(target.read(new)), strict=True):
@@ -227,7 +231,7 @@ def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
 
 def _with_layers(path: Path, model: Model) -> Any:
     """A copy of a model with the weights of the layers in a neutral file, in the order of both graphs."""
-    stored = Model("", neutral.read_parts(path), True, None)
+    stored = _neutral(path, None)
     pairs, reason = paired(weighted(stored), weighted(model), None, model.whole)
     hint = "into= takes a model of the same layers; without it the file makes one."
     if reason:

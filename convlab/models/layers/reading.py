@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -20,8 +19,11 @@ from .spatial import WHAT, Size, hwio
 
 Key = TypeVar("Key", bound=Hashable)
 
-# The value that a model is given: the image.
+# The value that a model is given: the image. For those of several see `convlab.models.layers.arguments`.
 INPUT = "input"
+# The shape of what a model takes, without the number of images: (C, H, W), or (C,) for rows of numbers; None for sizes
+# that may vary.
+InputShape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Part:
         native: the framework's own object; called by its adapter's `run`.
         layer: what it computes; None where convlab can't tell.
         note: its class, as the framework writes it, and why convlab can't tell.
-        inputs: the names of the values that it takes, in order; `INPUT` is the model's image.
+        inputs: the names of the values that it takes, in order; `INPUT` is the model's image, see `Model.inputs`.
         value: the name of its result, which no other part has.
         name: what it is called in another framework, where that isn't its path: a number for Flax's `layers_0`.
     """
@@ -94,9 +96,8 @@ def without(parts: Sequence[Part], dropped: Callable[[Part], bool]) -> list[Part
 
 
 def ending_with(parts: Sequence[Part], value: str) -> list[Part]:
-    """The parts up to the one that gives a value, none for the image: what stands behind it isn't needed for that."""
-    values = [INPUT, *(part.value for part in parts)]
-    return [*parts[: values.index(value)]]
+    """The parts up to the one that gives a value, none for an input: what stands behind it isn't needed for that."""
+    return [*parts[: next((place for place, part in enumerate(parts, 1) if part.value == value), 0)]]
 
 
 def giving(
@@ -156,20 +157,25 @@ class Model:
         alone: whether the parts compute the same for images of the shape `image` alone; the model may take others.
         runner: what runs its layers, with the methods `run` and `gradients` of `convlab.models.adapters.Models`; None
             for its backend's own.
+        inputs: the values that it takes, in the order of its arguments, each with its shape as far as the framework
+            tells: `INPUT` and `image` of one; those of several are called by `input_values`.
     """
 
     backend: str
     parts: list[Part]
     whole: bool
     native: Any = field(repr=False)
-    image: tuple[int | None, ...] | None = None
+    image: InputShape | None = None
     loose: dict[str, str] = field(default_factory=dict)
     multiple: int = 1
     unused: dict[str, str] = field(default_factory=dict)
     alone: bool = False
     runner: Any = None
+    inputs: Mapping[str, InputShape | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.inputs:
+            object.__setattr__(self, "inputs", {INPUT: self.image})
         if not all(part.value for part in self.parts):
             object.__setattr__(self, "parts", chained(self.parts))
         # Code that joins as many values as it has may have one.
@@ -186,8 +192,14 @@ class Model:
     @property
     def size(self) -> Size | None:
         """The only rows and columns of an image that it takes, or its length, where there are any."""
-        size = self.image[1:] if self.image else ()
+        sizes = {shape[1:] for shape in self.inputs.values() if shape and len(shape) > 1}
+        size = sizes.pop() if len(sizes) == 1 else ()
         return None if not size or None in size else size  # type: ignore[return-value]
+
+    def holds_at(self, size: Size) -> bool:
+        """Whether its layers are known, all of them, and hold for images of so many rows and columns."""
+        known = self.whole and all(part.layer is not None for part in self.parts)
+        return known and not any(n % self.multiple for n in size)
 
 
 def _of_one_rank(parts: Sequence[Part]) -> Iterator[Part]:
@@ -232,32 +244,6 @@ def loose_code(native: object, method: str, operations: Iterable[str] = ()) -> s
     names = ", ".join(dict.fromkeys(operations))
     known = f" ({names})" if names else ""
     return f"{type(native).__name__} has a {method} of its own, whose operations between layers{known} are not carried"
-
-
-def check_one_input(names: Sequence[str]) -> None:
-    """Refuse a model that takes several arguments, which have these names.
-
-    >>> check_one_input(["left", "right"])
-    Traceback (most recent call last):
-    convlab.errors.UnsupportedError: it takes 2 arguments (left, right), expected one image; ...
-    """
-    if len(names) > 1:
-        what = f"it takes {len(names)} arguments ({', '.join(names)}), expected one image"
-        raise UnsupportedError(f"{what}; what each of them goes through can be ported by itself")
-
-
-def arguments_needed(function: Callable[..., Any], *others: str) -> list[str]:
-    """The names of the arguments without defaults that a function takes by position, without some.
-
-    >>> arguments_needed(lambda F, x, y, weight, train=True: None, "F", "weight")
-    ['x', 'y']
-    """
-    parameters = inspect.signature(function).parameters.values()
-    needed = [each.name for each in parameters if each.kind in _BY_POSITION and each.default is each.empty]
-    return [name for name in needed if name not in others]
-
-
-_BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def unbuilt(path: str, native: object, hint: str) -> ModelError:

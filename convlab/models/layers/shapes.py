@@ -16,7 +16,7 @@ from .layer import Dense, Layer
 from .outputs import Outputs
 from .pooling import AdaptivePool, GlobalPool
 from .ranks import own_rank
-from .reading import INPUT, Part
+from .reading import Part
 from .resizing import Resize
 from .spatial import WHAT, Size
 from .tokens import Tokens
@@ -90,7 +90,7 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
 
 def channels_at(parts: Sequence[Part], value: str) -> int:
     """The channels of a value, as far as the layers tell; 0 where they don't."""
-    values = {INPUT: Known()}
+    values: dict[str, Known] = {}
     for part in parts:
         inputs = [values.get(each, Known()) for each in part.inputs]
         with suppress(ConvlabError):

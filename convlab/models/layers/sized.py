@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import ConvlabError
+from .inputs import given_values
 from .layer import Layer
 from .pixels import Upsample
 from .pooling import AdaptivePool
-from .reading import INPUT, Model, without
+from .reading import Model, without
 from .resizing import Resize
 from .shapes import Known, known_after
 from .spatial import Size
@@ -19,7 +20,7 @@ def for_size(model: Model, size: Size | None) -> Model:
     adaptive = any(isinstance(part.layer, (AdaptivePool, Resize)) for part in model.parts)
     if size is None or not model.whole or not adaptive:
         return model
-    values = {INPUT: Known(size=size)}
+    values = given_values(model, size)
     parts, needless = [], set()
     for part in model.parts:
         layer, inputs = part.layer, [values[value] for value in part.inputs]

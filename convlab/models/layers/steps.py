@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,7 @@ def steps(model: Model) -> list[Step]:
 
 def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
     """The steps from a result back to the image, inputs first; of a sum, the longer way from the image first."""
-    heights = {INPUT: 0}
+    heights: dict[str, int] = {}
     for value, step in by_value.items():
         heights[value] = 1 + max(heights.get(each, 0) for each in step.inputs)
 
@@ -159,12 +159,14 @@ def _ordered(by_value: dict[str, Step], result: str) -> list[Step]:
     return [by_value[value] for value in inputs_first([result], inputs)]
 
 
-def carried(steps: Sequence[Step], x: np.ndarray, dtype: str = "") -> tuple[np.ndarray, np.ndarray]:
+def carried(steps: Sequence[Step], given: Mapping[str, np.ndarray], dtype: str = "") -> tuple[np.ndarray, np.ndarray]:
     """The result of steps by their definition, and how far roundings in all of them may take it from that.
+
+    What is given are the model's inputs by name: `INPUT` of one, which is the result if there are no steps.
 
     Each step computes in its own dtype, or all in the given one. A bound of a deep model may be infinite or NaN.
     """
-    values = {INPUT: (x, np.zeros_like(x))}
+    values = {name: (x, np.zeros_like(x)) for name, x in given.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         for step in steps:
             inputs, errors = zip(*map(values.__getitem__, step.inputs), strict=True)

@@ -12,9 +12,10 @@ from ..adapters import Models
 from ..layers.activations import NEVER_NEGATIVE, Activation, Affine, Clip, shortest
 from ..layers.attention import PositionEmbedding
 from ..layers.flattening import ORDERS, Flatten
+from ..layers.inputs import given_values
 from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of, join_border
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool, average_of_inside
-from ..layers.reading import INPUT, Model, Part, consumers, without
+from ..layers.reading import Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
 from ..layers.spatial import Ends, Size, Spec, padding_in, times, window
 from ..layers.transposed import TransposedConvolution
@@ -92,8 +93,9 @@ class Lowering:
         unknown, hint = "", f"give input_size={_SIZES[source.rank]}"
         if not source.whole:
             unknown, hint = "; it isn't known here, since the model isn't its layers alone", ""
-        image = Reaching(Known(size=size if source.whole else None), unknown, hint)
-        self.values = {INPUT: image}
+        image = Reaching(Known(), unknown, hint)
+        given = given_values(source, size) if source.whole else dict.fromkeys(source.inputs, Known())
+        self.values = {value: image._replace(shape=each) for value, each in given.items()}
         self.built: Built = []
         self.untouched: dict[str, str] = {}
         self.refused: tuple[str, UnsupportedError] | None = None

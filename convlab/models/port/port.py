@@ -13,9 +13,11 @@ import numpy as np
 from ...errors import ModelError, PartialPortWarning, PortError
 from ...geometry.checks import choice
 from ..adapters import STYLES, Models, Node, StandIn, models_name, models_of, only_size, read, read_at
-from ..compare.compare import batches, compare_read, compare_separately, images_of
+from ..compare.compare import compare_read, compare_separately
 from ..compare.comparison import Comparison, wrapped
+from ..compare.inputs import batches, images_of, one_size
 from ..layers.flattening import Flatten, Unflatten
+from ..layers.inputs import ONE_IMAGE, Batch, Inputs, shapes_of
 from ..layers.joining import Joining
 from ..layers.layer import Dropout
 from ..layers.reading import Model
@@ -81,7 +83,8 @@ class Ported(StandIn):
             ModelError: the whole model wasn't ported.
             UnsupportedError: convlab can't write a layer as source; the message names it.
         """
-        code = models_of(self.backend).source(read(self.model).parts, self._shown)
+        new = read(self.model)
+        code = models_of(self.backend).source(new.parts, self._shown, new.inputs)
         return code if self.size is None else f"# For images of {times(self.size)} pixels alone.\n{code}"
 
     def __repr__(self) -> str:
@@ -146,7 +149,7 @@ def port(
     if given is None and input_size is None:
         input_size = only_size(model)
     source = _read(model, input_size) if given is None else read(model, given[0])
-    images = batches(given, source.rank)
+    images = batches(given, source)
     size = _size(source, images, input_size)
     as_read, source = source, for_size(source, size)
     lowering = lowered(source, target, layers, size)
@@ -159,8 +162,8 @@ def port(
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
-    new = assembled(target, built) if whole else None
     tied = lowering.tied or source is not as_read
+    new = assembled(target, built, shapes_of(source, size if tied else None)) if whole else None
     alone = source.alone or (source.size is None and (lowering.sized or source is not as_read))
     if whole:
         evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
@@ -215,11 +218,11 @@ def _listed(untouched: dict[str, str], separator: str) -> str:
     return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
 
 
-def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | None:
+def _size(source: Model, images: list[Batch] | None, input_size: Any) -> Size | None:
     """The rows and columns of the images that a model is for."""
     given = None if input_size is None else image_size("input_size", input_size, source.rank)
-    if images is not None and images[0].ndim > 2:
-        given = images[0].shape[2:]
+    if images is not None and (of_images := one_size(images[:1])):
+        given = of_images
     if given is not None and source.size is not None and tuple(given) != source.size:
         raise ModelError(
             f"{'input_size' if images is None else 'inputs'}: got {times(given)} pixels, expected "
@@ -235,7 +238,7 @@ def _size(source: Model, images: list[Any] | None, input_size: Any) -> Size | No
     return source.size if given is None else given
 
 
-def assembled(target: Models, built: Built) -> Any:
+def assembled(target: Models, built: Built, inputs: Inputs = ONE_IMAGE) -> Any:
     """One model of native layers; a lone layer stays itself."""
     natives = [native for _, natives in built for native in natives]
     if len(natives) == 1 and not built[0][0].path:
@@ -243,12 +246,12 @@ def assembled(target: Models, built: Built) -> Any:
     names = iter(_names(built))
     nodes: list[Node] = []
     for part, natives in built:
-        inputs = part.inputs
+        taken = part.inputs
         for index, native in enumerate(natives, 1):
             value = part.value if native is natives[-1] else f"{part.value}.{index}"
-            nodes.append(Node(next(names), native, inputs, value))
-            inputs = (value,)
-    return target.assemble(nodes)
+            nodes.append(Node(next(names), native, taken, value))
+            taken = (value,)
+    return target.assemble(nodes, inputs)
 
 
 def _names(built: Built) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from ..layers.joining import Add
 from .code import Code, SourceCall, is_same, literal
-from .forward import Statement, lines_of
+from .forward import IMAGE, Statement, lines_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +21,13 @@ class Body:
         attributes: what the constructor assigns, and where.
         steps: what is computed.
         items: the layers that are called in turn, if the class is nothing else; None otherwise.
+        variables: those of what is given.
     """
 
     attributes: list[tuple[str, Any]]
     steps: list[Statement]
     items: list[Any] | None = None
+    variables: Mapping[str, str] = field(default_factory=lambda: IMAGE)
 
     def blocks(self) -> Iterator[Block]:
         """The blocks inside, each behind those that are inside itself."""

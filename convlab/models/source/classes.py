@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..adapters import free_name
+from ..layers.inputs import ONE_IMAGE, Inputs
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
 from .code import SourceCall, container, formatted, imports, is_name
-from .forward import Statement, lines_of
+from .forward import IMAGE, Statement, lines_of, variables_of
 from .layers import Written, layer
 
 
@@ -24,7 +25,7 @@ class Idiom:
         imports: the lines of the names that the source may use; an empty one stands between groups.
         base: the base class, as the source calls it.
         owner: the base class, whose attributes no layer is called like.
-        forward: the line that begins the method that computes.
+        forward: the line that begins the method that computes, with {} for what it takes.
         sequential: the container that calls its layers in turn, as it is called and as it is derived from.
         several: the call that makes a container of layers with numbers, which the class calls itself.
         opening: the first lines of a constructor.
@@ -52,7 +53,7 @@ Name = tuple[str, ...]
 Named = tuple[Name, Part]
 
 
-def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
+def classes(parts: Sequence[Part], idiom: Idiom, layout: str, inputs: Inputs = ONE_IMAGE) -> str:
     """The source of a model: a class `Model`, the classes of its blocks before it, or of a lone layer one line."""
     names: list[Name] = [tuple(part.path.replace("/", ".").split(".")) for part in parts]
     if names == [("",)]:
@@ -60,7 +61,7 @@ def classes(parts: Sequence[Part], idiom: Idiom, layout: str) -> str:
         code += [line.replace("self", "model") for line in idiom.closing]
         return _text(["\n".join(code)], idiom)
     scopes = _Scopes(parts, idiom)
-    root = scopes.body([*zip(names, parts, strict=True)])
+    root = scopes.body([*zip(names, parts, strict=True)], variables_of(inputs))
     sections: list[str] = []
     for name, body, parameters in parametrised(root.blocks(), idiom.passed, class_name):
         sections.append(_class(name, body, parameters, idiom, ""))
@@ -85,8 +86,8 @@ def _class(name: str, body: Body, parameters: Sequence[str], idiom: Idiom, about
         lines += formatted(f"def __init__({', '.join(['self', *parameters, *passed])}):", 4)
         lines += [line for statement in made for line in formatted(statement, 8)]
     if body.items is None:
-        lines += [*([""] if made else []), f"    {idiom.forward}"]
-        statements = lines_of(body.steps, body.steps[-1].value, fuses=True)
+        lines += [*([""] if made else []), f"    {idiom.forward.format(', '.join(body.variables.values()))}"]
+        statements = lines_of(body.steps, body.steps[-1].value, fuses=True, variables=body.variables)
         lines += [line for statement in statements for line in formatted(statement, 8)]
     return "\n".join(lines)
 
@@ -110,7 +111,7 @@ class _Scopes:
             for value in part.inputs:
                 self.takers.setdefault(value, []).append(part.value)
 
-    def body(self, parts: Sequence[Named]) -> Body:
+    def body(self, parts: Sequence[Named], variables: Mapping[str, str] = IMAGE) -> Body:
         """What a class of these parts has, whose names are relative to it."""
         entries = [*self._entries(parts)]
         written: dict[Name, Written] = {}
@@ -119,7 +120,7 @@ class _Scopes:
         lasts, firsts = ([inside[at][1] for _, inside in entries] for at in (-1, 0))
         chain = all(part.inputs == (before.value,) for before, part in zip(lasts, firsts[1:], strict=False))
         numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name in written)
-        in_turn = chain and numbered and len(written) == len(entries)
+        in_turn = chain and numbered and len(written) == len(entries) and len(variables) == 1
         items = [each.item for each in written.values()] if in_turn else [None]
         if None not in items:
             return Body([], [Statement("", (INPUT,), lasts[-1].value)], items)
@@ -130,11 +131,11 @@ class _Scopes:
         for name, inside in entries:
             first, last = inside[0][1], inside[-1][1]
             taken = first.inputs if len(inside) == 1 else self._outside(inside)
-            inputs = tuple(INPUT if value == given else value for value in taken)
+            inputs = tuple(INPUT if value == given and len(variables) == 1 else value for value in taken)
             values = "{0}" if len(inputs) == 1 else "{all}"
             template = written[name].inline or f"{references[name]}({values})"
             steps.append(Statement(template, inputs, last.value, first.layer if len(inside) == 1 else None))
-        return Body(attributes, steps)
+        return Body(attributes, steps, variables=variables)
 
     def _written(self, name: Name, inside: Sequence[Named]) -> Written:
         if len(inside) == 1:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from ..layers.activations import Activation
+from ..layers.arguments import argument
+from ..layers.inputs import Inputs
 from ..layers.joining import Add, Concatenate, Multiply, Subtract
 from ..layers.layer import BatchNorm, Layer
 from ..layers.outputs import Outputs
@@ -45,7 +47,22 @@ class Statement:
         return self.template.format(*values, all=", ".join(values))
 
 
-def lines_of(steps: Sequence[Statement], result: str, fuses: bool = False, image: str = "x") -> list[str]:
+# The variable of a model's image.
+IMAGE: Mapping[str, str] = {INPUT: "x"}
+
+
+def variables_of(inputs: Inputs) -> Mapping[str, str]:
+    """The variables of a model's inputs: the names of several."""
+    return IMAGE if len(inputs) == 1 else {value: argument(value) for value in inputs}
+
+
+def lines_of(
+    steps: Sequence[Statement],
+    result: str,
+    fuses: bool = False,
+    variables: Mapping[str, str] = IMAGE,
+    returns: bool = True,
+) -> list[str]:
     """The lines that compute steps in order and return a value.
 
     The variable is `x` wherever the next step alone takes a value; a value that is taken later has a name of its own.
@@ -59,29 +76,32 @@ def lines_of(steps: Sequence[Statement], result: str, fuses: bool = False, image
         steps: each behind those whose values it takes.
         result: the value that is returned.
         fuses: whether an activation or a batch norm stands round the call before it.
-        image: the variable of the model's image.
+        variables: those of the model's inputs.
+        returns: whether the last line may be `return` with the last expression.
     """
-    return _Lines(steps, result, image).written(fuses)
+    return _Lines(steps, result, variables).written(fuses, returns)
 
 
 class _Lines:
-    def __init__(self, steps: Sequence[Statement], result: str, image: str) -> None:
-        self.steps, self.result, self.image = steps, result, image
+    def __init__(self, steps: Sequence[Statement], result: str, variables: Mapping[str, str]) -> None:
+        self.steps, self.result, self.variables = steps, result, variables
         self.takers: dict[str, list[int]] = {result: [len(steps)]}
         for index, step in enumerate(steps):
             for value in step.inputs:
                 self.takers.setdefault(value, []).append(index)
-        self.names = {INPUT: image}
+        self.names = dict(variables)
 
-    def written(self, fuses: bool) -> list[str]:
+    def written(self, fuses: bool, returns: bool) -> list[str]:
         lines: list[str] = []
-        if self._is_kept(INPUT, 0) and self.image == "x":
-            self.names[INPUT] = self._free(INPUT, 0)
-            lines.append(f"{self.names[INPUT]} = x")
+        for value, variable in self.variables.items():
+            if self._is_kept(value, 0) and variable == "x":
+                self.names[value] = self._free(value, 0)
+                lines.append(f"{self.names[value]} = x")
         pending = ""
         for index, step in enumerate(self.steps):
             # The image still has its own name where the first step takes it.
-            values = [self.image if not index and value == INPUT else self.names[value] for value in step.inputs]
+            names = self.names if index else {**self.names, **self.variables}
+            values = [names[value] for value in step.inputs]
             expression = step.of(pending or values[0], *values[1:])
             if index + 1 < len(self.steps) and fuses and self._goes_into_next(index, expression):
                 pending, self.names[step.value] = expression, "x"
@@ -89,7 +109,7 @@ class _Lines:
             pending = ""
             name = self._free(step.value, index + 1) if self._is_kept(step.value, index + 1) else "x"
             self.names[step.value] = name
-            is_last = index + 1 == len(self.steps) and (self.image == "x" or isinstance(step.layer, Outputs))
+            is_last = index + 1 == len(self.steps) and (returns or isinstance(step.layer, Outputs))
             lines.append(f"return {expression}" if is_last else f"{name} = {expression}")
         if not lines or not lines[-1].startswith("return "):
             lines.append(f"return {self.names[self.result]}")

@@ -18,14 +18,17 @@ _MARK = "\x01"
 Written = Callable[[Part], SourceCall | str]
 
 
-def functions(parts: Sequence[Part], written: Written, image: str, passed: str = "") -> tuple[list[str], list[str]]:
-    """The functions of blocks, and the statements that compute the model from an image.
+def functions(
+    parts: Sequence[Part], written: Written, variables: Mapping[str, str], passed: str = "", returns: bool = True
+) -> tuple[list[str], list[str]]:
+    """The functions of blocks, and the statements that compute the model from its inputs.
 
     Args:
         parts: the model's layers, of which a block's have names that begin alike, `layer1.0.conv1`.
         written: the call that makes a layer, with its `name`, or the expression of a function.
-        image: the variable of the image.
+        variables: those of the inputs.
         passed: a parameter that the functions hand on to what is made in them, if it is used there.
+        returns: whether the last statement may be `return` with the last expression.
     """
     again = called_again(parts)
     entries = [*_entries(parts, again)]
@@ -45,7 +48,7 @@ def functions(parts: Sequence[Part], written: Written, image: str, passed: str =
         else:
             body = _body(inside, written, "")
             steps += [(name, step, dict(body.attributes)) for step in body.steps]
-    lines = lines_of([step for _, step, _ in steps], parts[-1].value, image=image)
+    lines = lines_of([step for _, step, _ in steps], parts[-1].value, variables=variables, returns=returns)
     calls = {mark: call for _, _, several in steps for mark, call in several.items()}
     definitions, variables = _made_once({mark: calls[mark] for mark in again}, [_filled(line, calls) for line in lines])
     lines = [_filled(line, {**calls, **variables}) for line in lines]

@@ -382,5 +382,8 @@ OPERATORS: dict[str, Reader] = {
     **dict.fromkeys(("log", "_npi_log"), _function("log")),
     **dict.fromkeys(("reciprocal", "_npi_reciprocal"), _function("reciprocal")),
 }
+# Operators whose inputs are parameters but for the first.
+LEARNED = {"Convolution", "Deconvolution", "FullyConnected", "BatchNorm", "LayerNorm", "_npx_layer_norm", "LeakyReLU"}
+LEARNED |= {"InstanceNorm"}
 # Operators that do nothing in inference.
 NOTHING = ("identity", "_copy", "BlockGrad", "_np_copy")

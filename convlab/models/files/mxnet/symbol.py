@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
+from ...layers.arguments import input_values
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.joining import Concatenate, Joining
 from ...layers.layer import Dense, Layer
@@ -24,7 +25,7 @@ from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
 from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_INPUTS, MOST_LAYERS
-from .operators import EXPAND_DIMS, NOTHING, OPERATORS
+from .operators import EXPAND_DIMS, LEARNED, NOTHING, OPERATORS
 from .params import read_params_file
 from .tokens import (
     ANYWHERE,
@@ -44,6 +45,10 @@ _LONGEST_SYMBOL = 2**24
 _LONGEST_OPTION = 200
 
 
+# What variables have that an optimiser changes.
+_LEARNS = {"__lr_mult__", "__wd_mult__", "__init__"}
+
+
 class SymbolReading:
     """A symbol's nodes on their way to parts; an adapter that has the blocks behind the nodes overrides the methods.
 
@@ -60,6 +65,7 @@ class SymbolReading:
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = parameters
+        self.inputs: tuple[str, ...] = (INPUT,)
         self.values: dict[int, str] = {}
         self.rows: set[str] = set()
         self.expanded: set[str] = set()
@@ -90,23 +96,47 @@ class SymbolReading:
         """The block that a node stands for as a whole; None for one of MXNet's operators."""
         return None
 
-    def of(self, nodes: Sequence[Mapping[str, Any]], heads: Sequence[int], names: tuple[str, ...] = ()) -> list[Part]:
+    def of(
+        self,
+        nodes: Sequence[Mapping[str, Any]],
+        heads: Sequence[int],
+        names: tuple[str, ...] = (),
+        arguments: Sequence[str] = (),
+    ) -> list[Part]:
         """The parts, of which the last gives the value of the head, or the values of several, which may have names.
 
+        Args:
+            nodes: of the symbol, as its file has them.
+            heads: the numbers of the nodes that give the results.
+            names: of the results.
+            arguments: the names of the nodes that are given values, in order; that of the nodes if there are none.
+
         Raises:
-            UnsupportedError: it takes more than one array, or an operator isn't known.
+            UnsupportedError: an operator isn't known, or takes an array that isn't among the parameters.
         """
+        self._take_inputs(nodes, arguments)
         for number, node in enumerate(nodes):
             if node["op"] != "null":
                 self._operator(number, node, nodes)
-            elif node["name"] not in self.parameters and not node["name"].endswith("_label"):
-                if INPUT in self.values.values():
-                    raise UnsupportedError(f"it takes more than one array: {excerpt(node['name'])} isn't a parameter")
-                self.values[number] = INPUT
         if not self.values.keys() >= {*heads}:
             raise UnsupportedError("it gives a parameter, and nothing of the image")
         results = [self._as_result(head, nodes[head]) for head in heads]
         return giving(self.result, results, self.native_of, names)
+
+    def _take_inputs(self, nodes: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> None:
+        """Note which nodes are given values: what is neither computed, nor a parameter, nor for training."""
+        learned = {each[0] for node in nodes if node["op"] in LEARNED for each in node["inputs"][1:]}
+        given: dict[str, int] = {}
+        for number, node in enumerate(nodes):
+            name = node["name"]
+            if node["op"] != "null" or name in self.parameters or name.endswith("_label"):
+                continue
+            if number in learned or _LEARNS.intersection(node.get("attrs") or ()) or name not in (arguments or [name]):
+                raise UnsupportedError(f"it takes more than one array: {excerpt(name)} isn't a parameter")
+            given[name] = number
+        names = [*arguments] or [*given]
+        self.inputs = input_values(names)
+        self.values |= {given[name]: value for name, value in zip(names, self.inputs, strict=True) if name in given}
 
     def _operator(self, number: int, node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         given = [each[0] for each in node["inputs"]]
@@ -277,13 +307,13 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
     except ConvlabError as error:
         why = str(error).partition(" Hint:")[0].rstrip(".")
         hint = f"the parameters are those in {params}"
-        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows, of one image", hint) from error
+        raise _refused(name, f"what can't be read ({why})", "layers that convlab knows", hint) from error
     if not parts:
         raise _refused(name, "no layer", "a model")
     size = sum(bytes_of(part.layer) for part in parts)
     if size > 4 * params.stat().st_size:
         raise _refused(name, f"layers of {size} bytes", "weights of few layers to be the same")
-    flow = Flow()
+    flow = Flow(reading.inputs)
     for part in parts:
         assert part.layer is not None
         if isinstance(part.layer, Outputs):
@@ -292,7 +322,7 @@ def read_symbol(path: Path, params: Path | None = None) -> Model:
         where = f"{name}: {_place(nodes[number])}"
         check_options(where, part.layer)
         check_flow(where, part, flow)
-    return Model("mxnet", parts, True, None)
+    return Model("mxnet", parts, True, None, inputs=dict.fromkeys(reading.inputs))
 
 
 def _nodes(name: str, path: Path) -> tuple[list[dict[str, Any]], list[int]]:

@@ -19,7 +19,7 @@ OPSETS = range(13, 29)
 _NEWEST_IR = 14
 # A file of protobuf can have no more bytes.
 LARGEST_FILE = 2**31
-_MOST_RESULTS = 1000
+_MOST_INPUTS = _MOST_RESULTS = 1000
 _DOMAINS = ("", "ai.onnx")
 
 # By ONNX's number of an attribute's type: where its value is.
@@ -54,16 +54,15 @@ class Graph:
         file: its path, for messages.
         nodes: in order, each behind the ones whose results it takes.
         constants: arrays by name.
-        image: the name of the value that it takes.
-        shape: of that, None for a size that may vary; None if it isn't told.
+        inputs: the names of the values that it takes, and their shapes: None for a size that may vary, and for a shape
+            that isn't told.
         results: the names of the values that it gives.
     """
 
     file: str
     nodes: list[OnnxNode]
     constants: dict[str, np.ndarray]
-    image: str
-    shape: tuple[int | None, ...] | None
+    inputs: dict[str, tuple[int | None, ...] | None]
     results: tuple[str, ...]
 
     def refused(self, where: object, got: str, expected: str, hint: str = "") -> ModelFileError:
@@ -129,13 +128,14 @@ class _Checking:
             self.constants[tensor["name"]] = tensor_array(where, tensor)
         inputs = [each for each in graph["inputs"] if each.get("name") not in self.constants]
         names, results = ([each.get("name", "") for each in values] for values in (inputs, graph["outputs"]))
-        if len(names) != 1:
-            raise refused(self.name, f"{len(names)} inputs {excerpt(names)}", "one")
+        if not 1 <= len(names) <= _MOST_INPUTS or len({*names}) < len(names):
+            raise refused(self.name, f"{len(names)} inputs {excerpt(names)}", f"1 to {_MOST_INPUTS} names")
         if not 1 <= len(results) <= _MOST_RESULTS or len({*results}) < len(results):
             raise refused(self.name, f"{len(results)} outputs {excerpt(results)}", f"1 to {_MOST_RESULTS} names")
         nodes = [self._node(node, number) for number, node in enumerate(graph["nodes"])]
-        self._check_order(nodes, names[0], results)
-        return Graph(self.name, nodes, self.constants, names[0], _shape(inputs[0]), tuple(results))
+        self._check_order(nodes, [*names, *self.constants], results)
+        shapes = dict(zip(names, map(_shape, inputs), strict=True))
+        return Graph(self.name, nodes, self.constants, shapes, tuple(results))
 
     def _node(self, node: Mapping[str, Any], number: int) -> OnnxNode:
         outputs, domain = tuple(node["outputs"]), node.get("domain", "")
@@ -168,10 +168,10 @@ class _Checking:
             return value or 0
         return value if field == "ints" else None
 
-    def _check_order(self, nodes: Sequence[OnnxNode], image: str, results: Sequence[str]) -> None:
+    def _check_order(self, nodes: Sequence[OnnxNode], given: Sequence[str], results: Sequence[str]) -> None:
         """Check that each value is given once, and before it is taken."""
         later = {output for node in nodes for output in node.outputs}
-        values = {image, *self.constants}
+        values = {*given}
         for node in nodes:
             for value in filter(None, node.inputs):
                 if value not in values:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....errors import ConvlabError, ModelFileError, UnsupportedError
+from ...layers.arguments import input_values
 from ...layers.joining import Joining
 from ...layers.layer import Layer
 from ...layers.outputs import Outputs
@@ -25,7 +26,7 @@ from ..flow import Flow
 from ..neutral import LONGEST_PATH, MOST_LAYERS
 from .arranging import ARRANGING, FOLDED
 from .graph import Graph, OnnxNode, read_graph
-from .operation import FIRST, GROUPS, INNER, LAST, LAYOUTS, ROWS, TOKENS, TOKENS_LAST, Operation, Value
+from .operation import FIRST, GROUPS, LAST, LAYOUTS, ROWS, TOKENS, TOKENS_LAST, Operation, Value
 from .operators import OF_TOKENS, OPERATORS
 from .spelled_out import Elementwise, with_activations, with_numbers
 
@@ -39,13 +40,13 @@ class OnnxFile(NamedTuple):
 
     Attributes:
         data: the file's bytes.
-        layout: the letters of the axes of the image that the graph takes.
+        layouts: the letters of the axes of the images that the graph takes.
         result_layouts: those of its results.
         batch: how many images it takes, 0 for any number.
     """
 
     data: bytes
-    layout: str
+    layouts: tuple[str, ...]
     result_layouts: tuple[str, ...]
     batch: int
 
@@ -61,12 +62,10 @@ def read_onnx(path: Path) -> Model:
         raise graph.refused("graph", f"{len(graph.nodes)} nodes", f"at most {MOST_LAYERS}")
     reading = _Reading(graph, len(data))
     parts = reading.parts()
-    shape = dict(zip(reading.layout, graph.shape or (), strict=False))
-    rows = reading.layout == ROWS
-    image = tuple(shape.get(axis) for axis in (ROWS if rows else FIRST[reading.rank])[1:])
     layouts = tuple(reading.values[result].layout for result in graph.results)
-    native = OnnxFile(data, reading.layout, layouts, reading.batch)
-    return Model("onnx", parts, True, native, image if any(image) else None)
+    native = OnnxFile(data, tuple(reading.layouts.values()), layouts, reading.batch)
+    shapes = dict(zip(reading.inputs, map(reading.shape_of, graph.inputs), strict=True))
+    return Model("onnx", parts, True, native, shapes.get(INPUT), inputs=shapes)
 
 
 class _Reading:
@@ -74,6 +73,8 @@ class _Reading:
 
     Attributes:
         rank: how many axes the graph's images have beside those of images and channels.
+        layouts: the axes of the inputs, by their names in the graph.
+        inputs: their parts' values.
         takers: the nodes that take each value of the graph.
         values: the part's value and the axes of each value, by its name in the graph.
         known: what is known of the channels and the size of each part's value.
@@ -92,26 +93,44 @@ class _Reading:
                 self.takers.setdefault(name, []).append(node)
         self.constants: dict[str, np.ndarray] = dict(graph.constants)
         self.origins = {name: name for name in graph.constants}
-        self.layout = self._layout_of_image()
-        self.batch = (graph.shape or (None,))[0] or 0
-        self.values = {graph.image: Value(INPUT, self.layout)}
-        sizes = dict(zip(self.layout, graph.shape or (), strict=False))
-        self.rank = 2 if self.layout == ROWS else len(self.layout) - 2
-        inner = tuple(sizes.get(axis) or 0 for axis in INNER[self.rank])
-        self.known = {INPUT: Known(sizes.get("C") or 0, inner if all(inner) else None, self.layout == ROWS)}
+        self.layouts = {name: self._layout_of(name, shape) for name, shape in graph.inputs.items()}
+        self.inputs = input_values([*graph.inputs])
+        self.batch = self._number_of_images()
+        pairs = [*zip(self.inputs, self.layouts.items(), strict=True)]
+        self.values = {name: Value(value, layout) for value, (name, layout) in pairs}
+        self.rank = next((len(layout) - 2 for layout in self.layouts.values() if layout != ROWS), 2)
+        self.known = {value: self._known_of(name, layout) for value, (name, layout) in pairs}
         self.result: list[Part] = []
         self.nodes: dict[str, OnnxNode] = {}
 
-    def _layout_of_image(self) -> str:
+    def _number_of_images(self) -> int:
+        """How many images the graph takes; 0 for any number."""
+        counts = {shape[0] for shape in self.graph.inputs.values() if shape and shape[0]}
+        if len(counts) > 1:
+            raise self.graph.refused("inputs", f"{excerpt(sorted(counts))} images", "as many for each input")
+        return counts.pop() if counts else 0
+
+    def shape_of(self, name: str) -> tuple[int | None, ...] | None:
+        """The shape of an input, channels first and without the number of images; None if nothing of it is told."""
+        sizes = dict(zip(self.layouts[name], self.graph.inputs[name] or (), strict=False))
+        axes = ROWS if self.layouts[name] == ROWS else FIRST[self.rank]
+        shape = tuple(sizes.get(axis) for axis in axes[1:])
+        return shape if any(shape) or len(self.inputs) > 1 else None
+
+    def _known_of(self, name: str, layout: str) -> Known:
+        channels, *inner = self.shape_of(name) or (None,)
+        size = tuple(n or 0 for n in inner)
+        return Known(channels or 0, size if size and all(size) else None, layout == ROWS)
+
+    def _layout_of(self, name: str, shape: Sequence[int | None] | None) -> str:
         """NCHW, unless all that is done with the image is to move its channels from the end to the front."""
-        shape = self.graph.shape
         if shape is not None and not 2 <= len(shape) <= 5:
             got = f"values of {len(shape)} axes"
-            raise self.graph.refused(f"input {excerpt(self.graph.image)}", got, "images, or rows of numbers")
+            raise self.graph.refused(f"input {excerpt(name)}", got, "images, or rows of numbers")
         if shape is not None and len(shape) == 2:
             return ROWS
         rank = 2 if shape is None else len(shape) - 2
-        return (LAST if self._moved(self.graph.image) else FIRST)[rank]
+        return (LAST if self._moved(name) else FIRST)[rank]
 
     def _moved(self, name: str) -> bool:
         """Whether all that is done with a value is to move its channels from the end to the front."""
@@ -135,8 +154,9 @@ class _Reading:
                 raise self.graph.refused(node, got, expected or "what convlab knows", self._around(node)) from error
         self._results()
         parts = _named_apart(with_numbers(with_activations(self.result)))
-        flow = Flow()
-        flow.values[INPUT] = len(self.layout), self.known[INPUT].channels
+        flow = Flow(self.inputs)
+        for value, layout in zip(self.inputs, self.layouts.values(), strict=True):
+            flow.values[value] = len(layout), self.known[value].channels
         for part in parts:
             if isinstance(part.layer, Outputs):
                 continue

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ....errors import ModelError, ModelFileError, PortError
+from ....page.page import listed
 from ....registry import pip_command
 from ....truth.bounds import worst_ratio
-from ....truth.precision import rounded
 from ...adapters import as_input
 from ...compare.random_images import grid, random_images
 from ...layers.activations import Activation, PReLU, Softmax
+from ...layers.arguments import input_name
+from ...layers.inputs import ONE_IMAGE, Batch, Inputs, given_values, rounded_batch
 from ...layers.layer import BatchNorm, Dense, Dropout, dtype_of
 from ...layers.norms import ChannelAffine, LayerNorm, RMSNorm
 from ...layers.outputs import Outputs, in_rows
@@ -36,10 +38,13 @@ _AXES = dict(enumerate(("NC", "NCL", "NCHW", "NCDHW"), 2))
 _DTYPES = ("float16", "float32", "float64")
 
 
-def export(parts: Sequence[Part], path: Path, name: str = "", size: Size | None = None) -> None:
+def export(
+    parts: Sequence[Part], path: Path, name: str = "", size: Size | None = None, inputs: Inputs = ONE_IMAGE
+) -> None:
     """Write a model's layers as a graph from "X" (N, C, H, W) to "Y", or to "Y0", "Y1", … or the names of its results.
 
-    `name` is the path for messages, `size` the only rows and columns of images that the model is for.
+    Several inputs have their own names. `name` is the path for messages, `size` the only rows and columns of images
+    that the model is for, and the inputs are as in `convlab.models.layers.reading.Model`.
 
     Raises:
         ModelError: ONNX or onnxruntime has no such layer.
@@ -48,7 +53,7 @@ def export(parts: Sequence[Part], path: Path, name: str = "", size: Size | None 
     """
     name = name or str(path)
     onnx, runtime = _package("onnx", name), _package("onnxruntime", name)
-    graph = _Graph(onnx, name, canonical(parts), size)
+    graph = _Graph(onnx, name, canonical(parts), size, inputs)
     proto = graph.model()
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
@@ -73,12 +78,14 @@ class _Graph:
         layers: what is computed.
         dtype: the dtype that it is computed in.
         last, others: the values that the next layer takes.
-        flat: whether the input is (N, C).
+        read: the layers, as a model of no framework.
+        names: of the inputs, by their values.
         size: the only rows and columns of images; None for any.
     """
 
-    def __init__(self, onnx: Any, name: str, parts: Sequence[Part], size: Size | None) -> None:
+    def __init__(self, onnx: Any, name: str, parts: Sequence[Part], size: Size | None, inputs: Inputs) -> None:
         self.onnx, self.name, self.parts, self.size = onnx, name, parts, size
+        self.read = Model("", [*parts], True, None, inputs=inputs)
         self.layers = layers = [part.layer for part in parts if part.layer is not None]
         self.nodes: list[Any] = []
         self.others: list[str] = []
@@ -91,6 +98,11 @@ class _Graph:
         # The name and the rank of each value.
         self.values = {INPUT: (self.last, self.rank)}
         self.known = {INPUT: Known()}
+        if len(inputs) > 1:
+            self.known = given_values(self.read, size)
+            ranks = {value: 2 if each.rows else rank_of(layers) + 2 for value, each in self.known.items()}
+            self.values = {value: (input_name(value), rank) for value, rank in ranks.items()}
+        self.names = {value: name for value, (name, _) in self.values.items()}
         self.results: list[Any] = []
 
     def _dtype(self) -> str:
@@ -129,9 +141,8 @@ class _Graph:
         else:
             self._result("Y")
         helper = self.onnx.helper
-        axes = _AXES[self.values[INPUT][1]]
-        x = helper.make_tensor_value_info("X", self._kind(), [*axes[:2], *(self.size or axes[2:])])
-        graph = helper.make_graph(self.nodes, "convlab", [x], self.results, self.constants)
+        given = [helper.make_tensor_value_info(name, self._kind(), axes) for name, axes in self._inputs()]
+        graph = helper.make_graph(self.nodes, "convlab", given, self.results, self.constants)
         if graph.ByteSize() > _LARGEST:
             raise ModelFileError(
                 f"{self.name}: got a model of {graph.ByteSize()} bytes, expected fewer than 2 GiB, ONNX's limit.",
@@ -140,10 +151,22 @@ class _Graph:
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="convlab")
 
+    def _inputs(self) -> Iterator[tuple[str, list[Any]]]:
+        """The names and the axes of the inputs: of several each has its own, but for the number of images."""
+        if len(self.read.inputs) == 1:
+            axes = _AXES[self.values[INPUT][1]]
+            yield "X", [*axes[:2], *(self.size or axes[2:])]
+            return
+        for value, known in given_values(self.read, self.size).items():
+            axes = _AXES[2 if known.rows else rank_of(self.layers) + 2]
+            own = [f"{axis}_{input_name(value)}" for axis in axes[1:]]
+            yield input_name(value), ["N", known.channels or own[0], *(known.size or own[1:])]
+
     def _results(self, part: Part, layer: Outputs) -> None:
         """Give several results, by their names where they have some."""
         names = layer.names or [f"Y{number}" for number in range(len(part.inputs))]
-        inside = {"X", *(each.name for each in self.constants), *(name for node in self.nodes for name in node.output)}
+        computed = (name for node in self.nodes for name in node.output)
+        inside = {*self.names.values(), *(each.name for each in self.constants), *computed}
         for value, name in zip(part.inputs, names, strict=True):
             if name in inside:
                 raise self.refused(self.number, f"a result called {name!r}", "another name")
@@ -152,6 +175,8 @@ class _Graph:
 
     def _result(self, name: str) -> None:
         """Give the last value as a result of a name."""
+        if name in self.names.values():
+            raise self.refused(self.number, f"an input and a result called {name!r}", "a name for each")
         behind = "_out" if name == "Y" else f"_{name}"
         self.node("Identity", output=name)
         axes = ["N", *(f"{axis}{behind}" for axis in _AXES[self.rank][1:])]
@@ -194,14 +219,16 @@ def _prove(runtime: Any, data: bytes, graph: _Graph) -> None:
     options.log_severity_level = 4
     try:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        for x in _images(graph):
-            x = rounded(x, graph.dtype)
-            result = in_rows(as_input(tuple(session.run(None, {"X": x.astype(graph.dtype)}))))
-            true, off = _expected(graph, x)
+        for images in _images(graph):
+            batch = rounded_batch(images, graph.dtype)
+            fed = {graph.names[value]: x.astype(graph.dtype) for value, x in batch.items()}
+            result = in_rows(as_input(tuple(session.run(None, fed))))
+            true, off = carried(steps(graph.read), batch, graph.dtype)
             ratio = worst_ratio(result, true, off) if result.shape == true.shape else np.inf
             if ratio > 1:
+                shapes = listed([str(x.shape) for x in batch.values()])
                 raise PortError(
-                    f"{graph.name}: on an image of shape {x.shape} onnxruntime's result of shape {result.shape} is off "
+                    f"{graph.name}: on an image of shape {shapes} onnxruntime's result of shape {result.shape} is off "
                     f"by {ratio:.3g} times what rounding allows, expected shape {true.shape} and at most 1.",
                     hint="this is convlab's fault or onnxruntime's; nothing was written.",
                 )
@@ -218,14 +245,9 @@ def _failures(runtime: Any) -> list[type[Exception]]:
     return [getattr(runtime.capi.onnxruntime_pybind11_state, name) for name in names]
 
 
-def _images(graph: _Graph) -> list[np.ndarray]:
+def _images(graph: _Graph) -> list[Batch]:
     rng = np.random.default_rng(0)
-    if graph.flat:
+    if graph.flat and len(graph.read.inputs) == 1:
         inputs = next(each.kernel.shape[1] for each in graph.layers if isinstance(each, Dense))
-        return [grid(rng, (n, inputs)) for n in (1, 4)]
-    return random_images(steps(Model("", [*graph.parts], True, None)), 0, graph.size)
-
-
-def _expected(graph: _Graph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the layers compute, and how far rounding may take it from that."""
-    return carried(steps(Model("", [*graph.parts], True, None)), x, graph.dtype)
+        return [{INPUT: grid(rng, (n, inputs))} for n in (1, 4)]
+    return random_images(steps(graph.read), 0, graph.size, inputs=graph.read.inputs)
