@@ -213,7 +213,7 @@ def _repeat(
         return None
     for like in _measured(node, sizes):
         if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
-            return _Change(node, "call_function", broadcast_like, ([node.args[0], like],), {})
+            return _Change(node, "call_function", broadcast_like, (node.args[0], like), {})
     return None
 
 
@@ -256,7 +256,7 @@ def _to_size_of(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[S
     shapes = [seen[node] for seen in runs]
     for like in _measured(node, sizes):
         if scale is None and all(_is_like(seen[like], shape) for seen, shape in zip(runs, shapes, strict=True)):
-            return _Change(node, "call_function", resize_like, ([image, like],), given)
+            return _Change(node, "call_function", resize_like, (image, like), given)
     return None
 
 
