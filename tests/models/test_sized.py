@@ -10,7 +10,7 @@ from sources import check, run_source
 from torch import nn
 from torch.nn import functional as F
 
-from convlab import port, save
+from convlab import compare, port, save
 from convlab.models.adapters import read
 
 SIZE = (13, 10)
@@ -66,3 +66,16 @@ def test_a_source_with_dense_layers_on_pixels_shows_its_whole_graph(framework, t
     ported = port(Rows().eval(), to=framework, input_size=SIZE)
     check(framework, ported, tmp_path, X)
     assert read(run_source(framework, ported.source(), X)).whole
+
+
+def test_a_comparison_on_other_sizes_says_that_a_model_may_be_for_one_alone(framework):
+    torch.manual_seed(0)
+    model = Padded().eval()
+    bare = port(model, to=framework, input_size=SIZE).model
+    comparison = compare(model, bare)
+    assert comparison.same is False
+    assert "give inputs= of that size." in str(comparison).replace("\n", " ")
+    assert compare(model, bare, X).same is True
+    other = compare(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    assert other.same is False
+    assert "inputs=" not in str(other)
