@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import _C, Tensor
 from torch.autograd import forward_ad
 
 _functorch = getattr(_C, "_functorch", None)
 _is_wrapped: Callable[[Any], bool] | None = getattr(_functorch, "is_functorch_wrapped_tensor", None)
 _innermost_transform: Callable[[], Any] | None = getattr(_functorch, "peek_interpreter_stack", None)
+_fake_mode: Callable[..., Any] | None = getattr(getattr(torch, "_subclasses", None), "FakeTensorMode", None)
 _count_dispatch_modes: Callable[[], int] | None = getattr(_C, "_len_torch_dispatch_stack", None)
 
 
@@ -57,3 +60,11 @@ def is_view(x: Tensor) -> bool:
     """
     test = getattr(x, "_is_view", None)
     return test is None or bool(test())
+
+
+def shapes_alone() -> AbstractContextManager[Any]:
+    """In it tensors have shapes and no numbers, so that a model runs on large images in no time.
+
+    No public name makes them of layers on any device. Without the private name the numbers are computed.
+    """
+    return nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True)

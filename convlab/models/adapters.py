@@ -48,7 +48,7 @@ class Node(NamedTuple):
     """A native layer in the graph of a new model.
 
     Attributes:
-        name: its name in the model; parts are separated by ".".
+        name: its name in the model; parts are separated by ".". Nodes of the same name are calls of one layer.
         native: the layer.
         inputs: the names of the values that it takes; `convlab.models.layers.reading.INPUT` is the image.
         value: the name of its result.
@@ -58,6 +58,11 @@ class Node(NamedTuple):
     native: Any
     inputs: tuple[str, ...]
     value: str
+
+
+def is_sequence(nodes: Sequence[Node]) -> bool:
+    """Whether layers are one after another, each of which is called once, so that a container may call them in turn."""
+    return is_chain(nodes) and len({id(node.native) for node in nodes}) == len(nodes)
 
 
 def is_numbered(nodes: Sequence[Node]) -> bool:
@@ -255,7 +260,7 @@ def read(model: object, inputs: object = None, name: str = "model") -> Model:
 
 def read_at(source: Model, size: Size) -> Model:
     """The model, read again for images of one size where it can't be read for all of which that is one."""
-    if source.whole and not any(n % source.multiple for n in size):
+    if source.holds_at(size):
         return source
     convolutions = (part.layer for part in source.parts if isinstance(part.layer, Convolution))
     channels = next((layer.input_channels for layer in convolutions), 3)

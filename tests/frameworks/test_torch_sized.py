@@ -79,7 +79,23 @@ class Pooled(nn.Module):
         return self.head(y.view(y.size(0), 6 * y.shape[2] * y.shape[3]))
 
 
+class Placed(nn.Module):
+    """It adds where rows and columns are, and resizes by fractions that give whole rows and columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = y + torch.arange(y.shape[2])[None, None, :, None] + torch.arange(4)[:, None, None] / 8
+        y = (y.movedim(1, -1) + torch.arange(y.shape[3])[:, None] / 16).movedim(-1, 1)[:, :, :36]
+        larger = F.interpolate(y, scale_factor=1.5, mode="bilinear")
+        return larger + F.interpolate(F.interpolate(y, scale_factor=0.5), scale_factor=3, mode="nearest")
+
+
 MODELS = {
+    "placed": Placed,
     "same": lambda: nn.Sequential(Same(2), nn.ReLU(), Same(3)),
     "padded": PaddedToMultiple,
     "even": Even,
@@ -120,6 +136,30 @@ def test_what_is_the_same_for_all_sizes_is_read_for_all() -> None:
     model = shaken(nn.Sequential(nn.Conv2d(4, 4, 3), Same(1)))
     assert read(nn.Sequential(model[0], nn.Flatten(1).eval()), X.numpy()).size is None
     assert read(shaken(Even()), X[:, :, :36].numpy()).size is None
+
+
+class Deep(nn.Module):
+    """Boxes at the pixels of an image that was halved seven times: small images have one such pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(*(nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(7)))
+        self.head = nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, x):
+        y = self.head(self.down(x))
+        n, _, height, width = y.shape
+        return y.view(n, -1, 5, height, width).permute(0, 3, 4, 1, 2).reshape(n, -1, 5)
+
+
+def test_what_deep_layers_see_is_no_constant() -> None:
+    torch.manual_seed(0)
+    model = Deep().eval()
+    ported = port(model, to="torch")
+    assert (ported.evidence.same, ported.size) == (True, None)
+    for size in ((65, 68), (300, 400)):
+        x = torch.randn(2, 3, *size)
+        torch.testing.assert_close(ported.model(x), model(x))
 
 
 def test_images_given_for_a_comparison_tell_the_size() -> None:

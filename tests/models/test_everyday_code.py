@@ -27,10 +27,11 @@ class Code(nn.Module):
         layers |= {"dense": nn.Linear(4, 4), "relu": nn.ReLU(inplace=True), "inner": nn.Conv2d(4, 4, 3)}
         layers |= {name: nn.Linear(4, 4) for name in ("dense2", "dense3", "dense4")}
         layers |= {name: nn.Conv2d(4, 4, 1) for name in ("three", "four")}
+        layers |= {"power": nn.Parameter(torch.full((1,), 2.5)), "of_pixel": nn.LayerNorm([4, 1, 1])}
         layers |= {"mask": nn.Conv2d(4, 1, 1), "among_pixels": nn.Softmax(dim=2)}
         layers |= {"among_branches": nn.Softmax(dim=0), "among_parts": nn.Softmax(dim=1)}
         for name in names:
-            setattr(self, name, layers.get(name) or nn.Parameter(torch.rand(4)))
+            setattr(self, name, layers[name] if name in layers else nn.Parameter(torch.rand(4)))
 
     def forward(self, x):
         return self.code(self, self.conv(x))
@@ -47,7 +48,7 @@ def gates(net, x):
 
 
 def statistics(net, x):
-    """Normalisations by hand; the mean of powers, arXiv:1711.02512."""
+    """Normalisations by hand and by functions without arrays; the mean of powers, arXiv:1711.02512."""
     mean = x.mean(1, keepdim=True)
     y = (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + 1e-6)
     y = net.weight[:, None, None] * y + net.bias[:, None, None]  # ConvNeXt's norm of channels
@@ -55,6 +56,10 @@ def statistics(net, x):
     y = y + (x - centre) * torch.rsqrt(spread + 1e-5) + x / (x.std((2, 3), keepdim=True) + 1)
     y = y + x.var(1, keepdim=True) + x.mean(3, keepdim=True).mean(2, keepdim=True)
     powers = F.avg_pool2d(x.clamp(min=1e-3).pow(3), (x.size(-2), x.size(-1))).pow(1 / 3)
+    powers = powers + x.clamp(min=1e-3).pow(net.power).mean((2, 3), keepdim=True).pow(1 / 2.5)
+    powers = net.of_pixel(powers) + net.dense(powers.reshape(len(x), -1))[:, :, None, None]
+    y = y + F.instance_norm(x) + F.group_norm(x, 2, eps=1e-3)
+    y = y + F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
     y = y * powers + torch.logsumexp(x, dim=(2, 3), keepdim=True) + torch.logsumexp(x, 1, keepdim=True)
     return y * F.cosine_similarity(x, net.one(x), dim=1).unsqueeze(1)
 
@@ -69,6 +74,8 @@ def functions(net, x):
         + torch.where(y >= 0, y, torch.zeros_like(y))
         + torch.amin(torch.stack([x, y], 1), 1)
     )
+    z = z + x * (x > 0) + (y >= 0.5).float() * y + x * (x < 0) + torch.lerp(x, y, 0.75) + torch.lerp(x, y, above)
+    z = z + x.masked_fill(x < 0, 0.0) + x.masked_fill(x > 0.25, 0.25) + torch.masked_fill(y, y <= 0.5, 0)
     z = z + above**0.5 + above.pow(-0.5) + 2 / above + torch.reciprocal(above) + torch.log(above) + x**3 + above**-2
     return torch.cat([F.glu(z, 1), F.logsigmoid(z), F.softsign(z), z.mean(1, keepdim=True).repeat(1, 2, 1, 1)], 1)
 
@@ -100,6 +107,8 @@ def shares(net, x):
     weights = torch.stack([layer(rows).view(n, 4, 1, 1) for layer in (net.dense3, net.dense4)])
     y = y + (net.among_branches(weights) * torch.stack(branches, 0)).sum(0)
     parts = torch.cat(branches, 1).view(n, 2, 4, x.shape[2], x.shape[3])
+    weights = torch.cat([layer(rows).unsqueeze(dim=1) for layer in (net.dense, net.dense4)], 1).softmax(1)
+    y = y + (torch.cat([each.unsqueeze(1) for each in branches], 1) * weights[..., None, None]).sum(1)
     weights = torch.cat([layer(rows[:, :, None, None]) for layer in (net.three, net.four)], 1).view(n, 2, 4, 1, 1)
     return y + torch.sum(parts * net.among_parts(weights), dim=1)
 
@@ -126,17 +135,33 @@ def in_place(net, x):
     y = net.one(x)
     z = net.two(y)
     z.sigmoid_()
-    return net.relu(y) + y * z
+    other = y
+    y += net.two(x)
+    halves = z.chunk(2, 1)
+    first = net.relu(halves[0] - 0.5)
+    first *= 2
+    return net.relu(y) + y * z + torch.cat([first, halves[1]], 1) + other
+
+
+def channels_last(net, x):
+    """Parts of images NHWC, and norms of rows of numbers without a module."""
+    first, second = net.dense(x.permute(0, 2, 3, 1)).split([1, 3], dim=-1)
+    tokens = torch.cat([second.permute(0, 3, 1, 2), first.permute(0, 3, 1, 2)], 1).flatten(2).transpose(1, 2)
+    gate, value = net.dense2(tokens).chunk(2, dim=-1)
+    gated = (F.silu(gate) * value).mean(1)
+    rows = F.rms_norm(torch.cat([gated, gated], 1), (4,), net.weight, 1e-3)
+    return F.layer_norm(net.dense3(rows), (4,), net.weight, net.bias)
 
 
 CODES = {
     gates: ("dense", "narrow"),
-    statistics: ("one", "weight", "bias"),
+    statistics: ("one", "weight", "bias", "power", "of_pixel", "dense"),
     functions: ("one", "two"),
     slices: ("inner",),
     shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
     merged_pixels: ("one", "two", "dense", "mask", "among_pixels"),
     in_place: ("one", "two", "relu"),
+    channels_last: ("dense", "dense2", "dense3", "weight", "bias"),
 }
 
 
@@ -173,6 +198,9 @@ def test_it_is_read(code, tmp_path) -> None:
         (lambda net, x: torch.where(x > 0, x, 0.1 * net.one(x)), "where"),
         (lambda net, x: x**9, "pow: convlab doesn't know it"),
         (lambda net, x: x.std(), "std: convlab doesn't know it"),
+        (lambda net, x: x * (x > -1), "gt: convlab doesn't know it"),
+        (lambda net, x: x * (net.one(x) > 0), "gt: convlab doesn't know it"),
+        (lambda net, x: x.masked_fill(x > 1, 0.0), "masked_fill: convlab doesn't know it"),
         (lambda net, x: x[:, ::2], "getitem: convlab doesn't know it"),
         (lambda net, x: x.expand(-1, 4, 8, 12), "expand: convlab doesn't know it"),
         (lambda net, x: torch.flip(x, [3]), "flip: convlab doesn't know it"),
@@ -185,6 +213,29 @@ def test_it_is_read(code, tmp_path) -> None:
     ],
 )
 def test_what_is_something_else_is_refused(code, why) -> None:
+    assert why in str(read(Code(code, "one").eval()).loose)
+
+
+def _view_of_changed(net, x):
+    view = x.permute(0, 2, 3, 1)
+    x *= 2
+    return net.one(x) + view.permute(0, 3, 1, 2)
+
+
+def _changed_part(net, x):
+    part = x[:, :2]
+    part += 1
+    return net.one(x)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (_view_of_changed, "imul in place: permute, which is taken later, shares its numbers"),
+        (_changed_part, "iadd in place: conv, which is taken later, shares its numbers"),
+    ],
+)
+def test_a_view_of_what_is_changed_in_place_is_refused(code, why) -> None:
     assert why in str(read(Code(code, "one").eval()).loose)
 
 

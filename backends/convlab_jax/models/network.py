@@ -56,7 +56,9 @@ class Network(nn.Module):
         """The result for images (N, H, W, C), or several in a tuple or a dictionary, in inference or in training."""
         switches = inference_of(train, use_running_average, deterministic)
         values: dict[str, Any] = dict(zip(self.graph.inputs, (x, *others), strict=True))
+        modules: dict[str, nn.Module] = {}
         for name, layer, inputs, value in self.graph.nodes:
-            layer = layer.clone(parent=self, name=key_of(name)) if isinstance(layer, nn.Module) else layer
+            if isinstance(layer, nn.Module):
+                layer = modules[name] = modules.get(name) or layer.clone(parent=self, name=key_of(name))
             values[value] = x = layer(*[values[each] for each in inputs], **switch_in(layer, switches))
         return x

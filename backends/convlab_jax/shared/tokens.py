@@ -49,7 +49,8 @@ class Forms:
     def joins(self, equation: Equation) -> bool:
         """Whether an equation puts tokens, of several images perhaps, behind each other."""
         sources = _varying(equation)
-        of_tokens = all(len(each.shape) == 3 and self.is_moved(each) for each in sources)
+        of_tokens = all(len(each.shape) > 2 and each.shape[2:-1] in ((), (1,)) for each in sources)
+        of_tokens = of_tokens and all(map(self.is_moved, sources))
         along = equation.primitive == "concatenate" and equation.params["dimension"] == 1
         return along and of_tokens and len(sources) == len(equation.inputs) > 1
 
@@ -77,7 +78,7 @@ class Forms:
             self.boxes |= {by.number: count} if (count := _boxes_at_pixel(by, source, value)) else {}
             return (form[0], form[1] * count) if count else own
         if self.joins(by):
-            return *own, 1
+            return own if len(own) == 2 else (*own, 1)
         if own == source.shape[1:-1]:
             return form
         if by.primitive == "concatenate" and len(sources) == 1 and own == (math.prod(form) + 1,):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_sequence
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
@@ -25,7 +25,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMS
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool, lacks_adaptive
-from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import around, depends_on_size, is_around, is_padded, starts
@@ -321,7 +321,7 @@ def arrays_of(native: Any, layer: Any) -> dict[str, np.ndarray]:
 
 def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> Block:
     """See `convlab.models.adapters.Models`."""
-    if not is_chain(nodes):
+    if not is_sequence(nodes):
         return nn.Network(nodes, [*inputs])
     net = nn.HybridSequential()
     for wanted, native, _, _ in nodes:

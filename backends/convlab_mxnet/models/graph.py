@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.arguments import arguments_needed, examples_of
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.outputs import results_of
+from convlab.models.layers.outputs import Outputs, results_of
 from convlab.models.layers.reading import Part
 
 from .. import private
@@ -43,11 +45,13 @@ def graph_of(block: Block, parts: Callable[[Block, str], Sequence[Part]], inputs
     forward = block.hybrid_forward if hybrid else block.forward
     arguments = _symbols_of(block) or arguments_needed(forward, "F", *private.parameters(block))
     arguments = arguments if len(arguments) > 1 else ["data"]
-    reading = _Reading(block, parts)
+    own = [*_own_blocks(block, parts)]
+    reading = _Reading(block, parts, own)
     with semantics([block]) as (numpy, ctx):
         variables = [mx.sym.var(name) for name in arguments]
         try:
-            names, symbols = results_of(block(*(each.as_np_ndarray() if numpy else each for each in variables)))
+            with _as_operators(own):
+                names, symbols = results_of(block(*(each.as_np_ndarray() if numpy else each for each in variables)))
             content = json.loads((mx.sym.Group(symbols) if len(symbols) > 1 else symbols[0]).tojson())
         except UnsupportedError:
             raise
@@ -65,12 +69,48 @@ def _symbols_of(block: Block) -> list[str]:
     return private.symbols_taken(block) if isinstance(block, mx.gluon.SymbolBlock) else []
 
 
-class _Reading(SymbolReading):
-    """The nodes of a block's symbol, whose layers are the blocks that own the parameters."""
+# What the operator that stands for a block is called, before the block's number.
+_BLOCK = "convlab_block"
 
-    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> None:
+
+def _own_blocks(block: Block, parts: Callable[[Block, str], Sequence[Part]]) -> Iterator[Part]:
+    """The blocks of convlab's inside a block, which compute more than one operator and are known as a whole."""
+    for path, inner in _walk(block, ""):
+        if path and type(inner).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            known = [part for part in parts(inner, path) if part.layer and not isinstance(part.layer, Outputs)]
+            yield from known[:1]
+
+
+@contextlib.contextmanager
+def _as_operators(own: Sequence[Part]) -> Iterator[None]:
+    """A context in which each of these blocks gives one operator of what it takes, whose name ends with its number."""
+
+    def computed(number: int, F: Any, *values: Any, **parameters: Any) -> Any:
+        numpy = mx.util.is_np_array()
+        result = F.add_n(*(each.as_nd_ndarray() if numpy else each for each in values), name=f"{_BLOCK}{number}")
+        return result.as_np_ndarray() if numpy else result
+
+    try:
+        for number, part in enumerate(own):
+            vars(part.native)["hybrid_forward"] = functools.partial(computed, number)
+        yield
+    finally:
+        for part in own:
+            del vars(part.native)["hybrid_forward"]
+
+
+class _Reading(SymbolReading):
+    """The nodes of a block's symbol, whose layers are the blocks that own the parameters.
+
+    Args:
+        block: the whole.
+        parts: the parts that a block at a path is.
+        own: the blocks that operators stand for, by the numbers in the operators' names.
+    """
+
+    def __init__(self, block: Block, parts: Callable[[Block, str], Sequence[Part]], own: Sequence[Part] = ()) -> None:
         super().__init__({parameter.name: parameter for parameter in block.collect_params().values()})
-        self.parts = parts
+        self.parts, self.own = parts, own
         self.blocks = dict(_walk(block, ""))
         owned = [
             (path, inner, each) for path, inner in self.blocks.items() for each in private.parameters(inner).values()
@@ -84,6 +124,11 @@ class _Reading(SymbolReading):
     def native_of(self, layer: Layer) -> Block:
         """See `SymbolReading`."""
         return build(layer, "builtin")[0]
+
+    def block(self, node: str) -> Part | None:
+        """See `SymbolReading`."""
+        _, found, number = node.rpartition(_BLOCK)
+        return self.own[int(number)] if found else None
 
     def native(self, path: str, layer: Layer, parameters: Sequence[str]) -> tuple[str, Block]:
         """The block that owns an operator's parameters, without its activation, or a block that computes the same."""

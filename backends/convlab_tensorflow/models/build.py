@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_sequence
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
@@ -26,7 +26,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMS
 from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
-from convlab.models.layers.reading import INPUT, ArrayNames, is_chain
+from convlab.models.layers.reading import INPUT, ArrayNames
 from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
@@ -332,9 +332,9 @@ _BUILDERS: dict[type[Layer], Callable[[Any, str], list[kl.Layer]]] = {
 
 def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> keras.Model:
     """See `convlab.models.adapters.Models`."""
-    natives, names = [node.native for node in nodes], set[str]()
+    natives, names = {node.native: node.name for node in nodes}, set[str]()
     dtype = next((native.dtype_policy.name for native in natives if native.weights), None)
-    for wanted, native, _, _ in nodes:
+    for native, wanted in natives.items():
         native.name = next(free for n in count() if (free := f"{wanted}_{n}" if n else wanted) not in names)
         names.add(native.name)
         if dtype and not native.weights:
@@ -343,11 +343,11 @@ def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> keras.Model:
         symbols = {value: symbol(value, shape, dtype) for value, shape in inputs.items()}
         return _functional(nodes, symbols)
     shape = image_shape(nodes)
-    if not is_chain(nodes):
+    if not is_sequence(nodes):
         axes = next((native.input_spec.ndim for native in natives if isinstance(native, _OF_RANK)), 4)
         return _functional(nodes, {INPUT: keras.Input(shape or (None,) * (axes - 1), dtype=dtype)})
     if shape is None:
-        model = keras.Sequential(natives)
+        model = keras.Sequential([*natives])
         model.built = True  # none of the layers has weights to build
         return model
     return keras.Sequential([keras.Input(shape, dtype=dtype), *natives])

@@ -10,19 +10,16 @@ import keras
 from keras import layers as kl
 
 from convlab.errors import UnsupportedError
-from convlab.models.layers.arguments import arguments_needed
 from convlab.models.layers.outputs import results_of
-from convlab.models.layers.reading import Part, giving, inputs_first
+from convlab.models.layers.reading import Part, giving
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
+from .calls import in_order, traced_call
 from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs
 from .readers import read_layer
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
-
-# A number of images that no code has for another reason.
-_IMAGES = 13
 
 Parts = Callable[[kl.Layer, str], Sequence[Part]]
 
@@ -33,6 +30,7 @@ def graph_of(
     joining: tuple[type[kl.Layer], ...],
     shapes: Mapping[str, Sequence[int | None] | None],
     channels_last: bool,
+    alone: bool = False,
 ) -> list[Part]:
     """The parts of a model with their inputs.
 
@@ -42,11 +40,12 @@ def graph_of(
         joining: the layers that take several tensors.
         shapes: of the inputs, by their values, of a model that has a `call` of its own, with the batch.
         channels_last: whether its images are NHWC; only their pixels are read as the tokens of a sequence.
+        alone: whether the parts may be those for images of this shape alone.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
-    reading = _Reading(parts, joining, channels_last)
+    reading = _Reading(parts, joining, channels_last, alone)
     tensors = [None if shape is None else keras.KerasTensor(tuple(shape)) for shape in shapes.values()]
     result = reading.layer(model, "", [*shapes], tensors)
     (names, values), (_, tensors) = results_of(result), results_of(reading.last)
@@ -57,8 +56,8 @@ def graph_of(
 class _Reading:
     """A model on its way to parts, in the order in which they are computed."""
 
-    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...], channels_last: bool) -> None:
-        self.parts, self.joining, self.channels_last = parts, joining, channels_last
+    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...], channels_last: bool, alone: bool) -> None:
+        self.parts, self.joining, self.channels_last, self.alone = parts, joining, channels_last, alone
         self.result: list[Part] = []
         self.forms = Forms()
         self.last: Any = None
@@ -88,7 +87,7 @@ class _Reading:
             own = known_by_what_it_does(layer, tensors[0]) if len(inputs) == 1 else None
             if own is not None:
                 return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])
-            traced = "its input's shape isn't known" if tensors[0] is None else _traced(layer, tensors)
+            traced = "its input's shape isn't known" if tensors[0] is None else traced_call(layer, tensors, self.alone)
             if not isinstance(traced, str):
                 return self._functional(traced, path, inputs)
             if private.layers_inside(layer):
@@ -151,7 +150,7 @@ class _Reading:
         if len(model.inputs) != len(inputs):
             raise UnsupportedError(f"{path}: it takes {len(model.inputs)} tensors, expected {len(inputs)}")
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
-        for call in _in_order(model):
+        for call in in_order(model):
             taken = [values[id(tensor)] for tensor in call.input_tensors]
             results = keras.tree.flatten(self._called(call, path, taken))
             if len(results) != len(call.outputs):
@@ -226,45 +225,3 @@ def _after(layer: kl.Layer, tensor: Any) -> Any:
 
 def _inside(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
-
-
-def as_arguments(layer: kl.Layer, tensors: Sequence[Any]) -> list[Any]:
-    """The arguments by which a layer takes tensors: one for each, or a list of several."""
-    return [*tensors] if len(tensors) == 1 or len(arguments_needed(layer.call)) == len(tensors) else [[*tensors]]
-
-
-def _traced(layer: kl.Layer, tensors: Sequence[Any]) -> keras.Model | str:
-    """A functional model of what a layer's own `call` does to tensors of these shapes, or why there is none."""
-    why = ""
-    traced: keras.Model | None = None
-    # Code that repeats an array for each image, or has a shape for them all, must be told how many there are.
-    for count in (None, _IMAGES):
-        symbols = [keras.Input(batch_shape=(count, *tensor.shape[1:]), dtype=tensor.dtype) for tensor in tensors]
-        try:
-            traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], layer.call(*as_arguments(layer, symbols)))
-        except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
-            first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-            why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
-            continue
-        if not any(map(_has_open_shape, private.calls(traced) or ())):
-            break
-    return why if traced is None else traced
-
-
-def _has_open_shape(call: Any) -> bool:
-    """Whether a call gives a shape with a size that isn't known, and isn't for Keras to find."""
-    shape = getattr(call.operation, "newshape", ())
-    return isinstance(shape, (tuple, list)) and any(size is None for size in shape)
-
-
-def _in_order(model: keras.Model) -> Iterator[Any]:
-    """The calls that a functional model is made of, each behind those whose results it takes."""
-    calls = private.calls(model)
-    if calls is None:
-        raise UnsupportedError("this Keras doesn't tell how its layers are connected")
-    by_result = {id(tensor): call for call in calls for tensor in call.outputs}
-
-    def giving(tensors: Sequence[Any]) -> list[Any]:
-        return [by_result[id(tensor)] for tensor in tensors if id(tensor) in by_result]
-
-    return inputs_first(giving(model.outputs), lambda call: giving(call.input_tensors))

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import as_arrays
-from convlab.models.layers.arguments import arguments_needed, examples_of, input_values
+from convlab.models.layers.arguments import arguments_needed, examples_of, first_example, input_values
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
@@ -71,22 +71,32 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
     layouts = {layout(part.native) for part in parts} - {None}
     one_layout, why = len(layouts) <= 1, {}
     if one_layout and (with_code or any(part.layer is None for part in parts)):
-        try:
-            rank = rank_of([part.layer for part in parts])
-            named = _inputs(model)
-            shapes = dict.fromkeys(named) if len(named) > 1 else _shapes(model, inputs, layouts, rank)
-            channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
-            graph = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shapes, channels_last)
-            taken = dict.fromkeys(shapes) | named if {*named} <= {*shapes} else dict.fromkeys(shapes)
-            graph = [*_with_order(graph)]
-            return Model("tensorflow", graph, True, model, taken.get(INPUT), unused=unused, inputs=taken)
-        except UnsupportedError as error:
-            why = {"": str(error).rstrip(".")}
+        rank = rank_of([part.layer for part in parts])
+        # Code may be known for images of the examples' size alone.
+        for alone in (False, True) if inputs is not None else (False,):
+            try:
+                return replace(_graph(model, inputs, layouts, rank, alone), unused=unused)
+            except UnsupportedError as error:
+                why = {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [_with_reason(part, why.get("", "")) for part in parts] if whole else parts
     parts = [*_with_order(chained(parts))] if whole else parts
     loose = _loose(model, {} if whole else with_code or {"": model}, why)
     return Model("tensorflow", parts, whole, model, _inputs(model).get(INPUT), loose, unused=unused)
+
+
+def _graph(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int, alone: bool) -> Model:
+    """A model whose parts aren't one after another; `alone` for images of the size of the examples alone."""
+    named = _inputs(model)
+    shapes = dict.fromkeys(named) if len(named) > 1 else _shapes(model, inputs, layouts, rank)
+    channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
+    parts = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shapes, channels_last, alone)
+    taken = dict.fromkeys(shapes) | named if {*named} <= {*shapes} else dict.fromkeys(shapes)
+    if alone and len(shapes) > 1:
+        raise UnsupportedError("it can be read for images of one size alone, and takes several inputs")
+    if alone:
+        taken = {INPUT: tuple(np.shape(first_example(inputs))[-rank - 1 :])}
+    return Model("tensorflow", [*_with_order(parts)], True, model, taken.get(INPUT), alone=alone, inputs=taken)
 
 
 def _with_reason(part: Part, why: str) -> Part:

@@ -18,7 +18,7 @@ from convlab.models.layers.spatial import to_first, to_last
 from .. import private
 from . import attention
 from .arrays import array_of
-from .graph import as_arguments
+from .calls import as_arguments
 from .readers import DEPTHWISE, FORMATS, JOINING, each_rank, kernel_of, layout
 
 

@@ -19,7 +19,7 @@ from convlab.models.layers.shapes import Known, known_after
 from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
 from convlab.models.source.forward import variables_of
-from convlab.models.source.functions import functions
+from convlab.models.source.functions import called_again, functions
 from convlab.models.source.layers import ours, padding, unwritten
 
 from .. import attention_layers, image_layers, resizing_layers
@@ -82,7 +82,7 @@ def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE)
     shape, parameters = _image(parts, size)
     image = call_of("keras.Input", keras.Input, shape=shape, **further)
     sections: list[str] = []
-    if is_chain(parts):
+    if is_chain(parts) and not called_again(parts):
         chain = [image, *(_made(part) for part in parts)]
         lines = [f"return {SourceCall('keras.Sequential', {'0': chain}, positional=1)}"]
     else:

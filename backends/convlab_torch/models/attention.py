@@ -139,7 +139,7 @@ class WindowAttention(nn.Module):
         windows = padded.flatten(2).transpose(1, 2)[:, places]
         parts = self.qkv(windows).reshape(*windows.shape[:3], 3, self.num_heads, -1)
         queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
-        bias = self.relative_position_bias_table[self.relative_position_index].T.reshape(-1, *mask.shape[1:])
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()].T.reshape(-1, *mask.shape[1:])
         added = bias + mask.to(bias).unsqueeze(1)
         if self.scale is not None:
             queries, keys = (F.normalize(vectors, dim=-1, eps=SHORTEST) for vectors in (queries, keys))
@@ -251,8 +251,13 @@ def of_windows(attention: nn.Module) -> WindowAttention | CosineWindows:
     given: Any = attention
     if hasattr(given, "logit_scale"):
         return CosineWindows(given).train(given.training)
-    window, shift = _two(given.window_size), _two(given.shift_size)
-    other = WindowAttention(given.qkv.in_features, window, given.num_heads, shift, given.attention_dropout)
+    return shifted_windows(given, _two(given.shift_size), given.attention_dropout)
+
+
+def shifted_windows(attention: Any, shift: Pair, rate: float) -> WindowAttention:
+    """The attention of windows of images NCHW with the parameters of another one, which is told its shift."""
+    given = attention
+    other = WindowAttention(given.qkv.in_features, _two(given.window_size), given.num_heads, shift, rate)
     other.qkv, other.proj = given.qkv, given.proj
     other.relative_position_index = given.relative_position_index
     other.relative_position_bias_table = given.relative_position_bias_table

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convlab.errors import UnsupportedError
-from convlab.models.adapters import Node
+from convlab.models.adapters import Node, is_sequence
 from convlab.models.layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from convlab.models.layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
 from convlab.models.layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle
@@ -27,7 +27,7 @@ from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMS
 from convlab.models.layers.outputs import Outputs
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
-from convlab.models.layers.reading import ArrayNames, is_chain
+from convlab.models.layers.reading import ArrayNames
 from convlab.models.layers.resizing import Resize, ResizeLike
 from convlab.models.layers.shapes import channels_taken
 from convlab.models.layers.spatial import Ends, depends_on_size, is_around, is_padded, starts
@@ -317,6 +317,8 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
     if isinstance(module, (RowConvolution, modules.PixelLinear)):
         arrays = _NAMES.arrays(layer)
         return {**arrays, "weight": arrays["weight"].reshape(module.weight.shape)}
+    if isinstance(module, nn.LayerNorm):
+        return {name: array.reshape(module.normalized_shape) for name, array in _NAMES.arrays(layer).items()}
     if not isinstance(module, Conv2D):
         return attention.arrays_of(module, layer) or _NAMES.arrays(layer)
     arrays = _NAMES.arrays(layer, module.spec.data_format)
@@ -325,5 +327,5 @@ def arrays_of(module: nn.Module, layer: Any) -> dict[str, np.ndarray]:
 
 def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
-    chain = sequential(nodes) if is_chain(nodes) else None
+    chain = sequential(nodes) if is_sequence(nodes) else None
     return (Network(nodes, [*inputs]) if chain is None else chain).eval()

@@ -23,7 +23,9 @@ def _powered(node: torch.fx.Node, call: Call) -> Composed:
 
 
 def _power(x: Any, exponent: Any, call: Call) -> Composed:
-    """A power with a number that isn't 2, by products, roots and reciprocals, or exp(number * log(x))."""
+    """A power with a number that isn't 2, by products, roots and reciprocals, or exp(exponent * log(x))."""
+    if isinstance(exponent, torch.fx.Node) and _is_positive(x):
+        return call(torch.exp, call(operator.mul, call(torch.log, x), exponent))
     if not isinstance(x, torch.fx.Node) or not isinstance(exponent, (int, float)) or exponent in (0, 1, 2):
         return None
     if exponent < 0:
@@ -39,6 +41,18 @@ def _power(x: Any, exponent: Any, call: Call) -> Composed:
     for _ in range(int(exponent) - 1):
         product = call(operator.mul, product, x)
     return product
+
+
+def _is_positive(x: Any) -> bool:
+    """Whether a node's numbers are surely above 0: behind a limit or an exponential, and their means."""
+    if not isinstance(x, torch.fx.Node):
+        return False
+    if x.target in (torch.exp, "exp"):
+        return True
+    if x.target in (torch.clamp, "clamp", torch.clamp_min, "clamp_min"):
+        least = arguments_of(x, "input", "min").get("min")
+        return isinstance(least, (int, float)) and least > 0
+    return x.target in (torch.mean, "mean", F.avg_pool2d, F.adaptive_avg_pool2d) and _is_positive(x.args[0])
 
 
 def _quotient(node: torch.fx.Node, call: Call) -> Composed:
@@ -115,6 +129,56 @@ def _selected(node: torch.fx.Node, call: Call) -> Composed:
 _ABOVE = (operator.gt, operator.ge, torch.gt, torch.ge, "gt", "ge")
 
 
+# What a comparison says of the greater of two: whether a mask is true above a number, or below it.
+_COMPARED = {"gt": True, "ge": True, "lt": False, "le": False}
+_SAME_NUMBERS = ("float", "to", "type", "type_as")
+
+
+def _compared(mask: Any) -> tuple[Any, float, bool] | None:
+    """The tensor and the number that a mask compares, and whether it is true above; None for another mask."""
+    while isinstance(mask, torch.fx.Node) and mask.target in _SAME_NUMBERS:
+        mask = mask.args[0]
+    name = getattr(mask.target, "__name__", mask.target) if isinstance(mask, torch.fx.Node) else ""
+    if name not in _COMPARED or mask.kwargs or len(mask.args) != 2 or not isinstance(mask.args[1], (int, float)):
+        return None
+    return mask.args[0], float(mask.args[1]), _COMPARED[name]
+
+
+def _above(x: Any, number: float, call: Call) -> torch.fx.Node:
+    return call(F.threshold, x, number, 0.0) if number else call(F.relu, x)
+
+
+def _masked(node: torch.fx.Node, call: Call) -> Composed:
+    """A tensor times whether it is above a number, or below 0."""
+    for x, mask in (node.args, node.args[::-1]) if len(node.args) == 2 and not node.kwargs else ():
+        compared = _compared(mask)
+        if compared is None or compared[0] is not x:
+            continue
+        if compared[2]:
+            return _above(x, compared[1], call) if compared[1] >= 0 else None
+        return call(torch.clamp_max, x, 0.0) if compared[1] == 0 else None
+    return None
+
+
+def _filled(node: torch.fx.Node, call: Call) -> Composed:
+    """A tensor with a number in the place of those below a number, or above it."""
+    given: Any = arguments_of(node, "input", "mask", "value")
+    x, value, compared = given["input"], given.get("value"), _compared(given.get("mask"))
+    if compared is None or compared[0] is not x or not isinstance(value, (int, float)):
+        return None
+    _, number, above = compared
+    if value == number:
+        return call(torch.clamp_max if above else torch.clamp_min, x, number)
+    return _above(x, number, call) if value == 0 and not above else None
+
+
+def _between(node: torch.fx.Node, call: Call) -> Composed:
+    """`torch.lerp`, a weighed mean of two."""
+    given = arguments_of(node, "input", "end", "weight")
+    difference = call(operator.sub, given["end"], given["input"])
+    return call(operator.add, given["input"], call(operator.mul, difference, given["weight"]))
+
+
 def _repeated(node: torch.fx.Node, call: Call) -> Composed:
     """Channels that are repeated; `expand` of a single one."""
     x, *given = node.args
@@ -149,6 +213,9 @@ COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     F.cosine_similarity: _cosine,
     torch.cosine_similarity: _cosine,
     **dict.fromkeys((torch.where, "where"), _selected),
+    **dict.fromkeys((operator.mul, torch.mul, torch.multiply, "mul"), _masked),
+    **dict.fromkeys((torch.masked_fill, "masked_fill"), _filled),
+    **dict.fromkeys((torch.lerp, "lerp"), _between),
     **dict.fromkeys(("repeat", "expand"), _repeated),
     **dict.fromkeys((torch.narrow, "narrow"), _narrowed),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,12 @@ def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch
 
 
 def with_arrays(
-    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool, rank: int
+    node: torch.fx.Node,
+    arrays: Mapping[torch.fx.Node, Tensor],
+    channels_last: bool,
+    rank: int,
+    channels: Callable[[Any], int],
+    shapes: Mapping[torch.fx.Node, Any],
 ) -> tuple[Any, torch.fx.Node]:
     """What computes a node of a tensor, of images NCHW, and of arrays that the model holds; and the tensor.
 
@@ -88,14 +93,16 @@ def with_arrays(
         arrays: the arrays by the nodes that fetch them.
         channels_last: whether the tensor's last axis is that of the channels.
         rank: how many axes it has beside those of images and channels.
+        channels: gives the number of a node's channels, 0 for an unknown one.
+        shapes: those of the tensors, where they are for images of one size.
 
     Raises:
         UnsupportedError: none is known.
     """
-    if (layer := layer_of(node, arrays, rank)) is not None:
+    if (layer := layer_of(node, arrays, rank, channels)) is not None:
         return layer
-    if node.target in _NORMS and channels_last:
-        return _norm(node, arrays)
+    if node.target in _NORMS:
+        return _norm(node, arrays, channels_last)
     if (joined := with_token(node, arrays) if channels_last and rank == 2 else None) is not None:
         return joined
     name = operation(node.target)
@@ -106,18 +113,29 @@ def with_arrays(
     if tensor in arrays or not isinstance(tensor, torch.fx.Node) or (first in arrays and name in ("sub", "div")):
         raise UnsupportedError(f"it computes an array from {_names(node, arrays)}")
     numbers = arrays[array]  # type: ignore[index]
+    numbers = numbers if numbers.is_floating_point() else numbers.to(torch.get_default_dtype())
     if numbers.numel() == 1:
         constant = not isinstance(numbers, nn.Parameter)
         return with_number(name, float(numbers)) if constant else _affine(numbers, name), tensor
-    placed = name == "add" and numbers.ndim > 2 and rank == 2
-    embedding = position_embedding(numbers, channels_last) if placed else None
     own_axis = numbers.ndim - 1 if channels_last else numbers.ndim - 1 - rank
-    one_each = own_axis >= 0 and numbers.numel() == numbers.shape[own_axis] > 1
-    if embedding is not None and not one_each:
-        return embedding, tensor
+    count = channels(tensor)
+    one_each = own_axis >= 0 and numbers.numel() == numbers.shape[own_axis] > 1 and count in (0, numbers.numel())
+    if not one_each and name == "add" and rank == 2:
+        embedding = position_embedding(_repeated(numbers, shapes.get(tensor)), channels_last, count)
+        if embedding is not None:
+            return embedding, tensor
     if not one_each:
         raise UnsupportedError(f"it takes {_names(node, arrays)}, which hasn't one number for each channel")
     return _affine(numbers, name), tensor
+
+
+def _repeated(numbers: Tensor, shape: Any) -> Tensor:
+    """A constant with a number for each element of images of a known size, to which it is added."""
+    if not isinstance(shape, torch.Size) or isinstance(numbers, nn.Parameter):
+        return numbers
+    whole = (1, *shape[1:])
+    fits = numbers.ndim <= len(whole) and torch.broadcast_shapes(numbers.shape, whole) == whole  # type: ignore[no-untyped-call]
+    return numbers.expand(whole) if fits else numbers
 
 
 def _names(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> str:
@@ -135,15 +153,18 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     return module
 
 
-# The functions of the last axis, the names of their arguments, and the norms of channels that they are.
-_NORMS: dict[Any, tuple[tuple[str, ...], Any]] = {
-    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d),
-    F.rms_norm: (("weight", "eps"), RMSNorm2d),
+# The functions of the last axis, the names of their arguments, and the norms that they are: of channels, of that axis.
+_NORMS: dict[Any, tuple[tuple[str, ...], Any, Any]] = {
+    F.layer_norm: (("weight", "bias", "eps"), LayerNorm2d, nn.LayerNorm),
+    F.rms_norm: (("weight", "eps"), RMSNorm2d, nn.RMSNorm),
 }
 
 
-def _norm(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> tuple[nn.Module, torch.fx.Node]:
-    names, kind = _NORMS[node.target]
+def _norm(
+    node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor], channels_last: bool
+) -> tuple[nn.Module, torch.fx.Node]:
+    names, of_channels, of_axis = _NORMS[node.target]
+    kind = of_channels if channels_last else of_axis
     given = arguments_of(node, "input", "normalized_shape", *names)
     shape: Sequence[int] = given["normalized_shape"]
     if len(shape) != 1:

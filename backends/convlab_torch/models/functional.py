@@ -41,8 +41,16 @@ def _items(index: Any) -> tuple[Any, ...]:
     return index if isinstance(index, tuple) else (index,)
 
 
-def layer_of(node: torch.fx.Node, arrays: Arrays, rank: int) -> tuple[nn.Module, torch.fx.Node] | None:
+def layer_of(
+    node: torch.fx.Node, arrays: Arrays, rank: int, channels: Callable[[Any], int]
+) -> tuple[nn.Module, torch.fx.Node] | None:
     """The layer that a function of a tensor and the layer's arrays is, and the tensor; None for another function.
+
+    Args:
+        node: the call.
+        arrays: the arrays by the nodes that fetch them.
+        rank: how many axes the tensor has beside those of images and channels.
+        channels: gives the number of a node's channels, 0 for an unknown one.
 
     Raises:
         UnsupportedError: an array isn't one of the model's own, or convlab can't tell what the function does.
@@ -61,8 +69,10 @@ def layer_of(node: torch.fx.Node, arrays: Arrays, rank: int) -> tuple[nn.Module,
     tensor = given.pop("input")
     if not isinstance(tensor, torch.fx.Node) or tensor in arrays:
         raise UnsupportedError("it computes an array of the model's own")
-    if make is _batch_norm:
+    if make in (_batch_norm, _instance_norm):
         given["rank"] = rank
+    if make in (_group_norm, _instance_norm):
+        given["channels"] = channels(tensor)
     return make(own, given).eval(), tensor
 
 
@@ -114,11 +124,24 @@ def _batch_norm(own: Own, given: dict[str, Any]) -> nn.Module:
 
 
 def _group_norm(own: Own, given: dict[str, Any]) -> nn.Module:
-    weight = own["weight"] if own["bias"] is None else own["bias"]
-    if weight is None:
-        raise UnsupportedError("it has neither a weight nor a bias, so that its channels aren't known")
-    norm = nn.GroupNorm(given["num_groups"], len(weight), given.get("eps", 1e-5), device="meta")
+    norm = nn.GroupNorm(given["num_groups"], _channels(own, given), given.get("eps", 1e-5), device="meta")
     return _with(norm, own, "weight", "bias")
+
+
+def _instance_norm(own: Own, given: dict[str, Any]) -> nn.Module:
+    if not given.get("use_input_stats", True) or own["running_mean"] is not None:
+        raise UnsupportedError("it takes running statistics")
+    kind = of_rank("InstanceNorm", given["rank"])
+    norm: nn.Module = kind(_channels(own, given), given.get("eps", 1e-5), affine=True, device="meta")
+    return _with(norm, own, "weight", "bias")
+
+
+def _channels(own: Own, given: Mapping[str, Any]) -> int:
+    weight = own["weight"] if own["bias"] is None else own["bias"]
+    channels: int = given["channels"] if weight is None else len(weight)
+    if not channels:
+        raise UnsupportedError("it has neither a weight nor a bias, and its channels aren't known")
+    return channels
 
 
 def _prelu(own: Own, given: dict[str, Any]) -> nn.Module:
@@ -127,6 +150,8 @@ def _prelu(own: Own, given: dict[str, Any]) -> nn.Module:
     return _with(nn.PReLU(weight.numel(), device="meta"), own, "weight")
 
 
+# What normalises by the numbers that it is given, and may have none of the model's own.
+NORMS = (F.group_norm, F.instance_norm, F.layer_norm, F.rms_norm)
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding")
 _TRANSPOSED = (*_CONVOLUTION, "output_padding", "groups", "dilation")
 # The functions, the names of their arguments, and the layer that they are.
@@ -143,5 +168,9 @@ _LAYERS: dict[tuple[Any, ...], tuple[tuple[str, ...], Callable[[Own, dict[str, A
         _batch_norm,
     ),
     (F.group_norm,): (("input", "num_groups", "weight", "bias", "eps"), _group_norm),
+    (F.instance_norm,): (
+        ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),
+        _instance_norm,
+    ),
     (F.prelu, torch.prelu): (("input", "weight"), _prelu),
 }

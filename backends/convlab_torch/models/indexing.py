@@ -11,22 +11,18 @@ from torch import nn
 
 from .attention import first_pixel
 from .functions import channel_slice, chunk, of_rank, subsample
-from .rewriting import arguments_of, slices_of
+from .rewriting import CHUNKS, SPLITS, arguments_of, slices_of
 
-_CHUNKS = (torch.chunk, "chunk")
-_SPLITS = (torch.split, "split", "split_with_sizes", torch.split_with_sizes)
 _SECTIONS = ("split_size_or_sections", "split_size", "split_sizes")
-# What gives several tensors, of which an index takes one.
-PARTS = (*_CHUNKS, *_SPLITS)
 _ALL = slice(None)
 Found = tuple[Any, list[torch.fx.Node]] | None
 
 
 def native_of_index(source: torch.fx.Node, index: Any, rank: int) -> Found:
     """What computes an index of a node, and the nodes whose values it takes; None where that isn't known."""
-    if source.target in _CHUNKS:
+    if source.target in CHUNKS:
         return _of_chunks(source, index, rank)
-    if source.target in _SPLITS:
+    if source.target in SPLITS:
         return _of_split(source, index, rank)
     if index == (_ALL, _ALL, *(None,) * rank):  # rows of numbers as images of one pixel
         return nn.Unflatten(1, (-1, *(1,) * rank)), [source]

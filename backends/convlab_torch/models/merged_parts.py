@@ -17,7 +17,7 @@ from torch import nn
 from .across_channels import parts_softmax, space_to_depth
 from .constants import operation
 from .patterns import permutation
-from .rewriting import VIEWS, Call, arguments_of, caller
+from .rewriting import JOINS, VIEWS, Call, arguments_of, caller
 
 _FLATTENS = (torch.flatten, "flatten")
 _SOFTMAX = (F.softmax, torch.softmax, "softmax")
@@ -25,7 +25,7 @@ _SUMS = (torch.sum, "sum")
 _MEANS = (torch.mean, "mean")
 _SWAPS = (torch.transpose, "transpose")
 # What is without a use where nothing takes it, such as a check of a shape.
-_OF_SHAPES = ("_assert", "eq", "getitem", "getattr", "size")
+_OF_SHAPES = ("_assert", "eq", "getitem", "getattr", "size", "unsqueeze")
 # The orders of the axes that squares of pixels are put in, and what computes that.
 _SQUARES: dict[tuple[int, ...], Any] = {(0, 3, 5, 1, 2, 4): space_to_depth, (0, 1, 3, 5, 2, 4): F.pixel_unshuffle}
 
@@ -47,7 +47,23 @@ class _Merged(NamedTuple):
 
 def has_parts(graph: torch.fx.Graph) -> bool:
     """Whether a graph may have values with an axis of parts."""
-    return any(node.target is torch.stack or _axes(node) in (4, 5, 6) for node in graph.nodes)
+    return any(_stacked(node) or _axes(node) in (4, 5, 6) for node in graph.nodes)
+
+
+def _stacked(node: torch.fx.Node) -> tuple[list[torch.fx.Node], int] | None:
+    """The tensors that a node joins along an axis that each of them gets, and the axis; None for another node."""
+    given = arguments_of(node, "tensors", "dim")
+    tensors: Any = given.get("tensors")
+    axis = given.get("dim", 0)
+    if node.target is torch.stack:
+        return [*tensors], axis
+    joins = node.target in JOINS and isinstance(tensors, (list, tuple)) and all(_gets(each, axis) for each in tensors)
+    return ([each.args[0] for each in tensors], axis) if joins else None
+
+
+def _gets(node: Any, axis: Any) -> bool:
+    unsqueezes = isinstance(node, torch.fx.Node) and node.target in (torch.unsqueeze, "unsqueeze")
+    return unsqueezes and arguments_of(node, "input", "dim").get("dim") == axis
 
 
 def _axes(node: torch.fx.Node) -> int:
@@ -96,10 +112,9 @@ def _merged(
 ) -> _Merged | torch.fx.Node | None:
     """What a node is of images: with an axis of parts, or itself an image; None for what stays as it is."""
     shape = seen[node]
-    if node.target is torch.stack:
-        given = arguments_of(node, "tensors", "dim")
-        images, axis = given["tensors"], given.get("dim", 0)
-        if axis not in (0, 1) or len(shape) not in (3, 5) or len(images) < 2:
+    if (stacked := _stacked(node)) is not None and len(shape) in (3, 5):
+        images, axis = stacked
+        if axis not in (0, 1) or len(images) < 2:
             return None
         if len(shape) == 3:  # of rows, which are images of one pixel
             images = [made(torch.unflatten, each, 1, (-1, 1, 1)) for each in images]
@@ -120,6 +135,12 @@ def _merged(
     if axis == 0 and node.target in (*VIEWS, *_FLATTENS):
         return None
     return _of_one(node, merged[source], seen, made)
+
+
+def _adds_axes(node: torch.fx.Node) -> bool:
+    """Whether an index only adds axes."""
+    index: Any = node.args[1] if node.target is operator.getitem else 0
+    return isinstance(index, tuple) and all(each in (slice(None), ..., None) for each in index)
 
 
 def _as_function(model: nn.Module, node: torch.fx.Node) -> torch.fx.Node:
@@ -188,7 +209,7 @@ def _of_one(
             total = made(operator.add, total, made(operator.getitem, chunks, index))
         return made(operator.mul, total, 1 / parts) if node.target in _MEANS else total
     of_pixel = len(before) > 2 and len(after) > 3 and tuple(after) == (*before[:3], *(1,) * (len(after) - 3))
-    if of_pixel and node.target in (*VIEWS, "unsqueeze", torch.unsqueeze):
+    if of_pixel and (node.target in (*VIEWS, "unsqueeze", torch.unsqueeze) or _adds_axes(node)):
         return merged
     if node.target in (*VIEWS, *_FLATTENS):
         n, *others = before

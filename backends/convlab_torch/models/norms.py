@@ -86,6 +86,18 @@ def read_layer_norm(m: nn.LayerNorm) -> Layer:
     return LayerNorm(scale, shift, m.eps, dtype)
 
 
+def read_norm_of_one_pixel(m: nn.LayerNorm) -> Layer:
+    """Layer norm of the channels of images of one pixel, (N, C, 1, 1)."""
+    shape = tuple(m.normalized_shape)
+    if len(shape) != 3 or shape[1:] != (1, 1):
+        raise UnsupportedError(
+            f"it normalises axes of sizes {shape}, expected channels: the last axis of rows, tokens or images NHWC, "
+            "or (C, 1, 1)"
+        )
+    scale, shift, dtype = _scale_and_shift(m, shape[0])
+    return LayerNorm(scale.reshape(-1), shift.reshape(-1), m.eps, dtype)
+
+
 def read_rms_norm(m: nn.RMSNorm) -> Layer:
     """Root mean square norm of the last axis; without an epsilon PyTorch takes that of its dtype."""
     if len(m.normalized_shape) != 1:

@@ -1,9 +1,13 @@
-"""Torchvision's MaxViT, arXiv:2204.01697: its attention in windows and in grids, read as that of images."""
+"""Attention in windows and in grids that code around it cuts images into, read as that of images.
+
+So it is in torchvision's MaxViT, arXiv:2204.01697, and in timm's Swin, arXiv:2103.14030.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from convlab.geometry.geometry import Pair
+from convlab.models.layers import windows as window_layers
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.windows import WindowAttention, windows_of
 
 from ..ops import ops
-from .attention import OfTorchvision, dense_of
+from .attention import OfTorchvision, WindowAttention, dense_of, shifted_windows
 from .functions import class_path
 
 _LAYER = "torchvision.models.maxvit.PartitionAttentionLayer"
-ATTENTION = "torchvision.models.maxvit.RelativePositionalMultiHeadAttention"
+_OF_PARTITIONS = "torchvision.models.maxvit.RelativePositionalMultiHeadAttention"
+_SWIN = "timm.models.swin_transformer"
+_OF_WINDOWS = f"{_SWIN}.WindowAttention"
+ATTENTION = _OF_PARTITIONS, _OF_WINDOWS
 
 
 class PartitionAttention(OfTorchvision):
@@ -44,7 +51,7 @@ class PartitionAttention(OfTorchvision):
 
     def forward(self, x: Tensor) -> Tensor:
         """The image, each pixel computed from those of its partition; their sizes must be multiples of it."""
-        windows = windows_of((int(x.shape[2]), int(x.shape[3])), self.window, (0, 0), self.grid)
+        windows = window_layers.windows_of((int(x.shape[2]), int(x.shape[3])), self.window, (0, 0), self.grid)
         y: Tensor = self.inner(x.flatten(2).transpose(1, 2)[:, torch.from_numpy(windows.places)])
         return y.flatten(1, 2)[:, torch.from_numpy(windows.back)].transpose(1, 2).reshape(x.shape)
 
@@ -54,26 +61,55 @@ def forward_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
     It is None for another module.
     """
-    layer: Any = module
-    if class_path(layer) != _LAYER:
-        return None
-
-    def forward(x: Tensor) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1)
-        pixels = pixels + layer.stochastic_dropout(layer.attn_layer(pixels))
-        pixels = pixels + layer.stochastic_dropout(layer.mlp_layer(pixels))
-        images: Tensor = pixels.permute(0, 3, 1, 2)
-        return images
-
-    return forward
+    forward = _FORWARDS.get(class_path(module))
+    return None if forward is None else partial(forward, module)
 
 
-def of_partitions(model: nn.Module, path: str) -> PartitionAttention | None:
+def _maxvit(layer: Any, x: Tensor) -> Tensor:
+    pixels = x.permute(0, 2, 3, 1)
+    pixels = pixels + layer.stochastic_dropout(layer.attn_layer(pixels))
+    pixels = pixels + layer.stochastic_dropout(layer.mlp_layer(pixels))
+    return pixels.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+def _swin(block: Any, x: Tensor) -> Tensor:
+    x = x + block.drop_path1(block.attn(block.norm1(x)))
+    return x + block.drop_path2(block.mlp(block.norm2(x)))  # type: ignore[no-any-return]
+
+
+def _merging(layer: Any, x: Tensor) -> Tensor:
+    squares = torch.cat([x[:, i::2, j::2] for j in range(2) for i in range(2)], dim=-1)
+    return layer.reduction(layer.norm(squares))  # type: ignore[no-any-return]
+
+
+_FORWARDS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    _LAYER: _maxvit,
+    f"{_SWIN}.SwinTransformerBlock": _swin,
+    f"{_SWIN}.PatchMerging": _merging,
+}
+
+
+def of_partitions(model: nn.Module, path: str) -> PartitionAttention | WindowAttention | None:
     """The attention at a path for images NCHW, in the partitions of the layer around it; None for another module."""
-    module, layer = model.get_submodule(path), model.get_submodule(path.rpartition("attn_layer")[0].rstrip("."))
-    if class_path(module) != ATTENTION or class_path(layer) != _LAYER:
+    module: Any = model.get_submodule(path)
+    if class_path(module) == _OF_WINDOWS:
+        return _of_block(module, model.get_submodule(path.rpartition(".")[0]))
+    layer: Any = model.get_submodule(path.rpartition("attn_layer")[0].rstrip("."))
+    if class_path(module) != _OF_PARTITIONS or class_path(layer) != _LAYER:
         return None
     return PartitionAttention(module, layer.partition_type == "grid").train(module.training)
+
+
+def _of_block(attention: Any, block: Any) -> WindowAttention | None:
+    """The attention of the windows of a block; None where it pads images, which it does behind the shift."""
+    inside = class_path(block) == f"{_SWIN}.SwinTransformerBlock" and not block.dynamic_mask
+    if not inside or any(n % size for n, size in zip(block.input_resolution, attention.window_size, strict=True)):
+        return None
+    if attention.qkv.out_features != 3 * attention.qkv.in_features or attention.proj_drop.p:
+        return None
+    other = shifted_windows(attention, tuple(block.shift_size), attention.attn_drop.p)
+    other.register_buffer("mask", block.attn_mask, persistent=False)  # so that it counts as known
+    return other
 
 
 def _read(m: PartitionAttention) -> Layer:
@@ -85,7 +121,7 @@ def _read(m: PartitionAttention) -> Layer:
         queries, keys, values = np.split(dense[name], 3)
         dense[name] = np.concatenate([queries, keys * dense[name].dtype.type(factor), values])
     table = ops.to_numpy(given.relative_position_bias_table)
-    return WindowAttention(**dense, heads=given.n_heads, table=table, window=m.window, grid=m.grid)
+    return window_layers.WindowAttention(**dense, heads=given.n_heads, table=table, window=m.window, grid=m.grid)
 
 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {PartitionAttention: _read}

@@ -25,8 +25,8 @@ from .functions import (
     multiply,
     total,
 )
-from .indexing import PARTS, native_of_index
-from .rewriting import VIEWS, arguments_of, is_size_of
+from .indexing import native_of_index
+from .rewriting import PARTS, VIEWS, arguments_of, is_size_of
 
 _JOINED: dict[Any, Any] = {
     **dict.fromkeys((torch.maximum, torch.max, "maximum", "max"), greatest),

@@ -54,6 +54,7 @@ from .norms import (
     read_group_norm,
     read_instance_norm,
     read_layer_norm,
+    read_norm_of_one_pixel,
     read_rms_norm,
 )
 from .sizes import channels_of_first
@@ -75,10 +76,10 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             whole, unknown = _traced(model, None)
             image = None if inputs is None else first_example(inputs).shape[1:]
-            if image and len(image) > 1 and (whole is None or any(size % whole.multiple for size in image[1:])):
+            if image and len(image) > 1 and (whole is None or not whole.holds_at(image[1:])):
                 for channels in dict.fromkeys((channels_of_first(model), image[0])):
                     at_size, unknown = _traced(model, (channels, *image[1:]))
-                    if at_size is not None:
+                    if at_size is not None and (whole is None or at_size.holds_at(image[1:])):
                         return at_size
             if whole is not None:
                 return whole
@@ -99,11 +100,11 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         return None, trace.unknown
     whole = [*_with_rows(trace.parts, trace.inputs)]
     unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
-    inputs = dict.fromkeys(trace.inputs, image)
-    if image is not None and len(inputs) > 1:
+    inputs = dict.fromkeys(trace.inputs, trace.image)
+    if trace.image is not None and len(inputs) > 1:
         return None, {"": ["it can be read for images of one size alone, and takes several inputs"]}
     return (
-        Model("torch", whole, True, model, image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
+        Model("torch", whole, True, model, trace.image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
         {},
     )
 
@@ -130,7 +131,7 @@ def _is_leaf(module: nn.Module) -> bool:
     kind = next((kind for kind in (*_READERS, nn.MultiheadAttention) if isinstance(module, kind)), None)
     if kind is not None and not replaces(module, kind, "forward"):
         return True
-    named = *SHIFTED_WINDOWS, partitions.ATTENTION, *_BY_NAME
+    named = *SHIFTED_WINDOWS, *partitions.ATTENTION, *_BY_NAME
     return class_path(module) in named or written_out.written_attention(module) is not None
 
 
@@ -362,6 +363,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.GroupNorm: read_group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), read_instance_norm),
     modules.LayerNorm2d: read_layer_norm,
+    nn.LayerNorm: read_norm_of_one_pixel,
     modules.RMSNorm2d: read_rms_norm,
     modules.ChannelAffine: read_channel_affine,
     modules.PixelLinear: _of_pixels,

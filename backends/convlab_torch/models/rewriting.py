@@ -15,6 +15,10 @@ from convlab.models.layers.spatial import to_first
 
 VIEWS = ("view", "reshape", torch.reshape)
 JOINS = (torch.cat, torch.concat, torch.concatenate)
+CHUNKS = (torch.chunk, "chunk")
+SPLITS = (torch.split, "split", "split_with_sizes", torch.split_with_sizes)
+# What gives several tensors, of which an index takes one.
+PARTS = (*CHUNKS, *SPLITS)
 Call = Callable[..., torch.fx.Node]
 _MEANS = (torch.mean, torch.amax, torch.sum, "mean", "amax", "sum")
 
@@ -51,10 +55,10 @@ def slices_of(index: Any, rank: int = 2) -> tuple[slice, ...] | None:
 
 def how_many(node: torch.fx.Node) -> int | None:
     """How many parts of a tensor, or sizes of an image, a call gives, where its arguments tell; None for others."""
-    if node.target in (torch.chunk, "chunk"):
+    if node.target in CHUNKS:
         given: Any = arguments_of(node, "input", "chunks").get("chunks")
         return given if isinstance(given, int) else None
-    if node.target in (torch.split, "split", "split_with_sizes"):
+    if node.target in SPLITS:
         sizes = (*node.args[1:2], *(node.kwargs[name] for name in node.kwargs if name != "dim"))
         return len(sizes[0]) if isinstance(sizes[0], (tuple, list)) else None
     # The rows and columns of an image; a tensor with other axes fails where they are used.
@@ -64,21 +68,32 @@ def how_many(node: torch.fx.Node) -> int | None:
     return 2 if sizes_alone and node.args[1] in (slice(2, None), slice(-2, None)) else None
 
 
-def to_channels_first(node: torch.fx.Node, rank: int) -> bool:
-    """Rewrite a call on images NHWC as the one that does the same to images NCHW; False where that isn't known."""
+def to_channels_first(node: torch.fx.Node, rank: int, of_tokens: bool = False) -> bool:
+    """Rewrite a call on images NHWC, or on tokens, as the one that does the same to images NCHW.
+
+    It is False where that isn't known, and for tokens where it isn't along the channels.
+    """
     args: list[Any] = [*node.args]
     kwargs = dict(node.kwargs)
-    order = to_first(rank)
+    order = to_first(1 if of_tokens else rank)
+    if node.target is operator.getitem and getattr(args[0], "target", None) in PARTS:
+        return True
+    if of_tokens and node.target not in (*JOINS, *PARTS):
+        return False
     if node.target is operator.getitem and (slices := slices_of(args[1], rank)) is not None:
         args[1] = tuple(slices[axis] for axis in order)
     elif node.target is F.pad and len(args[1]) == 2 * rank + 2 and tuple(args[1][:2]) == (0, 0):
         args[1] = tuple(args[1][2:])
-    elif node.target in (*JOINS, *_MEANS):
-        dim = args[1] if len(args) > 1 else kwargs.pop("dim", None)
+    elif node.target in (*JOINS, *_MEANS, *PARTS):
+        place = 2 if node.target in PARTS else 1
+        dim = args[place] if len(args) > place else kwargs.get("dim")
         if not isinstance(dim, (int, tuple, list)):
             return False
-        axes = [order.index(axis % (rank + 2)) for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
-        args[1:2] = [axes[0] if isinstance(dim, int) else axes]
+        axes = [order.index(axis % len(order)) for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
+        if of_tokens and axes != [1]:
+            return False
+        del args[place : place + 1]
+        kwargs["dim"] = axes[0] if isinstance(dim, int) else axes
     else:
         return False
     node.args, node.kwargs = tuple(args), kwargs

@@ -82,6 +82,8 @@ def gradients(natives: Sequence[Any], x: np.ndarray, dy: np.ndarray, dtype: str)
         return {"X": ops.to_numpy(dx)} | attention.gradients_of(attends, dict(zip(leaves, others, strict=True)))
     slopes = {"X": dx, **{roles[name]: slope for name, slope in zip(leaves, others, strict=True)}}
     arrays = {role: ops.to_numpy(slope) for role, slope in slopes.items()}
+    if isinstance(owner, nn.LayerNorm):  # which may have axes of one pixel
+        arrays |= {role: array.reshape(-1) for role, array in arrays.items() if role != "X"}
     if isinstance(owner, Conv2D) and "K" in arrays:
         arrays["K"] = Convolution.ours(owner.spec, arrays["K"], None, dtype).kernel
     return arrays

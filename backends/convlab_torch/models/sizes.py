@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convlab.models.layers.spatial import Size
 
+from .. import private
 from .functions import broadcast_like, resize_like
 from .relative_sizes import cut_at_the_end, of_whole_images
 from .rewriting import VIEWS, arguments_of
@@ -44,15 +45,15 @@ class Images(NamedTuple):
     def shapes(self, multiple: int) -> Iterator[list[tuple[int, ...]]]:
         """Shapes of two batches, and others for a model that doesn't take these.
 
-        Sizes are odd and even multiples, if any will do, and the images' numbers differ, too: what depends on either is
-        taken for no constant.
+        Sizes are odd and even multiples, if any will do, of which the second ones are twice as large: what a deep layer
+        sees differs, too. So do the images' numbers: what depends on either is taken for no constant.
         """
         if self.size is not None:
             yield [(count, self.channels, *self.size) for count in (2, 3)]
             return
         for least in _LEAST:
             n = -(-least // multiple) | 1
-            sizes = (2, n, n + 3, n + 1), (3, n + 5, n + 2, n + 4)
+            sizes = (2, n, n + 3, n + 1), (3, 2 * n + 4, 2 * n + 1, 2 * n + 6)
             yield [(count, self.channels, *(each * multiple for each in size[: self.rank])) for count, *size in sizes]
 
 
@@ -146,10 +147,29 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int
     """The shapes of all tensors, and the numbers from them, for two batches that the model takes; none for none."""
     for shapes in images.shapes(multiple):
         try:
-            return [_run(model, graph, torch.zeros(shape, dtype=float_dtype(model))) for shape in shapes]
+            return [_run(model, graph, shape) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
+
+
+def only_images(model: nn.Module, graph: torch.fx.Graph, images: Images) -> Images:
+    """The images, of one size where the model's code asserts that, and fails on others."""
+    asserted = [node.args[0] for node in graph.nodes if getattr(node.target, "__name__", "") == "_assert"]
+    equal: Any = [each for each in asserted if isinstance(each, torch.fx.Node) and each.target is operator.eq]
+    size = tuple(each.args[1] for each in equal if isinstance(each.args[1], int))[: images.rank]
+    if len(size) < images.rank or any(_takes(model, shape) for shape, *_ in images.shapes(_MULTIPLES[-1])):
+        return images
+    return images._replace(size=size) if _takes(model, (1, images.channels, *size)) else images
+
+
+def _takes(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            model(torch.zeros(shape, dtype=float_dtype(model)))
+    except Exception:  # The model's own code may fail in any way on images of a size.
+        return False
+    return True
 
 
 def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> Seen:
@@ -158,15 +178,10 @@ def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple:
     return next((seen[0] for seen in runs if seen), {})
 
 
-def _run(model: nn.Module, graph: torch.fx.Graph, image: Tensor) -> Seen:
+def _run(model: nn.Module, graph: torch.fx.Graph, shape: tuple[int, ...]) -> Seen:
     watched = _Watched(torch.fx.GraphModule(model, graph))
-    with torch.no_grad():
-        try:  # Shapes need no numbers; code that mixes devices does.
-            arrays = (*watched.named_parameters(), *watched.named_buffers())
-            without = {name: array.to("meta") for name, array in arrays}
-            torch.func.functional_call(watched, without, (image.to("meta"),))
-        except Exception:  # The model's own code may fail in any way.
-            watched(image)
+    with torch.no_grad(), private.shapes_alone():
+        watched(torch.zeros(shape, dtype=float_dtype(model)))
     return watched.seen
 
 
@@ -212,12 +227,23 @@ def _measured(node: torch.fx.Node, sizes: set[torch.fx.Node]) -> Iterator[torch.
 
 def _resize(node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change | None:
     factors = {tuple(new / old for old, new in zip(x[2:], y[2:], strict=True)) for x, y in shapes}
-    if len(factors) != 1 or any(number != int(number) for number in next(iter(factors))):
-        return None
     given = arguments_of(node, "input", "size", "scale_factor", "mode", "align_corners")
-    given |= {"size": None, "scale_factor": factors.pop()}
+    rank = len(shapes[0][0]) - 2
+    if len(factors) != 1:
+        return None
+    if all(number == int(number) for number in next(iter(factors))):
+        given |= {"size": None, "scale_factor": factors.pop()}
+    elif len({x[2:] for x, _ in shapes}) == 1 and factors == {_factors(given.get("scale_factor"), rank)}:
+        # Of images of one size, a fraction that gives whole rows and columns is a size.
+        given |= {"size": tuple(shapes[0][1][2:]), "scale_factor": None}
+    else:
+        return None
     image = given.pop("input")
     return _Change(node, node.op, node.target, (image,), {k: v for k, v in given.items() if v is not None})
+
+
+def _factors(given: Any, rank: int) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,) * rank
 
 
 def _to_size_of(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
@@ -246,7 +272,7 @@ def _flattens(x: torch.Size, y: torch.Size, first: int) -> bool:
 def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
     def folded(each: torch.fx.Node) -> Any:
         values = [seen[each] for seen in runs]
-        number = each in sizes and isinstance(values[0], int) and len(set(values)) == 1
+        number = each in sizes and isinstance(values[0], (int, torch.Size)) and len(set(values)) == 1
         return values[0] if number else each
 
     args, kwargs = torch.fx.map_arg(node.args, folded), torch.fx.map_arg(node.kwargs, folded)

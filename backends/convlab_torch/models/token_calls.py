@@ -13,7 +13,16 @@ from convlab.models.layers.shapes import channels_at
 
 from .across_channels import anchors, concatenate_pixels, tokens
 from .functions import concatenate, flatten_pixels, read_function
-from .tokens import boxes_at_pixel, is_flat, joined_rows, joined_tokens, merges_pixels, row_of_tokens, swaps_tokens
+from .tokens import (
+    boxes_at_pixel,
+    is_flat,
+    joined_rows,
+    joined_tokens,
+    makes_column,
+    merges_pixels,
+    row_of_tokens,
+    swaps_tokens,
+)
 
 
 class TokenReading:
@@ -50,7 +59,7 @@ class TokenReading:
         if source not in self.tokens:
             if source in self.last:
                 return self._flattens(node, source) or self._boxes(node, [source])
-            if not merges_pixels(node, channels_at(self.result, self.values[source])):
+            if not merges_pixels(node, self.channels_of(source)):
                 return False
             self.tokens.add(node)
         elif swaps_tokens(node):
@@ -60,14 +69,18 @@ class TokenReading:
         elif (native := row_of_tokens(node, source in self.last)) is not None:
             self._add(node, native, [source])
             return True
-        else:
+        elif not makes_column(node) or source in self.last or not self._is_joined(source):
             return False
         self.values[node] = self.values[source]
         return True
 
+    def channels_of(self, node: torch.fx.Node) -> int:
+        """The channels of a node's value, 0 for an unknown number."""
+        return channels_at(self.result, self.values.get(node, ""))
+
     def _boxes(self, node: torch.fx.Node, sources: Sequence[torch.fx.Node]) -> bool:
         """Read a node that makes tokens, one or several for each pixel, of images NHWC, one image behind another."""
-        counts = [boxes_at_pixel(node, channels_at(self.result, self.values[source])) for source in sources]
+        counts = [boxes_at_pixel(node, self.channels_of(source)) for source in sources]
         if not all(counts):
             return False
         values = [self.values[source] for source in sources]
@@ -81,6 +94,10 @@ class TokenReading:
         self.tokens.add(node)
         self.last.add(node)
         return True
+
+    def _is_joined(self, node: torch.fx.Node) -> bool:
+        """Whether a node has tokens of several images behind each other, which are an image of one column."""
+        return any(part.native is concatenate_pixels for part in self.result if part.value == self.values[node])
 
     def _flattens(self, node: torch.fx.Node, image: torch.fx.Node) -> bool:
         """Note a node that makes rows of numbers of images NHWC."""

@@ -79,6 +79,11 @@ def swaps_tokens(node: torch.fx.Node) -> bool:
     return permutation(node) == (0, 2, 1)
 
 
+def makes_column(node: torch.fx.Node) -> bool:
+    """Whether a node makes an image of one column, (N, C, L, 1), of tokens (N, C, L)."""
+    return node.target in (torch.unsqueeze, "unsqueeze") and (*node.args[1:], *node.kwargs.values()) in ((-1,), (3,))
+
+
 def row_of_tokens(node: torch.fx.Node, channels_last: bool) -> Callable[..., Any] | None:
     """The function of images that takes the first of tokens, or their mean; None for another call.
 
@@ -113,9 +118,14 @@ def with_token(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> t
     return module, values[1]
 
 
-def position_embedding(numbers: Tensor, channels_last: bool) -> nn.Module | None:
-    """The module that adds an array of one number for each channel of each pixel, or token; None for another one."""
-    if numbers.shape[0] != 1 or numbers.ndim not in (3, 4) or (numbers.ndim == 3 and not channels_last):
+def position_embedding(numbers: Tensor, channels_last: bool, count: int) -> nn.Module | None:
+    """The module that adds an array of one number for each channel of each pixel, or token; None for another one.
+
+    `count` is the number of channels, 0 for an unknown one.
+    """
+    if numbers.ndim not in (3, 4) or numbers.shape[0] != 1 or (numbers.ndim == 3 and not channels_last):
+        return None
+    if count not in (0, numbers.shape[-1 if channels_last else 1]):
         return None
     image = numbers.detach()[0].movedim(-1, 0) if channels_last else numbers.detach()[0]
     image = image.unsqueeze(-1) if numbers.ndim == 3 else image

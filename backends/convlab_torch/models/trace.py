@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,30 +30,23 @@ from .attention import (
     Written,
     of_pixels,
 )
+from .calls import native_of_call
 from .channel_convolutions import RowConvolution, convolves_rows
-from .constants import computed_from, fetched, notes_of_computed, operation, with_arrays
-from .functional import view_of
+from .constants import computed_from, fetched, notes_of_computed, with_arrays
+from .functional import NORMS, view_of
 from .functions import (
-    add,
-    affine,
-    divide,
-    is_known_function,
-    multiply,
-    native_of,
     outputs,
     over_last_axis,
     read_function,
     softmax_of_channels,
-    subtract,
     unflatten_pixels,
-    with_number,
 )
 from .in_place import take_changed
 from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
-from .patterns import is_part_of_pattern, native_of_pattern, permutation, reshaped
+from .patterns import is_part_of_pattern, permutation
 from .recognised import recognise
-from .rewriting import to_channels_first
+from .rewriting import PARTS, to_channels_first
 from .sized_trace import SizedTracer
 from .sizes import (
     CONVOLUTIONS,
@@ -63,21 +56,17 @@ from .sizes import (
     image_channels,
     image_rank,
     is_size,
+    only_images,
     shapes_in,
 )
 from .token_calls import TokenReading, owner
 from .tokens import expands_batch
 from .tracer import defaults_of, graph_of
 
-_NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "negative")
-
 # What computes the same whichever axis is that of the channels, or knows that it is the last.
 _ELEMENTWISE = (Activation, Affine, Clip, Dropout, Add, Subtract, Multiply, Divide, Maximum, Minimum)
 _ATTENTION = (PixelAttention, WindowAttention, OfTorchvision, Written, ClassToken, PositionEmbedding)
 _OVER_LAST = (LayerNorm2d, RMSNorm2d, PixelLinear, ChannelAffine, *_ATTENTION)
-
-# Arguments that aren't looked at: the tensors, given by name, and what only warns.
-_UNUSED = ("input", "tensors", "_stacklevel")
 
 
 class Traced(NamedTuple):
@@ -88,6 +77,7 @@ class Traced(NamedTuple):
         unknown: the operations that convlab doesn't know, by their callers' paths.
         multiple: what the rows and columns of images must be multiples of.
         unused: what inference doesn't use: how arrays are computed from others, by path.
+        image: the shape (C, H, W) of the only images that it is for; None for any size.
         inputs: the values of the arguments, in order.
     """
 
@@ -95,6 +85,7 @@ class Traced(NamedTuple):
     unknown: dict[str, list[str]]
     multiple: int
     unused: dict[str, str]
+    image: tuple[int, ...] | None
     inputs: tuple[str, ...]
 
 
@@ -121,16 +112,18 @@ def traced(
         graph = graph_of(model, is_leaf, of_torch)
         take_changed(graph, model)
         rank = image_rank(model, graph)
-        images = Images(image_channels(model, graph, rank), rank)
+        images = only_images(model, graph, Images(image_channels(model, graph, rank), rank))
     else:
         graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
         take_changed(graph, model)
         rank = len(image) - 1
         images = Images(image[0], rank, image[1:])
     multiple = fold_sizes(model, graph, images)
-    recognise(model, graph, rank, partial(shapes_in, model, graph, images, multiple))
-    reading = _Reading(model, parts, rank)
-    return Traced(*reading.of(graph), multiple, reading.notes, reading.inputs)
+    shapes = partial(shapes_in, model, graph, images, multiple)
+    recognise(model, graph, rank, shapes)
+    reading = _Reading(model, parts, rank, {} if images.size is None else shapes())
+    only = None if images.size is None else (images.channels, *images.size)
+    return Traced(*reading.of(graph), multiple, reading.notes, only, reading.inputs)
 
 
 class _Reading(TokenReading):
@@ -138,15 +131,22 @@ class _Reading(TokenReading):
 
     Attributes:
         arrays: the parameters and buffers that the code itself takes, by the nodes that fetch them.
+        shapes: those of the tensors, where the images have one size.
         sizes: the nodes that are numbers computed from shapes.
         pieces: the nodes that are only read together with those that take them.
         computed: the nodes among `arrays` that compute one.
         notes: how the arrays of layers are computed, by the paths that their results have.
     """
 
-    def __init__(self, model: nn.Module, parts: Callable[[nn.Module, str], Sequence[Part]], rank: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parts: Callable[[nn.Module, str], Sequence[Part]],
+        rank: int,
+        shapes: Mapping[torch.fx.Node, Any],
+    ) -> None:
         super().__init__(rank)
-        self.model, self.parts = model, parts
+        self.model, self.parts, self.shapes = model, parts, shapes
         self.arrays: dict[torch.fx.Node, Tensor] = {}
         self.sizes: set[torch.fx.Node] = set()
         self.pieces: set[torch.fx.Node] = set()
@@ -172,6 +172,7 @@ class _Reading(TokenReading):
             elif self._of_arrays(node) or self.of_tokens(node):
                 continue
             elif is_part_of_pattern(node, self.rank):
+                self._moved(node)
                 self.pieces.add(node)
             else:
                 self._function(node)
@@ -288,9 +289,7 @@ class _Reading(TokenReading):
         if (order := permutation(node, self.rank)) is not None and node.args[0] in self.values:
             self._permute(node, order)
             return
-        sources = [each for each in node.all_input_nodes if each in self.values]
-        in_last = bool(sources) and self.last.issuperset(sources) and not self.tokens.intersection(sources)
-        moved = in_last and to_channels_first(node, self.rank)
+        moved = self._moved(node)
         try:
             native, sources, own = self._native(node)
         except UnsupportedError as error:
@@ -311,17 +310,27 @@ class _Reading(TokenReading):
             parts = [Part(path, native, *read_function(native))]
         self._append(node, parts, sources, moved)
 
+    def _moved(self, node: torch.fx.Node) -> bool:
+        """Whether a node of images NHWC, or of tokens, has been rewritten as one of images NCHW."""
+        sources = [each for each in node.all_input_nodes if each in self.values or each in self.last]
+        of_tokens = bool(self.tokens.intersection(sources))
+        in_last = bool(sources) and self.last.issuperset(sources)
+        moved = in_last and to_channels_first(node, self.rank, of_tokens)
+        if moved and node.target in PARTS:
+            self.last.add(node)
+        return moved
+
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
         own = [fetched(each)[0] for each in node.all_input_nodes if each in self.arrays]
         self.notes |= notes_of_computed(node.all_input_nodes, self.computed)
-        if not own:
-            return *_native(node, self.rank), ""
+        if not own and node.target not in NORMS:
+            return *native_of_call(node, self.rank), ""
         last = any(each in self.last for each in node.all_input_nodes)
-        native, tensor = with_arrays(node, self.arrays, last, self.rank)
+        native, tensor = with_arrays(node, self.arrays, last, self.rank, self.channels_of, self.shapes)
         native = (over_last_axis(native, self.rank) or native) if last else native
         alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
-        path = own[0] if alone else own[0].rpartition(".")[0]
+        path = own[0] if alone else own[0].rpartition(".")[0] if own else ""
         return native, [tensor], "" if path.startswith("_tensor_constant") else path  # an array in the code has no name
 
     def _permute(self, node: torch.fx.Node, order: tuple[int, ...]) -> None:
@@ -345,49 +354,3 @@ def _name(target: Any) -> str:
 
 def _of_any_axis(part: Part) -> bool:
     return isinstance(part.native, _OVER_LAST) or isinstance(part.layer, _ELEMENTWISE)
-
-
-def _native(node: torch.fx.Node, rank: int) -> tuple[Any, list[torch.fx.Node]]:
-    """What computes a node, and the nodes whose values it takes."""
-    first: Any
-    first, *others = node.args
-    options = {name: value for name, value in node.kwargs.items() if name not in _UNUSED}
-    if options.get("dtype", first) is None:
-        del options["dtype"]
-    if node.target in _NEGATIVES:
-        return partial(affine, scale=-1.0), [first]
-    if name := operation(node.target):
-        if len(others) != 1 or options:
-            raise UnsupportedError("its arguments are unknown")
-        return _arithmetic(name, first, others[0])
-    if isinstance(first, (list, tuple)):
-        if not all(isinstance(each, torch.fx.Node) for each in first):
-            raise UnsupportedError("it takes a number")
-        return native_of(node.target, *others, rank=rank, **options), [*first]
-    if not isinstance(first, torch.fx.Node):
-        raise UnsupportedError("it takes no tensor")
-    if (pattern := native_of_pattern(node, rank)) is not None:
-        return pattern
-    if node.target in ("view", "reshape", torch.reshape):
-        return reshaped(others[0] if len(others) == 1 else others, rank), [first]
-    computed = any(isinstance(each, torch.fx.Node) for each in _flat([*others, *options.values()]))
-    if computed and is_known_function(node.target):
-        raise UnsupportedError("it depends on the tensor's shape or values")
-    return native_of(node.target, *others, rank=rank, **options), [first]
-
-
-def _arithmetic(name: str, a: Any, b: Any) -> tuple[Any, list[torch.fx.Node]]:
-    """What an operation on two tensors, or on a tensor and a number, is."""
-    a_tensor, b_tensor = isinstance(a, torch.fx.Node), isinstance(b, torch.fx.Node)
-    joining = {"add": add, "sub": subtract, "mul": multiply, "div": divide}
-    if a_tensor and b_tensor:
-        return joining[name], [a, b]
-    tensor, number = (a, b) if a_tensor else (b, a)
-    if a_tensor == b_tensor or not isinstance(number, (int, float)) or (b_tensor and name == "div"):
-        raise UnsupportedError("it takes neither two tensors nor a tensor and a number")
-    return with_number(name, number, behind=a_tensor), [tensor]
-
-
-def _flat(values: Sequence[Any]) -> Iterator[Any]:
-    for value in values:
-        yield from _flat(value) if isinstance(value, (list, tuple)) else (value,)

@@ -13,6 +13,7 @@ from torch import nn
 from convlab.errors import UnsupportedError
 
 from .functions import is_known_function
+from .in_place import OPERATORS
 from .partitions import forward_of
 from .rewriting import how_many, inline
 
@@ -23,6 +24,18 @@ class CountedProxy(torch.fx.Proxy):
     def __len__(self) -> int:
         count = how_many(self.node)
         return super().__len__() if count is None else count
+
+
+def _in_place(target: Callable[..., Any]) -> Callable[[torch.fx.Proxy, Any], Any]:
+    def changed(proxy: torch.fx.Proxy, other: Any) -> Any:
+        return proxy.tracer.create_proxy("call_function", target, (proxy, other), {})
+
+    return changed
+
+
+# Without these, a trace has `y += x` as `y = y + x`, whatever else y is called.
+for _operator in OPERATORS:
+    setattr(CountedProxy, f"__{_operator.__name__}__", _in_place(_operator))
 
 
 class Tracer(torch.fx.Tracer):
@@ -48,6 +61,30 @@ class Tracer(torch.fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""
         return super().call_module(m, forward_of(m) or forward, args, kwargs)
+
+
+def _length(value: Any) -> Any:
+    """`len`, of a traced tensor the size of its first axis."""
+    tensor = isinstance(value, CountedProxy) and how_many(value.node) is None and value.node.target != "size"
+    return value.size(0) if tensor else len(value)
+
+
+@contextlib.contextmanager
+def _traced_length(model: nn.Module) -> Iterator[None]:
+    """A context in which a model's code may take `len` of a traced tensor, for which Python allows a number alone."""
+    names = {id(each): each for module in model.modules() if (each := _globals_of(module)) and "len" not in each}
+    try:
+        for each in names.values():
+            each["len"] = _length
+        yield
+    finally:
+        for each in names.values():
+            del each["len"]
+
+
+def _globals_of(module: nn.Module) -> dict[str, Any] | None:
+    path = type(module).__module__
+    return None if path.startswith("torch.") else getattr(type(module).forward, "__globals__", None)
 
 
 @contextlib.contextmanager
@@ -92,7 +129,8 @@ def graph_of(
             return module in leaves or (has_none_inside(module) and (of_torch(module) or not into_all))
 
         try:
-            graph = tracer(leaf).trace(model, defaults_of(model))
+            with _traced_length(model):
+                graph = tracer(leaf).trace(model, defaults_of(model))
             inline(graph, is_known_function)
             return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.

@@ -15,12 +15,13 @@ from ..adapters import STYLES, Models, Node, model_owner, models_of, native_mode
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
 from ..layers.inputs import shapes_of
-from ..layers.layer import dtype_of
+from ..layers.layer import Layer, dtype_of
 from ..layers.reading import INPUT, Model, Part
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
 from ..port.lowering import lowered
 from ..port.port import assembled
+from ..port.shared import is_same_layer
 from . import foreign, neutral
 
 NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
@@ -244,8 +245,15 @@ def _with_layers(path: Path, model: Model) -> Any:
             _refuse(path, f"another layer than {other.path!r}: {apart[0]} (the first is the file's)", "the same", hint)
         if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
             _refuse(path, f"{one.dtype} for {other.path!r}", other.dtype, "make the model in the file's dtype.")
+    layers: dict[str, Layer] = {}
     try:
-        layers = {other.path: fitting_layer(one, other) for one, other in pairs}
+        for one, other in pairs:
+            layer = fitting_layer(one, other)
+            if not is_same_layer(layers.setdefault(other.path, layer), layer):
+                got, expected = f"other weights for each call of {other.path!r}", "the same for all of them"
+                _refuse(path, got, expected, "the file's model has several layers there; without into= it makes one.")
+    except ModelFileError:
+        raise
     except ModelError as error:
         raise ModelFileError(f"{path}: {error}") from error
     filled = models_of(model.backend).fill(model, layers)

@@ -196,6 +196,11 @@ class Model:
         size = sizes.pop() if len(sizes) == 1 else ()
         return None if not size or None in size else size  # type: ignore[return-value]
 
+    def holds_at(self, size: Size) -> bool:
+        """Whether its layers are known, all of them, and hold for images of so many rows and columns."""
+        known = self.whole and all(part.layer is not None for part in self.parts)
+        return known and not any(n % self.multiple for n in size)
+
 
 def _of_one_rank(parts: Sequence[Part]) -> Iterator[Part]:
     """The parts, with the model's number of axes where a layer takes any; a layer for another one isn't known."""

@@ -20,6 +20,7 @@ from ..layers.shapes import Known, known_after
 from ..layers.spatial import Ends, Size, Spec, padding_in, times, window
 from ..layers.transposed import TransposedConvolution
 from ..layers.windows import WindowAttention
+from .shared import SharedLayers
 
 Built = list[tuple[Part, list[Any]]]
 
@@ -68,7 +69,7 @@ class Lowering:
         kept: paths of what flattens pixels in the source's order, since no dense layer behind it could be reordered.
         blockers: paths of what keeps the whole model from being ported, and so pixels from being flattened in another
             order: a dense layer is only reordered together with the flattening.
-        built: the native layers for each part.
+        built: the native layers for each part; the same list for calls of the same layer.
         untouched: paths of what has none, and why.
         tied: whether the result holds for images of the given size alone.
         sized: whether the new layers take others, and compute something else there.
@@ -102,6 +103,7 @@ class Lowering:
         self.at: dict[str, Size] = {}
         self.wide = any(part.layer and dtype_of(part.layer) == "float64" for part in source.parts)
         parts = joined(source.parts) if self.style == "convlab" else source.parts
+        self._shared = SharedLayers(parts)
         for part in parts:
             inputs = [self.values.get(value, image) for value in part.inputs]
             self.values[part.value] = self._add(part, inputs)
@@ -131,8 +133,8 @@ class Lowering:
             if layer is None:
                 why = part.note or type(part.native).__name__
                 raise UnsupportedError(why if ":" in why else f"convlab doesn't know {why}")
-            layer = self._lowered(layer, part.path, given)
-            self.built.append((part, self._natives(layer, given)))
+            new = layer = self._lowered(layer, part.path, given)
+            self.built.append((part, self._shared.built(part, new, lambda: self._natives(new, given))))
         except UnsupportedError as error:
             if isinstance(layer, Convolution):
                 self.refused = self.refused or (part.path or part.note, error)

@@ -181,10 +181,15 @@ def port(
         untouched |= source.unused
         omissions, hint = _listed(untouched, "\n  "), _what_helps(untouched, size) if not whole else ""
         warnings.warn(f"{what}. Left out:\n  {omissions}{hint}", PartialPortWarning, stacklevel=2)
+    return Ported(to, _by_path(built), untouched, evidence, evidence.size, new, size)
+
+
+def _by_path(built: Built) -> dict[str, list[Any]]:
+    """The native layers by the paths of the parts, once for a layer that is called several times."""
     by_path: dict[str, list[Any]] = {}
-    for part, natives in built:
+    for part, natives in {id(natives): (part, natives) for part, natives in built}.values():
         by_path.setdefault(part.path, []).extend(natives)
-    return Ported(to, by_path, untouched, evidence, evidence.size, new, size)
+    return by_path
 
 
 def _read(model: Any, input_size: Any) -> Model:
@@ -250,7 +255,7 @@ def assembled(target: Models, built: Built, inputs: Inputs = ONE_IMAGE) -> Any:
 
 
 def _names(built: Built) -> list[str]:
-    """A name of its own for each native layer: the original's, with a "." between the names of what it is in.
+    """A name of its own for each native layer, in the order of calls: the original's, with a "." between its parts.
 
     What has no weights gives way to what has, and no layer is called like what others are in.
     """
@@ -259,13 +264,18 @@ def _names(built: Built) -> list[str]:
     stems = [stem if stem in kept else _beside(stem, kept) for stem in stems]
     around = {stem[:place] for stem in stems for place, letter in enumerate(stem) if letter == "."}
     names: list[str] = []
+    of_shared: dict[int, list[str]] = {}
     for stem, (part, natives) in zip(stems, built, strict=True):
+        if id(natives) in of_shared:
+            names += of_shared[id(natives)]
+            continue
         main, other = (0, "after") if isinstance(part.layer, TransposedConvolution) else (len(natives) - 1, "before")
         for index, _ in enumerate(natives):
             own = stem if index == main else f"{stem}_{other}"
             weighted = index == main and part.layer is not None and part.layer.arrays
             taken = {*names, *around} if weighted else {*names, *around, *kept}
             names.append(next(name for n in count(1) if (name := own if n == 1 else f"{own}_{n}") not in taken))
+        of_shared[id(natives)] = names[len(names) - len(natives) :]
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import keyword
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from ..adapters import free_name
 from ..layers.inputs import ONE_IMAGE, Inputs
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
-from .code import SourceCall, container, formatted, imports
+from .code import SourceCall, container, formatted, imports, is_name
 from .forward import IMAGE, Statement, lines_of, variables_of
 from .layers import Written, layer
 
@@ -114,12 +114,14 @@ class _Scopes:
     def body(self, parts: Sequence[Named], variables: Mapping[str, str] = IMAGE) -> Body:
         """What a class of these parts has, whose names are relative to it."""
         entries = [*self._entries(parts)]
-        written = {name: self._written(name, inside) for name, inside in entries}
+        written: dict[Name, Written] = {}
+        for name, inside in entries:  # Of a block that is called several times, the first call says what it is.
+            written[name] = written.get(name) or self._written(name, inside)
         lasts, firsts = ([inside[at][1] for _, inside in entries] for at in (-1, 0))
         chain = all(part.inputs == (before.value,) for before, part in zip(lasts, firsts[1:], strict=False))
         numbered = all(len(name) == 1 and name[0].partition("_")[0].isdigit() for name in written)
-        alone = len(variables) == 1
-        items = [each.item for each in written.values()] if chain and numbered and alone else [None]
+        in_turn = chain and numbered and len(written) == len(entries) and len(variables) == 1
+        items = [each.item for each in written.values()] if in_turn else [None]
         if None not in items:
             return Body([], [Statement("", (INPUT,), lasts[-1].value)], items)
         references, attributes = self._attributes(
@@ -129,7 +131,7 @@ class _Scopes:
         for name, inside in entries:
             first, last = inside[0][1], inside[-1][1]
             taken = first.inputs if len(inside) == 1 else self._outside(inside)
-            inputs = tuple(INPUT if value == given and alone else value for value in taken)
+            inputs = tuple(INPUT if value == given and len(variables) == 1 else value for value in taken)
             values = "{0}" if len(inputs) == 1 else "{all}"
             template = written[name].inline or f"{references[name]}({values})"
             steps.append(Statement(template, inputs, last.value, first.layer if len(inside) == 1 else None))
@@ -143,21 +145,42 @@ class _Scopes:
         return layer(made)
 
     def _entries(self, parts: Sequence[Named]) -> Iterator[tuple[Name, Sequence[Named]]]:
-        """The parts with their names, and in place of those that are a block the block."""
+        """The parts with their names, and in place of those that are a block the block, once for each call of it."""
         start = 0
         while start < len(parts):
             path = parts[start][0]
             end, name = start + 1, path
             for length in range(1, len(path)):
-                prefix, until = path[:length], start
-                while until < len(parts) and parts[until][0][:length] == prefix:
-                    until += 1
-                elsewhere = any(other[:length] == prefix for other, _ in [*parts[:start], *parts[until:]])
-                if not elsewhere and self._is_block(parts[start:until]):
-                    end, name = until, prefix
+                size = self._length(parts, path[:length])
+                if size:
+                    end, name = start + size, path[:length]
                     break
             yield name, parts[start:end]
             start = end
+
+    def _length(self, parts: Sequence[Named], prefix: Name) -> int:
+        """How many parts with names that begin alike are a block, in each call of it; 0 if they are none."""
+        places = [place for place, (name, _) in enumerate(parts) if name[: len(prefix)] == prefix]
+        names = Counter(parts[place][0] for place in places if not _is_function([parts[place]]))
+        for calls in {max(names.values(), default=1): None, 1: None}:
+            size = len(places) // calls
+            starts = places[::size]
+            if places == [place + n for place in starts for n in range(size)]:
+                each_call = [parts[place : place + size] for place in starts]
+                alike = len({self._wiring(call) for call in each_call}) == 1
+                if alike and all(map(self._is_block, each_call)):
+                    return size
+        return 0
+
+    def _wiring(self, inside: Sequence[Named]) -> str:
+        """What the calls of a block have in common: its layers with weights, what else is computed, and of what."""
+        numbers = {part.value: number for number, (_, part) in enumerate(inside)}
+        return repr(
+            [
+                (self.idiom.written(part) if _is_function([(name, part)]) else name, [*map(numbers.get, part.inputs)])
+                for name, part in inside
+            ]
+        )
 
     def _is_block(self, inside: Sequence[Named]) -> bool:
         """Whether parts take one value and give one, so that they can be called; a lone function can, too."""
@@ -179,16 +202,17 @@ class _Scopes:
         for path, value in made.items():
             outer = path[:-1]
             inside = [each for each in made if outer and each[: len(outer)] == outer]
+            in_order = [(*outer, str(n)) for n in range(len(inside))]
             names = [*free_name(".".join(path), self.idiom.owner).split(".")]
-            if len(outer) == 1 and [*inside] == [(*outer, str(n)) for n in range(len(inside))]:
+            if len(outer) == 1 and {*inside} == {*in_order}:
                 references[path] = f"self.{names[0]}[{path[-1]}]"
-                attributes[f"self.{names[0]}"] = self.idiom.several([made[each] for each in inside])
+                attributes[f"self.{names[0]}"] = self.idiom.several([made[each] for each in in_order])
                 continue
-            if all(map(_is_name, names)):
+            if all(map(is_name, names)):
                 for length in range(1, len(names)):
                     attributes.setdefault(".".join(["self", *names[:length]]), SourceCall(self.idiom.base, {}))
             else:
-                names = ["_".join(names)] if _is_name("_".join(names)) else [f"layer{'_'.join(names)}"]
+                names = ["_".join(names)] if is_name("_".join(names)) else [f"layer{'_'.join(names)}"]
             references[path] = ".".join(["self", *names])
             attributes[references[path]] = value
         return references, [*attributes.items()]
@@ -197,10 +221,6 @@ class _Scopes:
 def _is_function(inside: Sequence[Named]) -> bool:
     """Whether parts have no weights, whose names would have to stay."""
     return not any(part.layer is None or part.layer.arrays for _, part in inside)
-
-
-def _is_name(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def layer_list(function: str) -> Callable[[Sequence[Any]], SourceCall]:

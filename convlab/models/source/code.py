@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,11 @@ class SourceCall:
     def __str__(self) -> str:
         inside = ", ".join(self._written())
         return f"{self.function}({inside}{EXPLODED if self.exploded and inside else ''})"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a variable."""
+    return text.isidentifier() and not keyword.iskeyword(text)
 
 
 def is_same(value: object, other: object) -> bool:

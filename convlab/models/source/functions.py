@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
-from .code import Code, SourceCall, formatted
+from .code import Code, SourceCall, formatted, is_name
 from .forward import Statement, lines_of
 
 # What stands for a call in an expression until its arguments are known.
@@ -30,7 +30,8 @@ def functions(
         passed: a parameter that the functions hand on to what is made in them, if it is used there.
         returns: whether the last statement may be `return` with the last expression.
     """
-    entries = [*_entries(parts)]
+    again = called_again(parts)
+    entries = [*_entries(parts, again)]
     bodies = {name: _body(inside, written, name) for name, inside in entries if name}
     alike = Counter(body.key() for body in bodies.values())
     blocks = {name: Block(_kind(name), body) for name, body in bodies.items() if alike[body.key()] > 1}
@@ -49,11 +50,35 @@ def functions(
             steps += [(name, step, dict(body.attributes)) for step in body.steps]
     lines = lines_of([step for _, step, _ in steps], parts[-1].value, variables=variables, returns=returns)
     calls = {mark: call for _, _, several in steps for mark, call in several.items()}
-    return sections, _with_comments([name for name, _, _ in steps], [_filled(line, calls) for line in lines])
+    definitions, variables = _made_once({mark: calls[mark] for mark in again}, [_filled(line, calls) for line in lines])
+    lines = [_filled(line, {**calls, **variables}) for line in lines]
+    return sections, [*definitions, *_with_comments([name for name, _, _ in steps], lines)]
 
 
-def _entries(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
-    """The parts of each block with its name, and those in between with "", in order."""
+def called_again(parts: Sequence[Part]) -> list[str]:
+    """The paths of layers with weights that a model calls several times."""
+    calls = Counter(part.path for part in parts if part.layer is not None and part.layer.arrays)
+    return [path for path, number in calls.items() if number > 1]
+
+
+def _made_once(calls: Mapping[str, SourceCall], lines: Sequence[str]) -> tuple[list[str], dict[str, Code]]:
+    """The statements that make layers before they are called, and the variables by the layers' paths.
+
+    Args:
+        calls: what makes each layer.
+        lines: of the model, whose variables have other names.
+    """
+    taken = {*re.findall(r"\w+", " ".join(lines))} - {*re.findall(r"\w+", " ".join(calls))}
+    variables: dict[str, Code] = {}
+    for path in calls:
+        plain = re.sub(r"\W", "_", path)
+        stem = plain if is_name(plain) and plain not in taken else f"layer_{plain}"
+        variables[path] = Code(stem)
+    return [f"{name} = {calls[path]}" for path, name in variables.items()], variables
+
+
+def _entries(parts: Sequence[Part], again: Container[str]) -> Iterator[tuple[str, list[Part]]]:
+    """The parts of each block with its name, and those in between with "", in order; no block is called `again`."""
     names = [_block_name(part.path) for part in parts]
     runs = Counter(name for name, _ in groupby(names))
     takers: dict[str, list[str]] = {}
@@ -65,6 +90,7 @@ def _entries(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
         values = {part.value for part in inside}
         given = [value for value in values if value == parts[-1].value or {*takers.get(value, [])} - values]
         is_block = runs[name] == 1 and given == [inside[-1].value] and len(_outside(inside)) == 1 and len(inside) > 1
+        is_block = is_block and not any(part.path in again for part in inside)
         yield name if is_block else "", inside
 
 
@@ -109,7 +135,7 @@ def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
     return Body(attributes, steps)
 
 
-def _filled(line: str, calls: dict[str, SourceCall]) -> str:
+def _filled(line: str, calls: Mapping[str, SourceCall | Code]) -> str:
     """A line with the calls in the place of their marks."""
     return re.sub(f"{_MARK}(.*?){_MARK}", lambda match: str(calls[match[1]]), line)
 

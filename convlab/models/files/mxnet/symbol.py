@@ -19,7 +19,7 @@ from ...layers.layer import Dense, Layer
 from ...layers.outputs import Outputs
 from ...layers.pooling import GlobalPool
 from ...layers.reading import INPUT, Model, Part, giving
-from ...layers.shapes import channels_at
+from ...layers.shapes import channels_at, gives_rows
 from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..checks import bytes_of, check_flow, check_options
 from ..fields import excerpt
@@ -90,6 +90,10 @@ class SymbolReading:
 
     def native_of(self, layer: Layer) -> Any:
         """What computes a layer that is a piece of an operator."""
+        return None
+
+    def block(self, node: str) -> Part | None:
+        """The block that a node stands for as a whole; None for one of MXNet's operators."""
         return None
 
     def of(
@@ -164,10 +168,11 @@ class SymbolReading:
     ) -> str:
         """Add what an operator computes of values and parameters, of which the values' axes are these."""
         operator, path, rows = node["op"], self.path(node["name"]), options["rows"]
-        layer = self._layer(path, operator, options, arrays, axes)
+        block = self.block(node["name"])
+        layer = self._layer(path, operator, options, arrays, axes, block)
         if isinstance(layer, Joining) and layer.takes not in (0, len(inputs)):
             raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
-        path, native = self.native(path, layer, arrays)
+        path, native = (block.path, block.native) if block else self.native(path, layer, arrays)
         if isinstance(layer, Dense) and not rows:
             if not options.get("flatten", True):
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
@@ -179,19 +184,26 @@ class SymbolReading:
         value = self._append(node, path, native, layer, inputs, str(number))
         if operator == EXPAND_DIMS:
             self.expanded.add(value)
-        if not isinstance(layer, Unflatten) and (rows or isinstance(layer, (Dense, Flatten))):
+        if not isinstance(layer, Unflatten) and (rows or gives_rows(layer) or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         return value
 
     def _layer(
-        self, path: str, operator: str, options: Mapping[str, Any], arrays: Sequence[str], axes: set[str]
+        self,
+        path: str,
+        operator: str,
+        options: Mapping[str, Any],
+        arrays: Sequence[str],
+        axes: set[str],
+        block: Part | None,
     ) -> Layer:
-        """What an operator computes of values whose axes are these."""
+        """What an operator or a block computes of values whose axes are these."""
+        layer = block.layer if block else None
         try:
-            if operator not in OPERATORS or not axes:
+            if (operator not in OPERATORS and layer is None) or not axes:
                 raise UnsupportedError(f"convlab doesn't know the operator {operator}")
             softmax = softmax_of_tokens(operator, options) if axes == {TOKENS} else None
-            layer = softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
+            layer = layer or softmax or OPERATORS[operator](options, [*map(self.array, arrays)])
             if axes != {IMAGES} and not softmax and (axes != {TOKENS} or not isinstance(layer, ANYWHERE)):
                 raise UnsupportedError(f"{operator} takes arrays whose axes were moved")
         except UnsupportedError as error:
