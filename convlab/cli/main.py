@@ -155,7 +155,7 @@ def parity(
 def compare_models(
     a: Annotated[str, typer.Argument(help="A model: file.py:name or package.module:name. The file is run.")],
     b: Annotated[str, typer.Argument(help="Another model, of the same or of another framework.")],
-    inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy; default: random ones.")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Images, (N, C, H, W), in an .npy or .npz; or random.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random images.")] = 0,
     python: Annotated[
         str, typer.Option(metavar="PATH", help="The Python of another environment, which loads and runs the second.")

@@ -60,12 +60,14 @@ def _run_file(path: str) -> dict[str, Any]:
                 del sys.modules[name]
 
 
-def array_of(path: Path) -> np.ndarray:
-    """The array in an `.npy` file."""
+def array_of(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array in an `.npy` file, or the arrays in an `.npz` file by their names."""
     try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+        content = np.load(path, allow_pickle=False)
+        several = not isinstance(content, np.ndarray)
+        arrays: dict[str, np.ndarray] = {**content} if several else {"": content}
+        if not arrays or any(array.dtype.kind not in "biufc" for array in arrays.values()):
             raise ValueError("it holds something else")
-        return array
+        return arrays if several else arrays[""]
     except Exception as error:  # A damaged file may raise any error in NumPy and zipfile.
         raise ModelFileError(f"{path}: isn't an array of numbers ({error}).", hint="numpy.save writes one.") from error

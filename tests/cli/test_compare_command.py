@@ -54,6 +54,23 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+TWO = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+class Two(nn.Module):
+    def __init__(self, swapped):
+        super().__init__()
+        self.swapped, self.left, self.right = swapped, nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, bias=False)
+    def forward(self, left, right):
+        left, right = (right, left) if self.swapped else (left, right)
+        return self.left(left) - self.right(right)
+first = Two(False)
+second = Two(True)
+second.load_state_dict(first.state_dict())
+"""
+
+
 def test_models_that_are_the_same(folder):
     done = run(folder, "a.py:make", "b.py:right", "--json", "found.json")
     assert done.returncode == 0, done.stderr
@@ -218,3 +235,20 @@ def test_the_page_is_well_formed_and_tells_names_from_markup():
     assert not open_tags
     assert "&lt;script&gt;" in page
     assert json.loads(json.dumps(as_dict(comparison)))["same"] is False
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_several_inputs(folder, elsewhere):
+    """Random images, and an `.npz` of them by their names; in another process, too."""
+    (folder / "two.py").write_text(TWO)
+    further = ["--python", sys.executable] if elsewhere else []
+    done = run(folder, "two.py:first", "two.py:first", *further)
+    assert done.returncode == 0, done.stderr
+    images = np.random.default_rng(0).normal(size=(2, 1, 3, 8, 8)).astype("float32")
+    np.savez(folder / "both.npz", left=images[0], right=images[1])
+    done = run(folder, "two.py:first", "two.py:second", "--inputs", "both.npz", *further)
+    assert done.returncode == 1, done.stderr
+    assert "wapped inputs: the second model takes 'left' as the first takes 'right'" in " ".join(done.stdout.split())
+    np.savez(folder / "other.npz", left=images[0], up=images[1])
+    done = run(folder, "two.py:first", "two.py:first", "--inputs", "other.npz", *further)
+    assert "got arrays for left and up, expected left and right" in " ".join((done.stdout + done.stderr).split())

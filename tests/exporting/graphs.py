@@ -63,7 +63,7 @@ DENSE = {"W": numbers(6, 5), "V": numbers(5, 6), "c": numbers(5)}
 def right(path, x):
     """Whether the layers that are read compute onnxruntime's result, within the bounds carried through them."""
     model, result = read_onnx(path), run(path, x)
-    if model.native.layout == "NHWC":
+    if model.native.layouts == ("NHWC",):
         x = np.moveaxis(x, -1, 1)
     true, off = carried(steps(model), {INPUT: x.astype(float)}, "float32")
     if model.native.result_layouts == ("NHWC",):

@@ -165,7 +165,7 @@ def test_a_model_that_takes_no_random_image_is_not_called_the_same():
             super().__init__()
             self.conv = nn.Conv2d(3, 2, 3)
 
-        def forward(self, x, y):
+        def forward(self, x, *, y):
             return self.conv(x) + self.conv(y)
 
     model = Two()

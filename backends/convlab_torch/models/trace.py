@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.activations import Activation, Affine, Clip
-from convlab.models.layers.arguments import input_values
+from convlab.models.layers.arguments import arguments_needed, input_values
 from convlab.models.layers.joining import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.outputs import results_of
@@ -195,7 +195,11 @@ class _Reading(TokenReading):
     def _take_inputs(self, arguments: Sequence[torch.fx.Node]) -> None:
         """Note what is given for arguments; those with defaults are held by the trace for their values."""
         given = [node for node in arguments if not node.args and node.users] or [*arguments[:1]]
-        self.inputs = input_values([str(node.target) for node in given])
+        names = [str(node.target) for node in given]
+        others = [name for name in names if name not in arguments_needed(self.model.forward)]
+        if len(given) > 1 and others:
+            raise UnsupportedError(f"it takes {others[0]!r} beside {names[0]!r}, which isn't an argument by position")
+        self.inputs = input_values(names)
         self.values.update(zip(given, self.inputs, strict=True))
         self.sizes.update(node for node in arguments if node.args and node not in given)
 

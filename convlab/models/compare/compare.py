@@ -52,8 +52,8 @@ def compare(a: Any, b: Any, inputs: Any = None, *, names: Mapping[str, str] | No
             pair; what `convlab.port` returned.
         b: another one, of the same or of another framework.
         inputs: an image or a batch, (N, C, H, W), rows of numbers, (N, C), for a model that takes those, or a list of
-            such arrays; by default random ones of odd and even sizes. A `flax.linen` module whose layers only show
-            when it runs needs them.
+            such arrays; for models of several inputs a tuple of them, or a dictionary by name. By default random ones
+            of odd and even sizes. A `flax.linen` module whose layers only show when it runs needs them.
         names: which layer of b belongs to which of a, by path; no others are compared, and `same` isn't True.
         seed: of the random images and gradients.
 

@@ -134,7 +134,7 @@ def port(
             adaptive maxima in MXNet, for a dense layer on pixels in another order, and for code of PyTorch's and Flax's
             models that computes with sizes, or decides by them.
         inputs: images to prove it with, (N, C, H, W), sequences (N, C, L), volumes (N, C, D, H, W), or rows of numbers,
-            (N, C), instead of random ones.
+            (N, C), instead of random ones; for a model of several inputs a tuple of them, or a dictionary by name.
         seed: the seed of the random images.
 
     Raises:
