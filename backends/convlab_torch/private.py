@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -62,9 +63,18 @@ def is_view(x: Tensor) -> bool:
     return test is None or bool(test())
 
 
-def shapes_alone() -> AbstractContextManager[Any]:
+@contextmanager
+def shapes_alone() -> Iterator[None]:
     """In it tensors have shapes and no numbers, so that a model runs on large images in no time.
 
-    No public name makes them of layers on any device. Without the private name the numbers are computed.
+    No public name makes them of layers on any device. Without the private name the numbers are computed. What fails is
+    an error alone, which PyTorch would also log, line by line.
     """
-    return nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        logger.disabled = disabled

@@ -10,6 +10,7 @@ from making import port_parts
 from torch import nn
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 
 RNG = np.random.default_rng(3)
 LEFT, RIGHT = (torch.from_numpy(RNG.normal(size=(2, 3, n, n + 1)).astype("float32")) for n in (12, 9))
@@ -41,6 +42,12 @@ class Resized(Code):
         return self.other(right), self.conv(F.interpolate(left, size=right.shape[2:]))
 
 
+class Beside(Code):
+    def forward(self, image, row):
+        x = self.conv(image).amax((2, 3))
+        return self.head(torch.cat([x[:, :3], row], 1))
+
+
 class Keyword(Code):
     def forward(self, left, *, right):
         return self.conv(left) + self.conv(right)
@@ -66,6 +73,16 @@ def test_code_that_computes_with_sizes(kind, given):
     ported = port(model, to="torch")
     assert ported.evidence.same
     np.testing.assert_allclose(together(ported.model(*given)), together(model(*given)), rtol=1e-5, atol=1e-6)
+
+
+def test_sizes_that_fail_are_tried_in_silence(capfd):
+    """Nothing tells that the second argument is a row before the code is read; PyTorch logs each failure."""
+    model = initialised(Beside)
+    with pytest.warns(PartialPortWarning):
+        ported = port(model, to="torch")
+    assert ported.evidence.same
+    np.testing.assert_allclose(together(ported.model(LEFT, ROW)), together(model(LEFT, ROW)), rtol=1e-5, atol=1e-6)
+    assert "Number of dimensions" not in capfd.readouterr().err
 
 
 def test_an_argument_by_keyword_alone_is_refused():
