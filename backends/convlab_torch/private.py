@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -72,22 +72,18 @@ def hooks_before(module: nn.Module) -> list[Callable[..., Any]]:
     return [*getattr(module, "_forward_pre_hooks", {}).values()]
 
 
-def shapes_alone() -> AbstractContextManager[Any]:
+@contextmanager
+def shapes_alone() -> Iterator[None]:
     """In it tensors have shapes and no numbers, so that a model runs on large images in no time.
 
-    No public name makes them of layers on any device. Without the private name the numbers are computed.
+    No public name makes them of layers on any device. Without the private name the numbers are computed. What fails is
+    an error alone, which PyTorch would also log, line by line.
     """
-    return nullcontext() if _fake_mode is None else _quiet(_fake_mode(allow_non_fake_inputs=True))
-
-
-@contextmanager
-def _quiet(mode: AbstractContextManager[Any]) -> Iterator[None]:
-    """A mode in which torch doesn't log what fails, which its error says, too."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
+    disabled = logger.disabled
     logger.disabled = True
     try:
-        with mode:
+        with nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True):
             yield
     finally:
-        logger.disabled = before
+        logger.disabled = disabled

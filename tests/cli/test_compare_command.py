@@ -105,7 +105,7 @@ def test_models_of_which_only_parts_can_be_compared(folder):
         "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
         "class Two(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 2, 3)\n"
-        "    def forward(self, x, y):\n        return self.conv(x) + self.conv(y)\n"
+        "    def forward(self, x, *, y):\n        return self.conv(x) + self.conv(y)\n"
         "model = Two()\n"
     )
     done = run(folder, "two.py:model", "two.py:model", "--json", "found.json", "--html", "report.html")

@@ -275,3 +275,18 @@ def test_the_layers_of_a_network_are_its_modules():
     network.head = nnx.Linear(6, 7, rngs=nnx.Rngs(0))
     assert len(read(network).parts[-1].layer.kernel) == 7
     assert models_of("jax.nnx").run([network], X, "float32").shape == (2, 7)
+
+
+class Resized(nnx.Module):
+    """An image that is made as large as another one: of images of one size that would be nothing."""
+
+    def __init__(self):
+        self.conv, self.other = (nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(seed)) for seed in range(2))
+
+    def __call__(self, left, right):
+        return self.conv(jax.image.resize(left, (*right.shape[:3], 3), "nearest")) + self.other(right)
+
+
+def test_inputs_of_different_sizes_are_tried():
+    with pytest.warns(PartialPortWarning, match="what depends on the image's size"):
+        assert port(Resized(), to="jax.nnx").evidence.same is None

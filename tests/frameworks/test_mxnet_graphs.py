@@ -7,7 +7,8 @@ import pytest
 from gluon_layers import models, randomly, semantics
 from making import port_parts
 
-from convlab import port
+from convlab import load, port
+from convlab.errors import ModelFileError
 from convlab_mxnet import attention_blocks
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
@@ -268,3 +269,57 @@ def test_operators_of_contrib() -> None:
     rows.add(nn.Conv2D(4, 3, in_channels=3), attention_blocks.FirstPixel(), nn.Dense(2, in_units=4))
     rows.initialize()
     assert [part.layer.kind for part in models.read(rows).parts] == ["conv2d", "first_pixel", "dense"]
+
+
+def two_images():
+    """A symbol of two images of different channels, of which the graph lists the second one first."""
+    left, right = (mx.sym.var(name, dtype="float32") for name in ("left", "right"))
+    other = mx.sym.Convolution(right, num_filter=2, kernel=(3, 3), name="other")
+    net = mx.gluon.SymbolBlock(other - mx.sym.Convolution(left, num_filter=2, kernel=(3, 3), name="own"), [left, right])
+    net.initialize(mx.init.Uniform(1))
+    return net, (mx.nd.array(X), mx.nd.array(X[:, :1]))
+
+
+def test_a_symbol_of_two_images():
+    net, given = two_images()
+    expected = net(*given).asnumpy()
+    ported = port(net, to="mxnet")
+    np.testing.assert_allclose(ported.model(*given).asnumpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_exported_symbol_of_two_images(tmp_path):
+    """Its order is that of the graph; a parameter that the file lacks is no input."""
+    net, given = two_images()
+    expected = net(*given).asnumpy()
+    net.hybridize()
+    net(*given)
+    net.export(str(tmp_path / "net"))
+    loaded = load(tmp_path / "net-symbol.json", backend="mxnet")
+    assert [*models.read(loaded).inputs] == ["input right", "input left"]
+    np.testing.assert_allclose(loaded(*given[::-1]).asnumpy(), expected, rtol=1e-5, atol=1e-5)
+    arrays = mx.nd.load(str(tmp_path / "net-0000.params"))
+    mx.nd.save(
+        str(tmp_path / "net-0000.params"), {name: each for name, each in arrays.items() if "own_weight" not in name}
+    )
+    with pytest.raises(ModelFileError, match="'own_weight' isn't a parameter"):
+        load(tmp_path / "net-symbol.json", backend="mxnet")
+
+
+class Forward(mx.gluon.Block):
+    """A `forward` that decides by a shape, and takes no symbols."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = nn.Conv2D(4, 3, in_channels=3), nn.Dense(4, in_units=5)
+
+    def forward(self, image, row):
+        x = self.conv(image)
+        return (x.mean(axis=(2, 3)) if x.shape[2] > 1 else x) * self.dense(row)
+
+
+def test_a_forward_of_two_arguments():
+    net = randomly(Forward())
+    row = np.random.default_rng(1).normal(size=(2, 5)).astype("float32")
+    ported = port(net, to="mxnet", inputs={"row": row, "image": X})
+    given = mx.nd.array(X), mx.nd.array(row)
+    np.testing.assert_allclose(ported.model(*given).asnumpy(), net(*given).asnumpy(), rtol=1e-5, atol=1e-5)

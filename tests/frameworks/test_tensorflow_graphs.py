@@ -169,3 +169,38 @@ def test_what_isnt_known_is_named(operation, words):
     image = keras.Input((8, 8, 3))
     ported = port_parts(keras.Model(image, operation(kl.Conv2D(3, 3, name="conv")(image))), words, to="tensorflow")
     assert next(iter(ported.layers)) == "conv"
+
+
+def pair_of_images():
+    """A functional model of an image and of a smaller one of another number of channels."""
+    left, right = keras.Input((16, 16, 3), name="left"), keras.Input((8, 8, 1), name="right")
+    pooled = kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3)(left))
+    return keras.Model([left, right], kl.Dense(3)(kl.Concatenate()([pooled, kl.Flatten()(kl.Conv2D(2, 3)(right))])))
+
+
+class OfAList(keras.Model):
+    """A `call` that takes its two tensors in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = pair_of_images()
+
+    def call(self, inputs):
+        return self.inner(inputs) * 2.0
+
+
+@pytest.mark.parametrize("kind", ["functional", "inside another", "a list"])
+def test_images_of_different_sizes(kind):
+    rng = np.random.default_rng(2)
+    given = [rng.normal(size=shape).astype("float32") for shape in ((2, 16, 16, 3), (2, 8, 8, 1))]
+    model = OfAList() if kind == "a list" else pair_of_images()
+    if kind == "inside another":
+        symbols = keras.Input((16, 16, 3)), keras.Input((8, 8, 1))
+        model = keras.Model(symbols, kl.ReLU()(model([*symbols])))
+    expected = model(given).numpy()
+    assert expected.std() > 1e-2
+    # Only a functional model says what sizes it takes.
+    images = tuple(np.moveaxis(x, -1, 1) for x in given) if kind == "a list" else None
+    ported = port(model, to="tensorflow", inputs=images)
+    assert ported.evidence.same
+    np.testing.assert_allclose(ported.model(given).numpy(), expected, rtol=1e-4, atol=1e-5)

@@ -162,9 +162,15 @@ def _sizes_of_embeddings(weights: Sequence[tuple[int, ...]]) -> Iterator[tuple[i
 
 
 def _larger(shapes: Shapes) -> Iterator[Shapes]:
-    if any(len(shape) > 2 for shape in shapes):
-        for more in _LARGER:
-            yield tuple((shape[0] + 1, *(size + more for size in shape[1:-1]), shape[-1]) for shape in shapes)
+    """Larger images; of several inputs first of different sizes, which code may take that resizes one to another."""
+    if not any(len(shape) > 2 for shape in shapes):
+        return
+    different = [(more, 2) for more in (_LARGER[0], _LARGER[-1])] if len(shapes) > 1 else []
+    for more, apart in [*different, *((more, 0) for more in _LARGER)]:
+        yield tuple(
+            (shape[0] + 1, *(size + more + place * apart for size in shape[1:-1]), shape[-1])
+            for place, shape in enumerate(shapes)
+        )
 
 
 def _first(model: Callable[..., Any], several: Iterable[Shapes], dtype: str) -> tuple[Shapes, Program]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -73,7 +74,9 @@ def _shapes(block: Block, examples: Sequence[Any] | None, count: int) -> Iterato
         return
     values = map(value_of, block.collect_params().values())
     channels = dict.fromkeys(value.shape[1] for value in values if value.ndim == 4)
-    yield from (((_IMAGES, each, size, size),) * count for each in channels for size in _SIZES)
+    # Code may make one image as large as another one.
+    for each, size, apart in itertools.product(channels, _SIZES, (4, 0) if count > 1 else (0,)):
+        yield tuple((_IMAGES, each, size + place * apart, size + place * apart) for place in range(count))
 
 
 def _named(nodes: Sequence[Mapping[str, Any]], block: Block, images: Mapping[str, str]) -> list[dict[str, Any]]:

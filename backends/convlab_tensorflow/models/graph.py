@@ -165,7 +165,7 @@ class _Reading:
         if isinstance(operation, kl.Concatenate) and len(given) != len(inputs):
             raise UnsupportedError(f"{_inside(path, operation.name)}: it joins an array of numbers")
         if isinstance(operation, kl.Layer):
-            others = {name: value for name, value in _beside_tensors(call) if value is not None and value is not False}
+            others = {name: value for name, value in _beside_tensors(call) if not _is_nothing(value)}
             if isinstance(operation, kl.Resizing):  # Keras has it among what it does to images in training.
                 others.pop("training", None)
             # Keras tells layers of images to train by itself; it makes no difference to what does nothing in inference.
@@ -213,6 +213,11 @@ def _beside_tensors(call: Any) -> Iterator[tuple[str, Any]]:
     places = enumerate(call.arguments.args[1:], 2)
     named = [*((f"argument {place}", value) for place, value in places), *call.arguments.kwargs.items()]
     yield from ((name, value) for name, value in named if not isinstance(value, keras.KerasTensor))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether an argument is as if it weren't there: a model of several inputs has a mask of None for each."""
+    return all(each is None or each is False for each in keras.tree.flatten(value))
 
 
 def _after(layer: kl.Layer, tensor: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -173,9 +174,11 @@ def _window(conv: Any) -> tuple[tuple[int, ...], ...]:
 
 def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> list[Seen]:
     """The shapes of all tensors, and the numbers from them, for two batches that the model takes; none for none."""
-    for shapes in images.shapes(multiple):
+    several = sum(node.op == "placeholder" and not node.args for node in graph.nodes) > 1
+    # Images of which each may have a size of its own tell more than those of one size.
+    for more, shapes in product((multiple, 0) if several else (0,), images.shapes(multiple)):
         try:
-            return [_run(model, graph, shape) for shape in shapes]
+            return [_run(model, graph, shape, more) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
@@ -206,11 +209,25 @@ def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple:
     return next((seen[0] for seen in runs if seen), {})
 
 
-def _run(model: nn.Module, graph: torch.fx.Graph, shape: tuple[int, ...]) -> Seen:
+def _run(model: nn.Module, graph: torch.fx.Graph, shape: tuple[int, ...], more: int = 0) -> Seen:
+    """The shapes for images of a shape; those of each further input have so many more rows and columns."""
     watched = _Watched(torch.fx.GraphModule(model, graph))
+    given = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
+    shapes = [_shape_for(model, node, shape, place * more) for place, node in enumerate(given)]
     with torch.no_grad(), private.shapes_alone():
-        watched(torch.zeros(shape, dtype=float_dtype(model)))
+        watched(*(torch.zeros(each, dtype=float_dtype(model)) for each in shapes or [shape]))
     return watched.seen
+
+
+def _shape_for(model: nn.Module, node: torch.fx.Node, shape: tuple[int, ...], more: int) -> tuple[int, ...]:
+    """The shape of an input: that of rows or of images with as many channels as the module takes that takes it."""
+    modules = [model.get_submodule(str(user.target)) for user in node.users if user.op == "call_module"]
+    rows = next((each.in_features for each in modules if isinstance(each, nn.Linear)), 0)
+    if rows:
+        return shape[0], int(rows)
+    convolutions = (each for each in modules if isinstance(each, (*CONVOLUTIONS, *TRANSPOSED)))
+    channels = next((each.in_channels for each in convolutions), shape[1])
+    return shape[0], channels, *(size + more for size in shape[2:])
 
 
 class _Watched(nn.Module):
@@ -221,7 +238,7 @@ class _Watched(nn.Module):
         self.module = module
         self.seen: Seen = {}
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, *images: Tensor) -> Any:
         seen = self.seen = {}
 
         class Watching(torch.fx.Interpreter):
@@ -230,7 +247,7 @@ class _Watched(nn.Module):
                 seen[node] = result.shape if isinstance(result, Tensor) else result
                 return result
 
-        return Watching(self.module).run(image)
+        return Watching(self.module).run(*images)
 
 
 def _repeat(
