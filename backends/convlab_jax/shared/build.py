@@ -81,9 +81,7 @@ def build_function(layer: Layer) -> Callable[..., Array] | None:
     if isinstance(layer, (GlobalPool, ChannelPool)):
         return _build_reduction(layer)
     if isinstance(layer, Flatten):
-        if layer.order != "HWC":
-            raise UnsupportedError("Flax's images are flattened pixel by pixel, this one channel by channel.")
-        return flatten
+        return flatten if layer.order == "HWC" else functools.partial(flatten, order="CHW")
     return _FUNCTIONS.get(type(layer)) or build_resize(layer) or build_moving(layer) or build_across_channels(layer)
 
 

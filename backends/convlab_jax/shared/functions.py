@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.models.layers.spatial import to_last
+from convlab.models.layers.spatial import to_first, to_last
 
 from .across_channels import gated_linear_unit, pixel_unshuffle
 from .activations import ACTIVATIONS, with_number
@@ -234,15 +234,21 @@ def _reshaped(value: Value) -> tuple[list[Function], Value | None]:
     x = value.by.inputs[0]
     if value.by.primitive in ("reshape", "squeeze", "broadcast_in_dim") and isinstance(x, Value):
         if 3 <= len(x.shape) <= 5 and value.shape == (x.shape[0], math.prod(x.shape[1:])):
+            before = x.by.inputs[0] if x.by is not None and _is_transposed(x.by, to_first(len(x.shape) - 2)) else None
+            if isinstance(before, Value):
+                return [Function(flatten, (("order", "CHW"),))], before
             return [Function(flatten)], x
         if len(x.shape) == 2 and 3 <= len(value.shape) <= 5 and value.shape[0] == x.shape[0]:
             return [Function(unflatten, _options(value.shape[1:-1], "HWC"))], x
-    last = to_last(len(value.shape) - 2)
-    if value.by.primitive == "transpose" and value.by.params["permutation"] == last and isinstance(x, Value):
+    if _is_transposed(value.by, to_last(len(value.shape) - 2)) and isinstance(x, Value):
         functions, rows = _reshaped(x) if x.by is not None else ([], None)
         if functions and functions[0].function is unflatten:
             return [Function(unflatten, _options(x.shape[2:], "CHW"))], rows
     return [], None
+
+
+def _is_transposed(equation: Equation, permutation: tuple[int, ...]) -> bool:
+    return bool(equation.primitive == "transpose" and equation.params["permutation"] == permutation)
 
 
 def _options(size: Any, order: str) -> tuple[tuple[str, Any], ...]:

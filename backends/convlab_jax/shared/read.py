@@ -48,9 +48,9 @@ MODES = {
 _REPEATED = {"CIRCULAR": "circular", "REFLECT": "reflect"}
 
 
-def flatten(x: Array) -> Array:
-    """Each image of (N, H, W, C) as one row, pixel by pixel."""
-    return jnp.reshape(x, (x.shape[0], -1))
+def flatten(x: Array, order: str = "HWC") -> Array:
+    """Each image of (N, H, W, C) as one row, pixel by pixel, or channel by channel."""
+    return jnp.reshape(x if order == "HWC" else jnp.moveaxis(x, -1, 1), (x.shape[0], -1))
 
 
 def average_of_window(x: Array, strided: bool = False, rank: int = 2) -> Array:
@@ -209,7 +209,7 @@ _READERS: list[tuple[Any, Callable[..., Layer]]] = [
     (jnp.sum, _mean("sum")),
     (jnp.pad, _pad),
     (average_of_window, lambda strided=False, rank=2: GlobalPool("average", rank=rank)),
-    (flatten, lambda: Flatten("HWC")),
+    (flatten, lambda order="HWC": Flatten(order)),
     (affine, Affine),
     (channel_affine, _channel_affine),
     (add, Add),

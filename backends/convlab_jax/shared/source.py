@@ -40,6 +40,11 @@ def _slice(start: int, end: int) -> str:
     return f"{start or ''}:{-end or ''}"
 
 
+def _flatten(order: str = "HWC") -> str:
+    image = "{0}" if order == "HWC" else "jnp.moveaxis({0}, -1, 1)"
+    return f"{image}.reshape(({{0}}.shape[0], -1))"
+
+
 def _unflatten(size: tuple[int, ...] = (1, 1), order: str = "HWC") -> str:
     axes = ", ".join(map(str, size))
     if order == "HWC":
@@ -72,7 +77,7 @@ _FLAX = (
 _IN_NUMPY = "mean", "max", "sum", "pad"
 _ELSEWHERE = {**ELSEWHERE, **{f"jnp.{name}": getattr(jnp, name) for name in _IN_NUMPY}}
 _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
-    (flatten, lambda: "{0}.reshape(({0}.shape[0], -1))"),
+    (flatten, _flatten),
     (unflatten, _unflatten),
     (affine, scaled),
     (add, lambda: "{0} + {1}"),

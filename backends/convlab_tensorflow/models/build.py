@@ -27,7 +27,7 @@ from convlab.models.layers.outputs import Outputs as OutputsLayer
 from convlab.models.layers.pixels import Crop, Subsample, Upsample
 from convlab.models.layers.pooling import ChannelPool, GlobalPool, Pool
 from convlab.models.layers.reading import INPUT, ArrayNames
-from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_last, window
+from convlab.models.layers.spatial import Ends, Spec, hwio, is_padded, padding_in, to_first, to_last, window
 from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, named_crop
 from convlab.models.layers.windows import WindowAttention
 
@@ -245,9 +245,8 @@ def _build_upsample(layer: Upsample, style: str) -> list[kl.Layer]:
 
 
 def _build_flatten(layer: Flatten, style: str) -> list[kl.Layer]:
-    if layer.order != "HWC":
-        raise UnsupportedError("Keras flattens images pixel by pixel, this one channel by channel.")
-    return [kl.Flatten(data_format="channels_last", autocast=False)]
+    flatten = kl.Flatten(data_format="channels_last", autocast=False)
+    return [flatten] if layer.order == "HWC" else [kl.Permute(to_first(layer.rank)[1:], autocast=False), flatten]
 
 
 def _build_dense(layer: Dense, style: str) -> list[kl.Layer]:

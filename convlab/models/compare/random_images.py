@@ -166,7 +166,8 @@ def _fits(steps: Sequence[Step], given: Mapping[str, Known], fewest: int = 2) ->
         for step in steps:
             inputs = [values[value if value in values else ""] for value in step.inputs]
             for layer in step.layers:
-                if isinstance(layer, Dense) and inputs[0].channels not in (0, layer.kernel.shape[1]):
+                of_rows = isinstance(layer, Dense) or inputs[0].rows
+                if of_rows and inputs[0].channels and channels_taken(layer) not in (0, inputs[0].channels):
                     return False
                 after = known_after(layer, inputs)
                 if not isinstance(layer, Joining) and not _keeps_enough(layer, inputs[0].size, after.size, fewest):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .layer import Layer
+from .layer import Layer, OfAnyRank
 from .spatial import Size
 
 # The orders of flattened pixels, in words.
@@ -15,7 +15,7 @@ ORDERS = {"CHW": "channel by channel", "HWC": "pixel by pixel", "none": "not at 
 
 
 @dataclass(frozen=True, eq=False)
-class Flatten(Layer):
+class Flatten(OfAnyRank):
     """Each image as one row of numbers.
 
     Attributes:

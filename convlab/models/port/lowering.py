@@ -108,17 +108,13 @@ class Lowering:
             inputs = [self.values.get(value, image) for value in part.inputs]
             self.values[part.value] = self._add(part, inputs)
         if parts:
-            last = self.values[parts[-1].value]
-            pixel = f"; if it is one pixel, {last.hint}" if last.hint and last.image.size is None else ""
-            self._refuse_order(last, f"no dense layer comes that could be reordered{pixel}")
+            self._keep_order(self.values[parts[-1].value])
         self._refuse_without_weights()
 
-    def _refuse_order(self, value: Reaching, why: str) -> None:
-        """Say of a value whose pixels stand in another order than the source's that it can't be used like this."""
-        if value.flattened and self.order == "CHW":  # frameworks of images NCHW have both orders
+    def _keep_order(self, value: Reaching) -> None:
+        """Note of a value that its pixels must stand in the source's order, where no dense layer can be reordered."""
+        if value.flattened:
             self.kept.add(value.flattened)
-        elif value.flattened:
-            self.untouched[value.flattened] = f"the target flattens pixels {ORDERS[self.order]}, and {why}"
 
     def _refuse_without_weights(self) -> None:
         """Raise the error of the first convolution if none of the layers with weights could be built."""
@@ -141,7 +137,7 @@ class Lowering:
             self.untouched[part.path] = str(error)
         if not isinstance(layer, (*_KEEPS_ORDER, Dense)):
             for value in inputs:
-                self._refuse_order(value, f"{part.path!r} takes them in the other order")
+                self._keep_order(value)
         return self._after(part, layer, inputs)
 
     def _after(self, part: Part, layer: Layer | None, inputs: Sequence[Reaching]) -> Reaching:
@@ -174,7 +170,11 @@ class Lowering:
             always = given.shape.size is None or isinstance(given.layer, (GlobalPool, AdaptivePool))
             self.tied = self.tied or not always or not (given.shape.size is None or _is_pixel(given.shape))
             if layer.order != self.order and path not in self.kept:
-                return Flatten(self.order) if _has_no_order(given.shape) else self._other_order(layer, path, given)
+                return (
+                    replace(layer, order=self.order)
+                    if _has_no_order(given.shape)
+                    else self._other_order(layer, path, given)
+                )
         if isinstance(layer, PositionEmbedding):
             self.tied = self.tied or given.shape.size is not None
             self.at[path] = given.shape.size or layer.embedding.shape[1:]
@@ -200,7 +200,7 @@ class Lowering:
         if others or not self.whole:
             why = f"which {others[0]} prevents" if others else "and only its layers are ported"
             raise UnsupportedError(f"{orders}; the next dense layer can be reordered only in a whole model, {why}")
-        return Flatten(self.order)
+        return replace(layer, order=self.order)
 
     def _needs_size(self, what: str, given: Reaching, *others: str) -> UnsupportedError:
         """The error where the image's size isn't known; `others` are other ways to help."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -20,7 +20,9 @@ from ..layers.flattening import Flatten, Unflatten
 from ..layers.inputs import ONE_IMAGE, Batch, Inputs, shapes_of
 from ..layers.joining import Joining
 from ..layers.layer import Dropout
+from ..layers.pooling import AdaptivePool
 from ..layers.reading import Model
+from ..layers.resizing import Resize
 from ..layers.sized import for_size
 from ..layers.spatial import Size, image_size, times
 from ..layers.steps import Step
@@ -168,7 +170,9 @@ def port(
     if whole:
         evidence = compare_read(source, target.read(new), images, size if tied else None, seed=seed)
     else:
-        evidence = _each_alone(source, to, target, lowering, seed)
+        fixed = {part.path for part in as_read.parts if isinstance(part.layer, (AdaptivePool, Resize))}
+        sizes = {part.path: lowering.values[part.inputs[0]].shape.size for part in source.parts if part.path in fixed}
+        evidence = _each_alone(source, to, target, lowering, seed, sizes)
     if alone or only_size(model) is not None:
         evidence.size = size
     if evidence.same is False or (whole and not evidence.same):
@@ -303,8 +307,13 @@ def _stem(path: str) -> str:
 _NOT_ALONE = (Dropout, Flatten, Unflatten, Joining, Anchors, Tokens)
 
 
-def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed: int) -> Comparison:
-    """Compare each layer of the source with the layers that it became, which are read again."""
+def _each_alone(
+    source: Model, to: str, target: Models, lowering: Lowering, seed: int, sizes: Mapping[str, Size | None]
+) -> Comparison:
+    """Compare each layer of the source with the layers that it became, which are read again.
+
+    `sizes` are those of the images for which layers at some paths were changed.
+    """
     pairs: list[tuple[Step, Step]] = []
     for part, natives in lowering.built:
         parts = [each for native in natives for each in target.read(native).parts]
@@ -312,5 +321,6 @@ def _each_alone(source: Model, to: str, target: Models, lowering: Lowering, seed
         if part.layer is not None and layers and not isinstance(part.layer, _NOT_ALONE):
             other = Step(part.path, layers, tuple(each.native for each in parts))
             pairs.append((Step(part.path, (part.layer,), (part.native,)), other))
-    rows = compare_separately((models_of(source.backend), target), pairs, seed, lowering.at)
+    known = lowering.at | {path: size for path, size in sizes.items() if size is not None}
+    rows = compare_separately((models_of(source.backend), target), pairs, seed, known)
     return Comparison((source.backend, to), rows, whole=False, partial="the whole model wasn't ported")

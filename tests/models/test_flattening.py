@@ -1,0 +1,60 @@
+"""Flattened pixels that aren't taken by a dense layer right away: the order is the original's in every framework."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from making import run
+from sources import check
+from torch import nn
+
+from convlab import port
+
+X = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype("float32")
+
+
+class Pyramid(nn.Module):
+    """Means over 1, 4 and 16 fields, one behind another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(n) for n in (1, 2, 4))
+        self.fc = nn.Linear(4 * 21, 5)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        return self.fc(torch.cat([pool(y).flatten(1) for pool in self.pools], dim=1))
+
+
+def pyramid() -> nn.Module:
+    return Pyramid()
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.LayerNorm(2 * 14 * 14), nn.Linear(2 * 14 * 14, 5))
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())
+
+
+@pytest.mark.parametrize("make", [pyramid, normalised, flat])
+def test_the_order_is_kept(framework, make, tmp_path):
+    torch.manual_seed(0)
+    model = make().eval()
+    assert port(model, to=framework).evidence.same
+    ported = port(model, to=framework, input_size=16)
+    np.testing.assert_allclose(run(framework, ported.model, X), run("torch", model, X), rtol=1e-4, atol=1e-5)
+    check(framework, ported, tmp_path, X)
+    back = port(ported, to="torch")
+    np.testing.assert_allclose(run("torch", back.model, X), run("torch", model, X), rtol=1e-4, atol=1e-5)
+
+
+def test_sequences_and_volumes_keep_it_too(framework):
+    for conv, shape in ((nn.Conv1d, (2, 3, 9)), (nn.Conv3d, (2, 3, 5, 6, 4))):
+        model = nn.Sequential(conv(3, 2, 3), nn.Flatten()).eval()
+        x = np.random.default_rng(1).normal(size=shape).astype("float32")
+        result = run(framework, port(model, to=framework).model, x)
+        np.testing.assert_allclose(result, run("torch", model, x), rtol=1e-4, atol=1e-5)
