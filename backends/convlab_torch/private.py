@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import _C, Tensor
+from torch import _C, Tensor, nn
 from torch.autograd import forward_ad
 
 _functorch = getattr(_C, "_functorch", None)
@@ -63,18 +63,31 @@ def is_view(x: Tensor) -> bool:
     return test is None or bool(test())
 
 
-@contextmanager
-def shapes_alone() -> Iterator[None]:
+def hooks_before(module: nn.Module) -> list[Callable[..., Any]]:
+    """What runs before each call of a module.
+
+    No public name tells. Without the private name there is none, so that a kernel that such a hook computes is the one
+    of the last call.
+    """
+    return [*getattr(module, "_forward_pre_hooks", {}).values()]
+
+
+def shapes_alone() -> AbstractContextManager[Any]:
     """In it tensors have shapes and no numbers, so that a model runs on large images in no time.
 
-    No public name makes them of layers on any device. Without the private name the numbers are computed. What fails is
-    an error alone, which PyTorch would also log, line by line.
+    No public name makes them of layers on any device. Without the private name the numbers are computed.
     """
+    return nullcontext() if _fake_mode is None else _quiet(_fake_mode(allow_non_fake_inputs=True))
+
+
+@contextmanager
+def _quiet(mode: AbstractContextManager[Any]) -> Iterator[None]:
+    """A mode in which torch doesn't log what fails, which its error says, too."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
-    disabled = logger.disabled
+    before = logger.disabled
     logger.disabled = True
     try:
-        with nullcontext() if _fake_mode is None else _fake_mode(allow_non_fake_inputs=True):
+        with mode:
             yield
     finally:
-        logger.disabled = disabled
+        logger.disabled = before

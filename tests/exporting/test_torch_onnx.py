@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from convlab import load
+from convlab import load, save
+from convlab.errors import ModelFileError
 
 
 class Squeeze(nn.Module):
@@ -135,3 +138,48 @@ def test_what_pytorch_spells_out(opset, sizes, tmp_path):
         x = torch.randn(2, 3, 9, 7)
     torch.testing.assert_close(again(x), net(x), rtol=0, atol=1e-5)
     assert torch.equal(again.get_submodule("norm").weight, net.norm.weight)
+
+
+class WholeImages(nn.Module):
+    """Attention of pixels, shares of branches, and a mean that is repeated for each pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(3, 4, 1) for _ in range(3))
+        self.dense, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        first, second, third = self.one(x), self.two(x), self.three(x)
+        images = first, F.max_pool2d(second, 2), F.max_pool2d(third, 2)
+        q, k, v = (each.reshape(len(x), 2, 2, -1).transpose(2, 3) for each in images)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(first.shape)
+        rows = (first + second).mean((2, 3))
+        shares = torch.stack([self.dense(rows), self.other(rows)], 1).softmax(1)[..., None, None]
+        y = y + (torch.stack([first, second], 1) * shares).sum(1)
+        return torch.cat([y, F.interpolate(F.adaptive_avg_pool2d(third, 1), size=x.shape[2:])], 1)
+
+
+def test_attention_shares_and_repeated_pixels_are_written(tmp_path):
+    torch.manual_seed(0)
+    model, path = WholeImages().eval(), tmp_path / "model.onnx"
+    save(model, path)
+    x = torch.rand(2, 3, 6, 8)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    (result,) = onnxruntime.InferenceSession(path).run(None, {"X": x.numpy()})
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ModelFileError, match="Reshape"):
+        load(path, backend="torch")
+
+
+def test_a_flattening_before_all_else_is_written(tmp_path):
+    torch.manual_seed(0)
+    model, path = nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), tmp_path / "m.onnx"
+    save(model, path)
+    x = torch.rand(2, 3, 4, 4)
+    with torch.no_grad():
+        expected = model(x).numpy()
+        again = load(path, backend="torch")(x).numpy()
+    (result,) = onnxruntime.InferenceSession(path).run(None, {"X": x.numpy()})
+    for each in (result, again):
+        np.testing.assert_allclose(each, expected, rtol=0, atol=1e-6)

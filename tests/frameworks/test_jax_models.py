@@ -175,7 +175,7 @@ class Flattening(nn.Module):
 
 def test_a_module_that_takes_an_uncommon_size_asks_for_an_image():
     model = bound(Flattening())
-    with pytest.raises(ModelError, match=r"can't be run on images.*Hint: give inputs="):
+    with pytest.raises(ModelError, match=r"no image .* goes through all layers.*Hint: give inputs="):
         port(model, to="jax.nnx")
     assert port(model, to="jax.nnx", inputs=X).evidence.same is True
 

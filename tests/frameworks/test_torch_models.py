@@ -218,6 +218,16 @@ def test_a_spectral_norm_is_read_as_it_infers():
     assert torch.allclose(ported(torch.ones(1, 3, 5, 5)), layer.eval()(torch.ones(1, 3, 5, 5)), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
+def test_a_kernel_that_a_hook_computes_is_that_of_the_next_call(norm):
+    layer = norm(nn.Conv2d(3, 4, 3))
+    with torch.no_grad():
+        next(each for name, each in layer.named_parameters() if name != "bias").mul_(3)
+    ported = port(layer, to="torch").model
+    assert torch.allclose(ported(torch.ones(1, 3, 5, 5)), layer.eval()(torch.ones(1, 3, 5, 5)), atol=1e-6)
+
+
 def test_images_are_those_that_a_dense_layer_takes():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
     assert set(port(model, to="torch").evidence.rows[0].sizes) <= {(8, 8), (8, 9), (9, 8), (9, 9)}

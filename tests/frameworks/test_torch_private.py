@@ -94,3 +94,16 @@ def test_without_views_told_apart_the_result_is_copied(monkeypatch) -> None:
     image, kernel = torch.ones(1, 1, 5, 5, requires_grad=True), torch.ones(1, 1, 2, 2)
     y = convlab.corr2d(image, kernel, reproducible=True)
     assert torch.equal(y, torch.full((1, 1, 4, 4), 4.0))
+
+
+def test_hooks_before_a_call_are_found() -> None:
+    layer = torch.nn.Linear(2, 2)
+    assert private.hooks_before(layer) == []
+    layer.register_forward_pre_hook(print)
+    assert private.hooks_before(layer) == [print]
+
+
+def test_what_fails_with_shapes_alone_isnt_logged(capfd) -> None:
+    with pytest.raises(RuntimeError, match="reduction dim"), private.shapes_alone():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    assert capfd.readouterr() == ("", "")

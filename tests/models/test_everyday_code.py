@@ -28,6 +28,8 @@ class Code(nn.Module):
         layers |= {name: nn.Linear(4, 4) for name in ("dense2", "dense3", "dense4")}
         layers |= {name: nn.Conv2d(4, 4, 1) for name in ("three", "four")}
         layers |= {"power": nn.Parameter(torch.full((1,), 2.5)), "of_pixel": nn.LayerNorm([4, 1, 1])}
+        layers |= {"down": nn.Conv2d(4, 4, 3, stride=2, padding=1)}
+        layers |= {name: nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1) for name in ("up", "up_again")}
         layers |= {"mask": nn.Conv2d(4, 1, 1), "among_pixels": nn.Softmax(dim=2)}
         layers |= {"among_branches": nn.Softmax(dim=0), "among_parts": nn.Softmax(dim=1)}
         for name in names:
@@ -143,6 +145,11 @@ def in_place(net, x):
     return net.relu(y) + y * z + torch.cat([first, halves[1]], 1) + other
 
 
+def restored(net, x):
+    """A halved image gets its size back, whether it was even or not."""
+    return net.up(net.down(x), output_size=x.size()) + net.up_again(net.down(x), output_size=x.shape[2:])
+
+
 def channels_last(net, x):
     """Parts of images NHWC, and norms of rows of numbers without a module."""
     first, second = net.dense(x.permute(0, 2, 3, 1)).split([1, 3], dim=-1)
@@ -161,6 +168,7 @@ CODES = {
     shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
     merged_pixels: ("one", "two", "dense", "mask", "among_pixels"),
     in_place: ("one", "two", "relu"),
+    restored: ("down", "up", "up_again"),
     channels_last: ("dense", "dense2", "dense3", "weight", "bias"),
 }
 
@@ -246,3 +254,11 @@ def test_an_unknown_operation_is_named_alone() -> None:
 
     (why,) = read(Code(code, "one", "dense").eval()).loose.values()
     assert "(cumsum: convlab doesn't know it)" in why
+
+
+def test_a_size_given_back_to_odd_images_is_for_those_alone() -> None:
+    model = Code(restored, "down", "up", "up_again").eval()
+    x = torch.from_numpy(X[:, :, :7, :11].copy())
+    ported = port(model, to="torch", input_size=(7, 11))
+    with torch.no_grad():
+        np.testing.assert_allclose(ported.model(x).numpy(), model(x).numpy(), rtol=1e-4, atol=2e-5)

@@ -200,7 +200,7 @@ def test_a_failure_leaves_the_old_file(framework, tmp_path, monkeypatch):
     before = written([conv(4, 2)], path)
     model = load(path, backend=framework)
 
-    def fail(layers, part, name):
+    def fail(layers, part, *others):
         part.write_bytes(b"half")
         raise OSError("the disk is full")
 

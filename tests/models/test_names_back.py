@@ -80,6 +80,19 @@ class Taken(nn.Module):
         return self.block(x) + self.init(x)
 
 
+class Shared(nn.Module):
+    """A tower for two levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 2, stride=2)
+        self.tower = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU())
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.tower(x) + nn.functional.interpolate(self.tower(self.down(x)), scale_factor=2.0)
+
+
 def nested():
     named = OrderedDict(first=nn.Conv2d(2, 2, 3), second_one=nn.Sequential(nn.ReLU(), nn.Conv2d(2, 1, 1)))
     return nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), nn.Identity(), nn.Sequential(named))
@@ -91,6 +104,7 @@ MODELS = {
     "numbers": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 1)),
     "nested": nested,
     "taken": Taken,
+    "shared": Shared,
 }
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from making import run
-from sources import check
+from sources import check, run_source
 from torch import nn
 from torch.nn import functional as F
 
-from convlab import port, save
+from convlab import compare, port, save
+from convlab.models.adapters import read
 
 SIZE = (13, 10)
 X = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype("float32")
@@ -45,3 +46,36 @@ def test_a_model_for_one_size(framework, tmp_path):
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
     assert session.get_inputs()[0].shape[2:] == [*SIZE]
     np.testing.assert_allclose(session.run(None, {"X": X})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+class Rows(nn.Module):
+    """Its dense layers take images of this size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, stride=2, padding=1)
+        self.first, self.last = nn.Linear(2 * 7 * 5, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.last(F.relu(self.first(torch.flatten(F.relu(self.conv(x)), 1))))
+
+
+def test_a_source_with_dense_layers_on_pixels_shows_its_whole_graph(framework, tmp_path):
+    """No image that its reader tries has this size, and yet a file fills it in the order of both graphs."""
+    torch.manual_seed(0)
+    ported = port(Rows().eval(), to=framework, input_size=SIZE)
+    check(framework, ported, tmp_path, X)
+    assert read(run_source(framework, ported.source(), X)).whole
+
+
+def test_a_comparison_on_other_sizes_says_that_a_model_may_be_for_one_alone(framework):
+    torch.manual_seed(0)
+    model = Padded().eval()
+    bare = port(model, to=framework, input_size=SIZE).model
+    comparison = compare(model, bare)
+    assert comparison.same is False
+    assert "give inputs= of that size." in str(comparison).replace("\n", " ")
+    assert compare(model, bare, X).same is True
+    other = compare(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    assert other.same is False
+    assert "inputs=" not in str(other)

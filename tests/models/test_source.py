@@ -16,7 +16,8 @@ from convlab.models.adapters import models_of, read
 from convlab.models.files.neutral import write_layers
 from convlab.models.layers.activations import FUNCTIONS, WITH_PARAMETER, Activation, Affine, PReLU, Softmax
 from convlab.models.layers.channels import ChannelShuffle, Chunk, PixelShuffle
-from convlab.models.layers.flattening import Unflatten
+from convlab.models.layers.flattening import Flatten, Unflatten
+from convlab.models.layers.inputs import ONE_IMAGE, inputs_in_words
 from convlab.models.layers.joining import Add, Concatenate, Multiply
 from convlab.models.layers.layer import Dropout
 from convlab.models.layers.norms import ChannelAffine, GroupNorm, LayerNorm
@@ -323,6 +324,21 @@ def test_a_lone_layer_is_one_line(framework, tmp_path):
     ported = port(built(framework, same(4, 3)), to=framework)
     text = check(framework, ported, tmp_path, X)
     assert [line.partition("=")[0] for line in text.splitlines() if line and "import" not in line] == ["model "]
+
+
+def test_a_lone_layer_with_many_options_is_broken_into_lines(framework, tmp_path):
+    dilation = 1 if framework == "tensorflow" else (1, 2)  # Keras has no stride beside it
+    layer = conv(64, 3, (3, 5), stride=(2, 1), padding=((1, 1), (2, 2)), dilation=dilation, bias=False)
+    check(framework, port(built(framework, layer), to=framework), tmp_path, X)
+
+
+def test_a_source_says_that_a_model_takes_rows(framework, tmp_path):
+    rows = np.random.default_rng(2).normal(size=(2, 4)).astype("float32")
+    ported = port(built(framework, dense(6, 4), RELU, dense(3, 6)), to=framework)
+    text = check(framework, ported, tmp_path, rows)
+    assert "images" not in text
+    flat = [Part("flat", None, Flatten("CHW"), "", (INPUT,), "0"), Part("fc", None, dense(6, 4), "", ("0",), "1")]
+    assert inputs_in_words(flat, ONE_IMAGE) == "images (N, C, H, W)"
 
 
 def test_defaults_and_digits_beyond_float32_are_not_written(framework, tmp_path):

@@ -133,7 +133,7 @@ def _traced(model: nn.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
             below = {name: _under(tree, inner.path) for name, tree in variables.items()}
             alone = inner.clone(parent=None, name=None).bind({name: tree for name, tree in below.items() if tree})
             layers[path] = Part(path, attention.of_pixels(alone), *_read(alone, path))
-        return layer_call(path, call(*args, **kwargs), args, kwargs)
+        return layer_call(layers[path], call, args, kwargs)
 
     def called(*values: Array) -> Any:
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}

@@ -85,7 +85,7 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
 
     def seen(path: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if _is_layer(modules[path]):
-            return layer_call(path, call(*args, **kwargs), args, kwargs)
+            return layer_call(layer(path), call, args, kwargs)
         with code_of(path):
             return call(*args, **kwargs)
 

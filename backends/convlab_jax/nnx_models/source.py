@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flax import nnx
@@ -37,8 +38,13 @@ _RNGS: dict[str, Any] = {"rngs": Code("rngs")}
 def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE) -> str:
     """See `convlab.models.adapters.Models`; nnx names the layers of a Sequential by numbers."""
     numbered = [Part(p.path.removeprefix("layers/"), p.native, p.layer, p.note, p.inputs, p.value) for p in parts]
-    text = classes(numbered, _IDIOM, inputs_in_words(parts, inputs, last=True), inputs)
-    return text if "class " in text else text.replace("rngs=rngs", "rngs=nnx.Rngs(0)")
+    idiom = _IDIOM if numbered[0].path else replace(_IDIOM, written=_alone)
+    return classes(numbered, idiom, inputs_in_words(parts, inputs, last=True), inputs)
+
+
+def _alone(part: Part) -> Written:
+    """A layer that isn't made in a constructor."""
+    return Written(item=Code(str(_written(part).item).replace("rngs=rngs", "rngs=nnx.Rngs(0)")))
 
 
 def _written(part: Part) -> Written:

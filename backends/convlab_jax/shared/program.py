@@ -12,9 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import Literal, Primitive
+
+from convlab.models.layers.layer import Dense, Layer
+from convlab.models.layers.reading import Part
 
 # The operations that call functions, and their parameters that hold those.
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "custom_jvp_call", "custom_vjp_call")
@@ -259,14 +263,23 @@ _layer.def_abstract_eval(lambda *inputs, path, result, options: result)  # type:
 _NEUTRAL = ("deterministic", "use_running_average", "rngs", "rng", "dropout_rng", "sow_weights", "mutable")
 
 
-def layer_call(path: str, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What stands in a traced program for the result of a layer that was called with these arguments."""
+def layer_call(part: Part, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What stands in a traced program for the result of a layer whose call takes these arguments."""
+    rows = _rows_of_another_image(part.layer, args[0]) if args else None
+    result = call(*args, **kwargs) if rows is None else rows
     arrays = [each for each in (*args, *kwargs.values()) if isinstance(each, (jax.Array, np.ndarray))]
     if not arrays or not isinstance(result, jax.Array):
         return result
     told = {name: each for name, each in kwargs.items() if each is not None and each is not False}
     options = tuple(name for name in told if name not in _NEUTRAL and not hasattr(told[name], "shape"))
-    return _layer.bind(*arrays, path=path, result=jax.typeof(result), options=options)  # type: ignore[no-untyped-call]
+    return _layer.bind(*arrays, path=part.path, result=jax.typeof(result), options=options)  # type: ignore[no-untyped-call]
+
+
+def _rows_of_another_image(layer: Layer | None, x: Any) -> jax.Array | None:
+    """What a dense layer gives for rows of pixels of an image of another size than it is for; None for another call."""
+    if not isinstance(layer, Dense) or np.ndim(x) != 2 or np.shape(x)[1] == layer.input_channels:
+        return None
+    return jnp.zeros((len(x), layer.output_channels(0)), x.dtype)
 
 
 def code_of(path: str) -> Any:

@@ -16,6 +16,7 @@ from convlab.models.layers.spatial import to_first, to_last
 from .attention import attend
 from .functions import (
     average,
+    broadcast_like,
     channel_average,
     channel_maximum,
     channel_total,
@@ -23,6 +24,8 @@ from .functions import (
     least,
     maximum,
     multiply,
+    native_of,
+    resize_like,
     total,
 )
 from .indexing import native_of_index
@@ -100,8 +103,9 @@ def _elementwise(node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node]] | None:
     tensors = [each for each in node.args if isinstance(each, torch.fx.Node)]
     if node.target == "expand_as":  # What is added or multiplied is broadcast without it.
         return nn.Identity(), tensors[:1]
-    if node.target is attend:
-        return partial(attend, **node.kwargs), tensors
+    if node.target in (attend, broadcast_like, resize_like):
+        options: dict[str, Any] = {**node.kwargs}
+        return native_of(node.target, **options), tensors
     if node.target in _JOINED and len(tensors) == len(node.args) == 2 and not node.kwargs:
         return _JOINED[node.target], tensors
     squares = node.target in _SQUARES and node.args[1:] in ((), (2,), (2.0,)) and not node.kwargs

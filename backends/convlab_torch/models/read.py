@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import GatedLinearUnit
@@ -40,6 +43,7 @@ from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
+from ..private import hooks_before
 from . import across_channels, activations, attention, borders, modules, partitions, resizing, written_out
 from .attention import SHIFTED_WINDOWS
 from .channel_convolutions import RowConvolution, read_row_convolution
@@ -71,6 +75,7 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         parts = [*_with_rows([*_of_network(model)], model.inputs)]
         return Model("torch", parts, True, model, inputs=dict.fromkeys(model.inputs))
     with inference([model]):  # in training a parametrisation may change with each look
+        _compute_kernels(model)
         parts, with_code = walk(model, _children, _parts, _is_chain, ".")
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
@@ -107,6 +112,15 @@ def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | No
         Model("torch", whole, True, model, trace.image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
         {},
     )
+
+
+def _compute_kernels(model: nn.Module) -> None:
+    """Let the hooks that compute kernels from others do so, as each call of the model does before anything else."""
+    with torch.no_grad():
+        for module in model.modules():
+            for hook in hooks_before(module):
+                if isinstance(hook, (SpectralNorm, WeightNorm)):
+                    hook(module, ())
 
 
 def _with_reason(part: Part, unknown: Mapping[str, Sequence[str]]) -> Part:

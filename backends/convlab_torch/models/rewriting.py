@@ -92,8 +92,11 @@ def to_channels_first(node: torch.fx.Node, rank: int, of_tokens: bool = False) -
         axes = [order.index(axis % len(order)) for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
         if of_tokens and axes != [1]:
             return False
-        del args[place : place + 1]
-        kwargs["dim"] = axes[0] if isinstance(dim, int) else axes
+        moved = axes[0] if isinstance(dim, int) else axes
+        if len(args) > place:
+            args[place] = moved
+        else:
+            kwargs["dim"] = moved
     else:
         return False
     node.args, node.kwargs = tuple(args), kwargs

@@ -89,10 +89,13 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
     for node in graph.nodes:
         if is_size(node, sizes):
             sizes.add(node)
-        elif node.op in ("call_function", "call_method") and (
-            sizes.intersection(node.all_input_nodes)
-            or (node.target in _SQUEEZES and len(node.args) == 1)
-            or node.target in with_numbers
+        elif "output_size" in node.kwargs or (
+            node.op in ("call_function", "call_method")
+            and (
+                sizes.intersection(node.all_input_nodes)
+                or (node.target in _SQUEEZES and len(node.args) == 1)
+                or node.target in with_numbers
+            )
         ):
             takers.append(node)
     if not takers:
@@ -100,7 +103,7 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
     best: list[_Change] = []
     for multiple in _MULTIPLES if images.size is None else _MULTIPLES[:1]:
         runs = _runs(model, graph, images, multiple)
-        changes = [change for node in takers if (change := _change(node, sizes, runs)) is not None]
+        changes = [change for node in takers if (change := _change(model, node, sizes, runs)) is not None]
         if multiple == 1 or len(changes) > len(best):
             best, known, least = changes, runs, multiple
         if len(changes) == len(takers):
@@ -122,11 +125,13 @@ class _Change(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
+def _change(model: nn.Module, node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
     """The call without sizes that computes what a node does for images of all sizes that were tried."""
     shapes: list[Any] = [(seen.get(node.args[0]), seen.get(node)) for seen in runs]  # type: ignore[arg-type]
     if not shapes or not all(isinstance(shape, torch.Size) for both in shapes for shape in both):
         return None
+    if node.op == "call_module":
+        return _transposed(model.get_submodule(str(node.target)), node, shapes)
     if node.target in _RESIZES:
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
@@ -142,6 +147,29 @@ def _change(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]
     if node.target is operator.getitem and (index := cut_at_the_end(node, runs)) is not None:
         return _Change(node, "call_function", operator.getitem, (node.args[0], index), {})
     return _numbers(node, sizes, runs)
+
+
+def _transposed(module: nn.Module, node: torch.fx.Node, shapes: Sequence[tuple[Any, Any]]) -> _Change | None:
+    """The function that a transposed convolution is whose `output_size` adds as much to images of all sizes."""
+    if type(module) not in TRANSPOSED:
+        return None
+    conv: Any = module
+    added: set[tuple[int, ...]] = set()
+    for x, y in shapes:
+        least = [(n - 1) * s + d * (k - 1) + 1 - 2 * p for n, s, d, k, p in zip(x[2:], *_window(conv), strict=True)]
+        added.add(tuple(new - n for new, n in zip(y[2:], least, strict=True)))
+    if len(added) != 1:
+        return None
+    with node.graph.inserting_before(node):
+        weight = node.graph.get_attr(f"{node.target}.weight")
+        bias = None if conv.bias is None else node.graph.get_attr(f"{node.target}.bias")
+    function = getattr(F, f"conv_transpose{len(conv.stride)}d")
+    others = conv.stride, conv.padding, added.pop(), conv.groups, conv.dilation
+    return _Change(node, "call_function", function, (node.args[0], weight, bias, *others), {})
+
+
+def _window(conv: Any) -> tuple[tuple[int, ...], ...]:
+    return conv.stride, conv.dilation, conv.kernel_size, conv.padding
 
 
 def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> list[Seen]:
@@ -230,7 +258,7 @@ def _repeat(
         return None
     for like in _measured(node, sizes):
         if all(isinstance(seen[like], torch.Size) and seen[like][2:] == seen[node][2:] for seen in runs):
-            return _Change(node, "call_function", broadcast_like, ([node.args[0], like],), {})
+            return _Change(node, "call_function", broadcast_like, (node.args[0], like), {})
     return None
 
 
@@ -273,7 +301,7 @@ def _to_size_of(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[S
     shapes = [seen[node] for seen in runs]
     for like in _measured(node, sizes):
         if scale is None and all(_is_like(seen[like], shape) for seen, shape in zip(runs, shapes, strict=True)):
-            return _Change(node, "call_function", resize_like, ([image, like],), given)
+            return _Change(node, "call_function", resize_like, (image, like), given)
     return None
 
 

@@ -129,6 +129,7 @@ class _Comparing:
             self._other_inputs(),
             self.in_order,
             {} if self.in_order else _uncompared(first.model, second.model),
+            of_sizes=self.images is None and self.size is None and (_of_sizes(first) or _of_sizes(second)),
         )
         if len(first.model.inputs) != len(second.model.inputs):
             return self._of_other_inputs(comparison)
@@ -226,6 +227,11 @@ class _Comparing:
             if comparison.same is not False:
                 raise
             return None
+
+
+def _of_sizes(side: Side) -> bool:
+    """Whether a model takes images of several sizes, with which its code computes."""
+    return side.model.size is None and side.model.computes_with_sizes
 
 
 def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:

@@ -36,6 +36,7 @@ class Comparison:
         multiple: what the rows and columns of images are multiples of, where the models' code computes with their
             sizes: see `convlab.models.layers.reading.Model`.
         size: the only rows and columns of images that it holds for, where a model was read, or ported, for these alone.
+        of_sizes: whether the images have sizes that were drawn, and a model's code computes with them.
     """
 
     backends: tuple[str, str]
@@ -48,6 +49,7 @@ class Comparison:
     partial: str = ""
     multiple: int = 1
     size: Size | None = None
+    of_sizes: bool = False
 
     @property
     def same(self) -> bool | None:
@@ -140,6 +142,17 @@ def _sizes(comparison: Comparison) -> list[str]:
 
 def verdict(comparison: Comparison) -> list[str]:
     """Whether the models compute the same; if not, where they diverge, why, and how their attributes differ."""
+    sentences = _verdict(comparison)
+    return [*sentences, _OF_SIZES] if comparison.same is False and comparison.of_sizes else sentences
+
+
+_OF_SIZES = (
+    "A model's code computes with its images' sizes: if the other one is for one size alone, as convlab.port makes it "
+    "with input_size=, give inputs= of that size."
+)
+
+
+def _verdict(comparison: Comparison) -> list[str]:
     if comparison.same is True:
         return [f"The {_subject(comparison)} compute the same results.", *_agreement(comparison), *_sizes(comparison)]
     if comparison.same is None:

@@ -176,6 +176,8 @@ def _chunks(batch: Batch, at_once: int) -> list[Batch]:
 def _fed(x: np.ndarray, layout: str, count: int, kind: str) -> np.ndarray:
     """What onnxruntime takes for images, as many as a graph takes, in their layout and of their dtype."""
     x = np.resize(x, (count, *x.shape[1:]))
+    if x.ndim == 2:  # a flattening before all else takes rows, too
+        x = x.reshape(*x.shape, *(1,) * (len(layout) - 2))
     x = x.transpose([FIRST[x.ndim - 2].index(axis) for axis in layout]) if x.ndim > 2 else x
     return x.astype(_ONNX_DTYPES[kind])
 

@@ -100,10 +100,12 @@ def _alone(steps: Sequence[Step], value: str, shape: InputShape | None, size: Si
 def inputs_in_words(parts: Sequence[Part], inputs: Inputs, last: bool = False) -> str:
     """What a model takes, in words; `last` for frameworks of images NHWC."""
     images = shapes_in_words(rank_of([part.layer for part in parts]), last)
-    if len(inputs) == 1:
-        return images
-    rows = {value for value in inputs if takes_rows([part.layer for part in behind(parts, value)])}
-    return listed([f"{'rows (N, C)' if value in rows else images} for {argument(value)}" for value in inputs])
+    layers = {value: [part.layer for part in behind(parts, value)] for value in inputs}
+    rows = {value for value in inputs if takes_rows(layers[value])}
+    if len(inputs) == 1 and isinstance(parts[0].layer, Flatten):
+        rows = set()  # of images
+    words = {value: "rows (N, C)" if value in rows else images for value in inputs}
+    return listed([f"{what} for {argument(value)}" if len(inputs) > 1 else what for value, what in words.items()])
 
 
 def shapes_of(model: Model, size: Size | None) -> Inputs:

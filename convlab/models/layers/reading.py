@@ -190,6 +190,11 @@ class Model:
         return rank_of([part.layer for part in self.parts])
 
     @property
+    def computes_with_sizes(self) -> bool:
+        """Whether its code computes with its images' sizes, as far as is known."""
+        return self.multiple > 1 or any("traced" in why or "size" in why for why in self.loose.values())
+
+    @property
     def size(self) -> Size | None:
         """The only rows and columns of an image that it takes, or its length, where there are any."""
         sizes = {shape[1:] for shape in self.inputs.values() if shape and len(shape) > 1}

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
-from ...layers.across_channels import GatedLinearUnit, LocalResponseNorm
+from ...layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
 from ...layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ...layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
+from ...layers.dot_product import DotProductAttention
 from ...layers.flattening import Flatten, Unflatten
 from ...layers.folded import Convolution1D, Convolution3D
-from ...layers.joining import Add, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
+from ...layers.joining import Add, BroadcastLike, Concatenate, Divide, Maximum, Minimum, Multiply, Subtract
 from ...layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer, Pad
 from ...layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
 from ...layers.pixels import Crop, Subsample, Upsample
@@ -25,6 +26,7 @@ from ...layers.transposed import TRANSPOSED, TransposedConvolution
 from .activations import write_activation
 from .graph_writer import GraphWriter
 from .resizing import attributes_of
+from .whole_images import write_attention, write_broadcast, write_parts_softmax
 
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
@@ -357,4 +359,7 @@ NODES: dict[type[Layer], Callable[[GraphWriter, Any], None]] = {
     Anchors: _anchors,
     ConcatenatePixels: _concatenate_pixels,
     Tokens: _tokens,
+    DotProductAttention: write_attention,
+    BroadcastLike: write_broadcast,
+    PartsSoftmax: write_parts_softmax,
 }

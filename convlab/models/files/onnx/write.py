@@ -250,4 +250,9 @@ def _images(graph: _Graph) -> list[Batch]:
     if graph.flat and len(graph.read.inputs) == 1:
         inputs = next(each.kernel.shape[1] for each in graph.layers if isinstance(each, Dense))
         return [{INPUT: grid(rng, (n, inputs))} for n in (1, 4)]
-    return random_images(steps(graph.read), 0, graph.size, inputs=graph.read.inputs)
+    batches = random_images(steps(graph.read), 0, graph.size, inputs=graph.read.inputs)
+    # A flattening before all else tells neither channels nor pixels: each number is a channel of one pixel.
+    axes = {value: graph.values[value][1] for value in graph.names}
+    return [
+        {value: x.reshape(*x.shape, *(1,) * (axes[value] - x.ndim)) for value, x in each.items()} for each in batches
+    ]
