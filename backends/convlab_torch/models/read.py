@@ -23,7 +23,6 @@ from convlab.models.layers.folded import convolution
 from convlab.models.layers.inputs import behind, takes_rows
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer
 from convlab.models.layers.pixels import Upsample
-from convlab.models.layers.pooling import AdaptivePool, GlobalPool, Pool
 from convlab.models.layers.ranks import own_rank, rank_of
 from convlab.models.layers.reading import (
     INPUT,
@@ -38,13 +37,13 @@ from convlab.models.layers.reading import (
     walk,
 )
 from convlab.models.layers.shapes import gives_rows
-from convlab.models.layers.spatial import WHAT, Ends, Size, around, is_padded, per_axis
+from convlab.models.layers.spatial import WHAT, around, per_axis
 from convlab.models.layers.transposed import transposed_convolution
 
 from ..layers import Conv2D
 from ..ops import ops
 from ..private import hooks_before
-from . import across_channels, activations, attention, borders, modules, partitions, resizing, written_out
+from . import across_channels, activations, attention, borders, modules, partitions, pooling, resizing, written_out
 from .attention import SHIFTED_WINDOWS
 from .channel_convolutions import RowConvolution, read_row_convolution
 from .functions import class_path, read_function
@@ -61,6 +60,7 @@ from .norms import (
     read_norm_of_one_pixel,
     read_rms_norm,
 )
+from .pooling import rank_of_class
 from .sizes import channels_of_first
 from .trace import traced
 from .tracer import unchanged
@@ -287,50 +287,6 @@ def _convolution(m: Any, padding: Any = None) -> Layer:
     )
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = per_axis(value, 2)
-    return first, second
-
-
-def _max_pool(m: Any) -> Pool:
-    rank = _rank(m)
-    if max(per_axis(m.dilation, rank)) > 1 or m.return_indices:
-        raise UnsupportedError("only PyTorch has a pooling with dilation or return_indices")
-    return Pool("max", *_window(m), False, m.ceil_mode)
-
-
-def _average_pool(m: Any) -> Pool:
-    if getattr(m, "divisor_override", None) is not None:
-        raise UnsupportedError("only PyTorch has a pooling with divisor_override")
-    size, stride, padding = _window(m)
-    return Pool("average", size, stride, padding, m.count_include_pad and is_padded(padding), m.ceil_mode)
-
-
-def _average_of_same(m: Any) -> Layer:
-    return replace(_average_pool(m), padding="same", count_padding=m.count_include_pad)
-
-
-def _window(m: Any) -> tuple[Size, Size, Ends]:
-    size, stride, padding = (per_axis(each, _rank(m)) for each in (m.kernel_size, m.stride, m.padding))
-    return size, stride, around(padding)
-
-
-def _rank(m: nn.Module) -> int:
-    """The number of axes that a module's class has in its name."""
-    name = next(each.__name__ for each in type(m).__mro__ if each.__module__.startswith("torch."))
-    return int(name[-2])
-
-
-def _adaptive_pool(function: str) -> Callable[[Any], Layer]:
-    def read(m: Any) -> Layer:
-        size = per_axis(m.output_size, _rank(m))
-        if None in size:
-            raise UnsupportedError(f"only PyTorch has a pooling that keeps the image's rows or columns, {size}")
-        return GlobalPool(function, rank=len(size)) if max(size) == 1 else AdaptivePool(function, size)
-
-    return read
-
-
 def _flatten(m: nn.Flatten) -> Layer:
     if (m.start_dim, m.end_dim) != (1, -1):
         raise UnsupportedError(f"it flattens the axes {m.start_dim} to {m.end_dim}, expected 1 to -1")
@@ -388,14 +344,13 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
     nn.ChannelShuffle: lambda m: ChannelShuffle(m.groups),
     nn.PixelShuffle: lambda m: PixelShuffle(m.upscale_factor),
     **across_channels.MODULES,
-    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
-    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
-    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool("max")),
-    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_pool("average")),
+    **pooling.READERS,
     nn.Flatten: _flatten,
     nn.Linear: lambda m: Dense(ops.to_numpy(m.weight), array_of(m.bias), dtype_of(m.weight)),
     nn.Dropout: lambda m: Dropout(m.p),
-    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), lambda m: Dropout(m.p, channels=True, rank=_rank(m))),
+    **dict.fromkeys(
+        (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), lambda m: Dropout(m.p, channels=True, rank=rank_of_class(m))
+    ),
     StochasticDepth: lambda m: Dropout(m.p, images=True),
     nn.Unflatten: _unflatten,
     nn.PReLU: lambda m: PReLU(ops.to_numpy(m.weight), dtype_of(m.weight)),
@@ -408,6 +363,5 @@ _READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {
 # Classes of others, by the names that they are imported by, which keep their forward.
 _BY_NAME: dict[str, Callable[[Any], Layer]] = {
     "timm.layers.conv2d_same.Conv2dSame": lambda m: _convolution(m, padding="same"),
-    "timm.layers.pool2d_same.MaxPool2dSame": lambda m: replace(_max_pool(m), padding="same"),
-    "timm.layers.pool2d_same.AvgPool2dSame": _average_of_same,
+    **pooling.BY_NAME,
 }
