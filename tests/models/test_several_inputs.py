@@ -6,12 +6,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from chains import conv, dense
 from heads import X, model, results, with_integers
 from making import words
 from pairs import IMAGE, ROW, pair
 from safetensors import safe_open
 from sources import net, run_source
+from torch import nn
+from torch.nn import functional as F
 
 from convlab import compare, load, port, save
 from convlab.errors import ModelError, ModelFileError
@@ -250,3 +253,61 @@ def test_channels_by_what_lacks():
     assert sum(each.channels for each in known_inputs(steps, untold, None).values()) == 5
     told = known_inputs(steps, {LEFT: (2, 8, 8), RIGHT: None}, (8, 8))
     assert told == {LEFT: Known(2, (8, 8)), RIGHT: Known(3, (8, 8))}
+
+
+class Named(nn.Module):
+    """Its layers are called like its arguments, one of which is called like a module of PyTorch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.F = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x, F):
+        y = torch.relu(self.x(x)) + self.F(F)[:, :, None, None]
+        return torch.relu(y + x)
+
+
+class Modulated(nn.Module):
+    """A row of numbers tells by how much the channels of an image are scaled and shifted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.out = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(5, 8), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image, row):
+        scale, shift = self.fc(row).chunk(2, 1)
+        return self.out(self.conv(image) * scale[:, :, None, None] + shift[:, :, None, None])
+
+
+class Cosine(nn.Module):
+    """The cosine of the angle between what two images become."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 8)
+
+    def forward(self, a, b):
+        a, b = (F.normalize(self.fc(torch.relu(self.conv(x)).mean((2, 3))), dim=1) for x in (a, b))
+        return (a * b).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (Named, [(3, 8, 7), (4,)]),
+        (Modulated, [(3, 8, 7), (5,)]),
+        (Cosine, [(3, 8, 7), (3, 8, 7)]),
+    ],
+)
+def test_code_of_pytorch(framework, make, shapes, tmp_path):
+    torch.manual_seed(0)
+    model = make().eval()
+    inputs = [np.random.default_rng(i).normal(size=(2, *shape)).astype("float32") for i, shape in enumerate(shapes)]
+    ported = port(model, to=framework)
+    with torch.no_grad():
+        expected = model(*map(torch.from_numpy, inputs)).numpy()
+    result = results(framework, ported.model, *inputs)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    save(ported, tmp_path / "model.safetensors")
+    filled = load(tmp_path / "model.safetensors", into=run_source(framework, ported.source(), *inputs))
+    np.testing.assert_array_equal(results(framework, filled, *inputs), result)

@@ -32,6 +32,7 @@ from convlab.models.layers.transposed import TRANSPOSED, TransposedConvolution, 
 from convlab.models.layers.windows import WindowAttention
 
 from .. import attention_layers, image_layers
+from ..border_layers import BorderPadding
 from ..layers import LOWEST_PADDING, Conv2D
 from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
@@ -101,10 +102,10 @@ def _padding(spec: Spec) -> tuple[str, list[kl.Layer]]:
     pads = padding_in(spec, (enough,) * len(spec.kernel_size))
     if max(spec.kernel_size) == 1 and isinstance(spec.padding, str):
         return "valid", []
-    if spec.padding_mode != "zeros" and (spec.padding in ("same", "same_lower") or is_padded(pads)):
-        raise UnsupportedError(f"Keras pads with zeros, this convolution pads {spec.padding_mode}.", hint=_OURS)
-    if spec.padding_value and is_padded(pads):
-        raise UnsupportedError(f"Keras pads with zeros, this convolution with {spec.padding_value}.", hint=_OURS)
+    if (spec.padding_mode != "zeros" or spec.padding_value) and is_padded(pads):
+        if isinstance(spec.padding, str) and max(spec.stride) > 1:
+            raise UnsupportedError(f"Keras has no border {spec.padding_mode} that depends on the size.", hint=_OURS)
+        return "valid", _build_pad(Pad(pads, spec.padding_mode, spec.padding_value), "builtin")
     if spec.padding == "same":
         return "same", []
     if spec.padding == "same_lower" and max(spec.stride) > 1:
@@ -125,7 +126,7 @@ def _build_pad(layer: Pad, style: str) -> list[kl.Layer]:
     if layer.mode == LOWEST:
         return [LOWEST_PADDING[len(layer.pads) - 1](layer.pads, autocast=False)]
     if (layer.mode != "zeros" or layer.value) and is_padded(layer.pads):
-        raise UnsupportedError(f"Keras pads with zeros, this layer pads {layer.value or layer.mode}.")
+        return [BorderPadding(layer.pads, layer.mode, layer.value, autocast=False)]
     return [_of_pads("ZeroPadding", layer.pads)]
 
 
@@ -339,7 +340,7 @@ def assemble(nodes: Sequence[Node], inputs: Inputs = ONE_IMAGE) -> keras.Model:
         if dtype and not native.weights:
             native.dtype_policy = dtype
     if len(inputs) > 1:
-        symbols = {value: symbol(value, shape, dtype) for value, shape in inputs.items()}
+        symbols = {value: symbol(value, shape, dtype, names) for value, shape in inputs.items()}
         return _functional(nodes, symbols)
     shape = image_shape(nodes)
     if not is_sequence(nodes):

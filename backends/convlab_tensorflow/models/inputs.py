@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -48,10 +48,14 @@ def image_shape(nodes: Sequence[Node]) -> tuple[int | None, ...] | None:
     return None
 
 
-def symbol(value: str, shape: InputShape | None, dtype: str | None) -> Any:
-    """The symbolic tensor of one of several inputs, by its value and its shape, channels first."""
+def symbol(value: str, shape: InputShape | None, dtype: str | None, layers: Container[str]) -> Any:
+    """The symbolic tensor of one of several inputs, by its value and its shape, channels first.
+
+    It has the name of the input, but for that of one of the layers, which Keras takes no two of.
+    """
     assert shape is not None
-    return keras.Input((*shape[1:], shape[0]), dtype=dtype, name=argument(value))
+    name = argument(value)
+    return keras.Input((*shape[1:], shape[0]), dtype=dtype, name=f"{name}_input" if name in layers else name)
 
 
 def _times(native: Any) -> Fraction:

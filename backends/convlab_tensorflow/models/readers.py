@@ -26,6 +26,7 @@ from convlab.models.layers.transposed import named_crop, transposed_convolution
 from convlab.truth.precision import rounded
 
 from .. import attention_layers, image_layers, private, resizing_layers
+from ..border_layers import BorderPadding
 from ..channel_layers import ConcatenatePixels
 from ..layers import Conv2D, LowestPadding
 from ..transposed_layers import GROUPED
@@ -322,6 +323,7 @@ READERS: dict[type, Callable[[Any], Layer]] = {
     **dict.fromkeys(each_rank("AveragePooling"), _pool("average")),
     **dict.fromkeys(each_rank("GlobalMaxPooling"), lambda m: GlobalPool("max", m.keepdims, rank=_rank(m))),
     **dict.fromkeys(each_rank("GlobalAveragePooling"), lambda m: GlobalPool("average", m.keepdims, rank=_rank(m))),
+    BorderPadding: lambda m: Pad(m.padding, m.mode, m.value),
     LowestPadding: lambda m: Pad(m.padding, LOWEST),
     **dict.fromkeys(each_rank("ZeroPadding"), lambda m: Pad(_pads(m.padding))),
     kl.Flatten: lambda m: Flatten("HWC"),  # its data_format makes no difference

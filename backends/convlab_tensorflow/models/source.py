@@ -18,12 +18,13 @@ from convlab.models.layers.reading import INPUT, Part, is_chain
 from convlab.models.layers.shapes import Known, known_after
 from convlab.models.layers.spatial import Size
 from convlab.models.source.code import Code, SourceCall, brief, call_of, formatted, imports, parameters_of
-from convlab.models.source.forward import variables_of
+from convlab.models.source.forward import is_reassigned, variables_of
 from convlab.models.source.functions import called_again, functions
 from convlab.models.source.layers import ours, padding, unwritten
 
 from .. import attention_layers, image_layers, resizing_layers
 from ..attention_layers import PixelAttention
+from ..border_layers import BorderPadding
 from ..layers import LOWEST_PADDING, Conv2D
 from ..pooling_layers import AdaptivePooling, PaddedAverage
 from ..transposed_layers import GROUPED
@@ -66,7 +67,7 @@ _IMPORTS = {
     "lab": "from convlab import tensorflow as lab",
     **{
         kind.__name__: f"from {kind.__module__} import {kind.__name__}"
-        for kind in (*LOWEST_PADDING, PixelAttention, *_OURS)
+        for kind in (*LOWEST_PADDING, BorderPadding, PixelAttention, *_OURS)
     },
 }
 
@@ -95,7 +96,8 @@ def source(parts: Sequence[Part], size: Size | None, inputs: Inputs = ONE_IMAGE)
 
 def _of_several_inputs(parts: Sequence[Part], inputs: Inputs, further: Mapping[str, str]) -> str:
     """A function `build` of a model with several inputs, each with its name."""
-    variables, made = variables_of(inputs), list[str]()
+    names, made = variables_of(inputs), list[str]()
+    variables = {value: f"{name}_input" if is_reassigned(name) else name for value, name in names.items()}
     for (value, variable), shape in zip(variables.items(), inputs.values(), strict=True):
         channels, *pixels = shape or ()
         image = call_of("keras.Input", keras.Input, shape=(*pixels, channels), **further, name=input_name(value))
@@ -194,6 +196,9 @@ _LAYERS: dict[type[kl.Layer], Callable[[Any], SourceCall]] = {
     **dict.fromkeys(
         LOWEST_PADDING,
         lambda native: SourceCall(type(native).__name__, {"padding": native.padding}, positional=1),
+    ),
+    BorderPadding: lambda native: call_of(
+        "BorderPadding", BorderPadding, padding=native.padding, mode=native.mode, value=native.value
     ),
     kl.Activation: _activation,
     keras.Sequential: _together,

@@ -69,8 +69,9 @@ class Side:
             ) from error
 
     def _given(self, batch: Batch) -> Arrays:
-        """The arrays of a batch in the order of the model's inputs."""
-        return tuple(batch[value] for value in self.model.inputs)
+        """The arrays of a batch in the order of the model's inputs, which are not known of each model."""
+        known = batch.keys() >= self.model.inputs.keys()
+        return tuple(batch[value] for value in self.model.inputs) if known else tuple(batch.values())
 
     def in_parts(self) -> Side:
         """The same model, which is run layer by layer."""

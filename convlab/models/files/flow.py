@@ -102,7 +102,7 @@ def _taken(layer: Layer) -> int:
         return 2
     if rank := own_rank(layer):
         return rank + 2
-    return _ANY if isinstance(layer, _MOVING) else 0
+    return _ANY if isinstance(layer, _MOVING) and not isinstance(layer, (Chunk, ChannelSlice)) else 0
 
 
 def _goes_with(rank: int, wanted: int) -> bool:

@@ -29,7 +29,11 @@ def argument(value: str) -> str:
     """
     name = re.sub(r"\W", "_", input_name(value))
     name = name if name[:1].isalpha() or name[:1] == "_" else f"_{name}"
-    return f"{name}_" if keyword.iskeyword(name) else name
+    return f"{name}_" if keyword.iskeyword(name) or name in _MODULES else name
+
+
+# What code of the frameworks calls what it imports.
+_MODULES = ["F", "jax", "jnp", "keras", "lab", "layers", "math", "nn", "nnx", "self", "torch"]
 
 
 def first_example(inputs: Any) -> Any:

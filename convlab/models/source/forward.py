@@ -56,6 +56,15 @@ def variables_of(inputs: Inputs) -> Mapping[str, str]:
     return IMAGE if len(inputs) == 1 else {value: argument(value) for value in inputs}
 
 
+def is_reassigned(name: str) -> bool:
+    """Whether lines may give a variable of this name another value.
+
+    >>> is_reassigned("x"), is_reassigned("skip_2"), is_reassigned("skips")
+    (True, True, False)
+    """
+    return name == "x" or re.sub(r"_\d+$", "", name) in {*_ROLES.values(), _ALONE, _RESULT}
+
+
 def lines_of(
     steps: Sequence[Statement],
     result: str,

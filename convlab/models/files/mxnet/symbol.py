@@ -174,9 +174,12 @@ class SymbolReading:
             raise UnsupportedError(f"{path}: {operator} of {len(inputs)} values, expected {layer.takes}")
         path, native = (block.path, block.native) if block else self.native(path, layer, arrays)
         if isinstance(layer, Dense) and not rows:
-            if not options.get("flatten", True):
+            if options.get("flatten", True):
+                inputs = (self._append(node, path, self.native_of(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
+            elif len(self.inputs) == 1 or inputs[0] not in self.inputs:
                 raise UnsupportedError(f"{path}: it is applied to each row of pixels")
-            inputs = (self._append(node, path, self.native_of(Flatten()), Flatten(), inputs, f"{number}.flatten"),)
+            else:
+                self.rows.add(inputs[0])
         if isinstance(layer, GlobalPool) and not layer.keepdims:
             pool = replace(layer, keepdims=True)
             inputs = (self._append(node, path, native, pool, inputs, f"{number}.pool"),)
