@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from making import run
-from sources import check
+from chains import conv
+from making import kernel, run
+from sources import check, net
 from torch import nn
 
-from convlab import port
+from convlab import compare, port
+from convlab.models.layers.flattening import Flatten
+from convlab.models.layers.joining import Concatenate
+from convlab.models.layers.layer import Dense
 
 X = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype("float32")
 
@@ -58,3 +62,27 @@ def test_sequences_and_volumes_keep_it_too(framework):
         x = np.random.default_rng(1).normal(size=shape).astype("float32")
         result = run(framework, port(model, to=framework).model, x)
         np.testing.assert_allclose(result, run("torch", model, x), rtol=1e-4, atol=1e-5)
+
+
+def two_branches(columns: np.ndarray, order: str) -> list:
+    """The graph of two flattened images, one behind the other, and a dense layer."""
+    return [
+        ("one", conv(4, 3), ["input"]),
+        ("one_flat", Flatten(order), ["one"]),
+        ("two", conv(2, 3), ["input"]),
+        ("two_flat", Flatten(order), ["two"]),
+        ("both", Concatenate(), ["one_flat", "two_flat"]),
+        ("head", Dense(columns), ["both"]),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_columns_that_were_reordered_by_hand(framework, wrong):
+    """The pixels of one model stand in another order, and so do the columns of its dense layer."""
+    # A convolution of 3x3 makes 4x4 pixels of images of 6x6.
+    columns = kernel((5, 6 * 16))
+    parts = [columns[:, :64].reshape(5, 4, 16), columns[:, 64:].reshape(5, 2, 16)]
+    reordered = np.concatenate([each.swapaxes(1, 2).reshape(5, -1) for each in parts], axis=1)
+    reordered[0, 0] += wrong
+    a, b = net("torch", two_branches(columns, "CHW")), net(framework, two_branches(reordered, "HWC"))
+    assert compare(a, b, np.random.default_rng(0).normal(size=(2, 3, 6, 6))).same is not wrong

@@ -311,3 +311,34 @@ def test_code_of_pytorch(framework, make, shapes, tmp_path):
     save(ported, tmp_path / "model.safetensors")
     filled = load(tmp_path / "model.safetensors", into=run_source(framework, ported.source(), *inputs))
     np.testing.assert_array_equal(results(framework, filled, *inputs), result)
+
+
+class Filled(nn.Module):
+    """What a mask of one channel hides is filled; no layer takes the image or the mask alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, image, mask):
+        seen = image * (1 - mask)
+        y = self.second(torch.relu(self.first(torch.cat([seen, mask], 1))))
+        return seen + torch.sigmoid(y) * mask
+
+
+def test_channels_that_count_for_all(framework):
+    torch.manual_seed(0)
+    model = Filled().eval()
+    image = np.random.default_rng(0).normal(size=(2, 3, 8, 7)).astype("float32")
+    mask = np.random.default_rng(1).integers(0, 2, (2, 1, 8, 7)).astype("float32")
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image), torch.from_numpy(mask)).numpy()
+    result = results(framework, port(model, to=framework).model, image, mask)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tuple_is_for_several_inputs():
+    model = nn.Conv2d(3, 2, 3)
+    with pytest.raises(ModelError, match="a tuple of several arrays"):
+        port(model, to="torch", inputs=(X, X))
+    assert port(model, to="torch", inputs=[X, X]).evidence.same

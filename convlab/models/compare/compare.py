@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...truth.bounds import worst_ratio
 from ..adapters import Models, models_of, only_size, read, read_at
+from ..layers.flattening import Flatten
 from ..layers.inputs import Batch, rounded_batch
 from ..layers.layer import Dense
 from ..layers.reading import Model
@@ -136,7 +138,7 @@ class _Comparing:
         if self.in_order:
             self._compare_in_order(comparison)
             if not comparison.structure:
-                return comparison
+                return self._reordered(comparison) if self._pixels_in_other_order(comparison) else comparison
         else:
             pairs, structure = paired(first.steps, second.steps, self.names, in_order=False)
             comparison.structure = structure or comparison.structure
@@ -164,6 +166,21 @@ class _Comparing:
         comparison.results = Results(reason=comparison.structure)
         comparison.structure = ""
         return comparison
+
+    def _pixels_in_other_order(self, comparison: Comparison) -> bool:
+        """Whether only flattened pixels stand in another order, and the columns of dense layers, as if for that."""
+        first, second = ({step.path: step.main for step in side.steps} for side in (self.first, self.second))
+        apart = [(first.get(row.a), second.get(row.b)) for row in comparison.rows if not row.same]
+        flat = [isinstance(a, Flatten) and isinstance(b, Flatten) for a, b in apart]
+        dense = [isinstance(a, Dense) and isinstance(b, Dense) and _columns_permuted(a, b) for a, b in apart]
+        return any(flat) and any(dense) and all(map(operator.or_, flat, dense))
+
+    def _reordered(self, comparison: Comparison) -> Comparison:
+        """The comparison of models of which one has flattened pixels in another order: their results settle it."""
+        results = self._results(comparison)
+        if results is None or results.ratio is None or results.ratio > 1:
+            return comparison
+        return self._by_weights(replace(comparison, results=results))
 
     def _by_weights(self, comparison: Comparison) -> Comparison:
         """For models whose results agree, and whose layers are in another order: their layers with weights."""

@@ -41,7 +41,7 @@ def _array(given: Any) -> np.ndarray:
     if not 2 <= images.ndim <= 5:
         raise ModelError(
             f"inputs: got shape {images.shape}, expected (N, C, H, W), or (N, C) for a model of rows.",
-            hint="x.transpose(0, 3, 1, 2) of NHWC.",
+            hint="x[None] of one row of numbers." if images.ndim == 1 else "x.transpose(0, 3, 1, 2) of NHWC.",
         )
     if not np.isfinite(images).all():
         count = int((~np.isfinite(images)).sum())
@@ -55,7 +55,7 @@ def _array(given: Any) -> np.ndarray:
 def batches(given: Sequence[Example] | None, model: Model) -> list[Batch] | None:
     """What users give as `inputs` of a model, with an axis of images where it is one image.
 
-    Of several inputs a tuple has an array for each, and a dictionary has them by name; of one a tuple holds batches.
+    Of several inputs a tuple has an array for each, and a dictionary has them by name.
 
     Raises:
         ModelError: an array has too many axes or too few, or there are more or fewer of them than inputs.
@@ -63,6 +63,11 @@ def batches(given: Sequence[Example] | None, model: Model) -> list[Batch] | None
     if given is None:
         return None
     if len(model.inputs) == 1:
+        if any(isinstance(example, tuple) and len(example) > 1 for example in given):
+            raise ModelError(
+                "inputs: got a tuple of several arrays, which is for several inputs, expected an array for one.",
+                hint="a list holds several batches.",
+            )
         flat = [each for example in given for each in (example if isinstance(example, tuple) else (example,))]
         return [_batch((each,), model) for each in flat]
     return [_batch(_in_order(example, model), model) for example in given]

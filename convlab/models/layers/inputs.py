@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from ...truth.precision import rounded
 from .activations import Activation, Softmax
 from .arguments import argument
 from .flattening import Flatten, Unflatten
-from .joining import Joining
+from .joining import COMMUTATIVE, Divide, Joining, Subtract
 from .layer import BatchNorm, Dense, Layer
 from .ranks import rank_of
 from .reading import INPUT, InputShape, Model, Part
@@ -25,6 +26,10 @@ from .steps import Step, steps
 Batch = dict[str, np.ndarray]
 Inputs = Mapping[str, InputShape | None]
 Taking = TypeVar("Taking", Step, Part)
+
+# So many channels are tried of inputs, if there are so few of them, where the layers don't tell.
+_FEW, _MOST_OPEN = range(1, 9), 3
+_EACH_BY_EACH = (*COMMUTATIVE, Subtract, Divide)
 
 ONE_IMAGE: Inputs = {INPUT: None}
 
@@ -81,10 +86,15 @@ def known_inputs(steps: Sequence[Step], inputs: Inputs, size: Size | None) -> di
     count = _solved(steps, known, open_)
     if not open_ or (count and not channels_lacking(steps, _with(known, open_, count))):
         return _with(known, open_, count)
-    known = _with(known, open_, 1)
+    one_by_one = _with(known, open_, 1)
     for value in open_:
-        known = _with(known, [value], _solved(behind(steps, value), known, [value]))
-    return known
+        one_by_one = _with(one_by_one, [value], _solved(behind(steps, value), one_by_one, [value]))
+    if all(one_by_one[value].channels for value in open_) and not channels_lacking(steps, one_by_one):
+        return one_by_one
+    tried = itertools.product(_FEW, repeat=len(open_)) if len(open_) <= _MOST_OPEN else ()
+    several = (dict(zip(open_, counts, strict=True)) for counts in tried)
+    fitting = ({**known, **{value: known[value]._replace(channels=n) for value, n in each.items()}} for each in several)
+    return next((each for each in fitting if not channels_lacking(steps, each)), one_by_one)
 
 
 def _alone(steps: Sequence[Step], value: str, shape: InputShape | None, size: Size | None) -> Known:
@@ -140,6 +150,10 @@ def channels_lacking(steps: Sequence[Step], given: Mapping[str, Known]) -> int:
             count, taken = inputs[0].channels, channels_taken(layer)
             if count and taken not in (0, count):
                 return taken - count
+            # One channel counts for all.
+            counts = {each.channels for each in inputs if each.channels > 1}
+            if isinstance(layer, _EACH_BY_EACH) and len(counts) > 1:
+                return max(counts) - min(counts)
             try:
                 inputs = [known_after(layer, inputs)]
             except ConvlabError:
