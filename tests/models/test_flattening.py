@@ -13,7 +13,7 @@ from torch import nn
 from convlab import compare, port
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.joining import Concatenate
-from convlab.models.layers.layer import Dense
+from convlab.models.layers.layer import BatchNorm, Dense
 
 X = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype("float32")
 
@@ -40,11 +40,15 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.LayerNorm(2 * 14 * 14), nn.Linear(2 * 14 * 14, 5))
 
 
+def behind_a_function() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.ReLU(), nn.Linear(2 * 14 * 14, 5))
+
+
 def flat() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())
 
 
-@pytest.mark.parametrize("make", [pyramid, normalised, flat])
+@pytest.mark.parametrize("make", [pyramid, normalised, behind_a_function, flat])
 def test_the_order_is_kept(framework, make, tmp_path):
     torch.manual_seed(0)
     model = make().eval()
@@ -57,22 +61,24 @@ def test_the_order_is_kept(framework, make, tmp_path):
 
 
 def test_sequences_and_volumes_keep_it_too(framework):
-    for conv, shape in ((nn.Conv1d, (2, 3, 9)), (nn.Conv3d, (2, 3, 5, 6, 4))):
-        model = nn.Sequential(conv(3, 2, 3), nn.Flatten()).eval()
+    for kind, shape in ((nn.Conv1d, (2, 3, 9)), (nn.Conv3d, (2, 3, 5, 6, 4))):
+        model = nn.Sequential(kind(3, 2, 3), nn.Flatten()).eval()
         x = np.random.default_rng(1).normal(size=shape).astype("float32")
         result = run(framework, port(model, to=framework).model, x)
         np.testing.assert_allclose(result, run("torch", model, x), rtol=1e-4, atol=1e-5)
 
 
-def two_branches(columns: np.ndarray, order: str) -> list:
-    """The graph of two flattened images, one behind the other, and a dense layer."""
+def two_branches(columns: np.ndarray, scales: np.ndarray, order: str) -> list:
+    """The graph of two flattened images, one behind the other, a batch norm and a dense layer."""
+    norm = BatchNorm(*scales, 1e-5, 0.9, rank=0)
     return [
         ("one", conv(4, 3), ["input"]),
         ("one_flat", Flatten(order), ["one"]),
         ("two", conv(2, 3), ["input"]),
         ("two_flat", Flatten(order), ["two"]),
         ("both", Concatenate(), ["one_flat", "two_flat"]),
-        ("head", Dense(columns), ["both"]),
+        ("norm", norm, ["both"]),
+        ("head", Dense(columns), ["norm"]),
     ]
 
 
@@ -80,9 +86,14 @@ def two_branches(columns: np.ndarray, order: str) -> list:
 def test_columns_that_were_reordered_by_hand(framework, wrong):
     """The pixels of one model stand in another order, and so do the columns of its dense layer."""
     # A convolution of 3x3 makes 4x4 pixels of images of 6x6.
-    columns = kernel((5, 6 * 16))
-    parts = [columns[:, :64].reshape(5, 4, 16), columns[:, 64:].reshape(5, 2, 16)]
-    reordered = np.concatenate([each.swapaxes(1, 2).reshape(5, -1) for each in parts], axis=1)
-    reordered[0, 0] += wrong
-    a, b = net("torch", two_branches(columns, "CHW")), net(framework, two_branches(reordered, "HWC"))
+    columns, scales = kernel((5, 6 * 16)), np.random.default_rng(1).uniform(0.5, 1.5, (4, 6 * 16)).astype("float32")
+
+    def reordered(rows: np.ndarray) -> np.ndarray:
+        parts = [rows[:, :64].reshape(-1, 4, 16), rows[:, 64:].reshape(-1, 2, 16)]
+        return np.concatenate([each.swapaxes(1, 2).reshape(len(rows), -1) for each in parts], axis=1)
+
+    others = reordered(columns)
+    others[0, 0] += wrong
+    a = net("torch", two_branches(columns, scales, "CHW"))
+    b = net(framework, two_branches(others, reordered(scales), "HWC"))
     assert compare(a, b, np.random.default_rng(0).normal(size=(2, 3, 6, 6))).same is not wrong

@@ -342,3 +342,18 @@ def test_a_tuple_is_for_several_inputs():
     with pytest.raises(ModelError, match="a tuple of several arrays"):
         port(model, to="torch", inputs=(X, X))
     assert port(model, to="torch", inputs=[X, X]).evidence.same
+
+
+def test_another_order_of_arguments_is_said():
+    class Turned(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, mask, image):
+            return self.model(image, mask)
+
+    model = Filled().eval()
+    comparison = compare(model, Turned(model))
+    assert comparison.same
+    assert "the first takes image and mask, the second mask and image" in words(comparison)

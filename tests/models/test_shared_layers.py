@@ -159,3 +159,31 @@ def test_an_own_models_source_has_its_shared_layer(framework):
     """Also of a model that is read again."""
     again = models_of(framework).source(read(ported("start_and_end", framework).model).parts, None)
     assert again == ported("start_and_end", framework).source()
+
+
+class Siamese(nn.Module):
+    """A tower with functions between its layers, called for two images."""
+
+    def __init__(self):
+        super().__init__()
+
+        class Tower(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+            def forward(self, x):
+                return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+        self.tower = Tower()
+
+    def forward(self, a, b):
+        return torch.abs(self.tower(a) - self.tower(b))
+
+
+def test_a_tower_with_functions_is_a_class_of_its_own(framework):
+    text = port(Siamese().eval(), to=framework).source()
+    if framework not in ("jax", "tensorflow"):
+        assert "class Tower(" in text
+        assert "self.tower(a)" in text
+        assert "self.tower(b)" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -147,5 +148,5 @@ class TokenReading:
 
 
 def owner(node: torch.fx.Node) -> str:
-    """The path of the module whose code a node is of."""
-    return str(next(reversed(node.meta.get("nn_module_stack") or [""])))
+    """The path of the module whose code a node is of; torch.fx numbers the calls of one, as in `tower@1`."""
+    return re.sub(r"@\d+", "", str(next(reversed(node.meta.get("nn_module_stack") or [""]))))

@@ -15,16 +15,16 @@ from ...dtypes import SIGNIFICAND
 from ...errors import ModelError
 from ...truth.bounds import worst_ratio
 from ..adapters import Models, models_of, only_size, read, read_at
-from ..layers.flattening import Flatten
 from ..layers.inputs import Batch, rounded_batch
-from ..layers.layer import Dense
+from ..layers.layer import BatchNorm, Dense, Layer
+from ..layers.norms import ChannelAffine, LayerNorm
 from ..layers.reading import Model
 from ..layers.sized import for_size
 from ..layers.spatial import Size, times
 from ..layers.steps import carried, is_known, steps, weighted
 from .comparison import Comparison
 from .in_order import prove_in_order
-from .inputs import batches, called_alike, images_of, inputs_taken, one_size
+from .inputs import batches, called_alike, images_of, inputs_taken, one_size, other_order
 from .pairing import Pairs, paired
 from .proof import Row, RunnableStep, prove
 from .random_images import random_images
@@ -83,8 +83,9 @@ def compare_read(
 ) -> Comparison:
     """`compare` of models that have been read; `size` is that of the random images, if no other will do."""
     known = (one_size(images) if images else None) or size or a.size or b.size
-    b = called_alike(a, b)
-    return _Comparing(for_size(a, known), for_size(b, known), images, size, names, seed).comparison()
+    alike = called_alike(a, b)
+    comparison = _Comparing(for_size(a, known), for_size(alike, known), images, size, names, seed).comparison()
+    return replace(comparison, other_order=other_order(a, b))
 
 
 class _Comparing:
@@ -168,19 +169,23 @@ class _Comparing:
         return comparison
 
     def _pixels_in_other_order(self, comparison: Comparison) -> bool:
-        """Whether only flattened pixels stand in another order, and the columns of dense layers, as if for that."""
-        first, second = ({step.path: step.main for step in side.steps} for side in (self.first, self.second))
+        """Whether only flattened pixels stand in another order, and the arrays of layers, as if for that."""
+        first, second = ({step.path: step for step in side.steps} for side in (self.first, self.second))
         apart = [(first.get(row.a), second.get(row.b)) for row in comparison.rows if not row.same]
-        flat = [isinstance(a, Flatten) and isinstance(b, Flatten) for a, b in apart]
-        dense = [isinstance(a, Dense) and isinstance(b, Dense) and _columns_permuted(a, b) for a, b in apart]
-        return any(flat) and any(dense) and all(map(operator.or_, flat, dense))
+        steps = [(a, b) for a, b in apart if a is not None and b is not None]
+        flat = [a.flattened != b.flattened and not a.main.arrays for a, b in steps]
+        permuted = [_permuted(a.main, b.main) for a, b in steps]
+        other = any(a.flattened != b.flattened for a, b in steps)
+        return other and len(steps) == len(apart) and all(map(operator.or_, flat, permuted))
 
     def _reordered(self, comparison: Comparison) -> Comparison:
         """The comparison of models of which one has flattened pixels in another order: their results settle it."""
         results = self._results(comparison)
         if results is None or results.ratio is None or results.ratio > 1:
             return comparison
-        return self._by_weights(replace(comparison, results=results))
+        for row in comparison.rows:
+            row.elsewhere = not row.same
+        return replace(comparison, results=results, whole=False)
 
     def _by_weights(self, comparison: Comparison) -> Comparison:
         """For models whose results agree, and whose layers are in another order: their layers with weights."""
@@ -254,22 +259,28 @@ def _of_sizes(side: Side) -> bool:
 def _note_elsewhere(rows: Sequence[Row], pairs: Pairs) -> None:
     """Mark the pairs of layers that differ only in what models may do outside of these layers.
 
-    That is a border in front of a convolution, and the order in which the inputs of a dense layer are flattened.
+    That is a border in front of a convolution, and the order in which the inputs of dense layers and norms stand.
     """
     for row, (mine, theirs) in zip(rows, pairs, strict=True):
-        a, b = mine.convolution or mine.main, theirs.convolution or theirs.main
-        if isinstance(a, Dense) and isinstance(b, Dense):
-            row.elsewhere = _columns_permuted(a, b)
-        else:
-            row.elsewhere = bool(row.differences) and row.differences.keys() <= {"padding", "padding_mode"}
+        of_borders = bool(row.differences) and row.differences.keys() <= {"padding", "padding_mode"}
+        row.elsewhere = _permuted(mine.main, theirs.main) or of_borders
         row.elsewhere = row.elsewhere and max(row.own.values(), default=0.0) <= 1
 
 
-def _columns_permuted(a: Dense, b: Dense) -> bool:
-    if a.kernel.shape != b.kernel.shape or not _equal(a.bias, b.bias) or np.array_equal(a.kernel, b.kernel):
+def _permuted(a: Layer, b: Layer) -> bool:
+    """Whether the arrays of layers have the same numbers for each input, in another order of the inputs."""
+    if type(a) is not type(b) or not isinstance(a, (Dense, BatchNorm, LayerNorm, ChannelAffine)):
         return False
-    mine, theirs = (kernel[:, np.lexsort(kernel)] for kernel in (a.kernel, b.kernel))
-    return np.array_equal(mine, theirs)
+    if isinstance(a, Dense) and isinstance(b, Dense) and not _equal(a.bias, b.bias):
+        return False
+    names = ("kernel",) if isinstance(a, Dense) else a.arrays
+    one, other = ([getattr(layer, name) for name in names] for layer in (a, b))
+    if [np.shape(each) for each in one] != [np.shape(each) for each in other]:
+        return False
+    mine, theirs = (np.vstack([each for each in arrays if each is not None]) for arrays in (one, other))
+    return not np.array_equal(mine, theirs) and all(
+        map(np.array_equal, mine[:, np.lexsort(mine)], theirs[:, np.lexsort(theirs)])
+    )
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:

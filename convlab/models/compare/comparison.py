@@ -36,6 +36,7 @@ class Comparison:
         multiple: what the rows and columns of images are multiples of, where the models' code computes with their
             sizes: see `convlab.models.layers.reading.Model`.
         size: the only rows and columns of images that it holds for, where a model was read, or ported, for these alone.
+        other_order: how the order differs in which the models take inputs of the same names; "" if it doesn't.
         of_sizes: whether the images have sizes that were drawn, and a model's code computes with them.
     """
 
@@ -49,6 +50,7 @@ class Comparison:
     partial: str = ""
     multiple: int = 1
     size: Size | None = None
+    other_order: str = ""
     of_sizes: bool = False
 
     @property
@@ -142,7 +144,7 @@ def _sizes(comparison: Comparison) -> list[str]:
 
 def verdict(comparison: Comparison) -> list[str]:
     """Whether the models compute the same; if not, where they diverge, why, and how their attributes differ."""
-    sentences = _verdict(comparison)
+    sentences = [*_verdict(comparison), *filter(None, [comparison.other_order])]
     return [*sentences, _OF_SIZES] if comparison.same is False and comparison.of_sizes else sentences
 
 

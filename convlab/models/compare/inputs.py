@@ -134,6 +134,14 @@ def called_alike(a: Model, b: Model) -> Model:
     return renamed(b, dict(zip(b.inputs, b.inputs if {*a.inputs} == {*b.inputs} else a.inputs, strict=True)))
 
 
+def other_order(a: Model, b: Model) -> str:
+    """How the order differs in which two models take inputs of the same names; "" if it doesn't."""
+    if [*a.inputs] == [*b.inputs] or {*a.inputs} != {*b.inputs}:
+        return ""
+    first, second = (listed([*map(input_name, model.inputs)]) for model in (a, b))
+    return f"Called by position, the first takes {first}, the second {second}: here each gets its own by name."
+
+
 def renamed(model: Model, values: Mapping[str, str]) -> Model:
     """A model whose inputs are called otherwise."""
     parts = [replace(part, inputs=tuple(values.get(each, each) for each in part.inputs)) for part in model.parts]

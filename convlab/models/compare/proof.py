@@ -215,7 +215,7 @@ def _run(a: RunnableStep, values: Arrays) -> np.ndarray:
         raise
     except Exception as error:  # A framework may raise any error.
         raise ModelError(
-            f"{step.path or 'the layer'}: it can't be run on {_shapes(values)}: {first_line(error)}",
+            f"{step.path or 'the layer'}: it can't be run on {_shapes(values)}: {first_line(error)}.",
             hint=f"do its weights fit, and does it take one image, {_shape_of(values[0])}, and nothing else?",
         ) from error
 

@@ -64,7 +64,7 @@ class Side:
         except Exception as error:  # The framework or the model's own code may raise any error.
             shapes = listed([str(x.shape[1:]) for x in given])
             raise ModelError(
-                f"the {self.model.backend} model can't be run on images of shape {shapes}: {first_line(error)}",
+                f"the {self.model.backend} model can't be run on images of shape {shapes}: {first_line(error)}.",
                 hint=f"give inputs=, {shapes_in_words(self.model.rank)} that it takes; other arguments need defaults.",
             ) from error
 
@@ -107,4 +107,5 @@ class _InParts(Side):
 
 def first_line(error: Exception) -> str:
     """An error's class and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+    message = (str(error).strip().splitlines() or [""])[0][:270].rstrip(".")
+    return f"{type(error).__name__}: {message}"

@@ -159,7 +159,7 @@ class _Session(Side):
             except Exception as error:  # onnxruntime's errors have no common class.
                 shapes = listed([str(x.shape[1:]) for x in some.values()])
                 raise ModelError(
-                    f"onnxruntime can't run it on an image of shape {shapes}: {first_line(error)}"
+                    f"onnxruntime can't run it on an image of shape {shapes}: {first_line(error)}."
                 ) from error
             count = len(next(iter(some.values())))
             both = zip(several, onnx.result_layouts, strict=True)

@@ -312,5 +312,5 @@ def _has_no_order(shape: Known) -> bool:
 # How a size is given, by its number of axes.
 _SIZES = {1: "length", 2: "(rows, columns)", 3: "(depth, rows, columns)"}
 
-# The layers that compute each number by itself, wherever it stands.
-_KEEPS_ORDER = (Activation, Clip, Dropout)
+# What may stand between a flattening and the dense layer that is reordered for it.
+_KEEPS_ORDER = (Dropout,)

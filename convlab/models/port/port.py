@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Ported(StandIn):
         if self._model is not None:
             return self._model
         raise ModelError(
-            f"model: the whole model wasn't ported ({_listed(self.untouched, '; ')}).",
+            f"model: the whole model wasn't ported ({_shortly(self.untouched)}).",
             hint="take the layers by name from .layers, and put them together by hand.",
         )
 
@@ -157,10 +157,10 @@ def port(
     lowering = lowered(source, target, layers, size)
     built, untouched = lowering.built, lowering.untouched | source.loose
     if not built:
-        what = _listed(lowering.untouched or untouched, "; ")
+        what = _shortly(lowering.untouched or untouched)
         raise ModelError(
-            f"model: got {type(source.native).__name__}, of which no layer can be ported ({what}), expected a "
-            "convolution, or a model with one.",
+            f"model: got {type(source.native).__name__}, of which no layer can be ported{what and f' ({what})'}, "
+            "expected a convolution, or a model with one.",
             hint="convlab.port's documentation lists what it takes.",
         )
     whole = source.whole and not untouched
@@ -220,6 +220,18 @@ def _what_helps(untouched: dict[str, str], size: Size | None) -> str:
 
 def _listed(untouched: dict[str, str], separator: str) -> str:
     return separator.join(f"{path}: {why}" if path else why for path, why in untouched.items())
+
+
+def _shortly(untouched: dict[str, str]) -> str:
+    """A few of what wasn't ported, code before layers and parameters."""
+    in_order = dict(sorted(untouched.items(), key=lambda each: not each[0].endswith("()")))
+    more = len(in_order) - _MOST_LISTED
+    listed = _listed(dict(islice(in_order.items(), _MOST_LISTED)), "; ")
+    return f"{listed}; and {more} more in .untouched" if more > 0 else listed
+
+
+# So many of what wasn't ported are named in an error.
+_MOST_LISTED = 8
 
 
 def _size(source: Model, images: list[Batch] | None, input_size: Any) -> Size | None:

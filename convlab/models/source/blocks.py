@@ -180,7 +180,7 @@ def class_name(block: Block, others: Mapping[str, Body]) -> str:
     if plain in others:
         known = {target for target, _ in others[plain].attributes}
         more = [target for target, _ in block.body.attributes if target not in known and "_before" not in target]
-        plain = _capitals(more[0].removeprefix("self.")) + plain if more else plain
+        plain = _capitals(more[0].removeprefix("self.")).lstrip("0123456789") + plain if more else plain
     taken = ["Model", *others]
     return next(name for n in count(1) if (name := plain if n == 1 else f"{plain}{n}") not in taken)
 
