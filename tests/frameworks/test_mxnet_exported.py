@@ -9,7 +9,7 @@ import pytest
 from gluon_layers import semantics
 
 from convlab import load
-from convlab.models.files.mxnet.symbol import read_symbol
+from convlab.models.files.mxnet.exported import read_symbol
 
 import mxnet as mx  # isort: skip (an ordinary import, after convlab's)
 from mxnet.gluon import nn  # isort: skip

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from convlab.errors import ModelFileError
 from convlab.models.adapters import models_of
-from convlab.models.files.mxnet.symbol import read_symbol
+from convlab.models.files.mxnet.exported import read_symbol
 from convlab.models.files.save_load import load, save
 
 RNG = np.random.default_rng(0)

@@ -158,7 +158,7 @@ def _onnx(path: Path, params: Path | None) -> Model:
 
 
 def _symbol(path: Path, params: Path | None) -> Model:
-    from .mxnet.symbol import read_symbol
+    from .mxnet.exported import read_symbol
 
     return read_symbol(path, params)
 
