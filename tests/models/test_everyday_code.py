@@ -97,7 +97,7 @@ def slices(net, x):
     )
     even = x[:, :, : x.shape[2] // 2 * 2]
     shuffled = x.view(x.shape[0], 2, 2, *x.shape[2:]).permute(0, 2, 1, 3, 4).reshape(x.shape)
-    return y, torch.cat([z, even, shuffled], 1)
+    return y, torch.cat([z, even, shuffled, x[:, [2, 0, 1]]], 1)
 
 
 def shares(net, x):

@@ -200,6 +200,20 @@ def _narrowed(node: torch.fx.Node, call: Call) -> Composed:
     return call(operator.getitem, given["input"], (slice(None), slice(start, start + length)))
 
 
+def _picked(node: torch.fx.Node, call: Call) -> Composed:
+    """Channels by their numbers, `x[:, [2, 1, 0]]`: one behind the other."""
+    x, index = node.args
+    axes = index if isinstance(index, tuple) and len(index) > 1 else (None, None)
+    numbers: Any = axes[1]
+    plain = isinstance(numbers, list) and all(type(each) is int and each >= 0 for each in numbers)
+    if not plain or not 1 < len(numbers) <= _MOST_PICKED or any(each != slice(None) for each in (axes[0], *axes[2:])):
+        return None
+    return call(torch.cat, [call(operator.getitem, x, (slice(None), slice(n, n + 1))) for n in numbers], 1)
+
+
+# More channels than that would be many slices.
+_MOST_PICKED = 16
+
 # The function that puts simpler calls in the place of one; None, or what is for both results of a function.
 COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     **dict.fromkeys((operator.pow, torch.pow, "pow"), _powered),
@@ -213,6 +227,7 @@ COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     F.cosine_similarity: _cosine,
     torch.cosine_similarity: _cosine,
     **dict.fromkeys((torch.where, "where"), _selected),
+    operator.getitem: _picked,
     **dict.fromkeys((operator.mul, torch.mul, torch.multiply, "mul"), _masked),
     **dict.fromkeys((torch.masked_fill, "masked_fill"), _filled),
     **dict.fromkeys((torch.lerp, "lerp"), _between),

@@ -246,7 +246,12 @@ def _loose(
         for name, array in arrays:
             owner, _, own = name.rpartition(".")
             counts = own == "num_batches_tracked" and id(model.get_submodule(owner).running_mean) in inside
-            if id(array) not in inside and name not in taken and not counts:
+            if id(array) in inside or name in taken or counts:
+                continue
+            module = model.get_submodule(owner)
+            if owner and owner not in taken and not with_code and type(module) in _READERS:
+                loose[owner] = f"a {type(module).__name__} that the model's code doesn't call"
+            else:
                 loose[name] = loose_array(kind, array.shape)
     refused = {part.path for part in parts if part.layer is None}
     for path, module in with_code.items():

@@ -90,7 +90,9 @@ def _spelled_out(node: torch.fx.Node, call: Call) -> Any:
     if node.target is operator.getitem and (index := _one_channel(node)) is not None:
         return call(operator.getitem, node.args[0], index)
     if node.target in (*_REDUCED, operator.getitem):
-        return _of_stack(node, call) or _over_merged(node, call) or _over_both(node, call)
+        result = _of_stack(node, call) or _over_merged(node, call) or _over_both(node, call)
+        if result is not None:
+            return result
     if node.target in (torch.unsqueeze, "unsqueeze"):
         return _put_back(node, call)
     return COMPOSITIONS[node.target](node, call) if node.target in COMPOSITIONS else None
