@@ -18,7 +18,8 @@ import numpy as np
 
 from ..errors import ConvlabError, ModelError
 from ..models.adapters import Arrays, Models, as_arrays, as_input, models_of, read
-from ..models.files.neutral import KINDS, StoredArray, packed, unpacked
+from ..models.files.kinds import KINDS
+from ..models.files.neutral import StoredArray, packed, unpacked
 from ..models.layers.layer import Layer
 from ..models.layers.reading import INPUT, Model, Part
 from ..parity.pool import Worker

@@ -160,8 +160,8 @@ def test_what_is_no_json(path, text):
 def test_a_newer_version_is_named(path):
     data = path.read_bytes()
     about = json.loads(_parts(data)[0]["__metadata__"]["convlab"])
-    path.write_bytes(with_about(data, {**about, "version": 4, "novel": True}))
-    with pytest.raises(ModelFileError, match=r"got version 4, expected 1, 2 or 3\. Hint: a newer convlab"):
+    path.write_bytes(with_about(data, {**about, "version": 5, "novel": True}))
+    with pytest.raises(ModelFileError, match=r"got version 5, expected 1 to 4\. Hint: a newer convlab"):
         neutral.read_layers(path)
 
 

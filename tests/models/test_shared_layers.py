@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from making import run
+from safetensors.numpy import load_file
 from sources import check, run_source
 from torch import nn
 
 from convlab import load, port, save
 from convlab.errors import ModelFileError
 from convlab.models.adapters import models_of, read
+from convlab.models.files.neutral import packed
 
 
 class Pyramid(nn.Module):
@@ -187,3 +192,42 @@ def test_a_tower_with_functions_is_a_class_of_its_own(framework):
         assert "class Tower(" in text
         assert "self.tower(a)" in text
         assert "self.tower(b)" in text
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_file_has_a_shared_layer_once(framework, kind, tmp_path):
+    """The arrays are the same from each framework, and the model of the file alone has as many weights."""
+    save(made(kind), path := tmp_path / "original.safetensors")
+    save(ported(kind, framework), again := tmp_path / "ported.safetensors")
+    one, other = ([*map(np.ndarray.tobytes, load_file(each).values())] for each in (path, again))
+    assert sorted(one) == sorted(other)
+    loaded = load(again, backend=framework)
+    assert weights(framework, loaded) == sum(parameter.numel() for parameter in made(kind).parameters())
+    np.testing.assert_array_equal(run(framework, loaded, X), run(framework, ported(kind, framework).model, X))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"layer": "9"}, "layers[2].layer: got '9', expected the path of a layer with tensors before it"),
+        ({"layer": "1"}, "layers[2]: got other options than those of the layer that is called again"),
+        ({"layer": 0}, "layers[2].layer: got 0"),
+        ({"stride": [2, 2]}, "layers[2]: got other options than those of the layer that is called again"),
+        ({"layer": None}, "got no layer that is called again in version 4"),
+    ],
+)
+def test_files_that_lie_of_a_shared_layer(change, why, tmp_path):
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    save(nn.Sequential(shared, nn.ReLU(), shared), path := tmp_path / "model.safetensors")
+    records, tensors = packed(read(nn.Sequential(shared, nn.ReLU(), shared)).parts)
+    assert (records[2]["layer"], {*tensors}) == ("0", {"0.kernel", "0.bias"})
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    about = json.loads(header["__metadata__"]["convlab"])
+    about["layers"][2] = {key: value for key, value in {**records[2], **change}.items() if value is not None}
+    header["__metadata__"]["convlab"] = json.dumps(about)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    with pytest.raises(ModelFileError, match=re.escape(why)):
+        load(path, backend="torch")

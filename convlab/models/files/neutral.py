@@ -14,65 +14,30 @@ from typing import Any, NamedTuple, NoReturn, cast
 import numpy as np
 
 from ...errors import ConvlabError, ModelFileError
-from ..layers.across_channels import GatedLinearUnit, LocalResponseNorm, PartsSoftmax
-from ..layers.activations import Activation, Affine, Clip, PReLU, Softmax
 from ..layers.arguments import input_name, input_values
-from ..layers.attention import Attention, ClassToken, FirstPixel, PositionEmbedding
-from ..layers.channels import ChannelShuffle, ChannelSlice, Chunk, PixelShuffle, PixelUnshuffle
-from ..layers.dot_product import DotProductAttention
-from ..layers.flattening import Flatten, Unflatten
-from ..layers.folded import Convolution1D, Convolution3D
-from ..layers.joining import Add, BroadcastLike, Concatenate, Divide, Joining, Maximum, Minimum, Multiply, Subtract
-from ..layers.layer import BatchNorm, Convolution, Dense, Dropout, Layer, Pad, dtype_of
-from ..layers.norms import ChannelAffine, GroupNorm, LayerNorm, RMSNorm
+from ..layers.joining import Joining
+from ..layers.layer import Convolution, Layer, dtype_of
 from ..layers.outputs import Outputs
-from ..layers.pixels import Crop, Subsample, Upsample
-from ..layers.pooling import AdaptivePool, ChannelPool, GlobalPool, Pool
 from ..layers.reading import INPUT, Part, parts_of
-from ..layers.resizing import Resize, ResizeLike
-from ..layers.tokens import Anchors, ConcatenatePixels, Tokens
-from ..layers.transposed import TRANSPOSED, TransposedConvolution
-from ..layers.windows import WindowAttention
+from ..layers.shared import SharedLayers
+from ..layers.transposed import TransposedConvolution
 from .canonical import canonical
 from .fields import ARRAYS, FIELDS, OPTIONAL, array_shapes, excerpt, heads_fit
 from .flow import Flow
 from .header import bytes_of_file, parsed_json
+from .kinds import KINDS
 
 FORMAT = "convlab.model"
-# A file of layers one after another is of version 1, with branches of version 2, with several inputs of version 3.
-CHAIN, GRAPH, SEVERAL = 1, 2, 3
+# A file of layers one after another is of version 1, with branches of version 2, with several inputs of version 3, with
+# layers that are called several times of version 4.
+CHAIN, GRAPH, SEVERAL, SHARED = 1, 2, 3, 4
 MOST_LAYERS = 10_000
 LONGEST_PATH = 200
 MOST_INPUTS = 1000
 # The names of the dtypes in safetensors, in the order of its own writer: the widest first.
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NAMES = {code: name for name, code in DTYPES.items()}
-_SIMPLE = (
-    Convolution,
-    Convolution1D,
-    Convolution3D,
-    Pad,
-    Activation,
-    Affine,
-    Clip,
-    Softmax,
-    Pool,
-    GlobalPool,
-    AdaptivePool,
-    ChannelPool,
-    Dropout,
-    Flatten,
-    Dense,
-)
-_NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, ChannelAffine, LocalResponseNorm, PartsSoftmax, GatedLinearUnit)
-_MOVING = (Chunk, ChannelSlice, ChannelShuffle, PixelShuffle, PixelUnshuffle, Crop, Upsample, Resize, Unflatten)
-_BOXES = (Anchors, ConcatenatePixels, Tokens)
 _OF_EACH_AXIS = {"kernel_size", "size", "stride", "padding", "dilation"}
-_ARITHMETIC = (Add, Subtract, Multiply, Divide, Maximum, Minimum)
-_JOINING = (*_ARITHMETIC, Concatenate, BroadcastLike, ResizeLike, Outputs, DotProductAttention)
-_ATTENTION = (Attention, WindowAttention, ClassToken, PositionEmbedding, FirstPixel, Subsample)
-_CLASSES = (*_ATTENTION, *_SIMPLE, PReLU, *_NORMS, *TRANSPOSED, *_MOVING, *_JOINING, *_BOXES)
-KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _CLASSES}
 
 
 class StoredArray(NamedTuple):
@@ -111,6 +76,8 @@ def write_parts(parts: Sequence[Part], path: Path, name: str = "", inputs: Seque
     about: dict[str, Any] = {"format": FORMAT, "version": version, "layers": records}
     if len(inputs) > 1:
         about |= {"version": SEVERAL, "inputs": [*map(input_name, inputs)]}
+    if any("layer" in record for record in records):
+        about["version"] = SHARED
     header: dict[str, Any] = {"__metadata__": {"convlab": _json(about)}}
     # The file is written by hand: safetensors.serialize changed its arguments, and safetensors.numpy has no bfloat16.
     end = 0
@@ -135,7 +102,7 @@ def packed(
     """Layers as records of JSON, and their arrays by their names in the file."""
     records: list[dict[str, Any]] = []
     tensors: dict[str, StoredArray] = {}
-    paths, before = {value: value for value in inputs}, INPUT
+    paths, before, again = {value: value for value in inputs}, INPUT, SharedLayers(parts).again(parts)
     for number, part in enumerate(parts):
         layer = part.layer
         assert layer is not None
@@ -149,8 +116,10 @@ def packed(
         if part.inputs != (before,):
             fields["inputs"] = [paths[value] for value in part.inputs]
         before = part.value
+        if part.value in again:
+            fields["layer"] = paths[again[part.value]]
         records.append({"path": path, "kind": layer.kind, **fields})
-        for name in layer.arrays:
+        for name in layer.arrays if part.value not in again else ():
             array = getattr(layer, name)
             if array is not None:
                 tensors[f"{path}.{name}"] = _tensor(array, dtype_of(layer))
@@ -224,14 +193,18 @@ def _records(name: str, text: str) -> tuple[Any, tuple[str, ...]]:
             f"{name}: metadata 'convlab'", f"format {excerpt(got)}", repr(FORMAT), "it is another file of convlab's"
         )
     version = about.get("version")
-    if type(version) is not int or version not in (CHAIN, GRAPH, SEVERAL):
-        _refuse(name, f"version {excerpt(version)}", f"{CHAIN}, {GRAPH} or {SEVERAL}", "a newer convlab may read it")
-    several = {"inputs"} if version == SEVERAL else set[str]()
+    if type(version) is not int or not CHAIN <= version <= SHARED:
+        _refuse(name, f"version {excerpt(version)}", f"{CHAIN} to {SHARED}", "a newer convlab may read it")
+    several = {"inputs"} if version == SEVERAL or (version == SHARED and "inputs" in about) else set[str]()
     _check_keys(f"{name}: metadata 'convlab'", about, {"format", "version", "layers", *several})
     inputs = input_values(_names_of_inputs(name, about["inputs"])) if several else (INPUT,)
     records = about["layers"]
-    connected = type(records) is list and any(type(record) is dict and "inputs" in record for record in records)
-    if type(records) is list and connected != (version != CHAIN):
+    keys = {key for record in records if type(record) is dict for key in record} if type(records) is list else set()
+    connected = "inputs" in keys
+    if ("layer" in keys) != (version == SHARED):
+        got = f"{'layers that are' if 'layer' in keys else 'no layer that is'} called again in version {version}"
+        _refuse(name, got, f"some in version {SHARED}, and none in another")
+    if type(records) is list and connected != (version != CHAIN) and version != SHARED:
         got = f"{'layers with' if connected else 'no layer with'} inputs in version {version}"
         _refuse(name, got, f"version {CHAIN} without them, {GRAPH} with them")
     return records, inputs
@@ -276,13 +249,19 @@ def unpacked(
         paths.add(path)
         names = {field: f"{path}.{field}" for field in ARRAYS.get(record["kind"], {})}
         own = {field: unused.pop(key) for field, key in names.items() if key in unused}
-        _check_tensors(where, record, own)
+        if "layer" in record:
+            _check_again(where, record, {each["path"]: each for _, each, _ in checked}, own)
+        else:
+            _check_tensors(where, record, own)
         checked.append((where, record, own))
     if unused:
         _refuse(name, f"a tensor {excerpt(min(unused))}", "none that is no layer's")
-    flow, before, parts = Flow(inputs), INPUT, list[Part]()
+    flow, before, parts, made = Flow(inputs), INPUT, list[Part](), dict[str, tuple[str, Layer]]()
     for number, (where, record, own) in enumerate(checked):
-        layer, taken = _layer(where, record, own), tuple(record.get("inputs", [before]))
+        first = record.get("layer", record["path"])
+        if first not in made:
+            made[first] = str(number), _layer(where, record, own)
+        (place, layer), taken = made[first], tuple(record.get("inputs", [before]))
         _check_inputs(where, layer, taken, flow)
         if isinstance(layer, Outputs) and number + 1 < len(checked):
             _refuse(where, "layers behind it", "none: it gives the model's results")
@@ -290,7 +269,7 @@ def unpacked(
         reason = flow.through(layer, taken, before)
         if reason:
             _refuse(where, *reason)
-        parts.append(Part(str(number) if len(checked) > 1 else "", None, layer, layer.kind, taken, before))
+        parts.append(Part(place if len(checked) > 1 else "", None, layer, layer.kind, taken, before))
     return parts
 
 
@@ -313,12 +292,12 @@ def _check_record(where: str, record: object) -> None:
         _refuse(f"{where}.kind", excerpt(got), f"one of {', '.join(FIELDS)}", "a newer convlab may know it")
     # What may be missing stands for its default.
     rules = {key: rule for key, rule in FIELDS[record["kind"]].items() if rule.default is None or key in record}
-    own = {"inputs"} & record.keys()
+    own = {"inputs", "layer"} & record.keys()
     _check_keys(where, record, {"path", "kind", *own, *rules})
     path = record["path"]
     if type(path) is not str or not 1 <= len(path) <= LONGEST_PATH or path == INPUT:
         _refuse(f"{where}.path", excerpt(path), f"a string of 1 to {LONGEST_PATH} characters other than {INPUT!r}")
-    if own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
+    if "inputs" in own and not (type(record["inputs"]) is list and _are_names(record["inputs"])):
         _refuse(f"{where}.inputs", excerpt(record["inputs"]), f"a list of 1 to {MOST_INPUTS} paths")
     for field, rule in rules.items():
         if not rule.holds(record[field]):
@@ -326,6 +305,20 @@ def _check_record(where: str, record: object) -> None:
     axes = {field: len(record[field]) for field in _OF_EACH_AXIS & record.keys() if type(record[field]) is list}
     if len({*axes.values()}) > 1:
         _refuse(f"{where}.{min(axes)}", f"{axes} numbers", "one for each axis")
+
+
+def _check_again(
+    where: str, record: Mapping[str, Any], before: Mapping[str, dict[str, Any]], own: Mapping[str, StoredArray]
+) -> None:
+    """Check that a layer which is called again is one before it, with the same options and no tensors of its own."""
+    first = before.get(record["layer"]) if type(record["layer"]) is str else None
+    if first is None or "layer" in first or not ARRAYS.get(record["kind"]):
+        _refuse(f"{where}.layer", excerpt(record["layer"]), "the path of a layer with tensors before it")
+    options = [{key: each[key] for key in each.keys() - {"path", "inputs", "layer"}} for each in (record, first)]
+    if options[0] != options[1]:
+        _refuse(where, "other options than those of the layer that is called again", "the same")
+    if own:
+        _refuse(where, f"a tensor {excerpt(min(own))}", "none: it is a layer before it")
 
 
 def _are_names(values: list[object]) -> bool:

@@ -17,12 +17,13 @@ from ..compare.pairing import fitting_layer, paired
 from ..layers.inputs import shapes_of
 from ..layers.layer import Layer, dtype_of
 from ..layers.reading import INPUT, Model, Part
+from ..layers.shared import is_same_layer
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, weighted
 from ..port.lowering import lowered
 from ..port.port import assembled
-from ..port.shared import is_same_layer
 from . import foreign, neutral
+from .kinds import KINDS
 
 NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
 # Whose weights are in which file, for messages where no framework is loaded; else `Models.FILES` says it.
@@ -320,7 +321,7 @@ def _parts(model: Model, path: Path) -> list[Part]:
     unknown = [
         f"{part.path or 'the layer'} ({part.note})"
         for part in model.parts
-        if part.layer is None or part.layer.kind not in neutral.KINDS
+        if part.layer is None or part.layer.kind not in KINDS
     ]
     if unknown or not model.whole or not model.parts:
         loose = "; ".join(f"{path}: {why}" for path, why in model.loose.items())

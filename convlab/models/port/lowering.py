@@ -17,10 +17,10 @@ from ..layers.layer import LOWEST, BatchNorm, Convolution, Dense, Dropout, Layer
 from ..layers.pooling import AdaptivePool, GlobalPool, Pool, average_of_inside
 from ..layers.reading import Model, Part, consumers, without
 from ..layers.shapes import Known, known_after
+from ..layers.shared import SharedLayers
 from ..layers.spatial import Ends, Size, Spec, padding_in, times, window
 from ..layers.transposed import TransposedConvolution
 from ..layers.windows import WindowAttention
-from .shared import SharedLayers
 
 Built = list[tuple[Part, list[Any]]]
 

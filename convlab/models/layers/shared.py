@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.layer import Layer
-from ..layers.reading import Part
+from .layer import Layer
+from .reading import Part
 
 Key = tuple[str, str]
 
@@ -45,6 +45,18 @@ class SharedLayers:
         self._built.setdefault(key, (layer, natives))
         return natives
 
+    def again(self, parts: Sequence[Part]) -> dict[str, str]:
+        """The first call of each layer that is called again, by the value of a later call with the same arrays."""
+        first: dict[Key, Part] = {}
+        later: dict[str, str] = {}
+        for part in parts:
+            if part.layer is None or not part.layer.arrays:
+                continue
+            before = first.setdefault(self._key(part), part)
+            if before is not part and before.layer is not None and is_same_layer(before.layer, part.layer):
+                later[part.value] = before.value
+        return later
+
     def _key(self, part: Part) -> Key:
         path = part.path if part.native is None else self._paths.setdefault(id(part.native), part.path)
         return path, type(part.layer).__name__
@@ -53,7 +65,7 @@ class SharedLayers:
 def is_same_layer(one: Layer, other: Layer) -> bool:
     """Whether two layers compute the same with the same arrays.
 
-    >>> from ..layers.layer import Dense
+    >>> from convlab.models.layers.layer import Dense
     >>> weights = np.ones((2, 3))
     >>> is_same_layer(Dense(weights), Dense(weights.copy())), is_same_layer(Dense(weights), Dense(weights + 1))
     (True, False)
