@@ -55,7 +55,8 @@ def _array(given: Any) -> np.ndarray:
 def batches(given: Sequence[Example] | None, model: Model) -> list[Batch] | None:
     """What users give as `inputs` of a model, with an axis of images where it is one image.
 
-    Of several inputs a tuple has an array for each, and a dictionary has them by name.
+    Of several inputs a tuple has an array for each, and a dictionary has them by name. Nothing comes back for a tuple of a
+    model that isn't known as a whole.
 
     Raises:
         ModelError: an array has too many axes or too few, or there are more or fewer of them than inputs.
@@ -63,7 +64,10 @@ def batches(given: Sequence[Example] | None, model: Model) -> list[Batch] | None
     if given is None:
         return None
     if len(model.inputs) == 1:
-        if any(isinstance(example, tuple) and len(example) > 1 for example in given):
+        several = any(isinstance(example, tuple) and len(example) > 1 for example in given)
+        if several and not model.whole:  # its inputs aren't known
+            return None
+        if several:
             raise ModelError(
                 "inputs: got a tuple of several arrays, which is for several inputs, expected an array for one.",
                 hint="a list holds several batches.",
