@@ -55,7 +55,7 @@ def _array(given: Any) -> np.ndarray:
 def batches(given: Sequence[Example] | None, model: Model) -> list[Batch] | None:
     """What users give as `inputs` of a model, with an axis of images where it is one image.
 
-    Of several inputs a tuple has an array for each, and a dictionary has them by name. Nothing comes back for a tuple of a
+    Of several inputs a tuple has an array for each, and a dictionary has them by name. None comes back for a tuple of a
     model that isn't known as a whole.
 
     Raises:
