@@ -66,7 +66,6 @@ def test_padding_modes(source, target, case):
     layer, size = MODES[case]
     original = built(source, layer, style="convlab")
     own = {
-        "tensorflow": (),
         "mxnet": ("reflect", "replicate", "-1.5"),
         "torch": ("reflect", "replicate", "circular", "-1.5"),
     }.get(target, tuple(MODES))

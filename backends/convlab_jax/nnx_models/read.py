@@ -85,7 +85,8 @@ def _traced(model: nnx.Module, inputs: Any) -> tuple[Traced, dict[str, str]]:
 
     def seen(path: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if _is_layer(modules[path]):
-            return layer_call(layer(path), call, args, kwargs)
+            dense = isinstance(modules[path], nnx.Linear)  # what others are is read behind the trace
+            return layer_call(layer(path) if dense else Part(path, None, None), call, args, kwargs)
         with code_of(path):
             return call(*args, **kwargs)
 
