@@ -75,7 +75,8 @@ def test_depthwise_convolutions(options) -> None:
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 @pytest.mark.parametrize(
-    "options", [{"padding_mode": "circular", "padding": 1}, {"padding": "same_lower", "stride": 2}]
+    "options",
+    [{"padding_mode": "circular", "padding": "same", "stride": 2}, {"padding": "same_lower", "stride": 2}],
 )
 def test_convlabs_own(options, data_format) -> None:
     lab = convlab.tensorflow
@@ -250,8 +251,7 @@ def test_lora() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"padding": 1, "padding_mode": "reflect"},
-        {"padding": "same", "padding_mode": "circular"},
+        {"padding": "same", "stride": 2, "padding_mode": "circular"},
         {"padding": "same_lower", "stride": (1, 2)},
         {"stride": 2, "dilation": 2},
     ],
@@ -287,8 +287,6 @@ def test_paddings_that_keras_names_otherwise(options) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        Flatten("CHW"),
-        Pad(((1, 1), (1, 1)), "reflect"),
         Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1))),
         Pool("max", (3, 3), (2, 2), ceil=True),
         Pool("average", (3, 3), (2, 2), "same_lower"),
@@ -297,6 +295,11 @@ def test_paddings_that_keras_names_otherwise(options) -> None:
 def test_layers_that_keras_lacks(layer) -> None:
     with pytest.raises(errors.UnsupportedError):
         models.build(layer, "builtin")
+
+
+@pytest.mark.parametrize("layer", [Flatten("CHW"), Pad(((1, 1), (1, 1)), "reflect"), Pad(((0, 2), (1, 0)), "circular")])
+def test_what_convlab_or_two_layers_do(layer) -> None:
+    right(models.build(layer, "builtin"), layer, images((9, 8), 2))
 
 
 @pytest.mark.parametrize(
