@@ -440,20 +440,3 @@ def test_a_zip_that_unpacks_to_more_than_it_is(tmp_path):
             file.writestr(name, data)
     with pytest.raises(ModelFileError, match="it claims"):
         load(path, into=model)
-
-
-class Unused(nn.Module):
-    """A layer that its forward doesn't call, and one that it does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)
-
-    def forward(self, x):
-        return torch.relu(self.conv(x))
-
-
-def test_layers_that_arent_called_are_named() -> None:
-    with pytest.warns(PartialPortWarning, match="all that inference needs was ported"):
-        ported = port(Unused().eval(), to="torch")
-    assert ported.untouched == {"norm": "a BatchNorm2d that the model's code doesn't call"}
