@@ -12,7 +12,7 @@ from ...errors import ConvlabError
 from ...truth.suspects import padding_in_words
 from ..layers.activations import Activation, Affine
 from ..layers.flattening import ORDERS, Flatten, Unflatten
-from ..layers.layer import Convolution, Layer
+from ..layers.layer import Convolution, Dense, Layer
 from ..layers.pooling import Pool
 from ..layers.spatial import Ends, Size, is_padded, padding_in, times, window
 from ..layers.steps import Step
@@ -21,19 +21,27 @@ from ..layers.steps import Step
 _AT_ONCE = 2**22
 
 
-def differences(step: Step, other: Step, size: Size | None = None) -> Iterator[tuple[str, str]]:
+def differences(
+    step: Step, other: Step, size: Size | None = None, channels: int | None = None
+) -> Iterator[tuple[str, str]]:
     """The names of the attributes in which two steps differ, and how each differs.
 
     Args:
         step: of the first model.
         other: of the second one.
         size: the rows and columns of an image, for which "same" padding is told in numbers.
+        channels: of that image, for dense layers that flatten it in different orders.
     """
     a, b = (each.convolution or each.transposed or each.main for each in (step, other))
+    reordered = columns_reordered(step, other, channels)
+    if isinstance(a, Pool) and isinstance(b, Pool):
+        a, b = _pools(step, other)
     if type(a) is not type(b):
         yield "kind", f"the first has {in_words(a)}, the second {in_words(b)}"
         return
     mine, theirs = {**_orders(step), **dict(_facts(a))}, {**_orders(other), **dict(_facts(b))}
+    if reordered:
+        mine.update(order=theirs["order"], kernel=reordered.kernel)
     for name, value in ((name, value) for name, value in mine.items() if name in theirs):
         there = theirs[name]
         if isinstance(value, np.ndarray) or isinstance(there, np.ndarray):
@@ -51,6 +59,26 @@ def differences(step: Step, other: Step, size: Size | None = None) -> Iterator[t
             sentence = f"{_words(name)} is {value} in the first, {there} in the second"
         if sentence:
             yield name, sentence
+
+
+def columns_reordered(step: Step, other: Step, channels: int | None) -> Dense | None:
+    """The first dense layer with its columns as the second flattens them, unless both have the same columns.
+
+    None for other layers, and where both flatten in the same order.
+    """
+    a, b = step.main, other.main
+    if not (channels and isinstance(a, Dense) and isinstance(b, Dense) and a.kernel.shape == b.kernel.shape):
+        return None
+    orders = {step.flattened, other.flattened}
+    if orders != {"CHW", "HWC"} or a.input_channels % channels or np.array_equal(a.kernel, b.kernel):
+        return None
+    return a.reordered(channels, other.flattened)
+
+
+def _pools(step: Step, other: Step) -> tuple[Layer, Layer]:
+    """Two pools, each with the border before it, unless they then have the same."""
+    a, b = step.pool or step.main, other.pool or other.main
+    return (step.main, other.main) if dict(_facts(a)) == dict(_facts(b)) else (a, b)
 
 
 def in_words(layer: Layer) -> str:

@@ -24,7 +24,7 @@ from ..layers.outputs import in_rows
 from ..layers.pooling import Pool
 from ..layers.spatial import SHAPES, Size, times
 from ..layers.steps import Step
-from .differences import differences
+from .differences import columns_reordered, differences
 from .random_images import grid, share
 from .sides import first_line
 from .suspects import LayerCase, layer_cause
@@ -105,7 +105,8 @@ def prove(
     dtype = min(step.dtype, other.dtype, key=lambda name: SIGNIFICAND[name])
     first = [batch[0] for batch in batches]
     size = first[0].shape[2:] or None
-    row = Row(step.path, other.path, step.main.kind, differences=dict(differences(step, other, size)))
+    channels = first[0].shape[1] if size else None
+    row = Row(step.path, other.path, step.main.kind, differences=dict(differences(step, other, size, channels)))
     results, rng = [], np.random.default_rng(seed)
     further = [*_wide(step, first), *(_remainders((step, other), first, rng) if every_size else [])]
     for index, values in enumerate([*batches, *((x,) for x in further)]):
@@ -144,7 +145,8 @@ def _results(row: Row, a: RunnableStep, b: RunnableStep, values: Arrays, dtype: 
         ratio = _ratio(result, true, bound, dtype)
         if not row.diagnosis and ratio > 1:
             mine, theirs = (each.transposed or each.main for each in (step, copy))
-            case = LayerCase(mine, theirs, values[0], result, bound)
+            reordered = columns_reordered(step, copy, values[0].shape[1] if values[0].ndim > 2 else None)
+            case = LayerCase(reordered or mine, theirs, values[0], result, bound)
             row.diagnosis = _why(case, true, step, dtype, row, ratio)
             if which == "first" or not row.differences:
                 row.diagnosis = f"{_CHANGED.format(which)}: {row.diagnosis}"

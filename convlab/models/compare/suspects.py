@@ -101,7 +101,9 @@ def _statistics_new(case: LayerCase) -> Iterator[Cause]:
 
 @layer_suspect("statistics of another momentum", BatchNorm)
 def _momentum(case: LayerCase) -> Iterator[Cause]:
-    share = _factor(np.append(case.a.mean, case.a.variance - 1), np.append(case.b.mean, case.b.variance - 1))
+    a, b = (np.append(norm.mean, norm.variance.astype(np.float64) - 1) for norm in (case.a, case.b))
+    rounding = float(np.spacing(np.abs([case.a.variance, case.b.variance]).max()))  # which the 1 has brought
+    share = _factor(a, b, rounding)
     if share is not None:
         yield Cause(
             f"the second's running statistics have gone {share:.3g} times as far from 0 and 1 as the first's, as with "
@@ -342,13 +344,13 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(a.any()) and np.array_equal(a, b)
 
 
-def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
-    """The number that b is times a; None if it isn't, or if that is 1 or 0."""
+def _factor(a: np.ndarray, b: np.ndarray, rounding: float = 0.0) -> float | None:
+    """The number that b is times a, but for roundings of so much; None if it isn't, or if that is 1 or 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or not a.any() or not b.any():
         return None
     factor = float((a * b).sum() / (a * a).sum())
-    near = np.abs(b - factor * a).max() <= _NEARLY * np.abs(b).max()
+    near = np.abs(b - factor * a).max() <= max(_NEARLY * np.abs(b).max(), rounding)
     return factor if near and abs(factor - 1) > _NEARLY else None
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ...dtypes import SIGNIFICAND
 from ...errors import UnsupportedError
-from .layer import Layer, OfAnyRank
-from .spatial import Ends, Size, fixed_padding, padding_in, times, window
+from .layer import LOWEST, Layer, OfAnyRank, Pad
+from .spatial import Ends, Size, fixed_padding, is_padded, padding_in, times, window
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +108,32 @@ def average_of_inside(size: Size, stride: Size, padding: Ends | str) -> Pool:
     >>> average_of_inside((3,), (2,), ((1, 2),))
     Pool(function='average', size=(3,), stride=(2,), padding=((1, 1),), count_padding=False, ceil=True)
     """
-    if isinstance(padding, str):
-        return Pool("average", size, stride, padding)
-    around = tuple((before, before) for before, _ in padding)
-    with_ceil = Pool("average", size, stride, around, ceil=True)
-    return with_ceil if with_ceil.whole_padding == padding != around else Pool("average", size, stride, padding)
+    return _with_ceil(Pool("average", size, stride, padding))
+
+
+def join_pool(border: Pad, pool: Pool) -> Pool | None:
+    """The pool that has the border as its padding; None where it already has another.
+
+    A maximum's border is taken for one that doesn't count: zeros are none if there are negative numbers.
+
+    >>> join_pool(Pad(((1, 2),)), Pool("max", (3,), (2,)))
+    Pool(function='max', size=(3,), stride=(2,), padding=((1, 1),), count_padding=False, ceil=True)
+    """
+    zeros = border.mode == "zeros" and not border.value
+    if is_padded(pool.padding) or pool.ceil or not (zeros or border.mode == LOWEST):
+        return None
+    if pool.function == "max":
+        return _with_ceil(replace(pool, padding=border.pads))
+    return replace(pool, padding=border.pads, count_padding=True)
+
+
+def _with_ceil(pool: Pool) -> Pool:
+    """The same pool with `ceil` in the place of a border that is larger at the end, if it has so large a one."""
+    if isinstance(pool.padding, str):
+        return pool
+    around = tuple((before, before) for before, _ in pool.padding)
+    with_ceil = replace(pool, padding=around, ceil=True)
+    return with_ceil if with_ceil.whole_padding == pool.padding != around else pool
 
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"max": np.max, "average": np.mean, "sum": np.sum}

@@ -14,7 +14,7 @@ from .joining import COMMUTATIVE, Joining
 from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
 from .outputs import Outputs
 from .pixels import Crop
-from .pooling import GlobalPool
+from .pooling import GlobalPool, Pool, join_pool
 from .reading import INPUT, Model, Part, consumers, inputs_first, without
 from .slopes import Slopes
 from .tokens import Tokens
@@ -72,6 +72,15 @@ class Step:
                 return None
             first = first.with_crop(layer.pads)
         return first
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool with the border before it as its padding, if it is a pool; see `join_pool`."""
+        *borders, main = self.layers
+        joined = main if isinstance(main, Pool) else None
+        for border in reversed(borders):
+            joined = join_pool(border, joined) if joined is not None and isinstance(border, Pad) else None
+        return joined
 
     @property
     def flattened(self) -> str:
