@@ -279,6 +279,20 @@ class Modulated(nn.Module):
         return self.out(self.conv(image) * scale[:, :, None, None] + shift[:, :, None, None])
 
 
+class Late(nn.Module):
+    """The row comes in behind layers of other numbers of channels; no layer takes it and the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.mid, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.GroupNorm(4, 16)
+        self.emb, self.up, self.out = nn.Linear(7, 32), nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x, cond):
+        scale, shift = self.emb(cond)[:, :, None, None].chunk(2, 1)
+        y = self.norm(self.mid(F.max_pool2d(F.relu(self.down(x)), 2))) * (1 + scale) + shift
+        return torch.sigmoid(self.out(self.up(F.silu(y))))
+
+
 class Cosine(nn.Module):
     """The cosine of the angle between what two images become."""
 
@@ -296,6 +310,7 @@ class Cosine(nn.Module):
     [
         (Named, [(3, 8, 7), (4,)]),
         (Modulated, [(3, 8, 7), (5,)]),
+        (Late, [(3, 12, 14), (7,)]),
         (Cosine, [(3, 8, 7), (3, 8, 7)]),
     ],
 )

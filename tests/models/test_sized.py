@@ -10,8 +10,9 @@ from sources import check, run_source
 from torch import nn
 from torch.nn import functional as F
 
-from convlab import compare, port, save
-from convlab.models.adapters import read
+from convlab import compare, load, port, save
+from convlab.errors import ModelFileError
+from convlab.models.adapters import models_of, read
 
 SIZE = (13, 10)
 X = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype("float32")
@@ -66,6 +67,34 @@ def test_a_source_with_dense_layers_on_pixels_shows_its_whole_graph(framework, t
     ported = port(Rows().eval(), to=framework, input_size=SIZE)
     check(framework, ported, tmp_path, X)
     assert read(run_source(framework, ported.source(), X)).whole
+
+
+class Aligned(nn.Module):
+    """What was halved is brought to the size of what it is added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x):
+        fine = F.relu(self.first(x))
+        coarse = F.interpolate(self.second(F.max_pool2d(fine, 2)), scale_factor=2)
+        if coarse.shape != fine.shape:
+            coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
+        return self.last(torch.cat([coarse, fine], 1))
+
+
+def test_a_file_fills_a_model_that_must_be_told_its_size(framework, tmp_path):
+    torch.manual_seed(0)
+    ported = port(Aligned().eval(), to=framework, input_size=SIZE)
+    save(ported, tmp_path / "model.safetensors")
+    empty = run_source(framework, ported.source(), X)
+    filled = load(tmp_path / "model.safetensors", into=empty, input_size=SIZE)
+    np.testing.assert_array_equal(run(framework, filled, X), run(framework, ported.model, X))
+    own = tmp_path / f"model{models_of(framework).FILES[0]}"
+    save(filled, own)
+    with pytest.raises(ModelFileError, match=r"got input_size= for a framework's own file, expected none"):
+        load(own, into=empty, input_size=SIZE)
 
 
 def test_a_comparison_on_other_sizes_says_that_a_model_may_be_for_one_alone(framework):

@@ -14,12 +14,13 @@ from ...registry import default_backend
 from ..adapters import STYLES, Models, Node, model_owner, models_of, native_model, only_size, read
 from ..compare.differences import differences
 from ..compare.pairing import fitting_layer, paired
+from ..compare.random_images import random_images
 from ..layers.inputs import shapes_of
 from ..layers.layer import Layer, dtype_of
 from ..layers.reading import INPUT, Model, Part
 from ..layers.shared import is_same_layer
 from ..layers.spatial import Size, image_size
-from ..layers.steps import is_known, weighted
+from ..layers.steps import is_known, steps, weighted
 from ..port.lowering import lowered
 from ..port.port import assembled
 from . import foreign, neutral
@@ -103,7 +104,8 @@ def load(
             `into` a framework's own file of weights.
         backend: whose model to make; the default backend if not given.
         layers: as in `port`.
-        input_size: as in `port`; the size that an ONNX file takes if it takes one.
+        input_size: as in `port`; the size that an ONNX file takes if it takes one. With `into`, the size of the images
+            that the model takes, where its code needs one.
         into: a model; what comes back is a copy of it with the file's weights. Those of a `.safetensors` file go to its
             layers in the order of both graphs, whatever their names are; a framework's own file goes by the names.
         params: the parameters of `net-symbol.json`; the only `net-*.params` in the same folder if not given.
@@ -121,7 +123,7 @@ def load(
     if params is not None and suffix != SYMBOL:
         _refuse(path, "params=", f"it with MXNet's {SYMBOL} alone", "leave it out.")
     if into is not None:
-        return _filled(path, suffix, backend, native_model(into))
+        return _filled(path, suffix, backend, native_model(into), input_size)
     if suffix not in _READERS:
         whose = _OWNERS.get(suffix, "a framework")
         _refuse(
@@ -205,17 +207,19 @@ def _dtypes(model: Model) -> list[tuple[str, str]]:
     return [(path, dtype_of(layer)) for path, layer in layers if layer is not None and layer.arrays]
 
 
-def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
+def _filled(path: Path, suffix: str, backend: str | None, model: object, input_size: int | Size | None) -> Any:
     """A copy of a model with the weights of its framework's own file."""
     if backend is not None:
         _refuse(path, "backend= and into=", "one of them", "into= says whose it is.")
     if suffix == NEUTRAL:
-        return _with_layers(path, read(model))
+        return _with_layers(path, model, input_size)
     if suffix in _READERS:
         hint = "load it without into=, which makes the model, too."
         _refuse(path, "into= with a file that holds layers", "a framework's own file of weights", hint)
     if not path.exists():
         _refuse(path, "no file", "one", "is the path right?")
+    if input_size is not None:
+        _refuse(path, "input_size= for a framework's own file", "none", "leave it out: such files go by the names.")
     models = _own(model, path, suffix)
     try:
         foreign.check_claimed_sizes(path, suffix)
@@ -230,9 +234,11 @@ def _filled(path: Path, suffix: str, backend: str | None, model: object) -> Any:
         ) from error
 
 
-def _with_layers(path: Path, model: Model) -> Any:
+def _with_layers(path: Path, native: object, input_size: int | Size | None) -> Any:
     """A copy of a model with the weights of the layers in a neutral file, in the order of both graphs."""
     stored = _neutral(path, None)
+    size = None if input_size is None else image_size("input_size", input_size, stored.rank)
+    model = _read_for(stored, native, size)
     pairs, reason = paired(weighted(stored), weighted(model), None, model.whole)
     hint = "into= takes a model of the same layers; without it the file makes one."
     if reason:
@@ -261,6 +267,19 @@ def _with_layers(path: Path, model: Model) -> Any:
     if not model.whole:
         _check_code(path, stored, model.backend, filled)
     return filled
+
+
+def _read_for(stored: Model, native: object, size: Size | None) -> Model:
+    """A model that is to get a file's layers, read with the images and rows that these take if it needs to be told."""
+    try:
+        model = read(native)
+    except ModelError:
+        model = None
+    if model is not None and model.whole and size is None:
+        return model
+    example = random_images(steps(stored), 0, size, inputs=stored.inputs)[0]
+    told = read(native, tuple(example.values()) if len(example) > 1 else next(iter(example.values())))
+    return told if model is None or told.whole else model
 
 
 def _check_code(path: Path, stored: Model, backend: str, filled: Any) -> None:
